@@ -1,0 +1,33 @@
+// Part of `npm run check`: the CONFIG of wrangler.toml must fit a Worker variable, and must parse.
+import { experimental_readRawConfig } from 'wrangler'
+import { parseConfig } from '../src/config.ts'
+import { prompts } from '../src/prompts.ts'
+
+/** Cloudflare's limit for one variable: 5 KB. */
+const MAX_BYTES = 5120
+
+const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
+const config = rawConfig.vars?.['CONFIG']
+const bytes = Buffer.byteLength(
+  typeof config === 'string' ? config : JSON.stringify(config ?? null),
+)
+const faults =
+  bytes > MAX_BYTES
+    ? [
+        {
+          path: 'CONFIG',
+          message: `Cannot deploy CONFIG: it has ${bytes} bytes, a Worker variable holds ${MAX_BYTES}; move prompts to src/prompts.ts`,
+        },
+      ]
+    : []
+const result = parseConfig({
+  config,
+  prompts,
+  // Secrets live elsewhere; here only their names are judged.
+  secret: () => 'set-elsewhere',
+  bound: () => true,
+})
+faults.push(...(result.faults ?? []))
+for (const { path, message } of faults) console.error(`${path}: ${message}`)
+if (faults.length === 0) console.log(`CONFIG is good: ${bytes} of ${MAX_BYTES} bytes`)
+process.exitCode = faults.length === 0 ? 0 : 1

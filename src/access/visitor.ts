@@ -1,0 +1,77 @@
+// Who a visitor is without a token: a keyed hash of the network address, new each UTC day. The
+// address itself is kept nowhere; without the key the hash tells nothing.
+
+/** Addresses remembered with their hashes, so that a hit costs no cryptography. */
+const REMEMBERED = 1000
+/** Everybody whose address is missing or no address. */
+const SHARED = 'shared'
+
+export class Visitors {
+  readonly #secret: string
+  #day = -1
+  #key: Promise<CryptoKey> | null = null
+  readonly #known = new Map<string, string>()
+
+  /** @param secret text with enough entropy to be a key */
+  constructor(secret: string) {
+    this.#secret = secret
+  }
+
+  /** `h:` and 16 hex digits; the same all day for an IPv4 address or an IPv6 /64. */
+  async idOf(address: string | null, nowMs: number): Promise<string> {
+    const day = Math.floor(nowMs / 86_400_000)
+    if (day !== this.#day || this.#key === null) {
+      this.#day = day
+      this.#known.clear()
+      this.#key = dayKey(this.#secret, day)
+    }
+    const network = networkOf(address)
+    const known = this.#known.get(network)
+    if (known !== undefined) return known
+    const mac = await crypto.subtle.sign('HMAC', await this.#key, new TextEncoder().encode(network))
+    const id = `h:${[...new Uint8Array(mac, 0, 8)].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`
+    if (this.#known.size >= REMEMBERED) this.#known.clear()
+    this.#known.set(network, id)
+    return id
+  }
+}
+
+/** HKDF (RFC 5869), so that no other use of the secret shares a key with this one. */
+async function dayKey(secret: string, day: number): Promise<CryptoKey> {
+  const bytes = new TextEncoder()
+  const material = await crypto.subtle.importKey('raw', bytes.encode(secret), 'HKDF', false, [
+    'deriveKey',
+  ])
+  return await crypto.subtle.deriveKey(
+    {
+      name: 'HKDF',
+      hash: 'SHA-256',
+      salt: new Uint8Array(),
+      info: bytes.encode(`edge-completions visitor ${day}`),
+    },
+    material,
+    { name: 'HMAC', hash: 'SHA-256', length: 256 },
+    false,
+    ['sign'],
+  )
+}
+
+/** An IPv4 address whole, the /64 of an IPv6 one; "shared" for anything else. */
+export function networkOf(address: string | null): string {
+  if (address === null) return SHARED
+  const v4 = /^(?:::ffff:)?(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1]
+  if (v4 !== undefined) {
+    return v4.split('.').every((part) => Number(part) <= 255) ? v4 : SHARED
+  }
+  if (!address.includes(':') || !URL.canParse(`http://[${address}]/`)) return SHARED
+  // The URL parser writes every IPv6 address in one way (RFC 5952).
+  const text = new URL(`http://[${address}]/`).hostname.slice(1, -1)
+  const [head = '', tail] = text.split('::')
+  const groups = head === '' ? [] : head.split(':')
+  if (tail !== undefined) {
+    const end = tail === '' ? [] : tail.split(':')
+    while (groups.length + end.length < 8) groups.push('0')
+    groups.push(...end)
+  }
+  return `${groups.slice(0, 4).join(':')}::/64`
+}

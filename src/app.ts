@@ -1,0 +1,234 @@
+// The whole service as `fetch(Request) → Response`: which route answers, and what every response of
+// the Worker has in common. Knows no platform: worker.ts hands it everything.
+import { IttyRouter } from 'itty-router'
+import { randomLetters } from './completion/completion.ts'
+import { GatewayError, problemOf } from './errors.ts'
+import { internalEvent } from './events.ts'
+import type { Fault } from './faults.ts'
+import {
+  isPreflight,
+  judgeOrigin,
+  type OriginVerdict,
+  preflightResponse,
+  withCors,
+} from './http/cors.ts'
+import { problemResponse, statusOf } from './http/problem.ts'
+import type { Completions } from './routes/completions.ts'
+import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
+import { Visit, type VisitContext } from './routes/visit.ts'
+
+export interface AppOptions {
+  readonly origins: readonly string[]
+  readonly originRequired: boolean
+  /** What GET /health warns the owner of. */
+  readonly warnings: readonly string[]
+}
+
+export interface AppContext extends VisitContext {
+  readonly randomBytes: (bytes: Uint8Array) => void
+}
+
+/** What there is to serve; with faults only GET /health, and why everything else is refused. */
+export type Service =
+  | { readonly faults: readonly Fault[] }
+  | { readonly faults: null; readonly completions: Completions; readonly offer: Offer }
+
+type Handler = (
+  visit: Visit,
+  params: Readonly<Record<string, string>>,
+) => Response | Promise<Response>
+
+interface Route {
+  readonly name: string
+  /** Only pages of allowed origins may use it. */
+  readonly guarded: boolean
+  readonly methods: Readonly<Record<string, Handler>>
+}
+
+export class App {
+  readonly #options: AppOptions
+  readonly #context: AppContext
+  readonly #match: (request: Request) => Promise<Match | undefined>
+
+  constructor(options: AppOptions, context: AppContext, service: Service) {
+    this.#options = options
+    this.#context = context
+    this.#match = matcher(routesOf(service, options.warnings))
+  }
+
+  async fetch(request: Request): Promise<Response> {
+    const id = `req_${randomLetters(24, this.#context.randomBytes)}`
+    const visit = new Visit(request, id, this.#context)
+    const verdict = judgeOrigin(request, this.#options)
+    if (verdict.kind === 'allowed') visit.noted.origin = verdict.origin
+    const response = await this.#respond(visit, verdict).catch((error: unknown) =>
+      this.#problem(error, visit),
+    )
+    const bodiless = request.method === 'HEAD'
+    const headers = new Headers(response.headers)
+    withCors(headers, verdict)
+    headers.set('x-request-id', id)
+    headers.set('x-content-type-options', 'nosniff')
+    if (!visit.streaming) visit.close(response.status, null)
+    return new Response(bodiless ? null : response.body, { status: response.status, headers })
+  }
+
+  async #respond(visit: Visit, verdict: OriginVerdict): Promise<Response> {
+    const { request } = visit
+    if (isPreflight(request)) {
+      visit.noted.route = 'preflight'
+      return preflightResponse(request, verdict)
+    }
+    const found = await this.#match(request)
+    if (found === undefined) throw notFound()
+    const { route, params } = found
+    visit.noted.route = route.name
+    const method = request.method === 'HEAD' ? 'GET' : request.method
+    const handler = Object.hasOwn(route.methods, method) ? route.methods[method] : undefined
+    if (handler === undefined) return this.#notAllowed(visit, route)
+    if (route.guarded) this.#guard(request, verdict)
+    return await handler(visit, params)
+  }
+
+  #guard(request: Request, verdict: OriginVerdict): void {
+    if (verdict.kind === 'refused') {
+      throw new GatewayError(
+        'origin_not_allowed',
+        'Cannot be called from this page: its origin is not in the list "origins" of this endpoint\'s owner',
+      )
+    }
+    if (verdict.kind === 'absent' && this.#options.originRequired && request.method === 'POST') {
+      throw new GatewayError(
+        'origin_not_allowed',
+        "Cannot be called without an Origin header: this endpoint's owner has set origin_required",
+      )
+    }
+  }
+
+  #notAllowed(visit: Visit, { methods }: Route): Response {
+    const names = Object.keys(methods)
+    const allow = (names.includes('GET') ? ['HEAD', ...names] : names).sort().join(', ')
+    const error = new GatewayError(
+      'method_not_allowed',
+      `Cannot use this method here: allowed are ${allow}`,
+    )
+    return this.#problem(error, visit, { allow })
+  }
+
+  #problem(error: unknown, visit: Visit, headers: Record<string, string> = {}): Response {
+    const left = visit.request.signal.aborted && !(error instanceof GatewayError)
+    if (!left && !(error instanceof GatewayError)) {
+      this.#context.report(internalEvent(error, visit.id))
+    }
+    const problem = problemOf(error)
+    visit.close(left ? CLIENT_LEFT : statusOf(problem.code), left ? null : problem.code)
+    return problemResponse(problem, { ...Object.fromEntries(visit.headers), ...headers })
+  }
+}
+
+/** In the log only: nobody is left to read a status. */
+const CLIENT_LEFT = 499
+
+function notFound(): GatewayError {
+  return new GatewayError('not_found', 'Cannot find this path: completions are at /v1/completions')
+}
+
+function routesOf(service: Service, warnings: readonly string[]): Record<string, Route> {
+  const health = (): Response =>
+    service.faults === null
+      ? noStore(Response.json({ status: 'ok', warnings }))
+      : noStore(Response.json({ status: 'misconfigured', faults: service.faults }, { status: 503 }))
+  const served = (handler: (ready: Ready) => Handler): Handler =>
+    service.faults === null ? handler(service) : refuse
+  return {
+    '/v1/completions': {
+      name: 'completions',
+      guarded: true,
+      methods: {
+        GET: served(
+          ({ completions }) =>
+            (visit) =>
+              completions.get(visit),
+        ),
+        POST: served(
+          ({ completions }) =>
+            (visit) =>
+              completions.post(visit),
+        ),
+      },
+    },
+    '/v1/models': {
+      name: 'models',
+      guarded: true,
+      methods: {
+        GET: served(
+          ({ offer }) =>
+            () =>
+              noStore(listModels(offer)),
+        ),
+      },
+    },
+    '/v1/models/:id+': {
+      name: 'models',
+      guarded: true,
+      methods: {
+        GET: served(
+          ({ offer }) =>
+            (_, { id = '' }) =>
+              noStore(showModel(offer, id)),
+        ),
+      },
+    },
+    '/v1/prompts': {
+      name: 'prompts',
+      guarded: true,
+      methods: {
+        GET: served(
+          ({ offer }) =>
+            () =>
+              noStore(listPrompts(offer)),
+        ),
+      },
+    },
+    '/health': { name: 'health', guarded: false, methods: { GET: health } },
+  }
+}
+
+type Ready = Extract<Service, { faults: null }>
+
+function refuse(): never {
+  throw new GatewayError(
+    'misconfigured',
+    'Cannot serve: the owner has to mend the configuration, GET /health says where',
+  )
+}
+
+function noStore(response: Response): Response {
+  response.headers.set('cache-control', 'no-store')
+  return response
+}
+
+interface Match {
+  readonly route: Route
+  readonly params: Readonly<Record<string, string>>
+}
+
+/** Matching is itty-router's; what to do with a match is ours. */
+function matcher(routes: Record<string, Route>): (request: Request) => Promise<Match | undefined> {
+  const router = IttyRouter()
+  for (const [path, route] of Object.entries(routes)) {
+    router.all(path, ({ params }): Match => ({ route, params: decoded(params) }))
+  }
+  // It writes on what it is given, so it gets no Request.
+  return ({ method, url }) => router.fetch({ method, url })
+}
+
+function decoded(params: Readonly<Record<string, string>>): Record<string, string> {
+  try {
+    return Object.fromEntries(
+      Object.entries(params).map(([name, value]) => [name, decodeURIComponent(value)]),
+    )
+  } catch {
+    throw notFound()
+  }
+}

@@ -1,0 +1,164 @@
+// The one neutral piece between an upstream's wire and a visitor's answer. Deltas are folded into a
+// completion here, and a completion is replayed as deltas. No clock, no bytes, no upstream.
+import type { Choice, Completion, FinishReason, Logprobs, Usage } from './completion.ts'
+
+/** Log probabilities as an upstream gave them; where it gave no offsets they are counted here. */
+export type TokenLogprobs = Omit<Logprobs, 'text_offset'> & { readonly text_offset?: number[] }
+
+/**
+ * A delta as an adapter reads it off a wire: indices as the upstream numbers them, anything
+ * repeated, missing or late. completion/normal.ts makes it clean.
+ */
+export type RawDelta =
+  | {
+      readonly kind: 'meta'
+      readonly id?: string
+      readonly model?: string
+      readonly fingerprint?: string
+    }
+  | {
+      readonly kind: 'text'
+      readonly index: number
+      readonly text: string
+      readonly logprobs: TokenLogprobs | null
+    }
+  /** `inferred`: the upstream did not say it, so the answer is served and not stored. */
+  | {
+      readonly kind: 'finish'
+      readonly index: number
+      readonly reason: FinishReason
+      readonly inferred?: boolean
+    }
+  /** `index`: the choice it came with (some upstreams count each for itself), or null. */
+  | { readonly kind: 'usage'; readonly index: number | null; readonly usage: Usage }
+  /** The terminator: `[DONE]`, `message_stop`, the end of a JSON body. */
+  | { readonly kind: 'end' }
+
+/** What stays the same through one answer. */
+export interface Head {
+  readonly id: string
+  readonly created: number
+  readonly model: string
+  readonly system_fingerprint?: string
+}
+
+/** A clean delta: what a reader of an answer sees, in the order of the contract (2.2). */
+export type Delta =
+  | { readonly kind: 'head'; readonly head: Head }
+  | {
+      readonly kind: 'text'
+      readonly index: number
+      readonly text: string
+      readonly logprobs: Logprobs | null
+    }
+  | { readonly kind: 'finish'; readonly index: number; readonly reason: FinishReason }
+  | { readonly kind: 'usage'; readonly usage: Usage; readonly estimated: boolean }
+
+/** An answer that ended well. */
+export interface Folded {
+  readonly completion: Completion
+  /** The upstream gave no usable usage. */
+  readonly estimated: boolean
+}
+
+interface Parts {
+  text: string
+  logprobs: Logprobs | null
+  reason: FinishReason | null
+}
+
+/** Collects clean deltas; `folded()` is the whole answer, or null while something is missing. */
+export class Fold {
+  #head: Head | null = null
+  readonly #choices = new Map<number, Parts>()
+  #usage: Usage | null = null
+  #estimated = false
+
+  add(delta: Delta): void {
+    switch (delta.kind) {
+      case 'head':
+        this.#head = delta.head
+        return
+      case 'text': {
+        const parts = this.#parts(delta.index)
+        parts.text += delta.text
+        if (delta.logprobs !== null) appendLogprobs(parts, delta.logprobs)
+        return
+      }
+      case 'finish':
+        this.#parts(delta.index).reason = delta.reason
+        return
+      case 'usage':
+        this.#usage = delta.usage
+        this.#estimated = delta.estimated
+        return
+      default:
+        delta satisfies never
+    }
+  }
+
+  folded(): Folded | null {
+    if (this.#head === null || this.#usage === null || this.#choices.size === 0) return null
+    const choices: Choice[] = []
+    for (const [index, { text, logprobs, reason }] of this.#choices) {
+      if (reason === null) return null
+      choices.push({ text, index, logprobs, finish_reason: reason })
+    }
+    choices.sort((a, b) => a.index - b.index)
+    return {
+      completion: completionOf(this.#head, choices, this.#usage),
+      estimated: this.#estimated,
+    }
+  }
+
+  #parts(index: number): Parts {
+    let parts = this.#choices.get(index)
+    if (parts === undefined) {
+      parts = { text: '', logprobs: null, reason: null }
+      this.#choices.set(index, parts)
+    }
+    return parts
+  }
+}
+
+/** The object in the contract's own order of keys. */
+function completionOf(head: Head, choices: Choice[], usage: Usage): Completion {
+  const { id, created, model, system_fingerprint } = head
+  return {
+    id,
+    object: 'text_completion',
+    created,
+    model,
+    ...(system_fingerprint === undefined ? {} : { system_fingerprint }),
+    choices,
+    usage,
+  }
+}
+
+/** A stored completion as the deltas a late reader gets: head, each choice's text and finish, usage. */
+export function replay({ completion, estimated }: Folded): Delta[] {
+  const { id, created, model, system_fingerprint, choices, usage } = completion
+  const head: Head = {
+    id,
+    created,
+    model,
+    ...(system_fingerprint === undefined ? {} : { system_fingerprint }),
+  }
+  const deltas: Delta[] = [{ kind: 'head', head }]
+  for (const { index, text, logprobs, finish_reason } of choices) {
+    if (text !== '' || logprobs !== null) deltas.push({ kind: 'text', index, text, logprobs })
+    deltas.push({ kind: 'finish', index, reason: finish_reason })
+  }
+  deltas.push({ kind: 'usage', usage, estimated })
+  return deltas
+}
+
+function appendLogprobs(parts: Parts, more: Logprobs): void {
+  parts.logprobs ??= { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] }
+  const { tokens, token_logprobs, top_logprobs, text_offset } = parts.logprobs
+  tokens.push(...more.tokens)
+  token_logprobs.push(...more.token_logprobs)
+  text_offset.push(...more.text_offset)
+  if (more.top_logprobs === null) parts.logprobs.top_logprobs = null
+  else top_logprobs?.push(...more.top_logprobs)
+}

@@ -1,0 +1,234 @@
+// The visitor's request and the owner's settings as one: the effective request. Whatever counts as
+// a standard default is left out, so that it is neither part of the key nor sent upstream.
+import { GatewayError } from '../errors.ts'
+import { preview } from '../faults.ts'
+import { isLocked, type LockedPrompt, type RequestField, type VisitorRequest } from './request.ts'
+import { parseVariables, render, type Variables } from './template.ts'
+
+/** One attempt of a route, as far as the answer depends on it. */
+export interface Target {
+  readonly upstream: string
+  readonly upstream_model: string
+}
+
+export interface ModelOptions {
+  readonly id: string
+  readonly system: string | null
+  /** The owner's own upstream parameters. */
+  readonly parameters: Readonly<Record<string, unknown>>
+  /** In the order they are tried; at least one. */
+  readonly route: readonly Target[]
+}
+
+export interface PromptOptions {
+  readonly system: string | null
+  readonly text: string
+  readonly variables: Variables
+  readonly model: string | null
+  readonly max_tokens: number | null
+  readonly parameters: Readonly<Record<string, unknown>>
+  readonly visitor_may_set: readonly string[]
+}
+
+/** The scalar fields an owner may fill in where the visitor is silent. */
+export type RequestDefaults = Partial<
+  Omit<VisitorRequest, 'prompt' | 'stop' | 'logit_bias' | 'stream_options' | 'user' | 'model'>
+>
+
+export interface EffectiveOptions {
+  /** The first is the default. */
+  readonly models: ReadonlyMap<string, ModelOptions>
+  readonly prompts: ReadonlyMap<string, PromptOptions>
+  readonly freePrompts: boolean
+  readonly defaults: RequestDefaults & { readonly max_tokens: number }
+  readonly variableChars: number
+}
+
+/** What is asked of an upstream, and all that the answer depends on. */
+export interface EffectiveRequest {
+  /** The alias, as the owner named it. */
+  readonly model: string
+  readonly prompt_id: string | null
+  readonly prompts: readonly (string | readonly number[])[]
+  readonly system: string | null
+  readonly route: readonly Target[]
+  readonly parameters: Readonly<Record<string, unknown>>
+  readonly max_tokens: number
+  readonly n: number
+  readonly best_of?: number
+  readonly temperature?: number
+  readonly top_p?: number
+  readonly presence_penalty?: number
+  readonly frequency_penalty?: number
+  readonly stop?: readonly string[]
+  readonly seed?: number
+  readonly logprobs?: number
+  readonly echo?: boolean
+  readonly suffix?: string
+  readonly logit_bias?: Readonly<Record<string, number>>
+}
+
+/** Standard defaults: saying them is saying nothing. */
+const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
+  temperature: 1,
+  top_p: 1,
+  presence_penalty: 0,
+  frequency_penalty: 0,
+  n: 1,
+  best_of: 1,
+  echo: false,
+  suffix: '',
+}
+
+/**
+ * @throws GatewayError `free_prompts_disabled`, `prompt_not_found`, `locked_by_owner`,
+ *   `model_not_allowed`, or what `parseVariables` throws.
+ */
+export function effectiveRequest(
+  request: VisitorRequest,
+  options: EffectiveOptions,
+): EffectiveRequest {
+  return isLocked(request.prompt)
+    ? lockedRequest(request, request.prompt, options)
+    : freeRequest(request, request.prompt, options)
+}
+
+function freeRequest(
+  request: VisitorRequest,
+  prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>,
+  options: EffectiveOptions,
+): EffectiveRequest {
+  if (!options.freePrompts) {
+    throw new GatewayError(
+      'free_prompts_disabled',
+      'Cannot use "prompt": this endpoint takes only the prompts that GET /v1/prompts lists',
+      { param: 'prompt' },
+    )
+  }
+  const model = findModel(request.model, options.models)
+  return {
+    model: model.id,
+    prompt_id: null,
+    prompts: promptList(prompt),
+    system: model.system,
+    route: model.route,
+    parameters: model.parameters,
+    ...fieldsOf(request, options.defaults),
+  }
+}
+
+function lockedRequest(
+  request: VisitorRequest,
+  { id, variables = {} }: LockedPrompt,
+  options: EffectiveOptions,
+): EffectiveRequest {
+  const prompt = options.prompts.get(id)
+  if (prompt === undefined) {
+    throw new GatewayError(
+      'prompt_not_found',
+      `Cannot find the prompt ${preview(id)}: GET /v1/prompts lists them`,
+      { param: 'prompt.id' },
+    )
+  }
+  refuseLockedFields(request, prompt.visitor_may_set)
+  const model = findModel(request.model ?? prompt.model ?? undefined, options.models)
+  const values = parseVariables(variables, prompt.variables, options.variableChars)
+  // The prompt's text is the owner's: an owner's default must not echo it to a visitor.
+  const { echo: _echo, ...defaults } = options.defaults
+  const max_tokens = prompt.max_tokens ?? defaults.max_tokens
+  return {
+    model: model.id,
+    prompt_id: id,
+    prompts: [render(prompt.text, values)],
+    system: prompt.system === null ? model.system : render(prompt.system, values),
+    route: model.route,
+    parameters: { ...model.parameters, ...withoutKeys(prompt.parameters, request) },
+    ...fieldsOf(request, { ...defaults, max_tokens }),
+  }
+}
+
+const alwaysFree: ReadonlySet<string> = new Set(['prompt', 'stream', 'stream_options', 'user'])
+
+function refuseLockedFields(request: VisitorRequest, allowed: readonly string[]): void {
+  for (const field of Object.keys(request)) {
+    if (!alwaysFree.has(field) && !allowed.includes(field)) {
+      throw new GatewayError(
+        'locked_by_owner',
+        `Cannot set "${field}": the owner has locked it for this prompt`,
+        { param: field },
+      )
+    }
+  }
+}
+
+function findModel(id: string | undefined, models: EffectiveOptions['models']): ModelOptions {
+  const model = id === undefined ? models.values().next().value : models.get(id)
+  if (model !== undefined) return model
+  throw new GatewayError(
+    'model_not_allowed',
+    `Cannot use the model ${preview(id)}: GET /v1/models lists those that are allowed`,
+    { param: 'model' },
+  )
+}
+
+function promptList(
+  prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>,
+): readonly (string | readonly number[])[] {
+  if (typeof prompt === 'string') return [prompt]
+  return isTokens(prompt) ? [prompt] : prompt
+}
+
+function isTokens(prompt: readonly unknown[]): prompt is readonly number[] {
+  return typeof prompt[0] === 'number'
+}
+
+type Fields = Omit<
+  EffectiveRequest,
+  'model' | 'prompt_id' | 'prompts' | 'system' | 'route' | 'parameters'
+>
+
+/** The fields that say something, in the form the key has them. */
+function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults']): Fields {
+  const { stop, logit_bias, max_tokens = defaults.max_tokens, n = defaults.n ?? 1 } = request
+  const stops = typeof stop === 'string' ? [stop] : stop
+  return {
+    max_tokens,
+    n,
+    ...scalarsOf({ ...defaults, ...request }),
+    ...(stops === undefined || stops.length === 0 ? {} : { stop: stops }),
+    ...(logit_bias === undefined || Object.keys(logit_bias).length === 0 ? {} : { logit_bias }),
+  }
+}
+
+const scalarFields = [
+  'best_of',
+  'temperature',
+  'top_p',
+  'presence_penalty',
+  'frequency_penalty',
+  'seed',
+  'logprobs',
+  'echo',
+  'suffix',
+] as const
+
+type Scalars = Pick<Fields, (typeof scalarFields)[number]>
+
+function scalarsOf(request: RequestDefaults): Scalars {
+  const picked: Record<string, unknown> = {}
+  for (const field of scalarFields) {
+    const value = request[field]
+    // `-0` is 0; the key and the wire would both say so anyway.
+    if (value !== undefined && value !== standard[field]) picked[field] = value === 0 ? 0 : value
+  }
+  return picked as Scalars
+}
+
+function withoutKeys(
+  parameters: Readonly<Record<string, unknown>>,
+  set: object,
+): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(parameters).filter(([name]) => !Object.hasOwn(set, name)),
+  )
+}

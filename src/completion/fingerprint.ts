@@ -1,0 +1,70 @@
+// The cache key: `c<version>:` and the SHA-256 of the canonical effective request. A published
+// contract: test/fixtures/keys.json holds golden vectors, and whoever changes what is hashed here
+// raises FORMAT.
+import type { EffectiveRequest } from './effective.ts'
+
+const FORMAT = 1
+
+export interface KeyOptions {
+  /** `cache.version`: a new one starts with an empty cache. */
+  readonly version: number
+  /** What the answer depends on besides the names: each upstream's wire and address. */
+  readonly addresses: ReadonlyMap<string, string>
+}
+
+/**
+ * The canonical text of a request: JSON with sorted keys and no white space. Two requests have the
+ * same text exactly when every field that can change the answer is equal. JSON is unambiguous for
+ * well-formed text, so this is injective.
+ *
+ * @param scope the visitor whose own answers these are, or null where answers are shared
+ */
+export function canonical(
+  request: EffectiveRequest,
+  scope: string | null,
+  addresses: KeyOptions['addresses'],
+): string {
+  const { route, ...fields } = request
+  return JSON.stringify(
+    sorted({
+      ...fields,
+      format: FORMAT,
+      route: route.map(({ upstream, upstream_model }) => [
+        upstream,
+        addresses.get(upstream) ?? '',
+        upstream_model,
+      ]),
+      ...(scope === null ? {} : { scope }),
+    }),
+  )
+}
+
+/** The cache key of a request, `c1:` and 64 hex digits: always the same length, whatever is asked. */
+export async function cacheKey(
+  request: EffectiveRequest,
+  scope: string | null,
+  { version, addresses }: KeyOptions,
+): Promise<string> {
+  const bytes = new TextEncoder().encode(canonical(request, scope, addresses))
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+  return `c${version}:${hex(digest)}`
+}
+
+/** Only the owner's parameters are nested, so depth is the owner's, never a visitor's. */
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, inner]) => [key, sorted(inner)]),
+  )
+}
+
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
+
+function hex(bytes: Uint8Array): string {
+  let digits = ''
+  for (const byte of bytes) digits += HEX[byte]
+  return digits
+}

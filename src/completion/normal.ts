@@ -1,0 +1,163 @@
+// Makes one upstream call's raw deltas clean: known indices only, one finish each and nothing after
+// it, usage once and plausible, and no end that was not earned. PROTOCOL 0.3 is its specification.
+import { GatewayError } from '../errors.ts'
+import type { FinishReason, Logprobs, Usage } from './completion.ts'
+import type { Delta, RawDelta, TokenLogprobs } from './delta.ts'
+
+type TextDelta = Extract<Delta, { kind: 'text' }>
+type FinishDelta = Extract<Delta, { kind: 'finish' }>
+
+export interface NormalOptions {
+  /** How many choices this call asked for: indices 0 … choices − 1 are known. */
+  readonly choices: number
+  /** False: the upstream's log probabilities are dropped. */
+  readonly logprobs: boolean
+}
+
+/** How a call ended. */
+export interface CallEnd {
+  readonly finishes: readonly FinishDelta[]
+  /** The upstream's own count, or null where it gave none worth believing. */
+  readonly usage: Usage | null
+  /** The upstream said of every choice how it ended, or said that all is said. */
+  readonly whole: boolean
+}
+
+interface ChoiceState {
+  chars: number
+  finish: FinishReason | null
+  inferred: boolean
+}
+
+/** Feed it every raw delta of one call in order, then ask for `end()`. */
+export class Normaliser {
+  /** What the upstream calls itself and this answer; the first non-empty value counts. */
+  readonly meta: { id?: string; model?: string; fingerprint?: string } = {}
+  readonly #options: NormalOptions
+  readonly #choices: ChoiceState[]
+  readonly #usageOf = new Map<number, Usage>()
+  #usage: Usage | null = null
+  #ended = false
+  #anything = false
+
+  constructor(options: NormalOptions) {
+    this.#options = options
+    this.#choices = Array.from({ length: options.choices }, () => ({
+      chars: 0,
+      finish: null,
+      inferred: false,
+    }))
+  }
+
+  /** The text a reader may see now, or null. Finishes are held back until `end()`: what comes
+   * after a finish (a filter's verdict, a repeated reason, an error) may still change it. */
+  add(delta: RawDelta): TextDelta | null {
+    switch (delta.kind) {
+      case 'meta':
+        if (delta.id) this.meta.id ??= delta.id
+        if (delta.model) this.meta.model ??= delta.model
+        if (delta.fingerprint) this.meta.fingerprint ??= delta.fingerprint
+        return null
+      case 'text':
+        return this.#text(delta.index, delta.text, delta.logprobs)
+      case 'finish': {
+        const choice = this.#choices[delta.index]
+        if (choice === undefined) return null
+        this.#anything = true
+        if (choice.finish === null || delta.reason === 'content_filter') {
+          choice.finish = delta.reason
+          choice.inferred = delta.inferred ?? false
+        }
+        return null
+      }
+      case 'usage':
+        if (delta.index === null) this.#usage = delta.usage
+        else this.#usageOf.set(delta.index, delta.usage)
+        return null
+      case 'end':
+        this.#ended = true
+        return null
+      default:
+        return delta satisfies never
+    }
+  }
+
+  /**
+   * Called when the body is over.
+   * @throws GatewayError `upstream_truncated`: the body stopped before the answer did.
+   * @throws GatewayError `upstream_bad_response`: it ended and held no answer.
+   */
+  end(): CallEnd {
+    if (!this.#anything) {
+      throw new GatewayError(
+        'upstream_bad_response',
+        "Cannot use the upstream's answer: it was empty",
+      )
+    }
+    let whole = true
+    const finishes: FinishDelta[] = []
+    for (const [index, choice] of this.#choices.entries()) {
+      if (choice.finish === null && !this.#ended) {
+        throw new GatewayError(
+          'upstream_truncated',
+          'Cannot finish the answer: the upstream stopped in the middle of it',
+        )
+      }
+      if (choice.finish === null && choice.chars === 0 && this.#choices.length > 1) {
+        throw new GatewayError(
+          'upstream_bad_response',
+          "Cannot use the upstream's answer: it has fewer choices than were asked for",
+        )
+      }
+      if (choice.inferred) whole = false
+      finishes.push({ kind: 'finish', index, reason: choice.finish ?? 'stop' })
+    }
+    return { finishes, usage: this.#plausible(this.#usage ?? sum(this.#usageOf)), whole }
+  }
+
+  #text(index: number, text: string, logprobs: TokenLogprobs | null): TextDelta | null {
+    const choice = this.#choices[index]
+    if (choice === undefined || choice.finish !== null) return null
+    const kept =
+      logprobs !== null && this.#options.logprobs ? located(logprobs, choice.chars) : null
+    if (text === '' && kept === null) return null
+    this.#anything = true
+    choice.chars += text.length
+    return { kind: 'text', index, text, logprobs: kept }
+  }
+
+  /** Zero tokens for a text that is there is no count. */
+  #plausible(usage: Usage | null): Usage | null {
+    if (usage === null || usage.prompt_tokens === 0) return null
+    const said = this.#choices.some((choice) => choice.chars > 0)
+    return said && usage.completion_tokens === 0 ? null : usage
+  }
+}
+
+/** Offsets count UTF-16 units from the start of the choice's text, as the legacy wire does. */
+function located(logprobs: TokenLogprobs, start: number): Logprobs {
+  const { tokens, token_logprobs, top_logprobs } = logprobs
+  let offset = start
+  const text_offset =
+    logprobs.text_offset ??
+    tokens.map((token) => {
+      const at = offset
+      offset += token.length
+      return at
+    })
+  return { tokens, token_logprobs, top_logprobs, text_offset }
+}
+
+/** Each choice's own usage added up: the prompt was read once, the answers were written each. */
+function sum(usageOf: ReadonlyMap<number, Usage>): Usage | null {
+  const [first, ...others] = usageOf.values()
+  if (first === undefined) return null
+  return others.reduce(
+    (all, { completion_tokens }) => ({
+      prompt_tokens: all.prompt_tokens,
+      completion_tokens: all.completion_tokens + completion_tokens,
+      total_tokens: all.total_tokens + completion_tokens,
+    }),
+    first,
+  )
+}

@@ -1,0 +1,81 @@
+// A request from a URL's query: the same scalar fields, so that a cached answer has an address.
+// Turns text into the values a JSON body would hold; request.ts judges them.
+import { GatewayError } from '../errors.ts'
+import { preview } from '../faults.ts'
+
+const numbers = new Set([
+  'max_tokens',
+  'temperature',
+  'top_p',
+  'presence_penalty',
+  'frequency_penalty',
+  'n',
+  'best_of',
+  'seed',
+  'logprobs',
+])
+const flags = new Set(['stream', 'echo'])
+const strings = new Set(['prompt', 'model', 'suffix', 'user'])
+
+/**
+ * `?prompt=…`, `?prompt_id=haiku&var.topic=sea`, `?stop=a&stop=b` as a body.
+ *
+ * @throws GatewayError `unknown_field` or `invalid_value`.
+ */
+export function queryBody(query: URLSearchParams): Record<string, unknown> {
+  const body: Record<string, unknown> = {}
+  const variables: Record<string, string> = {}
+  let promptId: string | null = null
+  for (const name of new Set(query.keys())) {
+    const values = query.getAll(name)
+    const [value = ''] = values
+    if (name === 'stop') {
+      body['stop'] = values
+      continue
+    }
+    if (values.length > 1) throw invalid(name, 'expected it once')
+    if (name === 'prompt_id') promptId = value
+    else if (name.startsWith('var.')) define(variables, name.slice('var.'.length), value)
+    else if (numbers.has(name)) body[name] = numberOf(name, value)
+    else if (flags.has(name)) body[name] = flagOf(name, value)
+    else if (strings.has(name)) body[name] = value
+    else {
+      throw new GatewayError(
+        'unknown_field',
+        `Cannot use ${preview(name)}: it is not a field of this endpoint's query`,
+        { param: name.slice(0, 64) },
+      )
+    }
+  }
+  if (promptId !== null) {
+    if (body['prompt'] !== undefined) throw invalid('prompt_id', 'it does not go with "prompt"')
+    body['prompt'] = { id: promptId, variables }
+  } else if (Object.keys(variables).length > 0) {
+    throw invalid('prompt_id', 'expected it with variables')
+  }
+  return body
+}
+
+/** Defined, not assigned: a variable called `__proto__` is a key like any other. */
+function define(variables: Record<string, string>, name: string, value: string): void {
+  Object.defineProperty(variables, name, { value, enumerable: true, configurable: true })
+}
+
+/** The text of a JSON number, so that both ways of asking have the same numbers. */
+function numberOf(name: string, value: string): number {
+  if (!/^-?\d{1,17}(\.\d{1,17})?([eE][-+]?\d{1,3})?$/.test(value)) {
+    throw invalid(name, `expected a number, got ${preview(value)}`)
+  }
+  return Number(value)
+}
+
+function flagOf(name: string, value: string): boolean {
+  if (value !== 'true' && value !== 'false') {
+    throw invalid(name, `expected true or false, got ${preview(value)}`)
+  }
+  return value === 'true'
+}
+
+function invalid(name: string, state: string): GatewayError {
+  return new GatewayError('invalid_value', `Cannot use "${name}": ${state}`, { param: name })
+}

@@ -1,0 +1,603 @@
+// Every setting of contract section 4, parsed once into typed options. All faults are found at once
+// and named by their path. Reads no environment itself: the shell hands it CONFIG and the secrets.
+import * as v from 'valibot'
+import type { EffectiveOptions, ModelOptions, PromptOptions } from './completion/effective.ts'
+import { placesOf } from './completion/template.ts'
+import { type Fault, faultsOf, finite, integer, oneOf, preview, text } from './faults.ts'
+import { type AuthStyle, authStyles, presets, wireLimits } from './upstream/presets.ts'
+import { type Feature, features, type Wire, wires } from './upstream/upstream.ts'
+
+const flag = v.boolean('true or false')
+const name = v.pipe(
+  v.string('a string'),
+  v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, 'up to 64 letters, digits, ".", "_" and "-"'),
+)
+const count = integer(0)
+const positive = integer(1)
+const ms = integer(1, 600_000)
+const seconds = integer(0)
+const words = text(1, 65_536)
+const parameters = v.record(v.string(), v.unknown(), 'a table of upstream parameters')
+const target = v.strictObject({ upstream: name, upstream_model: text(1, 256) }, 'a table')
+
+const modelSchema = v.strictObject(
+  {
+    id: text(1, 128),
+    upstream: name,
+    upstream_model: text(1, 256),
+    parameters: v.optional(parameters, {}),
+    fallbacks: v.optional(v.array(target, 'a list of upstreams'), []),
+    system: v.optional(words),
+    price: v.optional(
+      v.strictObject({
+        input: finite(0, Number.POSITIVE_INFINITY),
+        output: finite(0, Number.POSITIVE_INFINITY),
+      }),
+    ),
+  },
+  'a table',
+)
+
+const upstreamSchema = v.strictObject(
+  {
+    name,
+    preset: v.optional(oneOf(Object.keys(presets))),
+    base_url: v.optional(v.string('a URL')),
+    wire: v.optional(oneOf(wires)),
+    auth: v.optional(oneOf(authStyles)),
+    path: v.optional(v.pipe(v.string('a path'), v.startsWith('/', 'a path that starts with "/"'))),
+    max_tokens_field: v.optional(oneOf(['max_tokens', 'max_completion_tokens'])),
+    stream_usage: v.optional(flag),
+    unsupported: v.optional(v.array(oneOf(features), 'a list of features')),
+    key: v.optional(
+      v.pipe(
+        v.string('the name of a secret'),
+        v.regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'the NAME of a secret, such as UPSTREAM_API_KEY'),
+      ),
+    ),
+    stream: v.optional(oneOf(['always', 'visitor']), 'always'),
+    first_byte_ms: v.optional(ms, 30_000),
+    idle_ms: v.optional(ms, 20_000),
+    deadline_ms: v.optional(ms, 120_000),
+    retries: v.optional(integer(0, 5), 1),
+    max_output_bytes: v.optional(integer(1024, 26_214_400), 1_048_576),
+  },
+  'a table',
+)
+
+const variableName = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/, 'a name of letters, digits and "_"'),
+)
+const variableSchema = v.union(
+  [
+    v.strictObject({
+      from: v.literal('url'),
+      paths: v.optional(v.pipe(v.array(text(1, 256)), v.minLength(1)), ['/*']),
+      selector: v.optional(text(1, 256), 'main, article, body'),
+      max_chars: v.optional(integer(1, 200_000), 20_000),
+      page_seconds: v.optional(seconds, 3600),
+    }),
+    v.strictObject({ values: v.pipe(v.array(text(0, 4096)), v.minLength(1)) }),
+    v.strictObject({ max_chars: integer(1, 200_000) }),
+  ],
+  '{ max_chars = … }, { values = […] } or { from = "url", … }',
+)
+
+const settable = [
+  'model',
+  'max_tokens',
+  'temperature',
+  'top_p',
+  'presence_penalty',
+  'frequency_penalty',
+  'n',
+  'best_of',
+  'stop',
+  'seed',
+  'logprobs',
+  'logit_bias',
+] as const
+
+const promptSchema = v.strictObject(
+  {
+    system: v.optional(words),
+    text: words,
+    variables: v.optional(v.record(variableName, variableSchema, 'a table of variables'), {}),
+    model: v.optional(text(1, 128)),
+    max_tokens: v.optional(positive),
+    parameters: v.optional(parameters, {}),
+    visitor_may_set: v.optional(v.array(oneOf(settable), 'a list of fields'), []),
+    ttl_seconds: v.optional(seconds),
+    spend: v.optional(oneOf(['visitor', 'operator']), 'visitor'),
+  },
+  'a table',
+)
+
+/** A locked prompt as it is written in CONFIG or in src/prompts.ts. */
+export type PromptSetting = v.InferInput<typeof promptSchema>
+
+const defaultsSchema = v.strictObject({
+  max_tokens: v.optional(positive),
+  temperature: v.optional(finite(0, 2)),
+  top_p: v.optional(finite(0, 1)),
+  presence_penalty: v.optional(finite(-2, 2)),
+  frequency_penalty: v.optional(finite(-2, 2)),
+  n: v.optional(positive),
+  best_of: v.optional(positive),
+  seed: v.optional(integer(Number.MIN_SAFE_INTEGER)),
+  logprobs: v.optional(integer(0, 5)),
+  echo: v.optional(flag),
+  suffix: v.optional(text(0, 65_536)),
+  stream: v.optional(flag),
+})
+
+const limitsSchema = v.strictObject({
+  body_bytes: v.optional(integer(1, 10_485_760), 32_768),
+  body_ms: v.optional(ms, 10_000),
+  prompt_chars: v.optional(positive, 4000),
+  max_tokens: v.optional(positive, 512),
+  n: v.optional(integer(1, 16), 1),
+  prompts: v.optional(integer(1, 64), 4),
+})
+
+const cacheSchema = v.strictObject({
+  ttl_seconds: v.optional(seconds, 2_592_000),
+  stale_while_revalidate_seconds: v.optional(seconds, 604_800),
+  stale_if_error_seconds: v.optional(seconds, 2_592_000),
+  browser_seconds: v.optional(seconds, 300),
+  free_prompts: v.optional(oneOf(['shared', 'visitor', 'off']), 'shared'),
+  memory_seconds: v.optional(seconds, 60),
+  memory_bytes: v.optional(integer(0, 67_108_864), 8_388_608),
+  entry_bytes: v.optional(integer(1, 26_214_400), 262_144),
+  kv_writes_per_day: v.optional(count, 0),
+  kv_wait_ms: v.optional(ms, 300),
+  flights: v.optional(oneOf(['global', 'none']), 'global'),
+  version: v.optional(integer(1, 999_999), 1),
+})
+
+const budgetSchema = v.strictObject({
+  tokens_per_day: v.optional(count, 200_000),
+  usd_per_day: v.optional(finite(0, Number.POSITIVE_INFINITY), 0),
+  tokens_per_visitor_per_day: v.optional(count, 20_000),
+  streams_per_visitor: v.optional(positive, 4),
+})
+
+const accessSchema = v.strictObject({
+  turnstile_sitekey: v.optional(v.string('a string'), ''),
+  token_seconds: v.optional(integer(1, 86_400), 1800),
+})
+
+export const configSchema = v.strictObject(
+  {
+    origins: v.optional(v.array(v.string('a string'), 'a list of origins'), []),
+    origin_required: v.optional(flag, false),
+    anyone_may_spend: v.optional(flag, false),
+    free_prompts: v.optional(flag),
+    models: v.pipe(v.array(modelSchema, 'a list of models'), v.minLength(1, 'at least one model')),
+    upstreams: v.pipe(
+      v.array(upstreamSchema, 'a list of upstreams'),
+      v.minLength(1, 'at least one upstream'),
+    ),
+    prompts: v.optional(v.record(name, promptSchema, 'a table of prompts'), {}),
+    defaults: v.optional(defaultsSchema, {}),
+    limits: v.optional(limitsSchema, {}),
+    cache: v.optional(cacheSchema, {}),
+    budget: v.optional(budgetSchema, {}),
+    access: v.optional(accessSchema, {}),
+  },
+  'a table [vars.CONFIG]',
+)
+
+type Settings = v.InferOutput<typeof configSchema>
+type UpstreamSetting = Settings['upstreams'][number]
+
+/** An upstream with its preset filled in and its key at hand. */
+export interface UpstreamOptions {
+  readonly name: string
+  readonly wire: Wire
+  readonly baseUrl: string
+  readonly auth: AuthStyle
+  /** The secret itself; null where the upstream wants none. */
+  readonly key: string | null
+  readonly path: string | null
+  readonly maxTokensField: 'max_tokens' | 'max_completion_tokens'
+  readonly streamUsage: boolean
+  readonly unsupported: ReadonlySet<Feature>
+  readonly stream: 'always' | 'visitor'
+  readonly firstByteMs: number
+  readonly idleMs: number
+  readonly deadlineMs: number
+  readonly retries: number
+  readonly maxOutputBytes: number
+}
+
+export interface Model extends ModelOptions {
+  readonly price: { readonly input: number; readonly output: number } | null
+}
+
+export interface LockedPromptOptions extends PromptOptions {
+  readonly ttl_seconds: number | null
+  readonly spend: 'visitor' | 'operator'
+}
+
+export interface Config {
+  readonly origins: readonly string[]
+  readonly originRequired: boolean
+  readonly freePrompts: boolean
+  readonly models: ReadonlyMap<string, Model>
+  readonly upstreams: ReadonlyMap<string, UpstreamOptions>
+  readonly prompts: ReadonlyMap<string, LockedPromptOptions>
+  readonly defaults: EffectiveOptions['defaults']
+  readonly limits: Settings['limits'] & object
+  readonly cache: Settings['cache'] & object
+  readonly budget: Settings['budget'] & object
+  readonly access: Settings['access'] & object
+}
+
+export interface ConfigSources {
+  /** The variable CONFIG: a table, or a string of JSON. */
+  readonly config: unknown
+  /** The owner's longer prompts, src/prompts.ts. */
+  readonly prompts: unknown
+  /** A secret by its name. */
+  readonly secret: (name: string) => string | undefined
+  /** Whether wrangler.toml gave the Worker this binding. */
+  readonly bound: (binding: string) => boolean
+}
+
+export type ConfigResult =
+  | { readonly config: Config; readonly faults: null }
+  | {
+      readonly config: null
+      readonly faults: readonly Fault[]
+      /** Those that are good, so that their pages can read the error. */
+      readonly origins: readonly string[]
+    }
+
+/** Parses everything; never throws. With any fault there is no configuration at all. */
+export function parseConfig(sources: ConfigSources): ConfigResult {
+  const given = typeof sources.config === 'string' ? parseJson(sources.config) : sources.config
+  const result = v.safeParse(configSchema, given)
+  const more = v.safeParse(v.record(name, promptSchema), sources.prompts)
+  const faults = [
+    ...(result.success ? [] : faultsOf(result.issues)),
+    ...(more.success ? [] : faultsOf(more.issues).map(inPromptsFile)),
+  ]
+  const origins = originsIn(given)
+  if (!result.success || !more.success) return { config: null, faults, origins }
+  const check = new Check(result.output, more.output, sources)
+  const config = check.config()
+  return check.faults.length === 0
+    ? { config, faults: null }
+    : { config: null, faults: check.faults, origins }
+}
+
+function originsIn(given: unknown): string[] {
+  const result = v.safeParse(v.object({ origins: v.array(v.unknown()) }), given)
+  if (!result.success) return []
+  return result.output.origins.filter(
+    (origin) => typeof origin === 'string' && isOrigin(origin),
+  ) as string[]
+}
+
+function parseJson(config: string): unknown {
+  try {
+    return JSON.parse(config)
+  } catch {
+    return config
+  }
+}
+
+const inPromptsFile = ({ path, message }: Fault): Fault => ({
+  path: `src/prompts.ts:${path}`,
+  message,
+})
+
+/** What holds between settings. Collects faults; the configuration is good if there are none. */
+class Check {
+  readonly faults: Fault[] = []
+  readonly #settings: Settings
+  readonly #filePrompts: Settings['prompts']
+  readonly #secret: ConfigSources['secret']
+  readonly #bound: ConfigSources['bound']
+
+  constructor(
+    settings: Settings,
+    filePrompts: Settings['prompts'],
+    { secret, bound }: ConfigSources,
+  ) {
+    this.#settings = settings
+    this.#filePrompts = filePrompts
+    this.#secret = secret
+    this.#bound = bound
+  }
+
+  config(): Config {
+    const { origin_required, free_prompts, limits, cache, budget, access } = this.#settings
+    const upstreams = this.#upstreams()
+    const models = this.#models(upstreams)
+    const prompts = this.#prompts(models)
+    this.#budget()
+    this.#access()
+    this.#bindings()
+    return {
+      origins: this.#origins(),
+      originRequired: origin_required,
+      freePrompts: free_prompts ?? prompts.size === 0,
+      models,
+      upstreams,
+      prompts,
+      defaults: this.#defaults(),
+      limits,
+      cache,
+      budget,
+      access,
+    }
+  }
+
+  #fault(path: string, message: string): void {
+    this.faults.push({ path, message })
+  }
+
+  #origins(): readonly string[] {
+    const { origins, anyone_may_spend } = this.#settings
+    for (const [i, origin] of origins.entries()) {
+      if (origin === '*') {
+        if (anyone_may_spend) continue
+        this.#fault(`origins[${i}]`, 'Cannot use "*": it needs anyone_may_spend = true')
+      } else if (!isOrigin(origin)) {
+        this.#fault(
+          `origins[${i}]`,
+          `Cannot use ${preview(origin)}: expected scheme://host[:port] exactly as browsers send it, such as "https://example.com"`,
+        )
+      }
+    }
+    return origins
+  }
+
+  #upstreams(): Map<string, UpstreamOptions> {
+    const upstreams = new Map<string, UpstreamOptions>()
+    for (const [i, upstream] of this.#settings.upstreams.entries()) {
+      const path = `upstreams[${i}]`
+      if (upstreams.has(upstream.name)) {
+        this.#fault(`${path}.name`, `Cannot use "${upstream.name}": another upstream has this name`)
+      }
+      upstreams.set(upstream.name, this.#upstream(upstream, path))
+    }
+    return upstreams
+  }
+
+  #upstream(upstream: UpstreamSetting, path: string): UpstreamOptions {
+    const preset = presets[upstream.preset ?? 'compatible'] ?? presets['compatible']
+    if (preset === undefined) throw new TypeError('no preset for compatible servers')
+    const wire = upstream.wire ?? preset.wire
+    const auth =
+      upstream.auth ?? (upstream.preset === undefined && !upstream.key ? 'none' : preset.auth)
+    return {
+      name: upstream.name,
+      wire,
+      baseUrl: this.#baseUrl(upstream.base_url ?? preset.baseUrl, wire, path),
+      auth,
+      key: this.#key(upstream.key, auth, path),
+      path: upstream.path ?? preset.path,
+      maxTokensField: upstream.max_tokens_field ?? preset.maxTokensField,
+      streamUsage: upstream.stream_usage ?? preset.streamUsage,
+      unsupported: new Set([...wireLimits[wire], ...(upstream.unsupported ?? preset.unsupported)]),
+      stream: upstream.stream,
+      firstByteMs: upstream.first_byte_ms,
+      idleMs: upstream.idle_ms,
+      deadlineMs: upstream.deadline_ms,
+      retries: upstream.retries,
+      maxOutputBytes: upstream.max_output_bytes,
+    }
+  }
+
+  #baseUrl(given: string | null, wire: Wire, path: string): string {
+    if (wire === 'workers-ai') return ''
+    if (given === null) {
+      this.#fault(
+        `${path}.base_url`,
+        'Cannot find "base_url": say where the upstream is, or name a preset that knows',
+      )
+      return ''
+    }
+    const url = URL.canParse(given) ? new URL(given) : null
+    if (url === null || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '') {
+      this.#fault(
+        `${path}.base_url`,
+        'Cannot use "base_url": expected an http(s) URL without "?" and "#"',
+      )
+    } else if (url.username !== '' || url.password !== '') {
+      this.#fault(
+        `${path}.base_url`,
+        'Cannot use "base_url": a key belongs in a secret, not in the URL',
+      )
+    }
+    return given.replace(/\/+$/, '')
+  }
+
+  #key(secretName: string | undefined, auth: AuthStyle, path: string): string | null {
+    if (secretName === undefined) {
+      if (auth !== 'none') {
+        this.#fault(
+          `${path}.key`,
+          'Cannot find "key": name the secret that holds the upstream\'s key, or set auth = "none"',
+        )
+      }
+      return null
+    }
+    const secret = this.#secret(secretName)?.trim()
+    if (!secret) {
+      this.#fault(
+        `${path}.key`,
+        `Cannot find the secret "${secretName}": run "npx wrangler secret put ${secretName}", or put it into .dev.vars`,
+      )
+    } else if (!/^[\x21-\x7e]+$/.test(secret)) {
+      this.#fault(
+        `${path}.key`,
+        `Cannot use the secret "${secretName}": expected printable ASCII without spaces`,
+      )
+    }
+    return secret ?? null
+  }
+
+  #models(upstreams: ReadonlyMap<string, UpstreamOptions>): Map<string, Model> {
+    const known = [...upstreams.keys()].join(', ')
+    const models = new Map<string, Model>()
+    for (const [i, model] of this.#settings.models.entries()) {
+      const path = `models[${i}]`
+      const { id, upstream, upstream_model, fallbacks } = model
+      if (models.has(id)) this.#fault(`${path}.id`, `Cannot use "${id}": another model has this id`)
+      const route = [{ upstream, upstream_model }, ...fallbacks]
+      for (const [j, attempt] of route.entries()) {
+        if (upstreams.has(attempt.upstream)) continue
+        const at = j === 0 ? path : `${path}.fallbacks[${j - 1}]`
+        this.#fault(
+          `${at}.upstream`,
+          `Cannot find upstream "${attempt.upstream}": known are ${known}`,
+        )
+      }
+      this.#parameters(model.parameters, `${path}.parameters`)
+      models.set(id, {
+        id,
+        system: model.system ?? null,
+        parameters: model.parameters,
+        route,
+        price: model.price ?? null,
+      })
+    }
+    return models
+  }
+
+  #parameters(parameters: Readonly<Record<string, unknown>>, path: string): void {
+    for (const parameter of Object.keys(parameters)) {
+      if (!reserved.has(parameter)) continue
+      this.#fault(
+        `${path}.${parameter}`,
+        `Cannot set "${parameter}" here: the gateway sets it, and the budget counts on it`,
+      )
+    }
+  }
+
+  #prompts(models: ReadonlyMap<string, Model>): Map<string, LockedPromptOptions> {
+    const prompts = new Map<string, LockedPromptOptions>()
+    const { prompts: inline } = this.#settings
+    for (const [path, [id, prompt]] of [
+      ...Object.entries(inline).map((entry) => ['', entry] as const),
+      ...Object.entries(this.#filePrompts).map((entry) => ['src/prompts.ts:', entry] as const),
+    ]) {
+      const at = path === '' ? `prompts.${id}` : `${path}${id}`
+      if (prompts.has(id))
+        this.#fault(at, `Cannot use "${id}": CONFIG has a prompt of this id, too`)
+      if (prompt.model !== undefined && !models.has(prompt.model)) {
+        this.#fault(
+          `${at}.model`,
+          `Cannot find model "${prompt.model}": known are ${[...models.keys()].join(', ')}`,
+        )
+      }
+      this.#places(prompt, at)
+      this.#parameters(prompt.parameters, `${at}.parameters`)
+      prompts.set(id, {
+        system: prompt.system ?? null,
+        text: prompt.text,
+        variables: prompt.variables,
+        model: prompt.model ?? null,
+        max_tokens: prompt.max_tokens ?? null,
+        parameters: prompt.parameters,
+        visitor_may_set: prompt.visitor_may_set,
+        ttl_seconds: prompt.ttl_seconds ?? null,
+        spend: prompt.spend,
+      })
+    }
+    return prompts
+  }
+
+  /** Every place has a variable, every variable a place. */
+  #places({ system, text, variables }: Settings['prompts'][string], at: string): void {
+    const places = new Set([...placesOf(text), ...placesOf(system ?? '')])
+    for (const place of places) {
+      if (!Object.hasOwn(variables, place)) {
+        this.#fault(`${at}.text`, `Cannot fill "{{${place}}}": there is no such variable`)
+      }
+    }
+    for (const variable of Object.keys(variables)) {
+      if (!places.has(variable)) {
+        this.#fault(
+          `${at}.variables.${variable}`,
+          `Cannot use "${variable}": neither text nor system has the place {{${variable}}}`,
+        )
+      }
+    }
+  }
+
+  /** A default nobody set gives way to a lower limit; one that was set must fit. */
+  #defaults(): Config['defaults'] {
+    const { defaults, limits } = this.#settings
+    const { max_tokens, ...others } = defaults
+    if (max_tokens !== undefined && max_tokens > limits.max_tokens) {
+      this.#fault(
+        'defaults.max_tokens',
+        `Cannot use "defaults.max_tokens": it is above limits.max_tokens, which is ${limits.max_tokens}`,
+      )
+    }
+    for (const field of ['n', 'best_of'] as const) {
+      if ((others[field] ?? 1) > limits.n) {
+        this.#fault(`defaults.${field}`, `Cannot use "defaults.${field}": it is above limits.n`)
+      }
+    }
+    return { ...others, max_tokens: max_tokens ?? Math.min(DEFAULT_MAX_TOKENS, limits.max_tokens) }
+  }
+
+  #budget(): void {
+    const { budget, models } = this.#settings
+    if (budget.usd_per_day === 0) return
+    for (const [i, { price }] of models.entries()) {
+      if (price !== undefined) continue
+      this.#fault(`models[${i}].price`, 'Cannot find "price": budget.usd_per_day needs it')
+    }
+  }
+
+  #bindings(): void {
+    const ai = this.#settings.upstreams.some(({ wire, preset }) =>
+      [wire, preset].includes('workers-ai'),
+    )
+    for (const binding of [...bindings, ...(ai ? ['AI'] : [])]) {
+      if (!this.#bound(binding)) {
+        this.#fault(binding, `Cannot find the binding "${binding}": wrangler.toml must have it`)
+      }
+    }
+  }
+
+  #access(): void {
+    if (this.#settings.access.turnstile_sitekey === '' || this.#secret('TURNSTILE_SECRET')) return
+    this.#fault(
+      'access.turnstile_sitekey',
+      'Cannot find the secret "TURNSTILE_SECRET": run "npx wrangler secret put TURNSTILE_SECRET"',
+    )
+  }
+}
+
+const DEFAULT_MAX_TOKENS = 256
+const bindings = ['CACHE'] as const
+
+/** Fields of an upstream call that bound its cost or its shape. */
+const reserved: ReadonlySet<string> = new Set([
+  'model',
+  'messages',
+  'prompt',
+  'system',
+  'stream',
+  'stream_options',
+  'n',
+  'best_of',
+  'max_tokens',
+  'max_completion_tokens',
+  'echo',
+])
+
+function isOrigin(value: string): boolean {
+  if (!URL.canParse(value)) return false
+  const { origin, protocol } = new URL(value)
+  return origin === value && /^https?:$/.test(protocol)
+}

@@ -1,0 +1,77 @@
+// What can happen, as data for the owner's log. No event may hold a prompt, a completion, a token, a
+// key, an address or an upstream's own text: values here are codes, counts, names from CONFIG, ids.
+import type { Code } from './errors.ts'
+import type { Fault } from './faults.ts'
+
+/** One line per request (contract section 6). */
+export interface RequestEvent {
+  readonly event: 'request'
+  readonly request_id: string
+  readonly route: string
+  readonly status: number
+  readonly code: Code | null
+  readonly cache: 'memory' | 'kv' | 'flight' | 'stale' | 'collapsed' | 'miss' | 'bypass' | null
+  readonly model: string | null
+  readonly upstream: string | null
+  readonly attempts: number
+  readonly tokens_in: number
+  readonly tokens_out: number
+  readonly ms: number
+  readonly visitor: string | null
+  readonly origin: string | null
+}
+
+export type Event =
+  | RequestEvent
+  | { readonly event: 'misconfigured'; readonly faults: readonly Fault[] }
+  /** One attempt that brought no answer, and why. `hint` is what the owner should change. */
+  | {
+      readonly event: 'upstream_failed'
+      readonly request_id: string
+      readonly upstream: string
+      readonly code: Code
+      readonly status: number | null
+      readonly reason: string | null
+      readonly hint: string | null
+      readonly will: 'retry' | 'fall_back' | 'give_up'
+    }
+  /** The upstream's own id of an answer, for its support. */
+  | {
+      readonly event: 'upstream_answered'
+      readonly request_id: string
+      readonly upstream: string
+      readonly upstream_id: string | null
+      readonly ms: number
+    }
+  | {
+      readonly event: 'cache_failed'
+      readonly operation: 'get' | 'put' | 'delete'
+      readonly reason: 'timeout' | 'error' | 'bad_value'
+    }
+  /** A fault of our own: where it was thrown, never what it said. */
+  | {
+      readonly event: 'internal'
+      readonly request_id: string | null
+      readonly name: string
+      readonly at: readonly string[]
+    }
+
+export type Report = (event: Event) => void
+
+/** An error that is not ours, as an event: its name and stack, without its message. */
+export function internalEvent(error: unknown, requestId: string | null): Event {
+  const at =
+    error instanceof Error
+      ? (error.stack ?? '')
+          .split('\n')
+          .map((line) => line.trim())
+          .filter((line) => /^at [\w.#<>[\] ]*\(?[^()]*:\d+:\d+\)?$/.test(line))
+          .slice(0, 8)
+      : []
+  return {
+    event: 'internal',
+    request_id: requestId,
+    name: error instanceof Error ? error.name : typeof error,
+    at,
+  }
+}

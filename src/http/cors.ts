@@ -1,0 +1,120 @@
+// Which pages may call, and what their browsers are told. Origins are compared whole and exactly
+// (RFC 6454); nothing is reflected that was not allowed. Sets headers on finished responses.
+
+export interface OriginOptions {
+  /** `scheme://host[:port]` each, or "*". */
+  readonly origins: readonly string[]
+}
+
+/** What the policy says of one request. */
+export type OriginVerdict =
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'allowed'; readonly origin: string }
+  | { readonly kind: 'refused'; readonly origin: string }
+
+/** Judges the `Origin` of a request against the owner's list and the Worker's own address. */
+export function judgeOrigin(request: Request, { origins }: OriginOptions): OriginVerdict {
+  const origin = request.headers.get('origin')
+  if (origin === null) return { kind: 'absent' }
+  const own = new URL(request.url)
+  const allowed =
+    origin !== 'null' &&
+    (origin === own.origin ||
+      origins.includes(origin) ||
+      origins.includes('*') ||
+      (isLoopback(own.hostname) && isLoopbackOrigin(origin)))
+  return { kind: allowed ? 'allowed' : 'refused', origin }
+}
+
+/** Whether a host is this machine, as `localhost:8787` under `npm start` is. */
+export function isLoopback(hostname: string): boolean {
+  return (
+    hostname === 'localhost' ||
+    hostname.endsWith('.localhost') ||
+    hostname === '[::1]' ||
+    /^127(\.\d{1,3}){3}$/.test(hostname)
+  )
+}
+
+function isLoopbackOrigin(origin: string): boolean {
+  const url = URL.canParse(origin) ? new URL(origin) : null
+  return url !== null && url.origin === origin && isLoopback(url.hostname)
+}
+
+const MAX_AGE_S = 86_400
+
+const allowedHeaders = [
+  'Authorization',
+  'Content-Type',
+  'X-Visitor-Token',
+  'Last-Event-ID',
+  'Cache-Control',
+  'OpenAI-Organization',
+  'OpenAI-Project',
+  'OpenAI-Beta',
+]
+
+const exposedHeaders = [
+  'X-Request-Id',
+  'Cache-Status',
+  'Age',
+  'ETag',
+  'Server-Timing',
+  'Retry-After',
+  'RateLimit-Policy',
+  'RateLimit',
+  'X-Usage-Estimated',
+].join(', ')
+
+/** A preflight: `OPTIONS` that asks for a method on behalf of a page (Fetch, 4.8). */
+export function isPreflight(request: Request): boolean {
+  return (
+    request.method === 'OPTIONS' &&
+    request.headers.has('origin') &&
+    request.headers.has('access-control-request-method')
+  )
+}
+
+/**
+ * The answer to a preflight: 204 for everybody, with permission for allowed origins only. The
+ * headers asked for are granted as they are spelled if they look like headers: this service reads a
+ * known few and ignores the rest, and SDKs invent new ones.
+ */
+export function preflightResponse(request: Request, verdict: OriginVerdict): Response {
+  const headers = new Headers({ vary: 'Origin, Access-Control-Request-Headers' })
+  if (verdict.kind === 'allowed') {
+    headers.set('access-control-allow-origin', verdict.origin)
+    headers.set('access-control-allow-methods', 'GET, HEAD, POST')
+    headers.set('access-control-allow-headers', grantedHeaders(request))
+    headers.set('access-control-max-age', String(MAX_AGE_S))
+  }
+  return new Response(null, { status: 204, headers })
+}
+
+const MAX_ASKED = 64
+
+function grantedHeaders(request: Request): string {
+  const asked = (request.headers.get('access-control-request-headers') ?? '')
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => /^[A-Za-z0-9-]{1,64}$/.test(name))
+    .slice(0, MAX_ASKED)
+  const known = new Set(allowedHeaders.map((name) => name.toLowerCase()))
+  const extra = asked.filter((name) => !known.has(name.toLowerCase()))
+  return [...allowedHeaders, ...new Set(extra)].join(', ')
+}
+
+/** Adds CORS headers and `Vary: Origin` to a response of ours, keeping status and body. */
+export function withCors(headers: Headers, verdict: OriginVerdict): void {
+  addVary(headers, 'Origin')
+  if (verdict.kind !== 'allowed') return
+  headers.set('access-control-allow-origin', verdict.origin)
+  headers.set('access-control-expose-headers', exposedHeaders)
+  headers.set('timing-allow-origin', verdict.origin)
+}
+
+function addVary(headers: Headers, name: string): void {
+  const names = new Set((headers.get('vary') ?? '').split(/\s*,\s*/).filter(Boolean))
+  names.add(name)
+  headers.set('vary', [...names].join(', '))
+}

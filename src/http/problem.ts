@@ -1,0 +1,87 @@
+// An error as HTTP: the only table of statuses and types (contract 2.3).
+import type { Code, Problem } from '../errors.ts'
+
+type Type =
+  | 'invalid_request_error'
+  | 'authentication_error'
+  | 'permission_error'
+  | 'rate_limit_error'
+  | 'api_error'
+
+const table: Readonly<Record<Code, readonly [status: number, type: Type]>> = {
+  invalid_json: [400, 'invalid_request_error'],
+  invalid_value: [400, 'invalid_request_error'],
+  unknown_field: [400, 'invalid_request_error'],
+  missing_field: [400, 'invalid_request_error'],
+  model_not_allowed: [400, 'invalid_request_error'],
+  prompt_not_found: [400, 'invalid_request_error'],
+  free_prompts_disabled: [400, 'invalid_request_error'],
+  locked_by_owner: [400, 'invalid_request_error'],
+  unsupported_by_upstream: [400, 'invalid_request_error'],
+  upstream_refused_request: [400, 'invalid_request_error'],
+  visitor_token_required: [401, 'authentication_error'],
+  visitor_token_invalid: [401, 'authentication_error'],
+  operator_token_invalid: [401, 'authentication_error'],
+  origin_not_allowed: [403, 'permission_error'],
+  challenge_failed: [403, 'permission_error'],
+  page_not_allowed: [403, 'permission_error'],
+  not_found: [404, 'invalid_request_error'],
+  not_cached: [404, 'invalid_request_error'],
+  model_not_found: [404, 'invalid_request_error'],
+  method_not_allowed: [405, 'invalid_request_error'],
+  body_timeout: [408, 'invalid_request_error'],
+  body_too_large: [413, 'invalid_request_error'],
+  unsupported_media_type: [415, 'invalid_request_error'],
+  rate_limited: [429, 'rate_limit_error'],
+  too_many_streams: [429, 'rate_limit_error'],
+  budget_exhausted: [429, 'rate_limit_error'],
+  upstream_rate_limited: [429, 'rate_limit_error'],
+  internal: [500, 'api_error'],
+  upstream_rejected: [502, 'api_error'],
+  upstream_bad_response: [502, 'api_error'],
+  upstream_truncated: [502, 'api_error'],
+  upstream_unavailable: [502, 'api_error'],
+  page_unavailable: [502, 'api_error'],
+  misconfigured: [503, 'api_error'],
+  ledger_unavailable: [503, 'api_error'],
+  challenge_unavailable: [503, 'api_error'],
+  upstream_timeout: [504, 'api_error'],
+}
+
+/** The error object of every failure, whole or in a stream. */
+export interface ProblemBody {
+  readonly error: {
+    readonly message: string
+    readonly type: Type
+    readonly param: string | null
+    readonly code: Code
+  }
+}
+
+export function problemBody({ code, message, param }: Problem): ProblemBody {
+  return { error: { message, type: table[code][1], param, code } }
+}
+
+const MAX_RETRY_AFTER_S = 86_400
+
+/** A problem as a response; `headers` are added as they are (`Allow` of a 405). */
+export function problemResponse(problem: Problem, headers: Record<string, string> = {}): Response {
+  const { code, retryAfterSeconds } = problem
+  return new Response(JSON.stringify(problemBody(problem)), {
+    status: table[code][0],
+    headers: {
+      'content-type': 'application/json',
+      'cache-control': 'no-store',
+      ...(retryAfterSeconds === null ? {} : { 'retry-after': retryAfter(retryAfterSeconds) }),
+      ...headers,
+    },
+  })
+}
+
+export function statusOf(code: Code): number {
+  return table[code][0]
+}
+
+function retryAfter(seconds: number): string {
+  return String(Math.min(MAX_RETRY_AFTER_S, Math.max(1, Math.ceil(seconds))))
+}

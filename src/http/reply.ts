@@ -1,0 +1,153 @@
+// The headers of an answer (contract 2.4), and what a reader's `Accept` and `Cache-Control` ask for.
+// Pure: it is told times and sizes, and knows no cache.
+
+export type Form = 'json' | 'sse' | 'text'
+
+const contentTypes: Readonly<Record<Form, string>> = {
+  json: 'application/json',
+  sse: 'text/event-stream; charset=utf-8',
+  text: 'text/plain; charset=utf-8',
+}
+
+/** Where an answer came from, for `Cache-Status` (RFC 9211). */
+export type CacheOutcome =
+  | {
+      readonly kind: 'hit'
+      readonly detail: 'memory' | 'kv' | 'flight' | 'stale'
+      readonly ttlSeconds: number
+    }
+  | { readonly kind: 'miss'; readonly stored: boolean; readonly collapsed: boolean }
+  | { readonly kind: 'request' }
+  | { readonly kind: 'bypass' }
+
+export function cacheStatus(outcome: CacheOutcome): string {
+  const parts = ['edge-completions']
+  switch (outcome.kind) {
+    case 'hit':
+      parts.push('hit', `ttl=${outcome.ttlSeconds}`, `detail=${outcome.detail}`)
+      break
+    case 'miss':
+      parts.push('fwd=miss')
+      if (outcome.collapsed) parts.push('collapsed')
+      if (outcome.stored) parts.push('stored')
+      break
+    case 'request':
+    case 'bypass':
+      parts.push(`fwd=${outcome.kind}`)
+      break
+    default:
+      outcome satisfies never
+  }
+  return parts.join('; ')
+}
+
+/** The tag of one representation: an answer looks different in each form. */
+export function entityTag(completionId: string, form: Form, includeUsage: boolean): string {
+  return `"${completionId}.${form}${form === 'sse' && includeUsage ? '.usage' : ''}"`
+}
+
+/** `If-None-Match` (RFC 9110, 13.1.2): weak comparison, `*` matches anything there is. */
+export function matchesTag(header: string | null, tag: string): boolean {
+  if (header === null) return false
+  return header
+    .split(',')
+    .map((candidate) => candidate.trim().replace(/^W\//, ''))
+    .some((candidate) => candidate === '*' || candidate === tag)
+}
+
+export interface AnswerHeaders {
+  readonly form: Form
+  readonly cache: CacheOutcome
+  readonly timing: { readonly cacheMs: number; readonly upstreamMs: number | null }
+  /** Of the remembered answer. */
+  readonly entry?: { readonly ageSeconds: number; readonly tag: string }
+  readonly estimated?: boolean
+  /** Null: `no-store`. */
+  readonly browserSeconds?: number | null
+}
+
+export function answerHeaders(options: AnswerHeaders): Headers {
+  const { form, cache, timing, entry, estimated = false, browserSeconds = null } = options
+  const headers = new Headers({
+    'content-type': contentTypes[form],
+    'cache-control': browserSeconds === null ? 'no-store' : `public, max-age=${browserSeconds}`,
+    'cache-status': cacheStatus(cache),
+    'server-timing': serverTiming(timing),
+    vary: 'Origin, Accept',
+  })
+  if (entry !== undefined) {
+    headers.set('age', String(entry.ageSeconds))
+    headers.set('etag', entry.tag)
+  }
+  if (estimated) headers.set('x-usage-estimated', '1')
+  return headers
+}
+
+export function serverTiming({ cacheMs, upstreamMs }: AnswerHeaders['timing']): string {
+  const upstream = upstreamMs === null ? '' : `, upstream;dur=${Math.max(0, upstreamMs)}`
+  return `cache;dur=${Math.max(0, cacheMs)}${upstream}`
+}
+
+interface Rank {
+  readonly q: number
+  /** Where in the header, first is 0. */
+  readonly order: number
+}
+
+/**
+ * Whether `Accept` ranks bare text above the structured form (RFC 9110, 12.5.1): by q, then by
+ * order. `application/json, text/plain, *\/*` means JSON, and so does no header at all.
+ */
+export function prefersText(accept: string | null, stream: boolean): boolean {
+  if (accept === null) return false
+  const ranges = accept.split(',').map(parseRange)
+  const text = rank('text/plain', ranges)
+  const structured = [
+    rank('application/json', ranges),
+    ...(stream ? [rank('text/event-stream', ranges)] : []),
+  ]
+  return text.q > 0 && structured.every((other) => above(text, other))
+}
+
+function above(a: Rank, b: Rank): boolean {
+  return a.q > b.q || (a.q === b.q && a.order < b.order)
+}
+
+interface Range {
+  readonly type: string
+  readonly q: number
+}
+
+function parseRange(text: string): Range {
+  const [type = '', ...parameters] = text.split(';').map((part) => part.trim().toLowerCase())
+  const weight = parameters.find((parameter) => parameter.startsWith('q='))
+  const q = weight === undefined ? 1 : Number(weight.slice(2))
+  return { type, q: q >= 0 && q <= 1 ? q : 0 }
+}
+
+/** By the most specific range that matches. */
+function rank(type: string, ranges: readonly Range[]): Rank {
+  const family = `${type.split('/')[0]}/*`
+  for (const wanted of [type, family, '*/*']) {
+    const order = ranges.findIndex((range) => range.type === wanted)
+    const range = ranges[order]
+    if (range !== undefined) return { q: range.q, order }
+  }
+  return { q: 0, order: ranges.length }
+}
+
+/** What a request's `Cache-Control` asks for; everything else in it is ignored (RFC 9111, 5.2.1). */
+export interface CacheWishes {
+  readonly noCache: boolean
+  readonly noStore: boolean
+  readonly onlyIfCached: boolean
+}
+
+export function cacheWishes(header: string | null): CacheWishes {
+  const directives = new Set((header ?? '').split(',').map((part) => part.trim().toLowerCase()))
+  return {
+    noCache: directives.has('no-cache'),
+    noStore: directives.has('no-store'),
+    onlyIfCached: directives.has('only-if-cached'),
+  }
+}

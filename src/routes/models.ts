@@ -1,0 +1,49 @@
+// What the owner offers: models and locked prompts, as lists. Never a prompt's text or a key.
+import type { Variables } from '../completion/template.ts'
+import { GatewayError } from '../errors.ts'
+import { preview } from '../faults.ts'
+
+export interface Offer {
+  readonly models: ReadonlyMap<string, { readonly route: readonly { readonly upstream: string }[] }>
+  readonly prompts: ReadonlyMap<
+    string,
+    { readonly variables: Variables; readonly visitor_may_set: readonly string[] }
+  >
+}
+
+/** `GET /v1/models`: OpenAI's list object. */
+export function listModels({ models }: Offer): Response {
+  const data = [...models].map(([id, model]) => modelObject(id, model))
+  return Response.json({ object: 'list', data })
+}
+
+/** `GET /v1/models/{id}`. @throws GatewayError `model_not_found`. */
+export function showModel({ models }: Offer, id: string): Response {
+  const model = models.get(id)
+  if (model === undefined) {
+    throw new GatewayError(
+      'model_not_found',
+      `Cannot find the model ${preview(id)}: GET /v1/models lists those that are allowed`,
+      { param: 'model' },
+    )
+  }
+  return Response.json(modelObject(id, model))
+}
+
+/** `GET /v1/prompts`: ids, variables and their limits. */
+export function listPrompts({ prompts }: Offer): Response {
+  const data = [...prompts].map(([id, { variables, visitor_may_set }]) => ({
+    id,
+    object: 'prompt',
+    variables,
+    visitor_may_set,
+  }))
+  return Response.json({ object: 'list', data })
+}
+
+function modelObject(
+  id: string,
+  { route }: { readonly route: readonly { readonly upstream: string }[] },
+) {
+  return { id, object: 'model', created: 0, owned_by: route[0]?.upstream ?? '' }
+}

@@ -1,0 +1,67 @@
+// One request being served: its id, its clock, and the line it leaves in the log. Routes fill it in;
+// whoever ends the request (the app, or a stream's last byte) closes it, once.
+import type { Code } from '../errors.ts'
+import type { Report, RequestEvent } from '../events.ts'
+
+export interface VisitContext {
+  readonly now: () => number
+  readonly report: Report
+  readonly waitUntil: (work: Promise<unknown>) => void
+}
+
+type Noted = Pick<
+  RequestEvent,
+  | 'route'
+  | 'cache'
+  | 'model'
+  | 'upstream'
+  | 'attempts'
+  | 'tokens_in'
+  | 'tokens_out'
+  | 'visitor'
+  | 'origin'
+>
+
+export class Visit {
+  readonly request: Request
+  readonly url: URL
+  readonly id: string
+  readonly startedAt: number
+  readonly noted: { -readonly [K in keyof Noted]: Noted[K] } = {
+    route: 'other',
+    cache: null,
+    model: null,
+    upstream: null,
+    attempts: 0,
+    tokens_in: 0,
+    tokens_out: 0,
+    visitor: null,
+    origin: null,
+  }
+  /** Headers that belong on the response even if it becomes a problem. */
+  readonly headers = new Map<string, string>()
+  /** The body outlives the response: its end closes the visit. */
+  streaming = false
+  readonly #context: VisitContext
+  #closed = false
+
+  constructor(request: Request, id: string, context: VisitContext) {
+    this.request = request
+    this.url = new URL(request.url)
+    this.id = id
+    this.startedAt = context.now()
+    this.#context = context
+  }
+
+  waitUntil(work: Promise<unknown>): void {
+    this.#context.waitUntil(work)
+  }
+
+  close(status: number, code: Code | null): void {
+    if (this.#closed) return
+    this.#closed = true
+    const { now, report } = this.#context
+    const ms = Math.max(0, now() - this.startedAt)
+    report({ event: 'request', request_id: this.id, status, code, ms, ...this.noted })
+  }
+}

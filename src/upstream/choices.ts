@@ -1,0 +1,221 @@
+// Reads what OpenAI-shaped servers answer, chat or legacy, whole or in chunks, as raw deltas.
+// Tolerant by intent: takes the fields it needs and ignores the rest (PROTOCOL 2 has the reasons).
+import type { FinishReason, Usage } from '../completion/completion.ts'
+import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
+import type { SseMessage } from '../sse/parse.ts'
+import { errorIn, failureOfError, identifierOf, isRecord, upstreamFailure } from './failure.ts'
+
+/** Where both a legacy text and a chat delta are present, which of the two is the text. */
+export type Preference = 'text' | 'chat'
+
+const finishReasons: Readonly<Record<string, FinishReason>> = {
+  stop: 'stop',
+  eos: 'stop',
+  eos_token: 'stop',
+  stop_sequence: 'stop',
+  end_turn: 'stop',
+  tool_calls: 'stop',
+  tool_use: 'stop',
+  function_call: 'stop',
+  length: 'length',
+  max_tokens: 'length',
+  model_length: 'length',
+  limit: 'length',
+  model_context_window_exceeded: 'length',
+  content_filter: 'content_filter',
+  refusal: 'content_filter',
+  safety: 'content_filter',
+  recitation: 'content_filter',
+  prohibited_content: 'content_filter',
+  sensitive: 'content_filter',
+}
+
+const failedReasons = new Set(['error', 'abort', 'insufficient_system_resource', 'network_error'])
+
+/**
+ * The contract's reason for an upstream's; an unknown word is a `stop`, since something ended it.
+ * @throws GatewayError for the words that mean a failure.
+ */
+export function finishReason(word: string): FinishReason {
+  const known = word.toLowerCase()
+  if (failedReasons.has(known)) throw upstreamFailure('bad_response', { code: known })
+  return Object.hasOwn(finishReasons, known) ? (finishReasons[known] ?? 'stop') : 'stop'
+}
+
+/** One server-sent message of a chunked answer. */
+export function readChunk(message: SseMessage, prefer: Preference): readonly RawDelta[] {
+  const data = message.data.trim()
+  if (data === '[DONE]') return [{ kind: 'end' }]
+  if (data === '') return []
+  const chunk = parseJson(data)
+  if (message.event === 'error') throw failureOfError(errorIn(chunk))
+  return readObject(chunk, prefer, 'chunk')
+}
+
+/** A whole JSON body. Several objects (llama.cpp answers several prompts so) are read in turn. */
+export function readBody(body: unknown, prefer: Preference): readonly RawDelta[] {
+  const objects = Array.isArray(body) ? body : [body]
+  const deltas = objects.flatMap((object) => readObject(object, prefer, 'body'))
+  return [...deltas, { kind: 'end' }]
+}
+
+function parseJson(data: string): unknown {
+  try {
+    return JSON.parse(data)
+  } catch {
+    throw upstreamFailure('bad_response')
+  }
+}
+
+function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body'): RawDelta[] {
+  if (!isRecord(object)) throw upstreamFailure('bad_response')
+  throwIfFailed(object)
+  const choices = Array.isArray(object['choices']) ? object['choices'] : []
+  if (choices.length === 0 && form === 'body') {
+    throw upstreamFailure('bad_response', { code: identifierOf(object) })
+  }
+  const deltas: RawDelta[] = [metaOf(object, choices.length === 0)]
+  let only: number | null = null
+  for (const [position, choice] of choices.entries()) {
+    if (!isRecord(choice)) throw upstreamFailure('bad_response')
+    const index = typeof choice['index'] === 'number' ? choice['index'] : position
+    only = choices.length === 1 ? index : null
+    deltas.push(...readChoice(choice, index, prefer, form))
+  }
+  const usage = readUsage(object['usage'])
+  if (usage !== null) deltas.push({ kind: 'usage', index: only, usage })
+  return deltas
+}
+
+/** Errors in a 2xx: an `error` that says something, or the flat shapes of some servers. */
+function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
+  const { error, errors } = object
+  if (error || (Array.isArray(errors) && errors.length > 0)) throw failureOfError(errorIn(object))
+  const flat = object['object'] === 'error' || typeof object['error_code'] === 'number'
+  if (flat || object['success'] === false) throw failureOfError(object)
+}
+
+/** Azure's first chunk has no choices and an empty head; it must not name the answer. */
+function metaOf(object: Readonly<Record<string, unknown>>, bare: boolean): RawDelta {
+  const { id, model, system_fingerprint: fingerprint } = object
+  if (bare) return { kind: 'meta' }
+  return {
+    kind: 'meta',
+    ...(typeof id === 'string' && id !== '' ? { id } : {}),
+    ...(typeof model === 'string' && model !== '' ? { model } : {}),
+    ...(typeof fingerprint === 'string' && fingerprint !== '' ? { fingerprint } : {}),
+  }
+}
+
+function readChoice(
+  choice: Readonly<Record<string, unknown>>,
+  index: number,
+  prefer: Preference,
+  form: 'chunk' | 'body',
+): RawDelta[] {
+  const said = isRecord(choice['delta'])
+    ? choice['delta']
+    : isRecord(choice['message'])
+      ? choice['message']
+      : null
+  const legacy = textOf(choice['text'])
+  const chat = textOf(said?.['content'])
+  const text = (prefer === 'chat' ? (chat ?? legacy) : (legacy ?? chat)) ?? ''
+  const logprobs = readLogprobs(choice['logprobs'])
+  const deltas: RawDelta[] = []
+  if (text !== '' || logprobs !== null) deltas.push({ kind: 'text', index, text, logprobs })
+  const refusal = said?.['refusal']
+  const word = choice['finish_reason']
+  if (typeof refusal === 'string' && refusal !== '') {
+    deltas.push({ kind: 'finish', index, reason: 'content_filter' })
+  } else if (typeof word === 'string' && (word !== '' || form === 'body')) {
+    deltas.push({ kind: 'finish', index, reason: finishReason(word) })
+  } else if (form === 'body') {
+    if (said === null && legacy === null) throw upstreamFailure('bad_response')
+    deltas.push({ kind: 'finish', index, reason: 'stop', inferred: true })
+  }
+  return deltas
+}
+
+/** A string, a number (Workers AI), or the text parts of a list (Mistral); null for anything else. */
+function textOf(value: unknown): string | null {
+  if (typeof value === 'string') return value
+  if (typeof value === 'number') return String(value)
+  if (!Array.isArray(value)) return null
+  return value
+    .map((part: unknown) =>
+      isRecord(part) && part['type'] === 'text' && typeof part['text'] === 'string'
+        ? part['text']
+        : '',
+    )
+    .join('')
+}
+
+/** All three integers, or null: zero-filled, partial and empty counts are no counts. */
+export function readUsage(value: unknown): Usage | null {
+  if (!isRecord(value)) return null
+  const { prompt_tokens, completion_tokens, total_tokens } = value
+  if (!isCount(prompt_tokens) || !isCount(completion_tokens) || !isCount(total_tokens)) return null
+  return total_tokens === 0 ? null : { prompt_tokens, completion_tokens, total_tokens }
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}
+
+/** The legacy shape as it is; the chat shape (chat servers, llama.cpp) converted; else null. */
+function readLogprobs(value: unknown): TokenLogprobs | null {
+  if (!isRecord(value)) return null
+  return Array.isArray(value['tokens'])
+    ? readLegacyLogprobs(value)
+    : readChatLogprobs(value['content'])
+}
+
+function readLegacyLogprobs(value: Readonly<Record<string, unknown>>): TokenLogprobs | null {
+  const { tokens, token_logprobs, top_logprobs, text_offset } = value
+  const count = Array.isArray(tokens) ? tokens.length : 0
+  if (count === 0 || !isList(tokens, count, isString)) return null
+  if (!isList(token_logprobs, count, isNullableNumber)) return null
+  return {
+    tokens,
+    token_logprobs,
+    top_logprobs: isList(top_logprobs, count, isNullableOdds) ? top_logprobs : null,
+    ...(isList(text_offset, count, isNumber) ? { text_offset } : {}),
+  }
+}
+
+function readChatLogprobs(content: unknown): TokenLogprobs | null {
+  if (!Array.isArray(content) || content.length === 0) return null
+  const tokens: string[] = []
+  const token_logprobs: number[] = []
+  const top_logprobs: Record<string, number>[] = []
+  for (const item of content as unknown[]) {
+    if (!isRecord(item) || !isString(item['token']) || !isNumber(item['logprob'])) return null
+    tokens.push(item['token'])
+    token_logprobs.push(item['logprob'])
+    const top: Record<string, number> = {}
+    const others: unknown[] = Array.isArray(item['top_logprobs']) ? item['top_logprobs'] : []
+    for (const other of others) {
+      if (isRecord(other) && isString(other['token']) && isNumber(other['logprob'])) {
+        top[other['token']] = other['logprob']
+      }
+    }
+    top_logprobs.push(top)
+  }
+  return { tokens, token_logprobs, top_logprobs }
+}
+
+const isString = (value: unknown): value is string => typeof value === 'string'
+const isNumber = (value: unknown): value is number => Number.isFinite(value)
+const isNullableNumber = (value: unknown): value is number | null =>
+  value === null || isNumber(value)
+const isNullableOdds = (value: unknown): value is Record<string, number> | null =>
+  value === null || (isRecord(value) && Object.values(value).every(isNumber))
+
+function isList<T>(
+  value: unknown,
+  length: number,
+  isItem: (item: unknown) => item is T,
+): value is T[] {
+  return Array.isArray(value) && value.length === length && value.every(isItem)
+}

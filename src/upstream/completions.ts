@@ -1,0 +1,30 @@
+// The legacy completions wire: POST /completions, one text per choice.
+import { readBody, readChunk } from './choices.ts'
+import { failureOfResponse, wireFields } from './openai.ts'
+import type { Upstream } from './upstream.ts'
+
+export const completions: Upstream = {
+  toWire(request, options) {
+    const prompts = request.prompts.map((prompt) =>
+      typeof prompt === 'string' && request.locked && request.system !== null
+        ? `${request.system}\n\n${prompt}`
+        : prompt,
+    )
+    const { best_of, echo, suffix, logprobs } = request
+    return {
+      path: options.path ?? '/completions',
+      body: {
+        model: request.model,
+        prompt: prompts.length === 1 ? prompts[0] : prompts,
+        ...(best_of === undefined ? {} : { best_of }),
+        ...(echo === undefined ? {} : { echo }),
+        ...(suffix === undefined ? {} : { suffix }),
+        ...(logprobs === undefined ? {} : { logprobs }),
+        ...wireFields(request, options),
+      },
+    }
+  },
+  fromBody: (body) => readBody(body, 'text'),
+  fromMessage: (message) => readChunk(message, 'text'),
+  fromFailure: failureOfResponse,
+}

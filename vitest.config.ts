@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    setupFiles: ['test/support/canary.ts'],
+    // Builds the Worker once, as it would be deployed; test/worker/ runs that bundle in workerd.
+    globalSetup: ['test/support/bundle.ts'],
+    testTimeout: 20_000,
+    hookTimeout: 30_000,
+  },
+})
