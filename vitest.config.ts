@@ -6,6 +6,10 @@ export default defineConfig({
     setupFiles: ['test/support/canary.ts'],
     // Builds the Worker once, as it would be deployed; test/worker/ runs that bundle in workerd.
     globalSetup: ['test/support/bundle.ts'],
+    // CI counts the tests from a file; people read the screen.
+    reporters: process.env['CI']
+      ? ['default', ['json', { outputFile: 'dist/tests.json' }]]
+      : ['default'],
     testTimeout: 20_000,
     hookTimeout: 30_000,
   },
