@@ -1,6 +1,8 @@
-// Deltas as one reader's body: JSON, an event stream or bare text. The same for a fresh answer, a
-// remembered one and, later, a joined one. Knows no headers.
-import { type Delta, Fold, type Folded, replay } from './completion/delta.ts'
+// A flight's deltas as one reader's body: JSON, an event stream or bare text; from the start, from
+// where the reader had stopped, live or whole. Knows no headers and no cache.
+import type { Flight } from './cache/flight.ts'
+import { type Delta, type Folded, replay } from './completion/delta.ts'
+import { type ResumePoint, skipper } from './completion/resume.ts'
 import { type Problem, problemOf } from './errors.ts'
 import { problemBody } from './http/problem.ts'
 import { ChunkEncoder, DONE, errorEvent, KEEP_ALIVE } from './sse/serialize.ts'
@@ -13,81 +15,127 @@ export interface Shape {
   readonly includeUsage: boolean
 }
 
-/** Deltas as they come, batched as they arrived. */
-export type Deltas = AsyncIterator<readonly Delta[]>
+export interface Reader {
+  readonly shape: Shape
+  /** Where a stream goes on; null: from its beginning. */
+  readonly resume: ResumePoint | null
+}
+
+/** A name for each different body of one answer. */
+export function bodyName({ as, includeUsage }: Shape): string {
+  return as === 'sse' && includeUsage ? 'sse.usage' : as
+}
+
+/** A whole answer in a reader's shape. */
+export function encodeWhole(folded: Folded, { shape, resume }: Reader): string {
+  if (shape.as === 'json') return JSON.stringify(folded.completion)
+  const encode = encoder(shape, resume)
+  const body = replay(folded).map(encode).join('')
+  return shape.as === 'sse' ? body + DONE : body
+}
+
+/** The encoded form of a flight, made once for all readers of the same shape. */
+export class Encodings {
+  readonly #flight: Flight
+  readonly #made = new Map<string, { readonly encode: Encode; readonly texts: string[] }>()
+
+  constructor(flight: Flight) {
+    this.#flight = flight
+  }
+
+  /** The reader's text as the flight goes on, as much at a time as has come. */
+  async *read({ shape, resume }: Reader, left: AbortSignal): AsyncGenerator<string> {
+    const shared = resume === null ? this.#sharedBy(shape) : fresh(shape, resume)
+    let position = 0
+    for await (const end of this.#flight.progress(left)) {
+      const { encode, texts } = shared
+      for (let i = texts.length; i < end; i++) {
+        const delta = this.#flight.recording[i]
+        texts.push(delta === undefined ? '' : encode(delta))
+      }
+      yield texts.slice(position, end).join('')
+      position = end
+    }
+  }
+
+  #sharedBy(shape: Shape) {
+    const name = bodyName(shape)
+    const made = this.#made.get(name) ?? fresh(shape, null)
+    this.#made.set(name, made)
+    return made
+  }
+}
+
+type Encode = (delta: Delta) => string
+
+function fresh(shape: Shape, resume: ResumePoint | null) {
+  return { encode: encoder(shape, resume), texts: [] as string[] }
+}
+
+function encoder(shape: Shape, resume: ResumePoint | null): Encode {
+  const cut = resume === null ? null : skipper(resume)
+  const encode = shape.as === 'text' ? bareText : chunkEncoder(shape)
+  if (cut === null) return encode
+  return (delta) => {
+    const left = cut(delta)
+    return left === null ? '' : encode(left)
+  }
+}
+
+const bareText: Encode = (delta) => (delta.kind === 'text' && delta.index === 0 ? delta.text : '')
+
+function chunkEncoder({ includeUsage }: Shape): Encode {
+  const chunks = new ChunkEncoder({ includeUsage })
+  return (delta) => chunks.encode(delta)
+}
+
+/** How a stream ended: well, with a problem told in band, or with its reader gone. */
+export type StreamEnd = 'whole' | 'left' | Problem
 
 export interface StreamOptions {
   /** Silence after which a comment is sent. */
   readonly keepAliveMs: number
-  /** The stream is over: it ended, it failed, or its reader left (then it is null and `left`). */
-  readonly onEnd: (problem: Problem | null, left: boolean) => void
+  readonly onEnd: (end: StreamEnd) => void
   /** The error behind a failed stream, for the log. */
   readonly onError: (error: unknown) => void
 }
 
-/** A whole answer in a reader's shape. */
-export function encodeWhole(folded: Folded, shape: Shape): string {
-  const { completion } = folded
-  if (shape.as === 'json') return JSON.stringify(completion)
-  if (shape.as === 'text') return completion.choices[0]?.text ?? ''
-  const encode = encoder(shape)
-  return replay(folded).map(encode).join('') + DONE
-}
-
-/** Reads an answer to its end. @throws GatewayError whatever ends it early. */
-export async function collect(deltas: Deltas): Promise<Folded> {
-  const fold = new Fold()
-  for (let step = await deltas.next(); step.done !== true; step = await deltas.next()) {
-    for (const delta of step.value) fold.add(delta)
-  }
-  const folded = fold.folded()
-  if (folded === null) throw new TypeError('an answer ended without its end')
-  return folded
-}
-
 /**
- * An answer as a stream, from its first batch on: so the caller still can send a real status when
- * there is none. A failure after that is an event in band; bare text can only break off.
+ * Encoded text as a stream of bytes. `first` is what has come already, so that the caller could
+ * still send a real status. A failure after that is an event in band; bare text can only break off.
  */
 export function streamAnswer(
-  first: readonly Delta[],
-  rest: Deltas,
-  shape: Shape,
+  first: string,
+  rest: AsyncIterator<string>,
+  { as }: Shape,
   options: StreamOptions,
 ): ReadableStream<Uint8Array> {
   const bytes = new TextEncoder()
-  const encode = encoder(shape)
-  const encodeBatch = (batch: readonly Delta[]) => {
-    let text = ''
-    for (const delta of batch) text += encode(delta)
-    return text
-  }
-  let unsent = encodeBatch(first)
-  let next: Promise<IteratorResult<readonly Delta[]>> | null = null
+  let unsent = first
+  let next: Promise<IteratorResult<string>> | null = null
   let over = false
-  const end = (problem: Problem | null, left: boolean) => {
+  const end = (how: StreamEnd) => {
     if (over) return
     over = true
-    options.onEnd(problem, left)
+    options.onEnd(how)
   }
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
         while (unsent === '') {
           next ??= rest.next()
-          const step = shape.as === 'sse' ? await within(next, options.keepAliveMs) : await next
+          const step = as === 'sse' ? await within(next, options.keepAliveMs) : await next
           if (step === null) {
             unsent = KEEP_ALIVE
             break
           }
           next = null
           if (step.done === true) {
-            if (shape.as === 'sse') controller.enqueue(bytes.encode(DONE))
+            if (as === 'sse') controller.enqueue(bytes.encode(DONE))
             controller.close()
-            end(null, false)
-            return
+            return end('whole')
           }
-          unsent = encodeBatch(step.value)
+          unsent = step.value
         }
         controller.enqueue(bytes.encode(unsent))
         unsent = ''
@@ -95,28 +143,68 @@ export function streamAnswer(
         if (over) return
         options.onError(error)
         const problem = problemOf(error)
-        if (shape.as === 'sse') {
-          controller.enqueue(bytes.encode(errorEvent(problemBody(problem))))
-          controller.close()
-        } else {
-          controller.error(new Error('the answer broke off'))
-        }
-        end(problem, false)
+        breakOff(controller, bytes, as, problem)
+        end(problem)
       }
     },
     cancel() {
-      end(null, true)
+      end('left')
     },
   })
 }
 
-function encoder(shape: Shape): (delta: Delta) => string {
-  if (shape.as === 'text') {
-    return (delta) => (delta.kind === 'text' && delta.index === 0 ? delta.text : '')
-  }
-  const chunks = new ChunkEncoder({ includeUsage: shape.includeUsage })
-  return (delta) => chunks.encode(delta)
+/**
+ * Another's stream passed on, so that its breaking is told in band and its end is noticed.
+ *
+ * @param broken the problem of a stream that breaks
+ */
+export function relay(
+  body: ReadableStream<Uint8Array>,
+  { as }: Shape,
+  broken: Problem,
+  onEnd: (end: StreamEnd) => void,
+): ReadableStream<Uint8Array> {
+  const reader = body.getReader()
+  let torn = false
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      let step: ReadableStreamReadResult<Uint8Array>
+      try {
+        step = await reader.read()
+      } catch {
+        // After half an event another one would not be read as one.
+        breakOff(controller, new TextEncoder(), torn ? 'text' : as, broken)
+        return onEnd(broken)
+      }
+      if (!step.done) {
+        torn = step.value.at(-1) !== LF
+        return controller.enqueue(step.value)
+      }
+      controller.close()
+      onEnd('whole')
+    },
+    cancel() {
+      onEnd('left')
+      reader.cancel().catch(() => {})
+    },
+  })
 }
+
+function breakOff(
+  controller: ReadableStreamDefaultController<Uint8Array>,
+  bytes: TextEncoder,
+  as: Shape['as'],
+  problem: Problem,
+): void {
+  if (as === 'sse') {
+    controller.enqueue(bytes.encode(errorEvent(problemBody(problem))))
+    controller.close()
+  } else {
+    controller.error(new Error('the answer broke off'))
+  }
+}
+
+const LF = 10
 
 /** What `work` brings, or null after so long. */
 async function within<T>(work: Promise<T>, ms: number): Promise<T | null> {
@@ -127,6 +215,6 @@ async function within<T>(work: Promise<T>, ms: number): Promise<T | null> {
   try {
     return await Promise.race([work, late])
   } finally {
-    clearTimeout(timer)
+    if (timer !== null) clearTimeout(timer)
   }
 }

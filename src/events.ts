@@ -48,6 +48,8 @@ export type Event =
       readonly operation: 'get' | 'put' | 'delete'
       readonly reason: 'timeout' | 'error' | 'bad_value'
     }
+  /** A key's flight object did not answer; the request was answered without it. */
+  | { readonly event: 'flight_unreachable'; readonly request_id: string }
   /** A fault of our own: where it was thrown, never what it said. */
   | {
       readonly event: 'internal'

@@ -1,8 +1,8 @@
 // The one story of a miss: the upstreams are asked, the answer gets its head, its usage and its
 // place in the cache. Yields clean deltas as they come. Everything it needs is handed to it.
-import { createEntry, type Entry, isWhole } from './cache/entry.ts'
+import { createEntry, type Entry, freshness, isWhole } from './cache/entry.ts'
 import { estimateTokens, type Usage } from './completion/completion.ts'
-import { type Delta, Fold } from './completion/delta.ts'
+import { type Delta, Fold, replay } from './completion/delta.ts'
 import type { EffectiveRequest } from './completion/effective.ts'
 import { type Answered, answer, type RouteContext, type Trace } from './upstream/route.ts'
 
@@ -12,19 +12,37 @@ export interface Work {
   readonly key: string
   /** How long the answer may be kept; null: it is not kept. */
   readonly keep: { readonly freshSeconds: number; readonly staleSeconds: number } | null
+  /** An answer newer than anything remembered is wanted. */
+  readonly forced: boolean
+  /** Of the visitor who asked first. */
+  readonly requestId: string
+  readonly visitor: string
 }
 
 export interface GenerateContext {
   readonly route: RouteContext
   readonly newId: () => string
+  /**
+   * One more look into KV before money is spent: another place may have stored the answer since
+   * (KV shows a new value late). Null where nothing new can be expected.
+   */
+  readonly lookAgain: ((key: string) => Promise<Entry | null>) | null
   /** Takes a whole answer; false when it will not be kept. */
   readonly store: (entry: Entry) => boolean
 }
 
 /** What became of a miss; filled in while it runs. */
 export interface Outcome extends Trace {
+  /** What may be remembered of it: a whole answer's entry. */
+  entry: Entry | null
+  /** The entry was in KV after all, and no upstream was asked. */
+  found: boolean
   stored: boolean
   usage: Usage | null
+}
+
+export function newOutcome(): Outcome {
+  return { attempts: 0, upstream: null, entry: null, found: false, stored: false, usage: null }
 }
 
 /** Another upstream's answer is a stopgap. */
@@ -41,6 +59,12 @@ export async function* generate(
   outcome: Outcome,
 ): AsyncGenerator<readonly Delta[]> {
   const { request } = work
+  const entry = work.forced ? null : await context.lookAgain?.(work.key)
+  if (entry && freshness(entry, Math.floor(context.route.now() / 1000)) === 'fresh') {
+    Object.assign(outcome, { entry, found: true, stored: true })
+    yield replay(entry)
+    return
+  }
   const startedAtS = Math.floor(context.route.now() / 1000)
   const fold = new Fold()
   let written = ''
@@ -65,7 +89,8 @@ export async function* generate(
           deltas.push({ kind: 'usage', usage: outcome.usage, estimated: delta.usage === null })
           for (const last of deltas) fold.add(last)
           const fallback = answered?.fallback ?? false
-          outcome.stored = delta.whole && keep(work, fold, fallback, startedAtS, context)
+          outcome.entry = delta.whole ? entryOf(work, fold, fallback, startedAtS) : null
+          outcome.stored = outcome.entry !== null && context.store(outcome.entry)
           yield deltas
           return
         }
@@ -86,20 +111,18 @@ function headOf({ model, fingerprint }: Answered, id: string, created: number): 
   }
 }
 
-function keep(
+function entryOf(
   { request, key, keep }: Work,
   fold: Fold,
   fallback: boolean,
   startedAtS: number,
-  { store }: GenerateContext,
-): boolean {
+): Entry | null {
   const folded = fold.folded()
-  if (keep === null || folded === null || !isWhole(folded.completion)) return false
+  if (keep === null || folded === null || !isWhole(folded.completion)) return null
   const owner = { key, model: request.model, promptId: request.prompt_id }
   const freshSeconds = fallback ? Math.min(FALLBACK_FRESH_S, keep.freshSeconds) : keep.freshSeconds
-  return store(
-    createEntry(folded, owner, { nowS: startedAtS, freshSeconds, staleSeconds: keep.staleSeconds }),
-  )
+  const times = { nowS: startedAtS, freshSeconds, staleSeconds: keep.staleSeconds }
+  return createEntry(folded, owner, times)
 }
 
 /** Where the upstream counted nothing. Token prompts are counted already. */

@@ -7,7 +7,7 @@ import { type Entry, parseEntry } from './entry.ts'
 /** What is used of a Workers KV namespace. */
 export interface KvNamespace {
   get(key: string): Promise<string | null>
-  put(key: string, value: string, options: { readonly expirationTtl: number }): Promise<void>
+  put(key: string, value: string, options?: { readonly expirationTtl: number }): Promise<void>
   delete(key: string): Promise<void>
 }
 

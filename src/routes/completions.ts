@@ -1,20 +1,15 @@
 // The completion endpoint: POST may ask an upstream, GET answers from the cache only.
 import type { Visitors } from '../access/visitor.ts'
-import { collect, encodeWhole, type Shape, streamAnswer } from '../answer.ts'
-import { type Entry, freshness } from '../cache/entry.ts'
-import type { KvTier } from '../cache/kv.ts'
-import type { Delta } from '../completion/delta.ts'
-import {
-  type EffectiveOptions,
-  type EffectiveRequest,
-  effectiveRequest,
-} from '../completion/effective.ts'
+import { bodyName, encodeWhole, type Reader, type Shape } from '../answer.ts'
+import { freshness } from '../cache/entry.ts'
+import type { Found, TieredCache } from '../cache/tiered.ts'
+import { type EffectiveOptions, effectiveRequest } from '../completion/effective.ts'
 import { cacheKey, type KeyOptions } from '../completion/fingerprint.ts'
 import { queryBody } from '../completion/query.ts'
 import type { ParseRequest, VisitorRequest } from '../completion/request.ts'
-import { GatewayError } from '../errors.ts'
-import { internalEvent, type Report } from '../events.ts'
-import { type GenerateContext, generate, type Outcome, type Work } from '../generate.ts'
+import { parseResumePoint } from '../completion/resume.ts'
+import { type Code, GatewayError } from '../errors.ts'
+import type { Work } from '../generate.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import {
   answerHeaders,
@@ -25,7 +20,9 @@ import {
   matchesTag,
   prefersText,
 } from '../http/reply.ts'
+import type { MissAnswer, MissSummary } from '../miss.ts'
 import { capableTargets, type RouteContext } from '../upstream/route.ts'
+import type { Misses } from './misses.ts'
 import type { Visit } from './visit.ts'
 
 export interface CompletionsOptions {
@@ -38,40 +35,38 @@ export interface CompletionsOptions {
     string,
     { readonly ttl_seconds: number | null; readonly spend: 'visitor' | 'operator' }
   >
-  /** Silence in a stream after which a comment is sent. */
-  readonly keepAliveMs: number
 }
 
 export interface CachePolicy {
   readonly ttlSeconds: number
-  /** How long after that an entry is of any use. */
-  readonly staleSeconds: number
+  readonly staleWhileRevalidateSeconds: number
+  readonly staleIfErrorSeconds: number
   readonly browserSeconds: number
   readonly freePrompts: 'shared' | 'visitor' | 'off'
 }
 
 export interface CompletionsContext {
   readonly parse: ParseRequest
-  readonly kv: KvTier
+  readonly cache: TieredCache
+  readonly misses: Misses
   readonly visitors: Visitors
   readonly connections: RouteContext['connections']
   readonly now: () => number
-  readonly random: () => number
-  readonly wait: RouteContext['wait']
-  readonly newId: () => string
-  readonly report: Report
 }
 
 /** One completion asked for, ready to be looked up. */
 interface Asked {
-  readonly request: EffectiveRequest
-  readonly shape: Shape
-  readonly key: string
-  /** Seconds an answer stays fresh; 0: nothing is remembered. */
-  readonly freshSeconds: number
+  readonly work: Work
+  readonly reader: Reader
   /** The answer is the same for everybody. */
   readonly shared: boolean
   readonly operatorOnly: boolean
+}
+
+/** What a look into the cache brought. */
+interface Looked {
+  readonly found: Found | null
+  readonly cacheMs: number
 }
 
 export class Completions {
@@ -87,74 +82,91 @@ export class Completions {
   async post(visit: Visit): Promise<Response> {
     const body = await readJson(visit.request, this.#options.body)
     const asked = await this.#ask(this.#context.parse(body), visit)
-    const { now } = this.#context
     const wishes = cacheWishes(visit.request.headers.get('cache-control'))
-    const lookedUpAt = now()
-    const entry = await this.#lookUp(asked)
-    const cacheMs = now() - lookedUpAt
-    if (entry !== null && freshness(entry, this.#nowS()) === 'fresh') {
-      return this.#hit(entry, asked, visit, cacheMs, null)
+    const looked = await this.#lookUp(asked)
+    const stale = this.#ageOf(looked.found)
+    if (looked.found !== null && stale <= this.#options.cache.staleWhileRevalidateSeconds) {
+      if (stale > 0 && !wishes.onlyIfCached) visit.waitUntil(this.#refresh(asked))
+      return this.#hit(looked.found, asked, visit, looked.cacheMs)
     }
-    note(visit, asked.freshSeconds === 0 ? { kind: 'bypass' } : MISS)
+    note(visit, outcomeOf(asked.work, false, false))
     if (wishes.onlyIfCached || asked.operatorOnly) throw notCached()
-    return await this.#miss(asked, visit, cacheMs, wishes.noStore)
+    return await this.#miss(asked, visit, looked, wishes.noStore)
   }
 
   /** `GET /v1/completions`: never spends, and needs no preflight. @throws GatewayError */
   async get(visit: Visit): Promise<Response> {
-    const { now } = this.#context
     const request = this.#context.parse(queryBody(visit.url.searchParams))
     const asked = await this.#ask(request, visit)
-    const lookedUpAt = now()
-    const entry = await this.#lookUp(asked)
-    const cacheMs = now() - lookedUpAt
-    if (entry === null || freshness(entry, this.#nowS()) === 'expired') {
-      note(visit, MISS)
+    const { found, cacheMs } = await this.#lookUp(asked)
+    if (found === null) {
+      note(visit, outcomeOf(asked.work, false, false))
       throw notCached()
     }
-    const leftSeconds = Math.max(0, entry.fresh_until - this.#nowS())
+    const leftSeconds = Math.max(0, found.remembered.entry.fresh_until - this.#nowS())
     const browserSeconds = Math.min(this.#options.cache.browserSeconds, leftSeconds)
-    return this.#hit(entry, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
+    return this.#hit(found, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
   }
 
   async #ask(request: VisitorRequest, visit: Visit): Promise<Asked> {
     const { effective: options, cache, key, prompts } = this.#options
     const { visitors, connections, now } = this.#context
+    const { headers, method } = visit.request
     const effective = effectiveRequest(request, options)
     visit.noted.model = effective.model
     capableTargets(effective, connections)
-    const visitor = await visitors.idOf(visit.request.headers.get('cf-connecting-ip'), now())
+    const visitor = await visitors.idOf(headers.get('cf-connecting-ip'), now())
     visit.noted.visitor = visitor
     const free = effective.prompt_id === null
     const own = prompts.get(effective.prompt_id ?? '')
     const scoped = free && cache.freePrompts === 'visitor'
+    const freshSeconds =
+      free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
+    const staleSeconds = Math.max(cache.staleWhileRevalidateSeconds, cache.staleIfErrorSeconds)
+    const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
+    const resumable = shape.stream && method === 'POST'
     return {
-      request: effective,
-      shape: shapeOf(request, options.defaults.stream, visit.request.headers.get('accept')),
-      key: await cacheKey(effective, scoped ? visitor : null, key),
-      freshSeconds:
-        free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds),
+      work: {
+        request: effective,
+        key: await cacheKey(effective, scoped ? visitor : null, key),
+        keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
+        forced: false,
+        requestId: visit.id,
+        visitor,
+      },
+      reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
       shared: !scoped,
       operatorOnly: own?.spend === 'operator',
     }
   }
 
-  async #lookUp({ key, freshSeconds }: Asked): Promise<Entry | null> {
-    return freshSeconds === 0 ? null : await this.#context.kv.get(key)
+  async #lookUp({ work }: Asked): Promise<Looked> {
+    const { cache, now } = this.#context
+    const startedAt = now()
+    const found = work.keep === null ? null : await cache.get(work.key)
+    const useful = found === null || freshness(found.remembered.entry, this.#nowS()) !== 'expired'
+    return { found: useful ? found : null, cacheMs: now() - startedAt }
+  }
+
+  /** Seconds since an entry was last fresh; 0 or less: it is. */
+  #ageOf(found: Found | null): number {
+    return found === null ? 0 : this.#nowS() - found.remembered.entry.fresh_until + 1
   }
 
   /** @param browserSeconds of a GET; null for a POST */
   #hit(
-    entry: Entry,
-    { shape }: Asked,
+    { remembered, tier }: Pick<Found, 'remembered'> & { readonly tier: Found['tier'] | 'flight' },
+    { reader }: Asked,
     visit: Visit,
     cacheMs: number,
-    browserSeconds: number | null,
+    browserSeconds: number | null = null,
   ): Response {
+    const { entry } = remembered
+    const { shape } = reader
     const nowS = this.#nowS()
-    const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
     const ttlSeconds = entry.fresh_until - nowS
-    const detail = ttlSeconds > 0 ? 'kv' : 'stale'
+    const detail = ttlSeconds > 0 ? tier : 'stale'
+    const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
     visit.noted.cache = detail
     const headers = answerHeaders({
       form: shape.as,
@@ -164,87 +176,85 @@ export class Completions {
       estimated: entry.estimated,
       browserSeconds,
     })
-    const isGet = visit.request.method !== 'POST'
-    if (isGet && matchesTag(visit.request.headers.get('if-none-match'), tag)) {
+    const { method, headers: asked } = visit.request
+    if (method !== 'POST' && matchesTag(asked.get('if-none-match'), tag)) {
       return new Response(null, { status: 304, headers })
     }
-    return new Response(encodeWhole(entry, shape), { headers })
+    const body =
+      reader.resume === null
+        ? remembered.body(bodyName(shape), () => encodeWhole(entry, reader))
+        : encodeWhole(entry, reader)
+    return new Response(body, { headers })
   }
 
-  async #miss(asked: Asked, visit: Visit, cacheMs: number, noStore: boolean): Promise<Response> {
-    const { shape } = asked
-    const controller = new AbortController()
-    const leave = () => controller.abort(new Error('the visitor left'))
-    visit.request.signal.addEventListener('abort', leave, { once: true })
-    const outcome: Outcome = { attempts: 0, upstream: null, stored: false, usage: null }
-    const work: Work = {
-      request: asked.request,
-      key: asked.key,
-      keep:
-        asked.freshSeconds === 0 || noStore
-          ? null
-          : { freshSeconds: asked.freshSeconds, staleSeconds: this.#options.cache.staleSeconds },
-    }
-    const askedAt = this.#context.now()
-    const deltas = generate(work, this.#generateContext(asked, visit, controller.signal), outcome)
-    const cache: CacheOutcome = asked.freshSeconds === 0 ? { kind: 'bypass' } : MISS
-    const headers = (upstreamMs: number, estimated: boolean) =>
-      answerHeaders({
-        form: shape.as,
-        cache: cache.kind === 'miss' ? { ...cache, stored: outcome.stored } : cache,
-        timing: { cacheMs, upstreamMs },
-        estimated,
-      })
-    try {
-      if (!shape.stream) {
-        const folded = await collect(deltas)
-        const upstreamMs = this.#context.now() - askedAt
-        return new Response(encodeWhole(folded, shape), {
-          headers: headers(upstreamMs, folded.estimated),
-        })
-      }
-      const first = await deltas.next()
-      const batch: readonly Delta[] = first.done === true ? [] : first.value
-      visit.streaming = true
-      const body = streamAnswer(batch, deltas, shape, {
-        keepAliveMs: this.#options.keepAliveMs,
-        onError: (error) => this.#reportInternal(error, visit),
-        onEnd: (problem, left) => {
-          if (left) {
-            leave()
-            visit.waitUntil(deltas.return(undefined).catch(() => {}))
-          }
-          noteOutcome(visit, outcome)
-          visit.close(left ? CLIENT_LEFT : 200, problem?.code ?? null)
+  async #miss(asked: Asked, visit: Visit, looked: Looked, noStore: boolean): Promise<Response> {
+    const { misses, now } = this.#context
+    const work = noStore ? { ...asked.work, keep: null } : asked.work
+    const left = new AbortController()
+    visit.request.signal.addEventListener('abort', () => left.abort(), { once: true })
+    const askedAt = now()
+    visit.streaming = asked.reader.shape.stream
+    const alone = noStore || this.#options.cache.freePrompts === 'off'
+    const answer = await misses.answer(
+      work,
+      asked.reader,
+      {
+        left,
+        onEnd: (end, { summary }) => {
+          noteSummary(visit, summary)
+          const code = typeof end === 'string' ? null : end.code
+          visit.close(end === 'left' ? CLIENT_LEFT : 200, code)
         },
-      })
-      return new Response(body, { headers: headers(this.#context.now() - askedAt, false) })
-    } finally {
-      noteOutcome(visit, outcome)
-    }
-  }
-
-  #generateContext(asked: Asked, visit: Visit, signal: AbortSignal): GenerateContext {
-    const { connections, now, random, wait, report, newId, kv } = this.#context
-    return {
-      route: {
-        requestId: visit.id,
-        connections,
-        stream: asked.shape.stream,
-        signal,
-        now,
-        random,
-        wait,
-        report,
-        reserve: async () => FREE,
       },
-      newId,
-      store: (entry) => kv.put(entry),
-    }
+      alone,
+    )
+    const timing = { cacheMs: looked.cacheMs, upstreamMs: now() - askedAt }
+    noteSummary(visit, answer.summary)
+    if (answer.kind !== 'stream') visit.streaming = false
+    return this.#reply(answer, { ...asked, work }, visit, looked, timing)
   }
 
-  #reportInternal(error: unknown, visit: Visit): void {
-    if (!(error instanceof GatewayError)) this.#context.report(internalEvent(error, visit.id))
+  #reply(
+    answer: MissAnswer,
+    { work, reader, ...asked }: Asked,
+    visit: Visit,
+    { found, cacheMs }: Looked,
+    timing: { readonly cacheMs: number; readonly upstreamMs: number },
+  ): Response {
+    if (answer.kind === 'problem') {
+      const { code, message, ...options } = answer.problem
+      if (found !== null && staleHelps.has(code) && this.#isStaleIfError(found)) {
+        return this.#hit(found, { work, reader, ...asked }, visit, cacheMs)
+      }
+      throw new GatewayError(code, message, options)
+    }
+    const { role } = answer
+    const form = reader.shape.as
+    if (answer.kind === 'stream') {
+      const cache = outcomeOf(work, role === 'follower', false)
+      visit.noted.cache = role === 'follower' ? 'collapsed' : cacheWord(cache)
+      return new Response(answer.body, { headers: answerHeaders({ form, cache, timing }) })
+    }
+    const remembered = answer.entry === null ? null : this.#context.cache.remember(answer.entry)
+    if (remembered !== null && (role === 'late' || role === 'found')) {
+      const tier = role === 'late' ? 'flight' : 'kv'
+      return this.#hit({ remembered, tier }, { work, reader, ...asked }, visit, cacheMs)
+    }
+    const cache = outcomeOf(work, role === 'follower', answer.stored)
+    visit.noted.cache = role === 'follower' ? 'collapsed' : cacheWord(cache)
+    const body = remembered?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))
+    return new Response(body ?? encodeWhole(answer, reader), {
+      headers: answerHeaders({ form, cache, timing, estimated: answer.estimated }),
+    })
+  }
+
+  /** One refresh for any number of visitors: the flight sees to that. */
+  async #refresh({ work, operatorOnly }: Asked): Promise<void> {
+    if (!operatorOnly) await this.#context.misses.refresh(work)
+  }
+
+  #isStaleIfError(found: Found): boolean {
+    return this.#ageOf(found) <= this.#options.cache.staleIfErrorSeconds
   }
 
   #nowS(): number {
@@ -252,10 +262,23 @@ export class Completions {
   }
 }
 
-const MISS: CacheOutcome = { kind: 'miss', stored: false, collapsed: false }
-const FREE = { accepted() {}, settle() {} }
 /** In the log only: nobody is left to read a status. */
 const CLIENT_LEFT = 499
+
+/** Failures that are not the visitor's own: an older answer is better than those. */
+const staleHelps: ReadonlySet<Code> = new Set([
+  'rate_limited',
+  'too_many_streams',
+  'budget_exhausted',
+  'upstream_rate_limited',
+  'internal',
+  'upstream_rejected',
+  'upstream_bad_response',
+  'upstream_truncated',
+  'upstream_unavailable',
+  'ledger_unavailable',
+  'upstream_timeout',
+])
 
 function shapeOf(
   { stream: asked, stream_options }: VisitorRequest,
@@ -267,12 +290,21 @@ function shapeOf(
   return { as, stream, includeUsage: stream_options?.include_usage ?? false }
 }
 
+function outcomeOf({ keep, forced }: Work, collapsed: boolean, stored: boolean): CacheOutcome {
+  if (forced) return { kind: 'request' }
+  return keep === null && !collapsed ? { kind: 'bypass' } : { kind: 'miss', stored, collapsed }
+}
+
+function cacheWord({ kind }: CacheOutcome): 'bypass' | 'miss' {
+  return kind === 'bypass' ? 'bypass' : 'miss'
+}
+
 function note(visit: Visit, cache: CacheOutcome): void {
-  visit.noted.cache = cache.kind === 'bypass' ? 'bypass' : 'miss'
+  visit.noted.cache = cacheWord(cache)
   visit.headers.set('cache-status', cacheStatus(cache))
 }
 
-function noteOutcome(visit: Visit, { attempts, upstream, usage }: Outcome): void {
+function noteSummary(visit: Visit, { attempts, upstream, usage }: MissSummary): void {
   Object.assign(visit.noted, {
     attempts,
     upstream,

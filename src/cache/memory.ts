@@ -1,0 +1,77 @@
+// The isolate's own tier: entries with their answers already encoded, bounded by bytes and by age.
+// A hit here parses and serialises nothing. Knows no forms: it keeps what it is given under a name.
+import { LRUCache } from 'lru-cache'
+import type { Entry } from './entry.ts'
+
+export interface MemoryOptions {
+  readonly maxBytes: number
+  readonly maxAgeMs: number
+}
+
+/** An entry with the bodies made of it so far. */
+export class Remembered {
+  readonly entry: Entry
+  readonly #bodies = new Map<string, Uint8Array>()
+
+  constructor(entry: Entry) {
+    this.entry = entry
+  }
+
+  /** The body of this name, made on the first use. */
+  body(name: string, make: () => string): Uint8Array {
+    let body = this.#bodies.get(name)
+    if (body === undefined) {
+      body = new TextEncoder().encode(make())
+      this.#bodies.set(name, body)
+    }
+    return body
+  }
+}
+
+/** Bodies of one entry at most: JSON, text, event stream with and without usage, and the entry. */
+const COPIES = 5
+
+export class MemoryTier {
+  readonly #cache: LRUCache<string, Remembered> | null
+
+  constructor({ maxBytes, maxAgeMs }: MemoryOptions, now: () => number) {
+    this.#cache =
+      maxBytes === 0 || maxAgeMs === 0
+        ? null
+        : new LRUCache({
+            maxSize: maxBytes,
+            // Reckoned before the bodies are made, as if all of them were.
+            sizeCalculation: ({ entry }, key) => key.length + sizeOf(entry) * COPIES,
+            ttl: maxAgeMs,
+            ttlResolution: 0,
+            perf: { now },
+          })
+  }
+
+  get(key: string): Remembered | null {
+    return this.#cache?.get(key) ?? null
+  }
+
+  /** @returns what is remembered, even where nothing can be */
+  set(entry: Entry): Remembered {
+    const remembered = new Remembered(entry)
+    this.#cache?.set(entry.key, remembered)
+    return remembered
+  }
+
+  delete(key: string): void {
+    this.#cache?.delete(key)
+  }
+}
+
+const HEAD_BYTES = 400
+const LOGPROB_BYTES = 120
+
+/** Bytes of an answer, roughly, from above for most texts: UTF-16 units count two. */
+function sizeOf({ completion }: Entry): number {
+  let size = HEAD_BYTES
+  for (const { text, logprobs } of completion.choices) {
+    size += 2 * text.length + LOGPROB_BYTES * (logprobs?.tokens.length ?? 0)
+  }
+  return size
+}

@@ -1,0 +1,60 @@
+// The tiers as one: memory, then KV; what KV has is put into memory. Entries pass, not values, so
+// times and purges count everywhere. What was purged is a miss in all of them.
+import type { Entry } from './entry.ts'
+import type { KvTier } from './kv.ts'
+import { type MemoryTier, Remembered } from './memory.ts'
+import type { Purges } from './purge.ts'
+
+export interface Found {
+  readonly remembered: Remembered
+  readonly tier: 'memory' | 'kv'
+}
+
+export class TieredCache {
+  readonly #memory: MemoryTier
+  readonly #kv: KvTier
+  readonly #purges: Purges
+
+  constructor(memory: MemoryTier, kv: KvTier, purges: Purges) {
+    this.#memory = memory
+    this.#kv = kv
+    this.#purges = purges
+  }
+
+  /** Whatever is remembered under this key, fresh or not; null for a miss. Never throws. */
+  async get(key: string): Promise<Found | null> {
+    const remembered = this.fromMemory(key)
+    if (remembered !== null) return { remembered, tier: 'memory' }
+    const entry = await this.fromKv(key)
+    return entry === null ? null : { remembered: this.#memory.set(entry), tier: 'kv' }
+  }
+
+  fromMemory(key: string): Remembered | null {
+    const remembered = this.#memory.get(key)
+    if (remembered === null || !this.isVoid(remembered.entry)) return remembered
+    this.#memory.delete(key)
+    return null
+  }
+
+  /** Past memory: what a flight asks before it calls an upstream. */
+  async fromKv(key: string): Promise<Entry | null> {
+    const entry = await this.#kv.get(key)
+    return entry === null || this.isVoid(entry) ? null : entry
+  }
+
+  /** Keeps an entry here and in KV. @returns false where it is not stored */
+  put(entry: Entry): boolean {
+    if (this.isVoid(entry)) return false
+    this.#memory.set(entry)
+    return this.#kv.put(entry)
+  }
+
+  /** Keeps an entry that was stored elsewhere. */
+  remember(entry: Entry): Remembered {
+    return this.isVoid(entry) ? new Remembered(entry) : this.#memory.set(entry)
+  }
+
+  isVoid({ key, model, prompt_id: promptId, stored_at: begunAtS }: Entry): boolean {
+    return this.#purges.isVoid({ key, model, promptId, begunAtS })
+  }
+}

@@ -1,0 +1,92 @@
+// What the Worker and the flight object are both made of: the configuration's upstreams, tiers and
+// the context of a generation. The platform is handed in; nothing here names it.
+import { Visitors } from './access/visitor.ts'
+import { type KvNamespace, KvTier } from './cache/kv.ts'
+import { MemoryTier } from './cache/memory.ts'
+import { Purges } from './cache/purge.ts'
+import { TieredCache } from './cache/tiered.ts'
+import { randomLetters } from './completion/completion.ts'
+import type { Config } from './config.ts'
+import type { Report } from './events.ts'
+import type { MissContext } from './miss.ts'
+import type { Send } from './upstream/call.ts'
+import { connect } from './upstream/connect.ts'
+import { createDemo } from './upstream/demo.ts'
+import type { Connection } from './upstream/route.ts'
+
+/** What the runtime lends. */
+export interface Platform {
+  readonly kv: KvNamespace
+  readonly fetch: Send
+  readonly now: () => number
+  /** 0 … 1 */
+  readonly random: () => number
+  readonly randomBytes: (bytes: Uint8Array) => void
+  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly waitUntil: (work: Promise<unknown>) => void
+  readonly report: Report
+  /** For what must be unguessable and need not be shared, or null to make one up. */
+  readonly secret: string | null
+}
+
+export interface Core {
+  readonly cache: TieredCache
+  readonly purges: Purges
+  readonly connections: ReadonlyMap<string, Connection>
+  readonly visitors: Visitors
+  readonly miss: MissContext
+}
+
+/** After a failed put, KV is left alone for so long. */
+const KV_REST_MS = 10_000
+
+export function createCore(config: Config, platform: Platform): Core {
+  const { now, random, randomBytes, wait, waitUntil, report } = platform
+  const { cache: settings } = config
+  const demo = createDemo({ wait, now, random })
+  const connections = new Map(
+    [...config.upstreams].map(([name, upstream]) => [
+      name,
+      connect(upstream, { http: platform.fetch, demo }),
+    ]),
+  )
+  const purges = new Purges(
+    platform.kv,
+    { intervalMs: settings.memory_seconds * 1000 },
+    { now, report, waitUntil },
+  )
+  const cache = new TieredCache(
+    new MemoryTier(
+      { maxBytes: settings.memory_bytes, maxAgeMs: settings.memory_seconds * 1000 },
+      now,
+    ),
+    new KvTier(
+      platform.kv,
+      { waitMs: settings.kv_wait_ms, entryBytes: settings.entry_bytes, restMs: KV_REST_MS },
+      { now, report, waitUntil },
+    ),
+    purges,
+  )
+  const visitors = new Visitors(platform.secret ?? randomLetters(43, randomBytes))
+  const miss: MissContext = {
+    now,
+    report,
+    generate: (work, stream, signal) => ({
+      route: {
+        requestId: work.requestId,
+        connections,
+        stream,
+        signal,
+        now,
+        random,
+        wait,
+        report,
+        reserve: async () => ({ accepted() {}, settle() {} }),
+      },
+      newId: () => `cmpl-${randomLetters(28, randomBytes)}`,
+      lookAgain: (key) => cache.fromKv(key),
+      store: (entry) => cache.put(entry),
+    }),
+  }
+  return { cache, purges, connections, visitors, miss }
+}

@@ -1,0 +1,247 @@
+// A remembered answer and its reading back: P4, D3, D9, D14.
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { createEntry, type Entry, freshness, isWhole, parseEntry } from '../../src/cache/entry.ts'
+import type { Choice, Completion, FinishReason } from '../../src/completion/completion.ts'
+
+const KEY = `c1:${'0a'.repeat(32)}`
+const owner = { key: KEY, model: 'default', promptId: null }
+const times = { nowS: 1_767_225_600, freshSeconds: 100, staleSeconds: 50 }
+
+function completionOf(...choices: readonly [text: string, reason: FinishReason][]): Completion {
+  return {
+    id: `cmpl-${'a'.repeat(28)}`,
+    object: 'text_completion',
+    created: 1_767_225_600,
+    model: 'model-1',
+    choices: choices.map(([text, finish_reason], index) => ({
+      text,
+      index,
+      logprobs: null,
+      finish_reason,
+    })),
+    usage: { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 },
+  }
+}
+
+const good = createEntry(
+  { completion: completionOf(['Hello', 'stop']), estimated: false },
+  owner,
+  times,
+)
+
+const count = fc.nat(1_000_000)
+const text = fc.string({ unit: 'binary', maxLength: 20 })
+const odds = fc.double({ noNaN: true, noDefaultInfinity: true })
+const logprobs = fc.record({
+  tokens: fc.array(text, { maxLength: 3 }),
+  token_logprobs: fc.array(fc.option(odds), { maxLength: 3 }),
+  top_logprobs: fc.option(
+    fc.array(fc.option(fc.dictionary(fc.string(), odds, { maxKeys: 2 })), { maxLength: 3 }),
+  ),
+  text_offset: fc.array(count, { maxLength: 3 }),
+})
+const choices = fc
+  .array(
+    fc.tuple(
+      text,
+      fc.constantFrom<FinishReason[]>('stop', 'length'),
+      fc.option(logprobs, { freq: 4 }),
+    ),
+    { minLength: 1, maxLength: 3 },
+  )
+  .map((list): Choice[] =>
+    list.map(([said, finish_reason, odds], index) => ({
+      text: said,
+      index,
+      logprobs: odds as Choice['logprobs'],
+      finish_reason,
+    })),
+  )
+  .filter((list) => list.some((choice) => choice.text !== ''))
+const anyEntry: fc.Arbitrary<Entry> = fc
+  .record({
+    choices,
+    fingerprint: fc.option(text, { nil: undefined }),
+    model: text,
+    promptId: fc.option(text),
+    estimated: fc.boolean(),
+    freshSeconds: count,
+    staleSeconds: count,
+  })
+  .map(({ choices: list, fingerprint, model, promptId, estimated, ...seconds }) =>
+    createEntry(
+      {
+        completion: {
+          ...completionOf(),
+          ...(fingerprint === undefined ? {} : { system_fingerprint: fingerprint }),
+          choices: list,
+        },
+        estimated,
+      },
+      { key: KEY, model, promptId },
+      { nowS: times.nowS, ...seconds },
+    ),
+  )
+
+test('parseEntry() reads back every entry that was written', () => {
+  fc.assert(
+    fc.property(anyEntry, (entry) => {
+      // Through JSON: what cannot be written (-0) was never part of an answer.
+      const written = JSON.stringify(entry)
+      expect(parseEntry(written, KEY)).toEqual(JSON.parse(written))
+    }),
+    { numRuns: 200 },
+  )
+})
+
+test('parseEntry() reads nothing from an entry cut short', () => {
+  fc.assert(
+    fc.property(anyEntry, fc.double({ min: 0, max: 1, noNaN: true }), (entry, part) => {
+      const written = JSON.stringify(entry)
+      const cut = Math.min(written.length - 1, Math.floor(written.length * part))
+      expect(parseEntry(written.slice(0, cut), KEY)).toBeNull()
+    }),
+  )
+})
+
+/** Every place in a value, as a path of keys. */
+function pathsOf(value: unknown, path: readonly string[] = []): (readonly string[])[] {
+  if (typeof value !== 'object' || value === null) return [path]
+  return [path, ...Object.entries(value).flatMap(([key, inner]) => pathsOf(inner, [...path, key]))]
+}
+
+/** A copy with another value at one place; undefined removes it. */
+function changed(value: unknown, [key, ...rest]: readonly string[], to: unknown): unknown {
+  if (key === undefined) return to
+  const copy = structuredClone(value) as Record<string, unknown>
+  if (rest.length === 0 && to === undefined) delete copy[key]
+  else copy[key] = changed(copy[key], rest, to)
+  return copy
+}
+
+test('parseEntry() misses an entry with any field gone or of another type', () => {
+  const entry = JSON.parse(JSON.stringify(good)) as unknown
+  for (const path of pathsOf(entry).slice(1)) {
+    if (Array.isArray(path.slice(0, -1).reduce<unknown>(inner, entry))) continue
+    expect(parseEntry(JSON.stringify(changed(entry, path, undefined)), KEY), path.join('.')).toBe(
+      null,
+    )
+  }
+  for (const path of pathsOf(entry)) {
+    const was = path.reduce<unknown>(inner, entry)
+    for (const to of [0.5, -1, 'x'.repeat(3), true, [], [1], {}, { a: 1 }, null]) {
+      if (typeof to === typeof was || (to === null && was === null)) continue
+      const at = path.join('.')
+      // These two may be null or a text, and these two a table or null, by the schema.
+      if (at === 'prompt_id' || at.endsWith('logprobs')) continue
+      expect(parseEntry(JSON.stringify(changed(entry, path, to)), KEY), `${at} = ${to}`).toBe(null)
+    }
+  }
+})
+
+function inner(value: unknown, key: string): unknown {
+  return (value as Record<string, unknown>)[key]
+}
+
+test('parseEntry() misses an entry with a field it does not know, anywhere', () => {
+  const entry = JSON.parse(JSON.stringify(good)) as unknown
+  for (const path of pathsOf(entry)) {
+    const at = path.reduce<unknown>(inner, entry)
+    if (typeof at !== 'object' || at === null || Array.isArray(at)) continue
+    const more = changed(entry, [...path, 'extra'], 1)
+    expect(parseEntry(JSON.stringify(more), KEY), path.join('.')).toBeNull()
+  }
+})
+
+test('parseEntry() of any changed byte is a miss or a whole entry of this key', () => {
+  const written = JSON.stringify(good)
+  fc.assert(
+    fc.property(fc.nat(written.length - 1), fc.string({ minLength: 1 }), (at, by) => {
+      const text = written.slice(0, at) + by + written.slice(at + 1)
+      const entry = parseEntry(text, KEY)
+      if (entry === null) return
+      expect(entry.key).toBe(KEY)
+      expect(Object.keys(entry).sort()).toEqual(Object.keys(good).sort())
+      expect(isWhole(entry.completion)).toBe(true)
+      expect(typeof entry.completion.choices[0]?.text).toBe('string')
+      // What it reads is what it would write again: nothing of the change is half understood.
+      expect(parseEntry(JSON.stringify(entry), KEY)).toEqual(entry)
+    }),
+    { numRuns: 500 },
+  )
+})
+
+test.each([
+  ['nothing', ''],
+  ['null', 'null'],
+  ['a list', '[]'],
+  ['an empty object', '{}'],
+  ['HTML', '<!doctype html><title>502</title>'],
+  ['a text', '"Hello"'],
+  ['a completion without its entry', JSON.stringify(good.completion)],
+  ['an entry in a list', JSON.stringify([good])],
+  ['two entries', JSON.stringify(good).repeat(2)],
+  ['another schema', JSON.stringify({ ...good, schema: 2 })],
+  ['another key', JSON.stringify({ ...good, key: `${KEY}0` })],
+  ['a key in capitals', JSON.stringify({ ...good, key: KEY.toUpperCase() })],
+  ['times that are no seconds', JSON.stringify({ ...good, fresh_until: 1.5 })],
+  ['times too large to count', JSON.stringify({ ...good, stale_until: 2 ** 60 })],
+  ['a foreign id', JSON.stringify({ ...good, completion: { ...good.completion, id: 'chatcmpl-1' } })],
+  ['no choices', JSON.stringify({ ...good, completion: completionOf() })],
+  ['a filtered answer', JSON.stringify({ ...good, completion: completionOf(['x', 'content_filter']) })],
+  ['an empty answer', JSON.stringify({ ...good, completion: completionOf(['', 'stop']) })],
+])('parseEntry() reads nothing from %s', (_, value) => {
+  expect(parseEntry(value, KEY)).toBeNull()
+})
+
+test('parseEntry() never throws', () => {
+  fc.assert(
+    fc.property(fc.oneof(fc.string({ unit: 'binary' }), fc.json()), (value) => {
+      expect(parseEntry(value, KEY)).toBeNull()
+    }),
+  )
+})
+
+test.each([
+  [[['a', 'stop']], true],
+  [[['a', 'length']], true],
+  [[['a', 'stop'], ['', 'length']], true],
+  [[['', 'stop']], false],
+  [[['', 'stop'], ['', 'length']], false],
+  [[['a', 'content_filter']], false],
+  [[['a', 'stop'], ['b', 'content_filter']], false],
+] as [[string, FinishReason][], boolean][])('isWhole() of %j is %j', (said, whole) => {
+  expect(isWhole(completionOf(...said))).toBe(whole)
+})
+
+test('createEntry() counts its times from when the flight began', () => {
+  expect(good).toMatchObject({
+    key: KEY,
+    model: 'default',
+    prompt_id: null,
+    stored_at: times.nowS,
+    fresh_until: times.nowS + 100,
+    stale_until: times.nowS + 150,
+    estimated: false,
+  })
+})
+
+test.each([
+  [0, 'fresh'],
+  [99, 'fresh'],
+  [100, 'stale'],
+  [149, 'stale'],
+  [150, 'expired'],
+  [1e9, 'expired'],
+  // A clock that jumped back.
+  [-1e6, 'fresh'],
+])('freshness() after %d s is %s', (seconds, expected) => {
+  expect(freshness(good, times.nowS + seconds)).toBe(expected)
+})
+
+test('freshness() has no stale time where none is given', () => {
+  const entry = createEntry(good, owner, { ...times, staleSeconds: 0 })
+  expect(freshness(entry, times.nowS + 99)).toBe('fresh')
+  expect(freshness(entry, times.nowS + 100)).toBe('expired')
+})

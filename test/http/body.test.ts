@@ -1,0 +1,254 @@
+// What a body must be to be read: bounded, in time, strict UTF-8, JSON.
+import fc from 'fast-check'
+import { afterEach, expect, test, vi } from 'vitest'
+import { GatewayError } from '../../src/errors.ts'
+import { readJson } from '../../src/http/body.ts'
+import { openStream } from '../support/app.ts'
+
+const options = { maxBytes: 64, deadlineMs: 1000 }
+const bytes = (text: string) => new TextEncoder().encode(text)
+
+type Body = string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array> | null
+
+function request(body: Body, headers: Record<string, string> = {}): Request {
+  const init = { method: 'POST', body, headers: { 'content-type': 'application/json', ...headers } }
+  return new Request('https://edge.test/v1/completions', {
+    ...init,
+    ...(body instanceof ReadableStream ? { duplex: 'half' } : {}),
+  } as RequestInit)
+}
+
+async function refusal(reading: Promise<unknown>): Promise<GatewayError> {
+  const error = await reading.then(
+    (value) => expect.fail(`read ${JSON.stringify(value)}`),
+    (reason: unknown) => reason,
+  )
+  expect(error).toBeInstanceOf(GatewayError)
+  return error as GatewayError
+}
+
+function streamOf(...chunks: readonly Uint8Array[]): ReadableStream<Uint8Array> {
+  const body = openStream()
+  for (const chunk of chunks) body.pushBytes(chunk)
+  body.end()
+  return body.stream
+}
+
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+test.each([
+  ['{"prompt":"a"}', { prompt: 'a' }],
+  [' \n{"a":1}\t', { a: 1 }],
+  ['null', null],
+  ['[1,2]', [1, 2]],
+  ['{"a":1,"a":2}', { a: 2 }],
+  ['"\\u0000\\u202e\\u200d"', '\u0000\u202e\u200d'],
+  ['"🎈é"', '🎈é'],
+])('readJson() reads %j', async (text, value) => {
+  expect(await readJson(request(text), options)).toEqual(value)
+})
+
+test('readJson() reads the same with a byte order mark as without', async () => {
+  const marked = new Uint8Array([0xef, 0xbb, 0xbf, ...bytes('{"a":"é"}')])
+  expect(await readJson(request(marked), options)).toEqual({ a: 'é' })
+})
+
+test.each([
+  ['nothing', ''],
+  ['white space', ' \r\n\t '],
+  ['a trailing letter', '{"a":1}x'],
+  ['NaN', 'NaN'],
+  ['single quotes', "{'a':1}"],
+  ['two marks', '\ufeff\ufeff{}'],
+  ['a torn object', '{"a":'],
+  ['a comment', '{}//'],
+])('readJson() refuses %s as invalid_json', async (_, text) => {
+  expect((await refusal(readJson(request(text), options))).code).toBe('invalid_json')
+})
+
+test('readJson() refuses a request without a body as invalid_json', async () => {
+  expect((await refusal(readJson(request(null), options))).code).toBe('invalid_json')
+})
+
+test.each([
+  ['UTF-16 little endian', new Uint8Array([0xff, 0xfe, 0x7b, 0x00, 0x7d, 0x00])],
+  ['UTF-16 without a mark', new Uint8Array([0x7b, 0x00, 0x7d, 0x00])],
+  ['a lone continuation byte', new Uint8Array([0x22, 0x80, 0x22])],
+  ['an overlong slash', new Uint8Array([0x22, 0xc0, 0xaf, 0x22])],
+  ['an encoded surrogate', new Uint8Array([0x22, 0xed, 0xa0, 0x80, 0x22])],
+  ['a torn character', new Uint8Array([0x22, 0xf0, 0x9f, 0x8e, 0x22])],
+])('readJson() refuses %s as invalid_json', async (_, body) => {
+  expect((await refusal(readJson(request(body), options))).code).toBe('invalid_json')
+})
+
+test('readJson() reads any JSON, however its bytes are split', async () => {
+  const body = fc.tuple(fc.jsonValue(), fc.array(fc.nat(60), { maxLength: 6 }))
+  await fc.assert(
+    fc.asyncProperty(body, async ([value, cuts]) => {
+      const whole = bytes(JSON.stringify(value))
+      const ends = [...cuts.filter((cut) => cut < whole.length), whole.length].sort((a, b) => a - b)
+      const chunks = ends.map((end, i) => whole.subarray(ends[i - 1] ?? 0, end))
+      const read = readJson(request(streamOf(...chunks)), { ...options, maxBytes: whole.length })
+      expect(await read).toEqual(JSON.parse(JSON.stringify(value)))
+    }),
+    { numRuns: 60 },
+  )
+})
+
+test('readJson() agrees with a strict decoder about any bytes', async () => {
+  const any = fc.oneof(
+    fc.uint8Array({ maxLength: 40 }),
+    fc
+      .tuple(fc.uint8Array({ maxLength: 8 }))
+      .map(([inner]) => new Uint8Array([0x22, ...inner, 0x22])),
+  )
+  await fc.assert(
+    fc.asyncProperty(any, async (body) => {
+      let wanted: unknown
+      try {
+        wanted = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
+      } catch {
+        wanted = 'invalid_json'
+      }
+      const got = await readJson(request(new Uint8Array(body)), options).catch(
+        (error: GatewayError) => error.code,
+      )
+      expect(got).toEqual(wanted)
+    }),
+    { numRuns: 100 },
+  )
+})
+
+test('readJson() refuses a declared length above the bound without reading', async () => {
+  const body = openStream()
+  const length = { 'content-length': '10000000000' }
+  const error = await refusal(readJson(request(body.stream, length), options))
+  expect(error.code).toBe('body_too_large')
+  expect(error.message).toContain('64')
+})
+
+test.each(['-1', '3', 'many', '1e3', ''])('readJson() counts for itself when Content-Length is %j', async (length) => {
+  const declared = { 'content-length': length }
+  const fits = request(streamOf(bytes(`"${'a'.repeat(62)}"`)), declared)
+  // "1e3" reads as a thousand: it may be refused at once, but never let more through.
+  const got = await readJson(fits, options).catch((error: GatewayError) => error.code)
+  expect(['a'.repeat(62), 'body_too_large']).toContain(got)
+  const tooLong = request(streamOf(bytes(`"${'a'.repeat(63)}"`)), declared)
+  expect((await refusal(readJson(tooLong, options))).code).toBe('body_too_large')
+})
+
+test('readJson() reads exactly the bound, and not one byte more', async () => {
+  const fits = `"${'é'.repeat(31)}"`
+  expect(bytes(fits)).toHaveLength(64)
+  expect(await readJson(request(fits), options)).toBe('é'.repeat(31))
+  expect((await refusal(readJson(request(`${fits} `), options))).code).toBe('body_too_large')
+})
+
+test('readJson() stops reading an endless body at the bound and lets go of it', async () => {
+  let pulled = 0
+  let cancelled = 0
+  const endless = new ReadableStream<Uint8Array>({
+    pull(controller) {
+      pulled += 1
+      controller.enqueue(new Uint8Array(16).fill(0x20))
+    },
+    cancel() {
+      cancelled += 1
+    },
+  })
+  expect((await refusal(readJson(request(endless), options))).code).toBe('body_too_large')
+  expect(cancelled).toBe(1)
+  expect(pulled).toBeLessThanOrEqual(8)
+})
+
+test('readJson() gives up on a body that stalls, and lets go of it', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  const body = openStream()
+  body.push('{"prompt":')
+  const reading = refusal(readJson(request(body.stream), options))
+  await vi.advanceTimersByTimeAsync(999)
+  expect(body.state.cancelled).toBe(0)
+  await vi.advanceTimersByTimeAsync(1)
+  expect((await reading).code).toBe('body_timeout')
+  expect(body.state.cancelled).toBe(1)
+})
+
+test('readJson() gives up on a body that drips, although it never stalls', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  const body = openStream()
+  const reading = refusal(readJson(request(body.stream), options))
+  for (let i = 0; i < 10; i++) {
+    body.push(' ')
+    await vi.advanceTimersByTimeAsync(100)
+  }
+  expect((await reading).code).toBe('body_timeout')
+})
+
+test('readJson() leaves no timer behind', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  await readJson(request('{}'), options)
+  await refusal(readJson(request('{'), options))
+  await refusal(readJson(request(' '.repeat(65)), options))
+  expect(vi.getTimerCount()).toBe(0)
+})
+
+test('readJson() does not repeat what the runtime says of a broken connection', async () => {
+  const body = openStream()
+  body.push('{')
+  body.fail(new Error('ECONNRESET 192.0.2.1'))
+  const error = await refusal(readJson(request(body.stream), options))
+  expect(error.code).toBe('invalid_json')
+  expect(error.message).not.toContain('ECONNRESET')
+})
+
+test('readJson() says nothing of the body in its errors', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.string({ minLength: 8, maxLength: 30 }), async (text) => {
+      const error = await refusal(readJson(request(`{"${text}`), options))
+      expect(error.message).not.toContain(text)
+    }),
+    { numRuns: 30 },
+  )
+})
+
+test.each([
+  'application/json',
+  'APPLICATION/JSON',
+  'application/json; charset=utf-8',
+  'application/json;charset="utf-8"; x=y',
+  ' text/plain ',
+  'text/plain;charset=UTF-8',
+])('readJson() takes Content-Type %j', async (type) => {
+  expect(await readJson(request('{}', { 'content-type': type }), options)).toEqual({})
+})
+
+test.each([
+  '',
+  'text/html',
+  'application/jsonp',
+  'application/json, text/html',
+  'application/x-www-form-urlencoded',
+  'multipart/form-data; boundary=x',
+  'application/octet-stream; application/json',
+  'json',
+])('readJson() refuses Content-Type %j', async (type) => {
+  const error = await refusal(readJson(request('{}', { 'content-type': type }), options))
+  expect(error.code).toBe('unsupported_media_type')
+})
+
+test('readJson() refuses a body without Content-Type', async () => {
+  const untyped = new Request('https://edge.test/', { method: 'POST', body: new Uint8Array([0x7b]) })
+  expect(untyped.headers.get('content-type')).toBeNull()
+  expect((await refusal(readJson(untyped, options))).code).toBe('unsupported_media_type')
+})
+
+test.each(['gzip', 'br', 'GZIP', 'identity, gzip', 'x'])('readJson() refuses Content-Encoding %j', async (coding) => {
+  const error = await refusal(readJson(request('{}', { 'content-encoding': coding }), options))
+  expect(error.code).toBe('unsupported_media_type')
+})
+
+test('readJson() takes Content-Encoding identity', async () => {
+  expect(await readJson(request('{}', { 'content-encoding': 'Identity' }), options)).toEqual({})
+})

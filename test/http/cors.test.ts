@@ -1,0 +1,336 @@
+// Which pages may call (contract 2.4, PLATFORM B1), and what their browsers are told.
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import {
+  isLoopback,
+  isPreflight,
+  judgeOrigin,
+  preflightResponse,
+  withCors,
+} from '../../src/http/cors.ts'
+
+const origins = [
+  'https://example.com',
+  'http://blog.example.org:8080',
+  'https://xn--bcher-kva.example',
+  'https://a.b.c.example.net',
+]
+
+function asked(origin: string | null, url = 'https://edge.test/v1/completions', headers = {}) {
+  return new Request(url, { headers: { ...(origin === null ? {} : { origin }), ...headers } })
+}
+
+const kindOf = (origin: string | null, url?: string, list: readonly string[] = origins) =>
+  judgeOrigin(asked(origin, url), { origins: list }).kind
+
+test.each(origins)('judgeOrigin() allows the configured %s', (origin) => {
+  expect(judgeOrigin(asked(origin), { origins })).toEqual({ kind: 'allowed', origin })
+})
+
+test.each([
+  'https://evil.com',
+  'https://example.com.evil.com',
+  'https://evilexample.com',
+  'https://www.example.com',
+  'https://example.co',
+  'http://example.com',
+  'https://example.com:443',
+  'https://example.com:444',
+  'https://EXAMPLE.com',
+  'HTTPS://example.com',
+  'https://example.com.',
+  'https://example.com/',
+  'https://example.com/path',
+  'https://user@example.com',
+  'https://example.com@evil.com',
+  'https://example.com#',
+  'https://example.com, https://evil.com',
+  'https://example.com,https://example.com',
+  'https://example.com https://example.com',
+  'https://bücher.example',
+  'https://xn--bcher-kva.example.',
+  'http://blog.example.org',
+  'https://blog.example.org:8080',
+  '//example.com',
+  'example.com',
+  '*',
+  'null',
+  'NULL',
+  'undefined',
+  '',
+  'file://',
+  'data:text/html,x',
+  'http://localhost:4000',
+  'http://127.0.0.1',
+])('judgeOrigin() refuses %j', (origin) => {
+  expect(kindOf(origin)).toBe('refused')
+})
+
+type Variant = (origin: string) => string
+const variants: readonly Variant[] = [
+  (origin) => origin,
+  (origin) => origin.toUpperCase(),
+  (origin) => origin.replace(/[a-z]/, (letter) => letter.toUpperCase()),
+  (origin) => origin.replace(/^http:/, 'https:'),
+  (origin) => origin.replace(/^https:/, 'http:'),
+  (origin) => `${origin}:443`,
+  (origin) => `${origin}:80`,
+  (origin) => origin.replace(/:\d+$/, ''),
+  (origin) => `${origin}.`,
+  (origin) => `${origin}/`,
+  (origin) => `${origin}.evil.com`,
+  (origin) => `${origin}@evil.com`,
+  (origin) => origin.replace('//', '//evil.'),
+  (origin) => origin.replace('//', '//evil'),
+  (origin) => `${origin}, ${origin}`,
+  (origin) => `${origin}, https://evil.com`,
+  (origin) => `https://evil.com, ${origin}`,
+  (origin) => origin.replace('xn--bcher-kva', 'bücher'),
+  (origin) => origin.replaceAll('.', '\u3002'),
+  (origin) => origin.replace('e', '%65'),
+  (origin) => origin.slice(0, -1),
+  (origin) => `${origin}\t`,
+  (origin) => `x${origin}`,
+]
+
+test('judgeOrigin() allows exactly the configured origins under any variation', () => {
+  const variant = fc.constantFrom(...variants)
+  const candidate = fc
+    .tuple(fc.constantFrom(...origins), fc.array(variant, { maxLength: 3 }))
+    .map(([origin, steps]) => steps.reduce((text, step) => step(text), origin))
+    // A header is bytes: nothing else can arrive.
+    .filter((text) => /^[\t\x20-\xff]*$/.test(text))
+  fc.assert(
+    fc.property(fc.oneof(candidate, fc.webUrl(), fc.domain()), (text) => {
+      // What is around a header's value is no part of it (RFC 9110, 5.5).
+      const arrived = text.trim()
+      expect(kindOf(text)).toBe(origins.includes(arrived) ? 'allowed' : 'refused')
+    }),
+    { numRuns: 500 },
+  )
+})
+
+test('judgeOrigin() knows no origin where there is none', () => {
+  expect(judgeOrigin(asked(null), { origins })).toEqual({ kind: 'absent' })
+})
+
+test('judgeOrigin() allows the own address of the Worker, exactly', () => {
+  expect(kindOf('https://edge.test', 'https://edge.test/', [])).toBe('allowed')
+  expect(kindOf('http://edge.test', 'https://edge.test/', [])).toBe('refused')
+  expect(kindOf('https://edge.test:8443', 'https://edge.test/', [])).toBe('refused')
+  expect(kindOf('https://edge.test:8443', 'https://edge.test:8443/', [])).toBe('allowed')
+  expect(kindOf('https://x.edge.test', 'https://edge.test/', [])).toBe('refused')
+})
+
+test('judgeOrigin() never allows null, whatever is configured', () => {
+  expect(kindOf('null', undefined, ['*', 'null'])).toBe('refused')
+  expect(kindOf('null', 'http://localhost:8787/', ['*'])).toBe('refused')
+})
+
+test('judgeOrigin() allows every other origin where "*" is configured', () => {
+  expect(judgeOrigin(asked('https://evil.com'), { origins: ['*'] })).toEqual({
+    kind: 'allowed',
+    origin: 'https://evil.com',
+  })
+})
+
+test.each([
+  ['http://localhost:4000', 'http://localhost:8787/', 'allowed'],
+  ['http://127.0.0.1:4000', 'http://localhost:8787/', 'allowed'],
+  ['http://[::1]:4000', 'http://127.0.0.1:8787/', 'allowed'],
+  ['https://site.localhost', 'http://127.1.2.3/', 'allowed'],
+  ['http://localhost:4000', 'http://[::1]:8787/', 'allowed'],
+  ['http://localhost', 'https://edge.test/', 'refused'],
+  ['http://evil.com', 'http://localhost:8787/', 'refused'],
+  ['http://localhost.evil.com', 'http://localhost:8787/', 'refused'],
+  ['http://127.0.0.1.evil.com', 'http://localhost:8787/', 'refused'],
+  ['http://evillocalhost', 'http://localhost:8787/', 'refused'],
+  ['http://LOCALHOST:4000', 'http://localhost:8787/', 'refused'],
+  ['http://localhost:4000/', 'http://localhost:8787/', 'refused'],
+  ['http://0.0.0.0:4000', 'http://localhost:8787/', 'refused'],
+  ['http://192.168.0.1', 'http://localhost:8787/', 'refused'],
+  ['http://localhost:4000', 'http://localhost.evil.com/', 'refused'],
+  ['http://localhost:4000', 'http://127.0.0.1.evil.com/', 'refused'],
+])('judgeOrigin() of %s at %s: %s', (origin, url, kind) => {
+  expect(kindOf(origin, url, [])).toBe(kind)
+})
+
+test.each([
+  ['localhost', true],
+  ['a.localhost', true],
+  ['127.0.0.1', true],
+  ['[::1]', true],
+  ['127.0.0.1.nip.io', false],
+  ['localhost.example', false],
+  ['10.0.0.1', false],
+  ['[::2]', false],
+  ['', false],
+])('isLoopback(%j) is %j', (hostname, loopback) => {
+  expect(isLoopback(hostname)).toBe(loopback)
+})
+
+function preflight(origin: string, askedHeaders: string | null, method = 'POST'): Response {
+  const request = new Request('https://edge.test/v1/completions', {
+    method: 'OPTIONS',
+    headers: {
+      origin,
+      'access-control-request-method': method,
+      ...(askedHeaders === null ? {} : { 'access-control-request-headers': askedHeaders }),
+    },
+  })
+  expect(isPreflight(request)).toBe(true)
+  return preflightResponse(request, judgeOrigin(request, { origins }))
+}
+
+const namesIn = (response: Response, header: string) =>
+  (response.headers.get(header) ?? '')
+    .split(',')
+    .map((name) => name.trim().toLowerCase())
+    .filter((name) => name !== '')
+
+test.each([
+  ['GET', { origin: 'https://example.com', 'access-control-request-method': 'POST' }],
+  ['OPTIONS', { origin: 'https://example.com' }],
+  ['OPTIONS', { 'access-control-request-method': 'POST' }],
+  ['OPTIONS', {}],
+])('isPreflight() is false for %s with %j', (method, headers: Record<string, string>) => {
+  expect(isPreflight(new Request('https://edge.test/', { method, headers }))).toBe(false)
+})
+
+test('preflightResponse() permits an allowed origin, by name', () => {
+  const response = preflight('https://example.com', 'content-type')
+  expect(response.status).toBe(204)
+  expect(response.body).toBeNull()
+  expect(response.headers.get('access-control-allow-origin')).toBe('https://example.com')
+  expect(namesIn(response, 'access-control-allow-methods').sort()).toEqual(['get', 'head', 'post'])
+  expect(Number(response.headers.get('access-control-max-age'))).toBeGreaterThan(0)
+  expect(response.headers.has('access-control-allow-credentials')).toBe(false)
+  expect(namesIn(response, 'vary')).toContain('origin')
+})
+
+test('preflightResponse() is 204 without permission for any other origin', () => {
+  for (const origin of ['https://evil.com', 'null', 'https://example.com.']) {
+    const response = preflight(origin, 'content-type')
+    expect(response.status).toBe(204)
+    const permissions = [...response.headers.keys()].filter((name) =>
+      name.startsWith('access-control-'),
+    )
+    expect(permissions).toEqual([])
+    expect(namesIn(response, 'vary')).toContain('origin')
+  }
+})
+
+const stainless = [
+  'arch',
+  'async',
+  'custom-poll-interval',
+  'helper-method',
+  'lang',
+  'os',
+  'package-version',
+  'read-timeout',
+  'retry-count',
+  'runtime',
+  'runtime-version',
+  'timeout',
+].map((name) => `x-stainless-${name}`)
+
+test('preflightResponse() grants every header of the contract, asked for or not', () => {
+  const fixed = [
+    'authorization',
+    'content-type',
+    'x-visitor-token',
+    'last-event-id',
+    'cache-control',
+  ]
+  expect(namesIn(preflight('https://example.com', null), 'access-control-allow-headers')).toEqual(
+    expect.arrayContaining(fixed),
+  )
+  const more = [...fixed, ...stainless, 'openai-organization', 'openai-project', 'openai-next-one']
+  const granted = namesIn(
+    preflight('https://example.com', more.join(',')),
+    'access-control-allow-headers',
+  )
+  expect(granted).toEqual(expect.arrayContaining(more))
+  expect(new Set(granted).size).toBe(granted.length)
+})
+
+test('preflightResponse() grants an x-stainless header nobody has heard of', () => {
+  const suffix = fc.stringMatching(/^[a-z][a-z0-9-]{0,30}$/)
+  fc.assert(
+    fc.property(suffix, (name) => {
+      const header = `x-stainless-${name}`
+      const response = preflight('https://example.com', `content-type, ${header}`)
+      expect(namesIn(response, 'access-control-allow-headers')).toContain(header)
+    }),
+    { numRuns: 50 },
+  )
+})
+
+test('preflightResponse() does not reflect what is no header name', () => {
+  const hostile = [
+    'x<script>alert(1)</script>',
+    'x y',
+    '"quoted"',
+    'a:b',
+    '*',
+    'x;y',
+    'x\\y',
+    'ä',
+    'x'.repeat(65),
+  ]
+  const granted = preflight('https://example.com', hostile.join(','))
+  const text = granted.headers.get('access-control-allow-headers') ?? ''
+  for (const name of hostile) expect(text).not.toContain(name)
+  expect(text).toMatch(/^[A-Za-z0-9-]+(, [A-Za-z0-9-]+)*$/)
+})
+
+test('preflightResponse() stays short however many headers are asked for', () => {
+  const many = Array.from({ length: 5000 }, (_, i) => `x-${i}`).join(',')
+  const granted = namesIn(preflight('https://example.com', many), 'access-control-allow-headers')
+  expect(granted.length).toBeLessThan(100)
+})
+
+test('withCors() echoes an allowed origin and exposes the contract’s headers', () => {
+  const headers = new Headers()
+  withCors(headers, { kind: 'allowed', origin: 'https://example.com' })
+  const response = new Response(null, { headers })
+  expect(headers.get('access-control-allow-origin')).toBe('https://example.com')
+  expect(headers.get('timing-allow-origin')).toBe('https://example.com')
+  expect(namesIn(response, 'access-control-expose-headers')).toEqual(
+    expect.arrayContaining([
+      'x-request-id',
+      'cache-status',
+      'age',
+      'etag',
+      'server-timing',
+      'retry-after',
+      'ratelimit-policy',
+      'ratelimit',
+      'x-usage-estimated',
+    ]),
+  )
+  expect(headers.has('access-control-allow-credentials')).toBe(false)
+})
+
+test.each([
+  [{ kind: 'refused', origin: 'https://evil.com' }],
+  [{ kind: 'absent' }],
+] as const)('withCors() gives nothing but Vary to %j', (verdict) => {
+  const headers = new Headers({ vary: 'Accept' })
+  withCors(headers, verdict)
+  expect([...headers.keys()]).toEqual(['vary'])
+})
+
+test.each([
+  [undefined, ['origin']],
+  ['Accept', ['accept', 'origin']],
+  ['Origin, Accept', ['accept', 'origin']],
+  ['Origin', ['origin']],
+  ['Accept-Encoding ,Accept', ['accept', 'accept-encoding', 'origin']],
+])('withCors() keeps Vary %j a set', (vary, names) => {
+  const headers = new Headers(vary === undefined ? {} : { vary })
+  withCors(headers, { kind: 'absent' })
+  withCors(headers, { kind: 'absent' })
+  expect(namesIn(new Response(null, { headers }), 'vary').sort()).toEqual(names)
+})

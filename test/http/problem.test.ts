@@ -1,0 +1,140 @@
+// Errors as HTTP: the contract's table (2.3), written once more, from the contract.
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { type Code, codes, GatewayError, type Problem, problemOf } from '../../src/errors.ts'
+import { problemBody, problemResponse, statusOf } from '../../src/http/problem.ts'
+
+const contract: readonly (readonly [status: number, type: string, codes: string])[] = [
+  [
+    400,
+    'invalid_request_error',
+    'invalid_json invalid_value unknown_field missing_field model_not_allowed prompt_not_found ' +
+      'free_prompts_disabled locked_by_owner unsupported_by_upstream upstream_refused_request',
+  ],
+  [
+    401,
+    'authentication_error',
+    'visitor_token_required visitor_token_invalid operator_token_invalid',
+  ],
+  [403, 'permission_error', 'origin_not_allowed challenge_failed page_not_allowed'],
+  [404, 'invalid_request_error', 'not_found not_cached model_not_found'],
+  [405, 'invalid_request_error', 'method_not_allowed'],
+  [408, 'invalid_request_error', 'body_timeout'],
+  [413, 'invalid_request_error', 'body_too_large'],
+  [415, 'invalid_request_error', 'unsupported_media_type'],
+  [
+    429,
+    'rate_limit_error',
+    'rate_limited too_many_streams budget_exhausted upstream_rate_limited',
+  ],
+  [500, 'api_error', 'internal'],
+  [
+    502,
+    'api_error',
+    'upstream_rejected upstream_bad_response upstream_truncated upstream_unavailable ' +
+      'page_unavailable',
+  ],
+  [503, 'api_error', 'misconfigured ledger_unavailable challenge_unavailable'],
+  [504, 'api_error', 'upstream_timeout'],
+]
+
+const rows = contract.flatMap(([status, type, names]) =>
+  names.split(' ').map((code) => [code as Code, status, type] as const),
+)
+
+function problem(code: Code, fields: Partial<Problem> = {}): Problem {
+  return { code, message: 'Cannot', param: null, retryAfterSeconds: null, ...fields }
+}
+
+test('the contract and the code have the same codes', () => {
+  expect(rows.map(([code]) => code).sort()).toEqual([...codes].sort())
+})
+
+test.each(rows)('problemResponse() of %s is %i %s', async (code, status, type) => {
+  const response = problemResponse(problem(code, { message: 'Cannot do it', param: 'prompt' }))
+  expect(response.status).toBe(status)
+  expect(statusOf(code)).toBe(status)
+  expect(response.headers.get('content-type')).toBe('application/json')
+  expect(response.headers.get('cache-control')).toBe('no-store')
+  const body = { message: 'Cannot do it', type, param: 'prompt', code }
+  expect(await response.json()).toEqual({ error: body })
+})
+
+test('problemBody() has exactly the contract’s fields, param null where there is none', () => {
+  expect(Object.keys(problemBody(problem('not_found')).error)).toEqual([
+    'message',
+    'type',
+    'param',
+    'code',
+  ])
+  expect(problemBody(problem('not_found')).error.param).toBeNull()
+})
+
+test.each([
+  [1, '1'],
+  [2.1, '3'],
+  [0, '1'],
+  [-5, '1'],
+  [0.001, '1'],
+  [86_400, '86400'],
+  [86_401, '86400'],
+  [1e9, '86400'],
+  [Number.POSITIVE_INFINITY, '86400'],
+])('problemResponse() says Retry-After %d as %s', (seconds, header) => {
+  const response = problemResponse(problem('rate_limited', { retryAfterSeconds: seconds }))
+  expect(response.headers.get('retry-after')).toBe(header)
+})
+
+test('problemResponse() says Retry-After as whole seconds from 1 to a day, whatever it is told', () => {
+  fc.assert(
+    fc.property(fc.double(), (seconds) => {
+      const response = problemResponse(problem('rate_limited', { retryAfterSeconds: seconds }))
+      const header = response.headers.get('retry-after') ?? ''
+      expect(header).toMatch(/^\d+$/)
+      expect(Number(header)).toBeGreaterThanOrEqual(1)
+      expect(Number(header)).toBeLessThanOrEqual(86_400)
+    }),
+    { examples: [[Number.NaN], [Number.NEGATIVE_INFINITY], [-0]] },
+  )
+})
+
+test('problemResponse() of every 429 has Retry-After, even where nobody said when', () => {
+  for (const [code, status] of rows) {
+    const has = problemResponse(problem(code)).headers.has('retry-after')
+    expect([code, has]).toEqual([code, status === 429])
+  }
+})
+
+test('problemResponse() adds the headers it is given', () => {
+  const response = problemResponse(problem('method_not_allowed'), { allow: 'GET, HEAD' })
+  expect(response.headers.get('allow')).toBe('GET, HEAD')
+})
+
+test('problemOf() says of a foreign error nothing but that it was internal', () => {
+  const thrown = [
+    new TypeError('fetch failed https://upstream.test'),
+    'text',
+    null,
+    undefined,
+    { code: 'not_found', message: 'x' },
+  ]
+  for (const error of thrown) {
+    const { code, message } = problemOf(error)
+    expect(code).toBe('internal')
+    expect(message).not.toContain('upstream.test')
+  }
+})
+
+test('problemOf() leaves the cause of a GatewayError behind', () => {
+  const error = new GatewayError('not_found', 'Cannot find', {
+    param: 'model',
+    retryAfterSeconds: 3,
+    cause: 'private',
+  })
+  expect(problemOf(error)).toEqual({
+    code: 'not_found',
+    message: 'Cannot find',
+    param: 'model',
+    retryAfterSeconds: 3,
+  })
+})

@@ -1,0 +1,195 @@
+// The headers of an answer (contract 2.4), and what a reader asks for.
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import {
+  answerHeaders,
+  type CacheOutcome,
+  cacheStatus,
+  cacheWishes,
+  entityTag,
+  type Form,
+  matchesTag,
+  prefersText,
+  serverTiming,
+} from '../../src/http/reply.ts'
+
+const outcomes: readonly [CacheOutcome, string][] = [
+  [{ kind: 'hit', detail: 'memory', ttlSeconds: 60 }, 'hit; ttl=60; detail=memory'],
+  [{ kind: 'hit', detail: 'kv', ttlSeconds: 2_592_000 }, 'hit; ttl=2592000; detail=kv'],
+  [{ kind: 'hit', detail: 'flight', ttlSeconds: 1 }, 'hit; ttl=1; detail=flight'],
+  [{ kind: 'hit', detail: 'stale', ttlSeconds: -30 }, 'hit; ttl=-30; detail=stale'],
+  [{ kind: 'miss', stored: false, collapsed: false }, 'fwd=miss'],
+  [{ kind: 'miss', stored: true, collapsed: false }, 'fwd=miss; stored'],
+  [{ kind: 'miss', stored: false, collapsed: true }, 'fwd=miss; collapsed'],
+  [{ kind: 'request' }, 'fwd=request'],
+  [{ kind: 'bypass' }, 'fwd=bypass'],
+]
+
+test.each(outcomes)('cacheStatus() of %j is "edge-completions; %s"', (outcome, text) => {
+  expect(cacheStatus(outcome)).toBe(`edge-completions; ${text}`)
+})
+
+const forms: readonly Form[] = ['json', 'sse', 'text']
+
+test('entityTag() differs for each representation of each completion', () => {
+  const tags = ['cmpl-a', 'cmpl-b'].flatMap((id) => [
+    ...forms.map((form) => entityTag(id, form, false)),
+    entityTag(id, 'sse', true),
+  ])
+  expect(new Set(tags).size).toBe(8)
+  for (const tag of tags) expect(tag).toMatch(/^"[!#-~]+"$/)
+})
+
+test('entityTag() does not mind usage where it is always or never there', () => {
+  expect(entityTag('cmpl-a', 'json', true)).toBe(entityTag('cmpl-a', 'json', false))
+  expect(entityTag('cmpl-a', 'text', true)).toBe(entityTag('cmpl-a', 'text', false))
+})
+
+test.each([
+  [null, false],
+  ['', false],
+  ['"a"', true],
+  ['W/"a"', true],
+  ['*', true],
+  ['"b"', false],
+  ['"b", "a"', true],
+  ['"b",W/"a" ,"c"', true],
+  ['a', false],
+  ['"A"', false],
+  ['"a', false],
+  ['"a.json"', false],
+])('matchesTag(%j) of "a" is %j', (header, matches) => {
+  expect(matchesTag(header, '"a"')).toBe(matches)
+})
+
+test('answerHeaders() of a fresh answer', () => {
+  const headers = answerHeaders({
+    form: 'json',
+    cache: { kind: 'miss', stored: true, collapsed: false },
+    timing: { cacheMs: 3, upstreamMs: 800 },
+  })
+  expect(Object.fromEntries(headers)).toEqual({
+    'content-type': 'application/json',
+    'cache-control': 'no-store',
+    'cache-status': 'edge-completions; fwd=miss; stored',
+    'server-timing': 'cache;dur=3, upstream;dur=800',
+    vary: 'Origin, Accept',
+  })
+})
+
+test('answerHeaders() of a remembered answer that a browser may keep', () => {
+  const headers = answerHeaders({
+    form: 'json',
+    cache: { kind: 'hit', detail: 'kv', ttlSeconds: 100 },
+    timing: { cacheMs: 3, upstreamMs: null },
+    entry: { ageSeconds: 7, tag: '"t"' },
+    estimated: true,
+    browserSeconds: 100,
+  })
+  expect(Object.fromEntries(headers)).toEqual({
+    'content-type': 'application/json',
+    'cache-control': 'public, max-age=100',
+    'cache-status': 'edge-completions; hit; ttl=100; detail=kv',
+    'server-timing': 'cache;dur=3',
+    vary: 'Origin, Accept',
+    age: '7',
+    etag: '"t"',
+    'x-usage-estimated': '1',
+  })
+})
+
+test('answerHeaders() says max-age=0 of a stale answer and does not fall back to no-store', () => {
+  const headers = answerHeaders({
+    form: 'json',
+    cache: { kind: 'hit', detail: 'stale', ttlSeconds: -1 },
+    timing: { cacheMs: 0, upstreamMs: null },
+    browserSeconds: 0,
+  })
+  expect(headers.get('cache-control')).toBe('public, max-age=0')
+})
+
+test.each([
+  ['json', 'application/json'],
+  ['sse', 'text/event-stream'],
+  ['text', 'text/plain'],
+] as const)('answerHeaders() says %s is %s', (form, type) => {
+  const headers = answerHeaders({
+    form,
+    cache: { kind: 'bypass' },
+    timing: { cacheMs: 0, upstreamMs: 0 },
+  })
+  expect(headers.get('content-type')?.split(';')[0]).toBe(type)
+})
+
+test('serverTiming() is never negative when the clock jumps back', () => {
+  expect(serverTiming({ cacheMs: -5, upstreamMs: -100 })).toBe('cache;dur=0, upstream;dur=0')
+  expect(serverTiming({ cacheMs: -5, upstreamMs: null })).toBe('cache;dur=0')
+})
+
+test.each([
+  [null, false],
+  ['', false],
+  ['*/*', false],
+  ['text/plain', true],
+  ['TEXT/Plain', true],
+  ['text/plain; charset=utf-8', true],
+  ['application/json', false],
+  ['application/json, text/plain, */*', false],
+  ['text/plain, application/json', true],
+  ['text/plain, */*', true],
+  ['application/json;q=0.5, text/plain', true],
+  ['application/json, text/plain;q=0.9', false],
+  ['text/plain;q=0.1, application/json;q=0.2', false],
+  ['text/plain;q=0.2, */*;q=0.1', true],
+  ['*/*;q=0.2, text/plain;q=0.2', false],
+  ['text/plain;q=0', false],
+  ['text/plain;q=0, */*', false],
+  ['application/json;q=0, text/plain;q=0', false],
+  ['text/plain;q=x', false],
+  ['text/plain;q=2', false],
+  ['text/*', true],
+  ['text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8', false],
+  ['text/html, text/plain;q=0.5', true],
+  ['application/*, text/plain', false],
+  ['text/plain2', false],
+])('prefersText(%j) is %j', (accept, text) => {
+  expect(prefersText(accept, false)).toBe(text)
+})
+
+test.each([
+  ['text/event-stream', false],
+  ['text/event-stream, text/plain', false],
+  ['text/plain, text/event-stream', true],
+  ['text/plain;q=0.9, text/event-stream', false],
+  ['text/plain, text/event-stream;q=0.1, application/json;q=0.1', true],
+  ['text/plain', true],
+  ['*/*', false],
+  ['application/json, text/plain, */*', false],
+])('prefersText(%j) of a stream is %j', (accept, text) => {
+  expect(prefersText(accept, true)).toBe(text)
+})
+
+test('prefersText() takes any header without failing, and never where JSON comes first at q=1', () => {
+  fc.assert(
+    fc.property(fc.string(), fc.boolean(), (accept, stream) => {
+      expect(typeof prefersText(accept, stream)).toBe('boolean')
+      expect(prefersText(`application/json, ${accept}`, stream)).toBe(false)
+    }),
+  )
+})
+
+const none = { noCache: false, noStore: false, onlyIfCached: false }
+
+test.each([
+  [null, none],
+  ['', none],
+  ['no-cache', { ...none, noCache: true }],
+  ['NO-STORE', { ...none, noStore: true }],
+  ['max-age=0 , only-if-cached', { ...none, onlyIfCached: true }],
+  ['no-cache,no-store,only-if-cached', { noCache: true, noStore: true, onlyIfCached: true }],
+  ['max-age=0', none],
+  ['no-storex', none],
+  ['must-revalidate, private', none],
+])('cacheWishes(%j)', (header, wishes) => {
+  expect(cacheWishes(header)).toEqual(wishes)
+})

@@ -1,0 +1,161 @@
+// Reads what the Worker answers as strictly as the contract says it: whole completions, streams of
+// chunks, problems. A field too many is as wrong as one too few.
+import * as v from 'valibot'
+import { expect } from 'vitest'
+import {
+  type Completion,
+  completionSchema,
+  finishReasons,
+} from '../../src/completion/completion.ts'
+import { type Code, codes } from '../../src/errors.ts'
+import type { RequestEvent } from '../../src/events.ts'
+import { ORIGIN, type Reply } from './client.ts'
+import type { WorkerLog } from './worker-log.ts'
+
+const usageSchema = v.nullable(completionSchema.entries.usage)
+const chunkSchema = v.strictObject({
+  ...v.omit(completionSchema, ['choices', 'usage']).entries,
+  choices: v.array(
+    v.strictObject({
+      text: v.string(),
+      index: v.number(),
+      logprobs: v.nullable(v.looseObject({ tokens: v.array(v.string()) })),
+      finish_reason: v.nullable(v.picklist(finishReasons)),
+    }),
+  ),
+  usage: v.optional(usageSchema),
+})
+export type Chunk = v.InferOutput<typeof chunkSchema>
+
+const problemSchema = v.strictObject({
+  error: v.strictObject({
+    message: v.pipe(v.string(), v.nonEmpty()),
+    type: v.picklist([
+      'invalid_request_error',
+      'authentication_error',
+      'permission_error',
+      'rate_limit_error',
+      'api_error',
+    ]),
+    param: v.nullable(v.string()),
+    code: v.picklist(codes),
+  }),
+})
+export type ProblemObject = v.InferOutput<typeof problemSchema>['error']
+
+/** A whole completion: exactly the contract's object. */
+export function completionOf(reply: Reply): Completion {
+  expect(reply.status, reply.text).toBe(200)
+  expect(reply.headers['content-type']).toBe('application/json')
+  return v.parse(completionSchema, JSON.parse(reply.text))
+}
+
+/** A stream, taken apart. */
+export interface Stream {
+  readonly chunks: readonly Chunk[]
+  /** The error event it ended with. */
+  readonly problem: ProblemObject | null
+  /** `[DONE]` came, once and last. */
+  readonly done: boolean
+  /** Of one choice, put together. */
+  text(index?: number): string
+  finish(index?: number): string | null
+  readonly usage: Completion['usage'] | null
+}
+
+/** An event stream: one `data:` line an event, comments of `:` alone, nothing after the end. */
+export function streamOf(reply: Reply): Stream {
+  expect(reply.status, reply.text).toBe(200)
+  expect(reply.headers['content-type']).toBe('text/event-stream; charset=utf-8')
+  return parseStream(reply.text)
+}
+
+export function parseStream(body: string): Stream {
+  const blocks = body.split('\n\n')
+  expect(blocks.pop(), 'the last event has its blank line').toBe('')
+  const data = blocks
+    .filter((block) => block !== ':')
+    .map((block) => {
+      expect(block).toMatch(/^data: [^\n\r]*$/)
+      return block.slice('data: '.length)
+    })
+  const done = data.at(-1) === '[DONE]'
+  if (done) data.pop()
+  const objects = data.map((text): unknown => JSON.parse(text))
+  const last = v.safeParse(problemSchema, objects.at(-1))
+  if (last.success) objects.pop()
+  const chunks = objects.map((object) => v.parse(chunkSchema, object))
+  expect(done && last.success, 'an error is not followed by [DONE]').toBe(false)
+  expect(new Set(chunks.map(({ id, created, model }) => `${id} ${created} ${model}`)).size).toBe(
+    chunks.length === 0 ? 0 : 1,
+  )
+  const of = (index: number) =>
+    chunks.flatMap(({ choices }) => choices).filter((choice) => choice.index === index)
+  for (const index of new Set(chunks.flatMap(({ choices }) => choices.map((c) => c.index)))) {
+    const reasons = of(index).map(({ finish_reason }) => finish_reason)
+    expect(reasons.slice(0, -1).every((reason) => reason === null)).toBe(true)
+    if (done) expect(reasons.at(-1)).not.toBeNull()
+  }
+  return {
+    chunks,
+    problem: last.success ? last.output.error : null,
+    done,
+    text: (index = 0) =>
+      of(index)
+        .map(({ text }) => text)
+        .join(''),
+    finish: (index = 0) => of(index).at(-1)?.finish_reason ?? null,
+    usage: chunks.findLast(({ usage }) => usage !== undefined && usage !== null)?.usage ?? null,
+  }
+}
+
+/**
+ * A problem as the contract has it, readable for the page that asked, and told to the owner in
+ * exactly one request event with the same status and code.
+ *
+ * @param origin who asked; null: not an allowed page, so it gets no permission to read
+ */
+export async function expectProblem(
+  reply: Reply,
+  status: number,
+  code: Code,
+  log: WorkerLog,
+  origin: string | null = ORIGIN,
+): Promise<ProblemObject & { readonly event: RequestEvent }> {
+  const got = problemIn(reply.text)
+  expect({ status: reply.status, code: got?.code ?? reply.text }).toEqual({ status, code })
+  expect(reply.headers['content-type']).toBe('application/json')
+  expectPlainHeaders(reply, origin)
+  expect(reply.headers['cache-control']).toBe('no-store')
+  if (status === 429) expect(reply.headers['retry-after']).toMatch(/^[1-9]\d*$/)
+  const event = await requestEvent(reply, log)
+  expect({ status: event.status, code: event.code }).toEqual({ status, code })
+  return { ...v.parse(problemSchema, JSON.parse(reply.text)).error, event }
+}
+
+/** What every response of the Worker has. */
+export function expectPlainHeaders(reply: Reply, origin: string | null): void {
+  expect(reply.headers['access-control-allow-origin'] ?? null).toBe(origin)
+  expect(reply.headers['access-control-allow-credentials']).toBeUndefined()
+  expect(reply.headers['vary']).toMatch(/(^|, )Origin(,|$)/)
+  expect(reply.headers['x-request-id']).toMatch(/^req_\w{24}$/)
+  if (origin === null) return
+  expect(reply.headers['access-control-expose-headers']).toContain('X-Request-Id')
+}
+
+/** The one line that this request left in the log. */
+export async function requestEvent(reply: Reply, log: WorkerLog): Promise<RequestEvent> {
+  const id = String(reply.headers['x-request-id'])
+  const event = await log.request(id)
+  expect(log.all('request', id)).toHaveLength(1)
+  return event
+}
+
+function problemIn(text: string): ProblemObject | null {
+  try {
+    const result = v.safeParse(problemSchema, JSON.parse(text))
+    return result.success ? result.output.error : null
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,314 @@
+// The whole service in process, built the way src/worker.ts builds it, with scripted upstreams, a KV
+// that refuses what KV refuses, a clock that is set and events that are kept. Whatever leaves it is
+// given to the canary, which is also the upstream's key.
+import { expect } from 'vitest'
+import { Visitors } from '../../src/access/visitor.ts'
+import { App, type Service } from '../../src/app.ts'
+import { type KvNamespace, KvTier } from '../../src/cache/kv.ts'
+import { randomLetters } from '../../src/completion/completion.ts'
+import { requestParser } from '../../src/completion/request.ts'
+import { type Config, parseConfig } from '../../src/config.ts'
+import type { Event, RequestEvent } from '../../src/events.ts'
+import { Completions } from '../../src/routes/completions.ts'
+import { connect } from '../../src/upstream/connect.ts'
+import { CANARY, seen } from './canary.ts'
+
+export const EDGE = 'https://edge.test'
+export const ORIGIN = 'https://example.com'
+/** 2026-01-01T00:00:00Z, in ms. */
+export const START = 1_767_225_600_000
+
+export interface Clock {
+  ms: number
+}
+
+/** Workers KV's own limits (PLATFORM 1.4): it throws where the platform would. */
+export class MemoryKv implements KvNamespace {
+  readonly values = new Map<string, { value: string; expiresAt: number; ttl: number }>()
+  readonly deleted: string[] = []
+  /** Called before each operation; throws or waits where the storage should. */
+  trouble: (operation: 'get' | 'put' | 'delete') => void | Promise<void> = () => {}
+  readonly #clock: Clock
+  readonly #writtenAt = new Map<string, number>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  async get(key: string): Promise<string | null> {
+    this.#check(key)
+    await this.trouble('get')
+    const found = this.values.get(key)
+    return found !== undefined && this.#clock.ms < found.expiresAt ? found.value : null
+  }
+
+  async put(key: string, value: string, options: { expirationTtl: number }): Promise<void> {
+    this.#check(key)
+    seen(key, value)
+    const ttl = options.expirationTtl
+    if (!Number.isSafeInteger(ttl) || ttl < 60) {
+      throw new Error(`KV PUT failed: 400 Invalid expiration_ttl of ${ttl}`)
+    }
+    if (Buffer.byteLength(value) > 26_214_400) throw new Error('KV PUT failed: 413 too large')
+    if (this.#clock.ms - (this.#writtenAt.get(key) ?? Number.NEGATIVE_INFINITY) < 1000) {
+      throw new Error('KV PUT failed: 429 Too Many Requests')
+    }
+    await this.trouble('put')
+    this.#writtenAt.set(key, this.#clock.ms)
+    this.values.set(key, { value, expiresAt: this.#clock.ms + ttl * 1000, ttl })
+  }
+
+  async delete(key: string): Promise<void> {
+    this.#check(key)
+    await this.trouble('delete')
+    this.deleted.push(key)
+    this.values.delete(key)
+  }
+
+  #check(key: string): void {
+    if (key === '' || key === '.' || key === '..' || Buffer.byteLength(key) > 512) {
+      throw new Error('KV failed: 414 UTF-8 encoded length of key exceeds key length limit of 512')
+    }
+  }
+}
+
+/** What an upstream does with the n-th call, counted from 0. */
+export type Script = (request: Request, call: number) => Response | Promise<Response>
+
+export interface TestAppOptions {
+  /** Laid over a small working CONFIG, key by key. */
+  readonly config?: Readonly<Record<string, unknown>>
+  readonly upstream?: Script
+  readonly keepAliveMs?: number
+}
+
+export interface Reply {
+  readonly status: number
+  readonly headers: Headers
+  readonly text: string
+  readonly json: () => unknown
+}
+
+export class TestApp {
+  readonly clock: Clock = { ms: START }
+  readonly kv = new MemoryKv(this.clock)
+  readonly events: Event[] = []
+  /** Every upstream call, with its body still to be read. */
+  readonly calls: Request[] = []
+  readonly waits: number[] = []
+  readonly #background: Promise<unknown>[] = []
+  readonly #app: App
+
+  constructor({ config = {}, upstream = () => answered(), keepAliveMs = 15_000 }: TestAppOptions) {
+    const result = parseConfig({
+      config: { ...workingConfig, ...config },
+      prompts: {},
+      secret: (name) => (name === 'UPSTREAM_API_KEY' ? CANARY : undefined),
+      bound: () => true,
+    })
+    const now = () => this.clock.ms
+    const report = (event: Event) => {
+      seen(JSON.stringify(event))
+      this.events.push(event)
+    }
+    const waitUntil = (work: Promise<unknown>) => void this.#background.push(work)
+    const context = { now, report, waitUntil, randomBytes }
+    const send = async (request: Request) => {
+      this.calls.push(request.clone())
+      return await upstream(request, this.calls.length - 1)
+    }
+    if (result.faults !== null) {
+      const { origins, faults } = result
+      this.#app = new App({ origins, originRequired: false, warnings: [] }, context, { faults })
+      return
+    }
+    const { origins, originRequired } = result.config
+    const service = this.#service(result.config, { ...context, send, keepAliveMs })
+    this.#app = new App({ origins, originRequired, warnings: [] }, context, service)
+  }
+
+  #service(
+    config: Config,
+    {
+      now,
+      report,
+      waitUntil,
+      send,
+      keepAliveMs,
+    }: {
+      now: () => number
+      report: (event: Event) => void
+      waitUntil: (work: Promise<unknown>) => void
+      send: (request: Request) => Promise<Response>
+      keepAliveMs: number
+    },
+  ): Service {
+    const { limits, cache, models, upstreams, prompts, defaults, freePrompts } = config
+    const completions = new Completions(
+      {
+        body: { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms },
+        effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
+        key: {
+          version: cache.version,
+          addresses: new Map(
+            [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
+          ),
+        },
+        cache: {
+          ttlSeconds: cache.ttl_seconds,
+          staleSeconds: Math.max(
+            cache.stale_while_revalidate_seconds,
+            cache.stale_if_error_seconds,
+          ),
+          browserSeconds: cache.browser_seconds,
+          freePrompts: cache.free_prompts,
+        },
+        prompts,
+        keepAliveMs,
+      },
+      {
+        parse: requestParser(limits),
+        kv: new KvTier(
+          this.kv,
+          { waitMs: cache.kv_wait_ms, entryBytes: cache.entry_bytes, restMs: 10_000 },
+          { now, report, waitUntil },
+        ),
+        visitors: new Visitors('a secret of the tests'),
+        connections: new Map(
+          [...upstreams].map(([name, upstream]) => [
+            name,
+            connect(upstream, { http: send, demo: send }),
+          ]),
+        ),
+        now,
+        random: () => 0.5,
+        wait: async (ms, signal) => {
+          signal.throwIfAborted()
+          this.waits.push(ms)
+        },
+        newId: () => `cmpl-${randomLetters(28, randomBytes)}`,
+        report,
+      },
+    )
+    return { faults: null, completions, offer: { models, prompts } }
+  }
+
+  /** The response as it is, its body unread. */
+  async fetch(request: Request): Promise<Response> {
+    const response = await this.#app.fetch(request)
+    seen(JSON.stringify([...response.headers]))
+    return response
+  }
+
+  /** Asks and reads to the end, and lets the background work finish. */
+  async ask(path: string, init: RequestInit = {}): Promise<Reply> {
+    const response = await this.fetch(new Request(`${EDGE}${path}`, init))
+    const text = await response.text()
+    seen(text)
+    await this.settled()
+    const { status, headers } = response
+    return { status, headers, text, json: () => JSON.parse(text) as unknown }
+  }
+
+  /** `POST /v1/completions` from the owner's page. */
+  async post(body: unknown, headers: Record<string, string> = {}): Promise<Reply> {
+    return await this.ask('/v1/completions', {
+      method: 'POST',
+      headers: { origin: ORIGIN, 'content-type': 'application/json', ...headers },
+      body: typeof body === 'string' ? body : JSON.stringify(body),
+    })
+  }
+
+  async get(query: string, headers: Record<string, string> = {}): Promise<Reply> {
+    return await this.ask(`/v1/completions?${query}`, { headers: { origin: ORIGIN, ...headers } })
+  }
+
+  /** Waits for the background; none of it may reject (PLATFORM G3). */
+  async settled(): Promise<void> {
+    const results = await Promise.allSettled(this.#background.splice(0))
+    expect(results.filter(({ status }) => status === 'rejected')).toEqual([])
+  }
+
+  /** The lines that requests left in the log. */
+  get lines(): RequestEvent[] {
+    return this.events.filter((event) => event.event === 'request')
+  }
+}
+
+const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
+
+export const compatible = {
+  name: 'main',
+  preset: 'compatible',
+  wire: 'completions',
+  base_url: 'https://upstream.test/v1',
+  key: 'UPSTREAM_API_KEY',
+}
+
+const workingConfig = {
+  origins: [ORIGIN],
+  models: [{ id: 'default', upstream: 'main', upstream_model: 'model-1' }],
+  upstreams: [compatible],
+}
+
+/** A legacy completion as an upstream sends it. */
+export function upstreamBody(...texts: readonly string[]): Record<string, unknown> {
+  return {
+    id: 'cmpl-upstream',
+    object: 'text_completion',
+    created: 1,
+    model: 'model-1-0001',
+    choices: texts.map((text, index) => ({ text, index, logprobs: null, finish_reason: 'stop' })),
+    usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 },
+  }
+}
+
+/** A whole JSON answer of an upstream. */
+export function answered(...texts: readonly string[]): Response {
+  return Response.json(upstreamBody(...(texts.length === 0 ? ['Hello'] : texts)))
+}
+
+/** An upstream's event of one choice's text, or of its finish. */
+export function chunk(text: string, finish: string | null = null, index = 0): string {
+  const choices = [{ text, index, logprobs: null, finish_reason: finish }]
+  return `data: ${JSON.stringify({ id: 'cmpl-upstream', model: 'model-1-0001', choices })}\n\n`
+}
+
+export const DONE = 'data: [DONE]\n\n'
+
+/** A streamed answer of an upstream, each text its own piece of the body. */
+export function streamed(...pieces: readonly string[]): Response {
+  const upstream = openStream()
+  for (const piece of pieces) upstream.push(piece)
+  upstream.end()
+  return upstream.response()
+}
+
+/** A body that a test feeds by hand, and that tells when its reader has let go. */
+export function openStream() {
+  const bytes = new TextEncoder()
+  const left = Promise.withResolvers<unknown>()
+  const state = { cancelled: 0 }
+  let controller: ReadableStreamDefaultController<Uint8Array> | null = null
+  const stream = new ReadableStream<Uint8Array>({
+    start(given) {
+      controller = given
+    },
+    cancel(reason) {
+      state.cancelled += 1
+      left.resolve(reason)
+    },
+  })
+  return {
+    stream,
+    state,
+    /** Resolves when the reader cancels. */
+    left: left.promise,
+    push: (text: string) => controller?.enqueue(bytes.encode(text)),
+    pushBytes: (chunk: Uint8Array) => controller?.enqueue(chunk),
+    end: () => controller?.close(),
+    fail: (error: unknown) => controller?.error(error),
+    response: (init: ResponseInit = {}) =>
+      new Response(stream, { headers: { 'content-type': 'text/event-stream' }, ...init }),
+  }
+}

@@ -1,0 +1,60 @@
+// One CONFIG for many tests: models with an upstream of their own each, all on one scripted server.
+// So no test opens another's circuit breaker or sees another's calls, and workerd starts once.
+import { ORIGIN } from './client.ts'
+import type { Lane, UpstreamServer } from './upstream-server.ts'
+import type { JsonValue } from './workerd.ts'
+
+type Table = Readonly<Record<string, JsonValue>>
+
+/** How an upstream is set up, by name: settings of `[[vars.CONFIG.upstreams]]`. */
+export type Kinds = Readonly<Record<string, Table>>
+
+export interface OwnModel {
+  /** What a request says to get here. */
+  readonly model: string
+  readonly lane: Lane
+}
+
+export class Lanes<K extends Kinds> {
+  readonly #server: UpstreamServer
+  readonly #kinds: K
+  readonly #each: number
+  readonly #taken = new Map<keyof K, number>()
+
+  /** @param each how many models there are of each kind */
+  constructor(server: UpstreamServer, kinds: K, each: number) {
+    this.#server = server
+    this.#kinds = kinds
+    this.#each = each
+  }
+
+  /** CONFIG with all of them. */
+  config(more: Table = {}): JsonValue {
+    const names = Object.keys(this.#kinds).flatMap((kind) =>
+      Array.from({ length: this.#each }, (_, i) => [kind, nameOf(kind, i)] as const),
+    )
+    return {
+      origins: [ORIGIN],
+      models: names.map(([, id]) => ({ id, upstream: id, upstream_model: 'm' })),
+      upstreams: names.map(([kind, name]) => ({
+        name,
+        base_url: this.#server.url(name),
+        key: 'UPSTREAM_API_KEY',
+        ...this.#kinds[kind],
+      })),
+      ...more,
+    }
+  }
+
+  /** A model that no other test has. */
+  take(kind: keyof K & string): OwnModel {
+    const i = this.#taken.get(kind) ?? 0
+    if (i >= this.#each) throw new Error(`no more models of kind "${kind}": raise \`each\``)
+    this.#taken.set(kind, i + 1)
+    return { model: nameOf(kind, i), lane: this.#server.lane(nameOf(kind, i)) }
+  }
+}
+
+function nameOf(kind: string, i: number): string {
+  return `${kind}-${i}`
+}

@@ -1,0 +1,297 @@
+// An upstream that does what a test says, byte by byte, over a real socket: right answers, wrong
+// ones, and everything that can happen to a connection. Records each call. Each lane is a path of
+// its own, so that tests never see each other's calls.
+import { createServer, type Server, type Socket } from 'node:net'
+
+/** One request as it came, and what became of its connection. */
+export interface UpstreamCall {
+  readonly method: string
+  readonly path: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly text: string
+  /** The JSON in it. */
+  readonly body: Readonly<Record<string, unknown>>
+  /** The connection is over, whoever ended it. */
+  readonly closed: Promise<void>
+  /** Whether the gateway ended it, before the script did. */
+  left: boolean
+}
+
+/** The socket in a script's hands. Nothing is added to what it is told to write. */
+export interface Line {
+  write(data: string | Uint8Array): void
+  /** Status line and headers; `Connection: close` unless they say otherwise. */
+  head(status: number | string, headers?: Readonly<Record<string, string>>): void
+  /** One piece of a chunked body. */
+  chunk(text: string): void
+  /** The end of a chunked body, and of the connection. */
+  lastChunk(): void
+  /** An orderly end (FIN). */
+  end(): void
+  /** A torn connection (RST). */
+  reset(): void
+}
+
+/** What the upstream does with one call. */
+export type Script = (call: UpstreamCall, line: Line) => void | Promise<void>
+
+/** One path of the upstream: its scripts and the calls it got. */
+export class Lane {
+  readonly calls: UpstreamCall[] = []
+  #scripts: readonly Script[] = []
+  #look: (() => void)[] = []
+
+  /** One script for each call to come; the last one goes on for ever. */
+  answers(...scripts: readonly Script[]): this {
+    this.#scripts = scripts
+    return this
+  }
+
+  /** The n-th call, counted from 1, once it is here. */
+  async call(n = 1): Promise<UpstreamCall> {
+    for (;;) {
+      const call = this.calls[n - 1]
+      if (call !== undefined) return call
+      await new Promise<void>((resolve) => this.#look.push(resolve))
+    }
+  }
+
+  take(call: UpstreamCall): Script {
+    this.calls.push(call)
+    for (const look of this.#look.splice(0)) look()
+    return this.#scripts[Math.min(this.calls.length, this.#scripts.length) - 1] ?? unscripted
+  }
+}
+
+const unscripted: Script = (_, line) => {
+  line.head(418)
+  line.end()
+}
+
+export class UpstreamServer {
+  readonly #server: Server
+  readonly #sockets = new Set<Socket>()
+  readonly #lanes = new Map<string, Lane>()
+
+  private constructor(server: Server) {
+    this.#server = server
+    server.on('connection', (socket) => this.#serve(socket))
+  }
+
+  static async start(): Promise<UpstreamServer> {
+    const server = createServer({ allowHalfOpen: true })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    return new UpstreamServer(server)
+  }
+
+  get port(): number {
+    const address = this.#server.address()
+    if (address === null || typeof address === 'string') throw new Error('not listening')
+    return address.port
+  }
+
+  /** The base URL of a lane. */
+  url(name: string): string {
+    return `http://127.0.0.1:${this.port}/${name}`
+  }
+
+  lane(name: string): Lane {
+    const lane = this.#lanes.get(name) ?? new Lane()
+    this.#lanes.set(name, lane)
+    return lane
+  }
+
+  async stop(): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy()
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()))
+  }
+
+  #serve(socket: Socket): void {
+    this.#sockets.add(socket)
+    let received = Buffer.alloc(0)
+    let call: UpstreamCall | null = null
+    let ours = false
+    const closed = new Promise<void>((resolve) => {
+      const over = () => {
+        if (call !== null && !ours) call.left = true
+        ours = true
+        this.#sockets.delete(socket)
+        socket.end()
+        resolve()
+      }
+      socket.on('end', over)
+      socket.on('close', over)
+      socket.on('error', over)
+    })
+    const line = lineOf(socket, () => {
+      ours = true
+    })
+    socket.on('data', (data) => {
+      received = Buffer.concat([received, data])
+      if (call !== null) return
+      const request = parseRequest(received)
+      if (request === null) return
+      call = { ...request, closed, left: false }
+      const script = this.lane(request.path.split('/')[1] ?? '').take(call)
+      Promise.resolve(script(call, line)).catch(() => line.reset())
+    })
+  }
+}
+
+function lineOf(socket: Socket, ending: () => void): Line {
+  const write = (data: string | Uint8Array) => {
+    if (socket.writable) socket.write(data)
+  }
+  const end = () => {
+    ending()
+    socket.end()
+  }
+  return {
+    write,
+    head(status, headers = {}) {
+      const all = { connection: 'close', ...headers }
+      const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`)
+      write(
+        `HTTP/1.1 ${status}${typeof status === 'number' ? ' Word' : ''}\r\n${lines.join('')}\r\n`,
+      )
+    },
+    chunk: (text) => write(`${Buffer.byteLength(text).toString(16)}\r\n${text}\r\n`),
+    lastChunk() {
+      write('0\r\n\r\n')
+      end()
+    },
+    end,
+    reset() {
+      ending()
+      socket.resetAndDestroy()
+    },
+  }
+}
+
+type Parsed = Omit<UpstreamCall, 'closed' | 'left'>
+
+/** A request with a Content-Length, which the gateway's always have; null while it is incomplete. */
+function parseRequest(received: Buffer): Parsed | null {
+  const split = received.indexOf('\r\n\r\n')
+  if (split === -1) return null
+  const [first = '', ...lines] = received.subarray(0, split).toString('latin1').split('\r\n')
+  const [method = '', path = ''] = first.split(' ')
+  const headers = Object.fromEntries(
+    lines.map((line) => {
+      const colon = line.indexOf(':')
+      return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()]
+    }),
+  )
+  const body = received.subarray(split + 4)
+  if (body.length < Number(headers['content-length'] ?? 0)) return null
+  const text = body.toString('utf8')
+  return { method, path, headers, text, body: text === '' ? {} : JSON.parse(text) }
+}
+
+/** A promise and its key: what a script waits for and a test opens. */
+export function gate(): { readonly open: () => void; readonly opened: Promise<void> } {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  return { open: resolve, opened: promise }
+}
+
+/** A whole JSON answer. */
+export function json(
+  body: unknown,
+  { status = 200, headers = {} }: { status?: number; headers?: Record<string, string> } = {},
+): Script {
+  return (_, line) => {
+    const text = JSON.stringify(body)
+    line.head(status, {
+      'content-type': 'application/json',
+      'content-length': String(Buffer.byteLength(text)),
+      ...headers,
+    })
+    line.write(text)
+    line.end()
+  }
+}
+
+/** A refusal; `body` may be made of the call, since upstreams echo what they were sent. */
+export function refusal(
+  status: number | string,
+  body: unknown | ((call: UpstreamCall) => unknown) = {
+    error: { message: 'no', type: 'some_error', code: 'some_code' },
+  },
+  headers: Readonly<Record<string, string>> = {},
+): Script {
+  return (call, line) => {
+    line.head(status, { 'content-type': 'application/json', ...headers })
+    line.write(JSON.stringify(typeof body === 'function' ? body(call) : body))
+    line.end()
+  }
+}
+
+export interface StreamScript {
+  readonly model?: string
+  readonly id?: string
+  /** Null: none is sent. */
+  readonly finish?: string | null
+  readonly usage?: Readonly<Record<string, unknown>> | null
+  readonly done?: boolean
+  readonly headers?: Readonly<Record<string, string>>
+  /** Waited for before each piece but the first. */
+  readonly pace?: (piece: number) => Promise<void>
+}
+
+export const USAGE = { prompt_tokens: 5, completion_tokens: 7, total_tokens: 12 }
+
+/** One server-sent event. */
+export function event(data: unknown): string {
+  return `data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`
+}
+
+/** A stream as chat servers send it: a role, pieces of content, a finish, usage, the terminator. */
+export function chatStream(pieces: readonly string[], options: StreamScript = {}): Script {
+  const object = 'chat.completion.chunk'
+  return stream(
+    pieces,
+    options,
+    object,
+    (content) => ({ delta: { content } }),
+    { delta: {} },
+    {
+      delta: { role: 'assistant', content: '' },
+    },
+  )
+}
+
+/** A stream of the legacy wire: pieces of text. */
+export function completionsStream(pieces: readonly string[], options: StreamScript = {}): Script {
+  return stream(pieces, options, 'text_completion', (text) => ({ text }), { text: '' })
+}
+
+function stream(
+  pieces: readonly string[],
+  options: StreamScript,
+  object: string,
+  said: (piece: string) => Readonly<Record<string, unknown>>,
+  nothing: Readonly<Record<string, unknown>>,
+  opening?: Readonly<Record<string, unknown>>,
+): Script {
+  const { model = 'upstream-model-1', id = 'upstream-id-1', finish = 'stop', pace } = options
+  const { usage = USAGE, done = true, headers = {} } = options
+  const shared = { id, object, created: 1, model }
+  const chunk = (choice: object, reason: string | null) =>
+    event({ ...shared, choices: [{ index: 0, ...choice, logprobs: null, finish_reason: reason }] })
+  return async (_, line) => {
+    line.head(200, {
+      'content-type': 'text/event-stream',
+      'transfer-encoding': 'chunked',
+      ...headers,
+    })
+    if (opening !== undefined) line.chunk(chunk(opening, null))
+    for (const [i, piece] of pieces.entries()) {
+      if (i > 0 && pace !== undefined) await pace(i)
+      line.chunk(chunk(said(piece), null))
+    }
+    if (finish !== null) line.chunk(chunk(nothing, finish))
+    if (usage !== null) line.chunk(event({ ...shared, choices: [], usage }))
+    if (done) line.chunk(event('[DONE]'))
+    line.lastChunk()
+  }
+}

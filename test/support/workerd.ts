@@ -1,0 +1,161 @@
+// The built Worker in real workerd, as wrangler.toml describes it: dates, flags, KV, Durable
+// Objects, rate limits. Several isolates of it may share all of that. Every log line is watched.
+import { readFile } from 'node:fs/promises'
+import { basename, dirname, resolve } from 'node:path'
+import { Log, LogLevel, Miniflare, type MiniflareOptions } from 'miniflare'
+import { inject } from 'vitest'
+import {
+  experimental_readRawConfig,
+  unstable_getDurableObjectClassNameToUseSQLiteMap,
+} from 'wrangler'
+import { CANARY, leakIn, seen } from './canary.ts'
+import { Client } from './client.ts'
+import { WorkerLog } from './worker-log.ts'
+
+export type JsonValue =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly JsonValue[]
+  | { readonly [key: string]: JsonValue }
+
+type WorkerConfig = MiniflareOptions['workers'][number]['config']
+type Bindings = NonNullable<WorkerConfig['env']>
+
+export interface WorkersOptions {
+  /** The variable CONFIG; absent: as shipped in wrangler.toml. */
+  readonly config?: JsonValue
+  /** Absent: UPSTREAM_API_KEY, which is the canary. */
+  readonly secrets?: Readonly<Record<string, string>>
+  /** How many isolates of the same Worker. Default 1. */
+  readonly isolates?: number
+  /** A folder that outlives this run; absent: nothing is kept. */
+  readonly persistIn?: string
+  /** Bindings of wrangler.toml to leave out. */
+  readonly without?: readonly string[]
+  /**
+   * A main module in place of the Worker's own, which it finds as './worker.js': to break the
+   * platform under it.
+   */
+  readonly main?: string
+}
+
+export interface Workers {
+  /** Of each isolate. */
+  readonly urls: readonly [URL, ...URL[]]
+  /** Of the first. */
+  readonly url: URL
+  readonly log: WorkerLog
+  /** A client of the n-th isolate, the first by default. */
+  client(isolate?: number): Client
+  /** Everything stored in CACHE; searched for the canary key. */
+  kvEntries(): Promise<Map<string, string>>
+  dispose(): Promise<void>
+}
+
+/** Start it in `beforeAll`, dispose it in `afterAll`. */
+export async function startWorkers(options: WorkersOptions = {}): Promise<Workers> {
+  const { isolates = 1, persistIn } = options
+  const log = new WorkerLog()
+  const manifest = await modulesOf(inject('bundle'), options.main)
+  const names = Array.from({ length: isolates }, (_, i) => `isolate-${i}`)
+  const miniflare = new Miniflare({
+    log: new Log(LogLevel.NONE),
+    handleStructuredLogs: ({ message }) => log.add(message),
+    cf: false,
+    telemetry: { enabled: false },
+    enableDevRegistry: false,
+    ...(persistIn === undefined ? {} : { resourcePersistencePath: persistIn }),
+    workers: names.map((name) => ({
+      config: workerConfig(name, names[0] ?? name, manifest, options),
+      dev: {
+        // The Worker's own socket: no proxy in front that adds, hides or retries anything.
+        unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
+        stripCfConnectingIp: false,
+      },
+    })),
+  })
+  const urls = await Promise.all(names.map((name) => miniflare.unsafeGetDirectURL(name)))
+  const [url = new URL('http://none.invalid'), ...others] = urls
+  const kvEntries = async () => {
+    const kv = await miniflare.getKVNamespace('CACHE', names[0])
+    const { keys } = await kv.list()
+    const entries = new Map<string, string>()
+    for (const { name } of keys) {
+      const value = await kv.get(name, 'text')
+      if (value !== null) entries.set(name, value)
+    }
+    seen(...entries.keys(), ...entries.values())
+    return entries
+  }
+  return {
+    urls: [url, ...others],
+    url,
+    log,
+    client: (isolate = 0) => new Client(urls[isolate] ?? url),
+    kvEntries,
+    async dispose() {
+      await miniflare.dispose()
+      // Lines that came after the last test's own search.
+      const leak = [...log.strays, ...log.events.map((event) => JSON.stringify(event))]
+        .map(leakIn)
+        .find((found) => found !== null)
+      if (leak) throw new Error('the canary key is in the log')
+    },
+  }
+}
+
+type Manifest = NonNullable<WorkerConfig['manifest']>
+
+/** The bundle with its source map, and a module of the test's before it if there is one. */
+async function modulesOf(bundle: string, main: string | undefined): Promise<Manifest> {
+  const name = basename(bundle)
+  const worker = { type: 'esm', contents: await readFile(bundle, 'utf8') } as const
+  const map = { type: 'sourcemap', contents: await readFile(`${bundle}.map`, 'utf8') } as const
+  const modules: Manifest['modules'] = { [name]: worker, [`${name}.map`]: map }
+  if (main !== undefined) modules['main.js'] = { type: 'esm', contents: main }
+  return {
+    mainModule: main === undefined ? name : 'main.js',
+    modulesRoot: resolve(dirname(bundle)),
+    modules,
+  }
+}
+
+/** Everything that wrangler.toml says and that tests can have, generically. */
+function workerConfig(
+  name: string,
+  owner: string,
+  manifest: Manifest,
+  { config, secrets = { UPSTREAM_API_KEY: CANARY }, without = [] }: WorkersOptions,
+): WorkerConfig {
+  const { rawConfig: raw } = experimental_readRawConfig({ config: 'wrangler.toml' })
+  const env: Bindings = {}
+  for (const [variable, value] of Object.entries(raw.vars ?? {})) {
+    env[variable] = { type: 'json', value: value as never }
+  }
+  if (config !== undefined) env['CONFIG'] = { type: 'json', value: config as never }
+  for (const [secret, value] of Object.entries(secrets)) env[secret] = { type: 'text', value }
+  for (const { binding } of raw.kv_namespaces ?? []) env[binding] = { type: 'kv', id: binding }
+  for (const { name: binding, class_name } of raw.durable_objects?.bindings ?? []) {
+    env[binding] = { type: 'durable-object', worker: owner, exportName: class_name }
+  }
+  for (const { name: binding, namespace_id, simple } of raw.ratelimits ?? []) {
+    env[binding] = { type: 'rate-limit', namespace: namespace_id, simple }
+  }
+  for (const binding of without) delete env[binding]
+  const classes = unstable_getDurableObjectClassNameToUseSQLiteMap(raw.migrations, raw.exports)
+  const exports: NonNullable<WorkerConfig['exports']> = {}
+  for (const [className, sqlite] of name === owner ? classes : []) {
+    exports[className] = { type: 'durable-object', storage: sqlite ? 'sqlite' : 'legacy-kv' }
+  }
+  const { compatibility_date: compatibilityDate = '', compatibility_flags: flags = [] } = raw
+  return {
+    name,
+    compatibilityDate,
+    compatibilityFlags: flags,
+    manifest,
+    env,
+    exports,
+  }
+}

@@ -1,0 +1,395 @@
+// What OpenAI-shaped servers answer, read as raw deltas: tolerant of shapes, strict about failures.
+
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import type { RawDelta } from '../../src/completion/delta.ts'
+import { Normaliser } from '../../src/completion/normal.ts'
+import { GatewayError } from '../../src/errors.ts'
+import {
+  finishReason,
+  type Preference,
+  readBody,
+  readChunk,
+  readUsage,
+} from '../../src/upstream/choices.ts'
+
+const chunk = (value: unknown, prefer: Preference = 'text', event: string | null = null) =>
+  readChunk({ event, data: typeof value === 'string' ? value : JSON.stringify(value) }, prefer)
+const only = <K extends RawDelta['kind']>(deltas: readonly RawDelta[], kind: K) =>
+  deltas.filter((delta): delta is Extract<RawDelta, { kind: K }> => delta.kind === kind)
+const textOf = (deltas: readonly RawDelta[]) =>
+  only(deltas, 'text')
+    .map(({ text }) => text)
+    .join('')
+const failure = (code: string) => expect.objectContaining({ code }) as GatewayError
+const choices = (...list: unknown[]) => ({ id: 'x', model: 'm', choices: list })
+
+const reasons: readonly (readonly [string, readonly string[]])[] = [
+  [
+    'stop',
+    [
+      'stop',
+      'eos',
+      'eos_token',
+      'stop_sequence',
+      'end_turn',
+      'STOP',
+      'tool_calls',
+      'tool_use',
+      'function_call',
+    ],
+  ],
+  [
+    'length',
+    [
+      'length',
+      'max_tokens',
+      'MAX_TOKENS',
+      'model_length',
+      'limit',
+      'model_context_window_exceeded',
+    ],
+  ],
+  [
+    'content_filter',
+    ['content_filter', 'refusal', 'SAFETY', 'RECITATION', 'PROHIBITED_CONTENT', 'sensitive'],
+  ],
+]
+
+test.each(reasons)('finishReason() is %s for its words', (reason, words) => {
+  for (const word of words) expect(finishReason(word), word).toBe(reason)
+})
+
+test('finishReason() of a word nobody knows is a stop', () => {
+  for (const word of ['', 'load', 'constructor', '__proto__', 'toString']) {
+    expect(finishReason(word), word).toBe('stop')
+  }
+})
+
+test('finishReason() throws for the words that mean a failure', () => {
+  for (const word of ['error', 'abort', 'ABORT', 'insufficient_system_resource', 'network_error']) {
+    expect(() => finishReason(word), word).toThrow(failure('upstream_bad_response'))
+  }
+})
+
+test('readChunk() takes the terminator with or without spaces', () => {
+  for (const data of ['[DONE]', ' [DONE]', '[DONE] \t'])
+    expect(chunk(data)).toEqual([{ kind: 'end' }])
+})
+
+test('readChunk() takes nothing from an empty message', () => {
+  expect(chunk('')).toEqual([])
+  expect(chunk('  ')).toEqual([])
+})
+
+test('readChunk() prefers the text its wire is about, never both', () => {
+  const both = choices({
+    index: 0,
+    text: 'legacy',
+    delta: { content: 'chat' },
+    finish_reason: null,
+  })
+  expect(textOf(chunk(both, 'text'))).toBe('legacy')
+  expect(textOf(chunk(both, 'chat'))).toBe('chat')
+})
+
+test('readChunk() takes the other text where its own is missing', () => {
+  expect(textOf(chunk(choices({ index: 0, delta: { content: 'chat' } }), 'text'))).toBe('chat')
+  expect(textOf(chunk(choices({ index: 0, text: 'legacy' }), 'chat'))).toBe('legacy')
+  expect(textOf(chunk(choices({ index: 0, message: { content: 'm' } }), 'chat'))).toBe('m')
+})
+
+test('readChunk() reads numbers and the text parts of lists, and nothing else, as text', () => {
+  const said = (content: unknown) =>
+    textOf(chunk(choices({ index: 0, delta: { content } }), 'chat'))
+  expect(said(42)).toBe('42')
+  expect(
+    said([
+      { type: 'thinking', thinking: 'no' },
+      { type: 'text', text: 'a' },
+      { type: 'text', text: 'b' },
+    ]),
+  ).toBe('ab')
+  for (const odd of [null, true, {}, [], [1, 'x', null], [{ type: 'text', text: 1 }]])
+    expect(said(odd)).toBe('')
+})
+
+test('readChunk() is silent about reasoning, roles and tools', () => {
+  const delta = { role: 'assistant', reasoning: 'a', reasoning_content: 'b', tool_calls: [{}] }
+  expect(chunk(choices({ index: 0, delta, finish_reason: null }), 'chat')).toEqual([
+    { kind: 'meta', id: 'x', model: 'm' },
+  ])
+})
+
+test('readChunk() has no finish for null, "" and nothing', () => {
+  for (const finish_reason of [null, '', undefined]) {
+    expect(only(chunk(choices({ index: 0, text: 'a', finish_reason })), 'finish')).toEqual([])
+  }
+})
+
+test('readChunk() puts the text of a chunk before its finish', () => {
+  const kinds = chunk(choices({ index: 0, text: 'a', finish_reason: 'stop' })).map(
+    ({ kind }) => kind,
+  )
+  expect(kinds).toEqual(['meta', 'text', 'finish'])
+})
+
+test('readChunk() reads a refusal as a filtered finish, its words unsaid', () => {
+  const deltas = chunk(choices({ index: 0, delta: { refusal: 'no' }, finish_reason: null }), 'chat')
+  expect(textOf(deltas)).toBe('')
+  expect(only(deltas, 'finish')).toEqual([{ kind: 'finish', index: 0, reason: 'content_filter' }])
+})
+
+test('readChunk() lets a chunk without choices name nothing', () => {
+  expect(chunk({ id: 'azure', model: 'azure', choices: [] })).toEqual([{ kind: 'meta' }])
+  expect(chunk({ id: 'x', model: 'm' })).toEqual([{ kind: 'meta' }])
+})
+
+test('readChunk() takes position for index where there is none', () => {
+  const deltas = chunk(choices({ text: 'a' }, { text: 'b', index: 'x' }, { text: 'c', index: 7 }))
+  expect(only(deltas, 'text').map(({ index }) => index)).toEqual([0, 1, 7])
+})
+
+test('readChunk() says whose usage it is, where a chunk is about one choice', () => {
+  const usage = { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 }
+  const of = (...list: unknown[]) => only(chunk({ ...choices(...list), usage }), 'usage')
+  expect(of({ index: 1, text: '' })).toEqual([{ kind: 'usage', index: 1, usage }])
+  expect(of()).toEqual([{ kind: 'usage', index: null, usage }])
+  expect(of({ index: 0, text: '' }, { index: 1, text: '' })).toEqual([
+    { kind: 'usage', index: null, usage },
+  ])
+})
+
+test.each<[string, unknown, string | null, string]>([
+  ['an error object', { error: { message: 'm' } }, null, 'upstream_bad_response'],
+  ['an error with a status', { error: { code: 429 } }, null, 'upstream_rate_limited'],
+  [
+    'an error beside choices',
+    { ...choices({ index: 0, text: 'a' }), error: { code: 500 } },
+    null,
+    'upstream_unavailable',
+  ],
+  ['an error string', { error: 'gone' }, null, 'upstream_bad_response'],
+  ['an error list', { error: [{ code: 500 }] }, null, 'upstream_unavailable'],
+  ['several errors', { success: false, errors: [{ code: 7000 }] }, null, 'upstream_bad_response'],
+  ['success false', { success: false }, null, 'upstream_bad_response'],
+  ['a flat error', { object: 'error', code: 404 }, null, 'upstream_rejected'],
+  ['an error number', { text: 't', error_code: 50_002 }, null, 'upstream_bad_response'],
+  ['an error event', { message: 'm' }, 'error', 'upstream_bad_response'],
+  ['an error event that is no JSON', 'gone', 'error', 'upstream_bad_response'],
+  ['text that is no JSON', 'oops', null, 'upstream_bad_response'],
+  ['a JSON scalar', '42', null, 'upstream_bad_response'],
+  ['null', 'null', null, 'upstream_bad_response'],
+  ['a choice that is none', choices(null), null, 'upstream_bad_response'],
+  [
+    'a finish that failed',
+    choices({ index: 0, finish_reason: 'error' }),
+    null,
+    'upstream_bad_response',
+  ],
+])('readChunk() throws for %s', (_, value, event, code) => {
+  expect(() => chunk(value, 'text', event)).toThrow(failure(code))
+})
+
+test.each<[string, unknown]>([
+  ['a fault (Fireworks)', { fault: { faultstring: 'm', detail: {} } }],
+  ['a bare message (one-api)', { message: 'm', code: 'x' }],
+  ['an error inside a response (one-api)', { response: { error: { message: 'm' } } }],
+])('readChunk() throws for %s, which a terminator would make a whole answer', (_, value) => {
+  expect(() => chunk(value)).toThrow(failure('upstream_bad_response'))
+})
+
+test('readChunk() does not mind an error that says nothing', () => {
+  for (const error of [null, '', false, undefined]) {
+    expect(textOf(chunk({ ...choices({ index: 0, text: 'a' }), error, errors: [] }))).toBe('a')
+  }
+})
+
+test('readBody() ends with the terminator', () => {
+  const deltas = readBody(choices({ index: 0, text: 'a', finish_reason: 'stop' }), 'text')
+  expect(deltas.map(({ kind }) => kind)).toEqual(['meta', 'text', 'finish', 'end'])
+})
+
+test('readBody() infers a stop where there is no reason, and says so', () => {
+  for (const finish_reason of [null, undefined, 7]) {
+    const deltas = readBody(choices({ index: 0, text: 'a', finish_reason }), 'text')
+    expect(only(deltas, 'finish')).toEqual([
+      { kind: 'finish', index: 0, reason: 'stop', inferred: true },
+    ])
+  }
+})
+
+test('readBody() takes an empty reason of a whole answer for a stop', () => {
+  const deltas = readBody(choices({ index: 0, text: 'a', finish_reason: '' }), 'text')
+  expect(only(deltas, 'finish')).toMatchObject([{ reason: 'stop' }])
+})
+
+test('readBody() throws for what is no completion', () => {
+  for (const body of [
+    null,
+    'x',
+    1,
+    true,
+    {},
+    [[]],
+    [1],
+    { choices: [] },
+    { choices: {} },
+    choices(1),
+    choices({}),
+  ]) {
+    expect(() => readBody(body, 'text'), JSON.stringify(body)).toThrow(
+      failure('upstream_bad_response'),
+    )
+  }
+})
+
+test.each<[string, unknown]>([
+  ['null', null],
+  ['an empty object', {}],
+  ['a part', { prompt_tokens: 1, total_tokens: 2 }],
+  ['zeros', { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }],
+  ['a negative count', { prompt_tokens: 5, completion_tokens: -1, total_tokens: 4 }],
+  ['a fraction', { prompt_tokens: 5.5, completion_tokens: 1, total_tokens: 6.5 }],
+  ['strings', { prompt_tokens: '5', completion_tokens: '1', total_tokens: '6' }],
+  ['too much', { prompt_tokens: 5, completion_tokens: 1, total_tokens: 2 ** 60 }],
+  ['a list', [5, 1, 6]],
+])('readUsage() of %s is no usage', (_, value) => {
+  expect(readUsage(value)).toBeNull()
+})
+
+test('readUsage() keeps the three integers as they are, and nothing else', () => {
+  const usage = { prompt_tokens: 35, completion_tokens: 12, total_tokens: 109 }
+  expect(readUsage({ ...usage, cost: 0.1, prompt_tokens_details: {} })).toEqual(usage)
+})
+
+const logprobsOf = (logprobs: unknown) =>
+  only(chunk(choices({ index: 0, text: 'a', logprobs })), 'text').map((delta) => delta.logprobs)[0]
+
+test('readChunk() keeps legacy logprobs, nulls and missing parts included', () => {
+  const legacy = {
+    tokens: ['a', 'b'],
+    token_logprobs: [null, -1],
+    top_logprobs: [null, { b: -1 }],
+    text_offset: [3, 4],
+  }
+  expect(logprobsOf(legacy)).toEqual(legacy)
+  const { text_offset: _, ...unplaced } = legacy
+  expect(logprobsOf({ ...unplaced, top_logprobs: null })).toEqual({
+    ...unplaced,
+    top_logprobs: null,
+  })
+})
+
+test('readChunk() converts logprobs of the chat shape', () => {
+  const content = [
+    {
+      token: 'a',
+      logprob: -1,
+      bytes: [97],
+      top_logprobs: [
+        { token: 'a', logprob: -1 },
+        { token: 'b', logprob: -9999 },
+      ],
+    },
+  ]
+  expect(logprobsOf({ content, refusal: null })).toEqual({
+    tokens: ['a'],
+    token_logprobs: [-1],
+    top_logprobs: [{ a: -1, b: -9999 }],
+  })
+})
+
+test('readChunk() drops logprobs that are neither shape', () => {
+  const odd = [
+    null,
+    [],
+    'x',
+    {},
+    { content: null },
+    { content: [] },
+    { content: [{ token: 'a' }] },
+    { tokens: [] },
+    { tokens: ['a'] },
+    { tokens: ['a'], token_logprobs: [] },
+    { tokens: [1], token_logprobs: [-1] },
+    { tokens: ['a'], token_logprobs: ['x'] },
+  ]
+  for (const logprobs of odd) expect(logprobsOf(logprobs), JSON.stringify(logprobs)).toBeNull()
+})
+
+const odd = fc.oneof(
+  { weight: 2, arbitrary: fc.jsonValue({ maxDepth: 2 }) },
+  fc.constantFrom<unknown>(
+    null,
+    '',
+    'a',
+    0,
+    -1,
+    1.5,
+    'stop',
+    'error',
+    'constructor',
+    '__proto__',
+    [],
+    {},
+  ),
+)
+const likely = (value: fc.Arbitrary<unknown>) => fc.oneof({ weight: 3, arbitrary: value }, odd)
+const message = fc.record({ content: likely(fc.string()), refusal: odd }, { requiredKeys: [] })
+const choice = fc.record(
+  {
+    index: likely(fc.integer({ min: -1, max: 3 })),
+    text: likely(fc.string()),
+    delta: likely(message),
+    message: likely(message),
+    logprobs: odd,
+    finish_reason: likely(fc.constantFrom('stop', 'length', null)),
+  },
+  { requiredKeys: [] },
+)
+const answer = fc.record(
+  {
+    id: odd,
+    object: odd,
+    created: odd,
+    model: odd,
+    system_fingerprint: odd,
+    choices: likely(fc.array(likely(choice), { maxLength: 3 })),
+    usage: likely(fc.record({ prompt_tokens: odd, completion_tokens: odd, total_tokens: odd })),
+    error: fc.oneof({ weight: 9, arbitrary: fc.constant(null) }, odd),
+  },
+  { requiredKeys: ['choices'] },
+)
+
+test('readChunk() and readBody() make clean deltas of anything, or fail with a code of its own', () => {
+  let clean = 0
+  fc.assert(
+    fc.property(
+      likely(answer),
+      fc.constantFrom<Preference>('text', 'chat'),
+      fc.boolean(),
+      (value, prefer, whole) => {
+        const normaliser = new Normaliser({ choices: 2, logprobs: true })
+        try {
+          for (const raw of whole
+            ? readBody(value, prefer)
+            : chunk(JSON.stringify(value), prefer)) {
+            const delta = normaliser.add(raw)
+            if (delta !== null) expect(delta.text).toBeTypeOf('string')
+          }
+          const { finishes, usage } = normaliser.end()
+          expect(finishes).toHaveLength(2)
+          for (const count of Object.values(usage ?? {}))
+            expect(Number.isSafeInteger(count)).toBe(true)
+          clean += 1
+        } catch (error) {
+          expect(error).toBeInstanceOf(GatewayError)
+          expect((error as GatewayError).code).toMatch(/^upstream_/)
+        }
+      },
+    ),
+    { numRuns: 2000 },
+  )
+  expect(clean, 'some of it was an answer').toBeGreaterThan(0)
+})

@@ -1,0 +1,430 @@
+// Every folder of test/fixtures/upstream/<wire>/<case>/ through the real generate(): in one piece,
+// split in two at every byte, and byte by byte. The answer must be the same each time.
+
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as v from 'valibot'
+import { expect, test } from 'vitest'
+import { type Shape, type StreamEnd, streamAnswer } from '../../src/answer.ts'
+import { completionSchema, finishReasons } from '../../src/completion/completion.ts'
+import { type Delta, Fold } from '../../src/completion/delta.ts'
+import type { EffectiveRequest } from '../../src/completion/effective.ts'
+import { type Problem, problemOf } from '../../src/errors.ts'
+import { generate, newOutcome } from '../../src/generate.ts'
+import { ChunkEncoder } from '../../src/sse/serialize.ts'
+import { Breaker } from '../../src/upstream/breaker.ts'
+import { chat } from '../../src/upstream/chat.ts'
+import { completions } from '../../src/upstream/completions.ts'
+import { wireLimits } from '../../src/upstream/presets.ts'
+import type { Connection, RouteContext } from '../../src/upstream/route.ts'
+import type { Upstream, Wire } from '../../src/upstream/upstream.ts'
+
+/** A new adapter is one line here and one fixture folder. */
+const adapters: Partial<Record<Wire, Upstream>> = { chat, completions }
+
+const caseSchema = v.strictObject({
+  note: v.string(),
+  status: v.number(),
+  headers: v.record(v.string(), v.string()),
+  request: v.optional(v.record(v.string(), v.unknown()), {}),
+  /** The connection breaks after the body. */
+  cut: v.optional(v.boolean(), false),
+})
+const outcomeSchema = v.union([
+  v.strictObject({ completion: v.looseObject({}), estimated: v.boolean(), stored: v.boolean() }),
+  v.strictObject({
+    error: v.strictObject({ code: v.string(), retryAfterSeconds: v.optional(v.number()) }),
+    /** All text that was delivered before the failure; "" where it can still be a real status. */
+    streamed: v.optional(v.string()),
+  }),
+])
+
+interface Case extends v.InferOutput<typeof caseSchema> {
+  readonly wire: Wire
+  readonly body: Uint8Array
+  readonly expected: v.InferOutput<typeof outcomeSchema>
+}
+
+const root = join(import.meta.dirname, '..', 'fixtures', 'upstream')
+const foldersIn = (folder: string) =>
+  readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => name)
+    .sort()
+const names = foldersIn(root).flatMap((wire) =>
+  foldersIn(join(root, wire)).map((name) => `${wire}/${name}`),
+)
+
+function readCase(name: string): Case {
+  const read = (file: string) => readFileSync(join(root, name, file))
+  const json = (file: string): unknown => JSON.parse(read(file).toString('utf8'))
+  return {
+    ...v.parse(caseSchema, json('case.json')),
+    wire: name.slice(0, name.indexOf('/')) as Wire,
+    body: new Uint8Array(read('body.txt')),
+    expected: v.parse(outcomeSchema, json('expected.json')),
+  }
+}
+
+const ID = `cmpl-${'a'.repeat(24)}`
+/** Tuesday, 14 November 2023, 22:13:20 GMT. */
+const NOW_S = 1_700_000_000
+const KEY = 'sk-ours-canary'
+const bodiless = new Set([204, 205, 304])
+
+function requestOf({ request }: Case): EffectiveRequest {
+  const { prompts = ['Say this is a test'], n = 1, ...fields } = request
+  return {
+    model: 'alias',
+    prompt_id: null,
+    prompts: prompts as string[],
+    system: null,
+    route: [{ upstream: 'tested', upstream_model: 'asked-model' }],
+    parameters: {},
+    max_tokens: 64,
+    n: n as number,
+    ...fields,
+  }
+}
+
+/** Hands out one chunk for each pull, then ends or breaks. */
+function bodyOf(chunks: Iterable<Uint8Array>, cut: boolean): ReadableStream<Uint8Array> {
+  const left = chunks[Symbol.iterator]()
+  return new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        const next = left.next()
+        if (next.done !== true) controller.enqueue(next.value)
+        else if (cut) controller.error(new Error('Network connection lost.'))
+        else controller.close()
+      },
+      cancel() {
+        left.return?.()
+      },
+    },
+    { highWaterMark: 0 },
+  )
+}
+
+function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_048_576) {
+  const upstream = adapters[tested.wire]
+  if (upstream === undefined) throw new TypeError(`no adapter for the wire ${tested.wire}`)
+  const leases: { accepted: number; settlements: number }[] = []
+  const send = async (request: Request) => {
+    expect(request.headers.get('authorization')).toBe(`Bearer ${KEY}`)
+    expect(request.redirect).toBe('manual')
+    const body = bodiless.has(tested.status) ? null : bodyOf(chunks, tested.cut)
+    return new Response(body, { status: tested.status, headers: tested.headers })
+  }
+  const connection: Connection = {
+    name: 'tested',
+    upstream,
+    send,
+    options: {
+      baseUrl: 'https://upstream.test/v1',
+      headers: { authorization: `Bearer ${KEY}` },
+      path: null,
+      maxTokensField: 'max_tokens',
+      streamUsage: true,
+      firstByteMs: 60_000,
+      idleMs: 60_000,
+      maxOutputBytes,
+    },
+    unsupported: new Set(wireLimits[tested.wire]),
+    alwaysStream: true,
+    deadlineMs: 60_000,
+    retries: 0,
+    breaker: new Breaker({ failures: 5, openMs: 1000 }),
+  }
+  const route: RouteContext = {
+    requestId: 'req_1',
+    connections: new Map([['tested', connection]]),
+    stream: true,
+    signal: new AbortController().signal,
+    now: () => NOW_S * 1000,
+    random: () => 0,
+    wait: async () => {},
+    report: () => {},
+    reserve: async () => {
+      const lease = { accepted: 0, settlements: 0 }
+      leases.push(lease)
+      return {
+        accepted: () => {
+          lease.accepted += 1
+        },
+        settle: () => {
+          lease.settlements += 1
+        },
+      }
+    },
+  }
+  const outcome = newOutcome()
+  const work = {
+    request: requestOf(tested),
+    key: 'c1:0',
+    keep: { freshSeconds: 60, staleSeconds: 0 },
+    forced: false,
+    requestId: 'req_1',
+    visitor: 'visitor-1',
+  }
+  const context = { route, newId: () => ID, lookAgain: null, store: () => true }
+  const deltas = generate(work, context, outcome)
+  return { deltas, outcome, leases }
+}
+
+/** The whole answer, or the failure and all that was said before it. */
+async function ask(tested: Case, chunks: readonly Uint8Array[]) {
+  const { deltas, outcome, leases } = start(tested, chunks)
+  const fold = new Fold()
+  let streamed = ''
+  let problem: Problem | null = null
+  try {
+    for await (const batch of deltas) {
+      for (const delta of batch) {
+        fold.add(delta)
+        if (delta.kind === 'text') streamed += delta.text
+      }
+    }
+  } catch (error) {
+    problem = problemOf(error)
+  }
+  const folded = fold.folded()
+  expect(folded === null, 'an answer or a problem, not both').toBe(problem !== null)
+  return { folded, problem, streamed, stored: outcome.stored, leases }
+}
+
+/** What an answer is, without what differs from one request to the next. */
+function normalForm({ folded, problem, streamed, stored }: Awaited<ReturnType<typeof ask>>) {
+  if (folded === null) return { problem, streamed }
+  const { id, object, created, ...completion } = v.parse(completionSchema, folded.completion)
+  expect({ id, object, created }).toEqual({ id: ID, object: 'text_completion', created: NOW_S })
+  return { completion, estimated: folded.estimated, stored }
+}
+
+const pieces = (body: Uint8Array) => Array.from(body, (_, i) => body.subarray(i, i + 1))
+
+/** Contract 2.3: no text of an upstream's reaches a visitor through an error. */
+function expectNothingOf(body: Uint8Array, problem: Problem | null) {
+  const message = problem?.message ?? ''
+  const theirs = new TextDecoder().decode(body)
+  expect(message).not.toBe('')
+  for (let at = 0; at + 16 <= message.length; at++) {
+    expect(theirs).not.toContain(message.slice(at, at + 16))
+  }
+  expect(JSON.stringify(problem)).not.toContain('canary')
+}
+
+test('there is a fixture folder for every adapter, and no other', () => {
+  expect(foldersIn(root)).toEqual(Object.keys(adapters).sort())
+  expect(names.length).toBeGreaterThanOrEqual(60)
+})
+
+test.each(names)('generate() reads %s', async (name) => {
+  const tested = readCase(name)
+  const { expected } = tested
+  const answered = await ask(tested, [tested.body])
+  if ('error' in expected) {
+    expect(answered.problem).toMatchObject(expected.error)
+    if (expected.streamed !== undefined) expect(answered.streamed).toBe(expected.streamed)
+    expect(answered.stored).toBe(false)
+    expectNothingOf(tested.body, answered.problem)
+  } else {
+    expect(normalForm(answered)).toEqual(expected)
+  }
+  const accepted = tested.status >= 200 && tested.status <= 299 ? 1 : 0
+  for (const lease of answered.leases) expect(lease).toEqual({ accepted, settlements: 1 })
+  expect(answered.leases.length).toBeGreaterThan(0)
+})
+
+test.each(names)(
+  'generate() reads %s the same however it is split',
+  async (name) => {
+    const tested = readCase(name)
+    const { body } = tested
+    const whole = normalForm(await ask(tested, [body]))
+    expect(normalForm(await ask(tested, pieces(body))), 'byte by byte').toEqual(whole)
+    const text = JSON.stringify(whole)
+    for (let at = 1; at < body.length; at++) {
+      const split = normalForm(await ask(tested, [body.subarray(0, at), body.subarray(at)]))
+      // Compared as text first: it is many times faster, and the message is made only on failure.
+      if (JSON.stringify(split) !== text) expect(split, `split at byte ${at}`).toEqual(whole)
+    }
+  },
+  60_000,
+)
+
+const logprobsSchema = v.strictObject({
+  tokens: v.array(v.string()),
+  token_logprobs: v.array(v.nullable(v.number())),
+  top_logprobs: v.nullable(v.array(v.nullable(v.record(v.string(), v.number())))),
+  text_offset: v.array(v.number()),
+})
+const headSchema = {
+  id: v.literal(ID),
+  object: v.literal('text_completion'),
+  created: v.literal(NOW_S),
+  model: v.string(),
+  system_fingerprint: v.optional(v.string()),
+}
+const choiceSchema = v.strictObject({
+  text: v.string(),
+  index: v.pipe(v.number(), v.integer()),
+  logprobs: v.nullable(logprobsSchema),
+  finish_reason: v.nullable(v.picklist(finishReasons)),
+})
+const plainChunkSchema = v.strictObject({ ...headSchema, choices: v.tuple([choiceSchema]) })
+const countedChunkSchema = v.strictObject({
+  ...headSchema,
+  choices: v.tuple([choiceSchema]),
+  usage: v.null(),
+})
+const count = v.pipe(v.number(), v.integer(), v.minValue(0))
+const usageChunkSchema = v.strictObject({
+  ...headSchema,
+  choices: v.tuple([]),
+  usage: v.strictObject({ prompt_tokens: count, completion_tokens: count, total_tokens: count }),
+})
+const errorSchema = v.strictObject({
+  error: v.strictObject({
+    message: v.pipe(v.string(), v.minLength(1)),
+    type: v.string(),
+    param: v.null(),
+    code: v.string(),
+  }),
+})
+
+/** The bytes a visitor gets, or null where the failure is a real status. */
+async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage: boolean) {
+  const encoder = new ChunkEncoder({ includeUsage })
+  const encode = (batch: readonly Delta[]) => batch.map((delta) => encoder.encode(delta)).join('')
+  const texts = (async function* () {
+    for await (const batch of start(tested, chunks).deltas) yield encode(batch)
+  })()
+  let first: IteratorResult<string, void>
+  try {
+    first = await texts.next()
+  } catch {
+    return null
+  }
+  if (first.done === true) throw new TypeError('an answer without a delta')
+  const ends: StreamEnd[] = []
+  const shape: Shape = { as: 'sse', stream: true, includeUsage }
+  const stream = streamAnswer(first.value, texts, shape, {
+    keepAliveMs: 60_000,
+    onEnd: (end) => ends.push(end),
+    onError: () => {},
+  })
+  const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+  const text = decoder.decode(await new Response(stream).arrayBuffer())
+  expect(ends).toHaveLength(1)
+  return { text, end: ends[0] }
+}
+
+/** The data of each event. Anything but one `data:` line and a blank line is a failure. */
+function eventsOf(text: string): string[] {
+  const events = text.split('\n\n')
+  expect(events.pop(), 'the last event is whole').toBe('')
+  return events.map((event) => {
+    expect(event).toMatch(/^data: \S[^\r\n]*$/)
+    return event.slice('data: '.length)
+  })
+}
+
+const asked = names.flatMap((name) => [[name, false] as const, [name, true] as const])
+
+test.each(asked)('streamAnswer() of %s, include_usage %s', async (name, includeUsage) => {
+  const tested = readCase(name)
+  const { expected } = tested
+  const sent = await emitted(tested, pieces(tested.body), includeUsage)
+  const again = await emitted(tested, [tested.body], includeUsage)
+  expect(again === null).toBe(sent === null)
+  if (sent === null) {
+    expect(expected).toHaveProperty('error')
+    return
+  }
+  const events = eventsOf(sent.text)
+  const last = events.pop()
+  if ('error' in expected) {
+    expect(expected.streamed, 'a failure before any text is a real status').not.toBe('')
+    expect(last, 'a failed stream has no terminator').not.toBe('[DONE]')
+    const { error } = v.parse(errorSchema, JSON.parse(last ?? ''))
+    expect(error.code).toBe(expected.error.code)
+    expect(sent.end).toMatchObject({ code: expected.error.code })
+  } else {
+    expect(last).toBe('[DONE]')
+    expect(sent.end).toBe('whole')
+  }
+  if (includeUsage && !('error' in expected)) {
+    const chunk = v.parse(usageChunkSchema, JSON.parse(events.pop() ?? ''))
+    expect(chunk.usage).toEqual(expected.completion['usage'])
+  }
+  const chunks = events.map((event) =>
+    v.parse<typeof plainChunkSchema | typeof countedChunkSchema>(
+      includeUsage ? countedChunkSchema : plainChunkSchema,
+      JSON.parse(event),
+    ),
+  )
+  expect(new Set(chunks.map(({ model }) => model)).size, 'one model').toBeLessThanOrEqual(1)
+  const finished = new Map<number, string>()
+  const texts = new Map<number, string>()
+  for (const {
+    choices: [choice],
+  } of chunks) {
+    const { index, text, finish_reason } = choice
+    expect(finished.has(index), `nothing follows the finish of choice ${index}`).toBe(false)
+    texts.set(index, (texts.get(index) ?? '') + text)
+    if (finish_reason !== null) finished.set(index, finish_reason)
+  }
+  if ('error' in expected) {
+    expect(finished.size).toBe(0)
+    const all = [...texts.values()].join('')
+    if (expected.streamed !== undefined) expect(all).toBe(expected.streamed)
+    return
+  }
+  const whole = await ask(tested, [tested.body])
+  const spoken = whole.folded?.completion.choices.map(({ index, text, finish_reason }) => {
+    expect(texts.get(index)).toBe(text)
+    expect(finished.get(index)).toBe(finish_reason)
+    return index
+  })
+  expect(spoken).toEqual([...texts.keys()].sort((a, b) => a - b))
+})
+
+const [endless = ''] = names.filter((name) => name.endsWith('/truncated-clean'))
+
+test('generate() ends an answer that is longer than max_output_bytes and lets go of it', async () => {
+  const tested = readCase(endless)
+  let pulled = 0
+  let released = false
+  const chunks = (function* () {
+    try {
+      for (;;) {
+        pulled += tested.body.length
+        yield tested.body
+      }
+    } finally {
+      released = true
+    }
+  })()
+  const { deltas, outcome, leases } = start(tested, chunks, 10_000)
+  await expect(Array.fromAsync(deltas)).rejects.toMatchObject({ code: 'upstream_bad_response' })
+  expect(pulled).toBeLessThanOrEqual(10_000 + tested.body.length)
+  expect(released).toBe(true)
+  expect(outcome.stored).toBe(false)
+  expect(leases).toMatchObject([{ accepted: 1, settlements: 1 }])
+})
+
+test('generate() reads one long line without an end no further than max_output_bytes', async () => {
+  const tested = readCase(endless)
+  let pulled = 0
+  const chunks = (function* () {
+    yield new TextEncoder().encode('data: ')
+    for (;;) {
+      pulled += 1000
+      yield new Uint8Array(1000).fill(0x61)
+    }
+  })()
+  const { deltas } = start(tested, chunks, 10_000)
+  await expect(Array.fromAsync(deltas)).rejects.toMatchObject({ code: 'upstream_bad_response' })
+  expect(pulled).toBeLessThanOrEqual(11_000)
+})

@@ -1,0 +1,157 @@
+// Several sequences as one: as they come, so many at once, ended together.
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { merge } from '../../src/upstream/merge.ts'
+
+async function all<T>(merged: AsyncGenerator<T>): Promise<T[]> {
+  const items: T[] = []
+  for await (const item of merged) items.push(item)
+  return items
+}
+
+async function* of<T>(...items: readonly T[]): AsyncGenerator<T> {
+  yield* items
+}
+
+test('merge() of nothing is empty', async () => {
+  expect(await all(merge([], 6))).toEqual([])
+})
+
+test('merge() brings every item of every sequence once, each sequence in its order', async () => {
+  const lists = fc.array(fc.array(fc.nat(), { maxLength: 5 }), { maxLength: 10 })
+  await fc.assert(
+    fc.asyncProperty(lists, fc.integer({ min: 1, max: 4 }), async (sequences, atOnce) => {
+      const items = await all(
+        merge(
+          sequences.map((list) => () => of(...list)),
+          atOnce,
+        ),
+      )
+      const regrouped = sequences.map((_, i) =>
+        items.filter(([sequence]) => sequence === i).map(([, item]) => item),
+      )
+      expect(regrouped).toEqual(sequences)
+    }),
+    { numRuns: 60 },
+  )
+})
+
+test('merge() brings items in the order they come, not in the order of the sequences', async () => {
+  const slow = Promise.withResolvers<string>()
+  const merged = merge<string>(
+    [
+      async function* () {
+        yield await slow.promise
+      },
+      () => of('a', 'b'),
+    ],
+    2,
+  )
+  expect((await merged.next()).value).toEqual([1, 'a'])
+  expect((await merged.next()).value).toEqual([1, 'b'])
+  slow.resolve('c')
+  expect((await merged.next()).value).toEqual([0, 'c'])
+  expect((await merged.next()).done).toBe(true)
+})
+
+test('merge() has at most so many at work, and starts the next when one is over', async () => {
+  let atWork = 0
+  let most = 0
+  const gates = Array.from({ length: 9 }, () => Promise.withResolvers<void>())
+  const starts = gates.map(
+    (gate, i) =>
+      async function* () {
+        atWork += 1
+        most = Math.max(most, atWork)
+        await gate.promise
+        yield i
+        atWork -= 1
+      },
+  )
+  const merged = merge(starts, 3)
+  const items: number[] = []
+  const reading = (async () => {
+    for await (const [, item] of merged) items.push(item)
+  })()
+  for (const [i, gate] of gates.entries()) {
+    expect(atWork).toBeLessThanOrEqual(3)
+    gate.resolve()
+    while (!items.includes(i)) await Promise.resolve()
+  }
+  await reading
+  expect(items).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8])
+  expect(most).toBe(3)
+})
+
+test('merge() does not begin a sequence before its turn', async () => {
+  const begun: number[] = []
+  const starts = [0, 1, 2].map((i) => () => {
+    begun.push(i)
+    return of(i)
+  })
+  const merged = merge(starts, 1)
+  await merged.next()
+  expect(begun).toEqual([0])
+  await all(merged)
+  expect(begun).toEqual([0, 1, 2])
+})
+
+test('merge() fails with the first failure and lets the others clean up', async () => {
+  let cleaned = 0
+  const failure = new Error('one')
+  const merged = merge<string>(
+    [
+      async function* () {
+        try {
+          yield 'a'
+          yield 'b'
+          yield 'c'
+        } finally {
+          cleaned += 1
+        }
+      },
+      async function* () {
+        yield 'x'
+        throw failure
+      },
+    ],
+    2,
+  )
+  await expect(all(merged)).rejects.toBe(failure)
+  expect(cleaned).toBe(1)
+})
+
+test('merge() that is left early lets all clean up', async () => {
+  let cleaned = 0
+  const starts = [1, 2, 3].map(
+    (i) =>
+      async function* () {
+        try {
+          yield i
+          yield i
+        } finally {
+          cleaned += 1
+        }
+      },
+  )
+  const merged = merge(starts, 3)
+  await merged.next()
+  await merged.return(undefined)
+  expect(cleaned).toBe(3)
+})
+
+test('merge() with a failure nobody was waiting for leaves no rejection unhandled', async () => {
+  const merged = merge<string>(
+    [
+      () => of('a'),
+      async function* () {
+        yield 'b'
+        throw new Error('late')
+      },
+    ],
+    2,
+  )
+  await merged.next()
+  // Vitest fails the run on an unhandled rejection.
+  await merged.return(undefined)
+})

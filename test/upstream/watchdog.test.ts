@@ -1,0 +1,129 @@
+// The three clocks of a call, in fake time.
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { Watchdog } from '../../src/upstream/watchdog.ts'
+
+const START = 1_000_000
+
+function start(options: { signal?: AbortSignal; deadlineMs?: number } = {}) {
+  return new Watchdog({
+    now: Date.now,
+    signal: options.signal ?? new AbortController().signal,
+    firstByteMs: 300,
+    idleMs: 200,
+    deadlineAt: START + (options.deadlineMs ?? 1000),
+  })
+}
+
+const timeout = expect.objectContaining({ code: 'upstream_timeout' })
+const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms)
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'], now: START })
+})
+
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+test('it aborts when no first byte has come', async () => {
+  const { signal } = start()
+  await pass(299)
+  expect(signal.aborted).toBe(false)
+  await pass(1)
+  expect(signal.reason).toEqual(timeout)
+})
+
+test('alive() gives idleMs from the last sign of life', async () => {
+  const watchdog = start()
+  for (let i = 0; i < 4; i++) {
+    await pass(199)
+    watchdog.alive()
+  }
+  expect(watchdog.signal.aborted).toBe(false)
+  await pass(199)
+  expect(watchdog.signal.aborted).toBe(false)
+  await pass(1)
+  expect(watchdog.signal.reason).toEqual(timeout)
+})
+
+test('alive() at once shortens the wait from first byte to idle', async () => {
+  const watchdog = start()
+  watchdog.alive()
+  await pass(199)
+  expect(watchdog.signal.aborted).toBe(false)
+  await pass(1)
+  expect(watchdog.signal.aborted).toBe(true)
+})
+
+test('a drip without end meets the deadline', async () => {
+  const watchdog = start()
+  for (let i = 0; i < 99; i++) {
+    await pass(10)
+    watchdog.alive()
+  }
+  expect(watchdog.signal.aborted).toBe(false)
+  await pass(10)
+  expect(watchdog.signal.reason).toEqual(timeout)
+})
+
+test.each([0, -5])('a deadline %d ms away aborts before anything is done', (deadlineMs) => {
+  expect(start({ deadlineMs }).signal.reason).toEqual(timeout)
+})
+
+test('the caller’s abort passes with its own reason', () => {
+  const controller = new AbortController()
+  const watchdog = start({ signal: controller.signal })
+  const reason = new Error('left')
+  controller.abort(reason)
+  expect(watchdog.signal.reason).toBe(reason)
+})
+
+test('a caller who left before it began is noticed', () => {
+  const reason = new Error('left')
+  const { signal } = start({ signal: AbortSignal.abort(reason) })
+  expect(signal.aborted).toBe(true)
+  expect(signal.reason).toBe(reason)
+})
+
+test('race() brings the work’s own result or failure', async () => {
+  const watchdog = start()
+  expect(await watchdog.race(Promise.resolve(1))).toBe(1)
+  const failure = new Error('x')
+  await expect(watchdog.race(Promise.reject(failure))).rejects.toBe(failure)
+})
+
+test('race() gives up on work that hangs, and minds no failure of it later', async () => {
+  const watchdog = start()
+  const work = Promise.withResolvers<never>()
+  const racing = expect(watchdog.race(work.promise)).rejects.toEqual(timeout)
+  await pass(300)
+  await racing
+  work.reject(new Error('late'))
+  await pass(1)
+})
+
+test('race() after the abort rejects with its reason', async () => {
+  const reason = new Error('left')
+  const watchdog = start({ signal: AbortSignal.abort(reason) })
+  await expect(watchdog.race(new Promise(() => {}))).rejects.toBe(reason)
+})
+
+test('stop() leaves no timer and no listener behind', () => {
+  const controller = new AbortController()
+  const remove = vi.spyOn(controller.signal, 'removeEventListener')
+  const watchdog = start({ signal: controller.signal })
+  watchdog.alive()
+  watchdog.stop()
+  expect(vi.getTimerCount()).toBe(0)
+  expect(remove).toHaveBeenCalledWith('abort', expect.any(Function))
+  controller.abort(new Error('left'))
+  expect(watchdog.signal.aborted).toBe(false)
+})
+
+test('many signs of life keep one timer', async () => {
+  const watchdog = start()
+  const set = vi.spyOn(globalThis, 'setTimeout')
+  for (let i = 0; i < 100; i++) watchdog.alive()
+  expect(set.mock.calls.length).toBeLessThanOrEqual(1)
+  expect(vi.getTimerCount()).toBe(1)
+})

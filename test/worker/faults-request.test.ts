@@ -1,0 +1,378 @@
+// What visitors can send wrong, over real sockets (PLATFORM 3.2, rows A and B): each gets its status
+// and code, readable from the page, and none of it reaches the upstream.
+import { gzipSync } from 'node:zlib'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import {
+  completionOf,
+  expectPlainHeaders,
+  expectProblem,
+  requestEvent,
+} from '../support/answers.ts'
+import { type Client, HOST, ORIGIN, type Reply } from '../support/client.ts'
+import { chatStream, gate, UpstreamServer } from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+let upstream: UpstreamServer
+let workers: Workers
+let strict: Workers
+let client: Client
+
+const LIMITS = { body_bytes: 32_768, body_ms: 400 }
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  const config = {
+    origins: [ORIGIN, 'https://other.example:8443'],
+    models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+    upstreams: [{ name: 'u', base_url: upstream.url('u'), key: 'UPSTREAM_API_KEY' }],
+    limits: LIMITS,
+  }
+  upstream.lane('u').answers(chatStream(['fine']))
+  ;[workers, strict] = await Promise.all([
+    startWorkers({ config }),
+    startWorkers({ config: { ...config, origin_required: true } }),
+  ])
+  client = workers.client()
+})
+
+afterAll(async () => {
+  await Promise.all([workers.dispose(), strict.dispose()])
+  await upstream.stop()
+})
+
+afterEach(async () => {
+  await workers.kvEntries()
+  for (const { log } of [workers, strict]) {
+    expect(log.strays).toEqual([])
+    expect(log.all('internal')).toEqual([])
+    expect(log.reportedTwice()).toEqual([])
+  }
+})
+
+/** The upstream calls that `work` caused. */
+async function callsDuring(work: () => Promise<unknown>): Promise<number> {
+  const before = upstream.lane('u').calls.length
+  await work()
+  return upstream.lane('u').calls.length - before
+}
+
+function post(body: unknown, headers = {}): Promise<Reply> {
+  return client.complete(body, headers)
+}
+
+describe('a body that is not JSON', () => {
+  const utf16 = Buffer.from('{"prompt":"a"}', 'utf16le')
+  const brokenUtf8 = Buffer.from([...Buffer.from('{"prompt":"'), 0xc3, 0x28, ...Buffer.from('"}')])
+  test.each([
+    ['is empty (A1)', ''],
+    ['is white space (A1)', ' \r\n\t '],
+    ['goes on after its end (A2)', '{"prompt":"a"}x'],
+    ['has NaN (A2)', '{"prompt":"a","temperature":NaN}'],
+    ['has single quotes (A2)', "{'prompt':'a'}"],
+    ['is UTF-16 (A2)', utf16],
+    ['has a byte that is not UTF-8 (A4)', brokenUtf8],
+    ['is a torn object', '{"prompt":"a"'],
+  ])('is refused when it %s', async (_, body) => {
+    const calls = await callsDuring(async () =>
+      expectProblem(await post(body), 400, 'invalid_json', workers.log),
+    )
+    expect(calls).toBe(0)
+  })
+
+  test('is refused without a body at all (A1)', async () => {
+    const reply = await client.send({
+      method: 'POST',
+      headers: { 'content-type': 'application/json', 'content-length': '0' },
+    })
+    await expectProblem(reply, 400, 'invalid_json', workers.log)
+  })
+})
+
+describe('a body that is JSON', () => {
+  test('is the same with a byte order mark (A3)', async () => {
+    const calls = await callsDuring(async () => {
+      const plain = completionOf(await post('{"prompt":"bom"}'))
+      const marked = completionOf(await post('\ufeff{"prompt":"bom"}'))
+      expect(marked.id).toBe(plain.id)
+    })
+    expect(calls).toBe(1)
+  })
+
+  test('counts with its last of two equal keys, and is written anew for the upstream (A6)', async () => {
+    const body = '{"prompt":"first","max_tokens":7,"prompt":"last"}'
+    completionOf(await post(body))
+    const call = upstream.lane('u').calls.at(-1)
+    expect(call?.body['messages']).toEqual([{ role: 'user', content: 'last' }])
+    expect(call?.text).not.toContain('first')
+    expect(call?.text.match(/"max_tokens"/g)).toHaveLength(1)
+  })
+})
+
+describe('the size of a body', () => {
+  const head = (length: string) =>
+    `POST /v1/completions HTTP/1.1\r\nHost: ${HOST}\r\nOrigin: ${ORIGIN}\r\n` +
+    `Content-Type: application/json\r\nConnection: close\r\n${length}\r\n\r\n`
+
+  test('is judged by what it claims, before it comes (A14)', async () => {
+    const calls = await callsDuring(async () => {
+      const text = await client.raw([`${head('Content-Length: 10000000000')}{}`])
+      expect(text).toMatch(/^HTTP\/1.1 413 /)
+      expect(text).toContain('"code":"body_too_large"')
+      expect(text.toLowerCase()).toContain(`access-control-allow-origin: ${ORIGIN}`)
+    })
+    expect(calls).toBe(0)
+  })
+
+  test('that is negative is a bad request (A14)', async () => {
+    const calls = await callsDuring(async () => {
+      expect(await client.raw([`${head('Content-Length: -1')}{"prompt":"a"}`])).toMatch(
+        /^HTTP\/1.1 400 /,
+      )
+    })
+    expect(calls).toBe(0)
+  })
+
+  test('that is claimed too small cuts the body there (A14)', async () => {
+    const text = await client.raw([`${head('Content-Length: 5')}{"prompt":"a"}`])
+    expect(text).toMatch(/^HTTP\/1.1 400 /)
+    expect(text).toContain('"code":"invalid_json"')
+  })
+
+  test('at the limit is accepted, one byte more is not', async () => {
+    const padded = (bytes: number) => `{"prompt":"size"}`.padEnd(bytes, ' ')
+    completionOf(await post(padded(LIMITS.body_bytes)))
+    const reply = await post(padded(LIMITS.body_bytes + 1))
+    await expectProblem(reply, 413, 'body_too_large', workers.log)
+  })
+
+  test('is counted while a chunked body comes: it is not read to its end (A15)', async () => {
+    let written = 0
+    function* pieces() {
+      yield head('Transfer-Encoding: chunked')
+      // Far more than the limit, and no last chunk: only the Worker can end this.
+      for (; written < 4; written++) yield `4000\r\n${'x'.repeat(0x4000)}\r\n`
+    }
+    const calls = await callsDuring(async () => {
+      const text = await client.raw(pieces())
+      expect(text).toMatch(/^HTTP\/1.1 413 /)
+      expect(text).toContain('"code":"body_too_large"')
+    })
+    expect(calls).toBe(0)
+  })
+
+  test('comes in time or not at all: a dripping body is a 408 (A16)', async () => {
+    const over = gate()
+    async function* pieces() {
+      yield head('Content-Length: 14')
+      yield '{"pro'
+      await over.opened
+    }
+    const startedAt = performance.now()
+    const answered = client.raw(pieces())
+    const event = await workers.log.find(
+      (line) => line.event === 'request' && line.code === 'body_timeout',
+    )
+    expect(event).toMatchObject({ status: 408, upstream: null, attempts: 0 })
+    expect(performance.now() - startedAt).toBeGreaterThanOrEqual(LIMITS.body_ms - 50)
+    over.open()
+    const text = await answered
+    expect(text).toMatch(/^HTTP\/1.1 408 /)
+    expect(text).toContain('"code":"body_timeout"')
+  })
+})
+
+describe('the type of a body', () => {
+  const body = { prompt: 'type' }
+  test.each([
+    ['application/json'],
+    ['application/json; charset=utf-8'],
+    ['APPLICATION/JSON'],
+    ['text/plain'],
+    ['text/plain;charset=UTF-8'],
+  ])('may be %s (A18)', async (type) => {
+    completionOf(await post(body, { 'content-type': type }))
+  })
+
+  test.each([
+    ['missing', null],
+    ['empty', ''],
+    ['a form', 'application/x-www-form-urlencoded'],
+    ['multipart', 'multipart/form-data; boundary=x'],
+    ['nearly JSON', 'application/jsonp'],
+    ['no type at all', ';;;,'],
+  ])('is refused when it is %s (A18)', async (_, type) => {
+    const calls = await callsDuring(async () => {
+      const reply = await post(body, { 'content-type': type })
+      await expectProblem(reply, 415, 'unsupported_media_type', workers.log)
+    })
+    expect(calls).toBe(0)
+  })
+
+  test('is refused when it is compressed (A17)', async () => {
+    const reply = await post(gzipSync(JSON.stringify(body)), { 'content-encoding': 'gzip' })
+    await expectProblem(reply, 415, 'unsupported_media_type', workers.log)
+  })
+})
+
+describe('a method or a path', () => {
+  test.each([
+    ['PUT', '/v1/completions', 'GET, HEAD, POST'],
+    ['DELETE', '/v1/completions', 'GET, HEAD, POST'],
+    ['PATCH', '/v1/completions', 'GET, HEAD, POST'],
+    ['TRACE', '/v1/completions', 'GET, HEAD, POST'],
+    ['OPTIONS', '/v1/completions', 'GET, HEAD, POST'],
+    ['POST', '/v1/models', 'GET, HEAD'],
+    ['POST', '/health', 'GET, HEAD'],
+  ])('%s %s is a 405 that says what is allowed (A21)', async (method, path, allow) => {
+    const calls = await callsDuring(async () => {
+      const reply = await client.send({ method, path, headers: { origin: null } })
+      await expectProblem(reply, 405, 'method_not_allowed', workers.log, null)
+      expect(reply.headers['allow']).toBe(allow)
+    })
+    expect(calls).toBe(0)
+  })
+
+  test.each([
+    ['an unknown path', '/nothing'],
+    ['half a path', '/v1'],
+    ['a path too long', '/v1/completions/x'],
+    ['two slashes', '//'],
+    ['two slashes before a path', '//v1/completions'],
+    ['a path that climbs', '/v1/%2e%2e/%2e%2e/etc/passwd'],
+    ['another API', '/v1/chat/completions'],
+    ['upper case', '/V1/COMPLETIONS'],
+    ['a broken escape', '/v1/models/%'],
+    ['16 KiB of path', `/${'x'.repeat(16_384)}`],
+  ])('%s is a 404, whoever asks (A21)', async (_, path) => {
+    for (const method of ['GET', 'POST']) {
+      const reply = await client.send({ method, path })
+      await expectProblem(reply, 404, 'not_found', workers.log)
+    }
+  })
+
+  test('HEAD mirrors GET without its body (A21)', async () => {
+    const volatile = ['date', 'x-request-id', 'server-timing', 'content-length']
+    const kept = ({ headers }: Reply) =>
+      Object.fromEntries(Object.entries(headers).filter(([name]) => !volatile.includes(name)))
+    await post({ prompt: 'head' })
+    for (const path of ['/health', '/v1/models', '/v1/completions?prompt=head', '/nothing']) {
+      const get = await client.send({ path })
+      const head = await client.send({ method: 'HEAD', path })
+      expect(head.status, path).toBe(get.status)
+      expect(head.text).toBe('')
+      expect({ ...kept(head), 'transfer-encoding': 0 }).toEqual({
+        ...kept(get),
+        'transfer-encoding': 0,
+      })
+    }
+  })
+
+  test('GET of a long query is refused as a prompt too long, and GET never spends (A21)', async () => {
+    const calls = await callsDuring(async () => {
+      const long = await client.send({ path: `/v1/completions?prompt=${'a'.repeat(16_000)}` })
+      await expectProblem(long, 400, 'invalid_value', workers.log)
+      const miss = await client.send({ path: '/v1/completions?prompt=never+asked' })
+      await expectProblem(miss, 404, 'not_cached', workers.log)
+    })
+    expect(calls).toBe(0)
+  })
+})
+
+describe('an origin', () => {
+  test.each([
+    ['https://evil.example'],
+    ['https://site.example.evil.example'],
+    ['https://evilsite.example'],
+    ['http://site.example'],
+    ['https://site.example:444'],
+    ['https://other.example'],
+    ['https://SITE.example'],
+    ['https://site.example.'],
+    ['https://site.example/'],
+    ['null'],
+    ['*'],
+    [`${ORIGIN}, ${ORIGIN}`],
+    ['http://localhost:4000'],
+  ])('%j is refused before any work, without permission to read (B1)', async (origin) => {
+    const calls = await callsDuring(async () => {
+      for (const sent of [
+        { method: 'POST', body: { prompt: 'origin' } },
+        { path: '/v1/completions?prompt=origin' },
+        { path: '/v1/models' },
+      ]) {
+        const reply = await client.send({ ...sent, headers: { origin } })
+        await expectProblem(reply, 403, 'origin_not_allowed', workers.log, null)
+      }
+    })
+    expect(calls).toBe(0)
+  })
+
+  test('sent twice is refused (B1)', async () => {
+    const reply = await post({ prompt: 'origin' }, { origin: [ORIGIN, ORIGIN] })
+    await expectProblem(reply, 403, 'origin_not_allowed', workers.log, null)
+  })
+
+  test.each([[ORIGIN], ['https://other.example:8443'], [`http://${HOST}`]])(
+    '%s is allowed: it is in the list or the own one (B1)',
+    async (origin) => {
+      const reply = await post({ prompt: 'origin' }, { origin })
+      completionOf(reply)
+      expectPlainHeaders(reply, origin)
+      expect((await requestEvent(reply, workers.log)).origin).toBe(origin)
+    },
+  )
+
+  test('may be absent, as curl has none (B2)', async () => {
+    const reply = await post({ prompt: 'origin' }, { origin: null })
+    completionOf(reply)
+    expectPlainHeaders(reply, null)
+  })
+
+  test('that is empty is none at all (B1)', async () => {
+    const empty = { origin: '' }
+    const reply = await post({ prompt: 'origin' }, empty)
+    completionOf(reply)
+    expectPlainHeaders(reply, null)
+    const refused = await strict.client().complete({ prompt: 'origin' }, empty)
+    await expectProblem(refused, 403, 'origin_not_allowed', strict.log, null)
+  })
+
+  test('must be there for a POST where the owner requires it, not for a GET (B2)', async () => {
+    const calls = await callsDuring(async () => {
+      const body = { prompt: 'required' }
+      const bare = { origin: null }
+      const refused = await strict.client().complete(body, bare)
+      await expectProblem(refused, 403, 'origin_not_allowed', strict.log, null)
+      completionOf(await strict.client().complete(body))
+      const path = '/v1/completions?prompt=required'
+      completionOf(await strict.client().send({ path, headers: bare }))
+    })
+    expect(calls).toBe(1)
+  })
+
+  test('is told what it may do before anything is checked', async () => {
+    const preflight = (origin: string) =>
+      client.send({
+        method: 'OPTIONS',
+        headers: {
+          origin,
+          'access-control-request-method': 'POST',
+          'access-control-request-headers': 'content-type,x-stainless-os,openai-beta',
+        },
+      })
+    const allowed = await preflight(ORIGIN)
+    expect(allowed.status).toBe(204)
+    expect(allowed.headers).toMatchObject({
+      'access-control-allow-origin': ORIGIN,
+      'access-control-max-age': '86400',
+    })
+    expect(allowed.headers['access-control-allow-methods']).toContain('POST')
+    expect(String(allowed.headers['access-control-allow-headers']).toLowerCase()).toMatch(
+      /content-type.*x-stainless-os/,
+    )
+    const refused = await preflight('https://evil.example')
+    expect(refused.status).toBe(204)
+    expect(refused.headers['access-control-allow-origin']).toBeUndefined()
+    expect(refused.headers['vary']).toContain('Origin')
+  })
+})

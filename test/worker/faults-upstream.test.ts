@@ -1,0 +1,656 @@
+// What upstreams do wrong, over real sockets (PLATFORM 3.2, rows E): the status and code of contract
+// 2.3 for JSON and for a stream, as many calls as are right, the connection let go, nothing stored,
+// nothing of the upstream's said. The canary key stands wherever an upstream could repeat it.
+import { createServer } from 'node:net'
+import { gzipSync } from 'node:zlib'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import type { Code } from '../../src/errors.ts'
+import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
+import { CANARY } from '../support/canary.ts'
+import type { Client } from '../support/client.ts'
+import { Lanes, type OwnModel } from '../support/lanes.ts'
+import {
+  chatStream,
+  event,
+  json,
+  refusal,
+  type Script,
+  UpstreamServer,
+  USAGE,
+} from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+const kinds = {
+  once: { retries: 0 },
+  twice: { retries: 1 },
+  legacy: { retries: 0, wire: 'completions' },
+  impatient: { retries: 0, first_byte_ms: 200, idle_ms: 200, deadline_ms: 5000 },
+  dated: { retries: 0, first_byte_ms: 400, idle_ms: 400, deadline_ms: 600 },
+  small: { retries: 0, max_output_bytes: 16_384 },
+}
+
+let upstream: UpstreamServer
+let elsewhere: UpstreamServer
+let lanes: Lanes<typeof kinds & Record<'refused' | 'tls' | 'nowhere', { base_url: string }>>
+let workers: Workers
+let client: Client
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  elsewhere = await UpstreamServer.start()
+  const broken = {
+    refused: { retries: 0, base_url: `http://127.0.0.1:${await closedPort()}/v1` },
+    tls: { retries: 0, base_url: upstream.url('tls').replace('http:', 'https:') },
+    nowhere: { retries: 0, base_url: 'http://upstream.invalid/v1' },
+  }
+  lanes = new Lanes(upstream, { ...kinds, ...broken }, 50)
+  workers = await startWorkers({ config: lanes.config() })
+  client = workers.client()
+})
+
+afterAll(async () => {
+  await workers.dispose()
+  await Promise.all([upstream.stop(), elsewhere.stop()])
+})
+
+afterEach(async () => {
+  await workers.kvEntries()
+  expect(workers.log.strays).toEqual([])
+  expect(workers.log.all('internal')).toEqual([])
+  expect(workers.log.reportedTwice()).toEqual([])
+})
+
+async function closedPort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  await new Promise((resolve) => server.close(resolve))
+  return typeof address === 'object' && address !== null ? address.port : 1
+}
+
+/** The two ways to ask; each has an error's status as long as no word was said. */
+const ways = [
+  ['JSON', false],
+  ['a stream', true],
+] as const
+
+function ask(model: string, stream: boolean, more = {}) {
+  return client.complete({ prompt: 'once upon a time', model, stream, ...more })
+}
+
+async function storedFor(model: string): Promise<number> {
+  const values = [...(await workers.kvEntries()).values()]
+  return values.filter((value) => JSON.parse(value).model === model).length
+}
+
+/** Asks, and expects a problem that left no trace but the log's. */
+async function expectFailure(
+  { model, lane }: OwnModel,
+  stream: boolean,
+  status: number,
+  code: Code,
+  calls = 1,
+) {
+  const reply = await ask(model, stream)
+  const problem = await expectProblem(reply, status, code, workers.log)
+  await expectLetGo({ model, lane }, calls)
+  return { ...problem, reply }
+}
+
+/** As many calls as are right, none of their connections held, nothing stored. */
+async function expectLetGo({ model, lane }: OwnModel, calls: number): Promise<void> {
+  expect(lane.calls).toHaveLength(calls)
+  await Promise.all(lane.calls.map(({ closed }) => closed))
+  expect(await storedFor(model)).toBe(0)
+}
+
+/** Asks for a stream, and expects it to say `text` and then the error, without `[DONE]`. */
+async function expectBrokenStream(own: OwnModel, text: string, code: Code) {
+  const reply = await ask(own.model, true)
+  const stream = streamOf(reply)
+  expect(stream.text()).toBe(text)
+  expect(stream.problem?.code).toBe(code)
+  expect(stream.done).toBe(false)
+  expect(await requestEvent(reply, workers.log)).toMatchObject({ status: 200, code })
+  await expectLetGo(own, 1)
+}
+
+const said = (content: string) => event({ choices: [{ index: 0, delta: { content } }] })
+const sseHead = { 'content-type': 'text/event-stream', 'transfer-encoding': 'chunked' }
+/** Says "one" and stays silent. */
+const silentAfterOne: Script = (_, line) => {
+  line.head(200, sseHead)
+  line.chunk(said('one'))
+}
+const never: Script = () => {}
+
+describe.each(ways)('%s from an upstream out of reach', (_, stream) => {
+  test.each([['refused'], ['tls'], ['nowhere']] as const)('%s is a 502 (E1)', async (kind) => {
+    const { model } = lanes.take(kind)
+    const reply = await ask(model, stream)
+    await expectProblem(reply, 502, 'upstream_unavailable', workers.log)
+  })
+
+  test.each<[string, Script]>([
+    ['ends before its first byte', (_call, line) => line.end()],
+    ['resets before its first byte', (_call, line) => line.reset()],
+    [
+      'says something that is not HTTP',
+      (call, line) => {
+        line.write(`SSH-2.0-${call.headers['authorization']}\r\n`)
+        line.end()
+      },
+    ],
+    [
+      'ends within its headers',
+      (_call, line) => {
+        line.write('HTTP/1.1 200 OK\r\nContent-Ty')
+        line.end()
+      },
+    ],
+    [
+      'resets between headers and body',
+      async (_call, line) => {
+        line.head(200, sseHead)
+        // The head must have left before the reset overtakes it.
+        await new Promise((resolve) => setImmediate(resolve))
+        line.reset()
+      },
+    ],
+  ])('%s: it is asked once more, then it is a 502 (E1)', async (_name, script) => {
+    const own = lanes.take('twice')
+    own.lane.answers(script)
+    await expectFailure(own, stream, 502, 'upstream_unavailable', 2)
+  })
+})
+
+describe.each(ways)('%s from an upstream that hangs', (_, stream) => {
+  test.each<[string, Script]>([
+    ['before headers (E2)', never],
+    ['within headers (E2)', (_call, line) => line.write('HTTP/1.1 200 OK\r\nContent-Type: text')],
+    ['after headers (E3)', (_call, line) => line.head(200, sseHead)],
+    [
+      'after its role, before a word (E3)',
+      (_call, line) => {
+        line.head(200, sseHead)
+        line.chunk(event({ choices: [{ index: 0, delta: { role: 'assistant', content: '' } }] }))
+      },
+    ],
+    [
+      'within a refusal (E3)',
+      (_call, line) => {
+        line.head(500, { 'content-length': '1000' })
+        line.write('{')
+      },
+    ],
+  ])('%s is a 504, and the connection is let go', async (_name, script) => {
+    const own = lanes.take('impatient')
+    own.lane.answers(script)
+    await expectFailure(own, stream, 504, 'upstream_timeout')
+    expect((await own.lane.call()).left).toBe(true)
+  })
+
+  test('and drips for ever ends at its deadline (E4)', async () => {
+    const own = lanes.take('dated')
+    own.lane.answers((call, line) => {
+      line.head(200, sseHead)
+      const drip = setInterval(() => line.chunk(':'), 50)
+      call.closed.then(() => clearInterval(drip))
+    })
+    await expectFailure(own, stream, 504, 'upstream_timeout')
+    expect((await own.lane.call()).left).toBe(true)
+  })
+})
+
+describe('an answer that breaks off', () => {
+  const breaks: [string, Code, OwnModelKind, Script][] = [
+    ['silent between chunks (E3)', 'upstream_timeout', 'impatient', silentAfterOne],
+    [
+      'dripping past the deadline (E4)',
+      'upstream_timeout',
+      'dated',
+      (call, line) => {
+        line.head(200, sseHead)
+        line.chunk(said('one'))
+        const drip = setInterval(() => line.chunk(':'), 50)
+        call.closed.then(() => clearInterval(drip))
+      },
+    ],
+    [
+      'reset between chunks (E5)',
+      'upstream_truncated',
+      'once',
+      async (call, line) => {
+        line.head(200, sseHead)
+        line.chunk(said('one'))
+        await workers.log.find(
+          (e) => e.event === 'upstream_answered' && e.upstream === laneOf(call),
+        )
+        line.reset()
+      },
+    ],
+    [
+      'ended within a chunk (E5)',
+      'upstream_truncated',
+      'once',
+      (_call, line) => {
+        line.head(200, sseHead)
+        line.chunk(said('one'))
+        line.write('ff\r\ndata: {"choices":[{"ind')
+        line.end()
+      },
+    ],
+    [
+      'shorter than its Content-Length (E5)',
+      'upstream_truncated',
+      'once',
+      (_call, line) => {
+        line.head(200, { 'content-type': 'text/event-stream', 'content-length': '5000' })
+        line.write(said('one'))
+        line.end()
+      },
+    ],
+    [
+      'cut where it looks like a clean end (E6)',
+      'upstream_truncated',
+      'once',
+      (_call, line) => {
+        line.head(200, { 'content-type': 'text/event-stream' })
+        line.write(said('one'))
+        line.end()
+      },
+    ],
+    [
+      'cut within an event (E6)',
+      'upstream_truncated',
+      'once',
+      (_call, line) => {
+        line.head(200, { 'content-type': 'text/event-stream' })
+        line.write(`${said('one')}data: {"choices":[{"index":0,"del`)
+        line.end()
+      },
+    ],
+    [
+      'turning into an error (E15)',
+      'upstream_bad_response',
+      'once',
+      (call, line) => {
+        line.head(200, sseHead)
+        line.chunk(said('one'))
+        line.chunk(event({ error: { message: `bad key ${call.headers['authorization']}` } }))
+        line.lastChunk()
+      },
+    ],
+    [
+      'turning into nonsense (F4)',
+      'upstream_bad_response',
+      'once',
+      (call, line) => {
+        line.head(200, sseHead)
+        line.chunk(said('one'))
+        line.chunk(`data: {nonsense ${call.headers['authorization']}\n\n`)
+        line.lastChunk()
+      },
+    ],
+    [
+      'as long as it likes (E14, E16)',
+      'upstream_bad_response',
+      'small',
+      async (call, line) => {
+        line.head(200, sseHead)
+        line.chunk(said('one'))
+        for (let i = 0; !call.left; i++) {
+          line.chunk(`: ${'x'.repeat(1000)}\n`)
+          await new Promise((resolve) => setImmediate(resolve))
+        }
+      },
+    ],
+  ]
+
+  type OwnModelKind = keyof typeof kinds
+  const laneOf = ({ path }: { path: string }) => path.split('/')[1]
+  const statuses: Partial<Record<Code, number>> = { upstream_timeout: 504 }
+
+  test.each(breaks)('%s ends a stream with an error event', async (_name, code, kind, script) => {
+    const own = lanes.take(kind)
+    own.lane.answers(script)
+    await expectBrokenStream(own, 'one', code)
+  })
+
+  test.each(breaks)('%s is a status where JSON was asked', async (_name, code, kind, script) => {
+    const own = lanes.take(kind)
+    own.lane.answers(script)
+    await expectFailure(own, false, statuses[code] ?? 502, code)
+  })
+
+  test('breaks off a text/plain stream, too: it never ends cleanly (E6)', async () => {
+    const own = lanes.take('once')
+    own.lane.answers(async (call, line) => {
+      line.head(200, sseHead)
+      line.chunk(said('one'))
+      await workers.log.find((e) => e.event === 'upstream_answered' && e.upstream === laneOf(call))
+      line.end()
+    })
+    const incoming = await client.open({
+      method: 'POST',
+      body: { prompt: 'p', model: own.model, stream: true },
+      headers: { accept: 'text/plain' },
+    })
+    expect(incoming.headers['content-type']).toBe('text/plain; charset=utf-8')
+    expect(['', 'one']).toContain(await incoming.rest())
+    expect(incoming.broken).toBe(true)
+    await expectLetGo(own, 1)
+  })
+})
+
+describe.each(ways)('%s from an upstream whose 200 is no completion', (_, stream) => {
+  const html = `<html><h1>Welcome ${CANARY}</h1></html>`
+  test.each<[string, Script]>([
+    [
+      'HTML',
+      (_call, line) => {
+        line.head(200, { 'content-type': 'text/html' })
+        line.write(html)
+        line.end()
+      },
+    ],
+    [
+      'nothing',
+      (_call, line) => {
+        line.head(200, { 'content-type': 'application/json', 'content-length': '0' })
+        line.end()
+      },
+    ],
+    [
+      '204',
+      (_call, line) => {
+        line.head(204)
+        line.end()
+      },
+    ],
+    ['an error object', json({ error: { message: `bad ${CANARY}`, type: 'x' } })],
+    ['another object', json({ object: 'list', data: [{ id: CANARY }] })],
+    ['no choices', json({ object: 'chat.completion', choices: [] })],
+    ['an empty list', json([])],
+    ['a list of nonsense', json([CANARY])],
+    ['a number', json(7)],
+    ['a string', json(CANARY)],
+    ['null', json(null)],
+    ['a choice that says nothing', json({ choices: [{ index: 0 }] })],
+    [
+      'a finish of "error"',
+      json({ choices: [{ index: 0, message: { content: 'x' }, finish_reason: 'error' }] }),
+    ],
+    [
+      'a stream of comments only',
+      (_call, line) => {
+        line.head(200, sseHead)
+        line.chunk(': nothing\n\n')
+        line.lastChunk()
+      },
+    ],
+    [
+      'nothing but [DONE]',
+      (_call, line) => {
+        line.head(200, sseHead)
+        line.chunk(event('[DONE]'))
+        line.lastChunk()
+      },
+    ],
+  ])('%s is a 502 (E7)', async (_name, script) => {
+    const own = lanes.take('once')
+    own.lane.answers(script)
+    await expectFailure(own, stream, 502, 'upstream_bad_response')
+  })
+})
+
+describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
+  test.each<[number, number, Code]>([
+    [400, 400, 'upstream_refused_request'],
+    [413, 400, 'upstream_refused_request'],
+    [422, 400, 'upstream_refused_request'],
+    [401, 502, 'upstream_rejected'],
+    [402, 502, 'upstream_rejected'],
+    [403, 502, 'upstream_rejected'],
+    [404, 502, 'upstream_rejected'],
+    [418, 502, 'upstream_rejected'],
+  ])('with %i is a %i %s, and its words stay unsaid (E8, E15)', async (from, status, code) => {
+    const own = lanes.take('twice')
+    own.lane.answers(
+      refusal(
+        from,
+        ({ headers, path }) => ({
+          error: {
+            message: `Incorrect API key ${headers['authorization']} at ${path}`,
+            type: `t-${headers['authorization']}`,
+            param: headers['authorization'],
+            code: CANARY,
+          },
+        }),
+        { 'www-authenticate': `Bearer realm="${CANARY}"`, 'openai-organization': CANARY },
+      ),
+    )
+    const { message, reply } = await expectFailure(own, stream, status, code)
+    expect(message).not.toMatch(/API key|127\.0\.0\.1/)
+    expect(reply.headers['www-authenticate']).toBeUndefined()
+    const failed = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
+    expect(failed).toMatchObject([{ status: from, upstream: own.model, will: 'give_up' }])
+    if (from === 401) expect(failed[0]?.hint).toContain('key')
+  })
+
+  test.each<[string, Record<string, string>, number, number]>([
+    ['5', { 'retry-after': '5' }, 5, 5],
+    ['a date', { 'retry-after': new Date(Date.now() + 60_000).toUTCString() }, 30, 60],
+    ['-1', { 'retry-after': '-1' }, 10, 10],
+    ['too much', { 'retry-after': '1000000000' }, 300, 300],
+    ['garbage', { 'retry-after': `soon ${CANARY}` }, 10, 10],
+    ['nothing', {}, 10, 10],
+  ])(
+    'with 429 and Retry-After %s is a 429, not asked again (E9)',
+    async (_n, headers, min, max) => {
+      const own = lanes.take('twice')
+      own.lane.answers(refusal(429, undefined, headers))
+      const { reply } = await expectFailure(own, stream, 429, 'upstream_rate_limited')
+      expect(Number(reply.headers['retry-after'])).toBeGreaterThanOrEqual(min)
+      expect(Number(reply.headers['retry-after'])).toBeLessThanOrEqual(max)
+    },
+  )
+
+  test.each([[500], [502], [503], [529]])('with %i is asked once more (E10)', async (status) => {
+    const own = lanes.take('twice')
+    own.lane.answers(refusal(status))
+    await expectFailure(own, stream, 502, 'upstream_unavailable', 2)
+  })
+
+  test('once and then answers is an answer (E10)', async () => {
+    const own = lanes.take('twice')
+    own.lane.answers(refusal(503), chatStream(['fine']))
+    const reply = await ask(own.model, stream)
+    if (stream) expect(streamOf(reply)).toMatchObject({ done: true, problem: null })
+    else expect(completionOf(reply).choices[0]?.text).toBe('fine')
+    expect(await requestEvent(reply, workers.log)).toMatchObject({ status: 200, attempts: 2 })
+    expect(own.lane.calls).toHaveLength(2)
+  })
+
+  test('ten times is not asked for a while (E10)', async () => {
+    const own = lanes.take('once')
+    own.lane.answers(refusal(500))
+    for (let i = 1; i <= 10; i++) {
+      await expectFailure(own, stream, 502, 'upstream_unavailable', i)
+    }
+    await expectFailure(own, stream, 502, 'upstream_unavailable', 10)
+  })
+
+  test.each([[301], [302], [303], [307], [308]])(
+    'with %i is not followed, here or elsewhere (E11)',
+    async (status) => {
+      for (const target of [upstream.url('trap'), elsewhere.url('trap'), '/once-0']) {
+        const own = lanes.take('once')
+        const location = target === '/once-0' ? upstream.url(own.model) : target
+        own.lane.answers(refusal(status, {}, { location }))
+        await expectFailure(own, stream, 502, 'upstream_rejected')
+      }
+      expect(upstream.lane('trap').calls).toEqual([])
+      expect(elsewhere.lane('trap').calls).toEqual([])
+    },
+  )
+
+  test.each<[number, Code]>([
+    [101, 'upstream_unavailable'],
+    [199, 'upstream_rejected'],
+    [999, 'upstream_rejected'],
+  ])('with the strange status %i is a 502 (E12)', async (status, code) => {
+    const own = lanes.take('once')
+    own.lane.answers(refusal(status, { error: CANARY }))
+    await expectFailure(own, stream, 502, code)
+  })
+})
+
+describe('headers of an upstream', () => {
+  test('stay with the gateway (E13)', async () => {
+    const own = lanes.take('once')
+    const headers = {
+      'set-cookie': `session=${CANARY}`,
+      'openai-organization': CANARY,
+      'x-request-id': CANARY,
+      'cache-control': 'public, max-age=31536000',
+      'access-control-allow-origin': '*',
+      'access-control-allow-credentials': 'true',
+      'x-long': 'x'.repeat(60_000),
+    }
+    own.lane.answers(chatStream(['fine'], { headers }))
+    const reply = await ask(own.model, true)
+    expect(streamOf(reply).text()).toBe('fine')
+    expect(Object.keys(reply.headers).sort()).toEqual(
+      [
+        'access-control-allow-origin',
+        'access-control-expose-headers',
+        'cache-control',
+        'cache-status',
+        'content-type',
+        'server-timing',
+        'timing-allow-origin',
+        'transfer-encoding',
+        'vary',
+        'x-content-type-options',
+        'x-request-id',
+      ].sort(),
+    )
+    expect(reply.headers['cache-control']).toBe('no-store')
+  })
+
+  test('of 300 KB are taken or refused, never a crash (E13)', async () => {
+    const own = lanes.take('once')
+    own.lane.answers(chatStream(['fine'], { headers: { 'x-long': 'x'.repeat(300_000) } }))
+    const reply = await ask(own.model, false)
+    if (reply.status === 200) expect(completionOf(reply).choices[0]?.text).toBe('fine')
+    else await expectProblem(reply, 502, 'upstream_unavailable', workers.log)
+  })
+
+  test.each<[string, number, Code]>([
+    ['too long', 10, 'upstream_truncated'],
+    ['too short', -10, 'upstream_truncated'],
+  ])('that claim a Content-Length %s are a 502 (E13)', async (_name, off, code) => {
+    const own = lanes.take('once')
+    const text = JSON.stringify({ choices: [{ index: 0, message: { content: 'fine' } }] })
+    own.lane.answers((_call, line) => {
+      line.head(200, { 'content-length': String(text.length + off) })
+      line.write(text)
+      line.end()
+    })
+    await expectFailure(own, false, 502, code)
+  })
+})
+
+describe.each(ways)('%s from an upstream that compresses', (_, stream) => {
+  const whole = { choices: [{ index: 0, message: { content: 'fine' }, finish_reason: 'stop' }] }
+  const zipped = (bytes: Uint8Array): Script => {
+    return (_call, line) => {
+      line.head(200, { 'content-type': 'application/json', 'content-encoding': 'gzip' })
+      line.write(bytes)
+      line.end()
+    }
+  }
+
+  test('well is an answer', async () => {
+    const own = lanes.take('once')
+    own.lane.answers(zipped(gzipSync(JSON.stringify(whole))))
+    const reply = await ask(own.model, stream)
+    if (stream) expect(streamOf(reply).text()).toBe('fine')
+    else expect(completionOf(reply).choices[0]?.text).toBe('fine')
+  })
+
+  test('garbage is a 502 (E14)', async () => {
+    const own = lanes.take('once')
+    own.lane.answers(zipped(Buffer.from(`not gzip ${CANARY}`)))
+    await expectFailure(own, stream, 502, 'upstream_bad_response')
+  })
+
+  test('a bomb is a 502, and is not read to its end (E14)', async () => {
+    const own = lanes.take('once')
+    own.lane.answers(zipped(gzipSync(Buffer.alloc(50_000_000, ' '))))
+    await expectFailure(own, stream, 502, 'upstream_bad_response')
+  })
+})
+
+describe('an answer in another shape', () => {
+  const text = 'fine'
+  const shapes: [string, keyof typeof kinds, unknown][] = [
+    [
+      'chat',
+      'once',
+      { choices: [{ index: 0, message: { content: text }, finish_reason: 'stop' }] },
+    ],
+    ['chat from a legacy wire', 'legacy', { choices: [{ message: { content: text } }] }],
+    ['legacy from a chat wire', 'once', { choices: [{ text, finish_reason: 'stop' }] }],
+    [
+      'with content in parts',
+      'once',
+      { choices: [{ message: { content: [{ type: 'text', text }] }, finish_reason: 'end_turn' }] },
+    ],
+    [
+      'with a wrong id, time and model',
+      'once',
+      {
+        id: 7,
+        created: -1.5,
+        model: '',
+        object: 'something',
+        system_fingerprint: null,
+        choices: [{ index: 0, message: { content: text, extra: CANARY }, finish_reason: 'eos' }],
+        usage: { prompt_tokens: -5, completion_tokens: 'x', total_tokens: null },
+        x_vendor: CANARY,
+      },
+    ],
+    [
+      'with an index as text and vendor fields',
+      'legacy',
+      {
+        id: 'cmpl-7',
+        created: null,
+        choices: [
+          { index: '0', text, finish_reason: 'EOS', content_filter_results: { a: CANARY } },
+        ],
+        usage: { ...USAGE, cost: 1 },
+      },
+    ],
+  ]
+
+  test.each(shapes)('%s becomes a proper object (E17)', async (_name, kind, body) => {
+    const own = lanes.take(kind)
+    own.lane.answers(json(body))
+    const completion = completionOf(await ask(own.model, false))
+    expect(completion.choices).toEqual([{ text, index: 0, logprobs: null, finish_reason: 'stop' }])
+    expect(completion.created).toBeGreaterThan(1_700_000_000)
+    expect(completion.model).toBe('m')
+  })
+
+  test.each(shapes)('%s becomes a proper stream (E17)', async (_name, kind, body) => {
+    const own = lanes.take(kind)
+    own.lane.answers(json(body))
+    const stream = streamOf(await ask(own.model, true, { stream_options: { include_usage: true } }))
+    expect(stream).toMatchObject({ done: true, problem: null })
+    expect([stream.text(), stream.finish()]).toEqual([text, 'stop'])
+    expect(stream.usage?.total_tokens).toBeGreaterThan(0)
+  })
+})
