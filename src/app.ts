@@ -1,6 +1,7 @@
 // The whole service as `fetch(Request) → Response`: which route answers, and what every response of
 // the Worker has in common. Knows no platform: worker.ts hands it everything.
 import { IttyRouter } from 'itty-router'
+import type { Operator } from './access/operator.ts'
 import { randomLetters } from './completion/completion.ts'
 import { GatewayError, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
@@ -13,6 +14,7 @@ import {
   withCors,
 } from './http/cors.ts'
 import { problemResponse, statusOf } from './http/problem.ts'
+import type { Admin } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
 import { Visit, type VisitContext } from './routes/visit.ts'
@@ -31,7 +33,13 @@ export interface AppContext extends VisitContext {
 /** What there is to serve; with faults only GET /health, and why everything else is refused. */
 export type Service =
   | { readonly faults: readonly Fault[] }
-  | { readonly faults: null; readonly completions: Completions; readonly offer: Offer }
+  | {
+      readonly faults: null
+      readonly completions: Completions
+      readonly admin: Admin
+      readonly operator: Operator
+      readonly offer: Offer
+    }
 
 type Handler = (
   visit: Visit,
@@ -48,11 +56,13 @@ interface Route {
 export class App {
   readonly #options: AppOptions
   readonly #context: AppContext
+  readonly #operator: Operator | null
   readonly #match: (request: Request) => Promise<Match | undefined>
 
   constructor(options: AppOptions, context: AppContext, service: Service) {
     this.#options = options
     this.#context = context
+    this.#operator = service.faults === null ? service.operator : null
     this.#match = matcher(routesOf(service, options.warnings))
   }
 
@@ -86,23 +96,28 @@ export class App {
     const method = request.method === 'HEAD' ? 'GET' : request.method
     const handler = Object.hasOwn(route.methods, method) ? route.methods[method] : undefined
     if (handler === undefined) return this.#notAllowed(visit, route)
-    if (route.guarded) this.#guard(request, verdict)
+    if (route.guarded) await this.#guard(request, verdict)
     return await handler(visit, params)
   }
 
-  #guard(request: Request, verdict: OriginVerdict): void {
+  async #guard(request: Request, verdict: OriginVerdict): Promise<void> {
     if (verdict.kind === 'refused') {
       throw new GatewayError(
         'origin_not_allowed',
         'Cannot be called from this page: its origin is not in the list "origins" of this endpoint\'s owner',
       )
     }
-    if (verdict.kind === 'absent' && this.#options.originRequired && request.method === 'POST') {
+    const required = this.#options.originRequired && request.method === 'POST'
+    if (verdict.kind === 'absent' && required && !(await this.#isOperator(request))) {
       throw new GatewayError(
         'origin_not_allowed',
         "Cannot be called without an Origin header: this endpoint's owner has set origin_required",
       )
     }
+  }
+
+  async #isOperator({ headers }: Request): Promise<boolean> {
+    return (await this.#operator?.isOperator(headers)) ?? false
   }
 
   #notAllowed(visit: Visit, { methods }: Route): Response {
@@ -187,6 +202,17 @@ function routesOf(service: Service, warnings: readonly string[]): Record<string,
           ({ offer }) =>
             () =>
               noStore(listPrompts(offer)),
+        ),
+      },
+    },
+    '/admin/purge': {
+      name: 'purge',
+      guarded: true,
+      methods: {
+        POST: served(
+          ({ admin }) =>
+            async (visit) =>
+              noStore(await admin.purge(visit)),
         ),
       },
     },

@@ -1,5 +1,6 @@
 // What the Worker and the flight object are both made of: the configuration's upstreams, tiers and
 // the context of a generation. The platform is handed in; nothing here names it.
+import { Operator } from './access/operator.ts'
 import { Visitors } from './access/visitor.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
 import { MemoryTier } from './cache/memory.ts'
@@ -27,6 +28,7 @@ export interface Platform {
   readonly report: Report
   /** For what must be unguessable and need not be shared, or null to make one up. */
   readonly secret: string | null
+  readonly operatorToken: string | null
 }
 
 export interface Core {
@@ -34,6 +36,7 @@ export interface Core {
   readonly purges: Purges
   readonly connections: ReadonlyMap<string, Connection>
   readonly visitors: Visitors
+  readonly operator: Operator
   readonly miss: MissContext
 }
 
@@ -88,5 +91,6 @@ export function createCore(config: Config, platform: Platform): Core {
       store: (entry) => cache.put(entry),
     }),
   }
-  return { cache, purges, connections, visitors, miss }
+  const operator = new Operator(platform.operatorToken)
+  return { cache, purges, connections, visitors, operator, miss }
 }

@@ -5,6 +5,7 @@ import type { Config } from './config.ts'
 import type { Core } from './core.ts'
 import { binding, environment, now, randomBytes, report, waitUntil } from './objects/environment.ts'
 import type { FlightObject } from './objects/flight.ts'
+import { Admin } from './routes/admin.ts'
 import { Completions } from './routes/completions.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
 
@@ -37,9 +38,10 @@ function createApp(): App {
 function createService(config: Config, core: Core): Service {
   const { limits, cache, models, upstreams, prompts, defaults, freePrompts } = config
   const door = cache.flights === 'global' ? flightDoor() : null
+  const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
   const completions = new Completions(
     {
-      body: { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms },
+      body,
       effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
       key: {
         version: cache.version,
@@ -61,11 +63,17 @@ function createService(config: Config, core: Core): Service {
       cache: core.cache,
       misses: new Misses(door, core.miss),
       visitors: core.visitors,
+      operator: core.operator,
       connections: core.connections,
       now,
     },
   )
-  return { faults: null, completions, offer: { models, prompts } }
+  const admin = new Admin(body, {
+    operator: core.operator,
+    purges: core.purges,
+    keyOf: (request) => completions.keyOf(request),
+  })
+  return { faults: null, completions, admin, operator: core.operator, offer: { models, prompts } }
 }
 
 /** One object for each cache key; near the visitor who was first. */

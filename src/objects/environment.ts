@@ -49,6 +49,7 @@ function readEnvironment(): Environment {
     waitUntil,
     report,
     secret: secret('TOKEN_SECRET') ?? firstKey ?? null,
+    operatorToken: secret('OPERATOR_TOKEN') ?? null,
   })
   return { config, core }
 }

@@ -1,4 +1,5 @@
 // The completion endpoint: POST may ask an upstream, GET answers from the cache only.
+import type { Operator } from '../access/operator.ts'
 import type { Visitors } from '../access/visitor.ts'
 import { bodyName, encodeWhole, type Reader, type Shape } from '../answer.ts'
 import { freshness } from '../cache/entry.ts'
@@ -50,6 +51,7 @@ export interface CompletionsContext {
   readonly cache: TieredCache
   readonly misses: Misses
   readonly visitors: Visitors
+  readonly operator: Operator
   readonly connections: RouteContext['connections']
   readonly now: () => number
 }
@@ -60,7 +62,8 @@ interface Asked {
   readonly reader: Reader
   /** The answer is the same for everybody. */
   readonly shared: boolean
-  readonly operatorOnly: boolean
+  /** Only the operator may spend on this. */
+  readonly refused: boolean
 }
 
 /** What a look into the cache brought. */
@@ -90,7 +93,7 @@ export class Completions {
       return this.#hit(looked.found, asked, visit, looked.cacheMs)
     }
     note(visit, outcomeOf(asked.work, false, false))
-    if (wishes.onlyIfCached || asked.operatorOnly) throw notCached()
+    if (wishes.onlyIfCached || asked.refused) throw notCached()
     return await this.#miss(asked, visit, looked, wishes.noStore)
   }
 
@@ -108,15 +111,23 @@ export class Completions {
     return this.#hit(found, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
   }
 
+  /** The key under which a request's shared answer is kept. @throws GatewayError */
+  async keyOf(body: unknown): Promise<string> {
+    const { effective, key } = this.#options
+    return await cacheKey(effectiveRequest(this.#context.parse(body), effective), null, key)
+  }
+
   async #ask(request: VisitorRequest, visit: Visit): Promise<Asked> {
     const { effective: options, cache, key, prompts } = this.#options
-    const { visitors, connections, now } = this.#context
+    const { visitors, operator, connections, now } = this.#context
     const { headers, method } = visit.request
     const effective = effectiveRequest(request, options)
     visit.noted.model = effective.model
     capableTargets(effective, connections)
     const visitor = await visitors.idOf(headers.get('cf-connecting-ip'), now())
     visit.noted.visitor = visitor
+    const isOperator = await operator.isOperator(headers)
+    const { noCache } = cacheWishes(headers.get('cache-control'))
     const free = effective.prompt_id === null
     const own = prompts.get(effective.prompt_id ?? '')
     const scoped = free && cache.freePrompts === 'visitor'
@@ -130,20 +141,20 @@ export class Completions {
         request: effective,
         key: await cacheKey(effective, scoped ? visitor : null, key),
         keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
-        forced: false,
+        forced: isOperator && noCache && method === 'POST',
         requestId: visit.id,
         visitor,
       },
       reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
       shared: !scoped,
-      operatorOnly: own?.spend === 'operator',
+      refused: own?.spend === 'operator' && !isOperator,
     }
   }
 
   async #lookUp({ work }: Asked): Promise<Looked> {
     const { cache, now } = this.#context
     const startedAt = now()
-    const found = work.keep === null ? null : await cache.get(work.key)
+    const found = work.keep === null || work.forced ? null : await cache.get(work.key)
     const useful = found === null || freshness(found.remembered.entry, this.#nowS()) !== 'expired'
     return { found: useful ? found : null, cacheMs: now() - startedAt }
   }
@@ -249,8 +260,8 @@ export class Completions {
   }
 
   /** One refresh for any number of visitors: the flight sees to that. */
-  async #refresh({ work, operatorOnly }: Asked): Promise<void> {
-    if (!operatorOnly) await this.#context.misses.refresh(work)
+  async #refresh({ work, refused }: Asked): Promise<void> {
+    if (!refused) await this.#context.misses.refresh(work)
   }
 
   #isStaleIfError(found: Found): boolean {

@@ -4,15 +4,14 @@ import type { Event, RequestEvent } from '../../src/events.ts'
 import { seen } from './canary.ts'
 
 export class WorkerLog {
-  /** Lines that are no event of ours: the runtime's own complaints, such as an uncaught rejection. */
-  readonly strays: string[] = []
   readonly events: Event[] = []
   readonly #waiting = new Set<() => void>()
+  #strays: string[] = []
 
   add(line: string): void {
     seen(line)
     const event = eventIn(line)
-    if (event === null) this.strays.push(line)
+    if (event === null) this.#strays.push(line)
     else this.events.push(event)
     for (const look of this.#waiting) look()
   }
@@ -51,6 +50,14 @@ export class WorkerLog {
     return this.find(
       (event): event is RequestEvent => event.event === 'request' && event.request_id === id,
     )
+  }
+
+  /**
+   * Lines since the last time that are no event of ours: the runtime's own complaints, such as an
+   * uncaught rejection. There must be none that a test does not expect.
+   */
+  takeStrays(): string[] {
+    return this.#strays.splice(0)
   }
 
   /** Ids of requests that were reported more than once; there must be none. */

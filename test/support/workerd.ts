@@ -98,7 +98,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     async dispose() {
       await miniflare.dispose()
       // Lines that came after the last test's own search.
-      const leak = [...log.strays, ...log.events.map((event) => JSON.stringify(event))]
+      const leak = [...log.takeStrays(), ...log.events.map((event) => JSON.stringify(event))]
         .map(leakIn)
         .find((found) => found !== null)
       if (leak) throw new Error('the canary key is in the log')

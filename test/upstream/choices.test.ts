@@ -362,7 +362,7 @@ const answer = fc.record(
   { requiredKeys: ['choices'] },
 )
 
-test('readChunk() and readBody() make clean deltas of anything, or fail with a code of its own', () => {
+test('readChunk() and readBody() make clean deltas of anything, or fail with a code', () => {
   let clean = 0
   fc.assert(
     fc.property(

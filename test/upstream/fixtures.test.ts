@@ -392,7 +392,7 @@ test.each(asked)('streamAnswer() of %s, include_usage %s', async (name, includeU
 
 const [endless = ''] = names.filter((name) => name.endsWith('/truncated-clean'))
 
-test('generate() ends an answer that is longer than max_output_bytes and lets go of it', async () => {
+test('generate() ends an answer longer than max_output_bytes and lets go of it', async () => {
   const tested = readCase(endless)
   let pulled = 0
   let released = false

@@ -43,7 +43,7 @@ afterAll(async () => {
 afterEach(async () => {
   await workers.kvEntries()
   for (const { log } of [workers, strict]) {
-    expect(log.strays).toEqual([])
+    expect(log.takeStrays()).toEqual([])
     expect(log.all('internal')).toEqual([])
     expect(log.reportedTwice()).toEqual([])
   }

@@ -1,0 +1,108 @@
+// The object everybody gets: what may be read back as one, and what is not.
+
+import fc from 'fast-check'
+import * as v from 'valibot'
+import { expect, test } from 'vitest'
+import {
+  type Completion,
+  completionSchema,
+  estimateTokens,
+  randomLetters,
+} from '../../src/completion/completion.ts'
+
+const whole: Completion = {
+  id: 'cmpl-ABCDEFGHIJKLMNOPQRSTUVWX',
+  object: 'text_completion',
+  created: 1589478378,
+  model: 'gpt-6-luna',
+  system_fingerprint: 'fp_1',
+  choices: [{ text: 'sea', index: 0, logprobs: null, finish_reason: 'stop' }],
+  usage: { prompt_tokens: 5, completion_tokens: 7, total_tokens: 12 },
+}
+const [choice] = whole.choices
+const logprobs = {
+  tokens: ['sea'],
+  token_logprobs: [-0.5],
+  top_logprobs: [{ sea: -0.5, sky: -1 }],
+  text_offset: [0],
+}
+const withChoice = (change: object) => ({ ...whole, choices: [{ ...choice, ...change }] })
+const withUsage = (change: object) => ({ ...whole, usage: { ...whole.usage, ...change } })
+const { system_fingerprint: _fingerprint, ...anonymous } = whole
+
+test.each([
+  whole,
+  anonymous,
+  withChoice({ text: '' }),
+  withChoice({ logprobs }),
+  withChoice({ logprobs: { ...logprobs, top_logprobs: null, token_logprobs: [null] } }),
+  withChoice({ logprobs: { ...logprobs, top_logprobs: [null] } }),
+  withChoice({ finish_reason: 'length' }),
+  withChoice({ finish_reason: 'content_filter' }),
+  withUsage({ prompt_tokens: 0 }),
+])('completionSchema takes %j', (value) => {
+  expect(v.parse(completionSchema, value)).toEqual(value)
+})
+
+test.each([
+  null,
+  'x',
+  {},
+  { ...whole, id: 'cmpl-short' },
+  { ...whole, id: 'chatcmpl-ABCDEFGHIJKLMNOPQRSTUVWX' },
+  { ...whole, id: 'cmpl-ABCDEFGHIJKLMNOPQRSTUVWX\n' },
+  { ...whole, object: 'chat.completion' },
+  { ...whole, created: 1.5 },
+  { ...whole, created: '1589478378' },
+  { ...whole, system_fingerprint: null },
+  { ...whole, choices: [] },
+  { ...whole, service_tier: 'default' },
+  withChoice({ finish_reason: null }),
+  withChoice({ finish_reason: 'tool_calls' }),
+  withChoice({ text: null }),
+  withChoice({ index: -1 }),
+  withChoice({ index: 0.5 }),
+  withChoice({ message: {} }),
+  withChoice({ logprobs: undefined }),
+  withChoice({ logprobs: { ...logprobs, text_offset: undefined } }),
+  withUsage({ total_tokens: undefined }),
+  withUsage({ completion_tokens: -1 }),
+  withUsage({ prompt_tokens: null }),
+  withUsage({ prompt_tokens_details: {} }),
+])('completionSchema refuses %j', (value) => {
+  expect(v.safeParse(completionSchema, value).success).toBe(false)
+})
+
+test('randomLetters() gives just as many letters and digits', () => {
+  fc.assert(
+    fc.property(fc.nat({ max: 60 }), fc.integer({ min: 1 }), (length, seed) => {
+      let state = seed
+      const text = randomLetters(length, (bytes) => {
+        for (const i of bytes.keys()) {
+          state = (Math.imul(state, 1103515245) + 12345) >>> 0
+          bytes[i] = state >>> 16
+        }
+      })
+      expect(text).toMatch(/^[A-Za-z0-9]*$/)
+      expect(text).toHaveLength(length)
+    }),
+  )
+})
+
+test('randomLetters() favours no letter', () => {
+  // Every byte once, over and over: 62 of 64 remainders are letters, each 4 times in 256.
+  let next = 0
+  const text = randomLetters(62 * 4 * 10, (bytes) => {
+    for (const i of bytes.keys()) bytes[i] = next++ & 255
+  })
+  const counts = new Map<string, number>()
+  for (const letter of text) counts.set(letter, (counts.get(letter) ?? 0) + 1)
+  expect(counts.size).toBe(62)
+  expect(new Set(counts.values())).toEqual(new Set([40]))
+})
+
+test('estimateTokens() counts four UTF-8 bytes as one, and a text never as none', () => {
+  expect(['', 'a', 'abcd', 'abcde', '😀', 'é'.repeat(4)].map(estimateTokens)).toEqual([
+    0, 1, 1, 2, 1, 2,
+  ])
+})

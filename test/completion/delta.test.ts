@@ -1,0 +1,202 @@
+// A completion is its deltas and the deltas are the completion, however they are cut.
+
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { finishReasons, type Logprobs } from '../../src/completion/completion.ts'
+import { type Delta, Fold, type Folded, replay } from '../../src/completion/delta.ts'
+
+function fold(deltas: readonly Delta[]): Folded | null {
+  const fold = new Fold()
+  for (const delta of deltas) fold.add(delta)
+  return fold.folded()
+}
+
+interface Token {
+  readonly text: string
+  readonly logprob: number | null
+  readonly top: Readonly<Record<string, number>> | null
+}
+
+const text = fc.string({ unit: 'binary', maxLength: 6 })
+const logprob = fc.double({ min: -100, max: 0, noNaN: true }).map((value) => value || 0)
+const top = fc.dictionary(fc.string({ maxLength: 4 }).filter((key) => key !== '__proto__'), logprob, {
+  maxKeys: 3,
+  noNullPrototype: true,
+})
+const tokens: fc.Arbitrary<Token[]> = fc.array(
+  fc.record({ text, logprob: fc.option(logprob), top: fc.option(top) }),
+  { maxLength: 6 },
+)
+
+/** Log probabilities of some tokens, the first of which starts at `offset`. */
+function logprobsOf(tokens: readonly Token[], offset: number, withTop: boolean): Logprobs {
+  let at = offset
+  return {
+    tokens: tokens.map((token) => token.text),
+    token_logprobs: tokens.map((token) => token.logprob),
+    top_logprobs: withTop ? tokens.map((token) => token.top) : null,
+    text_offset: tokens.map((token) => {
+      const start = at
+      at += token.text.length
+      return start
+    }),
+  }
+}
+
+const textOf = (tokens: readonly Token[]) => tokens.map((token) => token.text).join('')
+
+const choice = fc.record({
+  tokens,
+  known: fc.constantFrom('none', 'tokens', 'top'),
+  reason: fc.constantFrom(...finishReasons),
+})
+const count = fc.nat({ max: 1e9 })
+const answer: fc.Arbitrary<{ folded: Folded; choices: (typeof choice extends fc.Arbitrary<infer T> ? T : never)[] }> =
+  fc
+    .record({
+      choices: fc.array(choice, { minLength: 1, maxLength: 4 }),
+      created: count,
+      fingerprint: fc.option(text, { nil: undefined }),
+      usage: fc.record({ prompt_tokens: count, completion_tokens: count, total_tokens: count }),
+      estimated: fc.boolean(),
+    })
+    .map(({ choices, created, fingerprint, usage, estimated }) => ({
+      choices,
+      folded: {
+        estimated,
+        completion: {
+          id: 'cmpl-ABCDEFGHIJKLMNOPQRSTUVWX',
+          object: 'text_completion',
+          created,
+          model: 'demo',
+          ...(fingerprint === undefined ? {} : { system_fingerprint: fingerprint }),
+          choices: choices.map(({ tokens, known, reason }, index) => ({
+            text: textOf(tokens),
+            index,
+            logprobs: known === 'none' ? null : logprobsOf(tokens, 0, known === 'top'),
+            finish_reason: reason,
+          })),
+          usage,
+        },
+      },
+    }))
+
+// P4: byte for byte, since both the JSON answer and the stored value are written from it.
+test('replay() then Fold is the same completion', () => {
+  fc.assert(
+    fc.property(answer, ({ folded }) => {
+      expect(JSON.stringify(fold(replay(folded)))).toBe(
+        JSON.stringify({ completion: folded.completion, estimated: folded.estimated }),
+      )
+    }),
+    { numRuns: 300 },
+  )
+})
+
+test('Fold joins text and log probabilities, wherever they were cut and however they mingle', () => {
+  fc.assert(
+    fc.property(
+      answer,
+      fc.array(fc.tuple(fc.nat({ max: 3 }), fc.integer({ min: 1, max: 3 }))),
+      ({ folded, choices }, cuts) => {
+        const { completion, estimated } = folded
+        const [head, ...rest] = replay(folded)
+        if (head === undefined) throw new Error('no head')
+        const deltas: Delta[] = [head]
+        const sent = choices.map(() => 0)
+        const send = (index: number, size: number) => {
+          const { tokens, known } = choices[index] ?? { tokens: [], known: 'none' }
+          const from = sent[index] ?? 0
+          const part = tokens.slice(from, from + size)
+          if (part.length === 0) return
+          sent[index] = from + part.length
+          const offset = textOf(tokens.slice(0, from)).length
+          const logprobs = known === 'none' ? null : logprobsOf(part, offset, known === 'top')
+          deltas.push({ kind: 'text', index, text: textOf(part), logprobs })
+        }
+        for (const [at, size] of cuts) send(at % choices.length, size)
+        for (const index of choices.keys()) send(index, Number.POSITIVE_INFINITY)
+        // Finishes in the order of nobody's choices.
+        deltas.push(...rest.filter(({ kind }) => kind === 'finish').reverse())
+        deltas.push({ kind: 'usage', usage: completion.usage, estimated })
+        const again = fold(deltas)
+        expect(again?.completion.choices.map(({ text }) => text)).toEqual(
+          completion.choices.map(({ text }) => text),
+        )
+        for (const [index, { tokens }] of choices.entries()) {
+          const expected = completion.choices[index]?.logprobs ?? null
+          // With no token at all nothing was said of probabilities either.
+          expect(again?.completion.choices[index]?.logprobs).toEqual(
+            tokens.length === 0 ? null : expected,
+          )
+        }
+        expect(again?.completion.usage).toEqual(completion.usage)
+      },
+    ),
+  )
+})
+
+const head: Delta = { kind: 'head', head: { id: 'cmpl-x', created: 1, model: 'm' } }
+const usage: Delta = {
+  kind: 'usage',
+  usage: { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 },
+  estimated: true,
+}
+const said = (index: number, text: string): Delta => ({ kind: 'text', index, text, logprobs: null })
+const finish = (index: number): Delta => ({ kind: 'finish', index, reason: 'stop' })
+
+test('Fold is not done while anything is missing', () => {
+  const all = [head, said(0, 'a'), finish(0), usage]
+  expect(fold(all)?.completion.choices[0]?.text).toBe('a')
+  expect(fold([])).toBeNull()
+  expect(fold([said(0, 'a'), finish(0), usage])).toBeNull()
+  expect(fold([head, said(0, 'a'), usage])).toBeNull()
+  expect(fold([head, said(0, 'a'), finish(0)])).toBeNull()
+  expect(fold([head, usage])).toBeNull()
+  expect(fold([head, said(0, 'a'), said(1, 'b'), finish(0), usage])).toBeNull()
+})
+
+test('Fold sorts the choices and keeps the order of keys that the contract shows', () => {
+  const folded = fold([head, said(2, 'c'), said(0, 'a'), finish(2), finish(1), finish(0), usage])
+  expect(folded?.estimated).toBe(true)
+  expect(JSON.stringify(folded?.completion)).toBe(
+    '{"id":"cmpl-x","object":"text_completion","created":1,"model":"m","choices":[' +
+      '{"text":"a","index":0,"logprobs":null,"finish_reason":"stop"},' +
+      '{"text":"","index":1,"logprobs":null,"finish_reason":"stop"},' +
+      '{"text":"c","index":2,"logprobs":null,"finish_reason":"stop"}],' +
+      '"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}',
+  )
+})
+
+test('Fold leaves the deltas as they were', () => {
+  const logprobs = logprobsOf([{ text: 'a', logprob: -1, top: { a: -1 } }], 0, true)
+  const deltas: Delta[] = [
+    head,
+    { kind: 'text', index: 0, text: 'a', logprobs },
+    { kind: 'text', index: 0, text: 'a', logprobs },
+    finish(0),
+    usage,
+  ]
+  const before = structuredClone(deltas)
+  expect(fold(deltas)?.completion.choices[0]?.logprobs?.tokens).toEqual(['a', 'a'])
+  expect(deltas).toEqual(before)
+})
+
+test('replay() is the head, each choice with its finish, the usage', () => {
+  const folded = fold([head, said(0, 'a'), finish(0), finish(1), usage])
+  if (folded === null) throw new Error('not folded')
+  expect(replay(folded)).toEqual([head, said(0, 'a'), finish(0), finish(1), usage])
+})
+
+// Arguments are kept on the stack: a list of any length must not be spread into a call.
+test('Fold takes the log probabilities of a very long answer in one delta', () => {
+  const many = Array.from({ length: 300_000 }, () => ({ text: 'a', logprob: -1, top: null }))
+  const logprobs = logprobsOf(many, 0, true)
+  const folded = fold([
+    head,
+    { kind: 'text', index: 0, text: textOf(many), logprobs },
+    finish(0),
+    usage,
+  ])
+  expect(folded?.completion.choices[0]?.logprobs?.tokens).toHaveLength(300_000)
+})

@@ -1,0 +1,426 @@
+// What is asked of an upstream: the visitor's request, the owner's settings, and nothing that says
+// nothing.
+
+import { expect, test } from 'vitest'
+import type { EffectiveOptions, PromptOptions } from '../../src/completion/effective.ts'
+import { effectiveRequest } from '../../src/completion/effective.ts'
+import { requestParser } from '../../src/completion/request.ts'
+import { GatewayError } from '../../src/errors.ts'
+
+const parse = requestParser({ prompt_chars: 100_000, max_tokens: 512, n: 4, prompts: 4 })
+
+const haiku: PromptOptions = {
+  system: 'You write about {{topic}}.',
+  text: 'A haiku about {{topic}} in {{language}}.',
+  variables: { topic: { max_chars: 20 }, language: { values: ['English', 'Deutsch'] } },
+  model: null,
+  max_tokens: null,
+  parameters: {},
+  visitor_may_set: [],
+}
+const sea = { id: 'haiku', variables: { topic: 'sea', language: 'English' } }
+
+const small = {
+  id: 'small',
+  system: null,
+  parameters: {},
+  route: [{ upstream: 'openai', upstream_model: 'gpt-6-luna' }],
+}
+const big = {
+  id: 'big',
+  system: 'Be brief.',
+  parameters: { reasoning_effort: 'none', temperature: 0.3 },
+  route: [
+    { upstream: 'openai', upstream_model: 'gpt-6-sol' },
+    { upstream: 'other', upstream_model: 'llama' },
+  ],
+}
+
+type Changes = Partial<Omit<EffectiveOptions, 'prompts' | 'defaults'>> & {
+  readonly haiku?: Partial<PromptOptions>
+  readonly defaults?: Partial<EffectiveOptions['defaults']>
+}
+
+function options({ haiku: prompt = {}, defaults = {}, ...changes }: Changes = {}): EffectiveOptions {
+  return {
+    models: new Map([
+      ['small', small],
+      ['big', big],
+    ]),
+    prompts: new Map([['haiku', { ...haiku, ...prompt }]]),
+    freePrompts: true,
+    variableChars: 100,
+    defaults: { max_tokens: 256, ...defaults },
+    ...changes,
+  }
+}
+
+const effective = (body: unknown, changes: Changes = {}) =>
+  effectiveRequest(parse(body), options(changes))
+
+function refusal(body: unknown, changes: Changes = {}) {
+  try {
+    effective(body, changes)
+  } catch (error) {
+    if (!(error instanceof GatewayError)) throw error
+    const { code, param, message } = error
+    return { code, param, message }
+  }
+  throw new Error('not refused')
+}
+
+const bare = {
+  model: 'small',
+  prompt_id: null,
+  prompts: ['x'],
+  system: null,
+  route: small.route,
+  parameters: {},
+  max_tokens: 256,
+  n: 1,
+}
+
+test('effectiveRequest() of a prompt alone is the first model and the defaults', () => {
+  expect(effective({ prompt: 'x' })).toEqual(bare)
+  expect(effective({ prompt: 'x', model: 'big' })).toEqual({
+    ...bare,
+    model: 'big',
+    system: 'Be brief.',
+    route: big.route,
+    parameters: big.parameters,
+  })
+})
+
+test.each([
+  ['x', ['x']],
+  [
+    ['a', 'b'],
+    ['a', 'b'],
+  ],
+  [[1, 2], [[1, 2]]],
+  [
+    [[1], [2, 3]],
+    [[1], [2, 3]],
+  ],
+])('effectiveRequest() makes a list of the prompt %j', (prompt, prompts) => {
+  expect(effective({ prompt }).prompts).toEqual(prompts)
+})
+
+test('effectiveRequest() keeps every field that says something', () => {
+  const fields = {
+    max_tokens: 5,
+    n: 2,
+    best_of: 3,
+    temperature: 0.5,
+    top_p: 0.5,
+    presence_penalty: -1,
+    frequency_penalty: 1,
+    stop: ['a', 'b'],
+    seed: 0,
+    logprobs: 0,
+    echo: true,
+    suffix: 'end',
+    logit_bias: { '5': 1 },
+  }
+  expect(effective({ prompt: 'x', ...fields })).toEqual({ ...bare, ...fields })
+})
+
+test.each([
+  { temperature: 1 },
+  { top_p: 1 },
+  { presence_penalty: 0 },
+  { presence_penalty: -0 },
+  { frequency_penalty: 0 },
+  { n: 1 },
+  { best_of: 1 },
+  { echo: false },
+  { suffix: '' },
+  { stop: [] },
+  { logit_bias: {} },
+  { stream: true },
+  { stream: true, stream_options: { include_usage: true } },
+  { user: 'somebody' },
+  { max_tokens: 256 },
+  { model: 'small' },
+  { temperature: null },
+])('effectiveRequest() takes %j for nothing said', (fields) => {
+  expect(JSON.stringify(effective({ prompt: 'x', ...fields }))).toBe(JSON.stringify(bare))
+})
+
+test('effectiveRequest() knows no zero below zero', () => {
+  const { temperature, top_p } = effective({ prompt: 'x', temperature: -0, top_p: -0 })
+  expect(Object.is(temperature, 0) && Object.is(top_p, 0)).toBe(true)
+})
+
+test('effectiveRequest() takes one stop as a list of it', () => {
+  expect(effective({ prompt: 'x', stop: 'end' })).toEqual({ ...bare, stop: ['end'] })
+})
+
+test("effectiveRequest() fills in the owner's defaults where the visitor is silent", () => {
+  const defaults = {
+    max_tokens: 100,
+    n: 2,
+    best_of: 3,
+    temperature: 0.2,
+    top_p: 0.9,
+    presence_penalty: 0.1,
+    frequency_penalty: 0.2,
+    seed: 7,
+    logprobs: 2,
+    echo: true,
+    suffix: 'end',
+  }
+  expect(effective({ prompt: 'x' }, { defaults })).toEqual({ ...bare, ...defaults })
+  expect(effective({ prompt: 'x', temperature: null, seed: 8 }, { defaults })).toEqual({
+    ...bare,
+    ...defaults,
+    seed: 8,
+  })
+})
+
+test("effectiveRequest() lets the standard default, said by the visitor, replace the owner's", () => {
+  const defaults = {
+    temperature: 0.2,
+    top_p: 0.9,
+    presence_penalty: 1,
+    frequency_penalty: 1,
+    n: 2,
+    best_of: 2,
+    echo: true,
+    suffix: 'end',
+  }
+  const standard = {
+    temperature: 1,
+    top_p: 1,
+    presence_penalty: 0,
+    frequency_penalty: 0,
+    n: 1,
+    best_of: 1,
+    echo: false,
+    suffix: '',
+  }
+  expect(effective({ prompt: 'x', ...standard }, { defaults })).toEqual(bare)
+})
+
+test('effectiveRequest() leaves out an owner default that is the standard one', () => {
+  const defaults = { temperature: 1, top_p: 1, presence_penalty: 0, echo: false, best_of: 1 }
+  expect(effective({ prompt: 'x' }, { defaults })).toEqual(bare)
+})
+
+test('effectiveRequest() takes no stream from the defaults', () => {
+  expect(effective({ prompt: 'x' }, { defaults: { stream: true } })).toEqual(bare)
+})
+
+// Contract 2.1: best_of is n or more, and not with a stream, whoever said n or stream.
+test("effectiveRequest() judges best_of with the owner's n", () => {
+  expect(refusal({ prompt: 'x', best_of: 2 }, { defaults: { n: 3 } })).toMatchObject({
+    code: 'invalid_value',
+    param: 'best_of',
+  })
+})
+
+test("effectiveRequest() judges n with the owner's best_of", () => {
+  const { n, best_of } = effective({ prompt: 'x', n: 3 }, { defaults: { best_of: 2 } })
+  expect(best_of ?? n).toBeGreaterThanOrEqual(n)
+})
+
+test.each(['nope', 'SMALL', 'Small', 'small ', ' small', 'small\u0000', '', '__proto__', 'constructor'])(
+  'effectiveRequest() does not allow the model %j',
+  (model) => {
+    expect(refusal({ prompt: 'x', model })).toEqual({
+      code: 'model_not_allowed',
+      param: 'model',
+      message: `Cannot use the model ${JSON.stringify(model)}: GET /v1/models lists those that are allowed`,
+    })
+  },
+)
+
+test('effectiveRequest() repeats no more than 64 characters of a model or a prompt id', () => {
+  const long = Array.from({ length: 64 }, (_, i) => String.fromCharCode(0x61 + (i % 26))).join('')
+  const model = refusal({ prompt: 'x', model: long.repeat(100) })
+  expect(model.code).toBe('model_not_allowed')
+  expect(model.message).not.toContain(`${long}a`)
+  expect(model.message.length).toBeLessThan(150)
+  const lone = refusal({ prompt: 'x', model: 'a\ud800' })
+  expect(lone.code).toBe('model_not_allowed')
+  expect(lone.message.isWellFormed()).toBe(true)
+  const id = refusal({ prompt: { id: long } })
+  expect(id).toMatchObject({ code: 'prompt_not_found', param: 'prompt.id' })
+  expect(id.message.length).toBeLessThan(150)
+})
+
+test('effectiveRequest() refuses free prompts where the owner does', () => {
+  for (const prompt of ['x', ['x'], [1]]) {
+    expect(refusal({ prompt }, { freePrompts: false })).toMatchObject({
+      code: 'free_prompts_disabled',
+      param: 'prompt',
+    })
+  }
+  expect(effective({ prompt: sea }, { freePrompts: false }).prompt_id).toBe('haiku')
+})
+
+test.each(['nope', 'HAIKU', '__proto__', 'constructor', 'toString'])(
+  'effectiveRequest() does not find the prompt %j',
+  (id) => {
+    expect(refusal({ prompt: { id } })).toEqual({
+      code: 'prompt_not_found',
+      param: 'prompt.id',
+      message: `Cannot find the prompt ${JSON.stringify(id)}: GET /v1/prompts lists them`,
+    })
+  },
+)
+
+test('effectiveRequest() renders text and system of a locked prompt', () => {
+  expect(effective({ prompt: sea })).toEqual({
+    ...bare,
+    prompt_id: 'haiku',
+    prompts: ['A haiku about sea in English.'],
+    system: 'You write about sea.',
+  })
+})
+
+test('effectiveRequest() leaves a place inside a variable as it is', () => {
+  const variables = { topic: '{{language}}', language: 'Deutsch' }
+  const request = effective({ prompt: { id: 'haiku', variables } })
+  expect(request.prompts).toEqual(['A haiku about {{language}} in Deutsch.'])
+  expect(request.system).toBe('You write about {{language}}.')
+})
+
+test("effectiveRequest() takes the model's system message for a prompt without one", () => {
+  expect(effective({ prompt: sea }, { haiku: { system: null, model: 'big' } }).system).toBe(
+    'Be brief.',
+  )
+  expect(effective({ prompt: sea }, { haiku: { model: 'big' } }).system).toBe(
+    'You write about sea.',
+  )
+})
+
+test.each([
+  [{ id: 'haiku' }, 'missing_field', 'prompt.variables.topic'],
+  [{ id: 'haiku', variables: { topic: 'sea' } }, 'missing_field', 'prompt.variables.language'],
+  [
+    { id: 'haiku', variables: { ...sea.variables, mood: 'x' } },
+    'invalid_value',
+    'prompt.variables.mood',
+  ],
+  [
+    { id: 'haiku', variables: { ...sea.variables, topic: 'x'.repeat(21) } },
+    'invalid_value',
+    'prompt.variables.topic',
+  ],
+])('effectiveRequest() refuses the variables of %j', (prompt, code, param) => {
+  expect(refusal({ prompt })).toMatchObject({ code, param })
+})
+
+test('effectiveRequest() bounds all variables together', () => {
+  expect(refusal({ prompt: sea }, { variableChars: 9 })).toMatchObject({
+    code: 'invalid_value',
+    param: 'prompt.variables',
+  })
+  expect(effective({ prompt: sea }, { variableChars: 10 }).prompt_id).toBe('haiku')
+})
+
+const settings = {
+  model: 'big',
+  max_tokens: 5,
+  temperature: 0.5,
+  top_p: 0.5,
+  presence_penalty: 1,
+  frequency_penalty: 1,
+  n: 2,
+  best_of: 2,
+  stop: 'x',
+  seed: 1,
+  logprobs: 1,
+  logit_bias: { '1': 1 },
+}
+
+test.each(Object.entries({ ...settings, echo: true, suffix: 'x' }))(
+  'effectiveRequest() locks %s of a locked prompt',
+  (field, value) => {
+    expect(refusal({ prompt: sea, [field]: value })).toEqual({
+      code: 'locked_by_owner',
+      param: field,
+      message: `Cannot set "${field}": the owner has locked it for this prompt`,
+    })
+    const others = Object.keys(settings).filter((name) => name !== field)
+    expect(refusal({ prompt: sea, [field]: value }, { haiku: { visitor_may_set: others } })).toEqual(
+      expect.objectContaining({ code: 'locked_by_owner', param: field }),
+    )
+  },
+)
+
+test('effectiveRequest() locks a field even when it says the standard default', () => {
+  expect(refusal({ prompt: sea, temperature: 1 })).toMatchObject({ code: 'locked_by_owner' })
+  expect(effective({ prompt: sea, temperature: null }).prompt_id).toBe('haiku')
+})
+
+test.each(Object.entries(settings))(
+  'effectiveRequest() lets a visitor set %s where the prompt says so',
+  (field, value) => {
+    const request = effective(
+      { prompt: sea, [field]: value },
+      { haiku: { visitor_may_set: [field] } },
+    )
+    expect(request).toMatchObject({ [field]: field === 'stop' ? ['x'] : value })
+  },
+)
+
+test('effectiveRequest() leaves stream, stream_options and user free for a locked prompt', () => {
+  const body = { prompt: sea, stream: true, stream_options: { include_usage: true }, user: 'me' }
+  expect(effective(body)).toEqual(effective({ prompt: sea }))
+})
+
+test("effectiveRequest() takes max_tokens from the visitor, the prompt, the defaults, in that order", () => {
+  const may = { visitor_may_set: ['max_tokens'] }
+  expect(effective({ prompt: sea }).max_tokens).toBe(256)
+  expect(effective({ prompt: sea }, { haiku: { max_tokens: 60 } }).max_tokens).toBe(60)
+  const visitor = { prompt: sea, max_tokens: 20 }
+  expect(effective(visitor, { haiku: { ...may, max_tokens: 60 } }).max_tokens).toBe(20)
+})
+
+test('effectiveRequest() takes the model from the visitor, the prompt, the list, in that order', () => {
+  expect(effective({ prompt: sea }).model).toBe('small')
+  expect(effective({ prompt: sea }, { haiku: { model: 'big' } }).route).toEqual(big.route)
+  const may = { visitor_may_set: ['model'], model: 'big' }
+  expect(effective({ prompt: sea, model: 'small' }, { haiku: may }).model).toBe('small')
+})
+
+test("effectiveRequest() puts the prompt's parameters over the model's", () => {
+  const parameters = { temperature: 0.9, verbosity: 'low' }
+  expect(effective({ prompt: sea }, { haiku: { model: 'big', parameters } }).parameters).toEqual({
+    reasoning_effort: 'none',
+    temperature: 0.9,
+    verbosity: 'low',
+  })
+})
+
+test("effectiveRequest() puts what a visitor may set over the prompt's parameters", () => {
+  const prompt = { parameters: { temperature: 0.9, seed: 1 }, visitor_may_set: ['temperature'] }
+  const warm = effective({ prompt: sea, temperature: 0.5 }, { haiku: prompt })
+  expect(warm.temperature).toBe(0.5)
+  expect(warm.parameters).toEqual({ seed: 1 })
+  const standard = effective({ prompt: sea, temperature: 1 }, { haiku: prompt })
+  expect(standard.temperature).toBeUndefined()
+  expect(standard.parameters).toEqual({ seed: 1 })
+  const silent = effective({ prompt: sea, temperature: null }, { haiku: prompt })
+  expect(silent.parameters).toEqual({ temperature: 0.9, seed: 1 })
+})
+
+test('effectiveRequest() applies the defaults to a locked prompt, echo apart', () => {
+  const defaults = { temperature: 0.2, echo: true, seed: 3 }
+  const request = effective({ prompt: sea }, { defaults })
+  expect(request).toMatchObject({ temperature: 0.2, seed: 3 })
+  expect(request.echo).toBeUndefined()
+  expect(effective({ prompt: 'x' }, { defaults }).echo).toBe(true)
+})
+
+test('effectiveRequest() changes neither the request nor the options', () => {
+  const given = options({ haiku: { parameters: { seed: 1 } }, defaults: { temperature: 0.5 } })
+  const before = structuredClone(given)
+  const request = parse({ prompt: sea, stream: true })
+  const asked = structuredClone(request)
+  effectiveRequest(request, given)
+  expect(given).toEqual(before)
+  expect(request).toEqual(asked)
+})

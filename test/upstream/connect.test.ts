@@ -1,0 +1,81 @@
+// An upstream's settings as a connection: how the key travels, which way it is sent.
+import { expect, test } from 'vitest'
+import { type ConnectOptions, connect } from '../../src/upstream/connect.ts'
+import { presets, wireLimits } from '../../src/upstream/presets.ts'
+import { features, wires } from '../../src/upstream/upstream.ts'
+
+const options: ConnectOptions = {
+  name: 'main',
+  wire: 'completions',
+  baseUrl: 'https://upstream.test/v1',
+  auth: 'bearer',
+  key: 'secret',
+  unsupported: new Set(),
+  stream: 'always',
+  firstByteMs: 1,
+  idleMs: 2,
+  deadlineMs: 3,
+  retries: 4,
+  maxOutputBytes: 5,
+  maxTokensField: 'max_tokens',
+  streamUsage: true,
+  path: null,
+}
+
+const http = async () => new Response('http')
+const demo = async () => new Response('demo')
+
+test.each([
+  ['bearer', { authorization: 'Bearer secret' }],
+  ['api-key', { 'api-key': 'secret' }],
+  ['x-api-key', { 'x-api-key': 'secret' }],
+  ['none', {}],
+] as const)('connect() with auth %s sends %j', (auth, headers) => {
+  expect(connect({ ...options, auth }, { http, demo }).options.headers).toEqual(headers)
+})
+
+test('connect() without a key sends none', () => {
+  expect(connect({ ...options, key: null }, { http, demo }).options.headers).toEqual({})
+})
+
+test('connect() sends to the demo model only what is the demo wire’s', () => {
+  expect(connect({ ...options, wire: 'demo' }, { http, demo }).send).toBe(demo)
+  for (const wire of wires) {
+    if (wire === 'demo' || wire === 'workers-ai') continue
+    expect(connect({ ...options, wire }, { http, demo }).send).toBe(http)
+  }
+})
+
+test('connect() keeps the owner’s bounds', () => {
+  const connection = connect(options, { http, demo })
+  expect(connection).toMatchObject({ name: 'main', deadlineMs: 3, retries: 4, alwaysStream: true })
+  expect(connection.options).toMatchObject({ firstByteMs: 1, idleMs: 2, maxOutputBytes: 5 })
+  expect(connect({ ...options, stream: 'visitor' }, { http, demo }).alwaysStream).toBe(false)
+})
+
+test('connect() gives each upstream a breaker of its own', () => {
+  const one = connect(options, { http, demo })
+  const two = connect(options, { http, demo })
+  for (let i = 0; i < 100; i++) one.breaker.failed(0)
+  expect(one.breaker.allows(0)).toBe(false)
+  expect(two.breaker.allows(0)).toBe(true)
+})
+
+test('connect() has an adapter for every wire', () => {
+  for (const wire of wires) {
+    expect(connect({ ...options, wire }, { http, demo }).upstream.toWire).toBeTypeOf('function')
+  }
+})
+
+test('wireLimits names known features of known wires only', () => {
+  expect(Object.keys(wireLimits).sort()).toEqual([...wires].sort())
+  for (const wire of wires) expect(features).toEqual(expect.arrayContaining([...wireLimits[wire]]))
+})
+
+test('presets are complete: an https address without a slash at the end, or none', () => {
+  for (const [name, preset] of Object.entries(presets)) {
+    expect(wires, name).toContain(preset.wire)
+    if (preset.baseUrl === null) continue
+    expect(preset.baseUrl, name).toMatch(/^https:\/\/[a-z0-9./-]*[a-z0-9]$/)
+  }
+})
