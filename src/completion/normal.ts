@@ -10,6 +10,8 @@ type FinishDelta = Extract<Delta, { kind: 'finish' }>
 export interface NormalOptions {
   /** How many choices this call asked for: indices 0 … choices − 1 are known. */
   readonly choices: number
+  /** How many of them belong to one prompt. */
+  readonly perPrompt: number
   /** False: the upstream's log probabilities are dropped. */
   readonly logprobs: boolean
 }
@@ -31,7 +33,10 @@ interface ChoiceState {
 
 /** Feed it every raw delta of one call in order, then ask for `end()`. */
 export class Normaliser {
-  /** What the upstream calls itself and this answer; the first non-empty value counts. */
+  /**
+   * What the upstream calls itself and this answer: the first non-empty values before the first text,
+   * since the head a reader has seen cannot change.
+   */
   readonly meta: { id?: string; model?: string; fingerprint?: string } = {}
   readonly #options: NormalOptions
   readonly #choices: ChoiceState[]
@@ -39,6 +44,7 @@ export class Normaliser {
   #usage: Usage | null = null
   #ended = false
   #anything = false
+  #named = false
 
   constructor(options: NormalOptions) {
     this.#options = options
@@ -54,6 +60,7 @@ export class Normaliser {
   add(delta: RawDelta): TextDelta | null {
     switch (delta.kind) {
       case 'meta':
+        if (this.#named) return null
         if (delta.id) this.meta.id ??= delta.id
         if (delta.model) this.meta.model ??= delta.model
         if (delta.fingerprint) this.meta.fingerprint ??= delta.fingerprint
@@ -94,6 +101,8 @@ export class Normaliser {
         "Cannot use the upstream's answer: it was empty",
       )
     }
+    // A server that never gives reasons ends with the terminator; one that gives some forgot one.
+    const someSaid = this.#choices.some(({ finish }) => finish !== null)
     let whole = true
     const finishes: FinishDelta[] = []
     for (const [index, choice] of this.#choices.entries()) {
@@ -109,10 +118,14 @@ export class Normaliser {
           "Cannot use the upstream's answer: it has fewer choices than were asked for",
         )
       }
-      if (choice.inferred) whole = false
+      if (choice.inferred || (choice.finish === null && someSaid)) whole = false
       finishes.push({ kind: 'finish', index, reason: choice.finish ?? 'stop' })
     }
-    return { finishes, usage: this.#plausible(this.#usage ?? sum(this.#usageOf)), whole }
+    return {
+      finishes,
+      usage: this.#plausible(this.#usage ?? sum(this.#usageOf, this.#options.perPrompt)),
+      whole,
+    }
   }
 
   #text(index: number, text: string, logprobs: TokenLogprobs | null): TextDelta | null {
@@ -122,6 +135,7 @@ export class Normaliser {
       logprobs !== null && this.#options.logprobs ? located(logprobs, choice.chars) : null
     if (text === '' && kept === null) return null
     this.#anything = true
+    this.#named = true
     choice.chars += text.length
     return { kind: 'text', index, text, logprobs: kept }
   }
@@ -148,16 +162,17 @@ function located(logprobs: TokenLogprobs, start: number): Logprobs {
   return { tokens, token_logprobs, top_logprobs, text_offset }
 }
 
-/** Each choice's own usage added up: the prompt was read once, the answers were written each. */
-function sum(usageOf: ReadonlyMap<number, Usage>): Usage | null {
-  const [first, ...others] = usageOf.values()
-  if (first === undefined) return null
-  return others.reduce(
-    (all, { completion_tokens }) => ({
-      prompt_tokens: all.prompt_tokens,
-      completion_tokens: all.completion_tokens + completion_tokens,
-      total_tokens: all.total_tokens + completion_tokens,
-    }),
-    first,
-  )
+/** Each choice's own usage added up: a prompt was read once, the answers were written each. */
+function sum(usageOf: ReadonlyMap<number, Usage>, perPrompt: number): Usage | null {
+  if (usageOf.size === 0) return null
+  const total = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
+  const read = new Set<number>()
+  for (const [index, usage] of usageOf) {
+    const prompt = Math.floor(index / perPrompt)
+    total.completion_tokens += usage.completion_tokens
+    total.total_tokens += read.has(prompt) ? usage.completion_tokens : usage.total_tokens
+    if (!read.has(prompt)) total.prompt_tokens += usage.prompt_tokens
+    read.add(prompt)
+  }
+  return total
 }

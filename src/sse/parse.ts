@@ -12,6 +12,12 @@ export class SseOverflow extends Error {
   override readonly name = 'SseOverflow'
 }
 
+/**
+ * llama.cpp builds before #16486 send a failure as a field of its own: `error: {…}`. The parser
+ * forgets an unfinished line that can become no standard field, so this one is kept until it ends.
+ */
+const ERROR_FIELD = 'error:'
+
 export interface SseOptions {
   /** Longest event kept in memory, in characters. */
   readonly maxMessageChars: number
@@ -22,14 +28,17 @@ export class SseReader {
   readonly #parser: EventSourceParser
   #messages: SseMessage[] = []
   #overflow = false
+  #held = ''
+  #lineStart = true
+  readonly #maxChars: number
 
   constructor({ maxMessageChars }: SseOptions) {
+    this.#maxChars = maxMessageChars
     this.#parser = createParser({
       maxBufferSize: maxMessageChars,
       onEvent: ({ event, data }) => this.#messages.push({ event: event ?? null, data }),
       onError: (error) => {
         if (error.type === 'max-buffer-size-exceeded') this.#overflow = true
-        // llama.cpp builds before #16486 send a failure as a field of its own: `error: {…}`.
         else if (error.field === 'error') {
           this.#messages.push({ event: 'error', data: error.value ?? '' })
         }
@@ -39,7 +48,9 @@ export class SseReader {
 
   /** @throws SseOverflow when a message is longer than `maxMessageChars`. */
   feed(text: string): readonly SseMessage[] {
-    if (text !== '') this.#parser.feed(text)
+    const ready = this.#withhold(this.#held + text)
+    if (this.#held.length > this.#maxChars) throw new SseOverflow('message too long')
+    if (ready !== '') this.#parser.feed(ready)
     return this.#take()
   }
 
@@ -49,8 +60,20 @@ export class SseReader {
    * adapter judges whether it makes sense. A trailing CR completes its line, too.
    */
   end(): readonly SseMessage[] {
-    this.#parser.feed('\n\n')
+    this.#parser.feed(`${this.#held}\n\n`)
     return this.#take()
+  }
+
+  /** All but an unfinished last line that may be an error field. */
+  #withhold(text: string): string {
+    const start = Math.max(text.lastIndexOf('\n'), text.lastIndexOf('\r')) + 1
+    const atLineStart = start > 0 || this.#held !== '' || this.#lineStart
+    const line = text.slice(start)
+    const candidate = line.startsWith(ERROR_FIELD) || ERROR_FIELD.startsWith(line)
+    const hold = atLineStart && line !== '' && candidate
+    this.#held = hold ? line : ''
+    this.#lineStart = atLineStart && line === ''
+    return hold ? text.slice(0, start) : text
   }
 
   #take(): readonly SseMessage[] {

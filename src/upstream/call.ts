@@ -135,25 +135,39 @@ function readJson(upstream: Upstream, text: string): readonly RawDelta[] {
 
 /** JSON lines instead of events, as some native endpoints stream. */
 function readLines(upstream: Upstream, text: string): readonly RawDelta[] {
-  if (!/[\]}]$/.test(text)) throw upstreamFailure('truncated')
-  return text
-    .split('\n')
-    .filter((line) => line.trim() !== '')
-    .flatMap((data) => upstream.fromMessage({ event: null, data }))
+  const lines = text.split('\n').filter((line) => line.trim() !== '')
+  if (!isWhole(lines.at(-1) ?? '')) throw upstreamFailure('truncated')
+  return lines.flatMap((data) => upstream.fromMessage({ event: null, data }))
 }
 
 async function* readStream(
   upstream: Upstream,
   body: BodyReader,
 ): AsyncGenerator<readonly RawDelta[]> {
+  let finished = false
   const reader = new SseReader({ maxMessageChars: body.maxBytes })
   for (;;) {
     const piece = await body.next()
     const messages = piece === null ? reader.end() : reader.feed(piece)
-    const { deltas, failure, ended } = translate(upstream, messages, piece === null)
+    // A torn last line is the mark of a body cut short, not of a server that talks nonsense.
+    const whole = piece === null ? messages.filter(({ data }) => isWhole(data)) : messages
+    const { deltas, failure, ended } = translate(upstream, whole)
+    finished ||= deltas.some(({ kind }) => kind === 'finish')
     if (deltas.length > 0) yield deltas
     if (failure !== null) throw failure
+    if (whole.length < messages.length && !finished) throw upstreamFailure('truncated')
     if (ended || piece === null) return
+  }
+}
+
+/** Whether a line is all there: JSON, the terminator, or nothing. */
+function isWhole(data: string): boolean {
+  if (['[DONE]', ''].includes(data.trim())) return true
+  try {
+    JSON.parse(data)
+    return true
+  } catch {
+    return false
   }
 }
 
@@ -164,18 +178,13 @@ interface Translated {
   readonly ended: boolean
 }
 
-function translate(
-  upstream: Upstream,
-  messages: readonly SseMessage[],
-  atEnd: boolean,
-): Translated {
+function translate(upstream: Upstream, messages: readonly SseMessage[]): Translated {
   const deltas: RawDelta[] = []
   for (const message of messages) {
     try {
       deltas.push(...upstream.fromMessage(message))
     } catch (failure) {
-      // A torn last line is the mark of a body cut short, not of a server that talks nonsense.
-      return { deltas, failure: atEnd ? upstreamFailure('truncated') : failure, ended: true }
+      return { deltas, failure, ended: true }
     }
     // Whatever follows the terminator is no part of the answer.
     if (deltas.at(-1)?.kind === 'end') return { deltas, failure: null, ended: true }

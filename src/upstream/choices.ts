@@ -46,8 +46,9 @@ export function finishReason(word: string): FinishReason {
 export function readChunk(message: SseMessage, prefer: Preference): readonly RawDelta[] {
   const data = message.data.trim()
   if (data === '[DONE]') return [{ kind: 'end' }]
-  if (data === '') return []
-  const chunk = parseJson(data)
+  if (data === '' && message.event !== 'error') return []
+  const parsed = data === '' ? null : parseJson(data)
+  const chunk: unknown = Array.isArray(parsed) ? parsed[0] : parsed
   if (message.event === 'error') throw failureOfError(errorIn(chunk))
   return readObject(chunk, prefer, 'chunk')
 }
@@ -93,7 +94,21 @@ function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   if (error || (Array.isArray(errors) && errors.length > 0)) throw failureOfError(errorIn(object))
   const flat = object['object'] === 'error' || typeof object['error_code'] === 'number'
   if (flat || object['success'] === false) throw failureOfError(object)
+  const answers = Array.isArray(object['choices']) || isRecord(object['usage'])
+  if (!answers && saysError(object)) throw failureOfError(errorIn(object))
 }
+
+/** The shapes in which aggregators pass on an upstream's error (PROTOCOL 2.15). */
+function saysError(object: Readonly<Record<string, unknown>>): boolean {
+  const { header, response } = object
+  return (
+    errorKeys.some((key) => Boolean(object[key])) ||
+    (isRecord(header) && Boolean(header['message'])) ||
+    (isRecord(response) && Boolean(response['error']))
+  )
+}
+
+const errorKeys = ['fault', 'message', 'msg', 'err', 'error_msg', 'detail']
 
 /** Azure's first chunk has no choices and an empty head; it must not name the answer. */
 function metaOf(object: Readonly<Record<string, unknown>>, bare: boolean): RawDelta {

@@ -2,11 +2,14 @@
 
 /**
  * Items of all sequences as they come, each with the number of its sequence. The first failure ends
- * all. A consumer that leaves must abort the sequences' own work first: their `return` waits for it.
+ * all, and so does a consumer that leaves.
+ *
+ * @param stop ends the work the sequences are waiting for: a sequence can only return after that
  */
 export async function* merge<T>(
   starts: readonly (() => AsyncGenerator<T>)[],
   atOnce: number,
+  stop: () => void,
 ): AsyncGenerator<readonly [sequence: number, item: T]> {
   const pending = new Map<number, Promise<{ sequence: number; result: IteratorResult<T> }>>()
   const running = new Map<number, AsyncGenerator<T>>()
@@ -37,6 +40,7 @@ export async function* merge<T>(
       yield [sequence, result.value]
     }
   } finally {
+    stop()
     await Promise.allSettled([...running.values()].map((generator) => generator.return(undefined)))
   }
 }

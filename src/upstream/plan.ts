@@ -18,13 +18,14 @@ export function missingFeature(
   request: EffectiveRequest,
   unsupported: ReadonlySet<Feature>,
 ): { readonly feature: Feature; readonly param: string } | null {
+  const tokens = request.prompts.some((prompt) => typeof prompt !== 'string')
   const needs: [Feature, string, boolean][] = [
-    ['token_prompts', 'prompt', request.prompts.some((prompt) => typeof prompt !== 'string')],
+    ['token_prompts', 'prompt', tokens],
     ['best_of', 'best_of', request.best_of !== undefined],
     ['suffix', 'suffix', request.suffix !== undefined],
     ['logprobs', 'logprobs', request.logprobs !== undefined],
-    // Echo alone is emulated; the prompt's own log probabilities cannot be.
-    ['echo', 'echo', request.echo === true && request.logprobs !== undefined],
+    // The echo of a text is emulated; the prompt's own log probabilities cannot be.
+    ['echo', 'echo', request.echo === true && (tokens || request.logprobs !== undefined)],
     ['logit_bias', 'logit_bias', request.logit_bias !== undefined],
     ['stop', 'stop', request.stop !== undefined],
     ['temperature', 'temperature', request.temperature !== undefined],
@@ -49,7 +50,8 @@ export function plan(
 ): PlannedCall[] {
   const { unsupported } = target
   const { prompts, n } = request
-  const together = prompts.length === 1 || !unsupported.has('prompt_array')
+  const together =
+    prompts.length === 1 || (!unsupported.has('prompt_array') && (n === 1 || !unsupported.has('n')))
   const promptGroups = together ? [prompts] : prompts.map((prompt) => [prompt])
   const rounds = n === 1 || !unsupported.has('n') ? [n] : Array.from({ length: n }, () => 1)
   const calls: PlannedCall[] = []

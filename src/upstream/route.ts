@@ -136,6 +136,9 @@ export async function* answer(
         if (next === 'give_up') throw error
         if (next === 'fall_back' || pauseMs === null) break
         await context.wait(pauseMs, context.signal)
+      } finally {
+        // A reader that leaves in the middle ends up here alone.
+        connection.breaker.undecided()
       }
     }
   }
@@ -179,8 +182,7 @@ function pauseBefore(error: unknown, random: () => number): number | null {
 
 function judge(breaker: Breaker, error: unknown, { signal, now }: RouteContext): void {
   const code = error instanceof GatewayError ? error.code : null
-  if (signal.aborted || code === null || !anotherMayHelp.has(code)) breaker.undecided()
-  else breaker.failed(now())
+  if (!signal.aborted && code !== null && anotherMayHelp.has(code)) breaker.failed(now())
 }
 
 function reportFailure(error: unknown, upstream: string, will: Next, context: RouteContext): void {
@@ -241,7 +243,7 @@ async function* attempt(
       (planned) => () =>
         callDeltas(planned, request, target, connection, context, deadlineAt, controller.signal),
     )
-    for await (const [sequence, item] of merge(starts, CALLS_AT_ONCE)) {
+    for await (const [sequence, item] of merge(starts, CALLS_AT_ONCE, () => controller.abort())) {
       const answered = progress.begun ? [] : [begin(item.meta)]
       if (item.end !== null) ends.push(item.end)
       yield [...answered, ...placed(item.deltas, calls[sequence]?.firstIndex ?? 0)]
@@ -272,6 +274,7 @@ async function* callDeltas(
   const lease = await reserve(planned, target)
   const normaliser = new Normaliser({
     choices: planned.choices,
+    perPrompt: planned.request.n,
     logprobs: request.logprobs !== undefined,
   })
   const echoes = new Map(planned.echoes.entries())

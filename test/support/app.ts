@@ -2,19 +2,20 @@
 // that refuses what KV refuses, a clock that is set and events that are kept. Whatever leaves it is
 // given to the canary, which is also the upstream's key.
 import { expect } from 'vitest'
-import { Visitors } from '../../src/access/visitor.ts'
 import { App, type Service } from '../../src/app.ts'
-import { type KvNamespace, KvTier } from '../../src/cache/kv.ts'
-import { randomLetters } from '../../src/completion/completion.ts'
+import type { KvNamespace } from '../../src/cache/kv.ts'
 import { requestParser } from '../../src/completion/request.ts'
 import { type Config, parseConfig } from '../../src/config.ts'
+import { createCore, type Platform } from '../../src/core.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
+import { Admin } from '../../src/routes/admin.ts'
 import { Completions } from '../../src/routes/completions.ts'
-import { connect } from '../../src/upstream/connect.ts'
+import { Misses } from '../../src/routes/misses.ts'
 import { CANARY, seen } from './canary.ts'
 
 export const EDGE = 'https://edge.test'
 export const ORIGIN = 'https://example.com'
+export const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 /** 2026-01-01T00:00:00Z, in ms. */
 export const START = 1_767_225_600_000
 
@@ -42,11 +43,11 @@ export class MemoryKv implements KvNamespace {
     return found !== undefined && this.#clock.ms < found.expiresAt ? found.value : null
   }
 
-  async put(key: string, value: string, options: { expirationTtl: number }): Promise<void> {
+  async put(key: string, value: string, options?: { expirationTtl: number }): Promise<void> {
     this.#check(key)
     seen(key, value)
-    const ttl = options.expirationTtl
-    if (!Number.isSafeInteger(ttl) || ttl < 60) {
+    const ttl = options?.expirationTtl ?? Number.POSITIVE_INFINITY
+    if (options !== undefined && (!Number.isSafeInteger(ttl) || ttl < 60)) {
       throw new Error(`KV PUT failed: 400 Invalid expiration_ttl of ${ttl}`)
     }
     if (Buffer.byteLength(value) > 26_214_400) throw new Error('KV PUT failed: 413 too large')
@@ -79,7 +80,6 @@ export interface TestAppOptions {
   /** Laid over a small working CONFIG, key by key. */
   readonly config?: Readonly<Record<string, unknown>>
   readonly upstream?: Script
-  readonly keepAliveMs?: number
 }
 
 export interface Reply {
@@ -99,98 +99,42 @@ export class TestApp {
   readonly #background: Promise<unknown>[] = []
   readonly #app: App
 
-  constructor({ config = {}, upstream = () => answered(), keepAliveMs = 15_000 }: TestAppOptions) {
+  constructor({ config = {}, upstream = () => answered() }: TestAppOptions = {}) {
     const result = parseConfig({
       config: { ...workingConfig, ...config },
       prompts: {},
       secret: (name) => (name === 'UPSTREAM_API_KEY' ? CANARY : undefined),
       bound: () => true,
     })
-    const now = () => this.clock.ms
-    const report = (event: Event) => {
-      seen(JSON.stringify(event))
-      this.events.push(event)
+    const platform: Platform = {
+      kv: this.kv,
+      fetch: async (request) => {
+        this.calls.push(request.clone())
+        return await upstream(request, this.calls.length - 1)
+      },
+      now: () => this.clock.ms,
+      random: () => 0.5,
+      randomBytes: (bytes) => void crypto.getRandomValues(bytes),
+      wait: async (ms, signal) => {
+        signal.throwIfAborted()
+        this.waits.push(ms)
+      },
+      waitUntil: (work) => void this.#background.push(work),
+      report: (event) => {
+        seen(JSON.stringify(event))
+        this.events.push(event)
+      },
+      secret: CANARY,
+      operatorToken: OPERATOR_TOKEN,
     }
-    const waitUntil = (work: Promise<unknown>) => void this.#background.push(work)
-    const context = { now, report, waitUntil, randomBytes }
-    const send = async (request: Request) => {
-      this.calls.push(request.clone())
-      return await upstream(request, this.calls.length - 1)
-    }
-    if (result.faults !== null) {
+    if (result.config === null) {
       const { origins, faults } = result
-      this.#app = new App({ origins, originRequired: false, warnings: [] }, context, { faults })
+      this.#app = new App({ origins, originRequired: false, warnings: [] }, platform, { faults })
       return
     }
     const { origins, originRequired } = result.config
-    const service = this.#service(result.config, { ...context, send, keepAliveMs })
-    this.#app = new App({ origins, originRequired, warnings: [] }, context, service)
-  }
-
-  #service(
-    config: Config,
-    {
-      now,
-      report,
-      waitUntil,
-      send,
-      keepAliveMs,
-    }: {
-      now: () => number
-      report: (event: Event) => void
-      waitUntil: (work: Promise<unknown>) => void
-      send: (request: Request) => Promise<Response>
-      keepAliveMs: number
-    },
-  ): Service {
-    const { limits, cache, models, upstreams, prompts, defaults, freePrompts } = config
-    const completions = new Completions(
-      {
-        body: { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms },
-        effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
-        key: {
-          version: cache.version,
-          addresses: new Map(
-            [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
-          ),
-        },
-        cache: {
-          ttlSeconds: cache.ttl_seconds,
-          staleSeconds: Math.max(
-            cache.stale_while_revalidate_seconds,
-            cache.stale_if_error_seconds,
-          ),
-          browserSeconds: cache.browser_seconds,
-          freePrompts: cache.free_prompts,
-        },
-        prompts,
-        keepAliveMs,
-      },
-      {
-        parse: requestParser(limits),
-        kv: new KvTier(
-          this.kv,
-          { waitMs: cache.kv_wait_ms, entryBytes: cache.entry_bytes, restMs: 10_000 },
-          { now, report, waitUntil },
-        ),
-        visitors: new Visitors('a secret of the tests'),
-        connections: new Map(
-          [...upstreams].map(([name, upstream]) => [
-            name,
-            connect(upstream, { http: send, demo: send }),
-          ]),
-        ),
-        now,
-        random: () => 0.5,
-        wait: async (ms, signal) => {
-          signal.throwIfAborted()
-          this.waits.push(ms)
-        },
-        newId: () => `cmpl-${randomLetters(28, randomBytes)}`,
-        report,
-      },
-    )
-    return { faults: null, completions, offer: { models, prompts } }
+    const service = serviceOf(result.config, platform)
+    this.#app = new App({ origins, originRequired, warnings: [] }, platform, service)
   }
 
   /** The response as it is, its body unread. */
@@ -235,7 +179,45 @@ export class TestApp {
   }
 }
 
-const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
+/** As src/worker.ts does it, but for the Durable Object: every miss is answered in process. */
+function serviceOf(config: Config, platform: Platform): Service {
+  const { limits, cache, models, upstreams, prompts, defaults, freePrompts } = config
+  const core = createCore(config, platform)
+  const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
+  const completions = new Completions(
+    {
+      body,
+      effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
+      key: {
+        version: cache.version,
+        addresses: new Map(
+          [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
+        ),
+      },
+      cache: {
+        ttlSeconds: cache.ttl_seconds,
+        staleWhileRevalidateSeconds: cache.stale_while_revalidate_seconds,
+        staleIfErrorSeconds: cache.stale_if_error_seconds,
+        browserSeconds: cache.browser_seconds,
+        freePrompts: cache.free_prompts,
+      },
+      prompts,
+    },
+    {
+      parse: requestParser(limits),
+      cache: core.cache,
+      misses: new Misses(null, core.miss),
+      visitors: core.visitors,
+      operator: core.operator,
+      connections: core.connections,
+      now: platform.now,
+    },
+  )
+  const { operator, purges } = core
+  const keyOf = (request: unknown) => completions.keyOf(request)
+  const admin = new Admin(body, { operator, purges, keyOf })
+  return { faults: null, completions, admin, operator, offer: { models, prompts } }
+}
 
 export const compatible = {
   name: 'main',

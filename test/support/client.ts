@@ -149,6 +149,12 @@ export class Incoming {
     }
   }
 
+  /** Waits for more of the body than there is now, or for its end. */
+  async more(): Promise<void> {
+    const { length } = this.#text
+    await this.#wait(() => this.#text.length > length)
+  }
+
   /** The whole body, once it is over. */
   async rest(): Promise<string> {
     await this.#wait(() => false)

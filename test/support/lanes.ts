@@ -6,23 +6,23 @@ import type { JsonValue } from './workerd.ts'
 
 type Table = Readonly<Record<string, JsonValue>>
 
-/** How an upstream is set up, by name: settings of `[[vars.CONFIG.upstreams]]`. */
-export type Kinds = Readonly<Record<string, Table>>
-
 export interface OwnModel {
   /** What a request says to get here. */
   readonly model: string
   readonly lane: Lane
 }
 
-export class Lanes<K extends Kinds> {
+export class Lanes<Kind extends string> {
   readonly #server: UpstreamServer
-  readonly #kinds: K
+  readonly #kinds: Readonly<Record<Kind, Table>>
   readonly #each: number
-  readonly #taken = new Map<keyof K, number>()
+  readonly #taken = new Map<Kind, number>()
 
-  /** @param each how many models there are of each kind */
-  constructor(server: UpstreamServer, kinds: K, each: number) {
+  /**
+   * @param kinds how an upstream is set up, by name: settings of `[[vars.CONFIG.upstreams]]`
+   * @param each how many models there are of each kind
+   */
+  constructor(server: UpstreamServer, kinds: Readonly<Record<Kind, Table>>, each: number) {
     this.#server = server
     this.#kinds = kinds
     this.#each = each
@@ -30,7 +30,8 @@ export class Lanes<K extends Kinds> {
 
   /** CONFIG with all of them. */
   config(more: Table = {}): JsonValue {
-    const names = Object.keys(this.#kinds).flatMap((kind) =>
+    const kinds = Object.keys(this.#kinds) as Kind[]
+    const names = kinds.flatMap((kind) =>
       Array.from({ length: this.#each }, (_, i) => [kind, nameOf(kind, i)] as const),
     )
     return {
@@ -47,7 +48,7 @@ export class Lanes<K extends Kinds> {
   }
 
   /** A model that no other test has. */
-  take(kind: keyof K & string): OwnModel {
+  take(kind: Kind): OwnModel {
     const i = this.#taken.get(kind) ?? 0
     if (i >= this.#each) throw new Error(`no more models of kind "${kind}": raise \`each\``)
     this.#taken.set(kind, i + 1)

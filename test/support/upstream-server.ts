@@ -129,6 +129,12 @@ export class UpstreamServer {
     socket.on('data', (data) => {
       received = Buffer.concat([received, data])
       if (call !== null) return
+      // Somebody speaks TLS to us: what any plain HTTP server says then.
+      if (received[0] === 0x16) {
+        line.head(400)
+        line.end()
+        return
+      }
       const request = parseRequest(received)
       if (request === null) return
       call = { ...request, closed, left: false }

@@ -51,6 +51,8 @@ export interface Workers {
   client(isolate?: number): Client
   /** Everything stored in CACHE; searched for the canary key. */
   kvEntries(): Promise<Map<string, string>>
+  /** Stores something behind the Worker's back. */
+  kvPut(key: string, value: string): Promise<void>
   dispose(): Promise<void>
 }
 
@@ -95,6 +97,10 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     log,
     client: (isolate = 0) => new Client(urls[isolate] ?? url),
     kvEntries,
+    async kvPut(key, value) {
+      const kv = await miniflare.getKVNamespace('CACHE', names[0])
+      await kv.put(key, value)
+    },
     async dispose() {
       await miniflare.dispose()
       // Lines that came after the last test's own search.

@@ -1,0 +1,186 @@
+// The way to the ledger from where money is spent: what a call reserves at worst, what it is settled
+// with, and what happens when the ledger does not answer (no upstream call, ever).
+import { estimateTokens, type Usage } from '../completion/completion.ts'
+import { GatewayError } from '../errors.ts'
+import type { Report } from '../events.ts'
+import type { Cost, Refusal, ReserveRequest } from './budget.ts'
+
+/** The object's door. A fresh stub for each call: one that failed once fails for ever. */
+export interface LedgerDoor {
+  reserve(
+    request: ReserveRequest,
+  ): Promise<{ readonly granted: true; readonly mayStore: boolean } | Refusal>
+  settle(id: string, cost: Cost): Promise<void>
+}
+
+/** USD per million tokens. */
+export interface Price {
+  readonly input: number
+  readonly output: number
+}
+
+/** One upstream call, as far as it costs. */
+export interface Spending {
+  /** UTF-8 bytes of each prompt with the system message, or the number of its tokens. */
+  readonly promptBytes: readonly number[]
+  readonly maxTokens: number
+  /** Completions written for each prompt: the larger of n and best_of. */
+  readonly completions: number
+  readonly price: Price | null
+  /** Null: the operator. */
+  readonly visitor: string | null
+  readonly leaseMs: number
+  readonly stores: boolean
+}
+
+export interface LedgerContext {
+  readonly door: LedgerDoor
+  readonly newId: () => string
+  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly random: () => number
+  readonly waitUntil: (work: Promise<unknown>) => void
+  readonly report: Report
+}
+
+/** A reservation, from the grant to its settling. */
+export interface Lease {
+  readonly mayStore: boolean
+  /** The upstream answered 2xx: from now on it costs. */
+  accepted(): void
+  settle(end: { readonly usage: Usage | null; readonly text: string }): void
+}
+
+/** Around each prompt: what a chat's roles and separators may take. */
+const OVERHEAD_TOKENS = 64
+const PATIENCE_MS = 2000
+const RETRY_MS = 100
+/** The clocks of a call and of the ledger are not the same. */
+const LEASE_MARGIN_MS = 10_000
+const RETRY_AFTER_S = 10
+
+/** The most a call can cost: a token is never less than a byte. */
+export function worstCase({ promptBytes, maxTokens, completions, price }: Spending): Cost {
+  let input = 0
+  for (const bytes of promptBytes) input += bytes + OVERHEAD_TOKENS
+  const output = promptBytes.length * maxTokens * completions
+  return { tokens: input + output, usd: usd(price, input, output) }
+}
+
+export class Ledger {
+  readonly #context: LedgerContext
+
+  constructor(context: LedgerContext) {
+    this.#context = context
+  }
+
+  /** @throws GatewayError `budget_exhausted`, `too_many_streams`, `ledger_unavailable` */
+  async reserve(spending: Spending): Promise<Lease> {
+    const { newId } = this.#context
+    const worst = worstCase(spending)
+    const { visitor, leaseMs, stores, price } = spending
+    const id = newId()
+    const request = { id, visitor, ...worst, leaseMs: leaseMs + LEASE_MARGIN_MS, stores }
+    const answer = await this.#ask(request)
+    if (!answer.granted) throw refused(answer)
+    let accepted = false
+    return {
+      mayStore: answer.mayStore,
+      accepted: () => {
+        accepted = true
+      },
+      settle: ({ usage, text }) => {
+        const cost = accepted ? this.#costOf(usage, text, worst, price) : { tokens: 0, usd: 0 }
+        this.#settle(id, cost)
+      },
+    }
+  }
+
+  /** One more try where the platform says it may help; never when the object is overloaded. */
+  async #ask(request: ReserveRequest) {
+    const { wait, random } = this.#context
+    try {
+      return await this.#reserve(request)
+    } catch (error) {
+      if (!isRetryable(error)) throw unavailable()
+    }
+    await wait(RETRY_MS * (0.5 + random()), new AbortController().signal)
+    try {
+      // Under the same id: the first try may have been granted, and its answer lost.
+      return await this.#reserve(request)
+    } catch {
+      throw unavailable()
+    }
+  }
+
+  async #reserve(request: ReserveRequest) {
+    const { door, wait } = this.#context
+    const answered = new AbortController()
+    const reserving = door.reserve(request)
+    const late = wait(PATIENCE_MS, answered.signal).then(() => 'late' as const)
+    late.catch(() => {})
+    try {
+      const answer = await Promise.race([reserving, late])
+      if (answer !== 'late') return answer
+    } finally {
+      answered.abort()
+    }
+    // A grant that comes too late is given back; if that fails, too, it expires as spent.
+    const release = reserving.then(({ granted }) => {
+      if (granted) this.#settle(request.id, { tokens: 0, usd: 0 })
+    })
+    release.catch(() => {})
+    throw unavailable()
+  }
+
+  /** What it cost, never less than what was seen and never more than what was reserved. */
+  #costOf(usage: Usage | null, text: string, worst: Cost, price: Price | null): Cost {
+    if (usage === null) return worst
+    const { prompt_tokens, completion_tokens, total_tokens } = usage
+    const input = prompt_tokens
+    const output = Math.max(completion_tokens, total_tokens - prompt_tokens, estimateTokens(text))
+    const cost = { tokens: input + output, usd: usd(price, input, output) }
+    if (cost.tokens > worst.tokens) {
+      this.#context.report({ event: 'usage_clamped', said: cost.tokens, reserved: worst.tokens })
+    }
+    return { tokens: Math.min(cost.tokens, worst.tokens), usd: Math.min(cost.usd, worst.usd) }
+  }
+
+  #settle(id: string, cost: Cost): void {
+    const { door, waitUntil, report } = this.#context
+    const settling = door.settle(id, cost).catch(() => report({ event: 'settle_failed' }))
+    waitUntil(settling)
+  }
+}
+
+function usd(price: Price | null, input: number, output: number): number {
+  return price === null ? 0 : (input * price.input + output * price.output) / 1_000_000
+}
+
+function isRetryable(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null || error instanceof GatewayError) return false
+  const { retryable, overloaded } = error as { retryable?: unknown; overloaded?: unknown }
+  return retryable === true && overloaded !== true
+}
+
+function unavailable(): GatewayError {
+  return new GatewayError(
+    'ledger_unavailable',
+    'Cannot check the budget now, and nothing is spent without: try again in a moment',
+    { retryAfterSeconds: RETRY_AFTER_S },
+  )
+}
+
+const reasons: Readonly<Record<Refusal['policy'], string>> = {
+  paused: 'Cannot ask the model now: its owner has paused it, answers that are remembered go on',
+  day: "Cannot ask the model today: the day's budget is spent, answers that are remembered go on",
+  usd: "Cannot ask the model today: the day's budget is spent, answers that are remembered go on",
+  visitor: 'Cannot ask the model today: your share of the budget is spent',
+  streams: 'Cannot ask the model now: you have too many requests under way',
+}
+
+function refused({ code, policy, quota, remaining, retryAfterSeconds }: Refusal): GatewayError {
+  return new GatewayError(code, reasons[policy], {
+    retryAfterSeconds,
+    rateLimit: { policy, quota, remaining, resetSeconds: retryAfterSeconds },
+  })
+}

@@ -1,0 +1,819 @@
+// A request's way through its upstreams: retries, fallbacks, breakers, several calls, leases.
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import type { EffectiveRequest, Target } from '../../src/completion/effective.ts'
+import { type Code, GatewayError } from '../../src/errors.ts'
+import type { Event } from '../../src/events.ts'
+import { connect } from '../../src/upstream/connect.ts'
+import type { PlannedCall } from '../../src/upstream/plan.ts'
+import { wireLimits } from '../../src/upstream/presets.ts'
+import { answer, capableTargets, type RouteContext, type RouteDelta } from '../../src/upstream/route.ts'
+import type { Feature, Wire } from '../../src/upstream/upstream.ts'
+import { answered, chunk, DONE, openStream, streamed, upstreamBody } from '../support/app.ts'
+import { CANARY, seen } from '../support/canary.ts'
+
+const START = 1_767_225_600_000
+
+type Answering = (call: number, request: Request) => Response | Promise<Response>
+
+interface UpstreamSetting {
+  readonly answers: Answering
+  readonly wire?: Wire
+  readonly retries?: number
+  readonly deadlineMs?: number
+  readonly unsupported?: readonly Feature[]
+  readonly stream?: 'always' | 'visitor'
+}
+
+interface LeaseLog {
+  readonly planned: PlannedCall
+  readonly target: Target
+  accepted: number
+  settled: { usage: unknown; chars: number }[]
+}
+
+function start(
+  settings: Readonly<Record<string, UpstreamSetting>>,
+  overrides: Partial<RouteContext> = {},
+) {
+  const clock = { ms: START }
+  const events: Event[] = []
+  const leases: LeaseLog[] = []
+  const waits: number[] = []
+  const calls: { upstream: string; body: Record<string, unknown> }[] = []
+  const signals: AbortSignal[] = []
+  const controller = new AbortController()
+  const connections = new Map(
+    Object.entries(settings).map(([name, setting]) => {
+      const { answers, wire = 'completions', unsupported = [] } = setting
+      const send = async (request: Request) => {
+        signals.push(request.signal)
+        const body = (await request.clone().json()) as Record<string, unknown>
+        calls.push({ upstream: name, body })
+        return await answers(calls.length - 1, request)
+      }
+      const connection = connect(
+        {
+          name,
+          wire,
+          baseUrl: `https://${name}.test/v1`,
+          auth: 'bearer',
+          key: CANARY,
+          unsupported: new Set([...wireLimits[wire], ...unsupported]),
+          stream: setting.stream ?? 'always',
+          firstByteMs: 30_000,
+          idleMs: 20_000,
+          deadlineMs: setting.deadlineMs ?? 120_000,
+          retries: setting.retries ?? 1,
+          maxOutputBytes: 1_048_576,
+          maxTokensField: 'max_tokens',
+          streamUsage: true,
+          path: null,
+        },
+        { http: send, demo: send },
+      )
+      return [name, connection] as const
+    }),
+  )
+  const context: RouteContext = {
+    requestId: 'req_1',
+    connections,
+    stream: false,
+    signal: controller.signal,
+    now: () => clock.ms,
+    random: () => 0.5,
+    wait: async (ms, signal) => {
+      signal.throwIfAborted()
+      waits.push(ms)
+      clock.ms += ms
+    },
+    report: (event) => {
+      seen(JSON.stringify(event))
+      events.push(event)
+    },
+    reserve: async (planned, target) => {
+      const log: LeaseLog = { planned, target, accepted: 0, settled: [] }
+      leases.push(log)
+      return {
+        accepted: () => {
+          log.accepted += 1
+        },
+        settle: (end) => {
+          log.settled.push({ ...end })
+        },
+      }
+    },
+    ...overrides,
+  }
+  const trace = { attempts: 0, upstream: null as string | null }
+  const request = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest => ({
+    model: 'default',
+    prompt_id: null,
+    prompts: ['Once'],
+    system: null,
+    route: Object.keys(settings).map((upstream) => ({ upstream, upstream_model: `${upstream}-1` })),
+    parameters: {},
+    max_tokens: 16,
+    n: 1,
+    ...fields,
+  })
+  const ask = (fields: Partial<EffectiveRequest> = {}) => answer(request(fields), context, trace)
+  const run = async (fields: Partial<EffectiveRequest> = {}) => {
+    const deltas: RouteDelta[] = []
+    let error: unknown = null
+    try {
+      for await (const batch of ask(fields)) deltas.push(...batch)
+    } catch (thrown) {
+      error = thrown
+      if (thrown instanceof GatewayError) seen(thrown.message)
+    }
+    const texts: string[] = []
+    for (const delta of deltas) {
+      if (delta.kind === 'text') texts[delta.index] = (texts[delta.index] ?? '') + delta.text
+    }
+    const code = error === null ? null : error instanceof GatewayError ? error.code : 'unknown'
+    return { deltas, error, code, texts }
+  }
+  return {
+    ask,
+    run,
+    request,
+    context,
+    controller,
+    clock,
+    events,
+    leases,
+    waits,
+    calls,
+    signals,
+    trace,
+    asked: () => calls.map(({ upstream }) => upstream).join(' '),
+  }
+}
+
+const status =
+  (code: number, headers: Record<string, string> = {}): Answering =>
+  () =>
+    new Response(JSON.stringify({ error: { message: `no ${CANARY}` } }), { status: code, headers })
+
+const never: Answering = () => new Promise(() => {})
+const ok: Answering = () => answered('Hello')
+/** The n-th answer for the n-th call; the last one for all others. */
+const inTurn =
+  (...list: readonly Answering[]): Answering =>
+  (call, request) =>
+    (list[Math.min(call, list.length - 1)] ?? ok)(call, request)
+
+/** Every lease that was taken was settled, once. */
+function expectSettled(leases: readonly LeaseLog[]): void {
+  for (const { settled } of leases) expect(settled).toHaveLength(1)
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await turn()
+}
+
+/** What a promise brings within a few turns of the event loop, or 'pending'. */
+async function soon<T>(work: Promise<T>): Promise<T | 'pending'> {
+  const late = (async () => {
+    for (let i = 0; i < 50; i++) await turn()
+    return 'pending' as const
+  })()
+  return await Promise.race([work, late])
+}
+
+test('answer() says who answers once and first, then text, finish and the end', async () => {
+  const { run, trace } = start({
+    a: { answers: () => streamed(chunk('He'), chunk('llo'), chunk('', 'stop'), DONE) },
+  })
+  const { deltas } = await run()
+  expect(deltas.map(({ kind }) => kind)).toEqual(['answered', 'text', 'text', 'finish', 'ended'])
+  expect(deltas[0]).toEqual({
+    kind: 'answered',
+    model: 'model-1-0001',
+    fingerprint: null,
+    upstream: 'a',
+    fallback: false,
+  })
+  expect(deltas.at(-1)).toMatchObject({ kind: 'ended', whole: true })
+  expect(trace).toEqual({ attempts: 1, upstream: 'a' })
+})
+
+test('answer() says the model’s configured name where the upstream gives none', async () => {
+  const { model: _, ...body } = upstreamBody('Hello')
+  const { run } = start({ a: { answers: () => Response.json(body) } })
+  expect((await run()).deltas[0]).toMatchObject({ kind: 'answered', model: 'a-1' })
+})
+
+test.each([
+  [500, 'upstream_unavailable'],
+  [503, 'upstream_unavailable'],
+  [529, 'upstream_unavailable'],
+])('answer() retries a %i before the first byte, after a jittered pause', async (code, failure) => {
+  const { run, waits, calls, events, trace } = start({ a: { answers: inTurn(status(code), ok) } })
+  expect((await run()).texts).toEqual(['Hello'])
+  expect(calls).toHaveLength(2)
+  expect(waits).toEqual([250])
+  expect(trace.attempts).toBe(2)
+  expect(events[0]).toMatchObject({ event: 'upstream_failed', code: failure, will: 'retry' })
+})
+
+test('answer() jitters its pause between half and one and a half', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.double({ min: 0, max: 1, noNaN: true }), async (random) => {
+      const { run, waits } = start(
+        { a: { answers: inTurn(status(500), ok) } },
+        { random: () => random },
+      )
+      await run()
+      expect(waits[0]).toBeGreaterThanOrEqual(125)
+      expect(waits[0]).toBeLessThanOrEqual(375)
+    }),
+    { numRuns: 10 },
+  )
+})
+
+test.each([0, 1, 2, 5])('answer() makes at most %i retries', async (retries) => {
+  const { run, calls, trace, leases } = start({ a: { answers: status(500), retries } })
+  expect((await run()).code).toBe('upstream_unavailable')
+  expect(calls).toHaveLength(retries + 1)
+  expect(trace.attempts).toBe(retries + 1)
+  expect(leases).toHaveLength(retries + 1)
+  expectSettled(leases)
+})
+
+test.each([
+  ['a bad response', () => new Response('<html>'), 'upstream_bad_response'],
+  ['a refusal', status(400), 'upstream_refused_request'],
+  ['a bad key', status(401), 'upstream_rejected'],
+  ['a redirect', status(307, { location: 'https://evil.test' }), 'upstream_rejected'],
+  ['a torn answer', () => new Response('{"choices":[{"te'), 'upstream_truncated'],
+] as [string, Answering, Code][])('answer() does not repeat %s', async (_, answers, code) => {
+  const { run, calls, waits } = start({ a: { answers, retries: 5 } })
+  expect((await run()).code).toBe(code)
+  expect(calls).toHaveLength(1)
+  expect(waits).toEqual([])
+})
+
+test.each([
+  ['1', 1125],
+  ['2', 2125],
+])('answer() honours Retry-After: %s and tries once more', async (header, waited) => {
+  const { run, waits } = start({
+    a: { answers: inTurn(status(429, { 'retry-after': header }), ok) },
+  })
+  expect((await run()).texts).toEqual(['Hello'])
+  expect(waits).toEqual([waited])
+})
+
+test.each([
+  ['3', 3],
+  ['300', 300],
+  ['1000000', 300],
+])('answer() does not make a visitor wait for Retry-After: %s', async (header, said) => {
+  const { run, waits, calls } = start({
+    a: { answers: status(429, { 'retry-after': header }), retries: 5 },
+  })
+  const { error, code } = await run()
+  expect(code).toBe('upstream_rate_limited')
+  expect((error as GatewayError).retryAfterSeconds).toBe(said)
+  expect(waits).toEqual([])
+  expect(calls).toHaveLength(1)
+})
+
+test('answer() does not retry a 429 that does not say when', async () => {
+  const { run, calls } = start({ a: { answers: status(429), retries: 5 } })
+  expect((await run()).code).toBe('upstream_rate_limited')
+  expect(calls).toHaveLength(1)
+})
+
+test('answer() neither retries nor falls back after the first text', async () => {
+  const body = `${chunk('Hel')}data: {"error":{"message":"x","code":503}}\n\n`
+  const { run, asked, events } = start({
+    a: { answers: () => new Response(body), retries: 5 },
+    b: { answers: ok },
+  })
+  const { texts, code } = await run()
+  expect([texts, code]).toEqual([['Hel'], 'upstream_unavailable'])
+  expect(asked()).toBe('a')
+  expect(events.at(-1)).toMatchObject({ event: 'upstream_failed', will: 'give_up' })
+})
+
+test.each([
+  ['a stream cut after text', `${chunk('Hel')}${chunk('lo')}`, 'upstream_truncated'],
+  ['a stream that broke into nonsense', `${chunk('Hel')}data: {]\n\n${chunk('x')}`, 'upstream_bad_response'],
+])('answer() of %s is no whole answer', async (_, body, code) => {
+  const got = await start({ a: { answers: () => new Response(body) } }).run()
+  expect(got.code).toBe(code)
+  expect(got.deltas.map(({ kind }) => kind)).not.toContain('ended')
+  expect(got.deltas.map(({ kind }) => kind)).not.toContain('finish')
+})
+
+test('answer() retries what failed after meaningless events only', async () => {
+  const empty = `data: ${JSON.stringify({ id: 'x', choices: [] })}\n\ndata: {"error":{"code":503}}\n\n`
+  const { run, calls } = start({ a: { answers: inTurn(() => new Response(empty), ok) } })
+  expect((await run()).texts).toEqual(['Hello'])
+  expect(calls).toHaveLength(2)
+})
+
+test.each([
+  ['429', status(429)],
+  ['500', status(500)],
+  ['401', status(401)],
+  ['404', status(404)],
+  ['302', status(302)],
+  ['HTML', () => new Response('<html>')],
+  ['nothing', () => new Response('')],
+  ['a torn body', () => new Response('{"ch')],
+  [
+    'no connection',
+    () => {
+      throw new TypeError('fetch failed')
+    },
+  ],
+] as [string, Answering][])('answer() falls back after %s', async (_, answers) => {
+  const { run, asked, events, trace } = start({ a: { answers, retries: 0 }, b: { answers: ok } })
+  const { deltas, texts } = await run()
+  expect(texts).toEqual(['Hello'])
+  expect(deltas[0]).toMatchObject({ kind: 'answered', upstream: 'b', fallback: true })
+  expect(asked()).toBe('a b')
+  expect(trace).toEqual({ attempts: 2, upstream: 'b' })
+  expect(events[0]).toMatchObject({ upstream: 'a', will: 'fall_back' })
+})
+
+test.each([400, 413, 422])('answer() does not fall back from a request refused with %i', async (code) => {
+  const { run, asked } = start({ a: { answers: status(code) }, b: { answers: ok } })
+  expect((await run()).code).toBe('upstream_refused_request')
+  expect(asked()).toBe('a')
+})
+
+test('answer() fails as its last upstream did', async () => {
+  const { run, asked } = start({
+    a: { answers: status(500), retries: 0 },
+    b: { answers: status(401) },
+    c: { answers: status(429, { 'retry-after': '77' }) },
+  })
+  const { error, code } = await run()
+  expect(asked()).toBe('a b c')
+  expect(code).toBe('upstream_rate_limited')
+  expect((error as GatewayError).retryAfterSeconds).toBe(77)
+})
+
+test('answer() has one deadline for all attempts, the first upstream’s', async () => {
+  const app = start({
+    a: {
+      answers: () => {
+        app.clock.ms += 5000
+        return new Response('', { status: 500 })
+      },
+      retries: 5,
+      deadlineMs: 12_000,
+    },
+    b: { answers: ok, deadlineMs: 600_000 },
+  })
+  expect((await app.run()).code).toBe('upstream_unavailable')
+  // 5 s, a pause, 10.25 s, a pause, 15.5 s: no further retry, and no fallback after the deadline.
+  expect(app.asked()).toBe('a a a')
+})
+
+test('answer() does not begin a pause that would outlast the deadline', async () => {
+  const { run, waits, asked } = start({
+    a: { answers: status(429, { 'retry-after': '2' }), deadlineMs: 2000, retries: 5 },
+    b: { answers: ok },
+  })
+  expect((await run()).texts).toEqual(['Hello'])
+  expect(waits).toEqual([])
+  expect(asked()).toBe('a b')
+})
+
+test('answer() skips an upstream whose breaker is open, and tries it again later', async () => {
+  const app = start({
+    a: { answers: (call) => (call < 10 ? new Response('', { status: 500 }) : ok(0, new Request('https://x.test'))), retries: 0 },
+  })
+  for (let i = 0; i < 10; i++) expect((await app.run()).code).toBe('upstream_unavailable')
+  expect(app.calls).toHaveLength(10)
+  expect((await app.run()).code).toBe('upstream_unavailable')
+  expect(app.calls).toHaveLength(10)
+  app.clock.ms += 15_000
+  expect((await app.run()).texts).toEqual(['Hello'])
+  expect((await app.run()).texts).toEqual(['Hello'])
+  expect(app.calls).toHaveLength(12)
+})
+
+test('answer() goes past an open breaker to the fallback', async () => {
+  const app = start({ a: { answers: status(500), retries: 0 }, b: { answers: ok } })
+  for (let i = 0; i < 10; i++) await app.run()
+  app.calls.splice(0)
+  expect((await app.run()).texts).toEqual(['Hello'])
+  expect(app.asked()).toBe('b')
+})
+
+test('answer() opens no breaker for requests that were at fault themselves', async () => {
+  const app = start({ a: { answers: status(400) } })
+  for (let i = 0; i < 30; i++) await app.run()
+  expect(app.calls).toHaveLength(30)
+})
+
+test('answer() that is left in the middle leaves a half-open breaker to the next visitor', async () => {
+  let broken = true
+  const app = start({
+    a: {
+      answers: () => {
+        if (broken) return new Response('', { status: 500 })
+        return streamed(chunk('a'), chunk('b'), chunk('c', 'stop'), DONE)
+      },
+      retries: 0,
+    },
+  })
+  for (let i = 0; i < 10; i++) await app.run()
+  broken = false
+  app.clock.ms += 15_000
+  const trial = app.ask()
+  expect((await trial.next()).done).toBe(false)
+  // A reader that is not reading: nothing is pending when its visitor leaves.
+  app.controller.abort(new Error('left'))
+  await trial.return(undefined)
+  const next = start({}, { ...app.context, signal: new AbortController().signal })
+  const got = next.run({ route: [{ upstream: 'a', upstream_model: 'a-1' }] })
+  expect((await got).texts).toEqual(['abc'])
+})
+
+test('answer() asks a chat upstream once for each choice: index = prompt_index * n + j, seed + j', async () => {
+  const { run, calls, leases } = start({
+    a: {
+      wire: 'chat',
+      answers: (_, request) => echoOf(request),
+    },
+  })
+  const { texts } = await run({ prompts: ['p', 'q'], n: 3, seed: 7 })
+  expect(calls).toHaveLength(6)
+  expect(texts).toEqual(['p7', 'p8', 'p9', 'q7', 'q8', 'q9'])
+  expectSettled(leases)
+})
+
+/** Answers each prompt with itself and the seed, in the shape of its wire. */
+async function echoOf(request: Request): Promise<Response> {
+  const body = (await request.json()) as {
+    prompt?: string | string[]
+    messages?: { content: string }[]
+    seed?: number
+    n?: number
+  }
+  const prompts = [body.prompt ?? body.messages?.at(-1)?.content ?? ''].flat()
+  const texts = prompts.flatMap((prompt) =>
+    Array.from({ length: body.n ?? 1 }, () => `${prompt}${body.seed ?? ''}`),
+  )
+  if (body.messages === undefined) return Response.json(upstreamBody(...texts))
+  const choices = texts.map((content, index) => ({
+    index,
+    message: { role: 'assistant', content },
+    finish_reason: 'stop',
+  }))
+  return Response.json({ ...upstreamBody(), choices })
+}
+
+test('answer() puts every choice in its place, whatever the upstream can do at once', async () => {
+  const abilities = fc.subarray<Feature>(['n', 'prompt_array'])
+  const prompts = fc.uniqueArray(fc.stringMatching(/^[a-z]{1,4}$/), { minLength: 1, maxLength: 4 })
+  await fc.assert(
+    fc.asyncProperty(abilities, prompts, fc.integer({ min: 1, max: 4 }), async (no, list, n) => {
+      const { run } = start({ a: { unsupported: no, answers: (_, request) => echoOf(request) } })
+      const { texts, code } = await run({ prompts: list, n })
+      expect(code).toBeNull()
+      expect(texts).toEqual(list.flatMap((prompt) => Array.from({ length: n }, () => prompt)))
+    }),
+    { numRuns: 60 },
+  )
+})
+
+test('answer() echoes for an upstream that cannot, before the text or in its stead', async () => {
+  const silent = streamedSilence
+  const { run } = start({ a: { wire: 'chat', answers: (call) => (call === 0 ? chatOf('!') : silent()) } })
+  const { texts } = await run({ prompts: ['p', 'q'], echo: true })
+  expect(texts).toEqual(['p!', 'q'])
+})
+
+const chatOf = (content: string) =>
+  Response.json({ choices: [{ index: 0, message: { content }, finish_reason: 'stop' }] })
+const streamedSilence = () => chatOf('')
+
+test('answer() adds up what several calls used, or says nothing where one of them does not', async () => {
+  const { run } = start({ a: { wire: 'chat', answers: (_, request) => echoOf(request) } })
+  expect((await run({ n: 3 })).deltas.at(-1)).toMatchObject({
+    usage: { prompt_tokens: 9, completion_tokens: 12, total_tokens: 21 },
+  })
+  const partly = start({
+    a: { wire: 'chat', answers: (call, request) => (call === 1 ? chatOf('x') : echoOf(request)) },
+  })
+  expect((await partly.run({ n: 3 })).deltas.at(-1)).toMatchObject({ usage: null, whole: true })
+})
+
+test('answer() has at most six calls at once', async () => {
+  let atOnce = 0
+  let most = 0
+  const waiting: (() => void)[] = []
+  const { run, calls } = start({
+    a: {
+      wire: 'chat',
+      answers: async (_, request) => {
+        atOnce += 1
+        most = Math.max(most, atOnce)
+        await new Promise<void>((resolve) => waiting.push(resolve))
+        atOnce -= 1
+        return await echoOf(request)
+      },
+    },
+  })
+  const running = run({ prompts: ['a', 'b', 'c', 'd'], n: 4 })
+  for (let answeredCalls = 0; answeredCalls < 16; answeredCalls++) {
+    await until(() => waiting.length > 0)
+    for (let i = 0; i < 5; i++) await turn()
+    expect(atOnce).toBe(Math.min(6, 16 - answeredCalls))
+    waiting.shift()?.()
+  }
+  expect((await running).texts).toHaveLength(16)
+  expect([calls.length, most]).toEqual([16, 6])
+})
+
+test('answer() ends the other calls at once when one of them fails', async () => {
+  const { run, signals, leases, calls } = start({
+    a: {
+      wire: 'chat',
+      retries: 0,
+      answers: async (call, request) => {
+        if (call === 1) {
+          await until(() => signals.length === 3)
+          return new Response('', { status: 400 })
+        }
+        return await never(call, request)
+      },
+    },
+  })
+  const got = await soon(run({ n: 3 }))
+  expect(got).toMatchObject({ code: 'upstream_refused_request' })
+  expect(signals.map(({ aborted }) => aborted)).toEqual([true, true, true])
+  expect(calls).toHaveLength(3)
+  expectSettled(leases)
+})
+
+test('answer() ends bodies that hang when another call fails', async () => {
+  const bodies = [openStream(), openStream()]
+  const app = start({
+    a: { wire: 'chat', retries: 0, answers: (call) => bodies[call]?.response() ?? new Response('') },
+  })
+  const asking = app.ask({ n: 2 })
+  bodies[0]?.push('data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
+  expect((await asking.next()).value).toMatchObject([{ kind: 'answered' }, { text: 'a' }])
+  bodies[1]?.fail(new Error('reset'))
+  const failing = asking.next().catch((error: unknown) => error)
+  expect(await soon(failing)).toMatchObject({ code: 'upstream_unavailable' })
+  expect(bodies[0]?.state.cancelled).toBe(1)
+  expectSettled(app.leases)
+})
+
+test('answer() does not begin further calls after a failure', async () => {
+  const { run, calls } = start({ a: { wire: 'chat', retries: 0, answers: status(400) } })
+  expect((await run({ prompts: ['a', 'b', 'c', 'd'], n: 4 })).code).toBe('upstream_refused_request')
+  expect(calls.length).toBeLessThanOrEqual(7)
+})
+
+test('answer() reserves before each call and settles it with what it used', async () => {
+  const { run, leases } = start({ a: { answers: inTurn(status(500), ok) } })
+  await run()
+  expect(leases.map(({ accepted, settled }) => ({ accepted, settled }))).toEqual([
+    { accepted: 0, settled: [{ usage: null, chars: 0 }] },
+    {
+      accepted: 1,
+      settled: [
+        { usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 }, chars: 5 },
+      ],
+    },
+  ])
+  expect(leases[0]?.target).toEqual({ upstream: 'a', upstream_model: 'a-1' })
+})
+
+test('answer() settles a call cut short with what was seen of it, and no usage', async () => {
+  const { run, leases } = start({ a: { answers: () => new Response(chunk('Hel') + chunk('lo')) } })
+  expect((await run()).code).toBe('upstream_truncated')
+  expect(leases[0]?.settled).toEqual([{ usage: null, chars: 5 }])
+})
+
+test('answer() makes no call that is not reserved, and asks no other upstream instead', async () => {
+  const refused = new GatewayError('budget_exhausted', 'Cannot', { retryAfterSeconds: 60 })
+  const { run, calls } = start(
+    { a: { answers: ok, retries: 5 }, b: { answers: ok } },
+    {
+      reserve: async () => {
+        throw refused
+      },
+    },
+  )
+  expect((await run()).error).toBe(refused)
+  expect(calls).toEqual([])
+})
+
+test('answer() settles once, whenever its visitor leaves', async () => {
+  const leaving = new Error('left')
+  for (const steps of [0, 1, 2, 3, 4]) {
+    for (const pending of [false, true]) {
+      const body = openStream()
+      for (const text of ['a', 'b', 'c']) body.push(chunk(text))
+      const app = start({ a: { answers: () => body.response(), retries: 5 }, b: { answers: ok } })
+      const asking = app.ask()
+      // Read piece by piece; the fourth would come never.
+      for (let i = 0; i < Math.min(steps, 3); i++) await asking.next()
+      if (pending || steps === 4) {
+        const next = asking.next()
+        await turn()
+        app.controller.abort(leaving)
+        await next.catch(() => {})
+      } else app.controller.abort(leaving)
+      await asking.return(undefined)
+      expectSettled(app.leases)
+      expect(app.leases.length, `${steps} ${pending}`).toBeLessThanOrEqual(1)
+      expect(app.asked()).toBe(app.calls.length === 0 ? '' : 'a')
+      if (app.calls.length > 0) expect(body.state.cancelled).toBe(1)
+      expect(app.events.filter(({ event }) => event === 'upstream_failed')).toEqual([])
+    }
+  }
+})
+
+test('answer() settles once when its visitor leaves while the reservation is made', async () => {
+  const reserving = Promise.withResolvers<void>()
+  const settled: unknown[] = []
+  const app = start(
+    { a: { answers: ok } },
+    {
+      reserve: async () => {
+        await reserving.promise
+        return { accepted() {}, settle: (end) => void settled.push(end) }
+      },
+    },
+  )
+  const running = app.run()
+  await turn()
+  app.controller.abort(new Error('left'))
+  reserving.resolve()
+  await running
+  expect(settled).toHaveLength(1)
+  expect(app.calls).toEqual([])
+})
+
+test('answer() of a visitor who has left already calls nobody', async () => {
+  const app = start({ a: { answers: ok }, b: { answers: ok } })
+  const reason = new Error('left')
+  app.controller.abort(reason)
+  expect((await app.run()).error).toBe(reason)
+  expect(app.calls).toEqual([])
+  expectSettled(app.leases)
+})
+
+test('answer() that is left during a pause makes no further call', async () => {
+  const app = start(
+    { a: { answers: status(500) } },
+    {
+      wait: (_, signal) =>
+        new Promise((_, reject) => {
+          signal.addEventListener('abort', () => reject(signal.reason))
+        }),
+    },
+  )
+  const running = app.run()
+  await until(() => app.events.length === 1)
+  const reason = new Error('left')
+  app.controller.abort(reason)
+  expect((await running).error).toBe(reason)
+  expect(app.calls).toHaveLength(1)
+  expectSettled(app.leases)
+})
+
+test('answer() settles every lease once under any script of answers', async () => {
+  const answers: readonly Answering[] = [
+    ok,
+    status(500),
+    status(429, { 'retry-after': '1' }),
+    status(400),
+    () => new Response('<html>'),
+    () => new Response(chunk('x')),
+    () => {
+      throw new TypeError('fetch failed')
+    },
+    () => {
+      const body = openStream()
+      body.push('data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
+      body.fail(new Error('reset'))
+      return body.response()
+    },
+  ]
+  const script = fc.array(fc.constantFrom(...answers), { minLength: 1, maxLength: 8 })
+  await fc.assert(
+    fc.asyncProperty(
+      script,
+      fc.integer({ min: 1, max: 3 }),
+      fc.constantFrom<Wire>('chat', 'completions'),
+      fc.option(fc.nat(3)),
+      async (list, n, wire, leaveAfter) => {
+        const app = start({
+          a: { wire, answers: inTurn(...list) },
+          b: { wire, answers: inTurn(...list) },
+        })
+        const asking = app.ask({ n })
+        let error: unknown = null
+        try {
+          let count = 0
+          for await (const _ of asking) {
+            if (leaveAfter !== null && count++ >= leaveAfter) break
+          }
+        } catch (thrown) {
+          error = thrown
+        }
+        await until(() => app.leases.every(({ settled }) => settled.length > 0))
+        expectSettled(app.leases)
+        expect(app.leases.length).toBe(app.calls.length)
+        expect(error === null || error instanceof GatewayError).toBe(true)
+        for (const { accepted } of app.leases) expect(accepted).toBeLessThanOrEqual(1)
+      },
+    ),
+    { numRuns: 80 },
+  )
+})
+
+test('answer() tells the owner why, in codes, and never in the upstream’s words', async () => {
+  const { run, events } = start({
+    a: {
+      answers: () =>
+        Response.json(
+          { error: { message: `Incorrect API key: ${CANARY}`, code: 'invalid_api_key' } },
+          { status: 401, headers: { 'openai-organization': 'org-1' } },
+        ),
+    },
+  })
+  await run()
+  expect(events).toEqual([
+    {
+      event: 'upstream_failed',
+      request_id: 'req_1',
+      upstream: 'a',
+      code: 'upstream_rejected',
+      status: 401,
+      reason: 'invalid_api_key',
+      hint: expect.stringContaining('key'),
+      will: 'give_up',
+    },
+  ])
+})
+
+test('answer() notes the upstream’s id only where it looks like one', async () => {
+  const ids: unknown[] = []
+  for (const id of ['cmpl-9', `sk ${'x'.repeat(9)}`, 'x'.repeat(129), 5]) {
+    const { run, events } = start({ a: { answers: () => Response.json({ ...upstreamBody('a'), id }) } })
+    await run()
+    ids.push(events.map((event) => ('upstream_id' in event ? event.upstream_id : 'none'))[0])
+  }
+  expect(ids).toEqual(['cmpl-9', null, null, null])
+})
+
+test.each([
+  ['always', false, true],
+  ['always', true, true],
+  ['visitor', false, undefined],
+  ['visitor', true, true],
+] as const)('answer() with stream = "%s", asked %j, asks the upstream %j', async (stream, asked, sent) => {
+  const { run, calls } = start({ a: { answers: ok, stream } }, { stream: asked })
+  await run()
+  expect(calls[0]?.body['stream']).toBe(sent)
+})
+
+test('answer() does not ask for a stream with best_of', async () => {
+  const { run, calls } = start({ a: { answers: ok } })
+  await run({ best_of: 2 })
+  expect(calls[0]?.body).toMatchObject({ best_of: 2 })
+  expect(calls[0]?.body).not.toHaveProperty('stream')
+})
+
+test('capableTargets() leaves out what cannot, keeps the order, and names the field where none can', () => {
+  const app = start({
+    a: { wire: 'chat', answers: ok },
+    b: { answers: ok },
+    c: { wire: 'chat', answers: ok },
+  })
+  const { connections } = app.context
+  const names = (fields: Partial<EffectiveRequest>) =>
+    capableTargets(app.request(fields), connections).map(({ upstream }) => upstream)
+  expect(names({})).toEqual(['a', 'b', 'c'])
+  expect(names({ suffix: 'x' })).toEqual(['b'])
+  expect(names({ prompts: [[1, 2]] })).toEqual(['b'])
+  const chat = start({ a: { wire: 'chat', answers: ok } })
+  for (const [fields, param] of [
+    [{ suffix: 'x' }, 'suffix'],
+    [{ best_of: 2 }, 'best_of'],
+    [{ prompts: [[1]] }, 'prompt'],
+    [{ echo: true, logprobs: 1 }, 'echo'],
+  ] as const) {
+    expect(() => capableTargets(chat.request(fields), chat.context.connections)).toThrow(
+      expect.objectContaining({ code: 'unsupported_by_upstream', param }),
+    )
+  }
+})

@@ -1,0 +1,207 @@
+// What can be missing or broken under the Worker (PLATFORM 3.2, rows G, D1 and D2), in workerd: the
+// visitor gets a clear error or none at all, the owner a line in the log, nobody a stack or a key.
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import {
+  completionOf,
+  expectPlainHeaders,
+  expectProblem,
+  requestEvent,
+} from '../support/answers.ts'
+import { CANARY } from '../support/canary.ts'
+import { HOST, ORIGIN } from '../support/client.ts'
+import { chatStream, UpstreamServer } from '../support/upstream-server.ts'
+import { startWorkers, type Workers, type WorkersOptions } from '../support/workerd.ts'
+
+let upstream: UpstreamServer
+const started: Workers[] = []
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+})
+
+afterEach(async () => {
+  for (const { log } of started) expect(log.takeStrays()).toEqual([])
+  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
+})
+
+afterAll(() => upstream.stop())
+
+function configOf(more = {}) {
+  return {
+    origins: [ORIGIN],
+    models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+    upstreams: [{ name: 'u', base_url: upstream.url('u'), key: 'UPSTREAM_API_KEY' }],
+    ...more,
+  }
+}
+
+/** Nothing between a request and KV. */
+const KV_ONLY = { cache: { memory_seconds: 0, flights: 'none' } }
+
+async function start(options: WorkersOptions = {}): Promise<Workers> {
+  upstream.lane('u').answers(chatStream(['fine']))
+  const workers = await startWorkers({ config: configOf(), ...options })
+  started.push(workers)
+  return workers
+}
+
+/** The Worker, with something of the platform broken first. */
+function broken(sabotage: string): string {
+  return `
+    import worker from './worker.js'
+    export * from './worker.js'
+    ${sabotage}
+  `
+}
+
+async function healthOf(workers: Workers): Promise<{ status: number; faults: { path: string }[] }> {
+  const { status, text } = await workers.client().send({ path: '/health' })
+  return { status, faults: JSON.parse(text).faults }
+}
+
+describe('a Worker that misses something (G1)', () => {
+  const cases: [string, WorkersOptions, string][] = [
+    ['its KV namespace', { without: ['CACHE'] }, 'CACHE'],
+    ['its CONFIG', { without: ['CONFIG'] }, ''],
+    ['a secret', { secrets: {} }, 'upstreams[0].key'],
+    [
+      'the sense of a secret',
+      { secrets: { UPSTREAM_API_KEY: `${CANARY} \n x` } },
+      'upstreams[0].key',
+    ],
+  ]
+  test.each(cases)('%s says so to the owner, and is 503 for visitors', async (_, options, path) => {
+    const before = upstream.lane('u').calls.length
+    const workers = await start(options)
+    // Without a CONFIG no page is known; its own are allowed always.
+    const origin = options.without?.includes('CONFIG') ? `http://${HOST}` : ORIGIN
+    for (const sent of [
+      { method: 'POST', body: { prompt: 'p' } },
+      { path: '/v1/completions?prompt=p' },
+      { path: '/v1/models' },
+    ]) {
+      const reply = await workers.client().send({ ...sent, headers: { origin } })
+      await expectProblem(reply, 503, 'misconfigured', workers.log, origin)
+      expect(reply.text).not.toContain('UPSTREAM_API_KEY')
+    }
+    const health = await healthOf(workers)
+    expect(health.status).toBe(503)
+    expect(health.faults.map((fault) => fault.path)).toContain(path)
+    expect(workers.log.all('misconfigured').length).toBeGreaterThan(0)
+    expect(upstream.lane('u').calls).toHaveLength(before)
+  })
+
+  test('names every fault at once, in /health and in the log', async () => {
+    const config = configOf({ origins: [ORIGIN, 'example.com'], limits: { nn: 1 }, colour: 'red' })
+    const workers = await start({ config })
+    const { faults } = await healthOf(workers)
+    expect(faults.map(({ path }) => path)).toEqual(expect.arrayContaining(['limits.nn', 'colour']))
+    expect(workers.log.all('misconfigured')[0]?.faults).toEqual(faults)
+  })
+})
+
+describe('a platform that breaks', () => {
+  test('where nobody expects it is a 500 with CORS and an id, and no stack (G2)', async () => {
+    const main = broken(`
+      crypto.subtle.digest = () => {
+        throw new Error('secret words ${CANARY}')
+      }
+      export default worker
+    `)
+    const before = upstream.lane('u').calls.length
+    const workers = await start({ main })
+    for (const stream of [false, true]) {
+      const reply = await workers.client().complete({ prompt: 'p', stream })
+      const { message } = await expectProblem(reply, 500, 'internal', workers.log)
+      expect(message).not.toMatch(/secret words|digest|worker\.js/)
+      expect(reply.text).not.toMatch(/\bat /)
+      const id = String(reply.headers['x-request-id'])
+      expect(workers.log.all('internal', id)).toMatchObject([{ name: 'Error' }])
+    }
+    expect(JSON.stringify(workers.log.events)).not.toContain('secret words')
+    expect(upstream.lane('u').calls).toHaveLength(before)
+  })
+
+  const kvs: [string, string, 'get' | 'put', 'error' | 'timeout'][] = [
+    [
+      'throws when read (D1)',
+      "get() { throw new Error('KV GET failed: 500') }, put: async () => {}",
+      'get',
+      'error',
+    ],
+    [
+      'rejects when read (D1)',
+      "get: async () => { throw new Error('KV GET failed: 429') }, put: async () => {}",
+      'get',
+      'error',
+    ],
+    [
+      'hangs when read (D1)',
+      'get: () => new Promise(() => {}), put: async () => {}',
+      'get',
+      'timeout',
+    ],
+    [
+      'throws when written (D2)',
+      "get: async () => null, put() { throw new Error('KV PUT failed: 429') }",
+      'put',
+      'error',
+    ],
+    [
+      'rejects when written (D2, G3)',
+      "get: async () => null, put: async () => { throw new Error('KV PUT failed: 429') }",
+      'put',
+      'error',
+    ],
+  ]
+  test.each(kvs)('a KV that %s fails no request', async (_, methods, operation, reason) => {
+    const main = broken(`
+      const CACHE = { delete: async () => {}, ${methods} }
+      let own = null
+      export default {
+        fetch(request, env, ctx) {
+          own ??= { ...env, CACHE }
+          return worker.fetch(request, own, ctx)
+        },
+      }
+    `)
+    const workers = await start({ main, config: configOf(KV_ONLY) })
+    const startedAt = performance.now()
+    const reply = await workers.client().complete({ prompt: 'p' })
+    expect(completionOf(reply).choices[0]?.text).toBe('fine')
+    expect(performance.now() - startedAt).toBeLessThan(3000)
+    const failed = await workers.log.find((event) => event.event === 'cache_failed')
+    expect(failed).toEqual({ event: 'cache_failed', operation, reason })
+    expect(workers.log.all('internal')).toEqual([])
+    // Nor does the next one suffer.
+    completionOf(await workers.client().complete({ prompt: 'q' }))
+  })
+
+  test('a stored value that is none is a miss, and is gone after it (D3)', async () => {
+    const workers = await start({ config: configOf(KV_ONLY) })
+    const first = await workers.client().complete({ prompt: 'p' })
+    const [[key] = ['']] = await workers.kvEntries()
+    for (const bad of ['null', '{"v":1}', '<html>', '{"key":"other"}', 'x'.repeat(300_000)]) {
+      await workers.kvPut(key, bad)
+      const reply = await workers.client().complete({ prompt: 'p' })
+      expect(completionOf(reply).id).not.toBe(completionOf(first).id)
+      expect((await requestEvent(reply, workers.log)).cache).toBe('miss')
+    }
+    expect(workers.log.all('cache_failed').map(({ reason }) => reason)).toEqual(
+      Array(5).fill('bad_value'),
+    )
+  })
+})
+
+describe('a Worker without origins (G9)', () => {
+  test('serves its own pages and no others, and says what to set', async () => {
+    const workers = await start({ config: configOf({ origins: [] }) })
+    const foreign = await workers.client().complete({ prompt: 'p' })
+    const problem = await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, null)
+    expect(problem.message).toContain('origins')
+    const origin = `http://${HOST}`
+    const own = await workers.client().complete({ prompt: 'p' }, { origin })
+    completionOf(own)
+    expectPlainHeaders(own, origin)
+  })
+})

@@ -1,0 +1,317 @@
+// Streams that are odd, and readers that leave, over real sockets (PLATFORM 3.2, rows F). F11 (a
+// comment after 15 s of silence) and every split of every byte belong to the unit tests.
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
+import type { Client } from '../support/client.ts'
+import { Lanes } from '../support/lanes.ts'
+import {
+  chatStream,
+  completionsStream,
+  event,
+  gate,
+  type Script,
+  UpstreamServer,
+  USAGE,
+} from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+const kinds = {
+  chat: { retries: 0 },
+  legacy: { retries: 0, wire: 'completions' },
+  impatient: { retries: 0, first_byte_ms: 500, idle_ms: 500 },
+}
+
+let upstream: UpstreamServer
+let lanes: Lanes<keyof typeof kinds>
+let workers: Workers
+let client: Client
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  lanes = new Lanes(upstream, kinds, 60)
+  workers = await startWorkers({ config: lanes.config() })
+  client = workers.client()
+})
+
+afterAll(async () => {
+  await workers.dispose()
+  await upstream.stop()
+})
+
+afterEach(async () => {
+  await workers.kvEntries()
+  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.all('internal')).toEqual([])
+  expect(workers.log.reportedTwice()).toEqual([])
+})
+
+async function storedFor(model: string): Promise<number> {
+  const values = [...(await workers.kvEntries()).values()]
+  return values.filter((value) => JSON.parse(value).model === model).length
+}
+
+const sse = { 'content-type': 'text/event-stream' }
+const usage = { stream_options: { include_usage: true } }
+
+/** What a visitor gets of this script, as a stream; and as JSON from another model. */
+async function both(kind: keyof typeof kinds, script: Script) {
+  const streamed = lanes.take(kind)
+  streamed.lane.answers(script)
+  const body = { prompt: 'p', model: streamed.model, stream: true, ...usage }
+  const stream = streamOf(await client.complete(body))
+  const whole = lanes.take(kind)
+  whole.lane.answers(script)
+  const reply = await client.complete({ prompt: 'p', model: whole.model })
+  expect(stream).toMatchObject({ done: true, problem: null })
+  const completion = completionOf(reply)
+  expect(stream.text()).toBe(completion.choices[0]?.text)
+  expect(stream.finish()).toBe(completion.choices[0]?.finish_reason)
+  expect(stream.usage).toEqual(completion.usage)
+  return { stream, completion, reply }
+}
+
+describe('an event stream from an upstream', () => {
+  const texts = ['Zwölf ', 'Boxkämpfer ', '🧑‍🚀 ', '日本語']
+
+  test('may be split anywhere, within a character and within CRLF (F1)', async () => {
+    const bytes = Buffer.from(
+      texts
+        .map((content) => event({ choices: [{ index: 0, delta: { content } }] }))
+        .join('')
+        .concat(event({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] }))
+        .concat(event('[DONE]'))
+        .replaceAll('\n', '\r\n'),
+    )
+    const { completion } = await both('chat', async (_, line) => {
+      line.head(200, sse)
+      for (const byte of bytes) {
+        line.write(Uint8Array.of(byte))
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      line.end()
+    })
+    expect(completion.choices[0]?.text).toBe(texts.join(''))
+  })
+
+  test.each<[string, string]>([
+    ['a byte order mark, comments and fields of no use', '\ufeff: hi\n\nid: 7\nretry: abc\n'],
+    ['CR only', '\r: x\r\r'],
+  ])('may have %s', async (_, before) => {
+    const { completion } = await both('legacy', (_call, line) => {
+      line.head(200, sse)
+      line.write(`${before}data:{"choices":[{"index":0,"text":"fine","finish_reason":"stop"}]}\n\n`)
+      line.write(event('[DONE]'))
+      line.end()
+    })
+    expect(completion.choices[0]?.text).toBe('fine')
+  })
+
+  test.each<[string, string]>([
+    ['an end of its own', 'a\n\ndata: [DONE]\n\nb'],
+    ['an error of its own', '\n\ndata: {"error":{"message":"no"}}\n\n'],
+    ['carriage returns', 'a\rb\r\nc\r\r'],
+    ['line separators', 'a\u2028b\u2029c\u0085d'],
+    ['a script’s end', '</script><!--'],
+    ['NUL and other controls', '\u0000\u0007\u001b[31m'],
+  ])('may hold text with %s: it stays text (F5)', async (_, text) => {
+    const { completion, stream } = await both('chat', chatStream([text, '!']))
+    expect(completion.choices[0]?.text).toBe(`${text}!`)
+    expect(stream.text()).toBe(`${text}!`)
+  })
+
+  test.each<[string, Script]>([
+    ['in its last chunk', chatStream(['a', 'b'])],
+    [
+      'in all its chunks',
+      (_, line) => {
+        line.head(200, sse)
+        const chunk = (choice: object, n: number) =>
+          line.write(event({ choices: [choice], usage: { ...USAGE, completion_tokens: n } }))
+        chunk({ index: 0, delta: { content: 'a' } }, 1)
+        chunk({ index: 0, delta: { content: 'b' } }, 2)
+        chunk({ index: 0, delta: {}, finish_reason: 'stop' }, 7)
+        line.write(event('[DONE]'))
+        line.end()
+      },
+    ],
+  ])('may count %s: the last count is the count (F6)', async (_, script) => {
+    const { completion, reply } = await both('chat', script)
+    expect(completion.usage).toEqual(USAGE)
+    expect(reply.headers['x-usage-estimated']).toBeUndefined()
+    expect(await requestEvent(reply, workers.log)).toMatchObject({ tokens_in: 5, tokens_out: 7 })
+  })
+
+  test('may count nothing: the tokens are estimated, and it says so (F6)', async () => {
+    const { completion, reply } = await both('chat', chatStream(['a', 'b'], { usage: null }))
+    expect(completion.usage.completion_tokens).toBeGreaterThan(0)
+    expect(completion.usage.prompt_tokens).toBeGreaterThan(0)
+    expect(reply.headers['x-usage-estimated']).toBe('1')
+  })
+
+  test('may finish in an empty chunk (F7)', async () => {
+    const { completion } = await both('chat', chatStream(['a'], { finish: 'length' }))
+    expect(completion.choices[0]?.finish_reason).toBe('length')
+  })
+
+  test('may end with [DONE] alone: that is a stop (F7)', async () => {
+    const { completion } = await both('legacy', completionsStream(['a'], { finish: null }))
+    expect(completion.choices[0]?.finish_reason).toBe('stop')
+  })
+
+  test('may finish without [DONE] (F7)', async () => {
+    const { completion } = await both('legacy', completionsStream(['a'], { done: false }))
+    expect(completion.choices[0]?.finish_reason).toBe('stop')
+  })
+
+  test('loses the choices that nobody asked for (F8)', async () => {
+    const { completion, stream } = await both('chat', (_, line) => {
+      line.head(200, sse)
+      for (const [index, content] of [
+        [0, 'a'],
+        [1, 'X'],
+        [0, 'b'],
+        [1, 'Y'],
+      ] as const) {
+        line.write(event({ choices: [{ index, delta: { content } }] }))
+      }
+      for (const index of [1, 0]) {
+        line.write(event({ choices: [{ index, delta: {}, finish_reason: 'stop' }] }))
+      }
+      line.write(event('[DONE]'))
+      line.end()
+    })
+    expect(completion.choices).toMatchObject([{ index: 0, text: 'ab' }])
+    expect(stream.chunks.flatMap(({ choices }) => choices.map(({ index }) => index))).not.toContain(
+      1,
+    )
+  })
+
+  test('is over at its [DONE], whatever comes after (F4)', async () => {
+    const own = lanes.take('chat')
+    own.lane.answers(async (call, line) => {
+      line.head(200, sse)
+      line.write(event({ choices: [{ index: 0, delta: { content: 'a' }, finish_reason: 'stop' }] }))
+      line.write(event('[DONE]'))
+      line.write(event({ choices: [{ index: 0, delta: { content: 'b' } }] }))
+      line.write(event('[DONE]'))
+      await call.closed
+    })
+    const reply = await client.complete({ prompt: 'p', model: own.model, stream: true })
+    expect(streamOf(reply)).toMatchObject({ done: true, problem: null })
+    expect(streamOf(reply).text()).toBe('a')
+    // It keeps the connection open; the gateway does not wait for it.
+    await (await own.lane.call()).closed
+    expect((await own.lane.call()).left).toBe(true)
+  })
+
+  test('is passed on as it comes, not when it is whole', async () => {
+    const own = lanes.take('chat')
+    const second = gate()
+    own.lane.answers(chatStream(['one', 'two'], { pace: () => second.opened }))
+    const incoming = await client.open({
+      method: 'POST',
+      body: { prompt: 'p', model: own.model, stream: true },
+    })
+    await incoming.until('"text":"one"')
+    second.open()
+    const stream = parseStream(await incoming.rest())
+    expect([stream.text(), stream.done]).toEqual(['onetwo', true])
+  })
+})
+
+describe('a reader who leaves (F9)', () => {
+  /** Says a word each time the test asks, until nobody listens. */
+  function talker() {
+    let said = gate()
+    const script: Script = async (call, line) => {
+      line.head(200, { ...sse, 'transfer-encoding': 'chunked' })
+      while (!call.left) {
+        line.chunk(event({ choices: [{ index: 0, delta: { content: 'word ' } }] }))
+        await Promise.race([said.opened, call.closed])
+        said = gate()
+      }
+    }
+    const talk = setInterval(() => said.open(), 20)
+    return { script, stop: () => clearInterval(talk) }
+  }
+
+  /** What nobody may join and nobody will remember is not worth a token once its reader is gone. */
+  const alone = { 'cache-control': 'no-store' }
+
+  test.each([
+    ['at the first chunk', 0],
+    ['in the middle', 5],
+  ])('%s takes the upstream call along, if nobody else wants it', async (_, more) => {
+    const own = lanes.take('chat')
+    const { script, stop } = talker()
+    own.lane.answers(script)
+    const incoming = await client.open({
+      method: 'POST',
+      body: { prompt: 'p', model: own.model, stream: true },
+      headers: alone,
+    })
+    await incoming.until('"text":"word "')
+    for (let i = 0; i < more; i++) await incoming.more()
+    incoming.leave()
+    const call = await own.lane.call()
+    await call.closed
+    stop()
+    expect(call.left).toBe(true)
+    expect(own.lane.calls).toHaveLength(1)
+    const id = String(incoming.headers['x-request-id'])
+    expect(await workers.log.request(id)).toMatchObject({ status: 499, code: null, attempts: 1 })
+    expect(workers.log.all('upstream_failed', id)).toEqual([])
+    expect(await storedFor(own.model)).toBe(0)
+  })
+
+  test('of a cacheable answer lets it finish: the next one finds it', async () => {
+    const own = lanes.take('chat')
+    const rest = gate()
+    own.lane.answers(chatStream(['one ', 'two'], { pace: () => rest.opened }))
+    const body = { prompt: 'p', model: own.model }
+    const incoming = await client.open({ method: 'POST', body: { ...body, stream: true } })
+    await incoming.until('"text":"one "')
+    incoming.leave()
+    rest.open()
+    const call = await own.lane.call()
+    await call.closed
+    expect(call.left).toBe(false)
+    await workers.log.request(String(incoming.headers['x-request-id']))
+    const completion = completionOf(await client.complete(body))
+    expect(completion.choices[0]?.text).toBe('one two')
+    expect(own.lane.calls).toHaveLength(1)
+  })
+
+  test('before there are headers leaves nothing hanging', async () => {
+    const own = lanes.take('impatient')
+    own.lane.answers(() => {})
+    const { response, leave } = client.start({
+      method: 'POST',
+      body: { prompt: 'p', model: own.model, stream: true },
+      headers: alone,
+    })
+    const call = await own.lane.call()
+    leave()
+    await expect(response).rejects.toThrow()
+    // The runtime may not tell the Worker (PLATFORM 1.2); then the call's own clock ends it.
+    await call.closed
+    expect(call.left).toBe(true)
+    const isOurs = await workers.log.find(
+      (line) => line.event === 'request' && line.model === own.model,
+    )
+    expect(isOurs).toMatchObject({ attempts: 1, cache: expect.stringMatching(/miss|bypass/) })
+    expect(own.lane.calls).toHaveLength(1)
+  })
+
+  test('at the last moment changes nothing: the answer is stored whole', async () => {
+    const own = lanes.take('chat')
+    own.lane.answers(chatStream(['one']))
+    const body = { prompt: 'p', model: own.model }
+    const incoming = await client.open({ method: 'POST', body: { ...body, stream: true } })
+    await incoming.until('[DONE]')
+    incoming.leave()
+    await workers.log.request(String(incoming.headers['x-request-id']))
+    expect(completionOf(await client.complete(body)).choices[0]?.text).toBe('one')
+    expect(own.lane.calls).toHaveLength(1)
+  })
+})
