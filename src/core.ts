@@ -1,5 +1,6 @@
 // What the Worker and the flight object are both made of: the configuration's upstreams, tiers and
 // the context of a generation. The platform is handed in; nothing here names it.
+import { Ledger, type LedgerDoor } from './access/ledger.ts'
 import { Operator } from './access/operator.ts'
 import { Visitors } from './access/visitor.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
@@ -13,6 +14,7 @@ import type { MissContext } from './miss.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connect.ts'
 import { createDemo } from './upstream/demo.ts'
+import type { PlannedCall } from './upstream/plan.ts'
 import type { Connection } from './upstream/route.ts'
 
 /** What the runtime lends. */
@@ -26,8 +28,9 @@ export interface Platform {
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
   readonly waitUntil: (work: Promise<unknown>) => void
   readonly report: Report
-  /** For what must be unguessable and need not be shared, or null to make one up. */
-  readonly secret: string | null
+  readonly ledger: LedgerDoor
+  /** What visitors' addresses are hashed with. */
+  readonly secret: () => Promise<string>
   readonly operatorToken: string | null
 }
 
@@ -39,6 +42,20 @@ export interface Core {
   readonly operator: Operator
   readonly miss: MissContext
 }
+
+/** What one call may read and write, for its reservation. */
+function costsOf({ request }: PlannedCall) {
+  const system = utf8Length(request.system ?? '')
+  return {
+    promptBytes: request.prompts.map(
+      (prompt) => system + (typeof prompt === 'string' ? utf8Length(prompt) : prompt.length),
+    ),
+    maxTokens: request.max_tokens,
+    completions: Math.max(request.n, request.best_of ?? 1),
+  }
+}
+
+const utf8Length = (text: string) => new TextEncoder().encode(text).length
 
 /** After a failed put, KV is left alone for so long. */
 const KV_REST_MS = 10_000
@@ -70,26 +87,48 @@ export function createCore(config: Config, platform: Platform): Core {
     ),
     purges,
   )
-  const visitors = new Visitors(platform.secret ?? randomLetters(43, randomBytes))
+  const newId = () => randomLetters(24, randomBytes)
+  const ledger = new Ledger({
+    door: platform.ledger,
+    newId,
+    wait,
+    random,
+    waitUntil,
+    report,
+  })
+  const visitors = new Visitors(platform.secret)
   const miss: MissContext = {
     now,
     report,
-    generate: (work, stream, signal) => ({
-      route: {
-        requestId: work.requestId,
-        connections,
-        stream,
-        signal,
-        now,
-        random,
-        wait,
-        report,
-        reserve: async () => ({ accepted() {}, settle() {} }),
-      },
-      newId: () => `cmpl-${randomLetters(28, randomBytes)}`,
-      lookAgain: (key) => cache.fromKv(key),
-      store: (entry) => cache.put(entry),
-    }),
+    generate: (work, stream, signal) => {
+      let mayStore = false
+      return {
+        route: {
+          requestId: work.requestId,
+          connections,
+          stream,
+          signal,
+          now,
+          random,
+          wait,
+          report,
+          reserve: async (planned, { upstream }) => {
+            const lease = await ledger.reserve({
+              ...costsOf(planned),
+              price: config.models.get(work.request.model)?.price ?? null,
+              visitor: work.visitor,
+              leaseMs: config.upstreams.get(upstream)?.deadlineMs ?? 0,
+              stores: work.keep !== null,
+            })
+            mayStore = lease.mayStore
+            return lease
+          },
+        },
+        newId: () => `cmpl-${randomLetters(28, randomBytes)}`,
+        lookAgain: (key) => cache.fromKv(key),
+        store: (entry) => cache.put(entry, mayStore),
+      }
+    },
   }
   const operator = new Operator(platform.operatorToken)
   return { cache, purges, connections, visitors, operator, miss }

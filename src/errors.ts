@@ -51,11 +51,25 @@ export interface Problem {
   readonly param: string | null
   /** When to come back. */
   readonly retryAfterSeconds: number | null
+  /** The limit that was reached, for the `RateLimit` headers. */
+  readonly rateLimit: RateLimit | null
+}
+
+/** One limit, as draft-ietf-httpapi-ratelimit-headers-11 describes it. */
+export interface RateLimit {
+  readonly policy: string
+  readonly quota: number
+  readonly remaining: number
+  /** Until it is whole again. */
+  readonly resetSeconds: number
+  /** Of the quota; null: it is no rate but a number at once. */
+  readonly windowSeconds: number | null
 }
 
 export interface GatewayErrorOptions {
   readonly param?: string | null
   readonly retryAfterSeconds?: number | null
+  readonly rateLimit?: RateLimit | null
   /** For the owner's log only. Must hold no prompt, completion, key or upstream text. */
   readonly cause?: unknown
 }
@@ -69,12 +83,14 @@ export class GatewayError extends Error {
   readonly code: Code
   readonly param: string | null
   readonly retryAfterSeconds: number | null
+  readonly rateLimit: RateLimit | null
 
   constructor(code: Code, message: string, options: GatewayErrorOptions = {}) {
     super(message, options.cause === undefined ? {} : { cause: options.cause })
     this.code = code
     this.param = options.param ?? null
     this.retryAfterSeconds = options.retryAfterSeconds ?? null
+    this.rateLimit = options.rateLimit ?? null
   }
 }
 
@@ -86,8 +102,9 @@ export function problemOf(error: unknown): Problem {
       message: 'Cannot answer: the gateway failed, the owner finds the request id in the log',
       param: null,
       retryAfterSeconds: null,
+      rateLimit: null,
     }
   }
-  const { code, message, param, retryAfterSeconds } = error
-  return { code, message, param, retryAfterSeconds }
+  const { code, message, param, retryAfterSeconds, rateLimit } = error
+  return { code, message, param, retryAfterSeconds, rateLimit }
 }

@@ -50,6 +50,13 @@ export type Event =
     }
   /** A key's flight object did not answer; the request was answered without it. */
   | { readonly event: 'flight_unreachable'; readonly request_id: string }
+  /** Half, four fifths or all of the day's budget are spoken for. */
+  | { readonly event: 'budget_mark'; readonly percent: number }
+  | { readonly event: 'alert_failed'; readonly status: number | null }
+  /** An upstream said that a call cost more than it can have cost. */
+  | { readonly event: 'usage_clamped'; readonly said: number; readonly reserved: number }
+  /** A lease could not be ended: it expires as spent. */
+  | { readonly event: 'settle_failed' }
   /** A fault of our own: where it was thrown, never what it said. */
   | {
       readonly event: 'internal'

@@ -16,7 +16,8 @@ export interface Work {
   readonly forced: boolean
   /** Of the visitor who asked first. */
   readonly requestId: string
-  readonly visitor: string
+  /** Who pays; null: the operator, whom no visitor's limit binds. */
+  readonly visitor: string | null
 }
 
 export interface GenerateContext {

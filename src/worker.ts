@@ -10,6 +10,7 @@ import { Completions } from './routes/completions.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
 
 export { FlightObject } from './objects/flight.ts'
+export { LedgerObject } from './objects/ledger.ts'
 
 let app: App | null = null
 

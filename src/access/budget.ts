@@ -110,6 +110,9 @@ export class Budget {
   /** Grants a lease, or says which limit is in the way. The row must be stored before it counts. */
   reserve(request: ReserveRequest, nowMs: number): Grant | Refusal {
     this.#advance(nowMs)
+    // Asked again under the same id: the first answer was lost on its way.
+    const known = this.#leases.get(request.id)
+    if (known !== undefined) return { granted: true, row: known }
     const refusal = this.#refusalOf(request, nowMs)
     if (refusal !== null) return refusal
     const { kvWritesPerDay } = this.#limits

@@ -1,6 +1,6 @@
 // The way to the ledger from where money is spent: what a call reserves at worst, what it is settled
 // with, and what happens when the ledger does not answer (no upstream call, ever).
-import { estimateTokens, type Usage } from '../completion/completion.ts'
+import type { Usage } from '../completion/completion.ts'
 import { GatewayError } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Cost, Refusal, ReserveRequest } from './budget.ts'
@@ -47,7 +47,8 @@ export interface Lease {
   readonly mayStore: boolean
   /** The upstream answered 2xx: from now on it costs. */
   accepted(): void
-  settle(end: { readonly usage: Usage | null; readonly text: string }): void
+  /** @param end.chars of the answer that were seen: at four a token it cannot have cost less */
+  settle(end: { readonly usage: Usage | null; readonly chars: number }): void
 }
 
 /** Around each prompt: what a chat's roles and separators may take. */
@@ -57,6 +58,8 @@ const RETRY_MS = 100
 /** The clocks of a call and of the ledger are not the same. */
 const LEASE_MARGIN_MS = 10_000
 const RETRY_AFTER_S = 10
+const CHARS_PER_TOKEN = 4
+const DAY_S = 86_400
 
 /** The most a call can cost: a token is never less than a byte. */
 export function worstCase({ promptBytes, maxTokens, completions, price }: Spending): Cost {
@@ -88,8 +91,8 @@ export class Ledger {
       accepted: () => {
         accepted = true
       },
-      settle: ({ usage, text }) => {
-        const cost = accepted ? this.#costOf(usage, text, worst, price) : { tokens: 0, usd: 0 }
+      settle: ({ usage, chars }) => {
+        const cost = accepted ? this.#costOf(usage, chars, worst, price) : { tokens: 0, usd: 0 }
         this.#settle(id, cost)
       },
     }
@@ -133,11 +136,15 @@ export class Ledger {
   }
 
   /** What it cost, never less than what was seen and never more than what was reserved. */
-  #costOf(usage: Usage | null, text: string, worst: Cost, price: Price | null): Cost {
+  #costOf(usage: Usage | null, chars: number, worst: Cost, price: Price | null): Cost {
     if (usage === null) return worst
     const { prompt_tokens, completion_tokens, total_tokens } = usage
     const input = prompt_tokens
-    const output = Math.max(completion_tokens, total_tokens - prompt_tokens, estimateTokens(text))
+    const output = Math.max(
+      completion_tokens,
+      total_tokens - prompt_tokens,
+      Math.ceil(chars / CHARS_PER_TOKEN),
+    )
     const cost = { tokens: input + output, usd: usd(price, input, output) }
     if (cost.tokens > worst.tokens) {
       this.#context.report({ event: 'usage_clamped', said: cost.tokens, reserved: worst.tokens })
@@ -181,6 +188,12 @@ const reasons: Readonly<Record<Refusal['policy'], string>> = {
 function refused({ code, policy, quota, remaining, retryAfterSeconds }: Refusal): GatewayError {
   return new GatewayError(code, reasons[policy], {
     retryAfterSeconds,
-    rateLimit: { policy, quota, remaining, resetSeconds: retryAfterSeconds },
+    rateLimit: {
+      policy,
+      quota,
+      remaining,
+      resetSeconds: retryAfterSeconds,
+      windowSeconds: policy === 'streams' ? null : DAY_S,
+    },
   })
 }

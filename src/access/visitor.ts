@@ -7,13 +7,13 @@ const REMEMBERED = 1000
 const SHARED = 'shared'
 
 export class Visitors {
-  readonly #secret: string
+  readonly #secret: () => Promise<string>
   #day = -1
   #key: Promise<CryptoKey> | null = null
   readonly #known = new Map<string, string>()
 
-  /** @param secret text with enough entropy to be a key */
-  constructor(secret: string) {
+  /** @param secret text with enough entropy to be a key; asked for once a day */
+  constructor(secret: () => Promise<string>) {
     this.#secret = secret
   }
 
@@ -23,7 +23,11 @@ export class Visitors {
     if (day !== this.#day || this.#key === null) {
       this.#day = day
       this.#known.clear()
-      this.#key = dayKey(this.#secret, day)
+      this.#key = this.#secret().then((secret) => dayKey(secret, day))
+      this.#key.catch(() => {
+        // Asked for again by the next visitor.
+        this.#key = null
+      })
     }
     const network = networkOf(address)
     const known = this.#known.get(network)

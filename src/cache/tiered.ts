@@ -42,11 +42,15 @@ export class TieredCache {
     return entry === null || this.isVoid(entry) ? null : entry
   }
 
-  /** Keeps an entry here and in KV. @returns false where it is not stored */
-  put(entry: Entry): boolean {
+  /**
+   * Keeps an entry here, and in KV if a write is left of the day's.
+   *
+   * @returns false where it is not stored in KV
+   */
+  put(entry: Entry, mayWrite: boolean): boolean {
     if (this.isVoid(entry)) return false
     this.#memory.set(entry)
-    return this.#kv.put(entry)
+    return mayWrite && this.#kv.put(entry)
   }
 
   /** Keeps an entry that was stored elsewhere. */

@@ -1,5 +1,5 @@
 // An error as HTTP: the only table of statuses and types (contract 2.3).
-import type { Code, Problem } from '../errors.ts'
+import type { Code, Problem, RateLimit } from '../errors.ts'
 
 type Type =
   | 'invalid_request_error'
@@ -66,16 +66,27 @@ const MAX_RETRY_AFTER_S = 86_400
 
 /** A problem as a response; `headers` are added as they are (`Allow` of a 405). */
 export function problemResponse(problem: Problem, headers: Record<string, string> = {}): Response {
-  const { code, retryAfterSeconds } = problem
+  const { code, retryAfterSeconds, rateLimit } = problem
   return new Response(JSON.stringify(problemBody(problem)), {
     status: table[code][0],
     headers: {
       'content-type': 'application/json',
       'cache-control': 'no-store',
       ...(retryAfterSeconds === null ? {} : { 'retry-after': retryAfter(retryAfterSeconds) }),
+      ...(rateLimit === null ? {} : rateLimitHeaders(rateLimit)),
       ...headers,
     },
   })
+}
+
+/** Structured fields: `"day";q=200000;w=86400` and `"day";r=0;t=3600`. */
+function rateLimitHeaders(limit: RateLimit): Record<string, string> {
+  const { policy, quota, remaining, resetSeconds, windowSeconds } = limit
+  const window = windowSeconds === null ? '' : `;w=${windowSeconds}`
+  return {
+    'ratelimit-policy': `"${policy}";q=${quota}${window}`,
+    ratelimit: `"${policy}";r=${remaining};t=${resetSeconds}`,
+  }
 }
 
 export function statusOf(code: Code): number {

@@ -1,11 +1,14 @@
 // The platform as the shells hand it to the parts: clock, chance, timers, bindings, secrets.
 // Read once per isolate: the Worker and all objects in it share one configuration and one core.
 import { env, waitUntil } from 'cloudflare:workers'
+import type { LedgerDoor } from '../access/ledger.ts'
 import type { KvNamespace } from '../cache/kv.ts'
+import { randomLetters } from '../completion/completion.ts'
 import { type Config, type ConfigResult, parseConfig } from '../config.ts'
 import { type Core, createCore } from '../core.ts'
 import type { Event } from '../events.ts'
 import { prompts } from '../prompts.ts'
+import type { LedgerObject } from './ledger.ts'
 
 export type Environment =
   | { readonly config: Config; readonly core: Core }
@@ -39,6 +42,7 @@ function readEnvironment(): Environment {
   }
   const { config } = result
   const firstKey = [...config.upstreams.values()].find(({ key }) => key !== null)?.key
+  const known = secret('TOKEN_SECRET') ?? firstKey ?? null
   const core = createCore(config, {
     kv: binding<KvNamespace>('CACHE'),
     fetch: (request) => fetch(request),
@@ -48,13 +52,41 @@ function readEnvironment(): Environment {
     wait,
     waitUntil,
     report,
-    secret: secret('TOKEN_SECRET') ?? firstKey ?? null,
+    ledger: ledgerDoor,
+    // With neither secret nor key the ledger keeps one, so that all isolates have the same.
+    secret: async () => known ?? (await ownSecret()),
     operatorToken: secret('OPERATOR_TOKEN') ?? null,
   })
   return { config, core }
 }
 
-function secret(name: string): string | undefined {
+/** A fresh stub each time: one that has failed stays broken. */
+export function ledger(): DurableObjectStub<LedgerObject> {
+  return binding<DurableObjectNamespace<LedgerObject>>('LEDGER').getByName('ledger')
+}
+
+/** A hit must not wait for a ledger that is down: for a day, this isolate then has its own. */
+async function ownSecret(): Promise<string> {
+  const answered = new AbortController()
+  const own = wait(OWN_SECRET_MS, answered.signal).then(() => randomLetters(43, randomBytes))
+  own.catch(() => {})
+  try {
+    return await Promise.race([ledger().ownSecret(), own])
+  } catch {
+    return randomLetters(43, randomBytes)
+  } finally {
+    answered.abort()
+  }
+}
+
+const OWN_SECRET_MS = 1000
+
+const ledgerDoor: LedgerDoor = {
+  reserve: async (request) => await ledger().reserve(request),
+  settle: async (id, cost) => await ledger().settle(id, cost),
+}
+
+export function secret(name: string): string | undefined {
   const value = bindings[name]
   return typeof value === 'string' ? value : undefined
 }

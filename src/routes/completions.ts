@@ -143,7 +143,7 @@ export class Completions {
         keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
         forced: isOperator && noCache && method === 'POST',
         requestId: visit.id,
-        visitor,
+        visitor: isOperator ? null : visitor,
       },
       reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
       shared: !scoped,

@@ -23,6 +23,7 @@ const broken: Problem = {
   message: 'Cannot finish the answer: the connection to it was lost, ask again to go on',
   param: null,
   retryAfterSeconds: null,
+  rateLimit: null,
 }
 
 export class Misses {

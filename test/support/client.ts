@@ -178,6 +178,16 @@ export class Incoming {
   }
 }
 
+/** `fetch` for SDKs, searched like everything else. */
+export const watchedFetch: typeof fetch = async (input, init) => {
+  const response = await fetch(input, init)
+  seen(JSON.stringify([...response.headers]))
+  const copy = response.clone()
+  // A stream that is left has no end to read.
+  copy.text().then(seen, () => {})
+  return response
+}
+
 function bytesOf(body: unknown): Buffer | null {
   if (body === undefined) return null
   if (typeof body === 'string') return Buffer.from(body)
