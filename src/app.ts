@@ -216,6 +216,28 @@ function routesOf(service: Service, warnings: readonly string[]): Record<string,
         ),
       },
     },
+    '/admin/pause': {
+      name: 'pause',
+      guarded: true,
+      methods: {
+        POST: served(
+          ({ admin }) =>
+            async (visit) =>
+              noStore(await admin.pause(visit)),
+        ),
+      },
+    },
+    '/admin/usage': {
+      name: 'usage',
+      guarded: true,
+      methods: {
+        GET: served(
+          ({ admin }) =>
+            async (visit) =>
+              noStore(await admin.usage(visit)),
+        ),
+      },
+    },
     '/health': { name: 'health', guarded: false, methods: { GET: health } },
   }
 }

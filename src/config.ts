@@ -579,7 +579,7 @@ class Check {
 }
 
 const DEFAULT_MAX_TOKENS = 256
-const bindings = ['CACHE', 'FLIGHTS', 'LEDGER'] as const
+const bindings = ['CACHE', 'FLIGHTS', 'LEDGER', 'USAGE', 'SPEND_LIMIT'] as const
 
 /** Fields of an upstream call that bound its cost or its shape. */
 const reserved: ReadonlySet<string> = new Set([

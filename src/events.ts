@@ -35,13 +35,19 @@ export type Event =
       readonly hint: string | null
       readonly will: 'retry' | 'fall_back' | 'give_up'
     }
-  /** The upstream's own id of an answer, for its support. */
+  /** A whole answer of an upstream's. `request_id` is the first visitor's of those who got it. */
   | {
-      readonly event: 'upstream_answered'
+      readonly event: 'generated'
       readonly request_id: string
       readonly upstream: string
+      /** The upstream's own id of it, for its support. */
       readonly upstream_id: string | null
+      /** Until its first text, and in all. */
+      readonly first_ms: number
       readonly ms: number
+      readonly tokens_in: number
+      readonly tokens_out: number
+      readonly stored: boolean
     }
   | {
       readonly event: 'cache_failed'

@@ -66,7 +66,10 @@ export async function* generate(
     yield replay(entry)
     return
   }
-  const startedAtS = Math.floor(context.route.now() / 1000)
+  const { now } = context.route
+  const startedAt = now()
+  const startedAtS = Math.floor(startedAt / 1000)
+  let firstMs = 0
   const fold = new Fold()
   let written = ''
   let answered: Answered | null = null
@@ -76,6 +79,7 @@ export async function* generate(
       switch (delta.kind) {
         case 'answered':
           answered = delta
+          firstMs = now() - startedAt
           deltas.push(headOf(delta, context.newId(), startedAtS))
           break
         case 'text':
@@ -92,6 +96,7 @@ export async function* generate(
           const fallback = answered?.fallback ?? false
           outcome.entry = delta.whole ? entryOf(work, fold, fallback, startedAtS) : null
           outcome.stored = outcome.entry !== null && context.store(outcome.entry)
+          reportGenerated(work, context, outcome, answered, firstMs, now() - startedAt)
           yield deltas
           return
         }
@@ -102,6 +107,27 @@ export async function* generate(
     for (const delta of deltas) fold.add(delta)
     yield deltas
   }
+}
+
+function reportGenerated(
+  { requestId }: Work,
+  { route }: GenerateContext,
+  { usage, stored }: Outcome,
+  answered: Answered | null,
+  firstMs: number,
+  ms: number,
+): void {
+  route.report({
+    event: 'generated',
+    request_id: requestId,
+    upstream: answered?.upstream ?? '',
+    upstream_id: answered?.upstreamId ?? null,
+    first_ms: firstMs,
+    ms,
+    tokens_in: usage?.prompt_tokens ?? 0,
+    tokens_out: usage?.completion_tokens ?? 0,
+    stored,
+  })
 }
 
 function headOf({ model, fingerprint }: Answered, id: string, created: number): Delta {

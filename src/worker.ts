@@ -3,14 +3,26 @@ import { App, type Service } from './app.ts'
 import { requestParser } from './completion/request.ts'
 import type { Config } from './config.ts'
 import type { Core } from './core.ts'
-import { binding, environment, now, randomBytes, report, waitUntil } from './objects/environment.ts'
+import {
+  binding,
+  countRequest,
+  environment,
+  flushUsage,
+  ledger,
+  now,
+  randomBytes,
+  report,
+  usageObject,
+  waitUntil,
+} from './objects/environment.ts'
 import type { FlightObject } from './objects/flight.ts'
 import { Admin } from './routes/admin.ts'
-import { Completions } from './routes/completions.ts'
+import { Completions, type SpendLimit } from './routes/completions.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
 
 export { FlightObject } from './objects/flight.ts'
 export { LedgerObject } from './objects/ledger.ts'
+export { UsageObject } from './objects/usage.ts'
 
 let app: App | null = null
 
@@ -22,7 +34,7 @@ export default {
 }
 
 function createApp(): App {
-  const context = { now, report, waitUntil, randomBytes }
+  const context = { now, report, waitUntil, randomBytes, count: countRequest }
   const { config, ...rest } = environment()
   if (config === null || !('core' in rest)) {
     const { origins, faults } = 'result' in rest ? rest.result : { origins: [], faults: [] }
@@ -65,6 +77,7 @@ function createService(config: Config, core: Core): Service {
       misses: new Misses(door, core.miss),
       visitors: core.visitors,
       operator: core.operator,
+      spendLimit: spendLimit(),
       connections: core.connections,
       now,
     },
@@ -73,8 +86,24 @@ function createService(config: Config, core: Core): Service {
     operator: core.operator,
     purges: core.purges,
     keyOf: (request) => completions.keyOf(request),
+    now,
+    pause: async (until) => await ledger().pause(until),
+    figures: async () => await ledger().figures(),
+    hoursSince: async (hour) => {
+      // So that the operator sees at least what this isolate knows.
+      await flushUsage()
+      return await usageObject().since(hour)
+    },
   })
   return { faults: null, completions, admin, operator: core.operator, offer: { models, prompts } }
+}
+
+/** The platform's rate limit: roughly right, in each place for itself, and free. */
+function spendLimit(): SpendLimit {
+  return async (visitor) => {
+    const { success } = await binding<RateLimit>('SPEND_LIMIT').limit({ key: visitor })
+    return success
+  }
 }
 
 /** One object for each cache key; near the visitor who was first. */

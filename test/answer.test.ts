@@ -69,7 +69,9 @@ const answers: fc.Arbitrary<Delta[][]> = fc
           ...(fingerprint === null ? {} : { system_fingerprint: fingerprint }),
         },
       },
-      ...texts.map(([index, words, odds]) => said(words, index % choices, odds ? oddsOf(words) : null)),
+      ...texts.map(([index, words, odds]) =>
+        said(words, index % choices, odds ? oddsOf(words) : null),
+      ),
       ...Array.from({ length: choices }, (_, index) => finish(index, reasons[index] ?? 'stop')),
       { ...usage, estimated },
     ]
@@ -386,10 +388,26 @@ test('Encodings encodes a flight once for all readers of one form', async () => 
   }
   const bodies = await Promise.all([sse(), sse(), sse(true), text, sse()].map(read))
   const [first, second, withUsage, plain, late] = bodies
-  expect(first).toBe(encodeWhole(fold(batches.flat()), sse()).replace('data: [DONE]\n\n', ''))
+  check(`${first}data: [DONE]\n\n`, false, fold(batches.flat()))
   expect([second, late]).toEqual([first, first])
   expect(withUsage).toContain('"usage":{')
   expect(plain).toBe('ab')
+})
+
+test('a character split between two deltas is whole in every form', async () => {
+  const batches = [[head, said('a\ud83c')], [said('\udf88b')], [finish(), usage]]
+  const folded = fold(batches.flat())
+  expect(folded.completion.choices[0]?.text).toBe('a🎈b')
+  const flight = new Flight(() => load(batches), { keepGoing: true })
+  const { texts } = readEvents(await liveBody(flight, sse()), false)
+  expect(texts.get(0)).toBe('a🎈b')
+  // A live reader, who gets each delta as it comes.
+  const { read, give, end } = stream('a\ud83c', bare)
+  let body = (await read()) ?? ''
+  give('\udf88b')
+  end()
+  for (let piece = await read(); piece !== null; piece = await read()) body += piece
+  expect(body).toBe('a🎈b')
 })
 
 test('a reader that resumes gets the rest of its own answer, and all of another', async () => {

@@ -382,7 +382,10 @@ test('parseConfig() lists every fault at once', () => {
     'models[0].upstream_model',
   ])
   const between = {
-    models: [{ ...model, upstream: 'opnai' }, { ...model, upstream: 'opnai' }],
+    models: [
+      { ...model, upstream: 'opnai' },
+      { ...model, upstream: 'opnai' },
+    ],
     upstreams: [{ ...openai, name: 'openai' }],
     origins: ['nope'],
     prompts: { h: { text: '{{a}}' } },

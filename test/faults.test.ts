@@ -124,7 +124,9 @@ test('faultsOf() never shows what stands under "key"', () => {
   const secret = 'sk-canary-Zk3vQ9mXwT7rLbN2hYc8'
   const schema = v.object({ key: v.pipe(v.string(), v.regex(/^[A-Z]+$/, 'a name')) })
   const [top] = faults(schema, { key: secret })
-  const [nested] = faults(v.object({ upstreams: v.array(schema) }), { upstreams: [{ key: secret }] })
+  const [nested] = faults(v.object({ upstreams: v.array(schema) }), {
+    upstreams: [{ key: secret }],
+  })
   expect(top).toEqual({ path: 'key', message: 'Cannot use "key": expected a name' })
   expect(nested).toEqual({
     path: 'upstreams[0].key',

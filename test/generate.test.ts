@@ -142,7 +142,9 @@ test('generate() mints the id and passes the fingerprint, absent where there is 
   const body = { ...upstreamBody('Hello'), system_fingerprint: 'fp_1' }
   const { all } = await start({ a: () => Response.json(body) }).run()
   expect(all[0]).toMatchObject({ head: { id: ID, system_fingerprint: 'fp_1' } })
-  const without = await start({ a: () => Response.json({ ...body, system_fingerprint: null }) }).run()
+  const without = await start({
+    a: () => Response.json({ ...body, system_fingerprint: null }),
+  }).run()
   expect(without.all[0]).not.toHaveProperty('head.system_fingerprint')
 })
 
@@ -216,9 +218,18 @@ test('generate() counts the times of an entry from when it began', async () => {
 const choice = (text: string, finish_reason: unknown, index = 0) => ({ text, index, finish_reason })
 
 test.each([
-  ['a filtered answer', () => Response.json({ ...upstreamBody(), choices: [choice('a', 'content_filter')] })],
-  ['an answer whose end is unsaid', () => Response.json({ ...upstreamBody(), choices: [choice('a', null)] })],
-  ['an answer without a reason', () => Response.json({ ...upstreamBody(), choices: [{ text: 'a', index: 0 }] })],
+  [
+    'a filtered answer',
+    () => Response.json({ ...upstreamBody(), choices: [choice('a', 'content_filter')] }),
+  ],
+  [
+    'an answer whose end is unsaid',
+    () => Response.json({ ...upstreamBody(), choices: [choice('a', null)] }),
+  ],
+  [
+    'an answer without a reason',
+    () => Response.json({ ...upstreamBody(), choices: [{ text: 'a', index: 0 }] }),
+  ],
   ['an empty answer', () => Response.json({ ...upstreamBody(), choices: [choice('', 'stop')] })],
 ] as [string, Answer][])('generate() serves and does not store %s', async (_, respond) => {
   const { run, stored, outcome } = start({ a: respond })
@@ -231,9 +242,15 @@ test.each([
 
 test.each([
   ['cut short', () => new Response(chunk('a'))],
-  ['cut short in its second choice', () => new Response(chunk('a', 'stop', 0) + chunk('b', null, 1))],
+  [
+    'cut short in its second choice',
+    () => new Response(chunk('a', 'stop', 0) + chunk('b', null, 1)),
+  ],
   ['failed in the middle', () => new Response(`${chunk('a')}data: {"error":{"message":"x"}}\n\n`)],
-  ['ended by an error', () => Response.json({ ...upstreamBody(), choices: [choice('a', 'error')] })],
+  [
+    'ended by an error',
+    () => Response.json({ ...upstreamBody(), choices: [choice('a', 'error')] }),
+  ],
   ['aborted upstream', () => Response.json({ ...upstreamBody(), choices: [choice('a', 'abort')] })],
   ['with fewer choices than asked for', () => answered('a')],
   ['refused', () => new Response('', { status: 400 })],
@@ -302,7 +319,10 @@ test('generate() looks once more before it spends, and takes what is fresh', asy
   expect(kinds((await again.run()).all)).toEqual(['head', 'text', 'finish', 'usage'])
   expect(again.asked).toEqual([])
   expect(again.outcome).toMatchObject({ found: true, attempts: 0 })
-  const stale = start({ a: () => answered('new') }, { context: { lookAgain: async () => entryFor(0) } })
+  const stale = start(
+    { a: () => answered('new') },
+    { context: { lookAgain: async () => entryFor(0) } },
+  )
   await stale.run()
   expect(stale.asked).toEqual(['a'])
   const forced = start(

@@ -61,7 +61,7 @@ function expectedSettings(): Map<string, string[]> {
 
 /** The rows `| \`path\` | default | meaning |` between the two marks. */
 function rowsOf(readme: string): string[][] {
-  const table = /<!-- settings -->([^]*)<!-- \/settings -->/.exec(readme)?.[1] ?? ''
+  const table = /<!-- settings -->([\s\S]*)<!-- \/settings -->/.exec(readme)?.[1] ?? ''
   return table
     .split('\n')
     .filter((line) => line.startsWith('| `'))

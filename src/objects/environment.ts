@@ -6,9 +6,11 @@ import type { KvNamespace } from '../cache/kv.ts'
 import { randomLetters } from '../completion/completion.ts'
 import { type Config, type ConfigResult, parseConfig } from '../config.ts'
 import { type Core, createCore } from '../core.ts'
-import type { Event } from '../events.ts'
+import type { Event, RequestEvent } from '../events.ts'
 import { prompts } from '../prompts.ts'
+import { type Tally, UsageCounter } from '../usage.ts'
 import type { LedgerObject } from './ledger.ts'
+import type { UsageObject } from './usage.ts'
 
 export type Environment =
   | { readonly config: Config; readonly core: Core }
@@ -93,7 +95,48 @@ export function secret(name: string): string | undefined {
 
 export const now = () => Date.now()
 export const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
-export const report = (event: Event) => console.log(JSON.stringify(event))
+
+/** An event's one way out: the log, and the figures. */
+export function report(event: Event): void {
+  console.log(JSON.stringify(event))
+  usage.observe(event)
+  if (event.event === 'generated') sendFigures()
+}
+
+const usage = new UsageCounter({ intervalMs: 60_000 }, now)
+/** Work after a response is cut after 30 s, so a flush that is due later waits for another request. */
+const LATEST_FLUSH_MS = 20_000
+/** What comes in the same moment goes along. */
+const GATHER_MS = 2000
+let flushing = false
+
+/** Counts a request. */
+export function countRequest(event: RequestEvent, tally: Tally): void {
+  usage.request(event, tally)
+  sendFigures()
+}
+
+/** Sends this isolate's figures on, soon, if it has not within the last minute. Nobody waits for it. */
+function sendFigures(): void {
+  const dueInMs = usage.dueInMs
+  if (flushing || dueInMs === null || dueInMs > LATEST_FLUSH_MS) return
+  flushing = true
+  const gathered = wait(Math.max(GATHER_MS, dueInMs), new AbortController().signal)
+  waitUntil(
+    gathered.then(flushUsage).finally(() => {
+      flushing = false
+    }),
+  )
+}
+
+/** Sends what this isolate has counted. Never throws. */
+export async function flushUsage(): Promise<void> {
+  await usage.flush(async (hours) => await usageObject().add(hours))
+}
+
+export function usageObject(): DurableObjectStub<UsageObject> {
+  return binding<DurableObjectNamespace<UsageObject>>('USAGE').getByName('usage')
+}
 export { waitUntil }
 
 function wait(ms: number, signal: AbortSignal): Promise<void> {

@@ -4,6 +4,7 @@ import type { Operator } from '../access/operator.ts'
 import type { Purges, PurgeTarget } from '../cache/purge.ts'
 import { GatewayError } from '../errors.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
+import { type HourCounts, hourFigures, hourOf } from '../usage.ts'
 import type { Visit } from './visit.ts'
 
 export interface AdminContext {
@@ -11,6 +12,21 @@ export interface AdminContext {
   readonly purges: Purges
   /** The cache key of a request as visitors send it. @throws GatewayError if it is none */
   readonly keyOf: (body: unknown) => Promise<string>
+  readonly now: () => number
+  /** @param until unix seconds, or null */
+  readonly pause: (until: number | null) => Promise<void>
+  readonly figures: () => Promise<BudgetFigures>
+  /** Hours that begin at `hour` (unix seconds) or later, oldest first. */
+  readonly hoursSince: (hour: number) => Promise<ReadonlyMap<number, HourCounts>>
+}
+
+/** Today's budget, as the ledger has it. */
+export interface BudgetFigures {
+  readonly tokens_per_day: number
+  readonly spent: number
+  readonly reserved: number
+  readonly usd_spent: number
+  readonly paused_until: number | null
 }
 
 const purgeSchema = v.union([
@@ -19,6 +35,13 @@ const purgeSchema = v.union([
   v.strictObject({ prompt_id: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }),
   v.strictObject({ model: v.pipe(v.string(), v.minLength(1), v.maxLength(128)) }),
 ])
+
+const pauseSchema = v.strictObject({
+  until: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
+})
+
+/** Ninety days, as long as figures are kept. */
+const MAX_HOURS = 2160
 
 export class Admin {
   readonly #body: BodyOptions
@@ -42,6 +65,47 @@ export class Admin {
     const [word, target] = await this.#target(result.output)
     await this.#context.purges.purge(target)
     return Response.json({ purged: word })
+  }
+
+  /** `POST /admin/pause`. @throws GatewayError */
+  async pause(visit: Visit): Promise<Response> {
+    await this.#authorize(visit)
+    const result = v.safeParse(pauseSchema, await readJson(visit.request, this.#body))
+    if (!result.success) {
+      throw new GatewayError(
+        'invalid_value',
+        'Cannot pause: expected {"until": <unix seconds>} or {"until": null}',
+        { param: 'until' },
+      )
+    }
+    const { until } = result.output
+    await this.#context.pause(until)
+    const nowS = Math.floor(this.#context.now() / 1000)
+    return Response.json({ paused_until: until !== null && until > nowS ? until : null })
+  }
+
+  /** `GET /admin/usage?hours=24`. @throws GatewayError */
+  async usage(visit: Visit): Promise<Response> {
+    await this.#authorize(visit)
+    const asked = visit.url.searchParams.get('hours') ?? '24'
+    const hours = /^\d{1,4}$/.test(asked) ? Number(asked) : 0
+    if (hours < 1 || hours > MAX_HOURS) {
+      throw new GatewayError(
+        'invalid_value',
+        `Cannot use "hours": expected a whole number from 1 to ${MAX_HOURS}`,
+        { param: 'hours' },
+      )
+    }
+    const nowMs = this.#context.now()
+    const [budget, counts] = await Promise.all([
+      this.#context.figures(),
+      this.#context.hoursSince(hourOf(nowMs) - (hours - 1) * 3600),
+    ])
+    return Response.json({
+      now: Math.floor(nowMs / 1000),
+      budget,
+      hours: [...counts].map(([hour, figures]) => hourFigures(hour, figures)),
+    })
   }
 
   async #target(given: v.InferOutput<typeof purgeSchema>): Promise<[string, PurgeTarget]> {

@@ -9,7 +9,7 @@ import { cacheKey, type KeyOptions } from '../completion/fingerprint.ts'
 import { queryBody } from '../completion/query.ts'
 import type { ParseRequest, VisitorRequest } from '../completion/request.ts'
 import { parseResumePoint } from '../completion/resume.ts'
-import { type Code, GatewayError } from '../errors.ts'
+import { type Code, GatewayError, problemOf } from '../errors.ts'
 import type { Work } from '../generate.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import {
@@ -52,9 +52,13 @@ export interface CompletionsContext {
   readonly misses: Misses
   readonly visitors: Visitors
   readonly operator: Operator
+  readonly spendLimit: SpendLimit
   readonly connections: RouteContext['connections']
   readonly now: () => number
 }
+
+/** Whether a visitor may have one more miss now. May throw; then the budget alone decides. */
+export type SpendLimit = (visitor: string) => Promise<boolean>
 
 /** One completion asked for, ready to be looked up. */
 interface Asked {
@@ -123,6 +127,7 @@ export class Completions {
     const { headers, method } = visit.request
     const effective = effectiveRequest(request, options)
     visit.noted.model = effective.model
+    visit.tally = { promptId: effective.prompt_id, saved: 0 }
     capableTargets(effective, connections)
     const visitor = await visitors.idOf(headers.get('cf-connecting-ip'), now())
     visit.noted.visitor = visitor
@@ -179,6 +184,7 @@ export class Completions {
     const detail = ttlSeconds > 0 ? tier : 'stale'
     const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
     visit.noted.cache = detail
+    visit.tally = { ...visit.tally, saved: entry.completion.usage.total_tokens }
     const headers = answerHeaders({
       form: shape.as,
       cache: { kind: 'hit', detail, ttlSeconds },
@@ -199,14 +205,14 @@ export class Completions {
   }
 
   async #miss(asked: Asked, visit: Visit, looked: Looked, noStore: boolean): Promise<Response> {
-    const { misses, now } = this.#context
+    const { now } = this.#context
     const work = noStore ? { ...asked.work, keep: null } : asked.work
     const left = new AbortController()
     visit.request.signal.addEventListener('abort', () => left.abort(), { once: true })
     const askedAt = now()
     visit.streaming = asked.reader.shape.stream
     const alone = noStore || this.#options.cache.freePrompts === 'off'
-    const answer = await misses.answer(
+    const answer = await this.#answer(
       work,
       asked.reader,
       {
@@ -223,6 +229,23 @@ export class Completions {
     noteSummary(visit, answer.summary)
     if (answer.kind !== 'stream') visit.streaming = false
     return this.#reply(answer, { ...asked, work }, visit, looked, timing)
+  }
+
+  /** The rate limit stands before everything that may spend; a limit that is broken is none. */
+  async #answer(...asked: Parameters<Misses['answer']>): Promise<MissAnswer> {
+    const [{ visitor }] = asked
+    if (visitor === null || (await this.#mayMiss(visitor))) {
+      return await this.#context.misses.answer(...asked)
+    }
+    return { kind: 'problem', problem: problemOf(rateLimited()), summary: NOTHING_ASKED }
+  }
+
+  async #mayMiss(visitor: string): Promise<boolean> {
+    try {
+      return (await this.#context.spendLimit(visitor)) !== false
+    } catch {
+      return true
+    }
   }
 
   #reply(
@@ -261,7 +284,8 @@ export class Completions {
 
   /** One refresh for any number of visitors: the flight sees to that. */
   async #refresh({ work, refused }: Asked): Promise<void> {
-    if (!refused) await this.#context.misses.refresh(work)
+    const mayMiss = work.visitor === null || (await this.#mayMiss(work.visitor))
+    if (!refused && mayMiss) await this.#context.misses.refresh(work)
   }
 
   #isStaleIfError(found: Found): boolean {
@@ -271,6 +295,29 @@ export class Completions {
   #nowS(): number {
     return Math.floor(this.#context.now() / 1000)
   }
+}
+
+const NOTHING_ASKED: MissSummary = { upstream: null, attempts: 0, usage: null }
+
+/** As wrangler.toml ships it; the binding itself tells no numbers. */
+const SPEND_LIMIT = { quota: 60, windowSeconds: 60 }
+
+function rateLimited(): GatewayError {
+  const { quota, windowSeconds } = SPEND_LIMIT
+  return new GatewayError(
+    'rate_limited',
+    'Cannot ask the model so often: wait a minute, answers that are remembered go on',
+    {
+      retryAfterSeconds: windowSeconds,
+      rateLimit: {
+        policy: 'spend',
+        quota,
+        remaining: 0,
+        resetSeconds: windowSeconds,
+        windowSeconds,
+      },
+    },
+  )
 }
 
 /** In the log only: nobody is left to read a status. */

@@ -2,11 +2,14 @@
 // whoever ends the request (the app, or a stream's last byte) closes it, once.
 import type { Code } from '../errors.ts'
 import type { Report, RequestEvent } from '../events.ts'
+import type { Tally } from '../usage.ts'
 
 export interface VisitContext {
   readonly now: () => number
   readonly report: Report
   readonly waitUntil: (work: Promise<unknown>) => void
+  /** Counts a request for the owner's figures. */
+  readonly count: (event: RequestEvent, tally: Tally) => void
 }
 
 type Noted = Pick<
@@ -38,6 +41,7 @@ export class Visit {
     visitor: null,
     origin: null,
   }
+  tally: Tally = { promptId: null, saved: 0 }
   /** Headers that belong on the response even if it becomes a problem. */
   readonly headers = new Map<string, string>()
   /** The body outlives the response: its end closes the visit. */
@@ -60,8 +64,17 @@ export class Visit {
   close(status: number, code: Code | null): void {
     if (this.#closed) return
     this.#closed = true
-    const { now, report } = this.#context
+    const { now, report, count } = this.#context
     const ms = Math.max(0, now() - this.startedAt)
-    report({ event: 'request', request_id: this.id, status, code, ms, ...this.noted })
+    const event = {
+      event: 'request',
+      request_id: this.id,
+      status,
+      code,
+      ms,
+      ...this.noted,
+    } as const
+    report(event)
+    if (this.noted.route === 'completions') count(event, this.tally)
   }
 }

@@ -56,6 +56,8 @@ export interface Answered {
   readonly model: string
   readonly fingerprint: string | null
   readonly upstream: string
+  /** The upstream's own id of the answer, if it looks like one. */
+  readonly upstreamId: string | null
   /** An upstream that is not the model's first. */
   readonly fallback: boolean
 }
@@ -209,8 +211,6 @@ async function* attempt(
   deadlineAt: number,
   progress: { begun: boolean },
 ): AsyncGenerator<readonly RouteDelta[]> {
-  const { requestId, now, report } = context
-  const startedAt = now()
   const calls = plan(request, {
     model: target.upstream_model,
     stream: connection.alwaysStream || context.stream,
@@ -223,18 +223,12 @@ async function* attempt(
   const ends: CallEnd[] = []
   const begin = (meta: Normaliser['meta']): Answered => {
     progress.begun = true
-    report({
-      event: 'upstream_answered',
-      request_id: requestId,
-      upstream: connection.name,
-      upstream_id: meta.id !== undefined && /^[\w-]{1,128}$/.test(meta.id) ? meta.id : null,
-      ms: now() - startedAt,
-    })
     return {
       kind: 'answered',
       model: meta.model ?? target.upstream_model,
       fingerprint: meta.fingerprint ?? null,
       upstream: connection.name,
+      upstreamId: meta.id !== undefined && /^[\w-]{1,128}$/.test(meta.id) ? meta.id : null,
       fallback: target !== request.route[0],
     }
   }

@@ -9,6 +9,8 @@ afterEach(() => {
   vi.restoreAllMocks()
 })
 
+const visitorsOf = (secret: string) => new Visitors(async () => secret)
+
 const DAY_MS = 86_400_000
 const NOON_MS = 20_000 * DAY_MS + DAY_MS / 2
 
@@ -98,30 +100,30 @@ test('networkOf() shares whatever is no address', () => {
 })
 
 test('Visitors.idOf() is 16 hex digits, the same all day', async () => {
-  const visitors = new Visitors('secret')
+  const visitors = visitorsOf('secret')
   const id = await visitors.idOf('203.0.113.7', NOON_MS)
   expect(id).toMatch(/^h:[0-9a-f]{16}$/)
   const day = Math.floor(NOON_MS / DAY_MS) * DAY_MS
   for (const nowMs of [day, NOON_MS, day + DAY_MS - 1]) {
     expect(await visitors.idOf('203.0.113.7', nowMs)).toBe(id)
-    expect(await new Visitors('secret').idOf('203.0.113.7', nowMs)).toBe(id)
+    expect(await visitorsOf('secret').idOf('203.0.113.7', nowMs)).toBe(id)
   }
 })
 
 test('Visitors.idOf() is new each UTC day, and with each secret', async () => {
-  const visitors = new Visitors('secret')
+  const visitors = visitorsOf('secret')
   const day = Math.floor(NOON_MS / DAY_MS) * DAY_MS
   const ids = [
     await visitors.idOf('203.0.113.7', day + DAY_MS - 1),
     await visitors.idOf('203.0.113.7', day + DAY_MS),
     await visitors.idOf('203.0.113.7', day + 2 * DAY_MS),
-    await new Visitors('other').idOf('203.0.113.7', day),
+    await visitorsOf('other').idOf('203.0.113.7', day),
   ]
   expect(new Set(ids).size).toBe(4)
 })
 
 test('Visitors.idOf() has one visitor per network and one for all without an address', async () => {
-  const visitors = new Visitors('secret')
+  const visitors = visitorsOf('secret')
   const id = (address: string | null) => visitors.idOf(address, NOON_MS)
   expect(await id('2001:db8:1:2::1')).toBe(await id('2001:db8:1:2:ffff::9'))
   expect(await id('::ffff:203.0.113.7')).toBe(await id('203.0.113.7'))
@@ -131,24 +133,24 @@ test('Visitors.idOf() has one visitor per network and one for all without an add
 })
 
 test('Visitors.idOf() does not hold the address', async () => {
-  const id = await new Visitors('secret').idOf('203.0.113.7', NOON_MS)
+  const id = await visitorsOf('secret').idOf('203.0.113.7', NOON_MS)
   const hex = Buffer.from([203, 0, 113, 7]).toString('hex')
   expect(id).not.toContain(hex)
 })
 
 // A request that began before midnight ends after it: its name must not live on.
 test("Visitors.idOf() does not carry yesterday's name over midnight", async () => {
-  const visitors = new Visitors('secret')
+  const visitors = visitorsOf('secret')
   const late = visitors.idOf('203.0.113.7', DAY_MS - 1)
   const early = visitors.idOf('203.0.113.8', DAY_MS)
   await Promise.all([late, early])
   expect(await visitors.idOf('203.0.113.7', DAY_MS)).toBe(
-    await new Visitors('secret').idOf('203.0.113.7', DAY_MS),
+    await visitorsOf('secret').idOf('203.0.113.7', DAY_MS),
   )
 })
 
 test('Visitors.idOf() names visitors rightly when all come at once', async () => {
-  const visitors = new Visitors('secret')
+  const visitors = visitorsOf('secret')
   const addresses = Array.from({ length: 50 }, (_, i) => `203.0.113.${i % 10}`)
   const ids = await Promise.all(addresses.map((address) => visitors.idOf(address, NOON_MS)))
   expect(new Set(ids).size).toBe(10)
@@ -157,7 +159,7 @@ test('Visitors.idOf() names visitors rightly when all come at once', async () =>
 
 test('Visitors.idOf() remembers a thousand networks and no more', async () => {
   const sign = vi.spyOn(crypto.subtle, 'sign')
-  const visitors = new Visitors('secret')
+  const visitors = visitorsOf('secret')
   const address = (i: number) => `10.0.${i >> 8}.${i & 255}`
   await visitors.idOf(address(0), NOON_MS)
   await visitors.idOf(address(0), NOON_MS)
@@ -167,4 +169,19 @@ test('Visitors.idOf() remembers a thousand networks and no more', async () => {
   // Had it room for the 1001st beside the first, it would have room for any number.
   await visitors.idOf(address(0), NOON_MS)
   expect(sign).toHaveBeenCalledTimes(1002)
+})
+
+test('Visitors.idOf() asks for the secret once a day, and again after it was out of reach', async () => {
+  const secret = vi
+    .fn<() => Promise<string>>()
+    .mockRejectedValueOnce(new Error('out of reach'))
+    .mockResolvedValue('secret')
+  const visitors = new Visitors(secret)
+  await expect(visitors.idOf('203.0.113.7', NOON_MS)).rejects.toThrow('out of reach')
+  const id = await visitors.idOf('203.0.113.7', NOON_MS)
+  await visitors.idOf('203.0.113.8', NOON_MS)
+  expect(secret).toHaveBeenCalledTimes(2)
+  expect(id).toBe(await visitorsOf('secret').idOf('203.0.113.7', NOON_MS))
+  await visitors.idOf('203.0.113.7', NOON_MS + DAY_MS)
+  expect(secret).toHaveBeenCalledTimes(3)
 })

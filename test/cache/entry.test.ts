@@ -187,9 +187,15 @@ test.each([
   ['a key in capitals', JSON.stringify({ ...good, key: KEY.toUpperCase() })],
   ['times that are no seconds', JSON.stringify({ ...good, fresh_until: 1.5 })],
   ['times too large to count', JSON.stringify({ ...good, stale_until: 2 ** 60 })],
-  ['a foreign id', JSON.stringify({ ...good, completion: { ...good.completion, id: 'chatcmpl-1' } })],
+  [
+    'a foreign id',
+    JSON.stringify({ ...good, completion: { ...good.completion, id: 'chatcmpl-1' } }),
+  ],
   ['no choices', JSON.stringify({ ...good, completion: completionOf() })],
-  ['a filtered answer', JSON.stringify({ ...good, completion: completionOf(['x', 'content_filter']) })],
+  [
+    'a filtered answer',
+    JSON.stringify({ ...good, completion: completionOf(['x', 'content_filter']) }),
+  ],
   ['an empty answer', JSON.stringify({ ...good, completion: completionOf(['', 'stop']) })],
 ])('parseEntry() reads nothing from %s', (_, value) => {
   expect(parseEntry(value, KEY)).toBeNull()
@@ -206,11 +212,29 @@ test('parseEntry() never throws', () => {
 test.each([
   [[['a', 'stop']], true],
   [[['a', 'length']], true],
-  [[['a', 'stop'], ['', 'length']], true],
+  [
+    [
+      ['a', 'stop'],
+      ['', 'length'],
+    ],
+    true,
+  ],
   [[['', 'stop']], false],
-  [[['', 'stop'], ['', 'length']], false],
+  [
+    [
+      ['', 'stop'],
+      ['', 'length'],
+    ],
+    false,
+  ],
   [[['a', 'content_filter']], false],
-  [[['a', 'stop'], ['b', 'content_filter']], false],
+  [
+    [
+      ['a', 'stop'],
+      ['b', 'content_filter'],
+    ],
+    false,
+  ],
 ] as [[string, FinishReason][], boolean][])('isWhole() of %j is %j', (said, whole) => {
   expect(isWhole(completionOf(...said))).toBe(whole)
 })

@@ -88,14 +88,17 @@ test('get() hands on an entry whatever its freshness', async () => {
   expect(await tier.get(KEY)).toEqual(entry)
 })
 
-test.each(['429', '500', '503'])('get() of a storage that answers %s is a miss and one event', async (status) => {
-  const { tier, kv, events } = start()
-  kv.trouble = () => {
-    throw new Error(`KV GET failed: ${status}`)
-  }
-  expect(await tier.get(KEY)).toBeNull()
-  expect(events).toEqual([failed('get', 'error')])
-})
+test.each(['429', '500', '503'])(
+  'get() of a storage that answers %s is a miss and one event',
+  async (status) => {
+    const { tier, kv, events } = start()
+    kv.trouble = () => {
+      throw new Error(`KV GET failed: ${status}`)
+    }
+    expect(await tier.get(KEY)).toBeNull()
+    expect(events).toEqual([failed('get', 'error')])
+  },
+)
 
 test('get() waits no longer than waitMs for a storage that hangs', async () => {
   const { tier, kv, events } = start()

@@ -19,10 +19,14 @@ interface Token {
 
 const text = fc.string({ unit: 'binary', maxLength: 6 })
 const logprob = fc.double({ min: -100, max: 0, noNaN: true }).map((value) => value || 0)
-const top = fc.dictionary(fc.string({ maxLength: 4 }).filter((key) => key !== '__proto__'), logprob, {
-  maxKeys: 3,
-  noNullPrototype: true,
-})
+const top = fc.dictionary(
+  fc.string({ maxLength: 4 }).filter((key) => key !== '__proto__'),
+  logprob,
+  {
+    maxKeys: 3,
+    noNullPrototype: true,
+  },
+)
 const tokens: fc.Arbitrary<Token[]> = fc.array(
   fc.record({ text, logprob: fc.option(logprob), top: fc.option(top) }),
   { maxLength: 6 },
@@ -51,35 +55,37 @@ const choice = fc.record({
   reason: fc.constantFrom(...finishReasons),
 })
 const count = fc.nat({ max: 1e9 })
-const answer: fc.Arbitrary<{ folded: Folded; choices: (typeof choice extends fc.Arbitrary<infer T> ? T : never)[] }> =
-  fc
-    .record({
-      choices: fc.array(choice, { minLength: 1, maxLength: 4 }),
-      created: count,
-      fingerprint: fc.option(text, { nil: undefined }),
-      usage: fc.record({ prompt_tokens: count, completion_tokens: count, total_tokens: count }),
-      estimated: fc.boolean(),
-    })
-    .map(({ choices, created, fingerprint, usage, estimated }) => ({
-      choices,
-      folded: {
-        estimated,
-        completion: {
-          id: 'cmpl-ABCDEFGHIJKLMNOPQRSTUVWX',
-          object: 'text_completion',
-          created,
-          model: 'demo',
-          ...(fingerprint === undefined ? {} : { system_fingerprint: fingerprint }),
-          choices: choices.map(({ tokens, known, reason }, index) => ({
-            text: textOf(tokens),
-            index,
-            logprobs: known === 'none' ? null : logprobsOf(tokens, 0, known === 'top'),
-            finish_reason: reason,
-          })),
-          usage,
-        },
+const answer: fc.Arbitrary<{
+  folded: Folded
+  choices: (typeof choice extends fc.Arbitrary<infer T> ? T : never)[]
+}> = fc
+  .record({
+    choices: fc.array(choice, { minLength: 1, maxLength: 4 }),
+    created: count,
+    fingerprint: fc.option(text, { nil: undefined }),
+    usage: fc.record({ prompt_tokens: count, completion_tokens: count, total_tokens: count }),
+    estimated: fc.boolean(),
+  })
+  .map(({ choices, created, fingerprint, usage, estimated }) => ({
+    choices,
+    folded: {
+      estimated,
+      completion: {
+        id: 'cmpl-ABCDEFGHIJKLMNOPQRSTUVWX',
+        object: 'text_completion',
+        created,
+        model: 'demo',
+        ...(fingerprint === undefined ? {} : { system_fingerprint: fingerprint }),
+        choices: choices.map(({ tokens, known, reason }, index) => ({
+          text: textOf(tokens),
+          index,
+          logprobs: known === 'none' ? null : logprobsOf(tokens, 0, known === 'top'),
+          finish_reason: reason,
+        })),
+        usage,
       },
-    }))
+    },
+  }))
 
 // P4: byte for byte, since both the JSON answer and the stored value are written from it.
 test('replay() then Fold is the same completion', () => {

@@ -2,7 +2,11 @@
 // nothing.
 
 import { expect, test } from 'vitest'
-import type { EffectiveOptions, PromptOptions } from '../../src/completion/effective.ts'
+import type {
+  EffectiveOptions,
+  ModelOptions,
+  PromptOptions,
+} from '../../src/completion/effective.ts'
 import { effectiveRequest } from '../../src/completion/effective.ts'
 import { requestParser } from '../../src/completion/request.ts'
 import { GatewayError } from '../../src/errors.ts'
@@ -20,13 +24,13 @@ const haiku: PromptOptions = {
 }
 const sea = { id: 'haiku', variables: { topic: 'sea', language: 'English' } }
 
-const small = {
+const small: ModelOptions = {
   id: 'small',
   system: null,
   parameters: {},
   route: [{ upstream: 'openai', upstream_model: 'gpt-6-luna' }],
 }
-const big = {
+const big: ModelOptions = {
   id: 'big',
   system: 'Be brief.',
   parameters: { reasoning_effort: 'none', temperature: 0.3 },
@@ -41,7 +45,11 @@ type Changes = Partial<Omit<EffectiveOptions, 'prompts' | 'defaults'>> & {
   readonly defaults?: Partial<EffectiveOptions['defaults']>
 }
 
-function options({ haiku: prompt = {}, defaults = {}, ...changes }: Changes = {}): EffectiveOptions {
+function options({
+  haiku: prompt = {},
+  defaults = {},
+  ...changes
+}: Changes = {}): EffectiveOptions {
   return {
     models: new Map([
       ['small', small],
@@ -224,16 +232,23 @@ test("effectiveRequest() judges n with the owner's best_of", () => {
   expect(best_of ?? n).toBeGreaterThanOrEqual(n)
 })
 
-test.each(['nope', 'SMALL', 'Small', 'small ', ' small', 'small\u0000', '', '__proto__', 'constructor'])(
-  'effectiveRequest() does not allow the model %j',
-  (model) => {
-    expect(refusal({ prompt: 'x', model })).toEqual({
-      code: 'model_not_allowed',
-      param: 'model',
-      message: `Cannot use the model ${JSON.stringify(model)}: GET /v1/models lists those that are allowed`,
-    })
-  },
-)
+test.each([
+  'nope',
+  'SMALL',
+  'Small',
+  'small ',
+  ' small',
+  'small\u0000',
+  '',
+  '__proto__',
+  'constructor',
+])('effectiveRequest() does not allow the model %j', (model) => {
+  expect(refusal({ prompt: 'x', model })).toEqual({
+    code: 'model_not_allowed',
+    param: 'model',
+    message: `Cannot use the model ${JSON.stringify(model)}: GET /v1/models lists those that are allowed`,
+  })
+})
 
 test('effectiveRequest() repeats no more than 64 characters of a model or a prompt id', () => {
   const long = Array.from({ length: 64 }, (_, i) => String.fromCharCode(0x61 + (i % 26))).join('')
@@ -344,9 +359,9 @@ test.each(Object.entries({ ...settings, echo: true, suffix: 'x' }))(
       message: `Cannot set "${field}": the owner has locked it for this prompt`,
     })
     const others = Object.keys(settings).filter((name) => name !== field)
-    expect(refusal({ prompt: sea, [field]: value }, { haiku: { visitor_may_set: others } })).toEqual(
-      expect.objectContaining({ code: 'locked_by_owner', param: field }),
-    )
+    expect(
+      refusal({ prompt: sea, [field]: value }, { haiku: { visitor_may_set: others } }),
+    ).toEqual(expect.objectContaining({ code: 'locked_by_owner', param: field }))
   },
 )
 
@@ -371,7 +386,7 @@ test('effectiveRequest() leaves stream, stream_options and user free for a locke
   expect(effective(body)).toEqual(effective({ prompt: sea }))
 })
 
-test("effectiveRequest() takes max_tokens from the visitor, the prompt, the defaults, in that order", () => {
+test('effectiveRequest() takes max_tokens from the visitor, the prompt, the defaults, in that order', () => {
   const may = { visitor_may_set: ['max_tokens'] }
   expect(effective({ prompt: sea }).max_tokens).toBe(256)
   expect(effective({ prompt: sea }, { haiku: { max_tokens: 60 } }).max_tokens).toBe(60)

@@ -62,9 +62,11 @@ describe('golden vectors', () => {
     expect(key).toBe(`c${config.cache.version}:${digest}`)
   })
 
-  test.each(golden.cases.flatMap(({ name, owner, scope, same, key }) =>
-    same.map((body) => ({ name, owner, scope, body: body as Body, key })),
-  ))('cacheKey() of $name, said as $body', async ({ owner, scope, body, key }) => {
+  test.each(
+    golden.cases.flatMap(({ name, owner, scope, same, key }) =>
+      same.map((body) => ({ name, owner, scope, body: body as Body, key })),
+    ),
+  )('cacheKey() of $name, said as $body', async ({ owner, scope, body, key }) => {
     expect(await keyOf(body, configOf(owners[owner]), scope)).toBe(key)
   })
 })
@@ -124,9 +126,16 @@ const fields = {
     noNullPrototype: true,
   }),
 }
-const counts = fc.constantFrom<Body>({}, { n: 1 }, { n: 2 }, { n: 2, best_of: 2 }, { best_of: 1 }, {
-  best_of: 3,
-})
+const counts = fc.constantFrom<Body>(
+  {},
+  { n: 1 },
+  { n: 2 },
+  { n: 2, best_of: 2 },
+  { best_of: 1 },
+  {
+    best_of: 3,
+  },
+)
 const bodies = fc
   .tuple(prompt, fc.record(fields, { requiredKeys: [] }), counts)
   .map(([prompt, fields, counts]): Body => ({ ...fields, ...counts, prompt }))
@@ -158,7 +167,9 @@ function meaning(body: Body): string {
     typeof value === 'object' && value !== null && !Array.isArray(value)
       ? Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
       : value
-  return JSON.stringify([...said].sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, v]) => [k, pairs(v)]))
+  return JSON.stringify(
+    [...said].sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, v]) => [k, pairs(v)]),
+  )
 }
 
 const isOnePrompt = (name: string, value: unknown) =>
@@ -168,17 +179,24 @@ const isOnePrompt = (name: string, value: unknown) =>
 // P3 in one sentence.
 test('canonical() of two bodies is equal exactly when they mean the same', () => {
   fc.assert(
-    fc.property(bodies, bodies, fc.constantFrom(...Object.keys(fields), 'prompt'), (a, other, name) => {
-      // One field away from the first body: the pair that a careless key takes for one.
-      const b: Body = { ...a, [name]: other[name] ?? null }
-      fc.pre(name !== 'prompt' || b['prompt'] !== null)
-      for (const [left, right] of [
-        [a, b],
-        [a, other],
-      ] as const) {
-        expect(textOf(left, config) === textOf(right, config)).toBe(meaning(left) === meaning(right))
-      }
-    }),
+    fc.property(
+      bodies,
+      bodies,
+      fc.constantFrom(...Object.keys(fields), 'prompt'),
+      (a, other, name) => {
+        // One field away from the first body: the pair that a careless key takes for one.
+        const b: Body = { ...a, [name]: other[name] ?? null }
+        fc.pre(name !== 'prompt' || b['prompt'] !== null)
+        for (const [left, right] of [
+          [a, b],
+          [a, other],
+        ] as const) {
+          expect(textOf(left, config) === textOf(right, config)).toBe(
+            meaning(left) === meaning(right),
+          )
+        }
+      },
+    ),
     { numRuns: 500 },
   )
 })
@@ -194,10 +212,15 @@ function shuffled(body: Body, order: readonly number[]): Body {
 
 test('cacheKey() ignores key order and white space', async () => {
   await fc.assert(
-    fc.asyncProperty(bodies, fc.array(fc.nat()), fc.nat({ max: 4 }), async (body, order, indent) => {
-      const json = JSON.stringify(shuffled(body, order), null, indent)
-      expect(await keyOf(JSON.parse(json), config)).toBe(await keyOf(body, config))
-    }),
+    fc.asyncProperty(
+      bodies,
+      fc.array(fc.nat()),
+      fc.nat({ max: 4 }),
+      async (body, order, indent) => {
+        const json = JSON.stringify(shuffled(body, order), null, indent)
+        expect(await keyOf(JSON.parse(json), config)).toBe(await keyOf(body, config))
+      },
+    ),
   )
 })
 
@@ -242,7 +265,9 @@ test.each([
   [{ seed: -0 }, { seed: 0 }],
   [{ temperature: 1.0 }, {}],
 ])('cacheKey() takes %j and %j for the same', async (a, b) => {
-  expect(await keyOf({ prompt: 'p', ...a }, config)).toBe(await keyOf({ prompt: 'p', ...b }, config))
+  expect(await keyOf({ prompt: 'p', ...a }, config)).toBe(
+    await keyOf({ prompt: 'p', ...b }, config),
+  )
 })
 
 test.each([
@@ -267,10 +292,7 @@ test.each([
   [{ echo: true }, {}],
   [{ suffix: ' ' }, {}],
   [{ n: 2 }, { n: 2, best_of: 2 }],
-  [
-    { prompt: { id: 'haiku', variables: { a: 'x', b: 'y' } } },
-    { prompt: 'About x and y.' },
-  ],
+  [{ prompt: { id: 'haiku', variables: { a: 'x', b: 'y' } } }, { prompt: 'About x and y.' }],
   [
     { prompt: { id: 'haiku', variables: { a: 'x', b: 'y' } } },
     { prompt: { id: 'haiku', variables: { a: 'y', b: 'x' } } },

@@ -94,16 +94,21 @@ test.each([
   })
 })
 
-test.each(['foo', 'nocache', 'logit_bias', 'stream_options', '__proto__', 'constructor', 'toString'])(
-  'queryBody() does not know ?%s=1',
-  (name) => {
-    expect(refusal(`prompt=x&${name}=1`)).toEqual({
-      code: 'unknown_field',
-      param: name,
-      message: `Cannot use "${name}": it is not a field of this endpoint's query`,
-    })
-  },
-)
+test.each([
+  'foo',
+  'nocache',
+  'logit_bias',
+  'stream_options',
+  '__proto__',
+  'constructor',
+  'toString',
+])('queryBody() does not know ?%s=1', (name) => {
+  expect(refusal(`prompt=x&${name}=1`)).toEqual({
+    code: 'unknown_field',
+    param: name,
+    message: `Cannot use "${name}": it is not a field of this endpoint's query`,
+  })
+})
 
 test('queryBody() shows little of what it does not know', () => {
   const { param, message } = refusal(`${'k'.repeat(10_000)}=1`)
@@ -168,7 +173,9 @@ function queryOf(body: Readonly<Record<string, unknown>>): URLSearchParams {
 /** As sent: `-0` is 0, one stop is a list of one. */
 function plain(request: Readonly<Record<string, unknown>>): unknown {
   const { stop } = request
-  return JSON.parse(JSON.stringify(typeof stop === 'string' ? { ...request, stop: [stop] } : request))
+  return JSON.parse(
+    JSON.stringify(typeof stop === 'string' ? { ...request, stop: [stop] } : request),
+  )
 }
 
 test('queryBody() and a JSON body of the same scalars are the same request', () => {

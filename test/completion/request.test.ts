@@ -238,12 +238,16 @@ test.each([
 })
 
 test('requestParser() takes null as absent, in every field', () => {
-  for (const field of [...Object.keys(good), 'stream_options'].filter((name) => name !== 'prompt')) {
+  for (const field of [...Object.keys(good), 'stream_options'].filter(
+    (name) => name !== 'prompt',
+  )) {
     expect(parse({ prompt: 'x', [field]: null }), field).toEqual({ prompt: 'x' })
   }
-  expect(
-    parse({ prompt: 'x', stream: true, stream_options: { include_usage: null } }),
-  ).toEqual({ prompt: 'x', stream: true, stream_options: {} })
+  expect(parse({ prompt: 'x', stream: true, stream_options: { include_usage: null } })).toEqual({
+    prompt: 'x',
+    stream: true,
+    stream_options: {},
+  })
 })
 
 test('requestParser() takes stream_options with "stream": true only', () => {
@@ -481,7 +485,10 @@ function cost(work: () => void): number {
 const hostile: Readonly<Record<string, (length: number) => object>> = {
   'one letter': (length) => ({ prompt: 'a'.repeat(length) }),
   'spaces and a surrogate': (length) => ({ prompt: `${' '.repeat(length)}${LONE}` }),
-  'open places': (length) => ({ prompt: '{{ '.repeat(length / 3), suffix: '{{'.repeat(length / 2) }),
+  'open places': (length) => ({
+    prompt: '{{ '.repeat(length / 3),
+    suffix: '{{'.repeat(length / 2),
+  }),
   'a stop': (length) => ({ prompt: 'x', stop: 'ab'.repeat(length / 2) }),
   'a token id': (length) => ({ prompt: 'x', logit_bias: { [`${'1'.repeat(length)}a`]: 1 } }),
   'a model': (length) => ({ prompt: 'x', temperature: `${'1'.repeat(length)}x`, model: 5 }),

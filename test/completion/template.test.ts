@@ -2,12 +2,7 @@
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import {
-  parseVariables,
-  placesOf,
-  render,
-  type Variables,
-} from '../../src/completion/template.ts'
+import { parseVariables, placesOf, render, type Variables } from '../../src/completion/template.ts'
 import { GatewayError } from '../../src/errors.ts'
 
 function refusal(work: () => unknown): { code: string; param: string | null; message: string } {
@@ -109,7 +104,12 @@ test.each([
   [{ topic: '\ud800', language: 'English' }, 'invalid_value', 'topic', 'well-formed Unicode'],
   [{ topic: 'a', language: 'english' }, 'invalid_value', 'language', 'one of English, Deutsch'],
   [{ topic: 'a', language: '' }, 'invalid_value', 'language', 'one of English, Deutsch, got ""'],
-  [{ topic: 'a', language: 'English', constructor: 'x' }, 'invalid_value', 'constructor', 'no such'],
+  [
+    { topic: 'a', language: 'English', constructor: 'x' },
+    'invalid_value',
+    'constructor',
+    'no such',
+  ],
 ])('parseVariables() refuses %j', (given, code, name, state) => {
   const refused = refusal(() => parseVariables(given as Record<string, unknown>, haiku, 100))
   expect(refused).toMatchObject({ code, param: `prompt.variables.${name}` })

@@ -129,15 +129,18 @@ test('readJson() refuses a declared length above the bound without reading', asy
   expect(error.message).toContain('64')
 })
 
-test.each(['-1', '3', 'many', '1e3', ''])('readJson() counts for itself when Content-Length is %j', async (length) => {
-  const declared = { 'content-length': length }
-  const fits = request(streamOf(bytes(`"${'a'.repeat(62)}"`)), declared)
-  // "1e3" reads as a thousand: it may be refused at once, but never let more through.
-  const got = await readJson(fits, options).catch((error: GatewayError) => error.code)
-  expect(['a'.repeat(62), 'body_too_large']).toContain(got)
-  const tooLong = request(streamOf(bytes(`"${'a'.repeat(63)}"`)), declared)
-  expect((await refusal(readJson(tooLong, options))).code).toBe('body_too_large')
-})
+test.each(['-1', '3', 'many', '1e3', ''])(
+  'readJson() counts for itself when Content-Length is %j',
+  async (length) => {
+    const declared = { 'content-length': length }
+    const fits = request(streamOf(bytes(`"${'a'.repeat(62)}"`)), declared)
+    // "1e3" reads as a thousand: it may be refused at once, but never let more through.
+    const got = await readJson(fits, options).catch((error: GatewayError) => error.code)
+    expect(['a'.repeat(62), 'body_too_large']).toContain(got)
+    const tooLong = request(streamOf(bytes(`"${'a'.repeat(63)}"`)), declared)
+    expect((await refusal(readJson(tooLong, options))).code).toBe('body_too_large')
+  },
+)
 
 test('readJson() reads exactly the bound, and not one byte more', async () => {
   const fits = `"${'é'.repeat(31)}"`
@@ -239,15 +242,21 @@ test.each([
 })
 
 test('readJson() refuses a body without Content-Type', async () => {
-  const untyped = new Request('https://edge.test/', { method: 'POST', body: new Uint8Array([0x7b]) })
+  const untyped = new Request('https://edge.test/', {
+    method: 'POST',
+    body: new Uint8Array([0x7b]),
+  })
   expect(untyped.headers.get('content-type')).toBeNull()
   expect((await refusal(readJson(untyped, options))).code).toBe('unsupported_media_type')
 })
 
-test.each(['gzip', 'br', 'GZIP', 'identity, gzip', 'x'])('readJson() refuses Content-Encoding %j', async (coding) => {
-  const error = await refusal(readJson(request('{}', { 'content-encoding': coding }), options))
-  expect(error.code).toBe('unsupported_media_type')
-})
+test.each(['gzip', 'br', 'GZIP', 'identity, gzip', 'x'])(
+  'readJson() refuses Content-Encoding %j',
+  async (coding) => {
+    const error = await refusal(readJson(request('{}', { 'content-encoding': coding }), options))
+    expect(error.code).toBe('unsupported_media_type')
+  },
+)
 
 test('readJson() takes Content-Encoding identity', async () => {
   expect(await readJson(request('{}', { 'content-encoding': 'Identity' }), options)).toEqual({})

@@ -313,14 +313,14 @@ test('withCors() echoes an allowed origin and exposes the contract’s headers',
   expect(headers.has('access-control-allow-credentials')).toBe(false)
 })
 
-test.each([
-  [{ kind: 'refused', origin: 'https://evil.com' }],
-  [{ kind: 'absent' }],
-] as const)('withCors() gives nothing but Vary to %j', (verdict) => {
-  const headers = new Headers({ vary: 'Accept' })
-  withCors(headers, verdict)
-  expect([...headers.keys()]).toEqual(['vary'])
-})
+test.each([[{ kind: 'refused', origin: 'https://evil.com' }], [{ kind: 'absent' }]] as const)(
+  'withCors() gives nothing but Vary to %j',
+  (verdict) => {
+    const headers = new Headers({ vary: 'Accept' })
+    withCors(headers, verdict)
+    expect([...headers.keys()]).toEqual(['vary'])
+  },
+)
 
 test.each([
   [undefined, ['origin']],

@@ -114,7 +114,8 @@ test('call() without stream asks for JSON only', async () => {
 
 test('call() reads an event stream, a batch for each piece of the body', async () => {
   const batches: string[] = []
-  const send: Send = async () => streamed(chunk('He'), chunk('llo') + chunk('!'), chunk('', 'stop') + DONE)
+  const send: Send = async () =>
+    streamed(chunk('He'), chunk('llo') + chunk('!'), chunk('', 'stop') + DONE)
   for await (const batch of start(send)) batches.push(textOf(batch))
   expect(batches).toEqual(['He', 'llo!', ''])
 })
@@ -133,12 +134,36 @@ test('call() reads the same however the bytes are split', async () => {
 
 test.each([
   ['JSON though a stream was asked for', () => answered('Hello')],
-  ['JSON that says it is a stream', () => new Response(JSON.stringify(upstreamBody('Hello')), { headers: { 'content-type': 'text/event-stream' } })],
-  ['JSON after blank lines and a mark', () => new Response(`\ufeff\n\n${JSON.stringify(upstreamBody('Hello'))}\n`)],
-  ['a stream that says it is text', () => new Response(chunk('Hello') + chunk('', 'stop') + DONE, { headers: { 'content-type': 'text/plain' } })],
-  ['a stream without its last line end', () => new Response(`${chunk('Hello', 'stop')}data: [DONE]`)],
-  ['a stream after comments', () => new Response(`: hello\n\n:\n\n${chunk('Hello', 'stop')}${DONE}`)],
-  ['JSON lines', () => new Response(`${chunk('Hel').slice(6).trim()}\n${chunk('lo', 'stop').slice(6).trim()}\n`)],
+  [
+    'JSON that says it is a stream',
+    () =>
+      new Response(JSON.stringify(upstreamBody('Hello')), {
+        headers: { 'content-type': 'text/event-stream' },
+      }),
+  ],
+  [
+    'JSON after blank lines and a mark',
+    () => new Response(`\ufeff\n\n${JSON.stringify(upstreamBody('Hello'))}\n`),
+  ],
+  [
+    'a stream that says it is text',
+    () =>
+      new Response(chunk('Hello') + chunk('', 'stop') + DONE, {
+        headers: { 'content-type': 'text/plain' },
+      }),
+  ],
+  [
+    'a stream without its last line end',
+    () => new Response(`${chunk('Hello', 'stop')}data: [DONE]`),
+  ],
+  [
+    'a stream after comments',
+    () => new Response(`: hello\n\n:\n\n${chunk('Hello', 'stop')}${DONE}`),
+  ],
+  [
+    'JSON lines',
+    () => new Response(`${chunk('Hel').slice(6).trim()}\n${chunk('lo', 'stop').slice(6).trim()}\n`),
+  ],
 ] as [string, () => Response][])('call() understands %s', async (_, respond) => {
   const { deltas, code } = await outcome(start(async () => respond()))
   expect([textOf(deltas), code]).toEqual(['Hello', null])
@@ -156,7 +181,13 @@ test.each([
   ['an empty body', () => new Response('')],
   ['white space', () => new Response(' \n\t\n')],
   ['204', () => new Response(null, { status: 204 })],
-  ['HTML', () => new Response(`<!doctype html><h1>${CANARY}</h1>`, { headers: { 'content-type': 'text/html' } })],
+  [
+    'HTML',
+    () =>
+      new Response(`<!doctype html><h1>${CANARY}</h1>`, {
+        headers: { 'content-type': 'text/html' },
+      }),
+  ],
   ['an error object', () => Response.json({ error: { message: `Key ${CANARY}`, type: CANARY } })],
   ['an error text', () => Response.json({ error: CANARY })],
   ['another object', () => Response.json({ hello: CANARY })],
@@ -165,7 +196,10 @@ test.each([
   ['no choices', () => Response.json({ choices: [] })],
   ['a choice that is none', () => Response.json({ choices: [null] })],
   ['an event that is no JSON', () => new Response(`data: ${CANARY}\n\ndata: x\n\n`)],
-  ['an error event first', () => new Response(`event: error\ndata: {"error":{"message":"${CANARY}"}}\n\n`)],
+  [
+    'an error event first',
+    () => new Response(`event: error\ndata: {"error":{"message":"${CANARY}"}}\n\n`),
+  ],
 ] as [string, () => Response][])('call() of %s is a bad response', async (name, respond) => {
   const { code, deltas } = await outcome(start(async () => respond()))
   // An empty list holds no answer: that is the normaliser's to say, not a reason to fail here.
@@ -215,11 +249,14 @@ test.each([
   expect({ sends, accepted, deltas }).toEqual({ sends: 1, accepted: 0, deltas: [] })
 })
 
-test.each([0, 101, 199, 600, 999])('call() of the impossible status %i is a rejection, no RangeError', async (status) => {
-  const response = Response.json({})
-  Object.defineProperties(response, { status: { value: status }, ok: { value: false } })
-  expect((await outcome(start(async () => response))).code).toBe('upstream_rejected')
-})
+test.each([0, 101, 199, 600, 999])(
+  'call() of the impossible status %i is a rejection, no RangeError',
+  async (status) => {
+    const response = Response.json({})
+    Object.defineProperties(response, { status: { value: status }, ok: { value: false } })
+    expect((await outcome(start(async () => response))).code).toBe('upstream_rejected')
+  },
+)
 
 test.each([
   ['5', 5],
@@ -472,7 +509,8 @@ test('call() minds no answer that comes after it was given up', async () => {
 test('call() says once that the upstream accepted, before the first delta', async () => {
   const order: string[] = []
   const send: Send = async () => streamed(chunk('a'), chunk('b', 'stop'), DONE)
-  for await (const _ of start(send, { onAccepted: () => order.push('accepted') })) order.push('batch')
+  for await (const _ of start(send, { onAccepted: () => order.push('accepted') }))
+    order.push('batch')
   expect(order[0]).toBe('accepted')
   expect(order.filter((what) => what === 'accepted')).toHaveLength(1)
 })

@@ -7,7 +7,12 @@ import type { Event } from '../../src/events.ts'
 import { connect } from '../../src/upstream/connect.ts'
 import type { PlannedCall } from '../../src/upstream/plan.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
-import { answer, capableTargets, type RouteContext, type RouteDelta } from '../../src/upstream/route.ts'
+import {
+  answer,
+  capableTargets,
+  type RouteContext,
+  type RouteDelta,
+} from '../../src/upstream/route.ts'
 import type { Feature, Wire } from '../../src/upstream/upstream.ts'
 import { answered, chunk, DONE, openStream, streamed, upstreamBody } from '../support/app.ts'
 import { CANARY, seen } from '../support/canary.ts'
@@ -303,7 +308,11 @@ test('answer() neither retries nor falls back after the first text', async () =>
 
 test.each([
   ['a stream cut after text', `${chunk('Hel')}${chunk('lo')}`, 'upstream_truncated'],
-  ['a stream that broke into nonsense', `${chunk('Hel')}data: {]\n\n${chunk('x')}`, 'upstream_bad_response'],
+  [
+    'a stream that broke into nonsense',
+    `${chunk('Hel')}data: {]\n\n${chunk('x')}`,
+    'upstream_bad_response',
+  ],
 ])('answer() of %s is no whole answer', async (_, body, code) => {
   const got = await start({ a: { answers: () => new Response(body) } }).run()
   expect(got.code).toBe(code)
@@ -343,11 +352,14 @@ test.each([
   expect(events[0]).toMatchObject({ upstream: 'a', will: 'fall_back' })
 })
 
-test.each([400, 413, 422])('answer() does not fall back from a request refused with %i', async (code) => {
-  const { run, asked } = start({ a: { answers: status(code) }, b: { answers: ok } })
-  expect((await run()).code).toBe('upstream_refused_request')
-  expect(asked()).toBe('a')
-})
+test.each([400, 413, 422])(
+  'answer() does not fall back from a request refused with %i',
+  async (code) => {
+    const { run, asked } = start({ a: { answers: status(code) }, b: { answers: ok } })
+    expect((await run()).code).toBe('upstream_refused_request')
+    expect(asked()).toBe('a')
+  },
+)
 
 test('answer() fails as its last upstream did', async () => {
   const { run, asked } = start({
@@ -390,7 +402,11 @@ test('answer() does not begin a pause that would outlast the deadline', async ()
 
 test('answer() skips an upstream whose breaker is open, and tries it again later', async () => {
   const app = start({
-    a: { answers: (call) => (call < 10 ? new Response('', { status: 500 }) : ok(0, new Request('https://x.test'))), retries: 0 },
+    a: {
+      answers: (call) =>
+        call < 10 ? new Response('', { status: 500 }) : ok(0, new Request('https://x.test')),
+      retries: 0,
+    },
   })
   for (let i = 0; i < 10; i++) expect((await app.run()).code).toBe('upstream_unavailable')
   expect(app.calls).toHaveLength(10)
@@ -490,7 +506,9 @@ test('answer() puts every choice in its place, whatever the upstream can do at o
 
 test('answer() echoes for an upstream that cannot, before the text or in its stead', async () => {
   const silent = streamedSilence
-  const { run } = start({ a: { wire: 'chat', answers: (call) => (call === 0 ? chatOf('!') : silent()) } })
+  const { run } = start({
+    a: { wire: 'chat', answers: (call) => (call === 0 ? chatOf('!') : silent()) },
+  })
   const { texts } = await run({ prompts: ['p', 'q'], echo: true })
   expect(texts).toEqual(['p!', 'q'])
 })
@@ -561,7 +579,11 @@ test('answer() ends the other calls at once when one of them fails', async () =>
 test('answer() ends bodies that hang when another call fails', async () => {
   const bodies = [openStream(), openStream()]
   const app = start({
-    a: { wire: 'chat', retries: 0, answers: (call) => bodies[call]?.response() ?? new Response('') },
+    a: {
+      wire: 'chat',
+      retries: 0,
+      answers: (call) => bodies[call]?.response() ?? new Response(''),
+    },
   })
   const asking = app.ask({ n: 2 })
   bodies[0]?.push('data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
@@ -586,9 +608,7 @@ test('answer() reserves before each call and settles it with what it used', asyn
     { accepted: 0, settled: [{ usage: null, chars: 0 }] },
     {
       accepted: 1,
-      settled: [
-        { usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 }, chars: 5 },
-      ],
+      settled: [{ usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 }, chars: 5 }],
     },
   ])
   expect(leases[0]?.target).toEqual({ upstream: 'a', upstream_model: 'a-1' })
@@ -768,7 +788,9 @@ test('answer() tells the owner why, in codes, and never in the upstream’s word
 test('answer() notes the upstream’s id only where it looks like one', async () => {
   const ids: unknown[] = []
   for (const id of ['cmpl-9', `sk ${'x'.repeat(9)}`, 'x'.repeat(129), 5]) {
-    const { run, events } = start({ a: { answers: () => Response.json({ ...upstreamBody('a'), id }) } })
+    const { run, events } = start({
+      a: { answers: () => Response.json({ ...upstreamBody('a'), id }) },
+    })
     await run()
     ids.push(events.map((event) => ('upstream_id' in event ? event.upstream_id : 'none'))[0])
   }
@@ -780,11 +802,14 @@ test.each([
   ['always', true, true],
   ['visitor', false, undefined],
   ['visitor', true, true],
-] as const)('answer() with stream = "%s", asked %j, asks the upstream %j', async (stream, asked, sent) => {
-  const { run, calls } = start({ a: { answers: ok, stream } }, { stream: asked })
-  await run()
-  expect(calls[0]?.body['stream']).toBe(sent)
-})
+] as const)(
+  'answer() with stream = "%s", asked %j, asks the upstream %j',
+  async (stream, asked, sent) => {
+    const { run, calls } = start({ a: { answers: ok, stream } }, { stream: asked })
+    await run()
+    expect(calls[0]?.body['stream']).toBe(sent)
+  },
+)
 
 test('answer() does not ask for a stream with best_of', async () => {
   const { run, calls } = start({ a: { answers: ok } })

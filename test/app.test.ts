@@ -1,0 +1,944 @@
+// The whole service in process: routes, origin policy, errors, cache headers, events.
+import { expect, test } from 'vitest'
+import { type Code, codes } from '../src/errors.ts'
+import { statusOf } from '../src/http/problem.ts'
+import {
+  answered,
+  chunk,
+  compatible,
+  DONE,
+  EDGE,
+  OPERATOR_TOKEN,
+  ORIGIN,
+  openStream,
+  type Reply,
+  type Script,
+  START,
+  streamed,
+  TestApp,
+  upstreamBody,
+} from './support/app.ts'
+import { CANARY, seen } from './support/canary.ts'
+
+const EVIL = 'https://evil.com'
+const PROMPT = 'a prompt that is nobody else’s business'
+const query = `prompt=${encodeURIComponent(PROMPT)}`
+
+interface Problem {
+  readonly error: { message: string; type: string; param: string | null; code: Code }
+}
+
+const problemIn = (reply: Reply) => (reply.json() as Problem).error
+
+const vary = ({ headers }: Pick<Reply, 'headers'>) =>
+  (headers.get('vary') ?? '').split(/\s*,\s*/).map((name) => name.toLowerCase())
+
+/** What every response of the Worker has; an allowed page can read it. */
+function expectReadable(reply: Reply, origin: string | null = ORIGIN): void {
+  expect(reply.headers.get('x-request-id')).toMatch(/^req_[A-Za-z0-9]{24}$/)
+  expect(vary(reply)).toContain('origin')
+  expect(reply.headers.get('access-control-allow-origin')).toBe(origin)
+  expect(reply.headers.has('access-control-allow-credentials')).toBe(false)
+  if (origin === null) return
+  expect(reply.headers.get('access-control-expose-headers')?.toLowerCase()).toContain(
+    'x-request-id',
+  )
+}
+
+function expectProblem(reply: Reply, code: Code, origin: string | null = ORIGIN): Problem['error'] {
+  const { error } = reply.json() as Problem
+  expect(error).toEqual({
+    message: expect.stringMatching(/^Cannot [^\n]*[^.\s]$/),
+    type: expect.stringMatching(/_error$/),
+    param: error.param === null ? null : expect.any(String),
+    code,
+  })
+  expect(reply.status).toBe(statusOf(code))
+  expect(reply.headers.get('content-type')).toBe('application/json')
+  expect(reply.headers.get('cache-control')).toBe('no-store')
+  expectReadable(reply, origin)
+  return error
+}
+
+/** The one line a request left, and that it is this reply's. */
+function expectLine(app: TestApp, reply: Reply, fields: object): void {
+  expect(app.lines).toHaveLength(1)
+  expect(app.lines[0]).toMatchObject({
+    request_id: reply.headers.get('x-request-id'),
+    status: reply.status,
+    ...fields,
+  })
+}
+
+const routes: readonly (readonly [path: string, methods: readonly string[], guarded: boolean])[] = [
+  ['/v1/completions', ['GET', 'HEAD', 'POST'], true],
+  ['/v1/models', ['GET', 'HEAD'], true],
+  ['/v1/models/default', ['GET', 'HEAD'], true],
+  ['/v1/prompts', ['GET', 'HEAD'], true],
+  ['/admin/purge', ['POST'], true],
+  ['/health', ['GET', 'HEAD'], false],
+]
+
+const methods = [
+  'GET',
+  'HEAD',
+  'POST',
+  'PUT',
+  'PATCH',
+  'DELETE',
+  'OPTIONS',
+  'PROPFIND',
+  'constructor',
+]
+
+test.each(
+  routes.flatMap(([path, allowed]) =>
+    methods
+      .filter((method) => !allowed.includes(method))
+      .map((method) => [method, path, allowed] as const),
+  ),
+)('%s %s is 405 with Allow', async (method, path, allowed) => {
+  const app = new TestApp()
+  const reply = await app.ask(path, { method, headers: { origin: ORIGIN } })
+  if (method === 'HEAD') expect([reply.status, reply.text]).toEqual([405, ''])
+  else expectProblem(reply, 'method_not_allowed')
+  expect(reply.headers.get('allow')?.split(', ').sort()).toEqual([...allowed].sort())
+  expectLine(app, reply, { code: 'method_not_allowed', status: 405 })
+  expect(app.calls).toEqual([])
+})
+
+test.each([
+  '/',
+  '/v1',
+  '/v2/completions',
+  '/v1/completion',
+  '/v1/completionss',
+  '//v1/completions',
+  '/v1//completions',
+  '/v1/chat/completions',
+  '/V1/completions',
+  '/v1/prompts/haiku',
+  '/healthz',
+  '/.env',
+  '/v1%2fcompletions',
+  '/v1/%2e%2e/health2',
+  '/%2e%2e/etc/passwd',
+  `/${'x'.repeat(16_000)}`,
+])('POST and GET %.40s are 404', async (path) => {
+  const app = new TestApp()
+  for (const method of ['GET', 'POST']) {
+    const reply = await app.ask(path, { method, headers: { origin: ORIGIN } })
+    expectProblem(reply, 'not_found')
+  }
+  expect(app.calls).toEqual([])
+})
+
+test.each([
+  '/v1/models',
+  '/v1/models/default',
+  '/v1/prompts',
+  '/health',
+  `/v1/completions?${query}`,
+  '/v1/completions',
+  '/nowhere',
+])('HEAD %s mirrors GET', async (path) => {
+  const app = new TestApp()
+  await app.post({ prompt: PROMPT })
+  const headers = { origin: ORIGIN }
+  const get = await app.ask(path, { headers })
+  const head = await app.ask(path, { method: 'HEAD', headers })
+  expect(head.status).toBe(get.status)
+  expect(head.text).toBe('')
+  const stable = (reply: Reply) =>
+    [...reply.headers].filter(([name]) => !['x-request-id', 'server-timing'].includes(name))
+  expect(stable(head)).toEqual(stable(get))
+})
+
+test('GET /health, /v1/models, /v1/models/{id} and /v1/prompts are what the contract shows', async () => {
+  const app = new TestApp({
+    config: {
+      prompts: {
+        haiku: {
+          system: 'You are secret',
+          text: 'Write about {{topic}}',
+          variables: { topic: { max_chars: 80 } },
+        },
+      },
+    },
+  })
+  const get = async (path: string) => {
+    const reply = await app.ask(path, { headers: { origin: ORIGIN } })
+    expect([reply.status, reply.headers.get('cache-control')]).toEqual([200, 'no-store'])
+    expectReadable(reply)
+    return reply.json()
+  }
+  const model = { id: 'default', object: 'model', created: 0, owned_by: 'main' }
+  expect(await get('/health')).toEqual({ status: 'ok', warnings: [] })
+  expect(await get('/v1/models')).toEqual({ object: 'list', data: [model] })
+  expect(await get('/v1/models/default')).toEqual(model)
+  expect(await get('/v1/prompts')).toEqual({
+    object: 'list',
+    data: [
+      {
+        id: 'haiku',
+        object: 'prompt',
+        variables: { topic: { max_chars: 80 } },
+        visitor_may_set: [],
+      },
+    ],
+  })
+})
+
+test('GET /v1/models/{id} finds ids with slashes, and says which it does not', async () => {
+  const app = new TestApp({
+    config: { models: [{ id: 'org/model 1', upstream: 'main', upstream_model: 'm' }] },
+  })
+  const headers = { origin: ORIGIN }
+  for (const path of ['/v1/models/org/model%201', '/v1/models/org%2Fmodel%201']) {
+    expect((await app.ask(path, { headers })).status).toBe(200)
+  }
+  expectProblem(await app.ask('/v1/models/org', { headers }), 'model_not_found')
+  // No text at all, once decoded.
+  expectProblem(await app.ask('/v1/models/%E0%A4%A', { headers }), 'not_found')
+})
+
+const guarded = routes.flatMap(([path, allowed, isGuarded]) =>
+  isGuarded ? allowed.map((method) => [method, path] as const) : [],
+)
+
+test.each(guarded)('%s %s is refused to any other page, before any work', async (method, path) => {
+  for (const origin of [EVIL, 'null', 'https://example.com.', 'http://localhost:4000', '']) {
+    const app = new TestApp()
+    const reply = await app.ask(path, { method, headers: { origin } })
+    if (method === 'HEAD') expect(reply.status).toBe(403)
+    else expectProblem(reply, 'origin_not_allowed', null)
+    expectLine(app, reply, { code: 'origin_not_allowed', origin: null, visitor: null, model: null })
+    expect(app.calls).toEqual([])
+  }
+})
+
+test.each([
+  ['the configured page', ORIGIN],
+  ['the Worker’s own pages', EDGE],
+  ['nobody in particular', null],
+])('POST is answered to %s', async (_, origin) => {
+  const app = new TestApp()
+  const reply = await app.ask('/v1/completions', {
+    method: 'POST',
+    headers: { 'content-type': 'text/plain', ...(origin === null ? {} : { origin }) },
+    body: JSON.stringify({ prompt: PROMPT }),
+  })
+  expect(reply.status).toBe(200)
+  expectReadable(reply, origin)
+  expectLine(app, reply, { origin })
+})
+
+test('origin_required refuses a POST without Origin, but no GET, and not the operator', async () => {
+  const app = new TestApp({ config: { origin_required: true } })
+  const post = (headers: Record<string, string>) =>
+    app.ask('/v1/completions', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...headers },
+      body: JSON.stringify({ prompt: PROMPT }),
+    })
+  expectProblem(await post({}), 'origin_not_allowed', null)
+  expectProblem(await post({ authorization: 'Bearer x' }), 'origin_not_allowed', null)
+  expect(app.calls).toEqual([])
+  expect((await post({ origin: ORIGIN })).status).toBe(200)
+  expect((await post({ authorization: `Bearer ${OPERATOR_TOKEN}` })).status).toBe(200)
+  expect((await app.ask('/v1/models')).status).toBe(200)
+  expect((await app.ask(`/v1/completions?${query}`)).status).toBe(200)
+})
+
+test('a preflight is answered 204 before any check, with permission for allowed pages only', async () => {
+  for (const path of ['/v1/completions', '/v1/models', '/nowhere', '/health']) {
+    for (const [origin, allowed] of [
+      [ORIGIN, ORIGIN],
+      [EDGE, EDGE],
+      [EVIL, null],
+      ['null', null],
+    ] as const) {
+      const app = new TestApp()
+      const reply = await app.ask(path, {
+        method: 'OPTIONS',
+        headers: {
+          origin,
+          'access-control-request-method': 'POST',
+          'access-control-request-headers': 'content-type,x-stainless-lang',
+        },
+      })
+      expect([reply.status, reply.text]).toEqual([204, ''])
+      expect(reply.headers.get('access-control-allow-origin')).toBe(allowed)
+      expect(reply.headers.has('access-control-allow-headers')).toBe(allowed !== null)
+      expect(vary(reply)).toContain('origin')
+      expect(reply.headers.get('x-request-id')).toMatch(/^req_/)
+      expectLine(app, reply, { route: 'preflight', code: null })
+    }
+  }
+})
+
+const textOf = (reply: Reply) =>
+  (reply.json() as { choices: { text: string }[] }).choices.map(({ text }) => text).join('|')
+
+test('POST answers from the upstream, then from the cache, in the contract’s shape', async () => {
+  const app = new TestApp({
+    upstream: () => answered('Hello'),
+  })
+  const miss = await app.post({ prompt: PROMPT })
+  expect(miss.status).toBe(200)
+  expect(miss.json()).toEqual({
+    id: expect.stringMatching(/^cmpl-[A-Za-z0-9]{24,}$/),
+    object: 'text_completion',
+    created: START / 1000,
+    model: 'model-1-0001',
+    choices: [{ text: 'Hello', index: 0, logprobs: null, finish_reason: 'stop' }],
+    usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 },
+  })
+  expect(miss.headers.get('cache-status')).toBe('edge-completions; fwd=miss; stored')
+  app.clock.ms += 7000
+  const hit = await app.post({ prompt: PROMPT })
+  expect(hit.text).toBe(miss.text)
+  expect(hit.headers.get('cache-status')).toMatch(
+    /^edge-completions; hit; ttl=2591993; detail=(memory|kv)$/,
+  )
+  expect(hit.headers.get('age')).toBe('7')
+  expect(app.calls).toHaveLength(1)
+  for (const reply of [miss, hit]) {
+    expectReadable(reply)
+    expect(reply.headers.get('content-type')).toBe('application/json')
+    expect(reply.headers.get('cache-control')).toBe('no-store')
+    expect(reply.headers.get('server-timing')).toMatch(/^cache;dur=\d+/)
+    expect(reply.headers.get('timing-allow-origin')).toBe(ORIGIN)
+  }
+})
+
+test('POST remembers in KV what another isolate can read', async () => {
+  const app = new TestApp()
+  await app.post({ prompt: PROMPT })
+  const [[key, stored] = []] = [...app.kv.values]
+  expect(key).toMatch(/^c1:[0-9a-f]{64}$/)
+  const other = new TestApp({
+    upstream: () => {
+      throw new Error('asked')
+    },
+  })
+  if (key !== undefined && stored !== undefined) other.kv.values.set(key, stored)
+  const hit = await other.post({ prompt: PROMPT })
+  expect(hit.headers.get('cache-status')).toContain('detail=kv')
+  expectLine(other, hit, { cache: 'kv', attempts: 0, upstream: null })
+})
+
+test('POST streams, and remembers the stream for JSON, text and GET', async () => {
+  const app = new TestApp({
+    upstream: () => streamed(chunk('Hel'), chunk('lo'), chunk('', 'stop'), DONE),
+  })
+  const live = await app.post({ prompt: PROMPT, stream: true })
+  expect(live.headers.get('content-type')).toContain('text/event-stream')
+  expect(live.headers.get('cache-status')).toBe('edge-completions; fwd=miss')
+  expect(live.headers.get('cache-control')).toBe('no-store')
+  expect(live.text).toMatch(/data: \[DONE\]\n\n$/)
+  expect(textOf(await app.post({ prompt: PROMPT }))).toBe('Hello')
+  expect((await app.post({ prompt: PROMPT }, { accept: 'text/plain' })).text).toBe('Hello')
+  expect(textOf(await app.get(query))).toBe('Hello')
+  const again = await app.get(`${query}&stream=true`)
+  expect(again.text).toContain('"text":"Hello"')
+  expect(again.text).toMatch(/data: \[DONE\]\n\n$/)
+  expect(app.calls).toHaveLength(1)
+})
+
+test('GET never asks an upstream', async () => {
+  const app = new TestApp()
+  const miss = await app.get(query)
+  expectProblem(miss, 'not_cached')
+  expectLine(app, miss, { code: 'not_cached', cache: 'miss', attempts: 0 })
+  expect(app.calls).toEqual([])
+  await app.post({ prompt: PROMPT })
+  expect((await app.get(query)).status).toBe(200)
+  expect(app.calls).toHaveLength(1)
+})
+
+test('GET of a hit may be kept by browsers, as long as it is fresh', async () => {
+  const app = new TestApp({
+    config: { cache: { ttl_seconds: 400, browser_seconds: 300, memory_seconds: 0 } },
+  })
+  await app.post({ prompt: PROMPT })
+  const maxAges: (string | null)[] = []
+  for (const seconds of [0, 90, 20, 289, 1, 100]) {
+    app.clock.ms += seconds * 1000
+    maxAges.push((await app.get(query)).headers.get('cache-control'))
+  }
+  expect(maxAges).toEqual([
+    'public, max-age=300',
+    'public, max-age=300',
+    'public, max-age=290',
+    'public, max-age=1',
+    'public, max-age=0',
+    'public, max-age=0',
+  ])
+  const stale = await app.get(query)
+  expect(stale.headers.get('cache-status')).toBe('edge-completions; hit; ttl=-100; detail=stale')
+  expect(stale.headers.get('age')).toBe('500')
+  expect(vary(stale).sort()).toEqual(['accept', 'origin'])
+  expect(app.calls).toHaveLength(1)
+})
+
+test('GET of an entry past its use is not_cached', async () => {
+  const app = new TestApp({
+    config: {
+      cache: { ttl_seconds: 100, stale_if_error_seconds: 50, stale_while_revalidate_seconds: 50 },
+    },
+  })
+  await app.post({ prompt: PROMPT })
+  app.clock.ms += 150_000
+  expectProblem(await app.get(query), 'not_cached')
+})
+
+test('GET and HEAD answer 304 to their own tag, each form to its own', async () => {
+  const app = new TestApp()
+  await app.post({ prompt: PROMPT })
+  const forms = [
+    [query, {}],
+    [`${query}&stream=true`, {}],
+    [query, { accept: 'text/plain' }],
+  ] as const
+  const tags: string[] = []
+  for (const [asked, headers] of forms) {
+    const tag = (await app.get(asked, headers)).headers.get('etag') ?? ''
+    tags.push(tag)
+    const same = await app.get(asked, { ...headers, 'if-none-match': `"x", W/${tag}` })
+    expect([same.status, same.text]).toEqual([304, ''])
+    expect(same.headers.get('etag')).toBe(tag)
+    expect(same.headers.get('cache-control')).toContain('max-age=300')
+    expectReadable(same)
+  }
+  expect(new Set(tags).size).toBe(3)
+  const other = await app.get(query, { 'if-none-match': tags[1] ?? '' })
+  expect(other.status).toBe(200)
+  const head = await app.ask(`/v1/completions?${query}`, {
+    method: 'HEAD',
+    headers: { origin: ORIGIN, 'if-none-match': tags[0] ?? '' },
+  })
+  expect(head.status).toBe(304)
+  expect((await app.post({ prompt: PROMPT }, { 'if-none-match': '*' })).status).toBe(200)
+})
+
+test('a visitor’s no-cache, Pragma and the like refresh nothing', async () => {
+  const app = new TestApp()
+  const first = await app.post({ prompt: PROMPT })
+  for (const headers of [
+    { 'cache-control': 'no-cache' },
+    { 'cache-control': 'max-age=0' },
+    { pragma: 'no-cache' },
+    { 'cf-aig-skip-cache': 'true' },
+  ]) {
+    expect((await app.post({ prompt: PROMPT }, headers as Record<string, string>)).text).toBe(
+      first.text,
+    )
+  }
+  expect(app.calls).toHaveLength(1)
+})
+
+test('no-store is obeyed for all, only-if-cached too', async () => {
+  const app = new TestApp()
+  const unstored = await app.post({ prompt: PROMPT }, { 'cache-control': 'no-store' })
+  expect(unstored.status).toBe(200)
+  expect(unstored.headers.get('cache-status')).not.toContain('stored')
+  expect(app.kv.values.size).toBe(0)
+  const only = await app.post({ prompt: PROMPT }, { 'cache-control': 'only-if-cached' })
+  expectProblem(only, 'not_cached')
+  expect(app.calls).toHaveLength(1)
+})
+
+test('caching off says bypass and stores nothing', async () => {
+  const app = new TestApp({ config: { cache: { ttl_seconds: 0 } } })
+  for (let i = 0; i < 2; i++) {
+    const reply = await app.post({ prompt: PROMPT })
+    expect(reply.headers.get('cache-status')).toBe('edge-completions; fwd=bypass')
+  }
+  const get = await app.get(query)
+  expectProblem(get, 'not_cached')
+  expect(get.headers.get('cache-status')).toBe('edge-completions; fwd=bypass')
+  expect([app.kv.values.size, app.calls.length]).toEqual([0, 2])
+})
+
+test('an estimated usage is marked, fresh and remembered', async () => {
+  const { usage: _, ...body } = upstreamBody('Hello')
+  const app = new TestApp({ upstream: () => Response.json(body) })
+  for (let i = 0; i < 2; i++) {
+    const reply = await app.post({ prompt: PROMPT })
+    expect(reply.headers.get('x-usage-estimated')).toBe('1')
+  }
+  expect((await app.get(query)).headers.get('x-usage-estimated')).toBe('1')
+})
+
+test.each(['get', 'put', 'delete'] as const)(
+  'KV that fails to %s fails no request',
+  async (operation) => {
+    const app = new TestApp({ config: { cache: { memory_seconds: 0 } } })
+    app.kv.trouble = (now) => {
+      if (now === operation) throw new Error('KV failed: 500')
+    }
+    for (let i = 0; i < 2; i++) expect((await app.post({ prompt: PROMPT })).status).toBe(200)
+  },
+)
+
+const locked = {
+  free_prompts: false,
+  prompts: {
+    haiku: {
+      text: 'Write about {{topic}}',
+      variables: { topic: { max_chars: 8 } },
+      spend: 'operator',
+    },
+  },
+}
+const chatOnly = { upstreams: [{ ...compatible, wire: 'chat' }] }
+const status =
+  (code: number, headers: Record<string, string> = {}): Script =>
+  () =>
+    Response.json({ error: { message: `no ${CANARY}` } }, { status: code, headers })
+
+interface Case {
+  readonly body?: unknown
+  readonly headers?: Record<string, string>
+  readonly config?: Record<string, unknown>
+  readonly upstream?: Script
+  readonly param?: string | null
+}
+
+const failing: readonly [Code, string, Case][] = [
+  ['invalid_json', 'no JSON', { body: '{' }],
+  ['invalid_json', 'nothing', { body: '' }],
+  ['invalid_value', 'a list', { body: [] }],
+  [
+    'invalid_value',
+    'a wrong type',
+    { body: { prompt: 'a', temperature: 'hot' }, param: 'temperature' },
+  ],
+  ['unknown_field', 'a field nobody knows', { body: { prompt: 'a', evil: 1 }, param: 'evil' }],
+  ['missing_field', 'no prompt', { body: {}, param: 'prompt' }],
+  ['model_not_allowed', 'another model', { body: { prompt: 'a', model: 'gpt' }, param: 'model' }],
+  [
+    'prompt_not_found',
+    'a prompt that is not',
+    { body: { prompt: { id: 'x' } }, param: 'prompt.id' },
+  ],
+  ['free_prompts_disabled', 'a free prompt', { config: locked, param: 'prompt' }],
+  [
+    'locked_by_owner',
+    'a locked field',
+    {
+      config: locked,
+      body: { prompt: { id: 'haiku', variables: { topic: 'sea' } }, seed: 1 },
+      param: 'seed',
+    },
+  ],
+  [
+    'invalid_value',
+    'a variable too long',
+    {
+      config: locked,
+      body: { prompt: { id: 'haiku', variables: { topic: 'x'.repeat(9) } } },
+      param: 'prompt.variables.topic',
+    },
+  ],
+  [
+    'not_cached',
+    'a prompt only the operator may spend on',
+    { config: locked, body: { prompt: { id: 'haiku', variables: { topic: 'sea' } } } },
+  ],
+  [
+    'unsupported_by_upstream',
+    'a suffix for a chat model',
+    { config: chatOnly, body: { prompt: 'a', suffix: 'b' }, param: 'suffix' },
+  ],
+  ['upstream_refused_request', 'an upstream’s 400', { upstream: status(400) }],
+  [
+    'upstream_refused_request',
+    'an upstream’s 422, to be streamed',
+    { upstream: status(422), body: { prompt: 'a', stream: true } },
+  ],
+  ['body_too_large', 'a long body', { body: { prompt: 'x'.repeat(40_000) } }],
+  [
+    'unsupported_media_type',
+    'a form',
+    { headers: { 'content-type': 'multipart/form-data; boundary=x' } },
+  ],
+  ['unsupported_media_type', 'a compressed body', { headers: { 'content-encoding': 'gzip' } }],
+  [
+    'upstream_rate_limited',
+    'an upstream’s 429',
+    { upstream: status(429, { 'retry-after': '1000' }) },
+  ],
+  ['upstream_rejected', 'an upstream’s 401', { upstream: status(401, { 'set-cookie': CANARY }) }],
+  ['upstream_rejected', 'an upstream’s redirect', { upstream: status(302, { location: EVIL }) }],
+  ['upstream_bad_response', 'an upstream’s HTML', { upstream: () => new Response(`<p>${CANARY}`) }],
+  [
+    'upstream_bad_response',
+    'an upstream’s HTML, to be streamed',
+    { upstream: () => new Response('<p>'), body: { prompt: 'a', stream: true } },
+  ],
+  ['upstream_truncated', 'an answer cut short', { upstream: () => new Response(chunk('a')) }],
+  ['upstream_unavailable', 'an upstream’s 500', { upstream: status(500) }],
+  [
+    'upstream_unavailable',
+    'no connection',
+    {
+      upstream: () => {
+        throw new TypeError(`fetch failed ${CANARY}`)
+      },
+    },
+  ],
+  [
+    'internal',
+    'a fault of ours',
+    // No response at all is nothing any upstream can do.
+    { upstream: () => null as unknown as Response },
+  ],
+]
+
+test.each(failing)(
+  '%s: POST with %s',
+  async (code, _, {
+    body = { prompt: PROMPT },
+    headers = {},
+    config = {},
+    upstream,
+    param = null,
+  }) => {
+    const app = new TestApp({ config, ...(upstream === undefined ? {} : { upstream }) })
+    const reply = await app.post(body, headers)
+    const error = expectProblem(reply, code)
+    expect(error.param).toBe(param)
+    expectLine(app, reply, { code, route: 'completions' })
+    if (code === 'upstream_rate_limited') expect(reply.headers.get('retry-after')).toBe('300')
+    expect(reply.headers.has('set-cookie')).toBe(false)
+    expect(reply.headers.has('location')).toBe(false)
+    expect(app.kv.values.size).toBe(0)
+  },
+)
+
+test('body_timeout: POST with a body that never ends', async () => {
+  const app = new TestApp({ config: { limits: { body_ms: 1 } } })
+  const body = openStream()
+  body.push('{')
+  const init = { method: 'POST', body: body.stream, duplex: 'half' }
+  const headers = { origin: ORIGIN, 'content-type': 'application/json' }
+  const reply = await app.ask('/v1/completions', { ...init, headers } as RequestInit)
+  expectProblem(reply, 'body_timeout')
+  expect(body.state.cancelled).toBe(1)
+})
+
+test('upstream_timeout: an upstream that says nothing', async () => {
+  const upstream = { ...compatible, first_byte_ms: 1, retries: 0 }
+  const app = new TestApp({
+    config: { upstreams: [upstream] },
+    upstream: () => {
+      app.clock.ms += 1000
+      return new Promise<Response>(() => {})
+    },
+  })
+  expectProblem(await app.post({ prompt: PROMPT }), 'upstream_timeout')
+})
+
+test('every code of the contract that has its place here is provoked somewhere above', () => {
+  const elsewhere: readonly Code[] = [
+    // Turnstile, budget, ledger and pages have suites of their own.
+    'visitor_token_required',
+    'visitor_token_invalid',
+    'challenge_failed',
+    'challenge_unavailable',
+    'page_not_allowed',
+    'page_unavailable',
+    'rate_limited',
+    'too_many_streams',
+    'budget_exhausted',
+    'ledger_unavailable',
+  ]
+  const here: readonly Code[] = [
+    'origin_not_allowed',
+    'not_found',
+    'model_not_found',
+    'method_not_allowed',
+    'body_timeout',
+    'upstream_timeout',
+    'operator_token_invalid',
+    'misconfigured',
+  ]
+  const provoked = new Set([...failing.map(([code]) => code), ...here, ...elsewhere])
+  expect([...provoked].sort()).toEqual([...codes].sort())
+})
+
+test('operator_token_invalid: POST /admin/purge without the operator’s token', async () => {
+  const app = new TestApp()
+  await app.post({ prompt: PROMPT })
+  app.events.splice(0)
+  const purge = (headers: Record<string, string>) =>
+    app.ask('/admin/purge', {
+      method: 'POST',
+      headers: { origin: ORIGIN, 'content-type': 'application/json', ...headers },
+      body: '{"all":true}',
+    })
+  expectProblem(await purge({}), 'operator_token_invalid')
+  expectProblem(await purge({ authorization: 'Bearer x' }), 'operator_token_invalid')
+  expect((await app.get(query)).status).toBe(200)
+  const purged = await purge({ authorization: `Bearer ${OPERATOR_TOKEN}` })
+  expect([purged.status, purged.json()]).toEqual([200, { purged: 'all' }])
+  expect(purged.headers.get('cache-control')).toBe('no-store')
+  expectProblem(await app.get(query), 'not_cached')
+})
+
+test('a fault of ours is told by name and place to the owner, without its text', async () => {
+  const app = new TestApp({ upstream: () => null as unknown as Response })
+  const reply = await app.post({ prompt: PROMPT })
+  expect(problemIn(reply).message).not.toMatch(/null|reading|TypeError/)
+  const [event, ...others] = app.events.filter((one) => one.event === 'internal')
+  expect(others).toEqual([])
+  expect(event).toMatchObject({
+    name: 'TypeError',
+    request_id: reply.headers.get('x-request-id'),
+  })
+  expect(JSON.stringify(event)).not.toContain('Cannot read')
+})
+
+test('a stream that fails in the middle says so in band, and ends without [DONE]', async () => {
+  const app = new TestApp({ upstream: () => new Response(chunk('Hel') + chunk('lo')) })
+  const reply = await app.post({ prompt: PROMPT, stream: true })
+  expect(reply.status).toBe(200)
+  const events = reply.text.split('\n\n').filter((event) => event !== '')
+  expect(events.at(-1)).toMatch(
+    /^data: \{"error":\{"message":"[^"]+","type":"api_error","param":null,"code":"upstream_truncated"\}\}$/,
+  )
+  expect(reply.text).not.toContain('[DONE]')
+  expect(app.kv.values.size).toBe(0)
+  expectLine(app, reply, { code: 'upstream_truncated', status: 200 })
+})
+
+test('a text stream that fails in the middle breaks off', async () => {
+  const upstream = openStream()
+  const app = new TestApp({ upstream: () => upstream.response() })
+  upstream.push(chunk('Hel'))
+  const response = await app.fetch(
+    new Request(`${EDGE}/v1/completions`, {
+      method: 'POST',
+      headers: { origin: ORIGIN, 'content-type': 'application/json', accept: 'text/plain' },
+      body: JSON.stringify({ prompt: PROMPT, stream: true }),
+    }),
+  )
+  expect(response.headers.get('content-type')).toContain('text/plain')
+  const reader = response.body?.getReader()
+  const first = await reader?.read()
+  expect(new TextDecoder().decode(first?.value)).toBe('Hel')
+  upstream.fail(new Error(`reset ${CANARY}`))
+  const broken: unknown = await reader?.read().catch((error: unknown) => error)
+  expect(broken).toBeInstanceOf(Error)
+  seen(String(broken))
+})
+
+/** A POST whose visitor can leave, before anything is read of its answer. */
+function leaving(app: TestApp, body: object) {
+  const visitor = new AbortController()
+  const request = new Request(`${EDGE}/v1/completions`, {
+    method: 'POST',
+    headers: { origin: ORIGIN, 'content-type': 'application/json' },
+    body: JSON.stringify({ prompt: PROMPT, ...body }),
+    signal: visitor.signal,
+  })
+  return { visitor, answering: app.fetch(request) }
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise<void>((resolve) => setImmediate(resolve))
+}
+
+test('a visitor who leaves a stream ends the upstream’s call, once, and is no error', async () => {
+  const upstream = openStream()
+  const app = new TestApp({ upstream: () => upstream.response() })
+  const { answering } = leaving(app, { stream: true })
+  upstream.push(chunk('Hel'))
+  const response = await answering
+  const reader = response.body?.getReader()
+  await reader?.read()
+  await reader?.cancel()
+  await upstream.left
+  await app.settled()
+  expect(upstream.state.cancelled).toBe(1)
+  expect(app.lines).toHaveLength(1)
+  expect(app.lines[0]).toMatchObject({ code: null, status: 499, attempts: 1, upstream: 'main' })
+  expect(app.events.filter(({ event }) => event === 'internal')).toEqual([])
+})
+
+test('a visitor who leaves before a whole answer ends the upstream’s call, and is no error', async () => {
+  const upstream = openStream()
+  const app = new TestApp({ upstream: () => upstream.response() })
+  const { visitor, answering } = leaving(app, {})
+  upstream.push(chunk('Hel'))
+  await until(() => app.calls.length === 1)
+  visitor.abort()
+  await answering
+  await upstream.left
+  expect(app.events.filter(({ event }) => event === 'internal')).toEqual([])
+  expect(app.lines).toHaveLength(1)
+  expect(app.lines[0]).toMatchObject({ code: null, status: 499 })
+})
+
+test('a visitor who leaves before the first word of a stream is no error', async () => {
+  const upstream = openStream()
+  const app = new TestApp({ upstream: () => upstream.response() })
+  const { visitor, answering } = leaving(app, { stream: true })
+  await until(() => app.calls.length === 1)
+  visitor.abort()
+  const response = await answering
+  await response.body?.cancel()
+  await upstream.left
+  expect(app.events.filter(({ event }) => event === 'internal')).toEqual([])
+  expect(app.lines).toHaveLength(1)
+  expect(app.lines[0]).toMatchObject({ code: null, status: 499 })
+})
+
+test('a visitor who left while the cache was read costs no upstream call', async () => {
+  const app = new TestApp()
+  const reading = Promise.withResolvers<void>()
+  let reads = 0
+  app.kv.trouble = async () => {
+    reads += 1
+    await reading.promise
+  }
+  const { visitor, answering } = leaving(app, {})
+  await until(() => reads > 0)
+  visitor.abort()
+  reading.resolve()
+  await answering
+  await app.settled()
+  expect(app.calls).toEqual([])
+})
+
+test('one line is left for each request, with the contract’s fields', async () => {
+  const app = new TestApp()
+  const reply = await app.post({ prompt: PROMPT })
+  expect(app.lines).toEqual([
+    {
+      event: 'request',
+      request_id: reply.headers.get('x-request-id'),
+      route: 'completions',
+      status: 200,
+      code: null,
+      cache: 'miss',
+      model: 'default',
+      upstream: 'main',
+      attempts: 1,
+      tokens_in: 3,
+      tokens_out: 4,
+      ms: 0,
+      visitor: expect.stringMatching(/^h:[0-9a-f]{16}$/),
+      origin: ORIGIN,
+    },
+  ])
+})
+
+test('a stream leaves its line when it ends, with what it used', async () => {
+  const usage =
+    'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}\n\n'
+  const app = new TestApp({
+    upstream: () => streamed(chunk('Hello'), chunk('', 'stop'), usage, DONE),
+  })
+  const reply = await app.post({ prompt: PROMPT, stream: true })
+  expectLine(app, reply, { cache: 'miss', tokens_in: 3, tokens_out: 4, attempts: 1 })
+})
+
+test('a clock that jumps back makes no negative durations', async () => {
+  const app = new TestApp({
+    upstream: () => {
+      app.clock.ms -= 60_000
+      return answered()
+    },
+  })
+  const reply = await app.post({ prompt: PROMPT })
+  expectLine(app, reply, { ms: 0 })
+  expect(reply.headers.get('server-timing')).toBe('cache;dur=0, upstream;dur=0')
+})
+
+test('prompts, answers, tokens and addresses are in no event', async () => {
+  const app = new TestApp({ upstream: () => answered('an answer that is private') })
+  const headers = {
+    'cf-connecting-ip': '192.0.2.77',
+    authorization: 'Bearer a-private-token',
+    'x-visitor-token': 'another-private-token',
+    'user-agent': 'a-private-browser',
+  }
+  await app.post({ prompt: PROMPT, user: 'a-private-user' }, headers)
+  await app.get(query, headers)
+  await app.post({ prompt: PROMPT, model: 'a-private-model' }, headers)
+  await app.post({ prompt: PROMPT, 'a-private-field': 1 }, headers)
+  await app.ask('/a-private-path?a-private=query', { headers: { ...headers, origin: EVIL } })
+  await app.ask('/v1/models/a-private-model', { headers })
+  const log = JSON.stringify(app.events)
+  expect(app.lines).toHaveLength(6)
+  for (const secret of ['private', 'nobody else', '192.0.2.77', 'evil.com']) {
+    expect(log).not.toContain(secret)
+  }
+})
+
+test('the visitor’s key and headers never reach the upstream', async () => {
+  const app = new TestApp()
+  await app.post(
+    { prompt: PROMPT, user: 'somebody' },
+    { authorization: 'Bearer visitors-own', cookie: 'a=b', 'x-forwarded-for': '192.0.2.1' },
+  )
+  const [call] = app.calls
+  expect(call?.headers.get('authorization')).toBe(`Bearer ${CANARY}`)
+  expect([...(call?.headers.keys() ?? [])].sort()).toEqual([
+    'accept',
+    'authorization',
+    'content-type',
+  ])
+  expect(await call?.json()).not.toHaveProperty('user')
+})
+
+const broken = { models: [{ id: 'default', upstream: 'nowhere', upstream_model: 'm' }] }
+
+test.each(guarded)('misconfigured: %s %s', async (method, path) => {
+  const app = new TestApp({ config: broken })
+  const reply = await app.ask(path, { method, headers: { origin: ORIGIN } })
+  if (method === 'HEAD') expect(reply.status).toBe(503)
+  else expectProblem(reply, 'misconfigured')
+  expectLine(app, reply, { code: 'misconfigured' })
+})
+
+test('GET /health lists every fault by its path, and no secret', async () => {
+  const config = {
+    ...broken,
+    origins: [ORIGIN, 'https://example.com/'],
+    upstreams: [{ ...compatible, base_url: `https://${CANARY}:x@upstream.test` }],
+  }
+  const app = new TestApp({ config })
+  const reply = await app.ask('/health', { headers: { origin: ORIGIN } })
+  expect(reply.status).toBe(503)
+  expect(reply.headers.get('cache-control')).toBe('no-store')
+  expectReadable(reply)
+  const body = reply.json() as { status: string; faults: { path: string; message: string }[] }
+  expect(body.status).toBe('misconfigured')
+  expect(body.faults.map(({ path }) => path).sort()).toEqual([
+    'models[0].upstream',
+    'origins[1]',
+    'upstreams[0].base_url',
+  ])
+  expect(body.faults.find(({ path }) => path === 'models[0].upstream')?.message).toBe(
+    'Cannot find upstream "nowhere": known are main',
+  )
+})
+
+test('preflight, 404 and 405 are the same when misconfigured', async () => {
+  const app = new TestApp({ config: broken })
+  const headers = { origin: ORIGIN, 'access-control-request-method': 'POST' }
+  expect((await app.ask('/v1/completions', { method: 'OPTIONS', headers })).status).toBe(204)
+  expectProblem(await app.ask('/nowhere', { headers }), 'not_found')
+  expectProblem(await app.ask('/v1/models', { method: 'PUT', headers }), 'method_not_allowed')
+})
+
+test('two requests never have the same id', async () => {
+  const app = new TestApp()
+  const ids = new Set<string | null>()
+  for (let i = 0; i < 50; i++) ids.add((await app.ask('/health')).headers.get('x-request-id'))
+  expect(ids.size).toBe(50)
+})

@@ -1,0 +1,190 @@
+// wrangler.toml as it is shipped, in workerd: the demo model answers everything the endpoint can do,
+// without an account, a key or a network.
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import {
+  completionOf,
+  expectPlainHeaders,
+  expectProblem,
+  requestEvent,
+  streamOf,
+} from '../support/answers.ts'
+import { type Client, HOST } from '../support/client.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+let workers: Workers
+let client: Client
+
+const OWN = `http://${HOST}`
+const own = { origin: OWN }
+/** A new answer each time, as far as the model has new ones. */
+const fresh = { ...own, 'cache-control': 'no-store' }
+
+beforeAll(async () => {
+  // No secret at all.
+  workers = await startWorkers({ secrets: {} })
+  client = workers.client()
+})
+
+afterAll(() => workers.dispose())
+
+afterEach(async () => {
+  await workers.kvEntries()
+  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.all('internal')).toEqual([])
+  expect(workers.log.reportedTwice()).toEqual([])
+})
+
+describe('POST /v1/completions', () => {
+  test('needs a prompt and nothing else', async () => {
+    const reply = await client.complete({ prompt: 'Alice was' }, own)
+    const { choices, usage, model } = completionOf(reply)
+    expect(choices).toHaveLength(1)
+    expect(choices[0]?.text.trim()).not.toBe('')
+    expect(usage.total_tokens).toBe(usage.prompt_tokens + usage.completion_tokens)
+    expect(model).toBe('demo')
+    expect(reply.headers['x-usage-estimated']).toBeUndefined()
+    expect(await requestEvent(reply, workers.log)).toMatchObject({
+      event: 'request',
+      route: 'completions',
+      status: 200,
+      code: null,
+      cache: 'miss',
+      model: 'default',
+      upstream: 'demo',
+      attempts: 1,
+      tokens_in: usage.prompt_tokens,
+      tokens_out: usage.completion_tokens,
+      origin: OWN,
+    })
+  })
+
+  test('remembers its answer, for a stream and for a GET, too', async () => {
+    const body = { prompt: 'The White Rabbit', max_tokens: 12 }
+    const first = completionOf(await client.complete(body, own))
+    const text = first.choices[0]?.text
+    const streamed = await client.complete({ ...body, stream: true }, own)
+    expect(streamed.headers['cache-status']).toContain('edge-completions; hit; ttl=')
+    expect(streamOf(streamed).text()).toBe(text)
+    const path = '/v1/completions?prompt=The+White+Rabbit&max_tokens=12'
+    const got = await client.send({ path, headers: own })
+    expect(completionOf(got)).toEqual(first)
+    expect(got.headers['cache-control']).toMatch(/^public, max-age=\d+$/)
+    expect(Number(got.headers['age'])).toBeLessThan(10)
+    const etag = String(got.headers['etag'])
+    const unchanged = await client.send({ path, headers: { ...own, 'if-none-match': etag } })
+    expect([unchanged.status, unchanged.text]).toEqual([304, ''])
+    const bare = await client.send({ path, headers: { ...own, accept: 'text/plain' } })
+    expect(bare.text).toBe(text)
+  })
+
+  test('streams words as they come, with usage where it is wanted', async () => {
+    const body = {
+      prompt: 'Down the',
+      max_tokens: 12,
+      stream: true,
+      stream_options: { include_usage: true },
+    }
+    const stream = streamOf(await client.complete(body, own))
+    expect(stream).toMatchObject({ done: true, problem: null })
+    expect(stream.chunks.length).toBeGreaterThan(3)
+    expect(stream.usage?.completion_tokens).toBeLessThanOrEqual(12)
+    expect(['stop', 'length']).toContain(stream.finish())
+  })
+
+  test('ends at max_tokens, and says so', async () => {
+    const body = { prompt: 'Alice', max_tokens: 3, temperature: 0 }
+    const { choices, usage } = completionOf(await client.complete(body, own))
+    expect([usage.completion_tokens, choices[0]?.finish_reason]).toEqual([3, 'length'])
+  })
+
+  test('ends before a stop text', async () => {
+    const body = { prompt: 'Alice', max_tokens: 20, temperature: 0 }
+    const whole = completionOf(await client.complete(body, own)).choices[0]?.text ?? ''
+    const stop = whole.slice(10, 16)
+    expect(stop).toHaveLength(6)
+    const cut = completionOf(await client.complete({ ...body, stop }, own)).choices[0]
+    expect(cut).toMatchObject({ text: whole.slice(0, whole.indexOf(stop)), finish_reason: 'stop' })
+  })
+
+  test('says the same with the same seed, and something else with another', async () => {
+    const say = async (seed: number) => {
+      const reply = await client.complete({ prompt: 'Once', max_tokens: 30, seed }, fresh)
+      expect(reply.headers['cache-status']).toContain('fwd=miss')
+      return completionOf(reply).choices[0]?.text
+    }
+    const texts = await Promise.all([say(1), say(1), say(2)])
+    expect(texts[1]).toBe(texts[0])
+    expect(texts[2]).not.toBe(texts[0])
+  })
+
+  test('echoes the prompt, and gives logprobs in the legacy shape', async () => {
+    const prompt = 'Alice'
+    const body = { prompt, max_tokens: 5, echo: true, logprobs: 2 }
+    const [choice] = completionOf(await client.complete(body, own)).choices
+    expect(choice?.text.startsWith(prompt)).toBe(true)
+    expect(choice?.logprobs?.tokens.join('')).toBe(choice?.text)
+    expect(choice?.logprobs?.text_offset[0]).toBe(0)
+    expect(choice?.logprobs?.token_logprobs).toHaveLength(choice?.logprobs?.tokens.length ?? -1)
+    expect(choice?.logprobs?.top_logprobs).toHaveLength(choice?.logprobs?.tokens.length ?? -1)
+  })
+
+  test('answers several prompts in order, and n within the owner’s limit', async () => {
+    const prompt = ['Alice', 'The Rabbit']
+    const body = { prompt, max_tokens: 4, echo: true }
+    const { choices } = completionOf(await client.complete(body, own))
+    expect(choices.map(({ index }) => index)).toEqual([0, 1])
+    expect(choices.map(({ text }, i) => text.startsWith(String(prompt[i])))).toEqual([true, true])
+    completionOf(await client.complete({ prompt: 'a', n: 1, max_tokens: 1 }, own))
+    const many = await client.complete({ prompt: 'a', n: 2 }, own)
+    expect((await expectProblem(many, 400, 'invalid_value', workers.log, OWN)).param).toBe('n')
+  })
+
+  test.each([
+    ['logit_bias', { logit_bias: { 1: 1 } }],
+    ['suffix', { suffix: 'end' }],
+    ['prompt', { prompt: [1, 2, 3] }],
+  ])('refuses what the demo model has not: %s', async (param, more) => {
+    const reply = await client.complete({ prompt: 'a', ...more }, own)
+    const problem = await expectProblem(reply, 400, 'unsupported_by_upstream', workers.log, OWN)
+    expect(problem.param).toBe(param)
+  })
+})
+
+test('GET /v1/models lists the one model, and shows it', async () => {
+  const list = await client.send({ path: '/v1/models', headers: own })
+  const model = { id: 'default', object: 'model', created: 0, owned_by: 'demo' }
+  expect(JSON.parse(list.text)).toEqual({ object: 'list', data: [model] })
+  const one = await client.send({ path: '/v1/models/default', headers: own })
+  expect(JSON.parse(one.text)).toEqual(model)
+  const none = await client.send({ path: '/v1/models/gpt-x', headers: own })
+  await expectProblem(none, 404, 'model_not_found', workers.log, OWN)
+  for (const reply of [list, one]) {
+    expect(reply.headers['cache-control']).toBe('no-store')
+    expectPlainHeaders(reply, OWN)
+  }
+})
+
+test('GET /v1/prompts is an empty list', async () => {
+  const reply = await client.send({ path: '/v1/prompts', headers: own })
+  expect(JSON.parse(reply.text)).toEqual({ object: 'list', data: [] })
+  expect(reply.headers['cache-control']).toBe('no-store')
+})
+
+test('GET /health is well, for everybody', async () => {
+  for (const origin of [OWN, 'https://monitor.example', null]) {
+    const reply = await client.send({ path: '/health', headers: { origin } })
+    expect([reply.status, JSON.parse(reply.text).status]).toEqual([200, 'ok'])
+    expect(reply.headers['cache-control']).toBe('no-store')
+  }
+})
+
+test('pages on this machine may call it on this machine, and no others', async () => {
+  const host = `localhost:${workers.url.port}`
+  for (const origin of ['http://localhost:4000', 'http://127.0.0.1:4000', `http://${host}`]) {
+    const reply = await client.complete({ prompt: 'a', max_tokens: 1 }, { host, origin })
+    completionOf(reply)
+    expectPlainHeaders(reply, origin)
+  }
+  const foreign = await client.complete({ prompt: 'a' }, { host, origin: 'https://evil.example' })
+  await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, null)
+})
