@@ -1,195 +1,13 @@
-// Every setting of contract section 4, parsed once into typed options. All faults are found at once
-// and named by their path. Reads no environment itself: the shell hands it CONFIG and the secrets.
+// The settings as the rest of the house uses them: presets filled in, secrets at hand, names
+// resolved. All faults are found at once and named by their path. Reads no environment itself.
 import * as v from 'valibot'
 import type { EffectiveOptions, ModelOptions, PromptOptions } from './completion/effective.ts'
 import { placesOf } from './completion/template.ts'
-import { type Fault, faultsOf, finite, integer, oneOf, preview, text } from './faults.ts'
-import { type AuthStyle, authStyles, presets, wireLimits } from './upstream/presets.ts'
-import { type Feature, features, type Wire, wires } from './upstream/upstream.ts'
+import { type Fault, faultsOf, preview } from './faults.ts'
+import { configSchema, name, promptSchema, type Settings } from './settings.ts'
+import { type AuthStyle, presets, wireLimits } from './upstream/presets.ts'
+import type { Feature, Wire } from './upstream/upstream.ts'
 
-const flag = v.boolean('true or false')
-const name = v.pipe(
-  v.string('a string'),
-  v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, 'up to 64 letters, digits, ".", "_" and "-"'),
-)
-const count = integer(0)
-const positive = integer(1)
-const ms = integer(1, 600_000)
-const seconds = integer(0)
-const words = text(1, 65_536)
-const parameters = v.record(v.string(), v.unknown(), 'a table of upstream parameters')
-const target = v.strictObject({ upstream: name, upstream_model: text(1, 256) }, 'a table')
-
-const modelSchema = v.strictObject(
-  {
-    id: text(1, 128),
-    upstream: name,
-    upstream_model: text(1, 256),
-    parameters: v.optional(parameters, {}),
-    fallbacks: v.optional(v.array(target, 'a list of upstreams'), []),
-    system: v.optional(words),
-    price: v.optional(
-      v.strictObject({
-        input: finite(0, Number.POSITIVE_INFINITY),
-        output: finite(0, Number.POSITIVE_INFINITY),
-      }),
-    ),
-  },
-  'a table',
-)
-
-const upstreamSchema = v.strictObject(
-  {
-    name,
-    preset: v.optional(oneOf(Object.keys(presets))),
-    base_url: v.optional(v.string('a URL')),
-    wire: v.optional(oneOf(wires)),
-    auth: v.optional(oneOf(authStyles)),
-    path: v.optional(v.pipe(v.string('a path'), v.startsWith('/', 'a path that starts with "/"'))),
-    max_tokens_field: v.optional(oneOf(['max_tokens', 'max_completion_tokens'])),
-    stream_usage: v.optional(flag),
-    unsupported: v.optional(v.array(oneOf(features), 'a list of features')),
-    key: v.optional(
-      v.pipe(
-        v.string('the name of a secret'),
-        v.regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'the NAME of a secret, such as UPSTREAM_API_KEY'),
-      ),
-    ),
-    stream: v.optional(oneOf(['always', 'visitor']), 'always'),
-    first_byte_ms: v.optional(ms, 30_000),
-    idle_ms: v.optional(ms, 20_000),
-    deadline_ms: v.optional(ms, 120_000),
-    retries: v.optional(integer(0, 5), 1),
-    max_output_bytes: v.optional(integer(1024, 26_214_400), 1_048_576),
-  },
-  'a table',
-)
-
-const variableName = v.pipe(
-  v.string(),
-  v.regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/, 'a name of letters, digits and "_"'),
-)
-const variableSchema = v.union(
-  [
-    v.strictObject({
-      from: v.literal('url'),
-      paths: v.optional(v.pipe(v.array(text(1, 256)), v.minLength(1)), ['/*']),
-      selector: v.optional(text(1, 256), 'main, article, body'),
-      max_chars: v.optional(integer(1, 200_000), 20_000),
-      page_seconds: v.optional(seconds, 3600),
-    }),
-    v.strictObject({ values: v.pipe(v.array(text(0, 4096)), v.minLength(1)) }),
-    v.strictObject({ max_chars: integer(1, 200_000) }),
-  ],
-  '{ max_chars = … }, { values = […] } or { from = "url", … }',
-)
-
-const settable = [
-  'model',
-  'max_tokens',
-  'temperature',
-  'top_p',
-  'presence_penalty',
-  'frequency_penalty',
-  'n',
-  'best_of',
-  'stop',
-  'seed',
-  'logprobs',
-  'logit_bias',
-] as const
-
-const promptSchema = v.strictObject(
-  {
-    system: v.optional(words),
-    text: words,
-    variables: v.optional(v.record(variableName, variableSchema, 'a table of variables'), {}),
-    model: v.optional(text(1, 128)),
-    max_tokens: v.optional(positive),
-    parameters: v.optional(parameters, {}),
-    visitor_may_set: v.optional(v.array(oneOf(settable), 'a list of fields'), []),
-    ttl_seconds: v.optional(seconds),
-    spend: v.optional(oneOf(['visitor', 'operator']), 'visitor'),
-  },
-  'a table',
-)
-
-/** A locked prompt as it is written in CONFIG or in src/prompts.ts. */
-export type PromptSetting = v.InferInput<typeof promptSchema>
-
-const defaultsSchema = v.strictObject({
-  max_tokens: v.optional(positive),
-  temperature: v.optional(finite(0, 2)),
-  top_p: v.optional(finite(0, 1)),
-  presence_penalty: v.optional(finite(-2, 2)),
-  frequency_penalty: v.optional(finite(-2, 2)),
-  n: v.optional(positive),
-  best_of: v.optional(positive),
-  seed: v.optional(integer(Number.MIN_SAFE_INTEGER)),
-  logprobs: v.optional(integer(0, 5)),
-  echo: v.optional(flag),
-  suffix: v.optional(text(0, 65_536)),
-  stream: v.optional(flag),
-})
-
-const limitsSchema = v.strictObject({
-  body_bytes: v.optional(integer(1, 10_485_760), 32_768),
-  body_ms: v.optional(ms, 10_000),
-  prompt_chars: v.optional(positive, 4000),
-  max_tokens: v.optional(positive, 512),
-  n: v.optional(integer(1, 16), 1),
-  prompts: v.optional(integer(1, 64), 4),
-})
-
-const cacheSchema = v.strictObject({
-  ttl_seconds: v.optional(seconds, 2_592_000),
-  stale_while_revalidate_seconds: v.optional(seconds, 604_800),
-  stale_if_error_seconds: v.optional(seconds, 2_592_000),
-  browser_seconds: v.optional(seconds, 300),
-  free_prompts: v.optional(oneOf(['shared', 'visitor', 'off']), 'shared'),
-  memory_seconds: v.optional(seconds, 60),
-  memory_bytes: v.optional(integer(0, 67_108_864), 8_388_608),
-  entry_bytes: v.optional(integer(1, 26_214_400), 262_144),
-  kv_writes_per_day: v.optional(count, 0),
-  kv_wait_ms: v.optional(ms, 300),
-  flights: v.optional(oneOf(['global', 'none']), 'global'),
-  version: v.optional(integer(1, 999_999), 1),
-})
-
-const budgetSchema = v.strictObject({
-  tokens_per_day: v.optional(count, 200_000),
-  usd_per_day: v.optional(finite(0, Number.POSITIVE_INFINITY), 0),
-  tokens_per_visitor_per_day: v.optional(count, 20_000),
-  streams_per_visitor: v.optional(positive, 4),
-})
-
-const accessSchema = v.strictObject({
-  turnstile_sitekey: v.optional(v.string('a string'), ''),
-  token_seconds: v.optional(integer(1, 86_400), 1800),
-})
-
-export const configSchema = v.strictObject(
-  {
-    origins: v.optional(v.array(v.string('a string'), 'a list of origins'), []),
-    origin_required: v.optional(flag, false),
-    anyone_may_spend: v.optional(flag, false),
-    free_prompts: v.optional(flag),
-    models: v.pipe(v.array(modelSchema, 'a list of models'), v.minLength(1, 'at least one model')),
-    upstreams: v.pipe(
-      v.array(upstreamSchema, 'a list of upstreams'),
-      v.minLength(1, 'at least one upstream'),
-    ),
-    prompts: v.optional(v.record(name, promptSchema, 'a table of prompts'), {}),
-    defaults: v.optional(defaultsSchema, {}),
-    limits: v.optional(limitsSchema, {}),
-    cache: v.optional(cacheSchema, {}),
-    budget: v.optional(budgetSchema, {}),
-    access: v.optional(accessSchema, {}),
-  },
-  'a table [vars.CONFIG]',
-)
-
-type Settings = v.InferOutput<typeof configSchema>
 type UpstreamSetting = Settings['upstreams'][number]
 
 /** An upstream with its preset filled in and its key at hand. */
@@ -203,6 +21,7 @@ export interface UpstreamOptions {
   readonly path: string | null
   readonly maxTokensField: 'max_tokens' | 'max_completion_tokens'
   readonly streamUsage: boolean
+  readonly rename: Readonly<Record<string, string>>
   readonly unsupported: ReadonlySet<Feature>
   readonly stream: 'always' | 'visitor'
   readonly firstByteMs: number
@@ -260,17 +79,41 @@ export function parseConfig(sources: ConfigSources): ConfigResult {
   const given = typeof sources.config === 'string' ? parseJson(sources.config) : sources.config
   const result = v.safeParse(configSchema, given)
   const more = v.safeParse(v.record(name, promptSchema), sources.prompts)
+  const check = new Check(
+    result.success ? result.output : settingsIn(given),
+    more.success ? more.output : {},
+    sources,
+  )
+  const config = check.config()
   const faults = [
     ...(result.success ? [] : faultsOf(result.issues)),
     ...(more.success ? [] : faultsOf(more.issues).map(inPromptsFile)),
+    ...check.faults,
   ]
-  const origins = originsIn(given)
-  if (!result.success || !more.success) return { config: null, faults, origins }
-  const check = new Check(result.output, more.output, sources)
-  const config = check.config()
-  return check.faults.length === 0
-    ? { config, faults: null }
-    : { config: null, faults: check.faults, origins }
+  if (faults.length === 0) return { config, faults: null }
+  return { config: null, faults, origins: originsIn(given) }
+}
+
+/** Those settings that are good by themselves, so that what holds between them is judged, too. */
+function settingsIn(given: unknown): Settings {
+  const table = v.safeParse(v.record(v.string(), v.unknown()), given)
+  const settings: Record<string, unknown> = { models: [], upstreams: [] }
+  for (const [key, schema] of Object.entries(configSchema.entries)) {
+    const result = v.safeParse(schema, table.success ? table.output[key] : undefined)
+    const absent = v.safeParse(schema, undefined)
+    if (result.success) settings[key] = result.output
+    else if (absent.success) settings[key] = absent.output
+  }
+  return settings as Settings
+}
+
+/** A string that is no JSON is no table either; it must not be shown: a key may stand in it. */
+function parseJson(config: string): unknown {
+  try {
+    return JSON.parse(config)
+  } catch {
+    return null
+  }
 }
 
 function originsIn(given: unknown): string[] {
@@ -279,14 +122,6 @@ function originsIn(given: unknown): string[] {
   return result.output.origins.filter(
     (origin) => typeof origin === 'string' && isOrigin(origin),
   ) as string[]
-}
-
-function parseJson(config: string): unknown {
-  try {
-    return JSON.parse(config)
-  } catch {
-    return config
-  }
 }
 
 const inPromptsFile = ({ path, message }: Fault): Fault => ({
@@ -383,6 +218,7 @@ class Check {
       path: upstream.path ?? preset.path,
       maxTokensField: upstream.max_tokens_field ?? preset.maxTokensField,
       streamUsage: upstream.stream_usage ?? preset.streamUsage,
+      rename: preset.rename,
       unsupported: new Set([...wireLimits[wire], ...(upstream.unsupported ?? preset.unsupported)]),
       stream: upstream.stream,
       firstByteMs: upstream.first_byte_ms,
@@ -451,7 +287,8 @@ class Check {
       if (models.has(id)) this.#fault(`${path}.id`, `Cannot use "${id}": another model has this id`)
       const route = [{ upstream, upstream_model }, ...fallbacks]
       for (const [j, attempt] of route.entries()) {
-        if (upstreams.has(attempt.upstream)) continue
+        // None at all: the list itself is at fault.
+        if (upstreams.has(attempt.upstream) || upstreams.size === 0) continue
         const at = j === 0 ? path : `${path}.fallbacks[${j - 1}]`
         this.#fault(
           `${at}.upstream`,
@@ -490,7 +327,7 @@ class Check {
       const at = path === '' ? `prompts.${id}` : `${path}${id}`
       if (prompts.has(id))
         this.#fault(at, `Cannot use "${id}": CONFIG has a prompt of this id, too`)
-      if (prompt.model !== undefined && !models.has(prompt.model)) {
+      if (prompt.model !== undefined && models.size > 0 && !models.has(prompt.model)) {
         this.#fault(
           `${at}.model`,
           `Cannot find model "${prompt.model}": known are ${[...models.keys()].join(', ')}`,
@@ -598,6 +435,6 @@ const reserved: ReadonlySet<string> = new Set([
 
 function isOrigin(value: string): boolean {
   if (!URL.canParse(value)) return false
-  const { origin, protocol } = new URL(value)
-  return origin === value && /^https?:$/.test(protocol)
+  const { origin, protocol, hostname } = new URL(value)
+  return origin === value && /^https?:$/.test(protocol) && !hostname.includes('*')
 }

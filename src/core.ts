@@ -11,16 +11,19 @@ import { randomLetters } from './completion/completion.ts'
 import type { Config } from './config.ts'
 import type { Report } from './events.ts'
 import type { MissContext } from './miss.ts'
+import type { Connection } from './upstream/attempt.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connect.ts'
 import { createDemo } from './upstream/demo.ts'
 import type { PlannedCall } from './upstream/plan.ts'
-import type { Connection } from './upstream/route.ts'
+import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
 
 /** What the runtime lends. */
 export interface Platform {
   readonly kv: KvNamespace
   readonly fetch: Send
+  /** Absent where the Worker has no such binding. */
+  readonly ai?: AiBinding | null
   readonly now: () => number
   /** 0 … 1 */
   readonly random: () => number
@@ -57,6 +60,9 @@ function costsOf({ request }: PlannedCall) {
 
 const utf8Length = (text: string) => new TextEncoder().encode(text).length
 
+/** As many connections as a Worker may wait for. */
+const CALLS_AT_ONCE = 6
+
 /** After a failed put, KV is left alone for so long. */
 const KV_REST_MS = 10_000
 
@@ -64,11 +70,13 @@ export function createCore(config: Config, platform: Platform): Core {
   const { now, random, randomBytes, wait, waitUntil, report } = platform
   const { cache: settings } = config
   const demo = createDemo({ wait, now, random })
+  const transports = {
+    http: platform.fetch,
+    demo,
+    ...(platform.ai ? { ai: sendToBinding(platform.ai) } : {}),
+  }
   const connections = new Map(
-    [...config.upstreams].map(([name, upstream]) => [
-      name,
-      connect(upstream, { http: platform.fetch, demo }),
-    ]),
+    [...config.upstreams].map(([name, upstream]) => [name, connect(upstream, transports)]),
   )
   const purges = new Purges(
     platform.kv,
@@ -112,6 +120,8 @@ export function createCore(config: Config, platform: Platform): Core {
           random,
           wait,
           report,
+          // A request must not be stopped by its own streams.
+          callsAtOnce: Math.min(CALLS_AT_ONCE, config.budget.streams_per_visitor),
           reserve: async (planned, { upstream }) => {
             const lease = await ledger.reserve({
               ...costsOf(planned),

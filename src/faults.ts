@@ -10,7 +10,7 @@ export interface Fault {
 
 const SHOWN_CHARS = 40
 /** Where somebody may have put a secret by mistake. GET /health is public. */
-const NEVER_SHOWN = /(^|\.)key$/
+const NEVER_SHOWN = /(^|\.)(key|auth)$/
 
 /** A value as an error may show it: short, and never the inside of a structure. */
 export function preview(value: unknown): string {
@@ -18,8 +18,8 @@ export function preview(value: unknown): string {
   if (Array.isArray(value)) return 'an array'
   if (typeof value === 'object' && value !== null) return 'an object'
   if (typeof value !== 'string') return String(value)
-  const shown = value.isWellFormed() ? value : value.toWellFormed()
-  return JSON.stringify(shown.length > SHOWN_CHARS ? `${shown.slice(0, SHOWN_CHARS)}…` : shown)
+  const cut = value.slice(0, SHOWN_CHARS).toWellFormed()
+  return JSON.stringify(value.length > SHOWN_CHARS ? `${cut}…` : cut)
 }
 
 type Path = readonly { readonly key?: unknown }[]
@@ -34,12 +34,14 @@ export function pathOf(path: Path | undefined): string {
   return text
 }
 
-/** Every issue of a failed parse, each with its path and a message in the house's grammar. */
+/** Each place that a failed parse complains of, once, with a message in the house's grammar. */
 export function faultsOf(issues: readonly v.BaseIssue<unknown>[]): Fault[] {
-  return issues.map((issue) => {
+  const faults = new Map<string, Fault>()
+  for (const issue of issues) {
     const path = pathOf(issue.path as Path | undefined)
-    return { path, message: messageOf(path, issue) }
-  })
+    if (!faults.has(path)) faults.set(path, { path, message: messageOf(path, issue) })
+  }
+  return [...faults.values()]
 }
 
 function messageOf(path: string, issue: v.BaseIssue<unknown>): string {
@@ -48,7 +50,7 @@ function messageOf(path: string, issue: v.BaseIssue<unknown>): string {
     return `Cannot use ${name}: it is not a known setting`
   }
   if (issue.kind === 'schema' && issue.input === undefined) {
-    return `Cannot find ${name}: expected ${expectation(issue)}`
+    return `Cannot find ${name}: it is required`
   }
   const shown = NEVER_SHOWN.test(path) ? '' : `, got ${got(issue)}`
   return `Cannot use ${name}: expected ${expectation(issue)}${shown}`
@@ -71,7 +73,7 @@ function got(issue: v.BaseIssue<unknown>): string {
 /** A whole number from `min` to `max`. */
 export function integer(min: number, max = Number.MAX_SAFE_INTEGER) {
   const expected =
-    max === Number.MAX_SAFE_INTEGER
+    max === Number.MAX_SAFE_INTEGER && min >= 0
       ? `a whole number of at least ${min}`
       : `a whole number from ${min} to ${max}`
   return v.pipe(

@@ -4,7 +4,8 @@ import { createEntry, type Entry, freshness, isWhole } from './cache/entry.ts'
 import { estimateTokens, type Usage } from './completion/completion.ts'
 import { type Delta, Fold, replay } from './completion/delta.ts'
 import type { EffectiveRequest } from './completion/effective.ts'
-import { type Answered, answer, type RouteContext, type Trace } from './upstream/route.ts'
+import type { Answered, RouteContext } from './upstream/attempt.ts'
+import { answer, type Trace } from './upstream/route.ts'
 
 /** A miss to be answered. */
 export interface Work {
@@ -153,11 +154,14 @@ function entryOf(
 }
 
 /** Where the upstream counted nothing. Token prompts are counted already. */
-function estimate({ prompts, system }: EffectiveRequest, written: string): Usage {
-  let prompt_tokens = estimateTokens(system ?? '')
-  for (const prompt of prompts) {
+function estimate(request: EffectiveRequest, written: string): Usage {
+  const system_tokens = estimateTokens(request.system ?? '')
+  let prompt_tokens = system_tokens
+  for (const prompt of request.prompts) {
     prompt_tokens += typeof prompt === 'string' ? estimateTokens(prompt) : prompt.length
   }
-  const completion_tokens = estimateTokens(written)
+  // An echo was read, not written.
+  const echoed = request.echo === true ? request.n * (prompt_tokens - system_tokens) : 0
+  const completion_tokens = Math.max(0, estimateTokens(written) - echoed)
   return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
 }

@@ -28,6 +28,8 @@ export interface MissSummary {
 }
 
 export type MissAnswer =
+  /** The reader went before it had anything. */
+  | { readonly kind: 'left'; readonly summary: MissSummary }
   | { readonly kind: 'problem'; readonly problem: Problem; readonly summary: MissSummary }
   | {
       readonly kind: 'whole'
@@ -111,6 +113,8 @@ export class SharedMiss {
         ? await this.#stream(reader, passenger)
         : await this.#whole(passenger)
     } catch (error) {
+      // Nobody is there to read a problem, and it is none of ours.
+      if (passenger.left.signal.aborted) return { kind: 'left', summary: this.summary }
       return this.#problem(error)
     }
   }
@@ -118,6 +122,7 @@ export class SharedMiss {
   async #stream(reader: Reader, { role, left, onEnd }: Passenger): Promise<MissAnswer> {
     const texts = this.#encodings.read(reader, left.signal)
     const first = await texts.next()
+    left.signal.throwIfAborted()
     const body = streamAnswer(first.done === true ? '' : first.value, texts, reader.shape, {
       keepAliveMs: this.#options.keepAliveMs,
       onError: (error) => this.#reportInternal(error),
@@ -131,6 +136,7 @@ export class SharedMiss {
 
   async #whole({ role, left }: Passenger): Promise<MissAnswer> {
     for await (const _ of this.flight.progress(left.signal));
+    left.signal.throwIfAborted()
     const { folded } = this.flight
     if (folded === null) throw new TypeError('an answer ended without its end')
     const { entry, stored } = this.#outcome

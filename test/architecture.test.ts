@@ -14,6 +14,8 @@ const floors: readonly (readonly string[])[] = [
   // One miss from its first joiner to its last: generate's deltas in answer's shapes.
   ['miss.ts'],
   ['routes'],
+  // What may be written, under what becomes of it.
+  ['settings.ts'],
   ['app.ts', 'config.ts', 'prompts.ts'],
   // What the Worker and its Durable Objects are both built from.
   ['core.ts'],
@@ -27,7 +29,6 @@ const exceptions: Readonly<Record<string, string>> = {
   'events.ts → faults.ts': 'type only: the event "misconfigured" carries the faults',
   'sse/serialize.ts → completion/completion.ts': 'type only: a chunk has the shape of a completion',
   'sse/serialize.ts → completion/delta.ts': 'type only: a chunk is written from a delta',
-  'prompts.ts → config.ts': 'type only: the shape the owner writes prompts in',
 }
 
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' })

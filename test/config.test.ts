@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { experimental_readRawConfig } from 'wrangler'
-import { type ConfigResult, configSchema, parseConfig } from '../src/config.ts'
+import { type ConfigResult, parseConfig } from '../src/config.ts'
 import type { Fault } from '../src/faults.ts'
+import { configSchema } from '../src/settings.ts'
 import { CANARY, seen } from './support/canary.ts'
 
 /** The example of contract section 4, word for word. */

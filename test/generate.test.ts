@@ -90,6 +90,7 @@ function start(
         random: () => 0.5,
         wait: async () => {},
         report: () => {},
+        callsAtOnce: 6,
         reserve: async () => ({ accepted() {}, settle() {} }),
       },
       newId: () => ID,

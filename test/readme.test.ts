@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import type * as v from 'valibot'
 import { expect, test } from 'vitest'
-import { configSchema } from '../src/config.ts'
+import { configSchema } from '../src/settings.ts'
 
 interface Setting {
   readonly path: string

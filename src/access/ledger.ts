@@ -185,7 +185,8 @@ const reasons: Readonly<Record<Refusal['policy'], string>> = {
   streams: 'Cannot ask the model now: you have too many requests under way',
 }
 
-function refused({ code, policy, quota, remaining, retryAfterSeconds }: Refusal): GatewayError {
+function refused({ code, policy, quota, remaining, ...refusal }: Refusal): GatewayError {
+  const retryAfterSeconds = Math.min(DAY_S, refusal.retryAfterSeconds)
   return new GatewayError(code, reasons[policy], {
     retryAfterSeconds,
     rateLimit: {

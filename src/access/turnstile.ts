@@ -127,7 +127,7 @@ export class Turnstile {
     const body = this.#body(challenge, newUuid())
     const first = await this.#try(body, FIRST_TRY_MS)
     if (typeof first !== 'string') return first
-    if (first !== 'timeout') await wait(PAUSE_MS, new AbortController().signal)
+    await wait(PAUSE_MS, new AbortController().signal)
     return await this.#try(body, Math.max(1, endsAt - now()))
   }
 
@@ -157,7 +157,6 @@ export class Turnstile {
   }
 
   async #call(body: string, signal: AbortSignal): Promise<Answer | Outage> {
-    let response: Response
     let text: string | null
     try {
       const request = new Request(SITEVERIFY_URL, {
@@ -167,7 +166,7 @@ export class Turnstile {
         redirect: 'manual',
         signal,
       })
-      response = await this.#context.fetch(request)
+      const response = await this.#context.fetch(request)
       if (response.status >= 500) {
         response.body?.cancel().catch(() => {})
         return 'server_error'

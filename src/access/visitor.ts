@@ -35,7 +35,8 @@ export class Visitors {
     const mac = await crypto.subtle.sign('HMAC', await this.#key, new TextEncoder().encode(network))
     const id = `h:${[...new Uint8Array(mac, 0, 8)].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`
     if (this.#known.size >= REMEMBERED) this.#known.clear()
-    this.#known.set(network, id)
+    // Midnight may have passed meanwhile.
+    if (day === this.#day) this.#known.set(network, id)
     return id
   }
 }
@@ -62,13 +63,10 @@ async function dayKey(secret: string, day: number): Promise<CryptoKey> {
 
 /** An IPv4 address whole, the /64 of an IPv6 one; "shared" for anything else. */
 export function networkOf(address: string | null): string {
-  if (address === null) return SHARED
-  const v4 = /^(?:::ffff:)?(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1]
-  if (v4 !== undefined) {
-    return v4.split('.').every((part) => Number(part) <= 255) ? v4 : SHARED
-  }
-  if (!address.includes(':') || !URL.canParse(`http://[${address}]/`)) return SHARED
-  // The URL parser writes every IPv6 address in one way (RFC 5952).
+  if (address === null || !/^[0-9a-f:.]{2,45}$/i.test(address)) return SHARED
+  if (!address.includes(':')) return isV4(address) ? address : SHARED
+  if (!URL.canParse(`http://[${address}]/`)) return SHARED
+  // The URL parser writes every IPv6 address in one way (RFC 5952), a mapped IPv4 one in two groups.
   const text = new URL(`http://[${address}]/`).hostname.slice(1, -1)
   const [head = '', tail] = text.split('::')
   const groups = head === '' ? [] : head.split(':')
@@ -77,5 +75,19 @@ export function networkOf(address: string | null): string {
     while (groups.length + end.length < 8) groups.push('0')
     groups.push(...end)
   }
-  return `${groups.slice(0, 4).join(':')}::/64`
+  const mapped = groups.slice(0, 6).join(':') === '0:0:0:0:0:ffff'
+  return mapped ? v4Of(groups.slice(6)) : `${groups.slice(0, 4).join(':')}::/64`
+}
+
+function isV4(address: string): boolean {
+  const parts = address.split('.')
+  return parts.length === 4 && parts.every((part) => /^(0|[1-9]\d{0,2})$/.test(part) && +part < 256)
+}
+
+/** `cb00:7107` is 203.0.113.7. */
+function v4Of(groups: readonly string[]): string {
+  return groups
+    .map((group) => Number.parseInt(group, 16))
+    .flatMap((bits) => [bits >> 8, bits & 255])
+    .join('.')
 }

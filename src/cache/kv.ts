@@ -72,10 +72,11 @@ export class KvTier {
     const late = new Promise<'late'>((resolve) => {
       timer = setTimeout(() => resolve('late'), this.#options.waitMs)
     })
-    const reading = this.#get(key)
+    const given = { up: false }
     try {
-      const result = await Promise.race([reading, late])
+      const result = await Promise.race([this.#get(key, given), late])
       if (result !== 'late') return result.text
+      given.up = true
       this.#failed('get', 'timeout')
       return null
     } finally {
@@ -83,11 +84,12 @@ export class KvTier {
     }
   }
 
-  async #get(key: string): Promise<{ readonly text: string | null }> {
+  /** @param given.up the wait is over and has been reported */
+  async #get(key: string, given: { up: boolean }): Promise<{ readonly text: string | null }> {
     try {
       return { text: await this.#namespace.get(key) }
     } catch {
-      this.#failed('get', 'error')
+      if (!given.up) this.#failed('get', 'error')
       return { text: null }
     }
   }

@@ -31,6 +31,8 @@ export type RawDelta =
     }
   /** `index`: the choice it came with (some upstreams count each for itself), or null. */
   | { readonly kind: 'usage'; readonly index: number | null; readonly usage: Usage }
+  /** Usage in parts, of the call so far: both numbers only grow, and a part may be missing. */
+  | { readonly kind: 'tokens'; readonly input?: number; readonly output?: number }
   /** The terminator: `[DONE]`, `message_stop`, the end of a JSON body. */
   | { readonly kind: 'end' }
 
@@ -156,9 +158,14 @@ export function replay({ completion, estimated }: Folded): Delta[] {
 function appendLogprobs(parts: Parts, more: Logprobs): void {
   parts.logprobs ??= { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] }
   const { tokens, token_logprobs, top_logprobs, text_offset } = parts.logprobs
-  tokens.push(...more.tokens)
-  token_logprobs.push(...more.token_logprobs)
-  text_offset.push(...more.text_offset)
+  append(tokens, more.tokens)
+  append(token_logprobs, more.token_logprobs)
+  append(text_offset, more.text_offset)
   if (more.top_logprobs === null) parts.logprobs.top_logprobs = null
-  else top_logprobs?.push(...more.top_logprobs)
+  else if (top_logprobs !== null) append(top_logprobs, more.top_logprobs)
+}
+
+/** Not `push(...items)`: a long list does not fit into arguments. */
+function append<T>(list: T[], items: readonly T[]): void {
+  for (const item of items) list.push(item)
 }

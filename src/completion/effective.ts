@@ -190,14 +190,31 @@ type Fields = Omit<
 /** The fields that say something, in the form the key has them. */
 function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults']): Fields {
   const { stop, logit_bias, max_tokens = defaults.max_tokens, n = defaults.n ?? 1 } = request
+  // The owner's default gives way to a larger n; a visitor's own best_of does not.
+  const best_of =
+    request.best_of ??
+    (n > 1 && defaults.best_of ? Math.max(defaults.best_of, n) : defaults.best_of)
+  refuseBestOf(best_of, n, request.stream ?? defaults.stream ?? false)
   const stops = typeof stop === 'string' ? [stop] : stop
   return {
     max_tokens,
     n,
-    ...scalarsOf({ ...defaults, ...request }),
+    ...scalarsOf({ ...defaults, ...request, best_of }),
     ...(stops === undefined || stops.length === 0 ? {} : { stop: stops }),
     ...(logit_bias === undefined || Object.keys(logit_bias).length === 0 ? {} : { logit_bias }),
   }
+}
+
+/** What a visitor says of `best_of` may not fit what the owner's defaults say of the rest. */
+function refuseBestOf(best_of = 1, n: number, stream: boolean): void {
+  const state =
+    best_of > 1 && stream
+      ? 'it does not go with a stream, which is the default here'
+      : best_of > 1 && best_of < n
+        ? `expected at least n, which is ${n} here, got ${best_of}`
+        : null
+  if (state === null) return
+  throw new GatewayError('invalid_value', `Cannot use "best_of": ${state}`, { param: 'best_of' })
 }
 
 const scalarFields = [

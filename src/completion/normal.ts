@@ -27,6 +27,8 @@ export interface CallEnd {
 
 interface ChoiceState {
   chars: number
+  /** Half a character that waits for its other half. */
+  half: string
   finish: FinishReason | null
   inferred: boolean
 }
@@ -42,6 +44,8 @@ export class Normaliser {
   readonly #choices: ChoiceState[]
   readonly #usageOf = new Map<number, Usage>()
   #usage: Usage | null = null
+  #input: number | null = null
+  #output: number | null = null
   #ended = false
   #anything = false
   #named = false
@@ -50,6 +54,7 @@ export class Normaliser {
     this.#options = options
     this.#choices = Array.from({ length: options.choices }, () => ({
       chars: 0,
+      half: '',
       finish: null,
       inferred: false,
     }))
@@ -80,6 +85,10 @@ export class Normaliser {
       case 'usage':
         if (delta.index === null) this.#usage = delta.usage
         else this.#usageOf.set(delta.index, delta.usage)
+        return null
+      case 'tokens':
+        this.#input = larger(this.#input, delta.input)
+        this.#output = larger(this.#output, delta.output)
         return null
       case 'end':
         this.#ended = true
@@ -123,7 +132,11 @@ export class Normaliser {
     }
     return {
       finishes,
-      usage: this.#plausible(this.#usage ?? sum(this.#usageOf, this.#options.perPrompt)),
+      usage: this.#plausible(
+        this.#usage ??
+          sum(this.#usageOf, this.#options.perPrompt) ??
+          joined(this.#input, this.#output),
+      ),
       whole,
     }
   }
@@ -137,7 +150,10 @@ export class Normaliser {
     this.#anything = true
     this.#named = true
     choice.chars += text.length
-    return { kind: 'text', index, text, logprobs: kept }
+    const whole = wholeCharacters(choice, text)
+    return whole === '' && kept === null
+      ? null
+      : { kind: 'text', index, text: whole, logprobs: kept }
   }
 
   /** Zero tokens for a text that is there is no count. */
@@ -146,6 +162,15 @@ export class Normaliser {
     const said = this.#choices.some((choice) => choice.chars > 0)
     return said && usage.completion_tokens === 0 ? null : usage
   }
+}
+
+/** A character may come in two halves; bytes can only be made of both (bare text, RFC 3629). */
+function wholeCharacters(choice: ChoiceState, text: string): string {
+  const all = choice.half + text
+  const last = all.charCodeAt(all.length - 1)
+  const torn = last >= 0xd800 && last <= 0xdbff
+  choice.half = torn ? all.slice(-1) : ''
+  return torn ? all.slice(0, -1) : all
 }
 
 /** Offsets count UTF-16 units from the start of the choice's text, as the legacy wire does. */
@@ -175,4 +200,14 @@ function sum(usageOf: ReadonlyMap<number, Usage>, perPrompt: number): Usage | nu
     read.add(prompt)
   }
   return total
+}
+
+function larger(known: number | null, more: number | undefined): number | null {
+  return more === undefined ? known : Math.max(known ?? 0, more)
+}
+
+/** Counted in parts; the prompt alone, or the answer alone, is no count. */
+function joined(input: number | null, output: number | null): Usage | null {
+  if (input === null || output === null) return null
+  return { prompt_tokens: input, completion_tokens: output, total_tokens: input + output }
 }

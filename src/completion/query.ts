@@ -22,7 +22,9 @@ const strings = new Set(['prompt', 'model', 'suffix', 'user'])
  *
  * @throws GatewayError `unknown_field` or `invalid_value`.
  */
-export function queryBody(query: URLSearchParams): Record<string, unknown> {
+export function queryBody(search: string): Record<string, unknown> {
+  refuseBrokenText(search)
+  const query = new URLSearchParams(search)
   const body: Record<string, unknown> = {}
   const variables: Record<string, string> = {}
   let promptId: string | null = null
@@ -56,6 +58,17 @@ export function queryBody(query: URLSearchParams): Record<string, unknown> {
   return body
 }
 
+/** Escaped bytes that are no UTF-8 would all become the same character. */
+function refuseBrokenText(search: string): void {
+  for (const escaped of search.match(/(?:%[0-9a-f]{2})+/gi) ?? []) {
+    try {
+      decodeURIComponent(escaped)
+    } catch {
+      throw new GatewayError('invalid_value', 'Cannot read the query: it is not valid UTF-8')
+    }
+  }
+}
+
 /** Defined, not assigned: a variable called `__proto__` is a key like any other. */
 function define(variables: Record<string, string>, name: string, value: string): void {
   Object.defineProperty(variables, name, { value, enumerable: true, configurable: true })
@@ -63,7 +76,7 @@ function define(variables: Record<string, string>, name: string, value: string):
 
 /** The text of a JSON number, so that both ways of asking have the same numbers. */
 function numberOf(name: string, value: string): number {
-  if (!/^-?\d{1,17}(\.\d{1,17})?([eE][-+]?\d{1,3})?$/.test(value)) {
+  if (!/^-?\d{1,17}(\.\d{1,30})?([eE][-+]?\d{1,3})?$/.test(value)) {
     throw invalid(name, `expected a number, got ${preview(value)}`)
   }
   return Number(value)

@@ -22,15 +22,28 @@ const token = integer(0, 2 ** 31 - 1)
 const sentence = text(1, Number.MAX_SAFE_INTEGER)
 const AT_LEAST_ONE = 'at least one item'
 
+/** Judged by template.ts, name by name. */
+const variables = v.custom<Readonly<Record<string, unknown>>>(isTable, 'an object of variables')
+
+const biases = v.pipe(
+  v.custom<object>(isTable, 'an object of token ids'),
+  v.record(v.string(), integer(-100, 100)),
+  v.maxEntries(MAX_BIASES, `at most ${MAX_BIASES} tokens`),
+)
+
+function isTable(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+const flag = v.boolean('true or false')
+const streamOptions = v.object({
+  include_usage: v.optional(flag),
+  include_obfuscation: v.optional(flag),
+})
+const lockedPrompt = v.object({ id: text(1, 64), variables: v.optional(variables) })
+
 /** The schema of a request body; also what /openapi.json is made of. */
 export function requestSchema(limits: RequestLimits) {
-  const locked = v.object(
-    {
-      id: text(1, 64),
-      variables: v.optional(v.record(v.string(), v.unknown(), 'an object of variables')),
-    },
-    'a string, a list of strings, a list of tokens or {"id": …}',
-  )
   const prompts = v.union(
     [
       sentence,
@@ -40,15 +53,20 @@ export function requestSchema(limits: RequestLimits) {
         v.array(v.pipe(v.array(token), v.minLength(1, AT_LEAST_ONE))),
         v.minLength(1, AT_LEAST_ONE),
       ),
-      locked,
+      lockedPrompt,
     ],
     'a string that is not empty, a list of such strings, a list of tokens or {"id": …}',
   )
   const stop = v.union(
-    [text(1, MAX_STOP_CHARS), v.pipe(v.array(text(1, MAX_STOP_CHARS)), v.maxLength(MAX_STOPS))],
+    [
+      text(1, MAX_STOP_CHARS),
+      v.pipe(
+        v.array(text(1, MAX_STOP_CHARS)),
+        v.maxLength(MAX_STOPS, `at most ${MAX_STOPS} strings`),
+      ),
+    ],
     `a string or up to ${MAX_STOPS} strings, each of 1 to ${MAX_STOP_CHARS} characters`,
   )
-  const flag = v.boolean('true or false')
   return v.object({
     prompt: prompts,
     model: v.optional(v.string('a string')),
@@ -61,26 +79,12 @@ export function requestSchema(limits: RequestLimits) {
     best_of: v.optional(integer(1, limits.n)),
     stop: v.optional(stop),
     stream: v.optional(flag),
-    stream_options: v.optional(
-      v.object(
-        { include_usage: v.optional(flag), include_obfuscation: v.optional(flag) },
-        'an object',
-      ),
-    ),
+    stream_options: v.optional(v.pipe(v.custom<object>(isTable, 'an object'), streamOptions)),
     seed: v.optional(integer(Number.MIN_SAFE_INTEGER)),
     logprobs: v.optional(integer(0, 5)),
     echo: v.optional(flag),
     suffix: v.optional(text(0, limits.prompt_chars)),
-    logit_bias: v.optional(
-      v.pipe(
-        v.record(
-          v.pipe(v.string(), v.regex(/^\d{1,10}$/, 'token ids as keys')),
-          integer(-100, 100),
-          'an object of token ids',
-        ),
-        v.maxEntries(MAX_BIASES, `at most ${MAX_BIASES} tokens`),
-      ),
-    ),
+    logit_bias: v.optional(biases),
     user: v.optional(text(0, MAX_USER_CHARS)),
   })
 }
@@ -117,7 +121,10 @@ export type ParseRequest = (body: unknown) => VisitorRequest
  *   the message, `param` is the first.
  */
 export function requestParser(limits: RequestLimits): ParseRequest {
-  const schema = requestSchema(limits)
+  const { entries } = requestSchema(limits)
+  const schema = v.object(entries)
+  // A union tells of a fault inside one of its members only that none fits.
+  const lockedSchema = v.object({ ...entries, prompt: lockedPrompt })
   return (body) => {
     if (typeof body !== 'object' || body === null || Array.isArray(body)) {
       throw new GatewayError(
@@ -126,25 +133,28 @@ export function requestParser(limits: RequestLimits): ParseRequest {
       )
     }
     const given = withoutNulls(body)
-    const { stream_options: options } = schema.entries
     const unknown = [
-      ...unknownKeys(given, schema.entries, ''),
-      ...unknownKeys(given['stream_options'], options.wrapped.entries, 'stream_options.'),
-      ...unknownKeys(given['prompt'], { id: 0, variables: 0 }, 'prompt.'),
+      ...unknownKeys(given, entries, ''),
+      ...unknownKeys(given['stream_options'], streamOptions.entries, 'stream_options.'),
+      ...unknownKeys(given['prompt'], lockedPrompt.entries, 'prompt.'),
     ]
-    const result = v.safeParse(schema, given)
-    const faults = result.success ? rulesOf(result.output, limits) : faultsOf(result.issues)
+    const fitting = isTable(given['prompt']) ? lockedSchema : schema
+    const result = v.safeParse(fitting, given)
+    const faults = [
+      ...keyFaults(given['logit_bias']),
+      ...(result.success ? rulesOf(result.output, limits) : faultsOf(result.issues)),
+    ]
     if (unknown.length === 0 && faults.length === 0 && result.success) return result.output
-    throw refusal(unknown, faults, given['prompt'] === undefined)
+    throw refusal(unknown, faults)
   }
 }
 
-/** `null` is the same as absent, at the top and within `stream_options`. */
+/** `null` is the same as absent, at the top and one level down. */
 function withoutNulls(body: object): Readonly<Record<string, unknown>> {
   const entries = Object.entries(body)
     .filter(([, value]) => value !== null)
     .map(([key, value]) =>
-      key === 'stream_options' && typeof value === 'object' && !Array.isArray(value)
+      (key === 'stream_options' || key === 'prompt') && isTable(value)
         ? [key, withoutNulls(value as object)]
         : [key, value],
     )
@@ -159,6 +169,18 @@ function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
     .map((key) => {
       const path = `${prefix}${key}`
       return { path, message: `Cannot use ${preview(path)}: it is not a field of this endpoint` }
+    })
+}
+
+/** Keys of `logit_bias` that are no tokens; own keys, since a record forgets `__proto__`. */
+function keyFaults(biases: unknown): Fault[] {
+  if (!isTable(biases)) return []
+  return Object.keys(biases as object)
+    .filter((key) => !/^\d{1,10}$/.test(key))
+    .map((key) => {
+      const path = `logit_bias.${key}`
+      const message = `Cannot use ${preview(path)}: expected token ids as keys, got ${preview(key)}`
+      return { path, message }
     })
 }
 
@@ -193,17 +215,19 @@ function rulesOf(request: VisitorRequest, limits: RequestLimits): Fault[] {
 const SHOWN_FAULTS = 8
 const PARAM_CHARS = 64
 
-function refusal(unknown: Fault[], faults: Fault[], noPrompt: boolean): GatewayError {
+function refusal(unknown: readonly Fault[], faults: readonly Fault[]): GatewayError {
   const all = [...unknown, ...faults]
   const code =
     unknown.length > 0
       ? 'unknown_field'
-      : noPrompt && faults[0]?.path === 'prompt'
+      : faults[0]?.message.startsWith('Cannot find ')
         ? 'missing_field'
         : 'invalid_value'
   const message = all
     .slice(0, SHOWN_FAULTS)
     .map((fault) => fault.message)
     .join('; ')
-  return new GatewayError(code, message, { param: all[0]?.path.slice(0, PARAM_CHARS) ?? null })
+  return new GatewayError(code, message, {
+    param: all[0]?.path.slice(0, PARAM_CHARS).toWellFormed() ?? null,
+  })
 }

@@ -38,7 +38,8 @@ export function isLoopback(hostname: string): boolean {
 
 function isLoopbackOrigin(origin: string): boolean {
   const url = URL.canParse(origin) ? new URL(origin) : null
-  return url !== null && url.origin === origin && isLoopback(url.hostname)
+  const web = url !== null && /^https?:$/.test(url.protocol)
+  return web && url.origin === origin && isLoopback(url.hostname)
 }
 
 const MAX_AGE_S = 86_400

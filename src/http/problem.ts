@@ -63,6 +63,7 @@ export function problemBody({ code, message, param }: Problem): ProblemBody {
 }
 
 const MAX_RETRY_AFTER_S = 86_400
+const DEFAULT_RETRY_AFTER_S = 10
 
 /** A problem as a response; `headers` are added as they are (`Allow` of a 405). */
 export function problemResponse(problem: Problem, headers: Record<string, string> = {}): Response {
@@ -72,7 +73,7 @@ export function problemResponse(problem: Problem, headers: Record<string, string
     headers: {
       'content-type': 'application/json',
       'cache-control': 'no-store',
-      ...(retryAfterSeconds === null ? {} : { 'retry-after': retryAfter(retryAfterSeconds) }),
+      ...retryAfter(table[code][0], retryAfterSeconds),
       ...(rateLimit === null ? {} : rateLimitHeaders(rateLimit)),
       ...headers,
     },
@@ -93,6 +94,10 @@ export function statusOf(code: Code): number {
   return table[code][0]
 }
 
-function retryAfter(seconds: number): string {
-  return String(Math.min(MAX_RETRY_AFTER_S, Math.max(1, Math.ceil(seconds))))
+/** Every 429 says when to come back. */
+function retryAfter(status: number, seconds: number | null): Record<string, string> {
+  const known = seconds === null || Number.isNaN(seconds) ? null : seconds
+  if (known === null && status !== 429) return {}
+  const whole = Math.ceil(known ?? DEFAULT_RETRY_AFTER_S)
+  return { 'retry-after': String(Math.min(MAX_RETRY_AFTER_S, Math.max(1, whole))) }
 }

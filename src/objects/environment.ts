@@ -8,6 +8,7 @@ import { type Config, type ConfigResult, parseConfig } from '../config.ts'
 import { type Core, createCore } from '../core.ts'
 import type { Event, RequestEvent } from '../events.ts'
 import { prompts } from '../prompts.ts'
+import type { AiBinding } from '../upstream/workers-ai.ts'
 import { type Tally, UsageCounter } from '../usage.ts'
 import type { LedgerObject } from './ledger.ts'
 import type { UsageObject } from './usage.ts'
@@ -36,7 +37,7 @@ function readEnvironment(): Environment {
     config: bindings['CONFIG'],
     prompts,
     secret,
-    bound: (name) => typeof bindings[name] === 'object' && bindings[name] !== null,
+    bound,
   })
   if (result.config === null) {
     report({ event: 'misconfigured', faults: result.faults })
@@ -48,6 +49,7 @@ function readEnvironment(): Environment {
   const core = createCore(config, {
     kv: binding<KvNamespace>('CACHE'),
     fetch: (request) => fetch(request),
+    ai: bound('AI') ? binding<AiBinding>('AI') : null,
     now,
     random: Math.random,
     randomBytes,
@@ -86,6 +88,10 @@ const OWN_SECRET_MS = 1000
 const ledgerDoor: LedgerDoor = {
   reserve: async (request) => await ledger().reserve(request),
   settle: async (id, cost) => await ledger().settle(id, cost),
+}
+
+function bound(name: string): boolean {
+  return typeof bindings[name] === 'object' && bindings[name] !== null
 }
 
 export function secret(name: string): string | undefined {

@@ -22,7 +22,8 @@ import {
   prefersText,
 } from '../http/reply.ts'
 import type { MissAnswer, MissSummary } from '../miss.ts'
-import { capableTargets, type RouteContext } from '../upstream/route.ts'
+import type { RouteContext } from '../upstream/attempt.ts'
+import { capableTargets } from '../upstream/route.ts'
 import type { Misses } from './misses.ts'
 import type { Visit } from './visit.ts'
 
@@ -103,7 +104,7 @@ export class Completions {
 
   /** `GET /v1/completions`: never spends, and needs no preflight. @throws GatewayError */
   async get(visit: Visit): Promise<Response> {
-    const request = this.#context.parse(queryBody(visit.url.searchParams))
+    const request = this.#context.parse(queryBody(visit.url.search))
     const asked = await this.#ask(request, visit)
     const { found, cacheMs } = await this.#lookUp(asked)
     if (found === null) {
@@ -208,7 +209,9 @@ export class Completions {
     const { now } = this.#context
     const work = noStore ? { ...asked.work, keep: null } : asked.work
     const left = new AbortController()
-    visit.request.signal.addEventListener('abort', () => left.abort(), { once: true })
+    const { signal } = visit.request
+    signal.addEventListener('abort', () => left.abort(), { once: true })
+    if (signal.aborted) left.abort()
     const askedAt = now()
     visit.streaming = asked.reader.shape.stream
     const alone = noStore || this.#options.cache.freePrompts === 'off'
@@ -255,6 +258,10 @@ export class Completions {
     { found, cacheMs }: Looked,
     timing: { readonly cacheMs: number; readonly upstreamMs: number },
   ): Response {
+    if (answer.kind === 'left') {
+      visit.close(CLIENT_LEFT, null)
+      return new Response(null)
+    }
     if (answer.kind === 'problem') {
       const { code, message, ...options } = answer.problem
       if (found !== null && staleHelps.has(code) && this.#isStaleIfError(found)) {

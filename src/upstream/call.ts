@@ -258,8 +258,9 @@ class BodyReader {
 
   async #read(): Promise<string | null> {
     if (this.#done) return null
+    if (this.#bytes > 0) this.#watchdog.alive()
     const { done, value } = await this.#pull()
-    this.#watchdog.alive()
+    this.#watchdog.rest()
     if (done) {
       this.#done = true
       return this.#decoder.decode()

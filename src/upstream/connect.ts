@@ -1,11 +1,13 @@
 // Turns an upstream's settings into a connection: its adapter, the way to send, its headers.
+import { anthropic } from './anthropic.ts'
+import type { Connection } from './attempt.ts'
 import { Breaker } from './breaker.ts'
 import type { Send } from './call.ts'
 import { chat } from './chat.ts'
 import { completions } from './completions.ts'
 import type { AuthStyle } from './presets.ts'
-import type { Connection } from './route.ts'
 import type { Feature, Upstream, Wire, WireOptions } from './upstream.ts'
+import { bindingUrl, workersAi } from './workers-ai.ts'
 
 export interface ConnectOptions extends WireOptions {
   readonly name: string
@@ -26,6 +28,8 @@ export interface ConnectOptions extends WireOptions {
 export interface Transports {
   readonly http: Send
   readonly demo: Send
+  /** The binding AI; absent where the Worker has none. */
+  readonly ai?: Send
 }
 
 const BREAKER = { failures: 10, openMs: 15_000 }
@@ -35,8 +39,12 @@ export function connect(options: ConnectOptions, transports: Transports): Connec
   return {
     name,
     upstream: adapters[wire],
-    send: wire === 'demo' ? transports.demo : transports.http,
-    options: { ...options, headers: authHeaders(options) },
+    send: sendOf(wire, transports),
+    options: {
+      ...options,
+      baseUrl: wire === 'workers-ai' ? bindingUrl : options.baseUrl,
+      headers: authHeaders(options),
+    },
     unsupported,
     alwaysStream: stream === 'always',
     deadlineMs,
@@ -49,11 +57,22 @@ const adapters: Readonly<Record<Wire, Upstream>> = {
   chat,
   completions,
   demo: completions,
-  anthropic: completions,
-  'workers-ai': completions,
+  anthropic,
+  'workers-ai': workersAi,
+}
+
+function sendOf(wire: Wire, { http, demo, ai }: Transports): Send {
+  if (wire === 'workers-ai') return ai ?? noBinding
+  return wire === 'demo' ? demo : http
+}
+
+/** config.ts has seen to the binding; without one the upstream is down, and nothing else. */
+const noBinding: Send = async () => {
+  throw new TypeError('no binding AI')
 }
 
 function authHeaders({ auth, key }: ConnectOptions): Record<string, string> {
   if (key === null || auth === 'none') return {}
-  return auth === 'bearer' ? { authorization: `Bearer ${key}` } : { [auth]: key }
+  if (auth === 'bearer') return { authorization: `Bearer ${key}` }
+  return { [auth]: auth === 'cf-aig-authorization' ? `Bearer ${key}` : key }
 }

@@ -18,7 +18,7 @@ const passed = [
 export function wireFields(request: CallRequest, options: WireOptions): Record<string, unknown> {
   const fields: Record<string, unknown> = { [options.maxTokensField]: request.max_tokens }
   for (const name of passed) {
-    if (request[name] !== undefined) fields[name] = request[name]
+    if (request[name] !== undefined) fields[options.rename?.[name] ?? name] = request[name]
   }
   if (request.n > 1) fields['n'] = request.n
   if (request.stream) {

@@ -1,8 +1,14 @@
 // The upstreams known by name, as data: where they live, which wire they speak, how they want the
-// key, and what they cannot do. Every line may be overridden in CONFIG.
+// key, and what they cannot do. Every line may be overridden in CONFIG. Knows no keys and no models.
 import type { Feature, Wire, WireOptions } from './upstream.ts'
 
-export const authStyles = ['bearer', 'api-key', 'x-api-key', 'none'] as const
+export const authStyles = [
+  'bearer',
+  'api-key',
+  'x-api-key',
+  'cf-aig-authorization',
+  'none',
+] as const
 /** How the key travels: `Authorization: Bearer …`, a header of its own, or there is none. */
 export type AuthStyle = (typeof authStyles)[number]
 
@@ -14,7 +20,9 @@ export interface Preset {
   readonly maxTokensField: WireOptions['maxTokensField']
   readonly streamUsage: boolean
   readonly path: string | null
+  /** Beyond what the wire as such cannot do. */
   readonly unsupported: readonly Feature[]
+  readonly rename: Readonly<Record<string, string>>
 }
 
 /** What a wire as such cannot do, whoever speaks it. `n` and prompt arrays become several calls. */
@@ -31,6 +39,9 @@ export const wireLimits: Readonly<Record<Wire, readonly Feature[]>> = {
     'suffix',
     'logit_bias',
     'seed',
+    // 400 "each stop sequence must contain non-whitespace".
+    'blank_stop',
+    'temperature_above_1',
     'presence_penalty',
     'frequency_penalty',
   ],
@@ -56,15 +67,131 @@ const compatible: Preset = {
   streamUsage: true,
   path: null,
   unsupported: [],
+  rename: {},
+}
+
+/** Reasoning models refuse `max_tokens`, and the others take either. */
+const openai: Preset = {
+  ...compatible,
+  baseUrl: 'https://api.openai.com/v1',
+  maxTokensField: 'max_completion_tokens',
+}
+
+/** 422 "Extra inputs are not permitted" for anything it does not know, `stream_options` included. */
+const mistral: Preset = {
+  ...compatible,
+  baseUrl: 'https://api.mistral.ai/v1',
+  streamUsage: false,
+  unsupported: ['logprobs', 'logit_bias'],
+  rename: { seed: 'random_seed' },
 }
 
 export const presets: Readonly<Record<string, Preset>> = {
   /** Any OpenAI-compatible server: base_url is the owner's. */
   compatible,
-  openai: {
+  openai,
+  /** The v1 API: https://{resource}.openai.azure.com/openai/v1, the deployment is the model. */
+  azure: { ...openai, baseUrl: null, auth: 'api-key' },
+  openrouter: { ...compatible, baseUrl: 'https://openrouter.ai/api/v1' },
+  /** console.groq.com/docs/openai: 400 for both. */
+  groq: {
     ...compatible,
-    baseUrl: 'https://api.openai.com/v1',
+    baseUrl: 'https://api.groq.com/openai/v1',
     maxTokensField: 'max_completion_tokens',
+    unsupported: ['logprobs', 'logit_bias'],
   },
+  /** Its `logprobs` is a number where the chat wire has a boolean. */
+  together: {
+    ...compatible,
+    baseUrl: 'https://api.together.xyz/v1',
+    unsupported: ['logprobs'],
+  },
+  fireworks: { ...compatible, baseUrl: 'https://api.fireworks.ai/inference/v1' },
+  /** Ignores what it does not know; a bias without effect would be a lie. */
+  deepseek: {
+    ...compatible,
+    baseUrl: 'https://api.deepseek.com',
+    unsupported: ['logit_bias', 'seed'],
+  },
+  'deepseek-fim': {
+    ...compatible,
+    baseUrl: 'https://api.deepseek.com/beta',
+    wire: 'completions',
+    unsupported: ['token_prompts', 'prompt_array', 'n', 'best_of', 'logit_bias', 'seed'],
+  },
+  mistral,
+  /** Asks as the legacy wire does and answers in the chat shape. */
+  'mistral-fim': {
+    ...mistral,
+    wire: 'completions',
+    path: '/fim/completions',
+    unsupported: [
+      'token_prompts',
+      'prompt_array',
+      'n',
+      'best_of',
+      'echo',
+      'logprobs',
+      'logit_bias',
+      'presence_penalty',
+      'frequency_penalty',
+    ],
+  },
+  /** Its reasoning models refuse penalties and `stop` besides; that is a matter of the model. */
+  xai: { ...compatible, baseUrl: 'https://api.x.ai/v1', unsupported: ['logit_bias'] },
+  /** 400 "Unknown name … Cannot find field" for each of these. */
+  gemini: {
+    ...compatible,
+    baseUrl: 'https://generativelanguage.googleapis.com/v1beta/openai',
+    unsupported: ['logprobs', 'logit_bias', 'seed', 'presence_penalty', 'frequency_penalty'],
+  },
+  anthropic: {
+    ...compatible,
+    baseUrl: 'https://api.anthropic.com/v1',
+    wire: 'anthropic',
+    auth: 'x-api-key',
+    streamUsage: false,
+  },
+  /**
+   * https://gateway.ai.cloudflare.com/v1/{account}/{gateway}/compat, models as "openai/gpt-…". The
+   * key is the provider's; a gateway that keeps the keys wants auth = "cf-aig-authorization".
+   */
+  'ai-gateway': compatible,
+  /** The binding AI of wrangler.toml: no address and no key. */
+  'workers-ai': { ...compatible, wire: 'workers-ai', auth: 'none', streamUsage: false },
+  /** Its prompt is one string, and fields it does not know have no effect. */
+  ollama: {
+    ...compatible,
+    baseUrl: 'http://localhost:11434/v1',
+    wire: 'completions',
+    auth: 'none',
+    unsupported: [
+      'token_prompts',
+      'prompt_array',
+      'n',
+      'best_of',
+      'echo',
+      'logprobs',
+      'logit_bias',
+    ],
+  },
+  /** Counts the tokens of the first of several prompts only, so each gets a call. */
+  llamacpp: {
+    ...compatible,
+    baseUrl: 'http://localhost:8080/v1',
+    wire: 'completions',
+    auth: 'none',
+    unsupported: ['prompt_array', 'n', 'best_of', 'echo', 'suffix'],
+  },
+  /** Takes `suffix` and `best_of` without a word, and does nothing with them. */
+  vllm: {
+    ...compatible,
+    baseUrl: 'http://localhost:8000/v1',
+    wire: 'completions',
+    auth: 'none',
+    unsupported: ['best_of', 'suffix'],
+  },
+  /** Aggregators (one-api, new-api, EZLINK): what they cannot do depends on what is behind them. */
+  'one-api': compatible,
   demo: { ...compatible, baseUrl: 'https://demo.invalid/v1', wire: 'demo', auth: 'none' },
 }

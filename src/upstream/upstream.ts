@@ -47,6 +47,8 @@ export interface WireOptions {
   readonly streamUsage: boolean
   /** Where completions live, if not where the wire has them. */
   readonly path: string | null
+  /** Sampling fields this upstream has under another name, by their usual one. */
+  readonly rename?: Readonly<Record<string, string>>
 }
 
 /** An adapter. `fromBody` and `fromMessage` throw a GatewayError where the upstream says it failed. */
@@ -72,7 +74,9 @@ export const features = [
   'logit_bias',
   'seed',
   'stop',
+  'blank_stop',
   'temperature',
+  'temperature_above_1',
   'top_p',
   'presence_penalty',
   'frequency_penalty',

@@ -34,10 +34,15 @@ export class Watchdog {
     this.#arm()
   }
 
-  /** The upstream sent something. */
+  /** The upstream sent something, or is listened to again. */
   alive(): void {
     this.#dueAt = this.#options.now() + this.#options.idleMs
     if (this.#dueAt < this.#wakesAt) this.#arm()
+  }
+
+  /** Nobody listens: a slow reader's silence is not the upstream's. */
+  rest(): void {
+    this.#dueAt = Number.POSITIVE_INFINITY
   }
 
   /** What `work` brings, unless time runs out before. */

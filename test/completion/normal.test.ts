@@ -31,7 +31,12 @@ const usage = (prompt_tokens: number, completion_tokens: number) => ({
 })
 
 function run(raw: readonly RawDelta[], options: { choices?: number; logprobs?: boolean } = {}) {
-  const normaliser = new Normaliser({ choices: 1, logprobs: false, ...options })
+  const normaliser = new Normaliser({
+    choices: 1,
+    perPrompt: options.choices ?? 1,
+    logprobs: false,
+    ...options,
+  })
   const texts = raw.map((delta) => normaliser.add(delta)).filter((delta) => delta !== null)
   return { texts, meta: normaliser.meta, end: () => normaliser.end() }
 }
@@ -239,4 +244,15 @@ test('Normaliser makes any deltas clean, or fails with a code of its own', () =>
     ),
     { numRuns: 500 },
   )
+})
+
+test('Normaliser.add() keeps the halves of a character together, wherever an upstream splits them', () => {
+  const whole = 'a🎈b🦆'
+  for (let at = 1; at < whole.length; at++) {
+    const texts = [whole.slice(0, at), whole.slice(at)]
+    const raw = texts.map((text): RawDelta => ({ kind: 'text', index: 0, text, logprobs: null }))
+    const said = run(raw).texts.map(({ text }) => text)
+    expect(said.every((text) => text.isWellFormed())).toBe(true)
+    expect(said.join('')).toBe(whole)
+  }
 })

@@ -114,8 +114,7 @@ const bad: Readonly<Record<string, readonly Bad[]>> = {
     [[], PROMPTS, 'an array'],
     [[1, 'a'], PROMPTS, 'an array'],
     [['a', 1], PROMPTS, 'an array'],
-    [{}, PROMPTS, 'an object'],
-    [{ id: 5 }, PROMPTS, 'an object'],
+    [{ id: 5 }, 'a string', '5', 'prompt.id'],
     [[[]], item, 'an array', 'prompt[0]'],
     [[[1], []], item, 'an array', 'prompt[1]'],
     [['a', ''], 'a string that is not empty', '""', 'prompt[1]'],
@@ -527,4 +526,10 @@ test('requestParser() keeps to the limits it was made with', () => {
   for (const body of [{ prompt: 'xy' }, { prompt: ['x', 'y'] }, { prompt: 'x', max_tokens: 2 }]) {
     expect(() => strict(body)).toThrow(GatewayError)
   }
+})
+
+test('requestParser() says that a locked prompt needs its id', () => {
+  expect(() => parse({ prompt: {} })).toThrow(
+    expect.objectContaining({ code: 'missing_field', param: 'prompt.id' }),
+  )
 })

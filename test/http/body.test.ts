@@ -108,7 +108,9 @@ test('readJson() agrees with a strict decoder about any bytes', async () => {
     fc.asyncProperty(any, async (body) => {
       let wanted: unknown
       try {
-        wanted = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body))
+        wanted = JSON.parse(
+          new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(body),
+        )
       } catch {
         wanted = 'invalid_json'
       }

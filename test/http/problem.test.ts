@@ -39,7 +39,14 @@ const rows = contract.flatMap(([status, type, names]) =>
 )
 
 function problem(code: Code, fields: Partial<Problem> = {}): Problem {
-  return { code, message: 'Cannot', param: null, retryAfterSeconds: null, ...fields }
+  return {
+    code,
+    message: 'Cannot',
+    param: null,
+    retryAfterSeconds: null,
+    rateLimit: null,
+    ...fields,
+  }
 }
 
 test('the contract and the code have the same codes', () => {
@@ -132,5 +139,24 @@ test('problemOf() leaves the cause of a GatewayError behind', () => {
     message: 'Cannot find',
     param: 'model',
     retryAfterSeconds: 3,
+    rateLimit: null,
   })
+})
+
+test('problemResponse() names the limit that was reached, and none where none was', () => {
+  const rateLimit = {
+    policy: 'day',
+    quota: 200_000,
+    remaining: 0,
+    resetSeconds: 3600,
+    windowSeconds: 86_400,
+  }
+  const { headers } = problemResponse(problem('budget_exhausted', { rateLimit }))
+  expect(headers.get('ratelimit-policy')).toBe('"day";q=200000;w=86400')
+  expect(headers.get('ratelimit')).toBe('"day";r=0;t=3600')
+  const atOnce = { ...rateLimit, policy: 'streams', windowSeconds: null }
+  const streams = problemResponse(problem('too_many_streams', { rateLimit: atOnce }))
+  expect(streams.headers.get('ratelimit-policy')).toBe('"streams";q=200000')
+  const none = problemResponse(problem('upstream_rate_limited'))
+  expect([...none.headers.keys()].filter((name) => name.startsWith('ratelimit'))).toEqual([])
 })

@@ -2,7 +2,9 @@
 // that refuses what KV refuses, a clock that is set and events that are kept. Whatever leaves it is
 // given to the canary, which is also the upstream's key.
 import { expect } from 'vitest'
-import { App, type Service } from '../../src/app.ts'
+import type { Cost, Refusal, ReserveRequest } from '../../src/access/budget.ts'
+import type { LedgerDoor } from '../../src/access/ledger.ts'
+import { App, type AppContext, type Service } from '../../src/app.ts'
 import type { KvNamespace } from '../../src/cache/kv.ts'
 import { requestParser } from '../../src/completion/request.ts'
 import { type Config, parseConfig } from '../../src/config.ts'
@@ -73,6 +75,24 @@ export class MemoryKv implements KvNamespace {
   }
 }
 
+/** A ledger that grants everything, until it is told to refuse. */
+export class OpenLedger implements LedgerDoor {
+  readonly reserved: ReserveRequest[] = []
+  readonly settled: { readonly id: string; readonly cost: Cost }[] = []
+  refusal: Refusal | null = null
+
+  async reserve(request: ReserveRequest) {
+    seen(JSON.stringify(request))
+    if (this.refusal !== null) return this.refusal
+    this.reserved.push(request)
+    return { granted: true, mayStore: true } as const
+  }
+
+  async settle(id: string, cost: Cost): Promise<void> {
+    this.settled.push({ id, cost })
+  }
+}
+
 /** What an upstream does with the n-th call, counted from 0. */
 export type Script = (request: Request, call: number) => Response | Promise<Response>
 
@@ -92,6 +112,7 @@ export interface Reply {
 export class TestApp {
   readonly clock: Clock = { ms: START }
   readonly kv = new MemoryKv(this.clock)
+  readonly ledger = new OpenLedger()
   readonly events: Event[] = []
   /** Every upstream call, with its body still to be read. */
   readonly calls: Request[] = []
@@ -124,17 +145,19 @@ export class TestApp {
         seen(JSON.stringify(event))
         this.events.push(event)
       },
-      secret: CANARY,
+      ledger: this.ledger,
+      secret: async () => CANARY,
       operatorToken: OPERATOR_TOKEN,
     }
+    const context: AppContext = { ...platform, count: () => {} }
     if (result.config === null) {
       const { origins, faults } = result
-      this.#app = new App({ origins, originRequired: false, warnings: [] }, platform, { faults })
+      this.#app = new App({ origins, originRequired: false, warnings: [] }, context, { faults })
       return
     }
     const { origins, originRequired } = result.config
     const service = serviceOf(result.config, platform)
-    this.#app = new App({ origins, originRequired, warnings: [] }, platform, service)
+    this.#app = new App({ origins, originRequired, warnings: [] }, context, service)
   }
 
   /** The response as it is, its body unread. */
@@ -209,13 +232,25 @@ function serviceOf(config: Config, platform: Platform): Service {
       misses: new Misses(null, core.miss),
       visitors: core.visitors,
       operator: core.operator,
+      spendLimit: async () => true,
       connections: core.connections,
       now: platform.now,
     },
   )
   const { operator, purges } = core
   const keyOf = (request: unknown) => completions.keyOf(request)
-  const admin = new Admin(body, { operator, purges, keyOf })
+  const unused = async () => {
+    throw new Error('the ledger and the figures have suites of their own')
+  }
+  const admin = new Admin(body, {
+    operator,
+    purges,
+    keyOf,
+    now: platform.now,
+    pause: unused,
+    figures: unused,
+    hoursSince: unused,
+  })
   return { faults: null, completions, admin, operator, offer: { models, prompts } }
 }
 

@@ -8,6 +8,14 @@ import { seen } from './canary.ts'
 export const ORIGIN = 'https://site.example'
 export const HOST = 'edge.example'
 
+let addresses = 0
+
+/** A visitor nobody has seen yet: limits for one visitor are for tests that want them. */
+export function newAddress(): string {
+  addresses += 1
+  return `2001:db8:${(addresses >> 16).toString(16)}:${(addresses & 0xffff).toString(16)}::1`
+}
+
 export interface Sent {
   readonly method?: string
   /** Default /v1/completions. */
@@ -53,6 +61,7 @@ export class Client {
     const all = {
       host: HOST,
       origin: ORIGIN,
+      'cf-connecting-ip': newAddress(),
       ...(bytes === null
         ? {}
         : { 'content-type': 'application/json', 'content-length': String(bytes.length) }),

@@ -43,6 +43,8 @@ export class Lanes<Kind extends string> {
         key: 'UPSTREAM_API_KEY',
         ...this.#kinds[kind],
       })),
+      // Tests of faults are not tests of the budget.
+      budget: { tokens_per_day: 1e9, tokens_per_visitor_per_day: 1e9, streams_per_visitor: 1000 },
       ...more,
     }
   }

@@ -26,6 +26,8 @@ export interface Line {
   chunk(text: string): void
   /** The end of a chunked body, and of the connection. */
   lastChunk(): void
+  /** Everything written has left: a reset would overtake it. */
+  flushed(): Promise<void>
   /** An orderly end (FIN). */
   end(): void
   /** A torn connection (RST). */
@@ -166,6 +168,7 @@ function lineOf(socket: Socket, ending: () => void): Line {
       write('0\r\n\r\n')
       end()
     },
+    flushed: () => new Promise((resolve) => socket.write('', () => resolve())),
     end,
     reset() {
       ending()

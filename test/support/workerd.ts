@@ -49,10 +49,11 @@ export interface Workers {
   readonly log: WorkerLog
   /** A client of the n-th isolate, the first by default. */
   client(isolate?: number): Client
-  /** Everything stored in CACHE; searched for the canary key. */
+  /** Everything stored in CACHE. */
   kvEntries(): Promise<Map<string, string>>
   /** Stores something behind the Worker's back. */
   kvPut(key: string, value: string): Promise<void>
+  /** Stops it. @throws when the canary key is in its log or in KV */
   dispose(): Promise<void>
 }
 
@@ -81,6 +82,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
   const urls = await Promise.all(names.map((name) => miniflare.unsafeGetDirectURL(name)))
   const [url = new URL('http://none.invalid'), ...others] = urls
   const kvEntries = async () => {
+    if (options.without?.includes('CACHE')) return new Map<string, string>()
     const kv = await miniflare.getKVNamespace('CACHE', names[0])
     const { keys } = await kv.list()
     const entries = new Map<string, string>()
@@ -102,12 +104,13 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
       await kv.put(key, value)
     },
     async dispose() {
+      const stored = [...(await kvEntries()).values()]
       await miniflare.dispose()
-      // Lines that came after the last test's own search.
-      const leak = [...log.takeStrays(), ...log.events.map((event) => JSON.stringify(event))]
-        .map(leakIn)
-        .find((found) => found !== null)
-      if (leak) throw new Error('the canary key is in the log')
+      // What came after the last test's own search, and what is kept for later.
+      const lines = [...log.takeStrays(), ...log.events.map((event) => JSON.stringify(event))]
+      if ([...stored, ...lines].some((text) => leakIn(text) !== null)) {
+        throw new Error('the canary key is in the log or in KV')
+      }
     },
   }
 }

@@ -370,7 +370,7 @@ test('readChunk() and readBody() make clean deltas of anything, or fail with a c
       fc.constantFrom<Preference>('text', 'chat'),
       fc.boolean(),
       (value, prefer, whole) => {
-        const normaliser = new Normaliser({ choices: 2, logprobs: true })
+        const normaliser = new Normaliser({ choices: 2, perPrompt: 2, logprobs: true })
         try {
           for (const raw of whole
             ? readBody(value, prefer)

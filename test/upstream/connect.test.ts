@@ -1,5 +1,6 @@
 // An upstream's settings as a connection: how the key travels, which way it is sent.
 import { expect, test } from 'vitest'
+import { isLoopback } from '../../src/http/cors.ts'
 import { type ConnectOptions, connect } from '../../src/upstream/connect.ts'
 import { presets, wireLimits } from '../../src/upstream/presets.ts'
 import { features, wires } from '../../src/upstream/upstream.ts'
@@ -72,10 +73,12 @@ test('wireLimits names known features of known wires only', () => {
   for (const wire of wires) expect(features).toEqual(expect.arrayContaining([...wireLimits[wire]]))
 })
 
-test('presets are complete: an https address without a slash at the end, or none', () => {
+test('presets are complete: an address without a slash at the end, unencrypted on this machine only', () => {
   for (const [name, preset] of Object.entries(presets)) {
     expect(wires, name).toContain(preset.wire)
     if (preset.baseUrl === null) continue
-    expect(preset.baseUrl, name).toMatch(/^https:\/\/[a-z0-9./-]*[a-z0-9]$/)
+    const { protocol, hostname, search, hash } = new URL(preset.baseUrl)
+    expect(protocol, name).toBe(isLoopback(hostname) ? 'http:' : 'https:')
+    expect([search, hash, preset.baseUrl.endsWith('/')], name).toEqual(['', '', false])
   }
 })

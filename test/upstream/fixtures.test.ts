@@ -12,15 +12,22 @@ import type { EffectiveRequest } from '../../src/completion/effective.ts'
 import { type Problem, problemOf } from '../../src/errors.ts'
 import { generate, newOutcome } from '../../src/generate.ts'
 import { ChunkEncoder } from '../../src/sse/serialize.ts'
+import { anthropic } from '../../src/upstream/anthropic.ts'
+import type { Connection, RouteContext } from '../../src/upstream/attempt.ts'
 import { Breaker } from '../../src/upstream/breaker.ts'
 import { chat } from '../../src/upstream/chat.ts'
 import { completions } from '../../src/upstream/completions.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
-import type { Connection, RouteContext } from '../../src/upstream/route.ts'
 import type { Upstream, Wire } from '../../src/upstream/upstream.ts'
+import { workersAi } from '../../src/upstream/workers-ai.ts'
 
 /** A new adapter is one line here and one fixture folder. */
-const adapters: Partial<Record<Wire, Upstream>> = { chat, completions }
+const adapters: Partial<Record<Wire, Upstream>> = {
+  chat,
+  completions,
+  anthropic,
+  'workers-ai': workersAi,
+}
 
 const caseSchema = v.strictObject({
   note: v.string(),
@@ -144,6 +151,7 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
     now: () => NOW_S * 1000,
     random: () => 0,
     wait: async () => {},
+    callsAtOnce: 6,
     report: () => {},
     reserve: async () => {
       const lease = { accepted: 0, settlements: 0 }

@@ -1,7 +1,14 @@
 // Several sequences as one: as they come, so many at once, ended together.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { merge } from '../../src/upstream/merge.ts'
+import { merge as mergeWith } from '../../src/upstream/merge.ts'
+
+/** Sequences here wait for nothing that must be stopped. */
+const merge = <T>(
+  starts: readonly (() => AsyncGenerator<T>)[],
+  atOnce: number,
+  stop: () => void = () => {},
+) => mergeWith(starts, atOnce, stop)
 
 async function all<T>(merged: AsyncGenerator<T>): Promise<T[]> {
   const items: T[] = []
@@ -155,3 +162,28 @@ test('merge() with a failure nobody was waiting for leaves no rejection unhandle
   // Vitest fails the run on an unhandled rejection.
   await merged.return(undefined)
 })
+
+test.each(['a failure', 'a consumer that leaves'])(
+  'merge() stops what hangs before it waits for it: %s',
+  async (why) => {
+    const hanging = Promise.withResolvers<never>()
+    const failure = new Error('one')
+    const merged = merge<string>(
+      [
+        async function* () {
+          yield await hanging.promise
+        },
+        async function* () {
+          yield 'a'
+          if (why === 'a failure') throw failure
+          yield 'b'
+        },
+      ],
+      2,
+      () => hanging.reject(new Error('stopped')),
+    )
+    expect((await merged.next()).value).toEqual([1, 'a'])
+    if (why === 'a failure') await expect(merged.next()).rejects.toBe(failure)
+    else expect(await merged.return(undefined)).toEqual({ done: true, value: undefined })
+  },
+)

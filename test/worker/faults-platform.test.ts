@@ -95,6 +95,19 @@ describe('a Worker that misses something (G1)', () => {
     expect(upstream.lane('u').calls).toHaveLength(before)
   })
 
+  test('takes no base_url that it then cannot call', async () => {
+    const [upstreamSetting] = configOf().upstreams
+    const spaced = { ...upstreamSetting, base_url: `http://127.0.0.1:${upstream.port} ` }
+    const workers = await start({ config: configOf({ upstreams: [spaced] }) })
+    const health = await healthOf(workers)
+    if (health.status === 503) {
+      expect(health.faults.map(({ path }) => path)).toContain('upstreams[0].base_url')
+      return
+    }
+    const reply = await workers.client().complete({ prompt: 'p' })
+    expect(reply.text).not.toContain('"internal"')
+  })
+
   test('names every fault at once, in /health and in the log', async () => {
     const config = configOf({ origins: [ORIGIN, 'example.com'], limits: { nn: 1 }, colour: 'red' })
     const workers = await start({ config })
@@ -160,14 +173,9 @@ describe('a platform that breaks', () => {
   ]
   test.each(kvs)('a KV that %s fails no request', async (_, methods, operation, reason) => {
     const main = broken(`
-      const CACHE = { delete: async () => {}, ${methods} }
-      let own = null
-      export default {
-        fetch(request, env, ctx) {
-          own ??= { ...env, CACHE }
-          return worker.fetch(request, own, ctx)
-        },
-      }
+      import { env } from 'cloudflare:workers'
+      Object.assign(Object.getPrototypeOf(env.CACHE), { ${methods} })
+      export default worker
     `)
     const workers = await start({ main, config: configOf(KV_ONLY) })
     const startedAt = performance.now()
@@ -191,9 +199,9 @@ describe('a platform that breaks', () => {
       expect(completionOf(reply).id).not.toBe(completionOf(first).id)
       expect((await requestEvent(reply, workers.log)).cache).toBe('miss')
     }
-    expect(workers.log.all('cache_failed').map(({ reason }) => reason)).toEqual(
-      Array(5).fill('bad_value'),
-    )
+    const reasons = workers.log.all('cache_failed').map(({ reason }) => reason)
+    expect(new Set(reasons)).toEqual(new Set(['bad_value']))
+    expect(reasons.length).toBeGreaterThanOrEqual(5)
   })
 })
 

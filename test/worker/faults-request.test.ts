@@ -40,8 +40,7 @@ afterAll(async () => {
   await upstream.stop()
 })
 
-afterEach(async () => {
-  await workers.kvEntries()
+afterEach(() => {
   for (const { log } of [workers, strict]) {
     expect(log.takeStrays()).toEqual([])
     expect(log.all('internal')).toEqual([])

@@ -38,8 +38,7 @@ afterAll(async () => {
   await upstream.stop()
 })
 
-afterEach(async () => {
-  await workers.kvEntries()
+afterEach(() => {
   expect(workers.log.takeStrays()).toEqual([])
   expect(workers.log.all('internal')).toEqual([])
   expect(workers.log.reportedTwice()).toEqual([])

@@ -5,10 +5,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
-import { completionOf, streamOf } from '../support/answers.ts'
+import { completionOf, parseStream, streamOf } from '../support/answers.ts'
 import type { Client, Reply } from '../support/client.ts'
 import { pick, type Random, seeded, shuffled } from '../support/random.ts'
-import { completionsStream, type Lane, UpstreamServer, USAGE } from '../support/upstream-server.ts'
+import {
+  completionsStream,
+  gate,
+  type Lane,
+  UpstreamServer,
+  USAGE,
+} from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 let upstream: UpstreamServer
@@ -32,7 +38,6 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
-  await workers.kvEntries()
   expect(workers.log.takeStrays()).toEqual([])
   expect(workers.log.reportedTwice()).toEqual([])
   await workers.dispose()
@@ -284,6 +289,26 @@ test('another isolate finds the entry', async () => {
   const first = await firstAnswer()
   const reply = await workers.client(1).complete({ prompt: PROMPT })
   expectSame(reply, false, first)
+  expect(lane.calls).toHaveLength(1)
+})
+
+test('two isolates asked at once make one upstream call, and both get its words', async () => {
+  const joined = gate()
+  lane.answers(completionsStream(['To be', ', or not'], { pace: () => joined.opened }))
+  const body = { prompt: PROMPT, stream: true }
+  const [first, second] = [workers.client(0), workers.client(1)]
+  const leader = await first.open({ method: 'POST', body })
+  await leader.until('"text":"To be"')
+  const follower = await second.open({ method: 'POST', body })
+  expect(follower.headers['cache-status']).toBe('edge-completions; fwd=miss; collapsed')
+  await follower.until('"text":"To be"')
+  const whole = workers.client(1).complete({ prompt: PROMPT })
+  joined.open()
+  const streams = [parseStream(await leader.rest()), parseStream(await follower.rest())]
+  const { id } = completionOf(await whole)
+  for (const stream of streams) {
+    expect([stream.text(), stream.done, stream.chunks[0]?.id]).toEqual(['To be, or not', true, id])
+  }
   expect(lane.calls).toHaveLength(1)
 })
 

@@ -10,7 +10,7 @@ import OpenAI, {
 } from 'openai'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
-import { watchedFetch } from '../support/client.ts'
+import { newAddress, watchedFetch } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import {
   chatStream,
@@ -47,8 +47,7 @@ afterAll(async () => {
   await upstream.stop()
 })
 
-afterEach(async () => {
-  await workers.kvEntries()
+afterEach(() => {
   expect(workers.log.takeStrays()).toEqual([])
   expect(workers.log.all('internal')).toEqual([])
   expect(workers.log.reportedTwice()).toEqual([])
@@ -57,7 +56,14 @@ afterEach(async () => {
 /** As a program would make it; the key is one that the SDK insists on. */
 function openai({ maxRetries = 0, of = workers } = {}): OpenAI {
   const baseURL = new URL('/v1', of.url).href
-  return new OpenAI({ baseURL, apiKey: 'sk-visitor', maxRetries, fetch: watchedFetch })
+  const defaultHeaders = { 'cf-connecting-ip': newAddress() }
+  return new OpenAI({
+    baseURL,
+    apiKey: 'sk-visitor',
+    maxRetries,
+    defaultHeaders,
+    fetch: watchedFetch,
+  })
 }
 
 async function stored(id: string): Promise<void> {

@@ -1,0 +1,173 @@
+// The anthropic wire: POST /messages, the Messages API as it is natively. A text prompt is one user
+// message, the text blocks of the answer are the text. Thinking and tools are no part of it.
+import type { RawDelta } from '../completion/delta.ts'
+import type { GatewayError } from '../errors.ts'
+import type { SseMessage } from '../sse/parse.ts'
+import { finishReason } from './choices.ts'
+import {
+  errorIn,
+  explanationOf,
+  failureOfError,
+  failureOfStatus,
+  identifierOf,
+  isRecord,
+  upstreamFailure,
+} from './failure.ts'
+import { failureOfResponse } from './openai.ts'
+import type { Upstream } from './upstream.ts'
+
+export const anthropic: Upstream = {
+  toWire(request, options) {
+    const { model, max_tokens, system, prompts, temperature, top_p, stop, stream } = request
+    return {
+      path: options.path ?? '/messages',
+      headers: { 'anthropic-version': '2023-06-01' },
+      body: {
+        model,
+        max_tokens,
+        ...(system === null ? {} : { system }),
+        messages: prompts.map((content) => ({ role: 'user', content })),
+        ...(temperature === undefined ? {} : { temperature }),
+        ...(top_p === undefined ? {} : { top_p }),
+        ...(stop === undefined ? {} : { stop_sequences: stop }),
+        ...(stream ? { stream } : {}),
+        ...request.parameters,
+      },
+    }
+  },
+  fromBody: readWhole,
+  fromMessage: readEvent,
+  fromFailure(status, body) {
+    const known = failureOfResponse(status, body)
+    // A matter of the owner's account that looks like the visitor's 400.
+    const unpaid = known.code === 'upstream_refused_request' && isUnpaid(body)
+    return unpaid ? failureOfStatus(402, { code: 'billing_error', hint: UNPAID }) : known
+  },
+}
+
+const UNPAID = "Check the upstream's account: its credit is used up"
+const isUnpaid = (body: unknown) => /credit balance is too low/i.test(explanationOf(body))
+
+/** The HTTP status that the documentation gives each type of error. */
+const statusOfType: Readonly<Record<string, number>> = {
+  invalid_request_error: 400,
+  authentication_error: 401,
+  billing_error: 402,
+  permission_error: 403,
+  not_found_error: 404,
+  request_too_large: 413,
+  rate_limit_error: 429,
+  api_error: 500,
+  timeout_error: 504,
+  overloaded_error: 529,
+}
+
+function readWhole(body: unknown): readonly RawDelta[] {
+  if (!isRecord(body)) throw upstreamFailure('bad_response')
+  throwIfFailed(body)
+  const { content, stop_reason, usage } = body
+  if (!Array.isArray(content)) throw upstreamFailure('bad_response', { code: identifierOf(body) })
+  const finish: RawDelta =
+    typeof stop_reason === 'string'
+      ? { kind: 'finish', index: 0, reason: reasonOf(stop_reason) }
+      : { kind: 'finish', index: 0, reason: 'stop', inferred: true }
+  return [
+    metaOf(body),
+    ...content.flatMap((block: unknown) => textIn(block, 'text')),
+    finish,
+    { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) },
+    { kind: 'end' },
+  ]
+}
+
+/** The events are told apart by the `type` of their data: proxies lose `event:` lines. */
+function readEvent({ data }: SseMessage): readonly RawDelta[] {
+  if (data.trim() === '') return []
+  const event = parseJson(data)
+  if (!isRecord(event)) throw upstreamFailure('bad_response')
+  throwIfFailed(event)
+  const { type, message, delta, content_block, usage } = event
+  switch (type) {
+    case 'message_start':
+      if (!isRecord(message)) throw upstreamFailure('bad_response')
+      // Its output tokens are those of the first event, not of the answer.
+      return [metaOf(message), { kind: 'tokens', ...inputOf(message['usage']) }]
+    case 'content_block_start':
+      return textIn(content_block, 'text')
+    case 'content_block_delta':
+      return textIn(delta, 'text_delta')
+    case 'message_delta': {
+      const word = isRecord(delta) ? delta['stop_reason'] : null
+      return [
+        ...(typeof word === 'string'
+          ? [{ kind: 'finish', index: 0, reason: reasonOf(word) } as const]
+          : []),
+        { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) },
+      ]
+    }
+    case 'message_stop':
+      return [{ kind: 'end' }]
+    default:
+      // `ping`, `content_block_stop`, and what the documentation announces: "new event types".
+      return []
+  }
+}
+
+function parseJson(data: string): unknown {
+  try {
+    return JSON.parse(data)
+  } catch {
+    throw upstreamFailure('bad_response')
+  }
+}
+
+/** @throws GatewayError where a 2xx body or an event holds an error, Anthropic's or a gateway's. */
+function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
+  const { type, error, success } = object
+  if (type !== 'error' && !error && success !== false) return
+  throw failureOf(errorIn(object))
+}
+
+function failureOf(error: unknown): GatewayError {
+  const type = isRecord(error) && typeof error['type'] === 'string' ? error['type'] : ''
+  const status = Object.hasOwn(statusOfType, type) ? statusOfType[type] : undefined
+  return status === undefined ? failureOfError(error) : failureOfStatus(status, { code: type })
+}
+
+/** A turn paused by the server is an unfinished answer, and nobody here goes on with it. */
+const reasonOf = (word: string) => (word === 'pause_turn' ? 'length' : finishReason(word))
+
+function metaOf({ id, model }: Readonly<Record<string, unknown>>): RawDelta {
+  return {
+    kind: 'meta',
+    ...(typeof id === 'string' ? { id } : {}),
+    ...(typeof model === 'string' ? { model } : {}),
+  }
+}
+
+function textIn(block: unknown, type: 'text' | 'text_delta'): RawDelta[] {
+  if (!isRecord(block) || block['type'] !== type) return []
+  const { text } = block
+  return typeof text === 'string' && text !== ''
+    ? [{ kind: 'text', index: 0, text, logprobs: null }]
+    : []
+}
+
+/** What was read from the prompt cache or written to it is not part of `input_tokens`. */
+function inputOf(usage: unknown): { input?: number } {
+  if (!isRecord(usage) || !isCount(usage['input_tokens'])) return {}
+  const { cache_creation_input_tokens: written, cache_read_input_tokens: read } = usage
+  return {
+    input: usage['input_tokens'] + (isCount(written) ? written : 0) + (isCount(read) ? read : 0),
+  }
+}
+
+function outputOf(usage: unknown): { output?: number } {
+  return isRecord(usage) && isCount(usage['output_tokens'])
+    ? { output: usage['output_tokens'] }
+    : {}
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}

@@ -1,0 +1,214 @@
+// One go at one upstream: the calls a request becomes there, as one sequence of deltas, each with its
+// money reserved before and settled after. Does not retry and knows no other upstream: route.ts does.
+import type { Usage } from '../completion/completion.ts'
+import type { Delta } from '../completion/delta.ts'
+import type { EffectiveRequest, Target } from '../completion/effective.ts'
+import { type CallEnd, Normaliser } from '../completion/normal.ts'
+import type { Report } from '../events.ts'
+import type { Breaker } from './breaker.ts'
+import { type CallOptions, call, type Send } from './call.ts'
+import { merge } from './merge.ts'
+import { type PlannedCall, plan } from './plan.ts'
+import type { Feature, Upstream } from './upstream.ts'
+
+/** An upstream ready to be asked. */
+export interface Connection {
+  readonly name: string
+  readonly upstream: Upstream
+  readonly send: Send
+  readonly options: CallOptions
+  readonly unsupported: ReadonlySet<Feature>
+  /** False: it is asked to stream only when the visitor asked. */
+  readonly alwaysStream: boolean
+  readonly deadlineMs: number
+  readonly retries: number
+  readonly breaker: Breaker
+}
+
+/** A call that may cost money, from before it is made to its settling. */
+export interface Lease {
+  /** The upstream answered 2xx. */
+  accepted(): void
+  /** Called once, whatever happened. `seen` is text's lower bound; usage null where none arrived. */
+  settle(end: { readonly usage: Usage | null; readonly chars: number }): void
+}
+
+export interface RouteContext {
+  readonly requestId: string
+  readonly connections: ReadonlyMap<string, Connection>
+  /** The visitor asked for a stream. */
+  readonly stream: boolean
+  readonly signal: AbortSignal
+  readonly now: () => number
+  /** 0 … 1, for jitter. */
+  readonly random: () => number
+  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly report: Report
+  /** Calls at once for one request. */
+  readonly callsAtOnce: number
+  /** Called for every upstream call before it is made; throws when it may not be. */
+  readonly reserve: (call: PlannedCall, target: Target) => Promise<Lease>
+}
+
+/** Who answers; said once, before the first text. */
+export interface Answered {
+  readonly kind: 'answered'
+  readonly model: string
+  readonly fingerprint: string | null
+  readonly upstream: string
+  /** The upstream's own id of the answer, if it looks like one. */
+  readonly upstreamId: string | null
+  /** An upstream that is not the model's first. */
+  readonly fallback: boolean
+}
+
+/** How an answer ended. */
+export interface Ended {
+  readonly kind: 'ended'
+  readonly usage: Usage | null
+  readonly whole: boolean
+}
+
+export type RouteDelta = Answered | Ended | Extract<Delta, { kind: 'text' | 'finish' }>
+
+/** One go at one upstream. */
+export interface Attempt {
+  readonly request: EffectiveRequest
+  readonly target: Target
+  readonly connection: Connection
+  /** In ms since the epoch. */
+  readonly deadlineAt: number
+  /** The upstream is not the first that could do it. */
+  readonly fallback: boolean
+}
+
+/** All calls of one attempt as one sequence. Ends the others when one fails. */
+export async function* attempt(
+  asked: Attempt,
+  context: RouteContext,
+  progress: { begun: boolean },
+): AsyncGenerator<readonly RouteDelta[]> {
+  const { request, target, connection, fallback } = asked
+  const calls = plan(request, {
+    model: target.upstream_model,
+    stream: connection.alwaysStream || context.stream,
+    unsupported: connection.unsupported,
+  })
+  const controller = new AbortController()
+  const leave = () => controller.abort(context.signal.reason)
+  context.signal.addEventListener('abort', leave, { once: true })
+  if (context.signal.aborted) leave()
+  const ends: CallEnd[] = []
+  const begin = (meta: Normaliser['meta']): Answered => {
+    progress.begun = true
+    return {
+      kind: 'answered',
+      model: meta.model ?? target.upstream_model,
+      fingerprint: meta.fingerprint ?? null,
+      upstream: connection.name,
+      upstreamId: meta.id !== undefined && /^[\w-]{1,128}$/.test(meta.id) ? meta.id : null,
+      fallback,
+    }
+  }
+  try {
+    const starts = calls.map(
+      (planned) => () => callDeltas(planned, asked, context, controller.signal),
+    )
+    for await (const [sequence, item] of merge(starts, context.callsAtOnce, () =>
+      controller.abort(),
+    )) {
+      const answered = progress.begun ? [] : [begin(item.meta)]
+      if (item.end !== null) ends.push(item.end)
+      yield [...answered, ...placed(item.deltas, calls[sequence]?.firstIndex ?? 0)]
+    }
+    yield [endOf(ends)]
+  } finally {
+    controller.abort()
+    context.signal.removeEventListener('abort', leave)
+  }
+}
+
+interface CallItem {
+  readonly meta: Normaliser['meta']
+  readonly deltas: readonly Extract<Delta, { kind: 'text' | 'finish' }>[]
+  readonly end: CallEnd | null
+}
+
+/** One call's clean deltas, its money reserved before and settled after. */
+async function* callDeltas(
+  planned: PlannedCall,
+  { request, target, connection, deadlineAt }: Attempt,
+  { now, reserve }: RouteContext,
+  signal: AbortSignal,
+): AsyncGenerator<CallItem> {
+  const { upstream, send, options } = connection
+  const lease = await reserve(planned, target)
+  const normaliser = new Normaliser({
+    choices: planned.choices,
+    perPrompt: planned.request.n,
+    logprobs: request.logprobs !== undefined,
+  })
+  const echoes = new Map(planned.echoes.entries())
+  let usage: Usage | null = null
+  let chars = 0
+  try {
+    signal.throwIfAborted()
+    const context = {
+      upstream,
+      send,
+      options,
+      now,
+      signal,
+      deadlineAt,
+      onAccepted: () => lease.accepted(),
+    }
+    for await (const batch of call(planned.request, context)) {
+      const deltas: Extract<Delta, { kind: 'text' }>[] = []
+      for (const raw of batch) {
+        const delta = normaliser.add(raw)
+        if (delta === null) continue
+        chars += delta.text.length
+        deltas.push(withEcho(delta, echoes))
+      }
+      if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }
+    }
+    const end = normaliser.end()
+    usage = end.usage
+    const unsaid = [...echoes].map(
+      ([index, text]) => ({ kind: 'text', index, text, logprobs: null }) as const,
+    )
+    yield { meta: normaliser.meta, deltas: [...unsaid, ...end.finishes], end }
+  } finally {
+    lease.settle({ usage, chars })
+  }
+}
+
+/** The prompt before a choice's first text, where the upstream cannot echo it. */
+function withEcho(
+  delta: Extract<Delta, { kind: 'text' }>,
+  echoes: Map<number, string>,
+): Extract<Delta, { kind: 'text' }> {
+  const echo = echoes.get(delta.index)
+  if (echo === undefined) return delta
+  echoes.delete(delta.index)
+  return { ...delta, text: echo + delta.text }
+}
+
+function placed(deltas: CallItem['deltas'], firstIndex: number): CallItem['deltas'] {
+  if (firstIndex === 0) return deltas
+  return deltas.map((delta) => ({ ...delta, index: delta.index + firstIndex }))
+}
+
+/** The calls' usage added up; null as soon as one of them gave none. */
+function endOf(ends: readonly CallEnd[]): Ended {
+  const total = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
+  let complete = true
+  for (const { usage } of ends) {
+    if (usage === null) complete = false
+    total.prompt_tokens += usage?.prompt_tokens ?? 0
+    total.completion_tokens += usage?.completion_tokens ?? 0
+    total.total_tokens += usage?.total_tokens ?? 0
+  }
+  const usage = ends.length === 1 ? (ends[0]?.usage ?? null) : complete ? total : null
+  return { kind: 'ended', usage, whole: ends.every(({ whole }) => whole) }
+}

@@ -1,0 +1,174 @@
+// The workers-ai wire: Cloudflare's models through the binding, in its own dialect and in OpenAI's;
+// which of the two depends on the model. The binding is handed in, nothing here names the platform.
+import type { RawDelta } from '../completion/delta.ts'
+import type { GatewayError } from '../errors.ts'
+import type { SseMessage } from '../sse/parse.ts'
+import type { Send } from './call.ts'
+import { finishReason, readBody, readChunk, readUsage } from './choices.ts'
+import { errorIn, failureOfError, failureOfStatus, isRecord, upstreamFailure } from './failure.ts'
+import { failureOfResponse, wireFields } from './openai.ts'
+import type { Upstream } from './upstream.ts'
+
+/** The binding AI, as far as it is used here. */
+export interface AiBinding {
+  run(
+    model: string,
+    inputs: Readonly<Record<string, unknown>>,
+    options: { readonly returnRawResponse: true; readonly signal: AbortSignal },
+  ): Promise<unknown>
+}
+
+/** The binding has no address; a request to it needs one. */
+export const bindingUrl = 'https://workers-ai.invalid'
+
+export const workersAi: Upstream = {
+  toWire(request, options) {
+    const { model, system, prompts } = request
+    return {
+      path: '/run',
+      body: {
+        model,
+        messages: [
+          ...(system === null ? [] : [{ role: 'system', content: system }]),
+          ...prompts.map((content) => ({ role: 'user', content })),
+        ],
+        ...wireFields(request, options),
+      },
+    }
+  },
+  fromBody: readWhole,
+  fromMessage: readMessage,
+  fromFailure: (status, body) => failureOfCode(codeIn(body)) ?? failureOfResponse(status, body),
+}
+
+/** Sends to the binding. Whatever it brings becomes a response: call.ts reads them all alike. */
+export function sendToBinding(ai: AiBinding): Send {
+  return async (request) => {
+    const { model, ...inputs } = (await request.json()) as { readonly model: string }
+    let result: unknown
+    try {
+      result = await ai.run(model, inputs, { returnRawResponse: true, signal: request.signal })
+    } catch (error) {
+      const internalCode = codeOfMessage(error instanceof Error ? error.message : '')
+      // Without a code there is nothing to tell it by, and its text is not kept.
+      if (internalCode === null) throw error
+      return Response.json({ internalCode }, { status: statusOfCode[internalCode] ?? 500 })
+    }
+    if (result instanceof Response) return result
+    if (result instanceof ReadableStream) return new Response(result)
+    return Response.json(result)
+  }
+}
+
+/** developers.cloudflare.com/workers-ai/platform/errors */
+const statusOfCode: Readonly<Record<number, number>> = {
+  3003: 400,
+  3006: 413,
+  3007: 408,
+  3008: 408,
+  3023: 403,
+  3036: 429,
+  3039: 400,
+  3040: 429,
+  3041: 403,
+  3042: 404,
+  5004: 400,
+  5005: 405,
+  5007: 400,
+  5016: 403,
+  5018: 403,
+  5019: 405,
+}
+
+/** What the owner can do about it. */
+const hintOfCode: Readonly<Record<number, string>> = {
+  3036: "Upgrade the account's plan: today's free allocation of Workers AI is used up",
+  3042: 'Check upstream_model: Workers AI does not know it',
+  5007: 'Check upstream_model: Workers AI does not know it',
+  5016: "Agree to the model's terms in the Cloudflare dashboard",
+}
+
+/** Codes that say 400, and are about the owner's settings, not about the visitor's request. */
+const settingsFault: ReadonlySet<number> = new Set([3039, 5007])
+
+function failureOfCode(code: number | null): GatewayError | null {
+  const status = code === null ? undefined : statusOfCode[code]
+  if (code === null || status === undefined) return null
+  const cause = { code: String(code), hint: hintOfCode[code] ?? null }
+  if (status === 408) return upstreamFailure('timeout', { status, ...cause })
+  return failureOfStatus(settingsFault.has(code) ? 404 : status, cause)
+}
+
+/** "3040: Capacity temporarily exceeded", with or without the error's name before it. */
+function codeOfMessage(message: string): number | null {
+  const [, digits] = /^(?:\w+: )?(\d{4,5}): /.exec(message) ?? []
+  return digits === undefined ? null : Number(digits)
+}
+
+/** The binding's raw errors have `internalCode`, those of the REST API `errors: [{ code }]`. */
+function codeIn(body: unknown): number | null {
+  const error = errorIn(body)
+  if (!isRecord(error)) return null
+  for (const value of [error['internalCode'], error['code']]) {
+    if (typeof value === 'number') return value
+  }
+  return null
+}
+
+function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
+  const { error, errors, internalCode, success } = object
+  const listed = Array.isArray(errors) && errors.length > 0
+  if (!error && !listed && internalCode === undefined && success !== false) return
+  throw failureOfCode(codeIn(object)) ?? failureOfError(errorIn(object))
+}
+
+function readWhole(body: unknown): readonly RawDelta[] {
+  if (!isRecord(body)) throw upstreamFailure('bad_response')
+  throwIfFailed(body)
+  // As the REST API wraps it.
+  const result = isRecord(body['result']) ? body['result'] : body
+  if (!isOwnDialect(result)) return readBody(result, 'chat')
+  return [...readOwn(result), { kind: 'end' }]
+}
+
+function readMessage(message: SseMessage): readonly RawDelta[] {
+  const data = message.data.trim()
+  if (data === '' || data === '[DONE]') return readChunk(message, 'chat')
+  const chunk = parseJson(data)
+  if (!isRecord(chunk)) throw upstreamFailure('bad_response')
+  throwIfFailed(chunk)
+  return isOwnDialect(chunk) ? readOwn(chunk) : readChunk(message, 'chat')
+}
+
+function parseJson(data: string): unknown {
+  try {
+    return JSON.parse(data)
+  } catch {
+    throw upstreamFailure('bad_response')
+  }
+}
+
+/** Some models answer in both at once; then OpenAI's dialect says more. */
+const isOwnDialect = (object: Readonly<Record<string, unknown>>) =>
+  'response' in object && !(Array.isArray(object['choices']) && object['choices'].length > 0)
+
+/** Padding (`p`), tool calls and whatever else there is are no part of an answer. */
+function readOwn(object: Readonly<Record<string, unknown>>): RawDelta[] {
+  const { response, finish_reason: word } = object
+  const deltas: RawDelta[] = []
+  const text = textOf(response)
+  if (text !== '') deltas.push({ kind: 'text', index: 0, text, logprobs: null })
+  // Most models never say why they ended: the end of the answer is all there is.
+  if (typeof word === 'string' && word !== '') {
+    deltas.push({ kind: 'finish', index: 0, reason: finishReason(word) })
+  }
+  const usage = readUsage(object['usage'])
+  if (usage !== null) deltas.push({ kind: 'usage', index: null, usage })
+  return deltas
+}
+
+/** Numbers come as numbers, and JSON mode's answer as the object itself. */
+function textOf(response: unknown): string {
+  if (typeof response === 'string') return response
+  return response === null || response === undefined ? '' : JSON.stringify(response)
+}

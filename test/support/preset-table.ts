@@ -1,0 +1,53 @@
+// The README's table of presets, made from the presets themselves. A test compares the two.
+import { type Preset, presets, wireLimits } from '../../src/upstream/presets.ts'
+import { type Feature, features } from '../../src/upstream/upstream.ts'
+
+/** Null: not refused, since it becomes several calls. */
+const words: Readonly<Record<Feature, string | null>> = {
+  token_prompts: 'token prompts',
+  prompt_array: null,
+  n: null,
+  best_of: '`best_of`',
+  echo: '`echo` with `logprobs`',
+  logprobs: '`logprobs`',
+  suffix: '`suffix`',
+  logit_bias: '`logit_bias`',
+  seed: '`seed` (has no effect)',
+  stop: '`stop`',
+  blank_stop: 'a `stop` of white space',
+  temperature: '`temperature`',
+  temperature_above_1: '`temperature` above 1',
+  top_p: '`top_p`',
+  presence_penalty: '`presence_penalty`',
+  frequency_penalty: '`frequency_penalty`',
+}
+
+const places: Readonly<Record<string, string>> = {
+  'workers-ai': 'the binding `AI`',
+  demo: 'built in',
+}
+
+export const presetTable = (): string =>
+  [
+    '| preset | base URL | wire | auth | cannot |',
+    '|---|---|---|---|---|',
+    ...Object.entries(presets).map(([name, preset]) => presetRow(name, preset)),
+  ].join('\n')
+
+function presetRow(name: string, { baseUrl, wire, auth, path, unsupported }: Preset): string {
+  const missing = new Set<Feature>([...wireLimits[wire], ...unsupported])
+  // Without log probabilities there is no echo of them either.
+  if (missing.has('logprobs')) missing.delete('echo')
+  const cannot = features
+    .filter((feature) => missing.has(feature))
+    .map((feature) => words[feature])
+    .filter((text) => text !== null)
+  const cells = [
+    `\`${name}\``,
+    places[name] ?? (baseUrl === null ? 'yours' : `\`${baseUrl}\``),
+    `\`${wire}\`${path === null ? '' : ` at \`${path}\``}`,
+    auth === 'none' ? 'none' : `\`${auth}\``,
+    cannot.length === 0 ? '–' : cannot.join(', '),
+  ]
+  return `| ${cells.join(' | ')} |`
+}

@@ -1,0 +1,259 @@
+// The presets as data: complete, consistent with the wires, and as the README tells them. What a
+// preset makes of a request is checked on the body that would be sent.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import type { EffectiveRequest } from '../../src/completion/effective.ts'
+import { type Config, parseConfig } from '../../src/config.ts'
+import { connect } from '../../src/upstream/connect.ts'
+import { missingFeature, plan } from '../../src/upstream/plan.ts'
+import { presets, wireLimits } from '../../src/upstream/presets.ts'
+import { features } from '../../src/upstream/upstream.ts'
+import { presetTable } from '../support/preset-table.ts'
+
+const names = Object.keys(presets)
+
+function configured(preset: string, more: Readonly<Record<string, unknown>> = {}) {
+  const { baseUrl, auth, wire } = presets[preset] ?? {}
+  const upstream = {
+    name: 'u',
+    preset,
+    ...(baseUrl === null && wire !== 'workers-ai' ? { base_url: 'https://own.test/v1' } : {}),
+    ...(auth === 'none' ? {} : { key: 'UPSTREAM_API_KEY' }),
+    ...more,
+  }
+  const { config, faults } = parseConfig({
+    config: {
+      models: [{ id: 'default', upstream: 'u', upstream_model: 'm' }],
+      upstreams: [upstream],
+    },
+    prompts: {},
+    secret: () => 'secret',
+    bound: () => true,
+  })
+  expect(faults).toBeNull()
+  return (config as Config).upstreams.get('u')!
+}
+
+const effective = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest => ({
+  model: 'default',
+  prompt_id: null,
+  prompts: ['One'],
+  system: null,
+  route: [{ upstream: 'u', upstream_model: 'm' }],
+  parameters: {},
+  max_tokens: 16,
+  n: 1,
+  ...fields,
+})
+
+const transports = { http: async () => new Response(), demo: async () => new Response() }
+
+/** Where the preset's first call goes, and its body. */
+function sent(preset: string, fields: Partial<EffectiveRequest> = {}) {
+  const { upstream, options, unsupported } = connect(configured(preset), transports)
+  const calls = plan(effective(fields), { model: 'm', stream: true, unsupported })
+  const [first] = calls
+  if (first === undefined) throw new TypeError('no call')
+  const { path, headers, body } = upstream.toWire(first.request, options)
+  return { url: options.baseUrl + path, headers: { ...options.headers, ...headers }, body, calls }
+}
+
+test('presets has every upstream of the issue', () => {
+  expect([...names].sort()).toEqual(
+    [
+      'compatible',
+      'openai',
+      'azure',
+      'openrouter',
+      'groq',
+      'together',
+      'fireworks',
+      'deepseek',
+      'deepseek-fim',
+      'mistral',
+      'mistral-fim',
+      'xai',
+      'gemini',
+      'anthropic',
+      'ai-gateway',
+      'workers-ai',
+      'ollama',
+      'llamacpp',
+      'vllm',
+      'one-api',
+      'demo',
+    ].sort(),
+  )
+})
+
+test.each(names)('preset %s says nothing twice', (name) => {
+  const { wire, unsupported } = presets[name]!
+  expect(new Set(unsupported).size).toBe(unsupported.length)
+  expect(unsupported.filter((feature) => wireLimits[wire].includes(feature))).toEqual([])
+  for (const feature of unsupported) expect(features).toContain(feature)
+})
+
+test.each(names)('preset %s makes a connection and a plain request', (name) => {
+  const { body } = sent(name)
+  expect(body['model']).toBe('m')
+  expect(body['max_tokens'] ?? body['max_completion_tokens']).toBe(16)
+  expect(body['stream']).toBe(true)
+  expect(Object.keys(body)).not.toContain('seed')
+})
+
+test.each([
+  ['openai', 'https://api.openai.com/v1/chat/completions', { authorization: 'Bearer secret' }],
+  ['azure', 'https://own.test/v1/chat/completions', { 'api-key': 'secret' }],
+  ['openrouter', 'https://openrouter.ai/api/v1/chat/completions', null],
+  ['groq', 'https://api.groq.com/openai/v1/chat/completions', null],
+  ['together', 'https://api.together.xyz/v1/chat/completions', null],
+  ['fireworks', 'https://api.fireworks.ai/inference/v1/chat/completions', null],
+  ['deepseek', 'https://api.deepseek.com/chat/completions', null],
+  ['deepseek-fim', 'https://api.deepseek.com/beta/completions', null],
+  ['mistral', 'https://api.mistral.ai/v1/chat/completions', null],
+  ['mistral-fim', 'https://api.mistral.ai/v1/fim/completions', null],
+  ['xai', 'https://api.x.ai/v1/chat/completions', null],
+  ['gemini', 'https://generativelanguage.googleapis.com/v1beta/openai/chat/completions', null],
+  [
+    'anthropic',
+    'https://api.anthropic.com/v1/messages',
+    { 'x-api-key': 'secret', 'anthropic-version': '2023-06-01' },
+  ],
+  ['ai-gateway', 'https://own.test/v1/chat/completions', null],
+  ['one-api', 'https://own.test/v1/chat/completions', null],
+  ['ollama', 'http://localhost:11434/v1/completions', {}],
+  ['llamacpp', 'http://localhost:8080/v1/completions', {}],
+  ['vllm', 'http://localhost:8000/v1/completions', {}],
+])('preset %s asks %s', (name, url, headers) => {
+  const call = sent(name)
+  expect(call.url).toBe(url)
+  expect(call.headers).toEqual(headers ?? { authorization: 'Bearer secret' })
+})
+
+test.each(
+  names.filter((name) => !['anthropic', 'workers-ai', 'mistral', 'mistral-fim'].includes(name)),
+)('preset %s asks for usage in the stream', (name) => {
+  expect(sent(name).body['stream_options']).toEqual({ include_usage: true })
+})
+
+// BerriAI and others: 422 extra_forbidden, body.stream_options.include_usage.
+test.each(['anthropic', 'workers-ai', 'mistral', 'mistral-fim'])(
+  'preset %s does not send stream_options',
+  (name) => {
+    expect(sent(name).body).not.toHaveProperty('stream_options')
+  },
+)
+
+test.each(['openai', 'azure', 'groq'])('preset %s sends max_completion_tokens alone', (name) => {
+  const { body } = sent(name)
+  expect(body['max_completion_tokens']).toBe(16)
+  expect(body).not.toHaveProperty('max_tokens')
+})
+
+test.each(['mistral', 'mistral-fim'])('preset %s has seed as random_seed', (name) => {
+  const { body } = sent(name, { seed: 7 })
+  expect(body['random_seed']).toBe(7)
+  expect(body).not.toHaveProperty('seed')
+})
+
+test.each(['gemini', 'deepseek', 'deepseek-fim', 'anthropic'])(
+  'preset %s is not sent a seed',
+  (name) => {
+    const { body } = sent(name, { seed: 7 })
+    expect(JSON.stringify(body)).not.toContain('seed')
+  },
+)
+
+test('preset workers-ai is sent the seed', () => {
+  expect(sent('workers-ai', { seed: 7 }).body['seed']).toBe(7)
+})
+
+test.each(['ollama', 'llamacpp', 'deepseek-fim', 'mistral-fim'])(
+  'preset %s gets one call for each prompt and choice',
+  (name) => {
+    const { calls, body } = sent(name, { prompts: ['One', 'Two'], n: 2 })
+    expect(calls).toHaveLength(4)
+    expect(body['prompt']).toBe('One')
+    expect(body).not.toHaveProperty('n')
+  },
+)
+
+test('preset vllm gets several prompts and choices in one call', () => {
+  const { calls, body } = sent('vllm', { prompts: ['One', 'Two'], n: 2 })
+  expect(calls).toHaveLength(1)
+  expect(body).toMatchObject({ prompt: ['One', 'Two'], n: 2 })
+})
+
+test.each(['ollama', 'llamacpp', 'mistral-fim'])('preset %s has its echo emulated', (name) => {
+  const { calls, body } = sent(name, { echo: true })
+  expect(calls[0]?.echoes).toEqual(['One'])
+  expect(body).not.toHaveProperty('echo')
+})
+
+test.each(['deepseek-fim', 'mistral-fim', 'ollama'])('preset %s is sent the suffix', (name) => {
+  expect(sent(name, { suffix: 'after' }).body['suffix']).toBe('after')
+})
+
+test.each(names)('preset %s is sent stops as a list', (name) => {
+  if (missingFeature(effective({ stop: ['x'] }), configured(name).unsupported) !== null) {
+    expect(name).toBe('workers-ai')
+    return
+  }
+  const { body } = sent(name, { stop: ['x'] })
+  expect(body['stop'] ?? body['stop_sequences']).toEqual(['x'])
+})
+
+test.each([
+  ['groq', { logprobs: 1 }, 'logprobs'],
+  ['groq', { logit_bias: { 1: 1 } }, 'logit_bias'],
+  ['together', { logprobs: 1 }, 'logprobs'],
+  ['gemini', { frequency_penalty: 1 }, 'frequency_penalty'],
+  ['gemini', { presence_penalty: 1 }, 'presence_penalty'],
+  ['mistral', { logit_bias: { 1: 1 } }, 'logit_bias'],
+  ['mistral-fim', { presence_penalty: 1 }, 'presence_penalty'],
+  ['deepseek', { suffix: 'x' }, 'suffix'],
+  ['xai', { logit_bias: { 1: 1 } }, 'logit_bias'],
+  ['llamacpp', { suffix: 'x' }, 'suffix'],
+  ['vllm', { best_of: 2 }, 'best_of'],
+  ['ollama', { logprobs: 0 }, 'logprobs'],
+  ['ollama', { prompts: [[1, 2]] }, 'prompt'],
+  ['workers-ai', { stop: ['x'] }, 'stop'],
+  ['anthropic', { temperature: 1.5 }, 'temperature'],
+  ['anthropic', { stop: ['ok', ' \n'] }, 'stop'],
+  ['anthropic', { presence_penalty: 1 }, 'presence_penalty'],
+  ['demo', { suffix: 'x' }, 'suffix'],
+] as const)('preset %s cannot do %j', (name, fields, param) => {
+  expect(missingFeature(effective(fields), configured(name).unsupported)?.param).toBe(param)
+})
+
+test.each([
+  ['openai', { temperature: 2, logprobs: 5, logit_bias: { 1: 1 }, stop: ['\n'] }],
+  ['anthropic', { temperature: 0.9, stop: ['\nEND'], top_p: 0.5 }],
+  ['mistral', { seed: 1, presence_penalty: 1 }],
+  ['deepseek-fim', { suffix: 'x', logprobs: 5, echo: true }],
+  ['vllm', { prompts: [[1, 2]], echo: true, logprobs: 5 }],
+  ['llamacpp', { prompts: [[1, 2]], logprobs: 5 }],
+  ['workers-ai', { seed: 1, presence_penalty: 1, temperature: 2 }],
+] as const)('preset %s can do %j', (name, fields) => {
+  expect(missingFeature(effective(fields), configured(name).unsupported)).toBeNull()
+})
+
+test('an AI Gateway that keeps the keys gets its own token', () => {
+  const own = configured('ai-gateway', { auth: 'cf-aig-authorization' })
+  expect(connect(own, transports).options.headers).toEqual({
+    'cf-aig-authorization': 'Bearer secret',
+  })
+})
+
+test('presetTable() has a row for each preset, in their order', () => {
+  const rows = presetTable().split('\n').slice(2)
+  expect(rows.map((row) => /^\| `([\w-]+)` \|/.exec(row)?.[1])).toEqual(names)
+  for (const row of rows) expect(row.split(' | ')).toHaveLength(5)
+})
+
+test('the README has the table of presets as they are', () => {
+  const readme = readFileSync(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8')
+  const [, table] = /<!-- presets -->\n([\s\S]*?)\n<!-- \/presets -->/.exec(readme) ?? []
+  expect(table?.trim()).toBe(presetTable())
+})
