@@ -3,7 +3,7 @@
 import type { Flight } from './cache/flight.ts'
 import { type Delta, type Folded, replay } from './completion/delta.ts'
 import { type ResumePoint, skipper } from './completion/resume.ts'
-import { type Problem, problemOf } from './errors.ts'
+import { type Code, codes, type Problem, problemOf } from './errors.ts'
 import { problemBody } from './http/problem.ts'
 import { ChunkEncoder, DONE, errorEvent, KEEP_ALIVE } from './sse/serialize.ts'
 
@@ -165,7 +165,7 @@ export function relay(
   onEnd: (end: StreamEnd) => void,
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader()
-  let torn = false
+  let last: Uint8Array = new Uint8Array()
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       let step: ReadableStreamReadResult<Uint8Array>
@@ -173,15 +173,17 @@ export function relay(
         step = await reader.read()
       } catch {
         // After half an event another one would not be read as one.
+        const torn = last.length > 0 && last.at(-1) !== LF
         breakOff(controller, new TextEncoder(), torn ? 'text' : as, broken)
         return onEnd(broken)
       }
       if (!step.done) {
-        torn = step.value.at(-1) !== LF
+        last = step.value
         return controller.enqueue(step.value)
       }
       controller.close()
-      onEnd('whole')
+      const code = as === 'sse' ? failureIn(last) : null
+      onEnd(code === null ? 'whole' : { ...broken, code })
     },
     cancel() {
       onEnd('left')
@@ -205,6 +207,14 @@ function breakOff(
 }
 
 const LF = 10
+
+/** The code of the error event a stream ended with; null where it ended as it should. */
+function failureIn(last: Uint8Array): Code | null {
+  const text = new TextDecoder().decode(last)
+  if (text.endsWith(DONE)) return null
+  const [, code] = /"code":"([a-z_]+)"\}\}\n\n$/.exec(text) ?? []
+  return codes.find((known) => known === code) ?? 'upstream_truncated'
+}
 
 /** What `work` brings, or null after so long. */
 async function within<T>(work: Promise<T>, ms: number): Promise<T | null> {

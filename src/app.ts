@@ -7,6 +7,7 @@ import { GatewayError, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
 import type { Fault } from './faults.ts'
 import {
+  isLoopback,
   isPreflight,
   judgeOrigin,
   type OriginVerdict,
@@ -18,10 +19,13 @@ import type { Admin } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
 import { Visit, type VisitContext } from './routes/visit.ts'
+import type { NewVisitors } from './routes/visitors.ts'
 
 export interface AppOptions {
   readonly origins: readonly string[]
   readonly originRequired: boolean
+  /** A secret is one for trying out: only a Worker on a loopback host serves. */
+  readonly localOnly: boolean
   /** What GET /health warns the owner of. */
   readonly warnings: readonly string[]
 }
@@ -36,6 +40,7 @@ export type Service =
   | {
       readonly faults: null
       readonly completions: Completions
+      readonly visitors: NewVisitors
       readonly admin: Admin
       readonly operator: Operator
       readonly offer: Offer
@@ -63,7 +68,7 @@ export class App {
     this.#options = options
     this.#context = context
     this.#operator = service.faults === null ? service.operator : null
-    this.#match = matcher(routesOf(service, options.warnings))
+    this.#match = matcher(routesOf(service, options))
   }
 
   async fetch(request: Request): Promise<Response> {
@@ -97,6 +102,7 @@ export class App {
     const handler = Object.hasOwn(route.methods, method) ? route.methods[method] : undefined
     if (handler === undefined) return this.#notAllowed(visit, route)
     if (route.guarded) await this.#guard(request, verdict)
+    if (route.guarded && this.#isTestElsewhere(visit)) refuse()
     return await handler(visit, params)
   }
 
@@ -114,6 +120,10 @@ export class App {
         "Cannot be called without an Origin header: this endpoint's owner has set origin_required",
       )
     }
+  }
+
+  #isTestElsewhere({ url }: Visit): boolean {
+    return this.#options.localOnly && !isLoopback(url.hostname)
   }
 
   async #isOperator({ headers }: Request): Promise<boolean> {
@@ -148,11 +158,16 @@ function notFound(): GatewayError {
   return new GatewayError('not_found', 'Cannot find this path: completions are at /v1/completions')
 }
 
-function routesOf(service: Service, warnings: readonly string[]): Record<string, Route> {
-  const health = (): Response =>
-    service.faults === null
-      ? noStore(Response.json({ status: 'ok', warnings }))
-      : noStore(Response.json({ status: 'misconfigured', faults: service.faults }, { status: 503 }))
+function routesOf(service: Service, options: AppOptions): Record<string, Route> {
+  const { warnings, localOnly } = options
+  const health = ({ url }: Visit): Response => {
+    const faults = service.faults ?? (localOnly && !isLoopback(url.hostname) ? [testSecret] : [])
+    return noStore(
+      faults.length === 0
+        ? Response.json({ status: 'ok', warnings })
+        : Response.json({ status: 'misconfigured', faults }, { status: 503 }),
+    )
+  }
   const served = (handler: (ready: Ready) => Handler): Handler =>
     service.faults === null ? handler(service) : refuse
   return {
@@ -169,6 +184,17 @@ function routesOf(service: Service, warnings: readonly string[]): Record<string,
           ({ completions }) =>
             (visit) =>
               completions.post(visit),
+        ),
+      },
+    },
+    '/v1/visitors': {
+      name: 'visitors',
+      guarded: true,
+      methods: {
+        POST: served(
+          ({ visitors }) =>
+            async (visit) =>
+              noStore(await visitors.post(visit)),
         ),
       },
     },
@@ -243,6 +269,11 @@ function routesOf(service: Service, warnings: readonly string[]): Record<string,
 }
 
 type Ready = Extract<Service, { faults: null }>
+
+const testSecret: Fault = {
+  path: 'TURNSTILE_SECRET',
+  message: 'Cannot use a test secret here: it lets everybody in, set the one of your widget',
+}
 
 function refuse(): never {
   throw new GatewayError(

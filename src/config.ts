@@ -238,7 +238,7 @@ class Check {
       )
       return ''
     }
-    const url = URL.canParse(given) ? new URL(given) : null
+    const url = URL.canParse(given) && given.trim() === given ? new URL(given) : null
     if (url === null || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '') {
       this.#fault(
         `${path}.base_url`,

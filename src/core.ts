@@ -1,8 +1,11 @@
 // What the Worker and the flight object are both made of: the configuration's upstreams, tiers and
 // the context of a generation. The platform is handed in; nothing here names it.
+
+import { VisitorGate } from './access/gate.ts'
 import { Ledger, type LedgerDoor } from './access/ledger.ts'
 import { Operator } from './access/operator.ts'
 import { Visitors } from './access/visitor.ts'
+import { type VisitorTokenContext, VisitorTokens } from './access/visitor-token.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
 import { MemoryTier } from './cache/memory.ts'
 import { Purges } from './cache/purge.ts'
@@ -35,13 +38,17 @@ export interface Platform {
   /** What visitors' addresses are hashed with. */
   readonly secret: () => Promise<string>
   readonly operatorToken: string | null
+  /** What visitor tokens are signed with. */
+  readonly tokenSecrets: VisitorTokenContext
 }
 
 export interface Core {
   readonly cache: TieredCache
   readonly purges: Purges
   readonly connections: ReadonlyMap<string, Connection>
-  readonly visitors: Visitors
+  readonly gate: VisitorGate
+  /** Null: Turnstile is off. */
+  readonly tokens: VisitorTokens | null
   readonly operator: Operator
   readonly miss: MissContext
 }
@@ -104,7 +111,11 @@ export function createCore(config: Config, platform: Platform): Core {
     waitUntil,
     report,
   })
-  const visitors = new Visitors(platform.secret)
+  const tokens =
+    config.access.turnstile_sitekey === ''
+      ? null
+      : new VisitorTokens({ tokenSeconds: config.access.token_seconds }, platform.tokenSecrets)
+  const gate = new VisitorGate({ visitors: new Visitors(platform.secret), tokens, now })
   const miss: MissContext = {
     now,
     report,
@@ -130,7 +141,7 @@ export function createCore(config: Config, platform: Platform): Core {
               leaseMs: config.upstreams.get(upstream)?.deadlineMs ?? 0,
               stores: work.keep !== null,
             })
-            mayStore = lease.mayStore
+            mayStore ||= lease.mayStore
             return lease
           },
         },
@@ -141,5 +152,5 @@ export function createCore(config: Config, platform: Platform): Core {
     },
   }
   const operator = new Operator(platform.operatorToken)
-  return { cache, purges, connections, visitors, operator, miss }
+  return { cache, purges, connections, gate, tokens, operator, miss }
 }

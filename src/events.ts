@@ -63,6 +63,8 @@ export type Event =
   | { readonly event: 'usage_clamped'; readonly said: number; readonly reserved: number }
   /** A lease could not be ended: it expires as spent. */
   | { readonly event: 'settle_failed' }
+  /** Why a visitor's token or challenge did not count; the visitor hears one sentence for all. */
+  | { readonly event: 'visitor_refused'; readonly request_id: string; readonly reason: string }
   /** A fault of our own: where it was thrown, never what it said. */
   | {
       readonly event: 'internal'

@@ -19,6 +19,7 @@ const floors: readonly (readonly string[])[] = [
   ['app.ts', 'config.ts', 'prompts.ts'],
   // What the Worker and its Durable Objects are both built from.
   ['core.ts'],
+  ['service.ts'],
   ['objects'],
   ['worker.ts'],
 ]

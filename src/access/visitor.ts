@@ -9,7 +9,8 @@ const SHARED = 'shared'
 export class Visitors {
   readonly #secret: () => Promise<string>
   #day = -1
-  #key: Promise<CryptoKey> | null = null
+  /** As a value: a promise of one request must not be waited for by another. */
+  #key: CryptoKey | null = null
   readonly #known = new Map<string, string>()
 
   /** @param secret text with enough entropy to be a key; asked for once a day */
@@ -20,19 +21,17 @@ export class Visitors {
   /** `h:` and 16 hex digits; the same all day for an IPv4 address or an IPv6 /64. */
   async idOf(address: string | null, nowMs: number): Promise<string> {
     const day = Math.floor(nowMs / 86_400_000)
-    if (day !== this.#day || this.#key === null) {
+    if (day !== this.#day) {
       this.#day = day
       this.#known.clear()
-      this.#key = this.#secret().then((secret) => dayKey(secret, day))
-      this.#key.catch(() => {
-        // Asked for again by the next visitor.
-        this.#key = null
-      })
+      this.#key = null
     }
     const network = networkOf(address)
     const known = this.#known.get(network)
     if (known !== undefined) return known
-    const mac = await crypto.subtle.sign('HMAC', await this.#key, new TextEncoder().encode(network))
+    const key = this.#key ?? (await dayKey(await this.#secret(), day))
+    if (day === this.#day) this.#key = key
+    const mac = await crypto.subtle.sign('HMAC', key, new TextEncoder().encode(network))
     const id = `h:${[...new Uint8Array(mac, 0, 8)].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`
     if (this.#known.size >= REMEMBERED) this.#known.clear()
     // Midnight may have passed meanwhile.

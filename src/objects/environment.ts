@@ -5,7 +5,7 @@ import type { LedgerDoor } from '../access/ledger.ts'
 import type { KvNamespace } from '../cache/kv.ts'
 import { randomLetters } from '../completion/completion.ts'
 import { type Config, type ConfigResult, parseConfig } from '../config.ts'
-import { type Core, createCore } from '../core.ts'
+import { type Core, createCore, type Platform } from '../core.ts'
 import type { Event, RequestEvent } from '../events.ts'
 import { prompts } from '../prompts.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
@@ -14,7 +14,7 @@ import type { LedgerObject } from './ledger.ts'
 import type { UsageObject } from './usage.ts'
 
 export type Environment =
-  | { readonly config: Config; readonly core: Core }
+  | { readonly config: Config; readonly core: Core; readonly platform: Platform }
   | { readonly config: null; readonly result: Extract<ConfigResult, { config: null }> }
 
 /** Bindings, variables and secrets: unknown until they are parsed. */
@@ -45,8 +45,8 @@ function readEnvironment(): Environment {
   }
   const { config } = result
   const firstKey = [...config.upstreams.values()].find(({ key }) => key !== null)?.key
-  const known = secret('TOKEN_SECRET') ?? firstKey ?? null
-  const core = createCore(config, {
+  const known = secret('TOKEN_SECRET') || firstKey || null
+  const platform: Platform = {
     kv: binding<KvNamespace>('CACHE'),
     fetch: (request) => fetch(request),
     ai: bound('AI') ? binding<AiBinding>('AI') : null,
@@ -60,8 +60,15 @@ function readEnvironment(): Environment {
     // With neither secret nor key the ledger keeps one, so that all isolates have the same.
     secret: async () => known ?? (await ownSecret()),
     operatorToken: secret('OPERATOR_TOKEN') ?? null,
-  })
-  return { config, core }
+    tokenSecrets: {
+      secret: secret('TOKEN_SECRET') ?? null,
+      previousSecret: secret('TOKEN_SECRET_PREVIOUS') ?? null,
+      // One made up here would be another isolate's stranger: better none than that.
+      fallbackSecret: async () => firstKey ?? (await within(OWN_SECRET_MS, ledger().ownSecret())),
+      randomBytes,
+    },
+  }
+  return { config, core: createCore(config, platform), platform }
 }
 
 /** A fresh stub each time: one that has failed stays broken. */
@@ -71,13 +78,22 @@ export function ledger(): DurableObjectStub<LedgerObject> {
 
 /** A hit must not wait for a ledger that is down: for a day, this isolate then has its own. */
 async function ownSecret(): Promise<string> {
-  const answered = new AbortController()
-  const own = wait(OWN_SECRET_MS, answered.signal).then(() => randomLetters(43, randomBytes))
-  own.catch(() => {})
   try {
-    return await Promise.race([ledger().ownSecret(), own])
+    return await within(OWN_SECRET_MS, ledger().ownSecret())
   } catch {
     return randomLetters(43, randomBytes)
+  }
+}
+
+/** @throws Error when it takes longer */
+async function within<T>(ms: number, work: Promise<T>): Promise<T> {
+  const answered = new AbortController()
+  const late = wait(ms, answered.signal).then(() => {
+    throw new Error('too late')
+  })
+  late.catch(() => {})
+  try {
+    return await Promise.race([work, late])
   } finally {
     answered.abort()
   }
@@ -145,7 +161,7 @@ export function usageObject(): DurableObjectStub<UsageObject> {
 }
 export { waitUntil }
 
-function wait(ms: number, signal: AbortSignal): Promise<void> {
+export function wait(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
     const leave = () => {

@@ -1,6 +1,6 @@
 // The completion endpoint: POST may ask an upstream, GET answers from the cache only.
+import type { VisitorGate } from '../access/gate.ts'
 import type { Operator } from '../access/operator.ts'
-import type { Visitors } from '../access/visitor.ts'
 import { bodyName, encodeWhole, type Reader, type Shape } from '../answer.ts'
 import { freshness } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/tiered.ts'
@@ -10,6 +10,7 @@ import { queryBody } from '../completion/query.ts'
 import type { ParseRequest, VisitorRequest } from '../completion/request.ts'
 import { parseResumePoint } from '../completion/resume.ts'
 import { type Code, GatewayError, problemOf } from '../errors.ts'
+import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import {
@@ -51,11 +52,12 @@ export interface CompletionsContext {
   readonly parse: ParseRequest
   readonly cache: TieredCache
   readonly misses: Misses
-  readonly visitors: Visitors
+  readonly gate: VisitorGate
   readonly operator: Operator
   readonly spendLimit: SpendLimit
   readonly connections: RouteContext['connections']
   readonly now: () => number
+  readonly report: Report
 }
 
 /** Whether a visitor may have one more miss now. May throw; then the budget alone decides. */
@@ -124,15 +126,21 @@ export class Completions {
 
   async #ask(request: VisitorRequest, visit: Visit): Promise<Asked> {
     const { effective: options, cache, key, prompts } = this.#options
-    const { visitors, operator, connections, now } = this.#context
+    const { gate, operator, connections, report } = this.#context
     const { headers, method } = visit.request
     const effective = effectiveRequest(request, options)
     visit.noted.model = effective.model
     visit.tally = { promptId: effective.prompt_id, saved: 0 }
     capableTargets(effective, connections)
-    const visitor = await visitors.idOf(headers.get('cf-connecting-ip'), now())
-    visit.noted.visitor = visitor
     const isOperator = await operator.isOperator(headers)
+    const visitor = await gate.visitorOf({
+      headers,
+      origin: visit.noted.origin,
+      isOperator,
+      maySpend: method === 'POST',
+      refused: (reason) => report({ event: 'visitor_refused', request_id: visit.id, reason }),
+    })
+    visit.noted.visitor = visitor
     const { noCache } = cacheWishes(headers.get('cache-control'))
     const free = effective.prompt_id === null
     const own = prompts.get(effective.prompt_id ?? '')
@@ -231,7 +239,7 @@ export class Completions {
     const timing = { cacheMs: looked.cacheMs, upstreamMs: now() - askedAt }
     noteSummary(visit, answer.summary)
     if (answer.kind !== 'stream') visit.streaming = false
-    return this.#reply(answer, { ...asked, work }, visit, looked, timing)
+    return this.#reply(answer, asked, visit, looked, timing)
   }
 
   /** The rate limit stands before everything that may spend; a limit that is broken is none. */

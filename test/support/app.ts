@@ -1,18 +1,15 @@
-// The whole service in process, built the way src/worker.ts builds it, with scripted upstreams, a KV
+// The whole service in process, of the same parts as src/worker.ts, with scripted upstreams, a KV
 // that refuses what KV refuses, a clock that is set and events that are kept. Whatever leaves it is
 // given to the canary, which is also the upstream's key.
 import { expect } from 'vitest'
 import type { Cost, Refusal, ReserveRequest } from '../../src/access/budget.ts'
 import type { LedgerDoor } from '../../src/access/ledger.ts'
-import { App, type AppContext, type Service } from '../../src/app.ts'
+import type { App, AppContext } from '../../src/app.ts'
 import type { KvNamespace } from '../../src/cache/kv.ts'
-import { requestParser } from '../../src/completion/request.ts'
-import { type Config, parseConfig } from '../../src/config.ts'
+import { parseConfig } from '../../src/config.ts'
 import { createCore, type Platform } from '../../src/core.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
-import { Admin } from '../../src/routes/admin.ts'
-import { Completions } from '../../src/routes/completions.ts'
-import { Misses } from '../../src/routes/misses.ts'
+import { createApp, createBrokenApp } from '../../src/service.ts'
 import { CANARY, seen } from './canary.ts'
 
 export const EDGE = 'https://edge.test'
@@ -148,16 +145,32 @@ export class TestApp {
       ledger: this.ledger,
       secret: async () => CANARY,
       operatorToken: OPERATOR_TOKEN,
+      tokenSecrets: {
+        secret: CANARY,
+        previousSecret: null,
+        fallbackSecret: async () => CANARY,
+        randomBytes: (bytes) => void crypto.getRandomValues(bytes),
+      },
     }
     const context: AppContext = { ...platform, count: () => {} }
     if (result.config === null) {
-      const { origins, faults } = result
-      this.#app = new App({ origins, originRequired: false, warnings: [] }, context, { faults })
+      this.#app = createBrokenApp(result, context)
       return
     }
-    const { origins, originRequired } = result.config
-    const service = serviceOf(result.config, platform)
-    this.#app = new App({ origins, originRequired, warnings: [] }, context, service)
+    const unused = async () => {
+      throw new Error('the ledger and the figures have suites of their own')
+    }
+    const doors = {
+      // Every miss is answered in process.
+      flights: null,
+      spendLimit: async () => true,
+      admin: { pause: unused, figures: unused, hoursSince: unused },
+      turnstileSecret: '',
+      operatorToken: OPERATOR_TOKEN,
+      newUuid: () => crypto.randomUUID(),
+    }
+    const core = createCore(result.config, platform)
+    this.#app = createApp(result.config, core, platform, doors, context)
   }
 
   /** The response as it is, its body unread. */
@@ -200,58 +213,6 @@ export class TestApp {
   get lines(): RequestEvent[] {
     return this.events.filter((event) => event.event === 'request')
   }
-}
-
-/** As src/worker.ts does it, but for the Durable Object: every miss is answered in process. */
-function serviceOf(config: Config, platform: Platform): Service {
-  const { limits, cache, models, upstreams, prompts, defaults, freePrompts } = config
-  const core = createCore(config, platform)
-  const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
-  const completions = new Completions(
-    {
-      body,
-      effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
-      key: {
-        version: cache.version,
-        addresses: new Map(
-          [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
-        ),
-      },
-      cache: {
-        ttlSeconds: cache.ttl_seconds,
-        staleWhileRevalidateSeconds: cache.stale_while_revalidate_seconds,
-        staleIfErrorSeconds: cache.stale_if_error_seconds,
-        browserSeconds: cache.browser_seconds,
-        freePrompts: cache.free_prompts,
-      },
-      prompts,
-    },
-    {
-      parse: requestParser(limits),
-      cache: core.cache,
-      misses: new Misses(null, core.miss),
-      visitors: core.visitors,
-      operator: core.operator,
-      spendLimit: async () => true,
-      connections: core.connections,
-      now: platform.now,
-    },
-  )
-  const { operator, purges } = core
-  const keyOf = (request: unknown) => completions.keyOf(request)
-  const unused = async () => {
-    throw new Error('the ledger and the figures have suites of their own')
-  }
-  const admin = new Admin(body, {
-    operator,
-    purges,
-    keyOf,
-    now: platform.now,
-    pause: unused,
-    figures: unused,
-    hoursSince: unused,
-  })
-  return { faults: null, completions, admin, operator, offer: { models, prompts } }
 }
 
 export const compatible = {

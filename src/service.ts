@@ -1,0 +1,133 @@
+// What the Worker serves, put together: the app with its routes over the core. The platform is
+// handed in, so that tests serve the same thing in process.
+import { isTestSecret, Turnstile } from './access/turnstile.ts'
+import { App, type AppContext, type Service } from './app.ts'
+import { requestParser } from './completion/request.ts'
+import type { Config, ConfigResult } from './config.ts'
+import type { Core, Platform } from './core.ts'
+import { isLoopback } from './http/cors.ts'
+import { Admin, type AdminContext } from './routes/admin.ts'
+import { Completions, type SpendLimit } from './routes/completions.ts'
+import { type FlightDoor, Misses } from './routes/misses.ts'
+import { NewVisitors } from './routes/visitors.ts'
+
+/** The ways out of the Worker that only it has. */
+export interface Doors {
+  /** Null: every miss is answered in its isolate. */
+  readonly flights: FlightDoor | null
+  readonly spendLimit: SpendLimit
+  readonly admin: Pick<AdminContext, 'pause' | 'figures' | 'hoursSince'>
+  readonly turnstileSecret: string
+  readonly operatorToken: string
+  readonly newUuid: () => string
+}
+
+/** The app of a good configuration. */
+export function createApp(
+  config: Config,
+  core: Core,
+  platform: Platform,
+  doors: Doors,
+  context: AppContext,
+): App {
+  const { origins, originRequired } = config
+  const localOnly = isTestSecret(doors.turnstileSecret)
+  const options = { origins, originRequired, localOnly, warnings: warningsOf(config, doors) }
+  return new App(options, context, createService(config, core, platform, doors))
+}
+
+/** The app of a faulty one: it says so, to pages of those origins that are good. */
+export function createBrokenApp(
+  { origins, faults }: Extract<ConfigResult, { config: null }>,
+  context: AppContext,
+): App {
+  const options = { origins, originRequired: false, localOnly: false, warnings: [] }
+  return new App(options, context, { faults })
+}
+
+function createService(config: Config, core: Core, platform: Platform, doors: Doors): Service {
+  const { limits, cache, models, upstreams, prompts, defaults, freePrompts } = config
+  const { now, report } = platform
+  const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
+  const completions = new Completions(
+    {
+      body,
+      effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
+      key: {
+        version: cache.version,
+        addresses: new Map(
+          [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
+        ),
+      },
+      cache: {
+        ttlSeconds: cache.ttl_seconds,
+        staleWhileRevalidateSeconds: cache.stale_while_revalidate_seconds,
+        staleIfErrorSeconds: cache.stale_if_error_seconds,
+        browserSeconds: cache.browser_seconds,
+        freePrompts: cache.free_prompts,
+      },
+      prompts,
+    },
+    {
+      parse: requestParser(limits),
+      cache: core.cache,
+      misses: new Misses(doors.flights, core.miss),
+      gate: core.gate,
+      operator: core.operator,
+      spendLimit: doors.spendLimit,
+      connections: core.connections,
+      now,
+      report,
+    },
+  )
+  const { operator, purges } = core
+  const admin = new Admin(body, {
+    operator,
+    purges,
+    keyOf: (request) => completions.keyOf(request),
+    now,
+    ...doors.admin,
+  })
+  const visitors = createVisitors(config, core, platform, doors)
+  return { faults: null, completions, visitors, admin, operator, offer: { models, prompts } }
+}
+
+function createVisitors(
+  { limits, origins }: Config,
+  { tokens }: Core,
+  { fetch, now, wait, report }: Platform,
+  { turnstileSecret, newUuid }: Doors,
+): NewVisitors {
+  const options = { bodyMs: limits.body_ms, origins }
+  if (tokens === null) return new NewVisitors(options, null)
+  const turnstile = new Turnstile(turnstileSecret, { fetch, now, wait, newUuid })
+  const refused = (request_id: string, reason: string) =>
+    report({ event: 'visitor_refused', request_id, reason })
+  return new NewVisitors(options, { turnstile, tokens, now, refused })
+}
+
+const MIN_TOKEN_CHARS = 16
+
+/** What an owner should know although it works; GET /health shows it. */
+function warningsOf(
+  { freePrompts, upstreams, access, origins }: Config,
+  { operatorToken }: Doors,
+): string[] {
+  const paid = [...upstreams.values()].some(({ wire }) => wire !== 'demo')
+  const warnings: string[] = []
+  if (paid && freePrompts && access.turnstile_sitekey === '') {
+    warnings.push('no Turnstile: anyone may spend up to the budget')
+  }
+  if (paid && origins.length === 0) {
+    warnings.push('origins is empty: only pages of this Worker itself may call it')
+  }
+  if (operatorToken !== '' && operatorToken.length < MIN_TOKEN_CHARS) {
+    warnings.push('OPERATOR_TOKEN is short: 32 random characters cannot be guessed')
+  }
+  for (const { name, baseUrl, key } of upstreams.values()) {
+    if (key !== null && baseUrl.startsWith('http://') && !isLoopback(new URL(baseUrl).hostname)) {
+      warnings.push(`upstream "${name}" gets its key over plain http`)
+    }
+  }
+  return warnings
+}

@@ -1,0 +1,205 @@
+// The anthropic wire's translations alone. Whole answers, split at every byte, are the fixtures'.
+import { expect, test } from 'vitest'
+import type { RawDelta } from '../../src/completion/delta.ts'
+import { Normaliser } from '../../src/completion/normal.ts'
+import { GatewayError } from '../../src/errors.ts'
+import { anthropic } from '../../src/upstream/anthropic.ts'
+import type { CallRequest, WireOptions } from '../../src/upstream/upstream.ts'
+
+const options: WireOptions = { maxTokensField: 'max_tokens', streamUsage: false, path: null }
+const request: CallRequest = {
+  model: 'claude-x',
+  prompts: ['Once upon'],
+  system: null,
+  locked: false,
+  stream: true,
+  max_tokens: 16,
+  n: 1,
+  parameters: {},
+}
+
+const message = (event: unknown) =>
+  anthropic.fromMessage({ event: null, data: JSON.stringify(event) })
+const failing = (work: () => unknown): GatewayError => {
+  try {
+    work()
+  } catch (error) {
+    if (error instanceof GatewayError) return error
+  }
+  throw new TypeError('no GatewayError')
+}
+
+test('toWire() is a message with the version, and no more than was said', () => {
+  expect(anthropic.toWire(request, options)).toEqual({
+    path: '/messages',
+    headers: { 'anthropic-version': '2023-06-01' },
+    body: {
+      model: 'claude-x',
+      max_tokens: 16,
+      messages: [{ role: 'user', content: 'Once upon' }],
+      stream: true,
+    },
+  })
+})
+
+test('toWire() puts the system at the top and stops under their name', () => {
+  const full = {
+    ...request,
+    stream: false,
+    system: 'Be brief',
+    temperature: 0,
+    top_p: 0.5,
+    stop: ['END'],
+    parameters: { thinking: { type: 'disabled' } },
+  }
+  expect(anthropic.toWire(full, options).body).toEqual({
+    model: 'claude-x',
+    max_tokens: 16,
+    system: 'Be brief',
+    messages: [{ role: 'user', content: 'Once upon' }],
+    temperature: 0,
+    top_p: 0.5,
+    stop_sequences: ['END'],
+    thinking: { type: 'disabled' },
+  })
+})
+
+test('toWire() has max_tokens under its one name, whatever the preset says', () => {
+  const { body } = anthropic.toWire(request, {
+    ...options,
+    maxTokensField: 'max_completion_tokens',
+  })
+  expect(body).toMatchObject({ max_tokens: 16 })
+  expect(body).not.toHaveProperty('max_completion_tokens')
+})
+
+test('toWire() goes where the owner says', () => {
+  expect(anthropic.toWire(request, { ...options, path: '/v2/messages' }).path).toBe('/v2/messages')
+})
+
+test.each([
+  ['end_turn', 'stop'],
+  ['stop_sequence', 'stop'],
+  ['tool_use', 'stop'],
+  ['max_tokens', 'length'],
+  ['pause_turn', 'length'],
+  ['model_context_window_exceeded', 'length'],
+  ['refusal', 'content_filter'],
+  ['a_new_reason', 'stop'],
+])('fromMessage() takes stop_reason %s for %s', (stop_reason, reason) => {
+  const [finish] = message({ type: 'message_delta', delta: { stop_reason }, usage: {} })
+  expect(finish).toEqual({ kind: 'finish', index: 0, reason })
+})
+
+test.each([
+  [{ type: 'ping' }],
+  [{ type: 'content_block_stop', index: 0 }],
+  [{ type: 'content_block_delta', delta: { type: 'thinking_delta', thinking: 'Hm' } }],
+  [{ type: 'content_block_delta', delta: { type: 'signature_delta', signature: 'x' } }],
+  [{ type: 'content_block_delta', delta: { type: 'input_json_delta', partial_json: '{' } }],
+  [{ type: 'content_block_start', content_block: { type: 'thinking', thinking: 'Hm' } }],
+  [{ type: 'content_block_delta', delta: { type: 'citations_delta', text: 'no' } }],
+  [{ type: 'content_block_start', content_block: { type: 'tool_result', text: 'no' } }],
+  [{ type: 'something_new', text: 'no' }],
+  [{}],
+])('fromMessage() hears nothing in %j', (event) => {
+  expect(message(event)).toEqual([])
+})
+
+test('fromMessage() knows an end by message_stop alone', () => {
+  expect(message({ type: 'message_stop' })).toEqual([{ kind: 'end' }])
+  expect(anthropic.fromMessage({ event: 'ping', data: ' ' })).toEqual([])
+})
+
+test.each([
+  ['invalid_request_error', 'upstream_refused_request'],
+  ['request_too_large', 'upstream_refused_request'],
+  ['authentication_error', 'upstream_rejected'],
+  ['billing_error', 'upstream_rejected'],
+  ['permission_error', 'upstream_rejected'],
+  ['not_found_error', 'upstream_rejected'],
+  ['rate_limit_error', 'upstream_rate_limited'],
+  ['api_error', 'upstream_unavailable'],
+  ['timeout_error', 'upstream_unavailable'],
+  ['overloaded_error', 'upstream_unavailable'],
+  ['toString', 'upstream_bad_response'],
+])('an error event of type %s is %s', (type, code) => {
+  const event = { type: 'error', error: { type, message: 'canary' } }
+  const failure = failing(() => message(event))
+  expect(failure.code).toBe(code)
+  expect(failure.cause).toMatchObject({ code: type })
+  expect(JSON.stringify([failure.message, failure.cause])).not.toContain('canary')
+  expect(failing(() => anthropic.fromBody(event)).code).toBe(code)
+})
+
+test.each([['null'], ['[]'], ['"x"'], ['{"type":'], ['{"type":"message_start"}']])(
+  'fromMessage() refuses %s',
+  (data) => {
+    expect(failing(() => anthropic.fromMessage({ event: null, data })).code).toBe(
+      'upstream_bad_response',
+    )
+  },
+)
+
+test('fromFailure() tells the owner of the key and of the credit', () => {
+  const body = (message: string) => ({ type: 'error', error: { type: 'x_error', message } })
+  const key = anthropic.fromFailure(401, body('invalid x-api-key'))
+  expect(key).toMatchObject({ code: 'upstream_rejected', cause: { code: 'x_error' } })
+  expect((key.cause as { hint: string }).hint).toContain('key')
+  const credit = anthropic.fromFailure(400, body('Your credit balance is too low to access'))
+  expect(credit).toMatchObject({ code: 'upstream_rejected', cause: { code: 'billing_error' } })
+  expect((credit.cause as { hint: string }).hint).toContain('credit')
+  expect(anthropic.fromFailure(400, body('max_tokens is too low')).code).toBe(
+    'upstream_refused_request',
+  )
+})
+
+const start = (usage: unknown) => ({
+  type: 'message_start',
+  message: { id: 'm', model: 'c', usage },
+})
+const delta = (usage: unknown) => ({
+  type: 'message_delta',
+  delta: { stop_reason: 'end_turn' },
+  usage,
+})
+const text = { type: 'content_block_delta', delta: { type: 'text_delta', text: 'Hi' } }
+
+/** What the parts of usage come to. */
+function counted(...events: readonly unknown[]) {
+  const normaliser = new Normaliser({ choices: 1, perPrompt: 1, logprobs: false })
+  const deltas: RawDelta[] = events.flatMap((event) => [...message(event)])
+  for (const raw of deltas) normaliser.add(raw)
+  return normaliser.end().usage
+}
+
+test('usage in two parts is one count', () => {
+  expect(
+    counted(start({ input_tokens: 25, output_tokens: 1 }), text, delta({ output_tokens: 15 })),
+  ).toEqual({ prompt_tokens: 25, completion_tokens: 15, total_tokens: 40 })
+})
+
+test('usage told twice counts once, and the later input counts if it is larger', () => {
+  const again = delta({ input_tokens: 30, output_tokens: 15 })
+  expect(counted(start({ input_tokens: 25 }), text, again)).toMatchObject({ prompt_tokens: 30 })
+  const zero = delta({ input_tokens: 0, output_tokens: 15 })
+  expect(counted(start({ input_tokens: 25 }), text, zero)).toMatchObject({ prompt_tokens: 25 })
+})
+
+test('cached input is input', () => {
+  const cached = {
+    input_tokens: 5,
+    cache_creation_input_tokens: 10,
+    cache_read_input_tokens: null,
+  }
+  expect(counted(start(cached), text, delta({ output_tokens: 1 }))).toMatchObject({
+    prompt_tokens: 15,
+  })
+})
+
+test('half a count is none', () => {
+  expect(counted(start({ input_tokens: 25, output_tokens: 1 }), text, delta({}))).toBeNull()
+  expect(counted(start({}), text, delta({ output_tokens: 15 }))).toBeNull()
+  expect(counted(start({ input_tokens: -1 }), text, delta({ output_tokens: 1.5 }))).toBeNull()
+  expect(counted(start(null), text, delta(null))).toBeNull()
+})

@@ -1,0 +1,277 @@
+// The workers-ai wire and its way to the binding. Whole answers, split at every byte, are the
+// fixtures'; here a binding stands in that behaves as the runtime's does.
+import { expect, test } from 'vitest'
+import { parseConfig } from '../../src/config.ts'
+import { createCore, type Platform } from '../../src/core.ts'
+import { GatewayError } from '../../src/errors.ts'
+import { type CallContext, call } from '../../src/upstream/call.ts'
+import { connect } from '../../src/upstream/connect.ts'
+import type { CallRequest, WireOptions } from '../../src/upstream/upstream.ts'
+import { type AiBinding, sendToBinding, workersAi } from '../../src/upstream/workers-ai.ts'
+
+const options: WireOptions = { maxTokensField: 'max_tokens', streamUsage: false, path: null }
+const request: CallRequest = {
+  model: '@cf/meta/llama-3.1-8b-instruct',
+  prompts: ['Once upon'],
+  system: null,
+  locked: false,
+  stream: true,
+  max_tokens: 16,
+  n: 1,
+  parameters: {},
+}
+
+interface Run {
+  readonly model: string
+  readonly inputs: unknown
+  readonly options: { readonly returnRawResponse: true; readonly signal: AbortSignal }
+}
+
+/** A binding that answers with what `run` brings, and remembers what it was asked. */
+function binding(answer: (signal: AbortSignal) => unknown) {
+  const runs: Run[] = []
+  const ai: AiBinding = {
+    run: async (model, inputs, runOptions) => {
+      runs.push({ model, inputs, options: runOptions })
+      return await answer(runOptions.signal)
+    },
+  }
+  return { ai, runs }
+}
+
+function ask(ai: AiBinding, signal = new AbortController().signal) {
+  const connection = connect(
+    {
+      ...options,
+      name: 'ai',
+      wire: 'workers-ai',
+      baseUrl: '',
+      auth: 'none',
+      key: null,
+      unsupported: new Set(),
+      stream: 'always',
+      firstByteMs: 60_000,
+      idleMs: 60_000,
+      deadlineMs: 60_000,
+      retries: 0,
+      maxOutputBytes: 10_000,
+    },
+    { http: neither, demo: neither, ai: sendToBinding(ai) },
+  )
+  const context: CallContext = {
+    upstream: connection.upstream,
+    send: connection.send,
+    options: connection.options,
+    now: () => 0,
+    signal,
+    deadlineAt: 60_000,
+  }
+  return Array.fromAsync(call(request, context))
+}
+
+const neither = async () => {
+  throw new TypeError('this goes to the binding')
+}
+
+async function textOf(ai: AiBinding): Promise<string> {
+  const deltas = (await ask(ai)).flat()
+  expect(deltas.at(-1)).toEqual({ kind: 'end' })
+  return deltas.map((delta) => (delta.kind === 'text' ? delta.text : '')).join('')
+}
+
+async function failureOf(ai: AiBinding): Promise<GatewayError> {
+  const error: unknown = await ask(ai).catch((thrown: unknown) => thrown)
+  if (error instanceof GatewayError) return error
+  throw new TypeError('no GatewayError')
+}
+
+const sse = 'data: {"response":"Hel"}\n\ndata: {"response":"lo","p":"ab"}\n\ndata: [DONE]\n\n'
+const json = { response: 'Hello', usage: {} }
+
+test('toWire() gives messages and the sampling fields', () => {
+  const full = {
+    ...request,
+    system: 'Be brief',
+    temperature: 0.5,
+    top_p: 0.9,
+    seed: 7,
+    presence_penalty: 1,
+    frequency_penalty: -1,
+    parameters: { top_k: 4 },
+  }
+  expect(workersAi.toWire(full, options)).toEqual({
+    path: '/run',
+    body: {
+      model: '@cf/meta/llama-3.1-8b-instruct',
+      messages: [
+        { role: 'system', content: 'Be brief' },
+        { role: 'user', content: 'Once upon' },
+      ],
+      max_tokens: 16,
+      temperature: 0.5,
+      top_p: 0.9,
+      seed: 7,
+      presence_penalty: 1,
+      frequency_penalty: -1,
+      stream: true,
+      top_k: 4,
+    },
+  })
+})
+
+test('the binding is run with the model apart, and asked for the raw response', async () => {
+  const { ai, runs } = binding(() => new Response(sse))
+  expect(await textOf(ai)).toBe('Hello')
+  expect(runs).toHaveLength(1)
+  expect(runs[0]).toMatchObject({
+    model: '@cf/meta/llama-3.1-8b-instruct',
+    inputs: { messages: [{ role: 'user', content: 'Once upon' }], max_tokens: 16, stream: true },
+    options: { returnRawResponse: true },
+  })
+  expect(runs[0]?.inputs).not.toHaveProperty('model')
+})
+
+test.each([
+  ['a response that streams', () => new Response(sse)],
+  ['a response of JSON', () => Response.json(json)],
+  ['a stream', () => new Response(sse).body],
+  ['an object', () => json],
+  ['an object in OpenAI’s shape', () => ({ choices: [{ message: { content: 'Hello' } }] })],
+])('the binding may bring %s', async (_, answer) => {
+  expect(await textOf(binding(answer).ai)).toBe('Hello')
+})
+
+test.each([
+  ['null', () => null],
+  ['a number', () => 3],
+  ['a text', () => 'Hello'],
+])('the binding bringing %s has answered nothing', async (_, answer) => {
+  expect(await ask(binding(answer).ai)).toEqual([])
+})
+
+test.each([
+  ['an empty response', () => new Response(null)],
+  ['a list', () => []],
+  ['a number in a list', () => [3]],
+])('the binding bringing %s is a bad response', async (_, answer) => {
+  expect((await failureOf(binding(answer).ai)).code).toBe('upstream_bad_response')
+})
+
+const errors = [
+  [3003, 'upstream_refused_request'],
+  [5004, 'upstream_refused_request'],
+  [3006, 'upstream_refused_request'],
+  [3039, 'upstream_rejected'],
+  [5007, 'upstream_rejected'],
+  [3042, 'upstream_rejected'],
+  [5016, 'upstream_rejected'],
+  [5018, 'upstream_rejected'],
+  [3023, 'upstream_rejected'],
+  [3041, 'upstream_rejected'],
+  [5005, 'upstream_rejected'],
+  [5019, 'upstream_rejected'],
+  [3007, 'upstream_timeout'],
+  [3008, 'upstream_timeout'],
+  [3036, 'upstream_rate_limited'],
+  [3040, 'upstream_rate_limited'],
+  [3099, 'upstream_unavailable'],
+] as const
+
+test.each(errors)('a thrown %i is %s, and keeps no text', async (number, code) => {
+  for (const prefix of ['', 'InferenceUpstreamError: ']) {
+    const failure = await failureOf(
+      binding(() => {
+        throw new Error(`${prefix}${number}: canary of account 0123`)
+      }).ai,
+    )
+    expect(failure.code).toBe(code)
+    expect(JSON.stringify([failure.message, failure.cause])).not.toContain('canary')
+  }
+})
+
+test('the owner reads the code, and what to do about it', async () => {
+  const failure = await failureOf(
+    binding(() => {
+      throw new Error('3036: You have used up your daily free allocation')
+    }).ai,
+  )
+  expect(failure.cause).toEqual({
+    status: 429,
+    code: '3036',
+    hint: "Upgrade the account's plan: today's free allocation of Workers AI is used up",
+  })
+})
+
+test.each([['Network connection lost.'], ['canary 3040: in the middle'], ['404: Not Found'], ['']])(
+  'a thrown %j without a code is an upstream out of reach',
+  async (text) => {
+    const failure = await failureOf(
+      binding(() => {
+        throw new Error(text)
+      }).ai,
+    )
+    expect(failure).toMatchObject({ code: 'upstream_unavailable', cause: { status: null } })
+    expect(JSON.stringify([failure.message, failure.cause])).not.toContain('canary')
+  },
+)
+
+test('the raw response of a failure is read for its code', async () => {
+  const body = { internalCode: 3040, description: 'canary', name: 'AiError', message: 'canary' }
+  const failure = await failureOf(binding(() => Response.json(body, { status: 500 })).ai)
+  expect(failure).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 10 })
+  expect(JSON.stringify(failure.cause)).not.toContain('canary')
+})
+
+test('the binding is told when nobody wants the answer any more', async () => {
+  const controller = new AbortController()
+  const { ai, runs } = binding((signal) => {
+    const waiting = new Promise((_, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason))
+    })
+    controller.abort(new Error('left'))
+    return waiting
+  })
+  await expect(ask(ai, controller.signal)).rejects.toThrow('left')
+  expect(runs[0]?.options.signal.aborted).toBe(true)
+})
+
+test('without a binding the upstream is out of reach', async () => {
+  const { send } = connect(
+    {
+      ...options,
+      name: 'ai',
+      wire: 'workers-ai',
+      baseUrl: '',
+      auth: 'none',
+      key: null,
+      unsupported: new Set(),
+      stream: 'always',
+      firstByteMs: 1,
+      idleMs: 1,
+      deadlineMs: 1,
+      retries: 0,
+      maxOutputBytes: 1,
+    },
+    { http: neither, demo: neither },
+  )
+  await expect(send(new Request('https://x.test'))).rejects.toThrow('no binding AI')
+})
+
+test('createCore() sends to the binding that the platform lends', async () => {
+  const { config } = parseConfig({
+    config: {
+      models: [{ id: 'default', upstream: 'ai', upstream_model: '@cf/x' }],
+      upstreams: [{ name: 'ai', preset: 'workers-ai' }],
+    },
+    prompts: {},
+    secret: () => undefined,
+    bound: () => true,
+  })
+  if (config === null) throw new TypeError('the preset needs no more than the binding')
+  const { ai, runs } = binding(() => json)
+  const lent: Partial<Platform> = { ai, fetch: neither, now: () => 0 }
+  const connection = createCore(config, lent as Platform).connections.get('ai')
+  const body = JSON.stringify({ model: '@cf/x' })
+  await connection?.send(new Request(`${connection.options.baseUrl}/run`, { method: 'POST', body }))
+  expect(runs).toMatchObject([{ model: '@cf/x' }])
+})
