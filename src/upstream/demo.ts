@@ -2,9 +2,9 @@
 // gateway runs without an account anywhere. It is a service like any other to its caller, and
 // refuses to be more than that: it knows no keys, no caching and no visitors.
 
-import * as v from 'valibot'
-import type { Model, Piece, Step } from './demo-model.ts'
-import { createModel, generate, score, seededRandom, tokenize } from './demo-model.ts'
+import { createModel, type Model, tokenize } from './demo-model.ts'
+import { type Body, Refusal, readBody } from './demo-request.ts'
+import { generate, type Piece, type Step, score, seededRandom } from './demo-sampling.ts'
 import { demoText } from './demo-text.ts'
 
 export interface DemoOptions {
@@ -16,57 +16,6 @@ export interface DemoOptions {
   readonly random: () => number
   /** The pace of a stream, of each choice in it. Whole answers are not paced. Default 80. */
   readonly tokensPerSecond?: number
-}
-
-// What one request may cost: the model writes some ten thousand tokens a second.
-const maxTokens = 4096
-const maxTokensInAll = 65_536
-
-const whole = (min: number, max: number) =>
-  v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max))
-const real = (min: number, max: number) => v.pipe(v.number(), v.minValue(min), v.maxValue(max))
-const filled = v.pipe(v.string(), v.minLength(1))
-const flag = v.nullish(v.boolean(), false)
-
-// The messages are what a field takes, as the error says it after "expected".
-const bodySchema = v.object({
-  model: v.message(v.pipe(v.optional(v.string(), ''), v.minLength(1)), 'a model name'),
-  prompt: v.message(
-    v.nullish(v.union([v.string(), v.pipe(v.array(v.string()), v.minLength(1))]), ''),
-    'a string or a list of strings',
-  ),
-  max_tokens: v.message(v.nullish(whole(0, maxTokens), 16), `a whole number up to ${maxTokens}`),
-  temperature: v.message(v.nullish(real(0, 2), 1), '0 to 2'),
-  top_p: v.message(v.nullish(real(0, 1), 1), '0 to 1'),
-  stop: v.message(
-    v.nullish(v.union([filled, v.pipe(v.array(filled), v.maxLength(4))]), []),
-    'up to 4 strings, none of them empty',
-  ),
-  seed: v.message(v.nullish(v.pipe(v.number(), v.integer())), 'a whole number'),
-  n: v.message(v.nullish(whole(1, 128), 1), 'a whole number from 1 to 128'),
-  best_of: v.message(v.nullish(whole(1, 20)), 'a whole number from 1 to 20'),
-  echo: v.message(flag, 'true or false'),
-  logprobs: v.message(v.nullish(whole(0, 5)), 'a whole number from 0 to 5'),
-  presence_penalty: v.message(v.nullish(real(-2, 2), 0), '-2 to 2'),
-  frequency_penalty: v.message(v.nullish(real(-2, 2), 0), '-2 to 2'),
-  stream: v.message(flag, 'true or false'),
-  stream_options: v.message(
-    v.nullish(v.object({ include_usage: flag }), {}),
-    'an object with "include_usage"',
-  ),
-  suffix: v.message(v.nullish(v.literal('')), 'none, as this model only continues'),
-  logit_bias: v.message(v.nullish(v.strictObject({})), 'none, as this model has no token ids'),
-})
-type Body = v.InferOutput<typeof bodySchema>
-
-class Refusal extends Error {
-  readonly status: number
-  readonly param: string | null
-  constructor(status: number, message: string, param: string | null = null) {
-    super(message)
-    this.status = status
-    this.param = param
-  }
 }
 
 /** A handler for `POST …/completions`. The model is learnt on the first request. */
@@ -90,57 +39,6 @@ function refused({ status, message, param }: Refusal): Response {
   const error = { message, type: 'invalid_request_error', param, code: null }
   const headers: Record<string, string> = status === 405 ? { allow: 'POST' } : {}
   return Response.json({ error }, { status, headers })
-}
-
-async function readBody(request: Request): Promise<Body> {
-  if (request.method !== 'POST') {
-    throw new Refusal(405, `Cannot use ${request.method}: expected POST`)
-  }
-  const { pathname } = new URL(request.url)
-  if (!pathname.endsWith('/completions')) {
-    throw new Refusal(404, `Cannot find "${pathname}": expected a path that ends in /completions`)
-  }
-  // In the words of the original, which some callers go by to choose the other endpoint.
-  if (pathname.endsWith('/chat/completions')) {
-    const message =
-      'This is not a chat model and thus not supported in the v1/chat/completions endpoint.'
-    throw new Refusal(404, `${message} Did you mean to use v1/completions?`, 'model')
-  }
-  let input: unknown
-  try {
-    input = await request.json()
-  } catch {
-    throw new Refusal(400, 'Cannot read the body: expected JSON')
-  }
-  const parsed = v.safeParse(bodySchema, input, { abortEarly: true })
-  if (!parsed.success) {
-    const [{ message, path }] = parsed.issues
-    const field = path?.[0]
-    if (field === undefined) throw new Refusal(400, 'Cannot read the body: expected an object')
-    const name = String(field.key)
-    const got = preview(field.value)
-    throw new Refusal(400, `Cannot use "${name}": expected ${message}, got ${got}`, name)
-  }
-  const body = parsed.output
-  const bestOf = body.best_of ?? body.n
-  if (bestOf < body.n) {
-    throw new Refusal(400, `Cannot use "best_of": expected "n" or more, got ${bestOf}`, 'best_of')
-  }
-  if (body.stream && bestOf > body.n) {
-    throw new Refusal(400, 'Cannot use "best_of": expected no more than "n" in a stream', 'best_of')
-  }
-  // Even an answer of no tokens costs something, hence the default as the least.
-  const inAll = [body.prompt].flat().length * bestOf * Math.max(16, body.max_tokens)
-  if (inAll > maxTokensInAll) {
-    const message = `Cannot use "max_tokens": expected at most ${maxTokensInAll} over all texts`
-    throw new Refusal(400, `${message}, got ${inAll}`, 'max_tokens')
-  }
-  return body
-}
-
-function preview(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'nothing'
-  return text.length > 60 ? `${text.slice(0, 60)}...` : text
 }
 
 interface Choice {

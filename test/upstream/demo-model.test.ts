@@ -2,14 +2,13 @@
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import type { SamplingOptions } from '../../src/upstream/demo-model.ts'
+import { createModel, tokenize } from '../../src/upstream/demo-model.ts'
 import {
-  createModel,
   generate,
+  type SamplingOptions,
   score,
   seededRandom,
-  tokenize,
-} from '../../src/upstream/demo-model.ts'
+} from '../../src/upstream/demo-sampling.ts'
 import { demoText } from '../../src/upstream/demo-text.ts'
 
 const model = createModel(demoText)

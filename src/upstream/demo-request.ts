@@ -1,0 +1,105 @@
+// What the demo upstream takes: the legacy completions wire's request, checked and bounded.
+import * as v from 'valibot'
+
+// What one request may cost: the model writes some ten thousand tokens a second.
+const maxTokens = 4096
+const maxTokensInAll = 65_536
+
+const whole = (min: number, max: number) =>
+  v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max))
+const real = (min: number, max: number) => v.pipe(v.number(), v.minValue(min), v.maxValue(max))
+const filled = v.pipe(v.string(), v.minLength(1))
+const flag = v.nullish(v.boolean(), false)
+
+// The messages are what a field takes, as the error says it after "expected".
+const bodySchema = v.object({
+  model: v.message(v.pipe(v.optional(v.string(), ''), v.minLength(1)), 'a model name'),
+  prompt: v.message(
+    v.nullish(v.union([v.string(), v.pipe(v.array(v.string()), v.minLength(1))]), ''),
+    'a string or a list of strings',
+  ),
+  max_tokens: v.message(v.nullish(whole(0, maxTokens), 16), `a whole number up to ${maxTokens}`),
+  temperature: v.message(v.nullish(real(0, 2), 1), '0 to 2'),
+  top_p: v.message(v.nullish(real(0, 1), 1), '0 to 1'),
+  stop: v.message(
+    v.nullish(v.union([filled, v.pipe(v.array(filled), v.maxLength(4))]), []),
+    'up to 4 strings, none of them empty',
+  ),
+  seed: v.message(v.nullish(v.pipe(v.number(), v.integer())), 'a whole number'),
+  n: v.message(v.nullish(whole(1, 128), 1), 'a whole number from 1 to 128'),
+  best_of: v.message(v.nullish(whole(1, 20)), 'a whole number from 1 to 20'),
+  echo: v.message(flag, 'true or false'),
+  logprobs: v.message(v.nullish(whole(0, 5)), 'a whole number from 0 to 5'),
+  presence_penalty: v.message(v.nullish(real(-2, 2), 0), '-2 to 2'),
+  frequency_penalty: v.message(v.nullish(real(-2, 2), 0), '-2 to 2'),
+  stream: v.message(flag, 'true or false'),
+  stream_options: v.message(
+    v.nullish(v.object({ include_usage: flag }), {}),
+    'an object with "include_usage"',
+  ),
+  suffix: v.message(v.nullish(v.literal('')), 'none, as this model only continues'),
+  logit_bias: v.message(v.nullish(v.strictObject({})), 'none, as this model has no token ids'),
+})
+/** A request, its defaults filled in. */
+export type Body = v.InferOutput<typeof bodySchema>
+
+/** Why a request is not answered, as the demo upstream says it over HTTP. */
+export class Refusal extends Error {
+  readonly status: number
+  readonly param: string | null
+  constructor(status: number, message: string, param: string | null = null) {
+    super(message)
+    this.status = status
+    this.param = param
+  }
+}
+
+/** @throws Refusal */
+export async function readBody(request: Request): Promise<Body> {
+  if (request.method !== 'POST') {
+    throw new Refusal(405, `Cannot use ${request.method}: expected POST`)
+  }
+  const { pathname } = new URL(request.url)
+  if (!pathname.endsWith('/completions')) {
+    throw new Refusal(404, `Cannot find "${pathname}": expected a path that ends in /completions`)
+  }
+  // Callers go by the words "not a chat model" to choose the other wire.
+  if (pathname.endsWith('/chat/completions')) {
+    throw new Refusal(404, 'Cannot chat: the demo is not a chat model', 'model')
+  }
+  let input: unknown
+  try {
+    input = await request.json()
+  } catch {
+    throw new Refusal(400, 'Cannot read the body: expected JSON')
+  }
+  const parsed = v.safeParse(bodySchema, input, { abortEarly: true })
+  if (!parsed.success) {
+    const [{ message, path }] = parsed.issues
+    const field = path?.[0]
+    if (field === undefined) throw new Refusal(400, 'Cannot read the body: expected an object')
+    const name = String(field.key)
+    const got = preview(field.value)
+    throw new Refusal(400, `Cannot use "${name}": expected ${message}, got ${got}`, name)
+  }
+  const body = parsed.output
+  const bestOf = body.best_of ?? body.n
+  if (bestOf < body.n) {
+    throw new Refusal(400, `Cannot use "best_of": expected "n" or more, got ${bestOf}`, 'best_of')
+  }
+  if (body.stream && bestOf > body.n) {
+    throw new Refusal(400, 'Cannot use "best_of": expected no more than "n" in a stream', 'best_of')
+  }
+  // Even an answer of no tokens costs something, hence the default as the least.
+  const inAll = [body.prompt].flat().length * bestOf * Math.max(16, body.max_tokens)
+  if (inAll > maxTokensInAll) {
+    const message = `Cannot use "max_tokens": expected at most ${maxTokensInAll} over all texts`
+    throw new Refusal(400, `${message}, got ${inAll}`, 'max_tokens')
+  }
+  return body
+}
+
+function preview(value: unknown): string {
+  const text = JSON.stringify(value) ?? 'nothing'
+  return text.length > 60 ? `${text.slice(0, 60)}...` : text
+}
