@@ -63,6 +63,20 @@ export interface Cost {
   readonly usd: number
 }
 
+/** The settled calls of one day, added up, so that their rows need not be read again. */
+export interface DaySum extends Cost {
+  readonly day: number
+  readonly kvWrites: number
+  /** Tokens of each visitor. */
+  readonly visitors: Readonly<Record<string, number>>
+}
+
+/** What the ledger has stored. A call is in a row or in a sum, never in both. */
+export interface Stored {
+  readonly rows: readonly CallRow[]
+  readonly sums: readonly DaySum[]
+}
+
 export interface DayFigures {
   readonly spent: number
   readonly reserved: number
@@ -86,17 +100,27 @@ export class Budget {
   #kvWrites = 0
   /** Calls under way, of yesterday's too. */
   readonly #leases = new Map<string, CallRow>()
+  #expired: CallRow[] = []
   #pausedUntilMs = 0
+  /** The latest time there was: a clock that goes back revives no lease and no day. */
+  #nowMs = Number.NEGATIVE_INFINITY
 
-  /** @param rows of today and yesterday, as they were stored */
-  constructor(limits: BudgetLimits, rows: Iterable<CallRow>, pausedUntilMs: number, nowMs: number) {
+  /** @param stored of yesterday, today and, should the clock have gone back, tomorrow */
+  constructor(limits: BudgetLimits, { rows, sums }: Stored, pausedUntilMs: number, nowMs: number) {
     this.#limits = limits
     this.#pausedUntilMs = pausedUntilMs
-    this.#day = dayOf(nowMs)
+    this.#day = [...rows, ...sums].reduce((last, { day }) => Math.max(last, day), dayOf(nowMs))
+    for (const { day, tokens, usd, kvWrites, visitors } of sums) {
+      if (day !== this.#day) continue
+      this.#total = { tokens, usd }
+      this.#kvWrites = kvWrites
+      for (const [visitor, own] of Object.entries(visitors)) this.#visitors.set(visitor, own)
+    }
     for (const row of rows) {
-      if (!row.settled && row.expires_at > nowMs) this.#leases.set(row.id, row)
+      if (!row.settled) this.#leases.set(row.id, row)
       if (row.day === this.#day) this.#add(row, row.tokens, row.usd)
     }
+    this.#advance(nowMs)
   }
 
   get pausedUntilMs(): number {
@@ -123,7 +147,7 @@ export class Budget {
       tokens: request.tokens,
       usd: request.usd,
       settled: false,
-      expires_at: nowMs + request.leaseMs,
+      expires_at: this.#nowMs + request.leaseMs,
       stores: request.stores && (kvWritesPerDay === 0 || this.#kvWrites < kvWritesPerDay),
     }
     this.#leases.set(row.id, row)
@@ -149,6 +173,11 @@ export class Budget {
     return row
   }
 
+  /** Leases that ran out since the last time, as they are to be stored: spent. */
+  takeExpired(): CallRow[] {
+    return this.#expired.splice(0)
+  }
+
   figures(nowMs: number): DayFigures {
     this.#advance(nowMs)
     let reserved = 0
@@ -165,12 +194,15 @@ export class Budget {
     }
   }
 
-  /** How much of the day's budget is spent or reserved, 0 … 1; of tokens or USD, whichever is more. */
+  /** How much of the day's budget is spent, 0 … 1; of tokens or USD, whichever is more. */
   share(nowMs: number): number {
-    this.#advance(nowMs)
+    const { spent, usdSpent } = this.figures(nowMs)
     const { tokensPerDay, usdPerDay } = this.#limits
-    const tokens = tokensPerDay === 0 ? 1 : this.#total.tokens / tokensPerDay
-    return usdPerDay === 0 ? tokens : Math.max(tokens, this.#total.usd / usdPerDay)
+    // Of a budget of nothing, nothing can be spent.
+    return Math.max(
+      tokensPerDay === 0 ? 0 : spent / tokensPerDay,
+      usdPerDay === 0 ? 0 : usdSpent / usdPerDay,
+    )
   }
 
   #refusalOf(request: ReserveRequest, nowMs: number): Refusal | null {
@@ -184,7 +216,9 @@ export class Budget {
     if (request.tokens > left) return exhausted('day', tokensPerDay, left, untilMidnight)
     const usdLeft = usdPerDay - this.#total.usd
     if (usdPerDay > 0 && request.usd > usdLeft) {
-      return exhausted('usd', tokensPerDay, left, untilMidnight)
+      // The header's fields are whole numbers: millionths of a dollar.
+      const [quota, micros] = [usdPerDay, usdLeft].map((value) => Math.floor(value * 1_000_000))
+      return exhausted('usd', quota ?? 0, micros ?? 0, untilMidnight)
     }
     if (request.visitor === null) return null
     const own = tokensPerVisitorPerDay - (this.#visitors.get(request.visitor) ?? 0)
@@ -205,11 +239,13 @@ export class Budget {
 
   /** Lets time pass: leases run out (their tokens stay spent), and a new day starts with nothing. */
   #advance(nowMs: number): void {
-    for (const [id, { expires_at }] of this.#leases) {
-      if (expires_at <= nowMs) this.#leases.delete(id)
+    this.#nowMs = Math.max(this.#nowMs, nowMs)
+    for (const [id, lease] of this.#leases) {
+      if (lease.expires_at > this.#nowMs) continue
+      this.#leases.delete(id)
+      this.#expired.push({ ...lease, settled: true })
     }
-    // A clock that goes back must not bring a spent day back.
-    const day = dayOf(nowMs)
+    const day = dayOf(this.#nowMs)
     if (day <= this.#day) return
     this.#day = day
     this.#total = { tokens: 0, usd: 0 }
@@ -223,6 +259,23 @@ export class Budget {
     if (visitor === null) return
     this.#visitors.set(visitor, (this.#visitors.get(visitor) ?? 0) + tokens)
   }
+}
+
+/** Settled calls of the sum's day added to it. */
+export function addUp(sum: DaySum, rows: Iterable<CallRow>): DaySum {
+  let { tokens, usd, kvWrites } = sum
+  const visitors = { ...sum.visitors }
+  for (const row of rows) {
+    tokens += row.tokens
+    usd += row.usd
+    if (row.stores) kvWrites += 1
+    if (row.visitor !== null) visitors[row.visitor] = (visitors[row.visitor] ?? 0) + row.tokens
+  }
+  return { day: sum.day, tokens, usd, kvWrites, visitors }
+}
+
+export function noSum(day: number): DaySum {
+  return { day, tokens: 0, usd: 0, kvWrites: 0, visitors: {} }
 }
 
 function exhausted(

@@ -62,6 +62,7 @@ const exposedHeaders = [
   'ETag',
   'Server-Timing',
   'Retry-After',
+  'X-Should-Retry',
   'RateLimit-Policy',
   'RateLimit',
   'X-Usage-Estimated',

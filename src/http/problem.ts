@@ -74,6 +74,7 @@ export function problemResponse(problem: Problem, headers: Record<string, string
       'content-type': 'application/json',
       'cache-control': 'no-store',
       ...retryAfter(table[code][0], retryAfterSeconds),
+      ...(isHopeless(problem) ? { 'x-should-retry': 'false' } : {}),
       ...(rateLimit === null ? {} : rateLimitHeaders(rateLimit)),
       ...headers,
     },
@@ -92,6 +93,16 @@ function rateLimitHeaders(limit: RateLimit): Record<string, string> {
 
 export function statusOf(code: Code): number {
   return table[code][0]
+}
+
+/** Of these only the owner can help, and SDKs repeat every 429 and 5xx. */
+const ownersOwn: ReadonlySet<Code> = new Set(['misconfigured', 'upstream_rejected'])
+/** SDKs take no heed of a longer `Retry-After`: they come back within a second instead. */
+const SDK_PATIENCE_S = 60
+
+/** Whether an SDK should leave it, rather than repeat the request at once and in vain. */
+function isHopeless({ code, retryAfterSeconds }: Problem): boolean {
+  return ownersOwn.has(code) || (retryAfterSeconds ?? 0) > SDK_PATIENCE_S
 }
 
 /** Every 429 says when to come back. */

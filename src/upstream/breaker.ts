@@ -25,6 +25,16 @@ export class Breaker {
     return true
   }
 
+  /** Whether it stays shut at this time, without asking for the one call. */
+  isOpen(nowMs: number): boolean {
+    return this.#failures >= this.#options.failures && nowMs < this.#openUntil
+  }
+
+  /** Half open, and the one call is under way. */
+  get onTrial(): boolean {
+    return this.#trial
+  }
+
   succeeded(): void {
     this.#failures = 0
     this.#trial = false
@@ -36,7 +46,7 @@ export class Breaker {
     if (this.#failures >= this.#options.failures) this.#openUntil = nowMs + this.#options.openMs
   }
 
-  /** The call ended without a verdict: its visitor left, or the request itself was at fault. */
+  /** The trial ended without a verdict: its visitor left, or the request itself was at fault. */
   undecided(): void {
     this.#trial = false
   }

@@ -107,8 +107,10 @@ async function refusal(
     return null
   })
   const failure = upstream.fromFailure(response.status, json)
-  if (failure.code !== 'upstream_rate_limited') return failure
-  return failureOfStatus(429, failure.cause as object, retryAfter)
+  const cause = failure.cause as object
+  if (failure.code === 'upstream_rate_limited') return failureOfStatus(429, cause, retryAfter)
+  if (failure.code !== 'upstream_unavailable' || retryAfter === null) return failure
+  return failureOfStatus(response.status, { ...cause, backInSeconds: retryAfter })
 }
 
 /** Sniffs what the body is, since servers' declared types are not to be trusted (PROTOCOL 0.3). */

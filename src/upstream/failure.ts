@@ -1,6 +1,7 @@
 // What an upstream's failure becomes for a visitor (contract 2.3). The upstream's own words end
 // here: only its status, and codes that look like codes, go on to the owner's log.
 import { GatewayError } from '../errors.ts'
+import type { WireOptions } from './upstream.ts'
 
 /** For the owner's log. Holds no text of the upstream's beyond an identifier. */
 export interface UpstreamCause {
@@ -9,6 +10,10 @@ export interface UpstreamCause {
   readonly code: string | null
   /** What the owner should change, where that is known. */
   readonly hint: string | null
+  /** It refused the request for how the most tokens are named, and wants them named so. */
+  readonly wantsField?: WireOptions['maxTokensField'] | undefined
+  /** When a server that is down said to come back; a 429's is the error's own. */
+  readonly backInSeconds?: number | undefined
 }
 
 export type UpstreamFailure = 'bad_response' | 'truncated' | 'unavailable' | 'timeout'
@@ -128,10 +133,7 @@ export function isRecord(value: unknown): value is Readonly<Record<string, unkno
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-function causeOf({
-  status = null,
-  code = null,
-  hint = null,
-}: Partial<UpstreamCause>): UpstreamCause {
-  return { status, code, hint }
+function causeOf(cause: Partial<UpstreamCause>): UpstreamCause {
+  const { status = null, code = null, hint = null, ...steps } = cause
+  return { status, code, hint, ...steps }
 }

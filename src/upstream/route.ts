@@ -2,10 +2,11 @@
 // the next upstream when one fails. Ends with an answer's deltas or with the last failure.
 import type { EffectiveRequest, Target } from '../completion/effective.ts'
 import { type Code, GatewayError } from '../errors.ts'
-import { attempt, type RouteContext, type RouteDelta } from './attempt.ts'
+import { attempt, type Connection, type RouteContext, type RouteDelta } from './attempt.ts'
 import type { Breaker } from './breaker.ts'
 import { type UpstreamCause, upstreamFailure } from './failure.ts'
 import { missingFeature } from './plan.ts'
+import type { WireOptions } from './upstream.ts'
 
 /** Counts every attempt, for the log. */
 export interface Trace {
@@ -52,39 +53,99 @@ export async function* answer(
   for (const [position, target] of targets.entries()) {
     const connection = context.connections.get(target.upstream)
     if (connection === undefined) continue
+    const { breaker, deadlineMs } = connection
     const more = position + 1 < targets.length
-    for (let retriesLeft = connection.retries; ; retriesLeft--) {
-      if (!connection.breaker.allows(context.now())) break
+    const fallback = target !== targets[0]
+    let retriesLeft = connection.retries
+    let tokensField = fieldFor(connection, target)
+    let renamed = false
+    for (;;) {
+      if (!breaker.allows(context.now())) break
+      const isTrial = breaker.onTrial
+      const before = trace.upstream
       trace.attempts += 1
       trace.upstream = connection.name
       const progress = { begun: false }
       try {
-        const fallback = target !== targets[0]
-        yield* attempt({ request, target, connection, deadlineAt, fallback }, context, progress)
-        connection.breaker.succeeded()
+        const asked = {
+          request,
+          target,
+          connection: withField(connection, tokensField),
+          // Its own time, within the visitor's.
+          deadlineAt: Math.min(deadlineAt, context.now() + deadlineMs),
+          fallback,
+        }
+        yield* attempt(asked, context, progress)
+        breaker.succeeded()
+        if (renamed) remember(connection, target, tokensField)
         return
       } catch (error) {
         if (isOurs(error)) {
           // It was never made: the budget refused it.
           trace.attempts -= 1
+          trace.upstream = before
           throw error
         }
         last = error
-        judge(connection.breaker, error, context)
+        judge(breaker, error, context)
+        const wanted = progress.begun || renamed ? undefined : wantedField(error, tokensField)
         const pauseMs =
-          progress.begun || retriesLeft === 0 ? null : pauseBefore(error, context.random)
+          wanted !== undefined
+            ? 0
+            : progress.begun || retriesLeft === 0 || breaker.isOpen(context.now())
+              ? null
+              : pauseBefore(error, context.random)
         const next = nextStep(error, progress.begun, pauseMs, more, context, deadlineAt)
         reportFailure(error, connection.name, next, context)
         if (next === 'give_up') throw error
         if (next === 'fall_back' || pauseMs === null) break
-        await context.wait(pauseMs, context.signal)
+        if (wanted === undefined) {
+          retriesLeft -= 1
+          await context.wait(pauseMs, context.signal)
+        } else {
+          tokensField = wanted
+          renamed = true
+        }
       } finally {
-        // A reader that leaves in the middle ends up here alone.
-        connection.breaker.undecided()
+        // A reader that leaves in the middle ends up here alone. A trial is its own call's to end.
+        if (isTrial) breaker.undecided()
       }
     }
   }
   throw last
+}
+
+type TokensField = WireOptions['maxTokensField']
+
+/**
+ * Under which name a model takes the most tokens, where that is not what its upstream is set to:
+ * learned from a refusal, and kept in this isolate once the other name has worked.
+ */
+const learned = new WeakMap<WireOptions, Map<string, TokensField>>()
+
+function fieldFor({ options }: Connection, { upstream_model }: Target): TokensField {
+  return learned.get(options)?.get(upstream_model) ?? options.maxTokensField
+}
+
+function remember({ options }: Connection, { upstream_model }: Target, field: TokensField): void {
+  const fields = learned.get(options) ?? new Map<string, TokensField>()
+  learned.set(options, fields.set(upstream_model, field))
+}
+
+function withField(connection: Connection, maxTokensField: TokensField): Connection {
+  const { options } = connection
+  if (maxTokensField === options.maxTokensField) return connection
+  return { ...connection, options: { ...options, maxTokensField } }
+}
+
+/** The name to try instead of the one just refused. */
+function wantedField(error: unknown, used: TokensField): TokensField | undefined {
+  const { wantsField } = causeOf(error)
+  return wantsField === used ? undefined : wantsField
+}
+
+function causeOf(error: unknown): Partial<UpstreamCause> {
+  return error instanceof GatewayError ? ((error.cause ?? {}) as Partial<UpstreamCause>) : {}
 }
 
 /** A failure of this house's, which no other upstream would mend. */
@@ -121,9 +182,13 @@ const anotherMayHelp: ReadonlySet<Code> = new Set([
 /** How long to wait before asking the same upstream again; null: do not. Jittered. */
 function pauseBefore(error: unknown, random: () => number): number | null {
   if (!(error instanceof GatewayError)) return null
-  if (error.code === 'upstream_unavailable') return BACKOFF_MS * (0.5 + random())
-  if (error.code !== 'upstream_rate_limited') return null
-  const askedMs = (error.retryAfterSeconds ?? Number.POSITIVE_INFINITY) * 1000
+  const { backInSeconds } = causeOf(error)
+  if (error.code === 'upstream_unavailable' && backInSeconds === undefined) {
+    return BACKOFF_MS * (0.5 + random())
+  }
+  const askedS = backInSeconds ?? error.retryAfterSeconds
+  if (askedS === null) return null
+  const askedMs = Math.max(0, askedS) * 1000
   return askedMs <= PATIENCE_MS ? askedMs + BACKOFF_MS * random() : null
 }
 
@@ -134,7 +199,7 @@ function judge(breaker: Breaker, error: unknown, { signal, now }: RouteContext):
 
 function reportFailure(error: unknown, upstream: string, will: Next, context: RouteContext): void {
   if (!(error instanceof GatewayError) || context.signal.aborted) return
-  const { status = null, code = null, hint = null } = (error.cause ?? {}) as Partial<UpstreamCause>
+  const { status = null, code = null, hint = null } = causeOf(error)
   context.report({
     event: 'upstream_failed',
     request_id: context.requestId,
