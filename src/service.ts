@@ -7,6 +7,7 @@ import type { Config, ConfigResult } from './config.ts'
 import type { Core, Platform } from './core.ts'
 import { isLoopback } from './http/cors.ts'
 import { Admin, type AdminContext } from './routes/admin.ts'
+import { Asking } from './routes/asked.ts'
 import { Completions, type SpendLimit } from './routes/completions.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
 import { NewVisitors } from './routes/visitors.ts'
@@ -49,9 +50,15 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
   const { limits, cache, models, upstreams, prompts, defaults, freePrompts } = config
   const { now, report } = platform
   const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
-  const completions = new Completions(
+  const policy = {
+    ttlSeconds: cache.ttl_seconds,
+    staleWhileRevalidateSeconds: cache.stale_while_revalidate_seconds,
+    staleIfErrorSeconds: cache.stale_if_error_seconds,
+    browserSeconds: cache.browser_seconds,
+    freePrompts: cache.free_prompts,
+  }
+  const asking = new Asking(
     {
-      body,
       effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
       key: {
         version: cache.version,
@@ -59,32 +66,32 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
           [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
         ),
       },
-      cache: {
-        ttlSeconds: cache.ttl_seconds,
-        staleWhileRevalidateSeconds: cache.stale_while_revalidate_seconds,
-        staleIfErrorSeconds: cache.stale_if_error_seconds,
-        browserSeconds: cache.browser_seconds,
-        freePrompts: cache.free_prompts,
-      },
+      cache: policy,
       prompts,
     },
     {
       parse: requestParser(limits),
-      cache: core.cache,
-      misses: new Misses(doors.flights, core.miss),
       gate: core.gate,
       operator: core.operator,
-      spendLimit: doors.spendLimit,
       connections: core.connections,
-      now,
       report,
+    },
+  )
+  const completions = new Completions(
+    { body, cache: policy },
+    {
+      asking,
+      cache: core.cache,
+      misses: new Misses(doors.flights, core.miss),
+      spendLimit: doors.spendLimit,
+      now,
     },
   )
   const { operator, purges } = core
   const admin = new Admin(body, {
     operator,
     purges,
-    keyOf: (request) => completions.keyOf(request),
+    keyOf: (request) => asking.keyOf(request),
     now,
     ...doors.admin,
   })

@@ -1,16 +1,9 @@
 // The completion endpoint: POST may ask an upstream, GET answers from the cache only.
-import type { VisitorGate } from '../access/gate.ts'
-import type { Operator } from '../access/operator.ts'
-import { bodyName, encodeWhole, type Reader, type Shape } from '../answer.ts'
+import { bodyName, encodeWhole } from '../answer.ts'
 import { freshness } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/tiered.ts'
-import { type EffectiveOptions, effectiveRequest } from '../completion/effective.ts'
-import { cacheKey, type KeyOptions } from '../completion/fingerprint.ts'
 import { queryBody } from '../completion/query.ts'
-import type { ParseRequest, VisitorRequest } from '../completion/request.ts'
-import { parseResumePoint } from '../completion/resume.ts'
 import { type Code, GatewayError, problemOf } from '../errors.ts'
-import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import {
@@ -20,58 +13,30 @@ import {
   cacheWishes,
   entityTag,
   matchesTag,
-  prefersText,
 } from '../http/reply.ts'
 import type { MissAnswer, MissSummary } from '../miss.ts'
-import type { RouteContext } from '../upstream/attempt.ts'
-import { capableTargets } from '../upstream/route.ts'
+import type { Asked, Asking, CachePolicy } from './asked.ts'
 import type { Misses } from './misses.ts'
 import type { Visit } from './visit.ts'
 
 export interface CompletionsOptions {
   readonly body: BodyOptions
-  readonly effective: EffectiveOptions
-  readonly key: KeyOptions
-  readonly cache: CachePolicy
-  /** What differs for some locked prompts. */
-  readonly prompts: ReadonlyMap<
-    string,
-    { readonly ttl_seconds: number | null; readonly spend: 'visitor' | 'operator' }
+  readonly cache: Pick<
+    CachePolicy,
+    'staleWhileRevalidateSeconds' | 'staleIfErrorSeconds' | 'browserSeconds' | 'freePrompts'
   >
 }
 
-export interface CachePolicy {
-  readonly ttlSeconds: number
-  readonly staleWhileRevalidateSeconds: number
-  readonly staleIfErrorSeconds: number
-  readonly browserSeconds: number
-  readonly freePrompts: 'shared' | 'visitor' | 'off'
-}
-
 export interface CompletionsContext {
-  readonly parse: ParseRequest
+  readonly asking: Asking
   readonly cache: TieredCache
   readonly misses: Misses
-  readonly gate: VisitorGate
-  readonly operator: Operator
   readonly spendLimit: SpendLimit
-  readonly connections: RouteContext['connections']
   readonly now: () => number
-  readonly report: Report
 }
 
 /** Whether a visitor may have one more miss now. May throw; then the budget alone decides. */
 export type SpendLimit = (visitor: string) => Promise<boolean>
-
-/** One completion asked for, ready to be looked up. */
-interface Asked {
-  readonly work: Work
-  readonly reader: Reader
-  /** The answer is the same for everybody. */
-  readonly shared: boolean
-  /** Only the operator may spend on this. */
-  readonly refused: boolean
-}
 
 /** What a look into the cache brought. */
 interface Looked {
@@ -91,7 +56,7 @@ export class Completions {
   /** `POST /v1/completions`. @throws GatewayError */
   async post(visit: Visit): Promise<Response> {
     const body = await readJson(visit.request, this.#options.body)
-    const asked = await this.#ask(this.#context.parse(body), visit)
+    const asked = await this.#context.asking.ask(body, visit)
     const wishes = cacheWishes(visit.request.headers.get('cache-control'))
     const looked = await this.#lookUp(asked)
     const stale = this.#ageOf(looked.found)
@@ -106,8 +71,7 @@ export class Completions {
 
   /** `GET /v1/completions`: never spends, and needs no preflight. @throws GatewayError */
   async get(visit: Visit): Promise<Response> {
-    const request = this.#context.parse(queryBody(visit.url.search))
-    const asked = await this.#ask(request, visit)
+    const asked = await this.#context.asking.ask(queryBody(visit.url.search), visit)
     const { found, cacheMs } = await this.#lookUp(asked)
     if (found === null) {
       note(visit, outcomeOf(asked.work, false, false))
@@ -116,53 +80,6 @@ export class Completions {
     const leftSeconds = Math.max(0, found.remembered.entry.fresh_until - this.#nowS())
     const browserSeconds = Math.min(this.#options.cache.browserSeconds, leftSeconds)
     return this.#hit(found, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
-  }
-
-  /** The key under which a request's shared answer is kept. @throws GatewayError */
-  async keyOf(body: unknown): Promise<string> {
-    const { effective, key } = this.#options
-    return await cacheKey(effectiveRequest(this.#context.parse(body), effective), null, key)
-  }
-
-  async #ask(request: VisitorRequest, visit: Visit): Promise<Asked> {
-    const { effective: options, cache, key, prompts } = this.#options
-    const { gate, operator, connections, report } = this.#context
-    const { headers, method } = visit.request
-    const effective = effectiveRequest(request, options)
-    visit.noted.model = effective.model
-    visit.tally = { promptId: effective.prompt_id, saved: 0 }
-    capableTargets(effective, connections)
-    const isOperator = await operator.isOperator(headers)
-    const visitor = await gate.visitorOf({
-      headers,
-      origin: visit.noted.origin,
-      isOperator,
-      maySpend: method === 'POST',
-      refused: (reason) => report({ event: 'visitor_refused', request_id: visit.id, reason }),
-    })
-    visit.noted.visitor = visitor
-    const { noCache } = cacheWishes(headers.get('cache-control'))
-    const free = effective.prompt_id === null
-    const own = prompts.get(effective.prompt_id ?? '')
-    const scoped = free && cache.freePrompts === 'visitor'
-    const freshSeconds =
-      free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
-    const staleSeconds = Math.max(cache.staleWhileRevalidateSeconds, cache.staleIfErrorSeconds)
-    const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
-    const resumable = shape.stream && method === 'POST'
-    return {
-      work: {
-        request: effective,
-        key: await cacheKey(effective, scoped ? visitor : null, key),
-        keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
-        forced: isOperator && noCache && method === 'POST',
-        requestId: visit.id,
-        visitor: isOperator ? null : visitor,
-      },
-      reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
-      shared: !scoped,
-      refused: own?.spend === 'operator' && !isOperator,
-    }
   }
 
   async #lookUp({ work }: Asked): Promise<Looked> {
@@ -352,16 +269,6 @@ const staleHelps: ReadonlySet<Code> = new Set([
   'ledger_unavailable',
   'upstream_timeout',
 ])
-
-function shapeOf(
-  { stream: asked, stream_options }: VisitorRequest,
-  preset: boolean | undefined,
-  accept: string | null,
-): Shape {
-  const stream = asked ?? preset ?? false
-  const as = prefersText(accept, stream) ? 'text' : stream ? 'sse' : 'json'
-  return { as, stream, includeUsage: stream_options?.include_usage ?? false }
-}
 
 function outcomeOf({ keep, forced }: Work, collapsed: boolean, stored: boolean): CacheOutcome {
   if (forced) return { kind: 'request' }

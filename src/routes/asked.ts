@@ -1,0 +1,121 @@
+// What a visitor asks for, made ready to be looked up: the effective request, its key, who asks, in
+// what form, and how long the answer may be kept. Looks nothing up and spends nothing.
+import type { VisitorGate } from '../access/gate.ts'
+import type { Operator } from '../access/operator.ts'
+import type { Reader, Shape } from '../answer.ts'
+import { type EffectiveOptions, effectiveRequest } from '../completion/effective.ts'
+import { cacheKey, type KeyOptions } from '../completion/fingerprint.ts'
+import type { ParseRequest, VisitorRequest } from '../completion/request.ts'
+import { parseResumePoint } from '../completion/resume.ts'
+import type { Report } from '../events.ts'
+import type { Work } from '../generate.ts'
+import { cacheWishes, prefersText } from '../http/reply.ts'
+import type { RouteContext } from '../upstream/attempt.ts'
+import { capableTargets } from '../upstream/route.ts'
+import type { Visit } from './visit.ts'
+
+/** One completion asked for, ready to be looked up. */
+export interface Asked {
+  readonly work: Work
+  readonly reader: Reader
+  /** The answer is the same for everybody. */
+  readonly shared: boolean
+  /** Only the operator may spend on this. */
+  readonly refused: boolean
+}
+
+export interface CachePolicy {
+  readonly ttlSeconds: number
+  readonly staleWhileRevalidateSeconds: number
+  readonly staleIfErrorSeconds: number
+  readonly browserSeconds: number
+  readonly freePrompts: 'shared' | 'visitor' | 'off'
+}
+
+export interface AskingOptions {
+  readonly effective: EffectiveOptions
+  readonly key: KeyOptions
+  readonly cache: CachePolicy
+  /** What differs for some locked prompts. */
+  readonly prompts: ReadonlyMap<
+    string,
+    { readonly ttl_seconds: number | null; readonly spend: 'visitor' | 'operator' }
+  >
+}
+
+export interface AskingContext {
+  readonly parse: ParseRequest
+  readonly gate: VisitorGate
+  readonly operator: Operator
+  readonly connections: RouteContext['connections']
+  readonly report: Report
+}
+
+export class Asking {
+  readonly #options: AskingOptions
+  readonly #context: AskingContext
+
+  constructor(options: AskingOptions, context: AskingContext) {
+    this.#options = options
+    this.#context = context
+  }
+
+  /** The key under which a request's shared answer is kept. @throws GatewayError */
+  async keyOf(body: unknown): Promise<string> {
+    const { effective, key } = this.#options
+    return await cacheKey(effectiveRequest(this.#context.parse(body), effective), null, key)
+  }
+
+  /** @throws GatewayError whatever is wrong with the request or with who asks */
+  async ask(body: unknown, visit: Visit): Promise<Asked> {
+    const request = this.#context.parse(body)
+    const { effective: options, cache, key, prompts } = this.#options
+    const { gate, operator, connections, report } = this.#context
+    const { headers, method } = visit.request
+    const effective = effectiveRequest(request, options)
+    visit.noted.model = effective.model
+    visit.tally = { promptId: effective.prompt_id, saved: 0 }
+    capableTargets(effective, connections)
+    const isOperator = await operator.isOperator(headers)
+    const visitor = await gate.visitorOf({
+      headers,
+      origin: visit.noted.origin,
+      isOperator,
+      maySpend: method === 'POST',
+      refused: (reason) => report({ event: 'visitor_refused', request_id: visit.id, reason }),
+    })
+    visit.noted.visitor = visitor
+    const { noCache } = cacheWishes(headers.get('cache-control'))
+    const free = effective.prompt_id === null
+    const own = prompts.get(effective.prompt_id ?? '')
+    const scoped = free && cache.freePrompts === 'visitor'
+    const freshSeconds =
+      free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
+    const staleSeconds = Math.max(cache.staleWhileRevalidateSeconds, cache.staleIfErrorSeconds)
+    const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
+    const resumable = shape.stream && method === 'POST'
+    return {
+      work: {
+        request: effective,
+        key: await cacheKey(effective, scoped ? visitor : null, key),
+        keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
+        forced: isOperator && noCache && method === 'POST',
+        requestId: visit.id,
+        visitor: isOperator ? null : visitor,
+      },
+      reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
+      shared: !scoped,
+      refused: own?.spend === 'operator' && !isOperator,
+    }
+  }
+}
+
+function shapeOf(
+  { stream: asked, stream_options }: VisitorRequest,
+  preset: boolean | undefined,
+  accept: string | null,
+): Shape {
+  const stream = asked ?? preset ?? false
+  const as = prefersText(accept, stream) ? 'text' : stream ? 'sse' : 'json'
+  return { as, stream, includeUsage: stream_options?.include_usage ?? false }
+}
