@@ -18,6 +18,7 @@ import { problemResponse, statusOf } from './http/problem.ts'
 import type { Admin } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
+import type { OpenApi } from './routes/openapi.ts'
 import { Visit, type VisitContext } from './routes/visit.ts'
 import type { NewVisitors } from './routes/visitors.ts'
 
@@ -44,6 +45,7 @@ export type Service =
       readonly admin: Admin
       readonly operator: Operator
       readonly offer: Offer
+      readonly openApi: OpenApi
     }
 
 type Handler = (
@@ -79,13 +81,13 @@ export class App {
     const response = await this.#respond(visit, verdict).catch((error: unknown) =>
       this.#problem(error, visit),
     )
-    const bodiless = request.method === 'HEAD'
-    const headers = new Headers(response.headers)
+    // Every response is one of ours, so its headers can be set; a copy would stream its body anew.
+    const { headers, status } = response
     withCors(headers, verdict)
     headers.set('x-request-id', id)
     headers.set('x-content-type-options', 'nosniff')
-    if (!visit.streaming) visit.close(response.status, null)
-    return new Response(bodiless ? null : response.body, { status: response.status, headers })
+    if (!visit.streaming) visit.close(status, null)
+    return request.method === 'HEAD' ? new Response(null, { status, headers }) : response
   }
 
   async #respond(visit: Visit, verdict: OriginVerdict): Promise<Response> {
@@ -261,6 +263,17 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
           ({ admin }) =>
             async (visit) =>
               noStore(await admin.usage(visit)),
+        ),
+      },
+    },
+    '/openapi.json': {
+      name: 'openapi',
+      guarded: false,
+      methods: {
+        GET: served(
+          ({ openApi }) =>
+            () =>
+              openApi.get(),
         ),
       },
     },

@@ -1,12 +1,15 @@
 // An error as HTTP: the only table of statuses and types (contract 2.3).
 import type { Code, Problem, RateLimit } from '../errors.ts'
 
-type Type =
-  | 'invalid_request_error'
-  | 'authentication_error'
-  | 'permission_error'
-  | 'rate_limit_error'
-  | 'api_error'
+export const problemTypes = [
+  'invalid_request_error',
+  'authentication_error',
+  'permission_error',
+  'rate_limit_error',
+  'api_error',
+] as const
+
+type Type = (typeof problemTypes)[number]
 
 const table: Readonly<Record<Code, readonly [status: number, type: Type]>> = {
   invalid_json: [400, 'invalid_request_error'],

@@ -75,9 +75,14 @@ export async function* answer(
           deadlineAt: Math.min(deadlineAt, context.now() + deadlineMs),
           fallback,
         }
-        yield* attempt(asked, context, progress)
-        breaker.succeeded()
-        if (renamed) remember(connection, target, tokensField)
+        for await (const batch of attempt(asked, context, progress)) {
+          // Now, since a reader that has the end does not come back for more.
+          if (batch.some(({ kind }) => kind === 'ended')) {
+            breaker.succeeded()
+            if (renamed) remember(connection, target, tokensField)
+          }
+          yield batch
+        }
         return
       } catch (error) {
         if (isOurs(error)) {

@@ -160,3 +160,18 @@ test('problemResponse() names the limit that was reached, and none where none wa
   const none = problemResponse(problem('upstream_rate_limited'))
   expect([...none.headers.keys()].filter((name) => name.startsWith('ratelimit'))).toEqual([])
 })
+
+test('problemResponse() keeps SDKs from repeating what only the owner or the next day can mend', () => {
+  const saysNo = (code: Code, retryAfterSeconds: number | null = null) =>
+    problemResponse(problem(code, { retryAfterSeconds })).headers.get('x-should-retry')
+  for (const [code] of rows) {
+    const hopeless = code === 'misconfigured' || code === 'upstream_rejected'
+    expect([code, saysNo(code)]).toEqual([code, hopeless ? 'false' : null])
+  }
+  // SDKs wait as long as a minute; told of more, they come back at once.
+  expect(saysNo('budget_exhausted', 3600)).toBe('false')
+  expect(saysNo('upstream_rate_limited', 61)).toBe('false')
+  expect(saysNo('budget_exhausted', 60)).toBeNull()
+  expect(saysNo('rate_limited', 60)).toBeNull()
+  expect(saysNo('too_many_streams', 1)).toBeNull()
+})

@@ -78,3 +78,25 @@ test('undecided() is no failure and heals nothing', () => {
   breaker.failed(0)
   expect(breaker.allows(0)).toBe(false)
 })
+
+test('isOpen() asks without taking the one call', () => {
+  const breaker = opened(5000)
+  expect([breaker.isOpen(5000), breaker.isOpen(5999), breaker.isOpen(6000)]).toEqual([
+    true,
+    true,
+    false,
+  ])
+  expect(breaker.allows(6000)).toBe(true)
+})
+
+test('onTrial says whether the one call is under way', () => {
+  const breaker = opened()
+  expect(breaker.onTrial).toBe(false)
+  breaker.allows(1000)
+  expect(breaker.onTrial).toBe(true)
+  breaker.undecided()
+  expect(breaker.onTrial).toBe(false)
+  breaker.allows(1000)
+  breaker.succeeded()
+  expect(breaker.onTrial).toBe(false)
+})

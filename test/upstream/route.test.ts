@@ -839,3 +839,224 @@ test('capableTargets() leaves out what cannot, keeps the order, and names the fi
     )
   }
 })
+
+/** Reads as generate.ts does: whoever has the end does not come back for more. */
+async function readToTheEnd(app: ReturnType<typeof start>): Promise<void> {
+  for await (const batch of app.ask()) {
+    if (batch.some(({ kind }) => kind === 'ended')) return
+  }
+}
+
+test('answer() counts a success when the end is read, though nobody comes back for more', async () => {
+  const app = start({ a: { answers: inTurn(...alternating(20)), retries: 0 } })
+  for (let i = 0; i < 20; i++) await readToTheEnd(app).catch(() => {})
+  expect(app.calls).toHaveLength(20)
+})
+
+/** Fails, answers, fails, answers: never ten failures in a row. */
+const alternating = (n: number): Answering[] =>
+  Array.from({ length: n }, (_, i) => (i % 2 === 0 ? status(500) : ok))
+
+test('answer() whose trial ends well closes the breaker, though nobody comes back for more', async () => {
+  let broken = true
+  const app = start({
+    a: { answers: () => (broken ? status(500) : ok)(0, anyRequest), retries: 0 },
+  })
+  for (let i = 0; i < 10; i++) await app.run()
+  broken = false
+  app.clock.ms += 15_000
+  await readToTheEnd(app)
+  await Promise.all([readToTheEnd(app), readToTheEnd(app)])
+  expect(app.calls).toHaveLength(13)
+})
+
+const anyRequest = new Request('https://x.test')
+
+test('answer() of an older call does not let others in while a trial is under way', async () => {
+  const hung = Promise.withResolvers<Response>()
+  const trial = Promise.withResolvers<Response>()
+  const app = start({
+    a: {
+      answers: (call) => {
+        if (call === 0) return hung.promise
+        return call <= 10 ? new Response('', { status: 500 }) : trial.promise
+      },
+      retries: 0,
+    },
+  })
+  const older = app.run()
+  await until(() => app.calls.length === 1)
+  for (let i = 0; i < 10; i++) await app.run()
+  app.clock.ms += 15_000
+  const trying = app.run()
+  await until(() => app.calls.length === 12)
+  // The visitor's own fault: no verdict on the upstream.
+  hung.resolve(new Response('', { status: 400 }))
+  await older
+  expect((await app.run()).code).toBe('upstream_unavailable')
+  expect(app.calls).toHaveLength(12)
+  trial.resolve(answered('Hello'))
+  expect((await trying).texts).toEqual(['Hello'])
+})
+
+test('answer() does not say it will retry what its own failure has shut', async () => {
+  const { run, calls, waits, events } = start({ a: { answers: status(500), retries: 20 } })
+  expect((await run()).code).toBe('upstream_unavailable')
+  expect([calls.length, waits.length]).toEqual([10, 9])
+  expect(events.at(-1)).toMatchObject({ will: 'give_up' })
+})
+
+test.each([
+  ['1', 1125],
+  ['2', 2125],
+])('answer() honours the Retry-After: %s of a server that is down', async (header, waited) => {
+  const { run, waits } = start({
+    a: { answers: inTurn(status(503, { 'retry-after': header }), ok) },
+  })
+  expect((await run()).texts).toEqual(['Hello'])
+  expect(waits).toEqual([waited])
+})
+
+test.each(['3', '86400', new Date(START + 60_000).toUTCString()])(
+  'answer() does not ask again a server that is down and says Retry-After: %s',
+  async (header) => {
+    const answers = status(503, { 'retry-after': header })
+    const { run, asked, waits, events } = start({ a: { answers, retries: 5 }, b: { answers: ok } })
+    expect((await run()).texts).toEqual(['Hello'])
+    expect([asked(), waits]).toEqual(['a b', []])
+    expect(events[0]).toMatchObject({ code: 'upstream_unavailable', will: 'fall_back' })
+  },
+)
+
+test('answer() gives a fallback its own deadline, within the visitor’s', async () => {
+  const app = start({
+    a: { answers: status(500), retries: 0, deadlineMs: 60_000 },
+    b: { answers: never, retries: 0, deadlineMs: 10 },
+    c: { answers: ok },
+  })
+  // The watchdog's timer is a real one; its clock stands still.
+  const running = app.run()
+  await until(() => app.asked() === 'a b')
+  app.clock.ms += 20
+  expect((await running).texts).toEqual(['Hello'])
+  expect(app.events.map((event) => 'code' in event && event.code)).toEqual([
+    'upstream_unavailable',
+    'upstream_timeout',
+  ])
+})
+
+test('answer() names the upstream that was asked last, not the one the budget kept from it', async () => {
+  let granted = 0
+  const app = start(
+    { a: { answers: status(500), retries: 0 }, b: { answers: ok } },
+    {
+      reserve: async () => {
+        granted += 1
+        if (granted > 1) throw new GatewayError('budget_exhausted', 'Cannot')
+        return { accepted() {}, settle() {} }
+      },
+    },
+  )
+  expect((await app.run()).code).toBe('budget_exhausted')
+  expect(app.trace).toEqual({ attempts: 1, upstream: 'a' })
+})
+
+const unsupported = (field: string, instead: string) => ({
+  error: {
+    message: `Unsupported parameter: '${field}' is not supported with this model. Use '${instead}' instead.`,
+    type: 'invalid_request_error',
+    param: field,
+    code: 'unsupported_parameter',
+  },
+})
+
+/** Knows the most tokens as `field` only. */
+const knows =
+  (field: 'max_tokens' | 'max_completion_tokens'): Answering =>
+  async (_, request) => {
+    const body = (await request.json()) as object
+    const other = field === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens'
+    if (field in body) return answered('Hello')
+    return Response.json(unsupported(other, field), { status: 400 })
+  }
+
+test('answer() learns from the refusal how the most tokens are named, for this upstream and model', async () => {
+  const app = start({ a: { answers: knows('max_completion_tokens'), retries: 0 } })
+  expect((await app.run()).texts).toEqual(['Hello'])
+  expect(app.calls.map(({ body }) => Object.keys(body).filter((key) => /^max_/.test(key)))).toEqual(
+    [['max_tokens'], ['max_completion_tokens']],
+  )
+  expect(app.trace.attempts).toBe(2)
+  expect(app.waits).toEqual([])
+  expect(app.events).toMatchObject([
+    { code: 'upstream_refused_request', reason: 'unsupported_parameter', will: 'retry' },
+  ])
+  // The refused call costs nothing.
+  expect(app.leases.map(({ accepted, settled }) => [accepted, settled[0]?.chars])).toEqual([
+    [0, 0],
+    [1, 5],
+  ])
+  expect(app.leases[0]?.settled).toEqual([{ usage: null, chars: 0 }])
+  expect((await app.run()).texts).toEqual(['Hello'])
+  expect(app.calls).toHaveLength(3)
+  await app.run({ route: [{ upstream: 'a', upstream_model: 'another' }] })
+  expect(app.calls).toHaveLength(5)
+})
+
+test('answer() learns it for a reader that does not come back after the end, too', async () => {
+  const app = start({ a: { answers: knows('max_completion_tokens'), retries: 0 } })
+  await readToTheEnd(app)
+  await readToTheEnd(app)
+  expect(app.calls).toHaveLength(3)
+})
+
+test('answer() renames the most tokens in all calls of a request', async () => {
+  const app = start({
+    a: {
+      wire: 'chat',
+      retries: 0,
+      answers: async (_, request) => {
+        const body = (await request.clone().json()) as object
+        if ('max_completion_tokens' in body) return await echoOf(request)
+        return Response.json(unsupported('max_tokens', 'max_completion_tokens'), { status: 400 })
+      },
+    },
+  })
+  expect((await app.run({ prompts: ['p', 'q'], n: 2 })).texts).toEqual(['p', 'p', 'q', 'q'])
+  expect(app.trace.attempts).toBe(2)
+  expectSettled(app.leases)
+})
+
+test('answer() does not loop where neither name is taken, and learns nothing from it', async () => {
+  let open = false
+  const app = start({
+    a: {
+      retries: 5,
+      answers: async (call, request) => {
+        if (open) return await knows('max_tokens')(call, request)
+        const body = (await request.json()) as object
+        const [used, other] =
+          'max_tokens' in body
+            ? ['max_tokens', 'max_completion_tokens']
+            : ['max_completion_tokens', 'max_tokens']
+        return Response.json(unsupported(used, other), { status: 400 })
+      },
+    },
+    b: { answers: ok },
+  })
+  expect((await app.run()).code).toBe('upstream_refused_request')
+  expect(app.asked()).toBe('a a')
+  expect(app.events.map((event) => 'will' in event && event.will)).toEqual(['retry', 'give_up'])
+  expectSettled(app.leases)
+  open = true
+  await app.run()
+  expect(app.calls).toHaveLength(3)
+})
+
+test('answer() does not repeat a refusal that asks for the name it was sent', async () => {
+  const refused = () =>
+    Response.json(unsupported('max_completion_tokens', 'max_tokens'), { status: 400 })
+  const { run, calls } = start({ a: { answers: refused } })
+  expect((await run()).code).toBe('upstream_refused_request')
+  expect(calls).toHaveLength(1)
+})

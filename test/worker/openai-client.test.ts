@@ -10,7 +10,7 @@ import OpenAI, {
 } from 'openai'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
-import { newAddress, watchedFetch } from '../support/client.ts'
+import { newAddress, ORIGIN, watchedFetch } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import {
   chatStream,
@@ -286,6 +286,20 @@ describe('an error', () => {
     const error = await thrownBy(client.completions.create({ model: 'chat-0', prompt: 'p' }))
     expect(error).toBeInstanceOf(InternalServerError)
     expect(error).toMatchObject({ status: 503, code: 'misconfigured' })
+    // Nobody but the owner can mend it, so that the SDK should not try again.
+    expect(error.headers?.get('x-should-retry')).toBe('false')
+  })
+
+  test('may be repeated by a page’s SDK only where that can help: the page can read so', async () => {
+    const { model, lane } = lanes.take('chat')
+    lane.answers(refusal(403), refusal(500))
+    const ask = () =>
+      openai().completions.create({ model, prompt: 'p' }, { headers: { origin: ORIGIN } })
+    const rejected = await thrownBy(ask())
+    expect(rejected.headers?.get('x-should-retry')).toBe('false')
+    expect(rejected.headers?.get('access-control-expose-headers')).toContain('X-Should-Retry')
+    const down = await thrownBy(ask())
+    expect(down.headers?.get('x-should-retry')).toBeNull()
   })
 
   test('of time is a 504', async () => {

@@ -1,0 +1,2 @@
+// The smallest Worker there is.
+export default { fetch: () => new Response('ok') }

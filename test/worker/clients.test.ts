@@ -1,0 +1,530 @@
+// Clients that others wrote, against the bundle in workerd: each of them reads our answers and our
+// streams, on a miss and on a hit, and raises and repeats its own typed errors as it should. What is
+// particular to the `openai` package is in openai-client.test.ts.
+import { createOpenAI } from '@ai-sdk/openai'
+import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
+import { OpenAI as LangChainOpenAI } from '@langchain/openai'
+import { APICallError, generateText, type LanguageModel, RetryError, streamText } from 'ai'
+import OpenAI, { APIError } from 'openai'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { CANARY } from '../support/canary.ts'
+import { newAddress, watchedFetch } from '../support/client.ts'
+import { Lanes, type OwnModel } from '../support/lanes.ts'
+import {
+  chatStream,
+  completionsStream,
+  refusal,
+  type Script,
+  UpstreamServer,
+  USAGE,
+} from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+// They warn of options that the completions endpoint never had.
+globalThis.AI_SDK_LOG_WARNINGS = false
+
+const kinds = {
+  chat: { retries: 0 },
+  legacy: { retries: 0, wire: 'completions' },
+}
+/** What SDKs insist on. */
+const API_KEY = 'sk-visitor'
+const OPERATOR_TOKEN = 'the-operator-token-of-the-clients'
+
+let upstream: UpstreamServer
+let lanes: Lanes<keyof typeof kinds>
+let workers: Workers
+let guarded: Workers
+let misconfigured: Workers
+let paused: Workers
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  lanes = new Lanes(upstream, kinds, 80)
+  ;[workers, guarded, misconfigured, paused] = await Promise.all([
+    startWorkers({ config: lanes.config({ limits: { n: 4 } }) }),
+    startWorkers({
+      config: lanes.config({ access: { turnstile_sitekey: '0x4AAAAAAA' } }),
+      secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: '0x4AAAAAAA-secret' },
+    }),
+    startWorkers({ secrets: {}, config: lanes.config() }),
+    startWorkers({
+      config: lanes.config(),
+      secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
+    }),
+  ])
+  const pause = await paused.client().send({
+    method: 'POST',
+    path: '/admin/pause',
+    headers: { authorization: `Bearer ${OPERATOR_TOKEN}` },
+    body: { until: Math.floor(Date.now() / 1000) + 7200 },
+  })
+  expect(pause.status, pause.text).toBe(200)
+})
+
+afterAll(async () => {
+  await Promise.all([workers, guarded, misconfigured, paused].map((each) => each.dispose()))
+  await upstream.stop()
+})
+
+afterEach(() => {
+  for (const { log } of [workers, guarded, misconfigured, paused]) {
+    expect(log.takeStrays()).toEqual([])
+    expect(log.all('internal')).toEqual([])
+    expect(log.reportedTwice()).toEqual([])
+  }
+})
+
+/** How a program sets its client up. */
+interface Setting {
+  readonly model: string
+  readonly of?: Workers
+  readonly maxRetries?: number
+  readonly temperature?: number
+  /** Null: the program takes out the header that its client insists on. */
+  readonly apiKey?: null
+}
+
+/** A program with one of the clients; `sent` are its requests, each with the time it left at. */
+interface Program {
+  readonly sent: readonly { readonly body: Record<string, unknown>; readonly atMs: number }[]
+  whole(prompt: string): Promise<string>
+  stream(prompt: string): AsyncIterable<string>
+}
+
+/** What a program can tell of an error: all that its client's own type says. */
+interface Told {
+  readonly status: number | undefined
+  readonly code: unknown
+  readonly message: string
+}
+
+interface RealClient {
+  readonly name: string
+  readonly program: (setting: Setting) => Program
+  /** @throws when it is not the client's own type of error */
+  readonly told: (error: unknown) => Told
+  /** It obeys `x-should-retry: false`. */
+  readonly obeys: boolean
+  /** It does not come back at once where Retry-After is hours. */
+  readonly hasPatience: boolean
+}
+
+function requests({ apiKey }: Setting) {
+  const sent: { body: Record<string, unknown>; atMs: number }[] = []
+  const address = newAddress()
+  const send: typeof fetch = (input, init) => {
+    sent.push({ body: JSON.parse(String(init?.body)), atMs: performance.now() })
+    const all = new Headers(init?.headers)
+    all.set('cf-connecting-ip', address)
+    if (apiKey === null) all.delete('authorization')
+    return watchedFetch(input, { ...init, headers: all })
+  }
+  return { sent, send }
+}
+
+const baseUrl = ({ of = workers }: Setting) => new URL('/v1', of.url).href
+
+function aiProgram(
+  setting: Setting,
+  modelOf: (send: typeof fetch, setting: Setting) => LanguageModel,
+): Program {
+  const { maxRetries = 0, temperature } = setting
+  const { sent, send } = requests(setting)
+  const model = modelOf(send, setting)
+  const heat = temperature === undefined ? {} : { temperature }
+  return {
+    sent,
+    async whole(prompt) {
+      const { text } = await generateText({ model, prompt, maxRetries, ...heat })
+      return text
+    },
+    async *stream(prompt) {
+      const result = streamText({ model, prompt, maxRetries, ...heat, onError: () => {} })
+      for await (const part of result.fullStream) {
+        if (part.type === 'text-delta') yield part.text
+        if (part.type === 'error') throw part.error
+      }
+    },
+  }
+}
+
+/** The last error of an AI SDK call that was, or was not, made again. */
+function aiTold(thrown: unknown): Told {
+  const error = RetryError.isInstance(thrown) ? thrown.lastError : thrown
+  if (APICallError.isInstance(error)) {
+    const body: unknown = JSON.parse(error.responseBody ?? '{}')
+    const code = (body as { error?: { code?: unknown } }).error?.code
+    return { status: error.statusCode, code, message: error.message }
+  }
+  // An error in a stream is passed on as the object it is.
+  if (isRecord(error) && typeof error['message'] === 'string') {
+    return { status: undefined, code: error['code'], message: error['message'] }
+  }
+  throw new Error(`expected an error of the AI SDK, got ${thrown}`)
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null
+
+function openaiTold(error: unknown): Told {
+  if (!(error instanceof APIError)) throw new Error(`expected an APIError, got ${error}`)
+  return { status: error.status, code: error.code, message: error.message }
+}
+
+const clients: readonly RealClient[] = [
+  {
+    name: 'openai',
+    obeys: true,
+    hasPatience: true,
+    told: openaiTold,
+    program(setting) {
+      const { model, maxRetries = 0, temperature } = setting
+      const { sent, send } = requests(setting)
+      const baseURL = baseUrl(setting)
+      const client = new OpenAI({ baseURL, apiKey: API_KEY, maxRetries, fetch: send })
+      const heat = temperature === undefined ? {} : { temperature }
+      return {
+        sent,
+        async whole(prompt) {
+          const { choices } = await client.completions.create({ model, prompt, ...heat })
+          return choices[0]?.text ?? 'none'
+        },
+        async *stream(prompt) {
+          const body = { model, prompt, stream: true, ...heat } as const
+          for await (const chunk of await client.completions.create(body)) {
+            yield chunk.choices[0]?.text ?? 'none'
+          }
+        },
+      }
+    },
+  },
+  {
+    name: '@ai-sdk/openai-compatible',
+    obeys: false,
+    hasPatience: false,
+    told: aiTold,
+    program: (setting) =>
+      aiProgram(setting, (send, { model }) =>
+        createOpenAICompatible({
+          name: 'edge',
+          baseURL: baseUrl(setting),
+          apiKey: API_KEY,
+          fetch: send,
+          includeUsage: true,
+        }).completionModel(model),
+      ),
+  },
+  {
+    name: '@ai-sdk/openai',
+    obeys: false,
+    hasPatience: false,
+    told: aiTold,
+    program: (setting) =>
+      aiProgram(setting, (send, { model }) => {
+        const provider = createOpenAI({ baseURL: baseUrl(setting), apiKey: API_KEY, fetch: send })
+        return provider.completion(model)
+      }),
+  },
+  {
+    name: '@langchain/openai',
+    obeys: false,
+    hasPatience: true,
+    told: openaiTold,
+    program(setting) {
+      const { model, maxRetries = 0, temperature } = setting
+      const { sent, send } = requests(setting)
+      const client = new LangChainOpenAI({
+        model,
+        apiKey: API_KEY,
+        maxRetries,
+        ...(temperature === undefined ? {} : { temperature }),
+        configuration: { baseURL: baseUrl(setting), fetch: send },
+      })
+      return {
+        sent,
+        whole: (prompt) => client.invoke(prompt),
+        async *stream(prompt) {
+          yield* await client.stream(prompt)
+        },
+      }
+    },
+  },
+]
+
+const shapes = [
+  ['whole', false],
+  ['streamed', true],
+] as const
+
+async function read(program: Program, stream: boolean, prompt = 'Say hello'): Promise<string> {
+  if (!stream) return await program.whole(prompt)
+  const texts: string[] = []
+  for await (const text of program.stream(prompt)) texts.push(text)
+  return texts.join('')
+}
+
+async function thrownBy(work: Promise<unknown>): Promise<unknown> {
+  const none = Symbol('none')
+  const thrown = await work.then(
+    () => none,
+    (error: unknown) => error,
+  )
+  if (thrown === none) throw new Error('expected an error')
+  return thrown
+}
+
+/** Waits until an answer can be had by another request. */
+async function stored({ model }: OwnModel): Promise<void> {
+  const models = async () =>
+    [...(await workers.kvEntries()).values()].map((value): unknown => JSON.parse(value).model)
+  await expect.poll(models).toContain(model)
+}
+
+describe.each(clients)('$name', ({ program, told, obeys, hasPatience }) => {
+  const text = 'Grüße, 🌍!\n\ndata: [DONE]\n\n"Ende"'
+  const pieces = [text.slice(0, 5), text.slice(5, 12), text.slice(12)]
+
+  test.each(shapes)('gets an answer %s, on a miss and on hits in both shapes', async (_, first) => {
+    for (const kind of ['chat', 'legacy'] as const) {
+      const own = lanes.take(kind)
+      own.lane.answers(kind === 'chat' ? chatStream(pieces) : completionsStream(pieces))
+      const { whole, stream, sent } = program({ model: own.model })
+      expect(await read({ whole, stream, sent }, first)).toBe(text)
+      await stored(own)
+      expect(await read({ whole, stream, sent }, true)).toBe(text)
+      expect(await read({ whole, stream, sent }, false)).toBe(text)
+      expect(own.lane.calls).toHaveLength(1)
+      const streams = sent.map(({ body }) => body['stream'] ?? false)
+      expect(streams).toEqual([first, true, false])
+    }
+  })
+
+  test.each(shapes)('gets an empty answer %s', async (_, stream) => {
+    const { model, lane } = lanes.take('chat')
+    lane.answers(chatStream([]))
+    expect(await read(program({ model }), stream)).toBe('')
+    expect(lane.calls).toHaveLength(1)
+  })
+
+  test.each(shapes)('is told %s what is wrong with its request, once', async (_, stream) => {
+    const { model, lane } = lanes.take('chat')
+    const asked = program({ model, temperature: 3, maxRetries: 2 })
+    const error = told(await thrownBy(read(asked, stream)))
+    expect(error).toMatchObject({ status: 400, code: 'invalid_value' })
+    expect(error.message).toContain('Cannot use "temperature"')
+    expect(asked.sent).toHaveLength(1)
+    expect(lane.calls).toEqual([])
+  })
+
+  test.each(shapes)('is told %s that a visitor token is wanted, once', async (_, stream) => {
+    const { model, lane } = lanes.take('chat')
+    for (const [key, code] of [
+      [{ apiKey: null }, 'visitor_token_required'],
+      [{}, 'visitor_token_invalid'],
+    ] as const) {
+      const asked = program({ model, of: guarded, maxRetries: 2, ...key })
+      const error = told(await thrownBy(read(asked, stream)))
+      expect(error).toMatchObject({ status: 401, code })
+      expect(asked.sent).toHaveLength(1)
+    }
+    expect(lane.calls).toEqual([])
+  })
+
+  /** The two shapes at once, since their clients take their time. */
+  const inBothShapes = (ask: (stream: boolean) => Promise<void>) =>
+    Promise.all([ask(false), ask(true)])
+
+  test('comes back when Retry-After says, and is answered', async () => {
+    await inBothShapes(async (stream) => {
+      const { model, lane } = lanes.take('chat')
+      lane.answers(refusal(429, {}, { 'retry-after': '3' }), chatStream(['fine']))
+      const asked = program({ model, maxRetries: 1 })
+      expect(await read(asked, stream)).toBe('fine')
+      expect(asked.sent).toHaveLength(2)
+      expect(lane.calls).toHaveLength(2)
+      const [first, second] = asked.sent
+      // Longer than any of them waits by itself.
+      expect((second?.atMs ?? 0) - (first?.atMs ?? 0)).toBeGreaterThanOrEqual(2950)
+    })
+  })
+
+  test('comes back after an upstream was down', async () => {
+    await inBothShapes(async (stream) => {
+      const { model, lane } = lanes.take('chat')
+      lane.answers(refusal(503), chatStream(['fine']))
+      const asked = program({ model, maxRetries: 1 })
+      expect(await read(asked, stream)).toBe('fine')
+      expect(asked.sent).toHaveLength(2)
+    })
+  })
+
+  test.each(shapes)('is told %s that the budget is gone, and when to come', async (_, stream) => {
+    const { model, lane } = lanes.take('chat')
+    const asked = program({ model, of: paused, maxRetries: hasPatience ? 2 : 0 })
+    const error = told(await thrownBy(read(asked, stream)))
+    expect(error).toMatchObject({ status: 429, code: 'budget_exhausted' })
+    expect(asked.sent).toHaveLength(1)
+    expect(lane.calls).toEqual([])
+  })
+
+  test.each(shapes)('is told %s of a broken configuration', async (_, stream) => {
+    const { model } = lanes.take('chat')
+    const asked = program({ model, of: misconfigured, maxRetries: obeys ? 2 : 0 })
+    const error = told(await thrownBy(read(asked, stream)))
+    expect(error).toMatchObject({ status: 503, code: 'misconfigured' })
+    expect(asked.sent).toHaveLength(1)
+  })
+
+  test.each(shapes)('is told %s that only the owner can help', async (_, stream) => {
+    const { model, lane } = lanes.take('chat')
+    lane.answers(refusal(401, { error: { message: CANARY } }))
+    const asked = program({ model, maxRetries: obeys ? 2 : 0 })
+    const error = told(await thrownBy(read(asked, stream)))
+    expect(error).toMatchObject({ status: 502, code: 'upstream_rejected' })
+    expect(lane.calls).toHaveLength(1)
+  })
+
+  /** Says two words and is gone. */
+  const broken: Script = completionsStream(['one ', 'two'], {
+    finish: null,
+    done: false,
+    usage: null,
+  })
+
+  test('throws in the middle of a stream, after the words that came, and does not ask again', async () => {
+    const { model, lane } = lanes.take('legacy')
+    lane.answers(broken)
+    const asked = program({ model, maxRetries: 2 })
+    const texts: string[] = []
+    const reading = (async () => {
+      for await (const piece of asked.stream('p')) texts.push(piece)
+    })()
+    const error = told(await thrownBy(reading))
+    expect(texts.join('')).toBe('one two')
+    expect(error.code).toBe('upstream_truncated')
+    expect(asked.sent).toHaveLength(1)
+    expect(lane.calls).toHaveLength(1)
+  })
+
+  test('gets a status for an answer that broke off, where it did not ask for a stream', async () => {
+    const { model, lane } = lanes.take('legacy')
+    lane.answers(broken)
+    const error = told(await thrownBy(program({ model }).whole('p')))
+    expect(error).toMatchObject({ status: 502, code: 'upstream_truncated' })
+    expect(lane.calls).toHaveLength(1)
+  })
+})
+
+describe('the AI SDK', () => {
+  const models = [
+    [
+      '@ai-sdk/openai-compatible',
+      (baseURL: string, model: string): LanguageModel =>
+        createOpenAICompatible({
+          name: 'edge',
+          baseURL,
+          fetch: watchedFetch,
+          includeUsage: true,
+        }).completionModel(model),
+    ],
+    [
+      '@ai-sdk/openai',
+      (baseURL: string, model: string): LanguageModel =>
+        createOpenAI({ baseURL, apiKey: API_KEY, fetch: watchedFetch }).completion(model),
+    ],
+  ] as const
+
+  test.each(models)('%s reads finish, usage and ids of both shapes', async (_, modelOf) => {
+    const own = lanes.take('chat')
+    own.lane.answers(chatStream(['Hel', 'lo'], { finish: 'length' }))
+    const model = modelOf(new URL('/v1', workers.url).href, own.model)
+    const whole = await generateText({ model, prompt: 'p', maxRetries: 0 })
+    await stored(own)
+    const streamed = streamText({ model, prompt: 'p', maxRetries: 0 })
+    expect(await streamed.text).toBe('Hello')
+    for (const got of [whole, streamed]) {
+      expect(await got.finishReason).toBe('length')
+      expect(await got.usage).toMatchObject({
+        inputTokens: USAGE.prompt_tokens,
+        outputTokens: USAGE.completion_tokens,
+        totalTokens: USAGE.total_tokens,
+      })
+      const { id, modelId } = await got.response
+      expect([id, modelId]).toEqual([whole.response.id, 'upstream-model-1'])
+    }
+    expect(own.lane.calls).toHaveLength(1)
+  })
+
+  test.each(models)('%s ends the upstream call when it is aborted', async (_, modelOf) => {
+    const own = lanes.take('legacy')
+    own.lane.answers(async (call, line) => {
+      line.head(200, { 'content-type': 'text/event-stream' })
+      // Not silent: workerd notices that a reader has gone when it writes to him.
+      while (!call.left) {
+        line.write('data: {"choices":[{"index":0,"text":"word"}]}\n\n')
+        await Promise.race([new Promise((resolve) => setTimeout(resolve, 20)), call.closed])
+      }
+    })
+    const controller = new AbortController()
+    const { fullStream } = streamText({
+      model: modelOf(new URL('/v1', workers.url).href, own.model),
+      prompt: 'p',
+      maxRetries: 0,
+      headers: { 'cache-control': 'no-store' },
+      abortSignal: controller.signal,
+    })
+    const kindsOfParts: string[] = []
+    for await (const { type } of fullStream) {
+      kindsOfParts.push(type)
+      if (type === 'text-delta') controller.abort()
+    }
+    expect(kindsOfParts).toContain('abort')
+    const call = await own.lane.call()
+    await call.closed
+    expect(call.left).toBe(true)
+  })
+})
+
+describe('LangChain', () => {
+  const langchain = ({ model }: OwnModel, more = {}) =>
+    new LangChainOpenAI({
+      model,
+      apiKey: API_KEY,
+      maxRetries: 0,
+      configuration: { baseURL: new URL('/v1', workers.url).href, fetch: watchedFetch },
+      ...more,
+    })
+
+  /** Says its prompt. */
+  const echo: Script = async (call, line) => {
+    const [message] = call.body['messages'] as { content: string }[]
+    await chatStream([`${message?.content}`, '!'])(call, line)
+  }
+
+  test('batch() gets the answer of each prompt, on misses and hits', async () => {
+    const own = lanes.take('chat')
+    own.lane.answers(echo)
+    const client = langchain(own)
+    expect(await client.batch(['a', 'b', 'c'])).toEqual(['a!', 'b!', 'c!'])
+    await expect
+      .poll(async () => (await workers.kvEntries()).size)
+      .toBeGreaterThanOrEqual(own.lane.calls.length)
+    expect(await client.batch(['c', 'a'])).toEqual(['c!', 'a!'])
+    expect(own.lane.calls).toHaveLength(3)
+  })
+
+  test.each([false, true])('generate() with n, streaming %j', async (streaming) => {
+    const own = lanes.take('chat')
+    own.lane.answers(echo)
+    const client = langchain(own, { n: 2, streaming })
+    const { generations, llmOutput } = await client.generate(['a', 'b'])
+    expect(generations.map((each) => each.map(({ text }) => text))).toEqual([
+      ['a!', 'a!'],
+      ['b!', 'b!'],
+    ])
+    const finishes = generations.flat().map(({ generationInfo }) => generationInfo)
+    expect(finishes.map((info) => info?.['finishReason'])).toEqual(Array(4).fill('stop'))
+    if (!streaming) expect(llmOutput).toBeDefined()
+  })
+})

@@ -1,0 +1,229 @@
+// What is bounded when an upstream or a reader is not (PLATFORM 3.2, rows F3, F10, E9), and what a
+// fault costs (E1, E3, E5, E8): over real sockets, against the bundle in workerd.
+import { connect } from 'node:net'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { expectProblem, parseStream, streamOf } from '../support/answers.ts'
+import { CANARY, seen } from '../support/canary.ts'
+import { type Client, HOST, newAddress, ORIGIN } from '../support/client.ts'
+import { Lanes } from '../support/lanes.ts'
+import {
+  completionsStream,
+  event,
+  refusal,
+  type Script,
+  UpstreamServer,
+  USAGE,
+} from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+const OPERATOR_TOKEN = 'the-operator-token-of-the-bounds'
+const kinds = {
+  legacy: { retries: 0, wire: 'completions' },
+  impatient: { retries: 0, wire: 'completions', first_byte_ms: 200, idle_ms: 200 },
+  refused: { retries: 0, wire: 'completions', base_url: 'http://127.0.0.1:1/v1' },
+}
+
+let upstream: UpstreamServer
+let lanes: Lanes<keyof typeof kinds>
+let workers: Workers
+let client: Client
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  lanes = new Lanes(upstream, kinds, 20)
+  const secrets = { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN }
+  workers = await startWorkers({ config: lanes.config(), secrets })
+  client = workers.client()
+})
+
+afterAll(async () => {
+  await workers.dispose()
+  await upstream.stop()
+})
+
+afterEach(() => {
+  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.all('internal')).toEqual([])
+  expect(workers.log.reportedTwice()).toEqual([])
+})
+
+const sse = { 'content-type': 'text/event-stream' }
+const said = (text: string) => event({ choices: [{ index: 0, text }] })
+
+describe('a line without an end (F3)', () => {
+  /** Writes for as long as it is listened to. */
+  const endless =
+    (before: string): Script =>
+    async (call, line) => {
+      line.head(200, sse)
+      line.write(`${before}data: {"choices":[{"index":0,"text":"`)
+      for (let i = 0; i < 5000 && !call.left; i++) {
+        line.write('x'.repeat(1000))
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+      await call.closed
+    }
+
+  test.each([false, true])('is not read to its end, stream %j', async (stream) => {
+    const { model, lane } = lanes.take('legacy')
+    lane.answers(endless(''))
+    const reply = await client.complete({ prompt: 'p', model, stream })
+    await expectProblem(reply, 502, 'upstream_bad_response', workers.log)
+    const call = await lane.call()
+    await call.closed
+    expect(call.left).toBe(true)
+  })
+
+  test('ends a stream with an error, after the words that came', async () => {
+    const { model, lane } = lanes.take('legacy')
+    lane.answers(endless(said('one')))
+    const stream = streamOf(await client.complete({ prompt: 'p', model, stream: true }))
+    expect([stream.text(), stream.problem?.code]).toEqual(['one', 'upstream_bad_response'])
+    const call = await lane.call()
+    await call.closed
+    expect(call.left).toBe(true)
+  })
+})
+
+describe('a reader who does not read (F10)', () => {
+  const PIECES = 600
+  const piece = (i: number) => `${String(i).padStart(4, '0')}${'y'.repeat(1000)}`
+
+  /** Opens a stream and takes nothing of it from its socket until it is told to. */
+  function idleReader(model: string) {
+    const body = JSON.stringify({ prompt: 'p', model, stream: true })
+    const socket = connect({ host: workers.url.hostname, port: Number(workers.url.port) })
+    socket.pause()
+    const lines = [
+      'POST /v1/completions HTTP/1.1',
+      `Host: ${HOST}`,
+      `Origin: ${ORIGIN}`,
+      `CF-Connecting-IP: ${newAddress()}`,
+      'Content-Type: application/json',
+      `Content-Length: ${Buffer.byteLength(body)}`,
+      'Connection: close',
+    ]
+    socket.write(`${lines.join('\r\n')}\r\n\r\n${body}`)
+    return async () => {
+      const parts: Buffer[] = []
+      for await (const part of socket) parts.push(part as Buffer)
+      const whole = Buffer.concat(parts)
+      const split = whole.indexOf('\r\n\r\n')
+      const text = unchunked(whole.subarray(split + 4))
+      seen(text)
+      return text
+    }
+  }
+
+  function unchunked(bytes: Buffer): string {
+    const parts: Buffer[] = []
+    for (let at = 0; ; ) {
+      const lineEnd = bytes.indexOf('\r\n', at)
+      const size = Number.parseInt(bytes.subarray(at, lineEnd).toString('latin1'), 16)
+      if (!(size > 0)) return Buffer.concat(parts).toString('utf8')
+      parts.push(bytes.subarray(lineEnd + 2, lineEnd + 2 + size))
+      at = lineEnd + 2 + size + 2
+    }
+  }
+
+  test('holds no upstream, and gets all of it in the end', async () => {
+    const { model, lane } = lanes.take('legacy')
+    const pieces = Array.from({ length: PIECES }, (_, i) => piece(i))
+    lane.answers(completionsStream(pieces))
+    const read = idleReader(model)
+    const call = await lane.call()
+    // The upstream has said everything, while nobody reads.
+    await call.closed
+    expect(call.left).toBe(false)
+    const stream = parseStream(await read())
+    expect(stream).toMatchObject({ done: true, problem: null })
+    expect(stream.text()).toBe(pieces.join(''))
+  })
+
+  test('is kept no more for than max_output_bytes', async () => {
+    const { model, lane } = lanes.take('legacy')
+    lane.answers(async (call, line) => {
+      line.head(200, sse)
+      for (let i = 0; !call.left; i++) {
+        line.write(said(piece(i)))
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    })
+    const read = idleReader(model)
+    const call = await lane.call()
+    await call.closed
+    expect(call.left).toBe(true)
+    const stream = parseStream(await read())
+    expect(stream.problem?.code).toBe('upstream_bad_response')
+    expect(stream.text().length).toBeLessThan(1_048_576)
+    expect(stream.text().length).toBeGreaterThan(500_000)
+  })
+})
+
+describe('too many requests, says an upstream again and again (E9)', () => {
+  test('until it is left in peace for a while', async () => {
+    const { model, lane } = lanes.take('legacy')
+    lane.answers(refusal(429, {}, { 'retry-after': '9' }))
+    for (let i = 0; i < 10; i++) {
+      const reply = await client.complete({ prompt: `p${i}`, model })
+      await expectProblem(reply, 429, 'upstream_rate_limited', workers.log)
+      expect(reply.headers['retry-after']).toBe('9')
+    }
+    const reply = await client.complete({ prompt: 'one more', model })
+    await expectProblem(reply, 502, 'upstream_unavailable', workers.log)
+    expect(lane.calls).toHaveLength(10)
+  })
+})
+
+interface Spent {
+  readonly spent: number
+  readonly reserved: number
+}
+
+async function budget(): Promise<Spent> {
+  const { text } = await client.send({
+    path: '/admin/usage?hours=1',
+    headers: { authorization: `Bearer ${OPERATOR_TOKEN}` },
+  })
+  return (JSON.parse(text) as { budget: Spent }).budget
+}
+
+/** What is spent, once every call has settled. */
+async function settled(): Promise<number> {
+  await expect.poll(async () => (await budget()).reserved).toBe(0)
+  return (await budget()).spent
+}
+
+describe('what a fault costs', () => {
+  const PROMPT = 'once'
+  const MAX_TOKENS = 20
+  /** Contract 5: bytes of the prompt + 64 + max_tokens. */
+  const WORST = PROMPT.length + 64 + MAX_TOKENS
+  const cut: Script = (_, line) => {
+    line.head(200, sse)
+    line.write(said('one'))
+    line.end()
+  }
+  const silent: Script = (_, line) => {
+    line.head(200, sse)
+    line.write(said('one'))
+  }
+
+  test.each<[string, keyof typeof kinds, Script, number]>([
+    ['a refused connection: nothing (E1)', 'refused', () => {}, 0],
+    ['no headers: nothing (E2)', 'impatient', () => {}, 0],
+    ['a refusal: nothing (E8)', 'legacy', refusal(401), 0],
+    ['an error of the server: nothing (E10)', 'legacy', refusal(500), 0],
+    ['a redirect: nothing (E11)', 'legacy', refusal(307, {}, { location: '/x' }), 0],
+    ['silence after a word: the whole reservation (E3)', 'impatient', silent, WORST],
+    ['an answer cut short: the whole reservation (E5, E6)', 'legacy', cut, WORST],
+    ['a 200 that is no completion: the whole reservation (E7)', 'legacy', refusal(200, 7), WORST],
+    ['a whole answer: what it says', 'legacy', completionsStream(['one']), USAGE.total_tokens],
+  ])('%s', async (_, kind, script, cost) => {
+    const { model, lane } = lanes.take(kind)
+    lane.answers(script)
+    const before = await settled()
+    await client.complete({ prompt: PROMPT, model, max_tokens: MAX_TOKENS, stream: true })
+    expect((await settled()) - before).toBe(cost)
+  })
+})
