@@ -7,6 +7,8 @@ export interface Load {
   readonly atOnce: number
   /** The body of the i-th request. */
   readonly body: (i: number) => string
+  /** All from one visitor: hits are not limited, misses of one visitor would be. */
+  readonly oneVisitor?: boolean
 }
 
 export interface LoadResult {
@@ -22,7 +24,7 @@ export interface LoadResult {
 const agent = new http.Agent({ keepAlive: true, maxSockets: 2000 })
 let visitors = 0
 
-export async function load({ url, requests, atOnce, body }: Load): Promise<LoadResult> {
+export async function load({ url, requests, atOnce, body, oneVisitor }: Load): Promise<LoadResult> {
   const statuses = new Map<number, number>()
   const firsts: number[] = []
   const samples: string[] = []
@@ -30,7 +32,7 @@ export async function load({ url, requests, atOnce, body }: Load): Promise<LoadR
   const startedAt = performance.now()
   const worker = async () => {
     while (next < requests) {
-      const reply = await ask(url, body(next++))
+      const reply = await ask(url, body(next++), oneVisitor)
       statuses.set(reply.status, (statuses.get(reply.status) ?? 0) + 1)
       firsts.push(reply.firstMs)
       if (samples.length < 5) samples.push(reply.text)
@@ -52,10 +54,10 @@ export interface Reply {
   readonly headers: http.IncomingHttpHeaders
 }
 
-/** One request, from a visitor nobody has seen before. */
-export function ask(url: URL, body: string): Promise<Reply> {
+/** One request, from a visitor nobody has seen before unless it shall be the same. */
+export function ask(url: URL, body: string, sameVisitor = false): Promise<Reply> {
   const startedAt = performance.now()
-  visitors += 1
+  if (!sameVisitor) visitors += 1
   const address = `10.${(visitors >> 16) & 255}.${(visitors >> 8) & 255}.${visitors & 255}`
   return new Promise((resolve, reject) => {
     const request = http.request(

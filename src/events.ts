@@ -56,7 +56,7 @@ export type Event =
     }
   /** A key's flight object did not answer; the request was answered without it. */
   | { readonly event: 'flight_unreachable'; readonly request_id: string }
-  /** Half, four fifths or all of the day's budget are spoken for. */
+  /** Half, four fifths or all of the day's budget are spent. */
   | { readonly event: 'budget_mark'; readonly percent: number }
   | { readonly event: 'alert_failed'; readonly status: number | null }
   /** An upstream said that a call cost more than it can have cost. */

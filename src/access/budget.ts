@@ -55,6 +55,8 @@ export interface Refusal {
 export interface Grant {
   readonly granted: true
   readonly row: CallRow
+  /** The row is to be stored; else it was before. */
+  readonly fresh: boolean
 }
 
 /** What a call cost. */
@@ -136,7 +138,7 @@ export class Budget {
     this.#advance(nowMs)
     // Asked again under the same id: the first answer was lost on its way.
     const known = this.#leases.get(request.id)
-    if (known !== undefined) return { granted: true, row: known }
+    if (known !== undefined) return { granted: true, row: known, fresh: false }
     const refusal = this.#refusalOf(request, nowMs)
     if (refusal !== null) return refusal
     const { kvWritesPerDay } = this.#limits
@@ -152,7 +154,7 @@ export class Budget {
     }
     this.#leases.set(row.id, row)
     this.#add(row, row.tokens, row.usd)
-    return { granted: true, row }
+    return { granted: true, row, fresh: true }
   }
 
   /**

@@ -137,7 +137,8 @@ export class Ledger {
 
   /** What it cost, never less than what was seen and never more than what was reserved. */
   #costOf(usage: Usage | null, chars: number, worst: Cost, price: Price | null): Cost {
-    if (usage === null) return worst
+    // A report that is no count is none.
+    if (usage === null || !Object.values(usage).every((n) => n >= 0)) return worst
     const { prompt_tokens, completion_tokens, total_tokens } = usage
     const input = prompt_tokens
     const output = Math.max(

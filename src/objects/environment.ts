@@ -128,9 +128,10 @@ export function report(event: Event): void {
 const usage = new UsageCounter({ intervalMs: 60_000 }, now)
 /** Work after a response is cut after 30 s, so a flush that is due later waits for another request. */
 const LATEST_FLUSH_MS = 20_000
+const WORK_AFTER_RESPONSE_MS = 30_000
 /** What comes in the same moment goes along. */
 const GATHER_MS = 2000
-let flushing = false
+let flushingUntil = 0
 
 /** Counts a request. */
 export function countRequest(event: RequestEvent, tally: Tally): void {
@@ -141,12 +142,13 @@ export function countRequest(event: RequestEvent, tally: Tally): void {
 /** Sends this isolate's figures on, soon, if it has not within the last minute. Nobody waits for it. */
 function sendFigures(): void {
   const dueInMs = usage.dueInMs
-  if (flushing || dueInMs === null || dueInMs > LATEST_FLUSH_MS) return
-  flushing = true
+  if (now() < flushingUntil || dueInMs === null || dueInMs > LATEST_FLUSH_MS) return
+  // Should the platform cut it off, another one may begin.
+  flushingUntil = now() + WORK_AFTER_RESPONSE_MS
   const gathered = wait(Math.max(GATHER_MS, dueInMs), new AbortController().signal)
   waitUntil(
     gathered.then(flushUsage).finally(() => {
-      flushing = false
+      flushingUntil = 0
     }),
   )
 }

@@ -53,7 +53,7 @@ export class LedgerObject extends DurableObject {
         this.#alert(budget, nowMs, answer.policy === 'day' || answer.policy === 'usd')
         return answer
       }
-      this.#insert(answer.row)
+      if (answer.fresh) this.#insert(answer.row)
       return { granted: true, mayStore: answer.row.stores }
     })
   }
@@ -163,10 +163,10 @@ export class LedgerObject extends DurableObject {
     this.#sql.exec("DELETE FROM settings WHERE name LIKE 'sum %' AND name < ?", oldest)
   }
 
-  /** No "OR REPLACE": an id that was there before must not free what it has spent. */
+  /** Throws when the id was there before: what that has spent must not be written over. */
   #insert({ day, id, visitor, tokens, usd, settled, expires_at, stores }: CallRow): void {
     this.#sql.exec(
-      'INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING',
+      'INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
       day,
       id,
       visitor,

@@ -48,5 +48,7 @@ export class UsageObject extends DurableObject {
 }
 
 function parse(counts: string): HourCounts {
-  return addCounts(noCounts(), { ...noCounts(), ...(JSON.parse(counts) as Partial<HourCounts>) })
+  const known = JSON.parse(counts) as Partial<HourCounts>
+  const none = noCounts()
+  return addCounts(none, { ...none, ...known, hits: { ...none.hits, ...known.hits } })
 }

@@ -29,19 +29,20 @@ export interface BudgetFigures {
   readonly paused_until: number | null
 }
 
-const purgeSchema = v.union([
+export const purgeSchema = v.union([
   v.strictObject({ all: v.literal(true) }),
   v.strictObject({ request: v.record(v.string(), v.unknown()) }),
   v.strictObject({ prompt_id: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }),
   v.strictObject({ model: v.pipe(v.string(), v.minLength(1), v.maxLength(128)) }),
 ])
 
-const pauseSchema = v.strictObject({
+export const pauseSchema = v.strictObject({
   until: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 })
 
 /** Ninety days, as long as figures are kept. */
-const MAX_HOURS = 2160
+export const MAX_HOURS = 2160
+const RETRY_AFTER_S = 10
 
 export class Admin {
   readonly #body: BodyOptions
@@ -79,7 +80,7 @@ export class Admin {
       )
     }
     const { until } = result.output
-    await this.#context.pause(until)
+    await fromLedger(this.#context.pause(until))
     const nowS = Math.floor(this.#context.now() / 1000)
     return Response.json({ paused_until: until !== null && until > nowS ? until : null })
   }
@@ -98,7 +99,7 @@ export class Admin {
     }
     const nowMs = this.#context.now()
     const [budget, counts] = await Promise.all([
-      this.#context.figures(),
+      fromLedger(this.#context.figures()),
       this.#context.hoursSince(hourOf(nowMs) - (hours - 1) * 3600),
     ])
     return Response.json({
@@ -120,6 +121,21 @@ export class Admin {
     throw new GatewayError(
       'operator_token_invalid',
       'Cannot do this without the operator\'s token: send it as "Authorization: Bearer …"',
+    )
+  }
+}
+
+/** Whatever keeps the ledger from answering, the operator hears the same as a visitor. */
+async function fromLedger<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch {
+    throw new GatewayError(
+      'ledger_unavailable',
+      'Cannot reach the ledger now: try again in a moment',
+      {
+        retryAfterSeconds: RETRY_AFTER_S,
+      },
     )
   }
 }

@@ -206,6 +206,9 @@ export class Completions {
       const tier = role === 'late' ? 'flight' : 'kv'
       return this.#hit({ remembered, tier }, { work, reader, ...asked }, visit, cacheMs)
     }
+    if (role === 'follower') {
+      visit.tally = { ...visit.tally, saved: answer.completion.usage.total_tokens }
+    }
     const cache = outcomeOf(work, role === 'follower', answer.stored)
     visit.noted.cache = role === 'follower' ? 'collapsed' : cacheWord(cache)
     const body = remembered?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))

@@ -30,7 +30,7 @@ export interface CallContext {
   readonly signal: AbortSignal
   /** When the visitor has waited long enough, in ms since the epoch. */
   readonly deadlineAt: number
-  /** Called once the upstream answered 2xx: from then on it may cost money. */
+  /** Called once it may cost money: the upstream answered 2xx, or was given up on without a word. */
   readonly onAccepted?: () => void
 }
 
@@ -70,7 +70,7 @@ export async function* call(
 
 async function respond(
   request: CallRequest,
-  { upstream, send, options }: CallContext,
+  { upstream, send, options, onAccepted }: CallContext,
   watchdog: Watchdog,
 ): Promise<Response> {
   const wire = upstream.toWire(request, options)
@@ -90,6 +90,8 @@ async function respond(
   try {
     return await watchdog.race(send(outgoing))
   } catch (error) {
+    // Given up on in silence: it may have been taken, and may be billed.
+    if (watchdog.signal.aborted) onAccepted?.()
     if (error instanceof GatewayError) throw error
     // The runtime's own text may name the upstream's address.
     throw upstreamFailure('unavailable')

@@ -164,6 +164,11 @@ export class Incoming {
     await this.#wait(() => this.#text.length > length)
   }
 
+  /** The body as far as it has come. */
+  get soFar(): string {
+    return this.#text
+  }
+
   /** The whole body, once it is over. */
   async rest(): Promise<string> {
     await this.#wait(() => false)

@@ -1,0 +1,259 @@
+// The way to the ledger: what a call reserves, what it is settled with, and that nothing is spent
+// while the ledger is silent or broken.
+import * as fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import type { Cost, Refusal, ReserveRequest } from '../../src/access/budget.ts'
+import { Ledger, type LedgerDoor, type Spending, worstCase } from '../../src/access/ledger.ts'
+import { GatewayError } from '../../src/errors.ts'
+import type { Event } from '../../src/events.ts'
+
+const price = { input: 1, output: 10 }
+const spending: Spending = {
+  promptBytes: [36],
+  maxTokens: 100,
+  completions: 1,
+  price,
+  visitor: 'v',
+  leaseMs: 1000,
+  stores: true,
+}
+/** 36 bytes + 64 + 100. */
+const WORST = { tokens: 200, usd: (100 * 1 + 100 * 10) / 1e6 }
+const granted = { granted: true, mayStore: true } as const
+
+/** A ledger whose door does as the script says, call by call; its timers end when told. */
+function ledgerWith(...script: (() => ReturnType<LedgerDoor['reserve']>)[]) {
+  const reserved: ReserveRequest[] = []
+  const settled: { id: string; cost: Cost }[] = []
+  const events: Event[] = []
+  const background: Promise<unknown>[] = []
+  const waits: { ms: number; end: () => void; signal: AbortSignal }[] = []
+  let settle = async () => {}
+  let ids = 0
+  const ledger = new Ledger({
+    door: {
+      reserve: (request) => {
+        reserved.push(request)
+        return (script[Math.min(reserved.length, script.length) - 1] ?? (async () => granted))()
+      },
+      settle: async (id, cost) => {
+        settled.push({ id, cost })
+        await settle()
+      },
+    },
+    newId: () => `call-${ids++}`,
+    wait: (ms, signal) =>
+      new Promise((resolve, reject) => {
+        waits.push({ ms, end: resolve, signal })
+        signal.addEventListener('abort', () => reject(signal.reason))
+      }),
+    random: () => 0.5,
+    waitUntil: (work) => void background.push(work),
+    report: (event) => void events.push(event),
+  })
+  return {
+    ledger,
+    reserved,
+    settled,
+    events,
+    waits,
+    background,
+    breakSettling: () => {
+      settle = async () => {
+        throw new Error('gone')
+      }
+    },
+  }
+}
+
+async function failureOf(work: Promise<unknown>): Promise<GatewayError> {
+  const error = await work.then(
+    () => null,
+    (thrown: unknown) => thrown,
+  )
+  if (!(error instanceof GatewayError)) throw new Error('expected a GatewayError')
+  return error
+}
+
+const broken = (more: object) => async () => {
+  throw Object.assign(new Error('inside words'), more)
+}
+
+describe('worstCase()', () => {
+  test.each<[string, Partial<Spending>, number]>([
+    ['one prompt', {}, 200],
+    ['an empty one', { promptBytes: [0] }, 164],
+    ['three prompts', { promptBytes: [1, 2, 3] }, 6 + 3 * 64 + 300],
+    ['several completions', { completions: 4 }, 100 + 400],
+    ['both', { promptBytes: [10, 10], completions: 2 }, 148 + 400],
+  ])('of %s is bytes + 64 + max_tokens for each completion', (_, more, tokens) => {
+    expect(worstCase({ ...spending, ...more }).tokens).toBe(tokens)
+  })
+
+  test('is in USD by the model’s price, and nothing without one', () => {
+    expect(worstCase(spending)).toEqual(WORST)
+    expect(worstCase({ ...spending, price: null }).usd).toBe(0)
+  })
+})
+
+describe('Ledger.reserve()', () => {
+  test('reserves the worst case, longer than the call may take', async () => {
+    const { ledger, reserved } = ledgerWith()
+    expect((await ledger.reserve(spending)).mayStore).toBe(true)
+    expect(reserved).toEqual([
+      { id: 'call-0', visitor: 'v', ...WORST, leaseMs: 11_000, stores: true },
+    ])
+  })
+
+  test.each<[Refusal['policy'], Refusal['code'], number | null]>([
+    ['day', 'budget_exhausted', 86_400],
+    ['usd', 'budget_exhausted', 86_400],
+    ['visitor', 'budget_exhausted', 86_400],
+    ['paused', 'budget_exhausted', 86_400],
+    ['streams', 'too_many_streams', null],
+  ])('is refused by "%s" as %s, with the limit for the headers', async (policy, code, window) => {
+    const refusal = { granted: false, code, policy, quota: 9, remaining: 1 } as const
+    const { ledger } = ledgerWith(async () => ({ ...refusal, retryAfterSeconds: 1e6 }))
+    expect(await failureOf(ledger.reserve(spending))).toMatchObject({
+      code,
+      retryAfterSeconds: 86_400,
+      rateLimit: { policy, quota: 9, remaining: 1, resetSeconds: 86_400, windowSeconds: window },
+    })
+  })
+
+  test.each<[string, object]>([
+    ['overloaded (C8)', { overloaded: true, retryable: true }],
+    ['over quota (C11)', {}],
+    ['not to be asked again', { retryable: false, remote: true }],
+  ])('asks a ledger once that is %s, and spends nothing', async (_, more) => {
+    const { ledger, reserved, waits } = ledgerWith(broken(more))
+    const error = await failureOf(ledger.reserve(spending))
+    expect(error).toMatchObject({ code: 'ledger_unavailable', retryAfterSeconds: 10 })
+    expect(error.message).not.toContain('inside words')
+    expect(reserved).toHaveLength(1)
+    expect(waits.every(({ signal }) => signal.aborted)).toBe(true)
+  })
+
+  test('asks once more, after a moment and under the same id, where that may help (C9)', async () => {
+    const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }), async () => granted)
+    const leasing = ledger.reserve(spending)
+    await expect.poll(() => waits.length).toBe(2)
+    expect(waits[1]?.ms).toBe(100)
+    waits[1]?.end()
+    expect((await leasing).mayStore).toBe(true)
+    expect(reserved.map(({ id }) => id)).toEqual(['call-0', 'call-0'])
+  })
+
+  test('asks no third time (C9)', async () => {
+    const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }))
+    const leasing = failureOf(ledger.reserve(spending))
+    await expect.poll(() => waits.length).toBe(2)
+    waits[1]?.end()
+    expect((await leasing).code).toBe('ledger_unavailable')
+    expect(reserved).toHaveLength(2)
+  })
+
+  test('waits two seconds for a ledger that hangs; a late grant is given back (C10)', async () => {
+    const late = Promise.withResolvers<typeof granted>()
+    const { ledger, waits, settled, background } = ledgerWith(() => late.promise)
+    const leasing = failureOf(ledger.reserve(spending))
+    await expect.poll(() => waits.length).toBe(1)
+    expect(waits[0]?.ms).toBe(2000)
+    waits[0]?.end()
+    expect((await leasing).code).toBe('ledger_unavailable')
+    expect(settled).toEqual([])
+    late.resolve(granted)
+    await expect.poll(() => settled).toEqual([{ id: 'call-0', cost: { tokens: 0, usd: 0 } }])
+    await Promise.all(background)
+  })
+
+  test('gives nothing back that came too late and was refused, or failed (C10)', async () => {
+    for (const end of ['refused', 'failed']) {
+      const late = Promise.withResolvers<Refusal>()
+      const { ledger, waits, settled } = ledgerWith(() => late.promise)
+      const leasing = failureOf(ledger.reserve(spending))
+      await expect.poll(() => waits.length).toBe(1)
+      waits[0]?.end()
+      await leasing
+      if (end === 'failed') late.reject(new Error('gone'))
+      else late.resolve({ granted: false } as Refusal)
+      await late.promise.catch(() => {})
+      expect(settled).toEqual([])
+    }
+  })
+})
+
+describe('a lease', () => {
+  async function settledWith(
+    usage: Parameters<Awaited<ReturnType<Ledger['reserve']>>['settle']>[0]['usage'],
+    { chars = 0, accepted = true } = {},
+  ) {
+    const { ledger, settled, events } = ledgerWith()
+    const lease = await ledger.reserve(spending)
+    if (accepted) lease.accepted()
+    lease.settle({ usage, chars })
+    expect(settled).toHaveLength(1)
+    return { cost: settled[0]?.cost, events }
+  }
+  const usageOf = (prompt_tokens: number, completion_tokens: number, total_tokens: number) => ({
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+  })
+
+  test('that the upstream did not accept costs nothing', async () => {
+    expect((await settledWith(null, { accepted: false })).cost).toEqual({ tokens: 0, usd: 0 })
+  })
+
+  test('without a report costs all it reserved', async () => {
+    expect((await settledWith(null, { chars: 3 })).cost).toEqual(WORST)
+  })
+
+  test('costs what the upstream reports, in tokens and USD', async () => {
+    const { cost, events } = await settledWith(usageOf(5, 7, 12), { chars: 28 })
+    expect(cost).toEqual({ tokens: 12, usd: 75 / 1e6 })
+    expect(events).toEqual([])
+  })
+
+  test('costs no less than what was seen of the answer', async () => {
+    expect((await settledWith(usageOf(5, 1, 6), { chars: 40 })).cost?.tokens).toBe(15)
+  })
+
+  test('costs what the total says where that is more: reasoning is paid for, too', async () => {
+    expect((await settledWith(usageOf(5, 7, 50))).cost?.tokens).toBe(50)
+  })
+
+  test('costs no more than it reserved, and the owner hears of the difference', async () => {
+    const { cost, events } = await settledWith(usageOf(5, 1e12, 1e12 + 5))
+    expect(cost).toEqual(WORST)
+    expect(events).toEqual([{ event: 'usage_clamped', said: 1e12 + 5, reserved: 200 }])
+  })
+
+  test('costs between what was seen and what was reserved, whatever is reported (C6, T5)', () => {
+    const number = fc.oneof(
+      fc.integer(),
+      fc.double(),
+      fc.constantFrom(0, -1, Number.NaN, Number.POSITIVE_INFINITY, 1e12),
+    )
+    return fc.assert(
+      fc.asyncProperty(number, number, number, fc.nat(1000), async (a, b, c, chars) => {
+        const { cost } = await settledWith(usageOf(a, b, c), { chars })
+        const { tokens = -1, usd = -1 } = cost ?? {}
+        expect(tokens).toBeLessThanOrEqual(WORST.tokens)
+        expect(usd).toBeLessThanOrEqual(WORST.usd)
+        const seen = Math.min(WORST.tokens, Math.ceil(chars / 4))
+        expect(tokens).toBeGreaterThanOrEqual(seen)
+      }),
+      { seed: 6 },
+    )
+  })
+
+  test('that cannot be settled is an event and no failure: it will run out as spent', async () => {
+    const { ledger, events, background, breakSettling } = ledgerWith()
+    const lease = await ledger.reserve(spending)
+    breakSettling()
+    lease.settle({ usage: null, chars: 0 })
+    await Promise.all(background)
+    expect(events).toEqual([{ event: 'settle_failed' }])
+  })
+})

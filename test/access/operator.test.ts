@@ -1,0 +1,82 @@
+// Who is the operator: one token, compared whole, and nobody where there is no secret.
+import * as fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { bearerOf, Operator } from '../../src/access/operator.ts'
+
+const TOKEN = 'the-operator-token-0123456789abcdef'
+
+function isOperator(token: string | null, authorization: string | null): Promise<boolean> {
+  const headers = new Headers(authorization === null ? {} : { authorization })
+  return new Operator(token).isOperator(headers)
+}
+
+test('isOperator() knows the token as a bearer, in any case of that word', async () => {
+  for (const scheme of ['Bearer', 'bearer', 'BEARER', 'Bearer  ']) {
+    expect(await isOperator(TOKEN, `${scheme} ${TOKEN}`)).toBe(true)
+  }
+})
+
+test.each([
+  null,
+  '',
+  TOKEN,
+  'Bearer',
+  'Bearer ',
+  `Basic ${TOKEN}`,
+  `Bearer ${TOKEN}x`,
+  `Bearer ${TOKEN.slice(0, -1)}`,
+  `Bearer ${TOKEN.toUpperCase()}`,
+  `Bearer ${TOKEN} ${TOKEN}`,
+  `Bearer ${TOKEN}, Bearer ${TOKEN}`,
+  `Bearer Bearer ${TOKEN}`,
+  'Bearer null',
+  'Bearer undefined',
+])('isOperator() knows nobody by %j', async (authorization) => {
+  expect(await isOperator(TOKEN, authorization)).toBe(false)
+})
+
+test('isOperator() is false for everybody where there is no secret', async () => {
+  for (const token of [null, '']) {
+    for (const authorization of [null, '', 'Bearer', 'Bearer ', 'Bearer null', `Bearer ${TOKEN}`]) {
+      expect(await isOperator(token, authorization)).toBe(false)
+    }
+  }
+})
+
+test('isOperator() takes nothing but the token', async () => {
+  const text = fc.string({ minLength: 1 }).filter((one) => /^[\x21-\x7e]+$/.test(one))
+  await fc.assert(
+    fc.asyncProperty(text, text, async (token, guess) => {
+      expect(await isOperator(token, `Bearer ${guess}`)).toBe(token === guess)
+      expect(await isOperator(token, `Bearer ${token}`)).toBe(true)
+    }),
+    { seed: 7 },
+  )
+})
+
+test('isOperator() compares digests of one length, all of their bytes', async () => {
+  // How much of a guess is right changes nothing about what is compared: each is hashed first.
+  const { digest } = crypto.subtle
+  const hashed: string[] = []
+  crypto.subtle.digest = (algorithm, data) => {
+    hashed.push(new TextDecoder().decode(data as Uint8Array<ArrayBuffer>))
+    return digest.call(crypto.subtle, algorithm, data)
+  }
+  try {
+    const operator = new Operator(TOKEN)
+    for (const guess of ['x', TOKEN.slice(0, -1), `${TOKEN.slice(0, -1)}x`]) {
+      const headers = new Headers({ authorization: `Bearer ${guess}` })
+      expect(await operator.isOperator(headers)).toBe(false)
+      expect(hashed).toContain(guess)
+    }
+    expect(hashed).toContain(TOKEN)
+  } finally {
+    crypto.subtle.digest = digest
+  }
+})
+
+test('bearerOf() is null where there is none', () => {
+  expect(bearerOf(new Headers())).toBeNull()
+  expect(bearerOf(new Headers({ authorization: 'Basic abc' }))).toBeNull()
+  expect(bearerOf(new Headers({ authorization: 'Bearer abc ' }))).toBe('abc')
+})

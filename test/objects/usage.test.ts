@@ -1,0 +1,69 @@
+// The figures' object in workerd: one row an hour, ninety days of them.
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { ORIGIN } from '../support/client.ts'
+import { type RiggedWorkers, startRigged } from '../support/rig.ts'
+
+const DAY_MS = 86_400_000
+
+let workers: RiggedWorkers
+
+beforeAll(async () => {
+  workers = await startRigged({
+    config: {
+      origins: [ORIGIN],
+      models: [{ id: 'm', upstream: 'demo', upstream_model: 'demo' }],
+      upstreams: [{ name: 'demo', preset: 'demo' }],
+    },
+  })
+})
+
+afterAll(() => workers.dispose())
+
+const hourAgo = (hours: number) => (Math.floor(Date.now() / 3_600_000) - hours) * 3600
+const counts = (requests: number) => JSON.stringify({ requests })
+
+async function hoursOf(query: string): Promise<number[]> {
+  const reply = await workers.rig.admin(`/admin/usage${query}`)
+  return JSON.parse(reply.text).hours.map(({ hour }: { hour: number }) => hour)
+}
+
+test('hours are given oldest first, as many as were asked for', async () => {
+  expect(await hoursOf('')).toEqual([])
+  for (const ago of [3, 0, 30, 2000]) {
+    await workers.rig.call('usage', 'put', hourAgo(ago), counts(ago))
+  }
+  expect(await hoursOf('')).toEqual([hourAgo(3), hourAgo(0)])
+  expect(await hoursOf('?hours=1')).toEqual([hourAgo(0)])
+  expect(await hoursOf('?hours=31')).toEqual([hourAgo(30), hourAgo(3), hourAgo(0)])
+  expect(await hoursOf('?hours=2160')).toHaveLength(4)
+})
+
+test('an hour of an older version counts as zeros where it has nothing', async () => {
+  await workers.rig.call(
+    'usage',
+    'put',
+    hourAgo(5),
+    '{"requests":4,"hits":{"kv":2},"upstream_ms":[1]}',
+  )
+  const figures = await workers.rig.figures()
+  expect(figures.hours.find(({ hour }) => hour === hourAgo(5))).toMatchObject({
+    requests: 4,
+    hits: { memory: 0, kv: 2, stale: 0 },
+    tokens_saved: 0,
+    errors: {},
+    upstream_ms: { p50: 20, p95: 20 },
+  })
+})
+
+test('ninety days are kept, and not a day more', async () => {
+  await workers.rig.call('usage', 'put', hourAgo(90 * 24), counts(1))
+  await workers.rig.call('usage', 'put', hourAgo(89 * 24), counts(1))
+  await workers.rig.set({ clockMs: 3_600_000 })
+  await hoursOf('')
+  const kept = (await workers.rig.rows()).hours.map(({ hour }) => hour)
+  expect(kept).toContain(hourAgo(89 * 24))
+  expect(kept).not.toContain(hourAgo(90 * 24))
+  await workers.rig.set({ clockMs: 91 * DAY_MS })
+  await hoursOf('')
+  expect((await workers.rig.rows()).hours).toEqual([])
+})

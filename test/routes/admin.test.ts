@@ -1,0 +1,207 @@
+// The operator's doors in process: what they take, what they answer, and what they say when the
+// objects behind them are out of reach.
+import { expect, test } from 'vitest'
+import { Operator } from '../../src/access/operator.ts'
+import { Purges } from '../../src/cache/purge.ts'
+import { GatewayError } from '../../src/errors.ts'
+import { Admin, type AdminContext } from '../../src/routes/admin.ts'
+import { Visit } from '../../src/routes/visit.ts'
+import { noCounts } from '../../src/usage.ts'
+import { MemoryKv } from '../support/app.ts'
+
+const TOKEN = 'the-operator-token-0123456789abcdef'
+const NOW_S = 1_780_000_000
+const HOUR = 1_779_998_400
+
+const budget = {
+  tokens_per_day: 200_000,
+  spent: 1200,
+  reserved: 300,
+  usd_spent: 0.01,
+  paused_until: null,
+}
+
+function adminWith(more: Partial<AdminContext> = {}) {
+  const clock = { ms: NOW_S * 1000 }
+  const kv = new MemoryKv(clock)
+  const background: Promise<unknown>[] = []
+  const paused: (number | null)[] = []
+  const asked: number[] = []
+  const admin = new Admin(
+    { maxBytes: 1000, deadlineMs: 1000 },
+    {
+      operator: new Operator(TOKEN),
+      purges: new Purges(
+        kv,
+        { intervalMs: 1000 },
+        { now: () => clock.ms, report: () => {}, waitUntil: (work) => void background.push(work) },
+      ),
+      keyOf: async () => `c1:${'0'.repeat(64)}`,
+      now: () => clock.ms,
+      pause: async (until) => void paused.push(until),
+      figures: async () => budget,
+      hoursSince: async (hour) => {
+        asked.push(hour)
+        return new Map([[HOUR, { ...noCounts(), requests: 10 }]])
+      },
+      ...more,
+    },
+  )
+  return { admin, kv, paused, asked }
+}
+
+function visit(path: string, body?: unknown, token = TOKEN): Visit {
+  const request = new Request(`https://edge.test${path}`, {
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    ...(body === undefined
+      ? {}
+      : { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) }),
+  })
+  return new Visit(request, 'req_1', {
+    now: () => 0,
+    report: () => {},
+    waitUntil: () => {},
+    count: () => {},
+  })
+}
+
+async function failureOf(work: Promise<unknown>): Promise<GatewayError> {
+  const error = await work.then(
+    () => null,
+    (thrown: unknown) => thrown,
+  )
+  if (!(error instanceof GatewayError)) throw new Error('expected a GatewayError')
+  return error
+}
+
+test('usage() answers the contract’s object', async () => {
+  const { admin, asked } = adminWith()
+  const response = await admin.usage(visit('/admin/usage'))
+  expect(await response.json()).toEqual({
+    now: NOW_S,
+    budget,
+    hours: [
+      {
+        hour: HOUR,
+        requests: 10,
+        hits: { memory: 0, kv: 0, stale: 0 },
+        collapsed: 0,
+        misses: 0,
+        kv_failures: 0,
+        errors: {},
+        tokens_in: 0,
+        tokens_out: 0,
+        tokens_saved: 0,
+        upstream_ms: { p50: 0, p95: 0 },
+        prompts: {},
+        models: {},
+      },
+    ],
+  })
+  expect(asked).toEqual([HOUR - 23 * 3600])
+})
+
+test.each([
+  ['1', 0],
+  ['24', 23],
+  ['2160', 2159],
+])('usage() of %s hours begins %i hours ago', async (hours, ago) => {
+  const { admin, asked } = adminWith()
+  await admin.usage(visit(`/admin/usage?hours=${hours}`))
+  expect(asked).toEqual([HOUR - ago * 3600])
+})
+
+test.each(['0', '-1', '2161', '1.5', '1e2', '99999', 'x', '', '%2024'])(
+  'usage() refuses "%s" hours',
+  async (hours) => {
+    const { admin, asked } = adminWith()
+    const error = await failureOf(admin.usage(visit(`/admin/usage?hours=${hours}`)))
+    expect(error).toMatchObject({ code: 'invalid_value', param: 'hours' })
+    expect(asked).toEqual([])
+  },
+)
+
+test.each<[unknown, number | null, number | null]>([
+  [{ until: NOW_S + 60 }, NOW_S + 60, NOW_S + 60],
+  [{ until: null }, null, null],
+  [{ until: NOW_S - 60 }, NOW_S - 60, null],
+  [{ until: NOW_S }, NOW_S, null],
+  [{ until: 0 }, 0, null],
+])('pause() takes %j', async (body, until, answer) => {
+  const { admin, paused } = adminWith()
+  const response = await admin.pause(visit('/admin/pause', body))
+  expect(await response.json()).toEqual({ paused_until: answer })
+  expect(paused).toEqual([until])
+})
+
+test.each<[unknown]>([
+  [{}],
+  [{ until: '2026-01-01' }],
+  [{ until: -1 }],
+  [{ until: 1.5 }],
+  [{ until: 1e300 }],
+  [{ until: true }],
+  [{ until: null, more: 1 }],
+  [[]],
+  ['null'],
+])('pause() refuses %j and pauses nothing', async (body) => {
+  const { admin, paused } = adminWith()
+  expect((await failureOf(admin.pause(visit('/admin/pause', body)))).code).toBe('invalid_value')
+  expect(paused).toEqual([])
+})
+
+test.each<[object, string]>([
+  [{ all: true }, 'all'],
+  [{ request: { prompt: 'p' } }, 'request'],
+  [{ prompt_id: 'haiku' }, 'prompt'],
+  [{ model: 'default' }, 'model'],
+])('purge() takes %j', async (body, word) => {
+  const { admin, kv } = adminWith()
+  const response = await admin.purge(visit('/admin/purge', body))
+  expect(await response.json()).toEqual({ purged: word })
+  expect(kv.values.size).toBe(1)
+})
+
+test.each<[unknown]>([
+  [{}],
+  [{ all: false }],
+  [{ all: true, model: 'default' }],
+  [{ prompt_id: '' }],
+  [{ prompt_id: 'x'.repeat(65) }],
+  [{ model: 7 }],
+  [{ request: 'p' }],
+  [[]],
+])('purge() refuses %j and voids nothing', async (body) => {
+  const { admin, kv } = adminWith()
+  expect((await failureOf(admin.purge(visit('/admin/purge', body)))).code).toBe('invalid_value')
+  expect(kv.values.size).toBe(0)
+})
+
+test('nobody else gets anywhere, and their bodies are not read', async () => {
+  const { admin, kv, paused, asked } = adminWith()
+  for (const token of ['', 'x', TOKEN.slice(1), `${TOKEN}x`]) {
+    for (const work of [
+      () => admin.usage(visit('/admin/usage', undefined, token)),
+      () => admin.pause(visit('/admin/pause', '{no json', token)),
+      () => admin.purge(visit('/admin/purge', '{no json', token)),
+    ]) {
+      expect((await failureOf(work())).code).toBe('operator_token_invalid')
+    }
+  }
+  expect([kv.values.size, paused, asked]).toEqual([0, [], []])
+})
+
+test('a ledger out of reach is said to be, without its words', async () => {
+  const down = async () => {
+    throw new Error('words from inside')
+  }
+  const { admin } = adminWith({ pause: down, figures: down })
+  for (const work of [
+    () => admin.usage(visit('/admin/usage')),
+    () => admin.pause(visit('/admin/pause', { until: null })),
+  ]) {
+    const error = await failureOf(work())
+    expect(error).toMatchObject({ code: 'ledger_unavailable', retryAfterSeconds: 10 })
+    expect(error.message).not.toContain('words from inside')
+  }
+})

@@ -1,0 +1,259 @@
+// The built Worker with the platform under it in the test's hands: its clock, the ways to the ledger
+// and the figures, the rate limit, siteverify, and a look at every row that its objects store.
+import { CANARY } from './canary.ts'
+import type { Client, Reply } from './client.ts'
+import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from './workerd.ts'
+
+export const OPERATOR_TOKEN = 'operator-token-of-the-tests-Xq7'
+
+/** How the way to an object behaves. */
+export type Way =
+  | 'well'
+  | 'throws'
+  | 'overloaded'
+  /** Once, then well. */
+  | 'retryable once'
+  | 'retryable'
+  | 'hangs'
+  /** It does what it is told, and says so when nobody waits any more. */
+  | 'answers late'
+
+export interface Rigging {
+  /** Added to the clock of the Worker and its objects. */
+  readonly clockMs?: number
+  readonly ledger?: Way
+  readonly usage?: Way
+  readonly limit?: 'well' | 'throws' | 'undefined' | 'refuses'
+}
+
+export interface Figures {
+  readonly now: number
+  readonly budget: {
+    readonly tokens_per_day: number
+    readonly spent: number
+    readonly reserved: number
+    readonly usd_spent: number
+    readonly paused_until: number | null
+  }
+  readonly hours: readonly Readonly<Record<string, JsonValue>>[]
+}
+
+export interface Rows {
+  readonly calls: readonly Readonly<Record<string, string | number | null>>[]
+  readonly settings: readonly { readonly name: string; readonly value: string }[]
+  readonly hours: readonly { readonly hour: number; readonly counts: string }[]
+}
+
+export interface RiggedWorkers extends Workers {
+  readonly rig: Rig
+}
+
+/** Like `startWorkers`, with an operator and a rig. */
+export async function startRigged(options: WorkersOptions = {}): Promise<RiggedWorkers> {
+  const secrets = { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN, ...options.secrets }
+  const workers = await startWorkers({ ...options, secrets, main: MAIN })
+  return { ...workers, rig: new Rig(workers.client()) }
+}
+
+export class Rig {
+  readonly #client: Client
+
+  constructor(client: Client) {
+    this.#client = client
+  }
+
+  async set(rigging: Rigging): Promise<void> {
+    await this.#do(`set=${encodeURIComponent(JSON.stringify(rigging))}`)
+  }
+
+  /** The ledger loses its memory, as the platform does with an object after some quiet seconds. */
+  async evict(): Promise<void> {
+    await this.#do('evict')
+  }
+
+  /** How often the ledger's door was knocked at, and the rows its object wrote and read, so far. */
+  async counts(): Promise<{ reserves: number; flushes: number; written: number; read: number }> {
+    return JSON.parse(await this.#do('counts'))
+  }
+
+  /** Calls an object's own method behind the Worker's back. */
+  async call(object: 'ledger' | 'usage', method: string, ...args: JsonValue[]): Promise<unknown> {
+    const query = new URLSearchParams({ call: JSON.stringify([object, method, args]) })
+    return JSON.parse(await this.#do(String(query)))
+  }
+
+  async rows(): Promise<Rows> {
+    return JSON.parse(await this.#do('rows'))
+  }
+
+  /** `GET /admin/usage`, as the operator. */
+  async figures(): Promise<Figures> {
+    const reply = await this.admin('/admin/usage')
+    if (reply.status !== 200) throw new Error(reply.text)
+    return JSON.parse(reply.text)
+  }
+
+  async admin(path: string, body?: unknown): Promise<Reply> {
+    const headers = { authorization: `Bearer ${OPERATOR_TOKEN}` }
+    return await this.#client.send({
+      path,
+      headers,
+      ...(body === undefined ? {} : { method: 'POST', body }),
+    })
+  }
+
+  async #do(query: string): Promise<string> {
+    const { status, text } = await this.#client.send({ path: `/__rig?${query}` })
+    if (status !== 200) throw new Error(text)
+    return text
+  }
+}
+
+const MAIN = `
+import { env } from 'cloudflare:workers'
+import worker, { LedgerObject as Ledger, UsageObject as Usage } from './worker.js'
+export { FlightObject } from './worker.js'
+
+const rig = { clockMs: 0, ledger: 'well', usage: 'well', limit: 'well' }
+const counts = { reserves: 0, flushes: 0 }
+const cursors = []
+
+const realNow = Date.now
+Date.now = () => realNow() + rig.clockMs
+
+const realFetch = globalThis.fetch
+globalThis.fetch = (input, init) => {
+  const request = new Request(input, init)
+  const { hostname } = new URL(request.url)
+  if (hostname !== 'challenges.cloudflare.com') return realFetch(request)
+  return realFetch(new Request(env.SITEVERIFY, request))
+}
+
+async function way(name, work) {
+  const fail = (more) => {
+    throw Object.assign(new Error('words from inside'), more)
+  }
+  switch (rig[name]) {
+    case 'throws': return fail({})
+    case 'overloaded': return fail({ overloaded: true, retryable: true })
+    case 'retryable': return fail({ retryable: true })
+    case 'retryable once': rig[name] = 'well'; return fail({ retryable: true })
+    case 'hangs': return await new Promise(() => {})
+    case 'answers late': {
+      const answer = await work()
+      await scheduler.wait(2500)
+      return answer
+    }
+  }
+  return await work()
+}
+
+const namespaces = Object.getPrototypeOf(env.LEDGER)
+const { getByName } = namespaces
+namespaces.getByName = function (name) {
+  const stub = getByName.call(this, name)
+  if (name === 'usage') {
+    return {
+      add: (hours) => { counts.flushes += 1; return way('usage', () => stub.add(hours)) },
+      since: (hour) => way('usage', () => stub.since(hour)),
+    }
+  }
+  if (name !== 'ledger') return stub
+  return {
+    reserve: (request) => { counts.reserves += 1; return way('ledger', () => stub.reserve(request)) },
+    settle: (id, cost) => stub.settle(id, cost),
+    pause: (until) => way('ledger', () => stub.pause(until)),
+    figures: () => way('ledger', () => stub.figures()),
+    ownSecret: () => way('ledger', () => stub.ownSecret()),
+  }
+}
+
+const limits = Object.getPrototypeOf(env.SPEND_LIMIT)
+const { limit } = limits
+limits.limit = async function (given) {
+  if (rig.limit === 'throws') throw new Error('words from inside')
+  if (rig.limit === 'undefined') return undefined
+  if (rig.limit === 'refuses') return { success: false }
+  return await limit.call(this, given)
+}
+
+function watch(sql) {
+  const prototype = Object.getPrototypeOf(sql)
+  if (prototype.watched) return
+  const { exec } = prototype
+  prototype.watched = true
+  prototype.exec = function (...args) {
+    const cursor = exec.apply(this, args)
+    cursors.push(cursor)
+    return cursor
+  }
+}
+
+function rowsOf(sql, table) {
+  try {
+    return [...sql.exec('SELECT * FROM ' + table)]
+  } catch {
+    return []
+  }
+}
+
+export class LedgerObject extends Ledger {
+  constructor(ctx, e) {
+    super(ctx, e)
+    watch(ctx.storage.sql)
+  }
+  evict() {
+    this.ctx.abort('evicted')
+  }
+  rows() {
+    const { sql } = this.ctx.storage
+    return { calls: rowsOf(sql, 'calls'), settings: rowsOf(sql, 'settings') }
+  }
+  sabotage(table) {
+    this.ctx.storage.sql.exec('ALTER TABLE ' + table + ' RENAME TO ' + table + '_gone')
+  }
+  mend(table) {
+    this.ctx.storage.sql.exec('ALTER TABLE ' + table + '_gone RENAME TO ' + table)
+  }
+}
+
+export class UsageObject extends Usage {
+  rows() {
+    return { hours: rowsOf(this.ctx.storage.sql, 'hours') }
+  }
+  put(hour, counts) {
+    this.ctx.storage.sql.exec('INSERT OR REPLACE INTO hours VALUES (?, ?)', hour, counts)
+  }
+}
+
+const stubOf = (name) => getByName.call(name === 'ledger' ? env.LEDGER : env.USAGE, name)
+
+async function control(query) {
+  if (query.has('set')) Object.assign(rig, JSON.parse(query.get('set')))
+  if (query.has('evict')) await stubOf('ledger').evict().catch(() => {})
+  if (query.has('counts')) {
+    const sum = (key) => cursors.reduce((all, cursor) => all + cursor[key], 0)
+    return { ...counts, written: sum('rowsWritten'), read: sum('rowsRead') }
+  }
+  if (query.has('rows')) {
+    return { ...(await stubOf('ledger').rows()), ...(await stubOf('usage').rows()) }
+  }
+  if (query.has('call')) {
+    const [name, method, args] = JSON.parse(query.get('call'))
+    return (await stubOf(name)[method](...args)) ?? null
+  }
+  return {}
+}
+
+export default {
+  async fetch(request, ...rest) {
+    const { pathname, searchParams } = new URL(request.url)
+    if (pathname !== '/__rig') return await worker.fetch(request, ...rest)
+    try {
+      return Response.json(await control(searchParams))
+    } catch (error) {
+      return new Response(String(error.stack), { status: 500 })
+    }
+  },
+}
+`

@@ -1,0 +1,189 @@
+// The owner behind OPERATOR_TOKEN in workerd: what only they may do, what binds them all the same, and
+// what /health tells an owner whose endpoint anybody may spend at.
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { completionOf, expectProblem } from '../support/answers.ts'
+import { CANARY } from '../support/canary.ts'
+import { newAddress, ORIGIN } from '../support/client.ts'
+import { OPERATOR_TOKEN, type RiggedWorkers, startRigged } from '../support/rig.ts'
+import { completionsStream, UpstreamServer } from '../support/upstream-server.ts'
+import type { JsonValue } from '../support/workerd.ts'
+
+let upstream: UpstreamServer
+const started: RiggedWorkers[] = []
+let lanes = 0
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+})
+
+afterEach(async () => {
+  for (const { log } of started) {
+    expect(log.takeStrays()).toEqual([])
+    expect(log.all('internal')).toEqual([])
+  }
+  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
+})
+
+afterAll(() => upstream.stop())
+
+const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
+
+async function open(more: Readonly<Record<string, JsonValue>> = {}, secrets = {}) {
+  lanes += 1
+  const name = `operator-${lanes}`
+  const workers = await startRigged({
+    config: {
+      origins: [ORIGIN],
+      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+      upstreams: [
+        { name: 'u', base_url: upstream.url(name), key: 'UPSTREAM_API_KEY', wire: 'completions' },
+      ],
+      defaults: { max_tokens: 26 },
+      ...more,
+    },
+    secrets,
+  })
+  started.push(workers)
+  const lane = upstream.lane(name).answers(completionsStream(['first']))
+  return { workers, lane, client: workers.client() }
+}
+
+const doors: [string, string, unknown][] = [
+  ['GET', '/admin/usage', undefined],
+  ['POST', '/admin/pause', { until: null }],
+  ['POST', '/admin/purge', { all: true }],
+]
+
+describe('the operator’s doors', () => {
+  test.each(doors)('%s %s is open to the operator alone', async (method, path, body) => {
+    const { workers, client } = await open()
+    for (const authorization of [
+      null,
+      'Bearer',
+      `Bearer ${OPERATOR_TOKEN.slice(0, -1)}`,
+      `Bearer ${OPERATOR_TOKEN}x`,
+      `Basic ${OPERATOR_TOKEN}`,
+    ]) {
+      const reply = await client.send({ method, path, body, headers: { authorization } })
+      await expectProblem(reply, 401, 'operator_token_invalid', workers.log)
+    }
+    const reply = await client.send({ method, path, body, headers: operator })
+    expect(reply.status).toBe(200)
+    expect(reply.headers['cache-control']).toBe('no-store')
+    // Not even the operator comes from another website.
+    const headers = { ...operator, origin: 'https://evil.example' }
+    const foreign = await client.send({ method, path, body, headers })
+    await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, null)
+  })
+
+  test.each(doors)('%s %s is shut where there is no secret', async (method, path, body) => {
+    const { workers, client } = await open({}, { OPERATOR_TOKEN: '' })
+    for (const authorization of [null, 'Bearer', 'Bearer ', 'Bearer null', 'Bearer undefined']) {
+      const reply = await client.send({ method, path, body, headers: { authorization } })
+      await expectProblem(reply, 401, 'operator_token_invalid', workers.log)
+    }
+  })
+})
+
+describe('the operator', () => {
+  const budget = { tokens_per_day: 300, tokens_per_visitor_per_day: 0, streams_per_visitor: 1 }
+
+  test('passes the rate limit and the visitor’s budget; the day’s budget holds', async () => {
+    const { workers, lane, client } = await open({ budget })
+    await workers.rig.set({ limit: 'refuses' })
+    const visitor = await client.complete({ prompt: 'prompt 100' })
+    await expectProblem(visitor, 429, 'rate_limited', workers.log)
+    completionOf(await client.complete({ prompt: 'prompt 100' }, operator))
+    await workers.rig.set({ limit: 'well' })
+    const other = await client.complete({ prompt: 'prompt 101' })
+    await expectProblem(other, 429, 'budget_exhausted', workers.log)
+    expect(other.headers['ratelimit']).toMatch(/^"visitor";/)
+    const beyond = await client.complete({ prompt: 'prompt 102', max_tokens: 300 }, operator)
+    await expectProblem(beyond, 429, 'budget_exhausted', workers.log)
+    expect(beyond.headers['ratelimit']).toMatch(/^"day";/)
+    expect(lane.calls).toHaveLength(1)
+  })
+
+  test('alone may force a refresh, and everybody gets the new answer (T13)', async () => {
+    const { lane, client } = await open()
+    const first = completionOf(await client.complete({ prompt: 'p' }))
+    lane.answers(completionsStream(['second']))
+    for (const headers of [
+      { 'cache-control': 'no-cache' },
+      { pragma: 'no-cache' },
+      { 'cf-aig-skip-cache': 'true' },
+      { 'cache-control': 'no-cache', authorization: 'Bearer somebody-elses-token-012345' },
+    ]) {
+      const kept = await client.complete({ prompt: 'p' }, headers)
+      expect(completionOf(kept).id).toBe(first.id)
+    }
+    expect(lane.calls).toHaveLength(1)
+    const forced = await client.complete(
+      { prompt: 'p' },
+      { ...operator, 'cache-control': 'no-cache' },
+    )
+    expect(forced.headers['cache-status']).toBe('edge-completions; fwd=request')
+    expect(completionOf(forced).choices[0]?.text).toBe('second')
+    const after = await client.complete({ prompt: 'p' })
+    expect(completionOf(after).id).toBe(completionOf(forced).id)
+    expect(lane.calls).toHaveLength(2)
+  })
+
+  test('pays for a locked prompt that is the operator’s alone; visitors read it', async () => {
+    const prompts = { daily: { text: 'News of today', spend: 'operator' } }
+    const { workers, lane, client } = await open({ prompts })
+    const body = { prompt: { id: 'daily' } }
+    const miss = await client.complete(body)
+    await expectProblem(miss, 404, 'not_cached', workers.log)
+    expect(lane.calls).toEqual([])
+    const warmed = completionOf(await client.complete(body, operator))
+    expect(completionOf(await client.complete(body)).id).toBe(warmed.id)
+  })
+
+  test('is not found by trying: a wrong token is a visitor’s, with a visitor’s limits', async () => {
+    const { workers, lane, client } = await open({ budget })
+    const own = { 'cf-connecting-ip': newAddress() }
+    for (let i = 0; i < 20; i++) {
+      const guess = { ...own, authorization: `Bearer ${OPERATOR_TOKEN.slice(0, i)}` }
+      const reply = await client.complete({ prompt: `prompt 1${i}` }, guess)
+      await expectProblem(reply, 429, 'budget_exhausted', workers.log)
+    }
+    expect(lane.calls).toEqual([])
+  })
+})
+
+describe('GET /health', () => {
+  const ANYONE = 'no Turnstile: anyone may spend up to the budget'
+  const paid = {
+    name: 'u',
+    base_url: 'https://upstream.example/v1',
+    key: 'UPSTREAM_API_KEY',
+  }
+  const demo = { name: 'u', preset: 'demo' }
+  const haiku = { haiku: { text: 'A haiku' } }
+  const turnstile = { access: { turnstile_sitekey: '0x4AAAAAAADnPIDROrmt1Wwj' } }
+
+  test.each<[string, Readonly<Record<string, JsonValue>>, boolean]>([
+    ['free prompts on a paid upstream', { upstreams: [paid] }, true],
+    ['both kinds of prompts', { upstreams: [paid], prompts: haiku, free_prompts: true }, true],
+    ['locked prompts alone', { upstreams: [paid], prompts: haiku }, false],
+    ['free prompts refused', { upstreams: [paid], prompts: haiku, free_prompts: false }, false],
+    ['Turnstile', { upstreams: [paid], ...turnstile }, false],
+    ['the demo', { upstreams: [demo] }, false],
+  ])('with %s: whether anyone may spend', async (_, more, warned) => {
+    const { client } = await open(more, { TURNSTILE_SECRET: '0x4AAAAAAAsecret' })
+    const reply = await client.send({ path: '/health', headers: { origin: null } })
+    expect(reply.status).toBe(200)
+    const { status, warnings } = JSON.parse(reply.text)
+    expect(status).toBe('ok')
+    expect(warnings.includes(ANYONE)).toBe(warned)
+    expect(reply.text).not.toContain(CANARY)
+  })
+
+  test('warns of a short operator token, without showing it', async () => {
+    const { client } = await open({}, { OPERATOR_TOKEN: 'guessme' })
+    const reply = await client.send({ path: '/health' })
+    expect(reply.text).toContain('OPERATOR_TOKEN is short')
+    expect(reply.text).not.toContain('guessme')
+  })
+})

@@ -1,0 +1,201 @@
+// The owner's figures in workerd: what a mixed day looks like in GET /admin/usage, and that counting
+// costs no visitor a moment.
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { completionOf, streamOf } from '../support/answers.ts'
+import { ORIGIN } from '../support/client.ts'
+import { type RiggedWorkers, startRigged } from '../support/rig.ts'
+import { completionsStream, gate, refusal, UpstreamServer } from '../support/upstream-server.ts'
+
+let upstream: UpstreamServer
+const started: RiggedWorkers[] = []
+let lanes = 0
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+})
+
+afterEach(async () => {
+  for (const { log } of started) {
+    expect(log.takeStrays()).toEqual([])
+    expect(log.all('internal')).toEqual([])
+  }
+  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
+})
+
+afterAll(() => upstream.stop())
+
+async function open() {
+  lanes += 1
+  const name = `usage-${lanes}`
+  const workers = await startRigged({
+    config: {
+      origins: [ORIGIN],
+      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+      upstreams: [
+        {
+          name: 'u',
+          base_url: upstream.url(name),
+          key: 'UPSTREAM_API_KEY',
+          wire: 'completions',
+          retries: 0,
+        },
+      ],
+      prompts: { haiku: { text: 'A haiku' } },
+      free_prompts: true,
+      cache: { memory_seconds: 0, ttl_seconds: 100, stale_if_error_seconds: 1000 },
+    },
+  })
+  started.push(workers)
+  const lane = upstream.lane(name).answers(completionsStream(['fine']))
+  return { workers, lane, client: workers.client() }
+}
+
+async function hourOf(workers: RiggedWorkers) {
+  // A test may run over the hour's end.
+  const { hours } = await workers.rig.figures()
+  return hours.at(-1) ?? {}
+}
+
+test('GET /admin/usage has exactly the contract’s shape', async () => {
+  const { workers, client } = await open()
+  completionOf(await client.complete({ prompt: { id: 'haiku' } }))
+  const figures = await workers.rig.figures()
+  expect(Object.keys(figures)).toEqual(['now', 'budget', 'hours'])
+  expect(Math.abs(figures.now - Date.now() / 1000)).toBeLessThan(60)
+  await expect
+    .poll(async () => (await workers.rig.figures()).budget)
+    .toEqual({
+      tokens_per_day: 200_000,
+      spent: 12,
+      reserved: 0,
+      usd_spent: 0,
+      paused_until: null,
+    })
+  expect(figures.hours).toEqual([
+    {
+      hour: Math.floor(figures.now / 3600) * 3600,
+      requests: 1,
+      hits: { memory: 0, kv: 0, stale: 0 },
+      collapsed: 0,
+      misses: 1,
+      kv_failures: 0,
+      errors: {},
+      tokens_in: 5,
+      tokens_out: 7,
+      tokens_saved: 0,
+      upstream_ms: { p50: expect.any(Number), p95: expect.any(Number) },
+      prompts: { haiku: 1 },
+      models: { m: 1 },
+    },
+  ])
+})
+
+test('every request is counted as what it was', async () => {
+  const { workers, lane, client } = await open()
+  completionOf(await client.complete({ prompt: 'p' }))
+  completionOf(await client.complete({ prompt: 'p' }))
+  completionOf(await client.complete({ prompt: 'p' }))
+  await client.complete({ prompt: '' })
+  await client.send({ path: '/v1/completions?prompt=unknown' })
+  await client.send({ path: '/v1/models' })
+  const rest = gate()
+  lane.answers(completionsStream(['a', 'b'], { pace: () => rest.opened }))
+  const leader = client.complete({ prompt: 'q', stream: true })
+  await lane.call(2)
+  const incoming = await client.open({ method: 'POST', body: { prompt: 'q', stream: true } })
+  await incoming.until('"text":"a"')
+  rest.open()
+  await incoming.rest()
+  expect(streamOf(await leader).done).toBe(true)
+  const [key = ''] = [...(await workers.kvEntries()).keys()].filter((one) => one.startsWith('c1:'))
+  await workers.kvPut(key, 'no entry')
+  lane.answers(refusal(500))
+  await client.complete({ prompt: 'r' })
+  // One of them has lost its entry; its flight still has the answer at hand.
+  completionOf(await client.complete({ prompt: 'p' }))
+  completionOf(await client.complete({ prompt: 'q' }))
+  await expect.poll(() => workers.log.all('request').length).toBeGreaterThanOrEqual(11)
+  const hour = await hourOf(workers)
+  expect(hour).toMatchObject({
+    requests: 10,
+    hits: { memory: 0, kv: 3, stale: 0 },
+    collapsed: 2,
+    kv_failures: 1,
+    tokens_in: 10,
+    tokens_out: 14,
+    errors: { invalid_value: 1, not_cached: 1, upstream_unavailable: 1 },
+    models: { m: 9 },
+  })
+  // Two misses, one not cached, one that failed.
+  expect(hour['misses']).toBe(4)
+  // Past its time the entry that is left still serves, and is counted as stale.
+  await workers.rig.set({ clockMs: 100_000 + 700_000 })
+  await client.complete({ prompt: 'p' })
+  await client.complete({ prompt: 'q' })
+  const hours = (await workers.rig.figures()).hours
+  const sum = hours.reduce((all, { hits }) => all + Number((hits as { stale: number }).stale), 0)
+  expect(sum).toBe(1)
+})
+
+test('an answer that was shared saves what it would have cost', async () => {
+  const { workers, lane, client } = await open()
+  const rest = gate()
+  lane.answers(completionsStream(['a', 'b'], { pace: () => rest.opened }))
+  const first = client.complete({ prompt: 'p', stream: true })
+  await lane.call()
+  const follower = client.complete({ prompt: 'p' })
+  // One that is surely aboard after the other follower asked.
+  const incoming = await client.open({ method: 'POST', body: { prompt: 'p', stream: true } })
+  await incoming.until('"text":"a"')
+  rest.open()
+  await Promise.all([first, incoming.rest()])
+  expect((await follower).headers['cache-status']).toContain('collapsed')
+  completionOf(await client.complete({ prompt: 'p' }))
+  await expect.poll(() => workers.log.all('request').length).toBe(4)
+  const hour = await hourOf(workers)
+  expect(hour).toMatchObject({ collapsed: 2 })
+  // At least the JSON follower's, whose usage is known, besides the hit's.
+  expect(hour['tokens_saved']).toBeGreaterThanOrEqual(24)
+})
+
+test('an isolate sends its figures at most once a minute', async () => {
+  const { workers, client } = await open()
+  const ask = (n: number) =>
+    Promise.all(Array.from({ length: n }, (_, i) => client.complete({ prompt: `p${i % 3}` })))
+  const flushes = async () => (await workers.rig.counts()).flushes
+  const stored = async () =>
+    (await workers.rig.rows()).hours.reduce(
+      (all, { counts }) => all + JSON.parse(counts).requests,
+      0,
+    )
+  await ask(20)
+  await expect.poll(flushes, { timeout: 5000 }).toBe(1)
+  await expect.poll(stored).toBe(20)
+  await ask(20)
+  await workers.rig.set({ clockMs: 30_000 })
+  await ask(1)
+  expect(await stored()).toBe(20)
+  expect(await flushes()).toBe(1)
+  await workers.rig.set({ clockMs: 61_000 })
+  await ask(1)
+  await expect.poll(flushes, { timeout: 5000 }).toBe(2)
+  await expect.poll(stored).toBe(42)
+}, 20_000)
+
+test.each(['throws', 'hangs', 'overloaded'] as const)(
+  'nobody waits for figures that cannot be sent (%s), and none are lost',
+  async (usage) => {
+    const { workers, client } = await open()
+    await workers.rig.set({ usage })
+    const startedAt = performance.now()
+    completionOf(await client.complete({ prompt: 'p' }))
+    completionOf(await client.complete({ prompt: 'p' }))
+    expect(performance.now() - startedAt).toBeLessThan(1500)
+    await expect.poll(async () => (await workers.rig.counts()).flushes, { timeout: 5000 }).toBe(1)
+    completionOf(await client.complete({ prompt: 'p' }))
+    await workers.rig.set({ usage: 'well' })
+    const figures = await workers.rig.figures()
+    // What hangs may have arrived: to send it again might count it twice.
+    expect(figures.hours.at(-1)?.['requests']).toBe(usage === 'hangs' ? 1 : 3)
+  },
+)
