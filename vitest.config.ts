@@ -3,6 +3,8 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    // Those need Chromium: npm run test:browser.
+    exclude: ['test/browser/**'],
     setupFiles: ['test/support/canary.ts'],
     // Builds the Worker once, as it would be deployed; test/worker/ runs that bundle in workerd.
     globalSetup: ['test/support/bundle.ts'],

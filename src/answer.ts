@@ -56,6 +56,8 @@ export class Encodings {
       yield texts.slice(position, end).join('')
       position = end
     }
+    // Cut short by leaving: that must not look like the answer's end.
+    left.throwIfAborted()
   }
 
   #sharedBy(shape: Shape) {
@@ -157,37 +159,54 @@ export function streamAnswer(
  * Another's stream passed on, so that its breaking is told in band and its end is noticed.
  *
  * @param broken the problem of a stream that breaks
+ * @param left aborts when the reader has gone, which a stream notices only when it is written to
  */
 export function relay(
   body: ReadableStream<Uint8Array>,
   { as }: Shape,
   broken: Problem,
+  left: AbortSignal,
   onEnd: (end: StreamEnd) => void,
 ): ReadableStream<Uint8Array> {
   const reader = body.getReader()
-  let last: Uint8Array = new Uint8Array()
+  const tail = new Tail()
+  const leave = () => {
+    onEnd('left')
+    reader.cancel().catch(() => {})
+  }
+  const end = (how: StreamEnd) => {
+    left.removeEventListener('abort', leave)
+    onEnd(how)
+  }
+  left.addEventListener('abort', leave, { once: true })
+  if (left.aborted) leave()
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       let step: ReadableStreamReadResult<Uint8Array>
       try {
         step = await reader.read()
       } catch {
-        // After half an event another one would not be read as one.
-        const torn = last.length > 0 && last.at(-1) !== LF
-        breakOff(controller, new TextEncoder(), torn ? 'text' : as, broken)
-        return onEnd(broken)
+        breakOff(controller, new TextEncoder(), tail.isTorn ? 'text' : as, broken)
+        return end(broken)
       }
+      // Cancelled above; there is nobody to tell.
+      if (left.aborted) return controller.error(left.reason)
       if (!step.done) {
-        last = step.value
+        tail.add(step.value)
         return controller.enqueue(step.value)
       }
+      const code = as === 'sse' ? tail.failure : null
+      if (code === 'unsaid') {
+        // Cut short without a word, wherever that happened: the reader must hear of it.
+        breakOff(controller, new TextEncoder(), tail.isTorn ? 'text' : as, broken)
+        return end(broken)
+      }
       controller.close()
-      const code = as === 'sse' ? failureIn(last) : null
-      onEnd(code === null ? 'whole' : { ...broken, code })
+      end(code === null ? 'whole' : { ...broken, code })
     },
     cancel() {
-      onEnd('left')
-      reader.cancel().catch(() => {})
+      left.removeEventListener('abort', leave)
+      leave()
     },
   })
 }
@@ -206,14 +225,38 @@ function breakOff(
   }
 }
 
-const LF = 10
+/** Longer than the end of any error event, from its code on. */
+const TAIL_BYTES = 64
 
-/** The code of the error event a stream ended with; null where it ended as it should. */
-function failureIn(last: Uint8Array): Code | null {
-  const text = new TextDecoder().decode(last)
-  if (text.endsWith(DONE)) return null
-  const [, code] = /"code":"([a-z_]+)"\}\}\n\n$/.exec(text) ?? []
-  return codes.find((known) => known === code) ?? 'upstream_truncated'
+/** The last bytes of an event stream, however it comes in pieces. */
+class Tail {
+  #bytes: Uint8Array = new Uint8Array()
+
+  add(piece: Uint8Array): void {
+    const kept = this.#bytes.subarray(Math.max(0, this.#bytes.length + piece.length - TAIL_BYTES))
+    const added = piece.slice(-TAIL_BYTES)
+    const bytes = new Uint8Array(kept.length + added.length)
+    bytes.set(kept)
+    bytes.set(added, kept.length)
+    this.#bytes = bytes
+  }
+
+  /** After half an event another one would not be read as one. */
+  get isTorn(): boolean {
+    return this.#bytes.length > 0 && !this.#text.endsWith('\n\n')
+  }
+
+  /** The code of the error event it ended with; null where it ended as it should. */
+  get failure(): Code | 'unsaid' | null {
+    const text = this.#text
+    if (text.endsWith(DONE)) return null
+    const [, code] = /"code":"([a-z_]+)"\}\}\n\n$/.exec(text) ?? []
+    return codes.find((known) => known === code) ?? 'unsaid'
+  }
+
+  get #text(): string {
+    return new TextDecoder().decode(this.#bytes)
+  }
 }
 
 /** What `work` brings, or null after so long. */

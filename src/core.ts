@@ -119,6 +119,8 @@ export function createCore(config: Config, platform: Platform): Core {
   const miss: MissContext = {
     now,
     report,
+    purgedAtS: ({ key, request: { model, prompt_id: promptId } }) =>
+      purges.purgedAtS({ key, model, promptId }),
     generate: (work, stream, signal) => {
       let mayStore = false
       return {

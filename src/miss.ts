@@ -1,7 +1,7 @@
 // A miss, answered: one reader aboard a flight, whether the flight is this isolate's own or is
 // shared by all of them in a Durable Object. The values here may cross the object's door.
 import { Encodings, type Reader, type StreamEnd, streamAnswer } from './answer.ts'
-import type { Entry } from './cache/entry.ts'
+import { type Entry, freshness } from './cache/entry.ts'
 import { Flight, type FlightOptions } from './cache/flight.ts'
 import type { Completion, Usage } from './completion/completion.ts'
 import { GatewayError, type Problem, problemOf } from './errors.ts'
@@ -48,6 +48,17 @@ export type MissAnswer =
       readonly summary: MissSummary
     }
 
+/** A miss on its way to its key's flight. */
+export interface SharedWork extends Work {
+  /** Up to when, in unix seconds, it is void as far as the asking isolate knows. */
+  readonly purgedAtS: number
+  /**
+   * Says nothing and ends with the reader, also one who goes before there is a body to cancel. Null
+   * where nobody has to know, as the load goes on without readers.
+   */
+  readonly presence: ReadableStream<Uint8Array> | null
+}
+
 /** A reader's seat. */
 export interface Passenger {
   readonly role: 'leader' | 'follower'
@@ -60,11 +71,15 @@ export interface Passenger {
 export interface MissOptions extends FlightOptions {
   /** Silence in a stream after which a comment is sent. */
   readonly keepAliveMs: number
+  /** The last purge of it before it began, in unix seconds. */
+  readonly purgedAtS: number
 }
 
 export interface MissContext {
   /** For this work; `signal` is the flight's. */
   readonly generate: (work: Work, stream: boolean, signal: AbortSignal) => GenerateContext
+  /** Up to when, in unix seconds, answers to this work are void. */
+  readonly purgedAtS: (work: Work) => number
   readonly now: () => number
   readonly report: Report
 }
@@ -89,11 +104,16 @@ export class SharedMiss {
     this.begunAtS = Math.floor(context.now() / 1000)
     this.#options = options
     this.#report = context.report
-    this.flight = new Flight(
-      (signal) => generate(work, context.generate(work, stream, signal), this.#outcome),
-      options,
-    )
+    this.flight = new Flight((signal) => {
+      const given = context.generate(work, stream, signal)
+      return generate(work, bounded(given, work, options.purgedAtS), this.#outcome)
+    }, options)
     this.#encodings = new Encodings(this.flight)
+  }
+
+  /** Whether a purge (unix seconds) came after it began; those known before it do not touch it. */
+  isVoidAt(purgedAtS: number): boolean {
+    return this.begunAtS <= purgedAtS && purgedAtS > this.#options.purgedAtS
   }
 
   /** The whole answer's entry, once there is one. */
@@ -125,10 +145,13 @@ export class SharedMiss {
     left.signal.throwIfAborted()
     const body = streamAnswer(first.done === true ? '' : first.value, texts, reader.shape, {
       keepAliveMs: this.#options.keepAliveMs,
-      onError: (error) => this.#reportInternal(error),
+      onError: (error) => {
+        if (!left.signal.aborted) this.#reportInternal(error)
+      },
       onEnd: (end) => {
-        if (end === 'left') left.abort()
-        onEnd?.(end)
+        const how = left.signal.aborted ? 'left' : end
+        if (how === 'left') left.abort()
+        onEnd?.(how)
       },
     })
     return { kind: 'stream', role: this.#roleOf(role), body, summary: this.summary }
@@ -166,8 +189,93 @@ export class SharedMiss {
   }
 }
 
+/**
+ * Nothing purged is found, and nothing that began in the second of a purge is stored: the asking
+ * isolate may know of a purge that the flight's does not. What is not kept is not looked for either.
+ */
+function bounded(given: GenerateContext, { keep }: Work, purgedAtS: number): GenerateContext {
+  const { lookAgain, store } = given
+  return {
+    ...given,
+    lookAgain:
+      keep === null || lookAgain === null
+        ? null
+        : async (key) => {
+            const entry = await lookAgain(key)
+            return entry !== null && entry.stored_at > purgedAtS ? entry : null
+          },
+    store: (entry) => entry.stored_at > purgedAtS && store(entry),
+  }
+}
+
+/** How often a reader whose flight was no good for it boards another one, at most. */
+const MAX_BOARDINGS = 3
+
+/** One key's loads, one after another: who joins, and who begins a new one. */
+export class KeyFlights {
+  readonly #context: MissContext
+  #miss: SharedMiss | null = null
+
+  constructor(context: MissContext) {
+    this.#context = context
+  }
+
+  /**
+   * One reader's answer: of the load under way, of the one just over, or of a new one. Never throws.
+   *
+   * @param left aborted when the reader has gone
+   */
+  async join(work: SharedWork, reader: Reader, left: AbortController): Promise<MissAnswer> {
+    for (let boardings = 1; ; boardings++) {
+      const boarding = this.#board(work, reader.shape.stream)
+      if (boarding.role === 'late') return lateAnswer(boarding.entry)
+      const { miss, role } = boarding
+      const answer = await miss.board(reader, { role, left })
+      const enough = role === 'leader' || boardings === MAX_BOARDINGS
+      if (enough || !isForOthers(answer, miss.work, work)) return answer
+    }
+  }
+
+  /** Begins a load that nobody waits for, unless one is under way or just over. */
+  refresh(work: SharedWork): void {
+    this.#board(work, false)
+  }
+
+  #board(work: SharedWork, stream: boolean): Boarding {
+    const purgedAtS = Math.max(work.purgedAtS, this.#context.purgedAtS(work))
+    const current = this.#miss
+    if (current?.flight.state === 'flying' && !current.isVoidAt(purgedAtS)) {
+      return { role: 'follower', miss: current }
+    }
+    const entry = current?.entry ?? null
+    const nowS = Math.floor(this.#context.now() / 1000)
+    const atHand =
+      entry !== null && freshness(entry, nowS) === 'fresh' && entry.stored_at > purgedAtS
+    if (atHand && !work.forced) return { role: 'late', entry }
+    const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: work.keep !== null, purgedAtS }
+    this.#miss = new SharedMiss(work, stream, options, this.#context)
+    return { role: 'leader', miss: this.#miss }
+  }
+}
+
+type Boarding =
+  | { readonly role: 'leader' | 'follower'; readonly miss: SharedMiss }
+  | { readonly role: 'late'; readonly entry: Entry }
+
+/** What a follower must not take from its leader: an old answer, or what only the leader may not. */
+function isForOthers(answer: MissAnswer, leader: Work, own: Work): boolean {
+  if (answer.kind === 'problem') {
+    const { rateLimit } = answer.problem
+    return leader.visitor !== own.visitor && rateLimit !== null && PERSONAL.has(rateLimit.policy)
+  }
+  return own.forced && answer.kind !== 'left' && answer.role === 'found'
+}
+
+/** Limits of one visitor's own (access/ledger.ts). */
+const PERSONAL: ReadonlySet<string> = new Set(['visitor', 'streams'])
+
 /** A remembered entry as a miss's answer: for a reader who came after the landing. */
-export function lateAnswer(entry: Entry): MissAnswer {
+function lateAnswer(entry: Entry): MissAnswer {
   return {
     kind: 'whole',
     role: 'late',

@@ -10,6 +10,7 @@ import { Admin, type AdminContext } from './routes/admin.ts'
 import { Asking } from './routes/asked.ts'
 import { Completions, type SpendLimit } from './routes/completions.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
+import { OpenApi } from './routes/openapi.ts'
 import { NewVisitors } from './routes/visitors.ts'
 
 /** The ways out of the Worker that only it has. */
@@ -96,7 +97,13 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     ...doors.admin,
   })
   const visitors = createVisitors(config, core, platform, doors)
-  return { faults: null, completions, visitors, admin, operator, offer: { models, prompts } }
+  const openApi = new OpenApi({
+    limits,
+    freePrompts,
+    turnstileSitekey: config.access.turnstile_sitekey,
+  })
+  const offer = { models, prompts }
+  return { faults: null, completions, visitors, admin, operator, offer, openApi }
 }
 
 function createVisitors(

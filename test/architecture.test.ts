@@ -22,6 +22,8 @@ const floors: readonly (readonly string[])[] = [
   ['service.ts'],
   ['objects'],
   ['worker.ts'],
+  // Runs in browsers; a test of its own keeps it apart.
+  ['site'],
 ]
 
 /** Imports between neighbours, each with its reason. Nothing else may be added without one. */
@@ -161,6 +163,19 @@ test('only worker.ts and objects/ know the platform', () => {
 test('modules are given their options: only the top floors import config.ts', () => {
   const importing = files.filter((file) => neighboursOf(file).includes('config.ts'))
   expect(importing.filter((file) => floorOf(file) < floorOf('config.ts'))).toEqual([])
+})
+
+test('the pages and the Worker share no module', () => {
+  const pages = readdirSync('src/site').filter((file) => file.endsWith('.js'))
+  expect(pages.length).toBeGreaterThan(5)
+  const elsewhere = pages.flatMap((file) =>
+    importsOf(readFileSync(join('src/site', file), 'utf8'))
+      .filter(({ name }) => !/^\.\/[\w-]+\.js$/.test(name))
+      .map(({ name }) => `${file} → ${name}`),
+  )
+  expect(elsewhere).toEqual([])
+  const theirs = files.filter((file) => neighboursOf(file).some((to) => roomOf(to) === 'site'))
+  expect(theirs).toEqual([])
 })
 
 /** What a pure module does not touch: the clock, chance, the network, timers. */

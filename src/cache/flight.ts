@@ -88,28 +88,36 @@ export class Flight {
   #leave(seat: Seat): void {
     if (!this.#seats.delete(seat)) return
     seat.wake?.()
-    if (this.#seats.size === 0 && !this.#options.keepGoing) {
-      this.#controller.abort(new Abandoned())
-      this.#wanted.resolve()
-    }
+    if (this.#seats.size > 0 || this.#options.keepGoing || this.#state !== 'flying') return
+    // At once: who comes while the load is being ended must not join what has no future.
+    this.#fail(new Abandoned())
+    this.#controller.abort(this.#error)
+    this.#wanted.resolve()
+  }
+
+  #fail(error: unknown): void {
+    if (this.#state !== 'flying') return
+    this.#state = 'failed'
+    this.#error = error
   }
 
   async #run(load: AsyncGenerator<readonly Delta[]>): Promise<void> {
     try {
       for (;;) {
         if (!this.#options.keepGoing) await this.#someoneWaits()
+        if (this.#state !== 'flying') break
         const step = await load.next()
-        if (step.done === true) break
+        if (step.done === true || this.#state !== 'flying') break
         for (const delta of step.value) {
           this.#deltas.push(delta)
           this.#fold.add(delta)
         }
         this.#announce()
       }
-      this.#state = 'landed'
+      if (this.#state === 'flying') this.#state = 'landed'
+      else await load.return(undefined)
     } catch (error) {
-      this.#state = 'failed'
-      this.#error = error
+      this.#fail(error)
     }
     this.#announce()
   }

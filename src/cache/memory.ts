@@ -64,14 +64,11 @@ export class MemoryTier {
   }
 }
 
-const HEAD_BYTES = 400
-const LOGPROB_BYTES = 120
+/** What an event stream repeats for each choice: twice the head of a chunk. */
+const CHUNK_BYTES = 800
 
-/** Bytes of an answer, roughly, from above for most texts: UTF-16 units count two. */
+/** Bytes of an answer in its longest form, from above: a character may take six as JSON. */
 function sizeOf({ completion }: Entry): number {
-  let size = HEAD_BYTES
-  for (const { text, logprobs } of completion.choices) {
-    size += 2 * text.length + LOGPROB_BYTES * (logprobs?.tokens.length ?? 0)
-  }
-  return size
+  const json = new TextEncoder().encode(JSON.stringify(completion)).length
+  return json + CHUNK_BYTES * completion.choices.length
 }

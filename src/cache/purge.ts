@@ -1,16 +1,27 @@
 // What the operator has declared void, as one list in KV. Key `purge`, value JSON of unix seconds,
-// no TTL: an entry may live for years. Isolates read it in the background, at most so often; an
-// entry or flight that began at or before the time given is not served and not stored.
+// no TTL: an entry may live for years. Isolates read it in the background, at most so often, and
+// wait for it only once, before the first entry they would serve. An entry or flight that began at
+// or before the time given is not served and not stored.
 import * as v from 'valibot'
 import type { Report } from '../events.ts'
 import type { KvNamespace } from './kv.ts'
 
 const PURGE_KEY = 'purge'
+/** Longest wait for the first list; KV may be slow, and an answer is not. */
+const FIRST_WAIT_MS = 300
+/** KV takes one write per key and second. */
+const WRITE_GAP_MS = 1000
 /** Of one kind; the oldest give way to one time for all. */
 const MAX_NAMES = 1000
 
 const time = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
-const times = v.record(v.string(), time)
+/** Not a `record`, which drops names that objects have by birth, such as "constructor". */
+const times = v.custom<Readonly<Record<string, number>>>(
+  (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    Object.values(value).every((at) => v.is(time, at)),
+)
 const listSchema = v.object({ all: time, prompts: times, models: times, keys: times })
 type PurgeList = v.InferOutput<typeof listSchema>
 
@@ -19,12 +30,11 @@ export type PurgeTarget =
   | { readonly kind: 'all' }
   | { readonly kind: 'prompt' | 'model' | 'key'; readonly name: string }
 
-/** What the list is asked about; `begunAtS` in unix seconds. */
+/** What the list is asked about. */
 export interface Purgeable {
   readonly key: string
   readonly model: string
   readonly promptId: string | null
-  readonly begunAtS: number
 }
 
 export interface PurgeOptions {
@@ -47,6 +57,8 @@ export class Purges {
   readonly #context: PurgeContext
   #list: PurgeList = nothing
   #readAt = Number.NEGATIVE_INFINITY
+  #writtenAt = Number.NEGATIVE_INFINITY
+  #known = false
 
   constructor(namespace: KvNamespace, options: PurgeOptions, context: PurgeContext) {
     this.#namespace = namespace
@@ -54,17 +66,41 @@ export class Purges {
     this.#context = context
   }
 
-  /** Whether something begun then is void. Looks at the list it has; a newer one is on its way. */
-  isVoid({ key, model, promptId, begunAtS }: Purgeable): boolean {
+  /** Whether something begun then (unix seconds) is void. */
+  isVoid(what: Purgeable, begunAtS: number): boolean {
+    return begunAtS <= this.purgedAtS(what)
+  }
+
+  /**
+   * The time, in unix seconds, up to which it is void; 0: it never was purged. Looks at the list it
+   * has; a newer one is on its way.
+   */
+  purgedAtS({ key, model, promptId }: Purgeable): number {
     this.#refresh()
     const { all, prompts, models, keys } = this.#list
-    const purgedAt = Math.max(
+    return Math.max(
       all,
       timeOf(models, model),
       timeOf(keys, key),
       promptId === null ? 0 : timeOf(prompts, promptId),
     )
-    return begunAtS <= purgedAt
+  }
+
+  /**
+   * Until this isolate has seen the list: a new one would serve whatever was purged before it began.
+   * Each caller reads for itself, since a request cannot wait for another one's. Never rejects.
+   */
+  async known(): Promise<void> {
+    if (this.#known) return
+    this.#readAt = this.#context.now()
+    const loading = this.#load()
+    this.#context.waitUntil(loading)
+    let timer: ReturnType<typeof setTimeout> | null = null
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, FIRST_WAIT_MS)
+    })
+    await Promise.race([loading, late])
+    if (timer !== null) clearTimeout(timer)
   }
 
   /**
@@ -73,10 +109,22 @@ export class Purges {
    * @throws whatever KV throws: an operator must know that it did not work
    */
   async purge(target: PurgeTarget): Promise<void> {
-    const list = newest(this.#list, await this.#read())
-    const nowS = Math.floor(this.#context.now() / 1000)
+    const { now } = this.#context
+    const stored = await this.#read()
+    // After the wait: what this isolate has purged or read meanwhile stays.
+    const list = newest(this.#list, stored)
+    const nowS = Math.floor(now() / 1000)
     this.#list = target.kind === 'all' ? { ...nothing, all: nowS } : added(list, target, nowS)
-    this.#readAt = this.#context.now()
+    this.#readAt = now()
+    this.#known = true
+    await this.#write()
+  }
+
+  async #write(): Promise<void> {
+    const { now } = this.#context
+    const gap = this.#writtenAt + WRITE_GAP_MS - now()
+    this.#writtenAt = now() + Math.max(0, gap)
+    if (gap > 0) await new Promise((resolve) => setTimeout(resolve, gap))
     await this.#namespace.put(PURGE_KEY, JSON.stringify(this.#list))
   }
 
@@ -88,10 +136,17 @@ export class Purges {
   }
 
   async #load(): Promise<void> {
+    let operation: 'get' | 'put' = 'get'
     try {
-      this.#list = newest(this.#list, await this.#read())
+      const stored = await this.#read()
+      this.#list = newest(this.#list, stored)
+      this.#known = true
+      if (this.#writtenAt < 0 || !lacks(stored, this.#list)) return
+      // Somebody who had not seen this isolate's purge wrote after it: it must not be lost.
+      operation = 'put'
+      await this.#write()
     } catch {
-      this.#context.report({ event: 'cache_failed', operation: 'get', reason: 'error' })
+      this.#context.report({ event: 'cache_failed', operation, reason: 'error' })
     }
   }
 
@@ -124,17 +179,25 @@ function added(
 
 /** KV may show an older list than this isolate has written: no purge is ever taken back. */
 function newest(a: PurgeList, b: PurgeList): PurgeList {
+  const all = Math.max(a.all, b.all)
   const merged = (x: Record<string, number>, y: Record<string, number>) =>
     Object.fromEntries(
-      [...new Set([...Object.keys(x), ...Object.keys(y)])].map((name) => [
-        name,
-        Math.max(timeOf(x, name), timeOf(y, name)),
-      ]),
+      [...new Set([...Object.keys(x), ...Object.keys(y)])]
+        .map((name) => [name, Math.max(timeOf(x, name), timeOf(y, name))] as const)
+        // The rest went with all.
+        .filter(([, time]) => time > all),
     )
   return {
-    all: Math.max(a.all, b.all),
+    all,
     prompts: merged(a.prompts, b.prompts),
     models: merged(a.models, b.models),
     keys: merged(a.keys, b.keys),
   }
+}
+
+/** Whether a list misses something that another one, which is no older, has. */
+function lacks(list: PurgeList, other: PurgeList): boolean {
+  const more = (field: 'prompts' | 'models' | 'keys') =>
+    Object.entries(other[field]).some(([name, time]) => time > timeOf(list[field], name))
+  return other.all > list.all || more('prompts') || more('models') || more('keys')
 }

@@ -25,7 +25,9 @@ export class TieredCache {
   async get(key: string): Promise<Found | null> {
     const remembered = this.fromMemory(key)
     if (remembered !== null) return { remembered, tier: 'memory' }
-    const entry = await this.fromKv(key)
+    // At the same time: most often there is an entry, and it has to wait for the list.
+    const known = this.#purges.known()
+    const entry = await this.fromKv(key, known)
     return entry === null ? null : { remembered: this.#memory.set(entry), tier: 'kv' }
   }
 
@@ -37,9 +39,11 @@ export class TieredCache {
   }
 
   /** Past memory: what a flight asks before it calls an upstream. */
-  async fromKv(key: string): Promise<Entry | null> {
+  async fromKv(key: string, known?: Promise<void>): Promise<Entry | null> {
     const entry = await this.#kv.get(key)
-    return entry === null || this.isVoid(entry) ? null : entry
+    if (entry === null) return null
+    await (known ?? this.#purges.known())
+    return this.isVoid(entry) ? null : entry
   }
 
   /**
@@ -59,6 +63,6 @@ export class TieredCache {
   }
 
   isVoid({ key, model, prompt_id: promptId, stored_at: begunAtS }: Entry): boolean {
-    return this.#purges.isVoid({ key, model, promptId, begunAtS })
+    return this.#purges.isVoid({ key, model, promptId }, begunAtS)
   }
 }

@@ -3,60 +3,38 @@
 // Stores nothing of its own; evicted, it forgets what KV has anyway.
 import { DurableObject } from 'cloudflare:workers'
 import type { Reader } from '../answer.ts'
-import { type Entry, freshness } from '../cache/entry.ts'
-import type { Core } from '../core.ts'
-import type { Work } from '../generate.ts'
-import { KEEP_ALIVE_MS, lateAnswer, type MissAnswer, SharedMiss } from '../miss.ts'
-import { environment, now } from './environment.ts'
+import { KeyFlights, type MissAnswer, type SharedWork } from '../miss.ts'
+import { environment } from './environment.ts'
 
 export class FlightObject extends DurableObject {
-  #miss: SharedMiss | null = null
+  #flights: KeyFlights | null = null
 
-  /** One reader's answer: of the load under way, of the one just over, or of a new one. */
-  async join(work: Work, reader: Reader): Promise<MissAnswer> {
-    const core = coreOf()
-    const boarding = this.#boarding(work, reader.shape.stream, core)
-    if (boarding.role === 'late') return lateAnswer(boarding.entry)
-    const { miss, role } = boarding
-    return await miss.board(reader, { role, left: new AbortController() })
+  /** One reader's answer. */
+  async join(work: SharedWork, reader: Reader): Promise<MissAnswer> {
+    const left = new AbortController()
+    if (work.presence !== null) untilOver(work.presence).then(() => left.abort())
+    return await this.#open().join(work, reader, left)
   }
 
   /** Starts a load that nobody waits for, unless one is under way. */
-  async refresh(work: Work): Promise<void> {
-    this.#boarding(work, false, coreOf())
+  async refresh(work: SharedWork): Promise<void> {
+    this.#open().refresh(work)
   }
 
-  #boarding(work: Work, stream: boolean, core: Core): Boarding {
-    const current = this.#miss
-    if (current?.flight.state === 'flying' && !this.#isVoid(current, core)) {
-      return { role: 'follower', miss: current }
-    }
-    const entry = current?.entry ?? null
-    const atHand =
-      entry !== null && freshness(entry, nowS()) === 'fresh' && !core.cache.isVoid(entry)
-    if (atHand && !work.forced) return { role: 'late', entry }
-    const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: work.keep !== null }
-    this.#miss = new SharedMiss(work, stream, options, core.miss)
-    return { role: 'leader', miss: this.#miss }
-  }
-
-  /** A load that began before a purge must serve nobody who asked after it. */
-  #isVoid({ begunAtS, work }: SharedMiss, core: Core): boolean {
-    const { model, prompt_id: promptId } = work.request
-    return core.purges.isVoid({ key: work.key, model, promptId, begunAtS })
+  #open(): KeyFlights {
+    const known = environment()
+    if (known.config === null) throw new TypeError('misconfigured')
+    this.#flights ??= new KeyFlights(known.core.miss)
+    return this.#flights
   }
 }
 
-type Boarding =
-  | { readonly role: 'leader' | 'follower'; readonly miss: SharedMiss }
-  | { readonly role: 'late'; readonly entry: Entry }
-
-function nowS(): number {
-  return Math.floor(now() / 1000)
-}
-
-function coreOf(): Core {
-  const environmentNow = environment()
-  if (environmentNow.config === null) throw new TypeError('misconfigured')
-  return environmentNow.core
+/** Until a stream without bytes ends, or breaks with the connection it came on. */
+async function untilOver(stream: ReadableStream<Uint8Array>): Promise<void> {
+  const reader = stream.getReader()
+  try {
+    while (!(await reader.read()).done);
+  } catch {
+    // Broken is over, too.
+  }
 }

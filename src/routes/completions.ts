@@ -65,7 +65,13 @@ export class Completions {
       return this.#hit(looked.found, asked, visit, looked.cacheMs)
     }
     note(visit, outcomeOf(asked.work, false, false))
-    if (wishes.onlyIfCached || asked.refused) throw notCached()
+    if (wishes.onlyIfCached || asked.refused) {
+      // Nothing newer may be had for this visitor, so an old answer is better than none.
+      if (looked.found !== null && this.#isStaleIfError(looked.found)) {
+        return this.#hit(looked.found, asked, visit, looked.cacheMs)
+      }
+      throw notCached()
+    }
     return await this.#miss(asked, visit, looked, wishes.noStore)
   }
 
@@ -139,7 +145,8 @@ export class Completions {
     if (signal.aborted) left.abort()
     const askedAt = now()
     visit.streaming = asked.reader.shape.stream
-    const alone = noStore || this.#options.cache.freePrompts === 'off'
+    const free = work.request.prompt_id === null
+    const alone = noStore || (free && this.#options.cache.freePrompts === 'off')
     const answer = await this.#answer(
       work,
       asked.reader,
@@ -217,10 +224,12 @@ export class Completions {
     })
   }
 
-  /** One refresh for any number of visitors: the flight sees to that. */
+  /** One refresh for any number of visitors: the flight, and the rest between two, see to that. */
   async #refresh({ work, refused }: Asked): Promise<void> {
-    const mayMiss = work.visitor === null || (await this.#mayMiss(work.visitor))
-    if (!refused && mayMiss) await this.#context.misses.refresh(work)
+    if (refused) return
+    await this.#context.misses.refresh(work, async () => {
+      return work.visitor === null || (await this.#mayMiss(work.visitor))
+    })
   }
 
   #isStaleIfError(found: Found): boolean {

@@ -4,12 +4,18 @@ import { type Reader, relay, type StreamEnd } from '../answer.ts'
 import type { Problem } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
-import { KEEP_ALIVE_MS, type MissAnswer, type MissContext, SharedMiss } from '../miss.ts'
+import {
+  KEEP_ALIVE_MS,
+  type MissAnswer,
+  type MissContext,
+  SharedMiss,
+  type SharedWork,
+} from '../miss.ts'
 
 /** The way to a key's flight. */
 export interface FlightDoor {
-  join(work: Work, reader: Reader): Promise<MissAnswer>
-  refresh(work: Work): Promise<void>
+  join(work: SharedWork, reader: Reader): Promise<MissAnswer>
+  refresh(work: SharedWork): Promise<void>
 }
 
 /** What the caller wants to know of a reader. */
@@ -26,10 +32,16 @@ const broken: Problem = {
   rateLimit: null,
 }
 
+/** While a stale answer is served, how soon this isolate asks for a newer one again. */
+const REFRESH_REST_MS = 10_000
+const MAX_RESTING = 1000
+
 export class Misses {
   readonly #door: FlightDoor | null
   readonly #context: MissContext
   readonly #report: Report
+  /** When keys were last refreshed from here. */
+  readonly #refreshedAt = new Map<string, number>()
 
   /** @param door null: every miss is answered here */
   constructor(door: FlightDoor | null, context: MissContext) {
@@ -41,30 +53,74 @@ export class Misses {
   /** @param alone the answer must not be shared */
   async answer(work: Work, reader: Reader, boarded: Boarded, alone: boolean): Promise<MissAnswer> {
     if (this.#door === null || alone) return await this.#alone(work, reader, boarded)
-    let answer: MissAnswer
-    try {
-      answer = await this.#door.join(work, reader)
-    } catch {
-      this.#report({ event: 'flight_unreachable', request_id: work.requestId })
-      return await this.#alone(work, reader, boarded)
+    const presence = work.keep === null ? presenceOf(boarded.left.signal) : null
+    const answer = await this.#join(this.#door, work, reader, presence?.stream ?? null)
+    if (answer === null) return await this.#alone(work, reader, boarded)
+    if (answer.kind !== 'stream') {
+      presence?.end()
+      return answer
     }
-    if (answer.kind !== 'stream') return answer
-    const body = relay(answer.body, reader.shape, broken, (end) => boarded.onEnd(end, answer))
+    const body = relay(answer.body, reader.shape, broken, boarded.left.signal, (end) => {
+      presence?.end()
+      boarded.onEnd(end, answer)
+    })
     return { ...answer, body }
   }
 
-  /** Gets a newer answer, with nobody waiting. Never throws. */
-  async refresh(work: Work): Promise<void> {
+  /** Null when the flight is out of reach. */
+  async #join(
+    door: FlightDoor,
+    work: Work,
+    reader: Reader,
+    presence: SharedWork['presence'],
+  ): Promise<MissAnswer | null> {
+    const shared = { ...work, purgedAtS: this.#context.purgedAtS(work), presence }
     try {
-      if (this.#door !== null) return await this.#door.refresh(work)
+      return await door.join(shared, reader)
+    } catch (error) {
+      // Once more where the object has only just gone: all its readers meet in the next one.
+      if (presence === null && isRetryable(error)) {
+        try {
+          return await door.join(shared, reader)
+        } catch {}
+      }
+      this.#report({ event: 'flight_unreachable', request_id: work.requestId })
+      return null
+    }
+  }
+
+  /**
+   * Gets a newer answer, with nobody waiting. Never throws.
+   *
+   * @param allowed asked last, since asking counts against the visitor's rate
+   */
+  async refresh(work: Work, allowed = async () => true): Promise<void> {
+    if (!this.#mayRefresh(work.key) || !(await allowed())) return
+    const purgedAtS = this.#context.purgedAtS(work)
+    try {
+      if (this.#door !== null) {
+        return await this.#door.refresh({ ...work, purgedAtS, presence: null })
+      }
     } catch {
       this.#report({ event: 'flight_unreachable', request_id: work.requestId })
     }
-    await new SharedMiss(work, false, ALONE, this.#context).flight.over
+    const options = { ...ALONE, keepGoing: true, purgedAtS }
+    await new SharedMiss(work, false, options, this.#context).flight.over
+  }
+
+  /** An old answer is served often before the new one is seen here; asking once for it is enough. */
+  #mayRefresh(key: string): boolean {
+    const now = this.#context.now()
+    const at = this.#refreshedAt.get(key)
+    if (at !== undefined && now >= at && now - at < REFRESH_REST_MS) return false
+    if (this.#refreshedAt.size >= MAX_RESTING) this.#refreshedAt.clear()
+    this.#refreshedAt.set(key, now)
+    return true
   }
 
   async #alone(work: Work, reader: Reader, { left, onEnd }: Boarded): Promise<MissAnswer> {
-    const miss = new SharedMiss(work, reader.shape.stream, ALONE, this.#context)
+    const options = { ...ALONE, purgedAtS: this.#context.purgedAtS(work) }
+    const miss = new SharedMiss(work, reader.shape.stream, options, this.#context)
     const answer = await miss.board(reader, {
       role: 'leader',
       left,
@@ -76,3 +132,31 @@ export class Misses {
 
 /** Without an object nothing goes on after its visitor. */
 const ALONE = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: false }
+
+/** A stream without bytes that ends with its reader (miss.ts, `SharedWork`). */
+function presenceOf(left: AbortSignal) {
+  let end = () => {}
+  const stream = new ReadableStream<Uint8Array>({
+    start(controller) {
+      let open = true
+      end = () => {
+        if (open) controller.close()
+        open = false
+      }
+      left.addEventListener('abort', end, { once: true })
+      if (left.aborted) end()
+    },
+    cancel() {
+      left.removeEventListener('abort', end)
+      end = () => {}
+    },
+  })
+  return { stream, end: () => end() }
+}
+
+/** What the platform says of a failed call of an object (PLATFORM 1.6). */
+function isRetryable(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null) return false
+  const { retryable, overloaded, durableObjectReset } = error as Record<string, unknown>
+  return (retryable === true || durableObjectReset === true) && overloaded !== true
+}

@@ -7,8 +7,9 @@ import type { LedgerDoor } from '../../src/access/ledger.ts'
 import type { App, AppContext } from '../../src/app.ts'
 import type { KvNamespace } from '../../src/cache/kv.ts'
 import { parseConfig } from '../../src/config.ts'
-import { createCore, type Platform } from '../../src/core.ts'
+import { type Core, createCore, type Platform } from '../../src/core.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
+import type { FlightDoor } from '../../src/routes/misses.ts'
 import { createApp, createBrokenApp } from '../../src/service.ts'
 import { CANARY, seen } from './canary.ts'
 
@@ -97,6 +98,11 @@ export interface TestAppOptions {
   /** Laid over a small working CONFIG, key by key. */
   readonly config?: Readonly<Record<string, unknown>>
   readonly upstream?: Script
+  /** The way to shared flights; absent: every miss is answered alone. */
+  readonly flights?: (core: Core) => FlightDoor
+  /** A storage that another app has, too. */
+  readonly kv?: MemoryKv
+  readonly clock?: Clock
 }
 
 export interface Reply {
@@ -107,8 +113,8 @@ export interface Reply {
 }
 
 export class TestApp {
-  readonly clock: Clock = { ms: START }
-  readonly kv = new MemoryKv(this.clock)
+  readonly clock: Clock
+  readonly kv: MemoryKv
   readonly ledger = new OpenLedger()
   readonly events: Event[] = []
   /** Every upstream call, with its body still to be read. */
@@ -117,7 +123,10 @@ export class TestApp {
   readonly #background: Promise<unknown>[] = []
   readonly #app: App
 
-  constructor({ config = {}, upstream = () => answered() }: TestAppOptions = {}) {
+  constructor(options: TestAppOptions = {}) {
+    const { config = {}, upstream = () => answered(), flights } = options
+    this.clock = options.clock ?? { ms: START }
+    this.kv = options.kv ?? new MemoryKv(this.clock)
     const result = parseConfig({
       config: { ...workingConfig, ...config },
       prompts: {},
@@ -160,16 +169,15 @@ export class TestApp {
     const unused = async () => {
       throw new Error('the ledger and the figures have suites of their own')
     }
+    const core = createCore(result.config, platform)
     const doors = {
-      // Every miss is answered in process.
-      flights: null,
+      flights: flights?.(core) ?? null,
       spendLimit: async () => true,
       admin: { pause: unused, figures: unused, hoursSince: unused },
       turnstileSecret: '',
       operatorToken: OPERATOR_TOKEN,
       newUuid: () => crypto.randomUUID(),
     }
-    const core = createCore(result.config, platform)
     this.#app = createApp(result.config, core, platform, doors, context)
   }
 

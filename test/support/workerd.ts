@@ -32,6 +32,8 @@ export interface WorkersOptions {
   readonly isolates?: number
   /** A folder that outlives this run; absent: nothing is kept. */
   readonly persistIn?: string
+  /** Serve the pages, too: Cloudflare's own router then stands before the Worker. */
+  readonly site?: boolean
   /** Bindings of wrangler.toml to leave out. */
   readonly without?: readonly string[]
   /**
@@ -136,7 +138,7 @@ function workerConfig(
   name: string,
   owner: string,
   manifest: Manifest,
-  { config, secrets = { UPSTREAM_API_KEY: CANARY }, without = [] }: WorkersOptions,
+  { config, secrets = { UPSTREAM_API_KEY: CANARY }, without = [], site }: WorkersOptions,
 ): WorkerConfig {
   const { rawConfig: raw } = experimental_readRawConfig({ config: 'wrangler.toml' })
   const env: Bindings = {}
@@ -159,6 +161,7 @@ function workerConfig(
     exports[className] = { type: 'durable-object', storage: sqlite ? 'sqlite' : 'legacy-kv' }
   }
   const { compatibility_date: compatibilityDate = '', compatibility_flags: flags = [] } = raw
+  const { directory = '', run_worker_first: runWorkerFirst = false } = raw.assets ?? {}
   return {
     name,
     compatibilityDate,
@@ -166,5 +169,8 @@ function workerConfig(
     manifest,
     env,
     exports,
+    ...(site
+      ? { assets: { directory: resolve(directory), hasUserWorker: true, runWorkerFirst } }
+      : {}),
   }
 }

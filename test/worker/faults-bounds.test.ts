@@ -211,7 +211,7 @@ describe('what a fault costs', () => {
 
   test.each<[string, keyof typeof kinds, Script, number]>([
     ['a refused connection: nothing (E1)', 'refused', () => {}, 0],
-    ['no headers: nothing (E2)', 'impatient', () => {}, 0],
+    ['no headers: the whole reservation, it may be billed (E2)', 'impatient', () => {}, WORST],
     ['a refusal: nothing (E8)', 'legacy', refusal(401), 0],
     ['an error of the server: nothing (E10)', 'legacy', refusal(500), 0],
     ['a redirect: nothing (E11)', 'legacy', refusal(307, {}, { location: '/x' }), 0],

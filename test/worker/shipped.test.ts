@@ -163,9 +163,11 @@ test('GET /v1/models lists the one model, and shows it', async () => {
   }
 })
 
-test('GET /v1/prompts is an empty list', async () => {
+test('GET /v1/prompts lists the one of the example, without its text', async () => {
   const reply = await client.send({ path: '/v1/prompts', headers: own })
-  expect(JSON.parse(reply.text)).toEqual({ object: 'list', data: [] })
+  const variables = { hero: { max_chars: 40 } }
+  const story = { id: 'story', object: 'prompt', variables, visitor_may_set: [] }
+  expect(JSON.parse(reply.text)).toEqual({ object: 'list', data: [story] })
   expect(reply.headers['cache-control']).toBe('no-store')
 })
 

@@ -1,0 +1,158 @@
+// The shapes of everything the service takes and gives, as JSON Schema: converted from the schemas
+// that validate where there are such, written down here where nothing needs validating.
+import { toJsonSchema } from '@valibot/to-json-schema'
+import * as v from 'valibot'
+import { completionSchema, finishReasons } from '../completion/completion.ts'
+import { type RequestLimits, requestSchema } from '../completion/request.ts'
+import { codes } from '../errors.ts'
+import { problemTypes } from '../http/problem.ts'
+import { pauseSchema, purgeSchema } from './admin.ts'
+
+export type Json =
+  | string
+  | number
+  | boolean
+  | null
+  | readonly Json[]
+  | { readonly [key: string]: Json }
+export type Table = { readonly [key: string]: Json }
+
+const count = v.pipe(v.number(), v.integer(), v.minValue(0))
+const names = v.record(v.string(), count)
+
+const modelSchema = v.strictObject({
+  id: v.string(),
+  object: v.literal('model'),
+  created: count,
+  owned_by: v.string(),
+})
+const variableSchema = v.union([
+  v.strictObject({ max_chars: count }),
+  v.strictObject({ values: v.array(v.string()) }),
+  v.looseObject({ from: v.literal('url'), paths: v.array(v.string()) }),
+])
+const promptSchema = v.strictObject({
+  id: v.string(),
+  object: v.literal('prompt'),
+  variables: v.record(v.string(), variableSchema),
+  visitor_may_set: v.array(v.string()),
+})
+const hourSchema = v.strictObject({
+  hour: count,
+  requests: count,
+  hits: v.strictObject({ memory: count, kv: count, stale: count }),
+  collapsed: count,
+  misses: count,
+  kv_failures: count,
+  errors: names,
+  tokens_in: count,
+  tokens_out: count,
+  tokens_saved: count,
+  upstream_ms: v.strictObject({ p50: v.number(), p95: v.number() }),
+  prompts: names,
+  models: names,
+})
+const usageSchema = v.strictObject({
+  now: count,
+  budget: v.strictObject({
+    tokens_per_day: count,
+    spent: count,
+    reserved: count,
+    usd_spent: v.number(),
+    paused_until: v.nullable(count),
+  }),
+  hours: v.array(hourSchema),
+})
+const chunkSchema = v.strictObject({
+  ...v.omit(completionSchema, ['choices', 'usage']).entries,
+  choices: v.array(
+    v.strictObject({
+      ...completionSchema.entries.choices.pipe[0].item.entries,
+      finish_reason: v.nullable(v.picklist(finishReasons)),
+    }),
+  ),
+  usage: v.optional(v.nullable(completionSchema.entries.usage)),
+})
+const problemSchema = v.strictObject({
+  error: v.strictObject({
+    message: v.string(),
+    type: v.picklist(problemTypes),
+    param: v.nullable(v.string()),
+    code: v.picklist(codes),
+  }),
+})
+
+/** What other schemas are called by, below `#/components/schemas/`. */
+export function schemasOf(limits: RequestLimits): Table {
+  return {
+    CompletionRequest: asRead(jsonSchema(requestSchema(limits)) as Table),
+    Completion: jsonSchema(completionSchema),
+    Chunk: jsonSchema(chunkSchema),
+    Error: jsonSchema(problemSchema),
+    ModelList: jsonSchema(
+      v.strictObject({ object: v.literal('list'), data: v.array(modelSchema) }),
+    ),
+    Model: jsonSchema(modelSchema),
+    PromptList: jsonSchema(
+      v.strictObject({ object: v.literal('list'), data: v.array(promptSchema) }),
+    ),
+    Health: jsonSchema(
+      v.union([
+        v.strictObject({ status: v.literal('ok'), warnings: v.array(v.string()) }),
+        v.strictObject({
+          status: v.literal('misconfigured'),
+          faults: v.array(v.strictObject({ path: v.string(), message: v.string() })),
+        }),
+      ]),
+    ),
+    Usage: jsonSchema(usageSchema),
+    Purge: jsonSchema(purgeSchema),
+    Purged: jsonSchema(
+      v.strictObject({ purged: v.picklist(['all', 'request', 'prompt', 'model']) }),
+    ),
+    Pause: jsonSchema(pauseSchema),
+    Paused: jsonSchema(v.strictObject({ paused_until: v.nullable(count) })),
+    Challenge: jsonSchema(v.strictObject({ token: v.string() })),
+    VisitorToken: jsonSchema(v.strictObject({ token: v.string(), expires_at: count })),
+  }
+}
+
+/** A schema of ours as JSON Schema 2020-12, which OpenAPI 3.1 speaks. */
+function jsonSchema(schema: v.GenericSchema): Json {
+  const { $schema: _, ...rest } = toJsonSchema(schema, {
+    target: 'draft-2020-12',
+    typeMode: 'output',
+    // What is checked by a function has no other words: well-formed Unicode, finite numbers.
+    errorMode: 'ignore',
+    overrideSchema: ({ valibotSchema, jsonSchema }) =>
+      valibotSchema.type === 'custom' ? { type: 'object' } : jsonSchema,
+  })
+  return bounded(rest as Table)
+}
+
+/** Without bounds that say nothing: the largest safe integer is no limit anybody meets. */
+function bounded(value: Json): Json {
+  if (Array.isArray(value)) return value.map(bounded)
+  if (typeof value !== 'object' || value === null) return value
+  const entries = Object.entries(value)
+    .filter(([, bound]) => Math.abs(Number(bound)) !== Number.MAX_SAFE_INTEGER)
+    .map(([key, inner]) => [key, bounded(inner)])
+  return Object.fromEntries(entries) as Table
+}
+
+/** A request as request.ts reads it: no other fields, and `null` is the same as absent. */
+function asRead({ properties, required, ...rest }: Table): Table {
+  const fields = Object.entries(properties as Record<string, Table>).map(([name, field]) => {
+    const { type, anyOf } = field
+    const whole = { ...field, ...('properties' in field ? { additionalProperties: false } : {}) }
+    if ((required as readonly string[]).includes(name)) return [name, whole]
+    if (type !== undefined) return [name, { ...whole, type: [type, 'null'] }]
+    return [name, { ...whole, anyOf: [...(anyOf as readonly Json[]), { type: 'null' }] }]
+  })
+  return {
+    ...rest,
+    properties: Object.fromEntries(fields) as Table,
+    ...(required === undefined ? {} : { required }),
+    additionalProperties: false,
+  }
+}

@@ -1,0 +1,135 @@
+// Charts of the dashboard: uPlot with the colours of the page's theme. Knows no figures.
+import uPlot from './uplot.js'
+
+/**
+ * @typedef {object} Chart
+ * @property {'bars' | 'lines'} kind
+ * @property {number[]} times unix seconds
+ * @property {(number | null)[][]} series stacked already; drawn the last first
+ * @property {number[]} colours of the series, 1 to 4: `--series-1` …
+ * @property {(value: number) => string} format of the y axis
+ */
+
+const HEIGHT = 200
+
+/** @type {Map<HTMLElement, { chart: Chart, plot: uPlot }>} */
+const drawn = new Map()
+
+/** @param {string} name */
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim()
+}
+
+/**
+ * Draws a chart, in place of the one that was there.
+ *
+ * @param {HTMLElement} box
+ * @param {Chart} chart
+ */
+export function draw(box, chart) {
+  drawn.get(box)?.plot.destroy()
+  const { kind, times, series, colours, format } = chart
+  const font = `12px ${getComputedStyle(document.body).fontFamily}`
+  const axis = {
+    stroke: colour('--muted'),
+    font,
+    grid: { stroke: colour('--line'), width: 1 },
+    ticks: { show: false },
+  }
+  const step = (times[1] ?? 3600) - (times[0] ?? 0)
+  const lines = series.map((_, i) => {
+    const ink = colour(`--series-${colours[i]}`)
+    return kind === 'bars'
+      ? {
+          fill: ink,
+          width: 0,
+          points: { show: false },
+          paths: /** @type {uPlot.Series.PathBuilder} */ (
+            uPlot.paths.bars?.({ size: [0.72, 28], radius: 0.12, align: 1 })
+          ),
+        }
+      : { stroke: ink, width: 2, points: { size: 5, fill: ink, stroke: ink } }
+  })
+  const plot = new uPlot(
+    {
+      width: box.clientWidth,
+      height: HEIGHT,
+      padding: [12, 12, 0, 0],
+      cursor: { show: false },
+      legend: { show: false },
+      scales: {
+        x: { range: (_, from, to) => [from, kind === 'bars' ? to + step : to] },
+        // A range of its own also where all is zero.
+        y: { range: (_, __, top) => [0, Math.max(top * 1.08, 1)] },
+      },
+      axes: [
+        {
+          ...axis,
+          grid: { show: false },
+          size: 30,
+          space: 64,
+          values: (_, times, __, ___, step) => times.map((time) => timeOf(time * 1000, step)),
+        },
+        {
+          ...axis,
+          size: 56,
+          gap: 8,
+          // Counts have no halves.
+          incrs: [1, 2, 5, ...tens()],
+          values: (_, values) => values.map(format),
+        },
+      ],
+      // The tallest first, so that the ones below it stay in sight.
+      series: [{}, ...lines.toReversed()],
+    },
+    [times, ...series.toReversed()],
+    box,
+  )
+  drawn.set(box, { chart, plot })
+}
+
+const day = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' })
+const hour = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' })
+
+/**
+ * The day where one begins, else the hour; uPlot's own are American.
+ *
+ * @param {number} ms
+ * @param {number} step seconds between two of them
+ */
+function timeOf(ms, step) {
+  const midnight = new Date(ms).getHours() === 0
+  return step >= 86_400 || midnight ? day.format(ms) : hour.format(ms)
+}
+
+/** 10, 20, 25, 50, 100 … */
+function tens() {
+  return Array.from({ length: 9 }, (_, i) => 10 ** (i + 1)).flatMap((n) => [
+    n,
+    n * 2,
+    n * 2.5,
+    n * 5,
+  ])
+}
+
+/** After a change of the theme. */
+function drawAgain() {
+  for (const [box, { chart }] of drawn) draw(box, chart)
+}
+
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawAgain)
+
+const sizes = new ResizeObserver((entries) => {
+  for (const { target, contentRect } of entries) {
+    const { plot } = drawn.get(/** @type {HTMLElement} */ (target)) ?? {}
+    const width = Math.floor(contentRect.width)
+    if (plot !== undefined && width > 0 && width !== plot.width) {
+      plot.setSize({ width, height: HEIGHT })
+    }
+  }
+})
+
+/** Keeps the charts of these boxes as wide as they are. @param {HTMLElement[]} boxes */
+export function keepSized(boxes) {
+  for (const box of boxes) sizes.observe(box)
+}

@@ -1,0 +1,375 @@
+// The dashboard in Chromium over workerd: figures of real traffic, kept by the real UsageObject and
+// ledger. The Worker's clock begins a day ago and is put forward, so that there is a day to show.
+import type { Browser, Page } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { launchBrowser, WatchedPage } from '../support/browser.ts'
+import { CANARY } from '../support/canary.ts'
+import type { Client, Reply } from '../support/client.ts'
+import { ORIGIN } from '../support/client.ts'
+import { completionsStream, refusal, UpstreamServer } from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+const OWN = 'http://localhost:8787'
+const TOKEN = 'an-operator-token-of-32-characters'
+const HOUR_MS = 3_600_000
+
+/** The Worker with a clock that can be put forward. */
+const main = `
+  import worker from './worker.js'
+  export * from './worker.js'
+  let ahead = -23 * ${HOUR_MS}
+  const { now } = Date
+  Date.now = () => now() + ahead
+  export default {
+    ...worker,
+    fetch(request, ...rest) {
+      const { pathname, search } = new URL(request.url)
+      if (pathname !== '/put-forward') return worker.fetch(request, ...rest)
+      ahead += Number(search.slice(1))
+      return new Response()
+    },
+  }
+`
+
+let upstream: UpstreamServer
+let workers: Workers
+let client: Client
+let browser: Browser
+let watched: WatchedPage
+let page: Page
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  upstream.lane('broken').answers(refusal(500))
+  const own = { wire: 'completions', key: 'UPSTREAM_API_KEY', retries: 0 } as const
+  const config = {
+    origins: [ORIGIN],
+    free_prompts: true,
+    models: [
+      { id: 'default', upstream: 'main', upstream_model: 'm', price: { input: 40, output: 160 } },
+      { id: 'careful', upstream: 'main', upstream_model: 'n' },
+      { id: 'broken', upstream: 'broken', upstream_model: 'm' },
+    ],
+    upstreams: [
+      { name: 'main', base_url: upstream.url('main'), ...own },
+      { name: 'broken', base_url: upstream.url('broken'), ...own },
+    ],
+    prompts: {
+      haiku: { text: 'A haiku about {{topic}}', variables: { topic: { max_chars: 40 } } },
+      summary: { text: 'Sum up {{topic}}', variables: { topic: { max_chars: 40 } } },
+    },
+    defaults: { max_tokens: 64 },
+    budget: { tokens_per_day: 5000, tokens_per_visitor_per_day: 5000 },
+  }
+  const secrets = { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN: TOKEN }
+  workers = await startWorkers({ config, secrets, main, site: true })
+  client = workers.client()
+  browser = await launchBrowser({ ports: { 'localhost:8787': Number(workers.url.port) } })
+})
+
+afterAll(async () => {
+  await browser?.close()
+  await workers?.dispose()
+  await upstream?.stop()
+})
+
+beforeEach(async () => {
+  watched = await WatchedPage.open(browser)
+  page = watched.page
+  await page.goto(`${OWN}/admin`)
+})
+
+afterEach(async () => {
+  watched.expectQuiet(OWN)
+  await watched.close()
+})
+
+async function signIn(on: Page = page, token = TOKEN): Promise<void> {
+  await on.getByLabel('The secret OPERATOR_TOKEN').fill(token)
+  await on.getByRole('button', { name: 'Show the figures' }).click()
+  if (token === TOKEN) await on.locator('#dashboard').waitFor()
+}
+
+const text = async (id: string) => (await page.locator(`#${id}`).textContent()) ?? ''
+const numberIn = (words: string) => Number(words.replaceAll(/[^\d.]/g, ''))
+
+/** What the page has to show. */
+async function usage(hours = 24) {
+  const { text: body } = await client.send({
+    path: `/admin/usage?hours=${hours}`,
+    headers: { authorization: `Bearer ${TOKEN}` },
+  })
+  return JSON.parse(body) as {
+    budget: { spent: number; reserved: number; paused_until: number | null }
+    hours: { requests: number; tokens_saved: number; errors: Record<string, number> }[]
+  }
+}
+
+describe('the token', () => {
+  test('a wrong one is refused in words, the right one is kept in this tab only', async () => {
+    expect(await page.evaluate('document.activeElement.id')).toBe('token')
+    await signIn(page, 'wrong')
+    const problem = page.getByRole('alert')
+    await problem.waitFor()
+    expect(await problem.textContent()).toContain('wrangler secret put OPERATOR_TOKEN')
+    expect(watched.takeComplaints()).toEqual([expect.stringContaining('401')])
+    expect(await page.locator('#dashboard').isVisible()).toBe(false)
+    await signIn(page, 'not a token ✗')
+    expect(await problem.textContent()).toContain('ASCII')
+    await signIn()
+    expect(await page.evaluate('[...Object.values(sessionStorage)]')).toEqual([TOKEN])
+    expect(await page.evaluate('localStorage.length + document.cookie.length')).toBe(0)
+    await page.reload()
+    await page.locator('#dashboard').waitFor()
+    await page.getByRole('button', { name: 'Forget the token' }).click()
+    expect(await page.evaluate('sessionStorage.length')).toBe(0)
+    expect(await page.locator('#dashboard').isVisible()).toBe(false)
+    const urls = watched.requests.map(({ url }) => url)
+    expect(urls.filter((url) => url.includes(TOKEN))).toEqual([])
+  })
+})
+
+describe('states', () => {
+  test('loading, then empty', async () => {
+    const held = Promise.withResolvers<void>()
+    await page.route('**/admin/usage*', async (route) => {
+      await held.promise
+      await route.continue()
+    })
+    await page.getByLabel('The secret OPERATOR_TOKEN').fill(TOKEN)
+    await page.getByRole('button', { name: 'Show the figures' }).click()
+    await page.getByText('Loading the figures…').waitFor()
+    expect(await watched.accessibilityFaults()).toEqual([])
+    held.resolve()
+    await page.getByText('No requests in this range yet.').waitFor()
+    expect(await page.locator('#figures').isVisible()).toBe(false)
+    expect(await text('ratio')).toBe('–')
+    expect(await text('spent')).toBe('0')
+    expect(await watched.accessibilityFaults()).toEqual([])
+  })
+
+  test('the Worker is out of reach, then back', async () => {
+    await page.route('**/admin/usage*', (route) => route.abort())
+    await page.getByLabel('The secret OPERATOR_TOKEN').fill(TOKEN)
+    await page.getByRole('button', { name: 'Show the figures' }).click()
+    await page.getByRole('alert').waitFor()
+    expect(await text('problem-text')).toBe('Cannot reach the Worker.')
+    expect(await watched.accessibilityFaults()).toEqual([])
+    expect(watched.takeComplaints()).toEqual([expect.stringContaining('net::ERR_FAILED')])
+    await page.unroute('**/admin/usage*')
+    await page.getByRole('button', { name: 'Try again' }).click()
+    await page.locator('#dashboard').waitFor()
+    expect(await page.locator('#problem').isHidden()).toBe(true)
+  })
+
+  test('a refusal: its words and what to do', async () => {
+    const error = { message: 'Cannot reach the ledger now', code: 'ledger_unavailable' }
+    await page.route('**/admin/usage*', (route) =>
+      route.fulfill({ status: 503, headers: { 'retry-after': '10' }, json: { error } }),
+    )
+    await page.getByLabel('The secret OPERATOR_TOKEN').fill(TOKEN)
+    await page.getByRole('button', { name: 'Show the figures' }).click()
+    await page.getByRole('alert').waitFor()
+    expect(await text('problem-advice')).toContain('Possible again in 10 s.')
+    expect(watched.takeComplaints()).toEqual([expect.stringContaining('503')])
+  })
+})
+
+describe('of a day’s traffic', () => {
+  /** Requests in each hour of the day, the last one now. */
+  const day = [3, 2, 2, 3, 3, 4, 5, 7, 9, 12, 14, 13, 15, 17, 16, 14, 12, 13, 11, 9, 8, 7, 5, 6]
+
+  beforeAll(async () => {
+    for (const [hour, requests] of day.entries()) {
+      if (hour > 0) await client.send({ path: `/put-forward?${HOUR_MS}` })
+      // The model is slower when there is more to do.
+      const ms = 15 + requests * 8
+      upstream.lane('main').answers(async (...call) => {
+        await new Promise((resolve) => setTimeout(resolve, ms))
+        await completionsStream([' once', ' upon', ' a time'])(...call)
+      })
+      const all: Promise<Reply>[] = []
+      for (let i = 0; i < requests; i += 1) all.push(ask(hour, i))
+      await Promise.all(all)
+    }
+  })
+
+  /** The i-th request of an hour: mostly what was asked before. */
+  function ask(hour: number, i: number): Promise<Reply> {
+    if (hour % 5 === 3 && i === 0) return client.complete({ prompt: 'x', model: 'broken' })
+    if (hour % 4 === 1 && i === 1) return client.complete({ prompt: 'x', max_tokens: 100_000 })
+    if (i % 5 === 0) return client.complete({ prompt: `new at ${hour}: ${i}` })
+    // Twice at once: one call for both.
+    if (i % 5 === 1 || i % 5 === 2) {
+      const topic = `hour ${hour}`
+      return client.complete({ prompt: { id: 'haiku', variables: { topic } } })
+    }
+    if (i % 5 === 3) return client.complete({ prompt: 'the front page', model: 'careful' })
+    const topic = ['the sea', 'the news'][hour % 2] ?? ''
+    return client.complete({ prompt: { id: 'summary', variables: { topic } } })
+  }
+
+  test('tiles, bar and tables say what the Worker has counted', async () => {
+    await signIn()
+    const { budget, hours } = await usage()
+    expect(hours).toHaveLength(day.length)
+    const sum = (of: (hour: (typeof hours)[number]) => number) =>
+      hours.reduce((all, hour) => all + of(hour), 0)
+    expect(numberIn(await text('requests'))).toBe(sum((hour) => hour.requests))
+    expect(sum((hour) => hour.requests)).toBe(day.reduce((a, b) => a + b))
+    expect(numberIn(await text('failed'))).toBe(
+      sum((hour) => Object.values(hour.errors).reduce((a, b) => a + b, 0)),
+    )
+    expect(await text('ratio')).toMatch(/^[1-9][\d.]*%$/)
+    expect(await text('saved')).not.toBe('0')
+    expect(numberIn(await text('spent'))).toBe(budget.spent)
+    expect(budget.spent).toBeGreaterThan(0)
+    const width = await page.evaluate('document.getElementById("meter-spent").style.width')
+    expect(width).toBe(`${Number((budget.spent / 50).toFixed(2))}%`)
+    expect(await page.locator('#meter').getAttribute('aria-label')).toMatch(/spent.*reserved.*left/)
+    expect(await page.locator('#codes').innerText()).toMatch(/upstream_unavailable\s+\d/)
+    expect(await page.locator('#codes').innerText()).toMatch(/invalid_value\s+\d/)
+    expect(await page.locator('#prompts tbody th').allInnerTexts()).toEqual(['haiku', 'summary'])
+    expect(await page.locator('#models tbody th').first().innerText()).toBe('default')
+    expect(await text('health-badge')).toBe('Warnings')
+    expect(await text('health')).toContain('no Turnstile')
+  })
+
+  test('charts are drawn, in every range, and their numbers are there in words', async () => {
+    await signIn()
+    for (const [label, bars] of [
+      ['24 h', 24],
+      ['7 d', 2],
+      ['30 d', 1],
+    ] as const) {
+      await page.getByLabel(label).check()
+      await page
+        .locator('#requests-note', { hasText: label === '24 h' ? 'hours' : 'days' })
+        .waitFor()
+      await page.locator('#dashboard[aria-busy="false"]').waitFor()
+      for (const id of ['traffic-chart', 'latency-chart', 'tokens-chart']) {
+        expect(await colours(id), `${id} of ${label}`).toBeGreaterThanOrEqual(2)
+        expect(await page.locator(`#${id}`).getAttribute('aria-label')).toMatch(/: [1-9]\d* bars/)
+      }
+      const rows = page.locator('#traffic-table tbody tr')
+      expect(await rows.count()).toBeGreaterThanOrEqual(bars)
+      const cells = await rows.locator('td').allTextContents()
+      const total = cells.reduce((all, cell) => all + numberIn(cell), 0)
+      expect(total, label).toBe(numberIn(await text('requests')))
+    }
+  })
+
+  /** How many of the series' colours a chart's canvas really has. */
+  async function colours(id: string): Promise<number> {
+    return await page.evaluate<number>(`(() => {
+      const canvas = document.querySelector('#${id} canvas')
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+      const counts = new Map()
+      for (let i = 0; i < data.length; i += 4) {
+        const colour = [...data.slice(i, i + 3)].map((n) => n.toString(16).padStart(2, '0')).join('')
+        counts.set('#' + colour, (counts.get('#' + colour) ?? 0) + 1)
+      }
+      const style = getComputedStyle(document.documentElement)
+      return [1, 2, 3, 4].filter((n) => (counts.get(style.getPropertyValue('--series-' + n)) ?? 0) > 20)
+        .length
+    })()`)
+  }
+
+  test.each(['light', 'dark'] as const)('is accessible and fits, %s', async (colorScheme) => {
+    const look = await WatchedPage.open(browser, { colorScheme, height: 900 })
+    await look.page.goto(`${OWN}/admin`)
+    expect(await look.accessibilityFaults()).toEqual([])
+    await signIn(look.page)
+    expect(await look.accessibilityFaults()).toEqual([])
+    if (colorScheme === 'light') await look.picture('dashboard', { full: true })
+    for (const width of [360, 768]) {
+      await look.page.setViewportSize({ width, height: 740 })
+      expect(await look.overflow(), `at ${width} px`).toBe(0)
+    }
+    await look.page.getByRole('button', { name: 'Purge…' }).click()
+    await look.page.getByRole('dialog').waitFor()
+    expect(await look.accessibilityFaults()).toEqual([])
+    look.expectQuiet(OWN)
+    await look.close()
+  })
+
+  test('the charts follow the theme and the window', async () => {
+    await signIn()
+    const before = await colours('traffic-chart')
+    await page.emulateMedia({ colorScheme: 'dark' })
+    await expect.poll(() => colours('traffic-chart')).toBe(before)
+    const { width } = (await page.locator('#traffic-chart canvas').boundingBox()) ?? { width: 0 }
+    await page.setViewportSize({ width: 500, height: 800 })
+    await expect
+      .poll(async () => (await page.locator('#traffic-chart canvas').boundingBox())?.width)
+      .toBeLessThan(width)
+  })
+
+  test('pauses and resumes spending', async () => {
+    await signIn()
+    await page.getByLabel('Pause for').selectOption('ever')
+    await page.getByRole('button', { name: 'Pause spending' }).click()
+    await page.getByText('Paused until you resume').waitFor()
+    expect((await usage()).budget.paused_until).toBe(4_102_444_800)
+    const refused = await client.complete({ prompt: 'never asked before' })
+    expect([refused.status, JSON.parse(refused.text).error.code]).toEqual([429, 'budget_exhausted'])
+    expect(await page.evaluate('document.activeElement.id')).toBe('resume')
+    await page.getByRole('button', { name: 'Resume' }).click()
+    await page.getByRole('button', { name: 'Pause spending' }).waitFor()
+    expect((await usage()).budget.paused_until).toBeNull()
+    expect((await client.complete({ prompt: 'never asked before' })).status).toBe(200)
+    await page.getByLabel('Pause for').selectOption('hour')
+    await page.getByRole('button', { name: 'Pause spending' }).click()
+    await page.getByText(/^Paused until .*\d\d:\d\d/).waitFor()
+    await page.getByRole('button', { name: 'Resume' }).click()
+    await page.getByRole('button', { name: 'Pause spending' }).waitFor()
+  })
+
+  test('purges after a confirmation only', async () => {
+    const topic = 'what is to be forgotten'
+    await client.complete({ prompt: { id: 'haiku', variables: { topic } } })
+    await client.complete({ prompt: topic })
+    await client.complete({ prompt: topic, model: 'careful' })
+    const words = topic.replaceAll(' ', '+')
+    const cached = async (query: string) =>
+      (await client.send({ path: `/v1/completions?${query}` })).status === 200
+    const all = [
+      `prompt_id=haiku&var.topic=${words}`,
+      `prompt=${words}&model=careful`,
+      `prompt=${words}`,
+    ] as const
+    const kept = async () => await Promise.all(all.map(cached))
+    expect(await kept()).toEqual([true, true, true])
+    await signIn()
+    const ask = page.getByRole('button', { name: 'Purge…' })
+    const dialog = page.getByRole('dialog')
+
+    await ask.click()
+    expect(await dialog.getByRole('heading').textContent()).toBe('Forget every remembered answer?')
+    expect(await page.evaluate('document.activeElement.id')).toBe('cancel')
+    await page.keyboard.press('Escape')
+    await dialog.waitFor({ state: 'hidden' })
+    await ask.click()
+    await page.getByRole('button', { name: 'Cancel' }).click()
+    expect(watched.requests.filter(({ url }) => url.endsWith('/admin/purge'))).toEqual([])
+    expect(await kept()).toEqual([true, true, true])
+
+    await page.getByLabel('Which locked prompt').selectOption('haiku')
+    expect(await page.getByLabel('Locked prompt', { exact: true }).isChecked()).toBe(true)
+    await purged('Forget every answer to the locked prompt “haiku”?')
+    expect(await kept()).toEqual([false, true, true])
+    await page.getByLabel('Which model').selectOption('careful')
+    await purged('Forget every answer of the model “careful”?')
+    expect(await kept()).toEqual([false, false, true])
+    await page.getByLabel('Everything').check()
+    await purged('Forget every remembered answer?')
+    expect(await kept()).toEqual([false, false, false])
+
+    async function purged(question: string): Promise<void> {
+      await ask.click()
+      expect(await dialog.getByRole('heading').textContent()).toBe(question)
+      await dialog.getByRole('button', { name: 'Purge' }).click()
+      await page.locator('#purged', { hasText: 'Forgotten' }).waitFor()
+    }
+  })
+})

@@ -1,0 +1,375 @@
+// The example site in Chromium, byte for byte as it is in the repository, on its own origin: what
+// its README promises, and what client.js does over a browser's real connections.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import type { Browser, Locator } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { launchBrowser, WatchedPage, type WatchOptions } from '../support/browser.ts'
+import { CANARY } from '../support/canary.ts'
+import { Lanes } from '../support/lanes.ts'
+import { chatStream, gate, refusal, UpstreamServer } from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+import { Door } from './door.ts'
+
+/** Where the page is and where it expects its Worker, as after the commands of the README. */
+const SITE = 'http://localhost:4000'
+const ENDPOINT = 'http://localhost:8787'
+const OPENING = (hero: string) => `Once upon a time ${hero} went for a walk, and`
+
+let upstream: UpstreamServer
+/** As shipped. */
+let workers: Workers
+/** With an upstream that says what a test wants. */
+let scripted: Workers
+let guarded: Workers
+let site: ChildProcess
+let door: Door
+let browser: Browser
+let watched: WatchedPage
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  const lanes = new Lanes(upstream, { chat: { retries: 0 } }, 1)
+  const story = {
+    text: 'Once upon a time {{hero}} went for a walk, and',
+    variables: { hero: { max_chars: 40 } },
+  }
+  site = spawn(process.execPath, ['examples/static-site/serve.mjs', '0'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [line] = await once(createInterface({ input: site.stdout! }), 'line')
+  ;[workers, scripted, guarded, door] = await Promise.all([
+    startWorkers({ secrets: {}, site: true }),
+    startWorkers({
+      config: lanes.config({ free_prompts: true, prompts: { story } }),
+      site: true,
+    }),
+    startWorkers({
+      config: lanes.config({ access: { turnstile_sitekey: '0x4AAA' } }),
+      secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
+      main: siteverifyStub,
+      site: true,
+    }),
+    Door.open(),
+  ])
+  browser = await launchBrowser({
+    ports: { 'localhost:4000': Number(new URL(line).port), 'localhost:8787': door.port },
+  })
+})
+
+afterAll(async () => {
+  await browser?.close()
+  await Promise.all([door?.close(), workers?.dispose(), scripted?.dispose(), guarded?.dispose()])
+  await upstream?.stop()
+  site?.kill()
+})
+
+beforeEach(() => {
+  lane().calls.length = 0
+})
+
+afterEach(async () => {
+  await watched.close()
+  for (const { log } of [workers, scripted, guarded]) {
+    expect(log.takeStrays()).toEqual([])
+    expect(log.all('internal')).toEqual([])
+    expect(log.reportedTwice()).toEqual([])
+  }
+})
+
+function lane() {
+  return upstream.lane('chat-0')
+}
+
+/** Opens the site, with a Worker behind the endpoint. */
+async function visit(of: Workers | null, options: WatchOptions = {}): Promise<Site> {
+  door.leadTo(of?.url ?? null)
+  watched = await WatchedPage.open(browser, options)
+  await watched.page.goto(SITE)
+  const { page } = watched
+  return {
+    hero: page.getByLabel('Who is it about?'),
+    tell: page.getByRole('button', { name: 'Tell' }),
+    stop: page.getByRole('button', { name: 'Stop' }),
+    story: page.locator('#story'),
+    alert: page.getByRole('alert'),
+  }
+}
+
+type Site = Readonly<Record<'hero' | 'tell' | 'stop' | 'story' | 'alert', Locator>>
+
+/** The story is over, whichever way. */
+async function ended({ story, stop }: Site): Promise<void> {
+  await story.and(watched.page.locator('[aria-busy=false]')).waitFor()
+  expect(await stop.isDisabled()).toBe(true)
+}
+
+const textOf = async ({ story }: Site) => (await story.textContent()) ?? ''
+
+/** Runs something in the page with client.js as the site loads it. */
+async function inPage<T>(code: string): Promise<T> {
+  return await watched.page.evaluate<T>(
+    `import('${ENDPOINT}/client.js').then(async (client) => { ${code} })`,
+  )
+}
+
+test('a story comes word by word, without a preflight, and the second time at once', async () => {
+  const page = await visit(workers)
+  // Every text that the page has shown.
+  await watched.page.evaluate(`
+    const story = document.querySelector('#story')
+    globalThis.shown = []
+    new MutationObserver(() => shown.push(story.textContent)).observe(story, { childList: true })`)
+  await page.tell.click()
+  await ended(page)
+  const text = await textOf(page)
+  const shown = (await watched.page.evaluate<string[]>('shown')).filter((each) => each !== '')
+  expect(shown[0]).toBe(OPENING('Alice'))
+  expect(shown.length).toBeGreaterThan(10)
+  for (const [i, each] of shown.entries()) expect(each.startsWith(shown[i - 1] ?? '')).toBe(true)
+  expect(shown.at(-1)).toBe(text)
+  expect(door.calls()).toEqual(['POST /v1/completions'])
+  expect(door.requests.at(-1)?.headers).toMatchObject({ origin: SITE, host: 'localhost:8787' })
+
+  await page.tell.click()
+  await ended(page)
+  expect(await textOf(page)).toBe(text)
+  expect(door.calls()).toEqual(['POST /v1/completions', 'POST /v1/completions'])
+  const caches = workers.log.all('request').filter(({ route }) => route === 'completions')
+  expect(caches.map(({ cache }) => cache)).toEqual(['miss', expect.stringMatching(/memory|kv/)])
+  watched.expectQuiet(SITE, ENDPOINT)
+})
+
+test('it stops when told to, and the keyboard keeps its place', async () => {
+  const shut = gate()
+  lane().answers(chatStream([' met', ' a'], { pace: () => shut.opened }))
+  const page = await visit(scripted)
+  await page.hero.fill('Bob')
+  await page.hero.press('Enter')
+  await expect.poll(() => textOf(page)).toBe(`${OPENING('Bob')} met`)
+  expect(await page.story.getAttribute('aria-busy')).toBe('true')
+  await page.tell.focus()
+  await watched.page.keyboard.press('Tab')
+  await watched.page.keyboard.press('Space')
+  await ended(page)
+  expect(await page.tell.and(watched.page.locator(':focus')).count()).toBe(1)
+  await expect.poll(() => door.requests.at(-1)?.left).toBe(true)
+  expect(await textOf(page)).toBe(`${OPENING('Bob')} met`)
+  expect(await page.alert.textContent()).toBe('')
+  shut.open()
+  watched.expectQuiet(SITE, ENDPOINT)
+})
+
+test('another hero in the middle begins another story', async () => {
+  const shut = gate()
+  lane().answers(chatStream([' met', ' a'], { pace: () => shut.opened }), chatStream([' slept']))
+  const page = await visit(scripted)
+  await page.hero.fill('Carol')
+  await page.tell.click()
+  await expect.poll(() => textOf(page)).toBe(`${OPENING('Carol')} met`)
+  await page.hero.fill('Dave')
+  await page.tell.click()
+  await ended(page)
+  shut.open()
+  expect(await textOf(page)).toBe(`${OPENING('Dave')} slept`)
+  watched.expectQuiet(SITE, ENDPOINT)
+})
+
+test('a connection that breaks is resumed where it was, and the upstream is asked once', async () => {
+  const [shown, resumed] = [gate(), gate()]
+  const pace = (piece: number) => (piece === 1 ? shown.opened : resumed.opened)
+  lane().answers(chatStream([' mét', ' a', ' cat'], { pace }))
+  const page = await visit(scripted)
+  door.cutAfter(' a"')
+  await page.hero.fill('Erin')
+  await page.tell.click()
+  await expect.poll(() => textOf(page)).toBe(`${OPENING('Erin')} mét`)
+  shown.open()
+  // Only the header that says where to go on needs a preflight.
+  const calls = ['POST /v1/completions', 'OPTIONS /v1/completions', 'POST /v1/completions']
+  await expect.poll(() => door.calls()).toEqual(calls)
+  resumed.open()
+  await ended(page)
+  expect(await textOf(page)).toBe(`${OPENING('Erin')} mét a cat`)
+  expect(door.calls()).toEqual(calls)
+  const points = door.requests.map(({ headers }) => headers['last-event-id'])
+  // A browser may throw away what came right before the break.
+  expect(points.pop()).toMatch(/^cmpl-\w{24,}:[46]$/)
+  expect(points.every((point) => point === undefined)).toBe(true)
+  expect(lane().calls).toHaveLength(1)
+  expect(await page.alert.textContent()).toBe('')
+  // What the browser itself says of the broken connection.
+  for (const complaint of watched.takeComplaints()) expect(complaint).toMatch(/net::ERR_/)
+  watched.expectQuiet(SITE, ENDPOINT)
+})
+
+test('a connection that breaks before the first word is tried again, and the flight goes on', async () => {
+  const resumed = gate()
+  lane().answers(chatStream([' met', ' a cat'], { pace: () => resumed.opened }))
+  const page = await visit(scripted)
+  door.cutAfter('')
+  await page.hero.fill('Ivan')
+  await page.tell.click()
+  await expect.poll(() => door.calls()).toHaveLength(2)
+  resumed.open()
+  await ended(page)
+  expect(await textOf(page)).toBe(`${OPENING('Ivan')} met a cat`)
+  expect(door.calls()).toEqual(['POST /v1/completions', 'POST /v1/completions'])
+  expect(lane().calls).toHaveLength(1)
+})
+
+test('a refusal is shown in words', async () => {
+  lane().answers(refusal(429, {}, { 'retry-after': '30' }))
+  const page = await visit(scripted)
+  await page.hero.fill('Frank')
+  await page.tell.click()
+  await ended(page)
+  expect(await page.alert.textContent()).toMatch(/^Cannot .*the upstream has too many requests/)
+  expect(watched.takeComplaints()).toEqual([expect.stringContaining('429')])
+  expect(door.calls()).toEqual(['POST /v1/completions'])
+})
+
+test('an upstream that breaks off leaves the text and says so', async () => {
+  lane().answers(async (call, line) => {
+    const unended = { ...line, lastChunk: () => {} }
+    await chatStream([' met'], { finish: null, usage: null, done: false })(call, unended)
+    await line.flushed()
+    line.reset()
+  })
+  const page = await visit(scripted)
+  await page.hero.fill('Grace')
+  await page.tell.click()
+  await ended(page)
+  expect(await textOf(page)).toBe(`${OPENING('Grace')} met`)
+  expect(await page.alert.textContent()).toMatch(/^Cannot /)
+  expect(door.calls()).toEqual(['POST /v1/completions'])
+  watched.expectQuiet(SITE, ENDPOINT)
+})
+
+test('without its Worker the page says where it looked', async () => {
+  const page = await visit(null)
+  await page.tell.click()
+  await ended(page)
+  expect(await page.alert.textContent()).toBe(`No answer from ${ENDPOINT}: is it running?`)
+  expect(watched.takeComplaints()).toEqual([expect.stringContaining('net::ERR_')])
+})
+
+test('markup from a model is text', async () => {
+  const markup = ' <img src="x" onerror="document.title = \'owned\'"><b>bold</b>'
+  lane().answers(chatStream([markup.slice(0, 9), markup.slice(9)]))
+  const page = await visit(scripted)
+  await page.hero.fill('Heidi')
+  await page.tell.click()
+  await ended(page)
+  expect(await textOf(page)).toBe(OPENING('Heidi') + markup)
+  expect(await page.story.locator('*').count()).toBe(0)
+  expect(await watched.page.title()).toBe('A story, please')
+  watched.expectQuiet(SITE, ENDPOINT)
+})
+
+test('cached: true needs no preflight, and the browser keeps the answer', async () => {
+  lane().answers(chatStream([' yes']))
+  await visit(scripted)
+  const ask = `return await client.complete('Is it?', { cached: true })`
+  expect(await inPage(ask)).toBe(' yes')
+  expect(door.calls()).toEqual([
+    'GET /v1/completions?stream=false&prompt=Is+it%3F',
+    'POST /v1/completions',
+  ])
+  expect(await inPage(ask)).toBe(' yes')
+  expect(await inPage(ask)).toBe(' yes')
+  // The third one has not left the browser.
+  expect(door.calls().slice(2)).toEqual(['GET /v1/completions?stream=false&prompt=Is+it%3F'])
+  // The browser notes the miss, as it does every 404.
+  expect(watched.takeComplaints()).toEqual([expect.stringContaining('404')])
+  watched.expectQuiet(SITE, ENDPOINT)
+})
+
+describe('with Turnstile', () => {
+  const create = `
+    const turnstile = { sitekey: '0x4AAA' }
+    const { complete } = client.createClient({ endpoint: '${ENDPOINT}', turnstile });`
+
+  test('one challenge is enough, and only the token needs a preflight', async () => {
+    lane().answers(chatStream([' yes']))
+    await visit(guarded)
+    await watched.page.evaluate(widgetStub)
+    const answers = inPage<string[]>(`${create}
+      return [await complete('one'), await complete('two')]`)
+    expect(await answers).toEqual([' yes', ' yes'])
+    expect(door.calls()).toEqual([
+      'POST /v1/completions',
+      'POST /v1/visitors',
+      'OPTIONS /v1/completions',
+      'POST /v1/completions',
+      'POST /v1/completions',
+    ])
+    expect(await watched.page.evaluate('challenges')).toEqual([
+      { sitekey: '0x4AAA', action: 'visitor', visible: true },
+    ])
+    // Nothing of it stays in the page.
+    expect(await watched.page.locator('body > div').count()).toBe(0)
+    expect(watched.takeComplaints()).toEqual([expect.stringContaining('401')])
+    watched.expectQuiet(SITE, ENDPOINT)
+  })
+
+  test('Cloudflare’s script is loaded when it is needed, and nothing else of theirs', async () => {
+    lane().answers(chatStream([' yes']))
+    await visit(guarded)
+    await watched.page.route('https://challenges.cloudflare.com/**', (route) =>
+      route.fulfill({ contentType: 'text/javascript', body: widgetStub }),
+    )
+    expect(await inPage(`${create} return await complete('three')`)).toBe(' yes')
+    expect(watched.takeComplaints()).toEqual([expect.stringContaining('401')])
+    expect(watched.strangers(SITE, ENDPOINT)).toEqual([
+      'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
+    ])
+  })
+})
+
+describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
+  test.each([1000, 360])('at %i pixels it fits, and everybody can use it', async (width) => {
+    const page = await visit(workers, { colorScheme, width, height: 640 })
+    expect(await watched.accessibilityFaults()).toEqual([])
+    await page.tell.click()
+    await ended(page)
+    expect(await watched.accessibilityFaults()).toEqual([])
+    expect(await watched.overflow()).toBe(0)
+    if (colorScheme === 'light' && width === 1000) await watched.picture('example')
+    if (colorScheme === 'dark' && width === 360) await watched.picture('example-phone')
+    // And with an error.
+    door.leadTo(null)
+    await page.tell.click()
+    await expect.poll(() => page.alert.textContent()).not.toBe('')
+    await ended(page)
+    expect(await watched.accessibilityFaults()).toEqual([])
+    expect(await watched.overflow()).toBe(0)
+    expect(watched.strangers(SITE, ENDPOINT)).toEqual([])
+  })
+})
+
+/** A main module under which siteverify finds every challenge solved. */
+const siteverifyStub = `
+  const network = globalThis.fetch
+  globalThis.fetch = (input, init) =>
+    new URL(input.url ?? input).hostname === 'challenges.cloudflare.com'
+      ? Promise.resolve(Response.json({ success: true, hostname: 'localhost', action: 'visitor' }))
+      : network(input, init)
+  export * from './worker.js'
+  export { default } from './worker.js'
+`
+
+/** Cloudflare's script, as far as client.js uses it: a box, and a token a moment later. */
+const widgetStub = `
+  globalThis.challenges = []
+  globalThis.turnstile = {
+    render(box, { sitekey, action, callback }) {
+      box.textContent = 'Checking'
+      challenges.push({ sitekey, action, visible: box.checkVisibility() })
+      setTimeout(callback, 10, 'solved')
+      return 'widget'
+    },
+    remove() {},
+  }
+`

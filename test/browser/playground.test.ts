@@ -1,0 +1,412 @@
+// The playground in Chromium over workerd: it asks, streams, stops, says where answers came from, and
+// the code it shows does exactly what it did.
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import type { Browser, Page } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { launchBrowser, WatchedPage } from '../support/browser.ts'
+import { CANARY } from '../support/canary.ts'
+import { completionsStream, gate, UpstreamServer } from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+const OWN = 'http://localhost:8787'
+/** The same, but visitors have to solve a challenge. */
+const GUARDED = 'http://localhost:8788'
+/** A page of somebody's, on another origin. */
+const OTHER = 'http://localhost:4000'
+const run = promisify(execFile)
+
+const upstream = await UpstreamServer.start()
+const demo = { upstream: 'demo', upstream_model: 'demo' }
+const config = {
+  origins: [],
+  free_prompts: true,
+  models: [
+    { id: 'default', ...demo },
+    { id: 'second', ...demo },
+    { id: 'scripted', upstream: 'scripted', upstream_model: 'm' },
+  ],
+  upstreams: [
+    { name: 'demo', preset: 'demo' },
+    { name: 'scripted', base_url: upstream.url('scripted'), wire: 'completions', key: 'KEY' },
+  ],
+  prompts: {
+    haiku: {
+      text: 'Write about {{topic}} in {{language}}.',
+      variables: { topic: { max_chars: 20 }, language: { values: ['English', 'Deutsch'] } },
+      max_tokens: 12,
+    },
+    story: { text: 'Alice', visitor_may_set: ['max_tokens'] },
+  },
+}
+
+let workers: Workers
+let guardedWorkers: Workers
+let browser: Browser
+let watched: WatchedPage
+let page: Page
+
+/** Of the other page. */
+let script = ''
+const other = createServer(({ url }, response) => {
+  const html = '<!doctype html><title>A page</title><script type="module" src="/page.js"></script>'
+  const found = { '/': ['text/html', html], '/page.js': ['text/javascript', script] }[url ?? '']
+  const [type = '', body = ''] = found ?? []
+  response.writeHead(found === undefined ? 204 : 200, { 'content-type': type }).end(body)
+})
+
+beforeAll(async () => {
+  workers = await startWorkers({ config, secrets: { KEY: CANARY }, site: true })
+  guardedWorkers = await startWorkers({
+    config: { ...config, access: { turnstile_sitekey: '0x4AAA' } },
+    secrets: { KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
+    main: siteverifyStub,
+    site: true,
+  })
+  await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve))
+  const ports = {
+    'localhost:8787': Number(workers.url.port),
+    'localhost:8788': Number(guardedWorkers.url.port),
+    'localhost:4000': (other.address() as AddressInfo).port,
+  }
+  browser = await launchBrowser({ ports })
+})
+
+afterAll(async () => {
+  other.close()
+  await browser?.close()
+  await workers?.dispose()
+  await guardedWorkers?.dispose()
+  await upstream.stop()
+})
+
+beforeEach(async () => {
+  watched = await WatchedPage.open(browser, { permissions: ['clipboard-read', 'clipboard-write'] })
+  page = watched.page
+  await page.goto(OWN)
+  await page.locator('#send:not([disabled])').waitFor()
+})
+
+afterEach(async () => {
+  watched.expectQuiet(OWN)
+  await watched.close()
+})
+
+/** A request that no other test makes. */
+let asked = 0
+async function write(text = 'The Queen said'): Promise<string> {
+  asked += 1
+  const prompt = `${text} ${asked}`
+  await page.getByLabel('Your prompt').fill(prompt)
+  return prompt
+}
+
+async function send(): Promise<string> {
+  await page.getByRole('button', { name: 'Send' }).click()
+  await page.locator('#status', { hasText: 'Done' }).waitFor()
+  return (await page.locator('#answer').textContent()) ?? ''
+}
+
+const fact = async (id: string) => (await page.locator(`#${id}`).textContent()) ?? ''
+
+test('asks without a stream: text, source, times and tokens', async () => {
+  upstream.lane('scripted').answers(completionsStream([' once', ' upon', ' a time']))
+  await write()
+  await page.getByLabel('Model').selectOption('scripted')
+  await page.getByLabel('Longest answer').fill('9')
+  await page.getByLabel('Stream').uncheck()
+  expect(await send()).toBe(' once upon a time')
+  expect(await page.locator('#source').getAttribute('data-kind')).toBe('miss')
+  expect(await fact('source')).toContain('Miss')
+  expect(await fact('first-byte')).toMatch(/^[\d.]+ m?s$/)
+  expect(await fact('in-all')).toMatch(/^[\d.]+ m?s$/)
+  expect([await fact('tokens-in'), await fact('tokens-out')]).toEqual(['5', '7'])
+  expect([await fact('finish'), await fact('answered-by')]).toEqual(['stop', 'upstream-model-1'])
+  expect(await fact('request-id')).toMatch(/^req_\w{24}$/)
+  const bodies = watched.requests.filter(({ method }) => method === 'POST').map(({ body }) => body)
+  expect(bodies.map((body) => JSON.parse(body ?? ''))).toMatchObject([
+    { model: 'scripted', max_tokens: 9 },
+  ])
+})
+
+test('shows the text as it comes, and a hit when asked again', async () => {
+  const { open, opened } = gate()
+  const pieces = [' once', ' upon', ' a time']
+  upstream.lane('scripted').answers(completionsStream(pieces, { pace: () => opened }))
+  await write()
+  await page.getByLabel('Model').selectOption('scripted')
+  await page.getByRole('button', { name: 'Send' }).click()
+  const answer = page.locator('#answer')
+  await expect.poll(() => answer.textContent()).toBe(' once')
+  expect(await answer.getAttribute('aria-busy')).toBe('true')
+  expect(await fact('source')).toContain('Miss')
+  expect(await fact('first-byte')).toMatch(/^[\d.]+ m?s$/)
+  expect(await fact('in-all')).toBe('–')
+  open()
+  await page.locator('#status', { hasText: 'Done' }).waitFor()
+  expect(await answer.textContent()).toBe(' once upon a time')
+  expect(await answer.getAttribute('aria-busy')).toBe('false')
+  expect([await fact('tokens-in'), await fact('tokens-out')]).toEqual(['5', '7'])
+  expect([await fact('finish'), await fact('answered-by')]).toEqual(['stop', 'upstream-model-1'])
+  expect(await send()).toBe(' once upon a time')
+  expect(await page.locator('#source').getAttribute('data-kind')).toBe('hit')
+  expect(await fact('source')).toMatch(/Hit in (memory|flight)/)
+  expect(await fact('age')).toMatch(/^\d+ s$/)
+  expect(await fact('fresh')).toBe('30 d')
+})
+
+test('stops', async () => {
+  const { open, opened } = gate()
+  upstream.lane('scripted').answers(completionsStream([' once', ' upon'], { pace: () => opened }))
+  await write()
+  await page.getByLabel('Model').selectOption('scripted')
+  await page.getByRole('button', { name: 'Send' }).click()
+  const answer = page.locator('#answer')
+  await expect.poll(() => answer.textContent()).toBe(' once')
+  expect(await page.getByRole('button', { name: 'Send' }).isEnabled()).toBe(false)
+  await page.getByRole('button', { name: 'Stop' }).click()
+  await page.locator('#status', { hasText: 'Stopped' }).waitFor()
+  expect(await answer.textContent()).toBe(' once')
+  expect(await page.getByRole('button', { name: 'Send' }).isEnabled()).toBe(true)
+  expect(await page.locator('#problem').isHidden()).toBe(true)
+  // The call goes on for others; asked again, it is joined or remembered.
+  open()
+  expect(await send()).toBe(' once upon')
+})
+
+test('a locked prompt: its variables, and only the fields that it allows', async () => {
+  await page.getByLabel('Prompt', { exact: true }).selectOption('haiku')
+  expect(await page.getByLabel('Your prompt').isVisible()).toBe(false)
+  expect(await page.getByLabel('Temperature').isVisible()).toBe(false)
+  await page.getByLabel('topic').fill('the sea, its salt and its silence')
+  expect(await page.getByLabel('topic').inputValue()).toHaveLength(20)
+  await page.getByLabel('language').selectOption('Deutsch')
+  await page.getByLabel('Stream').uncheck()
+  expect(await send()).not.toBe('')
+  const { body } = watched.requests.findLast(({ method }) => method === 'POST') ?? {}
+  const variables = { topic: 'the sea, its salt an', language: 'Deutsch' }
+  expect(JSON.parse(body ?? '')).toEqual({ prompt: { id: 'haiku', variables }, stream: false })
+  await page.getByLabel('Prompt', { exact: true }).selectOption('story')
+  expect(await page.getByLabel('Longest answer').isVisible()).toBe(true)
+  expect(await page.locator('#locked').isHidden()).toBe(true)
+})
+
+test('says what is wrong, its code and what to do', async () => {
+  await page.getByLabel('Your prompt').fill('')
+  await page.getByRole('button', { name: 'Send' }).click()
+  const problem = page.getByRole('alert')
+  await problem.waitFor()
+  expect(await problem.textContent()).toContain('Cannot use "prompt"')
+  expect(await problem.locator('code').textContent()).toBe('invalid_value')
+  expect(await problem.locator('p').nth(1).textContent()).toBe(
+    'Change the field that is named and send again.',
+  )
+  // Chromium's own line about a 400.
+  expect(watched.takeComplaints()).toEqual([expect.stringContaining('400 (Bad Request)')])
+  await write()
+  await page.getByLabel('Longest answer').fill('3')
+  await send()
+  expect(await problem.isHidden()).toBe(true)
+})
+
+test('a Worker that is misconfigured: says where to look, and sends nothing', async () => {
+  const error = { message: 'Cannot serve', code: 'misconfigured' }
+  await page.route('**/v1/models', (route) => route.fulfill({ status: 503, json: { error } }))
+  await page.reload()
+  await page.getByRole('alert').waitFor()
+  expect(await page.locator('#problem').textContent()).toContain('GET /health names every fault')
+  expect(await page.getByRole('button', { name: 'Send' }).isEnabled()).toBe(false)
+  expect(watched.takeComplaints()).toEqual([expect.stringContaining('503')])
+})
+
+test('shows text of a model as text', async () => {
+  const nasty = '<img src=x onerror=alert(1)><b>bold</b>'
+  upstream.lane('scripted').answers(completionsStream([nasty]))
+  const prompt = await write(nasty)
+  await page.getByLabel('Model').selectOption('scripted')
+  expect(await send()).toBe(nasty)
+  expect(await page.locator('#code').textContent()).toContain(prompt)
+  expect(await page.locator('main img, main b').count()).toBe(0)
+})
+
+describe('the code', () => {
+  const calls: readonly (readonly [string, () => Promise<unknown>])[] = [
+    ['a plain prompt', () => write('Alice’s "sister" said \'no\' \\ twice')],
+    [
+      'fields that are set, on two lines',
+      async () => {
+        await write('First line\nand second')
+        await page.getByLabel('Model').selectOption('second')
+        await page.getByLabel('Temperature').fill('0.5')
+        await page.getByLabel('Longest answer').fill('8')
+      },
+    ],
+    [
+      'a locked prompt',
+      async () => {
+        await page.getByLabel('Prompt', { exact: true }).selectOption('haiku')
+        await page.getByLabel('topic').fill(`it's $HOME ${asked}`)
+      },
+    ],
+  ]
+  const cases = calls.flatMap(([name, fill]) =>
+    [true, false].map((stream) => [name, stream, fill] as const),
+  )
+
+  test.each(cases)(
+    '%s, stream %s: each of the four says what the page said',
+    async (_, stream, fill) => {
+      if (await page.getByLabel('Longest answer').isVisible()) {
+        await page.getByLabel('Longest answer').fill('16')
+      }
+      await fill()
+      await page.getByLabel('Stream').setChecked(stream)
+      const text = (await send()).trim()
+      expect(text).not.toBe('')
+      expect(joined(await inPage(await codeOf('client.js')))).toBe(bare(text))
+      expect(joined(await inPage(await codeOf('fetch')))).toBe(bare(text))
+      expect(joined([await inNode(await codeOf('openai SDK'))])).toBe(bare(text))
+      const printed = await inShell(await codeOf('curl'))
+      const objects = stream
+        ? printed
+            .split('\n\n')
+            .filter((event) => event.startsWith('data: {'))
+            .map((event) => event.slice(6))
+        : [printed]
+      const texts = objects.map((object) => JSON.parse(object).choices[0]?.text ?? '')
+      expect(joined(texts)).toBe(bare(text))
+    },
+  )
+
+  /** Printing a piece a line loses the spaces between them. */
+  const bare = (text: string) => text.replaceAll(/\s/g, '')
+  const joined = (texts: readonly string[]) => bare(texts.join(''))
+
+  async function codeOf(tab: string): Promise<string> {
+    await page.getByRole('tab', { name: tab }).click()
+    await page.getByRole('button', { name: 'Copy' }).click()
+    await page.locator('#copied', { hasText: 'Copied' }).waitFor()
+    const code = (await page.locator('#code').textContent()) ?? ''
+    expect(await page.evaluate('navigator.clipboard.readText()')).toBe(code)
+    expect(code).toContain(OWN)
+    return code
+  }
+
+  /** Runs it as the module of a page on another origin, and returns what it logs. */
+  async function inPage(code: string): Promise<string[]> {
+    const visited = await WatchedPage.open(browser)
+    const logged: string[] = []
+    visited.page.on('console', (message) => void logged.push(message.text()))
+    script = `${code}\nconsole.log('the end')`
+    await visited.page.goto(`${OTHER}/`)
+    await expect.poll(() => logged.at(-1), { timeout: 20_000 }).toBe('the end')
+    visited.expectQuiet(OWN, OTHER)
+    await visited.close()
+    return logged.slice(0, -1)
+  }
+
+  async function inNode(code: string): Promise<string> {
+    // Where `openai` is found.
+    const folder = await mkdtemp(join('node_modules', '.snippet-'))
+    const file = join(folder, 'snippet.mjs')
+    await writeFile(file, code.replaceAll(OWN, workers.url.origin))
+    try {
+      return (await run(process.execPath, [file])).stdout.replaceAll('undefined', '')
+    } finally {
+      await rm(folder, { recursive: true })
+    }
+  }
+
+  async function inShell(code: string): Promise<string> {
+    return (await run('sh', ['-c', code.replaceAll(OWN, workers.url.origin)])).stdout
+  }
+})
+
+test('with Turnstile: the challenge is solved in the page, and the code says what it needs', async () => {
+  const guarded = await WatchedPage.open(browser)
+  await guarded.page.route('https://challenges.cloudflare.com/**', (route) =>
+    route.fulfill({ contentType: 'text/javascript', body: widgetStub }),
+  )
+  await guarded.page.goto(GUARDED)
+  await guarded.page.locator('#send:not([disabled])').waitFor()
+  expect(guarded.strangers(GUARDED)).toEqual([])
+  expect(await guarded.page.locator('#code').textContent()).toContain(
+    "createClient({ turnstile: { sitekey: '0x4AAA' } })",
+  )
+  await guarded.page.getByRole('button', { name: 'Send' }).click()
+  await guarded.page.locator('#status', { hasText: 'Done' }).waitFor()
+  // The first try, without a token.
+  expect(guarded.takeComplaints()).toEqual([expect.stringContaining('401')])
+  expect(guarded.strangers(GUARDED)).toEqual([
+    'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
+  ])
+  await guarded.close()
+})
+
+/** A main module under which siteverify finds every challenge solved. */
+const siteverifyStub = `
+  const network = globalThis.fetch
+  globalThis.fetch = (input, init) =>
+    new URL(input.url ?? input).hostname === 'challenges.cloudflare.com'
+      ? Promise.resolve(Response.json({ success: true, hostname: 'localhost', action: 'visitor' }))
+      : network(input, init)
+  export * from './worker.js'
+  export { default } from './worker.js'
+`
+
+/** Cloudflare's script, as far as client.js uses it. */
+const widgetStub = `
+  globalThis.turnstile = {
+    render(box, { callback }) {
+      setTimeout(callback, 10, 'solved')
+      return 'widget'
+    },
+    remove() {},
+  }
+`
+
+test('works by keyboard alone', async () => {
+  await page.getByLabel('Your prompt').focus()
+  await page.keyboard.press('Control+A')
+  await page.keyboard.type('By keyboard')
+  await page.keyboard.press('Control+Enter')
+  await page.locator('#status', { hasText: 'Done' }).waitFor()
+  const first = page.getByRole('tab', { name: 'client.js' })
+  await first.focus()
+  await page.keyboard.press('ArrowRight')
+  expect(await page.evaluate('document.activeElement.textContent')).toBe('fetch')
+  expect(await page.locator('#code').textContent()).toContain('await fetch(')
+  await page.keyboard.press('End')
+  expect(await page.locator('#code').textContent()).toContain("import OpenAI from 'openai'")
+  await page.keyboard.press('ArrowRight')
+  expect(await first.getAttribute('aria-selected')).toBe('true')
+})
+
+test.each(['light', 'dark'] as const)('is accessible and fits, %s', async (colorScheme) => {
+  const look = await WatchedPage.open(browser, { colorScheme, height: 1000 })
+  await look.page.goto(OWN)
+  await look.page.locator('#send:not([disabled])').waitFor()
+  await look.page.getByLabel('Your prompt').fill('Alice was beginning to get very tired of')
+  await look.page.getByLabel('Longest answer').fill('70')
+  for (const _ of ['a miss', 'a hit']) {
+    await look.page.getByRole('button', { name: 'Send' }).click()
+    await look.page.locator('#status', { hasText: 'Done' }).waitFor()
+  }
+  expect(await look.accessibilityFaults()).toEqual([])
+  if (colorScheme === 'light') await look.picture('playground', { full: true })
+  for (const width of [360, 768]) {
+    await look.page.setViewportSize({ width, height: 740 })
+    expect(await look.overflow(), `at ${width} px`).toBe(0)
+  }
+  await look.page.getByLabel('Your prompt').fill('')
+  await look.page.getByRole('button', { name: 'Send' }).click()
+  await look.page.getByRole('alert').waitFor()
+  expect(await look.accessibilityFaults()).toEqual([])
+  look.takeComplaints()
+  expect(look.strangers(OWN)).toEqual([])
+  await look.close()
+})

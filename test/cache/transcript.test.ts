@@ -1,0 +1,590 @@
+// What the cache does, as transcripts: each request and, below it, everything that happened for it,
+// in order. The app in process, its flights shared, its clock set.
+import { expect, test } from 'vitest'
+import {
+  answered,
+  chunk,
+  DONE,
+  EDGE,
+  OPERATOR_TOKEN,
+  ORIGIN,
+  openStream,
+  type Script,
+  TestApp,
+  type TestAppOptions,
+  upstreamBody,
+} from '../support/app.ts'
+import { LocalFlights } from '../support/flights.ts'
+
+const PROMPT = 'Once'
+const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
+
+interface Play {
+  readonly app: TestApp
+  /** What has happened since the last look. */
+  readonly happened: () => string[]
+  /** Asks, and says how it was answered and what happened for it. */
+  readonly ask: (headers?: Record<string, string>, fields?: object) => Promise<string[]>
+  readonly get: (headers?: Record<string, string>) => Promise<string[]>
+  readonly forward: (seconds: number) => void
+  /** Text of the next upstream answers, numbered. */
+  readonly flights: LocalFlights
+}
+
+/** Records, in one list, what reaches the flight's door, the upstream and KV. */
+function play(options: TestAppOptions = {}): Play {
+  const log: string[] = []
+  let answers = 0
+  const inner: Script = options.upstream ?? (() => answered(`answer ${++answers}`))
+  let flights: LocalFlights | null = null
+  const app = new TestApp({
+    ...options,
+    upstream: (request, call) => {
+      log.push('load')
+      return inner(request, call)
+    },
+    flights: ({ miss }) => {
+      flights = new LocalFlights(miss)
+      const { join, refresh } = flights
+      const local = flights
+      local.join = async (work, reader) => {
+        log.push('join')
+        return await join.call(local, work, reader)
+      }
+      local.refresh = async (work) => {
+        log.push('refresh')
+        await refresh.call(local, work)
+      }
+      return local
+    },
+  })
+  const put = app.kv.put.bind(app.kv)
+  app.kv.put = async (key, value, more) => {
+    await put(key, value, more)
+    log.push(key === 'purge' ? 'purge list written' : 'store')
+  }
+  if (flights === null) throw new TypeError('the config of this test is faulty')
+  const happened = () => log.splice(0)
+  const said = (status: number, headers: Headers, text: string) => {
+    const cache = (headers.get('cache-status') ?? '').replace('edge-completions; ', '')
+    const what = status === 200 ? textOf(text) : String(JSON.parse(text).error.code)
+    return `${what} (${cache})`
+  }
+  return {
+    app,
+    flights,
+    happened,
+    async ask(headers = {}, fields = {}) {
+      const reply = await app.post({ prompt: PROMPT, ...fields }, headers)
+      await calm(app)
+      return [...happened(), said(reply.status, reply.headers, reply.text)]
+    },
+    async get(headers = {}) {
+      const reply = await app.get(`prompt=${PROMPT}`, headers)
+      await calm(app)
+      const control = reply.headers.get('cache-control')
+      return [...happened(), `${said(reply.status, reply.headers, reply.text)} ${control}`]
+    },
+    forward: (seconds) => {
+      app.clock.ms += seconds * 1000
+    },
+  }
+}
+
+function textOf(body: string): string {
+  if (!body.startsWith('data: ')) return String(JSON.parse(body).choices[0].text)
+  return body
+    .split('\n\n')
+    .filter((event) => event.startsWith('data: {'))
+    .flatMap((event) => JSON.parse(event.slice(6)).choices as { text: string }[])
+    .map(({ text }) => text)
+    .join('')
+}
+
+/** Until something is so, turn of the loop by turn of the loop. */
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise<void>((resolve) => setImmediate(resolve))
+}
+
+/** Flights that nobody waits for end in their own time: no timer, only turns of the loop. */
+async function calm(app: TestApp): Promise<void> {
+  for (let i = 0; i < 10; i++) {
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    await app.settled()
+  }
+}
+
+test('miss → join → load → store, then hits that touch no flight', async () => {
+  const { ask, get, forward } = play()
+  expect(await ask()).toEqual(['join', 'load', 'store', 'answer 1 (fwd=miss; stored)'])
+  expect(await ask()).toEqual(['answer 1 (hit; ttl=2592000; detail=memory)'])
+  expect(await ask({}, { stream: true })).toEqual(['answer 1 (hit; ttl=2592000; detail=memory)'])
+  forward(61)
+  expect(await ask()).toEqual(['answer 1 (hit; ttl=2591939; detail=kv)'])
+  expect(await ask()).toEqual(['answer 1 (hit; ttl=2591939; detail=memory)'])
+  expect(await get()).toEqual(['answer 1 (hit; ttl=2591939; detail=memory) public, max-age=300'])
+})
+
+test('join, join → one load, one store', async () => {
+  const said = openStream()
+  const { app, happened, flights } = play({ upstream: () => said.response() })
+  const first = app.post({ prompt: PROMPT })
+  const second = app.post({ prompt: PROMPT, stream: true })
+  const third = app.post({ prompt: PROMPT })
+  await until(() => flights.calls.length === 3)
+  said.push(chunk('to') + chunk('gether'))
+  said.push(chunk('', 'stop') + DONE)
+  said.end()
+  const replies = await Promise.all([first, second, third])
+  await calm(app)
+  expect(replies.map(({ text }) => textOf(text))).toEqual(['together', 'together', 'together'])
+  // Who leads is a race; a stream cannot know yet that it will be stored.
+  const statuses = replies.map(({ headers }) => headers.get('cache-status') ?? '')
+  expect(statuses.filter((status) => status.includes('collapsed'))).toHaveLength(2)
+  expect(statuses.map((status) => status.includes('stored'))).toEqual([true, false, true])
+  expect(happened().toSorted()).toEqual(['join', 'join', 'join', 'load', 'store'])
+  expect(new Set(replies.map(({ text }) => /cmpl-\w+/.exec(text)?.[0])).size).toBe(1)
+})
+
+test('a join just after the landing gets the flight’s answer, without a load', async () => {
+  const { ask, app, forward } = play({ config: { cache: { memory_seconds: 0, ttl_seconds: 100 } } })
+  await ask()
+  // KV shows a new value late; until then only the object has it.
+  const { values } = app.kv
+  const kept = new Map(values)
+  values.clear()
+  forward(30)
+  expect(await ask()).toEqual(['join', 'answer 1 (hit; ttl=70; detail=flight)'])
+  forward(70)
+  expect((await ask())[1]).toBe('load')
+  expect(kept.size).toBe(1)
+})
+
+const swr = {
+  cache: {
+    ttl_seconds: 100,
+    stale_while_revalidate_seconds: 50,
+    stale_if_error_seconds: 500,
+  },
+}
+
+test('stale → serve → refresh: one refresh for many, then the new answer', async () => {
+  const newer = openStream()
+  const { ask, app, forward, happened, flights } = play({
+    config: swr,
+    upstream: (_, call) => (call === 0 ? answered('answer 1') : newer.response()),
+  })
+  await ask()
+  forward(120)
+  const asked = async () => {
+    const { headers, body } = await app.fetch(new Request(page.url, page.init))
+    return { headers, text: await new Response(body).text() }
+  }
+  const replies = await Promise.all([...Array(20)].map(asked))
+  newer.push(chunk('answer 2', 'stop') + DONE)
+  newer.end()
+  await calm(app)
+  for (const { text, headers } of replies) {
+    expect(textOf(text)).toBe('answer 1')
+    expect(headers.get('cache-status')).toBe('edge-completions; hit; ttl=-20; detail=stale')
+    expect(headers.get('cache-control')).toBe('no-store')
+  }
+  expect(happened()).toEqual(['refresh', 'load', 'store'])
+  expect(flights.calls.filter((call) => call === 'refresh')).toHaveLength(1)
+  expect(await ask()).toEqual(['answer 2 (hit; ttl=100; detail=memory)'])
+})
+
+test('stale → serve → refresh works where every miss is answered alone, too', async () => {
+  const newer = openStream()
+  const app = new TestApp({
+    config: swr,
+    upstream: (_, call) => (call === 0 ? answered('answer 1') : newer.response()),
+  })
+  await app.post({ prompt: PROMPT })
+  app.clock.ms += 120_000
+  const asked = async () => textOf(await (await app.fetch(new Request(page.url, page.init))).text())
+  const texts = await Promise.all([...Array(20)].map(asked))
+  expect(new Set(texts)).toEqual(new Set(['answer 1']))
+  newer.push(chunk('answer 2', 'stop') + DONE)
+  newer.end()
+  await calm(app)
+  expect(app.calls).toHaveLength(2)
+  expect(textOf((await app.post({ prompt: PROMPT })).text)).toBe('answer 2')
+})
+
+test('a refresh that fails leaves the old answer, and is tried again a little later', async () => {
+  let broken = false
+  const { ask, forward } = play({
+    config: { ...swr, upstreams: [{ ...noRetry }] },
+    upstream: () => (broken ? new Response('', { status: 400 }) : answered('good')),
+  })
+  await ask()
+  forward(110)
+  broken = true
+  const stale = 'good (hit; ttl=-10; detail=stale)'
+  expect(await ask()).toEqual(['refresh', 'load', stale])
+  expect(await ask()).toEqual([stale])
+  forward(10)
+  expect(await ask()).toEqual(['refresh', 'load', 'good (hit; ttl=-20; detail=stale)'])
+  broken = false
+  forward(10)
+  expect(await ask()).toEqual(['refresh', 'load', 'store', 'good (hit; ttl=-30; detail=stale)'])
+  expect(await ask()).toEqual(['good (hit; ttl=100; detail=memory)'])
+})
+
+/** Asked without waiting for what happens in the background. */
+const page = {
+  url: `${EDGE}/v1/completions`,
+  init: {
+    method: 'POST',
+    headers: { origin: ORIGIN, 'content-type': 'application/json' },
+    body: JSON.stringify({ prompt: PROMPT }),
+  },
+}
+
+const noRetry = {
+  name: 'main',
+  preset: 'compatible',
+  wire: 'completions',
+  base_url: 'https://upstream.test/v1',
+  key: 'UPSTREAM_API_KEY',
+  retries: 0,
+}
+
+test('stale-if-error: too old to serve at once, good enough when nothing better can be had', async () => {
+  let broken = false
+  const { ask, forward } = play({
+    config: { ...swr, upstreams: [noRetry] },
+    upstream: () => (broken ? new Response('', { status: 500 }) : answered('good')),
+  })
+  await ask()
+  broken = true
+  forward(300)
+  expect(await ask()).toEqual(['join', 'load', 'good (hit; ttl=-200; detail=stale)'])
+  expect((await ask({}, { stream: true })).at(-1)).toBe('good (hit; ttl=-200; detail=stale)')
+  broken = false
+  expect((await ask()).at(-1)).toBe('good (fwd=miss; stored)')
+  broken = true
+  forward(601)
+  expect((await ask()).at(-1)).toMatch(/^upstream_unavailable /)
+})
+
+test('stale-if-error does not cover what is the visitor’s own fault', async () => {
+  let broken = false
+  const { ask, forward } = play({
+    config: swr,
+    upstream: () => (broken ? new Response('', { status: 400 }) : answered('good')),
+  })
+  await ask()
+  broken = true
+  forward(300)
+  expect((await ask()).at(-1)).toMatch(/^upstream_refused_request /)
+})
+
+test('budget gone: hits and stale answers are served, misses are not', async () => {
+  const { ask, app, forward } = play({ config: swr })
+  await ask()
+  app.ledger.refusal = {
+    granted: false,
+    code: 'budget_exhausted',
+    policy: 'day',
+    retryAfterSeconds: 60,
+    quota: 1,
+    remaining: 0,
+  }
+  expect(await ask()).toEqual(['answer 1 (hit; ttl=100; detail=memory)'])
+  forward(300)
+  expect(await ask()).toEqual(['join', 'answer 1 (hit; ttl=-200; detail=stale)'])
+  expect((await ask({}, { prompt: 'new' })).at(-1)).toMatch(/^budget_exhausted /)
+})
+
+const purges: readonly [string, object, boolean][] = [
+  ['all', { all: true }, true],
+  ['this request', { request: { prompt: PROMPT, user: 'x' } }, true],
+  ['its model', { model: 'default' }, true],
+  ['another request', { request: { prompt: 'Twice' } }, false],
+  ['a prompt', { prompt_id: 'haiku' }, false],
+  ['another model', { model: 'other' }, false],
+]
+test.each(purges)('purge of %s → miss, or not', async (_, body, gone) => {
+  const { ask, get, app, forward, happened } = play()
+  await ask()
+  forward(5)
+  const purged = await app.ask('/admin/purge', {
+    method: 'POST',
+    headers: { ...operator, 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  })
+  expect([purged.status, happened()]).toEqual([200, ['purge list written']])
+  if (!gone) {
+    expect(await ask()).toEqual(['answer 1 (hit; ttl=2591995; detail=memory)'])
+    return
+  }
+  expect(await get()).toEqual(['not_cached (fwd=miss) no-store'])
+  forward(1)
+  expect(await ask()).toEqual(['join', 'load', 'store', 'answer 2 (fwd=miss; stored)'])
+  expect(await ask()).toEqual(['answer 2 (hit; ttl=2592000; detail=memory)'])
+})
+
+test('purge during a load → those aboard get it, nobody later does, and it is not stored', async () => {
+  const first = openStream()
+  const { app, forward, happened, ask } = play({
+    upstream: (_, call) => (call === 0 ? first.response() : answered('new')),
+  })
+  const aboard = app.post({ prompt: PROMPT })
+  await until(() => app.calls.length === 1)
+  forward(2)
+  await app.ask('/admin/purge', { method: 'POST', headers: operator, body: '{"all":true}' })
+  forward(2)
+  expect(await ask()).toEqual([
+    'join',
+    'load',
+    'purge list written',
+    'join',
+    'load',
+    'store',
+    'new (fwd=miss; stored)',
+  ])
+  first.push(chunk('old', 'stop') + DONE)
+  first.end()
+  const reply = await aboard
+  await calm(app)
+  expect([textOf(reply.text), reply.headers.get('cache-status')]).toEqual([
+    'old',
+    'edge-completions; fwd=miss',
+  ])
+  expect(happened()).toEqual([])
+  expect((await ask()).at(-1)).toMatch(/^new \(hit/)
+})
+
+test('in the very second of a purge: one load for many, not stored, and another one later', async () => {
+  const said = [openStream(), openStream()]
+  const { app, happened, ask, forward, flights } = play({
+    upstream: (_, call) => said[call]?.response() ?? answered('third'),
+  })
+  await app.ask('/admin/purge', { method: 'POST', headers: operator, body: '{"all":true}' })
+  const many = [...Array(10)].map(() => app.post({ prompt: PROMPT }))
+  await until(() => app.calls.length === 1 && flights.calls.length === 10)
+  said[0]?.push(chunk('same second', 'stop') + DONE)
+  said[0]?.end()
+  for (const { text } of await Promise.all(many)) expect(textOf(text)).toBe('same second')
+  await calm(app)
+  expect(happened().filter((what) => what !== 'join')).toEqual(['purge list written', 'load'])
+  forward(1)
+  said[1]?.push(chunk('later', 'stop') + DONE)
+  said[1]?.end()
+  expect(await ask()).toEqual(['join', 'load', 'store', 'later (fwd=miss; stored)'])
+})
+
+test('the operator’s no-cache → load → store over the old; a visitor’s is none', async () => {
+  const { ask, forward } = play()
+  await ask()
+  forward(10)
+  expect(await ask({ 'cache-control': 'no-cache' })).toEqual([
+    'answer 1 (hit; ttl=2591990; detail=memory)',
+  ])
+  expect(await ask({ ...operator, 'cache-control': 'no-cache' })).toEqual([
+    'join',
+    'load',
+    'store',
+    'answer 2 (fwd=request)',
+  ])
+  expect(await ask()).toEqual(['answer 2 (hit; ttl=2592000; detail=memory)'])
+  forward(61)
+  expect(await ask()).toEqual(['answer 2 (hit; ttl=2591939; detail=kv)'])
+})
+
+test('no-store → neither joined nor stored; what is remembered already is served', async () => {
+  const said = openStream()
+  const { app, happened, ask } = play({
+    upstream: (_, call) => (call === 0 ? said.response() : answered('own')),
+  })
+  const other = app.post({ prompt: PROMPT })
+  await until(() => app.calls.length === 1)
+  happened()
+  expect(await ask({ 'cache-control': 'no-store' })).toEqual(['load', 'own (fwd=miss)'])
+  said.push(chunk('shared', 'stop') + DONE)
+  said.end()
+  expect(textOf((await other).text)).toBe('shared')
+  await calm(app)
+  expect(happened()).toEqual(['store'])
+  expect(await ask({ 'cache-control': 'no-store' })).toEqual([
+    'shared (hit; ttl=2592000; detail=memory)',
+  ])
+})
+
+test('nobody joins a no-store visitor’s call', async () => {
+  const said = openStream()
+  const { app, ask } = play({
+    upstream: (_, call) => (call === 0 ? said.response() : answered('shared')),
+  })
+  const own = app.post({ prompt: PROMPT }, { 'cache-control': 'no-store' })
+  await until(() => app.calls.length === 1)
+  expect(await ask()).toEqual(['load', 'join', 'load', 'store', 'shared (fwd=miss; stored)'])
+  said.push(chunk('own', 'stop') + DONE)
+  said.end()
+  expect(textOf((await own).text)).toBe('own')
+})
+
+test('ttl_seconds = 0 → joined while under way, never stored', async () => {
+  const said = openStream()
+  const { app, happened, ask, flights } = play({
+    config: { cache: { ttl_seconds: 0 } },
+    upstream: (_, call) => (call === 0 ? said.response() : answered('second')),
+  })
+  const both = [app.post({ prompt: PROMPT }), app.post({ prompt: PROMPT })]
+  await until(() => app.calls.length === 1 && flights.calls.length === 2)
+  said.push(chunk('first', 'stop') + DONE)
+  said.end()
+  const replies = await Promise.all(both)
+  expect(replies.map(({ text }) => textOf(text))).toEqual(['first', 'first'])
+  expect(replies.map(({ headers }) => headers.get('cache-status')).toSorted()).toEqual([
+    'edge-completions; fwd=bypass',
+    'edge-completions; fwd=miss; collapsed',
+  ])
+  await calm(app)
+  expect(happened().toSorted()).toEqual(['join', 'join', 'load'])
+  expect(await ask()).toEqual(['join', 'load', 'second (fwd=bypass)'])
+  expect(app.kv.values.size).toBe(0)
+})
+
+test('ttl_seconds = 0 → what was stored before it was set is not served', async () => {
+  const before = play()
+  await before.ask()
+  const { clock, kv } = before.app
+  const { ask } = play({
+    config: { cache: { ttl_seconds: 0 } },
+    clock,
+    kv,
+    upstream: () => answered('new'),
+  })
+  expect(await ask()).toEqual(['join', 'load', 'new (fwd=bypass)'])
+})
+
+test('free_prompts = "visitor" → own answers only', async () => {
+  const { ask, get } = play({ config: { cache: { free_prompts: 'visitor' } } })
+  const ada = { 'cf-connecting-ip': '192.0.2.1' }
+  const bob = { 'cf-connecting-ip': '192.0.2.2' }
+  expect((await ask(ada)).at(-1)).toBe('answer 1 (fwd=miss; stored)')
+  expect((await ask(bob)).at(-1)).toBe('answer 2 (fwd=miss; stored)')
+  expect(await ask(ada)).toEqual(['answer 1 (hit; ttl=2592000; detail=memory)'])
+  expect(await ask(bob)).toEqual(['answer 2 (hit; ttl=2592000; detail=memory)'])
+  // Nor may a cache between here and there keep it for others.
+  expect(await get(bob)).toEqual(['answer 2 (hit; ttl=2592000; detail=memory) no-store'])
+})
+
+const haiku = { haiku: { text: 'Write about {{topic}}.', variables: { topic: { max_chars: 9 } } } }
+const locked = { prompt: { id: 'haiku', variables: { topic: 'sea' } } }
+
+test('free_prompts = "off" → free prompts are never stored or joined, locked ones are', async () => {
+  const { ask } = play({
+    config: { free_prompts: true, cache: { free_prompts: 'off' }, prompts: haiku },
+  })
+  expect(await ask()).toEqual(['load', 'answer 1 (fwd=bypass)'])
+  expect(await ask()).toEqual(['load', 'answer 2 (fwd=bypass)'])
+  // In src/routes/completions.ts `alone` must look at the prompt, not at the setting alone.
+  expect(await ask({}, locked)).toEqual(['join', 'load', 'store', 'answer 3 (fwd=miss; stored)'])
+  expect(await ask({}, locked)).toEqual(['answer 3 (hit; ttl=2592000; detail=memory)'])
+})
+
+test('a locked prompt’s own ttl_seconds counts; purged by its id it is a miss', async () => {
+  const prompts = { haiku: { ...haiku.haiku, ttl_seconds: 40 } }
+  const { ask, app, forward } = play({ config: { prompts } })
+  expect((await ask({}, locked)).at(-1)).toBe('answer 1 (fwd=miss; stored)')
+  expect(await ask({}, locked)).toEqual(['answer 1 (hit; ttl=40; detail=memory)'])
+  forward(2)
+  await app.ask('/admin/purge', {
+    method: 'POST',
+    headers: operator,
+    body: '{"prompt_id":"haiku"}',
+  })
+  forward(2)
+  expect((await ask({}, locked)).at(-1)).toBe('answer 2 (fwd=miss; stored)')
+})
+
+const withFallback = {
+  models: [
+    {
+      id: 'default',
+      upstream: 'main',
+      upstream_model: 'model-1',
+      fallbacks: [{ upstream: 'spare', upstream_model: 'model-2' }],
+    },
+  ],
+  upstreams: [noRetry, { ...noRetry, name: 'spare', base_url: 'https://spare.test/v1' }],
+}
+
+test('a fallback’s answer is fresh for 300 s, then the first upstream is asked again', async () => {
+  let broken = true
+  const { ask, forward } = play({
+    config: withFallback,
+    upstream: ({ url }) =>
+      url.startsWith('https://spare.test')
+        ? answered('spare')
+        : broken
+          ? new Response('', { status: 500 })
+          : answered('main'),
+  })
+  expect((await ask()).at(-1)).toBe('spare (fwd=miss; stored)')
+  expect(await ask()).toEqual(['spare (hit; ttl=300; detail=memory)'])
+  broken = false
+  forward(301)
+  expect(await ask()).toEqual(['refresh', 'load', 'store', 'spare (hit; ttl=-1; detail=stale)'])
+  expect(await ask()).toEqual(['main (hit; ttl=2592000; detail=memory)'])
+})
+
+test('a shorter ttl than 300 s holds for a fallback’s answer, too', async () => {
+  const { ask } = play({
+    config: { ...withFallback, cache: { ttl_seconds: 100 } },
+    upstream: ({ url }) =>
+      url.startsWith('https://spare.test') ? answered('spare') : new Response('', { status: 500 }),
+  })
+  await ask()
+  expect(await ask()).toEqual(['spare (hit; ttl=100; detail=memory)'])
+})
+
+test('GET of what is stale: served with max-age=0, and nothing is refreshed', async () => {
+  const { ask, get, forward } = play({ config: swr })
+  await ask()
+  forward(60)
+  expect(await get()).toEqual(['answer 1 (hit; ttl=40; detail=memory) public, max-age=40'])
+  forward(60)
+  expect(await get()).toEqual(['answer 1 (hit; ttl=-20; detail=stale) public, max-age=0'])
+  expect(await get({ 'cache-control': 'no-cache' })).toHaveLength(1)
+  forward(1000)
+  expect(await get()).toEqual(['not_cached (fwd=miss) no-store'])
+})
+
+test('only-if-cached → a hit or 404; the stale is served and not refreshed', async () => {
+  const { ask, forward } = play({ config: swr })
+  const only = { 'cache-control': 'only-if-cached' }
+  expect(await ask(only)).toEqual(['not_cached (fwd=miss)'])
+  expect(await ask({ ...operator, ...only })).toEqual(['not_cached (fwd=miss)'])
+  await ask()
+  expect(await ask(only)).toEqual(['answer 1 (hit; ttl=100; detail=memory)'])
+  forward(110)
+  expect(await ask(only)).toEqual(['answer 1 (hit; ttl=-10; detail=stale)'])
+})
+
+test('what is not whole is not stored: the next one asks again', async () => {
+  const filtered = upstreamBody('half')
+  const [choice] = filtered['choices'] as Record<string, unknown>[]
+  Object.assign(choice ?? {}, { finish_reason: 'content_filter' })
+  const { ask } = play({ upstream: () => Response.json(filtered) })
+  expect(await ask()).toEqual(['join', 'load', 'half (fwd=miss)'])
+  expect(await ask()).toEqual(['join', 'load', 'half (fwd=miss)'])
+})
+
+test('KV has it after all: what another place stored is found before money is spent', async () => {
+  const elsewhere = play()
+  const { clock, kv } = elsewhere.app
+  const { ask, happened } = play({ clock, kv })
+  // The first look here came too early.
+  let looks = 0
+  const get = kv.get.bind(kv)
+  await elsewhere.ask()
+  kv.get = async (key) => (key !== 'purge' && looks++ === 0 ? null : await get(key))
+  happened()
+  expect(await ask()).toEqual(['join', 'answer 1 (hit; ttl=2592000; detail=kv)'])
+  expect(looks).toBe(2)
+})

@@ -1,0 +1,345 @@
+// One key's flights: who joins whom, what a purge and an operator's wish change, and what is never
+// taken from a leader. The generation itself is generate.test.ts's.
+import { expect, test } from 'vitest'
+import type { Reader } from '../src/answer.ts'
+import type { Entry } from '../src/cache/entry.ts'
+import { GatewayError } from '../src/errors.ts'
+import { KeyFlights, type MissAnswer, type SharedWork } from '../src/miss.ts'
+import { answered, chunk, DONE, openStream, START } from './support/app.ts'
+import { calm, missWorld, work } from './support/flights.ts'
+
+const NOW_S = START / 1000
+const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }, resume: null }
+const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
+
+const workOf = (more: Partial<SharedWork> = {}): SharedWork => ({
+  ...work,
+  purgedAtS: 0,
+  presence: null,
+  ...more,
+})
+
+/** One key's flights over a scripted upstream. */
+function start(respond: (call: number) => Response | Promise<Response> = () => answered('Hello')) {
+  const world = missWorld(respond)
+  const flights = new KeyFlights(world.context)
+  const join = (more: Partial<SharedWork> = {}, reader = json, left = new AbortController()) =>
+    flights.join(workOf(more), reader, left)
+  return { ...world, flights, join }
+}
+
+function said(answer: MissAnswer | undefined): string {
+  if (answer?.kind === 'whole') return `${answer.role}: ${answer.completion.choices[0]?.text}`
+  return answer?.kind === 'problem' ? answer.problem.code : (answer?.kind ?? 'nothing')
+}
+
+const textIn = async (answer: MissAnswer) =>
+  answer.kind === 'stream' ? await new Response(answer.body).text() : said(answer)
+
+test('the first leads, those who come meanwhile follow, those after are late: one load', async () => {
+  const upstream = openStream()
+  const { join, state, stored } = start(() => upstream.response())
+  const readers = [join(), join(), join({}, sse)]
+  await calm()
+  upstream.push(chunk('Hel'))
+  await calm()
+  readers.push(join())
+  upstream.push(chunk('lo', 'stop') + DONE)
+  upstream.end()
+  const answers = await Promise.all(readers)
+  expect(answers.map(said)).toEqual([
+    'leader: Hello',
+    'follower: Hello',
+    'stream',
+    'follower: Hello',
+  ])
+  expect(answers[2]).toMatchObject({ role: 'follower' })
+  expect(await textIn(answers[2] as MissAnswer)).toContain('data: [DONE]')
+  expect(said(await join())).toBe('late: Hello')
+  expect([state.calls, state.looks, stored.length]).toEqual([1, 1, 1])
+})
+
+test('a late answer is one only while it is fresh', async () => {
+  const { join, clock, state } = start()
+  await join()
+  clock.ms += 99_000
+  expect(said(await join())).toBe('late: Hello')
+  clock.ms += 1000
+  expect(said(await join())).toBe('leader: Hello')
+  expect(state.calls).toBe(2)
+})
+
+test('what failed is nobody’s later: the next one asks again', async () => {
+  const { join, state } = start((call) =>
+    call === 0 ? new Response('', { status: 500 }) : answered('ok'),
+  )
+  expect((await Promise.all([join(), join(), join()])).map(said)).toEqual(
+    Array(3).fill('upstream_unavailable'),
+  )
+  expect(state.calls).toBe(1)
+  expect(said(await join())).toBe('leader: ok')
+})
+
+test('KV has it after all: found, and no upstream is asked', async () => {
+  const { join, state } = start()
+  await join()
+  const entry = { ...(await entryOf(join)), stored_at: NOW_S }
+  const other = start()
+  other.state.kept = entry
+  expect(said(await other.join())).toBe('found: Hello')
+  expect([state.calls, other.state.calls]).toEqual([1, 0])
+})
+
+async function entryOf(join: () => Promise<MissAnswer>): Promise<Entry> {
+  const answer = await join()
+  if (answer.kind !== 'whole' || answer.entry === null) throw new TypeError('no entry')
+  return answer.entry
+}
+
+test.each([
+  ['known to the flight', true],
+  ['known to the asking isolate only', false],
+])('a purge %s: no late answer, nothing found, a load of its own', async (_, known) => {
+  const { join, state, clock } = start()
+  const entry = await entryOf(join)
+  state.kept = entry
+  clock.ms += 5000
+  if (known) state.purgedAtS = NOW_S + 2
+  const purgedAtS = known ? 0 : NOW_S + 2
+  expect(said(await join({ purgedAtS }))).toBe('leader: Hello')
+  expect(state.calls).toBe(2)
+  expect(said(await join({ purgedAtS }))).toBe('late: Hello')
+})
+
+test('a purge after the departure: those who come later do not join', async () => {
+  const upstream = openStream()
+  const { join, state, clock } = start((call) =>
+    call === 0 ? upstream.response() : answered('new'),
+  )
+  const before = join()
+  await calm()
+  clock.ms += 1000
+  state.purgedAtS = NOW_S
+  expect(said(await join())).toBe('leader: new')
+  upstream.push(chunk('old', 'stop') + DONE)
+  upstream.end()
+  expect(said(await before)).toBe('leader: old')
+  // And the old one does not come back when it lands.
+  expect(said(await join())).toBe('late: new')
+})
+
+test('a purge before the departure, in the same second: those who come later join', async () => {
+  const upstream = openStream()
+  const { join, state, stored } = start(() => upstream.response())
+  state.purgedAtS = NOW_S
+  const readers = [join(), join({ purgedAtS: NOW_S }), join()]
+  await calm()
+  upstream.push(chunk('one', 'stop') + DONE)
+  upstream.end()
+  expect((await Promise.all(readers)).map(said)).toEqual([
+    'leader: one',
+    'follower: one',
+    'follower: one',
+  ])
+  // It began at the purge, so it is void for everybody else.
+  expect([state.calls, stored.length]).toEqual([1, 0])
+})
+
+test('forced: past what is at hand and what KV has', async () => {
+  const { join, state } = start((call) => answered(`answer ${call}`))
+  state.kept = await entryOf(join)
+  expect(said(await join({ forced: true }))).toBe('leader: answer 1')
+  expect(said(await join())).toBe('late: answer 1')
+})
+
+test('forced: joins a load under way, but takes no answer that KV had', async () => {
+  const { join, state } = start((call) => answered(`answer ${call}`))
+  state.kept = await entryOf(join)
+  state.purgedAtS = 0
+  const other = start(() => answered('new'))
+  other.state.kept = state.kept
+  const both = await Promise.all([other.join(), other.join({ forced: true })])
+  expect(both.map(said)).toEqual(['found: answer 0', 'leader: new'])
+  const upstream = openStream()
+  const third = start(() => upstream.response())
+  const joined = [third.join(), third.join({ forced: true })]
+  await calm()
+  upstream.push(chunk('under way', 'stop') + DONE)
+  upstream.end()
+  expect((await Promise.all(joined)).map(said)).toEqual([
+    'leader: under way',
+    'follower: under way',
+  ])
+})
+
+test('what is not kept is not looked for in KV, and not late', async () => {
+  const { join, state, stored } = start()
+  const first = await entryOf(join)
+  const other = start()
+  other.state.kept = first
+  expect(said(await other.join({ keep: null }))).toBe('leader: Hello')
+  expect(said(await other.join({ keep: null }))).toBe('leader: Hello')
+  expect([other.state.looks, other.state.calls, other.stored.length]).toEqual([0, 2, 0])
+  expect([state.calls, stored.length]).toEqual([1, 1])
+})
+
+const refused = (policy: string, code: 'budget_exhausted' | 'too_many_streams') =>
+  new GatewayError(code, 'Cannot ask', {
+    retryAfterSeconds: 10,
+    rateLimit: { policy, quota: 1, remaining: 0, resetSeconds: 10, windowSeconds: null },
+  })
+
+test.each([
+  ['visitor', 'budget_exhausted'],
+  ['streams', 'too_many_streams'],
+] as const)('a leader’s own limit (%s) is not its followers’', async (policy, code) => {
+  const { join, state } = start()
+  state.reserve = async (visitor) => {
+    if (visitor === 'h:greedy') throw refused(policy, code)
+  }
+  const answers = await Promise.all([
+    join({ visitor: 'h:greedy' }),
+    join({ visitor: 'h:greedy' }),
+    join({ visitor: 'h:bob' }),
+    join({ visitor: 'h:eve' }),
+    join({ visitor: null }),
+  ])
+  expect(answers.map(said)).toEqual([
+    code,
+    code,
+    'leader: Hello',
+    'follower: Hello',
+    'follower: Hello',
+  ])
+  expect(state.calls).toBe(1)
+})
+
+test('the day’s budget is everybody’s: nobody tries again', async () => {
+  const { join, state } = start()
+  let reserved = 0
+  state.reserve = async () => {
+    reserved += 1
+    throw refused('day', 'budget_exhausted')
+  }
+  const answers = await Promise.all(['h:a', 'h:b', 'h:c'].map((visitor) => join({ visitor })))
+  expect(answers.map(said)).toEqual(Array(3).fill('budget_exhausted'))
+  expect(reserved).toBe(1)
+})
+
+test('a row of leaders without budget ends: three boardings at most', async () => {
+  const { join, state } = start()
+  let reserved = 0
+  state.reserve = async () => {
+    reserved += 1
+    throw refused('visitor', 'budget_exhausted')
+  }
+  const visitors = Array.from({ length: 30 }, (_, i) => `h:${i}`)
+  const answers = await Promise.all(visitors.map((visitor) => join({ visitor })))
+  expect(new Set(answers.map(said))).toEqual(new Set(['budget_exhausted']))
+  expect(reserved).toBe(3)
+})
+
+test('all leave: what is kept is finished and stored', async () => {
+  const upstream = openStream()
+  const { join, stored } = start(() => upstream.response())
+  const answer = await streaming(join, upstream)
+  await answer.cancel()
+  upstream.push(chunk('lo', 'stop') + DONE)
+  upstream.end()
+  await calm()
+  expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['Hello'])
+  expect(upstream.state.cancelled).toBe(0)
+})
+
+test('all leave: what is not kept is aborted, and the next one begins anew', async () => {
+  const upstream = openStream()
+  const { join, stored, events } = start((call) =>
+    call === 0 ? upstream.response() : answered('new'),
+  )
+  const answer = await streaming(() => join({ keep: null }, sse), upstream)
+  await answer.cancel()
+  // Joining what is just being ended would be joining a failure.
+  expect(said(await join({ keep: null }))).toBe('leader: new')
+  await upstream.left
+  expect([stored, events.filter(({ event }) => event === 'internal')]).toEqual([[], []])
+})
+
+async function streaming(
+  join: (work?: object, reader?: Reader) => Promise<MissAnswer>,
+  upstream: ReturnType<typeof openStream>,
+) {
+  const joining = join({}, sse)
+  await calm()
+  upstream.push(chunk('Hel'))
+  const answer = await joining
+  if (answer.kind !== 'stream') throw new TypeError('no stream')
+  const reader = answer.body.getReader()
+  await reader.read()
+  return reader
+}
+
+test.each([
+  ['a whole answer', json],
+  ['a stream', sse],
+])('gone before there is anything (%s): left, and the load is aborted', async (_, reader) => {
+  const upstream = openStream()
+  const { join } = start(() => upstream.response())
+  const left = new AbortController()
+  const answer = join({ keep: null }, reader, left)
+  await calm()
+  left.abort()
+  expect((await answer).kind).toBe('left')
+  await upstream.left
+})
+
+test('gone while nothing is said: the stream does not end as if it were whole', async () => {
+  const upstream = openStream()
+  const { join, events } = start(() => upstream.response())
+  const left = new AbortController()
+  const joining = join({ keep: null }, sse, left)
+  await calm()
+  upstream.push(chunk('Hel'))
+  const answer = await joining
+  const text = textIn(answer).catch(() => 'broken')
+  await calm()
+  left.abort()
+  await upstream.left
+  expect(await text).not.toContain('[DONE]')
+  expect(events.filter(({ event }) => event === 'internal')).toEqual([])
+})
+
+test('a failure before the first word is a problem, after it an event in band', async () => {
+  const torn = openStream()
+  const { join } = start((call) =>
+    call === 0 ? new Response('', { status: 401 }) : torn.response(),
+  )
+  expect(said(await join({}, sse))).toBe('upstream_rejected')
+  const joining = join({}, sse)
+  await calm()
+  torn.push(chunk('Hel'))
+  const answer = await joining
+  torn.end()
+  const text = await textIn(answer)
+  expect(text).toMatch(/"code":"upstream_truncated"\}\}\n\n$/)
+  expect(text).not.toContain('[DONE]')
+})
+
+test('a fault of ours is told to the owner once, and says nothing to the reader', async () => {
+  const { join, events, state } = start()
+  state.reserve = async () => {
+    throw new TypeError('private')
+  }
+  const answer = await join()
+  expect(said(answer)).toBe('internal')
+  expect(JSON.stringify(answer)).not.toContain('private')
+  expect(events.map(({ event }) => event)).toContain('internal')
+})
+
+test('refresh() begins a load that runs by itself; many refreshes are one load', async () => {
+  const { flights, state, stored } = start()
+  for (let i = 0; i < 10; i++) flights.refresh(workOf())
+  await calm()
+  flights.refresh(workOf())
+  await calm()
+  expect([state.calls, stored.length]).toEqual([1, 1])
+})

@@ -1,0 +1,124 @@
+// The static files as wrangler serves them: their headers, and that every other path is the Worker's.
+import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+let workers: Workers
+
+beforeAll(async () => {
+  workers = await startWorkers({ site: true })
+})
+
+afterAll(() => workers.dispose())
+
+/** As a browser that goes there. */
+async function visit(path: string, init: RequestInit = {}): Promise<Response> {
+  return await fetch(new URL(path, workers.url), {
+    redirect: 'manual',
+    ...init,
+    headers: { accept: 'text/html', 'sec-fetch-mode': 'navigate', ...init.headers },
+  })
+}
+
+const files = [
+  ['/', 'text/html'],
+  ['/admin', 'text/html'],
+  ['/style.css', 'text/css'],
+  ['/playground.js', 'text/javascript'],
+  ['/admin.js', 'text/javascript'],
+  ['/uplot.js', 'text/javascript'],
+  ['/uplot.css', 'text/css'],
+  ['/icon.svg', 'image/svg+xml'],
+  ['/client.js', 'text/javascript'],
+] as const
+
+test.each(files)('%s is served, with a strict policy', async (path, type) => {
+  const { status, headers } = await visit(path)
+  expect(status).toBe(200)
+  expect(headers.get('content-type')?.split(';')[0]).toBe(type)
+  expect(headers.get('x-content-type-options')).toBe('nosniff')
+  expect(headers.get('referrer-policy')).toBe('no-referrer')
+  expect(headers.get('vary')).toMatch(/(^|, )Origin(,|$)/)
+  const policy = (headers.get('content-security-policy') ?? '').split('; ')
+  expect(policy).toContain("default-src 'none'")
+  expect(policy).toContain("frame-ancestors 'none'")
+  expect(policy.join()).not.toMatch(/unsafe|\*/)
+  const foreign = policy.flatMap((directive) => directive.match(/https?:\S+/g) ?? [])
+  expect(new Set(foreign)).toEqual(new Set(['https://challenges.cloudflare.com']))
+  const ours = path === '/client.js' ? 'public, max-age=3600' : 'no-cache'
+  expect(headers.get('cache-control')).toBe(ours)
+  expect(headers.get('access-control-allow-origin')).toBe(path === '/client.js' ? '*' : null)
+  expect((await visit(path, { method: 'HEAD' })).status).toBe(200)
+  const again = await visit(path, { headers: { 'if-none-match': headers.get('etag') ?? '' } })
+  expect(again.status).toBe(304)
+})
+
+test('other spellings of a page lead to it', async () => {
+  for (const [path, to] of [
+    ['/index.html', '/'],
+    ['/admin.html', '/admin'],
+    ['/admin/', '/admin'],
+  ] as const) {
+    const { status, headers } = await visit(path)
+    expect([status, headers.get('location')], path).toEqual([307, to])
+  }
+})
+
+test.each([
+  ['/v1/models', 200],
+  ['/v1/completions?prompt=never', 404],
+  ['/health', 200],
+  ['/openapi.json', 200],
+  ['/admin/usage', 401],
+  ['/nothing', 404],
+  ['/nothing.html', 404],
+  ['/_headers', 404],
+  ['/tsconfig.json', 404],
+  ['/uplot.d.ts', 404],
+])('%s is the Worker’s: JSON, %i, also for a browser that goes there', async (path, status) => {
+  const response = await visit(path)
+  expect(response.status).toBe(status)
+  expect(response.headers.get('content-type')).toBe('application/json')
+  expect(response.headers.get('x-request-id')).toMatch(/^req_/)
+  expect(await response.json()).toBeTypeOf('object')
+})
+
+describe('the files themselves', () => {
+  test('have no inline script or style, and nothing of another host', () => {
+    for (const name of ['index.html', 'admin.html']) {
+      const html = readFileSync(`src/site/${name}`, 'utf8')
+      expect(html, name).not.toMatch(/<style|\sstyle=|\son\w+=|javascript:|https?:\/\//)
+      for (const [, attributes, body] of html.matchAll(/<script([^>]*)>([^<]*)/g)) {
+        expect([attributes?.includes('src="/'), body], name).toEqual([true, ''])
+      }
+    }
+  })
+
+  test('set no HTML from text', () => {
+    const scripts = readdirSync('src/site').filter((name) => name.endsWith('.js'))
+    expect(scripts.length).toBeGreaterThan(5)
+    for (const name of scripts) {
+      const source = readFileSync(`src/site/${name}`, 'utf8')
+      expect(source, name).not.toMatch(
+        /innerHTML|outerHTML|insertAdjacentHTML|document\.write|setHTML|\beval\(|new Function/,
+      )
+    }
+  })
+
+  test('uPlot comes with its licence', () => {
+    for (const name of ['uplot.js', 'uplot.css']) {
+      const source = readFileSync(`dist/site/${name}`, 'utf8')
+      expect(source.slice(0, 600), name).toContain('Permission is hereby granted')
+      expect(source.slice(0, 600), name).toContain('Leon Sorokin')
+    }
+  })
+
+  test('building again changes nothing', () => {
+    const times = () =>
+      readdirSync('dist/site').map((name) => [name, statSync(`dist/site/${name}`).mtimeMs])
+    const before = times()
+    execFileSync(process.execPath, ['scripts/build-site.ts'])
+    expect(times()).toEqual(before)
+  })
+})

@@ -1,0 +1,920 @@
+// The browser client: against the built Worker in workerd, over a scripted network for what a real
+// one does only on its bad days, and as a type for the pages that use it.
+import { execFile } from 'node:child_process'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { gzipSync } from 'node:zlib'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import * as client from '../../src/site/client.js'
+import { CANARY, seen } from '../support/canary.ts'
+import { newAddress, ORIGIN, watchedFetch } from '../support/client.ts'
+import { Lanes } from '../support/lanes.ts'
+import {
+  chatStream,
+  completionsStream,
+  event,
+  gate,
+  refusal,
+  UpstreamServer,
+  USAGE,
+} from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+const { CompletionError, createClient } = client
+
+/** What went over the wire: method, query or body, the headers that the client set. */
+interface Asked {
+  readonly method: string
+  readonly url: URL
+  readonly body: Readonly<Record<string, unknown>> | null
+  readonly headers: Readonly<Record<string, string>>
+}
+
+function askedOf(input: Parameters<typeof fetch>[0], init: RequestInit = {}): Asked {
+  const { method = 'GET', body } = init
+  return {
+    method,
+    url: new URL(String(input)),
+    body: typeof body === 'string' ? JSON.parse(body) : null,
+    headers: Object.fromEntries(new Headers(init.headers)),
+  }
+}
+
+async function textOf(pieces: AsyncIterable<string>): Promise<string> {
+  let text = ''
+  for await (const piece of pieces) text += piece
+  return text
+}
+
+/** The error of something that must fail, without its cause and stack. */
+async function failureOf(work: Promise<unknown>): Promise<Readonly<Record<string, unknown>>> {
+  const error = await work.then(
+    () => expect.fail('it did not fail'),
+    (reason: unknown) => reason,
+  )
+  if (!(error instanceof CompletionError)) throw error
+  const { name, message, code, status, retryAfter, param } = error
+  return { name, message, code, status, retryAfter, param }
+}
+
+describe('with the Worker', () => {
+  const kinds = { chat: { retries: 0 }, legacy: { retries: 0, wire: 'completions' } }
+  let upstream: UpstreamServer
+  let lanes: Lanes<keyof typeof kinds>
+  let workers: Workers
+  let guarded: Workers
+
+  beforeAll(async () => {
+    upstream = await UpstreamServer.start()
+    lanes = new Lanes(upstream, kinds, 20)
+    const haiku = {
+      text: 'Write a haiku about {{topic}}.',
+      variables: { topic: { max_chars: 20 } },
+      model: 'chat-19',
+      max_tokens: 50,
+    }
+    ;[workers, guarded] = await Promise.all([
+      startWorkers({
+        config: lanes.config({
+          limits: { n: 2 },
+          free_prompts: true,
+          prompts: { haiku },
+        }),
+        secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
+      }),
+      startWorkers({
+        config: lanes.config({ access: { turnstile_sitekey: '0x4AAA', token_seconds: 600 } }),
+        secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
+        main: siteverifyStub,
+      }),
+    ])
+  })
+
+  afterAll(async () => {
+    await Promise.all([workers.dispose(), guarded.dispose()])
+    await upstream.stop()
+  })
+
+  afterEach(() => {
+    vi.unstubAllGlobals()
+    for (const { log } of [workers, guarded]) {
+      expect(log.takeStrays()).toEqual([])
+      expect(log.all('internal')).toEqual([])
+    }
+  })
+
+  /** A page of the owner's site, with everything it asked. */
+  function page({ of = workers, turnstile = false, wire = watchedFetch } = {}) {
+    const asked: Asked[] = []
+    const address = newAddress()
+    const client = createClient({
+      endpoint: of.url,
+      ...(turnstile ? { turnstile: { sitekey: '0x4AAA' } } : {}),
+      fetch: (input, init) => {
+        asked.push(askedOf(input, init))
+        const headers = new Headers(init?.headers)
+        headers.set('origin', ORIGIN)
+        headers.set('cf-connecting-ip', address)
+        return wire(input, { ...init, headers })
+      },
+    })
+    return { ...client, asked }
+  }
+
+  test('complete() gets the text, with a simple request', async () => {
+    const { model, lane } = lanes.take('chat')
+    lane.answers(chatStream(['Hello', ' there'], { finish: 'length' }))
+    const { complete, asked } = page()
+    expect(await complete('Say hello', { model, max_tokens: 9 })).toBe('Hello there')
+    expect(asked).toEqual([
+      {
+        method: 'POST',
+        url: new URL('/v1/completions', workers.url),
+        body: { model, max_tokens: 9, prompt: 'Say hello', stream: false },
+        // None: a text as body is text/plain by itself, and there is no preflight.
+        headers: {},
+      },
+    ])
+  })
+
+  test('stream() gives the pieces as they come, and the completion at the end', async () => {
+    const { model, lane } = lanes.take('legacy')
+    const gates = [gate(), gate(), gate()]
+    const pace = async (piece: number) => await gates[piece - 1]?.opened
+    lane.answers(completionsStream(['One', ' two', ' thrée 🎈'], { pace }))
+    const { stream, complete } = page()
+    const pieces = stream('Count', { model })
+    const texts: string[] = []
+    for await (const piece of pieces) {
+      expect(pieces.completion).toBeNull()
+      texts.push(piece)
+      // The next one is not said before this one is here.
+      gates[texts.length - 1]?.open()
+    }
+    expect(texts).toEqual(['One', ' two', ' thrée 🎈'])
+    expect(pieces.completion).toEqual({
+      id: expect.stringMatching(/^cmpl-\w{24,}$/),
+      object: 'text_completion',
+      created: expect.any(Number),
+      model: 'upstream-model-1',
+      choices: [{ text: 'One two thrée 🎈', index: 0, logprobs: null, finish_reason: 'stop' }],
+      usage: USAGE,
+    })
+    expect(await complete('Count', { model })).toBe('One two thrée 🎈')
+    expect(lane.calls).toHaveLength(1)
+  })
+
+  test('a locked prompt goes with its variables', async () => {
+    haikuLane().answers(chatStream(['Waves.']))
+    const { stream, complete, asked } = page()
+    const haiku = { id: 'haiku', variables: { topic: 'the sea' } }
+    expect(await textOf(stream(haiku))).toBe('Waves.')
+    expect(await complete(haiku)).toBe('Waves.')
+    expect(asked.map(({ body }) => body?.['prompt'])).toEqual([haiku, haiku])
+    expect(await failureOf(complete({ id: 'haiku', variables: { tpic: 'a' } }))).toMatchObject({
+      code: 'invalid_value',
+      param: 'prompt.variables.tpic',
+    })
+  })
+
+  test('cached: true looks with a GET first, and POSTs on a miss only', async () => {
+    const { model, lane } = lanes.take('chat')
+    lane.answers(chatStream(['Yes']))
+    const { complete, stream, asked } = page()
+    const options = { model, stop: ['a', 'b'], temperature: 0.5, cached: true }
+    expect(await complete('Is it & so?', options)).toBe('Yes')
+    expect(asked.map(({ method }) => method)).toEqual(['GET', 'POST'])
+    expect(await complete('Is it & so?', options)).toBe('Yes')
+    const pieces = stream('Is it & so?', options)
+    expect(await textOf(pieces)).toBe('Yes')
+    expect(pieces.completion?.usage).toEqual(USAGE)
+    expect(asked.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET', 'GET'])
+    expect(asked.every(({ headers }) => Object.keys(headers).length === 0)).toBe(true)
+    expect([...(asked[0]?.url.searchParams ?? [])]).toEqual([
+      ['stream', 'false'],
+      ['model', model],
+      ['stop', 'a'],
+      ['stop', 'b'],
+      ['temperature', '0.5'],
+      ['prompt', 'Is it & so?'],
+    ])
+    expect(lane.calls).toHaveLength(1)
+  })
+
+  test('cached: true asks for a locked prompt by its variables', async () => {
+    haikuLane().answers(chatStream(['Leaves.']))
+    const { complete, asked } = page()
+    const haiku = { id: 'haiku', variables: { topic: 'autumn' } }
+    expect(await complete(haiku, { cached: true })).toBe('Leaves.')
+    expect(await complete(haiku, { cached: true })).toBe('Leaves.')
+    expect(asked.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET'])
+    expect(asked[2]?.url.search).toBe('?stream=false&prompt_id=haiku&var.topic=autumn')
+  })
+
+  test.each([
+    ['several prompts', ['a', 'b'], {}],
+    ['a field that no query has', 'a', { logit_bias: { 1: 1 } }],
+    ['a prompt too long for a URL', 'é'.repeat(1400), {}],
+  ])('cached: true POSTs at once what no query can say: %s', async (_, prompt, fields) => {
+    const { model, lane } = lanes.take('chat')
+    lane.answers(chatStream(['Yes']))
+    const { complete, asked } = page()
+    const asking = complete(prompt, { model, cached: true, ...fields })
+    // Whether the upstream can do it is another matter.
+    await asking.catch((error) => expect(error).toBeInstanceOf(CompletionError))
+    expect(asked.map(({ method }) => method)).toEqual(['POST'])
+  })
+
+  test('cached: true tells what is wrong, without a POST', async () => {
+    const { complete, asked } = page()
+    expect(await failureOf(complete('a', { temperature: 9, cached: true }))).toMatchObject({
+      code: 'invalid_value',
+      status: 400,
+      param: 'temperature',
+    })
+    expect(asked).toHaveLength(1)
+  })
+
+  test('a refusal is an error with its code, status, param and when to come back', async () => {
+    const { model, lane } = lanes.take('chat')
+    lane.answers(refusal(429, {}, { 'retry-after': '40' }))
+    const { complete, stream, asked } = page()
+    const busy = {
+      name: 'CompletionError',
+      message: expect.stringMatching(/^Cannot /),
+      code: 'upstream_rate_limited',
+      status: 429,
+      retryAfter: 40,
+      param: null,
+    }
+    expect(await failureOf(complete('a', { model }))).toEqual(busy)
+    expect(await failureOf(textOf(stream('b', { model })))).toEqual(busy)
+    expect(asked).toHaveLength(2)
+    expect(await failureOf(complete('', {}))).toMatchObject({
+      code: 'invalid_value',
+      status: 400,
+      param: 'prompt',
+      retryAfter: null,
+    })
+  })
+
+  test('an error in the stream comes after the text, and is not asked for again', async () => {
+    const { model, lane } = lanes.take('legacy')
+    lane.answers(async (call, line) => {
+      completionsStream(['Half'], { finish: null, usage: null, done: false })(call, {
+        ...line,
+        lastChunk: () => {},
+      })
+      await line.flushed()
+      line.reset()
+    })
+    const { stream, asked } = page()
+    const pieces = stream('a', { model })
+    const texts: string[] = []
+    const reading = (async () => {
+      for await (const piece of pieces) texts.push(piece)
+    })()
+    expect(await failureOf(reading)).toMatchObject({ code: 'upstream_truncated', status: 200 })
+    expect([texts.join(''), pieces.completion, asked.length]).toEqual(['Half', null, 1])
+  })
+
+  test('an aborted signal stops it, with its own reason', async () => {
+    const { model, lane } = lanes.take('chat')
+    const shut = gate()
+    lane.answers(chatStream(['One', ' two'], { pace: () => shut.opened }))
+    const { stream, complete, asked } = page()
+    const stop = new AbortController()
+    const texts: string[] = []
+    const reading = (async () => {
+      for await (const piece of stream('Count', { model, signal: stop.signal })) {
+        texts.push(piece)
+        stop.abort()
+      }
+    })()
+    await expect(reading).rejects.toMatchObject({ name: 'AbortError' })
+    expect(texts).toEqual(['One'])
+    await expect(complete('x', { signal: stop.signal })).rejects.toMatchObject({
+      name: 'AbortError',
+    })
+    expect(asked.map(({ body }) => body?.['prompt'])).toEqual(['Count', 'x'])
+    shut.open()
+  })
+
+  describe('a stream that is cut', () => {
+    const cached = async () => [...(await workers.kvEntries()).values()].join()
+
+    test('goes on where it was, while it is still being said', async () => {
+      const { model, lane } = lanes.take('chat')
+      const later = gate()
+      lane.answers(
+        chatStream(['Öne', ' two', ' three'], { pace: (i) => (i === 2 ? later.opened : nothing) }),
+      )
+      const wire = cutting({ after: ' two', meanwhile: later.open })
+      const { stream, asked } = page({ wire })
+      const pieces = stream('Count', { model })
+      expect(await textOf(pieces)).toBe('Öne two three')
+      const [first, second] = asked
+      expect(second).toEqual({
+        ...first,
+        headers: { 'last-event-id': `${pieces.completion?.id}:7` },
+      })
+      expect(pieces.completion?.choices[0]).toMatchObject({
+        text: 'Öne two three',
+        finish_reason: 'stop',
+      })
+      expect(pieces.completion?.usage).toEqual(USAGE)
+      expect([asked.length, lane.calls.length]).toEqual([2, 1])
+    })
+
+    test('goes on from the cache when it has long been said', async () => {
+      const { model, lane } = lanes.take('chat')
+      lane.answers(chatStream(['One', ' two', ' three']))
+      const wire = cutting({
+        after: 'One',
+        meanwhile: () => expect.poll(cached).toContain('One two three'),
+      })
+      const { stream, asked } = page({ wire })
+      expect(await textOf(stream('Count up', { model }))).toBe('One two three')
+      expect([asked.length, lane.calls.length]).toEqual([2, 1])
+    })
+
+    test('is cut, too, when it ends in good order but without [DONE]', async () => {
+      const { model, lane } = lanes.take('chat')
+      lane.answers(chatStream(['One', ' two', ' three']))
+      const { stream, asked } = page({ wire: cutting({ after: ' two', orderly: true }) })
+      expect(await textOf(stream('Count down', { model }))).toBe('One two three')
+      expect([asked.length, lane.calls.length]).toEqual([2, 1])
+    })
+
+    test('is an error where the answer is lost and another one begins', async () => {
+      const { model, lane } = lanes.take('chat')
+      lane.answers(chatStream(['One', ' two']), chatStream(['Uno', ' due']))
+      const purge = async () => {
+        await expect.poll(cached).toContain('One two')
+        const sent = { method: 'POST', path: '/admin/purge', body: { model } }
+        const headers = { authorization: `Bearer ${OPERATOR_TOKEN}` }
+        expect((await workers.client().send({ ...sent, headers })).status).toBe(200)
+      }
+      const { stream, asked } = page({ wire: cutting({ after: 'One', meanwhile: purge }) })
+      const texts: string[] = []
+      const reading = (async () => {
+        for await (const piece of stream('Conta', { model })) texts.push(piece)
+      })()
+      expect(await failureOf(reading)).toMatchObject({ code: 'restarted' })
+      expect([texts, asked.length]).toEqual([['One'], 2])
+    })
+  })
+
+  describe('where Turnstile is on', () => {
+    test('gets one visitor token for all, keeps it, and sends it as a header', async () => {
+      const { model, lane } = lanes.take('chat')
+      lane.answers(chatStream(['Hi']))
+      const widgets = stubTurnstile()
+      const { complete, stream, asked } = page({ of: guarded, turnstile: true })
+      const both = [complete('a', { model }), textOf(stream('b', { model }))]
+      expect(await Promise.all(both)).toEqual(['Hi', 'Hi'])
+      expect(await complete('c', { model })).toBe('Hi')
+      const paths = asked.map(({ url }) => url.pathname.slice(4))
+      expect(paths.filter((path) => path === 'visitors')).toHaveLength(1)
+      expect(paths.slice(-1)).toEqual(['completions'])
+      expect(widgets.rendered).toEqual([
+        expect.objectContaining({ sitekey: '0x4AAA', action: 'visitor' }),
+      ])
+      expect([widgets.removed, widgets.left()]).toEqual([['widget-1'], 0])
+      const tokens = asked.map(({ headers }) => headers['x-visitor-token'])
+      expect(tokens.slice(0, 2)).toEqual([undefined, undefined])
+      expect(new Set(tokens.slice(-3)).size).toBe(1)
+      expect(tokens.at(-1)).toMatch(/\S{40}/)
+    })
+
+    test('without the option the error is the page’s', async () => {
+      const { complete, asked } = page({ of: guarded })
+      expect(await failureOf(complete('a'))).toMatchObject({
+        code: 'visitor_token_required',
+        status: 401,
+      })
+      expect(asked).toHaveLength(1)
+    })
+
+    test('a challenge that is not solved is the error', async () => {
+      stubTurnstile({ solve: false })
+      const { complete, asked } = page({ of: guarded, turnstile: true })
+      expect(await failureOf(complete('a'))).toMatchObject({ code: 'challenge_failed' })
+      expect(asked).toHaveLength(1)
+    })
+  })
+
+  /** Of the model that writes haiku. */
+  function haikuLane() {
+    return upstream.lane('chat-19')
+  }
+})
+
+const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
+const nothing = Promise.resolve()
+
+/** A main module under which siteverify finds every challenge solved. */
+const siteverifyStub = `
+  const network = globalThis.fetch
+  globalThis.fetch = (input, init) =>
+    new URL(input.url ?? input).hostname === 'challenges.cloudflare.com'
+      ? Promise.resolve(Response.json({ success: true, hostname: 'site.example', action: 'visitor' }))
+      : network(input, init)
+  export * from './worker.js'
+  export { default } from './worker.js'
+`
+
+/** A network that breaks the first response once it has said something, after `meanwhile`. */
+function cutting(options: {
+  readonly after: string
+  readonly orderly?: boolean
+  readonly meanwhile?: () => unknown
+}): typeof fetch {
+  const { after, orderly = false, meanwhile } = options
+  let cut = false
+  return async (input, init) => {
+    const response = await fetch(input, init)
+    if (cut || response.body === null) return response
+    cut = true
+    const reader = response.body.getReader()
+    const decoder = new TextDecoder()
+    let text = ''
+    const body = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        const { value } = await reader.read()
+        text += decoder.decode(value, { stream: true })
+        const end = text.indexOf('\n\n', text.indexOf(after))
+        if (!text.includes(after) || end === -1) return controller.enqueue(value)
+        const said = text.slice(0, end + 2)
+        seen(said)
+        // What came of it by now, and of the next event only a torn beginning.
+        const old = text.length - decoder.decode(value).length
+        controller.enqueue(new TextEncoder().encode(`${said.slice(old)}data: {"id":"cm`))
+        await reader.cancel()
+        await meanwhile?.()
+        if (orderly) controller.close()
+        else controller.error(new TypeError('terminated'))
+      },
+    })
+    return new Response(body, response)
+  }
+}
+
+/** Cloudflare's script and as much of a document as it takes to show a challenge. */
+function stubTurnstile({ solve = true } = {}) {
+  const rendered: object[] = []
+  const removed: string[] = []
+  const boxes = new Set<object>()
+  const body = {
+    appendChild(box: object) {
+      boxes.add(box)
+      return box
+    },
+  }
+  vi.stubGlobal('document', {
+    body,
+    createElement: () => {
+      const box = { style: {}, remove: () => boxes.delete(box) }
+      return box
+    },
+  })
+  vi.stubGlobal('turnstile', {
+    render(_: object, options: { callback(token: string): void; 'error-callback'(): boolean }) {
+      rendered.push(options)
+      queueMicrotask(() => (solve ? options.callback('solved') : options['error-callback']()))
+      return `widget-${rendered.length}`
+    },
+    remove: (id: string) => removed.push(id),
+  })
+  return { rendered, removed, left: () => boxes.size }
+}
+
+describe('on a bad day of the network', () => {
+  type Step = Error | Response | ((init: RequestInit) => Response | Promise<Response>)
+
+  /** A network with one answer for each call to come. */
+  function page(...steps: readonly Step[]) {
+    const asked: Asked[] = []
+    const client = createClient({
+      endpoint: 'https://edge.test/client.js',
+      fetch: async (input, init = {}) => {
+        asked.push(askedOf(input, init))
+        const step = steps[asked.length - 1] ?? expect.fail('one call too many')
+        if (step instanceof Error) throw step
+        return typeof step === 'function' ? await step(init) : step
+      },
+    })
+    return { ...client, asked }
+  }
+
+  beforeAll(() => {
+    vi.useFakeTimers()
+  })
+  afterAll(() => {
+    vi.useRealTimers()
+  })
+
+  /** Waits for something while the clock runs as fast as it may; how long that took on the clock. */
+  async function quickly<T>(work: Promise<T>): Promise<{ readonly value: T; readonly ms: number }> {
+    const startedAt = Date.now()
+    let ms = 0
+    const timed = work.finally(() => {
+      ms = Date.now() - startedAt
+    })
+    timed.catch(() => {})
+    await vi.runAllTimersAsync()
+    const value = await timed
+    return { value, ms }
+  }
+
+  const offline = new TypeError('Failed to fetch')
+  const whole = (text: string) =>
+    Response.json({ id: 'cmpl-1', choices: [{ text, index: 0, finish_reason: 'stop' }] })
+  const busy = (seconds: string | null) =>
+    Response.json(
+      { error: { message: 'Cannot', code: 'too_many_streams', param: null } },
+      { status: 429, headers: seconds === null ? {} : { 'retry-after': seconds } },
+    )
+  const said = (text: string, more: object = {}) => ({
+    id: 'cmpl-1',
+    object: 'text_completion',
+    created: 1,
+    model: 'm',
+    choices: [{ text, index: 0, logprobs: null, finish_reason: null, ...more }],
+  })
+  /** A response of these bytes, in these pieces. */
+  const eventStream = (
+    pieces: Iterable<string | Uint8Array<ArrayBuffer>>,
+    { open = false, left = () => {} } = {},
+  ) => {
+    const body = new ReadableStream({
+      cancel: left,
+      start(controller) {
+        for (const piece of pieces) {
+          controller.enqueue(typeof piece === 'string' ? new TextEncoder().encode(piece) : piece)
+        }
+        if (!open) controller.close()
+      },
+    })
+    return new Response(body, { headers: { 'content-type': 'text/event-stream; charset=utf-8' } })
+  }
+
+  test('a connection that fails is tried once more', async () => {
+    const { complete, asked } = page(offline, whole('Yes'))
+    const { value, ms } = await quickly(complete('a'))
+    expect([value, asked.length, ms]).toEqual(['Yes', 2, 500])
+  })
+
+  test('and no more than once', async () => {
+    const { complete, asked } = page(offline, offline)
+    expect(await failureOf(quickly(complete('a')))).toMatchObject({ code: 'network', status: 0 })
+    expect(asked).toHaveLength(2)
+  })
+
+  test('so is an answer that breaks off, when it is a whole one', async () => {
+    const torn = new Response(
+      new ReadableStream({ pull: (controller) => controller.error(offline) }),
+    )
+    const { complete, asked } = page(torn, whole('Yes'))
+    expect((await quickly(complete('a'))).value).toBe('Yes')
+    expect(asked).toHaveLength(2)
+  })
+
+  test('a 429 that lasts seconds is waited for, once', async () => {
+    const one = page(busy('5'), whole('Yes'))
+    expect(await quickly(one.complete('a'))).toEqual({ value: 'Yes', ms: 5000 })
+    const two = page(busy('1'), busy('1'))
+    expect(await failureOf(quickly(two.complete('a')))).toMatchObject({ retryAfter: 1 })
+    expect([one.asked.length, two.asked.length]).toEqual([2, 2])
+  })
+
+  test.each(['6', null, 'Wed, 21 Oct 2026 07:28:00 GMT'])(
+    'a 429 with Retry-After %s is not',
+    async (seconds) => {
+      const { complete, asked } = page(busy(seconds))
+      expect(await failureOf(quickly(complete('a')))).toMatchObject({
+        code: 'too_many_streams',
+        retryAfter: Number(seconds) || null,
+      })
+      expect(asked).toHaveLength(1)
+    },
+  )
+
+  test.each([400, 401, 403, 404, 500, 502, 503, 504])('a %i is not', async (status) => {
+    const error = { message: 'Cannot', code: 'some_code', param: 'x' }
+    const { complete, asked } = page(
+      Response.json({ error }, { status, headers: { 'retry-after': '1' } }),
+    )
+    const failure = await failureOf(quickly(complete('a')))
+    expect(failure).toMatchObject({ ...error, status, retryAfter: 1 })
+    expect(asked).toHaveLength(1)
+  })
+
+  test.each([
+    ['1015 (rate limited)', 429, 'error code: 1015', 'rate_limited', /in a moment/],
+    ['1027 (the plan’s day)', 429, 'error code: 1027', 'rate_limited', /tomorrow/],
+    ['1102 (the Worker’s limits)', 503, '<h1>Error 1102</h1>', 'unavailable', /later/],
+    ['of a gateway', 502, '', 'unavailable', /later/],
+    ['of somebody else', 404, '<h1>Not found</h1>', 'bad_answer', /not from the endpoint/],
+    ['JSON of somebody else', 500, '{"detail":"no"}', 'unavailable', /later/],
+  ])('a page that is none of ours, %s, is told in words', async (_, status, body, code, words) => {
+    const { complete } = page(new Response(body, { status, headers: { 'retry-after': '30' } }))
+    const failure = await failureOf(quickly(complete('a')))
+    expect(failure).toMatchObject({ code, message: expect.stringMatching(words) })
+    expect(failure['message']).not.toContain('<')
+  })
+
+  test('a 200 that is none of ours is an error, at once', async () => {
+    const html = () => new Response('<p>Log in</p>', { headers: { 'content-type': 'text/html' } })
+    const { complete, stream } = page(html(), html(), Response.json({ ok: true }))
+    const bad = { code: 'bad_answer' }
+    expect(await failureOf(quickly(complete('a')))).toMatchObject(bad)
+    expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject(bad)
+    expect(await failureOf(quickly(complete('a')))).toMatchObject(bad)
+  })
+
+  test('a stream that says something unreadable is an error, at once', async () => {
+    for (const data of ['{"id"', '[]', '{"id":"cmpl-1"}']) {
+      const { stream } = page(eventStream([event(said('Hi')), event(data)]))
+      expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject({ code: 'bad_answer' })
+    }
+  })
+
+  test('a stream is read the same however its bytes are cut', async () => {
+    const text = `:\n\n${event(said('Zwölf 🎈'))}:\r\n\r\n${event(said(' Boxkämpfer'))}data:[DONE]\r\n\r\n`
+    const bytes = new TextEncoder().encode(text)
+    for (let at = 0; at <= bytes.length; at++) {
+      const { stream } = page(eventStream([bytes.slice(0, at), bytes.slice(at)]))
+      expect((await quickly(textOf(stream('a')))).value).toBe('Zwölf 🎈 Boxkämpfer')
+    }
+  })
+
+  test('several choices and their logprobs are put together, the text is the first one’s', async () => {
+    const logprobs = (token: string) => ({
+      tokens: [token],
+      token_logprobs: [-1],
+      top_logprobs: null,
+      text_offset: [0],
+    })
+    const pieces = page(
+      eventStream([
+        event(said('b', { index: 1 })),
+        event(said('a', { logprobs: logprobs('a') })),
+        event(said('A', { logprobs: logprobs('A'), finish_reason: 'length' })),
+        event(said('B', { index: 1, finish_reason: 'stop' })),
+        event({ ...said(''), choices: [], usage: USAGE }),
+        event('[DONE]'),
+      ]),
+    ).stream('x', { n: 2 })
+    expect((await quickly(textOf(pieces))).value).toBe('aA')
+    expect(pieces.completion?.usage).toEqual(USAGE)
+    expect(pieces.completion?.choices).toEqual([
+      {
+        text: 'aA',
+        index: 0,
+        finish_reason: 'length',
+        logprobs: {
+          tokens: ['a', 'A'],
+          token_logprobs: [-1, -1],
+          top_logprobs: null,
+          text_offset: [0, 0],
+        },
+      },
+      { text: 'bB', index: 1, finish_reason: 'stop', logprobs: null },
+    ])
+  })
+
+  test('a cut stream takes only the first choice on, the others come again', async () => {
+    const pieces = page(
+      eventStream([event(said('a')), event(said('b', { index: 1 }))]),
+      eventStream([event(said('A')), event(said('bB', { index: 1 })), event('[DONE]')]),
+    ).stream('x', { n: 2 })
+    expect((await quickly(textOf(pieces))).value).toBe('aA')
+    expect(pieces.completion?.choices.map(({ text }) => text)).toEqual(['aA', 'bB'])
+  })
+
+  test('resuming has an end, and longer and longer pauses', async () => {
+    const cut = () => eventStream([event(said('x'))])
+    const { stream, asked } = page(cut(), cut(), cut(), cut(), cut(), cut())
+    const startedAt = Date.now()
+    const failure = await failureOf(quickly(textOf(stream('a'))))
+    expect(failure).toMatchObject({ code: 'network' })
+    expect(asked.map(({ headers }) => headers['last-event-id'])).toEqual([
+      undefined,
+      ...[1, 2, 3, 4, 5].map((n) => `cmpl-1:${n}`),
+    ])
+    expect(Date.now() - startedAt).toBe(250 + 500 + 1000 + 2000 + 4000)
+  })
+
+  test('resuming outlasts a while without a network', async () => {
+    const rest = eventStream([event(said(' two')), event('[DONE]')])
+    const { stream, asked } = page(
+      eventStream([event(said('One'))]),
+      ...[offline, offline, offline, offline],
+      rest,
+    )
+    expect((await quickly(textOf(stream('a')))).value).toBe('One two')
+    expect(asked).toHaveLength(6)
+  })
+
+  test('a refusal to resume is the error', async () => {
+    const { stream, asked } = page(eventStream([event(said('One'))]), busy('60'))
+    expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject({
+      code: 'too_many_streams',
+      retryAfter: 60,
+    })
+    expect(asked).toHaveLength(2)
+  })
+
+  test('a stream that is silent for 45 s counts as cut', async () => {
+    const left = vi.fn()
+    const pieces = page(
+      eventStream([event(said('One'))], { open: true, left }),
+      eventStream([event(said(' two')), event('[DONE]')]),
+    ).stream('a')
+    const { value, ms } = await quickly(textOf(pieces))
+    expect([value, ms]).toEqual(['One two', 45_000 + 250])
+    expect(left).toHaveBeenCalledOnce()
+  })
+
+  test('leaving the loop leaves the connection', async () => {
+    const left = vi.fn()
+    const { stream } = page(
+      eventStream([event(said('One')), event(said(' two'))], { open: true, left }),
+    )
+    for await (const piece of stream('a')) {
+      expect(piece).toBe('One')
+      break
+    }
+    expect(left).toHaveBeenCalledOnce()
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  test('a pause ends when the signal aborts', async () => {
+    const { complete, asked } = page(busy('5'))
+    const stop = new AbortController()
+    const asking = complete('a', { signal: stop.signal })
+    const ended = expect(asking).rejects.toMatchObject({ name: 'AbortError' })
+    await vi.advanceTimersByTimeAsync(1000)
+    stop.abort()
+    await ended
+    expect(asked).toHaveLength(1)
+  })
+
+  describe('a visitor token', () => {
+    const refused = () =>
+      Response.json({ error: { message: '', code: 'visitor_token_invalid' } }, { status: 401 })
+
+    /** An endpoint that wants a token of its own minting, which lasts for so many seconds. */
+    function guardedPage({ lastsS = 1800, skewS = 0 } = {}) {
+      const tokens: (string | undefined)[] = []
+      let minted = 0
+      let validUntil = 0
+      const widgets = stubTurnstile()
+      const client = createClient({
+        endpoint: 'https://edge.test',
+        turnstile: { sitekey: '0x4AAA' },
+        fetch: async (input, init) => {
+          const { url, headers } = askedOf(input, init)
+          const nowS = Date.now() / 1000 + skewS
+          if (url.pathname === '/v1/visitors') {
+            minted += 1
+            validUntil = nowS + lastsS
+            return Response.json({ token: `t${minted}`, expires_at: Math.floor(validUntil) })
+          }
+          const token = headers['x-visitor-token']
+          tokens.push(token)
+          return token === `t${minted}` && nowS < validUntil ? whole('Yes') : refused()
+        },
+      })
+      return { ...client, tokens, widgets, revoke: () => (minted += 1) }
+    }
+
+    afterEach(() => {
+      vi.unstubAllGlobals()
+    })
+
+    test('is renewed before it expires, with nobody waiting for it', async () => {
+      const { complete, tokens } = guardedPage({ lastsS: 1800 })
+      await complete('a')
+      await vi.advanceTimersByTimeAsync(1_700_000)
+      await complete('b')
+      await vi.advanceTimersByTimeAsync(50_000)
+      await complete('c')
+      await complete('d')
+      expect(tokens).toEqual([undefined, 't1', 't1', 't1', 't2'])
+    })
+
+    test('that has expired or is revoked is renewed by the refusal', async () => {
+      const { complete, tokens, revoke } = guardedPage({ lastsS: 100 })
+      await complete('a')
+      await vi.advanceTimersByTimeAsync(200_000)
+      await complete('b')
+      revoke()
+      await complete('c')
+      expect(tokens).toEqual([undefined, 't1', 't1', 't2', 't2', 't4'])
+    })
+
+    test('is not fetched at each request where the clock is wrong', async () => {
+      const { complete, tokens, widgets } = guardedPage({ skewS: -7200 })
+      for (const prompt of ['a', 'b', 'c']) await complete(prompt)
+      expect([tokens, widgets.rendered.length]).toEqual([[undefined, 't1', 't1', 't1'], 1])
+    })
+
+    test('that is never accepted is asked for once', async () => {
+      stubTurnstile()
+      const paths: string[] = []
+      const { complete } = createClient({
+        endpoint: 'https://edge.test',
+        turnstile: { sitekey: '0x4AAA' },
+        fetch: async (input) => {
+          const { pathname } = new URL(String(input))
+          paths.push(pathname.slice(4))
+          if (pathname !== '/v1/visitors') return refused()
+          return Response.json({ token: 't', expires_at: Date.now() / 1000 + 1800 })
+        },
+      })
+      expect(await failureOf(complete('a'))).toMatchObject({ code: 'visitor_token_invalid' })
+      expect(paths).toEqual(['completions', 'visitors', 'completions'])
+    })
+
+    test('needs Cloudflare’s script, which is loaded when it is first needed', async () => {
+      const { complete } = guardedPage()
+      const { turnstile, document } = globalThis as unknown as {
+        turnstile: object
+        document: object
+      }
+      const scripts: { src: string; onload(): void; onerror(): void }[] = []
+      vi.stubGlobal('turnstile', undefined)
+      const head = { append: (script: (typeof scripts)[number]) => scripts.push(script) }
+      vi.stubGlobal('document', { ...document, head })
+      const first = failureOf(complete('a'))
+      await vi.waitFor(() => expect(scripts).toHaveLength(1))
+      expect(scripts[0]?.src).toBe(
+        'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
+      )
+      scripts[0]?.onerror()
+      expect(await first).toMatchObject({ code: 'challenge_unavailable' })
+      const second = complete('a')
+      await vi.waitFor(() => expect(scripts).toHaveLength(2))
+      vi.stubGlobal('turnstile', turnstile)
+      scripts[1]?.onload()
+      expect(await second).toBe('Yes')
+    })
+  })
+})
+
+describe('as it is shipped', () => {
+  test('client.js is one module, under 3 KB gzipped', async () => {
+    // Built with the bundle.
+    const shipped = await readFile('dist/site/client.js', 'utf8')
+    expect(gzipSync(shipped, { level: 9 }).length).toBeLessThan(3 * 1024)
+    expect(shipped).not.toMatch(/\bimport\s*[({'"*]|\bfrom\s*['"]/)
+    const exported = Object.keys(client).toSorted()
+    const url = `data:text/javascript,${encodeURIComponent(shipped)}`
+    expect(Object.keys(await import(url)).toSorted()).toEqual(exported)
+    expect(exported).toEqual(['CompletionError', 'complete', 'createClient', 'stream'])
+  })
+
+  test('its types are sound, and tell a page what it may do', async () => {
+    const folder = 'dist/client-types'
+    await mkdir(folder, { recursive: true })
+    const tsconfig = { extends: '../../src/site/tsconfig.json', include: ['page.ts'] }
+    await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(tsconfig))
+    await writeFile(join(folder, 'page.ts'), typedPage)
+    const tsc = promisify(execFile)('node_modules/.bin/tsc', ['-p', folder])
+    const said = await tsc.then(
+      () => '',
+      (error: { stdout: string }) => error.stdout,
+    )
+    expect(said).toBe('')
+  })
+})
+
+/** A page in TypeScript; what must not compile says so. */
+const typedPage = `
+import { CompletionError, complete, createClient, stream } from '../../src/site/client.js'
+
+const text: string = await complete('Once', { max_tokens: 9, cached: true, stop: ['.'] })
+const pieces = stream({ id: 'haiku', variables: { topic: text } }, { signal: AbortSignal.timeout(9) })
+for await (const piece of pieces) document.body.append(piece satisfies string)
+const tokens: number | undefined = pieces.completion?.usage['total_tokens']
+const client = createClient({ endpoint: 'https://edge.test', turnstile: { sitekey: 'x' }, fetch })
+client.complete(['a', 'b']).catch((error: unknown) => {
+  if (!(error instanceof CompletionError)) throw error
+  const { code, status, retryAfter, param }: { code: string; status: number } & CompletionError = error
+  return [code, status, retryAfter satisfies number | null, param satisfies string | null, tokens]
+})
+
+// @ts-expect-error: completion may be null
+pieces.completion.id
+// @ts-expect-error: no such field
+complete('a', { max_token: 9 })
+// @ts-expect-error: a locked prompt has an id
+complete({ variables: {} })
+// @ts-expect-error: the stream is the text, not a promise of it
+const wrong: string = stream('a')
+// @ts-expect-error: an endpoint is an address
+createClient({ endpoint: 1 })
+`

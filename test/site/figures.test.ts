@@ -1,0 +1,94 @@
+// Hourly figures added up: nothing lost, nothing counted twice, whatever the range.
+import { expect, test } from 'vitest'
+import { bars, byName, latency, ranges, stacked, totals } from '../../src/site/figures.js'
+import { hourFigures, noCounts } from '../../src/usage.ts'
+
+/** 2026-01-02T10:20:00Z, in s. */
+const NOW = 1_767_349_200
+const HOUR = NOW - (NOW % 3600)
+
+function hour(ago: number, counts: Partial<ReturnType<typeof noCounts>> = {}) {
+  return hourFigures(HOUR - ago * 3600, { ...noCounts(), ...counts })
+}
+
+const busy = {
+  requests: 12,
+  hits: { memory: 3, kv: 2, stale: 1 },
+  collapsed: 1,
+  misses: 3,
+  tokens_in: 10,
+  tokens_out: 20,
+  tokens_saved: 70,
+  errors: { invalid_value: 2, rate_limited: 1 },
+}
+
+test('totals()', () => {
+  expect(totals([hour(1, busy), hour(0, busy)])).toEqual({
+    requests: 24,
+    hits: 12,
+    collapsed: 2,
+    misses: 6,
+    ratio: 0.7,
+    tokensSaved: 140,
+    tokensSpent: 60,
+    failed: 6,
+  })
+  expect(totals([]).ratio).toBeNull()
+  expect(totals([hour(0, { requests: 1 })]).ratio).toBeNull()
+})
+
+test('byName() puts the largest first, also of names that every object has', () => {
+  const names = JSON.parse('{"b":2,"__proto__":9,"constructor":1,"a":2}') as Record<string, number>
+  expect(byName([hour(1, { prompts: names }), hour(0, { prompts: { a: 1 } })], 'prompts')).toEqual([
+    ['__proto__', 9],
+    ['a', 3],
+    ['b', 2],
+    ['constructor', 1],
+  ])
+})
+
+test.each(Object.entries(ranges))('bars() of %s hours hold every hour of them', (range, step) => {
+  const count = Number(range)
+  const hours = Array.from({ length: count }, (_, i) => hour(i, busy))
+  const all = bars(hours, count, step, NOW)
+  const sum = (list: number[]) => list.reduce((a, b) => a + b, 0)
+  expect(sum(all.cached)).toBe(6 * count)
+  expect(sum(all.shared)).toBe(count)
+  expect(sum(all.upstream)).toBe(3 * count)
+  expect(sum(all.refused)).toBe(2 * count)
+  expect(sum(all.spent)).toBe(30 * count)
+  expect(sum(all.saved)).toBe(70 * count)
+  expect(all.times.every((time) => time % step === 0)).toBe(true)
+  expect(all.times.at(-1)).toBeLessThanOrEqual(NOW)
+  expect((all.times.at(-1) ?? 0) + step).toBeGreaterThan(NOW)
+  expect(all.times[0]).toBeLessThanOrEqual(HOUR - (count - 1) * 3600)
+})
+
+test('bars() has bars for hours in which there was nothing, and none for others', () => {
+  const all = bars([hour(500, busy), hour(-30, busy)], 24, 3600, NOW)
+  expect(all.times).toHaveLength(24)
+  expect(all.cached.every((n) => n === 0)).toBe(true)
+})
+
+test('latency() has a gap where no upstream was asked', () => {
+  const upstream_ms = noCounts().upstream_ms.map((_, i) => (i === 0 ? 1 : 0))
+  const { times, p50, p95 } = latency([hour(1, { upstream_ms }), hour(0)], 3, NOW)
+  expect(times).toEqual([HOUR - 7200, HOUR - 3600, HOUR])
+  expect(p50).toEqual([null, 20, null])
+  expect(p95).toEqual([null, 20, null])
+})
+
+test('stacked()', () => {
+  expect(
+    stacked([
+      [1, 2],
+      [3, 0],
+      [1, 1],
+    ]),
+  ).toEqual([
+    [1, 2],
+    [4, 2],
+    [5, 3],
+  ])
+  expect(stacked([])).toEqual([])
+})

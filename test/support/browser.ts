@@ -1,0 +1,169 @@
+// Real Chromium for the browser tests: pages whose console and requests are kept, the accessibility
+// check, pictures for docs/. Knows none of our pages.
+import { accessSync, constants } from 'node:fs'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { delimiter, join } from 'node:path'
+import axe from 'axe-core'
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import { expect } from 'vitest'
+import { seen } from './canary.ts'
+
+const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']
+
+const flags = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  // The machine has few cores and a small /dev/shm.
+  '--disable-dev-shm-usage',
+]
+
+export interface LaunchOptions {
+  /**
+   * Where addresses lead, `localhost:8787` to a port of this machine: pages may name the address
+   * they have in the README while their Worker listens elsewhere.
+   */
+  readonly ports?: Readonly<Record<string, number>>
+}
+
+/** Chromium of the environment variable CHROMIUM, else of PATH; a new profile each time. */
+export async function launchBrowser({ ports = {} }: LaunchOptions = {}): Promise<Browser> {
+  const rules = Object.entries(ports).map(([from, to]) => `MAP ${from} 127.0.0.1:${to}`)
+  const args = rules.length === 0 ? [] : [`--host-resolver-rules=${rules.join(', ')}`]
+  return await chromium.launch({ executablePath: chromiumPath(), args: [...flags, ...args] })
+}
+
+function chromiumPath(): string {
+  const given = process.env['CHROMIUM']
+  if (given !== undefined && given !== '') return given
+  const folders = (process.env['PATH'] ?? '').split(delimiter)
+  const found = names.flatMap((name) => folders.map((folder) => join(folder, name))).find(runs)
+  if (found !== undefined) return found
+  throw new Error(`no Chromium: install ${names[0]}, or name its path in CHROMIUM`)
+}
+
+function runs(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+export interface WatchOptions {
+  readonly colorScheme?: 'light' | 'dark'
+  /** Of the window, in CSS pixels. Default 1200 × 800. */
+  readonly width?: number
+  readonly height?: number
+  /** Such as `clipboard-read`, `clipboard-write`. */
+  readonly permissions?: readonly string[]
+}
+
+/** A request of the page; preflights are the browser's own, and are not among them. */
+export interface PageRequest {
+  readonly method: string
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string | null
+}
+
+/** A page in a context of its own, and everything it has said and asked since it was opened. */
+export class WatchedPage {
+  readonly page: Page
+  readonly requests: PageRequest[] = []
+  readonly #context: BrowserContext
+  #complaints: string[] = []
+
+  private constructor(context: BrowserContext, page: Page) {
+    this.#context = context
+    this.page = page
+    page.on('console', (message) => {
+      seen(message.text())
+      if (['error', 'warning', 'assert'].includes(message.type())) {
+        this.#complaints.push(`${message.type()}: ${message.text()}`)
+      }
+    })
+    page.on('pageerror', (error) => this.#complaints.push(`uncaught: ${error.message}`))
+    page.on('request', (request) => {
+      const headers = request.headers()
+      const body = request.postData()
+      this.requests.push({ method: request.method(), url: request.url(), headers, body })
+    })
+  }
+
+  static async open(browser: Browser, options: WatchOptions = {}): Promise<WatchedPage> {
+    const { colorScheme = 'light', width = 1200, height = 800, permissions = [] } = options
+    const context = await browser.newContext({
+      colorScheme,
+      viewport: { width, height },
+      permissions: [...permissions],
+      // Pictures are the same on every machine.
+      locale: 'en-GB',
+      timezoneId: 'UTC',
+      reducedMotion: 'reduce',
+    })
+    return new WatchedPage(context, await context.newPage())
+  }
+
+  /** Errors and warnings of the console and uncaught exceptions since the last time. */
+  takeComplaints(): string[] {
+    return this.#complaints.splice(0)
+  }
+
+  /** No errors or warnings, and no request to any origin but these. */
+  expectQuiet(...origins: readonly string[]): void {
+    expect(this.takeComplaints()).toEqual([])
+    expect(this.strangers(...origins)).toEqual([])
+  }
+
+  /** What was asked of other origins than these. */
+  strangers(...origins: readonly string[]): string[] {
+    return this.requests
+      .map(({ url }) => url)
+      .filter((url) => !/^(data|blob):/.test(url) && !origins.includes(new URL(url).origin))
+  }
+
+  /** Accessibility faults by axe-core's WCAG 2.2 AA and best-practice rules: rule and place. */
+  async accessibilityFaults(): Promise<string[]> {
+    // Evaluated from outside the page, where its Content-Security-Policy has no say.
+    await this.page.evaluate(axe.source)
+    return await this.page.evaluate<string[]>(`axe
+      .run(document, { resultTypes: ['violations'] })
+      .then(({ violations }) => violations.flatMap(({ id, help, nodes }) =>
+        nodes.map(({ target }) => id + ' (' + help + ') at ' + target.join(' '))))`)
+  }
+
+  /** How many pixels of the page stand out to the right of the window; 0 when it fits. */
+  async overflow(): Promise<number> {
+    return await this.page.evaluate<number>(
+      'document.documentElement.scrollWidth - document.documentElement.clientWidth',
+    )
+  }
+
+  /** What a visitor sees, and the canary, too. */
+  async text(): Promise<string> {
+    const text = await this.page.locator('body').innerText()
+    seen(text)
+    return text
+  }
+
+  /**
+   * Takes a picture of the window, of the whole page if `full`. It is kept as docs/<name>.png with
+   * PICTURES=1 only: no two runs tell the same story, and a test should leave the tree as it was.
+   */
+  async picture(name: string, { full = false } = {}): Promise<void> {
+    const bytes = await this.page.screenshot({ fullPage: full, animations: 'disabled' })
+    if (!process.env['PICTURES']) return
+    await mkdir('docs', { recursive: true })
+    await writeFile(join('docs', `${name}.png`), bytes)
+  }
+
+  async close(): Promise<void> {
+    await this.#context.close()
+  }
+}

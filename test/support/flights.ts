@@ -1,0 +1,142 @@
+// Flights in process: what objects/flight.ts does, without the platform. What goes through the door
+// is copied as the platform copies it, streams apart.
+import type { Reader } from '../../src/answer.ts'
+import type { Entry } from '../../src/cache/entry.ts'
+import type { Event } from '../../src/events.ts'
+import type { Work } from '../../src/generate.ts'
+import { KeyFlights, type MissAnswer, type MissContext, type SharedWork } from '../../src/miss.ts'
+import type { FlightDoor } from '../../src/routes/misses.ts'
+import { connect } from '../../src/upstream/connect.ts'
+import { START } from './app.ts'
+
+export class LocalFlights implements FlightDoor {
+  /** What came through the door. */
+  readonly calls: ('join' | 'refresh')[] = []
+  readonly #context: MissContext
+  readonly #flights = new Map<string, KeyFlights>()
+
+  constructor(context: MissContext) {
+    this.#context = context
+  }
+
+  async join(work: SharedWork, reader: Reader): Promise<MissAnswer> {
+    this.calls.push('join')
+    const left = new AbortController()
+    work.presence
+      ?.getReader()
+      .read()
+      .then(() => left.abort())
+    const answer = await this.#of(work).join(copied(work), structuredClone(reader), left)
+    return answer.kind === 'stream' ? answer : structuredClone(answer)
+  }
+
+  async refresh(work: SharedWork): Promise<void> {
+    this.calls.push('refresh')
+    this.#of(work).refresh(copied(work))
+  }
+
+  #of({ key }: SharedWork): KeyFlights {
+    const flights = this.#flights.get(key) ?? new KeyFlights(this.#context)
+    this.#flights.set(key, flights)
+    return flights
+  }
+}
+
+function copied({ presence, ...work }: SharedWork): SharedWork {
+  return { ...structuredClone(work), presence }
+}
+
+/** A miss as the tests ask for it. */
+export const work: Work = {
+  request: {
+    model: 'default',
+    prompt_id: null,
+    prompts: ['Once'],
+    system: null,
+    route: [{ upstream: 'main', upstream_model: 'model-1' }],
+    parameters: {},
+    max_tokens: 16,
+    n: 1,
+  },
+  key: `c1:${'0a'.repeat(32)}`,
+  keep: { freshSeconds: 100, staleSeconds: 0 },
+  forced: false,
+  requestId: 'req_1',
+  visitor: 'h:ada',
+}
+
+/** What a flight is made of, with one upstream in the test's hands and everything written down. */
+export function missWorld(respond: (call: number) => Response | Promise<Response>) {
+  const clock = { ms: START }
+  const events: Event[] = []
+  const stored: Entry[] = []
+  const state = {
+    calls: 0,
+    looks: 0,
+    /** What KV has. */
+    kept: null as Entry | null,
+    /** What this isolate knows of purges. */
+    purgedAtS: 0,
+    /** Throws where the ledger refuses. */
+    reserve: async (_visitor: string | null): Promise<void> => {},
+  }
+  const send = async () => await respond(state.calls++)
+  const connection = connect(
+    {
+      name: 'main',
+      wire: 'completions',
+      baseUrl: 'https://main.test',
+      auth: 'none',
+      key: null,
+      unsupported: new Set(),
+      stream: 'always',
+      firstByteMs: 30_000,
+      idleMs: 30_000,
+      deadlineMs: 60_000,
+      retries: 0,
+      maxOutputBytes: 1_048_576,
+      maxTokensField: 'max_tokens',
+      streamUsage: true,
+      path: null,
+    },
+    { http: send, demo: send },
+  )
+  let ids = 0
+  const context: MissContext = {
+    now: () => clock.ms,
+    report: (event) => events.push(event),
+    purgedAtS: () => state.purgedAtS,
+    generate: ({ requestId, visitor }, stream, signal) => ({
+      route: {
+        requestId,
+        connections: new Map([['main', connection]]),
+        stream,
+        signal,
+        now: () => clock.ms,
+        random: () => 0.5,
+        wait: async () => {},
+        report: (event) => events.push(event),
+        callsAtOnce: 1,
+        reserve: async () => {
+          await state.reserve(visitor)
+          return { accepted() {}, settle() {} }
+        },
+      },
+      newId: () => `cmpl-${'a'.repeat(24)}${String(++ids).padStart(4, '0')}`,
+      lookAgain: async () => {
+        state.looks += 1
+        return state.kept
+      },
+      store: (entry) => {
+        stored.push(entry)
+        return true
+      },
+    }),
+  }
+  return { clock, events, stored, state, context }
+}
+
+/** Everything that can happen without waiting for the test. */
+export async function calm(): Promise<void> {
+  for (let i = 0; i < 10; i++) await new Promise<void>((resolve) => setImmediate(resolve))
+}

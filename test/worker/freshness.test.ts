@@ -1,0 +1,191 @@
+// Old answers over several isolates, in workerd and on the real clock: one refresh for any number of
+// visitors, the old one when there is no better, and what browsers may keep of it.
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { completionOf, streamOf } from '../support/answers.ts'
+import { CANARY } from '../support/canary.ts'
+import { ORIGIN, type Reply } from '../support/client.ts'
+import { Lanes } from '../support/lanes.ts'
+import { completionsStream, gate, refusal, UpstreamServer } from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+const ISOLATES = 3
+const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
+const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
+
+let upstream: UpstreamServer
+let workers: Workers
+let lanes: Lanes<'legacy'>
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  lanes = new Lanes(upstream, { legacy: { wire: 'completions', retries: 0 } }, 8)
+  workers = await startWorkers({
+    isolates: ISOLATES,
+    main: forgetful,
+    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
+    config: lanes.config({
+      cache: {
+        ttl_seconds: 60,
+        stale_while_revalidate_seconds: 600,
+        stale_if_error_seconds: 6000,
+      },
+    }),
+  })
+})
+
+afterEach(() => {
+  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.reportedTwice()).toEqual([])
+})
+
+afterAll(async () => {
+  await workers.dispose()
+  await upstream.stop()
+})
+
+/** The Worker, with GET /forget?key= for what a flight object has at hand. */
+const forgetful = `
+  import worker, { FlightObject as Flight } from './worker.js'
+  export * from './worker.js'
+  import { env } from 'cloudflare:workers'
+  export class FlightObject extends Flight {
+    forget() { this.ctx.abort('forgotten by the test') }
+  }
+  export default {
+    async fetch(request) {
+      const url = new URL(request.url)
+      if (url.pathname !== '/forget') return await worker.fetch(request)
+      try { await env.FLIGHTS.getByName(url.searchParams.get('key')).forget() } catch {}
+      return new Response('forgotten')
+    },
+  }
+`
+
+const statusOf = (reply: Reply) => String(reply.headers['cache-status'])
+
+/** Stores an answer and makes it old behind the Worker's back, for isolates that have not seen it. */
+async function stored(model: string, ageSeconds: number): Promise<void> {
+  await workers.client(0).complete({ prompt: 'p', model })
+  const find = async () =>
+    [...(await workers.kvEntries())].find(([, value]) => value.includes(`"model":"${model}"`))
+  await expect.poll(find).toBeDefined()
+  const [key, value] = (await find()) ?? ['', '{}']
+  const entry = JSON.parse(value)
+  for (const time of ['stored_at', 'fresh_until', 'stale_until']) entry[time] -= ageSeconds
+  await workers.kvPut(key, JSON.stringify(entry))
+  await workers.client(0).send({ path: `/forget?key=${key}`, headers: { origin: null } })
+}
+
+/** How old what KV has is, by the text in it. */
+const inKv = async (text: string) =>
+  [...(await workers.kvEntries()).values()].some((value) => value.includes(text))
+
+test('stale: served at once by every isolate, refreshed once', async () => {
+  const { model, lane } = lanes.take('legacy')
+  lane.answers(completionsStream(['old-1']))
+  await stored(model, 100)
+  const refreshing = gate()
+  lane.answers(async (call, line) => {
+    await refreshing.opened
+    await completionsStream(['new-1'])(call, line)
+  })
+  // The first isolate holds the fresh one in memory, the others find the old one in KV.
+  const replies = await Promise.all(
+    Array.from({ length: 60 }, (_, i) =>
+      workers.client(1 + (i % 2)).complete({ prompt: 'p', model, stream: i % 3 === 0 }),
+    ),
+  )
+  for (const [i, reply] of replies.entries()) {
+    const text = i % 3 === 0 ? streamOf(reply).text() : completionOf(reply).choices[0]?.text
+    expect(text).toBe('old-1')
+    expect(statusOf(reply)).toMatch(/^edge-completions; hit; ttl=-4\d; detail=stale$/)
+    expect(Number(reply.headers['age'])).toBeGreaterThanOrEqual(100)
+  }
+  await lane.call(2)
+  refreshing.open()
+  await expect.poll(() => inKv('new-1')).toBe(true)
+  expect(lane.calls).toHaveLength(2)
+  expect(workers.log.all('flight_unreachable')).toEqual([])
+})
+
+test('stale, and the refresh fails: served all the same, nobody hears of it', async () => {
+  const { model, lane } = lanes.take('legacy')
+  lane.answers(completionsStream(['old-2']))
+  await stored(model, 100)
+  lane.answers(refusal(500))
+  for (let i = 0; i < 5; i++) {
+    const reply = await workers.client(1).complete({ prompt: 'p', model })
+    expect(completionOf(reply).choices[0]?.text).toBe('old-2')
+  }
+  await lane.call(2)
+  // One try in ten seconds from one isolate, not one for each visitor.
+  expect(lane.calls).toHaveLength(2)
+})
+
+test('stale-if-error: too old to be served first, served when nothing better can be had', async () => {
+  const { model, lane } = lanes.take('legacy')
+  lane.answers(completionsStream(['old-3']))
+  await stored(model, 3000)
+  lane.answers(refusal(500))
+  const kept = await workers.client(1).complete({ prompt: 'p', model })
+  expect(completionOf(kept).choices[0]?.text).toBe('old-3')
+  expect(statusOf(kept)).toMatch(/hit; ttl=-29\d\d; detail=stale/)
+  expect(lane.calls).toHaveLength(2)
+  // A stream that fails before its first word is answered from there, too.
+  const stream = await workers.client(2).complete({ prompt: 'p', model, stream: true })
+  expect(streamOf(stream).text()).toBe('old-3')
+  lane.answers(completionsStream(['new-3']))
+  const better = await workers.client(1).complete({ prompt: 'p', model })
+  expect(completionOf(better).choices[0]?.text).toBe('new-3')
+})
+
+test('expired: gone, whatever happens (D14)', async () => {
+  const { model, lane } = lanes.take('legacy')
+  lane.answers(completionsStream(['old-4']))
+  await stored(model, 7000)
+  lane.answers(refusal(401))
+  const reply = await workers.client(1).complete({ prompt: 'p', model })
+  expect(reply.status).toBe(502)
+  expect(reply.text).not.toContain('old-4')
+  const get = await workers.client(1).send({ path: `/v1/completions?prompt=p&model=${model}` })
+  expect(get.status).toBe(404)
+})
+
+test('GET: browsers may keep it while it is fresh, and no longer; stale is not refreshed', async () => {
+  const { model, lane } = lanes.take('legacy')
+  lane.answers(completionsStream(['old-5']))
+  await stored(model, 100)
+  const path = `/v1/completions?prompt=p&model=${model}`
+  const fresh = await workers.client(0).send({ path })
+  expect(fresh.headers['cache-control']).toMatch(/^public, max-age=(60|5\d)$/)
+  expect(String(fresh.headers['vary']).split(', ').sort()).toEqual(['Accept', 'Origin'])
+  const stale = await workers.client(1).send({ path })
+  expect(completionOf(stale).choices[0]?.text).toBe('old-5')
+  expect(stale.headers['cache-control']).toBe('public, max-age=0')
+  const tag = String(stale.headers['etag'])
+  const same = await workers.client(1).send({ path, headers: { 'if-none-match': tag } })
+  expect([same.status, same.text, same.headers['etag']]).toEqual([304, '', tag])
+  // A browser may send no preflight for it: nothing in it asks for one.
+  expect(stale.headers['access-control-allow-origin']).toBe(ORIGIN)
+  expect(lane.calls).toHaveLength(1)
+})
+
+test('forced by the operator: the new answer replaces the old one everywhere it is next read', async () => {
+  const { model, lane } = lanes.take('legacy')
+  lane.answers(completionsStream(['old-6']))
+  await workers.client(0).complete({ prompt: 'p', model })
+  lane.answers(completionsStream(['new-6']))
+  const ignored = await workers
+    .client(0)
+    .complete({ prompt: 'p', model }, { 'cache-control': 'no-cache' })
+  expect(completionOf(ignored).choices[0]?.text).toBe('old-6')
+  const forced = await workers
+    .client(1)
+    .complete({ prompt: 'p', model }, { ...operator, 'cache-control': 'no-cache' })
+  expect(statusOf(forced)).toBe('edge-completions; fwd=request')
+  expect(completionOf(forced).choices[0]?.text).toBe('new-6')
+  await expect.poll(() => inKv('new-6')).toBe(true)
+  const elsewhere = await workers.client(2).complete({ prompt: 'p', model })
+  expect(completionOf(elsewhere).choices[0]?.text).toBe('new-6')
+  expect(lane.calls).toHaveLength(2)
+})

@@ -1,0 +1,351 @@
+// What one request costs of the platform, counted at the bindings: reads and writes of KV, calls of
+// flight and ledger. And that KV's troubles and its day's quota cost no answer.
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { completionOf, requestEvent, streamOf } from '../support/answers.ts'
+import { CANARY } from '../support/canary.ts'
+import { ORIGIN, type Reply } from '../support/client.ts'
+import { completionsStream, gate, type Lane, UpstreamServer } from '../support/upstream-server.ts'
+import { startWorkers, type Workers } from '../support/workerd.ts'
+
+const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
+
+let upstream: UpstreamServer
+let lane: Lane
+const started: Workers[] = []
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  lane = upstream.lane('u')
+})
+
+afterEach(async () => {
+  for (const { log } of started) {
+    expect(log.takeStrays()).toEqual([])
+    expect(log.reportedTwice()).toEqual([])
+  }
+  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
+})
+
+afterAll(() => upstream.stop())
+
+/** The Worker with a counter around each binding; GET /counted tells it, and begins anew. */
+const counting = (kv = '') => `
+  import worker from './worker.js'
+  export * from './worker.js'
+  import { env } from 'cloudflare:workers'
+  const kv = Object.getPrototypeOf(env.CACHE)
+  const own = { get: kv.get, put: kv.put, delete: kv.delete }
+  const names = { get: 'read', put: 'write', delete: 'delete' }
+  globalThis.counted ??= {}
+  const note = (what) => { globalThis.counted[what] = (globalThis.counted[what] ?? 0) + 1 }
+  for (const [method, name] of Object.entries(names)) {
+    kv[method] = function (key, ...more) {
+      note(key === 'purge' ? 'purge list ' + name : 'kv ' + name)
+      return own[method].call(this, key, ...more)
+    }
+  }
+  ${kv}
+  for (const [binding, name] of Object.entries({ FLIGHTS: 'flight', LEDGER: 'ledger', USAGE: 'usage' })) {
+    const namespace = Object.getPrototypeOf(env[binding])
+    if (namespace.counts === undefined) {
+      namespace.counts = true
+      const getByName = namespace.getByName
+      namespace.getByName = function (id) {
+        const stub = getByName.call(this, id)
+        const name = ['usage', 'ledger'].includes(id) ? id : 'flight'
+        return new Proxy({}, {
+          get: (_, method) => (...given) => {
+            note(name + ' ' + String(method))
+            return stub[method](...given)
+          },
+        })
+      }
+    }
+  }
+  export default {
+    async fetch(request) {
+      if (new URL(request.url).pathname !== '/counted') return await worker.fetch(request)
+      const counted = globalThis.counted
+      globalThis.counted = {}
+      return Response.json(counted)
+    },
+  }
+`
+
+interface Options {
+  readonly cache?: object
+  readonly kv?: string
+  readonly isolates?: number
+}
+
+async function start({ cache = {}, kv = '', isolates = 2 }: Options = {}): Promise<Workers> {
+  lane.calls.length = 0
+  lane.answers(completionsStream(['fine']))
+  const workers = await startWorkers({
+    isolates,
+    main: counting(kv),
+    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
+    config: {
+      origins: [ORIGIN],
+      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+      upstreams: [
+        {
+          name: 'u',
+          base_url: upstream.url('u'),
+          key: 'UPSTREAM_API_KEY',
+          wire: 'completions',
+          retries: 0,
+        },
+      ],
+      cache: { ...cache },
+    },
+  })
+  started.push(workers)
+  return workers
+}
+
+type Counts = Record<string, number>
+
+/** Since the last time, in all isolates, without the purge list and the figures of the minute. */
+async function counted(workers: Workers): Promise<Counts> {
+  const sum: Counts = {}
+  for (const [i] of workers.urls.entries()) {
+    const { text } = await workers.client(i).send({ path: '/counted', headers: { origin: null } })
+    for (const [what, n] of Object.entries(JSON.parse(text) as Counts))
+      sum[what] = (sum[what] ?? 0) + n
+  }
+  delete sum['usage add']
+  return sum
+}
+
+/** Once the background is over: the answer is stored, and what it cost is told. */
+async function settled(workers: Workers, wanted: Counts): Promise<void> {
+  const all: Counts = {}
+  await expect
+    .poll(async () => {
+      for (const [what, n] of Object.entries(await counted(workers)))
+        all[what] = (all[what] ?? 0) + n
+      return all
+    })
+    .toEqual(wanted)
+}
+
+const hit = (reply: Reply) => String(reply.headers['cache-status']).replace(/ttl=\d+; /, '')
+
+describe('one request costs', () => {
+  test.each([
+    ['JSON', false],
+    ['a stream', true],
+  ])(
+    'a miss (%s): two reads and one write of KV, one flight, two ledger calls',
+    async (_, asStream) => {
+      const workers = await start()
+      const client = workers.client(1)
+      // An isolate's first look at the purge list, and a secret that hashes visitors' addresses.
+      await client.complete({ prompt: 'warm' })
+      await settled(workers, {
+        'kv read': 2,
+        'kv write': 1,
+        'flight join': 1,
+        'ledger reserve': 1,
+        'ledger settle': 1,
+        // Once an interval in each of the two isolates: the asking one, and the flight's.
+        'purge list read': 2,
+      })
+      const reply = await client.complete({ prompt: 'p', stream: asStream })
+      if (asStream) streamOf(reply)
+      else completionOf(reply)
+      await settled(workers, {
+        'kv read': 2,
+        'kv write': 1,
+        'flight join': 1,
+        'ledger reserve': 1,
+        'ledger settle': 1,
+      })
+    },
+  )
+
+  test('a hit: nothing from memory, one read from KV; no flight, no ledger', async () => {
+    const workers = await start()
+    const [here, there] = [workers.client(0), workers.client(1)]
+    await here.complete({ prompt: 'p' })
+    await here.complete({ prompt: 'other' })
+    await there.complete({ prompt: 'warm' })
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(3)
+    await counted(workers)
+    expect(hit(await here.complete({ prompt: 'p' }))).toBe('edge-completions; hit; detail=memory')
+    expect(hit(await here.complete({ prompt: 'p', stream: true }))).toContain('detail=memory')
+    const query = { path: '/v1/completions?prompt=p' }
+    expect(hit(await here.send(query))).toContain('detail=memory')
+    expect(await counted(workers)).toEqual({})
+    expect(hit(await there.complete({ prompt: 'p' }))).toBe('edge-completions; hit; detail=kv')
+    expect(await counted(workers)).toEqual({ 'kv read': 1 })
+    expect(hit(await there.send({ path: '/v1/completions?prompt=other' }))).toContain('detail=kv')
+    expect(await counted(workers)).toEqual({ 'kv read': 1 })
+    expect(hit(await there.complete({ prompt: 'other' }))).toContain('detail=memory')
+    expect(await counted(workers)).toEqual({})
+  })
+
+  test('a GET that finds nothing: one read', async () => {
+    const workers = await start()
+    await workers.client().complete({ prompt: 'warm' })
+    await counted(workers)
+    await settled(workers, {}).catch(() => {})
+    await counted(workers)
+    const reply = await workers.client().send({ path: '/v1/completions?prompt=nothing' })
+    expect(reply.status).toBe(404)
+    expect(await counted(workers)).toEqual({ 'kv read': 1 })
+  })
+
+  test('a follower: one read and one flight call', async () => {
+    const workers = await start()
+    const rest = gate()
+    await workers.client(1).complete({ prompt: 'warm' })
+    await workers.client(0).complete({ prompt: 'warm' })
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
+    await counted(workers)
+    lane.answers(completionsStream(['one ', 'two'], { pace: () => rest.opened }))
+    const body = { prompt: 'p', stream: true }
+    const leader = await workers.client(0).open({ method: 'POST', body })
+    await leader.until('"text":"one "')
+    expect(await counted(workers)).toEqual({ 'kv read': 2, 'flight join': 1, 'ledger reserve': 1 })
+    const follower = await workers.client(1).open({ method: 'POST', body })
+    await follower.until('"text":"one "')
+    expect(await counted(workers)).toEqual({ 'kv read': 1, 'flight join': 1 })
+    rest.open()
+    await Promise.all([leader.rest(), follower.rest()])
+    await settled(workers, { 'kv write': 1, 'ledger settle': 1 })
+  })
+
+  test('alone (flights = "none"): two reads, one write, two ledger calls', async () => {
+    const workers = await start({ cache: { flights: 'none' } })
+    await workers.client().complete({ prompt: 'warm' })
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
+    await counted(workers)
+    await workers.client().complete({ prompt: 'p' })
+    await settled(workers, { 'kv read': 2, 'kv write': 1, 'ledger reserve': 1, 'ledger settle': 1 })
+  })
+
+  test('a miss with caching off: no KV at all', async () => {
+    const workers = await start({ cache: { ttl_seconds: 0 } })
+    await workers.client().complete({ prompt: 'warm' })
+    await settled(workers, {
+      'flight join': 1,
+      'ledger reserve': 1,
+      'ledger settle': 1,
+      'purge list read': 1,
+    })
+    await workers.client().complete({ prompt: 'p' })
+    await settled(workers, { 'flight join': 1, 'ledger reserve': 1, 'ledger settle': 1 })
+  })
+
+  test('the purge list: read once an interval, not once a request', async () => {
+    const workers = await start({ isolates: 1 })
+    for (let i = 0; i < 20; i++) await workers.client().complete({ prompt: `p${i % 5}` })
+    const counts = await counted(workers)
+    expect(counts['purge list read']).toBe(1)
+  })
+
+  test('a purge: one read and one write of the list', async () => {
+    const workers = await start({ isolates: 1 })
+    await workers.client().complete({ prompt: 'p' })
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
+    await counted(workers)
+    const reply = await workers.client().send({
+      method: 'POST',
+      path: '/admin/purge',
+      headers: { authorization: `Bearer ${OPERATOR_TOKEN}` },
+      body: { all: true },
+    })
+    expect(reply.status).toBe(200)
+    expect(await counted(workers)).toEqual({ 'purge list read': 1, 'purge list write': 1 })
+  })
+})
+
+describe('KV as it is', () => {
+  test('kv_writes_per_day is kept over all isolates; past it answers are served unstored', async () => {
+    const workers = await start({ cache: { kv_writes_per_day: 3, memory_seconds: 0 } })
+    const statuses: string[] = []
+    for (let i = 0; i < 8; i++) {
+      const reply = await workers.client(i % 2).complete({ prompt: `p${i}` })
+      completionOf(reply)
+      statuses.push(hit(reply))
+    }
+    const stored = (status: string) => status.endsWith('; stored')
+    expect(statuses.map(stored)).toEqual([true, true, true, false, false, false, false, false])
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(3)
+    expect((await counted(workers))['kv write']).toBe(3)
+    // What is stored goes on being served.
+    expect(hit(await workers.client(1).complete({ prompt: 'p0' }))).toContain('detail=kv')
+  })
+
+  test('a get that hangs: an answer within the wait, and one event (D1)', async () => {
+    const workers = await start({
+      cache: { kv_wait_ms: 100 },
+      kv: 'kv.get = () => new Promise(() => {})',
+    })
+    const startedAt = performance.now()
+    const reply = await workers.client(1).complete({ prompt: 'p', stream: true })
+    expect(streamOf(reply).text()).toBe('fine')
+    expect(performance.now() - startedAt).toBeLessThan(3000)
+    const failed = await workers.log.find((event) => event.event === 'cache_failed')
+    expect(failed).toEqual({ event: 'cache_failed', operation: 'get', reason: 'timeout' })
+    expect(workers.log.all('internal')).toEqual([])
+  })
+
+  test('puts that fail: answers unharmed, one event, and KV is left alone for a while (D2)', async () => {
+    const workers = await start({
+      isolates: 1,
+      cache: { memory_seconds: 0 },
+      kv: `kv.put = async () => { note('kv write'); throw new Error('KV PUT failed: 429') }`,
+    })
+    for (let i = 0; i < 10; i++) {
+      const reply = await workers.client().complete({ prompt: `p${i}` })
+      expect(completionOf(reply).choices[0]?.text).toBe('fine')
+    }
+    const failed = workers.log.all('cache_failed')
+    expect(failed).toEqual([{ event: 'cache_failed', operation: 'put', reason: 'error' }])
+    expect((await counted(workers))['kv write']).toBe(1)
+    expect(await workers.kvEntries()).toHaveLength(0)
+  })
+
+  test('a value of another version is a miss, is deleted and replaced (D3)', async () => {
+    const workers = await start({ cache: { memory_seconds: 0 } })
+    const first = completionOf(await workers.client().complete({ prompt: 'p' }))
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
+    const [[key, value] = ['', '']] = await workers.kvEntries()
+    await workers.kvPut(key, JSON.stringify({ ...JSON.parse(value), schema: 2 }))
+    const reply = await workers.client(1).complete({ prompt: 'other key, same object gone' })
+    completionOf(reply)
+    const get = await workers.client(1).send({ path: '/v1/completions?prompt=p' })
+    expect(get.status).toBe(404)
+    const failed = await workers.log.find((event) => event.event === 'cache_failed')
+    expect(failed).toEqual({ event: 'cache_failed', operation: 'get', reason: 'bad_value' })
+    await expect.poll(async () => (await workers.kvEntries()).has(key)).toBe(false)
+    expect(first.choices[0]?.text).toBe('fine')
+  })
+
+  test('only whole strings are put, with a time to live of a minute at least', async () => {
+    const workers = await start({
+      isolates: 1,
+      cache: {
+        ttl_seconds: 5,
+        stale_while_revalidate_seconds: 0,
+        stale_if_error_seconds: 0,
+        memory_seconds: 0,
+      },
+      kv: `
+        const put = kv.put
+        kv.put = function (key, value, options) {
+          note('put ' + typeof value + ' ' + JSON.stringify(options))
+          return put.call(this, key, value, options)
+        }
+      `,
+    })
+    const reply = await workers.client().complete({ prompt: 'p', stream: true })
+    streamOf(reply)
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
+    expect(await counted(workers)).toMatchObject({ 'put string {"expirationTtl":60}': 1 })
+    expect((await requestEvent(reply, workers.log)).cache).toBe('miss')
+  })
+})
