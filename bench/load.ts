@@ -61,7 +61,7 @@ export function ask(url: URL, body: string, sameVisitor = false): Promise<Reply>
   const address = `10.${(visitors >> 16) & 255}.${(visitors >> 8) & 255}.${visitors & 255}`
   return new Promise((resolve, reject) => {
     const request = http.request(
-      new URL('/v1/completions', url),
+      new URL('/v1/completions', url).href,
       {
         method: 'POST',
         agent,

@@ -284,7 +284,7 @@ describe('of a day’s traffic', () => {
     if (colorScheme === 'light') await look.picture('dashboard', { full: true })
     for (const width of [360, 768]) {
       await look.page.setViewportSize({ width, height: 740 })
-      expect(await look.overflow(), `at ${width} px`).toBe(0)
+      await expect.poll(() => look.overflow(), { message: `at ${width} px` }).toBe(0)
     }
     await look.page.getByRole('button', { name: 'Purge…' }).click()
     await look.page.getByRole('dialog').waitFor()

@@ -400,7 +400,7 @@ test.each(['light', 'dark'] as const)('is accessible and fits, %s', async (color
   if (colorScheme === 'light') await look.picture('playground', { full: true })
   for (const width of [360, 768]) {
     await look.page.setViewportSize({ width, height: 740 })
-    expect(await look.overflow(), `at ${width} px`).toBe(0)
+    await expect.poll(() => look.overflow(), { message: `at ${width} px` }).toBe(0)
   }
   await look.page.getByLabel('Your prompt').fill('')
   await look.page.getByRole('button', { name: 'Send' }).click()
