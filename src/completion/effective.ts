@@ -44,15 +44,8 @@ export interface EffectiveOptions {
   readonly variableChars: number
 }
 
-/** What is asked of an upstream, and all that the answer depends on. */
-export interface EffectiveRequest {
-  /** The alias, as the owner named it. */
-  readonly model: string
-  readonly prompt_id: string | null
-  readonly prompts: readonly (string | readonly number[])[]
-  readonly system: string | null
-  readonly route: readonly Target[]
-  readonly parameters: Readonly<Record<string, unknown>>
+/** How the answer shall be written; what is absent is the standard default. */
+export interface Sampling {
   readonly max_tokens: number
   readonly n: number
   readonly best_of?: number
@@ -66,6 +59,17 @@ export interface EffectiveRequest {
   readonly echo?: boolean
   readonly suffix?: string
   readonly logit_bias?: Readonly<Record<string, number>>
+}
+
+/** What is asked of an upstream, and all that the answer depends on. */
+export interface EffectiveRequest extends Sampling {
+  /** The alias, as the owner named it. */
+  readonly model: string
+  readonly prompt_id: string | null
+  readonly prompts: readonly (string | readonly number[])[]
+  readonly system: string | null
+  readonly route: readonly Target[]
+  readonly parameters: Readonly<Record<string, unknown>>
 }
 
 /** Standard defaults: saying them is saying nothing. */

@@ -1,13 +1,14 @@
 // What an upstream is to the rest: four pure translations, and the values they speak in.
 // Nothing here fetches; call.ts does.
 import type { RawDelta } from '../completion/delta.ts'
+import type { Sampling } from '../completion/effective.ts'
 import type { GatewayError } from '../errors.ts'
 import type { SseMessage } from '../sse/parse.ts'
 
 export type Prompt = string | readonly number[]
 
 /** One upstream call: what is left of the effective request for one attempt. */
-export interface CallRequest {
+export interface CallRequest extends Sampling {
   /** The upstream's own model name. */
   readonly model: string
   /** One, or several where the wire takes arrays. */
@@ -15,19 +16,6 @@ export interface CallRequest {
   readonly system: string | null
   readonly locked: boolean
   readonly stream: boolean
-  readonly max_tokens: number
-  readonly n: number
-  readonly best_of?: number
-  readonly temperature?: number
-  readonly top_p?: number
-  readonly presence_penalty?: number
-  readonly frequency_penalty?: number
-  readonly stop?: readonly string[]
-  readonly seed?: number
-  readonly logprobs?: number
-  readonly echo?: boolean
-  readonly suffix?: string
-  readonly logit_bias?: Readonly<Record<string, number>>
   /** The owner's own upstream parameters, sent as they are. */
   readonly parameters: Readonly<Record<string, unknown>>
 }
