@@ -19,7 +19,7 @@ import type { Admin } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
 import type { OpenApi } from './routes/openapi.ts'
-import { Visit, type VisitContext } from './routes/visit.ts'
+import { CLIENT_LEFT, Visit, type VisitContext } from './routes/visit.ts'
 import type { NewVisitors } from './routes/visitors.ts'
 
 export interface AppOptions {
@@ -152,9 +152,6 @@ export class App {
     return problemResponse(problem, { ...Object.fromEntries(visit.headers), ...headers })
   }
 }
-
-/** In the log only: nobody is left to read a status. */
-const CLIENT_LEFT = 499
 
 function notFound(): GatewayError {
   return new GatewayError('not_found', 'Cannot find this path: completions are at /v1/completions')

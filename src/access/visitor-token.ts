@@ -2,6 +2,7 @@
 // They name a visitor and nothing else; nothing is kept of them, so one ends only by running out.
 import { base64url, errors, jwtVerify, SignJWT } from 'jose'
 import * as v from 'valibot'
+import { hex } from '../completion/fingerprint.ts'
 import { GatewayError } from '../errors.ts'
 
 export interface VisitorTokenOptions {
@@ -178,7 +179,7 @@ export class VisitorTokens {
   #newSubject(): string {
     const bytes = new Uint8Array(SUBJECT_BYTES)
     this.#context.randomBytes(bytes)
-    return `t:${[...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`
+    return `t:${hex(bytes)}`
   }
 }
 

@@ -1,5 +1,6 @@
 // Who a visitor is without a token: a keyed hash of the network address, new each UTC day. The
 // address itself is kept nowhere; without the key the hash tells nothing.
+import { hex } from '../completion/fingerprint.ts'
 
 /** Addresses remembered with their hashes, so that a hit costs no cryptography. */
 const REMEMBERED = 1000
@@ -32,7 +33,7 @@ export class Visitors {
     const key = this.#key ?? (await dayKey(await this.#secret(), day))
     if (day === this.#day) this.#key = key
     const mac = await crypto.subtle.sign('HMAC', key, new TextEncoder().encode(network))
-    const id = `h:${[...new Uint8Array(mac, 0, 8)].map((byte) => byte.toString(16).padStart(2, '0')).join('')}`
+    const id = `h:${hex(new Uint8Array(mac, 0, 8))}`
     if (this.#known.size >= REMEMBERED) this.#known.clear()
     // Midnight may have passed meanwhile.
     if (day === this.#day) this.#known.set(network, id)

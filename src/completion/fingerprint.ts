@@ -63,7 +63,8 @@ function sorted(value: unknown): unknown {
 
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
 
-function hex(bytes: Uint8Array): string {
+/** Lower-case hex digits, two a byte. */
+export function hex(bytes: Uint8Array): string {
   let digits = ''
   for (const byte of bytes) digits += HEX[byte]
   return digits

@@ -17,7 +17,7 @@ import {
 import type { MissAnswer, MissSummary } from '../miss.ts'
 import type { Asked, Asking, CachePolicy } from './asked.ts'
 import type { Misses } from './misses.ts'
-import type { Visit } from './visit.ts'
+import { CLIENT_LEFT, type Visit } from './visit.ts'
 
 export interface CompletionsOptions {
   readonly body: BodyOptions
@@ -263,9 +263,6 @@ function rateLimited(): GatewayError {
     },
   )
 }
-
-/** In the log only: nobody is left to read a status. */
-const CLIENT_LEFT = 499
 
 /** Failures that are not the visitor's own: an older answer is better than those. */
 const staleHelps: ReadonlySet<Code> = new Set([

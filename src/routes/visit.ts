@@ -25,6 +25,9 @@ type Noted = Pick<
   | 'origin'
 >
 
+/** The status of a request whose visitor has gone; in the log only, as nobody is left to read it. */
+export const CLIENT_LEFT = 499
+
 export class Visit {
   readonly request: Request
   readonly url: URL
