@@ -2,19 +2,19 @@
 // the Worker has in common. Knows no platform: worker.ts hands it everything.
 import { IttyRouter } from 'itty-router'
 import type { Operator } from './access/operator.ts'
-import { randomLetters } from './completion/completion.ts'
 import { GatewayError, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
 import type { Fault } from './faults.ts'
 import {
+  corsHeaders,
   isLoopback,
   isPreflight,
   judgeOrigin,
   type OriginVerdict,
-  preflightResponse,
-  withCors,
+  preflightReply,
 } from './http/cors.ts'
-import { problemResponse, statusOf } from './http/problem.ts'
+import { problemReply, statusOf } from './http/problem.ts'
+import { jsonReply, type Reply } from './http/reply.ts'
 import type { Admin } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
@@ -32,7 +32,7 @@ export interface AppOptions {
 }
 
 export interface AppContext extends VisitContext {
-  readonly randomBytes: (bytes: Uint8Array) => void
+  readonly newUuid: () => string
 }
 
 /** What there is to serve; with faults only GET /health, and why everything else is refused. */
@@ -48,10 +48,7 @@ export type Service =
       readonly openApi: OpenApi
     }
 
-type Handler = (
-  visit: Visit,
-  params: Readonly<Record<string, string>>,
-) => Response | Promise<Response>
+type Handler = (visit: Visit, params: Readonly<Record<string, string>>) => Reply | Promise<Reply>
 
 interface Route {
   readonly name: string
@@ -64,39 +61,51 @@ export class App {
   readonly #options: AppOptions
   readonly #context: AppContext
   readonly #operator: Operator | null
+  /** By path, where that is all there is to it. */
+  readonly #routes: ReadonlyMap<string, Match>
   readonly #match: (request: Request) => Promise<Match | undefined>
 
   constructor(options: AppOptions, context: AppContext, service: Service) {
     this.#options = options
     this.#context = context
     this.#operator = service.faults === null ? service.operator : null
-    this.#match = matcher(routesOf(service, options))
+    const routes = routesOf(service, options)
+    this.#routes = new Map(
+      Object.entries(routes)
+        .filter(([path]) => !path.includes(':'))
+        .map(([path, route]) => [path, { route, params: {} }]),
+    )
+    this.#match = matcher(routes)
   }
 
   async fetch(request: Request): Promise<Response> {
-    const id = `req_${randomLetters(24, this.#context.randomBytes)}`
+    const id = `req_${this.#context.newUuid().replaceAll('-', '')}`
     const visit = new Visit(request, id, this.#context)
-    const verdict = judgeOrigin(request, this.#options)
+    const verdict = judgeOrigin(request, visit.url, this.#options)
     if (verdict.kind === 'allowed') visit.noted.origin = verdict.origin
-    const response = await this.#respond(visit, verdict).catch((error: unknown) =>
+    const { status, headers, body } = await this.#reply(visit, verdict).catch((error: unknown) =>
       this.#problem(error, visit),
     )
-    // Every response is one of ours, so its headers can be set; a copy would stream its body anew.
-    const { headers, status } = response
-    withCors(headers, verdict)
-    headers.set('x-request-id', id)
-    headers.set('x-content-type-options', 'nosniff')
     if (!visit.streaming) visit.close(status, null)
-    return request.method === 'HEAD' ? new Response(null, { status, headers }) : response
+    return new Response(request.method === 'HEAD' ? null : body, {
+      status,
+      headers: {
+        vary: 'Origin',
+        ...headers,
+        ...corsHeaders(verdict),
+        'x-request-id': id,
+        'x-content-type-options': 'nosniff',
+      },
+    })
   }
 
-  async #respond(visit: Visit, verdict: OriginVerdict): Promise<Response> {
+  async #reply(visit: Visit, verdict: OriginVerdict): Promise<Reply> {
     const { request } = visit
     if (isPreflight(request)) {
       visit.noted.route = 'preflight'
-      return preflightResponse(request, verdict)
+      return preflightReply(request, verdict)
     }
-    const found = await this.#match(request)
+    const found = this.#routes.get(visit.url.pathname) ?? (await this.#match(request))
     if (found === undefined) throw notFound()
     const { route, params } = found
     visit.noted.route = route.name
@@ -132,7 +141,7 @@ export class App {
     return (await this.#operator?.isOperator(headers)) ?? false
   }
 
-  #notAllowed(visit: Visit, { methods }: Route): Response {
+  #notAllowed(visit: Visit, { methods }: Route): Reply {
     const names = Object.keys(methods)
     const allow = (names.includes('GET') ? ['HEAD', ...names] : names).sort().join(', ')
     const error = new GatewayError(
@@ -142,14 +151,14 @@ export class App {
     return this.#problem(error, visit, { allow })
   }
 
-  #problem(error: unknown, visit: Visit, headers: Record<string, string> = {}): Response {
+  #problem(error: unknown, visit: Visit, headers: Record<string, string> = {}): Reply {
     const left = visit.request.signal.aborted && !(error instanceof GatewayError)
     if (!left && !(error instanceof GatewayError)) {
       this.#context.report(internalEvent(error, visit.id))
     }
     const problem = problemOf(error)
     visit.close(left ? CLIENT_LEFT : statusOf(problem.code), left ? null : problem.code)
-    return problemResponse(problem, { ...Object.fromEntries(visit.headers), ...headers })
+    return problemReply(problem, { ...visit.headers, ...headers })
   }
 }
 
@@ -159,13 +168,11 @@ function notFound(): GatewayError {
 
 function routesOf(service: Service, options: AppOptions): Record<string, Route> {
   const { warnings, localOnly } = options
-  const health = ({ url }: Visit): Response => {
+  const health = ({ url }: Visit): Reply => {
     const faults = service.faults ?? (localOnly && !isLoopback(url.hostname) ? [testSecret] : [])
-    return noStore(
-      faults.length === 0
-        ? Response.json({ status: 'ok', warnings })
-        : Response.json({ status: 'misconfigured', faults }, { status: 503 }),
-    )
+    return faults.length === 0
+      ? jsonReply({ status: 'ok', warnings })
+      : jsonReply({ status: 'misconfigured', faults }, 503)
   }
   const served = (handler: (ready: Ready) => Handler): Handler =>
     service.faults === null ? handler(service) : refuse
@@ -192,8 +199,8 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
       methods: {
         POST: served(
           ({ visitors }) =>
-            async (visit) =>
-              noStore(await visitors.post(visit)),
+            (visit) =>
+              visitors.post(visit),
         ),
       },
     },
@@ -204,7 +211,7 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
         GET: served(
           ({ offer }) =>
             () =>
-              noStore(listModels(offer)),
+              listModels(offer),
         ),
       },
     },
@@ -215,7 +222,7 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
         GET: served(
           ({ offer }) =>
             (_, { id = '' }) =>
-              noStore(showModel(offer, id)),
+              showModel(offer, id),
         ),
       },
     },
@@ -226,7 +233,7 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
         GET: served(
           ({ offer }) =>
             () =>
-              noStore(listPrompts(offer)),
+              listPrompts(offer),
         ),
       },
     },
@@ -236,8 +243,8 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
       methods: {
         POST: served(
           ({ admin }) =>
-            async (visit) =>
-              noStore(await admin.purge(visit)),
+            (visit) =>
+              admin.purge(visit),
         ),
       },
     },
@@ -247,8 +254,8 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
       methods: {
         POST: served(
           ({ admin }) =>
-            async (visit) =>
-              noStore(await admin.pause(visit)),
+            (visit) =>
+              admin.pause(visit),
         ),
       },
     },
@@ -258,8 +265,8 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
       methods: {
         GET: served(
           ({ admin }) =>
-            async (visit) =>
-              noStore(await admin.usage(visit)),
+            (visit) =>
+              admin.usage(visit),
         ),
       },
     },
@@ -290,11 +297,6 @@ function refuse(): never {
     'misconfigured',
     'Cannot serve: the owner has to mend the configuration, GET /health says where',
   )
-}
-
-function noStore(response: Response): Response {
-  response.headers.set('cache-control', 'no-store')
-  return response
 }
 
 interface Match {

@@ -31,6 +31,7 @@ export interface Platform {
   /** 0 … 1 */
   readonly random: () => number
   readonly randomBytes: (bytes: Uint8Array) => void
+  readonly newUuid: () => string
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
   readonly waitUntil: (work: Promise<unknown>) => void
   readonly report: Report

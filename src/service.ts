@@ -21,7 +21,6 @@ export interface Doors {
   readonly admin: Pick<AdminContext, 'pause' | 'figures' | 'hoursSince'>
   readonly turnstileSecret: string
   readonly operatorToken: string
-  readonly newUuid: () => string
 }
 
 /** The app of a good configuration. */
@@ -109,8 +108,8 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
 function createVisitors(
   { limits, origins }: Config,
   { tokens }: Core,
-  { fetch, now, wait, report }: Platform,
-  { turnstileSecret, newUuid }: Doors,
+  { fetch, now, wait, report, newUuid }: Platform,
+  { turnstileSecret }: Doors,
 ): NewVisitors {
   const options = { bodyMs: limits.body_ms, origins }
   if (tokens === null) return new NewVisitors(options, null)

@@ -6,8 +6,8 @@ import {
   environment,
   flushUsage,
   ledger,
+  newUuid,
   now,
-  randomBytes,
   report,
   secret,
   usageObject,
@@ -32,7 +32,7 @@ export default {
 }
 
 function create(): App {
-  const context = { now, report, waitUntil, randomBytes, count: countRequest }
+  const context = { now, report, waitUntil, newUuid, count: countRequest }
   const known = environment()
   if (known.config === null) return createBrokenApp(known.result, context)
   const { config, core, platform } = known
@@ -50,7 +50,6 @@ function create(): App {
     },
     turnstileSecret: secret('TURNSTILE_SECRET') ?? '',
     operatorToken: secret('OPERATOR_TOKEN') ?? '',
-    newUuid: () => crypto.randomUUID(),
   }
   return createApp(config, core, platform, doors, context)
 }

@@ -35,7 +35,7 @@ const vary = ({ headers }: Pick<Reply, 'headers'>) =>
 
 /** What every response of the Worker has; an allowed page can read it. */
 function expectReadable(reply: Reply, origin: string | null = ORIGIN): void {
-  expect(reply.headers.get('x-request-id')).toMatch(/^req_[A-Za-z0-9]{24}$/)
+  expect(reply.headers.get('x-request-id')).toMatch(/^req_[0-9a-f]{32}$/)
   expect(vary(reply)).toContain('origin')
   expect(reply.headers.get('access-control-allow-origin')).toBe(origin)
   expect(reply.headers.has('access-control-allow-credentials')).toBe(false)
@@ -355,6 +355,22 @@ test('GET never asks an upstream', async () => {
   await app.post({ prompt: PROMPT })
   expect((await app.get(query)).status).toBe(200)
   expect(app.calls).toHaveLength(1)
+})
+
+test('what is understood as a query is not understood as a body, and the other way round', async () => {
+  const app = new TestApp()
+  const asked = (method: string, words: string) =>
+    app.ask(method === 'GET' ? `/v1/completions${words}` : '/v1/completions', {
+      method,
+      headers: { origin: ORIGIN, 'content-type': 'application/json' },
+      ...(method === 'GET' ? {} : { body: words }),
+    })
+  const json = JSON.stringify({ prompt: PROMPT })
+  expect((await asked('POST', json)).status).toBe(200)
+  expect((await asked('GET', `?${query}`)).status).toBe(200)
+  expectProblem(await asked('POST', `?${query}`), 'invalid_json')
+  expect((await asked('GET', encodeURIComponent(json))).status).toBe(404)
+  expect((await asked('GET', `?${encodeURIComponent(json)}`)).status).toBe(400)
 })
 
 test('GET of a hit may be kept by browsers, as long as it is fresh', async () => {

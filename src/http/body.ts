@@ -9,18 +9,22 @@ export interface BodyOptions {
 
 const accepted = new Set(['application/json', 'text/plain'])
 
+/** The parsed body. @throws GatewayError whatever `readText` and `parseJson` do */
+export async function readJson(request: Request, options: BodyOptions): Promise<unknown> {
+  return parseJson(await readText(request, options))
+}
+
 /**
- * The parsed body. `text/plain` is read as JSON too: it makes a browser's request "simple".
+ * The body's text. `text/plain` is taken for JSON too: it makes a browser's request "simple".
  *
  * @throws GatewayError `unsupported_media_type`, `body_too_large`, `body_timeout`, `invalid_json`.
  */
-export async function readJson(request: Request, options: BodyOptions): Promise<unknown> {
+export async function readText(request: Request, options: BodyOptions): Promise<string> {
   refuseType(request.headers)
   if (Number(request.headers.get('content-length') ?? 0) > options.maxBytes) {
     throw tooLarge(options.maxBytes)
   }
-  const bytes = await receive(request, options)
-  return parse(decode(bytes))
+  return decode(await receive(request, options))
 }
 
 function refuseType(headers: Headers): void {
@@ -110,7 +114,8 @@ function decode(bytes: Uint8Array): string {
   }
 }
 
-function parse(text: string): unknown {
+/** @throws GatewayError `invalid_json`, which says nothing of the text */
+export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch {

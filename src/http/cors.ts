@@ -1,5 +1,6 @@
 // Which pages may call, and what their browsers are told. Origins are compared whole and exactly
-// (RFC 6454); nothing is reflected that was not allowed. Sets headers on finished responses.
+// (RFC 6454); nothing is reflected that was not allowed. Makes headers, of nothing but the verdict.
+import type { Reply } from './reply.ts'
 
 export interface OriginOptions {
   /** `scheme://host[:port]` each, or "*". */
@@ -12,11 +13,18 @@ export type OriginVerdict =
   | { readonly kind: 'allowed'; readonly origin: string }
   | { readonly kind: 'refused'; readonly origin: string }
 
-/** Judges the `Origin` of a request against the owner's list and the Worker's own address. */
-export function judgeOrigin(request: Request, { origins }: OriginOptions): OriginVerdict {
-  const origin = request.headers.get('origin')
+/**
+ * Judges the `Origin` of a request against the owner's list and the Worker's own address.
+ *
+ * @param own the request's URL
+ */
+export function judgeOrigin(
+  { headers }: Request,
+  own: URL,
+  { origins }: OriginOptions,
+): OriginVerdict {
+  const origin = headers.get('origin')
   if (origin === null) return { kind: 'absent' }
-  const own = new URL(request.url)
   const allowed =
     origin !== 'null' &&
     (origin === own.origin ||
@@ -82,15 +90,18 @@ export function isPreflight(request: Request): boolean {
  * headers asked for are granted as they are spelled if they look like headers: this service reads a
  * known few and ignores the rest, and SDKs invent new ones.
  */
-export function preflightResponse(request: Request, verdict: OriginVerdict): Response {
-  const headers = new Headers({ vary: 'Origin, Access-Control-Request-Headers' })
-  if (verdict.kind === 'allowed') {
-    headers.set('access-control-allow-origin', verdict.origin)
-    headers.set('access-control-allow-methods', 'GET, HEAD, POST')
-    headers.set('access-control-allow-headers', grantedHeaders(request))
-    headers.set('access-control-max-age', String(MAX_AGE_S))
-  }
-  return new Response(null, { status: 204, headers })
+export function preflightReply(request: Request, verdict: OriginVerdict): Reply {
+  const permission =
+    verdict.kind === 'allowed'
+      ? {
+          'access-control-allow-origin': verdict.origin,
+          'access-control-allow-methods': 'GET, HEAD, POST',
+          'access-control-allow-headers': grantedHeaders(request),
+          'access-control-max-age': String(MAX_AGE_S),
+        }
+      : {}
+  const headers = { vary: 'Origin, Access-Control-Request-Headers', ...permission }
+  return { status: 204, headers, body: null }
 }
 
 const MAX_ASKED = 64
@@ -106,17 +117,12 @@ function grantedHeaders(request: Request): string {
   return [...allowedHeaders, ...new Set(extra)].join(', ')
 }
 
-/** Adds CORS headers and `Vary: Origin` to a response of ours, keeping status and body. */
-export function withCors(headers: Headers, verdict: OriginVerdict): void {
-  addVary(headers, 'Origin')
-  if (verdict.kind !== 'allowed') return
-  headers.set('access-control-allow-origin', verdict.origin)
-  headers.set('access-control-expose-headers', exposedHeaders)
-  headers.set('timing-allow-origin', verdict.origin)
-}
-
-function addVary(headers: Headers, name: string): void {
-  const names = new Set((headers.get('vary') ?? '').split(/\s*,\s*/).filter(Boolean))
-  names.add(name)
-  headers.set('vary', [...names].join(', '))
+/** What a browser is told with every reply: nothing to pages that may not call. */
+export function corsHeaders(verdict: OriginVerdict): Readonly<Record<string, string>> {
+  if (verdict.kind !== 'allowed') return {}
+  return {
+    'access-control-allow-origin': verdict.origin,
+    'access-control-expose-headers': exposedHeaders,
+    'timing-allow-origin': verdict.origin,
+  }
 }

@@ -1,5 +1,6 @@
 // An error as HTTP: the only table of statuses and types (contract 2.3).
 import type { Code, Problem, RateLimit } from '../errors.ts'
+import { jsonReply, type Reply } from './reply.ts'
 
 export const problemTypes = [
   'invalid_request_error',
@@ -68,20 +69,24 @@ export function problemBody({ code, message, param }: Problem): ProblemBody {
 const MAX_RETRY_AFTER_S = 86_400
 const DEFAULT_RETRY_AFTER_S = 10
 
-/** A problem as a response; `headers` are added as they are (`Allow` of a 405). */
-export function problemResponse(problem: Problem, headers: Record<string, string> = {}): Response {
+/** A problem as a reply; `headers` are added as they are (`allow` of a 405). */
+export function problemReply(
+  problem: Problem,
+  headers: Readonly<Record<string, string>> = {},
+): Reply {
   const { code, retryAfterSeconds, rateLimit } = problem
-  return new Response(JSON.stringify(problemBody(problem)), {
-    status: table[code][0],
+  const status = statusOf(code)
+  const reply = jsonReply(problemBody(problem), status)
+  return {
+    ...reply,
     headers: {
-      'content-type': 'application/json',
-      'cache-control': 'no-store',
-      ...retryAfter(table[code][0], retryAfterSeconds),
+      ...reply.headers,
+      ...retryAfter(status, retryAfterSeconds),
       ...(isHopeless(problem) ? { 'x-should-retry': 'false' } : {}),
       ...(rateLimit === null ? {} : rateLimitHeaders(rateLimit)),
       ...headers,
     },
-  })
+  }
 }
 
 /** Structured fields: `"day";q=200000;w=86400` and `"day";r=0;t=3600`. */

@@ -1,5 +1,19 @@
-// The headers of an answer (contract 2.4), and what a reader's `Accept` and `Cache-Control` ask for.
-// Pure: it is told times and sizes, and knows no cache.
+// An answer on its way out: its headers (contract 2.4), and what a reader's `Accept` and
+// `Cache-Control` ask for. Pure: it is told times and sizes, and knows no cache.
+
+/** What becomes a response: the app makes the one `Response` of it, with the headers all have. */
+export interface Reply {
+  readonly status: number
+  /** By lower-case name; a `vary` of its own names `Origin`, too. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: BodyInit | null
+}
+
+/** Something that is never kept anywhere, as JSON. */
+export function jsonReply(value: unknown, status = 200): Reply {
+  const headers = { 'content-type': 'application/json', 'cache-control': 'no-store' }
+  return { status, headers, body: JSON.stringify(value) }
+}
 
 export type Form = 'json' | 'sse' | 'text'
 
@@ -66,20 +80,20 @@ export interface AnswerHeaders {
   readonly browserSeconds?: number | null
 }
 
-export function answerHeaders(options: AnswerHeaders): Headers {
+export function answerHeaders(options: AnswerHeaders): Record<string, string> {
   const { form, cache, timing, entry, estimated = false, browserSeconds = null } = options
-  const headers = new Headers({
+  const headers: Record<string, string> = {
     'content-type': contentTypes[form],
     'cache-control': browserSeconds === null ? 'no-store' : `public, max-age=${browserSeconds}`,
     'cache-status': cacheStatus(cache),
     'server-timing': serverTiming(timing),
     vary: 'Origin, Accept',
-  })
-  if (entry !== undefined) {
-    headers.set('age', String(entry.ageSeconds))
-    headers.set('etag', entry.tag)
   }
-  if (estimated) headers.set('x-usage-estimated', '1')
+  if (entry !== undefined) {
+    headers['age'] = String(entry.ageSeconds)
+    headers['etag'] = entry.tag
+  }
+  if (estimated) headers['x-usage-estimated'] = '1'
   return headers
 }
 

@@ -53,6 +53,7 @@ function readEnvironment(): Environment {
     now,
     random: Math.random,
     randomBytes,
+    newUuid,
     wait,
     waitUntil,
     report,
@@ -116,6 +117,7 @@ export function secret(name: string): string | undefined {
 }
 
 export const now = () => Date.now()
+export const newUuid = () => crypto.randomUUID()
 export const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
 
 /** An event's one way out: the log, and the figures. */

@@ -4,6 +4,7 @@ import type { Operator } from '../access/operator.ts'
 import type { Purges, PurgeTarget } from '../cache/purge.ts'
 import { GatewayError } from '../errors.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
+import { jsonReply, type Reply } from '../http/reply.ts'
 import { type HourCounts, hourFigures, hourOf } from '../usage.ts'
 import type { Visit } from './visit.ts'
 
@@ -54,7 +55,7 @@ export class Admin {
   }
 
   /** `POST /admin/purge`. @throws GatewayError */
-  async purge(visit: Visit): Promise<Response> {
+  async purge(visit: Visit): Promise<Reply> {
     await this.#authorize(visit)
     const result = v.safeParse(purgeSchema, await readJson(visit.request, this.#body))
     if (!result.success) {
@@ -65,11 +66,11 @@ export class Admin {
     }
     const [word, target] = await this.#target(result.output)
     await this.#context.purges.purge(target)
-    return Response.json({ purged: word })
+    return jsonReply({ purged: word })
   }
 
   /** `POST /admin/pause`. @throws GatewayError */
-  async pause(visit: Visit): Promise<Response> {
+  async pause(visit: Visit): Promise<Reply> {
     await this.#authorize(visit)
     const result = v.safeParse(pauseSchema, await readJson(visit.request, this.#body))
     if (!result.success) {
@@ -82,11 +83,11 @@ export class Admin {
     const { until } = result.output
     await fromLedger(this.#context.pause(until))
     const nowS = Math.floor(this.#context.now() / 1000)
-    return Response.json({ paused_until: until !== null && until > nowS ? until : null })
+    return jsonReply({ paused_until: until !== null && until > nowS ? until : null })
   }
 
   /** `GET /admin/usage?hours=24`. @throws GatewayError */
-  async usage(visit: Visit): Promise<Response> {
+  async usage(visit: Visit): Promise<Reply> {
     await this.#authorize(visit)
     const asked = visit.url.searchParams.get('hours') ?? '24'
     const hours = /^\d{1,4}$/.test(asked) ? Number(asked) : 0
@@ -102,7 +103,7 @@ export class Admin {
       fromLedger(this.#context.figures()),
       this.#context.hoursSince(hourOf(nowMs) - (hours - 1) * 3600),
     ])
-    return Response.json({
+    return jsonReply({
       now: Math.floor(nowMs / 1000),
       budget,
       hours: [...counts].map(([hour, figures]) => hourFigures(hour, figures)),

@@ -1,14 +1,22 @@
 // What a visitor asks for, made ready to be looked up: the effective request, its key, who asks, in
 // what form, and how long the answer may be kept. Looks nothing up and spends nothing.
+
+import { LRUCache } from 'lru-cache'
 import type { VisitorGate } from '../access/gate.ts'
 import type { Operator } from '../access/operator.ts'
 import type { Reader, Shape } from '../answer.ts'
-import { type EffectiveOptions, effectiveRequest } from '../completion/effective.ts'
+import {
+  type EffectiveOptions,
+  type EffectiveRequest,
+  effectiveRequest,
+} from '../completion/effective.ts'
 import { cacheKey, type KeyOptions } from '../completion/fingerprint.ts'
+import { queryBody } from '../completion/query.ts'
 import type { ParseRequest, VisitorRequest } from '../completion/request.ts'
 import { parseResumePoint } from '../completion/resume.ts'
 import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
+import { parseJson } from '../http/body.ts'
 import { cacheWishes, prefersText } from '../http/reply.ts'
 import type { RouteContext } from '../upstream/attempt.ts'
 import { capableTargets } from '../upstream/route.ts'
@@ -51,7 +59,25 @@ export interface AskingContext {
   readonly report: Report
 }
 
+/** What a request comes to, whoever asks. */
+interface Understood {
+  readonly request: VisitorRequest
+  readonly effective: EffectiveRequest
+  /** Of the answer that is the same for everybody. */
+  readonly key: string
+}
+
+/** Where a request stands, and how it is read there. */
+const sources = { body: parseJson, query: queryBody }
+type Source = keyof typeof sources
+
+/** For the words of recent requests; what is asked again is often asked in the same ones. */
+const KNOWN_BYTES = 1_048_576
+/** Besides its words, which are there twice at most: as they came, and as the prompt. */
+const UNDERSTOOD_BYTES = 2000
+
 export class Asking {
+  readonly #known = { body: recent(), query: recent() }
   readonly #options: AskingOptions
   readonly #context: AskingContext
 
@@ -62,17 +88,24 @@ export class Asking {
 
   /** The key under which a request's shared answer is kept. @throws GatewayError */
   async keyOf(body: unknown): Promise<string> {
-    const { effective, key } = this.#options
-    return await cacheKey(effectiveRequest(this.#context.parse(body), effective), null, key)
+    return (await this.#understand(body)).key
   }
 
-  /** @throws GatewayError whatever is wrong with the request or with who asks */
-  async ask(body: unknown, visit: Visit): Promise<Asked> {
-    const request = this.#context.parse(body)
+  /**
+   * @param words the body or the query as it came: asked again in the same words it is known
+   * @throws GatewayError whatever is wrong with the request or with who asks
+   */
+  async ask(from: Source, words: string, visit: Visit): Promise<Asked> {
     const { effective: options, cache, key, prompts } = this.#options
     const { gate, operator, connections, report } = this.#context
     const { headers, method } = visit.request
-    const effective = effectiveRequest(request, options)
+    const known = this.#known[from]
+    let understood = known.get(words)
+    if (understood === undefined) {
+      understood = await this.#understand(sources[from](words))
+      known.set(words, understood)
+    }
+    const { request, effective } = understood
     visit.noted.model = effective.model
     visit.tally = { promptId: effective.prompt_id, saved: 0 }
     capableTargets(effective, connections)
@@ -97,7 +130,7 @@ export class Asking {
     return {
       work: {
         request: effective,
-        key: await cacheKey(effective, scoped ? visitor : null, key),
+        key: scoped ? await cacheKey(effective, visitor, key) : understood.key,
         keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
         forced: isOperator && noCache && method === 'POST',
         requestId: visit.id,
@@ -108,6 +141,19 @@ export class Asking {
       refused: own?.spend === 'operator' && !isOperator,
     }
   }
+
+  async #understand(body: unknown): Promise<Understood> {
+    const request = this.#context.parse(body)
+    const effective = effectiveRequest(request, this.#options.effective)
+    return { request, effective, key: await cacheKey(effective, null, this.#options.key) }
+  }
+}
+
+function recent(): LRUCache<string, Understood> {
+  return new LRUCache({
+    maxSize: KNOWN_BYTES,
+    sizeCalculation: (_, words) => UNDERSTOOD_BYTES + words.length * 4,
+  })
 }
 
 function shapeOf(

@@ -2,10 +2,9 @@
 import { bodyName, encodeWhole } from '../answer.ts'
 import { freshness } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/tiered.ts'
-import { queryBody } from '../completion/query.ts'
 import { type Code, GatewayError, problemOf } from '../errors.ts'
 import type { Work } from '../generate.ts'
-import { type BodyOptions, readJson } from '../http/body.ts'
+import { type BodyOptions, readText } from '../http/body.ts'
 import {
   answerHeaders,
   type CacheOutcome,
@@ -13,6 +12,7 @@ import {
   cacheWishes,
   entityTag,
   matchesTag,
+  type Reply,
 } from '../http/reply.ts'
 import type { MissAnswer, MissSummary } from '../miss.ts'
 import type { Asked, Asking, CachePolicy } from './asked.ts'
@@ -54,9 +54,9 @@ export class Completions {
   }
 
   /** `POST /v1/completions`. @throws GatewayError */
-  async post(visit: Visit): Promise<Response> {
-    const body = await readJson(visit.request, this.#options.body)
-    const asked = await this.#context.asking.ask(body, visit)
+  async post(visit: Visit): Promise<Reply> {
+    const body = await readText(visit.request, this.#options.body)
+    const asked = await this.#context.asking.ask('body', body, visit)
     const wishes = cacheWishes(visit.request.headers.get('cache-control'))
     const looked = await this.#lookUp(asked)
     const stale = this.#ageOf(looked.found)
@@ -76,8 +76,8 @@ export class Completions {
   }
 
   /** `GET /v1/completions`: never spends, and needs no preflight. @throws GatewayError */
-  async get(visit: Visit): Promise<Response> {
-    const asked = await this.#context.asking.ask(queryBody(visit.url.search), visit)
+  async get(visit: Visit): Promise<Reply> {
+    const asked = await this.#context.asking.ask('query', visit.url.search, visit)
     const { found, cacheMs } = await this.#lookUp(asked)
     if (found === null) {
       note(visit, outcomeOf(asked.work, false, false))
@@ -108,7 +108,7 @@ export class Completions {
     visit: Visit,
     cacheMs: number,
     browserSeconds: number | null = null,
-  ): Response {
+  ): Reply {
     const { entry } = remembered
     const { shape } = reader
     const nowS = this.#nowS()
@@ -127,16 +127,16 @@ export class Completions {
     })
     const { method, headers: asked } = visit.request
     if (method !== 'POST' && matchesTag(asked.get('if-none-match'), tag)) {
-      return new Response(null, { status: 304, headers })
+      return { status: 304, headers, body: null }
     }
     const body =
       reader.resume === null
         ? remembered.body(bodyName(shape), () => encodeWhole(entry, reader))
         : encodeWhole(entry, reader)
-    return new Response(body, { headers })
+    return { status: 200, headers, body }
   }
 
-  async #miss(asked: Asked, visit: Visit, looked: Looked, noStore: boolean): Promise<Response> {
+  async #miss(asked: Asked, visit: Visit, looked: Looked, noStore: boolean): Promise<Reply> {
     const { now } = this.#context
     const work = noStore ? { ...asked.work, keep: null } : asked.work
     const left = new AbortController()
@@ -189,10 +189,10 @@ export class Completions {
     visit: Visit,
     { found, cacheMs }: Looked,
     timing: { readonly cacheMs: number; readonly upstreamMs: number },
-  ): Response {
+  ): Reply {
     if (answer.kind === 'left') {
       visit.close(CLIENT_LEFT, null)
-      return new Response(null)
+      return { status: CLIENT_LEFT, headers: {}, body: null }
     }
     if (answer.kind === 'problem') {
       const { code, message, ...options } = answer.problem
@@ -206,7 +206,8 @@ export class Completions {
     if (answer.kind === 'stream') {
       const cache = outcomeOf(work, role === 'follower', false)
       visit.noted.cache = role === 'follower' ? 'collapsed' : cacheWord(cache)
-      return new Response(answer.body, { headers: answerHeaders({ form, cache, timing }) })
+      const headers = answerHeaders({ form, cache, timing })
+      return { status: 200, headers, body: answer.body }
     }
     const remembered = answer.entry === null ? null : this.#context.cache.remember(answer.entry)
     if (remembered !== null && (role === 'late' || role === 'found')) {
@@ -219,9 +220,11 @@ export class Completions {
     const cache = outcomeOf(work, role === 'follower', answer.stored)
     visit.noted.cache = role === 'follower' ? 'collapsed' : cacheWord(cache)
     const body = remembered?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))
-    return new Response(body ?? encodeWhole(answer, reader), {
+    return {
+      status: 200,
       headers: answerHeaders({ form, cache, timing, estimated: answer.estimated }),
-    })
+      body: body ?? encodeWhole(answer, reader),
+    }
   }
 
   /** One refresh for any number of visitors: the flight, and the rest between two, see to that. */
@@ -290,7 +293,7 @@ function cacheWord({ kind }: CacheOutcome): 'bypass' | 'miss' {
 
 function note(visit: Visit, cache: CacheOutcome): void {
   visit.noted.cache = cacheWord(cache)
-  visit.headers.set('cache-status', cacheStatus(cache))
+  visit.headers['cache-status'] = cacheStatus(cache)
 }
 
 function noteSummary(visit: Visit, { attempts, upstream, usage }: MissSummary): void {

@@ -2,6 +2,7 @@
 import type { Variables } from '../completion/template.ts'
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
+import { jsonReply, type Reply } from '../http/reply.ts'
 
 export interface Offer {
   readonly models: ReadonlyMap<string, { readonly route: readonly { readonly upstream: string }[] }>
@@ -12,13 +13,13 @@ export interface Offer {
 }
 
 /** `GET /v1/models`: OpenAI's list object. */
-export function listModels({ models }: Offer): Response {
+export function listModels({ models }: Offer): Reply {
   const data = [...models].map(([id, model]) => modelObject(id, model))
-  return Response.json({ object: 'list', data })
+  return jsonReply({ object: 'list', data })
 }
 
 /** `GET /v1/models/{id}`. @throws GatewayError `model_not_found`. */
-export function showModel({ models }: Offer, id: string): Response {
+export function showModel({ models }: Offer, id: string): Reply {
   const model = models.get(id)
   if (model === undefined) {
     throw new GatewayError(
@@ -27,18 +28,18 @@ export function showModel({ models }: Offer, id: string): Response {
       { param: 'model' },
     )
   }
-  return Response.json(modelObject(id, model))
+  return jsonReply(modelObject(id, model))
 }
 
 /** `GET /v1/prompts`: ids, variables and their limits. */
-export function listPrompts({ prompts }: Offer): Response {
+export function listPrompts({ prompts }: Offer): Reply {
   const data = [...prompts].map(([id, { variables, visitor_may_set }]) => ({
     id,
     object: 'prompt',
     variables,
     visitor_may_set,
   }))
-  return Response.json({ object: 'list', data })
+  return jsonReply({ object: 'list', data })
 }
 
 function modelObject(

@@ -3,6 +3,7 @@
 import type { RequestLimits } from '../completion/request.ts'
 import type { Code } from '../errors.ts'
 import { statusOf } from '../http/problem.ts'
+import type { Reply } from '../http/reply.ts'
 import { MAX_HOURS } from './admin.ts'
 import { type Json, schemasOf, type Table } from './openapi-schemas.ts'
 
@@ -23,11 +24,10 @@ export class OpenApi {
     this.#options = options
   }
 
-  get(): Response {
+  get(): Reply {
     this.#body ??= JSON.stringify(openApi(this.#options))
-    return new Response(this.#body, {
-      headers: { 'content-type': 'application/json', 'cache-control': 'no-cache' },
-    })
+    const headers = { 'content-type': 'application/json', 'cache-control': 'no-cache' }
+    return { status: 200, headers, body: this.#body }
   }
 }
 

@@ -46,7 +46,7 @@ export class Visit {
   }
   tally: Tally = { promptId: null, saved: 0 }
   /** Headers that belong on the response even if it becomes a problem. */
-  readonly headers = new Map<string, string>()
+  readonly headers: Record<string, string> = {}
   /** The body outlives the response: its end closes the visit. */
   streaming = false
   readonly #context: VisitContext

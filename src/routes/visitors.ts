@@ -5,6 +5,7 @@ import type { VisitorTokens } from '../access/visitor-token.ts'
 import { GatewayError } from '../errors.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { isLoopback } from '../http/cors.ts'
+import { jsonReply, type Reply } from '../http/reply.ts'
 import type { Visit } from './visit.ts'
 
 export interface NewVisitorsOptions {
@@ -38,8 +39,8 @@ export class NewVisitors {
     this.#context = context
   }
 
-  /** `POST /v1/visitors`. The answer must not be cached. @throws GatewayError */
-  async post(visit: Visit): Promise<Response> {
+  /** `POST /v1/visitors`. @throws GatewayError */
+  async post(visit: Visit): Promise<Reply> {
     if (this.#context === null) {
       throw new GatewayError('not_found', 'Cannot find this path: no visitor token is needed here')
     }
@@ -57,7 +58,7 @@ export class NewVisitors {
     const nowS = Math.floor(now() / 1000)
     const minted = await tokens.mint({ origin: visit.noted.origin ?? '', nowS })
     visit.noted.visitor = minted.subject
-    return Response.json({ token: minted.token, expires_at: minted.expires_at })
+    return jsonReply({ token: minted.token, expires_at: minted.expires_at })
   }
 
   /** On a loopback host pages of every port and name of this machine are allowed, so theirs, too. */

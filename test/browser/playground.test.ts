@@ -126,7 +126,7 @@ test('asks without a stream: text, source, times and tokens', async () => {
   expect(await fact('in-all')).toMatch(/^[\d.]+ m?s$/)
   expect([await fact('tokens-in'), await fact('tokens-out')]).toEqual(['5', '7'])
   expect([await fact('finish'), await fact('answered-by')]).toEqual(['stop', 'upstream-model-1'])
-  expect(await fact('request-id')).toMatch(/^req_\w{24}$/)
+  expect(await fact('request-id')).toMatch(/^req_[0-9a-f]{32}$/)
   const bodies = watched.requests.filter(({ method }) => method === 'POST').map(({ body }) => body)
   expect(bodies.map((body) => JSON.parse(body ?? ''))).toMatchObject([
     { model: 'scripted', max_tokens: 9 },

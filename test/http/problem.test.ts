@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { type Code, codes, GatewayError, type Problem, problemOf } from '../../src/errors.ts'
-import { problemBody, problemResponse, statusOf } from '../../src/http/problem.ts'
+import { problemBody, problemReply as replyOf, statusOf } from '../../src/http/problem.ts'
 
 const contract: readonly (readonly [status: number, type: string, codes: string])[] = [
   [
@@ -38,6 +38,12 @@ const rows = contract.flatMap(([status, type, names]) =>
   names.split(' ').map((code) => [code as Code, status, type] as const),
 )
 
+/** As the response it becomes. */
+function problemReply(...given: Parameters<typeof replyOf>): Response {
+  const reply = replyOf(...given)
+  return new Response(reply.body, reply)
+}
+
 function problem(code: Code, fields: Partial<Problem> = {}): Problem {
   return {
     code,
@@ -53,8 +59,8 @@ test('the contract and the code have the same codes', () => {
   expect(rows.map(([code]) => code).sort()).toEqual([...codes].sort())
 })
 
-test.each(rows)('problemResponse() of %s is %i %s', async (code, status, type) => {
-  const response = problemResponse(problem(code, { message: 'Cannot do it', param: 'prompt' }))
+test.each(rows)('problemReply() of %s is %i %s', async (code, status, type) => {
+  const response = problemReply(problem(code, { message: 'Cannot do it', param: 'prompt' }))
   expect(response.status).toBe(status)
   expect(statusOf(code)).toBe(status)
   expect(response.headers.get('content-type')).toBe('application/json')
@@ -83,15 +89,15 @@ test.each([
   [86_401, '86400'],
   [1e9, '86400'],
   [Number.POSITIVE_INFINITY, '86400'],
-])('problemResponse() says Retry-After %d as %s', (seconds, header) => {
-  const response = problemResponse(problem('rate_limited', { retryAfterSeconds: seconds }))
+])('problemReply() says Retry-After %d as %s', (seconds, header) => {
+  const response = problemReply(problem('rate_limited', { retryAfterSeconds: seconds }))
   expect(response.headers.get('retry-after')).toBe(header)
 })
 
-test('problemResponse() says Retry-After as whole seconds from 1 to a day, whatever it is told', () => {
+test('problemReply() says Retry-After as whole seconds from 1 to a day, whatever it is told', () => {
   fc.assert(
     fc.property(fc.double(), (seconds) => {
-      const response = problemResponse(problem('rate_limited', { retryAfterSeconds: seconds }))
+      const response = problemReply(problem('rate_limited', { retryAfterSeconds: seconds }))
       const header = response.headers.get('retry-after') ?? ''
       expect(header).toMatch(/^\d+$/)
       expect(Number(header)).toBeGreaterThanOrEqual(1)
@@ -101,15 +107,15 @@ test('problemResponse() says Retry-After as whole seconds from 1 to a day, whate
   )
 })
 
-test('problemResponse() of every 429 has Retry-After, even where nobody said when', () => {
+test('problemReply() of every 429 has Retry-After, even where nobody said when', () => {
   for (const [code, status] of rows) {
-    const has = problemResponse(problem(code)).headers.has('retry-after')
+    const has = problemReply(problem(code)).headers.has('retry-after')
     expect([code, has]).toEqual([code, status === 429])
   }
 })
 
-test('problemResponse() adds the headers it is given', () => {
-  const response = problemResponse(problem('method_not_allowed'), { allow: 'GET, HEAD' })
+test('problemReply() adds the headers it is given', () => {
+  const response = problemReply(problem('method_not_allowed'), { allow: 'GET, HEAD' })
   expect(response.headers.get('allow')).toBe('GET, HEAD')
 })
 
@@ -143,7 +149,7 @@ test('problemOf() leaves the cause of a GatewayError behind', () => {
   })
 })
 
-test('problemResponse() names the limit that was reached, and none where none was', () => {
+test('problemReply() names the limit that was reached, and none where none was', () => {
   const rateLimit = {
     policy: 'day',
     quota: 200_000,
@@ -151,19 +157,19 @@ test('problemResponse() names the limit that was reached, and none where none wa
     resetSeconds: 3600,
     windowSeconds: 86_400,
   }
-  const { headers } = problemResponse(problem('budget_exhausted', { rateLimit }))
+  const { headers } = problemReply(problem('budget_exhausted', { rateLimit }))
   expect(headers.get('ratelimit-policy')).toBe('"day";q=200000;w=86400')
   expect(headers.get('ratelimit')).toBe('"day";r=0;t=3600')
   const atOnce = { ...rateLimit, policy: 'streams', windowSeconds: null }
-  const streams = problemResponse(problem('too_many_streams', { rateLimit: atOnce }))
+  const streams = problemReply(problem('too_many_streams', { rateLimit: atOnce }))
   expect(streams.headers.get('ratelimit-policy')).toBe('"streams";q=200000')
-  const none = problemResponse(problem('upstream_rate_limited'))
+  const none = problemReply(problem('upstream_rate_limited'))
   expect([...none.headers.keys()].filter((name) => name.startsWith('ratelimit'))).toEqual([])
 })
 
-test('problemResponse() keeps SDKs from repeating what only the owner or the next day can mend', () => {
+test('problemReply() keeps SDKs from repeating what only the owner or the next day can mend', () => {
   const saysNo = (code: Code, retryAfterSeconds: number | null = null) =>
-    problemResponse(problem(code, { retryAfterSeconds })).headers.get('x-should-retry')
+    problemReply(problem(code, { retryAfterSeconds })).headers.get('x-should-retry')
   for (const [code] of rows) {
     const hopeless = code === 'misconfigured' || code === 'upstream_rejected'
     expect([code, saysNo(code)]).toEqual([code, hopeless ? 'false' : null])

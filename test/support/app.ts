@@ -142,6 +142,7 @@ export class TestApp {
       now: () => this.clock.ms,
       random: () => 0.5,
       randomBytes: (bytes) => void crypto.getRandomValues(bytes),
+      newUuid: () => crypto.randomUUID(),
       wait: async (ms, signal) => {
         signal.throwIfAborted()
         this.waits.push(ms)
@@ -176,7 +177,6 @@ export class TestApp {
       admin: { pause: unused, figures: unused, hoursSince: unused },
       turnstileSecret: '',
       operatorToken: OPERATOR_TOKEN,
-      newUuid: () => crypto.randomUUID(),
     }
     this.#app = createApp(result.config, core, platform, doors, context)
   }
