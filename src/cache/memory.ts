@@ -1,6 +1,6 @@
 // The isolate's own tier: entries with their answers already encoded, bounded by bytes and by age.
 // A hit here parses and serialises nothing. Knows no forms: it keeps what it is given under a name.
-import { LRUCache } from 'lru-cache'
+import { RecentMap } from '../recent.ts'
 import type { Entry } from './entry.ts'
 
 export interface MemoryOptions {
@@ -32,19 +32,17 @@ export class Remembered {
 const COPIES = 5
 
 export class MemoryTier {
-  readonly #cache: LRUCache<string, Remembered> | null
+  readonly #cache: RecentMap<Remembered> | null
 
   constructor({ maxBytes, maxAgeMs }: MemoryOptions, now: () => number) {
     this.#cache =
       maxBytes === 0 || maxAgeMs === 0
         ? null
-        : new LRUCache({
-            maxSize: maxBytes,
+        : new RecentMap({
+            maxBytes,
             // Reckoned before the bodies are made, as if all of them were.
-            sizeCalculation: ({ entry }, key) => key.length + sizeOf(entry) * COPIES,
-            ttl: maxAgeMs,
-            ttlResolution: 0,
-            perf: { now },
+            bytesOf: ({ entry }) => sizeOf(entry) * COPIES,
+            age: { maxMs: maxAgeMs, now },
           })
   }
 

@@ -1,7 +1,6 @@
 // What a visitor asks for, made ready to be looked up: the effective request, its key, who asks, in
 // what form, and how long the answer may be kept. Looks nothing up and spends nothing.
 
-import { LRUCache } from 'lru-cache'
 import type { VisitorGate } from '../access/gate.ts'
 import type { Operator } from '../access/operator.ts'
 import type { Reader, Shape } from '../answer.ts'
@@ -18,6 +17,7 @@ import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
 import { parseJson } from '../http/body.ts'
 import { cacheWishes, prefersText } from '../http/reply.ts'
+import { RecentMap } from '../recent.ts'
 import type { RouteContext } from '../upstream/attempt.ts'
 import { capableTargets } from '../upstream/route.ts'
 import type { Visit } from './visit.ts'
@@ -73,7 +73,7 @@ type Source = keyof typeof sources
 
 /** For the words of recent requests; what is asked again is often asked in the same ones. */
 const KNOWN_BYTES = 1_048_576
-/** Besides its words, which are there twice at most: as they came, and as the prompt. */
+/** Besides its prompts: the fields of a request, most of them absent. */
 const UNDERSTOOD_BYTES = 2000
 
 export class Asking {
@@ -101,7 +101,7 @@ export class Asking {
     const { headers, method } = visit.request
     const known = this.#known[from]
     let understood = known.get(words)
-    if (understood === undefined) {
+    if (understood === null) {
       understood = await this.#understand(sources[from](words))
       known.set(words, understood)
     }
@@ -149,11 +149,10 @@ export class Asking {
   }
 }
 
-function recent(): LRUCache<string, Understood> {
-  return new LRUCache({
-    maxSize: KNOWN_BYTES,
-    sizeCalculation: (_, words) => UNDERSTOOD_BYTES + words.length * 4,
-  })
+function recent(): RecentMap<Understood> {
+  const bytesOf = ({ effective }: Understood) =>
+    UNDERSTOOD_BYTES + 2 * effective.prompts.reduce((size, { length }) => size + length, 0)
+  return new RecentMap({ maxBytes: KNOWN_BYTES, bytesOf })
 }
 
 function shapeOf(
