@@ -18,7 +18,8 @@ export class Operator {
 
 /** The bearer of a request (RFC 6750, 2.1), or null. */
 export function bearerOf(headers: Headers): string | null {
-  return /^Bearer +(\S+) *$/i.exec(headers.get('authorization') ?? '')?.[1] ?? null
+  const header = headers.get('authorization')
+  return header === null ? null : (/^Bearer +(\S+) *$/i.exec(header)?.[1] ?? null)
 }
 
 /** Digests have one length, and tell nothing about how much of a guess was right. */

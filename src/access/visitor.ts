@@ -12,7 +12,7 @@ export class Visitors {
   #day = -1
   /** As a value: a promise of one request must not be waited for by another. */
   #key: CryptoKey | null = null
-  readonly #known = new Map<string, string>()
+  readonly #known = new Map<string | null, string>()
 
   /** @param secret text with enough entropy to be a key; asked for once a day */
   constructor(secret: () => Promise<string>) {
@@ -27,16 +27,15 @@ export class Visitors {
       this.#known.clear()
       this.#key = null
     }
-    const network = networkOf(address)
-    const known = this.#known.get(network)
+    const known = this.#known.get(address)
     if (known !== undefined) return known
     const key = this.#key ?? (await dayKey(await this.#secret(), day))
     if (day === this.#day) this.#key = key
-    const mac = await crypto.subtle.sign('HMAC', key, new TextEncoder().encode(network))
+    const mac = await crypto.subtle.sign('HMAC', key, new TextEncoder().encode(networkOf(address)))
     const id = `h:${hex(new Uint8Array(mac, 0, 8))}`
     if (this.#known.size >= REMEMBERED) this.#known.clear()
     // Midnight may have passed meanwhile.
-    if (day === this.#day) this.#known.set(network, id)
+    if (day === this.#day) this.#known.set(address, id)
     return id
   }
 }

@@ -21,10 +21,9 @@ export async function readJson(request: Request, options: BodyOptions): Promise<
  */
 export async function readText(request: Request, options: BodyOptions): Promise<string> {
   refuseType(request.headers)
-  if (Number(request.headers.get('content-length') ?? 0) > options.maxBytes) {
-    throw tooLarge(options.maxBytes)
-  }
-  return decode(await receive(request, options))
+  const declared = request.headers.get('content-length')
+  if (Number(declared ?? 0) > options.maxBytes) throw tooLarge(options.maxBytes)
+  return decode(await receive(request, declared !== null, options))
 }
 
 function refuseType(headers: Headers): void {
@@ -46,9 +45,13 @@ function refuseType(headers: Headers): void {
 }
 
 /** A body of declared length is taken in one piece: the runtime holds it to its word. */
-async function receive(request: Request, { maxBytes, deadlineMs }: BodyOptions) {
+async function receive(
+  request: Request,
+  isDeclared: boolean,
+  { maxBytes, deadlineMs }: BodyOptions,
+): Promise<Uint8Array> {
   if (request.body === null) return new Uint8Array()
-  if (request.headers.has('content-length')) {
+  if (isDeclared) {
     const whole = await within(deadlineMs, request.arrayBuffer(), () => {})
     if (whole.byteLength > maxBytes) throw tooLarge(maxBytes)
     return new Uint8Array(whole)

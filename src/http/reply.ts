@@ -157,8 +157,11 @@ export interface CacheWishes {
   readonly onlyIfCached: boolean
 }
 
+const NO_WISHES: CacheWishes = { noCache: false, noStore: false, onlyIfCached: false }
+
 export function cacheWishes(header: string | null): CacheWishes {
-  const directives = new Set((header ?? '').split(',').map((part) => part.trim().toLowerCase()))
+  if (header === null) return NO_WISHES
+  const directives = new Set(header.split(',').map((part) => part.trim().toLowerCase()))
   return {
     noCache: directives.has('no-cache'),
     noStore: directives.has('no-store'),
