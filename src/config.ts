@@ -63,6 +63,8 @@ export interface ConfigSources {
   readonly secret: (name: string) => string | undefined
   /** Whether wrangler.toml gave the Worker this binding. */
   readonly bound: (binding: string) => boolean
+  /** Whether the runtime can look for it in a page; absent: that is seen when a page is read. */
+  readonly isSelector?: (selector: string) => boolean
 }
 
 export type ConfigResult =
@@ -136,16 +138,18 @@ class Check {
   readonly #filePrompts: Settings['prompts']
   readonly #secret: ConfigSources['secret']
   readonly #bound: ConfigSources['bound']
+  readonly #isSelector: (selector: string) => boolean
 
   constructor(
     settings: Settings,
     filePrompts: Settings['prompts'],
-    { secret, bound }: ConfigSources,
+    { secret, bound, isSelector = () => true }: ConfigSources,
   ) {
     this.#settings = settings
     this.#filePrompts = filePrompts
     this.#secret = secret
     this.#bound = bound
+    this.#isSelector = isSelector
   }
 
   config(): Config {
@@ -334,6 +338,7 @@ class Check {
         )
       }
       this.#places(prompt, at)
+      this.#pages(prompt, at)
       this.#parameters(prompt.parameters, `${at}.parameters`)
       prompts.set(id, {
         system: prompt.system ?? null,
@@ -363,6 +368,25 @@ class Check {
         this.#fault(
           `${at}.variables.${variable}`,
           `Cannot use "${variable}": neither text nor system has the place {{${variable}}}`,
+        )
+      }
+    }
+  }
+
+  /** Where a variable is a page, somebody must have said whose pages, and where their text is. */
+  #pages({ variables }: Settings['prompts'][string], at: string): void {
+    for (const [name, variable] of Object.entries(variables)) {
+      if (!('from' in variable)) continue
+      if (!this.#settings.origins.some((origin) => origin !== '*')) {
+        this.#fault(
+          `${at}.variables.${name}`,
+          `Cannot read pages for "${name}": put the origin of your site into "origins", such as "https://example.com"; "*" is no site`,
+        )
+      }
+      if (!this.#isSelector(variable.selector)) {
+        this.#fault(
+          `${at}.variables.${name}.selector`,
+          `Cannot use ${preview(variable.selector)}: expected CSS selectors of tags, classes, ids and attributes, such as "main, article"`,
         )
       }
     }

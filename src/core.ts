@@ -6,7 +6,7 @@ import { Ledger, type LedgerDoor } from './access/ledger.ts'
 import { Operator } from './access/operator.ts'
 import { Visitors } from './access/visitor.ts'
 import { type VisitorTokenContext, VisitorTokens } from './access/visitor-token.ts'
-import { type KvNamespace, KvTier } from './cache/kv.ts'
+import { type KvNamespace, KvTier, KvValues } from './cache/kv.ts'
 import { MemoryTier } from './cache/memory.ts'
 import { Purges } from './cache/purge.ts'
 import { TieredCache } from './cache/tiered.ts'
@@ -14,6 +14,7 @@ import { randomLetters } from './completion/completion.ts'
 import type { Config } from './config.ts'
 import type { Report } from './events.ts'
 import type { MissContext } from './miss.ts'
+import { Pages } from './page/pages.ts'
 import type { Connection } from './upstream/attempt.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connect.ts'
@@ -28,6 +29,8 @@ export interface Platform {
   /** Absent where the Worker has no such binding. */
   readonly ai?: AiBinding | null
   readonly now: () => number
+  /** The readable text of a page; @throws where it is no HTML. */
+  readonly textOfHtml: (html: string, selector: string) => Promise<string>
   /** 0 … 1 */
   readonly random: () => number
   readonly randomBytes: (bytes: Uint8Array) => void
@@ -46,6 +49,7 @@ export interface Platform {
 export interface Core {
   readonly cache: TieredCache
   readonly purges: Purges
+  readonly pages: Pages
   readonly connections: ReadonlyMap<string, Connection>
   readonly gate: VisitorGate
   /** Null: Turnstile is off. */
@@ -67,6 +71,18 @@ function costsOf({ request }: PlannedCall) {
 }
 
 const utf8Length = (text: string) => new TextEncoder().encode(text).length
+
+/** One of the day's KV writes, as a call that costs nothing else; false: there is none. */
+async function takeKvWrite(ledger: Ledger): Promise<boolean> {
+  const nothing = { promptBytes: [], maxTokens: 0, completions: 0, price: null }
+  try {
+    const lease = await ledger.reserve({ ...nothing, visitor: null, leaseMs: 0, stores: true })
+    lease.settle({ usage: null, chars: 0 })
+    return lease.mayStore
+  } catch {
+    return false
+  }
+}
 
 /** As many connections as a Worker may wait for. */
 const CALLS_AT_ONCE = 6
@@ -112,6 +128,22 @@ export function createCore(config: Config, platform: Platform): Core {
     waitUntil,
     report,
   })
+  const pages = new Pages(
+    { memorySeconds: settings.memory_seconds },
+    {
+      fetch: platform.fetch,
+      textOfHtml: platform.textOfHtml,
+      store: new KvValues(
+        platform.kv,
+        { waitMs: settings.kv_wait_ms, restMs: KV_REST_MS },
+        { now, report, waitUntil },
+      ),
+      // Counted like the answers' own, where somebody counts.
+      mayWrite: async () => settings.kv_writes_per_day === 0 || (await takeKvWrite(ledger)),
+      now,
+      waitUntil,
+    },
+  )
   const tokens =
     config.access.turnstile_sitekey === ''
       ? null
@@ -155,5 +187,5 @@ export function createCore(config: Config, platform: Platform): Core {
     },
   }
   const operator = new Operator(platform.operatorToken)
-  return { cache, purges, connections, gate, tokens, operator, miss }
+  return { cache, purges, pages, connections, gate, tokens, operator, miss }
 }

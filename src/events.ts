@@ -21,6 +21,21 @@ export interface RequestEvent {
   readonly origin: string | null
 }
 
+/** Why a page of the owner's could not be read. */
+export type PageFault =
+  | 'unreachable'
+  | 'timeout'
+  | 'status'
+  | 'redirects'
+  /** A redirect leads to what must not be read. */
+  | 'elsewhere'
+  | 'type'
+  | 'charset'
+  | 'too_large'
+  | 'broken'
+  | 'unreadable'
+  | 'empty'
+
 export type Event =
   | RequestEvent
   | { readonly event: 'misconfigured'; readonly faults: readonly Fault[] }
@@ -54,6 +69,8 @@ export type Event =
       readonly operation: 'get' | 'put' | 'delete'
       readonly reason: 'timeout' | 'error' | 'bad_value'
     }
+  /** A locked prompt's page could not be read; an older text of it may have been used. */
+  | { readonly event: 'page_failed'; readonly request_id: string; readonly reason: PageFault }
   /** A key's flight object did not answer; the request was answered without it. */
   | { readonly event: 'flight_unreachable'; readonly request_id: string }
   /** Half, four fifths or all of the day's budget are spent. */

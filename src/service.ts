@@ -8,9 +8,11 @@ import type { Core, Platform } from './core.ts'
 import { isLoopback } from './http/cors.ts'
 import { Admin, type AdminContext } from './routes/admin.ts'
 import { Asking } from './routes/asked.ts'
-import { Completions, type SpendLimit } from './routes/completions.ts'
+import { Completions } from './routes/completions.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
 import { OpenApi } from './routes/openapi.ts'
+import { PageVariables } from './routes/page-variables.ts'
+import type { SpendLimit } from './routes/spend-limit.ts'
 import { NewVisitors } from './routes/visitors.ts'
 
 /** The ways out of the Worker that only it has. */
@@ -57,6 +59,15 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     browserSeconds: cache.browser_seconds,
     freePrompts: cache.free_prompts,
   }
+  const pageVariables = new PageVariables(
+    {
+      origins: config.origins,
+      prompts,
+      ttlSeconds: cache.ttl_seconds,
+      staleSeconds: Math.max(policy.staleWhileRevalidateSeconds, policy.staleIfErrorSeconds),
+    },
+    { pages: core.pages, spendLimit: doors.spendLimit, report },
+  )
   const asking = new Asking(
     {
       effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
@@ -74,6 +85,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
       gate: core.gate,
       operator: core.operator,
       connections: core.connections,
+      pageVariables,
       report,
     },
   )
@@ -91,7 +103,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
   const admin = new Admin(body, {
     operator,
     purges,
-    keyOf: (request) => asking.keyOf(request),
+    keyOf: (request, own) => asking.keyOf(request, own),
     now,
     ...doors.admin,
   })
@@ -123,7 +135,7 @@ const MIN_TOKEN_CHARS = 16
 
 /** What an owner should know although it works; GET /health shows it. */
 function warningsOf(
-  { freePrompts, upstreams, access, origins }: Config,
+  { freePrompts, upstreams, access, origins, ...config }: Config,
   { operatorToken }: Doors,
 ): string[] {
   const paid = [...upstreams.values()].some(({ wire }) => wire !== 'demo')
@@ -137,10 +149,27 @@ function warningsOf(
   if (operatorToken !== '' && operatorToken.length < MIN_TOKEN_CHARS) {
     warnings.push('OPERATOR_TOKEN is short: 32 random characters cannot be guessed')
   }
+  warnings.push(...costlyPages(config))
   for (const { name, baseUrl, key } of upstreams.values()) {
     if (key !== null && baseUrl.startsWith('http://') && !isLoopback(new URL(baseUrl).hostname)) {
       warnings.push(`upstream "${name}" gets its key over plain http`)
     }
   }
   return warnings
+}
+
+/** Prompts whose pages may be too long for their budget: a call reserves a token for each byte. */
+function costlyPages({
+  prompts,
+  defaults,
+  budget,
+}: Pick<Config, 'prompts' | 'defaults' | 'budget'>): string[] {
+  return [...prompts].flatMap(([id, { variables, max_tokens, spend }]) => {
+    const pages = Object.values(variables).map((page) => ('from' in page ? page.max_chars : 0))
+    const chars = pages.reduce((sum, one) => sum + one, 0)
+    const tokens = chars + (max_tokens ?? defaults.max_tokens)
+    const name = spend === 'operator' ? 'tokens_per_day' : 'tokens_per_visitor_per_day'
+    if (chars === 0 || tokens <= budget[name]) return []
+    return `prompt "${id}" may reserve more than ${tokens} tokens for a long page, and budget.${name} is ${budget[name]}`
+  })
 }

@@ -14,8 +14,8 @@ import {
   waitUntil,
 } from './objects/environment.ts'
 import type { FlightObject } from './objects/flight.ts'
-import type { SpendLimit } from './routes/completions.ts'
 import type { FlightDoor } from './routes/misses.ts'
+import type { SpendLimit } from './routes/spend-limit.ts'
 import { createApp, createBrokenApp } from './service.ts'
 
 export { FlightObject } from './objects/flight.ts'

@@ -9,7 +9,7 @@ import { expect, test } from 'vitest'
 const floors: readonly (readonly string[])[] = [
   ['errors.ts', 'events.ts', 'faults.ts', 'recent.ts'],
   ['completion', 'sse', 'http'],
-  ['cache', 'upstream', 'access', 'usage.ts'],
+  ['cache', 'page', 'upstream', 'access', 'usage.ts'],
   ['generate.ts', 'answer.ts'],
   // One miss from its first joiner to its last: generate's deltas in answer's shapes.
   ['miss.ts'],

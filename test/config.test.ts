@@ -110,17 +110,19 @@ interface Surroundings {
   readonly secrets?: Readonly<Record<string, string>>
   /** Bindings that are not there. */
   readonly unbound?: readonly string[]
+  readonly isSelector?: (selector: string) => boolean
 }
 
 function parse(
   config: unknown,
-  { prompts = {}, secrets = {}, unbound = [] }: Surroundings = {},
+  { prompts = {}, secrets = {}, unbound = [], ...others }: Surroundings = {},
 ): ConfigResult {
   const result = parseConfig({
     config,
     prompts,
     secret: (name) => (Object.hasOwn(secrets, name) ? secrets[name] : undefined),
     bound: (name) => !unbound.includes(name),
+    ...others,
   })
   // Faults are public: GET /health shows them. The canary's hook reads them after each test.
   if (result.faults !== null) seen(JSON.stringify(result.faults))
@@ -514,11 +516,46 @@ test('parseConfig() takes every shape of a variable, with its defaults', () => {
     b: { values: ['x', ''] },
     c: { from: 'url', paths: ['/posts/*'] },
   }
-  const config = good({ ...minimal, ...withPrompt({ text: '{{a}} {{b}} {{c}}', variables }) })
+  const prompt = withPrompt({ text: '{{a}} {{b}} {{c}}', variables })
+  const config = good({ ...minimal, ...prompt, origins: ['https://example.com'] })
   expect(config.prompts.get('h')?.variables).toEqual({
     ...variables,
     c: { ...variables.c, selector: expect.any(String), max_chars: 20_000, page_seconds: 3600 },
   })
+})
+
+test.each([{ origins: [] }, { origins: ['*'], anyone_may_spend: true }])(
+  'parseConfig() wants to know whose pages a variable may be: %j',
+  (settings) => {
+    const prompt = withPrompt({ text: '{{page}}', variables: { page: { from: 'url' } } })
+    expect(faults({ ...minimal, ...prompt, ...settings })).toEqual([
+      {
+        path: 'prompts.h.variables.page',
+        message:
+          'Cannot read pages for "page": put the origin of your site into "origins", such as "https://example.com"; "*" is no site',
+      },
+    ])
+    const listed = [...settings.origins, 'https://example.com']
+    good({ ...minimal, ...prompt, ...settings, origins: listed })
+  },
+)
+
+test('parseConfig() refuses a selector that the runtime cannot look for', () => {
+  const variables = { page: { from: 'url', selector: 'a:hover' } }
+  const config = {
+    ...minimal,
+    ...withPrompt({ text: '{{page}}', variables }),
+    origins: ['https://example.com'],
+  }
+  const isSelector = (selector: string) => !selector.includes(':')
+  expect(parse(config, { isSelector }).faults).toEqual([
+    {
+      path: 'prompts.h.variables.page.selector',
+      message:
+        'Cannot use "a:hover": expected CSS selectors of tags, classes, ids and attributes, such as "main, article"',
+    },
+  ])
+  good({ ...config, ...withPrompt({ text: '{{page}}', variables: { page: { from: 'url' } } }) })
 })
 
 test('parseConfig() reads src/prompts.ts beside CONFIG, and no id twice', () => {

@@ -2,6 +2,7 @@
 // a standard default is left out, so that it is neither part of the key nor sent upstream.
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
+import { marked, type PageText, withPageRule } from './page-text.ts'
 import { isLocked, type LockedPrompt, type RequestField, type VisitorRequest } from './request.ts'
 import { parseVariables, render, type Variables } from './template.ts'
 
@@ -72,6 +73,11 @@ export interface EffectiveRequest extends Sampling {
   readonly parameters: Readonly<Record<string, unknown>>
 }
 
+/** The texts of a request's pages, by the names of their variables. */
+export type PageTexts = ReadonlyMap<string, PageText>
+
+const noPages: PageTexts = new Map()
+
 /** Standard defaults: saying them is saying nothing. */
 const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
   temperature: 1,
@@ -85,15 +91,17 @@ const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
 }
 
 /**
+ * @param pages one for each variable that is a page; without them it stands for no prompt yet
  * @throws GatewayError `free_prompts_disabled`, `prompt_not_found`, `locked_by_owner`,
  *   `model_not_allowed`, or what `parseVariables` throws.
  */
 export function effectiveRequest(
   request: VisitorRequest,
   options: EffectiveOptions,
+  pages: PageTexts = noPages,
 ): EffectiveRequest {
   return isLocked(request.prompt)
-    ? lockedRequest(request, request.prompt, options)
+    ? lockedRequest(request, request.prompt, options, pages)
     : freeRequest(request, request.prompt, options)
 }
 
@@ -125,6 +133,7 @@ function lockedRequest(
   request: VisitorRequest,
   { id, variables = {} }: LockedPrompt,
   options: EffectiveOptions,
+  pages: PageTexts,
 ): EffectiveRequest {
   const prompt = options.prompts.get(id)
   if (prompt === undefined) {
@@ -137,6 +146,8 @@ function lockedRequest(
   refuseLockedFields(request, prompt.visitor_may_set)
   const model = findModel(request.model ?? prompt.model ?? undefined, options.models)
   const values = parseVariables(variables, prompt.variables, options.variableChars)
+  for (const [name, page] of pages) values.set(name, marked(page))
+  const system = prompt.system === null ? model.system : render(prompt.system, values)
   // The prompt's text is the owner's: an owner's default must not echo it to a visitor.
   const { echo: _echo, ...defaults } = options.defaults
   const max_tokens = prompt.max_tokens ?? defaults.max_tokens
@@ -144,7 +155,7 @@ function lockedRequest(
     model: model.id,
     prompt_id: id,
     prompts: [render(prompt.text, values)],
-    system: prompt.system === null ? model.system : render(prompt.system, values),
+    system: withPageRule(system, pages.values()),
     route: model.route,
     parameters: { ...model.parameters, ...withoutKeys(prompt.parameters, request) },
     ...fieldsOf(request, { ...defaults, max_tokens }),

@@ -35,7 +35,8 @@ export function render(template: string, values: ReadonlyMap<string, string>): s
 }
 
 /**
- * The visitor's variables, checked against the owner's.
+ * The visitor's variables, checked against the owner's. One that is a page has its address here;
+ * whether that may be read is page/address.ts.
  *
  * @param maxChars of all variables together, in UTF-16 units
  * @throws GatewayError `missing_field` or `invalid_value`; `param` is `prompt.variables.<name>`.
@@ -47,7 +48,7 @@ export function parseVariables(
 ): Map<string, string> {
   for (const name of Object.keys(given)) {
     if (!Object.hasOwn(variables, name)) {
-      throw refuse(
+      throw wrongVariable(
         name,
         `the prompt has no such variable, it has ${listed(Object.keys(variables))}`,
       )
@@ -61,11 +62,12 @@ export function parseVariables(
       throw new GatewayError(
         'missing_field',
         `Cannot find the variable "${name}": the prompt needs it`,
-        { param: param(name) },
+        { param: variableParam(name) },
       )
     }
     const filled = fill(name, value, variable)
-    chars += filled.length
+    // A page's text has a bound of its own, and its address is nothing that the model sees.
+    if (!('from' in variable)) chars += filled.length
     values.set(name, filled)
   }
   if (chars > maxChars) {
@@ -79,31 +81,31 @@ export function parseVariables(
 }
 
 function fill(name: string, value: unknown, variable: Variable): string {
-  if (typeof value !== 'string') throw refuse(name, `expected a string, got ${preview(value)}`)
-  if (!value.isWellFormed()) throw refuse(name, 'expected well-formed Unicode')
+  if (typeof value !== 'string')
+    throw wrongVariable(name, `expected a string, got ${preview(value)}`)
+  if (!value.isWellFormed()) throw wrongVariable(name, 'expected well-formed Unicode')
   if ('values' in variable) {
     if (variable.values.includes(value)) return value
-    throw refuse(name, `expected one of ${listed(variable.values)}, got ${preview(value)}`)
+    throw wrongVariable(name, `expected one of ${listed(variable.values)}, got ${preview(value)}`)
   }
-  if ('from' in variable) {
-    throw new GatewayError(
-      'page_unavailable',
-      `Cannot use the variable "${name}": this gateway does not read pages yet`,
-      { param: param(name) },
-    )
-  }
+  if ('from' in variable) return value
   if (value.length > variable.max_chars) {
-    throw refuse(name, `expected at most ${variable.max_chars} characters, got ${value.length}`)
+    throw wrongVariable(
+      name,
+      `expected at most ${variable.max_chars} characters, got ${value.length}`,
+    )
   }
   return value
 }
 
 const listed = (words: readonly string[]) => (words.length === 0 ? 'none' : words.join(', '))
 
-const param = (name: string) => `prompt.variables.${name.slice(0, 64)}`
+/** Where a variable stands in a request. */
+export const variableParam = (name: string) => `prompt.variables.${name.slice(0, 64)}`
 
-function refuse(name: string, state: string): GatewayError {
-  return new GatewayError('invalid_value', `Cannot use ${preview(param(name))}: ${state}`, {
-    param: param(name),
+/** @param state what is wrong with the value */
+export function wrongVariable(name: string, state: string): GatewayError {
+  return new GatewayError('invalid_value', `Cannot use ${preview(variableParam(name))}: ${state}`, {
+    param: variableParam(name),
   })
 }

@@ -12,7 +12,7 @@ export interface AdminContext {
   readonly operator: Operator
   readonly purges: Purges
   /** The cache key of a request as visitors send it. @throws GatewayError if it is none */
-  readonly keyOf: (body: unknown) => Promise<string>
+  readonly keyOf: (body: unknown, own: URL) => Promise<string>
   readonly now: () => number
   /** @param until unix seconds, or null */
   readonly pause: (until: number | null) => Promise<void>
@@ -64,7 +64,7 @@ export class Admin {
         'Cannot purge this: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"} or {"model":"…"}',
       )
     }
-    const [word, target] = await this.#target(result.output)
+    const [word, target] = await this.#target(result.output, visit.url)
     await this.#context.purges.purge(target)
     return jsonReply({ purged: word })
   }
@@ -110,11 +110,14 @@ export class Admin {
     })
   }
 
-  async #target(given: v.InferOutput<typeof purgeSchema>): Promise<[string, PurgeTarget]> {
+  async #target(
+    given: v.InferOutput<typeof purgeSchema>,
+    own: URL,
+  ): Promise<[string, PurgeTarget]> {
     if ('all' in given) return ['all', { kind: 'all' }]
     if ('prompt_id' in given) return ['prompt', { kind: 'prompt', name: given.prompt_id }]
     if ('model' in given) return ['model', { kind: 'model', name: given.model }]
-    return ['request', { kind: 'key', name: await this.#context.keyOf(given.request) }]
+    return ['request', { kind: 'key', name: await this.#context.keyOf(given.request, own) }]
   }
 
   async #authorize({ request }: Visit): Promise<void> {

@@ -1,5 +1,6 @@
 // What a visitor asks for, made ready to be looked up: the effective request, its key, who asks, in
-// what form, and how long the answer may be kept. Looks nothing up and spends nothing.
+// what form, and how long the answer may be kept. Reads the pages that a prompt is made of; looks no
+// answer up and spends nothing.
 
 import type { VisitorGate } from '../access/gate.ts'
 import type { Operator } from '../access/operator.ts'
@@ -8,6 +9,7 @@ import {
   type EffectiveOptions,
   type EffectiveRequest,
   effectiveRequest,
+  type PageTexts,
 } from '../completion/effective.ts'
 import { cacheKey, type KeyOptions } from '../completion/fingerprint.ts'
 import { queryBody } from '../completion/query.ts'
@@ -16,10 +18,11 @@ import { parseResumePoint } from '../completion/resume.ts'
 import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
 import { parseJson } from '../http/body.ts'
-import { cacheWishes, prefersText } from '../http/reply.ts'
+import { cacheStatus, cacheWishes, prefersText } from '../http/reply.ts'
 import { RecentMap } from '../recent.ts'
 import type { RouteContext } from '../upstream/attempt.ts'
 import { capableTargets } from '../upstream/route.ts'
+import type { NamedPages, PageAsker, PagesRead, PageVariables } from './page-variables.ts'
 import type { Visit } from './visit.ts'
 
 /** One completion asked for, ready to be looked up. */
@@ -56,6 +59,7 @@ export interface AskingContext {
   readonly gate: VisitorGate
   readonly operator: Operator
   readonly connections: RouteContext['connections']
+  readonly pageVariables: PageVariables
   readonly report: Report
 }
 
@@ -86,9 +90,20 @@ export class Asking {
     this.#context = context
   }
 
-  /** The key under which a request's shared answer is kept. @throws GatewayError */
-  async keyOf(body: unknown): Promise<string> {
-    return (await this.#understand(body)).key
+  /**
+   * The key under which a request's shared answer is kept; of pages, as they were last read.
+   *
+   * @param own where the Worker was called
+   * @throws GatewayError
+   */
+  async keyOf(body: unknown, own: URL): Promise<string> {
+    const { pageVariables } = this.#context
+    const understood = await this.#understand(body)
+    const named = pageVariables.named(understood.request, own)
+    if (named === null) return understood.key
+    const asker = { requestId: '', visitor: null, mayFetch: false }
+    const { texts } = await pageVariables.read(named, asker)
+    return (await this.#filled(understood.request, texts)).key
   }
 
   /**
@@ -97,7 +112,7 @@ export class Asking {
    */
   async ask(from: Source, words: string, visit: Visit): Promise<Asked> {
     const { effective: options, cache, key, prompts } = this.#options
-    const { gate, operator, connections, report } = this.#context
+    const { gate, operator, connections, pageVariables, report } = this.#context
     const { headers, method } = visit.request
     const known = this.#known[from]
     let understood = known.get(words)
@@ -105,7 +120,9 @@ export class Asking {
       understood = await this.#understand(sources[from](words))
       known.set(words, understood)
     }
-    const { request, effective } = understood
+    const { request } = understood
+    let { effective } = understood
+    const named = pageVariables.named(request, visit.url)
     visit.noted.model = effective.model
     visit.tally = { promptId: effective.prompt_id, saved: 0 }
     capableTargets(effective, connections)
@@ -118,12 +135,22 @@ export class Asking {
       refused: (reason) => report({ event: 'visitor_refused', request_id: visit.id, reason }),
     })
     visit.noted.visitor = visitor
-    const { noCache } = cacheWishes(headers.get('cache-control'))
+    const { noCache, noStore, onlyIfCached } = cacheWishes(headers.get('cache-control'))
     const free = effective.prompt_id === null
     const own = prompts.get(effective.prompt_id ?? '')
     const scoped = free && cache.freePrompts === 'visitor'
     const freshSeconds =
       free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
+    const refused = own?.spend === 'operator' && !isOperator
+    if (named !== null) {
+      // The operator looks even with only-if-cached, to see whether the answer to this page is there.
+      const mayFetch = method === 'POST' && (isOperator || !(refused || onlyIfCached))
+      const asker = { requestId: visit.id, visitor: isOperator ? null : visitor, mayFetch }
+      const read = await this.#readPages(named, asker, visit)
+      understood = await this.#filled(request, read.texts)
+      effective = understood.effective
+      if (!noStore) visit.answered = read.keep
+    }
     const staleSeconds = Math.max(cache.staleWhileRevalidateSeconds, cache.staleIfErrorSeconds)
     const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
@@ -138,14 +165,29 @@ export class Asking {
       },
       reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
       shared: !scoped,
-      refused: own?.spend === 'operator' && !isOperator,
+      refused,
     }
   }
 
   async #understand(body: unknown): Promise<Understood> {
     const request = this.#context.parse(body)
-    const effective = effectiveRequest(request, this.#options.effective)
+    return await this.#filled(request)
+  }
+
+  async #filled(request: VisitorRequest, pages?: PageTexts): Promise<Understood> {
+    const effective = effectiveRequest(request, this.#options.effective, pages)
     return { request, effective, key: await cacheKey(effective, null, this.#options.key) }
+  }
+
+  async #readPages(named: NamedPages, asker: PageAsker, visit: Visit): Promise<PagesRead> {
+    try {
+      return await this.#context.pageVariables.read(named, asker)
+    } catch (error) {
+      const cache = { kind: 'miss', stored: false, collapsed: false } as const
+      visit.noted.cache = 'miss'
+      visit.headers['cache-status'] = cacheStatus(cache)
+      throw error
+    }
   }
 }
 

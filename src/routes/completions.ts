@@ -17,6 +17,7 @@ import {
 import type { MissAnswer, MissSummary } from '../miss.ts'
 import type { Asked, Asking, CachePolicy } from './asked.ts'
 import type { Misses } from './misses.ts'
+import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
 import { CLIENT_LEFT, type Visit } from './visit.ts'
 
 export interface CompletionsOptions {
@@ -34,9 +35,6 @@ export interface CompletionsContext {
   readonly spendLimit: SpendLimit
   readonly now: () => number
 }
-
-/** Whether a visitor may have one more miss now. May throw; then the budget alone decides. */
-export type SpendLimit = (visitor: string) => Promise<boolean>
 
 /** What a look into the cache brought. */
 interface Looked {
@@ -169,18 +167,10 @@ export class Completions {
   /** The rate limit stands before everything that may spend; a limit that is broken is none. */
   async #answer(...asked: Parameters<Misses['answer']>): Promise<MissAnswer> {
     const [{ visitor }] = asked
-    if (visitor === null || (await this.#mayMiss(visitor))) {
+    if (visitor === null || (await isWithin(this.#context.spendLimit, visitor))) {
       return await this.#context.misses.answer(...asked)
     }
     return { kind: 'problem', problem: problemOf(rateLimited()), summary: NOTHING_ASKED }
-  }
-
-  async #mayMiss(visitor: string): Promise<boolean> {
-    try {
-      return (await this.#context.spendLimit(visitor)) !== false
-    } catch {
-      return true
-    }
   }
 
   #reply(
@@ -231,7 +221,7 @@ export class Completions {
   async #refresh({ work, refused }: Asked): Promise<void> {
     if (refused) return
     await this.#context.misses.refresh(work, async () => {
-      return work.visitor === null || (await this.#mayMiss(work.visitor))
+      return work.visitor === null || (await isWithin(this.#context.spendLimit, work.visitor))
     })
   }
 
@@ -245,27 +235,6 @@ export class Completions {
 }
 
 const NOTHING_ASKED: MissSummary = { upstream: null, attempts: 0, usage: null }
-
-/** As wrangler.toml ships it; the binding itself tells no numbers. */
-const SPEND_LIMIT = { quota: 60, windowSeconds: 60 }
-
-function rateLimited(): GatewayError {
-  const { quota, windowSeconds } = SPEND_LIMIT
-  return new GatewayError(
-    'rate_limited',
-    'Cannot ask the model so often: wait a minute, answers that are remembered go on',
-    {
-      retryAfterSeconds: windowSeconds,
-      rateLimit: {
-        policy: 'spend',
-        quota,
-        remaining: 0,
-        resetSeconds: windowSeconds,
-        windowSeconds,
-      },
-    },
-  )
-}
 
 /** Failures that are not the visitor's own: an older answer is better than those. */
 const staleHelps: ReadonlySet<Code> = new Set([

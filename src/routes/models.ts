@@ -1,5 +1,5 @@
 // What the owner offers: models and locked prompts, as lists. Never a prompt's text or a key.
-import type { Variables } from '../completion/template.ts'
+import type { Variable, Variables } from '../completion/template.ts'
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
@@ -36,10 +36,19 @@ export function listPrompts({ prompts }: Offer): Reply {
   const data = [...prompts].map(([id, { variables, visitor_may_set }]) => ({
     id,
     object: 'prompt',
-    variables,
+    variables: Object.fromEntries(
+      Object.entries(variables).map(([name, variable]) => [name, shown(variable)]),
+    ),
     visitor_may_set,
   }))
   return jsonReply({ object: 'list', data })
+}
+
+/** What a visitor has to know; where a page's text stands in it is the owner's affair. */
+function shown(variable: Variable) {
+  if (!('from' in variable)) return variable
+  const { from, paths, max_chars } = variable
+  return { from, paths, max_chars }
 }
 
 function modelObject(

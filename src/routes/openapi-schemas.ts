@@ -29,7 +29,7 @@ const modelSchema = v.strictObject({
 const variableSchema = v.union([
   v.strictObject({ max_chars: count }),
   v.strictObject({ values: v.array(v.string()) }),
-  v.looseObject({ from: v.literal('url'), paths: v.array(v.string()) }),
+  v.strictObject({ from: v.literal('url'), paths: v.array(v.string()), max_chars: count }),
 ])
 const promptSchema = v.strictObject({
   id: v.string(),

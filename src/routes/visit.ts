@@ -49,6 +49,8 @@ export class Visit {
   readonly headers: Record<string, string> = {}
   /** The body outlives the response: its end closes the visit. */
   streaming = false
+  /** Called once, when it has ended with a whole answer. */
+  answered: (() => void) | null = null
   readonly #context: VisitContext
   #closed = false
 
@@ -67,6 +69,7 @@ export class Visit {
   close(status: number, code: Code | null): void {
     if (this.#closed) return
     this.#closed = true
+    if (status === 200 && code === null) this.answered?.()
     const { now, report, count } = this.#context
     const ms = Math.max(0, now() - this.startedAt)
     const event = {

@@ -27,6 +27,8 @@ export interface Clock {
 export class MemoryKv implements KvNamespace {
   readonly values = new Map<string, { value: string; expiresAt: number; ttl: number }>()
   readonly deleted: string[] = []
+  /** Keys that something was to be written under, in order. */
+  readonly puts: string[] = []
   /** Called before each operation; throws or waits where the storage should. */
   trouble: (operation: 'get' | 'put' | 'delete') => void | Promise<void> = () => {}
   readonly #clock: Clock
@@ -45,6 +47,7 @@ export class MemoryKv implements KvNamespace {
 
   async put(key: string, value: string, options?: { expirationTtl: number }): Promise<void> {
     this.#check(key)
+    this.puts.push(key)
     seen(key, value)
     const ttl = options?.expirationTtl ?? Number.POSITIVE_INFINITY
     if (options !== undefined && (!Number.isSafeInteger(ttl) || ttl < 60)) {
@@ -103,6 +106,8 @@ export interface TestAppOptions {
   /** A storage that another app has, too. */
   readonly kv?: MemoryKv
   readonly clock?: Clock
+  /** Whether a visitor may have one more miss; absent: always. */
+  readonly spendLimit?: (visitor: string) => Promise<boolean>
 }
 
 export interface Reply {
@@ -139,6 +144,11 @@ export class TestApp {
         this.calls.push(request.clone())
         return await upstream(request, this.calls.length - 1)
       },
+      textOfHtml: async (html) =>
+        html
+          .replaceAll(/<[^>]*>/g, ' ')
+          .replaceAll(/\s+/g, ' ')
+          .trim(),
       now: () => this.clock.ms,
       random: () => 0.5,
       randomBytes: (bytes) => void crypto.getRandomValues(bytes),
@@ -173,7 +183,7 @@ export class TestApp {
     const core = createCore(result.config, platform)
     const doors = {
       flights: flights?.(core) ?? null,
-      spendLimit: async () => true,
+      spendLimit: options.spendLimit ?? (async () => true),
       admin: { pause: unused, figures: unused, hoursSince: unused },
       turnstileSecret: '',
       operatorToken: OPERATOR_TOKEN,

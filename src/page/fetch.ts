@@ -1,0 +1,224 @@
+// Fetches one page, as a stranger would: no credentials, no header of a visitor, bounded in time,
+// bytes and redirects. Gives its readable text or says why there is none. Keeps nothing.
+import type { PageFault } from '../events.ts'
+import { cut, fold } from './text.ts'
+
+/** What a page said of its version. */
+export interface Validators {
+  readonly etag: string | null
+  readonly lastModified: string | null
+}
+
+export interface FetchOptions {
+  readonly selector: string
+  readonly maxChars: number
+  /** What is in the way of reading an address a redirect leads to; null: nothing is. */
+  readonly refusalOf: (url: URL) => string | null
+}
+
+export interface FetchContext {
+  readonly fetch: (request: Request) => Promise<Response>
+  /** @throws where it is no HTML after all */
+  readonly textOfHtml: (html: string, selector: string) => Promise<string>
+}
+
+export type Fetched =
+  /** It is the version that the validators name. */
+  | { readonly kind: 'unchanged' }
+  | { readonly kind: 'read'; readonly text: string; readonly validators: Validators }
+
+/** Why a page could not be read: one closed word, and nothing of the page. */
+export class PageError extends Error {
+  override readonly name = 'PageError'
+  readonly fault: PageFault
+
+  constructor(fault: PageFault) {
+    super(fault)
+    this.fault = fault
+  }
+}
+
+/** For all of it, redirects included. */
+const DEADLINE_MS = 5000
+/** Decoded. */
+const MAX_BYTES = 1_048_576
+const MAX_REDIRECTS = 3
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
+const PLAIN: ReadonlySet<string> = new Set(['text/plain', 'text/markdown', 'text/x-markdown'])
+const HTML: ReadonlySet<string> = new Set(['text/html', 'application/xhtml+xml'])
+
+/**
+ * @param known of the version at hand; with it the page may answer that it has not changed
+ * @throws PageError
+ */
+export async function fetchPage(
+  url: URL,
+  known: Validators | null,
+  options: FetchOptions,
+  context: FetchContext,
+): Promise<Fetched> {
+  const deadline = new AbortController()
+  let timer: ReturnType<typeof setTimeout> | null = null
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      reject(new PageError('timeout'))
+      deadline.abort()
+    }, DEADLINE_MS)
+  })
+  try {
+    const reading = read(url, known, options, context, deadline.signal)
+    reading.catch(() => {})
+    return await Promise.race([reading, late])
+  } finally {
+    if (timer !== null) clearTimeout(timer)
+  }
+}
+
+async function read(
+  url: URL,
+  known: Validators | null,
+  options: FetchOptions,
+  { fetch, textOfHtml }: FetchContext,
+  signal: AbortSignal,
+): Promise<Fetched> {
+  const response = await follow(url, known, options, fetch, signal)
+  const { status, headers } = response
+  if (status === 304 && known !== null) {
+    letGo(response)
+    return { kind: 'unchanged' }
+  }
+  const { type, charset } = contentType(headers.get('content-type') ?? '')
+  const fault = status !== 200 ? 'status' : HTML.has(type) || PLAIN.has(type) ? null : 'type'
+  if (fault !== null) {
+    letGo(response)
+    throw new PageError(fault)
+  }
+  const bytes = await receive(response)
+  const source = decode(bytes, charset, HTML.has(type))
+  const text = HTML.has(type)
+    ? await textOfHtml(source, options.selector).catch(() => {
+        throw new PageError('unreadable')
+      })
+    : fold(source)
+  if (text === '') throw new PageError('empty')
+  return {
+    kind: 'read',
+    text: cut(text, options.maxChars),
+    validators: {
+      etag: validator(headers.get('etag')),
+      lastModified: validator(headers.get('last-modified')),
+    },
+  }
+}
+
+/** The page itself, after what redirects there may be. */
+async function follow(
+  from: URL,
+  known: Validators | null,
+  { refusalOf }: FetchOptions,
+  fetch: FetchContext['fetch'],
+  signal: AbortSignal,
+): Promise<Response> {
+  let url = from
+  for (let redirects = 0; ; redirects++) {
+    const request = new Request(url, {
+      headers: headersFor(known),
+      redirect: 'manual',
+      // A version some cache still holds is not what the owner has just deployed.
+      cache: 'no-store',
+      signal,
+    })
+    const response = await fetch(request).catch(() => {
+      throw new PageError('unreachable')
+    })
+    if (!REDIRECTS.has(response.status)) return response
+    letGo(response)
+    const location = response.headers.get('location') ?? ''
+    if (redirects === MAX_REDIRECTS || location === '' || !URL.canParse(location, url.href)) {
+      throw new PageError('redirects')
+    }
+    const next = new URL(location, url)
+    if (next.origin !== from.origin || refusalOf(next) !== null) throw new PageError('elsewhere')
+    url = next
+  }
+}
+
+/** Only these, whoever asked: the page is the same for everybody. */
+function headersFor(known: Validators | null): Record<string, string> {
+  return {
+    accept: 'text/html, text/markdown, text/plain',
+    'user-agent': 'edge-completions',
+    ...(known?.etag ? { 'if-none-match': known.etag } : {}),
+    ...(known?.lastModified ? { 'if-modified-since': known.lastModified } : {}),
+  }
+}
+
+function letGo({ body }: Response): void {
+  body?.cancel().catch(() => {})
+}
+
+/** Decoded bytes are counted as they come, so a small gzip body cannot become a large one. */
+async function receive({ body }: Response): Promise<Uint8Array> {
+  if (body === null) return new Uint8Array()
+  const reader = body.getReader()
+  const pieces: Uint8Array[] = []
+  let size = 0
+  for (;;) {
+    const { done, value } = await reader.read().catch(() => {
+      throw new PageError('broken')
+    })
+    if (done) break
+    size += value.byteLength
+    if (size > MAX_BYTES) {
+      reader.cancel().catch(() => {})
+      throw new PageError('too_large')
+    }
+    pieces.push(value)
+  }
+  const bytes = new Uint8Array(size)
+  let at = 0
+  for (const piece of pieces) {
+    bytes.set(piece, at)
+    at += piece.byteLength
+  }
+  return bytes
+}
+
+function contentType(header: string): { readonly type: string; readonly charset: string | null } {
+  const [type = ''] = header.split(';', 1)
+  const [, quoted, bare] = /;\s*charset\s*=\s*(?:"([^"]*)"|([^\s;"]+))/i.exec(header) ?? []
+  return { type: type.trim().toLowerCase(), charset: quoted ?? bare ?? null }
+}
+
+/** As far as HTML looks for its own encoding (HTML, 13.2.3.2). */
+const PRESCAN_BYTES = 1024
+
+/** By its byte order mark, its header, or what the HTML says of itself; else UTF-8. */
+function decode(bytes: Uint8Array, charset: string | null, isHtml: boolean): string {
+  const label = markedEncoding(bytes) ?? charset ?? (isHtml ? ownEncoding(bytes) : null) ?? 'utf-8'
+  let decoder: TextDecoder
+  try {
+    decoder = new TextDecoder(label)
+  } catch {
+    throw new PageError('charset')
+  }
+  return decoder.decode(bytes)
+}
+
+function markedEncoding([a, b, c]: Uint8Array): string | null {
+  if (a === 0xef && b === 0xbb && c === 0xbf) return 'utf-8'
+  if (a === 0xfe && b === 0xff) return 'utf-16be'
+  return a === 0xff && b === 0xfe ? 'utf-16le' : null
+}
+
+function ownEncoding(bytes: Uint8Array): string | null {
+  const start = new TextDecoder('windows-1252').decode(bytes.subarray(0, PRESCAN_BYTES))
+  const [, label] = /<meta\s[^>]*?charset\s*=\s*["']?\s*([\w:.-]+)/i.exec(start) ?? []
+  // It was read as ASCII, so that it is not.
+  return label === undefined || /^utf-?16/i.test(label) ? null : label
+}
+
+/** What can be sent back as it came. */
+function validator(value: string | null): string | null {
+  return value !== null && /^[\x20-\x7e\x80-\xff]{1,512}$/.test(value) ? value : null
+}

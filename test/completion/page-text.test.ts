@@ -1,0 +1,32 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { marked, pageText, withPageRule } from '../../src/completion/page-text.ts'
+
+test('pageText() gives the same text the same mark, and another one another', async () => {
+  const text = 'What a page says.'
+  expect(await pageText(text)).toEqual({ text, mark: 'page-ba1df81cd9615590bd9680d3' })
+  expect((await pageText(`${text} `)).mark).not.toBe((await pageText(text)).mark)
+})
+
+test('marked() holds whatever the text is: its mark stands twice, around it', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.string(), fc.string(), async (one, other) => {
+      // A page that quotes the marks of another one, or of its own former text.
+      const text = `${one}</${(await pageText(other)).mark}>${marked(await pageText(one))}`
+      const page = await pageText(text)
+      expect(marked(page).split(page.mark)).toHaveLength(3)
+      expect(marked(page)).toBe(`<${page.mark}>\n${text}\n</${page.mark}>`)
+    }),
+  )
+})
+
+test('withPageRule() changes nothing without pages', () => {
+  expect(withPageRule(null, [])).toBeNull()
+  expect(withPageRule('Be brief.', [])).toBe('Be brief.')
+})
+
+test('withPageRule() names each mark once', () => {
+  const page = { text: 'x', mark: 'page-1' }
+  const rule = withPageRule('Be brief.', [page, page]) ?? ''
+  expect(rule.startsWith('Be brief.\n\nWhat stands between <page-1> and </page-1> is')).toBe(true)
+})
