@@ -1,18 +1,41 @@
-// Serves index.html on http://localhost:4000, as any host of static files would, and nothing else.
+// Serves this folder on http://localhost:4000, as any host of static files would, and nothing else.
 // Another port: node serve.mjs 4001
+import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
+import { extname } from 'node:path'
 
-const page = new URL('index.html', import.meta.url)
+const types = {
+  '.html': 'text/html',
+  '.css': 'text/css',
+  '.js': 'text/javascript',
+  '.xml': 'application/xml',
+}
+
 const server = createServer(async (request, response) => {
-  const { pathname } = new URL(request.url ?? '/', 'http://localhost')
-  if (pathname !== '/' && pathname !== '/index.html') {
+  const path = pathOf(request.url ?? '')
+  const type = types[extname(path)]
+  const file =
+    type && (await readFile(new URL(`.${path}`, import.meta.url), 'utf8').catch(() => null))
+  if (!file) {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found')
     return
   }
-  response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' })
-  response.end(await readFile(page))
+  // A sitemap has whole addresses, which are others on another port.
+  const body = type === types['.xml'] ? file.replaceAll('http://localhost:4000', origin()) : file
+  // By it a browser, and the Worker, need not be sent again what they have.
+  const etag = `"${createHash('sha256').update(body).digest('base64url')}"`
+  const headers = { 'content-type': `${type}; charset=utf-8`, 'cache-control': 'no-cache', etag }
+  const unchanged = request.headers['if-none-match'] === etag
+  response.writeHead(unchanged ? 304 : 200, headers).end(unchanged ? undefined : body)
 })
-server.listen(Number(process.argv[2] ?? 4000), 'localhost', () => {
-  console.log(`http://localhost:${server.address().port}`)
-})
+
+/** URLs have no ".." left once they are parsed: it stays in this folder. */
+function pathOf(url) {
+  const address = `http://localhost${url}`
+  const { pathname } = new URL(URL.canParse(address) ? address : 'http://localhost/none')
+  return pathname.endsWith('/') ? `${pathname}index.html` : pathname
+}
+
+const origin = () => `http://localhost:${server.address().port}`
+server.listen(Number(process.argv[2] ?? 4000), 'localhost', () => console.log(origin()))

@@ -8,8 +8,9 @@
  *   best_of?: number, stop?: string | string[], seed?: number, presence_penalty?: number,
  *   frequency_penalty?: number, logprobs?: number, echo?: boolean, suffix?: string, user?: string,
  *   logit_bias?: Record<string, number>, stream_options?: { include_usage?: boolean } }} Fields
- * @typedef {Fields & { signal?: AbortSignal, cached?: boolean }} Options
- *   `cached`: look into the cache first, with a GET that browsers may cache, too.
+ * @typedef {Fields & { signal?: AbortSignal, cached?: boolean | 'only' }} Options
+ *   `cached`: look into the cache first, with a GET that browsers may cache, too. `'only'`: and nowhere
+ *   else; what is not there is an error with the code `not_cached`.
  * @typedef {{ text: string, index: number, finish_reason: string | null,
  *   logprobs: Record<string, unknown[] | null> | null }} Choice
  * @typedef {{ id: string, object: string, created: number, model: string, choices: Choice[],
@@ -133,15 +134,20 @@ export function createClient({
    * @param {Prompt} prompt
    * @param {Fields} fields
    * @param {AbortSignal | undefined} signal
+   * @param {Options['cached']} cached
    * @returns {Promise<Completion | null>}
    */
-  async function look(prompt, fields, signal) {
+  async function look(prompt, fields, signal, cached) {
+    if (!cached) return null
     const query = queryOf(prompt, fields)
-    if (!query) return null
     try {
-      return await send(`/v1/completions?${query}`, { signal: signal ?? null }, whole)
+      if (query) return await send(`/v1/completions?${query}`, { signal: signal ?? null }, whole)
+      throw new CompletionError(
+        'Cannot look for this in the cache: no URL can say it',
+        'not_cached',
+      )
     } catch (error) {
-      if (codeOf(error) === 'not_cached') return null
+      if (codeOf(error) === 'not_cached' && cached !== 'only') return null
       throw error
     }
   }
@@ -156,7 +162,7 @@ export function createClient({
     const body = JSON.stringify({ ...fields, prompt, stream: false })
     /** @type {Completion} */
     const { choices } =
-      (cached && (await look(prompt, fields, signal))) || (await post(body, signal, whole))
+      (await look(prompt, fields, signal, cached)) ?? (await post(body, signal, whole))
     return choices[0]?.text ?? ''
   }
 
@@ -175,7 +181,7 @@ export function createClient({
     /** @returns {AsyncGenerator<string, void, void>} */
     async function* run() {
       const { signal, cached, ...fields } = options
-      pieces.completion = cached ? await look(prompt, fields, signal) : null
+      pieces.completion = await look(prompt, fields, signal, cached)
       if (pieces.completion) return yield pieces.completion.choices[0]?.text ?? ''
       const usage = { stream_options: { include_usage: true } }
       const body = JSON.stringify({ ...usage, ...fields, prompt, stream: true })

@@ -1,277 +1,121 @@
-// Pre-warming: what is asked, in what order and how often, against the Worker in process; and the
-// script itself, run as an owner would, against the Worker in workerd.
-import { execFile } from 'node:child_process'
+// `npm run warm`, run as an owner would, against the Worker in workerd and a site on a real port.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import {
-  bar,
-  line,
-  type Outcome,
-  parseArguments,
-  parseRequests,
-  summary,
-  type WarmRequest,
-  warm,
-} from '../../scripts/warm.ts'
-import { answered, EDGE, OPERATOR_TOKEN, TestApp, type TestAppOptions } from '../support/app.ts'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { OPERATOR_TOKEN } from '../support/app.ts'
 import { CANARY } from '../support/canary.ts'
 import { ORIGIN } from '../support/client.ts'
-import { completionsStream, refusal, UpstreamServer } from '../support/upstream-server.ts'
+import { completionsStream, gate, refusal, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
-function start(options: TestAppOptions = {}) {
-  const app = new TestApp(options)
-  const asked: (string | null)[] = []
-  const waits: number[] = []
-  const state = { now: 0, most: 0 }
-  const run = async (requests: readonly WarmRequest[], concurrency = 4, token = OPERATOR_TOKEN) => {
-    const outcomes = await warm(
-      requests,
-      { url: EDGE, token, concurrency },
-      {
-        fetch: async (request) => {
-          asked.push(request.headers.get('cache-control'))
-          state.now += 1
-          state.most = Math.max(state.most, state.now)
-          const response = await app.fetch(request)
-          const text = await response.text()
-          state.now -= 1
-          return new Response(text, { status: response.status, headers: response.headers })
-        },
-        wait: async (ms) => void waits.push(ms),
-      },
-    )
-    await app.settled()
-    return outcomes
-  }
-  return { app, asked, waits, state, run }
-}
+let upstream: UpstreamServer
+let workers: Workers
+let folder: string
+let site: Server
+let origin: string
+/** The site's pages by their paths. */
+const pages = new Map<string, string>()
 
-const prompts = (n: number) => Array.from({ length: n }, (_, i) => ({ prompt: `p${i}` }))
-const kinds = (outcomes: readonly Outcome[]) =>
-  outcomes.map((outcome) => (outcome.kind === 'failed' ? outcome.reason : outcome.kind))
-
-test('what is not there is asked for and stored; visitors then find it', async () => {
-  const { app, run } = start()
-  expect(kinds(await run([{ prompt: 'a' }, { prompt: 'b', stream: true }]))).toEqual([
-    'stored',
-    'stored',
-  ])
-  expect(app.calls).toHaveLength(2)
-  const reply = await app.post({ prompt: 'b', stream: true })
-  expect(reply.headers.get('cache-status')).toContain('hit')
-})
-
-test('what is there is skipped, without an upstream call: so a run is taken up again', async () => {
-  const { app, run } = start()
-  await run(prompts(5))
-  expect(kinds(await run(prompts(8)))).toEqual([
-    ...Array(5).fill('present'),
-    ...Array(3).fill('stored'),
-  ])
-  expect(app.calls).toHaveLength(8)
-})
-
-test('what is stale is replaced', async () => {
-  let answers = 0
-  const { app, run } = start({
-    config: { cache: { ttl_seconds: 100 } },
-    upstream: () => answered(`answer ${++answers}`),
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'edge-warm-'))
+  upstream = await UpstreamServer.start()
+  site = createServer(({ url = '' }, response) => {
+    const page = pages.get(url)
+    response.writeHead(page === undefined ? 404 : 200, {
+      'content-type': url.endsWith('.xml') ? 'application/xml' : 'text/html; charset=utf-8',
+    })
+    response.end(page)
   })
-  await run([{ prompt: 'a' }])
-  app.clock.ms += 200_000
-  expect(kinds(await run([{ prompt: 'a' }]))).toEqual(['stored'])
-  const { text } = await app.post({ prompt: 'a' })
-  expect(text).toContain('answer 2')
-})
-
-test('never more at once than it is told', async () => {
-  const { state, run } = start()
-  await run(prompts(30), 3)
-  expect(state.most).toBe(3)
-})
-
-test('a failure is said with its code, and the others go on', async () => {
-  const { run, waits } = start({
-    upstream: async (request) =>
-      (await request.text()).includes('bad') ? new Response('', { status: 400 }) : answered(),
-  })
-  const outcomes = await run([{ prompt: 'a' }, { prompt: 'bad' }, { prompt: '' }, { prompt: 'b' }])
-  expect(kinds(outcomes)).toEqual([
-    'stored',
-    '400 upstream_refused_request',
-    '400 invalid_value',
-    'stored',
-  ])
-  expect(waits).toEqual([])
-})
-
-test('what may mend is tried again, after as long as the gateway says, within bounds', async () => {
-  const { run, waits } = start({
+  await new Promise<void>((resolve) => site.listen(0, '127.0.0.1', resolve))
+  origin = `http://127.0.0.1:${(site.address() as AddressInfo).port}`
+  workers = await startWorkers({
+    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
     config: {
+      origins: [ORIGIN, origin],
+      origin_required: true,
+      free_prompts: true,
+      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
       upstreams: [
         {
-          name: 'main',
-          preset: 'compatible',
-          wire: 'completions',
-          base_url: 'https://upstream.test/v1',
+          name: 'u',
+          base_url: upstream.url('u'),
           key: 'UPSTREAM_API_KEY',
+          wire: 'completions',
           retries: 0,
         },
       ],
-    },
-    upstream: (_, call) =>
-      call < 3
-        ? new Response('', {
-            status: 429,
-            headers: { 'retry-after': ['7', '100', 'x'][call] ?? '' },
-          })
-        : answered(),
-  })
-  expect(kinds(await run([{ prompt: 'a' }]))).toEqual(['stored'])
-  expect(waits).toHaveLength(3)
-  expect(waits.slice(0, 2)).toEqual([7000, 60_000])
-})
-
-test('it is not tried for ever, and not at all when the day’s budget is gone', async () => {
-  const { run, waits, app } = start({ upstream: () => new Response('', { status: 500 }) })
-  expect(kinds(await run([{ prompt: 'a' }]))).toEqual(['502 upstream_unavailable'])
-  expect(waits).toHaveLength(3)
-  waits.length = 0
-  app.ledger.refusal = {
-    granted: false,
-    code: 'budget_exhausted',
-    policy: 'day',
-    retryAfterSeconds: 60,
-    quota: 1,
-    remaining: 0,
-  }
-  expect(kinds(await run([{ prompt: 'b' }]))).toEqual(['429 budget_exhausted'])
-  expect(waits).toEqual([])
-})
-
-test('an answer that is not kept is a failure: visitors will not find it', async () => {
-  const { run } = start({ config: { cache: { ttl_seconds: 0 } } })
-  expect(kinds(await run([{ prompt: 'a' }]))[0]).toMatch(/^answered, but not stored/)
-})
-
-test('another server’s answers are no success', async () => {
-  const outcomes = await warm(
-    [{ prompt: 'a' }, { prompt: 'b' }, { prompt: 'c' }],
-    { url: EDGE, token: 't', concurrency: 1 },
-    {
-      fetch: async (request) => {
-        const { prompt } = (await request.json()) as { prompt: string }
-        if (prompt === 'a') return new Response('<html>', { status: 404 })
-        if (prompt === 'b') return new Response(null, { status: 302 })
-        throw new TypeError('fetch failed')
-      },
-      wait: async () => {},
-    },
-  )
-  expect(kinds(outcomes)).toEqual([
-    '404 not an answer of this gateway',
-    '302 not an answer of this gateway',
-    'no connection',
-  ])
-})
-
-test('parseRequests() takes bodies and strings, and says which item is neither', () => {
-  expect(parseRequests('["a", {"prompt": {"id": "haiku"}}]')).toEqual([
-    { prompt: 'a' },
-    { prompt: { id: 'haiku' } },
-  ])
-  expect(() => parseRequests('["a", 1]')).toThrow('Cannot use item 1')
-  expect(() => parseRequests('[["a"]]')).toThrow('Cannot use item 0')
-  expect(() => parseRequests('{}')).toThrow('expected a JSON array')
-  expect(() => parseRequests('[')).toThrow('no JSON')
-})
-
-test('parseArguments() takes them in any order, and says what is wrong', () => {
-  const expected = { file: 'p.json', url: 'https://w.example', concurrency: 4 }
-  expect(parseArguments(['p.json', '--url', 'https://w.example'])).toEqual(expected)
-  expect(parseArguments(['--url=https://w.example', 'p.json', '--concurrency', '9'])).toEqual({
-    ...expected,
-    concurrency: 9,
-  })
-  for (const bad of [
-    [],
-    ['p.json'],
-    ['--url', 'https://w.example'],
-    ['p.json', '--url', 'w.example'],
-    ['p.json', '--url', 'file:///x'],
-    ['p.json', '--url'],
-    ['p.json', 'q.json', '--url', 'https://w.example'],
-    ['p.json', '--url', 'https://w.example', '--concurrency', '0'],
-    ['p.json', '--url', 'https://w.example', '--concurrency', 'x'],
-    ['p.json', '--url', 'https://w.example', '--what'],
-  ]) {
-    expect(() => parseArguments(bad), bad.join(' ')).toThrow(/Usage|Cannot/)
-  }
-})
-
-test('the table, the lines and the bar say what became of each', () => {
-  const requests = [{ prompt: 'a' }, { prompt: 'x'.repeat(200) }, { prompt: { id: 'haiku' } }]
-  const outcomes: Outcome[] = [
-    { kind: 'stored' },
-    { kind: 'failed', reason: '502 upstream_unavailable' },
-    { kind: 'present' },
-  ]
-  const table = summary(requests, outcomes)
-  expect(table).toMatch(/^stored\s+1\nalready there\s+1\nfailed\s+1\n {2}#1 failed: 502 upstream/)
-  expect(line(2, requests[2] ?? {}, { kind: 'present' })).toBe('#2 already there {"id":"haiku"}')
-  expect(line(1, requests[1] ?? {}, { kind: 'stored' }).length).toBeLessThan(100)
-  expect(bar(0, 4, 0, 8)).toBe('░░░░░░░░ 0/4')
-  expect(bar(2, 4, 1, 8)).toBe('████░░░░ 2/4, 1 failed')
-  expect(bar(4, 4, 0, 8)).toBe('████████ 4/4')
-  expect(bar(0, 0, 0, 8)).toBe('████████ 0/0')
-})
-
-describe('the script', () => {
-  let upstream: UpstreamServer
-  let workers: Workers
-  let folder: string
-
-  beforeAll(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'edge-warm-'))
-    upstream = await UpstreamServer.start()
-    workers = await startWorkers({
-      secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
-      config: {
-        origins: [ORIGIN],
-        origin_required: true,
-        models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-        upstreams: [
-          {
-            name: 'u',
-            base_url: upstream.url('u'),
-            key: 'UPSTREAM_API_KEY',
-            wire: 'completions',
-            retries: 0,
+      prompts: {
+        summary: {
+          text: 'Sum up in {{language}}: {{page}}',
+          variables: {
+            page: { from: 'url', paths: ['/posts/*'], max_chars: 400 },
+            language: { values: ['English', 'Deutsch'] },
           },
-        ],
+          spend: 'operator',
+        },
       },
-    })
+      budget: { tokens_per_day: 1e9 },
+    },
   })
+})
 
-  afterAll(async () => {
-    await workers.dispose()
-    await upstream.stop()
-    await rm(folder, { recursive: true })
+afterAll(async () => {
+  await workers?.dispose()
+  await upstream?.stop()
+  site?.closeAllConnections()
+  site?.close()
+  await rm(folder, { recursive: true })
+})
+
+beforeEach(() => {
+  pages.clear()
+  calls().length = 0
+  upstream.lane('u').answers(completionsStream(['fine']))
+})
+
+const calls = () => upstream.lane('u').calls
+
+interface Ended {
+  readonly code: number | null
+  readonly out: string
+  readonly err: string
+}
+
+function start(given: readonly string[], token = OPERATOR_TOKEN) {
+  const child = spawn(process.execPath, ['scripts/warm.ts', ...given], {
+    env: { ...process.env, OPERATOR_TOKEN: token },
+    stdio: ['ignore', 'pipe', 'pipe'],
   })
+  return { child, ended: endOf(child) }
+}
 
-  async function script(list: unknown, token = OPERATOR_TOKEN, more: string[] = []) {
+async function endOf(child: ChildProcess): Promise<Ended> {
+  let [out, err] = ['', '']
+  child.stdout?.on('data', (data) => {
+    out += data
+  })
+  child.stderr?.on('data', (data) => {
+    err += data
+  })
+  const [code] = await once(child, 'close')
+  expect(out + err).not.toContain(OPERATOR_TOKEN)
+  return { code, out, err }
+}
+
+const run = (given: readonly string[], token?: string) => start(given, token).ended
+
+const worker = () => ['--url', String(workers.url)]
+
+describe('a list', () => {
+  async function script(list: unknown, token?: string, more: string[] = []) {
     const file = join(folder, 'prompts.json')
     await writeFile(file, JSON.stringify(list))
-    const given = ['scripts/warm.ts', file, '--url', String(workers.url), ...more]
-    return await new Promise<{ code: number; out: string; err: string }>((resolve) => {
-      const env = { ...process.env, OPERATOR_TOKEN: token }
-      execFile(process.execPath, given, { env }, (error, out, err) => {
-        resolve({ code: error === null ? 0 : Number(error.code), out, err })
-      })
-    })
+    return await run([file, ...worker(), ...more], token)
   }
 
   test('warms, skips, fails and says so, by its exit code too', async () => {
@@ -281,28 +125,203 @@ describe('the script', () => {
     })
     const first = await script(['one', { prompt: 'two', max_tokens: 5 }])
     expect([first.code, first.err]).toEqual([0, ''])
-    expect(first.out).toMatch(/#[01] stored "(one|two)"/)
-    expect(first.out).toMatch(/stored\s+2\nalready there\s+0\nfailed\s+0/)
+    expect(first.out).toMatch(/^stored {9}#[01] "(one|two)" {2}12 tokens\n/)
+    expect(first.out).toMatch(/stored\s+2\nalready there\s+0\nfailed\s+0\ntokens spent\s+24\n$/)
     // Plain lines where no terminal is.
     expect(first.out).not.toMatch(/[█\r]/)
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(2)
     const second = await script(['one', { prompt: 'two', max_tokens: 5 }, 'bad', 'three'])
     expect(second.code).toBe(1)
-    expect(second.out).toMatch(/stored\s+1\nalready there\s+2\nfailed\s+1/)
-    expect(second.out).toContain('#2 failed: 400 upstream_refused_request "bad"')
-    expect(upstream.lane('u').calls).toHaveLength(4)
-    expect(first.out + second.out).not.toContain(OPERATOR_TOKEN)
+    expect(second.out).toMatch(/stored\s+1\nalready there\s+2\nfailed\s+1\ntokens spent\s+12\n/)
+    expect(second.out).toMatch(/\nfailed {9}#2 "bad" {2}400 upstream_refused_request: Cannot .+\n$/)
+    expect(calls()).toHaveLength(4)
+  })
+
+  test('a dry run spends nothing', async () => {
+    await script(['five'])
+    const { code, out } = await script(['five', 'six', 'seven'], OPERATOR_TOKEN, ['--dry-run'])
+    expect(code).toBe(0)
+    expect(out).toMatch(
+      /^already there\s+1\nto be asked\s+2\nfailed\s+0\nabout 3 tokens to be read/,
+    )
+    expect(out).toContain('and 14 to be written, as those that are there took')
+    expect(calls()).toHaveLength(1)
   })
 
   test('without a token, with a wrong one, or with no list: an error and no upstream call', async () => {
-    const before = upstream.lane('u').calls.length
     const none = await script(['x'], '')
     expect([none.code, none.err]).toEqual([2, expect.stringContaining('OPERATOR_TOKEN')])
     const wrong = await script(['x'], 'wrong')
-    expect(wrong.code).toBe(1)
-    expect(wrong.out).toContain('403 origin_not_allowed')
+    expect([wrong.code, wrong.out]).toEqual([2, ''])
+    expect(wrong.err).toMatch(/^Cannot warm: OPERATOR_TOKEN is not the one that the Worker has/)
     const list = await script({ prompt: 'x' })
     expect([list.code, list.err]).toEqual([2, expect.stringContaining('expected a JSON array')])
-    expect(upstream.lane('u').calls).toHaveLength(before)
+    expect(calls()).toEqual([])
+  })
+
+  test('what is no Worker of ours, or not there, is told at once', async () => {
+    const file = join(folder, 'prompts.json')
+    await writeFile(file, '["x"]')
+    const other = await run([file, '--url', origin])
+    expect([other.code, other.err]).toEqual([
+      2,
+      `Cannot warm: ${origin}/ is 404 not an answer of this gateway\n`,
+    ])
+    const nobody = await run([file, '--url', 'http://127.0.0.1:1'])
+    expect([nobody.code, nobody.err]).toEqual([
+      2,
+      'Cannot reach the Worker at http://127.0.0.1:1/: no connection\n',
+    ])
+  })
+})
+
+describe('a sitemap', () => {
+  const given = () => [
+    ...['--sitemap', `${origin}/sitemap.xml`, '--prompt', 'summary'],
+    ...['--variable', 'language=English', ...worker()],
+  ]
+
+  /** Posts by their names, each with its text, in a sitemap with an index above. */
+  function publish(posts: Readonly<Record<string, string>>, more: readonly string[] = []) {
+    const loc = (url: string) => `<loc>${url}</loc>`
+    const urls = Object.keys(posts).map((name) => `${origin}/posts/${name}`)
+    pages.set(
+      '/sitemap.xml',
+      `<sitemapindex><sitemap>${loc(`${origin}/posts.xml`)}</sitemap></sitemapindex>`,
+    )
+    pages.set(
+      '/posts.xml',
+      `<urlset>${[...urls, ...more].map((url) => `<url>${loc(url)}</url>`).join('')}</urlset>`,
+    )
+    for (const [name, text] of Object.entries(posts)) {
+      pages.set(`/posts/${name}`, `<nav>Home</nav><main><p>${text}</main><script>no()</script>`)
+    }
+  }
+
+  /** What a visitor gets of it. */
+  async function seen(name: string) {
+    const query = new URLSearchParams({
+      prompt_id: 'summary',
+      'var.page': `${origin}/posts/${name}`,
+      'var.language': 'English',
+    })
+    // As on the owner's machine: pages of a local site are for a local Worker.
+    const headers = { host: workers.url.host, origin }
+    const reply = await workers.client().send({ path: `/v1/completions?${query}`, headers })
+    return [reply.status, JSON.parse(reply.text).choices?.[0]?.text]
+  }
+
+  test('every page is asked about, and visitors find the answers', async () => {
+    publish({ a: 'First post', b: 'Second post' }, [`${origin}/about`, 'https://b.example/posts/a'])
+    const { code, out, err } = await run(given())
+    expect([code, err]).toEqual([0, ''])
+    expect(out).toContain(`skipped        ${origin}/about  its path is not one of the "paths"`)
+    expect(out).toContain('skipped        https://b.example/posts/a  it is of another origin')
+    expect(out).toMatch(/stored\s+2\nalready there\s+0\nfailed\s+0\ntokens spent\s+24\n$/)
+    const texts = calls().map(({ text }) => text)
+    expect(texts.filter((text) => text.includes('First post'))).toHaveLength(1)
+    expect(texts.join()).not.toMatch(/Home|no\(\)/)
+    expect([await seen('a'), await seen('b')]).toEqual([
+      [200, 'fine'],
+      [200, 'fine'],
+    ])
+    expect(calls()).toHaveLength(2)
+  })
+
+  test('what is there is skipped, a page that has changed is asked about anew', async () => {
+    publish({ c: 'Third post', d: 'Fourth post' })
+    await run(given())
+    publish({ c: 'Third post', d: 'Fourth post, mended' })
+    const { out } = await run(given())
+    expect(out).toMatch(/stored\s+1\nalready there\s+1\nfailed\s+0/)
+    expect(calls()).toHaveLength(3)
+    expect(calls()[2]?.text).toContain('Fourth post, mended')
+  })
+
+  test('a dry run counts and estimates, and spends nothing', async () => {
+    publish({ e: 'Fifth post', f: 'x'.repeat(9000), g: 'Seventh post' })
+    const before = await run([...given(), '--dry-run'])
+    expect(before.out).toMatch(/already there\s+0\nto be asked\s+3\nfailed\s+0\nabout 107 tokens/)
+    expect(before.out).toContain('An estimate')
+    expect([before.code, calls()]).toEqual([0, []])
+    publish({ e: 'Fifth post' })
+    await run(given())
+    publish({ e: 'Fifth post', f: 'x'.repeat(9000) })
+    const after = await run([...given(), '--dry-run'])
+    expect(after.out).toMatch(/already there\s+1\nto be asked\s+1\nfailed\s+0\nabout 100 tokens/)
+    publish({ e: 'Fifth post, mended' })
+    const changed = await run([...given(), '--dry-run'])
+    expect(changed.out).toMatch(/already there\s+0\nto be asked\s+1\n/)
+    expect(calls()).toHaveLength(1)
+  })
+
+  test('a page that fails is named with its reason, the others are stored', async () => {
+    publish({ h: 'Eighth post' }, [`${origin}/posts/gone`])
+    upstream.lane('u').answers(completionsStream(['fine']))
+    const { code, out } = await run(given())
+    expect(code).toBe(1)
+    expect(out).toMatch(/stored\s+1\nalready there\s+0\nfailed\s+1\n/)
+    expect(out).toMatch(/\nfailed {9}http:\S+\/posts\/gone {2}502 page_unavailable: Cannot .+\n$/)
+  })
+
+  test.each([
+    [
+      'no such prompt',
+      ['--prompt', 'nothing'],
+      'Cannot find the prompt "nothing": the Worker has summary',
+    ],
+    ['no such sitemap', ['--sitemap', '/none.xml'], '/none.xml: the site answers 404'],
+    ['no page in it', ['--sitemap', '/empty.xml'], 'has no page that may be asked about'],
+    ['another variable', ['--variable', 'tone=x'], 'Cannot use --variable tone'],
+  ])('%s: an error, and nothing is spent', async (_, more, said) => {
+    publish({ a: 'First post' })
+    pages.set('/empty.xml', `<urlset><url><loc>${origin}/about</loc></url></urlset>`)
+    const [name = '', value = ''] = more
+    const { code, err } = await run([
+      ...given(),
+      name,
+      value.startsWith('/') ? `${origin}${value}` : value,
+    ])
+    expect([code, err]).toEqual([2, expect.stringContaining(said)])
+    expect(calls()).toEqual([])
+  })
+
+  test('Ctrl-C ends with what is under way and says how to go on, which then works', async () => {
+    const { open, opened } = gate()
+    upstream.lane('u').answers(async (...call) => {
+      await opened
+      await completionsStream(['fine'])(...call)
+    })
+    publish({ i: 'One', j: 'Two', k: 'Three', l: 'Four' })
+    const { child, ended } = start([...given(), '--concurrency', '1'])
+    await upstream.lane('u').call(1)
+    child.kill('SIGINT')
+    await once(child.stderr!, 'data')
+    // npm hands on the signal that the terminal has sent already.
+    child.kill('SIGINT')
+    open()
+    const { code, out, err } = await ended
+
+    expect(code).toBe(130)
+    expect(err).toContain('Ending with what is under way; Ctrl-C again to end at once.')
+    expect(out).toMatch(/stored\s+1\nalready there\s+0\nfailed\s+0\nnot asked\s+3\n/)
+    expect(out).toContain('run the same command again')
+    const again = await run(given())
+    expect(again.out).toMatch(/stored\s+3\nalready there\s+1\nfailed\s+0\ntokens/)
+    expect([again.code, calls()]).toEqual([0, expect.objectContaining({ length: 4 })])
+  })
+
+  test('a second Ctrl-C ends at once', async () => {
+    upstream.lane('u').answers(() => {})
+    publish({ m: 'Never' })
+    const { child, ended } = start(given())
+    await upstream.lane('u').call(1)
+    child.kill('SIGINT')
+    await once(child.stderr!, 'data')
+    // Right after the first one it would be taken for npm's echo of it.
+    const again = setInterval(() => child.kill('SIGINT'), 100)
+    const { code } = await ended
+    clearInterval(again)
+    expect(code).toBe(130)
   })
 })

@@ -212,6 +212,23 @@ describe('with the Worker', () => {
     expect(asked[2]?.url.search).toBe('?stream=false&prompt_id=haiku&var.topic=autumn')
   })
 
+  test("cached: 'only' never POSTs: what is not there is an error", async () => {
+    haikuLane().answers(chatStream(['Snow.']))
+    const { complete, stream, asked } = page()
+    const haiku = { id: 'haiku', variables: { topic: 'winter' } }
+    const absent = { code: 'not_cached', status: 404, message: expect.stringMatching(/^Cannot /) }
+    expect(await failureOf(complete(haiku, { cached: 'only' }))).toMatchObject(absent)
+    expect(await failureOf(textOf(stream(haiku, { cached: 'only' })))).toMatchObject(absent)
+    // No URL says this.
+    const several = complete(['a', 'b'], { cached: 'only' })
+    expect(await failureOf(several)).toMatchObject({ code: 'not_cached', status: 0 })
+    expect(asked.map(({ method }) => method)).toEqual(['GET', 'GET'])
+    await complete(haiku)
+    expect(await complete(haiku, { cached: 'only' })).toBe('Snow.')
+    expect(await textOf(stream(haiku, { cached: 'only' }))).toBe('Snow.')
+    expect(asked.map(({ method }) => method)).toEqual(['GET', 'GET', 'POST', 'GET', 'GET'])
+  })
+
   test.each([
     ['several prompts', ['a', 'b'], {}],
     ['a field that no query has', 'a', { logit_bias: { 1: 1 } }],

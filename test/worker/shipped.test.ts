@@ -163,11 +163,17 @@ test('GET /v1/models lists the one model, and shows it', async () => {
   }
 })
 
-test('GET /v1/prompts lists the one of the example, without its text', async () => {
+test('GET /v1/prompts lists those of the example, without their texts', async () => {
   const reply = await client.send({ path: '/v1/prompts', headers: own })
-  const variables = { hero: { max_chars: 40 } }
-  const story = { id: 'story', object: 'prompt', variables, visitor_may_set: [] }
-  expect(JSON.parse(reply.text)).toEqual({ object: 'list', data: [story] })
+  const page = { from: 'url', paths: ['/posts/*.html'], max_chars: 8000 }
+  const prompt = { object: 'prompt', visitor_may_set: [] }
+  expect(JSON.parse(reply.text)).toEqual({
+    object: 'list',
+    data: [
+      { ...prompt, id: 'story', variables: { hero: { max_chars: 40 } } },
+      { ...prompt, id: 'summary', variables: { page } },
+    ],
+  })
   expect(reply.headers['cache-control']).toBe('no-store')
 })
 

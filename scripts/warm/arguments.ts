@@ -1,0 +1,114 @@
+// The command line of `npm run warm`: what is to be warmed, where, and how many at once.
+// Reads no file and asks nobody.
+import { parseArgs } from 'node:util'
+
+export interface Arguments {
+  /** Where the Worker is. */
+  readonly url: string
+  /** Requests at once. */
+  readonly concurrency: number
+  /** Look only, spend nothing. */
+  readonly dryRun: boolean
+  readonly source:
+    | { readonly kind: 'list'; readonly file: string }
+    | {
+        readonly kind: 'sitemap'
+        readonly sitemap: string
+        readonly prompt: string
+        /** Of the prompt's variables those that are no page. */
+        readonly variables: Readonly<Record<string, string>>
+      }
+}
+
+export const USAGE = `Usage, with the operator's token in the environment variable OPERATOR_TOKEN:
+  npm run warm -- --sitemap https://example.com/sitemap.xml --prompt summary --url https://…
+  npm run warm -- prompts.json --url https://…
+
+  --url          the Worker's address
+  --sitemap      a sitemap or an index of sitemaps; every page of it is asked for
+  --prompt       id of the locked prompt with a variable { from = "url", … }
+  --variable     name=value of another variable of that prompt; may be repeated
+  --dry-run      count what is missing and estimate its tokens, spend nothing
+  --concurrency  requests at once, 1 to 32; default 4
+
+prompts.json is a list of request bodies, as visitors would send them, or of strings (free prompts):
+  ["Once upon a time", { "prompt": { "id": "haiku", "variables": { "topic": "sea" } } }]`
+
+const DEFAULT_CONCURRENCY = 4
+const MAX_CONCURRENCY = 32
+
+const options = {
+  url: { type: 'string' },
+  sitemap: { type: 'string' },
+  prompt: { type: 'string' },
+  variable: { type: 'string', multiple: true },
+  concurrency: { type: 'string', default: String(DEFAULT_CONCURRENCY) },
+  'dry-run': { type: 'boolean', default: false },
+} as const
+
+/** @throws Error that says what is wrong and how it should be */
+export function parseArguments(args: readonly string[]): Arguments {
+  const { values, positionals } = parsed(args)
+  const concurrency = Number(values.concurrency)
+  if (!Number.isSafeInteger(concurrency) || concurrency < 1 || concurrency > MAX_CONCURRENCY) {
+    throw new Error(
+      `Cannot use --concurrency: expected a whole number from 1 to ${MAX_CONCURRENCY}`,
+    )
+  }
+  const source =
+    values.sitemap === undefined
+      ? listOf(values, positionals)
+      : sitemapOf(values.sitemap, values, positionals)
+  return { url: address('--url', values.url), concurrency, dryRun: values['dry-run'], source }
+}
+
+function parsed(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], options, allowPositionals: true })
+  } catch (error) {
+    throw new Error(`${error instanceof Error ? error.message : error}\n\n${USAGE}`)
+  }
+}
+
+type Values = ReturnType<typeof parsed>['values']
+
+function listOf({ prompt, variable = [] }: Values, positionals: readonly string[]) {
+  const [file, ...others] = positionals
+  if (prompt !== undefined || variable.length > 0) {
+    throw new Error(`Cannot use --prompt or --variable without --sitemap\n\n${USAGE}`)
+  }
+  if (file === undefined || others.length > 0) throw new Error(USAGE)
+  return { kind: 'list', file } as const
+}
+
+function sitemapOf(
+  sitemap: string,
+  { prompt = '', variable = [] }: Values,
+  [file]: readonly string[],
+): Arguments['source'] {
+  if (file !== undefined) {
+    throw new Error(`Cannot use ${JSON.stringify(file)} with --sitemap\n\n${USAGE}`)
+  }
+  if (prompt === '') {
+    throw new Error(`Cannot use --sitemap without --prompt, the id of a locked prompt\n\n${USAGE}`)
+  }
+  const variables = variable.map((pair): [string, string] => {
+    const at = pair.indexOf('=')
+    if (at < 1)
+      throw new Error(`Cannot use --variable ${JSON.stringify(pair)}: expected name=value`)
+    return [pair.slice(0, at), pair.slice(at + 1)]
+  })
+  return {
+    kind: 'sitemap',
+    sitemap: address('--sitemap', sitemap),
+    prompt,
+    variables: Object.fromEntries(variables),
+  }
+}
+
+function address(name: string, given: string | undefined): string {
+  const url = URL.canParse(given ?? '') ? new URL(given ?? '') : null
+  if (url !== null && /^https?:$/.test(url.protocol) && url.username === '') return url.href
+  // What stands there may be a token in the wrong place.
+  throw new Error(`Cannot use ${name}: expected an address such as https://…\n\n${USAGE}`)
+}

@@ -1,0 +1,31 @@
+// A file with a list of requests, as tasks. Judges no request: the Worker does.
+import type { Task } from './warming.ts'
+
+/** @throws Error when the file's text is no list of requests */
+export function parseList(text: string): Task[] {
+  let list: unknown
+  try {
+    list = JSON.parse(text)
+  } catch {
+    throw new Error('Cannot read the list: it is no JSON')
+  }
+  if (!Array.isArray(list)) throw new Error('Cannot read the list: expected a JSON array')
+  return list.map((item: unknown, i) => {
+    const request = requestOf(item)
+    if (request === null)
+      throw new Error(`Cannot use item ${i}: expected a request body or a string`)
+    return { name: nameOf(request, i), request }
+  })
+}
+
+/** A string is a free prompt. */
+function requestOf(item: unknown): Task['request'] | null {
+  if (typeof item === 'string') return { prompt: item }
+  return typeof item === 'object' && item !== null && !Array.isArray(item) ? { ...item } : null
+}
+
+/** Its place in the list and the beginning of its prompt. */
+function nameOf(request: Task['request'], index: number): string {
+  const prompt = JSON.stringify(request['prompt']) ?? 'no prompt'
+  return `#${index} ${prompt.length > 60 ? `${prompt.slice(0, 59)}…` : prompt}`
+}

@@ -1,0 +1,223 @@
+// The posts of the example site in Chromium, after `npm run warm` has been run as the README says: what
+// was summed up beforehand is read from the cache, and nothing that a visitor does costs anything.
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
+import type { Browser, Page } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { experimental_readRawConfig } from 'wrangler'
+import { launchBrowser, WatchedPage, type WatchOptions } from '../support/browser.ts'
+import { CANARY } from '../support/canary.ts'
+import { chatStream, UpstreamServer } from '../support/upstream-server.ts'
+import { type JsonValue, startWorkers, type Workers } from '../support/workerd.ts'
+import { Door } from './door.ts'
+
+/** Where the site expects its Worker. */
+const ENDPOINT = 'http://localhost:8787'
+const TOKEN = 'an-operator-token-of-32-characters'
+const NOT_YET = 'The author has not had this page summed up yet.'
+
+/** What the upstream says of a post, by a word in it. */
+const summaries: Readonly<Record<string, string>> = {
+  Hooper:
+    'The kinds of tree and shrub in thirty paces of a hedge tell its age: about one for each century. The rule is rough, since gardeners and poor soil can mislead it.',
+  kettle:
+    'High up, water boils at a lower temperature, so tea is thin and potatoes take longer. A pressure cooker helps, and so does green tea.',
+  Naismith:
+    'Naismith’s rule gives an hour for five kilometres and another for six hundred metres of climbing. A steep way down takes time, too.',
+}
+
+const names = { Hooper: 'hedge', kettle: 'kettle', Naismith: 'walk' } as const
+
+let upstream: UpstreamServer
+let workers: Workers
+let site: ChildProcess
+/** The site's origin. */
+let origin: string
+let door: Door
+let browser: Browser
+let watched: WatchedPage | null = null
+let warmed: string
+
+beforeAll(async () => {
+  upstream = await UpstreamServer.start()
+  upstream.lane('model').answers(async (call, line) => {
+    const word = Object.keys(summaries).find((each) => call.text.includes(each)) ?? ''
+    await chatStream([summaries[word] ?? 'What is that?'])(call, line)
+  })
+  site = spawn(process.execPath, ['examples/static-site/serve.mjs', '0'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [line] = await once(createInterface({ input: site.stdout! }), 'line')
+  origin = line
+  ;[workers, door] = await Promise.all([
+    startWorkers({
+      config: configOf(origin),
+      secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN: TOKEN },
+      site: true,
+    }),
+    Door.open(),
+  ])
+  door.leadTo(workers.url)
+  browser = await launchBrowser({ ports: { 'localhost:8787': door.port } })
+  warmed = await warm()
+})
+
+afterAll(async () => {
+  await browser?.close()
+  await Promise.all([door?.close(), workers?.dispose()])
+  await upstream?.stop()
+  site?.kill()
+})
+
+afterEach(async () => {
+  await watched?.close()
+  watched = null
+  // Whatever the visitors of these tests have done.
+  expect(calls()).toHaveLength(3)
+  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.all('internal')).toEqual([])
+})
+
+const calls = () => upstream.lane('model').calls
+
+/** As shipped, but with the site where it is here, and an upstream that counts. */
+function configOf(siteOrigin: string): JsonValue {
+  const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
+  const shipped = rawConfig.vars?.['CONFIG'] as Record<string, JsonValue>
+  expect(shipped['origins']).toEqual(['http://localhost:4000'])
+  return {
+    ...shipped,
+    origins: [siteOrigin],
+    models: [{ id: 'default', upstream: 'model', upstream_model: 'm' }],
+    upstreams: [{ name: 'model', base_url: upstream.url('model'), key: 'UPSTREAM_API_KEY' }],
+  }
+}
+
+/** The command of the README, on the ports of this test. */
+async function warm(): Promise<string> {
+  const given = ['--sitemap', `${origin}/sitemap.xml`, '--prompt', 'summary']
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    ['scripts/warm.ts', ...given, '--url', workers.url.origin],
+    { env: { ...process.env, OPERATOR_TOKEN: TOKEN } },
+  )
+  return stdout
+}
+
+async function visit(path: string, options: WatchOptions = {}): Promise<Page> {
+  door.leadTo(workers.url)
+  watched = await WatchedPage.open(browser, options)
+  await watched.page.goto(`${origin}${path}`)
+  return watched.page
+}
+
+/** Presses the button of a post and returns what is shown then. */
+async function summaryOf(page: Page, name: string): Promise<string> {
+  const box = page.locator(`.summary[data-page="${name}.html"]`)
+  await box.getByRole('button', { name: /^Summary/ }).click()
+  const shown = box.locator('p[aria-busy=false]:not(:empty)')
+  await shown.waitFor()
+  return (await shown.textContent()) ?? ''
+}
+
+test('the command has had three posts summed up, and said what it left out', async () => {
+  expect(warmed).toContain(`skipped        ${origin}/  its path is not one of the "paths"`)
+  expect(warmed).toContain(`skipped        ${origin}/posts/  its path is not`)
+  expect(warmed).toMatch(/stored\s+3\nalready there\s+0\nfailed\s+0\ntokens spent\s+36\n$/)
+  const texts = calls().map(({ text }) => text)
+  for (const word of Object.keys(summaries)) {
+    expect(texts.filter((text) => text.includes(word))).toHaveLength(1)
+  }
+  // The article and nothing around it.
+  expect(texts.join()).not.toMatch(/All posts|Summary"/)
+  expect(await warm()).toMatch(/stored\s+0\nalready there\s+3\nfailed\s+0\ntokens spent\s+0\n$/)
+})
+
+test('every button of the list shows its summary from the cache: one GET each, no preflight', async () => {
+  const page = await visit('/posts/')
+  expect(door.calls()).toEqual([])
+  for (const [word, name] of Object.entries(names)) {
+    expect(await summaryOf(page, name)).toBe(summaries[word])
+  }
+  const queries = Object.values(names).map((name) =>
+    String(
+      new URLSearchParams({
+        stream: 'false',
+        prompt_id: 'summary',
+        'var.page': `${origin}/posts/${name}.html`,
+      }),
+    ),
+  )
+  expect(door.calls()).toEqual(queries.map((query) => `GET /v1/completions?${query}`))
+  // Asked again it does not leave the browser.
+  expect(await summaryOf(page, 'walk')).toBe(summaries['Naismith'])
+  expect(door.calls()).toHaveLength(3)
+  const events = workers.log.all('request').filter(({ route }) => route === 'completions')
+  expect(events.slice(-3).map(({ cache }) => cache)).toEqual(
+    Array(3).fill(expect.stringMatching(/^(memory|kv)$/)),
+  )
+  watched?.expectQuiet(origin, ENDPOINT)
+})
+
+test.each(Object.entries(names))(
+  'the post with "%s" shows the same on its own page',
+  async (word, name) => {
+    const page = await visit(`/posts/${name}.html`)
+    expect(await summaryOf(page, name)).toBe(summaries[word])
+    expect(door.calls()).toHaveLength(1)
+    watched?.expectQuiet(origin, ENDPOINT)
+  },
+)
+
+test('a post that is not warmed says so, and nothing is asked of the model', async () => {
+  for (const path of ['/posts/', '/posts/moss.html']) {
+    const page = await visit(path)
+    expect(await summaryOf(page, 'moss')).toBe(NOT_YET)
+    expect(door.calls()).toEqual([expect.stringMatching(/^GET .*moss\.html$/)])
+    // The browser notes the miss, as it does every 404.
+    expect(watched?.takeComplaints()).toEqual([expect.stringContaining('404')])
+    watched?.expectQuiet(origin, ENDPOINT)
+    await watched?.close()
+  }
+})
+
+test('without its Worker the page says where it looked, and works when it is back', async () => {
+  const page = await visit('/posts/')
+  door.leadTo(null)
+  expect(await summaryOf(page, 'walk')).toBe(`No summary from ${ENDPOINT}: is it running?`)
+  expect(watched?.takeComplaints()).toEqual([expect.stringContaining('net::ERR_')])
+  await page.reload()
+  door.leadTo(workers.url)
+  expect(await summaryOf(page, 'walk')).toBe(summaries['Naismith'])
+})
+
+test('works by keyboard alone', async () => {
+  const page = await visit('/posts/hedge.html')
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Tab')
+  expect(await page.evaluate('document.activeElement.textContent')).toBe('Summary')
+  await page.keyboard.press('Enter')
+  await page.getByRole('status').filter({ hasText: 'thirty paces' }).waitFor()
+  expect(await page.evaluate('document.activeElement.textContent')).toBe('Summary')
+})
+
+describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
+  test.each([1000, 360])('at %i pixels it fits, and everybody can use it', async (width) => {
+    for (const path of ['/posts/hedge.html', '/posts/']) {
+      await watched?.close()
+      const page = await visit(path, { colorScheme, width, height: 640 })
+      expect(await watched?.accessibilityFaults()).toEqual([])
+      const shown = path === '/posts/' ? ['walk', 'kettle', 'hedge', 'moss'] : ['hedge']
+      for (const name of shown) await summaryOf(page, name)
+      watched?.takeComplaints()
+      expect(await watched?.accessibilityFaults()).toEqual([])
+      expect(await watched?.overflow()).toBe(0)
+      expect(watched?.strangers(origin, ENDPOINT)).toEqual([])
+    }
+    const look = `${colorScheme} ${width}`
+    if (look === 'light 1000') await watched?.picture('example-posts', { full: true })
+    if (look === 'dark 360') await watched?.picture('example-posts-phone', { full: true })
+  })
+})

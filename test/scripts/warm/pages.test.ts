@@ -1,0 +1,122 @@
+// From a prompt and the pages of a sitemap to requests: which pages are asked about, and why others
+// are not.
+import { describe, expect, test } from 'vitest'
+import { pagePrompt, pageTasks } from '../../../scripts/warm/pages.ts'
+
+const page = {
+  from: 'url',
+  paths: ['/posts/*'],
+  selector: 'article',
+  max_chars: 900,
+  page_seconds: 60,
+}
+
+/** As `GET /v1/prompts` lists them. */
+function listed(prompts: Readonly<Record<string, object>>) {
+  const data = Object.entries(prompts).map(([id, variables]) => ({
+    id,
+    object: 'prompt',
+    variables,
+    visitor_may_set: [],
+  }))
+  return { object: 'list', data }
+}
+
+describe('pagePrompt()', () => {
+  test('finds the variable that is a page, and what else is to be filled', () => {
+    const list = listed({
+      story: { hero: { max_chars: 40 } },
+      summary: { language: { values: ['English'] }, post: page },
+    })
+    expect(pagePrompt(list, 'summary')).toEqual({
+      id: 'summary',
+      variable: 'post',
+      paths: ['/posts/*'],
+      maxChars: 900,
+      others: ['language'],
+    })
+  })
+
+  test.each([
+    ['there is none', {}, 'Cannot find the prompt "summary": the Worker has none'],
+    ['others', { a: {}, b: {} }, 'Cannot find the prompt "summary": the Worker has a, b'],
+    ['no page', { summary: { topic: { max_chars: 9 } } }, 'it has no variable { from = "url" }'],
+    ['two', { summary: { a: page, b: page } }, 'it has several variables { from = "url" }'],
+  ])('says what is wrong: %s', (_, prompts, said) => {
+    expect(() => pagePrompt(listed(prompts), 'summary')).toThrow(said)
+  })
+
+  test.each([null, {}, { data: [{}] }, 'no'])('another server’s answer is no list: %j', (list) => {
+    expect(() => pagePrompt(list, 'summary')).toThrow('Cannot read the list of prompts')
+  })
+})
+
+describe('pageTasks()', () => {
+  const own = new URL('https://edge.example')
+  const prompt = { id: 'summary', variable: 'page', paths: ['/*'], maxChars: 9, others: [] }
+  const origin = 'https://a.example'
+  const from = (...pages: string[]) => ({ origin, pages, skipped: [] })
+
+  test('asks about each page once, without the part after #', () => {
+    const pages = from(`${origin}/a`, `${origin}/b#top`, `${origin}/b`, `${origin}/ü`)
+    const { tasks, skipped } = pageTasks(pages, prompt, {}, own)
+    expect(tasks.map(({ name }) => name)).toEqual([
+      `${origin}/a`,
+      `${origin}/b`,
+      `${origin}/%C3%BC`,
+    ])
+    expect(tasks[1]?.request).toEqual({
+      prompt: { id: 'summary', variables: { page: `${origin}/b` } },
+    })
+    expect(skipped).toEqual([])
+  })
+
+  test('leaves out what is of another origin, has a query or another path, or is no address', () => {
+    const pages = from(
+      'https://b.example/posts/a',
+      'http://a.example/posts/a',
+      'https://a.example:8443/posts/a',
+      `${origin}/posts/a?page=2`,
+      `${origin}/about`,
+      '/posts/a',
+      `${origin}/posts/a`,
+    )
+    const { tasks, skipped } = pageTasks(pages, { ...prompt, paths: ['/posts/*', '/x'] }, {}, own)
+    expect(tasks.map(({ name }) => name)).toEqual([`${origin}/posts/a`])
+    const foreign = `it is of another origin than ${origin}`
+    expect(skipped.map(({ reason }) => reason)).toEqual([
+      foreign,
+      foreign,
+      foreign,
+      'its address has a query',
+      'its path is not one of the "paths" of this variable',
+      'it is no address of a page',
+    ])
+  })
+
+  test('what the Worker would refuse is not even asked', () => {
+    const at = (page: string, worker: URL) => {
+      const { origin } = new URL(page)
+      return pageTasks({ origin, pages: [page], skipped: [] }, prompt, {}, worker)
+    }
+    expect(at('https://edge.example/a', own).skipped).toEqual([
+      { url: 'https://edge.example/a', reason: expect.stringContaining('host of this endpoint') },
+    ])
+    expect(at('http://localhost:4000/a', own).skipped).toHaveLength(1)
+    expect(at('http://localhost:4000/a', new URL('http://localhost:8787')).tasks).toHaveLength(1)
+  })
+
+  test('other variables are given by the command, all of them', () => {
+    const others = { ...prompt, others: ['language'] }
+    const { tasks } = pageTasks(from(`${origin}/a`), others, { language: 'Deutsch' }, own)
+    expect(tasks[0]?.request).toEqual({
+      prompt: { id: 'summary', variables: { language: 'Deutsch', page: `${origin}/a` } },
+    })
+    expect(() => pageTasks(from(), others, {}, own)).toThrow(
+      'Cannot fill the variable "language": add --variable language=…',
+    )
+    expect(() => pageTasks(from(), prompt, { what: 'x' }, own)).toThrow(
+      'Cannot use --variable what: the prompt "summary" has no such variable',
+    )
+  })
+})

@@ -1,0 +1,62 @@
+// examples/warm.yml is valid YAML with the parts that GitHub wants, and runs commands that there are.
+import { readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { experimental_readRawConfig } from 'wrangler'
+import { parse } from 'yaml'
+import { parseArguments } from '../../scripts/warm/arguments.ts'
+
+interface Step {
+  readonly uses?: string
+  readonly run?: string
+  readonly with?: Readonly<Record<string, unknown>>
+  readonly env?: Readonly<Record<string, string>>
+}
+
+const text = readFileSync('examples/warm.yml', 'utf8')
+// Strict: a key that stands twice, for example, is an error.
+const workflow = parse(text, { strict: true, uniqueKeys: true, prettyErrors: true })
+const steps: readonly Step[] = workflow.jobs.warm.steps
+const { scripts } = JSON.parse(readFileSync('package.json', 'utf8'))
+
+test('it runs after a deploy that went well, and by hand', () => {
+  expect(Object.keys(workflow.on)).toEqual(['workflow_run', 'workflow_dispatch'])
+  expect(workflow.on.workflow_run).toEqual({
+    workflows: [expect.any(String)],
+    types: ['completed'],
+  })
+  expect(workflow.jobs.warm.if).toContain("workflow_run.conclusion == 'success'")
+})
+
+test('it may write nothing, is bounded, and gives way to the next deploy', () => {
+  expect(workflow.permissions).toEqual({ contents: 'read' })
+  expect(workflow.jobs.warm['timeout-minutes']).toBeLessThanOrEqual(60)
+  expect(workflow.concurrency['cancel-in-progress']).toBe(true)
+})
+
+test('each step uses an action of GitHub’s own or runs a command that there is', () => {
+  for (const { uses, run } of steps) {
+    expect([uses, run].filter((each) => each !== undefined)).toHaveLength(1)
+    if (uses !== undefined) expect(uses).toMatch(/^actions\/(checkout|setup-node)@v\d+$/)
+    const [, script] = /^npm run (\S+)/.exec(run ?? '') ?? []
+    if (script !== undefined) expect(Object.keys(scripts)).toContain(script)
+    else if (run !== undefined) expect(run).toBe('npm ci')
+  }
+  const node = steps.find(({ uses }) => uses?.startsWith('actions/setup-node'))
+  expect(node?.with?.['node-version']).toBeGreaterThanOrEqual(22)
+})
+
+test('the command is one that the script understands, for a prompt that is shipped', () => {
+  const step = steps.find(({ run }) => run?.startsWith('npm run warm -- '))
+  const { OPERATOR_TOKEN, ...env } = step?.env ?? {}
+  expect(OPERATOR_TOKEN).toBe('$' + '{{ secrets.OPERATOR_TOKEN }}')
+  const given = (step?.run ?? '')
+    .replace('npm run warm -- ', '')
+    .split(' ')
+    .map((word) => word.replace(/^"\$(\w+)"$/, (_, name: string) => env[name] ?? 'unknown'))
+  expect(parseArguments(given)).toMatchObject({
+    url: 'https://edge-completions.you.workers.dev/',
+    source: { kind: 'sitemap', sitemap: 'https://example.com/sitemap.xml', prompt: 'summary' },
+  })
+  const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
+  expect(rawConfig.vars?.['CONFIG']).toMatchObject({ prompts: { summary: { spend: 'operator' } } })
+})
