@@ -112,45 +112,32 @@ export class Asking {
    */
   async ask(from: Source, words: string, visit: Visit): Promise<Asked> {
     const { effective: options, cache, key, prompts } = this.#options
-    const { gate, operator, connections, pageVariables, report } = this.#context
+    const { connections, pageVariables } = this.#context
     const { headers, method } = visit.request
-    const known = this.#known[from]
-    let understood = known.get(words)
-    if (understood === null) {
-      understood = await this.#understand(sources[from](words))
-      known.set(words, understood)
-    }
-    const { request } = understood
-    let { effective } = understood
+    const known = await this.#understandWords(from, words)
+    const { request } = known
     const named = pageVariables.named(request, visit.url)
-    visit.noted.model = effective.model
-    visit.tally = { promptId: effective.prompt_id, saved: 0 }
-    capableTargets(effective, connections)
-    const isOperator = await operator.isOperator(headers)
-    const visitor = await gate.visitorOf({
-      headers,
-      origin: visit.noted.origin,
-      isOperator,
-      maySpend: method === 'POST',
-      refused: (reason) => report({ event: 'visitor_refused', request_id: visit.id, reason }),
-    })
-    visit.noted.visitor = visitor
+    visit.noted.model = known.effective.model
+    visit.tally = { promptId: known.effective.prompt_id, saved: 0 }
+    capableTargets(known.effective, connections)
+    const { visitor, isOperator } = await this.#whoAsks(visit)
     const { noCache, noStore, onlyIfCached } = cacheWishes(headers.get('cache-control'))
-    const free = effective.prompt_id === null
-    const own = prompts.get(effective.prompt_id ?? '')
-    const scoped = free && cache.freePrompts === 'visitor'
-    const freshSeconds =
-      free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
+    const own = prompts.get(known.effective.prompt_id ?? '')
     const refused = own?.spend === 'operator' && !isOperator
+    let understood = known
     if (named !== null) {
       // The operator looks even with only-if-cached, to see whether the answer to this page is there.
       const mayFetch = method === 'POST' && (isOperator || !(refused || onlyIfCached))
       const asker = { requestId: visit.id, visitor: isOperator ? null : visitor, mayFetch }
-      const read = await this.#readPages(named, asker, visit)
-      understood = await this.#filled(request, read.texts)
-      effective = understood.effective
-      if (!noStore) visit.answered = read.keep
+      const { texts, keep } = await this.#readPages(named, asker, visit)
+      understood = await this.#filled(request, texts)
+      if (!noStore) visit.answered = keep
     }
+    const { effective } = understood
+    const free = effective.prompt_id === null
+    const scoped = free && cache.freePrompts === 'visitor'
+    const freshSeconds =
+      free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
     const staleSeconds = Math.max(cache.staleWhileRevalidateSeconds, cache.staleIfErrorSeconds)
     const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
@@ -167,6 +154,31 @@ export class Asking {
       shared: !scoped,
       refused,
     }
+  }
+
+  async #whoAsks(
+    visit: Visit,
+  ): Promise<{ readonly visitor: string; readonly isOperator: boolean }> {
+    const { gate, operator, report } = this.#context
+    const { headers, method } = visit.request
+    const isOperator = await operator.isOperator(headers)
+    const visitor = await gate.visitorOf({
+      headers,
+      origin: visit.noted.origin,
+      isOperator,
+      maySpend: method === 'POST',
+      refused: (reason) => report({ event: 'visitor_refused', request_id: visit.id, reason }),
+    })
+    visit.noted.visitor = visitor
+    return { visitor, isOperator }
+  }
+
+  async #understandWords(from: Source, words: string): Promise<Understood> {
+    const known = this.#known[from].get(words)
+    if (known !== null) return known
+    const understood = await this.#understand(sources[from](words))
+    this.#known[from].set(words, understood)
+    return understood
   }
 
   async #understand(body: unknown): Promise<Understood> {
