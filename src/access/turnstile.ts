@@ -3,6 +3,7 @@
 // https://developers.cloudflare.com/turnstile/get-started/server-side-validation/
 import * as v from 'valibot'
 import { GatewayError } from '../errors.ts'
+import { readBytes } from '../http/bytes.ts'
 
 export interface TurnstileContext {
   readonly fetch: (request: Request) => Promise<Response>
@@ -186,15 +187,8 @@ export class Turnstile {
 /** The body, or null if it is longer than any answer of siteverify. */
 async function readText({ body }: Response): Promise<string | null> {
   if (body === null) return null
-  const decoder = new TextDecoder()
-  let text = ''
-  let bytes = 0
-  for await (const chunk of body) {
-    bytes += chunk.byteLength
-    if (bytes > MAX_ANSWER_BYTES) return null
-    text += decoder.decode(chunk, { stream: true })
-  }
-  return text + decoder.decode()
+  const bytes = await readBytes(body.getReader(), MAX_ANSWER_BYTES)
+  return bytes === null ? null : new TextDecoder().decode(bytes)
 }
 
 function parse(text: string | null): unknown {

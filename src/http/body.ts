@@ -1,5 +1,6 @@
 // Reads a request's JSON within its bounds: bytes, time, strict UTF-8. Knows no field of it.
 import { GatewayError } from '../errors.ts'
+import { readBytes } from './bytes.ts'
 
 export interface BodyOptions {
   readonly maxBytes: number
@@ -58,22 +59,9 @@ async function receive(
   }
   const reader = request.body.getReader()
   const letGo = () => void reader.cancel().catch(() => {})
-  return await within(deadlineMs, readPieces(reader, maxBytes), letGo)
-}
-
-async function readPieces(
-  reader: ReadableStreamDefaultReader<Uint8Array>,
-  maxBytes: number,
-): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = []
-  let size = 0
-  for (;;) {
-    const { done, value } = await reader.read()
-    if (done) return joined(chunks, size)
-    size += value.byteLength
-    if (size > maxBytes) throw tooLarge(maxBytes)
-    chunks.push(value)
-  }
+  const bytes = await within(deadlineMs, readBytes(reader, maxBytes), letGo)
+  if (bytes === null) throw tooLarge(maxBytes)
+  return bytes
 }
 
 /**
@@ -94,18 +82,6 @@ async function within<T>(ms: number, work: Promise<T>, letGo: () => void): Promi
   } finally {
     if (timer !== null) clearTimeout(timer)
   }
-}
-
-function joined(chunks: readonly Uint8Array[], size: number): Uint8Array {
-  const [only] = chunks
-  if (only !== undefined && chunks.length === 1) return only
-  const bytes = new Uint8Array(size)
-  let offset = 0
-  for (const chunk of chunks) {
-    bytes.set(chunk, offset)
-    offset += chunk.byteLength
-  }
-  return bytes
 }
 
 /** Invalid UTF-8 is refused, not replaced: two broken texts would become the same one. */

@@ -1,6 +1,7 @@
 // Fetches one page, as a stranger would: no credentials, no header of a visitor, bounded in time,
 // bytes and redirects. Gives its readable text or says why there is none. Keeps nothing.
 import type { PageFault } from '../events.ts'
+import { readBytes } from '../http/bytes.ts'
 import { cut, fold } from './text.ts'
 
 /** What a page said of its version. */
@@ -160,27 +161,10 @@ function letGo({ body }: Response): void {
 /** Decoded bytes are counted as they come, so a small gzip body cannot become a large one. */
 async function receive({ body }: Response): Promise<Uint8Array> {
   if (body === null) return new Uint8Array()
-  const reader = body.getReader()
-  const pieces: Uint8Array[] = []
-  let size = 0
-  for (;;) {
-    const { done, value } = await reader.read().catch(() => {
-      throw new PageError('broken')
-    })
-    if (done) break
-    size += value.byteLength
-    if (size > MAX_BYTES) {
-      reader.cancel().catch(() => {})
-      throw new PageError('too_large')
-    }
-    pieces.push(value)
-  }
-  const bytes = new Uint8Array(size)
-  let at = 0
-  for (const piece of pieces) {
-    bytes.set(piece, at)
-    at += piece.byteLength
-  }
+  const bytes = await readBytes(body.getReader(), MAX_BYTES).catch(() => {
+    throw new PageError('broken')
+  })
+  if (bytes === null) throw new PageError('too_large')
   return bytes
 }
 
