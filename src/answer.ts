@@ -3,7 +3,7 @@
 import type { Flight } from './cache/flight.ts'
 import { type Delta, type Folded, replay } from './completion/delta.ts'
 import { type ResumePoint, skipper } from './completion/resume.ts'
-import { type Code, codes, type Problem, problemOf } from './errors.ts'
+import { type Problem, problemOf } from './errors.ts'
 import { problemBody } from './http/problem.ts'
 import { ChunkEncoder, DONE, errorEvent, KEEP_ALIVE } from './sse/serialize.ts'
 
@@ -97,6 +97,7 @@ export type StreamEnd = 'whole' | 'left' | Problem
 export interface StreamOptions {
   /** Silence after which a comment is sent. */
   readonly keepAliveMs: number
+  readonly now: () => number
   readonly onEnd: (end: StreamEnd) => void
   /** The error behind a failed stream, for the log. */
   readonly onError: (error: unknown) => void
@@ -113,12 +114,14 @@ export function streamAnswer(
   options: StreamOptions,
 ): ReadableStream<Uint8Array> {
   const bytes = new TextEncoder()
+  const patience = new Patience(options.keepAliveMs, options.now)
   let unsent = first
   let next: Promise<IteratorResult<string>> | null = null
   let over = false
   const end = (how: StreamEnd) => {
     if (over) return
     over = true
+    patience.stop()
     options.onEnd(how)
   }
   return new ReadableStream<Uint8Array>({
@@ -126,7 +129,7 @@ export function streamAnswer(
       try {
         while (unsent === '') {
           next ??= rest.next()
-          const step = as === 'sse' ? await within(next, options.keepAliveMs) : await next
+          const step = as === 'sse' ? await patience.wait(next) : await next
           if (step === null) {
             unsent = KEEP_ALIVE
             break
@@ -155,60 +158,111 @@ export function streamAnswer(
   })
 }
 
+/** Tells, on a stream of its own, how another stream has ended. */
+export class Ending {
+  readonly stream: ReadableStream<Uint8Array>
+  #tell: ((end: StreamEnd) => void) | null = null
+
+  constructor() {
+    this.stream = new ReadableStream({
+      start: (controller) => {
+        this.#tell = (end) => {
+          controller.enqueue(new TextEncoder().encode(JSON.stringify(end)))
+          controller.close()
+        }
+      },
+      cancel: () => {
+        this.#tell = null
+      },
+    })
+  }
+
+  tell(end: StreamEnd): void {
+    this.#tell?.(end)
+    this.#tell = null
+  }
+}
+
+/** What an ending tells; null where it was cut before it could. */
+async function told(ending: ReadableStream<Uint8Array>): Promise<StreamEnd | null> {
+  try {
+    return JSON.parse(await new Response(ending).text()) as StreamEnd
+  } catch {
+    return null
+  }
+}
+
+/** Another's stream, and how it ends. */
+export interface Relayed {
+  readonly body: ReadableStream<Uint8Array>
+  readonly ending: ReadableStream<Uint8Array>
+}
+
+/** What is written at one end comes out at the other, in the platform's own hands. */
+export type Pipe = Pick<TransformStream<Uint8Array, Uint8Array>, 'readable' | 'writable'>
+
 /**
- * Another's stream passed on, so that its breaking is told in band and its end is noticed.
+ * Another's stream passed on, so that its breaking is told in band and its end is noticed. The bytes
+ * are never looked at: that would cost more than all the rest of a stream.
  *
  * @param broken the problem of a stream that breaks
  * @param left aborts when the reader has gone, which a stream notices only when it is written to
  */
 export function relay(
-  body: ReadableStream<Uint8Array>,
+  relayed: Relayed,
+  { readable, writable }: Pipe,
   { as }: Shape,
   broken: Problem,
   left: AbortSignal,
   onEnd: (end: StreamEnd) => void,
 ): ReadableStream<Uint8Array> {
-  const reader = body.getReader()
-  const tail = new Tail()
-  const leave = () => {
-    onEnd('left')
-    reader.cancel().catch(() => {})
-  }
+  let over = false
   const end = (how: StreamEnd) => {
+    if (over) return
+    over = true
     left.removeEventListener('abort', leave)
     onEnd(how)
   }
+  // At once: nothing that is waited for need come when the reader has gone.
+  const leave = () => end('left')
   left.addEventListener('abort', leave, { once: true })
   if (left.aborted) leave()
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      let step: ReadableStreamReadResult<Uint8Array>
-      try {
-        step = await reader.read()
-      } catch {
-        breakOff(controller, new TextEncoder(), tail.isTorn ? 'text' : as, broken)
-        return end(broken)
-      }
-      // Cancelled above; there is nobody to tell.
-      if (left.aborted) return controller.error(left.reason)
-      if (!step.done) {
-        tail.add(step.value)
-        return controller.enqueue(step.value)
-      }
-      const code = as === 'sse' ? tail.failure : null
-      if (code === 'unsaid') {
-        // Cut short without a word, wherever that happened: the reader must hear of it.
-        breakOff(controller, new TextEncoder(), tail.isTorn ? 'text' : as, broken)
-        return end(broken)
-      }
-      controller.close()
-      end(code === null ? 'whole' : { ...broken, code })
-    },
-    cancel() {
-      left.removeEventListener('abort', leave)
-      leave()
-    },
-  })
+  passOn(relayed, writable, as, broken, left, end)
+  return readable
+}
+
+/** Never rejects. Its end is told before the stream is closed: after that nothing here need run. */
+async function passOn(
+  { body, ending }: Relayed,
+  writable: WritableStream<Uint8Array>,
+  as: Shape['as'],
+  broken: Problem,
+  signal: AbortSignal,
+  end: (how: StreamEnd) => void,
+): Promise<void> {
+  const ended = told(ending)
+  const whole = await body
+    .pipeTo(writable, { preventClose: true, preventAbort: true, signal })
+    .then(() => true)
+    .catch(() => false)
+  const writer = writable.getWriter()
+  try {
+    const isLeft = signal.aborted || writer.desiredSize === null
+    const how = isLeft ? 'left' : whole ? await ended : null
+    if (how === null && as === 'sse') {
+      // The comment ends what the cut may have left half.
+      const text = KEEP_ALIVE + errorEvent(problemBody(broken))
+      await writer.write(new TextEncoder().encode(text))
+    }
+    end(how ?? broken)
+    if (isLeft || (how === null && as !== 'sse')) {
+      await writer.abort(new Error('the answer broke off'))
+    } else {
+      await writer.close()
+    }
+  } catch {
+    end('left')
+  }
 }
 
 function breakOff(
@@ -225,49 +279,43 @@ function breakOff(
   }
 }
 
-/** Longer than the end of any error event, from its code on. */
-const TAIL_BYTES = 64
+/** Waits for one thing after another with one timer, which sleeps again if it wakes too early. */
+class Patience {
+  readonly #ms: number
+  readonly #now: () => number
+  #timer: ReturnType<typeof setTimeout> | null = null
+  #dueAt = 0
+  #late: (() => void) | null = null
 
-/** The last bytes of an event stream, however it comes in pieces. */
-class Tail {
-  #bytes: Uint8Array = new Uint8Array()
-
-  add(piece: Uint8Array): void {
-    const kept = this.#bytes.subarray(Math.max(0, this.#bytes.length + piece.length - TAIL_BYTES))
-    const added = piece.slice(-TAIL_BYTES)
-    const bytes = new Uint8Array(kept.length + added.length)
-    bytes.set(kept)
-    bytes.set(added, kept.length)
-    this.#bytes = bytes
+  constructor(ms: number, now: () => number) {
+    this.#ms = ms
+    this.#now = now
   }
 
-  /** After half an event another one would not be read as one. */
-  get isTorn(): boolean {
-    return this.#bytes.length > 0 && !this.#text.endsWith('\n\n')
+  /** What `work` brings, or null after so long. */
+  async wait<T>(work: Promise<T>): Promise<T | null> {
+    const late = new Promise<null>((resolve) => {
+      this.#late = () => resolve(null)
+    })
+    this.#dueAt = this.#now() + this.#ms
+    if (this.#timer === null) this.#sleep(this.#ms)
+    try {
+      return await Promise.race([work, late])
+    } finally {
+      this.#late = null
+    }
   }
 
-  /** The code of the error event it ended with; null where it ended as it should. */
-  get failure(): Code | 'unsaid' | null {
-    const text = this.#text
-    if (text.endsWith(DONE)) return null
-    const [, code] = /"code":"([a-z_]+)"\}\}\n\n$/.exec(text) ?? []
-    return codes.find((known) => known === code) ?? 'unsaid'
+  stop(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
   }
 
-  get #text(): string {
-    return new TextDecoder().decode(this.#bytes)
-  }
-}
-
-/** What `work` brings, or null after so long. */
-async function within<T>(work: Promise<T>, ms: number): Promise<T | null> {
-  let timer: ReturnType<typeof setTimeout> | null = null
-  const late = new Promise<null>((resolve) => {
-    timer = setTimeout(() => resolve(null), ms)
-  })
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    if (timer !== null) clearTimeout(timer)
+  #sleep(ms: number): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = null
+      const left = this.#dueAt - this.#now()
+      if (left > 0 && this.#late !== null) this.#sleep(left)
+      else this.#late?.()
+    }, ms)
   }
 }

@@ -87,6 +87,9 @@ async function takeKvWrite(ledger: Ledger): Promise<boolean> {
 /** As many connections as a Worker may wait for. */
 const CALLS_AT_ONCE = 6
 
+/** Too short to be seen, and long enough that what an upstream says in one go goes on in one go. */
+const GATHER_MS = 2
+
 /** After a failed put, KV is left alone for so long. */
 const KV_REST_MS = 10_000
 
@@ -100,7 +103,10 @@ export function createCore(config: Config, platform: Platform): Core {
     ...(platform.ai ? { ai: sendToBinding(platform.ai) } : {}),
   }
   const connections = new Map(
-    [...config.upstreams].map(([name, upstream]) => [name, connect(upstream, transports)]),
+    [...config.upstreams].map(([name, upstream]) => [
+      name,
+      connect({ ...upstream, gatherMs: GATHER_MS }, transports),
+    ]),
   )
   const purges = new Purges(
     platform.kv,

@@ -1,6 +1,6 @@
 // A miss, answered: one reader aboard a flight, whether the flight is this isolate's own or is
 // shared by all of them in a Durable Object. The values here may cross the object's door.
-import { Encodings, type Reader, type StreamEnd, streamAnswer } from './answer.ts'
+import { Encodings, Ending, type Reader, type StreamEnd, streamAnswer } from './answer.ts'
 import { type Entry, freshness } from './cache/entry.ts'
 import { Flight, type FlightOptions } from './cache/flight.ts'
 import type { Completion, Usage } from './completion/completion.ts'
@@ -45,6 +45,8 @@ export type MissAnswer =
       readonly kind: 'stream'
       readonly role: Role
       readonly body: ReadableStream<Uint8Array>
+      /** Tells how the body ended; null where its reader is told otherwise. */
+      readonly ending: ReadableStream<Uint8Array> | null
       readonly summary: MissSummary
     }
 
@@ -65,7 +67,7 @@ export interface Passenger {
   /** Aborted by whoever notices that the reader has gone. */
   readonly left: AbortController
   /** Of a stream; a whole answer ends when it is returned. */
-  readonly onEnd?: (end: StreamEnd) => void
+  readonly onEnd: (end: StreamEnd) => void
 }
 
 export interface MissOptions extends FlightOptions {
@@ -96,6 +98,7 @@ export class SharedMiss {
   readonly #outcome: Outcome = newOutcome()
   readonly #encodings: Encodings
   readonly #options: MissOptions
+  readonly #now: () => number
   readonly #report: Report
 
   /** @param stream whether the first reader asked for a stream */
@@ -103,6 +106,7 @@ export class SharedMiss {
     this.work = work
     this.begunAtS = Math.floor(context.now() / 1000)
     this.#options = options
+    this.#now = context.now
     this.#report = context.report
     this.flight = new Flight((signal) => {
       const given = context.generate(work, stream, signal)
@@ -145,16 +149,17 @@ export class SharedMiss {
     left.signal.throwIfAborted()
     const body = streamAnswer(first.done === true ? '' : first.value, texts, reader.shape, {
       keepAliveMs: this.#options.keepAliveMs,
+      now: this.#now,
       onError: (error) => {
         if (!left.signal.aborted) this.#reportInternal(error)
       },
       onEnd: (end) => {
         const how = left.signal.aborted ? 'left' : end
         if (how === 'left') left.abort()
-        onEnd?.(how)
+        onEnd(how)
       },
     })
-    return { kind: 'stream', role: this.#roleOf(role), body, summary: this.summary }
+    return { kind: 'stream', role: this.#roleOf(role), body, ending: null, summary: this.summary }
   }
 
   async #whole({ role, left }: Passenger): Promise<MissAnswer> {
@@ -215,6 +220,8 @@ const MAX_BOARDINGS = 3
 export class KeyFlights {
   readonly #context: MissContext
   #miss: SharedMiss | null = null
+  /** What the last load brought; all else of it is let go. */
+  #landed: Entry | null = null
 
   constructor(context: MissContext) {
     this.#context = context
@@ -230,9 +237,11 @@ export class KeyFlights {
       const boarding = this.#board(work, reader.shape.stream)
       if (boarding.role === 'late') return lateAnswer(boarding.entry)
       const { miss, role } = boarding
-      const answer = await miss.board(reader, { role, left })
+      const ending = reader.shape.stream ? new Ending() : null
+      const answer = await miss.board(reader, { role, left, onEnd: (end) => ending?.tell(end) })
       const enough = role === 'leader' || boardings === MAX_BOARDINGS
-      if (enough || !isForOthers(answer, miss.work, work)) return answer
+      if (!enough && isForOthers(answer, miss.work, work)) continue
+      return answer.kind === 'stream' ? { ...answer, ending: ending?.stream ?? null } : answer
     }
   }
 
@@ -247,14 +256,23 @@ export class KeyFlights {
     if (current?.flight.state === 'flying' && !current.isVoidAt(purgedAtS)) {
       return { role: 'follower', miss: current }
     }
-    const entry = current?.entry ?? null
+    const entry = current?.entry ?? this.#landed
     const nowS = Math.floor(this.#context.now() / 1000)
     const atHand =
       entry !== null && freshness(entry, nowS) === 'fresh' && entry.stored_at > purgedAtS
     if (atHand && !work.forced) return { role: 'late', entry }
     const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: work.keep !== null, purgedAtS }
-    this.#miss = new SharedMiss(work, stream, options, this.#context)
-    return { role: 'leader', miss: this.#miss }
+    const miss = new SharedMiss(work, stream, options, this.#context)
+    this.#miss = miss
+    this.#landed = null
+    miss.flight.over.then(() => this.#landing(miss))
+    return { role: 'leader', miss }
+  }
+
+  #landing(miss: SharedMiss): void {
+    if (miss !== this.#miss) return
+    this.#miss = null
+    this.#landed = miss.entry
   }
 }
 

@@ -63,6 +63,7 @@ const spendLimit: SpendLimit = async (visitor) => {
 /** One object for each cache key; near the visitor who was first. */
 const flightDoor: FlightDoor = {
   join: async (work, reader) => await flight(work.key).join(work, reader),
+  pipe: () => new IdentityTransformStream(),
   refresh: async (work) => await flight(work.key).refresh(work),
 }
 

@@ -170,7 +170,7 @@ async function bodyOf(stream: ReadableStream<Uint8Array>): Promise<string> {
   return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
 }
 
-const quiet = { keepAliveMs: 15_000, onEnd: () => {}, onError: () => {} }
+const quiet = { keepAliveMs: 15_000, now: () => Date.now(), onEnd: () => {}, onError: () => {} }
 
 function check(body: string, includeUsage: boolean, folded: Folded): void {
   const { choices, usage: counted } = folded.completion
@@ -236,6 +236,7 @@ function stream(first: string, shape: Shape, keepAliveMs = 15_000) {
   const errors: unknown[] = []
   const body = streamAnswer(first, hand.texts, shape, {
     keepAliveMs,
+    now: () => Date.now(),
     onEnd: (end) => ends.push(end),
     onError: (error) => errors.push(error),
   })
@@ -282,7 +283,7 @@ test('streamAnswer() sends no empty pieces', async () => {
 })
 
 test('streamAnswer() sends ":" after each silence, and goes on', async () => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const { read, give, end } = stream('', events)
   const first = read()
   await vi.advanceTimersByTimeAsync(14_999)
@@ -301,7 +302,7 @@ test('streamAnswer() sends ":" after each silence, and goes on', async () => {
 })
 
 test('streamAnswer() asks for the next text once, however often it is silent', async () => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const { read, asked } = stream('', events)
   for (let i = 0; i < 3; i++) {
     const silence = read()
@@ -312,7 +313,7 @@ test('streamAnswer() asks for the next text once, however often it is silent', a
 })
 
 test('streamAnswer() keeps bare text free of comments', async () => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const { read, give } = stream('', bare)
   const first = read()
   await vi.advanceTimersByTimeAsync(60_000)

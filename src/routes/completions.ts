@@ -40,6 +40,8 @@ export interface CompletionsContext {
 interface Looked {
   readonly found: Found | null
   readonly cacheMs: number
+  /** KV was not asked. */
+  readonly pastKv: boolean
 }
 
 export class Completions {
@@ -56,7 +58,8 @@ export class Completions {
     const body = await readText(visit.request, this.#options.body)
     const asked = await this.#context.asking.ask('body', body, visit)
     const wishes = cacheWishes(visit.request.headers.get('cache-control'))
-    const looked = await this.#lookUp(asked)
+    const mayJoin = !wishes.onlyIfCached && !wishes.noStore && !asked.refused
+    const looked = await this.#lookUp(asked, mayJoin)
     const stale = this.#ageOf(looked.found)
     if (looked.found !== null && stale <= this.#options.cache.staleWhileRevalidateSeconds) {
       if (stale > 0 && !wishes.onlyIfCached) visit.waitUntil(this.#refresh(asked))
@@ -86,12 +89,15 @@ export class Completions {
     return this.#hit(found, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
   }
 
-  async #lookUp({ work }: Asked): Promise<Looked> {
-    const { cache, now } = this.#context
+  /** @param mayJoin a flight that is under way will do instead of KV */
+  async #lookUp({ work }: Asked, mayJoin = false): Promise<Looked> {
+    const { cache, misses, now } = this.#context
     const startedAt = now()
-    const found = work.keep === null || work.forced ? null : await cache.get(work.key)
+    const passes = work.keep === null || work.forced
+    const pastKv = mayJoin && misses.isUnderWay(work.key) && cache.fromMemory(work.key) === null
+    const found = passes || pastKv ? null : await cache.get(work.key)
     const useful = found === null || freshness(found.remembered.entry, this.#nowS()) !== 'expired'
-    return { found: useful ? found : null, cacheMs: now() - startedAt }
+    return { found: useful ? found : null, cacheMs: now() - startedAt, pastKv }
   }
 
   /** Seconds since an entry was last fresh; 0 or less: it is. */
@@ -114,6 +120,7 @@ export class Completions {
     const detail = ttlSeconds > 0 ? tier : 'stale'
     const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
     visit.noted.cache = detail
+    visit.isFound = true
     visit.tally = { ...visit.tally, saved: entry.completion.usage.total_tokens }
     const headers = answerHeaders({
       form: shape.as,
@@ -161,7 +168,9 @@ export class Completions {
     const timing = { cacheMs: looked.cacheMs, upstreamMs: now() - askedAt }
     noteSummary(visit, answer.summary)
     if (answer.kind !== 'stream') visit.streaming = false
-    return this.#reply(answer, asked, visit, looked, timing)
+    // What failed may still have an old answer in KV.
+    const known = answer.kind === 'problem' && looked.pastKv ? await this.#lookUp(asked) : looked
+    return this.#reply(answer, asked, visit, known, timing)
   }
 
   /** The rate limit stands before everything that may spend; a limit that is broken is none. */
@@ -207,6 +216,7 @@ export class Completions {
     if (role === 'follower') {
       visit.tally = { ...visit.tally, saved: answer.completion.usage.total_tokens }
     }
+    visit.isFound ||= answer.stored
     const cache = outcomeOf(work, role === 'follower', answer.stored)
     visit.noted.cache = role === 'follower' ? 'collapsed' : cacheWord(cache)
     const body = remembered?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))

@@ -1,6 +1,6 @@
 // Where a miss is answered: by the key's flight, shared by all visitors of the world, or in this
 // isolate alone (`flights = "none"`, a visitor's `no-store`, or the flight out of reach).
-import { type Reader, relay, type StreamEnd } from '../answer.ts'
+import { type Pipe, type Reader, relay, type StreamEnd } from '../answer.ts'
 import type { Problem } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
@@ -16,6 +16,8 @@ import {
 export interface FlightDoor {
   join(work: SharedWork, reader: Reader): Promise<MissAnswer>
   refresh(work: SharedWork): Promise<void>
+  /** A pipe of the platform's own. */
+  pipe(): Pipe
 }
 
 /** What the caller wants to know of a reader. */
@@ -34,7 +36,9 @@ const broken: Problem = {
 
 /** While a stale answer is served, how soon this isolate asks for a newer one again. */
 const REFRESH_REST_MS = 10_000
-const MAX_RESTING = 1000
+/** An end may be missed: for so long at most a flight is believed to be under way. */
+const BOARDED_MS = 60_000
+const MAX_KEYS = 1000
 
 export class Misses {
   readonly #door: FlightDoor | null
@@ -42,6 +46,8 @@ export class Misses {
   readonly #report: Report
   /** When keys were last refreshed from here. */
   readonly #refreshedAt = new Map<string, number>()
+  /** When readers from here last went aboard flights that have not ended for any of them. */
+  readonly #boardedAt = new Map<string, number>()
 
   /** @param door null: every miss is answered here */
   constructor(door: FlightDoor | null, context: MissContext) {
@@ -53,18 +59,43 @@ export class Misses {
   /** @param alone the answer must not be shared */
   async answer(work: Work, reader: Reader, boarded: Boarded, alone: boolean): Promise<MissAnswer> {
     if (this.#door === null || alone) return await this.#alone(work, reader, boarded)
+    this.#board(work.key)
     const presence = work.keep === null ? presenceOf(boarded.left.signal) : null
     const answer = await this.#join(this.#door, work, reader, presence?.stream ?? null)
-    if (answer === null) return await this.#alone(work, reader, boarded)
-    if (answer.kind !== 'stream') {
+    if (answer?.kind !== 'stream' || answer.ending === null) {
+      this.#boardedAt.delete(work.key)
       presence?.end()
-      return answer
+      return answer ?? (await this.#alone(work, reader, boarded))
     }
-    const body = relay(answer.body, reader.shape, broken, boarded.left.signal, (end) => {
-      presence?.end()
-      boarded.onEnd(end, answer)
-    })
-    return { ...answer, body }
+    const { body, ending } = answer
+    const { left } = boarded
+    const passed = relay(
+      { body, ending },
+      this.#door.pipe(),
+      reader.shape,
+      broken,
+      left.signal,
+      (end) => {
+        this.#boardedAt.delete(work.key)
+        presence?.end()
+        boarded.onEnd(end, answer)
+      },
+    )
+    return { ...answer, body: passed }
+  }
+
+  /**
+   * Whether another reader from here is aboard this key's flight: who goes there now gets what there
+   * is, and need not look into KV before.
+   */
+  isUnderWay(key: string): boolean {
+    const at = this.#boardedAt.get(key)
+    return at !== undefined && Math.abs(this.#context.now() - at) < BOARDED_MS
+  }
+
+  #board(key: string): void {
+    if (this.#boardedAt.size >= MAX_KEYS) this.#boardedAt.clear()
+    this.#boardedAt.set(key, this.#context.now())
   }
 
   /** Null when the flight is out of reach. */
@@ -113,7 +144,7 @@ export class Misses {
     const now = this.#context.now()
     const at = this.#refreshedAt.get(key)
     if (at !== undefined && now >= at && now - at < REFRESH_REST_MS) return false
-    if (this.#refreshedAt.size >= MAX_RESTING) this.#refreshedAt.clear()
+    if (this.#refreshedAt.size >= MAX_KEYS) this.#refreshedAt.clear()
     this.#refreshedAt.set(key, now)
     return true
   }

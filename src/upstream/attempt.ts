@@ -123,7 +123,6 @@ export async function* attempt(
     }
     yield [endOf(ends)]
   } finally {
-    controller.abort()
     context.signal.removeEventListener('abort', leave)
   }
 }

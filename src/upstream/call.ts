@@ -3,6 +3,7 @@
 import type { RawDelta } from '../completion/delta.ts'
 import { GatewayError } from '../errors.ts'
 import { type SseMessage, SseOverflow, SseReader } from '../sse/parse.ts'
+import { BodyReader } from './body.ts'
 import { failureOfStatus, parseRetryAfter, upstreamFailure } from './failure.ts'
 import type { CallRequest, Upstream, WireOptions } from './upstream.ts'
 import { Watchdog } from './watchdog.ts'
@@ -19,6 +20,8 @@ export interface CallOptions extends WireOptions {
   readonly idleMs: number
   /** Decoded bytes of one answer. */
   readonly maxOutputBytes: number
+  /** Pieces of body that come closer to one another than this come as one. */
+  readonly gatherMs?: number
 }
 
 export interface CallContext {
@@ -37,7 +40,7 @@ export interface CallContext {
 const ERROR_BODY_BYTES = 65_536
 
 /**
- * The answer as batches of raw deltas, one batch for each piece of body that held any.
+ * The answer as batches of raw deltas, one batch for what came of the body at once, if it held any.
  *
  * @throws GatewayError with an `upstream_…` code.
  */
@@ -57,7 +60,11 @@ export async function* call(
   try {
     const response = await respond(request, context, watchdog)
     if (response.ok) context.onAccepted?.()
-    body = new BodyReader(response.body ?? new Blob([]).stream(), watchdog, options.maxOutputBytes)
+    body = new BodyReader(response.body ?? new Blob([]).stream(), watchdog, {
+      maxBytes: options.maxOutputBytes,
+      gatherMs: options.gatherMs ?? 0,
+      now: context.now,
+    })
     if (!response.ok) throw await refusal(response, body, context)
     yield* readAnswer(upstream, body)
   } catch (error) {
@@ -200,90 +207,4 @@ function knownFailure(error: unknown): unknown {
   if (error instanceof GatewayError) return error
   if (error instanceof SseOverflow) return upstreamFailure('bad_response', { code: 'too_large' })
   return error
-}
-
-/** The body as text, counted and watched. One streaming decoder: characters may be split anywhere. */
-class BodyReader {
-  readonly maxBytes: number
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array>
-  readonly #watchdog: Watchdog
-  readonly #decoder = new TextDecoder()
-  #bytes = 0
-  #kept = ''
-  #done = false
-
-  constructor(stream: ReadableStream<Uint8Array>, watchdog: Watchdog, maxBytes: number) {
-    this.#reader = stream.getReader()
-    this.#watchdog = watchdog
-    this.maxBytes = maxBytes
-    // Not every body knows the request's signal; a cancelled reader ends its pending read.
-    watchdog.signal.addEventListener('abort', () => this.cancel(), { once: true })
-  }
-
-  /** The first character that is neither white space nor a byte order mark; "" if there is none. */
-  async start(): Promise<string> {
-    for (;;) {
-      const start = this.#kept.trimStart()
-      if (start !== '') return start.charAt(0)
-      const piece = await this.#read()
-      if (piece === null) return ''
-      this.#kept += piece
-    }
-  }
-
-  /** The next piece of text, or null when the body is over. */
-  async next(): Promise<string | null> {
-    if (this.#kept === '') return await this.#read()
-    const kept = this.#kept
-    this.#kept = ''
-    return kept
-  }
-
-  async text(): Promise<string> {
-    let text = ''
-    for (let piece = await this.next(); piece !== null; piece = await this.next()) text += piece
-    return text.trim()
-  }
-
-  /** The body as JSON, if it is that and no longer than `maxBytes`. */
-  async json(maxBytes: number): Promise<unknown> {
-    let text = ''
-    for (let piece = await this.next(); piece !== null; piece = await this.next()) {
-      text += piece
-      if (this.#bytes > maxBytes) return null
-    }
-    return JSON.parse(text)
-  }
-
-  /** Lets go of the connection. Safe to call at any time, and twice. */
-  cancel(): void {
-    this.#reader.cancel().catch(() => {})
-  }
-
-  async #read(): Promise<string | null> {
-    if (this.#done) return null
-    if (this.#bytes > 0) this.#watchdog.alive()
-    const { done, value } = await this.#pull()
-    this.#watchdog.rest()
-    if (done) {
-      this.#done = true
-      return this.#decoder.decode()
-    }
-    this.#bytes += value.byteLength
-    if (this.#bytes > this.maxBytes) throw upstreamFailure('bad_response', { code: 'too_large' })
-    return this.#decoder.decode(value, { stream: true })
-  }
-
-  /** A connection that breaks, or a body that cannot be decompressed. */
-  async #pull(): Promise<ReadableStreamReadResult<Uint8Array>> {
-    let result: ReadableStreamReadResult<Uint8Array>
-    try {
-      result = await this.#reader.read()
-    } catch (error) {
-      if (error instanceof TypeError) throw upstreamFailure('bad_response', { code: 'undecodable' })
-      throw upstreamFailure(this.#bytes === 0 ? 'unavailable' : 'truncated')
-    }
-    if (this.#watchdog.signal.aborted) throw this.#watchdog.signal.reason
-    return result
-  }
 }

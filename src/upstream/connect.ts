@@ -22,6 +22,7 @@ export interface ConnectOptions extends WireOptions {
   readonly deadlineMs: number
   readonly retries: number
   readonly maxOutputBytes: number
+  readonly gatherMs?: number
 }
 
 /** The ways out. The demo model speaks the legacy wire, so only its sending differs. */

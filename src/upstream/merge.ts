@@ -40,7 +40,8 @@ export async function* merge<T>(
       yield [sequence, result.value]
     }
   } finally {
-    stop()
+    // An end that nobody waits for is not worth its error.
+    if (running.size > 0) stop()
     await Promise.allSettled([...running.values()].map((generator) => generator.return(undefined)))
   }
 }

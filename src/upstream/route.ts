@@ -47,7 +47,7 @@ export async function* answer(
   trace: Trace,
 ): AsyncGenerator<readonly RouteDelta[]> {
   const targets = capableTargets(request, context.connections)
-  let last: unknown = upstreamFailure('unavailable')
+  let last: unknown = null
   const first = context.connections.get(targets[0]?.upstream ?? '')
   const deadlineAt = context.now() + (first?.deadlineMs ?? 0)
   for (const [position, target] of targets.entries()) {
@@ -117,7 +117,7 @@ export async function* answer(
       }
     }
   }
-  throw last
+  throw last ?? upstreamFailure('unavailable')
 }
 
 type TokensField = WireOptions['maxTokensField']

@@ -1,13 +1,13 @@
 // Where a miss is answered: through the flight's door, or alone where that must be or cannot be
 // otherwise; and a stream passed on, whatever becomes of it.
 import { expect, test } from 'vitest'
-import { type Reader, relay, type Shape, type StreamEnd } from '../../src/answer.ts'
+import { Ending, type Reader, relay, type Shape, type StreamEnd } from '../../src/answer.ts'
 import type { Problem } from '../../src/errors.ts'
 import type { Work } from '../../src/generate.ts'
 import type { MissAnswer, SharedWork } from '../../src/miss.ts'
 import { type FlightDoor, Misses } from '../../src/routes/misses.ts'
-import { answered, openStream } from '../support/app.ts'
-import { calm, missWorld, work } from '../support/flights.ts'
+import { answered, openStream, TestApp } from '../support/app.ts'
+import { calm, LocalFlights, missWorld, work } from '../support/flights.ts'
 
 const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
 const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }, resume: null }
@@ -18,7 +18,7 @@ function start(door: Partial<FlightDoor> | null) {
   const upstream = { respond: (): Response => answered('alone') }
   const world = missWorld(() => upstream.respond())
   world.state.purgedAtS = 42
-  const doors = door === null ? null : { join: never, refresh: never, ...door }
+  const doors = door === null ? null : { join: never, refresh: never, pipe, ...door }
   const misses = new Misses(doors, world.context)
   const ends: StreamEnd[] = []
   const boarded = { left: new AbortController(), onEnd: (end: StreamEnd) => void ends.push(end) }
@@ -27,6 +27,7 @@ function start(door: Partial<FlightDoor> | null) {
   return { ...world, upstream, misses, ends, boarded, answer }
 }
 
+const pipe = () => new TransformStream<Uint8Array, Uint8Array>()
 const never = () => new Promise<never>(() => {})
 const textOf = (answer: MissAnswer) =>
   answer.kind === 'whole' ? answer.completion.choices[0]?.text : answer.kind
@@ -118,7 +119,8 @@ test.each([
   const { answer, boarded } = start({
     join: async (given) => {
       got.push(given)
-      return stream ? { kind: 'stream', role: 'leader', body, summary } : found
+      const ending = ended('whole')
+      return stream ? { kind: 'stream', role: 'leader', body, ending, summary } : found
     },
   })
   const reply = await answer({ keep: null }, sse)
@@ -126,6 +128,75 @@ test.each([
   expect(await got[0]?.presence?.getReader().read()).toEqual({ done: true, value: undefined })
   // Once more does no harm.
   boarded.left.abort()
+})
+
+test('a flight is under way from its first reader here to the end of one of them', async () => {
+  const source = openStream()
+  const ending = openStream()
+  const given = { body: source.stream, ending: ending.stream }
+  const { misses, answer, clock } = start({
+    join: async () => ({ kind: 'stream', role: 'leader', ...given, summary }),
+  })
+  expect(misses.isUnderWay(work.key)).toBe(false)
+  const joining = answer({}, sse)
+  expect(misses.isUnderWay(work.key)).toBe(true)
+  const reply = await joining
+  if (reply.kind !== 'stream') throw new TypeError('no stream')
+  const reading = new Response(reply.body).text()
+  expect([misses.isUnderWay(work.key), misses.isUnderWay('other')]).toEqual([true, false])
+  // An end that was missed is not waited for longer than this.
+  clock.ms += 60_000
+  expect(misses.isUnderWay(work.key)).toBe(false)
+  clock.ms -= 1
+  expect(misses.isUnderWay(work.key)).toBe(true)
+  source.end()
+  ending.push('"whole"')
+  ending.end()
+  await reading
+  expect(misses.isUnderWay(work.key)).toBe(false)
+})
+
+test.each([
+  ['whole, or a problem', async () => found],
+  ['out of reach', async () => Promise.reject(new Error('gone'))],
+])('no flight is under way after an answer that is %s', async (_, join) => {
+  const { misses, answer } = start({ join })
+  await answer()
+  expect(misses.isUnderWay(work.key)).toBe(false)
+})
+
+test('who joins without a look into KV has its old answer all the same when the flight fails', async () => {
+  const source = openStream()
+  const answers = [answered('old'), source.response()]
+  const app = new TestApp({
+    config: {
+      cache: {
+        memory_bytes: 0,
+        ttl_seconds: 100,
+        stale_while_revalidate_seconds: 0,
+        stale_if_error_seconds: 1000,
+      },
+    },
+    upstream: () => answers.shift() ?? new Response('', { status: 401 }),
+    flights: ({ miss }) => new LocalFlights(miss),
+  })
+  const body = { prompt: 'p' }
+  expect((await app.post(body)).status).toBe(200)
+  app.clock.ms += 200_000
+  const first = app.post(body)
+  await calm()
+  let reads = 0
+  app.kv.trouble = () => {
+    reads += 1
+  }
+  const second = app.post(body)
+  await calm()
+  expect(reads).toBe(0)
+  source.fail(new Error('cut'))
+  for (const reply of [await first, await second]) {
+    expect(reply.headers.get('cache-status')).toContain('detail=stale')
+  }
+  expect(reads).toBe(1)
 })
 
 test('a refresh goes through the door, once in ten seconds for a key', async () => {
@@ -205,119 +276,155 @@ function streamOf(...pieces: readonly string[]): ReadableStream<Uint8Array> {
   return source.stream
 }
 
-/** Relays what a test gives, and reads all of it. */
-async function relayed(pieces: readonly string[], end: 'ends' | 'breaks', shape: Shape) {
+function ended(how: StreamEnd): ReadableStream<Uint8Array> {
+  const ending = new Ending()
+  ending.tell(how)
+  return ending.stream
+}
+
+/** A stream that is relayed: what comes, how it ends, and what is heard of that. */
+function relaying(shape: Shape, left: AbortSignal = stays) {
   const source = openStream()
+  const ending = openStream()
   const ends: StreamEnd[] = []
-  const body = relay(source.stream, shape, broken, stays, (how) => ends.push(how)).getReader()
-  let text = ''
-  let failed = false
-  for (const piece of pieces) {
-    source.push(piece)
-    text += new TextDecoder().decode((await body.read()).value)
+  const relayed = { body: source.stream, ending: ending.stream }
+  const body = relay(relayed, pipe(), shape, broken, left, (how) => ends.push(how))
+  return {
+    source,
+    ends,
+    body,
+    tell: (how: StreamEnd) => {
+      ending.push(JSON.stringify(how))
+      ending.end()
+    },
+    cut: () => {
+      source.fail(new Error('disconnected prematurely'))
+      ending.fail(new Error('disconnected prematurely'))
+    },
+    cutClean: () => {
+      source.end()
+      ending.end()
+    },
   }
-  if (end === 'ends') source.end()
-  else source.fail(new Error('disconnected prematurely'))
+}
+
+/** Reads to the end, whichever it is. */
+async function readOut(body: ReadableStream<Uint8Array>) {
+  const reader = body.getReader()
+  let text = ''
   for (;;) {
-    const step = await body.read().catch(() => null)
-    failed = step === null
-    if (step === null || step.done) break
+    const step = await reader.read().catch(() => null)
+    if (step === null || step.done) return { text, failed: step === null }
     text += new TextDecoder().decode(step.value)
   }
-  return { text, failed, ends }
+}
+
+/** Relays what a test gives, and reads all of it. */
+async function relayed(
+  pieces: readonly string[],
+  end: StreamEnd | 'cut' | 'cutClean',
+  shape: Shape,
+) {
+  const given = relaying(shape)
+  const reading = readOut(given.body)
+  for (const piece of pieces) given.source.push(piece)
+  await calm()
+  if (end === 'cut' || end === 'cutClean') given[end]()
+  else {
+    given.source.end()
+    given.tell(end)
+  }
+  const read = await reading
+  await calm()
+  return { ...read, ends: given.ends }
 }
 
 const hello = 'data: {"choices":[{"text":"Hello"}]}\n\n'
 const told = /data: \{"error":\{.*"code":"upstream_truncated"\}\}\n\n$/
 
-test('relay() passes everything on, and [DONE] is a good end however it is cut', async () => {
-  const whole = hello + DONE
-  for (let cut = 1; cut < whole.length; cut++) {
-    const { text, failed, ends } = await relayed(
-      [whole.slice(0, cut), whole.slice(cut)],
-      'ends',
-      sse.shape,
-    )
-    expect([text, failed, ends]).toEqual([whole, false, ['whole']])
-  }
-  const { text, ends } = await relayed([...whole], 'ends', sse.shape)
-  expect([text, ends]).toEqual([whole, ['whole']])
-})
-
-test('relay() of a stream that breaks says so in band', async () => {
-  for (const pieces of [[], [hello], [hello, ':\n\n']]) {
-    const { text, failed, ends } = await relayed(pieces, 'breaks', sse.shape)
-    expect(text).toMatch(told)
-    expect(text.startsWith(pieces.join(''))).toBe(true)
-    expect([failed, ends]).toEqual([false, [broken]])
-  }
-})
-
-test('relay() of a stream that is torn within an event breaks off', async () => {
-  // After half an event another one would not be read as one; one LF does not end an event.
-  for (const half of ['data: {"choi', 'data: {"choices":[]}', 'data: {"choices":[]}\n']) {
-    for (const end of ['breaks', 'ends'] as const) {
-      const { text, failed, ends } = await relayed([hello, half], end, sse.shape)
-      expect([text, failed, ends]).toEqual([hello + half, true, [broken]])
+test('relay() passes everything on, and ends as it is told', async () => {
+  const timeout: Problem = { ...broken, code: 'upstream_timeout' }
+  for (const end of ['whole', 'left', timeout] as const) {
+    for (const shape of [sse.shape, bare]) {
+      expect(await relayed([hello, ':\n\n', DONE], end, shape)).toEqual({
+        text: `${hello}:\n\n${DONE}`,
+        failed: false,
+        ends: [end],
+      })
     }
   }
 })
 
-test('relay() of a stream that ends without a word says that it is not whole', async () => {
-  const { text, failed, ends } = await relayed([hello], 'ends', sse.shape)
-  expect(text).toMatch(told)
-  expect([failed, ends]).toEqual([false, [broken]])
-})
-
-test('relay() reads the code of a failure told in band, however it is cut', async () => {
-  const error = `data: ${JSON.stringify({
-    error: { message: 'Cannot "}}', type: 'api_error', param: null, code: 'upstream_timeout' },
-  })}\n\n`
-  for (let cut = 1; cut < error.length; cut++) {
-    const pieces = [hello + error.slice(0, cut), error.slice(cut)]
-    const { text, ends } = await relayed(pieces, 'ends', sse.shape)
-    expect(text).toBe(hello + error)
-    expect(ends).toEqual([{ ...broken, code: 'upstream_timeout' }])
-  }
-})
-
-test('relay() is not told a code by a text that looks like one', async () => {
-  const text = JSON.stringify({ choices: [{ text: '"code":"internal"}}\n\n' }] })
-  const { ends } = await relayed([`data: ${text}\n\n`, DONE], 'ends', sse.shape)
+test('relay() waits to be told, whatever the bytes say', async () => {
+  const { source, body, ends, tell } = relaying(sse.shape)
+  const reading = readOut(body)
+  source.push(hello + DONE)
+  source.end()
+  await calm()
+  expect(ends).toEqual([])
+  tell('whole')
+  expect((await reading).failed).toBe(false)
+  await calm()
   expect(ends).toEqual(['whole'])
 })
 
-test('relay() of bare text ends as its source does: well, or broken off', async () => {
-  expect(await relayed(['a', 'b'], 'ends', bare)).toEqual({
-    text: 'ab',
-    failed: false,
-    ends: ['whole'],
-  })
-  expect(await relayed(['a', 'b'], 'breaks', bare)).toEqual({
-    text: 'ab',
-    failed: true,
-    ends: [broken],
-  })
+test.each(['cut', 'cutClean'] as const)(
+  'relay() of a stream that is %s says so in band',
+  async (how) => {
+    for (const pieces of [[], [hello], [hello, ':\n\n'], [hello + DONE]]) {
+      const { text, failed, ends } = await relayed(pieces, how, sse.shape)
+      expect(text).toMatch(told)
+      expect(text.startsWith(pieces.join(''))).toBe(true)
+      expect([failed, ends]).toEqual([false, [broken]])
+    }
+  },
+)
+
+test('relay() of a stream that is torn within an event: the error is an event all the same', async () => {
+  for (const half of ['data: {"choi', 'data: {"choices":[]}', 'data: {"choices":[]}\n', 'da']) {
+    const { text, ends } = await relayed([hello, half], 'cut', sse.shape)
+    const last = text.split('\n\n').at(-2)
+    expect(`${last}\n\n`).toMatch(told)
+    expect(last).toMatch(/^data: /)
+    expect(ends).toEqual([broken])
+  }
+})
+
+test.each(['cut', 'cutClean'] as const)(
+  'relay() of bare text that is %s breaks off',
+  async (how) => {
+    const { failed, ends } = await relayed(['a', 'b'], how, bare)
+    expect([failed, ends]).toEqual([true, [broken]])
+  },
+)
+
+test('relay() of a stream that breaks does not wait to be told', async () => {
+  const { source, body, ends } = relaying(sse.shape)
+  source.fail(new Error('disconnected prematurely'))
+  expect((await readOut(body)).text).toMatch(told)
+  await calm()
+  expect(ends).toEqual([broken])
 })
 
 test('relay() that is left lets go of its source, once', async () => {
-  const source = openStream()
-  const ends: StreamEnd[] = []
-  const body = relay(source.stream, sse.shape, broken, stays, (how) => ends.push(how)).getReader()
-  source.push(hello)
-  await body.read()
-  await body.cancel()
-  await source.left
-  expect([ends, source.state.cancelled]).toEqual([['left'], 1])
+  for (const shape of [sse.shape, bare]) {
+    const { source, body, ends } = relaying(shape)
+    const reader = body.getReader()
+    source.push(hello)
+    await reader.read()
+    await reader.cancel()
+    source.push(hello)
+    await source.left
+    await calm()
+    expect([ends, source.state.cancelled]).toEqual([['left'], 1])
+  }
 })
 
 test('relay() hears that its reader has gone while nothing is said', async () => {
   for (const before of [true, false]) {
-    const source = openStream()
-    const ends: StreamEnd[] = []
     const left = new AbortController()
     if (before) left.abort()
-    const body = relay(source.stream, sse.shape, broken, left.signal, (how) => ends.push(how))
+    const { source, body, ends } = relaying(sse.shape, left.signal)
     const reading = body.getReader().read()
     reading.catch(() => {})
     left.abort()
@@ -329,16 +436,20 @@ test('relay() hears that its reader has gone while nothing is said', async () =>
 
 test('relay() does not mind a reader who goes after the end', async () => {
   const left = new AbortController()
-  const ends: StreamEnd[] = []
-  const body = relay(streamOf(hello, DONE), sse.shape, broken, left.signal, (how) => ends.push(how))
-  expect(await new Response(body).text()).toBe(hello + DONE)
+  const { source, body, ends, tell } = relaying(sse.shape, left.signal)
+  source.push(hello)
+  source.end()
+  tell('whole')
+  expect((await readOut(body)).text).toBe(hello)
+  await calm()
   left.abort()
+  await calm()
   expect(ends).toEqual(['whole'])
 })
 
 test('relay() reads no further than its reader', async () => {
   let pulled = 0
-  const source = new ReadableStream<Uint8Array>(
+  const body = new ReadableStream<Uint8Array>(
     {
       pull(controller) {
         pulled += 1
@@ -347,9 +458,10 @@ test('relay() reads no further than its reader', async () => {
     },
     { highWaterMark: 0 },
   )
-  const body = relay(source, bare, broken, stays, () => {}).getReader()
-  await body.read()
+  const relayed = { body, ending: openStream().stream }
+  const reader = relay(relayed, pipe(), bare, broken, stays, () => {}).getReader()
+  await reader.read()
   await calm()
-  expect(pulled).toBeLessThanOrEqual(3)
-  await body.cancel()
+  expect(pulled).toBeLessThanOrEqual(4)
+  await reader.cancel()
 })

@@ -35,6 +35,10 @@ export class LocalFlights implements FlightDoor {
     this.#of(work).refresh(copied(work))
   }
 
+  pipe() {
+    return new TransformStream<Uint8Array, Uint8Array>()
+  }
+
   #of({ key }: SharedWork): KeyFlights {
     const flights = this.#flights.get(key) ?? new KeyFlights(this.#context)
     this.#flights.set(key, flights)

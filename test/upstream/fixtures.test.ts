@@ -319,6 +319,7 @@ async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage
   const shape: Shape = { as: 'sse', stream: true, includeUsage }
   const stream = streamAnswer(first.value, texts, shape, {
     keepAliveMs: 60_000,
+    now: Date.now,
     onEnd: (end) => ends.push(end),
     onError: () => {},
   })

@@ -187,3 +187,12 @@ test.each(['a failure', 'a consumer that leaves'])(
     else expect(await merged.return(undefined)).toEqual({ done: true, value: undefined })
   },
 )
+
+test('merge() that comes to its end stops nothing', async () => {
+  let stopped = 0
+  const merged = mergeWith([async function* () {}], 1, () => {
+    stopped += 1
+  })
+  expect((await merged.next()).done).toBe(true)
+  expect(stopped).toBe(0)
+})

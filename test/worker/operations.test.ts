@@ -217,6 +217,34 @@ describe('one request costs', () => {
     await settled(workers, { 'kv write': 1, 'ledger settle': 1 })
   })
 
+  test('a follower whose isolate has one aboard already: one flight call', async () => {
+    const workers = await start({ cache: { memory_bytes: 0 } })
+    const rest = gate()
+    await workers.client(1).complete({ prompt: 'warm' })
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
+    await counted(workers)
+    lane.answers(completionsStream(['one ', 'two'], { pace: () => rest.opened }))
+    const body = { prompt: 'p', stream: true }
+    const client = workers.client(1)
+    const leader = await client.open({ method: 'POST', body })
+    await leader.until('"text":"one "')
+    await counted(workers)
+    const follower = await client.open({ method: 'POST', body })
+    await follower.until('"text":"one "')
+    expect(String(follower.headers['cache-status'])).toContain('collapsed')
+    expect(await counted(workers)).toEqual({ 'flight join': 1 })
+    // Who would not go aboard still finds out what KV has.
+    const only = { 'cache-control': 'only-if-cached' }
+    expect((await client.complete({ prompt: 'p' }, only)).status).not.toBe(200)
+    expect(await counted(workers)).toEqual({ 'kv read': 1 })
+    rest.open()
+    await Promise.all([leader.rest(), follower.rest()])
+    await settled(workers, { 'kv write': 1, 'ledger settle': 1 })
+    // It has landed: KV is asked again.
+    expect(hit(await client.complete(body))).toContain('detail=kv')
+    expect(await counted(workers)).toEqual({ 'kv read': 1 })
+  })
+
   test('alone (flights = "none"): two reads, one write, two ledger calls', async () => {
     const workers = await start({ cache: { flights: 'none' } })
     await workers.client().complete({ prompt: 'warm' })
