@@ -7,7 +7,7 @@ export interface Bar {
 }
 
 const WIDTH = 760
-const LABELS = 220
+const LABELS = 250
 const ROW = 34
 const TOP = 46
 
@@ -25,7 +25,7 @@ export function chart(bars: readonly Bar[]): string {
   })
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="CPU per request, as a multiple of the smallest Worker that could answer">
 <style>text{font:13px system-ui,sans-serif;fill:#333}rect{fill:#3b6ea8}.floor{stroke:#999;stroke-dasharray:3 3}.target{stroke:#c0392b;stroke-width:2}@media(prefers-color-scheme:dark){text{fill:#ddd}rect{fill:#7aa7d9}}</style>
-<text x="${LABELS}" y="20">CPU per request: 1 × is the smallest Worker that could do it (dashed), red the target</text>
+<text x="20" y="20">CPU per request: 1 × is the smallest Worker that could do it (dashed), red the target</text>
 <line class="floor" x1="${x(1)}" x2="${x(1)}" y1="${TOP - 8}" y2="${height - 12}"/>
 ${rows.join('\n')}
 </svg>

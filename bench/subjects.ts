@@ -1,7 +1,7 @@
 // The Workers that are measured: ours as it is deployed, and the floors, each in a workerd of its own
 // with nothing in front of it.
-import { readdirSync, readFileSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { Log, LogLevel, Miniflare, type MiniflareOptions } from 'miniflare'
 import {
   experimental_readRawConfig,
@@ -24,16 +24,43 @@ export interface Subject {
   stop(): Promise<void>
 }
 
+// The simulator keeps KV and the objects' SQLite below TMPDIR, and asks for it at each start. On a
+// real disk a new object costs milliseconds of the simulator's own, on a memory disk it does not.
+const MEMORY_DISK = '/dev/shm'
+if (existsSync(MEMORY_DISK)) {
+  const folder = mkdtempSync(join(MEMORY_DISK, 'edge-completions-'))
+  process.env['TMPDIR'] = folder
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+}
+
+export interface SubjectOptions {
+  /** How many isolates of the same Worker. Default 1. */
+  readonly isolates?: number
+  /** Opens the inspector, for `bench/heap.ts`. */
+  readonly inspected?: boolean
+  /**
+   * Gets each line of the log, which is thrown away otherwise. Rejections that nobody handles are
+   * in it, too: by itself workerd does not tell of them.
+   */
+  readonly onLog?: (line: string) => void
+}
+
+const WATCHED = `
+import worker from './worker.js'
+export * from './worker.js'
+addEventListener('unhandledrejection', ({ reason }) => {
+  console.log('unhandled rejection: ' + (reason?.stack ?? reason))
+})
+export default worker
+`
+
 const { rawConfig: raw } = experimental_readRawConfig({ config: 'wrangler.toml' })
 const date = raw.compatibility_date ?? ''
 const flags = raw.compatibility_flags ?? []
 
-/** Our bundle, with this CONFIG. */
-export async function ours(config: unknown, isolates = 1): Promise<Subject> {
-  const names = Array.from({ length: isolates }, (_, i) => `ours-${i}`)
-  const owner = names[0] ?? ''
-  const env: Env = { CONFIG: { type: 'json', value: config as never } }
-  env['OPERATOR_TOKEN'] = { type: 'text', value: 'the operator of the benchmark' }
+/** What wrangler.toml binds; the objects are of the Worker of this name. */
+function bindings(owner: string): { env: Env; exports: Exports } {
+  const env: Env = {}
   for (const { binding } of raw.kv_namespaces ?? []) env[binding] = { type: 'kv', id: binding }
   for (const { name, class_name } of raw.durable_objects?.bindings ?? []) {
     env[name] = { type: 'durable-object', worker: owner, exportName: class_name }
@@ -42,21 +69,46 @@ export async function ours(config: unknown, isolates = 1): Promise<Subject> {
     env[name] = { type: 'rate-limit', namespace: namespace_id, simple }
   }
   const exports: Exports = {}
-  for (const [name] of unstable_getDurableObjectClassNameToUseSQLiteMap(
-    raw.migrations,
-    raw.exports,
-  )) {
-    exports[name] = { type: 'durable-object', storage: 'sqlite' }
+  const classes = unstable_getDurableObjectClassNameToUseSQLiteMap(raw.migrations, raw.exports)
+  for (const [name] of classes) exports[name] = { type: 'durable-object', storage: 'sqlite' }
+  return { env, exports }
+}
+
+/** A CONFIG with this upstream and no limit that a load would reach. */
+export function configFor(upstreamUrl: string, more: object = {}) {
+  return {
+    models: [{ id: 'default', upstream: 'bench', upstream_model: 'm' }],
+    upstreams: [{ name: 'bench', base_url: upstreamUrl, max_output_bytes: 16_777_216 }],
+    limits: { body_bytes: 65_536, prompt_chars: 60_000, max_tokens: 100_000 },
+    budget: {
+      tokens_per_day: 9_000_000_000_000,
+      tokens_per_visitor_per_day: 9_000_000_000,
+      streams_per_visitor: 10_000,
+    },
+    ...more,
   }
+}
+
+export const OPERATOR_TOKEN = 'operator-token-of-the-benchmark-Zq8'
+
+/** Our bundle, with this CONFIG. */
+export async function ours(config: unknown, options: SubjectOptions = {}): Promise<Subject> {
+  const { isolates = 1, onLog } = options
+  const names = Array.from({ length: isolates }, (_, i) => `ours-${i}`)
+  const owner = names[0] ?? ''
+  const { env, exports } = bindings(owner)
+  env['CONFIG'] = { type: 'json', value: config as never }
+  env['OPERATOR_TOKEN'] = { type: 'text', value: OPERATOR_TOKEN }
   return await start(
     names.map((name) => ({
       name,
       compatibilityDate: date,
       compatibilityFlags: flags,
-      manifest: manifestOf('dist/worker.js'),
+      manifest: manifestOf('dist/worker.js', onLog === undefined ? undefined : WATCHED),
       env,
       exports: name === owner ? exports : {},
     })),
+    options,
   )
 }
 
@@ -64,39 +116,56 @@ export async function ours(config: unknown, isolates = 1): Promise<Subject> {
 export async function floor(
   name: string,
   variables: Readonly<Record<string, string>> = {},
+  options: SubjectOptions = {},
 ): Promise<Subject> {
-  const env: Env = { CACHE: { type: 'kv', id: 'CACHE' } }
+  const { env, exports } = floorBindings(name)
   for (const [variable, value] of Object.entries(variables)) env[variable] = { type: 'text', value }
-  const exports: Exports = {}
-  if (name === 'miss') {
-    for (const [binding, exportName] of [
-      ['FLIGHTS', 'Flight'],
-      ['LEDGER', 'Ledger'],
-    ] as const) {
-      env[binding] = { type: 'durable-object', worker: name, exportName }
-      exports[exportName] = { type: 'durable-object', storage: 'sqlite' }
-    }
-  }
   const manifest = manifestOf(`bench/floors/${name}.js`)
-  return await start([
-    { name, compatibilityDate: date, compatibilityFlags: flags, manifest, env, exports },
-  ])
+  return await start(
+    [{ name, compatibilityDate: date, compatibilityFlags: flags, manifest, env, exports }],
+    options,
+  )
 }
 
-function manifestOf(path: string): NonNullable<WorkerConfig['manifest']> {
+/**
+ * What a floor needs and no more. The empty Worker has all of ours: the simulator starts Workers of
+ * its own for them, and what those cost is neither's.
+ */
+function floorBindings(name: string): { env: Env; exports: Exports } {
+  if (name === 'empty') return bindings(name)
+  const env: Env = { CACHE: { type: 'kv', id: 'CACHE' } }
+  const exports: Exports = {}
+  for (const [binding, exportName] of name === 'miss' ? Object.entries(MISS_OBJECTS) : []) {
+    env[binding] = { type: 'durable-object', worker: name, exportName }
+    exports[exportName] = { type: 'durable-object', storage: 'sqlite' }
+  }
+  return { env, exports }
+}
+
+const MISS_OBJECTS = { FLIGHTS: 'Flight', LEDGER: 'Ledger' }
+
+/** @param main a module that stands before it and finds it as './worker.js' */
+function manifestOf(path: string, main?: string): NonNullable<WorkerConfig['manifest']> {
+  const worker = { type: 'esm', contents: readFileSync(path, 'utf8') } as const
   return {
-    mainModule: 'main.js',
+    mainModule: main === undefined ? 'worker.js' : 'main.js',
     modulesRoot: resolve('.'),
-    modules: { 'main.js': { type: 'esm', contents: readFileSync(path, 'utf8') } },
+    modules: {
+      'worker.js': worker,
+      ...(main === undefined ? {} : { 'main.js': { type: 'esm', contents: main } }),
+    },
   }
 }
 
-async function start(configs: readonly WorkerConfig[]): Promise<Subject> {
+async function start(
+  configs: readonly WorkerConfig[],
+  { inspected = false, onLog = () => {} }: SubjectOptions,
+): Promise<Subject> {
   const before = new Set(workerds())
   const miniflare = new Miniflare({
     log: new Log(LogLevel.NONE),
-    // The log's lines are written by workerd and thrown away here.
-    handleStructuredLogs: () => {},
+    handleStructuredLogs: ({ message }) => onLog(message),
+    ...(inspected ? { inspectorPort: 0 } : {}),
     cf: false,
     telemetry: { enabled: false },
     enableDevRegistry: false,

@@ -1,34 +1,42 @@
-// A chat upstream on 127.0.0.1 that answers at once: so many chunks of so many characters.
+// A chat upstream on 127.0.0.1: so many chunks of so many characters, at once or paced.
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
+
+export interface Answer {
+  readonly chunks: number
+  readonly chars: number
+  /** Between two chunks; absent: as fast as they can be written. */
+  readonly paceMs?: number
+  /** Keeps the last chunk back until it resolves. */
+  readonly held?: Promise<void>
+}
 
 export interface BenchUpstream {
   readonly url: string
   calls(): number
-  /** Answers of this shape from now on; `held` keeps the last chunk back until it resolves. */
-  answer(shape: {
-    readonly chunks: number
-    readonly chars: number
-    readonly held?: Promise<void>
-  }): void
+  /** Answers of this shape from now on. */
+  answer(shape: Answer): void
   stop(): Promise<void>
 }
 
 export async function startUpstream(): Promise<BenchUpstream> {
   let calls = 0
-  let shape: Parameters<BenchUpstream['answer']>[0] = { chunks: 1, chars: 100 }
+  let shape: Answer = { chunks: 1, chars: 100 }
   const server = http.createServer((request, response) => {
     calls += 1
     request.resume()
     request.on('end', async () => {
-      const { chunks, chars, held } = shape
+      const { chunks, chars, paceMs, held } = shape
       response.writeHead(200, { 'content-type': 'text/event-stream' })
       const text = 'lorem ipsum '.repeat(Math.ceil(chars / 12)).slice(0, chars)
       for (let i = 0; i < chunks; i++) {
         if (i === chunks - 1) await held
         response.write(event({ content: text }, null))
-        // Each chunk in a packet of its own, as models send them.
-        await new Promise((resolve) => setImmediate(resolve))
+        // Each chunk in a packet of its own, as models send them; who reads late finds several.
+        await new Promise((resolve) => {
+          if (paceMs === undefined) setImmediate(resolve)
+          else setTimeout(resolve, paceMs)
+        })
       }
       response.write(event({}, 'stop'))
       const usage = { prompt_tokens: 10, completion_tokens: chunks, total_tokens: 10 + chunks }

@@ -1,0 +1,21 @@
+// Part of `npm run check`: how large the Worker may get. An isolate has to load and compile it before
+// its first answer. Reads the bundle that `wrangler deploy --dry-run --outdir dist` has just made;
+// another path may be given.
+import { readFileSync } from 'node:fs'
+import { gzipSync } from 'node:zlib'
+
+/** The one limit. It goes down with the bundle, to the target, and never up without a reason. */
+const LIMIT_KIB = 90
+const TARGET_KIB = 60
+
+const path = process.argv[2] ?? 'dist/worker.js'
+const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024
+const said = `${path} has ${kib.toFixed(1)} KiB gzipped; the limit is ${LIMIT_KIB}`
+if (kib > LIMIT_KIB) {
+  console.error(
+    `Cannot deploy the bundle: ${said}; take something out, or say in scripts/check-size.ts why not`,
+  )
+  process.exitCode = 1
+} else {
+  console.log(LIMIT_KIB > TARGET_KIB ? `${said}, the target ${TARGET_KIB}` : said)
+}
