@@ -78,6 +78,19 @@ export class Ledger {
 
   /** @throws GatewayError `budget_exhausted`, `too_many_streams`, `ledger_unavailable` */
   async reserve(spending: Spending): Promise<Lease> {
+    // Held from before the grant: else a visitor who leaves takes along whoever would settle it.
+    const { promise, resolve: release } = Promise.withResolvers<void>()
+    this.#context.waitUntil(promise)
+    try {
+      return await this.#lease(spending, release)
+    } catch (error) {
+      release()
+      throw error
+    }
+  }
+
+  /** @param onSettled called when the lease has ended */
+  async #lease(spending: Spending, onSettled: () => void): Promise<Lease> {
     const { newId } = this.#context
     const worst = worstCase(spending)
     const { visitor, leaseMs, stores, price } = spending
@@ -93,7 +106,7 @@ export class Ledger {
       },
       settle: ({ usage, chars }) => {
         const cost = accepted ? this.#costOf(usage, chars, worst, price) : { tokens: 0, usd: 0 }
-        this.#settle(id, cost)
+        this.#settle(id, cost).then(onSettled)
       },
     }
   }
@@ -128,10 +141,10 @@ export class Ledger {
       answered.abort()
     }
     // A grant that comes too late is given back; if that fails, too, it expires as spent.
-    const release = reserving.then(({ granted }) => {
-      if (granted) this.#settle(request.id, { tokens: 0, usd: 0 })
+    const givingBack = reserving.then(async ({ granted }) => {
+      if (granted) await this.#settle(request.id, { tokens: 0, usd: 0 })
     })
-    release.catch(() => {})
+    this.#context.waitUntil(givingBack.catch(() => {}))
     throw unavailable()
   }
 
@@ -153,10 +166,10 @@ export class Ledger {
     return { tokens: Math.min(cost.tokens, worst.tokens), usd: Math.min(cost.usd, worst.usd) }
   }
 
-  #settle(id: string, cost: Cost): void {
-    const { door, waitUntil, report } = this.#context
-    const settling = door.settle(id, cost).catch(() => report({ event: 'settle_failed' }))
-    waitUntil(settling)
+  /** Never rejects. */
+  async #settle(id: string, cost: Cost): Promise<void> {
+    const { door, report } = this.#context
+    await door.settle(id, cost).catch(() => report({ event: 'settle_failed' }))
   }
 }
 

@@ -395,6 +395,28 @@ describe('a call is settled once', () => {
     },
   )
 
+  test('though its visitor leaves an upstream that takes no notice, and says its piece', async () => {
+    const script: Script = async (_, line) => {
+      line.head(200, sse)
+      for (let i = 0; i < 25; i++) {
+        line.chunk(said('word '))
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+      line.end()
+    }
+    const shop = await open({ tokens_per_day: 1e6 }, { script })
+    for (const [i, words] of [1, 4, 9].entries()) {
+      const incoming = await shop.workers.client().open({
+        method: 'POST',
+        body: { prompt: `prompt ${100 + i}`, stream: true },
+        headers: { 'cache-control': 'no-store' },
+      })
+      for (let word = 0; word < words; word++) await incoming.more()
+      incoming.leave()
+      expect((await shop.settled()).spent).toBe(RESERVED * (i + 1))
+    }
+  })
+
   test.each<[string, unknown, number]>([
     ['nothing', null, RESERVED],
     ['zeros', { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }, RESERVED],
