@@ -1,7 +1,7 @@
 // A look before anything is spent: how much is there already, and about how many tokens the rest
 // would take. A guess: only the upstream counts tokens, and only the Worker knows the whole prompt.
 import { codeIn, type Fetch, type Gateway, refusalIn } from './gateway.ts'
-import { someAtOnce, type Task, usageIn } from './warming.ts'
+import { isStale, someAtOnce, type Task, usageIn } from './warming.ts'
 
 export interface Estimate {
   readonly present: number
@@ -70,9 +70,10 @@ async function lookFor(
   bytesOf: (task: Task) => Promise<number>,
 ): Promise<Look> {
   try {
-    const { status, text } = await gateway.complete(task.request, 'only-if-cached')
-    if (status === 200) return { written: usageIn(text)?.written ?? 0 }
-    if (codeIn(text) === 'not_cached') return { bytes: await bytesOf(task) }
+    const answer = await gateway.complete(task.request, 'only-if-cached')
+    const { status, text } = answer
+    if (status === 200 && !isStale(answer)) return { written: usageIn(text)?.written ?? 0 }
+    if (status === 200 || codeIn(text) === 'not_cached') return { bytes: await bytesOf(task) }
     return { reason: refusalIn(status, text) }
   } catch {
     return { reason: 'no connection' }

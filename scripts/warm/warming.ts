@@ -140,7 +140,8 @@ function outcomeOf({ headers, text }: Answer): Try {
   }
 }
 
-function isStale({ headers }: Answer): boolean {
+/** Whether an answer is served though it is to be asked for anew. */
+export function isStale({ headers }: Answer): boolean {
   return /detail=stale/.test(headers.get('cache-status') ?? '')
 }
 

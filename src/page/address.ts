@@ -23,9 +23,20 @@ export function readAddress(text: string): URL | null {
   if (text.length > MAX_CHARS || /[\s\\\p{Cc}]/u.test(text)) return null
   if (!/^https?:\/\/[^/]/i.test(text) || !URL.canParse(text)) return null
   const url = new URL(text)
+  url.pathname = plainlySpelled(url.pathname)
   url.search = ''
   url.hash = ''
   return url
+}
+
+/** One spelling of what is one path by definition (RFC 3986, 6.2.2), or each were one more page. */
+function plainlySpelled(pathname: string): string {
+  // Of a broken code nothing is mended: such a path is refused.
+  if (/%(?![\da-f]{2})/i.test(pathname)) return pathname
+  return pathname.replaceAll(/%[\da-f]{2}/gi, (code) => {
+    const character = String.fromCharCode(Number.parseInt(code.slice(1), 16))
+    return /[\w.~-]/.test(character) ? character : code.toUpperCase()
+  })
 }
 
 /** What is in the way of reading it, as the end of a sentence; null: nothing is. */

@@ -180,13 +180,17 @@ const PRESCAN_BYTES = 1024
 /** By its byte order mark, its header, or what the HTML says of itself; else UTF-8. */
 function decode(bytes: Uint8Array, charset: string | null, isHtml: boolean): string {
   const label = markedEncoding(bytes) ?? charset ?? (isHtml ? ownEncoding(bytes) : null) ?? 'utf-8'
-  let decoder: TextDecoder
-  try {
-    decoder = new TextDecoder(label)
-  } catch {
-    throw new PageError('charset')
-  }
+  const decoder = decoderOf(label)
+  if (decoder === null) throw new PageError('charset')
   return decoder.decode(bytes)
+}
+
+function decoderOf(label: string): TextDecoder | null {
+  try {
+    return new TextDecoder(label)
+  } catch {
+    return null
+  }
 }
 
 function markedEncoding([a, b, c]: Uint8Array): string | null {
@@ -197,9 +201,16 @@ function markedEncoding([a, b, c]: Uint8Array): string | null {
 
 function ownEncoding(bytes: Uint8Array): string | null {
   const start = new TextDecoder('windows-1252').decode(bytes.subarray(0, PRESCAN_BYTES))
-  const [, label] = /<meta\s[^>]*?charset\s*=\s*["']?\s*([\w:.-]+)/i.exec(start) ?? []
-  // It was read as ASCII, so that it is not.
-  return label === undefined || /^utf-?16/i.test(label) ? null : label
+  for (const [tag] of start.replaceAll(/<!--.*?-->/gs, '').matchAll(/<meta\s[^>]*/gi)) {
+    // A description of the page may speak of encodings, too.
+    const said = /http-equiv/i.test(tag)
+      ? tag
+      : tag.replace(/\scontent\s*=\s*("[^"]*"?|'[^']*'?)/i, ' ')
+    const [, label = ''] = /charset\s*=\s*["']?\s*([\w:.-]+)/i.exec(said) ?? []
+    // It was read as ASCII, so UTF-16 it is not; what nobody knows says nothing.
+    if (!/^utf-?16/i.test(label) && decoderOf(label) !== null) return label
+  }
+  return null
 }
 
 /** What can be sent back as it came. */

@@ -1,10 +1,11 @@
 // The texts of pages as they were last read. Kept in this isolate and in KV, so that an answer made
 // of a page is found without reading the page, also when the page has gone or changed since.
 //
-// KV: key `p1:` and the SHA-256 of address, selector and `max_chars`; value a record as JSON; TTL as
-// long as an answer made of it may be served, counted from the last time the record was written,
-// which is at most a day before the page was last seen. A changed text is written when an answer
-// made of it is there (`keep`), not before: until then visitors find the old one.
+// KV: key `p1:` and the SHA-256 of prompt, address, selector and `max_chars`: what is asked with one
+// prompt takes no answer of another one away. Value a record as JSON; TTL as long as an answer made
+// of it may be served, counted from the last time the record was written, which is at most a day
+// before the page was last seen. A changed text is written when an answer made of it is there
+// (`keep`), not before: until then visitors find the old one.
 import * as v from 'valibot'
 import { hex } from '../completion/fingerprint.ts'
 import { type PageText, pageText } from '../completion/page-text.ts'
@@ -18,6 +19,8 @@ const SCHEMA = 1
 const RENEW_S = 86_400
 /** After a failed look, the old text serves so long without another one. */
 const REST_S = 60
+/** While one looks, the others go on with the old text: as long as looking and asking may take. */
+const LOOKING_S = 10
 /** For the texts in an isolate. */
 const MEMORY_BYTES = 4_194_304
 /** Of a record besides its text. */
@@ -45,6 +48,8 @@ type PageRecord = v.InferOutput<typeof recordSchema>
 
 /** A page to be read, which may be read. */
 export interface Page extends FetchOptions {
+  /** Id of the prompt that it is for. */
+  readonly promptId: string
   /** Without query and fragment. */
   readonly url: URL
   /** How long a text is good without another look at the page. */
@@ -67,10 +72,13 @@ export interface Look {
   readonly failed: (fault: PageFault) => void
 }
 
+/** @param isFound whether visitors find the answer made of it; else an older text is not given up */
+export type Keep = (isFound: boolean) => void
+
 export interface Read {
   readonly text: PageText
-  /** Makes a changed text the one that is kept. Null: it is. */
-  readonly keep: (() => void) | null
+  /** Makes a new text the one that is kept. Null: it is. */
+  readonly keep: Keep | null
 }
 
 /** Where records outlive the isolate. Its troubles are its own: it never throws, nor is it slow. */
@@ -95,7 +103,7 @@ export interface PagesContext extends FetchContext {
 interface Kept {
   readonly record: PageRecord
   readonly text: PageText
-  /** In unix seconds: when KV was last looked at, and until when the page is not, as that failed. */
+  /** In unix seconds: when KV was last looked at, and until when the page is not, as it just was. */
   readonly storeSeenAt: number
   readonly restUntil: number
 }
@@ -128,14 +136,21 @@ export class Pages {
     }
     try {
       await mayFetch()
+      if (kept !== null && !thorough) this.#rest(key, kept, LOOKING_S)
       return await this.#fetch(key, page, kept)
     } catch (error) {
       if (error instanceof PageError) failed(error.fault)
       if (kept === null || thorough) throw error
-      // Better than nothing, and not to be asked for again at once.
-      this.#memory.set(key, { ...kept, restUntil: this.#nowS() + REST_S })
+      // Better than nothing. Who was not allowed to look keeps nobody else from it.
+      if (error instanceof PageError) this.#rest(key, kept, REST_S)
       return { text: kept.text, keep: null }
     }
+  }
+
+  #rest(key: string, kept: Kept, seconds: number): void {
+    // Somebody may have read the page since.
+    const latest = this.#memory.get(key) ?? kept
+    this.#memory.set(key, { ...latest, restUntil: this.#nowS() + seconds })
   }
 
   async #fetch(key: string, page: Page, kept: Kept | null): Promise<Read> {
@@ -164,7 +179,8 @@ export class Pages {
       read_at: nowS,
       written_at: nowS,
     }
-    const keep = () => {
+    const keep = (isFound: boolean) => {
+      if (!isFound && kept !== null) return
       // Another request for this page may have been quicker, and KV takes one write a second.
       if (this.#memory.get(key)?.record.text !== record.text) this.#write(key, page, record, text)
     }
@@ -212,8 +228,8 @@ export class Pages {
   }
 }
 
-async function keyOf({ url, selector, maxChars }: Page): Promise<string> {
-  const named = new TextEncoder().encode(JSON.stringify([url.href, selector, maxChars]))
+async function keyOf({ promptId, url, selector, maxChars }: Page): Promise<string> {
+  const named = new TextEncoder().encode(JSON.stringify([promptId, url.href, selector, maxChars]))
   return `p${SCHEMA}:${hex(new Uint8Array(await crypto.subtle.digest('SHA-256', named)))}`
 }
 

@@ -131,6 +131,8 @@ export class Asking {
       const asker = { requestId: visit.id, visitor: isOperator ? null : visitor, mayFetch }
       const { texts, keep } = await this.#readPages(named, asker, visit)
       understood = await this.#filled(request, texts)
+      // An answer that nobody keeps takes no older one's place.
+      visit.isFound = (own?.ttl_seconds ?? cache.ttlSeconds) === 0
       if (!noStore) visit.answered = keep
     }
     const { effective } = understood

@@ -17,7 +17,7 @@ import { GatewayError } from '../errors.ts'
 import type { PageFault, Report } from '../events.ts'
 import { readAddress, refusalOf } from '../page/address.ts'
 import { PageError } from '../page/fetch.ts'
-import type { Page, Pages } from '../page/pages.ts'
+import type { Keep, Page, Pages } from '../page/pages.ts'
 import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
 
 export interface PageVariablesOptions {
@@ -51,28 +51,18 @@ export type NamedPages = ReadonlyMap<string, Page>
 export interface PagesRead {
   readonly texts: PageTexts
   /** To be called when there is an answer made of these texts. */
-  readonly keep: () => void
+  readonly keep: Keep
 }
 
 export class PageVariables {
   readonly #options: PageVariablesOptions
   readonly #context: PageVariablesContext
-  /** The longest of all prompts: they share what is kept of a page. */
-  readonly #keepSeconds: number
   /** Of each prompt that has any. */
   readonly #variables: ReadonlyMap<string, readonly (readonly [string, PageVariable])[]>
 
   constructor(options: PageVariablesOptions, context: PageVariablesContext) {
-    const { ttlSeconds, staleSeconds } = options
     this.#options = options
     this.#context = context
-    this.#keepSeconds = Math.max(
-      ...[...options.prompts.values()].flatMap(({ ttl_seconds, variables }) =>
-        pageVariables(variables).map(
-          ([, { page_seconds }]) => (ttl_seconds ?? ttlSeconds) + staleSeconds + page_seconds,
-        ),
-      ),
-    )
     this.#variables = new Map(
       [...options.prompts]
         .map(([id, { variables }]) => [id, pageVariables(variables)] as const)
@@ -89,16 +79,18 @@ export class PageVariables {
   named({ prompt }: VisitorRequest, own: URL): NamedPages | null {
     const variables = isLocked(prompt) ? this.#variables.get(prompt.id) : undefined
     if (variables === undefined || !isLocked(prompt)) return null
-    const { variables: values = {} } = prompt
+    const { id, variables: values = {} } = prompt
     return new Map(
-      variables.map(([name, variable]) => [name, this.#page(name, values[name], variable, own)]),
+      variables.map(([name, variable]) => {
+        return [name, this.#page(id, name, values[name], variable, own)]
+      }),
     )
   }
 
   /** @throws GatewayError `not_cached`, `page_unavailable`, `page_not_allowed`, `rate_limited` */
   async read(named: NamedPages, asker: PageAsker): Promise<PagesRead> {
     const texts = new Map<string, PageText>()
-    const keeps: (() => void)[] = []
+    const keeps: Keep[] = []
     await Promise.all(
       [...named].map(async ([name, page]) => {
         const read = await this.#read(name, page, asker)
@@ -109,8 +101,8 @@ export class PageVariables {
     return {
       // In the prompt's order, whichever came first.
       texts: new Map([...named.keys()].map((name) => [name, texts.get(name) as PageText])),
-      keep: () => {
-        for (const keep of keeps) keep()
+      keep: (isFound) => {
+        for (const keep of keeps) keep(isFound)
       },
     }
   }
@@ -138,8 +130,8 @@ export class PageVariables {
     )
   }
 
-  #page(name: string, value: unknown, variable: PageVariable, own: URL): Page {
-    const { origins } = this.#options
+  #page(id: string, name: string, value: unknown, variable: PageVariable, own: URL): Page {
+    const { origins, prompts, ttlSeconds, staleSeconds } = this.#options
     const url = typeof value === 'string' ? readAddress(value) : null
     if (url === null) throw wrongVariable(name, 'expected an absolute http or https URL')
     const { paths, selector, max_chars: maxChars, page_seconds: freshSeconds } = variable
@@ -147,11 +139,12 @@ export class PageVariables {
     const state = refusal(url)
     if (state !== null) throw notAllowed(name, state)
     return {
+      promptId: id,
       url,
       selector,
       maxChars,
       freshSeconds,
-      keepSeconds: this.#keepSeconds,
+      keepSeconds: (prompts.get(id)?.ttl_seconds ?? ttlSeconds) + staleSeconds + freshSeconds,
       refusalOf: refusal,
     }
   }

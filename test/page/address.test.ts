@@ -20,6 +20,9 @@ test.each([
   ['HTTPS://EXAMPLE.com:443/posts/a?utm_source=x#top', 'https://example.com/posts/a'],
   ['https://example.com/posts/../posts/./a', 'https://example.com/posts/a'],
   ['https://example.com/posts/caf\u00e9', 'https://example.com/posts/caf%C3%A9'],
+  // Spelled otherwise it is the same page, not one more to be fetched and kept.
+  ['https://example.com/posts/%61%2Dcaf%c3%a9%7e', 'https://example.com/posts/a-caf%C3%A9~'],
+  ['https://example.com/posts/a%21!', 'https://example.com/posts/a%21!'],
 ])('readAddress() of %s names the page', (text, href) => {
   expect(readAddress(text)?.href).toBe(href)
   expect(judge(text)).toBe('allowed')
@@ -72,6 +75,7 @@ describe('refusalOf()', () => {
     ['the same, with an escaped backslash', 'https://example.com/posts/..%5cadmin'],
     ['a slash that is one segment to a server', 'https://example.com/posts%2Fa'],
     ['the same, escaped twice', 'https://example.com/posts/%252e%252e%252fadmin'],
+    ['codes that become codes', 'https://example.com/posts/%%32e%%32e/posts/a'],
     ['an empty segment', 'https://example.com/posts//a'],
     ['an escaped NUL', 'https://example.com/posts/a%00.html'],
     ['an escaped line feed', 'https://example.com/posts/a%0a'],

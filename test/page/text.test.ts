@@ -2,7 +2,7 @@
 // the rewriter is.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { alternativesOf, cut, fold } from '../../src/page/text.ts'
+import { alternativesOf, cut, fold, type Rewriter, textOfHtml } from '../../src/page/text.ts'
 
 test.each([
   ['main, article, body', ['main', 'article', 'body']],
@@ -21,6 +21,17 @@ test('alternativesOf() of long nonsense is quick', () => {
   for (const piece of ['"', "'", '[', '(', '("', ',', '[)']) alternativesOf(piece.repeat(256))
   expect(performance.now() - startedAt).toBeLessThan(500)
 })
+
+test.each(['<a', '</a', '<', '</', '<!', '\ufdd0', '&', '&#'])(
+  'textOfHtml() of 100 KB of %j that the rewriter left as it is, is quick',
+  async (piece) => {
+    const none: Rewriter = { on: () => none, onDocument: () => none, transform: (all) => all }
+    const html = `text${piece.repeat(100_000 / piece.length)}>`
+    const startedAt = performance.now()
+    expect(await textOfHtml(html, 'body', () => none)).toMatch(/^text/)
+    expect(performance.now() - startedAt).toBeLessThan(1000)
+  },
+)
 
 test('fold() leaves one space between words, and none around them', () => {
   expect(fold('\ufeff a\r\n\tb \u00a0\u2003\u0000\u001b c ')).toBe('a b c')

@@ -12,7 +12,7 @@ import {
   TestApp,
   type TestAppOptions,
 } from '../support/app.ts'
-import { html, Site } from '../support/pages.ts'
+import { chatAnswer, html, Site } from '../support/pages.ts'
 
 const URL_A = `${ORIGIN}/posts/a`
 const OPERATOR = { authorization: `Bearer ${OPERATOR_TOKEN}` }
@@ -176,6 +176,39 @@ describe('a page is fetched only for a request that may generate:', () => {
   })
 })
 
+test('a visitor over the rate keeps nobody else from looking at the page', async () => {
+  let limited = false
+  const { app, site } = start({ spendLimit: async () => !limited })
+  await app.post(ask(URL_A))
+  app.clock.ms += 3_600_000
+  site.put('/posts/a', 'A second text.', 'v2')
+  limited = true
+  expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
+  limited = false
+  expect(textOf(await app.post(ask(URL_A)))).toBe('answer 2')
+})
+
+test('of many at once one looks at an old page, and the others go on with its old text', async () => {
+  const { app, site } = start()
+  await app.post(ask(URL_A))
+  const fetched = Promise.withResolvers<void>()
+  const served = Promise.withResolvers<void>()
+  site.pages.set('/posts/a', async () => {
+    fetched.resolve()
+    await served.promise
+    return html('<main>A second text.</main>')
+  })
+  app.clock.ms += 3_600_000
+  const first = app.post(ask(URL_A))
+  await fetched.promise
+  const others = await Promise.all(Array.from({ length: 20 }, () => app.post(ask(URL_A))))
+  expect(others.map(textOf)).toEqual(Array(20).fill('answer 1'))
+  served.resolve()
+  expect(textOf(await first)).toBe('answer 2')
+  expect(textOf(await app.post(ask(URL_A)))).toBe('answer 2')
+  expect(site.fetches).toHaveLength(2)
+})
+
 describe('a changed page', () => {
   test('is a new answer, and the old one until then', async () => {
     const { app, site } = start({ prompt: { spend: 'operator' } })
@@ -205,6 +238,50 @@ describe('a changed page', () => {
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
     await app.post(ask(URL_A), OPERATOR)
     expect(textOf(await app.get(query(URL_A)))).not.toBe('answer 1')
+  })
+
+  test.each([false, true])(
+    'keeps its old answer when the new one is none that is kept (stream: %s)',
+    async (stream) => {
+      const { app, site } = start({ prompt: { spend: 'operator' } })
+      await app.post(ask(URL_A), OPERATOR)
+      site.put('/posts/a', 'A second text.', 'v2')
+      app.clock.ms += 2000
+      site.upstream = () => chatAnswer('half', 'content_filter')
+      expect((await app.post({ ...ask(URL_A), stream }, OPERATOR)).status).toBe(200)
+      expect(textOf(await app.get(query(URL_A)))).toBe('answer 1')
+      // A stream does not know what became of its answer; whoever finds it does.
+      site.upstream = null
+      await app.post({ ...ask(URL_A), stream }, OPERATOR)
+      await app.post(ask(URL_A), OPERATOR)
+      expect(textOf(await app.get(query(URL_A)))).toBe('answer 3')
+    },
+  )
+
+  test('is what is kept at once, where no answer is', async () => {
+    const { app, site } = start({ prompt: { ttl_seconds: 0 } })
+    await app.post(ask(URL_A))
+    site.put('/posts/a', 'A second text.', 'v2')
+    app.clock.ms += 3_600_000
+    await app.post(ask(URL_A))
+    await app.post(ask(URL_A))
+    expect(site.fetches).toHaveLength(2)
+    expect(site.asked.at(-1)?.prompt).toContain('A second text.')
+  })
+
+  test('with one prompt takes no answer of another prompt away', async () => {
+    const page = { from: 'url', page_seconds: 60 }
+    const prompts = {
+      own: { text: '{{page}}', variables: { page }, spend: 'operator' },
+      free: { text: 'Free: {{page}}', variables: { page } },
+    }
+    const { app, site } = start({ config: { prompts } })
+    const about = (id: string) => ({ prompt: { id, variables: { page: URL_A } } })
+    await app.post(about('own'), OPERATOR)
+    app.clock.ms += 61_000
+    site.put('/posts/a', 'A second text.', 'v2')
+    expect(textOf(await app.post(about('free')))).toBe('answer 2')
+    expect(textOf(await app.post(about('own')))).toBe('answer 1')
   })
 
   test('is kept when a stream of its answer has ended', async () => {
@@ -300,7 +377,10 @@ describe('a page that cannot be read', () => {
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
     // For a minute nobody looks again.
     expect(serve).toHaveBeenCalledTimes(1)
-    app.clock.ms += 60_000
+    app.clock.ms += 59_000
+    await app.post(ask(URL_A))
+    expect(serve).toHaveBeenCalledTimes(1)
+    app.clock.ms += 1000
     await app.post(ask(URL_A))
     expect(serve).toHaveBeenCalledTimes(2)
     expect(codeOf(await app.post(ask(URL_A), OPERATOR))[1]).toBe('page_unavailable')
@@ -402,13 +482,29 @@ describe('a page’s text', () => {
       ['text/html', meta],
       ['text/plain; charset=utf-8', marked16],
       ['text/plain', new Uint8Array(Buffer.from('\ufeffGrüße'))],
+      ...[
+        '<!-- <meta charset="iso-8859-1" -->',
+        '<meta name="description" content="charset=iso-8859-1 or not">',
+        "<meta content='What charset=klingon is' name=description><meta charset=utf-8>",
+        '<meta charset="klingon">',
+        '<meta charset="utf-16le">',
+      ].map((said): [string, Uint8Array<ArrayBuffer>] => [
+        'text/html',
+        new Uint8Array(Buffer.from(`${said}Grüße`)),
+      ]),
+      [
+        'text/html',
+        new Uint8Array(
+          Buffer.from('<meta content="text/html; charset=latin1" http-equiv=x>Grüße', 'latin1'),
+        ),
+      ],
     ]
     for (const [i, [type, bytes]] of pages.entries()) {
       site.pages.set(
         `/posts/${i}`,
         () => new Response(bytes, { headers: { 'content-type': type } }),
       )
-      await app.post(ask(`${ORIGIN}/posts/${i}`))
+      expect((await app.post(ask(`${ORIGIN}/posts/${i}`))).status, type).toBe(200)
       // The same text is the same prompt: only the first was asked.
       expect(site.asked, type).toHaveLength(1)
       expect(site.asked[0]?.prompt).toContain('>\nGrüße\n<')
@@ -463,7 +559,7 @@ describe('what is kept of a page', () => {
     })
   })
 
-  test('is shared by prompts, each with its own idea of how old it may be', async () => {
+  test('is each prompt’s own, with its own idea of how old it may be', async () => {
     const page = (page_seconds: number) => ({ from: 'url', page_seconds })
     const prompts = {
       short: { text: '{{page}}', variables: { page: page(60) }, ttl_seconds: 60 },
@@ -474,13 +570,16 @@ describe('what is kept of a page', () => {
       await app.post({ prompt: { id, variables: { page: URL_A } } })
     await about('long')
     await about('short')
-    expect(site.fetches).toHaveLength(1)
-    expect(app.kv.values.get(records(app.kv)[0] ?? '')?.ttl).toBe(9000 + 2_592_000 + 7200 + 86_400)
+    expect(site.fetches).toHaveLength(2)
+    expect(records(app.kv).map((key) => app.kv.values.get(key)?.ttl)).toEqual([
+      9000 + 2_592_000 + 7200 + 86_400,
+      60 + 2_592_000 + 60 + 86_400,
+    ])
     app.clock.ms += 61_000
     await about('long')
-    expect(site.fetches).toHaveLength(1)
-    await about('short')
     expect(site.fetches).toHaveLength(2)
+    await about('short')
+    expect(site.fetches).toHaveLength(3)
   })
 
   test('is written again once a day while the page is looked at, or it would go before its answers', async () => {

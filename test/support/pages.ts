@@ -46,13 +46,13 @@ export function html(body: string, headers: Record<string, string> = {}): Respon
   return new Response(body, { headers: { 'content-type': 'text/html; charset=utf-8', ...headers } })
 }
 
-function chatAnswer(content: string): Response {
+export function chatAnswer(content: string, finish_reason = 'stop'): Response {
   return Response.json({
     id: 'chatcmpl-1',
     object: 'chat.completion',
     created: 1,
     model: 'model-1-0001',
-    choices: [{ index: 0, message: { role: 'assistant', content }, finish_reason: 'stop' }],
+    choices: [{ index: 0, message: { role: 'assistant', content }, finish_reason }],
     usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 },
   })
 }

@@ -126,12 +126,23 @@ async function modulesOf(bundle: string, main: string | undefined): Promise<Mani
   const map = { type: 'sourcemap', contents: await readFile(`${bundle}.map`, 'utf8') } as const
   const modules: Manifest['modules'] = { [name]: worker, [`${name}.map`]: map }
   if (main !== undefined) modules['main.js'] = { type: 'esm', contents: main }
+  modules['watched.js'] = { type: 'esm', contents: watched(main === undefined ? name : 'main.js') }
   return {
-    mainModule: main === undefined ? name : 'main.js',
+    mainModule: 'watched.js',
     modulesRoot: resolve(dirname(bundle)),
     modules,
   }
 }
+
+/** The runtime keeps an unhandled rejection to itself; this makes a line of it, a stray one. */
+const watched = (main: string) => `
+import worker from './${main}'
+export * from './${main}'
+addEventListener('unhandledrejection', ({ reason }) => {
+  console.log('unhandled rejection: ' + (reason?.stack ?? reason))
+})
+export default worker
+`
 
 /** Everything that wrangler.toml says and that tests can have, generically. */
 function workerConfig(

@@ -176,6 +176,11 @@ const readable: [string, string, string][] = [
     'ab',
   ],
   [
+    'XHTML, and what stands before a doctype',
+    '<?xml version="1.0"?><!-- x --><!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN" "x"><p>Text<br/>more',
+    'Text more',
+  ],
+  [
     'places in what is left out',
     '<nav><main>no</main></nav><main hidden>no</main><article>Text',
     'Text',

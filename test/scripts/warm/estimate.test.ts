@@ -11,8 +11,12 @@ async function look(...names: string[]) {
     asked.push(request.headers.get('cache-control'))
     const { prompt } = (await request.json()) as { prompt: string }
     const [kind, tokens] = prompt.split(' ')
-    if (kind === 'there') {
-      return Response.json({ usage: { total_tokens: 99, completion_tokens: Number(tokens) } })
+    if (kind === 'there' || kind === 'stale') {
+      const detail = kind === 'there' ? 'kv' : 'stale'
+      return Response.json(
+        { usage: { total_tokens: 99, completion_tokens: Number(tokens) } },
+        { headers: { 'cache-status': `edge-completions; hit; ttl=1; detail=${detail}` } },
+      )
     }
     if (kind === 'torn') throw new TypeError('fetch failed')
     const code = kind === 'missing' ? 'not_cached' : 'page_not_allowed'
@@ -38,6 +42,11 @@ test('counts, and asks for nothing that is not there', async () => {
     failed: [],
   })
   expect(asked).toEqual(Array(5).fill('only-if-cached'))
+})
+
+test('what is stale is asked for anew, so it is missing', async () => {
+  const { found } = await look('stale 10', 'there 20')
+  expect(found).toMatchObject({ present: 1, missing: 1, tokensRead: 101, tokensWritten: 20 })
 })
 
 test('where none is there it knows of no answer’s length', async () => {
