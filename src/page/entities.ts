@@ -1,5 +1,5 @@
-// Character references of HTML as text. Knows the names of HTML 4, which is what pages are written
-// with; a rarer name stays as it is. Decodes once: `&amp;lt;` is the text "&lt;".
+// Character references of HTML as text. Knows the names that texts are written with, most
+// of HTML 4's; a rarer one stays as it is. Decodes once: `&amp;lt;` is the text "&lt;".
 
 /** U+00A0 to U+00FF, in order. */
 const latin = (

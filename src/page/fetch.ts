@@ -47,6 +47,8 @@ const MAX_REDIRECTS = 3
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 const PLAIN: ReadonlySet<string> = new Set(['text/plain', 'text/markdown', 'text/x-markdown'])
 const HTML: ReadonlySet<string> = new Set(['text/html', 'application/xhtml+xml'])
+/** What the runtime unpacks; anything else would be read as text, and paid for. */
+const CODINGS: ReadonlySet<string> = new Set(['', 'identity', 'gzip', 'br'])
 
 /**
  * @param known of the version at hand; with it the page may answer that it has not changed
@@ -89,7 +91,9 @@ async function read(
     return { kind: 'unchanged' }
   }
   const { type, charset } = contentType(headers.get('content-type') ?? '')
-  const fault = status !== 200 ? 'status' : HTML.has(type) || PLAIN.has(type) ? null : 'type'
+  const coding = (headers.get('content-encoding') ?? '').trim().toLowerCase()
+  const isText = (HTML.has(type) || PLAIN.has(type)) && CODINGS.has(coding)
+  const fault = status !== 200 ? 'status' : isText ? null : 'type'
   if (fault !== null) {
     letGo(response)
     throw new PageError(fault)

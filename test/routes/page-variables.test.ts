@@ -312,6 +312,11 @@ describe('a page that cannot be read', () => {
     ['status', 'says unchanged without being asked', () => new Response(null, { status: 304 })],
     ['type', 'is JSON', () => Response.json({})],
     ['type', 'is an image', () => html('', { 'content-type': 'image/png' })],
+    [
+      'type',
+      'is packed in a way nobody here unpacks',
+      () => html('x', { 'content-encoding': 'zstd' }),
+    ],
     ['type', 'has no type', () => new Response(new Uint8Array([65]))],
     [
       'charset',
