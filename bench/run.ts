@@ -8,6 +8,7 @@ import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { chart } from './chart.ts'
+import { type DutyCost, duties } from './duties.ts'
 import { fly } from './flights.ts'
 import { type Growth, growth } from './growth.ts'
 import { growthChart } from './growth-chart.ts'
@@ -150,6 +151,57 @@ async function memoryHit(
     { subject: rival, body: () => body },
   )
   await Promise.all([subject.stop(), rival.stop()])
+}
+
+const HIT_DUTIES = {
+  log: 'a line in the log',
+  headers: 'the promised headers',
+  bound: 'a bound on the time of the body',
+}
+const MISS_DUTIES = {
+  limit: "the visitor's rate limit",
+  again: 'KV read once more before money is spent',
+  settle: 'the call settled in the ledger',
+  log: 'two lines in the log',
+}
+
+/** The floor, with one promise at a time, with all of them, and ours. */
+async function costs(
+  name: 'hit' | 'miss',
+  promises: Readonly<Record<string, string>>,
+  variables: Readonly<Record<string, string>>,
+): Promise<{ readonly name: string; readonly subject: Subject }[]> {
+  const all = Object.keys(promises)
+  const withDuties = async (which: string, wanted: readonly string[]) => ({
+    name: which,
+    subject: await floor(`${name}-duties`, { ...variables, DUTIES: wanted.join(' ') }),
+  })
+  return [
+    { name: 'the floor', subject: await floor(name, variables) },
+    ...(await Promise.all(all.map((duty) => withDuties(`+ ${promises[duty]}`, [duty])))),
+    await withDuties('the floor with all of them', all),
+    { name: 'ours', subject: await ours(config()) },
+  ]
+}
+
+async function hitDuties(): Promise<DutyCost[]> {
+  upstream.answer({ chunks: 1, chars: 100 })
+  const body = json('Say this is a test')
+  const asked = await ours(config())
+  const { text } = await ask(asked.url, body)
+  await asked.stop()
+  const given = await costs('hit', HIT_DUTIES, { ANSWER: text, TYPE: 'application/json' })
+  const requests = quick ? 500 : 1000
+  const rounds = 2 * ROUNDS + 3
+  return await duties(given, { rounds, requests, body: () => body, oneVisitor: true })
+}
+
+async function missDuties(): Promise<DutyCost[]> {
+  upstream.answer({ chunks: 1, chars: 100 })
+  const given = await costs('miss', MISS_DUTIES, { UPSTREAM: `${upstream.url}/chat/completions` })
+  const body = (i: number) => json(`duties ${i}`)
+  const options = { rounds: ROUNDS, requests: quick ? 50 : 100, body, oneVisitor: false }
+  return await duties(given, options)
 }
 
 async function kvHit() {
@@ -389,21 +441,34 @@ const startupMs = wanted('start-up') ? await startup() : null
 const bundleKib = gzipSync(readFileSync('dist/worker.js'), { level: 9 }).length / 1024
 if (wanted('bundle')) console.log(`bundle: ${bundleKib.toFixed(1)} KiB gzipped (≤ 60)`)
 const memoryMb = wanted('resident memory') ? await memory() : null
+const dutiesOf = wanted('duties') ? { hit: await hitDuties(), miss: await missDuties() } : null
+if (dutiesOf !== null) console.log(dutiesTable(dutiesOf))
 const growths = curve || wanted('growth') ? await growth(upstream, quick) : null
 if (growths !== null) console.log(growthTable(growths))
 await upstream.stop()
 
 if (options.out !== undefined) {
-  const figures = { rows, thousands, startupMs, bundleKib, memoryMb, growths }
+  const figures = { rows, thousands, startupMs, bundleKib, memoryMb, dutiesOf, growths }
   writeFileSync(options.out, `${JSON.stringify(figures, null, 2)}\n`)
 }
 const whole = !quick && only === undefined
 if (whole && thousands !== null && startupMs !== null && memoryMb !== null) {
   report(thousands, startupMs, memoryMb)
 }
+if (whole && dutiesOf !== null) rewrite('duties', dutiesTable(dutiesOf))
 if (whole && growths !== null) {
   rewrite('growth', `${where()}\n\n${growthTable(growths)}`)
   writeFileSync('docs/bench-growth.svg', growthChart(growths))
+}
+
+function dutiesTable(of: Readonly<Record<'hit' | 'miss', readonly DutyCost[]>>): string {
+  const table = (what: string, costs: readonly DutyCost[]) =>
+    [
+      `| ${what} | CPU | of the floor |`,
+      '|---|---|---|',
+      ...costs.map(({ name, us, ratio }) => `| ${name} | ${time(us)} | ${ratio.toFixed(2)} × |`),
+    ].join('\n')
+  return [table('memory hit, JSON 300 B', of.hit), table('miss, JSON', of.miss)].join('\n\n')
 }
 
 function growthTable(panels: readonly Growth[]): string {

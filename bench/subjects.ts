@@ -120,7 +120,11 @@ export async function floor(
 ): Promise<Subject> {
   const { env, exports } = floorBindings(name)
   for (const [variable, value] of Object.entries(variables)) env[variable] = { type: 'text', value }
-  const manifest = manifestOf(`bench/floors/${name}.js`)
+  const path = (floor: string) => `bench/floors/${floor}.js`
+  const manifest =
+    name === 'miss-duties'
+      ? manifestOf(path('miss'), readFileSync(path(name), 'utf8'), 'miss.js')
+      : manifestOf(path(name))
   return await start(
     [{ name, compatibilityDate: date, compatibilityFlags: flags, manifest, env, exports }],
     options,
@@ -135,7 +139,9 @@ function floorBindings(name: string): { env: Env; exports: Exports } {
   if (name === 'empty') return bindings(name)
   const env: Env = { CACHE: { type: 'kv', id: 'CACHE' } }
   const exports: Exports = {}
-  for (const [binding, exportName] of name === 'miss' ? Object.entries(MISS_OBJECTS) : []) {
+  const { SPEND_LIMIT: limit } = bindings(name).env
+  if (name === 'miss-duties' && limit !== undefined) env['SPEND_LIMIT'] = limit
+  for (const [binding, exportName] of name.startsWith('miss') ? Object.entries(MISS_OBJECTS) : []) {
     env[binding] = { type: 'durable-object', worker: name, exportName }
     exports[exportName] = { type: 'durable-object', storage: 'sqlite' }
   }
@@ -145,13 +151,18 @@ function floorBindings(name: string): { env: Env; exports: Exports } {
 const MISS_OBJECTS = { FLIGHTS: 'Flight', LEDGER: 'Ledger' }
 
 /** @param main a module that stands before it and finds it as './worker.js' */
-function manifestOf(path: string, main?: string): NonNullable<WorkerConfig['manifest']> {
+/** @param main a module before it, which finds it by this name */
+function manifestOf(
+  path: string,
+  main?: string,
+  name = 'worker.js',
+): NonNullable<WorkerConfig['manifest']> {
   const worker = { type: 'esm', contents: readFileSync(path, 'utf8') } as const
   return {
-    mainModule: main === undefined ? 'worker.js' : 'main.js',
+    mainModule: main === undefined ? name : 'main.js',
     modulesRoot: resolve('.'),
     modules: {
-      'worker.js': worker,
+      [name]: worker,
       ...(main === undefined ? {} : { 'main.js': { type: 'esm', contents: main } }),
     },
   }
