@@ -172,16 +172,17 @@ async function costs(
   variables: Readonly<Record<string, string>>,
 ): Promise<{ readonly name: string; readonly subject: Subject }[]> {
   const all = Object.keys(promises)
-  const withDuties = async (which: string, wanted: readonly string[]) => ({
-    name: which,
-    subject: await floor(`${name}-duties`, { ...variables, DUTIES: wanted.join(' ') }),
-  })
-  return [
-    { name: 'the floor', subject: await floor(name, variables) },
-    ...(await Promise.all(all.map((duty) => withDuties(`+ ${promises[duty]}`, [duty])))),
-    await withDuties('the floor with all of them', all),
-    { name: 'ours', subject: await ours(config()) },
+  const wanted: [string, string[]][] = [
+    ...Object.entries(promises).map(([duty, said]): [string, string[]] => [`+ ${said}`, [duty]]),
+    ['the floor with all of them', all],
   ]
+  const given = [{ name: 'the floor', subject: await floor(name, variables) }]
+  // One after another: a workerd is known by being new.
+  for (const [said, some] of wanted) {
+    const subject = await floor(`${name}-duties`, { ...variables, DUTIES: some.join(' ') })
+    given.push({ name: said, subject })
+  }
+  return [...given, { name: 'ours', subject: await ours(config()) }]
 }
 
 async function hitDuties(): Promise<DutyCost[]> {
