@@ -355,7 +355,7 @@ async function startup() {
     return { ms, bytes }
   }
   const times: [number[], number[]] = [[], []]
-  for (let round = 0; round < (quick ? 3 : 7); round++) {
+  for (let round = 0; round < (quick ? 5 : 21); round++) {
     times[0].push((await cost(() => ours(config()))).ms)
     times[1].push((await cost(() => floor('empty'))).ms)
   }
