@@ -45,9 +45,7 @@ export async function cacheKey(
   scope: string | null,
   { version, addresses }: KeyOptions,
 ): Promise<string> {
-  const bytes = new TextEncoder().encode(canonical(request, scope, addresses))
-  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
-  return `c${version}:${hex(digest)}`
+  return `c${version}:${await sha256(canonical(request, scope, addresses))}`
 }
 
 /** Only the owner's parameters are nested, so depth is the owner's, never a visitor's. */
@@ -62,6 +60,11 @@ function sorted(value: unknown): unknown {
 }
 
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
+
+/** The SHA-256 of a text's UTF-8 bytes, as 64 hex digits. */
+export async function sha256(text: string): Promise<string> {
+  return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))))
+}
 
 /** Lower-case hex digits, two a byte. */
 export function hex(bytes: Uint8Array): string {

@@ -1,6 +1,6 @@
 // A page's text as data in a prompt: between two marks that the text cannot forge, with a sentence
 // for the model that what stands there is material. Knows nothing of where the text came from.
-import { hex } from './fingerprint.ts'
+import { sha256 } from './fingerprint.ts'
 
 /** A page's text, with the mark that shows where it begins and ends. */
 export interface PageText {
@@ -13,8 +13,7 @@ const MARK_DIGITS = 24
 
 /** The mark is made of the text, so that the same page is the same prompt. */
 export async function pageText(text: string): Promise<PageText> {
-  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))
-  return { text, mark: `page-${hex(new Uint8Array(digest)).slice(0, MARK_DIGITS)}` }
+  return { text, mark: `page-${(await sha256(text)).slice(0, MARK_DIGITS)}` }
 }
 
 /** What stands in the place of the variable. */

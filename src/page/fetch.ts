@@ -2,12 +2,13 @@
 // bytes and redirects. Gives its readable text or says why there is none. Keeps nothing.
 import type { PageFault } from '../events.ts'
 import { readBytes } from '../http/bytes.ts'
+import { decodePage } from './charset.ts'
 import { cut, fold } from './text.ts'
 
 /** What a page said of its version. */
 export interface Validators {
   readonly etag: string | null
-  readonly lastModified: string | null
+  readonly last_modified: string | null
 }
 
 export interface FetchOptions {
@@ -99,7 +100,8 @@ async function read(
     throw new PageError(fault)
   }
   const bytes = await receive(response)
-  const source = decode(bytes, charset, HTML.has(type))
+  const source = decodePage(bytes, charset, HTML.has(type))
+  if (source === null) throw new PageError('charset')
   const text = HTML.has(type)
     ? await textOfHtml(source, options.selector).catch(() => {
         throw new PageError('unreadable')
@@ -111,7 +113,7 @@ async function read(
     text: cut(text, options.maxChars),
     validators: {
       etag: validator(headers.get('etag')),
-      lastModified: validator(headers.get('last-modified')),
+      last_modified: validator(headers.get('last-modified')),
     },
   }
 }
@@ -154,7 +156,7 @@ function headersFor(known: Validators | null): Record<string, string> {
     accept: 'text/html, text/markdown, text/plain',
     'user-agent': 'edge-completions',
     ...(known?.etag ? { 'if-none-match': known.etag } : {}),
-    ...(known?.lastModified ? { 'if-modified-since': known.lastModified } : {}),
+    ...(known?.last_modified ? { 'if-modified-since': known.last_modified } : {}),
   }
 }
 
@@ -176,45 +178,6 @@ function contentType(header: string): { readonly type: string; readonly charset:
   const [type = ''] = header.split(';', 1)
   const [, quoted, bare] = /;\s*charset\s*=\s*(?:"([^"]*)"|([^\s;"]+))/i.exec(header) ?? []
   return { type: type.trim().toLowerCase(), charset: quoted ?? bare ?? null }
-}
-
-/** As far as HTML looks for its own encoding (HTML, 13.2.3.2). */
-const PRESCAN_BYTES = 1024
-
-/** By its byte order mark, its header, or what the HTML says of itself; else UTF-8. */
-function decode(bytes: Uint8Array, charset: string | null, isHtml: boolean): string {
-  const label = markedEncoding(bytes) ?? charset ?? (isHtml ? ownEncoding(bytes) : null) ?? 'utf-8'
-  const decoder = decoderOf(label)
-  if (decoder === null) throw new PageError('charset')
-  return decoder.decode(bytes)
-}
-
-function decoderOf(label: string): TextDecoder | null {
-  try {
-    return new TextDecoder(label)
-  } catch {
-    return null
-  }
-}
-
-function markedEncoding([a, b, c]: Uint8Array): string | null {
-  if (a === 0xef && b === 0xbb && c === 0xbf) return 'utf-8'
-  if (a === 0xfe && b === 0xff) return 'utf-16be'
-  return a === 0xff && b === 0xfe ? 'utf-16le' : null
-}
-
-function ownEncoding(bytes: Uint8Array): string | null {
-  const start = new TextDecoder('windows-1252').decode(bytes.subarray(0, PRESCAN_BYTES))
-  for (const [tag] of start.replaceAll(/<!--.*?-->/gs, '').matchAll(/<meta\s[^>]*/gi)) {
-    // A description of the page may speak of encodings, too.
-    const said = /http-equiv/i.test(tag)
-      ? tag
-      : tag.replace(/\scontent\s*=\s*("[^"]*"?|'[^']*'?)/i, ' ')
-    const [, label = ''] = /charset\s*=\s*["']?\s*([\w:.-]+)/i.exec(said) ?? []
-    // It was read as ASCII, so UTF-16 it is not; what nobody knows says nothing.
-    if (!/^utf-?16/i.test(label) && decoderOf(label) !== null) return label
-  }
-  return null
 }
 
 /** What can be sent back as it came. */

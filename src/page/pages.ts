@@ -1,20 +1,19 @@
 // The texts of pages as they were last read. Kept in this isolate and in KV, so that an answer made
-// of a page is found without reading the page, also when the page has gone or changed since.
-//
-// KV: key `p1:` and the SHA-256 of prompt, address, selector and `max_chars`: what is asked with one
-// prompt takes no answer of another one away. Value a record as JSON; TTL as long as an answer made
-// of it may be served, counted from the last time the record was written, which is at most a day
-// before the page was last seen. A changed text is written when an answer made of it is there
-// (`keep`), not before: until then visitors find the old one.
-import * as v from 'valibot'
-import { hex } from '../completion/fingerprint.ts'
+// of a page is found without reading the page, also when the page has gone or changed since. A
+// changed text is written when an answer made of it is there (`keep`), not before: until then
+// visitors find the old one.
 import { type PageText, pageText } from '../completion/page-text.ts'
 import type { PageFault } from '../events.ts'
 import { RecentMap } from '../recent.ts'
 import { type FetchContext, type FetchOptions, fetchPage, PageError } from './fetch.ts'
+import {
+  createRecord,
+  type PageRecord,
+  parseRecord,
+  type RecordOwner,
+  recordKey,
+} from './record.ts'
 
-/** Raised when the stored shape or the way a text is read changes: the `1` in `p1:`. */
-const SCHEMA = 1
 /** How long a record that is seen to be right may go without being written again. */
 const RENEW_S = 86_400
 /** After a failed look, the old text serves so long without another one. */
@@ -26,32 +25,8 @@ const MEMORY_BYTES = 4_194_304
 /** Of a record besides its text. */
 const RECORD_BYTES = 1000
 
-const validator = v.nullable(v.pipe(v.string(), v.regex(/^[\x20-\x7e\x80-\xff]{1,512}$/)))
-
-const recordSchema = v.strictObject({
-  schema: v.literal(SCHEMA),
-  /** Origin and path: a value under another key is not this page. */
-  url: v.string(),
-  text: v.pipe(
-    v.string(),
-    v.minLength(1),
-    v.check((text) => text.isWellFormed()),
-  ),
-  etag: validator,
-  last_modified: validator,
-  /** When the page was last seen to be so, and when this was written; unix seconds. */
-  read_at: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-  written_at: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-})
-
-type PageRecord = v.InferOutput<typeof recordSchema>
-
 /** A page to be read, which may be read. */
-export interface Page extends FetchOptions {
-  /** Id of the prompt that it is for. */
-  readonly promptId: string
-  /** Without query and fragment. */
-  readonly url: URL
+export interface Page extends FetchOptions, RecordOwner {
   /** How long a text is good without another look at the page. */
   readonly freshSeconds: number
   /** How long any answer made of it may be served, from the last look at it. */
@@ -127,7 +102,7 @@ export class Pages {
    * @throws PageError, and what `look.mayFetch` throws
    */
   async read(page: Page, { mayFetch, thorough, failed }: Look): Promise<Read | null> {
-    const key = await keyOf(page)
+    const key = await recordKey(page)
     const kept = await this.#kept(key, page)
     if (mayFetch === null) return kept === null ? null : { text: kept.text, keep: null }
     if (kept !== null && !thorough) {
@@ -154,15 +129,10 @@ export class Pages {
   }
 
   async #fetch(key: string, page: Page, kept: Kept | null): Promise<Read> {
-    const known =
-      kept === null ? null : { etag: kept.record.etag, lastModified: kept.record.last_modified }
-    const fetched = await fetchPage(page.url, known, page, this.#context)
+    const fetched = await fetchPage(page.url, kept?.record ?? null, page, this.#context)
     const nowS = this.#nowS()
-    const validators =
-      fetched.kind === 'read'
-        ? { etag: fetched.validators.etag, last_modified: fetched.validators.lastModified }
-        : {}
     if (kept !== null && (fetched.kind === 'unchanged' || fetched.text === kept.record.text)) {
+      const validators = fetched.kind === 'read' ? fetched.validators : {}
       const record = { ...kept.record, ...validators, read_at: nowS }
       this.#remember(key, record, kept.text)
       if (nowS - record.written_at >= RENEW_S) this.#write(key, page, record, kept.text)
@@ -170,15 +140,7 @@ export class Pages {
     }
     if (fetched.kind === 'unchanged') throw new PageError('status')
     const text = await pageText(fetched.text)
-    const record: PageRecord = {
-      schema: SCHEMA,
-      url: page.url.href,
-      text: fetched.text,
-      etag: fetched.validators.etag,
-      last_modified: fetched.validators.lastModified,
-      read_at: nowS,
-      written_at: nowS,
-    }
+    const record = createRecord(page, fetched, nowS)
     const keep = (isFound: boolean) => {
       if (!isFound && kept !== null) return
       // Another request for this page may have been quicker, and KV takes one write a second.
@@ -226,23 +188,4 @@ export class Pages {
   #nowS(): number {
     return Math.floor(this.#context.now() / 1000)
   }
-}
-
-async function keyOf({ promptId, url, selector, maxChars }: Page): Promise<string> {
-  const named = new TextEncoder().encode(JSON.stringify([promptId, url.href, selector, maxChars]))
-  return `p${SCHEMA}:${hex(new Uint8Array(await crypto.subtle.digest('SHA-256', named)))}`
-}
-
-/** A record from a stored text that may hold anything; null for what is not of this page. */
-function parseRecord(text: string, { url, maxChars }: Page): PageRecord | null {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return null
-  }
-  const result = v.safeParse(recordSchema, value)
-  if (!result.success) return null
-  const record = result.output
-  return record.url === url.href && record.text.length <= maxChars ? record : null
 }
