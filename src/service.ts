@@ -56,6 +56,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     ttlSeconds: cache.ttl_seconds,
     staleWhileRevalidateSeconds: cache.stale_while_revalidate_seconds,
     staleIfErrorSeconds: cache.stale_if_error_seconds,
+    staleSeconds: Math.max(cache.stale_while_revalidate_seconds, cache.stale_if_error_seconds),
     browserSeconds: cache.browser_seconds,
     freePrompts: cache.free_prompts,
   }
@@ -63,8 +64,8 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     {
       origins: config.origins,
       prompts,
-      ttlSeconds: cache.ttl_seconds,
-      staleSeconds: Math.max(policy.staleWhileRevalidateSeconds, policy.staleIfErrorSeconds),
+      ttlSeconds: policy.ttlSeconds,
+      staleSeconds: policy.staleSeconds,
     },
     { pages: core.pages, spendLimit: doors.spendLimit, report },
   )

@@ -18,7 +18,7 @@ import { parseResumePoint } from '../completion/resume.ts'
 import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
 import { parseJson } from '../http/body.ts'
-import { cacheStatus, cacheWishes, prefersText } from '../http/reply.ts'
+import { type CacheWishes, cacheStatus, cacheWishes, prefersText } from '../http/reply.ts'
 import { RecentMap } from '../recent.ts'
 import type { RouteContext } from '../upstream/attempt.ts'
 import { capableTargets } from '../upstream/route.ts'
@@ -33,12 +33,16 @@ export interface Asked {
   readonly shared: boolean
   /** Only the operator may spend on this. */
   readonly refused: boolean
+  /** What the request's `Cache-Control` asks for. */
+  readonly wishes: CacheWishes
 }
 
 export interface CachePolicy {
   readonly ttlSeconds: number
   readonly staleWhileRevalidateSeconds: number
   readonly staleIfErrorSeconds: number
+  /** The longer of the two: how long an old answer is kept. */
+  readonly staleSeconds: number
   readonly browserSeconds: number
   readonly freePrompts: 'shared' | 'visitor' | 'off'
 }
@@ -121,40 +125,40 @@ export class Asking {
     visit.tally = { promptId: known.effective.prompt_id, saved: 0 }
     capableTargets(known.effective, connections)
     const { visitor, isOperator } = await this.#whoAsks(visit)
-    const { noCache, noStore, onlyIfCached } = cacheWishes(headers.get('cache-control'))
+    const wishes = cacheWishes(headers.get('cache-control'))
     const own = prompts.get(known.effective.prompt_id ?? '')
     const refused = own?.spend === 'operator' && !isOperator
     let understood = known
     if (named !== null) {
       // The operator looks even with only-if-cached, to see whether the answer to this page is there.
-      const mayFetch = method === 'POST' && (isOperator || !(refused || onlyIfCached))
+      const mayFetch = method === 'POST' && (isOperator || !(refused || wishes.onlyIfCached))
       const asker = { requestId: visit.id, visitor: isOperator ? null : visitor, mayFetch }
       const { texts, keep } = await this.#readPages(named, asker, visit)
       understood = await this.#filled(request, texts)
       // An answer that nobody keeps takes no older one's place.
       visit.isFound = (own?.ttl_seconds ?? cache.ttlSeconds) === 0
-      if (!noStore) visit.answered = keep
+      if (!wishes.noStore) visit.answered = keep
     }
     const { effective } = understood
     const free = effective.prompt_id === null
     const scoped = free && cache.freePrompts === 'visitor'
     const freshSeconds =
       free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
-    const staleSeconds = Math.max(cache.staleWhileRevalidateSeconds, cache.staleIfErrorSeconds)
     const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
     return {
       work: {
         request: effective,
         key: scoped ? await cacheKey(effective, visitor, key) : understood.key,
-        keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
-        forced: isOperator && noCache && method === 'POST',
+        keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds: cache.staleSeconds },
+        forced: isOperator && wishes.noCache && method === 'POST',
         requestId: visit.id,
         visitor: isOperator ? null : visitor,
       },
       reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
       shared: !scoped,
       refused,
+      wishes,
     }
   }
 

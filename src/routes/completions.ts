@@ -9,7 +9,6 @@ import {
   answerHeaders,
   type CacheOutcome,
   cacheStatus,
-  cacheWishes,
   entityTag,
   matchesTag,
   type Reply,
@@ -57,7 +56,7 @@ export class Completions {
   async post(visit: Visit): Promise<Reply> {
     const body = await readText(visit.request, this.#options.body)
     const asked = await this.#context.asking.ask('body', body, visit)
-    const wishes = cacheWishes(visit.request.headers.get('cache-control'))
+    const { wishes } = asked
     const mayJoin = !wishes.onlyIfCached && !wishes.noStore && !asked.refused
     const looked = await this.#lookUp(asked, mayJoin)
     const stale = this.#ageOf(looked.found)
