@@ -1,7 +1,7 @@
 // A miss, answered: one reader aboard a flight, whether the flight is this isolate's own or is
 // shared by all of them in a Durable Object. The values here may cross the object's door.
-import { Encodings, Ending, type Reader, type StreamEnd, streamAnswer } from './answer.ts'
-import { type Entry, freshness } from './cache/entry.ts'
+import { Encodings, type Reader, type StreamEnd, streamAnswer } from './answer.ts'
+import type { Entry } from './cache/entry.ts'
 import { Flight, type FlightOptions } from './cache/flight.ts'
 import type { Completion, Usage } from './completion/completion.ts'
 import { GatewayError, type Problem, problemOf } from './errors.ts'
@@ -210,97 +210,5 @@ function bounded(given: GenerateContext, { keep }: Work, purgedAtS: number): Gen
             return entry !== null && entry.stored_at > purgedAtS ? entry : null
           },
     store: (entry) => entry.stored_at > purgedAtS && store(entry),
-  }
-}
-
-/** How often a reader whose flight was no good for it boards another one, at most. */
-const MAX_BOARDINGS = 3
-
-/** One key's loads, one after another: who joins, and who begins a new one. */
-export class KeyFlights {
-  readonly #context: MissContext
-  #miss: SharedMiss | null = null
-  /** What the last load brought; all else of it is let go. */
-  #landed: Entry | null = null
-
-  constructor(context: MissContext) {
-    this.#context = context
-  }
-
-  /**
-   * One reader's answer: of the load under way, of the one just over, or of a new one. Never throws.
-   *
-   * @param left aborted when the reader has gone
-   */
-  async join(work: SharedWork, reader: Reader, left: AbortController): Promise<MissAnswer> {
-    for (let boardings = 1; ; boardings++) {
-      const boarding = this.#board(work, reader.shape.stream)
-      if (boarding.role === 'late') return lateAnswer(boarding.entry)
-      const { miss, role } = boarding
-      const ending = reader.shape.stream ? new Ending() : null
-      const answer = await miss.board(reader, { role, left, onEnd: (end) => ending?.tell(end) })
-      const enough = role === 'leader' || boardings === MAX_BOARDINGS
-      if (!enough && isForOthers(answer, miss.work, work)) continue
-      return answer.kind === 'stream' ? { ...answer, ending: ending?.stream ?? null } : answer
-    }
-  }
-
-  /** Begins a load that nobody waits for, unless one is under way or just over. */
-  refresh(work: SharedWork): void {
-    this.#board(work, false)
-  }
-
-  #board(work: SharedWork, stream: boolean): Boarding {
-    const purgedAtS = Math.max(work.purgedAtS, this.#context.purgedAtS(work))
-    const current = this.#miss
-    if (current?.flight.state === 'flying' && !current.isVoidAt(purgedAtS)) {
-      return { role: 'follower', miss: current }
-    }
-    const entry = current?.entry ?? this.#landed
-    const nowS = Math.floor(this.#context.now() / 1000)
-    const atHand =
-      entry !== null && freshness(entry, nowS) === 'fresh' && entry.stored_at > purgedAtS
-    if (atHand && !work.forced) return { role: 'late', entry }
-    const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: work.keep !== null, purgedAtS }
-    const miss = new SharedMiss(work, stream, options, this.#context)
-    this.#miss = miss
-    this.#landed = null
-    miss.flight.over.then(() => this.#landing(miss))
-    return { role: 'leader', miss }
-  }
-
-  #landing(miss: SharedMiss): void {
-    if (miss !== this.#miss) return
-    this.#miss = null
-    this.#landed = miss.entry
-  }
-}
-
-type Boarding =
-  | { readonly role: 'leader' | 'follower'; readonly miss: SharedMiss }
-  | { readonly role: 'late'; readonly entry: Entry }
-
-/** What a follower must not take from its leader: an old answer, or what only the leader may not. */
-function isForOthers(answer: MissAnswer, leader: Work, own: Work): boolean {
-  if (answer.kind === 'problem') {
-    const { rateLimit } = answer.problem
-    return leader.visitor !== own.visitor && rateLimit !== null && PERSONAL.has(rateLimit.policy)
-  }
-  return own.forced && answer.kind !== 'left' && answer.role === 'found'
-}
-
-/** Limits of one visitor's own (access/ledger.ts). */
-const PERSONAL: ReadonlySet<string> = new Set(['visitor', 'streams'])
-
-/** A remembered entry as a miss's answer: for a reader who came after the landing. */
-function lateAnswer(entry: Entry): MissAnswer {
-  return {
-    kind: 'whole',
-    role: 'late',
-    completion: entry.completion,
-    estimated: entry.estimated,
-    entry,
-    stored: true,
-    summary: { upstream: null, attempts: 0, usage: null },
   }
 }

@@ -13,6 +13,8 @@ const floors: readonly (readonly string[])[] = [
   ['generate.ts', 'answer.ts'],
   // One miss from its first joiner to its last: generate's deltas in answer's shapes.
   ['miss.ts'],
+  // One key's misses, one after another.
+  ['key-flights.ts'],
   ['routes'],
   // What may be written, under what becomes of it.
   ['settings.ts'],

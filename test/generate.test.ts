@@ -7,6 +7,7 @@ import { GatewayError } from '../src/errors.ts'
 import { type GenerateContext, generate, newOutcome, type Work } from '../src/generate.ts'
 import { connect } from '../src/upstream/connect.ts'
 import { answered, chunk, DONE, START, streamed, upstreamBody } from './support/app.ts'
+import { connectionTo } from './support/flights.ts'
 
 const KEY = `c1:${'0a'.repeat(32)}`
 const ID = `cmpl-${'a'.repeat(28)}`
@@ -36,26 +37,7 @@ function start(
         asked.push(name)
         return await respond()
       }
-      const connection = connect(
-        {
-          name,
-          wire: 'completions',
-          baseUrl: `https://${name}.test`,
-          auth: 'none',
-          key: null,
-          unsupported: new Set(),
-          stream: 'always',
-          firstByteMs: 30_000,
-          idleMs: 30_000,
-          deadlineMs: 60_000,
-          retries: 0,
-          maxOutputBytes: 1_048_576,
-          maxTokensField: 'max_tokens',
-          streamUsage: true,
-          path: null,
-        },
-        { http: send, demo: send },
-      )
+      const connection = connect(connectionTo(name), { http: send, demo: send })
       return [name, connection] as const
     }),
   )

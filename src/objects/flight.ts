@@ -1,9 +1,10 @@
 // The Durable Object in which identical requests meet: one for each cache key, wherever they come
-// from. A thin shell: the load, its readers and what they get are cache/flight.ts and miss.ts.
-// Stores nothing of its own; evicted, it forgets what KV has anyway.
+// from. A thin shell: the load, its readers and what they get are cache/flight.ts, miss.ts and
+// key-flights.ts. Stores nothing of its own; evicted, it forgets what KV has anyway.
 import { DurableObject } from 'cloudflare:workers'
 import type { Reader } from '../answer.ts'
-import { KeyFlights, type MissAnswer, type SharedWork } from '../miss.ts'
+import { KeyFlights } from '../key-flights.ts'
+import type { MissAnswer, SharedWork } from '../miss.ts'
 import { environment } from './environment.ts'
 
 export class FlightObject extends DurableObject {

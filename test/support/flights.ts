@@ -4,10 +4,32 @@ import type { Reader } from '../../src/answer.ts'
 import type { Entry } from '../../src/cache/entry.ts'
 import type { Event } from '../../src/events.ts'
 import type { Work } from '../../src/generate.ts'
-import { KeyFlights, type MissAnswer, type MissContext, type SharedWork } from '../../src/miss.ts'
+import { KeyFlights } from '../../src/key-flights.ts'
+import type { MissAnswer, MissContext, SharedWork } from '../../src/miss.ts'
 import type { FlightDoor } from '../../src/routes/misses.ts'
-import { connect } from '../../src/upstream/connect.ts'
+import { type ConnectOptions, connect } from '../../src/upstream/connect.ts'
 import { START } from './app.ts'
+
+/** An upstream of the legacy wire with nothing special about it. */
+export function connectionTo(name: string): ConnectOptions {
+  return {
+    name,
+    wire: 'completions',
+    baseUrl: `https://${name}.test`,
+    auth: 'none',
+    key: null,
+    unsupported: new Set(),
+    stream: 'always',
+    firstByteMs: 30_000,
+    idleMs: 30_000,
+    deadlineMs: 60_000,
+    retries: 0,
+    maxOutputBytes: 1_048_576,
+    maxTokensField: 'max_tokens',
+    streamUsage: true,
+    path: null,
+  }
+}
 
 export class LocalFlights implements FlightDoor {
   /** What came through the door. */
@@ -85,26 +107,7 @@ export function missWorld(respond: (call: number) => Response | Promise<Response
     reserve: async (_visitor: string | null): Promise<void> => {},
   }
   const send = async () => await respond(state.calls++)
-  const connection = connect(
-    {
-      name: 'main',
-      wire: 'completions',
-      baseUrl: 'https://main.test',
-      auth: 'none',
-      key: null,
-      unsupported: new Set(),
-      stream: 'always',
-      firstByteMs: 30_000,
-      idleMs: 30_000,
-      deadlineMs: 60_000,
-      retries: 0,
-      maxOutputBytes: 1_048_576,
-      maxTokensField: 'max_tokens',
-      streamUsage: true,
-      path: null,
-    },
-    { http: send, demo: send },
-  )
+  const connection = connect(connectionTo('main'), { http: send, demo: send })
   let ids = 0
   const context: MissContext = {
     now: () => clock.ms,
