@@ -2,6 +2,7 @@
 // in this tab's sessionStorage and nothing else; names and numbers are only ever set as text.
 import { advice } from './advice.js'
 import { draw, keepSized } from './charts.js'
+import { at, button, input, say, select } from './elements.js'
 import { bars, byName, latency, ranges, stacked, totals } from './figures.js'
 import { duration } from './source.js'
 
@@ -15,18 +16,6 @@ import { duration } from './source.js'
 const TOKEN = 'edge-completions.operator-token'
 const REFRESH_MS = 60_000
 
-/** @param {string} id @returns {HTMLElement} */
-const at = (id) => document.getElementById(id) ?? document.body
-/** @param {string} id */
-const input = (id) => /** @type {HTMLInputElement} */ (at(id))
-/** @param {string} id */
-const select = (id) => /** @type {HTMLSelectElement} */ (at(id))
-/** @param {string} id */
-const button = (id) => /** @type {HTMLButtonElement} */ (at(id))
-/** @param {string} id @param {string} text */
-function say(id, text) {
-  at(id).textContent = text
-}
 const dialog = /** @type {HTMLDialogElement} */ (at('confirm'))
 
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 })

@@ -2,6 +2,7 @@
 // Text of a model is only ever set as text. Keeps nothing.
 import { advice } from './advice.js'
 import { createClient } from './client.js'
+import { at, button, input, say, select } from './elements.js'
 import { snippets } from './snippets.js'
 import { duration, sourceOf } from './source.js'
 
@@ -17,19 +18,6 @@ import { duration, sourceOf } from './source.js'
 
 const FREE = ''
 const endpoint = location.origin
-
-/** @param {string} id @returns {HTMLElement} */
-const at = (id) => document.getElementById(id) ?? document.body
-/** @param {string} id */
-const input = (id) => /** @type {HTMLInputElement} */ (at(id))
-/** @param {string} id */
-const select = (id) => /** @type {HTMLSelectElement} */ (at(id))
-/** @param {string} id */
-const button = (id) => /** @type {HTMLButtonElement} */ (at(id))
-/** @param {string} id @param {string} text */
-function say(id, text) {
-  at(id).textContent = text
-}
 
 /** @type {LockedPrompt[]} */
 let prompts = []
