@@ -7,6 +7,7 @@ import {
   experimental_readRawConfig,
   unstable_getDurableObjectClassNameToUseSQLiteMap,
 } from 'wrangler'
+import { watched } from '../test/support/watched.ts'
 
 type WorkerConfig = MiniflareOptions['workers'][number]['config']
 type Env = NonNullable<WorkerConfig['env']>
@@ -44,15 +45,6 @@ export interface SubjectOptions {
    */
   readonly onLog?: (line: string) => void
 }
-
-const WATCHED = `
-import worker from './worker.js'
-export * from './worker.js'
-addEventListener('unhandledrejection', ({ reason }) => {
-  console.log('unhandled rejection: ' + (reason?.stack ?? reason))
-})
-export default worker
-`
 
 const { rawConfig: raw } = experimental_readRawConfig({ config: 'wrangler.toml' })
 const date = raw.compatibility_date ?? ''
@@ -104,7 +96,10 @@ export async function ours(config: unknown, options: SubjectOptions = {}): Promi
       name,
       compatibilityDate: date,
       compatibilityFlags: flags,
-      manifest: manifestOf('dist/worker.js', onLog === undefined ? undefined : WATCHED),
+      manifest: manifestOf(
+        'dist/worker.js',
+        onLog === undefined ? undefined : watched('worker.js'),
+      ),
       env,
       exports: name === owner ? exports : {},
     })),

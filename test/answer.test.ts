@@ -4,8 +4,9 @@ import { afterEach, expect, test, vi } from 'vitest'
 import { Encodings, encodeWhole, type Reader, type Shape, streamAnswer } from '../src/answer.ts'
 import { Flight } from '../src/cache/flight.ts'
 import type { FinishReason, Logprobs } from '../src/completion/completion.ts'
-import { type Delta, Fold, type Folded } from '../src/completion/delta.ts'
+import type { Delta, Folded } from '../src/completion/delta.ts'
 import { GatewayError } from '../src/errors.ts'
+import { fold } from './support/fold.ts'
 
 const ID = `cmpl-${'a'.repeat(28)}`
 const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }, resume: null }
@@ -82,14 +83,6 @@ const answers: fc.Arbitrary<Delta[][]> = fc
     }
     return batches.filter((batch) => batch.length > 0)
   })
-
-function fold(deltas: readonly Delta[]): Folded {
-  const folding = new Fold()
-  for (const delta of deltas) folding.add(delta)
-  const folded = folding.folded()
-  if (folded === null) throw new TypeError('not whole')
-  return folded
-}
 
 interface Chunk {
   readonly id: string

@@ -4,8 +4,8 @@ import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Cost, Refusal, ReserveRequest } from '../../src/access/budget.ts'
 import { Ledger, type LedgerDoor, type Spending, worstCase } from '../../src/access/ledger.ts'
-import { GatewayError } from '../../src/errors.ts'
 import type { Event } from '../../src/events.ts'
+import { failureOf } from '../support/failure.ts'
 
 const price = { input: 1, output: 10 }
 const spending: Spending = {
@@ -64,15 +64,6 @@ function ledgerWith(...script: (() => ReturnType<LedgerDoor['reserve']>)[]) {
       }
     },
   }
-}
-
-async function failureOf(work: Promise<unknown>): Promise<GatewayError> {
-  const error = await work.then(
-    () => null,
-    (thrown: unknown) => thrown,
-  )
-  if (!(error instanceof GatewayError)) throw new Error('expected a GatewayError')
-  return error
 }
 
 const broken = (more: object) => async () => {

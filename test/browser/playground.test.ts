@@ -10,6 +10,7 @@ import type { Browser, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { launchBrowser, WatchedPage } from '../support/browser.ts'
 import { CANARY } from '../support/canary.ts'
+import { solvedAt } from '../support/siteverify.ts'
 import { completionsStream, gate, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
@@ -64,7 +65,7 @@ beforeAll(async () => {
   guardedWorkers = await startWorkers({
     config: { ...config, access: { turnstile_sitekey: '0x4AAA' } },
     secrets: { KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
-    main: siteverifyStub,
+    main: solvedAt('localhost'),
     site: true,
   })
   await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve))
@@ -346,17 +347,6 @@ test('with Turnstile: the challenge is solved in the page, and the code says wha
   ])
   await guarded.close()
 })
-
-/** A main module under which siteverify finds every challenge solved. */
-const siteverifyStub = `
-  const network = globalThis.fetch
-  globalThis.fetch = (input, init) =>
-    new URL(input.url ?? input).hostname === 'challenges.cloudflare.com'
-      ? Promise.resolve(Response.json({ success: true, hostname: 'localhost', action: 'visitor' }))
-      : network(input, init)
-  export * from './worker.js'
-  export { default } from './worker.js'
-`
 
 /** Cloudflare's script, as far as client.js uses it. */
 const widgetStub = `

@@ -3,8 +3,9 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { encodeWhole, type Reader, type Shape } from '../../src/answer.ts'
 import type { Logprobs } from '../../src/completion/completion.ts'
-import { type Delta, Fold, type Folded } from '../../src/completion/delta.ts'
+import type { Delta } from '../../src/completion/delta.ts'
 import { parseResumePoint, skipper } from '../../src/completion/resume.ts'
+import { fold } from '../support/fold.ts'
 
 const ID = `cmpl-${'aB3'.repeat(10)}`
 const OTHER = `cmpl-${'z'.repeat(30)}`
@@ -68,14 +69,6 @@ test('parseResumePoint() never throws', () => {
     }),
   )
 })
-
-function fold(deltas: readonly Delta[]): Folded {
-  const folding = new Fold()
-  for (const delta of deltas) folding.add(delta)
-  const folded = folding.folded()
-  if (folded === null) throw new TypeError('not whole')
-  return folded
-}
 
 const shapeOf = (as: Shape['as']): Shape => ({ as, stream: true, includeUsage: false })
 const readerAt = (as: Shape['as'], characters: number, id = ID): Reader => ({

@@ -3,11 +3,11 @@
 import { expect, test } from 'vitest'
 import { Operator } from '../../src/access/operator.ts'
 import { Purges } from '../../src/cache/purge.ts'
-import { GatewayError } from '../../src/errors.ts'
 import { Admin, type AdminContext } from '../../src/routes/admin.ts'
 import { Visit } from '../../src/routes/visit.ts'
 import { noCounts } from '../../src/usage.ts'
 import { MemoryKv } from '../support/app.ts'
+import { failureOf } from '../support/failure.ts'
 
 const TOKEN = 'the-operator-token-0123456789abcdef'
 const NOW_S = 1_780_000_000
@@ -63,15 +63,6 @@ function visit(path: string, body?: unknown, token = TOKEN): Visit {
     waitUntil: () => {},
     count: () => {},
   })
-}
-
-async function failureOf(work: Promise<unknown>): Promise<GatewayError> {
-  const error = await work.then(
-    () => null,
-    (thrown: unknown) => thrown,
-  )
-  if (!(error instanceof GatewayError)) throw new Error('expected a GatewayError')
-  return error
 }
 
 test('usage() answers the contract’s object', async () => {

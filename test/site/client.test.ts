@@ -10,6 +10,7 @@ import * as client from '../../src/site/client.js'
 import { CANARY, seen } from '../support/canary.ts'
 import { newAddress, ORIGIN, watchedFetch } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
+import { solvedAt } from '../support/siteverify.ts'
 import {
   chatStream,
   completionsStream,
@@ -86,7 +87,7 @@ describe('with the Worker', () => {
       startWorkers({
         config: lanes.config({ access: { turnstile_sitekey: '0x4AAA', token_seconds: 600 } }),
         secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
-        main: siteverifyStub,
+        main: solvedAt('site.example'),
       }),
     ])
   })
@@ -430,17 +431,6 @@ describe('with the Worker', () => {
 
 const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 const nothing = Promise.resolve()
-
-/** A main module under which siteverify finds every challenge solved. */
-const siteverifyStub = `
-  const network = globalThis.fetch
-  globalThis.fetch = (input, init) =>
-    new URL(input.url ?? input).hostname === 'challenges.cloudflare.com'
-      ? Promise.resolve(Response.json({ success: true, hostname: 'site.example', action: 'visitor' }))
-      : network(input, init)
-  export * from './worker.js'
-  export { default } from './worker.js'
-`
 
 /** A network that breaks the first response once it has said something, after `meanwhile`. */
 function cutting(options: {

@@ -10,6 +10,7 @@ import {
 } from 'wrangler'
 import { CANARY, leakIn, seen } from './canary.ts'
 import { Client } from './client.ts'
+import { watched } from './watched.ts'
 import { WorkerLog } from './worker-log.ts'
 
 export type JsonValue =
@@ -133,16 +134,6 @@ async function modulesOf(bundle: string, main: string | undefined): Promise<Mani
     modules,
   }
 }
-
-/** The runtime keeps an unhandled rejection to itself; this makes a line of it, a stray one. */
-const watched = (main: string) => `
-import worker from './${main}'
-export * from './${main}'
-addEventListener('unhandledrejection', ({ reason }) => {
-  console.log('unhandled rejection: ' + (reason?.stack ?? reason))
-})
-export default worker
-`
 
 /** Everything that wrangler.toml says and that tests can have, generically. */
 function workerConfig(

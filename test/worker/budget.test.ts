@@ -1,9 +1,10 @@
 // The day's money in workerd (contract 5, PLATFORM 3.2 rows C): whatever visitors, upstreams and the
 // platform do, no more is asked of an upstream than the budget allows, and hits go on.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
 import { newAddress, ORIGIN, type Reply } from '../support/client.ts'
-import { type Figures, OPERATOR_TOKEN, type RiggedWorkers, startRigged } from '../support/rig.ts'
+import { type Figures, OPERATOR_TOKEN, type RiggedWorkers } from '../support/rig.ts'
+import { riggedSuite } from '../support/rigged-suite.ts'
 import {
   completionsStream,
   event,
@@ -12,7 +13,6 @@ import {
   type Lane,
   refusal,
   type Script,
-  UpstreamServer,
   USAGE,
 } from '../support/upstream-server.ts'
 import type { JsonValue } from '../support/workerd.ts'
@@ -22,24 +22,7 @@ const DAY_MS = 86_400_000
 const RESERVED = 100
 const MAX_TOKENS = 26
 
-let upstream: UpstreamServer
-const started: RiggedWorkers[] = []
-let lanes = 0
-
-beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-})
-
-afterEach(async () => {
-  for (const { log } of started) {
-    expect(log.takeStrays()).toEqual([])
-    expect(log.all('internal')).toEqual([])
-    expect(log.reportedTwice()).toEqual([])
-  }
-  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
-})
-
-afterAll(() => upstream.stop())
+const suite = riggedSuite()
 
 type Table = Readonly<Record<string, JsonValue>>
 
@@ -63,8 +46,9 @@ async function open(
     secrets = {} as Record<string, string>,
   } = {},
 ): Promise<Shop> {
-  lanes += 1
-  const [one, two] = [`one-${lanes}`, `two-${lanes}`]
+  const { upstream } = suite
+  const serial = suite.next()
+  const [one, two] = [`one-${serial}`, `two-${serial}`]
   const own = { key: 'UPSTREAM_API_KEY', wire: 'completions', retries: 1 }
   const route = { upstream: 'one', upstream_model: 'm' }
   const config = {
@@ -86,8 +70,7 @@ async function open(
     budget: { tokens_per_visitor_per_day: 1e9, streams_per_visitor: 1000, ...budget },
     ...more,
   }
-  const workers = await startRigged({ config, secrets })
-  started.push(workers)
+  const workers = await suite.start({ config, secrets })
   const lane = upstream.lane(one).answers(script)
   const budgetNow = async () => (await workers.rig.figures()).budget
   return {
@@ -481,7 +464,8 @@ describe('a call is settled once', () => {
 
 describe('a call whose answer nobody waits for', () => {
   test('costs all it reserved when it hangs until we give up: the upstream may be at work', async () => {
-    lanes += 1
+    const { upstream } = suite
+    const serial = suite.next()
     const shop = await open(
       { tokens_per_day: 1e6 },
       {
@@ -490,7 +474,7 @@ describe('a call whose answer nobody waits for', () => {
           upstreams: [
             {
               name: 'one',
-              base_url: upstream.url(`one-${lanes + 1}`),
+              base_url: upstream.url(`one-${serial + 1}`),
               key: 'UPSTREAM_API_KEY',
               wire: 'completions',
               first_byte_ms: 200,
@@ -616,8 +600,10 @@ describe('a pause', () => {
 describe('alerts', () => {
   /** A day of 1000 tokens, each call costs 100. */
   async function alerted(script: Script) {
-    const alerts = upstream.lane(`alerts-${lanes}`).answers(script)
-    const secrets = { ALERT_URL: upstream.url(`alerts-${lanes}`) }
+    const { upstream } = suite
+    const serial = suite.next()
+    const alerts = upstream.lane(`alerts-${serial}`).answers(script)
+    const secrets = { ALERT_URL: upstream.url(`alerts-${serial}`) }
     const shop = await open(
       { tokens_per_day: 1000 },
       { secrets, script: completionsStream(['fine'], { usage: null }) },

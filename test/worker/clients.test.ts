@@ -10,6 +10,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
 import { newAddress, watchedFetch } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
+import { expectQuiet } from '../support/quiet.ts'
 import {
   chatStream,
   completionsStream,
@@ -69,9 +70,7 @@ afterAll(async () => {
 
 afterEach(() => {
   for (const { log } of [workers, guarded, misconfigured, paused]) {
-    expect(log.takeStrays()).toEqual([])
-    expect(log.all('internal')).toEqual([])
-    expect(log.reportedTwice()).toEqual([])
+    expectQuiet(log)
   }
 })
 

@@ -6,6 +6,7 @@ import { expectProblem, parseStream, streamOf } from '../support/answers.ts'
 import { CANARY, seen } from '../support/canary.ts'
 import { type Client, HOST, newAddress, ORIGIN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
+import { expectQuiet } from '../support/quiet.ts'
 import {
   completionsStream,
   event,
@@ -42,9 +43,7 @@ afterAll(async () => {
 })
 
 afterEach(() => {
-  expect(workers.log.takeStrays()).toEqual([])
-  expect(workers.log.all('internal')).toEqual([])
-  expect(workers.log.reportedTwice()).toEqual([])
+  expectQuiet(workers.log)
 })
 
 const sse = { 'content-type': 'text/event-stream' }

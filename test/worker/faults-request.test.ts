@@ -9,6 +9,7 @@ import {
   requestEvent,
 } from '../support/answers.ts'
 import { type Client, HOST, ORIGIN, type Reply } from '../support/client.ts'
+import { expectQuiet } from '../support/quiet.ts'
 import { chatStream, gate, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
@@ -42,9 +43,7 @@ afterAll(async () => {
 
 afterEach(() => {
   for (const { log } of [workers, strict]) {
-    expect(log.takeStrays()).toEqual([])
-    expect(log.all('internal')).toEqual([])
-    expect(log.reportedTwice()).toEqual([])
+    expectQuiet(log)
   }
 })
 

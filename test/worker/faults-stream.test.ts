@@ -4,6 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
 import type { Client } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
+import { expectQuiet } from '../support/quiet.ts'
 import {
   chatStream,
   completionsStream,
@@ -39,9 +40,7 @@ afterAll(async () => {
 })
 
 afterEach(() => {
-  expect(workers.log.takeStrays()).toEqual([])
-  expect(workers.log.all('internal')).toEqual([])
-  expect(workers.log.reportedTwice()).toEqual([])
+  expectQuiet(workers.log)
 })
 
 async function storedFor(model: string): Promise<number> {

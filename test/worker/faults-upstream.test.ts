@@ -9,6 +9,7 @@ import { completionOf, expectProblem, requestEvent, streamOf } from '../support/
 import { CANARY } from '../support/canary.ts'
 import type { Client } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
+import { expectQuiet } from '../support/quiet.ts'
 import {
   chatStream,
   event,
@@ -57,9 +58,7 @@ afterAll(async () => {
 })
 
 afterEach(() => {
-  expect(workers.log.takeStrays()).toEqual([])
-  expect(workers.log.all('internal')).toEqual([])
-  expect(workers.log.reportedTwice()).toEqual([])
+  expectQuiet(workers.log)
 })
 
 async function closedPort(): Promise<number> {

@@ -12,6 +12,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
 import { newAddress, ORIGIN, watchedFetch } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
+import { expectQuiet } from '../support/quiet.ts'
 import {
   chatStream,
   completionsStream,
@@ -48,9 +49,7 @@ afterAll(async () => {
 })
 
 afterEach(() => {
-  expect(workers.log.takeStrays()).toEqual([])
-  expect(workers.log.all('internal')).toEqual([])
-  expect(workers.log.reportedTwice()).toEqual([])
+  expectQuiet(workers.log)
 })
 
 /** As a program would make it; the key is one that the SDK insists on. */

@@ -1,37 +1,23 @@
 // The owner behind OPERATOR_TOKEN in workerd: what only they may do, what binds them all the same, and
 // what /health tells an owner whose endpoint anybody may spend at.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
 import { newAddress, ORIGIN } from '../support/client.ts'
-import { OPERATOR_TOKEN, type RiggedWorkers, startRigged } from '../support/rig.ts'
-import { completionsStream, UpstreamServer } from '../support/upstream-server.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { riggedSuite } from '../support/rigged-suite.ts'
+import { completionsStream } from '../support/upstream-server.ts'
 import type { JsonValue } from '../support/workerd.ts'
 
-let upstream: UpstreamServer
-const started: RiggedWorkers[] = []
-let lanes = 0
-
-beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-})
-
-afterEach(async () => {
-  for (const { log } of started) {
-    expect(log.takeStrays()).toEqual([])
-    expect(log.all('internal')).toEqual([])
-  }
-  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
-})
-
-afterAll(() => upstream.stop())
+const suite = riggedSuite()
 
 const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
 async function open(more: Readonly<Record<string, JsonValue>> = {}, secrets = {}) {
-  lanes += 1
-  const name = `operator-${lanes}`
-  const workers = await startRigged({
+  const { upstream } = suite
+  const serial = suite.next()
+  const name = `operator-${serial}`
+  const workers = await suite.start({
     config: {
       origins: [ORIGIN],
       models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
@@ -43,7 +29,6 @@ async function open(more: Readonly<Record<string, JsonValue>> = {}, secrets = {}
     },
     secrets,
   })
-  started.push(workers)
   const lane = upstream.lane(name).answers(completionsStream(['first']))
   return { workers, lane, client: workers.client() }
 }

@@ -6,6 +6,7 @@ import type { Code } from '../../src/errors.ts'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
 import type { Client, Reply } from '../support/client.ts'
 import { ORIGIN } from '../support/client.ts'
+import { expectQuiet } from '../support/quiet.ts'
 import {
   chatStream,
   completionsStream,
@@ -96,9 +97,7 @@ afterAll(async () => {
 })
 
 afterEach(() => {
-  expect(workers.log.takeStrays()).toEqual([])
-  expect(workers.log.all('internal')).toEqual([])
-  expect(workers.log.reportedTwice()).toEqual([])
+  expectQuiet(workers.log)
 })
 
 interface OwnRoute {

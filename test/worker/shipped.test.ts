@@ -9,6 +9,7 @@ import {
   streamOf,
 } from '../support/answers.ts'
 import { type Client, HOST } from '../support/client.ts'
+import { expectQuiet } from '../support/quiet.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 let workers: Workers
@@ -28,9 +29,7 @@ beforeAll(async () => {
 afterAll(() => workers.dispose())
 
 afterEach(() => {
-  expect(workers.log.takeStrays()).toEqual([])
-  expect(workers.log.all('internal')).toEqual([])
-  expect(workers.log.reportedTwice()).toEqual([])
+  expectQuiet(workers.log)
 })
 
 describe('POST /v1/completions', () => {

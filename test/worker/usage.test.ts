@@ -1,33 +1,19 @@
 // The owner's figures in workerd: what a mixed day looks like in GET /admin/usage, and that counting
 // costs no visitor a moment.
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
 import { ORIGIN } from '../support/client.ts'
-import { type RiggedWorkers, startRigged } from '../support/rig.ts'
-import { completionsStream, gate, refusal, UpstreamServer } from '../support/upstream-server.ts'
+import type { RiggedWorkers } from '../support/rig.ts'
+import { riggedSuite } from '../support/rigged-suite.ts'
+import { completionsStream, gate, refusal } from '../support/upstream-server.ts'
 
-let upstream: UpstreamServer
-const started: RiggedWorkers[] = []
-let lanes = 0
-
-beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-})
-
-afterEach(async () => {
-  for (const { log } of started) {
-    expect(log.takeStrays()).toEqual([])
-    expect(log.all('internal')).toEqual([])
-  }
-  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
-})
-
-afterAll(() => upstream.stop())
+const suite = riggedSuite()
 
 async function open() {
-  lanes += 1
-  const name = `usage-${lanes}`
-  const workers = await startRigged({
+  const { upstream } = suite
+  const serial = suite.next()
+  const name = `usage-${serial}`
+  const workers = await suite.start({
     config: {
       origins: [ORIGIN],
       models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
@@ -45,7 +31,6 @@ async function open() {
       cache: { memory_seconds: 0, ttl_seconds: 100, stale_if_error_seconds: 1000 },
     },
   })
-  started.push(workers)
   const lane = upstream.lane(name).answers(completionsStream(['fine']))
   return { workers, lane, client: workers.client() }
 }

@@ -1,39 +1,23 @@
 // Turnstile from end to end in workerd, against a siteverify that does what a test says: a challenge
 // becomes a token, a token spends, and siteverify's own troubles end no visit under way (rows B).
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
 import { HOST, newAddress, ORIGIN, type Reply } from '../support/client.ts'
-import { OPERATOR_TOKEN, type RiggedWorkers, startRigged } from '../support/rig.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { riggedSuite } from '../support/rigged-suite.ts'
 import {
   completionsStream,
   json,
   refusal,
   type Script,
   type UpstreamCall,
-  UpstreamServer,
 } from '../support/upstream-server.ts'
 
 const OTHER = 'https://other.example'
 const SECRET = '0x4AAAAAAADnPIDROrmt1WwjTheSecretOfTheWidget'
 const good = { success: true, hostname: 'site.example', action: 'visitor', 'error-codes': [] }
 
-let upstream: UpstreamServer
-const started: RiggedWorkers[] = []
-let lanes = 0
-
-beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-})
-
-afterEach(async () => {
-  for (const { log } of started) {
-    expect(log.takeStrays()).toEqual([])
-    expect(log.all('internal')).toEqual([])
-  }
-  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
-})
-
-afterAll(() => upstream.stop())
+const suite = riggedSuite()
 
 async function open({
   siteverify = json(good) as Script,
@@ -41,9 +25,10 @@ async function open({
   tokensPerVisitor = 1e9,
   persistIn = null as string | null,
 } = {}) {
-  lanes += 1
-  const [model, challenges] = [`m-${lanes}`, `siteverify-${lanes}`]
-  const workers = await startRigged({
+  const { upstream } = suite
+  const serial = suite.next()
+  const [model, challenges] = [`m-${serial}`, `siteverify-${serial}`]
+  const workers = await suite.start({
     config: {
       origins: [ORIGIN, OTHER],
       models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
@@ -57,7 +42,6 @@ async function open({
     secrets: { TURNSTILE_SECRET: SECRET, SITEVERIFY: upstream.url(challenges), ...secrets },
     ...(persistIn === null ? {} : { persistIn }),
   })
-  started.push(workers)
   const lane = upstream.lane(model).answers(completionsStream(['fine']))
   const asked = upstream.lane(challenges).answers(siteverify)
   const visit = (token: unknown = 'a solved challenge', headers = {}) =>

@@ -1,0 +1,10 @@
+// Deltas as the whole answer that they make.
+import { type Delta, Fold, type Folded } from '../../src/completion/delta.ts'
+
+export function fold(deltas: readonly Delta[]): Folded {
+  const folding = new Fold()
+  for (const delta of deltas) folding.add(delta)
+  const folded = folding.folded()
+  if (folded === null) throw new TypeError('not whole')
+  return folded
+}
