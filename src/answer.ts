@@ -5,6 +5,7 @@ import { type Delta, type Folded, replay } from './completion/delta.ts'
 import { type ResumePoint, skipper } from './completion/resume.ts'
 import { type Problem, problemOf } from './errors.ts'
 import { problemBody } from './http/problem.ts'
+import { toJson } from './json.ts'
 import { ChunkEncoder, DONE, errorEvent, KEEP_ALIVE } from './sse/serialize.ts'
 
 /** The form a reader wants. */
@@ -28,7 +29,7 @@ export function bodyName({ as, includeUsage }: Shape): string {
 
 /** A whole answer in a reader's shape. */
 export function encodeWhole(folded: Folded, { shape, resume }: Reader): string {
-  if (shape.as === 'json') return JSON.stringify(folded.completion)
+  if (shape.as === 'json') return toJson(folded.completion)
   const encode = encoder(shape, resume)
   const body = replay(folded).map(encode).join('')
   return shape.as === 'sse' ? body + DONE : body

@@ -1,5 +1,6 @@
 // An answer on its way out: its headers (contract 2.4), and what a reader's `Accept` and
 // `Cache-Control` ask for. Pure: it is told times and sizes, and knows no cache.
+import { toJson } from '../json.ts'
 
 /** What becomes a response: the app makes the one `Response` of it, with the headers all have. */
 export interface Reply {
@@ -12,7 +13,7 @@ export interface Reply {
 /** Something that is never kept anywhere, as JSON. */
 export function jsonReply(value: unknown, status = 200): Reply {
   const headers = { 'content-type': 'application/json', 'cache-control': 'no-store' }
-  return { status, headers, body: JSON.stringify(value) }
+  return { status, headers, body: toJson(value) }
 }
 
 export type Form = 'json' | 'sse' | 'text'

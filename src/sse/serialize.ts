@@ -2,6 +2,7 @@
 // line an event, LF only, the same shape in every chunk, `[DONE]` last. Decides nothing about time.
 import type { Logprobs, Usage } from '../completion/completion.ts'
 import type { Delta, Head } from '../completion/delta.ts'
+import { toJson } from '../json.ts'
 
 export const DONE = 'data: [DONE]\n\n'
 /** Never `: ping`: one client drops the rest of that packet. */
@@ -37,27 +38,25 @@ export class ChunkEncoder {
   /** What never changes within one stream is turned to JSON once. */
   #start(head: Head): void {
     const { id, created, model, system_fingerprint } = head
-    const shared = JSON.stringify({ id, object: 'text_completion', created, model }).slice(0, -1)
+    const shared = toJson({ id, object: 'text_completion', created, model }).slice(0, -1)
     const fingerprint =
-      system_fingerprint === undefined
-        ? ''
-        : `,"system_fingerprint":${JSON.stringify(system_fingerprint)}`
+      system_fingerprint === undefined ? '' : `,"system_fingerprint":${toJson(system_fingerprint)}`
     this.#before = `data: ${shared}${fingerprint},"choices":[{"text":`
     this.#after = this.#includeUsage ? '}],"usage":null}\n\n' : '}]}\n\n'
     this.#usageBefore = `data: ${shared}${fingerprint},"choices":[],"usage":`
   }
 
   #chunk(text: string, index: number, logprobs: Logprobs | null, finish: string): string {
-    const odds = logprobs === null ? 'null' : JSON.stringify(logprobs)
-    return `${this.#before}${JSON.stringify(text)},"index":${index},"logprobs":${odds},"finish_reason":${finish}${this.#after}`
+    const odds = logprobs === null ? 'null' : toJson(logprobs)
+    return `${this.#before}${toJson(text)},"index":${index},"logprobs":${odds},"finish_reason":${finish}${this.#after}`
   }
 
   #usage(usage: Usage): string {
-    return this.#includeUsage ? `${this.#usageBefore}${JSON.stringify(usage)}}\n\n` : ''
+    return this.#includeUsage ? `${this.#usageBefore}${toJson(usage)}}\n\n` : ''
   }
 }
 
 /** A failure after the status was sent. The stream ends after it, without `[DONE]`. */
 export function errorEvent(body: unknown): string {
-  return `data: ${JSON.stringify(body)}\n\n`
+  return `data: ${toJson(body)}\n\n`
 }

@@ -16,9 +16,14 @@ export class BodyReader {
   readonly #options: BodyOptions
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>
   readonly #watchdog: Watchdog
-  /** One for the whole body: characters may be split anywhere. */
-  readonly #decoder = new TextDecoder()
+  /**
+   * One for the whole body: characters may be split anywhere. Keeps byte order marks: workerd's would
+   * drop one wherever a piece begins with it, inside a text too (see `#add`).
+   */
+  readonly #decoder = new TextDecoder('utf-8', { fatal: false, ignoreBOM: true })
   #bytes = 0
+  /** Nothing of the body has been decoded yet. */
+  #isStart = true
   #text = ''
   #takenAt = Number.NEGATIVE_INFINITY
   #end: { readonly failure: unknown } | null = null
@@ -146,7 +151,10 @@ export class BodyReader {
     if (this.#bytes > this.maxBytes) {
       this.#over(upstreamFailure('bad_response', { code: 'too_large' }))
     } else {
-      this.#text += this.#decoder.decode(value, { stream: true })
+      const text = this.#decoder.decode(value, { stream: true })
+      // The body's own mark (Encoding, 6.1) is no part of it.
+      this.#text += this.#isStart && text.startsWith('\ufeff') ? text.slice(1) : text
+      if (text !== '') this.#isStart = false
     }
   }
 

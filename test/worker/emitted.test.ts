@@ -118,7 +118,11 @@ const scenarios: readonly (() => Promise<void>)[] = [
   inAllShapes(
     'text that looks like an event stream',
     'chat',
-    chatStream(['a\n\ndata: [DONE]\n\n', '\r\n: ping\r\n\r\n', '\u2028\ufeff\u0000event: x\n']),
+    chatStream([
+      'a\n\ndata: [DONE]\n\n',
+      '\r\n: ping\r\n\r\n',
+      '\u2028\u2029\u0085\ufeff\u0000event: x\n',
+    ]),
   ),
   inAllShapes(
     'an upstream of many odds',
@@ -194,7 +198,7 @@ const scenarios: readonly (() => Promise<void>)[] = [
     line.end()
   }),
   asking('a wrong field', { prompt: 'p', nonsense: 1, stream: true }),
-  asking('a wrong model', { prompt: 'p', model: 'x' }),
+  asking('a wrong model', { prompt: 'p', model: 'x\u2028\u2029\u0085' }),
   asking('no prompt', {}),
   asking('a miss that may not spend', { prompt: 'p' }, { 'cache-control': 'only-if-cached' }),
   asking('a foreign page', { prompt: 'p', stream: true }, { origin: 'https://evil.example' }),
@@ -424,6 +428,11 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
+    'U+0085, U+2028 and U+2029 are escaped: some readers split lines there',
+    () => all.filter(({ bytes }) => /\\u0085|\\u2028|\\u2029/.test(bytes)),
+    ({ bytes }) => expect(bytes).not.toMatch(/[\u0085\u2028\u2029]/),
+  ],
+  [
     'E15: log probabilities have the legacy shape',
     () => all.filter(({ name, status }) => status === 200 && name.includes('log probabilities')),
     (one) => {
@@ -458,6 +467,8 @@ test('the responses are the ones that were meant', () => {
   expect(of('an answer that breaks off', true)).toEqual([200, 200, 200, 200])
   expect(of('an upstream’s 401', true)).toEqual([502, 502, 502, 502])
   expect(of('a foreign page', true)).toEqual([403])
+  // In a stream, in JSON, remembered, and in an error's own message.
+  expect(all.filter(({ bytes }) => bytes.includes('\\u2028')).length).toBe(7)
   expect(all.length).toBeGreaterThan(100)
   expect(workers.log.takeStrays()).toEqual([])
   expect(workers.log.all('internal')).toEqual([])
