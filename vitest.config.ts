@@ -12,7 +12,9 @@ export default defineConfig({
     reporters: process.env['CI']
       ? ['default', ['json', { outputFile: 'dist/tests.json' }]]
       : ['default'],
-    testTimeout: 20_000,
-    hookTimeout: 30_000,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    // On a busy machine a second is soon over; what holds is seen at once anyway.
+    expect: { poll: { timeout: 15_000 } },
   },
 })

@@ -36,6 +36,19 @@ export type PageFault =
   | 'unreadable'
   | 'empty'
 
+/** Why an answer that was served may not be all that was asked for, so that it is not stored. */
+export type Doubt =
+  /** A choice came under an index that nobody asked for, and was dropped. */
+  | 'unknown_index'
+  /** The upstream broke off or fell silent after a reason that may have been no end. */
+  | 'doubtful_end'
+  /** The upstream gave no reason for the end of a choice. */
+  | 'no_reason'
+  /** Log probabilities were asked for, and none came. */
+  | 'no_logprobs'
+  /** The upstream was asked to echo the prompt, and did not. */
+  | 'no_echo'
+
 export type Event =
   | RequestEvent
   | { readonly event: 'misconfigured'; readonly faults: readonly Fault[] }
@@ -49,6 +62,14 @@ export type Event =
       readonly reason: string | null
       readonly hint: string | null
       readonly will: 'retry' | 'fall_back' | 'give_up'
+    }
+  /** An answer was served and not stored. `hint` is what the owner should change. */
+  | {
+      readonly event: 'answer_not_stored'
+      readonly request_id: string
+      readonly upstream: string
+      readonly reason: Doubt
+      readonly hint: string | null
     }
   /** A whole answer of an upstream's. `request_id` is the first visitor's of those who got it. */
   | {

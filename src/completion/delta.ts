@@ -16,25 +16,35 @@ export type RawDelta =
       readonly model?: string
       readonly fingerprint?: string
     }
+  /** `whole`: no piece, but all of the choice's text so far (a `message` in a chunk). */
   | {
       readonly kind: 'text'
       readonly index: number
       readonly text: string
       readonly logprobs: TokenLogprobs | null
+      readonly whole?: boolean
     }
-  /** `inferred`: the upstream did not say it, so the answer is served and not stored. */
+  /**
+   * `inferred`: the upstream did not say it, so the answer is served and not stored. `onContent`: it
+   * came on a chunk with text or reasoning; some servers put a reason on every such chunk.
+   */
   | {
       readonly kind: 'finish'
       readonly index: number
       readonly reason: FinishReason
       readonly inferred?: boolean
+      readonly onContent?: boolean
     }
+  /** A reason that means that the choice broke; `code` is the upstream's word. */
+  | { readonly kind: 'failed'; readonly index: number; readonly code: string }
   /** `index`: the choice it came with (some upstreams count each for itself), or null. */
   | { readonly kind: 'usage'; readonly index: number | null; readonly usage: Usage }
   /** Usage in parts, of the call so far: both numbers only grow, and a part may be missing. */
   | { readonly kind: 'tokens'; readonly input?: number; readonly output?: number }
   /** The terminator: `[DONE]`, `message_stop`, the end of a JSON body. */
   | { readonly kind: 'end' }
+  /** The body broke, or was given up, when each choice had its reason. From call.ts, no adapter. */
+  | { readonly kind: 'cut' }
 
 /** What stays the same through one answer. */
 export interface Head {

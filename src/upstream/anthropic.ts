@@ -3,7 +3,6 @@
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import type { SseMessage } from '../sse/parse.ts'
-import { finishReason } from './choices.ts'
 import {
   errorIn,
   explanationOf,
@@ -13,6 +12,8 @@ import {
   isRecord,
   upstreamFailure,
 } from './failure.ts'
+import { readReason } from './finish-reason.ts'
+import { objectsIn } from './message.ts'
 import { failureOfResponse } from './openai.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -36,7 +37,7 @@ export const anthropic: Upstream = {
     }
   },
   fromBody: readWhole,
-  fromMessage: readEvent,
+  fromMessage: readMessage,
   fromFailure(status, body) {
     const known = failureOfResponse(status, body)
     // A matter of the owner's account that looks like the visitor's 400.
@@ -65,26 +66,28 @@ const statusOfType: Readonly<Record<string, number>> = {
 function readWhole(body: unknown): readonly RawDelta[] {
   if (!isRecord(body)) throw upstreamFailure('bad_response')
   throwIfFailed(body)
-  const { content, stop_reason, usage } = body
+  const { content } = body
   if (!Array.isArray(content)) throw upstreamFailure('bad_response', { code: identifierOf(body) })
-  const finish: RawDelta =
-    typeof stop_reason === 'string'
-      ? { kind: 'finish', index: 0, reason: reasonOf(stop_reason) }
-      : { kind: 'finish', index: 0, reason: 'stop', inferred: true }
+  const ends = endOf(body)
+  const inferred: RawDelta = { kind: 'finish', index: 0, reason: 'stop', inferred: true }
   return [
     metaOf(body),
-    ...content.flatMap((block: unknown) => textIn(block, 'text')),
-    finish,
-    { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) },
+    textOf(content),
+    ...(ends.some(({ kind }) => kind !== 'tokens') ? [] : [inferred]),
+    ...ends,
     { kind: 'end' },
   ]
 }
 
 /** The events are told apart by the `type` of their data: proxies lose `event:` lines. */
-function readEvent({ data }: SseMessage): readonly RawDelta[] {
-  if (data.trim() === '') return []
-  const event = parseJson(data)
-  if (!isRecord(event)) throw upstreamFailure('bad_response')
+function readMessage(message: SseMessage): readonly RawDelta[] {
+  const objects = objectsIn(message)
+  if (message.event === 'error') throw failureIn(objects === 'end' ? null : objects[0])
+  // Compatible services end with OpenAI's `[DONE]`, after `message_stop` or in its place.
+  return objects === 'end' ? [{ kind: 'end' }] : objects.flatMap(readEvent)
+}
+
+function readEvent(event: Readonly<Record<string, unknown>>): readonly RawDelta[] {
   throwIfFailed(event)
   const { type, message, delta, content_block, usage } = event
   switch (type) {
@@ -96,15 +99,11 @@ function readEvent({ data }: SseMessage): readonly RawDelta[] {
       return textIn(content_block, 'text')
     case 'content_block_delta':
       return textIn(delta, 'text_delta')
-    case 'message_delta': {
-      const word = isRecord(delta) ? delta['stop_reason'] : null
-      return [
-        ...(typeof word === 'string'
-          ? [{ kind: 'finish', index: 0, reason: reasonOf(word) } as const]
-          : []),
-        { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) },
-      ]
-    }
+    case 'message_delta':
+      return endOf({ stop_reason: isRecord(delta) ? delta['stop_reason'] : null, usage })
+    case 'message':
+      // All of it in one event, in place of the pieces or once more after them.
+      return [metaOf(event), { ...textOf(event['content']), whole: true }, ...endOf(event)]
     case 'message_stop':
       return [{ kind: 'end' }]
     default:
@@ -113,29 +112,31 @@ function readEvent({ data }: SseMessage): readonly RawDelta[] {
   }
 }
 
-function parseJson(data: string): unknown {
-  try {
-    return JSON.parse(data)
-  } catch {
-    throw upstreamFailure('bad_response')
-  }
-}
-
 /** @throws GatewayError where a 2xx body or an event holds an error, Anthropic's or a gateway's. */
 function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   const { type, error, success } = object
   if (type !== 'error' && !error && success !== false) return
-  throw failureOf(errorIn(object))
+  throw failureIn(object)
 }
 
-function failureOf(error: unknown): GatewayError {
+function failureIn(object: unknown): GatewayError {
+  const error = errorIn(object)
   const type = isRecord(error) && typeof error['type'] === 'string' ? error['type'] : ''
   const status = Object.hasOwn(statusOfType, type) ? statusOfType[type] : undefined
-  return status === undefined ? failureOfError(error) : failureOfStatus(status, { code: type })
+  return status === undefined
+    ? failureOfError(error, object)
+    : failureOfStatus(status, { code: type })
 }
 
-/** A turn paused by the server is an unfinished answer, and nobody here goes on with it. */
-const reasonOf = (word: string) => (word === 'pause_turn' ? 'length' : finishReason(word))
+/** The reason, where there is one, and the tokens counted so far. */
+function endOf({ stop_reason, usage }: Readonly<Record<string, unknown>>): RawDelta[] {
+  // A turn paused by the server is an unfinished answer, and nobody here goes on with it.
+  const reason = stop_reason === 'pause_turn' ? 'length' : readReason(stop_reason)
+  const tokens: RawDelta = { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) }
+  if (reason === null) return [tokens]
+  if (reason === 'failed') return [{ kind: 'failed', index: 0, code: String(stop_reason) }, tokens]
+  return [{ kind: 'finish', index: 0, reason }, tokens]
+}
 
 function metaOf({ id, model }: Readonly<Record<string, unknown>>): RawDelta {
   return {
@@ -145,12 +146,23 @@ function metaOf({ id, model }: Readonly<Record<string, unknown>>): RawDelta {
   }
 }
 
-function textIn(block: unknown, type: 'text' | 'text_delta'): RawDelta[] {
-  if (!isRecord(block) || block['type'] !== type) return []
-  const { text } = block
+type TextDelta = Extract<RawDelta, { kind: 'text' }>
+
+function textIn(block: unknown, type: 'text' | 'text_delta'): TextDelta[] {
+  const text = isRecord(block) && block['type'] === type ? block['text'] : null
   return typeof text === 'string' && text !== ''
     ? [{ kind: 'text', index: 0, text, logprobs: null }]
     : []
+}
+
+/** The text blocks of a whole message as one text. */
+function textOf(content: unknown): TextDelta {
+  const blocks: readonly unknown[] = Array.isArray(content) ? content : []
+  const text = blocks
+    .flatMap((block) => textIn(block, 'text'))
+    .map(({ text }) => text)
+    .join('')
+  return { kind: 'text', index: 0, text, logprobs: null }
 }
 
 /** What was read from the prompt cache or written to it is not part of `input_tokens`. */

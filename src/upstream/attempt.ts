@@ -1,12 +1,14 @@
 // One go at one upstream: the calls a request becomes there, as one sequence of deltas, each with its
 // money reserved before and settled after. Does not retry and knows no other upstream: route.ts does.
 import type { Usage } from '../completion/completion.ts'
-import type { Delta } from '../completion/delta.ts'
+import type { Delta, RawDelta } from '../completion/delta.ts'
 import type { EffectiveRequest, Target } from '../completion/effective.ts'
-import { type CallEnd, Normaliser } from '../completion/normal.ts'
-import type { Report } from '../events.ts'
+import { Normaliser } from '../completion/normal.ts'
+import { GatewayError } from '../errors.ts'
+import type { Doubt, Report } from '../events.ts'
 import type { Breaker } from './breaker.ts'
 import { type CallOptions, call, type Send } from './call.ts'
+import { Echo, EchoCheck } from './echo.ts'
 import { merge } from './merge.ts'
 import { type PlannedCall, plan } from './plan.ts'
 import type { Feature, Upstream } from './upstream.ts'
@@ -121,10 +123,36 @@ export async function* attempt(
       if (item.end !== null) ends.push(item.end)
       yield [...answered, ...placed(item.deltas, calls[sequence]?.firstIndex ?? 0)]
     }
+    const doubt = ends.find((end) => end.doubt !== null)?.doubt ?? null
+    if (doubt !== null) {
+      context.report({
+        event: 'answer_not_stored',
+        request_id: context.requestId,
+        upstream: connection.name,
+        reason: doubt,
+        hint: hints[doubt],
+      })
+    }
     yield [endOf(ends)]
   } finally {
     context.signal.removeEventListener('abort', leave)
   }
+}
+
+/** What the owner can do about it. */
+const hints: Readonly<Record<Doubt, string | null>> = {
+  unknown_index: null,
+  doubtful_end: null,
+  no_reason: null,
+  no_logprobs:
+    'Set unsupported = ["logprobs"] for this upstream (and what its preset lists): it answers without them',
+  no_echo:
+    'Set unsupported = ["echo"] for this upstream (and what its preset lists): it does not repeat the prompt',
+}
+
+interface CallEnd {
+  readonly usage: Usage | null
+  readonly doubt: Doubt | null
 }
 
 interface CallItem {
@@ -147,7 +175,8 @@ async function* callDeltas(
     perPrompt: planned.request.n,
     logprobs: request.logprobs !== undefined,
   })
-  const echoes = new Map(planned.echoes.entries())
+  const echo = new Echo(planned.echoes)
+  const check = new EchoCheck(planned.echoed)
   let usage: Usage | null = null
   let chars = 0
   try {
@@ -160,37 +189,52 @@ async function* callDeltas(
       signal,
       deadlineAt,
       onAccepted: () => lease.accepted(),
+      progress: () => normaliser.progress,
+    }
+    const said = (delta: TextDelta) => {
+      chars += delta.text.length
+      check.see(delta)
+      return echo.add(delta)
     }
     for await (const batch of call(planned.request, context)) {
-      const deltas: Extract<Delta, { kind: 'text' }>[] = []
-      for (const raw of batch) {
-        const delta = normaliser.add(raw)
-        if (delta === null) continue
-        chars += delta.text.length
-        deltas.push(withEcho(delta, echoes))
-      }
+      const { texts, failure } = normalised(batch, normaliser)
+      const deltas = texts.map(said)
       if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }
+      if (failure !== null) throw failure
     }
-    const end = normaliser.end()
+    const { texts, finishes, missing, ...end } = normaliser.end()
     usage = end.usage
-    const unsaid = [...echoes].map(
-      ([index, text]) => ({ kind: 'text', index, text, logprobs: null }) as const,
-    )
-    yield { meta: normaliser.meta, deltas: [...unsaid, ...end.finishes], end }
+    if (missing !== null) throw missingChoice(planned)
+    const deltas = [...texts.map(said), ...echo.rest(), ...finishes]
+    const doubt = end.doubt ?? (check.hasCome ? null : 'no_echo')
+    yield { meta: normaliser.meta, deltas, end: { usage, doubt } }
   } finally {
     lease.settle({ usage, chars })
   }
 }
 
-/** The prompt before a choice's first text, where the upstream cannot echo it. */
-function withEcho(
-  delta: Extract<Delta, { kind: 'text' }>,
-  echoes: Map<number, string>,
-): Extract<Delta, { kind: 'text' }> {
-  const echo = echoes.get(delta.index)
-  if (echo === undefined) return delta
-  echoes.delete(delta.index)
-  return { ...delta, text: echo + delta.text }
+type TextDelta = Extract<Delta, { kind: 'text' }>
+
+/** A batch made clean: its text, and what went wrong after that. */
+function normalised(batch: readonly RawDelta[], normaliser: Normaliser) {
+  const texts: TextDelta[] = []
+  try {
+    for (const raw of batch) normaliser.add(raw, texts)
+    return { texts, failure: null }
+  } catch (failure) {
+    return { texts, failure }
+  }
+}
+
+/** Fewer choices than one call asked for: the upstream does not take several in one call. */
+function missingChoice({ request }: PlannedCall): GatewayError {
+  const feature = request.n > 1 ? 'n' : 'prompt_array'
+  const hint = `Set unsupported = ["${feature}"] for this upstream (and what its preset lists): it does not answer several in one call`
+  return new GatewayError(
+    'upstream_bad_response',
+    "Cannot use the upstream's answer: it has fewer choices than were asked for",
+    { cause: { status: null, code: 'missing_choice', hint } },
+  )
 }
 
 function placed(deltas: CallItem['deltas'], firstIndex: number): CallItem['deltas'] {
@@ -209,5 +253,5 @@ function endOf(ends: readonly CallEnd[]): Ended {
     total.total_tokens += usage?.total_tokens ?? 0
   }
   const usage = ends.length === 1 ? (ends[0]?.usage ?? null) : complete ? total : null
-  return { kind: 'ended', usage, whole: ends.every(({ whole }) => whole) }
+  return { kind: 'ended', usage, whole: ends.every(({ doubt }) => doubt === null) }
 }

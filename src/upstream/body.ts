@@ -68,12 +68,6 @@ export class BodyReader {
     return text
   }
 
-  async text(): Promise<string> {
-    let text = ''
-    for (let piece = await this.next(); piece !== null; piece = await this.next()) text += piece
-    return text.trim()
-  }
-
   /** The body as JSON, if it is that and no longer than `maxBytes`. */
   async json(maxBytes: number): Promise<unknown> {
     let text = ''

@@ -1,10 +1,11 @@
 // One upstream call: sends it, reads the body within its bounds, hands back raw deltas.
 // The only place that talks to an upstream. It never retries; route.ts does.
 import type { RawDelta } from '../completion/delta.ts'
+import type { Progress } from '../completion/normal.ts'
 import { GatewayError } from '../errors.ts'
-import { type SseMessage, SseOverflow, SseReader } from '../sse/parse.ts'
 import { BodyReader } from './body.ts'
 import { failureOfStatus, parseRetryAfter, upstreamFailure } from './failure.ts'
+import { readAnswer } from './read.ts'
 import type { CallRequest, Upstream, WireOptions } from './upstream.ts'
 import { Watchdog } from './watchdog.ts'
 
@@ -33,6 +34,8 @@ export interface CallContext {
   readonly signal: AbortSignal
   /** When the visitor has waited long enough, in ms since the epoch. */
   readonly deadlineAt: number
+  /** How far the answer is, asked each time the deltas so far have been taken. */
+  readonly progress: () => Progress
   /** Called once it may cost money: the upstream answered 2xx, or was given up on without a word. */
   readonly onAccepted?: () => void
 }
@@ -48,7 +51,7 @@ export async function* call(
   request: CallRequest,
   context: CallContext,
 ): AsyncGenerator<readonly RawDelta[]> {
-  const { upstream, options, signal } = context
+  const { options, signal } = context
   const watchdog = new Watchdog({
     now: context.now,
     signal,
@@ -66,9 +69,11 @@ export async function* call(
       now: context.now,
     })
     if (!response.ok) throw await refusal(response, body, context)
-    yield* readAnswer(upstream, body)
+    yield* readAnswer(body, { watchdog, ...context })
   } catch (error) {
-    throw watchdog.signal.aborted ? watchdog.signal.reason : knownFailure(error)
+    if (signal.aborted) throw signal.reason
+    if (error instanceof GatewayError || !watchdog.signal.aborted) throw error
+    throw watchdog.signal.reason
   } finally {
     body?.cancel()
     watchdog.stop()
@@ -120,91 +125,4 @@ async function refusal(
   if (failure.code === 'upstream_rate_limited') return failureOfStatus(429, cause, retryAfter)
   if (failure.code !== 'upstream_unavailable' || retryAfter === null) return failure
   return failureOfStatus(response.status, { ...cause, backInSeconds: retryAfter })
-}
-
-/** Sniffs what the body is, since servers' declared types are not to be trusted (PROTOCOL 0.3). */
-async function* readAnswer(
-  upstream: Upstream,
-  body: BodyReader,
-): AsyncGenerator<readonly RawDelta[]> {
-  const start = await body.start()
-  if (start === '') throw upstreamFailure('bad_response')
-  if (start === '<') throw upstreamFailure('bad_response', { code: 'html' })
-  if (start === '{' || start === '[') yield readJson(upstream, await body.text())
-  else yield* readStream(upstream, body)
-}
-
-function readJson(upstream: Upstream, text: string): readonly RawDelta[] {
-  let whole: unknown
-  try {
-    whole = JSON.parse(text)
-  } catch {
-    return readLines(upstream, text)
-  }
-  return upstream.fromBody(whole)
-}
-
-/** JSON lines instead of events, as some native endpoints stream. */
-function readLines(upstream: Upstream, text: string): readonly RawDelta[] {
-  const lines = text.split('\n').filter((line) => line.trim() !== '')
-  if (!isWhole(lines.at(-1) ?? '')) throw upstreamFailure('truncated')
-  return lines.flatMap((data) => upstream.fromMessage({ event: null, data }))
-}
-
-async function* readStream(
-  upstream: Upstream,
-  body: BodyReader,
-): AsyncGenerator<readonly RawDelta[]> {
-  let finished = false
-  const reader = new SseReader({ maxMessageChars: body.maxBytes })
-  for (;;) {
-    const piece = await body.next()
-    const messages = piece === null ? reader.end() : reader.feed(piece)
-    // A torn last line is the mark of a body cut short, not of a server that talks nonsense.
-    const whole = piece === null ? messages.filter(({ data }) => isWhole(data)) : messages
-    const { deltas, failure, ended } = translate(upstream, whole)
-    finished ||= deltas.some(({ kind }) => kind === 'finish')
-    if (deltas.length > 0) yield deltas
-    if (failure !== null) throw failure
-    if (whole.length < messages.length && !finished) throw upstreamFailure('truncated')
-    if (ended || piece === null) return
-  }
-}
-
-/** Whether a line is all there: JSON, the terminator, or nothing. */
-function isWhole(data: string): boolean {
-  if (['[DONE]', ''].includes(data.trim())) return true
-  try {
-    JSON.parse(data)
-    return true
-  } catch {
-    return false
-  }
-}
-
-interface Translated {
-  readonly deltas: readonly RawDelta[]
-  /** What went wrong after those deltas. */
-  readonly failure: unknown
-  readonly ended: boolean
-}
-
-function translate(upstream: Upstream, messages: readonly SseMessage[]): Translated {
-  const deltas: RawDelta[] = []
-  for (const message of messages) {
-    try {
-      deltas.push(...upstream.fromMessage(message))
-    } catch (failure) {
-      return { deltas, failure, ended: true }
-    }
-    // Whatever follows the terminator is no part of the answer.
-    if (deltas.at(-1)?.kind === 'end') return { deltas, failure: null, ended: true }
-  }
-  return { deltas, failure: null, ended: false }
-}
-
-function knownFailure(error: unknown): unknown {
-  if (error instanceof GatewayError) return error
-  if (error instanceof SseOverflow) return upstreamFailure('bad_response', { code: 'too_large' })
-  return error
 }

@@ -1,56 +1,39 @@
 // Reads what OpenAI-shaped servers answer, chat or legacy, whole or in chunks, as raw deltas.
 // Tolerant by intent: takes the fields it needs and ignores the rest (PROTOCOL 2 has the reasons).
-import type { FinishReason, Usage } from '../completion/completion.ts'
+import type { Usage } from '../completion/completion.ts'
 import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
+import type { GatewayError } from '../errors.ts'
 import type { SseMessage } from '../sse/parse.ts'
 import { errorIn, failureOfError, identifierOf, isRecord, upstreamFailure } from './failure.ts'
+import { readReason } from './finish-reason.ts'
+import { objectsIn } from './message.ts'
 
 /** Where both a legacy text and a chat delta are present, which of the two is the text. */
 export type Preference = 'text' | 'chat'
 
-const finishReasons: Readonly<Record<string, FinishReason>> = {
-  stop: 'stop',
-  eos: 'stop',
-  eos_token: 'stop',
-  stop_sequence: 'stop',
-  end_turn: 'stop',
-  tool_calls: 'stop',
-  tool_use: 'stop',
-  function_call: 'stop',
-  length: 'length',
-  max_tokens: 'length',
-  model_length: 'length',
-  limit: 'length',
-  model_context_window_exceeded: 'length',
-  content_filter: 'content_filter',
-  refusal: 'content_filter',
-  safety: 'content_filter',
-  recitation: 'content_filter',
-  prohibited_content: 'content_filter',
-  sensitive: 'content_filter',
-}
-
-const failedReasons = new Set(['error', 'abort', 'insufficient_system_resource', 'network_error'])
-
-/**
- * The contract's reason for an upstream's; an unknown word is a `stop`, since something ended it.
- * @throws GatewayError for the words that mean a failure.
- */
-export function finishReason(word: string): FinishReason {
-  const known = word.toLowerCase()
-  if (failedReasons.has(known)) throw upstreamFailure('bad_response', { code: known })
-  return Object.hasOwn(finishReasons, known) ? (finishReasons[known] ?? 'stop') : 'stop'
-}
-
 /** One server-sent message of a chunked answer. */
 export function readChunk(message: SseMessage, prefer: Preference): readonly RawDelta[] {
-  const data = message.data.trim()
-  if (data === '[DONE]') return [{ kind: 'end' }]
-  if (data === '' && message.event !== 'error') return []
-  const parsed = data === '' ? null : parseJson(data)
-  const chunk: unknown = Array.isArray(parsed) ? parsed[0] : parsed
-  if (message.event === 'error') throw failureOfError(errorIn(chunk))
-  return readObject(chunk, prefer, 'chunk')
+  if (message.event === 'error') throw failureOfEvent(message)
+  const objects = objectsIn(message)
+  if (objects === 'end') return [{ kind: 'end' }]
+  const [only] = objects
+  if (only !== undefined && objects.length === 1) return readChunkObject(only, prefer)
+  return objects.flatMap((object) => readChunkObject(object, prefer))
+}
+
+/** One object of a chunked answer. */
+export function readChunkObject(
+  object: Readonly<Record<string, unknown>>,
+  prefer: Preference,
+): readonly RawDelta[] {
+  return readObject(object, prefer, 'chunk')
+}
+
+/** An event that is named an error, whatever its data looks like. */
+function failureOfEvent(message: SseMessage): GatewayError {
+  const objects = objectsIn(message)
+  const object = objects === 'end' ? null : (objects[0] ?? null)
+  return failureOfError(errorIn(object), object)
 }
 
 /** A whole JSON body. Several objects (llama.cpp answers several prompts so) are read in turn. */
@@ -58,14 +41,6 @@ export function readBody(body: unknown, prefer: Preference): readonly RawDelta[]
   const objects = Array.isArray(body) ? body : [body]
   const deltas = objects.flatMap((object) => readObject(object, prefer, 'body'))
   return [...deltas, { kind: 'end' }]
-}
-
-function parseJson(data: string): unknown {
-  try {
-    return JSON.parse(data)
-  } catch {
-    throw upstreamFailure('bad_response')
-  }
 }
 
 function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body'): RawDelta[] {
@@ -76,26 +51,40 @@ function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body')
     throw upstreamFailure('bad_response', { code: identifierOf(object) })
   }
   const deltas: RawDelta[] = [metaOf(object, choices.length === 0)]
-  let only: number | null = null
+  const indices = indicesOf(choices)
   for (const [position, choice] of choices.entries()) {
     if (!isRecord(choice)) throw upstreamFailure('bad_response')
-    const index = typeof choice['index'] === 'number' ? choice['index'] : position
-    only = choices.length === 1 ? index : null
-    deltas.push(...readChoice(choice, index, prefer, form))
+    deltas.push(...readChoice(choice, indices[position] ?? position, prefer, form))
   }
   const usage = readUsage(object['usage'])
+  const [only = null] = indices.length === 1 ? indices : []
   if (usage !== null) deltas.push({ kind: 'usage', index: only, usage })
   return deltas
+}
+
+/** A choice's position where its index is missing, or where several have the same one (LiteLLM). */
+function indicesOf(choices: readonly unknown[]): number[] {
+  const indices = choices.map(indexOf)
+  if (indices.length < 2 || new Set(indices).size === indices.length) return indices
+  return choices.map((_, position) => position)
+}
+
+function indexOf(choice: unknown, position: number): number {
+  const index = isRecord(choice) ? choice['index'] : null
+  if (typeof index === 'number') return index
+  return typeof index === 'string' && /^\d{1,9}$/.test(index) ? Number(index) : position
 }
 
 /** Errors in a 2xx: an `error` that says something, or the flat shapes of some servers. */
 function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   const { error, errors } = object
-  if (error || (Array.isArray(errors) && errors.length > 0)) throw failureOfError(errorIn(object))
+  if (error || (Array.isArray(errors) && errors.length > 0)) {
+    throw failureOfError(errorIn(object), object)
+  }
   const flat = object['object'] === 'error' || typeof object['error_code'] === 'number'
   if (flat || object['success'] === false) throw failureOfError(object)
   const answers = Array.isArray(object['choices']) || isRecord(object['usage'])
-  if (!answers && saysError(object)) throw failureOfError(errorIn(object))
+  if (!answers && saysError(object)) throw failureOfError(errorIn(object), object)
 }
 
 /** The shapes in which aggregators pass on an upstream's error (PROTOCOL 2.15). */
@@ -128,28 +117,45 @@ function readChoice(
   prefer: Preference,
   form: 'chunk' | 'body',
 ): RawDelta[] {
-  const said = isRecord(choice['delta'])
-    ? choice['delta']
-    : isRecord(choice['message'])
-      ? choice['message']
-      : null
+  const delta = isRecord(choice['delta']) ? choice['delta'] : null
+  const message = isRecord(choice['message']) ? choice['message'] : null
+  const said = delta ?? message
   const legacy = textOf(choice['text'])
   const chat = textOf(said?.['content'])
   const text = (prefer === 'chat' ? (chat ?? legacy) : (legacy ?? chat)) ?? ''
   const logprobs = readLogprobs(choice['logprobs'])
   const deltas: RawDelta[] = []
-  if (text !== '' || logprobs !== null) deltas.push({ kind: 'text', index, text, logprobs })
+  // In a chunk a `message` is not a piece but all there is so far, and mostly said already.
+  const whole =
+    form === 'chunk' && (delta === null || text === '') ? textOf(message?.['content']) : null
+  if (whole !== null && whole !== '') {
+    deltas.push({ kind: 'text', index, text: whole, logprobs, whole: true })
+  } else if (text !== '' || logprobs !== null) {
+    deltas.push({ kind: 'text', index, text, logprobs })
+  }
   const refusal = said?.['refusal']
-  const word = choice['finish_reason']
+  const word = choice['finish_reason'] ?? choice['finishReason']
   if (typeof refusal === 'string' && refusal !== '') {
     deltas.push({ kind: 'finish', index, reason: 'content_filter' })
-  } else if (typeof word === 'string' && (word !== '' || form === 'body')) {
-    deltas.push({ kind: 'finish', index, reason: finishReason(word) })
+    return deltas
+  }
+  // "" on a whole answer is how text-generation-inference says that it ended by itself.
+  const reason = form === 'body' && word === '' ? 'stop' : readReason(word)
+  if (reason === 'failed') {
+    deltas.push({ kind: 'failed', index, code: String(word) })
+  } else if (reason !== null) {
+    const onContent = form === 'chunk' && whole === null && (text !== '' || hasReasoning(said))
+    deltas.push({ kind: 'finish', index, reason, ...(onContent ? { onContent } : {}) })
   } else if (form === 'body') {
     if (said === null && legacy === null) throw upstreamFailure('bad_response')
     deltas.push({ kind: 'finish', index, reason: 'stop', inferred: true })
   }
   return deltas
+}
+
+function hasReasoning(said: Readonly<Record<string, unknown>> | null): boolean {
+  const reasoning = said?.['reasoning_content'] ?? said?.['reasoning']
+  return typeof reasoning === 'string' && reasoning !== ''
 }
 
 /** A string, a number (Workers AI), or the text parts of a list (Mistral); null for anything else. */

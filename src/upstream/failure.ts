@@ -61,9 +61,13 @@ export function failureOfStatus(
   )
 }
 
-/** A failure in band: an error object in a 2xx body or stream. Its own status counts if it has one. */
-export function failureOfError(error: unknown): GatewayError {
-  const status = statusOf(error)
+/**
+ * A failure in band: an error object in a 2xx body or stream. Its own status counts if it has one.
+ *
+ * @param envelope the object around the error, where some servers put the status
+ */
+export function failureOfError(error: unknown, envelope: unknown = null): GatewayError {
+  const status = statusOf(error) ?? statusOf(envelope)
   const code = identifierOf(error)
   return status === null
     ? upstreamFailure('bad_response', { code })
@@ -88,13 +92,38 @@ function clampRetryAfter(seconds: number | null): number {
   return Math.min(MAX_RETRY_S, Math.max(MIN_RETRY_S, seconds ?? DEFAULT_RETRY_S))
 }
 
-function statusOf(error: unknown): number | null {
-  if (!isRecord(error)) return null
-  for (const key of ['code', 'status_code', 'http_status_code', 'status']) {
-    const value = error[key]
-    if (typeof value === 'number' && value >= 400 && value <= 599) return value
+const statusKeys = [
+  'code',
+  'status_code',
+  'statusCode',
+  'http_status_code',
+  'http_status',
+  'status',
+]
+/** Where gateways keep the error of the server behind them. */
+const innerKeys = ['error', 'code', 'metadata', 'details', 'detail', 'innererror', 'cause']
+const MAX_INNER = 3
+
+/** An error's HTTP status: a number, digits ("429", "503 Service Unavailable"), or an inner error's. */
+function statusOf(error: unknown, depth = 0): number | null {
+  const record = Array.isArray(error) ? error[0] : error
+  if (!isRecord(record)) return null
+  for (const key of statusKeys) {
+    const status = statusIn(record[key])
+    if (status !== null) return status
+  }
+  if (depth === MAX_INNER) return null
+  for (const key of innerKeys) {
+    const status = statusOf(record[key], depth + 1)
+    if (status !== null) return status
   }
   return null
+}
+
+function statusIn(value: unknown): number | null {
+  const digits = typeof value === 'string' ? /^\s*([45]\d\d)\b/.exec(value)?.[1] : value
+  const status = typeof digits === 'string' ? Number(digits) : digits
+  return typeof status === 'number' && status >= 400 && status <= 599 ? status : null
 }
 
 /** `error.code`, else `error.type`, if it is a short identifier and so cannot hold a key or a text. */

@@ -9,8 +9,10 @@ export interface PlannedCall {
   readonly firstIndex: number
   /** How many choices it is asked for. */
   readonly choices: number
-  /** Put before the text of choice i, where the upstream cannot echo. */
+  /** `echo`: what is put before the text of choice i here. */
   readonly echoes: readonly string[]
+  /** `echo`: what the upstream is to put before the text of choice i. */
+  readonly echoed: readonly string[]
 }
 
 /** The features this request needs; each is a reason for `unsupported_by_upstream`. */
@@ -18,14 +20,12 @@ export function missingFeature(
   request: EffectiveRequest,
   unsupported: ReadonlySet<Feature>,
 ): { readonly feature: Feature; readonly param: string } | null {
-  const tokens = request.prompts.some((prompt) => typeof prompt !== 'string')
   const needs: [Feature, string, boolean][] = [
-    ['token_prompts', 'prompt', tokens],
+    ['token_prompts', 'prompt', request.prompts.some(isTokens)],
     ['best_of', 'best_of', request.best_of !== undefined],
     ['suffix', 'suffix', request.suffix !== undefined],
     ['logprobs', 'logprobs', request.logprobs !== undefined],
-    // The echo of a text is emulated; the prompt's own log probabilities cannot be.
-    ['echo', 'echo', request.echo === true && (tokens || request.logprobs !== undefined)],
+    ['echo', 'echo', isEchoSent(request)],
     ['logit_bias', 'logit_bias', request.logit_bias !== undefined],
     ['stop', 'stop', request.stop !== undefined],
     ['blank_stop', 'stop', request.stop?.some((stop) => stop.trim() === '') === true],
@@ -40,6 +40,16 @@ export function missingFeature(
   }
   return null
 }
+
+/**
+ * Whether the upstream is asked to echo. The echo of a text is added here, which is exact and works
+ * everywhere; the text of a token prompt and a prompt's log probabilities only the upstream knows.
+ */
+function isEchoSent({ echo, logprobs, prompts }: EffectiveRequest): boolean {
+  return echo === true && (logprobs !== undefined || prompts.some(isTokens))
+}
+
+const isTokens = (prompt: Prompt) => typeof prompt !== 'string'
 
 /** The calls of one attempt, in the order of their choices: `index = prompt_index * n + j`. */
 export function plan(
@@ -64,7 +74,7 @@ export function plan(
         request: callRequest(request, target, group, choices, round),
         firstIndex,
         choices: choices * group.length,
-        echoes: echoesOf(request, unsupported, group, choices),
+        ...echoesOf(request, group, choices),
       })
       firstIndex += choices * group.length
     }
@@ -83,7 +93,7 @@ function callRequest(
   n: number,
   round: number,
 ): CallRequest {
-  const { route: _route, prompt_id, model: _alias, echo, seed, ...fields } = request
+  const { route: _route, prompt_id, model: _alias, echo: _echo, seed, ...fields } = request
   return {
     ...fields,
     model,
@@ -91,20 +101,20 @@ function callRequest(
     n,
     locked: prompt_id !== null,
     stream: stream && request.best_of === undefined,
-    ...(echo === undefined || unsupported.has('echo') ? {} : { echo }),
+    ...(isEchoSent(request) ? { echo: true } : {}),
     // The same seed in every call would bring the same choice n times.
     ...(seed === undefined || unsupported.has('seed') ? {} : { seed: seed + round }),
   }
 }
 
 function echoesOf(
-  { echo }: EffectiveRequest,
-  unsupported: ReadonlySet<Feature>,
+  request: EffectiveRequest,
   prompts: readonly Prompt[],
   choices: number,
-): string[] {
-  if (echo !== true || !unsupported.has('echo')) return []
-  return prompts.flatMap((prompt) =>
+): Pick<PlannedCall, 'echoes' | 'echoed'> {
+  if (request.echo !== true) return { echoes: [], echoed: [] }
+  const texts = prompts.flatMap((prompt) =>
     Array.from({ length: choices }, () => (typeof prompt === 'string' ? prompt : '')),
   )
+  return isEchoSent(request) ? { echoes: [], echoed: texts } : { echoes: texts, echoed: [] }
 }

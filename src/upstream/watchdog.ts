@@ -1,6 +1,12 @@
-// The three clocks of an upstream call (first byte, idle, deadline) in one timer, and the signal
-// that ends the call when one of them runs out or when its caller lets go.
+// The clocks of an upstream call (first byte, idle, deadline, and the grace after its answer's end) in
+// one timer, and the signal that ends the call when one of them runs out or when its caller lets go.
 import { upstreamFailure } from './failure.ts'
+
+/**
+ * How long an upstream is listened to after every choice has finished: usage and the terminator mostly
+ * come at once, but some servers never end, or send heartbeats for ever.
+ */
+const GRACE_MS = 2000
 
 export interface WatchdogOptions {
   readonly now: () => number
@@ -20,6 +26,9 @@ export class Watchdog {
   #timer: ReturnType<typeof setTimeout> | null = null
   #dueAt: number
   #wakesAt = 0
+  /** What is left of the grace while nobody listens; null: there is none, or it runs. */
+  #graceLeftMs: number | null = null
+  #graceEndsAt = Number.POSITIVE_INFINITY
 
   constructor(options: WatchdogOptions) {
     this.#options = options
@@ -36,13 +45,29 @@ export class Watchdog {
 
   /** The upstream sent something, or is listened to again. */
   alive(): void {
-    this.#dueAt = this.#options.now() + this.#options.idleMs
-    if (this.#dueAt < this.#wakesAt) this.#arm()
+    const now = this.#options.now()
+    this.#dueAt = now + this.#options.idleMs
+    if (this.#graceLeftMs !== null) {
+      this.#graceEndsAt = now + this.#graceLeftMs
+      this.#graceLeftMs = null
+    }
+    if (Math.min(this.#dueAt, this.#graceEndsAt) < this.#wakesAt) this.#arm()
   }
 
   /** Nobody listens: a slow reader's silence is not the upstream's. */
   rest(): void {
     this.#dueAt = Number.POSITIVE_INFINITY
+    if (this.#graceEndsAt === Number.POSITIVE_INFINITY) return
+    this.#graceLeftMs = this.#graceEndsAt - this.#options.now()
+    this.#graceEndsAt = Number.POSITIVE_INFINITY
+  }
+
+  /**
+   * Told while at rest, after each piece: whether every choice has finished. The first time starts the
+   * grace, which nothing extends but a choice that goes on after all.
+   */
+  finished(isFinished: boolean): void {
+    this.#graceLeftMs = isFinished ? (this.#graceLeftMs ?? GRACE_MS) : null
   }
 
   /** What `work` brings, unless time runs out before. */
@@ -60,7 +85,7 @@ export class Watchdog {
   #arm(): void {
     const { now, deadlineAt } = this.#options
     if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#wakesAt = Math.min(this.#dueAt, deadlineAt)
+    this.#wakesAt = Math.min(this.#dueAt, deadlineAt, this.#graceEndsAt)
     const left = this.#wakesAt - now()
     if (left <= 0) this.#controller.abort(upstreamFailure('timeout'))
     else this.#timer = setTimeout(() => this.#arm(), left)

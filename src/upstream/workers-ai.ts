@@ -4,8 +4,10 @@ import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import type { SseMessage } from '../sse/parse.ts'
 import type { Send } from './call.ts'
-import { finishReason, readBody, readChunk, readUsage } from './choices.ts'
+import { readBody, readChunkObject, readUsage } from './choices.ts'
 import { errorIn, failureOfError, failureOfStatus, isRecord, upstreamFailure } from './failure.ts'
+import { readReason } from './finish-reason.ts'
+import { objectsIn } from './message.ts'
 import { failureOfResponse, wireFields } from './openai.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -111,6 +113,7 @@ function codeIn(body: unknown): number | null {
   if (!isRecord(error)) return null
   for (const value of [error['internalCode'], error['code']]) {
     if (typeof value === 'number') return value
+    if (typeof value === 'string' && /^\d{4,5}$/.test(value)) return Number(value)
   }
   return null
 }
@@ -119,7 +122,11 @@ function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   const { error, errors, internalCode, success } = object
   const listed = Array.isArray(errors) && errors.length > 0
   if (!error && !listed && internalCode === undefined && success !== false) return
-  throw failureOfCode(codeIn(object)) ?? failureOfError(errorIn(object))
+  throw failureIn(object)
+}
+
+function failureIn(object: unknown): GatewayError {
+  return failureOfCode(codeIn(object)) ?? failureOfError(errorIn(object), object)
 }
 
 function readWhole(body: unknown): readonly RawDelta[] {
@@ -132,20 +139,13 @@ function readWhole(body: unknown): readonly RawDelta[] {
 }
 
 function readMessage(message: SseMessage): readonly RawDelta[] {
-  const data = message.data.trim()
-  if (data === '' || data === '[DONE]') return readChunk(message, 'chat')
-  const chunk = parseJson(data)
-  if (!isRecord(chunk)) throw upstreamFailure('bad_response')
-  throwIfFailed(chunk)
-  return isOwnDialect(chunk) ? readOwn(chunk) : readChunk(message, 'chat')
-}
-
-function parseJson(data: string): unknown {
-  try {
-    return JSON.parse(data)
-  } catch {
-    throw upstreamFailure('bad_response')
-  }
+  const objects = objectsIn(message)
+  if (objects === 'end') return [{ kind: 'end' }]
+  if (message.event === 'error') throw failureIn(objects[0] ?? null)
+  return objects.flatMap((chunk) => {
+    throwIfFailed(chunk)
+    return isOwnDialect(chunk) ? readOwn(chunk) : readChunkObject(chunk, 'chat')
+  })
 }
 
 /** Some models answer in both at once; then OpenAI's dialect says more. */
@@ -159,8 +159,11 @@ function readOwn(object: Readonly<Record<string, unknown>>): RawDelta[] {
   const text = textOf(response)
   if (text !== '') deltas.push({ kind: 'text', index: 0, text, logprobs: null })
   // Most models never say why they ended: the end of the answer is all there is.
-  if (typeof word === 'string' && word !== '') {
-    deltas.push({ kind: 'finish', index: 0, reason: finishReason(word) })
+  const reason = readReason(word)
+  if (reason === 'failed') deltas.push({ kind: 'failed', index: 0, code: String(word) })
+  else if (reason !== null) {
+    const onContent = text !== ''
+    deltas.push({ kind: 'finish', index: 0, reason, ...(onContent ? { onContent } : {}) })
   }
   const usage = readUsage(object['usage'])
   if (usage !== null) deltas.push({ kind: 'usage', index: null, usage })

@@ -3,9 +3,11 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { FinishReason } from '../../src/completion/completion.ts'
-import type { RawDelta, TokenLogprobs } from '../../src/completion/delta.ts'
+import type { Delta, RawDelta, TokenLogprobs } from '../../src/completion/delta.ts'
 import { Normaliser } from '../../src/completion/normal.ts'
 import { GatewayError } from '../../src/errors.ts'
+
+type TextDelta = Extract<Delta, { kind: 'text' }>
 
 const end: RawDelta = { kind: 'end' }
 const text = (said: string, index = 0, logprobs: TokenLogprobs | null = null): RawDelta => ({
@@ -14,11 +16,13 @@ const text = (said: string, index = 0, logprobs: TokenLogprobs | null = null): R
   text: said,
   logprobs,
 })
-const finish = (reason: FinishReason = 'stop', index = 0): RawDelta => ({
+const finish = (reason: FinishReason = 'stop', index = 0, onContent = false): RawDelta => ({
   kind: 'finish',
   index,
   reason,
+  onContent,
 })
+const cut: RawDelta = { kind: 'cut' }
 const counted = (prompt: number, completion: number, index: number | null = null): RawDelta => ({
   kind: 'usage',
   index,
@@ -37,8 +41,10 @@ function run(raw: readonly RawDelta[], options: { choices?: number; logprobs?: b
     logprobs: false,
     ...options,
   })
-  const texts = raw.map((delta) => normaliser.add(delta)).filter((delta) => delta !== null)
-  return { texts, meta: normaliser.meta, end: () => normaliser.end() }
+  const texts: TextDelta[] = []
+  for (const delta of raw) normaliser.add(delta, texts)
+  const { meta, progress } = normaliser
+  return { texts, meta, progress, end: () => normaliser.end() }
 }
 
 const failure = (code: string) => expect.objectContaining({ code }) as GatewayError
@@ -65,21 +71,111 @@ test('Normaliser.add() drops indices nobody asked for', () => {
   const { texts, end } = run(raw)
   expect(texts).toEqual([{ kind: 'text', index: 0, text: 'a', logprobs: null }])
   expect(end().finishes).toEqual([{ kind: 'finish', index: 0, reason: 'stop' }])
+  expect(end().doubt).toBe('unknown_index')
 })
 
-test('Normaliser.add() drops text after its choice finished, not that of another', () => {
-  const raw = [text('a'), finish(), text('late'), text('b', 1), finish('stop', 1)]
-  const { texts } = run(raw, { choices: 2 })
+test('Normaliser.add() takes indices that count chunks for the one choice asked for', () => {
+  const counted = (...indices: number[]) => {
+    const { texts, end: ended } = run([...indices.map((index) => text(`${index}`, index)), end])
+    return [...texts, ...ended().texts].map((delta) => delta.text).join('')
+  }
+  expect(counted(0, 1, 2, 3)).toBe('0123')
+  expect(counted(0, 0, 1, 1, 2, 2)).toBe('001122')
+  expect(counted(1, 2, 3)).toBe('123')
+  expect(counted(0, 1)).toBe('01')
+  // A second choice, not a counter.
+  expect(counted(0, 1, 0, 1)).toBe('00')
+  expect(counted(0, 2, 3)).toBe('0')
+})
+
+test('Normaliser.add() keeps text after a reason: it belongs to the answer', () => {
+  const { texts, end: ended } = run([text('a'), finish(), text('b'), finish('length'), end])
   expect(texts.map((delta) => delta.text)).toEqual(['a', 'b'])
+  expect(ended()).toMatchObject({ finishes: [{ reason: 'length' }], doubt: null })
 })
 
-test('Normaliser.end() has the first reason, unless a filter took the answer back later', () => {
-  expect(run([text('a'), finish('length'), finish('stop')]).end().finishes[0]?.reason).toBe(
-    'length',
-  )
-  expect(run([text('a'), finish('stop'), finish('content_filter')]).end().finishes[0]?.reason).toBe(
-    'content_filter',
-  )
+test('Normaliser.end() has the last reason, but a filter’s is final', () => {
+  const reasonOf = (...raw: RawDelta[]) => run([text('a'), ...raw]).end().finishes[0]?.reason
+  expect(reasonOf(finish('length'), finish('stop'))).toBe('stop')
+  expect(reasonOf(finish('stop'), finish('content_filter'))).toBe('content_filter')
+  expect(reasonOf(finish('content_filter'), finish('stop'))).toBe('content_filter')
+  expect(reasonOf(finish('content_filter'), text('b'), finish('length'))).toBe('content_filter')
+})
+
+const failed = (index = 0): RawDelta => ({ kind: 'failed', index, code: 'ERROR' })
+
+test('Normaliser.add() throws for a reason that means failure, also as the last of several', () => {
+  for (const raw of [[failed()], [text('a'), failed()], [text('a'), finish(), failed()]]) {
+    expect(() => run(raw)).toThrow(failure('upstream_bad_response'))
+  }
+  expect(() => run([failed(1)], { choices: 2 })).toThrow(failure('upstream_bad_response'))
+})
+
+test('Normaliser.add() does not mind a failure of what a filter ended, or nobody asked for', () => {
+  expect(run([text('a'), finish('content_filter'), failed()]).end().finishes).toHaveLength(1)
+  expect(run([text('a'), finish(), failed(7)]).end().doubt).toBe('unknown_index')
+})
+
+test.each<[string, RawDelta[], string, string | null]>([
+  ['text', [text('a')], 'running', null],
+  ['a reason', [text('a'), finish()], 'finished', null],
+  ['a reason on content', [text('a'), finish('stop', 0, true)], 'finished', 'doubtful_end'],
+  ['a filter’s word', [finish('content_filter')], 'finished', null],
+  ['text after a reason', [text('a'), finish(), text('b')], 'running', null],
+  [
+    'a reason after text after a reason',
+    [text('a'), finish(), text('b'), finish()],
+    'claimed',
+    'doubtful_end',
+  ],
+  [
+    'a filter’s word after text after a reason',
+    [text('a'), finish(), text('b'), finish('content_filter')],
+    'finished',
+    null,
+  ],
+  ['text after a filter’s word', [finish('content_filter'), text('a')], 'finished', null],
+  ['a stop without text', [finish()], 'claimed', 'doubtful_end'],
+  ['a limit without text', [finish('length')], 'finished', null],
+])('Normaliser.progress after %s; and the doubt if it is cut', (_, raw, progress, doubt) => {
+  expect(run(raw).progress).toBe(progress)
+  if (progress !== 'running') expect(run([...raw, cut]).end().doubt).toBe(doubt)
+})
+
+test('Normaliser.progress is finished when the last of several choices is', () => {
+  const raw = [text('a'), finish(), text('b', 1)]
+  expect(run(raw, { choices: 2 }).progress).toBe('running')
+  expect(run([...raw, finish('length', 1)], { choices: 2 }).progress).toBe('finished')
+})
+
+test('Normaliser.add() takes a whole message for what has not been said', () => {
+  const whole = (said: string): RawDelta => ({
+    kind: 'text',
+    index: 0,
+    text: said,
+    logprobs: null,
+    whole: true,
+  })
+  const said = (...raw: RawDelta[]) => run(raw).texts.map((delta) => delta.text)
+  expect(said(text('a'), text('b'), whole('ab'))).toEqual(['a', 'b'])
+  expect(said(whole('ab'))).toEqual(['ab'])
+  expect(said(whole('ab'), whole('abc'), whole('abc'))).toEqual(['ab', 'c'])
+  expect(said(whole('one'), whole(' two'))).toEqual(['one', ' two'])
+})
+
+test('Normaliser.end() is not whole without the log probabilities asked for', () => {
+  const odds = (value: number | null): TokenLogprobs => ({
+    tokens: ['a'],
+    token_logprobs: [value],
+    top_logprobs: null,
+  })
+  const doubtOf = (...raw: RawDelta[]) => run(raw, { logprobs: true }).end().doubt
+  expect(doubtOf(text('a', 0, odds(-1)), finish())).toBeNull()
+  expect(doubtOf(text('a'), finish())).toBe('no_logprobs')
+  expect(doubtOf(text('a', 0, odds(null)), finish())).toBe('no_logprobs')
+  // Without text there is nothing to be scored.
+  expect(doubtOf(finish('length'))).toBeNull()
+  expect(run([text('a'), finish()]).end().doubt).toBeNull()
 })
 
 test('Normaliser.end() has exactly one finish for each choice, in order', () => {
@@ -93,7 +189,7 @@ test('Normaliser.end() has exactly one finish for each choice, in order', () => 
 test('Normaliser.end() makes a stop where a terminator came and no reason', () => {
   const ended = run([text('a'), end]).end()
   expect(ended.finishes).toEqual([{ kind: 'finish', index: 0, reason: 'stop' }])
-  expect(ended.whole).toBe(true)
+  expect(ended.doubt).toBeNull()
 })
 
 test('Normaliser.end() is not whole where the reason was inferred', () => {
@@ -102,14 +198,15 @@ test('Normaliser.end() is not whole where the reason was inferred', () => {
     { kind: 'finish', index: 0, reason: 'stop', inferred: true },
     end,
   ]
-  expect(run(raw).end().whole).toBe(false)
+  expect(run(raw).end().doubt).toBe('no_reason')
 })
 
 test('Normaliser.end() is whole with a finish and no terminator', () => {
-  expect(run([text('a'), finish()]).end().whole).toBe(true)
+  expect(run([text('a'), finish()]).end().doubt).toBeNull()
 })
 
 test('Normaliser.end() throws upstream_truncated without a finish and a terminator', () => {
+  expect(run([text('a'), finish(), text('b')]).end).toThrow(failure('upstream_truncated'))
   expect(run([text('a')]).end).toThrow(failure('upstream_truncated'))
   expect(run([text('a'), finish(), text('b', 1)], { choices: 2 }).end).toThrow(
     failure('upstream_truncated'),
@@ -122,10 +219,10 @@ test('Normaliser.end() throws upstream_bad_response where nothing was said', () 
   }
 })
 
-test('Normaliser.end() throws upstream_bad_response where a choice never came', () => {
-  expect(run([text('a'), finish(), end], { choices: 2 }).end).toThrow(
-    failure('upstream_bad_response'),
-  )
+test('Normaliser.end() tells of a choice that never came', () => {
+  expect(run([text('a'), finish(), end], { choices: 2 }).end().missing).toBe(1)
+  expect(run([text('a'), finish(), text('b', 1), end], { choices: 2 }).end().missing).toBeNull()
+  expect(run([text('a'), finish(), finish('stop', 1)], { choices: 2 }).end().missing).toBeNull()
 })
 
 test('Normaliser.end() takes a finish without a text for an answer', () => {
@@ -193,6 +290,35 @@ test('Normaliser.add() counts offsets over all texts of a choice, where there ar
   expect(texts.map(({ logprobs }) => logprobs?.text_offset)).toEqual([[0, 1], [0], [3]])
 })
 
+test('Normaliser.add() counts offsets of tokens that are not spelled as the text is', () => {
+  const offsets = (...raw: RawDelta[]) =>
+    run(raw, { logprobs: true }).texts.flatMap(({ logprobs }) => logprobs?.text_offset ?? [])
+  // The bytes of one character, escaped; also over several deltas.
+  expect(offsets(text('é!', 0, odds(['\\xc3', '\\xa9', '!'])))).toEqual([0, 0, 1])
+  expect(offsets(text('', 0, odds(['\\xc3'])), text('é', 0, odds(['\\xa9'])))).toEqual([0, 0])
+  // A sign for a space, as long as the space.
+  expect(offsets(text('a b', 0, odds(['a', '▁b'])))).toEqual([0, 1])
+})
+
+test('Normaliser.add() has offsets that never decrease, whatever the upstream counts', () => {
+  const scored = fc.record({
+    said: fc.string({ maxLength: 4 }),
+    tokens: fc.array(fc.string({ maxLength: 3 }), { minLength: 1, maxLength: 4 }),
+    text_offset: fc.option(fc.array(fc.integer({ min: -5, max: 20 }), { maxLength: 4 })),
+  })
+  fc.assert(
+    fc.property(fc.array(scored), (deltas) => {
+      const raw = deltas.map(({ said, tokens, text_offset }) =>
+        text(said, 0, odds(tokens, text_offset?.length === tokens.length ? { text_offset } : {})),
+      )
+      const all = run(raw, { logprobs: true }).texts.flatMap(
+        ({ logprobs }) => logprobs?.text_offset ?? [],
+      )
+      expect(all.every((offset, i) => i === 0 || offset >= (all[i - 1] ?? 0))).toBe(true)
+    }),
+  )
+})
+
 test('Normaliser.add() keeps the offsets of an upstream that has them', () => {
   const { texts } = run([text('a', 0, odds(['a'], { text_offset: [18] }))], { logprobs: true })
   expect(texts[0]?.logprobs?.text_offset).toEqual([18])
@@ -215,6 +341,8 @@ const rawArbitrary: fc.Arbitrary<RawDelta> = fc.oneof(
     .map(([reason, index]) => finish(reason, index)),
   fc.tuple(fc.nat(9), fc.nat(9), fc.option(fc.nat(3))).map(([p, c, index]) => counted(p, c, index)),
   fc.constant(end),
+  fc.constant(cut),
+  fc.record({ kind: fc.constant('failed' as const), index: fc.nat(3), code: fc.string() }),
 )
 
 test('Normaliser makes any deltas clean, or fails with a code of its own', () => {
@@ -223,14 +351,14 @@ test('Normaliser makes any deltas clean, or fails with a code of its own', () =>
       fc.array(rawArbitrary, { maxLength: 20 }),
       fc.integer({ min: 1, max: 3 }),
       (raw, choices) => {
-        const { texts, end } = run(raw, { choices })
-        for (const delta of texts) {
-          expect(delta.text).not.toBe('')
-          expect(delta.index).toBeGreaterThanOrEqual(0)
-          expect(delta.index).toBeLessThan(choices)
-        }
         try {
-          const { finishes } = end()
+          const { texts, end } = run(raw, { choices })
+          const { texts: late, finishes } = end()
+          for (const delta of [...texts, ...late]) {
+            expect(delta.text).not.toBe('')
+            expect(delta.index).toBeGreaterThanOrEqual(0)
+            expect(delta.index).toBeLessThan(choices)
+          }
           expect(finishes.map(({ index }) => index)).toEqual(
             Array.from({ length: choices }, (_, i) => i),
           )

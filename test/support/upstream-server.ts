@@ -32,6 +32,8 @@ export interface Line {
   end(): void
   /** A torn connection (RST). */
   reset(): void
+  /** Something can still be written. */
+  isOpen(): boolean
 }
 
 /** What the upstream does with one call. */
@@ -174,6 +176,7 @@ function lineOf(socket: Socket, ending: () => void): Line {
       ending()
       socket.resetAndDestroy()
     },
+    isOpen: () => socket.writable,
   }
 }
 

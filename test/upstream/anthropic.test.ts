@@ -132,7 +132,7 @@ test.each([
   expect(failing(() => anthropic.fromBody(event)).code).toBe(code)
 })
 
-test.each([['null'], ['[]'], ['"x"'], ['{"type":'], ['{"type":"message_start"}']])(
+test.each([['42'], ['[1]'], ['"x"'], ['{"type":'], ['{"type":"message_start"}']])(
   'fromMessage() refuses %s',
   (data) => {
     expect(failing(() => anthropic.fromMessage({ event: null, data })).code).toBe(
@@ -169,7 +169,7 @@ const text = { type: 'content_block_delta', delta: { type: 'text_delta', text: '
 function counted(...events: readonly unknown[]) {
   const normaliser = new Normaliser({ choices: 1, perPrompt: 1, logprobs: false })
   const deltas: RawDelta[] = events.flatMap((event) => [...message(event)])
-  for (const raw of deltas) normaliser.add(raw)
+  for (const raw of deltas) normaliser.add(raw, [])
   return normaliser.end().usage
 }
 

@@ -1,6 +1,7 @@
 // One upstream call against every way an upstream can misbehave (PLATFORM E1-E17).
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { RawDelta } from '../../src/completion/delta.ts'
+import type { Progress } from '../../src/completion/normal.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { type CallOptions, call, type Send } from '../../src/upstream/call.ts'
 import { completions } from '../../src/upstream/completions.ts'
@@ -39,6 +40,7 @@ interface Setting {
   readonly deadlineMs?: number
   readonly upstream?: Upstream
   readonly onAccepted?: () => void
+  readonly progress?: () => Progress
 }
 
 function start(send: Send, setting: Setting = {}) {
@@ -51,6 +53,7 @@ function start(send: Send, setting: Setting = {}) {
       now: Date.now,
       signal: setting.signal ?? new AbortController().signal,
       deadlineAt: Date.now() + (setting.deadlineMs ?? 1000),
+      progress: setting.progress ?? (() => 'running'),
       ...(setting.onAccepted === undefined ? {} : { onAccepted: setting.onAccepted }),
     },
   )
@@ -441,6 +444,38 @@ test.each([
   expect(code).toBe('upstream_bad_response')
   await upstream.left
 })
+
+test('call() ends comments above maxOutputBytes after the end of every choice, without a failure', async () => {
+  const progress = () => 'finished' as const
+  const { deltas, code } = await outcome(
+    start(async () => streamed(chunk('Hello', 'stop'), ':\n\n'.repeat(2000)), { progress }),
+  )
+  expect([textOf(deltas), deltas.at(-1)?.kind, code]).toEqual(['Hello', 'cut', null])
+})
+
+test.each<[Progress, number, string | null]>([
+  ['running', 200, 'upstream_timeout'],
+  ['claimed', 200, null],
+  ['finished', 2000, null],
+])(
+  'call() of a body that falls silent when its answer is %s ends after %i ms',
+  async (state, ms, code) => {
+    const body = openStream()
+    body.push(chunk('Hello'))
+    const setting = {
+      progress: () => state,
+      options: { idleMs: state === 'finished' ? 9000 : 200 },
+    }
+    const calling = outcome(start(async () => body.response(), { ...setting, deadlineMs: 9000 }))
+    await pass(ms - 1)
+    expect(body.state.cancelled).toBe(0)
+    await pass(1)
+    const got = await calling
+    expect(got.code).toBe(code)
+    expect(got.deltas.at(-1)?.kind).toBe(code === null ? 'cut' : 'text')
+    expect(body.state.cancelled).toBe(1)
+  },
+)
 
 test('call() brings an answer of exactly maxOutputBytes', async () => {
   const body = chunk('Hello', 'stop') + DONE

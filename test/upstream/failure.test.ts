@@ -96,6 +96,17 @@ test.each([
   ['http_status_code (TGI)', { http_status_code: 422 }, 'upstream_refused_request'],
   ['status', { status: 429 }, 'upstream_rate_limited'],
   ['a key of its own that is refused', { code: 401 }, 'upstream_rejected'],
+  ['digits (LiteLLM)', { code: '429' }, 'upstream_rate_limited'],
+  ['digits and words', { status: '503 Service Unavailable' }, 'upstream_unavailable'],
+  ['a status under another name', { statusCode: '400' }, 'upstream_refused_request'],
+  [
+    'a word, and the status of an inner error',
+    { code: 'x', error: { code: 429 } },
+    'upstream_rate_limited',
+  ],
+  ['metadata with a status', { metadata: { details: [{ code: '503' }] } }, 'upstream_unavailable'],
+  ['digits that are no status', { code: '4290' }, 'upstream_bad_response'],
+  ['digits within a word', { code: 'E429' }, 'upstream_bad_response'],
   ['no status', { type: 'server_error' }, 'upstream_bad_response'],
   ['a status that is none', { code: 200 }, 'upstream_bad_response'],
   ['a vendor number', { code: 50_002 }, 'upstream_bad_response'],
@@ -105,6 +116,17 @@ test.each([
   ['a list', [], 'upstream_bad_response'],
 ] as const)('failureOfError() of an error with %s', (_, error, code) => {
   expect(failureOfError(error).code).toBe(code)
+})
+
+test('failureOfError() takes the status beside an error that has none', () => {
+  expect(failureOfError('busy', { error: 'busy', code: '429' }).code).toBe('upstream_rate_limited')
+  expect(failureOfError({ code: 400 }, { status: 503 }).code).toBe('upstream_refused_request')
+})
+
+test('failureOfError() looks no deeper than it must', () => {
+  let error: object = { code: 429 }
+  for (let depth = 0; depth < 10_000; depth++) error = { error }
+  expect(failureOfError(error).code).toBe('upstream_bad_response')
 })
 
 test.each([

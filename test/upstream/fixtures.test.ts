@@ -1,10 +1,11 @@
 // Every folder of test/fixtures/upstream/<wire>/<case>/ through the real generate(): in one piece,
-// split in two at every byte, and byte by byte. The answer must be the same each time.
+// split in two at every byte, and byte by byte. The answer must be the same each time. Upstreams that
+// pause, never hang up or break off do so in fake time.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type Shape, type StreamEnd, streamAnswer } from '../../src/answer.ts'
 import { completionSchema, finishReasons } from '../../src/completion/completion.ts'
 import { type Delta, Fold } from '../../src/completion/delta.ts'
@@ -34,11 +35,21 @@ const caseSchema = v.strictObject({
   status: v.number(),
   headers: v.record(v.string(), v.string()),
   request: v.optional(v.record(v.string(), v.unknown()), {}),
-  /** The connection breaks after the body. */
-  cut: v.optional(v.boolean(), false),
+  /** Silence before the first place in the body where a text stands. */
+  pauses: v.optional(v.array(v.strictObject({ before: v.string(), ms: v.number() })), []),
+  /** What follows the body: its end, a reset, silence, or comments for ever. */
+  after: v.optional(v.picklist(['end', 'reset', 'open', 'heartbeats']), 'end'),
 })
 const outcomeSchema = v.union([
-  v.strictObject({ completion: v.looseObject({}), estimated: v.boolean(), stored: v.boolean() }),
+  v.strictObject({
+    completion: v.looseObject({}),
+    estimated: v.boolean(),
+    stored: v.boolean(),
+    /** What the owner is told of an answer that is served and not stored. */
+    doubt: v.optional(v.string()),
+    /** How long the answer took, in fake time. */
+    ms: v.optional(v.number(), 0),
+  }),
   v.strictObject({
     error: v.strictObject({ code: v.string(), retryAfterSeconds: v.optional(v.number()) }),
     /** All text that was delivered before the failure; "" where it can still be a real status. */
@@ -94,19 +105,54 @@ function requestOf({ request }: Case): EffectiveRequest {
   }
 }
 
-/** Hands out one chunk for each pull, then ends or breaks. */
-function bodyOf(chunks: Iterable<Uint8Array>, cut: boolean): ReadableStream<Uint8Array> {
-  const left = chunks[Symbol.iterator]()
+const pass = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+const HEARTBEAT_MS = 300
+const heartbeat = new TextEncoder().encode(': ping\n\n')
+
+/** A step of an upstream: bytes, or milliseconds of silence. */
+type Step = Uint8Array | number
+
+/** The chunks, cut where a pause comes. */
+function* stepsOf(chunks: Iterable<Uint8Array>, { body, pauses }: Case): Generator<Step> {
+  const whole = Buffer.from(body)
+  const stops = pauses.map(({ before, ms }) => ({ at: whole.indexOf(before), ms }))
+  let from = 0
+  for (const chunk of chunks) {
+    let rest = chunk
+    for (const { at, ms } of stops) {
+      if (at < from || at >= from + rest.length) continue
+      yield rest.subarray(0, at - from)
+      yield ms
+      rest = rest.subarray(at - from)
+      from = at
+    }
+    yield rest
+    from += rest.length
+  }
+}
+
+/** Hands out one chunk for each pull, then does what comes after. */
+function bodyOf(chunks: Iterable<Uint8Array>, tested: Case): ReadableStream<Uint8Array> {
+  const left = stepsOf(chunks, tested)
   return new ReadableStream<Uint8Array>(
     {
-      pull(controller) {
-        const next = left.next()
-        if (next.done !== true) controller.enqueue(next.value)
-        else if (cut) controller.error(new Error('Network connection lost.'))
-        else controller.close()
+      async pull(controller) {
+        for (;;) {
+          const { value, done } = left.next()
+          if (done === true) break
+          if (typeof value === 'number') await pass(value)
+          else if (value.length > 0) return controller.enqueue(value)
+        }
+        if (tested.after === 'end') controller.close()
+        else if (tested.after === 'reset') controller.error(new Error('Network connection lost.'))
+        else if (tested.after === 'open') await new Promise<never>(() => {})
+        else {
+          await pass(HEARTBEAT_MS)
+          controller.enqueue(heartbeat)
+        }
       },
       cancel() {
-        left.return?.()
+        left.return(undefined)
       },
     },
     { highWaterMark: 0 },
@@ -117,10 +163,11 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
   const upstream = adapters[tested.wire]
   if (upstream === undefined) throw new TypeError(`no adapter for the wire ${tested.wire}`)
   const leases: { accepted: number; settlements: number }[] = []
+  const doubts: string[] = []
   const send = async (request: Request) => {
     expect(request.headers.get('authorization')).toBe(`Bearer ${KEY}`)
     expect(request.redirect).toBe('manual')
-    const body = bodiless.has(tested.status) ? null : bodyOf(chunks, tested.cut)
+    const body = bodiless.has(tested.status) ? null : bodyOf(chunks, tested)
     return new Response(body, { status: tested.status, headers: tested.headers })
   }
   const connection: Connection = {
@@ -148,11 +195,13 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
     connections: new Map([['tested', connection]]),
     stream: true,
     signal: new AbortController().signal,
-    now: () => NOW_S * 1000,
+    now: Date.now,
     random: () => 0,
     wait: async () => {},
     callsAtOnce: 6,
-    report: () => {},
+    report: (event) => {
+      if (event.event === 'answer_not_stored') doubts.push(event.reason)
+    },
     reserve: async () => {
       const lease = { accepted: 0, settlements: 0 }
       leases.push(lease)
@@ -177,17 +226,18 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
   }
   const context = { route, newId: () => ID, lookAgain: null, store: () => true }
   const deltas = generate(work, context, outcome)
-  return { deltas, outcome, leases }
+  return { deltas, outcome, leases, doubts }
 }
 
 /** The whole answer, or the failure and all that was said before it. */
 async function ask(tested: Case, chunks: readonly Uint8Array[]) {
-  const { deltas, outcome, leases } = start(tested, chunks)
+  vi.setSystemTime(NOW_S * 1000)
+  const { deltas, outcome, leases, doubts } = start(tested, chunks)
   const fold = new Fold()
   let streamed = ''
   let problem: Problem | null = null
   try {
-    for await (const batch of deltas) {
+    for await (const batch of inFakeTime(deltas, tested)) {
       for (const delta of batch) {
         fold.add(delta)
         if (delta.kind === 'text') streamed += delta.text
@@ -198,15 +248,50 @@ async function ask(tested: Case, chunks: readonly Uint8Array[]) {
   }
   const folded = fold.folded()
   expect(folded === null, 'an answer or a problem, not both').toBe(problem !== null)
-  return { folded, problem, streamed, stored: outcome.stored, leases }
+  const ms = Date.now() - NOW_S * 1000
+  return { folded, problem, streamed, stored: outcome.stored, leases, doubts, ms }
+}
+
+/** What comes, with the clock moved on as long as an upstream that takes its time is waited for. */
+async function* inFakeTime<T>(work: AsyncGenerator<T>, tested: Case): AsyncGenerator<T> {
+  const takesTime = tested.pauses.length > 0 || ['open', 'heartbeats'].includes(tested.after)
+  for (;;) {
+    const next = work.next()
+    if (takesTime) await untilSettled(next)
+    const { value, done } = await next
+    if (done === true) return
+    yield value
+  }
+}
+
+/** Everything here but the timers is a promise, so a turn of the loop does all that can be done. */
+async function untilSettled(work: Promise<unknown>): Promise<void> {
+  const state = { isOver: false }
+  const end = () => {
+    state.isOver = true
+  }
+  work.then(end, end)
+  for (;;) {
+    await new Promise<void>((resolve) => setImmediate(resolve))
+    if (state.isOver) return
+    await vi.advanceTimersToNextTimerAsync()
+  }
 }
 
 /** What an answer is, without what differs from one request to the next. */
-function normalForm({ folded, problem, streamed, stored }: Awaited<ReturnType<typeof ask>>) {
+function normalForm(answered: Awaited<ReturnType<typeof ask>>) {
+  const { folded, problem, streamed, stored, doubts, ms } = answered
   if (folded === null) return { problem, streamed }
   const { id, object, created, ...completion } = v.parse(completionSchema, folded.completion)
   expect({ id, object, created }).toEqual({ id: ID, object: 'text_completion', created: NOW_S })
-  return { completion, estimated: folded.estimated, stored }
+  const [doubt] = doubts
+  return {
+    completion,
+    estimated: folded.estimated,
+    stored,
+    ...(doubt === undefined ? {} : { doubt }),
+    ms,
+  }
 }
 
 const pieces = (body: Uint8Array) => Array.from(body, (_, i) => body.subarray(i, i + 1))
@@ -221,6 +306,14 @@ function expectNothingOf(body: Uint8Array, problem: Problem | null) {
   }
   expect(JSON.stringify(problem)).not.toContain('canary')
 }
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'], now: NOW_S * 1000 })
+})
+
+afterEach(() => {
+  vi.useRealTimers()
+})
 
 test('there is a fixture folder for every adapter, and no other', () => {
   expect(foldersIn(root)).toEqual(Object.keys(adapters).sort())
@@ -303,10 +396,11 @@ const errorSchema = v.strictObject({
 
 /** The bytes a visitor gets, or null where the failure is a real status. */
 async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage: boolean) {
+  vi.setSystemTime(NOW_S * 1000)
   const encoder = new ChunkEncoder({ includeUsage })
   const encode = (batch: readonly Delta[]) => batch.map((delta) => encoder.encode(delta)).join('')
   const texts = (async function* () {
-    for await (const batch of start(tested, chunks).deltas) yield encode(batch)
+    for await (const batch of inFakeTime(start(tested, chunks).deltas, tested)) yield encode(batch)
   })()
   let first: IteratorResult<string, void>
   try {
@@ -318,7 +412,7 @@ async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage
   const ends: StreamEnd[] = []
   const shape: Shape = { as: 'sse', stream: true, includeUsage }
   const stream = streamAnswer(first.value, texts, shape, {
-    keepAliveMs: 60_000,
+    keepAliveMs: 600_000,
     now: Date.now,
     onEnd: (end) => ends.push(end),
     onError: () => {},

@@ -40,6 +40,7 @@ test("plan() makes one call of a plain request, in the upstream's own name for t
       firstIndex: 0,
       choices: 1,
       echoes: [],
+      echoed: [],
     },
   ])
 })
@@ -122,16 +123,21 @@ test('plan() does not stream best_of, nor where nobody wants it', () => {
   expect(plan(request(), target([], false))[0]?.request.stream).toBe(false)
 })
 
-test('plan() emulates echo where the upstream has none, a prompt for each of its choices', () => {
-  const [call] = plan(request({ prompts: ['One', 'Two'], n: 2, echo: true }), target(['echo']))
+test.each<[string, Feature[]]>([
+  ['has none', ['echo']],
+  ['has one', []],
+])('plan() emulates the echo of an upstream that %s, a prompt for each choice', (_, no) => {
+  const [call] = plan(request({ prompts: ['One', 'Two'], n: 2, echo: true }), target(no))
   expect(call?.echoes).toEqual(['One', 'One', 'Two', 'Two'])
+  expect(call?.echoed).toEqual([])
   expect(call?.request).not.toHaveProperty('echo')
 })
 
-test('plan() leaves echo to an upstream that has it', () => {
-  const [call] = plan(request({ echo: true }), target())
-  expect(call?.echoes).toEqual([])
-  expect(call?.request.echo).toBe(true)
+test('plan() leaves an echo with log probabilities, and of token prompts, to the upstream', () => {
+  const [scored] = plan(request({ n: 2, echo: true, logprobs: 0 }), target())
+  expect(scored).toMatchObject({ echoes: [], echoed: ['One', 'One'], request: { echo: true } })
+  const [tokens] = plan(request({ prompts: [[1, 2]], echo: true }), target())
+  expect(tokens).toMatchObject({ echoes: [], echoed: [''], request: { echo: true } })
 })
 
 test('plan() marks the call of a locked prompt', () => {

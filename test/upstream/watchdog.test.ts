@@ -1,8 +1,10 @@
-// The three clocks of a call, in fake time.
+// The clocks of a call, in fake time.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Watchdog } from '../../src/upstream/watchdog.ts'
 
 const START = 1_000_000
+/** After the last finish. */
+const GRACE_MS = 2000
 
 function start(options: { signal?: AbortSignal; deadlineMs?: number } = {}) {
   return new Watchdog({
@@ -126,4 +128,57 @@ test('many signs of life keep one timer', async () => {
   for (let i = 0; i < 100; i++) watchdog.alive()
   expect(set.mock.calls.length).toBeLessThanOrEqual(1)
   expect(vi.getTimerCount()).toBe(1)
+})
+
+test('finished() gives GRACE_MS in all, which signs of life do not extend', async () => {
+  const watchdog = start({ deadlineMs: 60_000 })
+  watchdog.rest()
+  watchdog.finished(true)
+  for (let at = 0; at < GRACE_MS; at += 100) {
+    watchdog.alive()
+    await pass(99)
+    expect(watchdog.signal.aborted).toBe(false)
+    watchdog.rest()
+    // Told again with each piece.
+    watchdog.finished(true)
+    watchdog.alive()
+    await pass(1)
+    watchdog.rest()
+  }
+  watchdog.alive()
+  await pass(0)
+  expect(watchdog.signal.reason).toEqual(timeout)
+})
+
+test('finished() counts no time in which nobody listens', async () => {
+  const watchdog = start({ deadlineMs: 60_000 })
+  watchdog.rest()
+  watchdog.finished(true)
+  await pass(2 * GRACE_MS)
+  watchdog.alive()
+  await pass(1)
+  expect(watchdog.signal.aborted).toBe(false)
+  watchdog.stop()
+})
+
+test('finished() of a choice that goes on ends the grace, and the next reason starts another', async () => {
+  const watchdog = new Watchdog({
+    now: Date.now,
+    signal: new AbortController().signal,
+    firstByteMs: 60_000,
+    idleMs: 60_000,
+    deadlineAt: START + 60_000,
+  })
+  const told = async (isFinished: boolean, ms: number) => {
+    watchdog.rest()
+    watchdog.finished(isFinished)
+    watchdog.alive()
+    await pass(ms)
+  }
+  await told(true, GRACE_MS - 1)
+  await told(false, GRACE_MS)
+  await told(true, GRACE_MS - 1)
+  expect(watchdog.signal.aborted).toBe(false)
+  await pass(1)
+  expect(watchdog.signal.reason).toEqual(timeout)
 })

@@ -65,6 +65,7 @@ function ask(ai: AiBinding, signal = new AbortController().signal) {
     now: () => 0,
     signal,
     deadlineAt: 60_000,
+    progress: () => 'running',
   }
   return Array.fromAsync(call(request, context))
 }

@@ -206,14 +206,16 @@ test('requests that differ in anything that matters never share an answer', asyn
     { prompt: 'a', logit_bias: { 1: -1 } },
     { prompt: 'a', logit_bias: { 1: 1, 2: 1 } },
   ]
-  // Every choice that was asked for, since a short answer is refused.
+  // All that was asked for, since a short answer is refused, and one without the log probabilities
+  // is not stored.
   lane.answers((call, line) => {
-    const { prompt, n } = call.body
+    const { prompt, n, logprobs } = call.body
     const many = Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1
     const count = many * (typeof n === 'number' ? n : 1)
     const choices = Array.from({ length: count }, (_, index) => ({
       index,
       text: 'x',
+      logprobs: logprobs === undefined ? null : { tokens: ['x'], token_logprobs: [-1] },
       finish_reason: 'stop',
     }))
     line.head(200, { 'content-type': 'application/json' })

@@ -1,0 +1,67 @@
+// The echo that is added here, and the check of one that an upstream was asked for.
+import { expect, test } from 'vitest'
+import { Echo, EchoCheck } from '../../src/upstream/echo.ts'
+
+const text = (said: string, index = 0) =>
+  ({ kind: 'text', index, text: said, logprobs: null }) as const
+
+test('Echo adds each prompt once, before the first text of its choice', () => {
+  const echo = new Echo(['One', 'Two'])
+  expect([text('b', 1), text('a'), text('c')].map((delta) => echo.add(delta).text)).toEqual([
+    'Twob',
+    'Onea',
+    'c',
+  ])
+  expect(echo.rest()).toEqual([])
+})
+
+test('Echo gives choices without a text their prompt at the end', () => {
+  const echo = new Echo(['One', 'Two'])
+  echo.add(text('a'))
+  expect(echo.rest()).toEqual([text('Two', 1)])
+  expect(echo.rest()).toEqual([])
+})
+
+test('Echo adds nothing where nothing was asked for', () => {
+  expect(new Echo([]).add(text('a'))).toEqual(text('a'))
+})
+
+test.each<[string, string[], readonly (readonly [string, number])[], boolean]>([
+  ['at once', ['One'], [['One more', 0]], true],
+  [
+    'in pieces',
+    ['One'],
+    [
+      ['O', 0],
+      ['ne', 0],
+      ['!', 0],
+    ],
+    true,
+  ],
+  [
+    'for each choice',
+    ['One', 'Two'],
+    [
+      ['Two!', 1],
+      ['One', 0],
+    ],
+    true,
+  ],
+  ['not for all', ['One', 'Two'], [['One', 0]], false],
+  [
+    'not at all',
+    ['One'],
+    [
+      ['Two', 0],
+      ['One', 0],
+    ],
+    false,
+  ],
+  ['only half', ['One'], [['On', 0]], false],
+  ['of a prompt that is not known as text', [''], [['a', 0]], true],
+  ['that nobody asked for', [], [['a', 0]], true],
+])('EchoCheck knows an echo that comes %s', (_, prompts, said, hasCome) => {
+  const check = new EchoCheck(prompts)
+  for (const [piece, index] of said) check.see(text(piece, index))
+  expect(check.hasCome).toBe(hasCome)
+})

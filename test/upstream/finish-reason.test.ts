@@ -1,0 +1,68 @@
+// The reasons of every provider that is known, and of those that are not.
+import { expect, test } from 'vitest'
+import { type ReadReason, readReason } from '../../src/upstream/finish-reason.ts'
+
+const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
+  [
+    'stop',
+    [
+      ...['stop', 'STOP', 'FINISH_REASON_STOP', 'eos', 'eos_token', 'stop_sequence', 'end_turn'],
+      ...[
+        'STOP_SEQUENCE',
+        'COMPLETE',
+        'completed',
+        'normal',
+        'tool_calls',
+        'tool_use',
+        'TOOL_CALL',
+      ],
+      ...['function_call', 'load', 'unload', 'eot_id_reached', 'constructor', '__proto__'],
+      { type: 'stop', matched: 2 },
+    ],
+  ],
+  [
+    'length',
+    [
+      ...['length', 'max_tokens', 'MAX_TOKENS', 'maxTokens', 'model_length', 'limit', 'max-tokens'],
+      ...['model_context_window_exceeded', 'token_limit', 'ERROR_LIMIT', 'max_output_tokens'],
+      ...['incomplete', 'FINISH_REASON_MAX_TOKENS'],
+      { type: 'length', length: 16 },
+    ],
+  ],
+  [
+    'content_filter',
+    [
+      ...[
+        'content_filter',
+        'content_filtered',
+        'content-filter',
+        'contentFilter',
+        'content filter',
+      ],
+      ...['SAFETY', 'RECITATION', 'LANGUAGE', 'BLOCKLIST', 'PROHIBITED_CONTENT', 'SPII'],
+      ...['IMAGE_SAFETY', 'IMAGE_PROHIBITED_CONTENT', 'IMAGE_RECITATION', 'MODEL_ARMOR'],
+      ...['guardrail_intervened', 'refusal', 'ERROR_TOXIC', 'sensitive', 'blocked', 'moderation'],
+      ...['DataInspectionFailed', 'data_inspection_failed', 'policy_violation', 'JAILBREAK'],
+    ],
+  ],
+  [
+    'failed',
+    [
+      ...['error', 'ERROR', 'abort', 'ABORT', 'aborted', 'insufficient_system_resource'],
+      ...['network_error', 'cancelled', 'USER_CANCEL', 'TIMEOUT', 'time_limit', 'rate_limit'],
+      ...['MALFORMED_FUNCTION_CALL', 'malformed_model_output', 'failed', 'interrupted'],
+    ],
+  ],
+  [
+    'null',
+    [
+      ...[null, undefined, '', ' ', 'null', 'None', 'NULL', 'nil', 'undefined', 'not_finished'],
+      ...['FINISH_REASON_UNSPECIFIED', 7, true, [], {}, { type: null }],
+    ],
+  ],
+]
+
+test.each(words)('readReason() is %s for its words', (reason, list) => {
+  const wrong = list.filter((word) => readReason(word) !== (reason === 'null' ? null : reason))
+  expect(wrong).toEqual([])
+})

@@ -1,0 +1,98 @@
+// What is in a server-sent message before a wire reads it, and what separates one from the next.
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { isComplete, JsonEnd, JsonLines, objectsIn, separated } from '../../src/upstream/message.ts'
+
+const message = (data: string, event: string | null = null) => ({ event, data })
+const badResponse = expect.objectContaining({ code: 'upstream_bad_response' })
+
+test('objectsIn() reads one object, and those of a list', () => {
+  expect(objectsIn(message(' {"a":1} '))).toEqual([{ a: 1 }])
+  expect(objectsIn(message('[{"a":1},null,{"b":2}]'))).toEqual([{ a: 1 }, { b: 2 }])
+})
+
+test.each(['[DONE]', ' [DONE] ', 'DONE', '"[DONE]"', '[done]', 'Done'])(
+  'objectsIn() takes %j for the terminator',
+  (data) => {
+    expect(objectsIn(message(data))).toBe('end')
+  },
+)
+
+test.each([
+  ...['', ' ', 'null', '[]', '[null]', '""', 'None', 'undefined', ': keepalive', ':'],
+  ...['ping', 'PONG', '[heartbeat]', '"keep-alive"', 'keepalive', '2024-04-07 20:20:50.554328'],
+])('objectsIn() finds nothing in %j', (data) => {
+  expect(objectsIn(message(data))).toEqual([])
+})
+
+test.each(['ping', 'heartbeat', 'keepalive', 'keep-alive'])(
+  'objectsIn() finds nothing in an event named %s, whatever its data is',
+  (event) => {
+    expect(objectsIn(message('17', event))).toEqual([])
+  },
+)
+
+test.each(['42', 'true', '"text"', 'oops', '{"a":', '[1]', '[DONE', 'pinged', 'nullify'])(
+  'objectsIn() throws for %j',
+  (data) => {
+    expect(() => objectsIn(message(data))).toThrow(badResponse)
+  },
+)
+
+test('isComplete() is false only for what may have been torn', () => {
+  for (const data of ['', '{}', '[DONE]', ': ping', 'null', '42']) {
+    expect(isComplete(message(data)), data).toBe(true)
+  }
+  for (const data of ['{"a":', '[DON', 'oops']) expect(isComplete(message(data)), data).toBe(false)
+})
+
+test('separated() makes a message of each line that is whole, the event’s name with the last', () => {
+  expect(separated([message('{"a":1}\n{"b":2}\n[DONE]', 'end'), message('{"c":3}')])).toEqual([
+    message('{"a":1}'),
+    message('{"b":2}'),
+    message('[DONE]', 'end'),
+    message('{"c":3}'),
+  ])
+  expect(separated([message('{"a":1}\n\n{"b":')])).toEqual([message('{"a":1}'), message('{"b":')])
+})
+
+test('separated() leaves an object that is spread over lines as it is', () => {
+  const spread = [message('{"a":\n1}'), message('{\n"a":{}\n}'), message('oops\n{}')]
+  expect(separated(spread)).toEqual(spread)
+})
+
+test('JsonLines reads the same lines however they are split', () => {
+  const body = '{"a":1}\r\n\n data: {"b":2}\ndata:[DONE]\n{"c":'
+  const expected = ['{"a":1}', ' {"b":2}', '[DONE]', '{"c":']
+  for (let at = 0; at <= body.length; at++) {
+    const lines = new JsonLines()
+    const messages = [
+      ...lines.feed(body.slice(0, at)),
+      ...lines.feed(body.slice(at)),
+      ...lines.end(),
+    ]
+    expect(messages.map(({ data }) => data)).toEqual(expected)
+  }
+})
+
+test('JsonEnd finds where the first value ends, however it grows', () => {
+  const value = fc.oneof(fc.dictionary(fc.string(), fc.jsonValue()), fc.array(fc.jsonValue()))
+  const behind = fc.constantFrom('', '\n', ' [DONE]', '\n{"a":1}', '}')
+  const lead = fc.constantFrom('', '\n ')
+  fc.assert(
+    fc.property(value, behind, lead, fc.array(fc.nat(200)), (whole, rest, before, cuts) => {
+      const json = before + JSON.stringify(whole)
+      const end = new JsonEnd()
+      const text = json + rest
+      const stops = [...cuts.filter((cut) => cut < text.length).sort((a, b) => a - b), text.length]
+      const found = stops.map((stop) => end.find(text.slice(0, stop))).find((at) => at !== null)
+      expect(found).toBe(json.length)
+    }),
+  )
+})
+
+test('JsonEnd finds no end of what is not whole', () => {
+  for (const text of ['{', '{"a":"}', '[{"a":[1]}', '{"a\\\\\\":{}']) {
+    expect(new JsonEnd().find(text), text).toBeNull()
+  }
+})
