@@ -191,6 +191,31 @@ export const presets: Readonly<Record<string, Preset>> = {
     auth: 'none',
     unsupported: ['best_of', 'suffix'],
   },
+  /**
+   * `transformers serve`. Takes fields it does not know without a word and ignores them; `suffix` it
+   * writes behind the text. Usage is in its last chunk anyway, which no terminator follows.
+   */
+  transformers: {
+    ...compatible,
+    baseUrl: 'http://localhost:8000/v1',
+    wire: 'completions',
+    auth: 'none',
+    streamUsage: false,
+    unsupported: [
+      'token_prompts',
+      'prompt_array',
+      'n',
+      'best_of',
+      'echo',
+      'logprobs',
+      'suffix',
+      'logit_bias',
+      'seed',
+      'presence_penalty',
+    ],
+  },
+  /** Its completions path puts several choices under index 0 and ignores `echo` and `logprobs`. */
+  litellm: { ...compatible, baseUrl: 'http://localhost:4000/v1' },
   /** Aggregators (one-api, new-api, EZLINK): what they cannot do depends on what is behind them. */
   'one-api': compatible,
   demo: { ...compatible, baseUrl: 'https://demo.invalid/v1', wire: 'demo', auth: 'none' },

@@ -81,6 +81,8 @@ test('presets has every upstream of the issue', () => {
       'ollama',
       'llamacpp',
       'vllm',
+      'transformers',
+      'litellm',
       'one-api',
       'demo',
     ].sort(),
@@ -125,25 +127,27 @@ test.each([
   ['ollama', 'http://localhost:11434/v1/completions', {}],
   ['llamacpp', 'http://localhost:8080/v1/completions', {}],
   ['vllm', 'http://localhost:8000/v1/completions', {}],
+  ['transformers', 'http://localhost:8000/v1/completions', {}],
+  ['litellm', 'http://localhost:4000/v1/chat/completions', null],
 ])('preset %s asks %s', (name, url, headers) => {
   const call = sent(name)
   expect(call.url).toBe(url)
   expect(call.headers).toEqual(headers ?? { authorization: 'Bearer secret' })
 })
 
-test.each(
-  names.filter((name) => !['anthropic', 'workers-ai', 'mistral', 'mistral-fim'].includes(name)),
-)('preset %s asks for usage in the stream', (name) => {
-  expect(sent(name).body['stream_options']).toEqual({ include_usage: true })
-})
+const withoutStreamOptions = ['anthropic', 'workers-ai', 'mistral', 'mistral-fim', 'transformers']
 
-// BerriAI and others: 422 extra_forbidden, body.stream_options.include_usage.
-test.each(['anthropic', 'workers-ai', 'mistral', 'mistral-fim'])(
-  'preset %s does not send stream_options',
+test.each(names.filter((name) => !withoutStreamOptions.includes(name)))(
+  'preset %s asks for usage in the stream',
   (name) => {
-    expect(sent(name).body).not.toHaveProperty('stream_options')
+    expect(sent(name).body['stream_options']).toEqual({ include_usage: true })
   },
 )
+
+// BerriAI and others: 422 extra_forbidden, body.stream_options.include_usage.
+test.each(withoutStreamOptions)('preset %s does not send stream_options', (name) => {
+  expect(sent(name).body).not.toHaveProperty('stream_options')
+})
 
 test.each(['openai', 'azure', 'groq'])('preset %s sends max_completion_tokens alone', (name) => {
   const { body } = sent(name)
@@ -157,7 +161,7 @@ test.each(['mistral', 'mistral-fim'])('preset %s has seed as random_seed', (name
   expect(body).not.toHaveProperty('seed')
 })
 
-test.each(['gemini', 'deepseek', 'deepseek-fim', 'anthropic'])(
+test.each(['gemini', 'deepseek', 'deepseek-fim', 'anthropic', 'transformers'])(
   'preset %s is not sent a seed',
   (name) => {
     const { body } = sent(name, { seed: 7 })
@@ -169,7 +173,7 @@ test('preset workers-ai is sent the seed', () => {
   expect(sent('workers-ai', { seed: 7 }).body['seed']).toBe(7)
 })
 
-test.each(['ollama', 'llamacpp', 'deepseek-fim', 'mistral-fim'])(
+test.each(['ollama', 'llamacpp', 'deepseek-fim', 'mistral-fim', 'transformers'])(
   'preset %s gets one call for each prompt and choice',
   (name) => {
     const { calls, body } = sent(name, { prompts: ['One', 'Two'], n: 2 })
@@ -185,7 +189,7 @@ test('preset vllm gets several prompts and choices in one call', () => {
   expect(body).toMatchObject({ prompt: ['One', 'Two'], n: 2 })
 })
 
-test.each(['ollama', 'llamacpp', 'mistral-fim'])('preset %s has its echo emulated', (name) => {
+test.each(names)('preset %s has its echo emulated', (name) => {
   const { calls, body } = sent(name, { echo: true })
   expect(calls[0]?.echoes).toEqual(['One'])
   expect(body).not.toHaveProperty('echo')
@@ -218,6 +222,13 @@ test.each([
   ['vllm', { best_of: 2 }, 'best_of'],
   ['ollama', { logprobs: 0 }, 'logprobs'],
   ['ollama', { prompts: [[1, 2]] }, 'prompt'],
+  ['transformers', { prompts: [[1, 2]] }, 'prompt'],
+  ['transformers', { logprobs: 1 }, 'logprobs'],
+  ['transformers', { best_of: 2 }, 'best_of'],
+  ['transformers', { suffix: 'x' }, 'suffix'],
+  ['transformers', { presence_penalty: 1 }, 'presence_penalty'],
+  ['litellm', { prompts: [[1, 2]] }, 'prompt'],
+  ['litellm', { echo: true, logprobs: 1 }, 'echo'],
   ['workers-ai', { stop: ['x'] }, 'stop'],
   ['anthropic', { temperature: 1.5 }, 'temperature'],
   ['anthropic', { stop: ['ok', ' \n'] }, 'stop'],
@@ -233,6 +244,9 @@ test.each([
   ['mistral', { seed: 1, presence_penalty: 1 }],
   ['deepseek-fim', { suffix: 'x', logprobs: 5, echo: true }],
   ['vllm', { prompts: [[1, 2]], echo: true, logprobs: 5 }],
+  ['transformers', { echo: true, temperature: 2, stop: ['\n'], frequency_penalty: 1 }],
+  ['litellm', { logprobs: 5, seed: 1 }],
+  ['litellm', { echo: true }],
   ['llamacpp', { prompts: [[1, 2]], logprobs: 5 }],
   ['workers-ai', { seed: 1, presence_penalty: 1, temperature: 2 }],
 ] as const)('preset %s can do %j', (name, fields) => {
