@@ -1,31 +1,69 @@
-// What a flight costs: so many readers of one answer, all aboard before its last piece comes.
-import { ask } from './load.ts'
-import type { Subject } from './subjects.ts'
-import type { BenchUpstream } from './upstream.ts'
+// Many requests that wait for the upstream together: readers of one answer, or as many answers.
+import { setTimeout as passed } from 'node:timers/promises'
+import { ask, judge } from './load.ts'
+import type { Question, Subject } from './subjects.ts'
+import type { Answer, BenchUpstream } from './upstream.ts'
 
-/** CPU of the whole flight in ms, its one upstream call included. */
+export interface Flight {
+  readonly questions: readonly Question[]
+  readonly answer: Answer
+  /**
+   * As many are on their way to the upstream at once, and as many are answered at once. Default: all.
+   * In the simulator all objects share a thread, so that a crowd of misses would only wait in line.
+   */
+  readonly atOnce?: number
+  /** Called when all wait, before the upstream goes on. */
+  readonly underWay?: () => Promise<void>
+}
+
+/**
+ * The upstream says nothing before all have come and wait.
+ * @returns CPU of each of them in µs, the upstream calls included
+ * @throws when one is not answered right, or an answer was asked for twice
+ */
 export async function fly(
   subject: Subject,
   upstream: BenchUpstream,
-  body: string,
-  readers: number,
+  { questions, answer, atOnce = questions.length, underWay }: Flight,
 ): Promise<number> {
-  const { promise: held, resolve: land } = Promise.withResolvers<void>()
-  upstream.answer({ chunks: 8, chars: 100, held })
-  const called = upstream.calls()
-  const before = subject.cpuMs()
-  const flying = Array.from({ length: readers }, () => ask(subject.url, body))
-  while (upstream.calls() === called) await passed(5)
-  // All are aboard when the object has nothing more to do.
-  for (let last = -1; last !== Math.round(subject.cpuMs()); ) {
-    last = Math.round(subject.cpuMs())
-    await passed(50)
+  const waiting: (() => void)[] = []
+  const held = () => new Promise<void>((resolve) => waiting.push(resolve))
+  upstream.answer({ ...answer, held })
+  const calls = new Set(questions.map(({ prompt }) => prompt)).size
+  const flying: Promise<void>[] = []
+  let landed = 0
+  let fault: unknown = null
+  const until = async (condition: () => boolean) => {
+    while (!condition()) {
+      if (fault !== null) throw fault
+      await passed(2)
+    }
   }
-  land()
-  for (const { status } of await Promise.all(flying)) {
-    if (status !== 200) throw new Error(`a reader of a flight got ${status}`)
+  const begin = subject.cpuMs()
+  for (const question of questions) {
+    await until(() => flying.length - waiting.length < atOnce)
+    const one = ask(subject.url, subject.sent(question)).then((reply) => {
+      judge(reply, upstream.text(), landed === 0)
+      landed += 1
+    })
+    one.catch((error) => {
+      fault ??= error
+    })
+    flying.push(one)
   }
-  return subject.cpuMs() - before
+  await until(() => waiting.length >= calls)
+  await subject.quiet()
+  await underWay?.()
+  for (const [i, go] of waiting.entries()) {
+    await until(() => calls < questions.length || i - landed < atOnce)
+    go()
+  }
+  await Promise.all(flying)
+  await subject.quiet()
+  if (waiting.length !== calls) throw new Error(`${waiting.length} calls for ${calls} prompts`)
+  return ((subject.cpuMs() - begin) * 1000) / questions.length
 }
 
-const passed = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+/** So many readers of one answer. */
+export const readers = (count: number, question: Question): Question[] =>
+  Array.from({ length: count }, () => question)

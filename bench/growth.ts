@@ -1,14 +1,17 @@
-// How the cost of a request grows: CPU per request for longer prompts, longer answers and more
-// readers of one flight. All sizes in each round, one after another; medians of the rounds.
-import { fly } from './flights.ts'
-import { ask, load, median } from './load.ts'
-import { configFor, ours, type Subject } from './subjects.ts'
+// How the cost of a request grows with what it depends on: CPU of workerd at each size, all sizes in
+// each round. Nothing should grow faster than its input.
+import { readFileSync } from 'node:fs'
+import { fly, readers } from './flights.ts'
+import { ask, load } from './load.ts'
+import { type Figure, figureOf, inRounds } from './measure.ts'
+import { configFor, ours, type Question, type Subject } from './subjects.ts'
 import type { BenchUpstream } from './upstream.ts'
 
-/** One line of the chart: microseconds of CPU at each size. */
+/** One line of the chart. */
 export interface Curve {
   readonly name: string
-  readonly us: readonly number[]
+  /** Microseconds of CPU at each size. */
+  readonly us: readonly Figure[]
 }
 
 export interface Growth {
@@ -17,136 +20,237 @@ export interface Growth {
   readonly curves: readonly Curve[]
 }
 
-const PROMPT_BYTES = [100, 320, 1000, 3200, 10_000, 32_000]
-const ANSWER_TOKENS = [10, 40, 160, 640, 2500, 8000]
-const READERS = [1, 4, 16, 64, 250, 1000]
 /** About what a token is in English text. */
 const TOKEN_CHARS = 4
+const SHORT = { events: 1, chars: 100 }
 
-export async function growth(upstream: BenchUpstream, quick: boolean): Promise<Growth[]> {
-  const rounds = quick ? 1 : 5
-  const subject = await ours(configFor(upstream.url))
-  try {
-    return [
-      {
-        title: 'prompt, bytes',
-        sizes: PROMPT_BYTES,
-        curves: [
-          { name: 'memory hit', us: await overRounds(rounds, PROMPT_BYTES, promptHit(subject)) },
-          {
-            name: 'miss, JSON',
-            us: await overRounds(rounds, PROMPT_BYTES, promptMiss(subject, upstream)),
-          },
-        ],
-      },
-      {
-        title: 'answer, tokens',
-        sizes: ANSWER_TOKENS,
-        curves: [
-          {
-            name: 'memory hit',
-            us: await overRounds(rounds, ANSWER_TOKENS, answerHit(subject, upstream)),
-          },
-          {
-            name: 'miss, stream',
-            us: await overRounds(rounds, ANSWER_TOKENS, answerStream(subject, upstream)),
-          },
-        ],
-      },
-      {
-        title: 'readers of a flight',
-        sizes: READERS,
-        curves: [
-          { name: 'each reader', us: await overRounds(rounds, READERS, reader(subject, upstream)) },
-        ],
-      },
-    ]
-  } finally {
-    await subject.stop()
-  }
-}
-
-/** Microseconds of CPU per request at one size. */
+/** CPU of one request, in µs, at one size in one round. */
 type Measure = (size: number, round: number) => Promise<number>
 
-async function overRounds(
-  rounds: number,
-  sizes: readonly number[],
-  measure: Measure,
-): Promise<number[]> {
-  const seen = sizes.map((): number[] => [])
-  // The first round warms up.
-  for (let round = -1; round < rounds; round++) {
-    for (const [i, size] of sizes.entries()) {
-      const us = await measure(size, round)
-      if (round >= 0) seen[i]?.push(us)
-    }
-  }
-  return seen.map(median)
+interface Axis {
+  readonly title: string
+  readonly sizes: readonly number[]
+  /** Starts what is measured. */
+  begin(): Promise<{
+    readonly curves: Readonly<Record<string, Measure>>
+    readonly subjects: readonly Subject[]
+  }>
 }
 
-async function cpuOf(
-  subject: Subject,
-  requests: number,
-  body: (i: number) => string,
-): Promise<number> {
-  const before = subject.cpuMs()
-  const { statuses, samples } = await load({ url: subject.url, requests, atOnce: 8, body })
-  if (statuses.get(200) !== requests) {
-    throw new Error(`growth: ${JSON.stringify([...statuses])} ${samples[0]?.slice(0, 300)}`)
+export function axesOf(upstream: BenchUpstream): Axis[] {
+  const begin = async (
+    curvesOf: (subject: Subject) => Readonly<Record<string, Measure>>,
+    more: object = {},
+  ) => {
+    const subject = await ours(configFor(upstream.url, more))
+    return { curves: curvesOf(subject), subjects: [subject] }
   }
-  return ((subject.cpuMs() - before) * 1000) / requests
+  const cpuOf = async (
+    subject: Subject,
+    requests: number,
+    question: (i: number) => Question,
+    oneVisitor = false,
+  ) => {
+    const before = subject.cpuMs()
+    await load(subject, { requests, atOnce: 8, question, text: upstream.text(), oneVisitor })
+    await subject.quiet()
+    return ((subject.cpuMs() - before) * 1000) / requests
+  }
+  const hit = async (subject: Subject, prompt: string) => {
+    await ask(subject.url, subject.sent({ prompt }))
+    return await cpuOf(subject, 1000, () => ({ prompt }), true)
+  }
+  /** Subjects that differ in what they hold, one for each size. */
+  const beginEach = async (
+    sizes: readonly number[],
+    start: (size: number) => Promise<Subject>,
+    curvesOf: (of: (size: number) => Subject) => Readonly<Record<string, Measure>>,
+  ) => {
+    const subjects = new Map<number, Subject>()
+    for (const size of sizes) subjects.set(size, await start(size))
+    const of = (size: number) => subjects.get(size) as Subject
+    return { curves: curvesOf(of), subjects: [...subjects.values()] }
+  }
+  const keys = [50, 150, 500, 1500, 5000]
+  const visitors = [300, 3000, 30_000, 300_000]
+  const entries = [1, 10, 100, 1000, 8000]
+  return [
+    {
+      title: 'prompt, bytes',
+      sizes: [100, 320, 1000, 3200, 10_000, 32_000],
+      begin: () =>
+        begin((subject) => ({
+          'memory hit': async (bytes) => {
+            upstream.answer(SHORT)
+            return await hit(subject, promptOf('kept', bytes))
+          },
+          'miss, JSON': async (bytes, round) => {
+            upstream.answer(SHORT)
+            const question = (i: number) => ({ prompt: promptOf(`new ${round} ${i}`, bytes) })
+            return await cpuOf(subject, 60, question)
+          },
+        })),
+    },
+    {
+      title: 'answer, tokens',
+      sizes: [10, 40, 160, 640, 2500, 8000],
+      begin: () =>
+        begin((subject) => ({
+          'memory hit': async (tokens) => {
+            upstream.answer({ events: 1, chars: tokens * TOKEN_CHARS })
+            return await hit(subject, `kept, answered with ${tokens}`)
+          },
+          'miss, stream': async (tokens, round) => {
+            upstream.answer({ events: tokens, chars: TOKEN_CHARS })
+            const requests = Math.max(2, Math.min(50, Math.round(4000 / tokens)))
+            return await cpuOf(subject, requests, (i) => ({
+              prompt: `streamed ${tokens} ${round} ${i}`,
+              stream: true,
+            }))
+          },
+        })),
+    },
+    {
+      title: 'readers of a flight',
+      sizes: [1, 5, 20, 100, 500, 2000],
+      begin: () =>
+        begin((subject) => ({
+          'each reader, stream': async (count, round) => {
+            // A flight of few is too short to be measured.
+            const flights = Math.max(1, Math.round(20 / count))
+            let us = 0
+            for (let i = 0; i < flights; i++) {
+              const question = { prompt: `flight of ${count}, ${round} ${i}`, stream: true }
+              const answer = { events: 8, chars: 100 }
+              us += await fly(subject, upstream, { questions: readers(count, question), answer })
+            }
+            return us / flights
+          },
+        })),
+    },
+    {
+      title: 'keys in flight',
+      sizes: keys,
+      begin: () =>
+        beginEach(
+          keys,
+          // So that KV, asked by thousands, counts as asked.
+          () => ours(configFor(upstream.url, { cache: { kv_wait_ms: 60_000 } })),
+          (of) => ({
+            'each miss, JSON': async (count, round) => {
+              const questions = Array.from({ length: count }, (_, i) => ({
+                prompt: `one of ${count}, ${round} ${i}`,
+              }))
+              return await fly(of(count), upstream, { questions, answer: SHORT, atOnce: 50 })
+            },
+          }),
+        ),
+    },
+    {
+      title: 'visitors in the ledger',
+      sizes: visitors,
+      begin: () =>
+        beginEach(
+          visitors,
+          async (count) => {
+            const main = readFileSync('bench/crowded-ledger.js', 'utf8')
+            const subject = await ours(configFor(upstream.url), { main })
+            upstream.answer(SHORT)
+            await cpuOf(subject, 1, () => ({ prompt: 'to be repeated' }))
+            await tell(subject, count)
+            return subject
+          },
+          (of) => ({
+            'miss, JSON': async (count, round) => {
+              upstream.answer(SHORT)
+              return await cpuOf(of(count), 60, (i) => ({ prompt: `crowd ${round} ${i}` }))
+            },
+            'first miss of a ledger that wakes': async (count, round) => {
+              upstream.answer(SHORT)
+              await tell(of(count), 0)
+              return await cpuOf(of(count), 1, () => ({ prompt: `woken ${round}` }))
+            },
+          }),
+        ),
+    },
+    {
+      title: 'entries in memory',
+      sizes: entries,
+      begin: () =>
+        beginEach(
+          entries,
+          async (count) => {
+            // Nothing is looked up again while this lasts, and no object is opened to fill it.
+            const cache = { memory_seconds: 86_400, flights: 'none' }
+            const subject = await ours(configFor(upstream.url, { cache }))
+            upstream.answer(SHORT)
+            await cpuOf(subject, count, (i) => ({ prompt: `entry ${i}` }))
+            return subject
+          },
+          (of) => ({
+            'memory hit': async (count) => {
+              upstream.answer(SHORT)
+              const calls = upstream.calls()
+              const subject = of(count)
+              const us = await cpuOf(
+                subject,
+                2000,
+                (i) => ({ prompt: `entry ${(i * 7919) % count}` }),
+                true,
+              )
+              if (upstream.calls() !== calls) throw new Error(`${count} entries are not in memory`)
+              return us
+            },
+          }),
+        ),
+    },
+  ]
+}
+
+/** @param failed is told of a size that could not be measured; its figure is NaN */
+export async function growthOf(
+  { title, sizes, begin }: Axis,
+  rounds: number,
+  failed: (what: string, error: unknown) => void,
+): Promise<Growth> {
+  const { curves, subjects } = await begin()
+  try {
+    const measured: Curve[] = []
+    for (const [name, measure] of Object.entries(curves)) {
+      const lost = new Set<number>()
+      const values = await inRounds(sizes, rounds, async (size, round) => {
+        if (lost.has(size)) return Number.NaN
+        try {
+          return await measure(size, round)
+        } catch (error) {
+          lost.add(size)
+          failed(`${name} by ${title}, ${size}`, error)
+          return Number.NaN
+        }
+      })
+      measured.push({ name, us: values.map(figureOf) })
+    }
+    return { title, sizes, curves: measured }
+  } finally {
+    for (const subject of subjects) await subject.stop()
+  }
+}
+
+/** k where the cost at the larger end grows as size^k, of what could be measured. */
+export function exponentOf(sizes: readonly number[], us: readonly Figure[]): number {
+  const known = us.flatMap(({ median }, i) =>
+    median > 0 ? [[sizes[i] ?? 1, median] as const] : [],
+  )
+  const [size = 1, cost = 1] = known[Math.floor((known.length - 1) / 2)] ?? []
+  const [largest = 1, most = 1] = known.at(-1) ?? []
+  return Math.log(most / cost) / Math.log(largest / size)
 }
 
 /** Words, of exactly so many bytes, that begin with a name of their own. */
 const promptOf = (name: string, bytes: number) =>
   `${name} ${'the quick brown fox '.repeat(Math.ceil(bytes / 20))}`.slice(0, bytes)
 
-function promptHit(subject: Subject): Measure {
-  return async (bytes) => {
-    const body = JSON.stringify({ prompt: promptOf('kept', bytes) })
-    await ask(subject.url, body)
-    return await cpuOf(subject, 1000, () => body)
-  }
-}
-
-function promptMiss(subject: Subject, upstream: BenchUpstream): Measure {
-  return async (bytes, round) => {
-    upstream.answer({ chunks: 1, chars: 100 })
-    return await cpuOf(subject, 60, (i) =>
-      JSON.stringify({ prompt: promptOf(`new ${round} ${i}`, bytes) }),
-    )
-  }
-}
-
-function answerHit(subject: Subject, upstream: BenchUpstream): Measure {
-  return async (tokens) => {
-    upstream.answer({ chunks: 1, chars: tokens * TOKEN_CHARS })
-    const body = JSON.stringify({ prompt: `kept, answered with ${tokens}` })
-    await ask(subject.url, body)
-    return await cpuOf(subject, 1000, () => body)
-  }
-}
-
-function answerStream(subject: Subject, upstream: BenchUpstream): Measure {
-  return async (tokens, round) => {
-    upstream.answer({ chunks: tokens, chars: TOKEN_CHARS })
-    const requests = Math.max(2, Math.min(50, Math.round(4000 / tokens)))
-    return await cpuOf(subject, requests, (i) =>
-      JSON.stringify({ prompt: `streamed ${tokens} ${round} ${i}`, stream: true }),
-    )
-  }
-}
-
-function reader(subject: Subject, upstream: BenchUpstream): Measure {
-  return async (readers, round) => {
-    // A flight of few is too short to be measured.
-    const flights = Math.max(1, Math.round(16 / readers))
-    let ms = 0
-    for (let i = 0; i < flights; i++) {
-      const prompt = `flight of ${readers}, ${round} ${i}`
-      ms += await fly(subject, upstream, JSON.stringify({ prompt, stream: true }), readers)
-    }
-    return (ms * 1000) / (flights * readers)
-  }
+async function tell(subject: Subject, visitors: number): Promise<void> {
+  const reply = await fetch(subject.url, { method: 'PUT', body: String(visitors) })
+  if (!reply.ok) throw new Error(`${visitors} visitors: ${reply.status} ${await reply.text()}`)
 }

@@ -1,97 +1,125 @@
-// A bounded load on 127.0.0.1: so many requests, so many at a time, each read to its end.
+// A bounded load on 127.0.0.1: so many requests, so many at a time, each read to its end and judged.
 import http from 'node:http'
+import type { Question, Sent, Subject } from './subjects.ts'
 
 export interface Load {
-  readonly url: URL
   readonly requests: number
   readonly atOnce: number
-  /** The body of the i-th request. */
-  readonly body: (i: number) => string
+  /** The i-th. */
+  readonly question: (i: number) => Question
+  /** What each answer is to say. */
+  readonly text: string
   /** All from one visitor: hits are not limited, misses of one visitor would be. */
   readonly oneVisitor?: boolean
 }
 
-export interface LoadResult {
-  readonly seconds: number
-  /** Until the first byte of the body, median, in ms. */
-  readonly firstByteMs: number
-  /** Status → how many. */
-  readonly statuses: ReadonlyMap<number, number>
-  /** The bodies of the first few. */
-  readonly samples: readonly string[]
-}
-
-const agent = new http.Agent({ keepAlive: true, maxSockets: 2000 })
+const agent = new http.Agent({ keepAlive: true, maxSockets: 10_000 })
 let visitors = 0
 
-export async function load({ url, requests, atOnce, body, oneVisitor }: Load): Promise<LoadResult> {
-  const statuses = new Map<number, number>()
-  const firsts: number[] = []
-  const samples: string[] = []
+/** @throws when an answer is no 200, is cut, or says something else */
+export async function load(
+  subject: Subject,
+  { requests, atOnce, question, text, oneVisitor = false }: Load,
+): Promise<void> {
   let next = 0
-  const startedAt = performance.now()
-  const worker = async () => {
+  const client = async () => {
     while (next < requests) {
-      const reply = await ask(url, body(next++), oneVisitor)
-      statuses.set(reply.status, (statuses.get(reply.status) ?? 0) + 1)
-      firsts.push(reply.firstMs)
-      if (samples.length < 5) samples.push(reply.text)
+      const i = next++
+      const reply = await ask(subject.url, subject.sent(question(i)), { sameVisitor: oneVisitor })
+      judge(reply, text, i === 0)
     }
   }
-  await Promise.all(Array.from({ length: Math.min(atOnce, requests) }, worker))
-  return {
-    seconds: (performance.now() - startedAt) / 1000,
-    firstByteMs: median(firsts),
-    statuses,
-    samples,
-  }
+  await Promise.all(Array.from({ length: Math.min(atOnce, requests) }, client))
 }
 
 export interface Reply {
   readonly status: number
-  readonly text: string
-  readonly firstMs: number
   readonly headers: http.IncomingHttpHeaders
+  /** Empty where it is not kept. */
+  readonly text: string
+  /** Of the body. */
+  readonly bytes: number
+  /** Until the first bytes with text in them, in ms. */
+  readonly firstTextMs: number
 }
 
-/** One request, from a visitor nobody has seen before unless it shall be the same. */
-export function ask(url: URL, body: string, sameVisitor = false): Promise<Reply> {
-  const startedAt = performance.now()
+export interface AskOptions {
+  /** From the same visitor as others; default: from one that nobody has seen before. */
+  readonly sameVisitor?: boolean
+  /** Default true. */
+  readonly keepText?: boolean
+}
+
+/** @param whole compare every character; else only the length and the end, which costs little */
+export function judge({ status, text: body, headers }: Reply, text: string, whole = true): void {
+  const stream = String(headers['content-type']).startsWith('text/event-stream')
+  const ended = stream ? body.endsWith('data: [DONE]\n\n') : body.endsWith('}')
+  if (status !== 200 || !ended || body.length < text.length || (whole && textOf(body) !== text)) {
+    throw new Error(`not the right answer: ${status} ${body.slice(0, 300)} … ${body.slice(-300)}`)
+  }
+}
+
+interface Choice {
+  readonly text?: string
+  readonly delta?: { readonly content?: string }
+  readonly message?: { readonly content?: string }
+}
+
+/** The text of an answer, whatever its shape. */
+export function textOf(body: string): string {
+  const objects = body.startsWith('data:')
+    ? body.split('\n\n').flatMap((event) => (event.startsWith('data: {') ? [event.slice(6)] : []))
+    : [body]
+  return objects
+    .flatMap((object) => JSON.parse(object).choices as readonly Choice[])
+    .map(({ text, delta, message }) => text ?? (delta ?? message)?.content ?? '')
+    .join('')
+}
+
+const WITH_TEXT = /"(?:text|content)":"[^"]/
+
+/** The headers of one request, from a new visitor unless it shall be the same as before. */
+export function headersOf({ headers, body }: Sent, sameVisitor = false) {
   if (!sameVisitor) visitors += 1
-  const address = `10.${(visitors >> 16) & 255}.${(visitors >> 8) & 255}.${visitors & 255}`
+  return {
+    ...headers,
+    'content-length': String(Buffer.byteLength(body)),
+    'cf-connecting-ip': `10.${(visitors >> 16) & 255}.${(visitors >> 8) & 255}.${visitors & 255}`,
+  }
+}
+
+/** One request, its answer read to the end. */
+export function ask(
+  url: URL,
+  sent: Sent,
+  { sameVisitor = false, keepText = true }: AskOptions = {},
+): Promise<Reply> {
+  const headers = headersOf(sent, sameVisitor)
   return new Promise((resolve, reject) => {
+    const startedAt = performance.now()
     const request = http.request(
-      new URL('/v1/completions', url).href,
-      {
-        method: 'POST',
-        agent,
-        headers: {
-          'content-type': 'application/json',
-          'content-length': Buffer.byteLength(body),
-          'cf-connecting-ip': address,
-        },
-      },
+      new URL(sent.path, url).href,
+      { method: 'POST', agent, headers },
       (response) => {
-        let firstMs = 0
+        let firstTextMs = 0
+        let bytes = 0
         const chunks: Buffer[] = []
         response.on('data', (chunk: Buffer) => {
-          if (chunks.length === 0) firstMs = performance.now() - startedAt
-          chunks.push(chunk)
+          if (firstTextMs === 0 && WITH_TEXT.test(String(chunk))) {
+            firstTextMs = performance.now() - startedAt
+          }
+          bytes += chunk.length
+          if (keepText) chunks.push(chunk)
         })
         response.on('error', reject)
         response.on('end', () => {
+          const { statusCode: status = 0, headers } = response
           const text = Buffer.concat(chunks).toString()
-          const { statusCode = 0, headers } = response
-          resolve({ status: statusCode, text, firstMs, headers })
+          resolve({ status, headers, text, bytes, firstTextMs })
         })
       },
     )
     request.on('error', reject)
-    request.end(body)
+    request.end(sent.body)
   })
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b)
-  return sorted[Math.floor(sorted.length / 2)] ?? 0
 }

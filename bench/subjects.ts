@@ -1,7 +1,8 @@
-// The Workers that are measured: ours as it is deployed, and the floors, each in a workerd of its own
-// with nothing in front of it.
+// The Workers that are measured: ours, the floors and other people's gateways, each in a workerd of
+// its own with nothing in front of it.
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { extname, join, resolve } from 'node:path'
+import { setTimeout as passed } from 'node:timers/promises'
 import { Log, LogLevel, Miniflare, type MiniflareOptions } from 'miniflare'
 import {
   experimental_readRawConfig,
@@ -12,13 +13,33 @@ import { watched } from '../test/support/watched.ts'
 type WorkerConfig = MiniflareOptions['workers'][number]['config']
 type Env = NonNullable<WorkerConfig['env']>
 type Exports = NonNullable<WorkerConfig['exports']>
+type Manifest = NonNullable<WorkerConfig['manifest']>
+
+/** A request for text, however a subject wants it sent. */
+export interface Question {
+  readonly prompt: string
+  readonly stream?: boolean
+  /** Ask as a chat of one message. */
+  readonly chat?: boolean
+  /** A field that is no part of the key. */
+  readonly user?: string
+}
+
+export interface Sent {
+  readonly path: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string
+}
 
 export interface Subject {
   /** Of each isolate. */
   readonly urls: readonly URL[]
   readonly url: URL
+  sent(question: Question): Sent
   /** CPU time its workerd has used, in ms. */
   cpuMs(): number
+  /** Until it has nothing more to do. */
+  quiet(): Promise<void>
   /** Resident memory, in bytes. */
   memoryBytes(): number
   readonly miniflare: Miniflare
@@ -39,6 +60,8 @@ export interface SubjectOptions {
   readonly isolates?: number
   /** Opens the inspector, for `bench/heap.ts`. */
   readonly inspected?: boolean
+  /** A main module in place of the Worker's own, which it finds as './worker.js'. */
+  readonly main?: string
   /**
    * Gets each line of the log, which is thrown away otherwise. Rejections that nobody handles are
    * in it, too: by itself workerd does not tell of them.
@@ -46,12 +69,11 @@ export interface SubjectOptions {
   readonly onLog?: (line: string) => void
 }
 
-const { rawConfig: raw } = experimental_readRawConfig({ config: 'wrangler.toml' })
-const date = raw.compatibility_date ?? ''
-const flags = raw.compatibility_flags ?? []
+const rawConfig = (folder: string) =>
+  experimental_readRawConfig({ config: join(folder, 'wrangler.toml') }).rawConfig
 
-/** What wrangler.toml binds; the objects are of the Worker of this name. */
-function bindings(owner: string): { env: Env; exports: Exports } {
+/** What a wrangler.toml binds; the objects are those of the Worker of this name. */
+function bindings(owner: string, raw = rawConfig('.')): { env: Env; exports: Exports } {
   const env: Env = {}
   for (const { binding } of raw.kv_namespaces ?? []) env[binding] = { type: 'kv', id: binding }
   for (const { name, class_name } of raw.durable_objects?.bindings ?? []) {
@@ -70,7 +92,16 @@ function bindings(owner: string): { env: Env; exports: Exports } {
 export function configFor(upstreamUrl: string, more: object = {}) {
   return {
     models: [{ id: 'default', upstream: 'bench', upstream_model: 'm' }],
-    upstreams: [{ name: 'bench', base_url: upstreamUrl, max_output_bytes: 16_777_216 }],
+    upstreams: [
+      {
+        name: 'bench',
+        base_url: upstreamUrl,
+        max_output_bytes: 16_777_216,
+        first_byte_ms: 600_000,
+        idle_ms: 600_000,
+        deadline_ms: 600_000,
+      },
+    ],
     limits: { body_bytes: 65_536, prompt_chars: 60_000, max_tokens: 100_000 },
     budget: {
       tokens_per_day: 9_000_000_000_000,
@@ -83,94 +114,190 @@ export function configFor(upstreamUrl: string, more: object = {}) {
 
 export const OPERATOR_TOKEN = 'operator-token-of-the-benchmark-Zq8'
 
-/** Our bundle, with this CONFIG. */
-export async function ours(config: unknown, options: SubjectOptions = {}): Promise<Subject> {
+const json = { 'content-type': 'application/json' }
+
+const asPrompt = ({ chat, ...fields }: Question): Sent => ({
+  path: '/v1/completions',
+  headers: json,
+  body: JSON.stringify(fields),
+})
+
+const CHAT_PATH = '/v1/chat/completions'
+
+const asChat = ({ prompt, stream, user }: Question): Sent => ({
+  path: CHAT_PATH,
+  headers: json,
+  body: JSON.stringify({ model: 'm', messages: [{ role: 'user', content: prompt }], stream, user }),
+})
+
+/** Whether the bundle in dist/ answers chats. */
+export const answersChats = () => readFileSync('dist/worker.js', 'utf8').includes(CHAT_PATH)
+
+/** Our bundle, with this CONFIG. @param folder another checkout, built, with its wrangler.toml */
+export async function ours(
+  config: unknown,
+  options: SubjectOptions = {},
+  folder = '.',
+): Promise<Subject> {
   const { isolates = 1, onLog } = options
   const names = Array.from({ length: isolates }, (_, i) => `ours-${i}`)
   const owner = names[0] ?? ''
-  const { env, exports } = bindings(owner)
+  const raw = rawConfig(folder)
+  const { env, exports } = bindings(owner, raw)
   env['CONFIG'] = { type: 'json', value: config as never }
   env['OPERATOR_TOKEN'] = { type: 'text', value: OPERATOR_TOKEN }
-  return await start(
-    names.map((name) => ({
-      name,
-      compatibilityDate: date,
-      compatibilityFlags: flags,
-      manifest: manifestOf(
-        'dist/worker.js',
-        onLog === undefined ? undefined : watched('worker.js'),
-      ),
-      env,
-      exports: name === owner ? exports : {},
-    })),
-    options,
-  )
-}
-
-/** One of bench/floors/. */
-export async function floor(
-  name: string,
-  variables: Readonly<Record<string, string>> = {},
-  options: SubjectOptions = {},
-): Promise<Subject> {
-  const { env, exports } = floorBindings(name)
-  for (const [variable, value] of Object.entries(variables)) env[variable] = { type: 'text', value }
-  const path = (floor: string) => `bench/floors/${floor}.js`
-  const manifest =
-    name === 'miss-duties'
-      ? manifestOf(path('miss'), readFileSync(path(name), 'utf8'), 'miss.js')
-      : manifestOf(path(name))
-  return await start(
-    [{ name, compatibilityDate: date, compatibilityFlags: flags, manifest, env, exports }],
-    options,
-  )
+  const main = options.main ?? (onLog === undefined ? undefined : watched('worker.js'))
+  const workers = names.map((name) => ({
+    name,
+    compatibilityDate: raw.compatibility_date ?? '',
+    compatibilityFlags: raw.compatibility_flags ?? [],
+    manifest: manifestOf(join(folder, 'dist'), 'worker.js', main),
+    env,
+    exports: name === owner ? exports : {},
+  }))
+  return await start(workers, asPrompt, options)
 }
 
 /**
- * What a floor needs and no more. The empty Worker has all of ours: the simulator starts Workers of
- * its own for them, and what those cost is neither's.
+ * One of bench/floors/, with these variables. Bound to it is what it has classes for; the empty one
+ * has all of ours, since the simulator starts Workers of its own for them and their cost is neither's.
  */
-function floorBindings(name: string): { env: Env; exports: Exports } {
-  if (name === 'empty') return bindings(name)
-  const env: Env = { CACHE: { type: 'kv', id: 'CACHE' } }
-  const exports: Exports = {}
-  const { SPEND_LIMIT: limit } = bindings(name).env
-  if (name === 'miss-duties' && limit !== undefined) env['SPEND_LIMIT'] = limit
-  for (const [binding, exportName] of name.startsWith('miss') ? Object.entries(MISS_OBJECTS) : []) {
-    env[binding] = { type: 'durable-object', worker: name, exportName }
-    exports[exportName] = { type: 'durable-object', storage: 'sqlite' }
+export async function floor(name: string, variables: Env = {}): Promise<Subject> {
+  const folder = 'bench/floors'
+  const source = readFileSync(join(folder, `${name}.js`), 'utf8')
+  const raw = rawConfig('.')
+  const all = bindings(name, raw)
+  const has = (className: string) => source.includes(`class ${className} `)
+  const env = Object.entries(all.env).filter(
+    ([, binding]) => binding.type !== 'durable-object' || has(String(binding.exportName)),
+  )
+  const worker = {
+    name,
+    compatibilityDate: raw.compatibility_date ?? '',
+    compatibilityFlags: raw.compatibility_flags ?? [],
+    manifest: manifestOf(folder, `${name}.js`),
+    env: { ...Object.fromEntries(env), ...variables },
+    exports: Object.fromEntries(Object.entries(all.exports).filter(([name]) => has(name))),
   }
-  return { env, exports }
+  return await start([worker], asPrompt)
 }
 
-const MISS_OBJECTS = { FLIGHTS: 'Flight', LEDGER: 'Ledger' }
+/** `peer.json` beside a peer's bundle; each field may be left out. */
+interface PeerFile {
+  readonly name?: string
+  /** Default: the only `.js` file there. */
+  readonly main?: string
+  readonly compatibility_date?: string
+  readonly compatibility_flags?: readonly string[]
+  /** `{upstream}` in a value stands for the upstream's address, up to and with `/v1`. */
+  readonly vars?: Readonly<Record<string, string>>
+  readonly headers?: Readonly<Record<string, string>>
+}
 
-/** @param main a module that stands before it and finds it as './worker.js' */
-/** @param main a module before it, which finds it by this name */
-function manifestOf(
-  path: string,
-  main?: string,
-  name = 'worker.js',
-): NonNullable<WorkerConfig['manifest']> {
-  const worker = { type: 'esm', contents: readFileSync(path, 'utf8') } as const
+/** With these any Worker is found that takes its upstream from a variable, and Portkey's gateway. */
+const PEER_VARS = { UPSTREAM_URL: '{upstream}' }
+const PEER_HEADERS = {
+  authorization: 'Bearer bench',
+  'x-portkey-provider': 'openai',
+  'x-portkey-custom-host': '{upstream}',
+}
+
+/** The rest of what `--peer DIR` means. */
+export interface Peer {
+  readonly name: string
+  /** Path of its main module. */
+  readonly main: string
+  start(upstreamUrl: string): Promise<Subject>
+}
+
+/**
+ * Another gateway: a folder that `wrangler deploy --dry-run --outdir` has written, whose Worker
+ * answers POST /v1/chat/completions. @throws when there is no such Worker in it
+ */
+export function peerIn(folder: string): Peer {
+  const path = join(folder, 'peer.json')
+  const file: PeerFile = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {}
+  const scripts = readdirSync(folder).filter((name) => ESM.includes(extname(name)))
+  const main = file.main ?? scripts[0]
+  if (main === undefined || (file.main === undefined && scripts.length > 1)) {
+    throw new Error(
+      `Cannot use --peer "${folder}": expected one .js file, or peer.json with "main", got ${scripts.length} files`,
+    )
+  }
+  const { name = folder, compatibility_flags: flags = ['nodejs_compat'] } = file
   return {
-    mainModule: main === undefined ? name : 'main.js',
-    modulesRoot: resolve('.'),
-    modules: {
-      [name]: worker,
-      ...(main === undefined ? {} : { 'main.js': { type: 'esm', contents: main } }),
+    name,
+    main: join(folder, main),
+    async start(upstreamUrl) {
+      const filled = (given: Readonly<Record<string, string>>): [string, string][] =>
+        Object.entries(given).map(([key, value]) => [
+          key,
+          value.replaceAll('{upstream}', upstreamUrl),
+        ])
+      const headers = Object.fromEntries(filled({ ...PEER_HEADERS, ...file.headers }))
+      const worker = {
+        name: 'peer',
+        compatibilityDate: file.compatibility_date ?? rawConfig('.').compatibility_date ?? '',
+        compatibilityFlags: [...flags],
+        manifest: manifestOf(folder, main),
+        env: Object.fromEntries(
+          filled({ ...PEER_VARS, ...file.vars }).map(([key, value]) => [
+            key,
+            { type: 'text' as const, value },
+          ]),
+        ),
+      }
+      return await start([worker], (question) => {
+        const sent = asChat(question)
+        return { ...sent, headers: { ...sent.headers, ...headers } }
+      })
     },
+  }
+}
+
+const ESM = ['.js', '.mjs']
+const MODULE_TYPES = { '.wasm': 'wasm', '.txt': 'text', '.html': 'text', '.bin': 'data' } as const
+
+/**
+ * All modules of a folder. @param main its main module
+ * @param before a module before that, which finds it by its name
+ */
+function manifestOf(folder: string, main: string, before?: string): Manifest {
+  const modules: Manifest['modules'] = {}
+  for (const name of readdirSync(folder)) {
+    const path = join(folder, name)
+    const extension = extname(name)
+    if (ESM.includes(extension)) {
+      modules[name] = { type: 'esm', contents: readFileSync(path, 'utf8') }
+    } else if (extension in MODULE_TYPES) {
+      const type = MODULE_TYPES[extension as keyof typeof MODULE_TYPES]
+      const contents = readFileSync(path)
+      modules[name] = {
+        type,
+        contents: type === 'text' ? String(contents) : new Uint8Array(contents),
+      }
+    }
+  }
+  if (before !== undefined) modules['main.js'] = { type: 'esm', contents: before }
+  return {
+    mainModule: before === undefined ? main : 'main.js',
+    modulesRoot: resolve(folder),
+    modules,
   }
 }
 
 async function start(
   configs: readonly WorkerConfig[],
-  { inspected = false, onLog = () => {} }: SubjectOptions,
+  sent: Subject['sent'],
+  { inspected = false, onLog = () => {} }: SubjectOptions = {},
 ): Promise<Subject> {
   const before = new Set(workerds())
   const miniflare = new Miniflare({
     log: new Log(LogLevel.NONE),
-    handleStructuredLogs: ({ message }) => onLog(message),
+    handleStructuredLogs: ({ message }) => {
+      if (FATAL.test(message)) console.error(message.slice(0, 300))
+      onLog(message)
+    },
     ...(inspected ? { inspectorPort: 0 } : {}),
     cf: false,
     telemetry: { enabled: false },
@@ -190,10 +317,29 @@ async function start(
   return {
     urls,
     url,
+    sent,
     miniflare,
     cpuMs: () => cpuMsOf(pid),
+    quiet: () => quiet(pid),
     memoryBytes: () => memoryOf(pid),
     stop: () => miniflare.dispose(),
+  }
+}
+
+/** What ends a workerd, or makes it refuse everything. */
+const FATAL = /V8 fatal error|Too many open files/
+
+const QUIET_MS = 20
+const NOISE_MS = 0.5
+const LONGEST_MS = 5000
+
+/** What goes on after an answer (a KV write, a settlement) belongs to its cost. */
+async function quiet(pid: number): Promise<void> {
+  const until = Date.now() + LONGEST_MS
+  for (let last = -1, now = cpuMsOf(pid); now - last > NOISE_MS && Date.now() < until; ) {
+    await passed(QUIET_MS)
+    last = now
+    now = cpuMsOf(pid)
   }
 }
 

@@ -1,50 +1,45 @@
-// A chat upstream on 127.0.0.1: so many chunks of so many characters, at once or paced.
+// A chat upstream on 127.0.0.1: so many events of so many characters, at once or paced.
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setImmediate as nextTurn, setTimeout as passed } from 'node:timers/promises'
 
 export interface Answer {
-  readonly chunks: number
+  readonly events: number
+  /** Of each event. */
   readonly chars: number
-  /** Between two chunks; absent: as fast as they can be written. */
+  /** Between two events; absent: as fast as they can be written, each in a packet of its own. */
   readonly paceMs?: number
-  /** Keeps the last chunk back until it resolves. */
-  readonly held?: Promise<void>
+  /** Keeps everything but the headers back until it resolves; called for each request. */
+  readonly held?: () => Promise<void>
 }
 
 export interface BenchUpstream {
+  /** Up to and with `/v1`. */
   readonly url: string
   calls(): number
   /** Answers of this shape from now on. */
   answer(shape: Answer): void
+  /** The text of the answers. */
+  text(): string
   stop(): Promise<void>
 }
 
 export async function startUpstream(): Promise<BenchUpstream> {
   let calls = 0
-  let shape: Answer = { chunks: 1, chars: 100 }
+  let shape: Answer = { events: 1, chars: 100 }
   const server = http.createServer((request, response) => {
     calls += 1
-    request.resume()
-    request.on('end', async () => {
-      const { chunks, chars, paceMs, held } = shape
-      response.writeHead(200, { 'content-type': 'text/event-stream' })
-      const text = 'lorem ipsum '.repeat(Math.ceil(chars / 12)).slice(0, chars)
-      for (let i = 0; i < chunks; i++) {
-        if (i === chunks - 1) await held
-        response.write(event({ content: text }, null))
-        // Each chunk in a packet of its own, as models send them; who reads late finds several.
-        await new Promise((resolve) => {
-          if (paceMs === undefined) setImmediate(resolve)
-          else setTimeout(resolve, paceMs)
-        })
-      }
-      response.write(event({}, 'stop'))
-      const usage = { prompt_tokens: 10, completion_tokens: chunks, total_tokens: 10 + chunks }
-      response.write(`data: ${JSON.stringify({ id: 'up', model: 'm', choices: [], usage })}\n\n`)
-      response.end('data: [DONE]\n\n')
+    let body = ''
+    request.on('data', (bytes) => {
+      body += bytes
+    })
+    request.on('end', () => {
+      const stream = /"stream": ?true/.test(body)
+      ;(stream ? events(response, shape) : whole(response, shape)).catch(() => response.destroy())
     })
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  server.keepAliveTimeout = 60_000
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', 4096, resolve))
   const { port } = server.address() as AddressInfo
   return {
     url: `http://127.0.0.1:${port}/v1`,
@@ -52,11 +47,46 @@ export async function startUpstream(): Promise<BenchUpstream> {
     answer: (next) => {
       shape = next
     },
+    text: () => pieceOf(shape).repeat(shape.events),
     stop: () => new Promise((resolve) => server.close(() => resolve())),
   }
 }
 
-function event(delta: object, finish_reason: string | null): string {
-  const choices = [{ index: 0, delta, finish_reason }]
-  return `data: ${JSON.stringify({ id: 'up', object: 'chat.completion.chunk', created: 1, model: 'm', choices })}\n\n`
+const pieceOf = ({ chars }: Answer) => 'lorem ipsum '.repeat(Math.ceil(chars / 12)).slice(0, chars)
+
+const usageOf = ({ events }: Answer) => ({
+  prompt_tokens: 10,
+  completion_tokens: events,
+  total_tokens: 10 + events,
+})
+
+async function events(response: http.ServerResponse, shape: Answer): Promise<void> {
+  response.writeHead(200, { 'content-type': 'text/event-stream' })
+  response.flushHeaders()
+  await shape.held?.()
+  const piece = event([{ index: 0, delta: { content: pieceOf(shape) }, finish_reason: null }])
+  for (let i = 0; i < shape.events; i++) {
+    response.write(piece)
+    await (shape.paceMs === undefined ? nextTurn() : passed(shape.paceMs))
+  }
+  response.write(event([{ index: 0, delta: {}, finish_reason: 'stop' }]))
+  response.write(event([], usageOf(shape)))
+  response.end('data: [DONE]\n\n')
+}
+
+async function whole(response: http.ServerResponse, shape: Answer): Promise<void> {
+  await shape.held?.()
+  const message = { role: 'assistant', content: pieceOf(shape).repeat(shape.events) }
+  const choices = [{ index: 0, message, finish_reason: 'stop' }]
+  response.writeHead(200, { 'content-type': 'application/json' })
+  response.end(
+    JSON.stringify({ ...ANSWERED, object: 'chat.completion', choices, usage: usageOf(shape) }),
+  )
+}
+
+const ANSWERED = { id: 'up', created: 1, model: 'm' }
+
+function event(choices: readonly object[], usage?: object): string {
+  const chunk = { ...ANSWERED, object: 'chat.completion.chunk', choices, usage }
+  return `data: ${JSON.stringify(chunk)}\n\n`
 }

@@ -4,9 +4,8 @@
 import { readFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
 
-/** The one limit. It goes down with the bundle, to the target, and never up without a reason. */
+/** The gate. It goes down with the bundle, to 62, and never up without a reason. */
 const LIMIT_KIB = 90
-const TARGET_KIB = 60
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024
@@ -17,5 +16,5 @@ if (kib > LIMIT_KIB) {
   )
   process.exitCode = 1
 } else {
-  console.log(LIMIT_KIB > TARGET_KIB ? `${said}, the target ${TARGET_KIB}` : said)
+  console.log(said)
 }

@@ -1,0 +1,9 @@
+// What the floors of hits answer: what was PUT before.
+export let answer = null
+export let type = ''
+
+export async function take(request) {
+  answer = await request.bytes()
+  type = request.headers.get('content-type')
+  return new Response()
+}

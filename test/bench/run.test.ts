@@ -1,0 +1,128 @@
+// The benchmark must not lie: it warms up, alternates, refuses wrong answers, and judges by the target.
+import { execFile } from 'node:child_process'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { exponentOf } from '../../bench/growth.ts'
+import { judge, type Reply, textOf } from '../../bench/load.ts'
+import { figureOf, inRounds, ratioOf } from '../../bench/measure.ts'
+import { isMet, type Row } from '../../bench/report.ts'
+import { peerIn } from '../../bench/subjects.ts'
+
+describe('measuring', () => {
+  test('a figure is the median with the quartiles', () => {
+    expect(figureOf([5, 1, 4, 2, 3])).toEqual({ median: 3, low: 2, high: 4 })
+    expect(figureOf([7])).toEqual({ median: 7, low: 7, high: 7 })
+  })
+
+  test('all sides are measured in each round, in turned order, and the first round does not count', async () => {
+    const calls: string[] = []
+    const values = await inRounds(['a', 'b'], 2, async (side, round) => {
+      calls.push(side)
+      return round
+    })
+    expect(calls.join('')).toBe('abbaab')
+    expect(values).toEqual([
+      [0, 1],
+      [0, 1],
+    ])
+  })
+
+  test('a ratio is taken round by round', () => {
+    expect(ratioOf([10, 40, 90], [10, 20, 30]).median).toBe(2)
+  })
+
+  test('growth is judged at the larger end, without sizes that failed', () => {
+    const us = (...values: number[]) => values.map((value) => figureOf([value]))
+    expect(exponentOf([1, 10, 100], us(5, 10, 100))).toBeCloseTo(1)
+    expect(exponentOf([1, 10, 100], us(900, 10, 10))).toBeCloseTo(0)
+    expect(exponentOf([1, 10, 100, 1000], us(1, 10, 1000, Number.NaN))).toBeCloseTo(2)
+  })
+
+  test('a target is the least share or the largest figure', () => {
+    const row: Row = { what: 'x', unit: 'µs', ours: figureOf([10]), share: figureOf([0.8]) }
+    expect(isMet(row)).toBe(null)
+    expect(isMet({ ...row, target: { least: 0.8 } })).toBe(true)
+    expect(isMet({ ...row, target: { least: 0.81 } })).toBe(false)
+    expect(isMet({ ...row, target: { most: 10 } })).toBe(true)
+    expect(isMet({ ...row, target: { most: 9 } })).toBe(false)
+  })
+})
+
+describe('answers', () => {
+  const event = (object: object) => `data: ${JSON.stringify(object)}\n\n`
+  const DONE = 'data: [DONE]\n\n'
+  const reply = (text: string, more: Partial<Reply> = {}): Reply => ({
+    status: 200,
+    headers: {
+      'content-type': text.startsWith('data:') ? 'text/event-stream' : 'application/json',
+    },
+    text,
+    bytes: text.length,
+    firstTextMs: 1,
+    ...more,
+  })
+  const streamed = `${event({ choices: [{ text: 'ab' }] })}${event({ choices: [{ text: 'c' }] })}`
+
+  test('the text is the same whatever the shape', () => {
+    const { stringify } = JSON
+    expect(textOf(stringify({ choices: [{ text: 'abc' }] }))).toBe('abc')
+    expect(textOf(stringify({ choices: [{ message: { content: 'abc' } }] }))).toBe('abc')
+    expect(textOf(streamed + event({ choices: [], usage: {} }) + DONE)).toBe('abc')
+    const chat =
+      event({ choices: [{ delta: { content: 'abc' } }] }) + event({ choices: [{ delta: {} }] })
+    expect(textOf(chat + DONE)).toBe('abc')
+  })
+
+  test.each([
+    ['an error', reply('{"error":{"code":"x"}}', { status: 503 })],
+    ['another text', reply('{"choices":[{"text":"abd"}]}')],
+    ['a stream that is cut', reply(streamed)],
+    ['a stream that says less', reply(event({ choices: [{ text: 'ab' }] }) + DONE)],
+  ])('%s ends the run', (_, wrong) => {
+    expect(() => judge(wrong, 'abc')).toThrow(/not the right answer/)
+    expect(() => judge(reply(streamed + DONE), 'abc')).not.toThrow()
+  })
+})
+
+describe('another gateway', () => {
+  let folder: string
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'peer-'))
+  })
+  afterAll(async () => {
+    await rm(folder, { recursive: true })
+  })
+
+  test('is measured beside ours, with its variables and headers from peer.json', async () => {
+    expect(() => peerIn(folder)).toThrow(/expected one .js file/)
+    const passes = `export default {
+      async fetch(request, env) {
+        const { pathname } = new URL(request.url)
+        if (request.headers.get('x-tenant') !== 'bench') return new Response('who?', { status: 401 })
+        return await fetch(env.BASE + pathname.slice('/v1'.length), request)
+      },
+    }`
+    const peer = {
+      name: 'one that passes on',
+      vars: { BASE: '{upstream}' },
+      headers: { 'x-tenant': 'bench' },
+    }
+    await writeFile(join(folder, 'index.js'), passes)
+    await writeFile(join(folder, 'peer.json'), JSON.stringify(peer))
+    const out = join(folder, 'figures.json')
+    const page = await readFile('docs/performance.md', 'utf8')
+    const args = ['bench/run.ts', '--quick', '--only', 'miss, JSON', '--peer', folder, '--out', out]
+    const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 100_000 })
+    const { rows, failures } = JSON.parse(await readFile(out, 'utf8'))
+    expect(failures).toEqual([])
+    const beside = rows.find(({ against }: Row) => against === 'one that passes on')
+    expect(beside.share.median).toBeGreaterThan(0)
+    // What stores, joins and counts nothing costs less than what does.
+    expect(beside.theirs.median).toBeLessThan(beside.ours.median)
+    expect(stdout).toContain('one that passes on')
+    expect(await readFile('docs/performance.md', 'utf8')).toBe(page)
+  }, 110_000)
+})
