@@ -1,5 +1,6 @@
-// May this URL be read for a visitor? Only pages of the owner's listed origins and paths, so that
-// nobody makes the Worker fetch anything else. Pure: it compares, and fetches nothing.
+// May this URL be read for a visitor, and which page does it name? Only pages of the owner's listed
+// origins and paths, so that nobody makes the Worker fetch anything else. Pure: it compares, and
+// fetches nothing.
 import { isLoopback } from '../http/cors.ts'
 
 export interface AddressOptions {
@@ -39,17 +40,56 @@ function plainlySpelled(pathname: string): string {
   })
 }
 
-/** What is in the way of reading it, as the end of a sentence; null: nothing is. */
-export function refusalOf(url: URL, { origins, paths, own }: AddressOptions): string | null {
+/**
+ * The name of the page at an address. Servers and site generators give one page several addresses:
+ * `/x`, `/x/`, `/x/index.html`, `/x/index.htm` and `/x.html` have one name, and so has whatever
+ * these rules lead to one after another, such as `/x/index`.
+ */
+export function pageAt({ origin, pathname }: URL): string {
+  return origin + (bareOf(plainlySpelled(pathname)) || '/')
+}
+
+const ENDING = /(?:\/|\/index(?:\.html?)?|(?<=[^/])\.html)$/
+
+/** A path without what does not tell two pages apart; the start page's is empty. */
+function bareOf(pathname: string): string {
+  let bare = pathname
+  while (ENDING.test(bare)) bare = bare.replace(ENDING, '')
+  return bare
+}
+
+/** What is in the way of fetching this address, as the end of a sentence; null: nothing is. */
+export function refusalOf(url: URL, options: AddressOptions): string | null {
+  return (
+    hostRefusal(url, options) ?? (isListed([plainPath(url.pathname)], options) ? null : NOT_LISTED)
+  )
+}
+
+/**
+ * What is in the way of finding an answer about the page at this address; null: nothing is. A page
+ * is found at each of its addresses where one of them is listed. It is fetched only at an address
+ * that is listed itself, or `paths = ["/*.html"]` would make any path of the site one to be fetched.
+ */
+export function nameRefusalOf(url: URL, options: AddressOptions): string | null {
+  const path = plainPath(url.pathname)
+  const paths = path === null ? [] : [path, ...spellingsOf(bareOf(path))]
+  return hostRefusal(url, options) ?? (isListed(paths, options) ? null : NOT_LISTED)
+}
+
+/** The same for what a redirect leads to: another address of the page that was asked for will do. */
+export function redirectRefusalOf(from: URL, to: URL, options: AddressOptions): string | null {
+  if (pageAt(from) !== pageAt(to) || plainPath(to.pathname) === null) return refusalOf(to, options)
+  return hostRefusal(to, options)
+}
+
+const NOT_LISTED = 'its path is not one of the "paths" of this variable'
+
+function hostRefusal(url: URL, { origins, own }: AddressOptions): string | null {
   if (url.username !== '' || url.password !== '') return 'a page is named without user and password'
   if (!origins.includes(url.origin)) return 'its origin is not one of "origins"'
   if (url.host === own.host) return 'it is on the host of this endpoint itself'
   if (isAddress(url.hostname) && !isLoopback(own.hostname)) {
     return 'a page is on a host with a name, not an address or this machine'
-  }
-  const path = plainPath(url.pathname)
-  if (path === null || !paths.some((pattern) => matches(path, pattern))) {
-    return 'its path is not one of the "paths" of this variable'
   }
   return null
 }
@@ -60,9 +100,21 @@ function isAddress(hostname: string): boolean {
   return isLoopback(name) || name.startsWith('[') || /^\d+(\.\d+){3}$/.test(name)
 }
 
+function spellingsOf(bare: string): string[] {
+  const folder = [`${bare}/`, `${bare}/index.html`, `${bare}/index.htm`]
+  return bare === '' ? folder : [bare, `${bare}.html`, ...folder]
+}
+
+function isListed(spellings: readonly (string | null)[], { paths }: AddressOptions): boolean {
+  return spellings.some((path) => path !== null && paths.some((pattern) => matches(path, pattern)))
+}
+
 /**
- * The path decoded once; null where two servers might read it as two different paths: encoded
- * slashes and dots, doubly encoded characters, empty segments. The URL parser has resolved "..".
+ * The path decoded once; null where some server might read it as another path. The URL parser has
+ * resolved "..". Refused is what servers, proxies and file systems are known to decode once more,
+ * fold or drop: encoded slashes and dots, doubly encoded characters, path parameters (`..;/`, which
+ * Java servers cut off), empty segments, segments that begin with dots, compatibility forms ("．．",
+ * "⁄") and characters that cannot be seen.
  */
 function plainPath(pathname: string): string | null {
   let path: string
@@ -71,10 +123,19 @@ function plainPath(pathname: string): string | null {
   } catch {
     return null
   }
-  const slashes = (text: string) => text.split('/').length
-  if (slashes(path) !== slashes(pathname)) return null
-  return /[\\\p{Cc}]|%[0-9a-f]{2}|\/\/|\/\.{1,2}(\/|$)/iu.test(path) ? null : path
+  if (LOOKS_LIKE_SLASH.test(path)) return null
+  const folded = path.normalize('NFKC').replaceAll(UNSEEN, '')
+  if (slashes(folded) !== slashes(pathname)) return null
+  return AMBIGUOUS.test(folded) ? null : path
 }
+
+/** Fraction slash, division slash, set minus, and the reverse and big solidus: best-fit "/" and "\". */
+const LOOKS_LIKE_SLASH = /[\u2044\u2215\u2216\u29f5\u29f8]/
+const UNSEEN = /\p{Default_Ignorable_Code_Point}/gu
+/** After a dot at the beginning of a segment a name must come: `/.well-known` is one. */
+const AMBIGUOUS = /[\\;\p{Cc}]|%u?[\da-f]{2}|\/\/|\/\s*\.(?![\p{L}\p{N}])/iu
+
+const slashes = (text: string) => text.split('/').length
 
 /** Each piece at its first place after the one before: no pattern takes longer than its path. */
 function matches(path: string, pattern: string): boolean {

@@ -1,7 +1,14 @@
 // Which pages may be read: only those of listed origins and paths, however their URL is spelled.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type AddressOptions, readAddress, refusalOf } from '../../src/page/address.ts'
+import {
+  type AddressOptions,
+  nameRefusalOf,
+  pageAt,
+  readAddress,
+  redirectRefusalOf,
+  refusalOf,
+} from '../../src/page/address.ts'
 
 const given: AddressOptions = {
   origins: ['https://example.com', 'http://localhost:4000', 'http://10.0.0.1', 'https://[::1]'],
@@ -81,6 +88,34 @@ describe('refusalOf()', () => {
     ['an escaped line feed', 'https://example.com/posts/a%0a'],
     ['broken escapes', 'https://example.com/posts/%ff'],
     ['half an escape', 'https://example.com/posts/%e'],
+    ['a path parameter after two dots', 'https://example.com/posts/..;/secret'],
+    ['the same, escaped', 'https://example.com/posts/%2e%2e%3b/secret'],
+    ['the same, with a value', 'https://example.com/posts/..;a=b/secret'],
+    ['one in the middle', 'https://example.com/posts/a;/..;b=c/..;/secret'],
+    ['one alone', 'https://example.com/posts/a;v=1'],
+    ['its Greek twin', 'https://example.com/posts/..%CD%BE/secret'],
+    ['its fullwidth twin', 'https://example.com/posts/..%EF%BC%9B/secret'],
+    ['three dots', 'https://example.com/posts/.../secret'],
+    ['dots and a space', 'https://example.com/posts/..%20/secret'],
+    ['a space and dots', 'https://example.com/posts/%20../secret'],
+    ['dots and a colon', 'https://example.com/posts/..::$DATA/secret'],
+    ['an overlong dot', 'https://example.com/posts/%c0%ae%c0%ae/secret'],
+    ['an overlong slash', 'https://example.com/posts/..%c0%afsecret'],
+    ['codes of IIS', 'https://example.com/posts/%u002e%u002e/secret'],
+    ['the same, escaped', 'https://example.com/posts/%25u002e%25u002e/secret'],
+    ['the same, escaped three times', 'https://example.com/posts/%25252e%25252e/secret'],
+    ['fullwidth dots', 'https://example.com/posts/\uff0e\uff0e/secret'],
+    ['a two dot leader', 'https://example.com/posts/\u2025/secret'],
+    ['one dot leaders', 'https://example.com/posts/%E2%80%A4%E2%80%A4/secret'],
+    ['fullwidth slashes', 'https://example.com/posts/a\uff0f..\uff0f..\uff0fsecret'],
+    ['fraction slashes', 'https://example.com/posts/a\u2044..\u2044..\u2044secret'],
+    ['division slashes', 'https://example.com/posts/a%E2%88%95..%E2%88%95..%E2%88%95secret'],
+    ['fullwidth backslashes', 'https://example.com/posts/a\uff3c..\uff3c..\uff3csecret'],
+    ['set minuses', 'https://example.com/posts/a\u2216..\u2216..\u2216secret'],
+    ['a fullwidth percent', 'https://example.com/posts/\uff052e\uff052e/secret'],
+    ['dots with nothing to be seen between', 'https://example.com/posts/.%E2%80%8B./secret'],
+    ['a soft hyphen before dots', 'https://example.com/posts/%C2%AD../secret'],
+    ['an empty segment that looks like none', 'https://example.com/posts/%E2%80%8B/a'],
     ['this machine', 'http://localhost:4000/posts/a'],
     ['an address', 'http://10.0.0.1/posts/a'],
     ['an address as a number', 'http://167772161/posts/a'],
@@ -97,6 +132,12 @@ describe('refusalOf()', () => {
     'https://example.com/index.html',
     'https://example.com/x/y.html',
     'https://example.com/%61bout',
+    'https://example.com/posts/.well-known/x',
+    'https://example.com/posts/caf\u00e9/e\u0301/\uc11c\uc6b8/\u2728',
+    'https://example.com/posts/\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645',
+    'https://example.com/posts/wait\u2026/1.2.3',
+    'https://example.com/posts/a%20b,c=(d)&e@f!',
+    'https://example.com/posts/100%25',
   ])('allows %s', (text) => {
     expect(judge(text)).toBe('allowed')
   })
@@ -143,21 +184,137 @@ describe('refusalOf()', () => {
     expect(performance.now() - startedAt).toBeLessThan(100)
   })
 
-  test('whatever is allowed is on a listed origin and below a listed path', () => {
+  test('whatever is allowed is on a listed origin and below a listed path, however a server reads it', () => {
     const pieces = fc.constantFrom(
-      ...['..', '.', '%2e', '%2f', '%5c', '\\', '/', '//', 'posts', 'admin', '@', ':', '?', '#'],
-      ...['example.com', 'evil.example', '%25', '%00', 'a', '\u0430', ';', '\t'],
+      ...['..', '.', '%2e', '%2E%2e', '%2f', '%5c', '\\', '/', '//', 'posts', 'admin', '@', ':'],
+      ...['?', '#', 'example.com', 'evil.example', '%25', '%00', 'a', '\u0430', ';', '\t', ';a=b'],
+      ...['%3b', '%253b', '%252e', '%252f', '%20', ' ', '%u002e', '%c0%ae', '%09', '%0d', '...'],
+      ...['\uff0e', '\u2024', '\u2025', '\uff0f', '\u2044', '\u2215', '\uff3c', '\u2216'],
+      ...['\uff1b', '\u037e', '\uff05', '\u200b', '%c2%ad', '\ufe52', '/..', '..;/', ';/..'],
     )
+    let allowed = 0
     fc.assert(
       fc.property(fc.array(pieces, { maxLength: 12 }), (path) => {
         const text = `https://example.com/posts/${path.join('')}`
-        if (judge(text, { paths: ['/posts/*'] }) !== 'allowed') return
-        const { origin, pathname, search, username } = readAddress(text) ?? new URL('x:')
-        expect(origin + username + search).toBe('https://example.com')
-        expect(pathname).toMatch(/^\/posts\//)
-        expect(decodeURIComponent(pathname)).not.toMatch(/\\|\/\.{1,2}(\/|$)|\/\//)
+        for (const refusal of [refusalOf, nameRefusalOf]) {
+          const url = readAddress(text)
+          if (url === null || refusal(url, { ...given, paths: ['/posts/*'] }) !== null) continue
+          allowed += 1
+          const { origin, pathname, search, username } = url
+          expect(origin + username + search).toBe('https://example.com')
+          for (const read of readings(pathname)) expect(read).toMatch(/^\/posts\/|^\/posts$/)
+        }
       }),
-      { numRuns: 2000 },
+      { numRuns: 5000 },
     )
+    expect(allowed).toBeGreaterThan(100)
+  })
+})
+
+/** What servers, proxies and file systems make of a path, each doing some of what some of them do. */
+function readings(pathname: string): string[] {
+  const steps: ((path: string) => string)[] = [
+    (path) =>
+      path.replaceAll(/%u([\da-f]{4})/gi, (_, code) => String.fromCharCode(parseInt(code, 16))),
+    (path) => Buffer.from(path.replaceAll(/%([\da-f]{2})/gi, '%$1')).toString(),
+    decoded,
+    (path) => decoded(decoded(path)),
+    (path) => path.normalize('NFKC'),
+    (path) => path.replaceAll(/[\u200b\u00ad]/g, ''),
+    (path) => path.replaceAll(/[\u2044\u2215]/g, '/').replaceAll('\u2216', '\\'),
+    (path) => path.replaceAll('\\', '/'),
+    (path) => path.replaceAll(/;[^/]*/g, ''),
+    (path) => path.split('\0')[0] ?? '',
+    (path) => path.replaceAll(/[. ]+(?=\/|$)/g, (dots) => (/^\.\.?$/.test(dots) ? dots : '')),
+    (path) => path.replaceAll(/[\s:][^/]*(?=\/|$)/g, ''),
+    (path) => path.replaceAll(/\/\s+/g, '/'),
+    (path) => path.replaceAll(/\/{2,}/g, '/'),
+  ]
+  const read = new Set([pathname])
+  for (const step of steps) for (const path of [...read]) read.add(step(path))
+  return [...read].map(resolved)
+}
+
+function decoded(path: string): string {
+  return path.replaceAll(/(?:%[\da-f]{2})+/gi, (codes) => {
+    const bytes = Buffer.from(codes.replaceAll('%', ''), 'hex')
+    // Overlong forms, as old decoders took them.
+    return bytes
+      .toString('latin1')
+      .replaceAll(/\xc0([\x80-\xbf])/g, (_: string, low: string) =>
+        String.fromCharCode(low.charCodeAt(0) & 0x3f),
+      )
+  })
+}
+
+function resolved(path: string): string {
+  const kept: string[] = []
+  for (const segment of path.split('/').slice(1)) {
+    if (segment === '..') kept.pop()
+    else if (segment !== '.') kept.push(segment)
+  }
+  return `/${kept.join('/')}`
+}
+
+describe('a page has one name', () => {
+  test.each([
+    [['/x', '/x/', '/x/index.html', '/x/index.htm', '/x.html', '/x/index', '/x.html/']],
+    [['/', '/index.html', '/index.htm', '/index', '']],
+    [['/a/b', '/a/b/', '/a/b.html', '/a/b/index.html']],
+    [['/caf%C3%A9', '/caf%c3%a9/', '/caf\u00e9.html', '/c%61f\u00e9/index.html']],
+  ])('at each of %j', (paths) => {
+    const names = paths.map((path) => pageAt(readAddress(`https://example.com${path}`) as URL))
+    expect(new Set(names).size).toBe(1)
+  })
+
+  test('and no two pages have the same', () => {
+    const paths = [
+      ...['/', '/x', '/X', '/x.htm', '/x.HTML', '/x/y', '/x-index', '/indexes', '/myindex'],
+      ...['/.html', '/x/.html', '/html', '/x.html.txt', '/index.php', '/x%2F', '/a.b'],
+    ]
+    const names = paths.map((path) => pageAt(readAddress(`https://example.com${path}`) as URL))
+    expect(new Set(names).size).toBe(paths.length)
+    expect(pageAt(new URL('http://example.com/x'))).not.toBe(names[1])
+  })
+
+  test('that is found where one of its addresses is listed, and fetched only where it is itself', () => {
+    const verdict = (path: string, paths: readonly string[]) => {
+      const url = readAddress(`https://example.com${path}`) as URL
+      const options = { ...given, paths }
+      const found = nameRefusalOf(url, options) === null
+      return [found, refusalOf(url, options) === null]
+    }
+    expect(verdict('/guide/one', ['/guide/*.html'])).toEqual([true, false])
+    expect(verdict('/guide/one.html', ['/guide/*.html'])).toEqual([true, true])
+    expect(verdict('/about/', ['/about'])).toEqual([true, false])
+    expect(verdict('/posts', ['/posts/*'])).toEqual([true, false])
+    expect(verdict('/', ['/index.html'])).toEqual([true, false])
+    expect(verdict('/about/us', ['/about'])).toEqual([false, false])
+    expect(verdict('/posts/..;/about', ['/about', '/posts/*'])).toEqual([false, false])
+  })
+
+  test('and a redirect may lead from one of its addresses to another', () => {
+    const options = { ...given, paths: ['/posts/*.html'] }
+    const refusal = (from: string, to: string) =>
+      redirectRefusalOf(
+        new URL(from, 'https://example.com'),
+        new URL(to, 'https://example.com'),
+        options,
+      )
+    expect(refusal('/posts/a.html', '/posts/a')).toBeNull()
+    expect(refusal('/posts/a.html', '/posts/a/')).toBeNull()
+    expect(refusal('/posts/a.html', '/posts/b.html')).toBeNull()
+    for (const to of [
+      ...[
+        '/posts/b',
+        '/admin',
+        '/posts/..;/admin.html',
+        '/posts/a;/index.html',
+        '/posts/a%2findex',
+      ],
+      ...['http://example.com/posts/a', 'https://evil.example/posts/a', '//me@example.com/posts/a'],
+    ]) {
+      expect(refusal('/posts/a.html', to), to).not.toBeNull()
+    }
   })
 })
