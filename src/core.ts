@@ -6,9 +6,10 @@ import { Ledger, type LedgerDoor } from './access/ledger.ts'
 import { Operator } from './access/operator.ts'
 import { Visitors } from './access/visitor.ts'
 import { type VisitorTokenContext, VisitorTokens } from './access/visitor-token.ts'
-import { type KvNamespace, KvTier, KvValues } from './cache/kv.ts'
+import { type Entry, sourceKey } from './cache/entry.ts'
+import { type KvNamespace, KvTier } from './cache/kv.ts'
 import { MemoryTier } from './cache/memory.ts'
-import { Purges } from './cache/purge.ts'
+import { type PurgeDoor, Purges } from './cache/purge.ts'
 import { TieredCache } from './cache/tiered.ts'
 import { randomLetters } from './completion/completion.ts'
 import type { Config } from './config.ts'
@@ -39,6 +40,7 @@ export interface Platform {
   readonly waitUntil: (work: Promise<unknown>) => void
   readonly report: Report
   readonly ledger: LedgerDoor
+  readonly purges: PurgeDoor
   /** What visitors' addresses are hashed with. */
   readonly secret: () => Promise<string>
   readonly operatorToken: string | null
@@ -111,7 +113,7 @@ export function createCore(config: Config, platform: Platform): Core {
   const purges = new Purges(
     platform.kv,
     { intervalMs: settings.memory_seconds * 1000 },
-    { now, report, waitUntil },
+    { door: platform.purges, now, report, waitUntil },
   )
   const cache = new TieredCache(
     new MemoryTier(
@@ -134,22 +136,22 @@ export function createCore(config: Config, platform: Platform): Core {
     waitUntil,
     report,
   })
-  const pages = new Pages(
-    { memorySeconds: settings.memory_seconds },
-    {
-      fetch: platform.fetch,
-      textOfHtml: platform.textOfHtml,
-      store: new KvValues(
-        platform.kv,
-        { waitMs: settings.kv_wait_ms, restMs: KV_REST_MS },
-        { now, report, waitUntil },
-      ),
-      // Counted like the answers' own, where somebody counts.
-      mayWrite: async () => settings.kv_writes_per_day === 0 || (await takeKvWrite(ledger)),
-      now,
-      waitUntil,
-    },
-  )
+  const pages = new Pages({
+    fetch: platform.fetch,
+    textOfHtml: platform.textOfHtml,
+    purgedAt: (names) => purges.purgedAt(names),
+    now,
+  })
+  const storeCopy = (entry: Entry) =>
+    waitUntil(
+      (async () => {
+        const found = await cache.get(entry.key)
+        if (found?.remembered.entry.completion.id === entry.completion.id) return
+        // Counted like the answers that were paid for, where they are counted.
+        const mayWrite = settings.kv_writes_per_day === 0 || (await takeKvWrite(ledger))
+        cache.put(entry, mayWrite)
+      })(),
+    )
   const tokens =
     config.access.turnstile_sitekey === ''
       ? null
@@ -158,8 +160,8 @@ export function createCore(config: Config, platform: Platform): Core {
   const miss: MissContext = {
     now,
     report,
-    purgedAtS: ({ key, request: { model, prompt_id: promptId } }) =>
-      purges.purgedAtS({ key, model, promptId }),
+    purgedAt: ({ names }) => purges.purgedAt(names),
+    storeCopy,
     generate: (work, stream, signal) => {
       let mayStore = false
       return {
@@ -187,7 +189,13 @@ export function createCore(config: Config, platform: Platform): Core {
           },
         },
         newId: () => `cmpl-${randomLetters(28, randomBytes)}`,
-        lookAgain: (key) => cache.fromKv(key),
+        lookAgain: async ({ storedUnder, key, source }) => {
+          const entry = await cache.fromKv(storedUnder)
+          if (entry !== null && sourceKey(entry) === key) return entry
+          // Where it was stored before its prompt had last answers.
+          return source === null ? null : await cache.fromKv(key)
+        },
+        storeCopy,
         store: (entry) => cache.put(entry, mayStore),
       }
     },

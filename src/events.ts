@@ -3,6 +3,17 @@
 import type { Code } from './errors.ts'
 import type { Fault } from './faults.ts'
 
+/** What the cache did for a request. */
+export type CacheWord =
+  | 'memory'
+  | 'kv'
+  | 'flight'
+  | 'stale'
+  | 'previous'
+  | 'collapsed'
+  | 'miss'
+  | 'bypass'
+
 /** One line per request (contract section 6). */
 export interface RequestEvent {
   readonly event: 'request'
@@ -10,7 +21,7 @@ export interface RequestEvent {
   readonly route: string
   readonly status: number
   readonly code: Code | null
-  readonly cache: 'memory' | 'kv' | 'flight' | 'stale' | 'collapsed' | 'miss' | 'bypass' | null
+  readonly cache: CacheWord | null
   readonly model: string | null
   readonly upstream: string | null
   readonly attempts: number

@@ -1,16 +1,26 @@
 // The one story of a miss: the upstreams are asked, the answer gets its head, its usage and its
 // place in the cache. Yields clean deltas as they come. Everything it needs is handed to it.
-import { createEntry, type Entry, freshness, isWhole } from './cache/entry.ts'
+import { createEntry, type Entry, freshness, isWhole, type Source } from './cache/entry.ts'
 import { estimateTokens, type Usage } from './completion/completion.ts'
 import { type Delta, Fold, replay } from './completion/delta.ts'
 import type { EffectiveRequest } from './completion/effective.ts'
+import type { PageVersion } from './page/pages.ts'
 import type { Answered, RouteContext } from './upstream/attempt.ts'
 import { answer, type Trace } from './upstream/route.ts'
 
 /** A miss to be answered. */
 export interface Work {
   readonly request: EffectiveRequest
+  /** The cache key of what the upstream is sent. */
   readonly key: string
+  /** Under which the answer is found: its key, or that of the prompt's last answer. */
+  readonly storedUnder: string
+  /** Of a last answer, what it is made from besides the key; null: an ordinary one. */
+  readonly source: { readonly recipe: string; readonly pages: readonly PageVersion[] } | null
+  /** What a purge may name its answer by (cache/names.ts). */
+  readonly names: readonly string[]
+  /** When it was asked for, in unix ms: before any page was read for it. */
+  readonly requestedAt: number
   /** How long the answer may be kept; null: it is not kept. */
   readonly keep: { readonly freshSeconds: number; readonly staleSeconds: number } | null
   /** An answer newer than anything remembered is wanted. */
@@ -28,9 +38,11 @@ export interface GenerateContext {
    * One more look into KV before money is spent: another place may have stored the answer since
    * (KV shows a new value late). Null where nothing new can be expected.
    */
-  readonly lookAgain: ((key: string) => Promise<Entry | null>) | null
+  readonly lookAgain: ((work: Work) => Promise<Entry | null>) | null
   /** Takes a whole answer; false when it will not be kept. */
   readonly store: (entry: Entry) => boolean
+  /** Takes an answer that is stored elsewhere, to be found under its own key, too. */
+  readonly storeCopy: (entry: Entry) => void
 }
 
 /** What became of a miss; filled in while it runs. */
@@ -61,9 +73,11 @@ export async function* generate(
   outcome: Outcome,
 ): AsyncGenerator<readonly Delta[]> {
   const { request } = work
-  const entry = work.forced ? null : await context.lookAgain?.(work.key)
+  const entry = work.forced ? null : await context.lookAgain?.(work)
   if (entry && freshness(entry, Math.floor(context.route.now() / 1000)) === 'fresh') {
-    Object.assign(outcome, { entry, found: true, stored: true })
+    const own = entryFor(work, entry)
+    if (own.key !== entry.key) context.storeCopy(own)
+    Object.assign(outcome, { entry: own, found: true, stored: true })
     yield replay(entry)
     return
   }
@@ -110,6 +124,22 @@ export async function* generate(
   }
 }
 
+/**
+ * Another request's entry as this work's own. The upstream was sent exactly what it would be sent now,
+ * so where the last answer is wanted, that is what was asked for now.
+ */
+export function entryFor(work: Work, entry: Entry): Entry {
+  const { key, storedUnder, source, names, requestedAt } = work
+  if (source === null) return entry
+  return {
+    ...entry,
+    key: storedUnder,
+    names: [...names],
+    requested_at: requestedAt,
+    source: sourceOf(key, source),
+  }
+}
+
 function reportGenerated(
   { requestId }: Work,
   { route }: GenerateContext,
@@ -140,17 +170,21 @@ function headOf({ model, fingerprint }: Answered, id: string, created: number): 
 }
 
 function entryOf(
-  { request, key, keep }: Work,
+  { key, storedUnder, source, names, requestedAt, keep }: Work,
   fold: Fold,
   fallback: boolean,
   startedAtS: number,
 ): Entry | null {
   const folded = fold.folded()
   if (keep === null || folded === null || !isWhole(folded.completion)) return null
-  const owner = { key, model: request.model, promptId: request.prompt_id }
   const freshSeconds = fallback ? Math.min(FALLBACK_FRESH_S, keep.freshSeconds) : keep.freshSeconds
-  const times = { nowS: startedAtS, freshSeconds, staleSeconds: keep.staleSeconds }
+  const times = { requestedAt, nowS: startedAtS, freshSeconds, staleSeconds: keep.staleSeconds }
+  const owner = { key: storedUnder, names, source: source === null ? null : sourceOf(key, source) }
   return createEntry(folded, owner, times)
+}
+
+function sourceOf(key: string, { recipe, pages }: NonNullable<Work['source']>): Source {
+  return { key, recipe, pages: [...pages] }
 }
 
 /** Where the upstream counted nothing. Token prompts are counted already. */

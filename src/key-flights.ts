@@ -2,7 +2,7 @@
 // who begins a new one, and whose answer is no good for another visitor. objects/flight.ts runs it.
 import { Ending, type Reader } from './answer.ts'
 import { type Entry, freshness } from './cache/entry.ts'
-import type { Work } from './generate.ts'
+import { entryFor, type Work } from './generate.ts'
 import {
   KEEP_ALIVE_MS,
   type MissAnswer,
@@ -32,13 +32,16 @@ export class KeyFlights {
   async join(work: SharedWork, reader: Reader, left: AbortController): Promise<MissAnswer> {
     for (let boardings = 1; ; boardings++) {
       const boarding = this.#board(work, reader.shape.stream)
-      if (boarding.role === 'late') return lateAnswer(boarding.entry)
+      if (boarding.role === 'late') return this.#late(work, boarding.entry)
       const { miss, role } = boarding
+      if (miss.work.storedUnder !== work.storedUnder) this.#copyWhenLanded(work, miss)
       const ending = reader.shape.stream ? new Ending() : null
       const answer = await miss.board(reader, { role, left, onEnd: (end) => ending?.tell(end) })
       const enough = role === 'leader' || boardings === MAX_BOARDINGS
       if (!enough && isForOthers(answer, miss.work, work)) continue
-      return answer.kind === 'stream' ? { ...answer, ending: ending?.stream ?? null } : answer
+      if (answer.kind === 'stream') return { ...answer, ending: ending?.stream ?? null }
+      if (answer.kind !== 'whole' || answer.entry === null) return answer
+      return { ...answer, entry: entryFor(work, answer.entry) }
     }
   }
 
@@ -48,22 +51,34 @@ export class KeyFlights {
   }
 
   #board(work: SharedWork, stream: boolean): Boarding {
-    const purgedAtS = Math.max(work.purgedAtS, this.#context.purgedAtS(work))
+    const purgedAt = Math.max(work.purgedAt, this.#context.purgedAt(work))
     const current = this.#miss
-    if (current?.flight.state === 'flying' && !current.isVoidAt(purgedAtS)) {
+    if (current?.flight.state === 'flying' && current.serves(work, purgedAt)) {
       return { role: 'follower', miss: current }
     }
     const entry = current?.entry ?? this.#landed
     const nowS = Math.floor(this.#context.now() / 1000)
     const atHand =
-      entry !== null && freshness(entry, nowS) === 'fresh' && entry.stored_at > purgedAtS
+      entry !== null && freshness(entry, nowS) === 'fresh' && entry.requested_at > purgedAt
     if (atHand && !work.forced) return { role: 'late', entry }
-    const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: work.keep !== null, purgedAtS }
+    const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: work.keep !== null, purgedAt }
     const miss = new SharedMiss(work, stream, options, this.#context)
     this.#miss = miss
     this.#landed = null
     miss.flight.over.then(() => this.#landing(miss))
     return { role: 'leader', miss }
+  }
+
+  /** It may be another page's of the same text, or this page's before it was changed and back. */
+  #late(work: SharedWork, entry: Entry): MissAnswer {
+    const own = entryFor(work, entry)
+    if (work.source !== null) this.#context.storeCopy(own)
+    return lateAnswer(own)
+  }
+
+  async #copyWhenLanded(work: SharedWork, miss: SharedMiss): Promise<void> {
+    await miss.flight.over
+    if (miss.entry !== null) this.#context.storeCopy(entryFor(work, miss.entry))
   }
 
   #landing(miss: SharedMiss): void {

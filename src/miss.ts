@@ -52,8 +52,8 @@ export type MissAnswer =
 
 /** A miss on its way to its key's flight. */
 export interface SharedWork extends Work {
-  /** Up to when, in unix seconds, it is void as far as the asking isolate knows. */
-  readonly purgedAtS: number
+  /** Up to when, in unix ms, it is void as far as the asking isolate knows. */
+  readonly purgedAt: number
   /**
    * Says nothing and ends with the reader, also one who goes before there is a body to cancel. Null
    * where nobody has to know, as the load goes on without readers.
@@ -73,15 +73,17 @@ export interface Passenger {
 export interface MissOptions extends FlightOptions {
   /** Silence in a stream after which a comment is sent. */
   readonly keepAliveMs: number
-  /** The last purge of it before it began, in unix seconds. */
-  readonly purgedAtS: number
+  /** The last purge of it before it began, in unix ms. */
+  readonly purgedAt: number
 }
 
 export interface MissContext {
   /** For this work; `signal` is the flight's. */
   readonly generate: (work: Work, stream: boolean, signal: AbortSignal) => GenerateContext
-  /** Up to when, in unix seconds, answers to this work are void. */
-  readonly purgedAtS: (work: Work) => number
+  /** Up to when, in unix ms, answers to this work are void. */
+  readonly purgedAt: (work: Work) => number
+  /** Takes an answer that is stored elsewhere, to be found under its own key, too. */
+  readonly storeCopy: (entry: Entry) => void
   readonly now: () => number
   readonly report: Report
 }
@@ -93,8 +95,6 @@ export const KEEP_ALIVE_MS = 15_000
 export class SharedMiss {
   readonly flight: Flight
   readonly work: Work
-  /** In unix seconds. */
-  readonly begunAtS: number
   readonly #outcome: Outcome = newOutcome()
   readonly #encodings: Encodings
   readonly #options: MissOptions
@@ -104,20 +104,22 @@ export class SharedMiss {
   /** @param stream whether the first reader asked for a stream */
   constructor(work: Work, stream: boolean, options: MissOptions, context: MissContext) {
     this.work = work
-    this.begunAtS = Math.floor(context.now() / 1000)
     this.#options = options
     this.#now = context.now
     this.#report = context.report
     this.flight = new Flight((signal) => {
       const given = context.generate(work, stream, signal)
-      return generate(work, bounded(given, work, options.purgedAtS), this.#outcome)
+      return generate(work, bounded(given, work, options.purgedAt), this.#outcome)
     }, options)
     this.#encodings = new Encodings(this.flight)
   }
 
-  /** Whether a purge (unix seconds) came after it began; those known before it do not touch it. */
-  isVoidAt(purgedAtS: number): boolean {
-    return this.begunAtS <= purgedAtS && purgedAtS > this.#options.purgedAtS
+  /**
+   * Whether its answer is one for this work: what was asked before a purge (unix ms) is void for
+   * whoever asks after it.
+   */
+  serves({ requestedAt }: Work, purgedAt: number): boolean {
+    return this.work.requestedAt > purgedAt || requestedAt <= purgedAt
   }
 
   /** The whole answer's entry, once there is one. */
@@ -195,20 +197,20 @@ export class SharedMiss {
 }
 
 /**
- * Nothing purged is found, and nothing that began in the second of a purge is stored: the asking
- * isolate may know of a purge that the flight's does not. What is not kept is not looked for either.
+ * Nothing purged is found or stored: the asking isolate may know of a purge that the flight's does
+ * not. What is not kept is not looked for either.
  */
-function bounded(given: GenerateContext, { keep }: Work, purgedAtS: number): GenerateContext {
+function bounded(given: GenerateContext, { keep }: Work, purgedAt: number): GenerateContext {
   const { lookAgain, store } = given
   return {
     ...given,
     lookAgain:
       keep === null || lookAgain === null
         ? null
-        : async (key) => {
-            const entry = await lookAgain(key)
-            return entry !== null && entry.stored_at > purgedAtS ? entry : null
+        : async (work) => {
+            const entry = await lookAgain(work)
+            return entry !== null && entry.requested_at > purgedAt ? entry : null
           },
-    store: (entry) => entry.stored_at > purgedAtS && store(entry),
+    store: (entry) => entry.requested_at > purgedAt && store(entry),
   }
 }

@@ -9,6 +9,7 @@ import { isLoopback } from './http/cors.ts'
 import { Admin, type AdminContext } from './routes/admin.ts'
 import { Asking } from './routes/asked.ts'
 import { Completions } from './routes/completions.ts'
+import { Lookups } from './routes/lookups.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
 import { OpenApi } from './routes/openapi.ts'
 import { PageVariables } from './routes/page-variables.ts'
@@ -60,15 +61,8 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     browserSeconds: cache.browser_seconds,
     freePrompts: cache.free_prompts,
   }
-  const pageVariables = new PageVariables(
-    {
-      origins: config.origins,
-      prompts,
-      ttlSeconds: policy.ttlSeconds,
-      staleSeconds: policy.staleSeconds,
-    },
-    { pages: core.pages, spendLimit: doors.spendLimit, report },
-  )
+  const { spendLimit } = doors
+  const pageVariables = new PageVariables({ origins: config.origins, prompts }, core.pages)
   const asking = new Asking(
     {
       effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
@@ -95,8 +89,9 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     {
       asking,
       cache: core.cache,
+      lookups: new Lookups({ cache: core.cache, pageVariables, spendLimit, report, now }),
       misses: new Misses(doors.flights, core.miss),
-      spendLimit: doors.spendLimit,
+      spendLimit,
       now,
     },
   )
@@ -104,7 +99,10 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
   const admin = new Admin(body, {
     operator,
     purges,
-    keyOf: (request, own) => asking.keyOf(request, own),
+    requestNames: (request) => asking.purgeNames(request),
+    models,
+    prompts,
+    origins: config.origins,
     now,
     ...doors.admin,
   })

@@ -149,6 +149,7 @@ export class UsageCounter {
     hour.tokens_saved += saved
     if (cache === 'miss' || cache === 'bypass') hour.misses += 1
     else if (cache === 'collapsed' || cache === 'flight') hour.collapsed += 1
+    else if (cache === 'previous') hour.hits.stale += 1
     else if (cache !== null) hour.hits[cache] += 1
     if (code !== null) count(hour.errors, code)
     if (promptId !== null) count(hour.prompts, promptId)

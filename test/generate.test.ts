@@ -29,6 +29,7 @@ function start(
 ) {
   const clock = { ms: START }
   const stored: Entry[] = []
+  const copies: Entry[] = []
   const asked: string[] = []
   const outcome = newOutcome()
   const connections = new Map(
@@ -56,6 +57,10 @@ function start(
     {
       request,
       key: KEY,
+      storedUnder: KEY,
+      source: null,
+      names: ['model:default'],
+      requestedAt: START - 123,
       keep: { freshSeconds: 3600, staleSeconds: 60 },
       forced: false,
       requestId: 'req_1',
@@ -77,6 +82,7 @@ function start(
       },
       newId: () => ID,
       lookAgain: null,
+      storeCopy: (entry) => copies.push(entry),
       store: (entry) => {
         stored.push(entry)
         return true
@@ -95,7 +101,7 @@ function start(
     }
     return { all, code }
   }
-  return { run, deltas, stored, asked, outcome, clock }
+  return { run, deltas, stored, copies, asked, outcome, clock }
 }
 
 const kinds = (deltas: readonly Delta[]) => deltas.map(({ kind }) => kind)
@@ -173,11 +179,11 @@ test('generate() stores a whole answer, once, with its times', async () => {
   for (const delta of all) fold.add(delta)
   expect(stored).toEqual([
     {
-      schema: 1,
+      schema: 2,
       key: KEY,
-      model: 'default',
-      prompt_id: null,
-      stored_at: NOW_S,
+      names: ['model:default'],
+      requested_at: START - 123,
+      source: null,
       fresh_until: NOW_S + 3600,
       stale_until: NOW_S + 3660,
       estimated: false,
@@ -195,7 +201,7 @@ test('generate() counts the times of an entry from when it began', async () => {
     },
   })
   await app.run()
-  expect(app.stored[0]).toMatchObject({ stored_at: NOW_S, fresh_until: NOW_S + 3600 })
+  expect(app.stored[0]).toMatchObject({ requested_at: START - 123, fresh_until: NOW_S + 3600 })
 })
 
 const choice = (text: string, finish_reason: unknown, index = 0) => ({ text, index, finish_reason })
@@ -293,8 +299,8 @@ test('generate() looks once more before it spends, and takes what is fresh', asy
   const entryFor = (freshSeconds: number) =>
     createEntry(
       found,
-      { key: KEY, model: 'default', promptId: null },
-      { nowS: NOW_S, freshSeconds, staleSeconds: 99 },
+      { key: KEY, names: [], source: null },
+      { requestedAt: START, nowS: NOW_S, freshSeconds, staleSeconds: 99 },
     )
   const again = start(
     { a: () => answered('new') },

@@ -1,6 +1,6 @@
 // One key's flights: who joins whom, what a purge and an operator's wish change, and what is never
 // taken from a leader. The generation itself is generate.test.ts's.
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type { Reader } from '../src/answer.ts'
 import type { Entry } from '../src/cache/entry.ts'
 import { GatewayError } from '../src/errors.ts'
@@ -9,13 +9,12 @@ import type { MissAnswer, SharedWork } from '../src/miss.ts'
 import { answered, chunk, DONE, openStream, START } from './support/app.ts'
 import { calm, missWorld, work } from './support/flights.ts'
 
-const NOW_S = START / 1000
 const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }, resume: null }
 const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
 
 const workOf = (more: Partial<SharedWork> = {}): SharedWork => ({
   ...work,
-  purgedAtS: 0,
+  purgedAt: 0,
   presence: null,
   ...more,
 })
@@ -84,9 +83,8 @@ test('what failed is nobody’s later: the next one asks again', async () => {
 test('KV has it after all: found, and no upstream is asked', async () => {
   const { join, state } = start()
   await join()
-  const entry = { ...(await entryOf(join)), stored_at: NOW_S }
   const other = start()
-  other.state.kept = entry
+  other.state.kept = await entryOf(join)
   expect(said(await other.join())).toBe('found: Hello')
   expect([state.calls, other.state.calls]).toEqual([1, 0])
 })
@@ -105,35 +103,37 @@ test.each([
   const entry = await entryOf(join)
   state.kept = entry
   clock.ms += 5000
-  if (known) state.purgedAtS = NOW_S + 2
-  const purgedAtS = known ? 0 : NOW_S + 2
-  expect(said(await join({ purgedAtS }))).toBe('leader: Hello')
+  if (known) state.purgedAt = START + 1
+  const purgedAt = known ? 0 : START + 1
+  const requestedAt = START + 2
+  expect(said(await join({ purgedAt, requestedAt }))).toBe('leader: Hello')
   expect(state.calls).toBe(2)
-  expect(said(await join({ purgedAtS }))).toBe('late: Hello')
+  expect(said(await join({ purgedAt, requestedAt }))).toBe('late: Hello')
 })
 
-test('a purge after the departure: those who come later do not join', async () => {
+test('a purge during a load: who asks a millisecond after it does not join', async () => {
   const upstream = openStream()
-  const { join, state, clock } = start((call) =>
+  const { join, state, stored } = start((call) =>
     call === 0 ? upstream.response() : answered('new'),
   )
   const before = join()
   await calm()
-  clock.ms += 1000
-  state.purgedAtS = NOW_S
-  expect(said(await join())).toBe('leader: new')
+  state.purgedAt = START
+  const after = { requestedAt: START + 1 }
+  expect(said(await join(after))).toBe('leader: new')
   upstream.push(chunk('old', 'stop') + DONE)
   upstream.end()
   expect(said(await before)).toBe('leader: old')
   // And the old one does not come back when it lands.
-  expect(said(await join())).toBe('late: new')
+  expect(said(await join(after))).toBe('late: new')
+  expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['new', 'old'])
 })
 
-test('a purge before the departure, in the same second: those who come later join', async () => {
+test('what was asked before a purge and comes after it shares a load, which is not stored', async () => {
   const upstream = openStream()
   const { join, state, stored } = start(() => upstream.response())
-  state.purgedAtS = NOW_S
-  const readers = [join(), join({ purgedAtS: NOW_S }), join()]
+  state.purgedAt = START
+  const readers = [join(), join({ purgedAt: START }), join()]
   await calm()
   upstream.push(chunk('one', 'stop') + DONE)
   upstream.end()
@@ -142,8 +142,56 @@ test('a purge before the departure, in the same second: those who come later joi
     'follower: one',
     'follower: one',
   ])
-  // It began at the purge, so it is void for everybody else.
   expect([state.calls, stored.length]).toEqual([1, 0])
+})
+
+describe('a last answer', () => {
+  const source = (recipe: string) => ({ recipe, pages: [] })
+  const pageA = { storedUnder: 'l1:a', source: source('c1:a'), names: ['page:a'] }
+  const pageB = { storedUnder: 'l1:b', source: source('c1:b'), names: ['page:b'] }
+
+  test('to two pages of the same text is one load, and found under both', async () => {
+    const upstream = openStream()
+    const { join, stored, copies, state } = start(() => upstream.response())
+    const readers = [join(pageA), join(pageB), join(pageB, sse)]
+    await calm()
+    upstream.push(chunk('Hello', 'stop') + DONE)
+    upstream.end()
+    const [leader, follower] = await Promise.all(readers)
+    expect([said(leader), said(follower)]).toEqual(['leader: Hello', 'follower: Hello'])
+    await calm()
+    expect(state.calls).toBe(1)
+    expect(stored.map(({ key, names }) => [key, names])).toEqual([['l1:a', ['page:a']]])
+    const copy = {
+      ...stored[0],
+      key: 'l1:b',
+      names: ['page:b'],
+      source: { key: work.key, ...pageB.source },
+    }
+    expect(copies).toEqual([copy, copy])
+    expect(follower).toMatchObject({ entry: copy })
+    const late = await join({ ...pageB, requestedAt: START + 5 })
+    expect(late).toMatchObject({ role: 'late', entry: { ...copy, requested_at: START + 5 } })
+    expect(copies.at(-1)?.requested_at).toBe(START + 5)
+  })
+
+  test('that was purged for one page is none for it, and still one for the other', async () => {
+    const { join, state } = start((call) => answered(`answer ${call}`))
+    await join(pageA)
+    const after = { purgedAt: START, requestedAt: START + 1 }
+    expect(said(await join({ ...pageB, requestedAt: START + 1 }))).toBe('late: answer 0')
+    expect(said(await join({ ...pageA, ...after }))).toBe('leader: answer 1')
+    expect(state.calls).toBe(2)
+  })
+
+  test('that KV has elsewhere is stored where it is looked for', async () => {
+    const { join } = start()
+    const other = start()
+    other.state.kept = await entryOf(join)
+    expect(said(await other.join(pageA))).toBe('found: Hello')
+    expect(other.copies.map(({ key }) => key)).toEqual(['l1:a'])
+    expect(other.stored).toEqual([])
+  })
 })
 
 test('forced: past what is at hand and what KV has', async () => {
@@ -156,7 +204,7 @@ test('forced: past what is at hand and what KV has', async () => {
 test('forced: joins a load under way, but takes no answer that KV had', async () => {
   const { join, state } = start((call) => answered(`answer ${call}`))
   state.kept = await entryOf(join)
-  state.purgedAtS = 0
+  state.purgedAt = 0
   const other = start(() => answered('new'))
   other.state.kept = state.kept
   const both = await Promise.all([other.join(), other.join({ forced: true })])

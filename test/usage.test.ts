@@ -154,6 +154,8 @@ describe('UsageCounter', () => {
     const { counter } = counterAt()
     for (const cache of ['memory', 'kv', 'stale', 'collapsed', 'flight', 'miss', 'bypass'] as const)
       counter.request(request({ cache }), { promptId: 'haiku', saved: 10 })
+    // A prompt's last answer, from before it was changed, is a stale hit.
+    counter.request(request({ cache: 'previous' }), { promptId: 'haiku', saved: 10 })
     counter.request(request({ cache: null, code: 'invalid_json', model: null }), noTally)
     counter.request(request({ code: 'rate_limited' }), noTally)
     counter.observe(generated(0, 3, 9))
@@ -162,17 +164,17 @@ describe('UsageCounter', () => {
     const [[hour, figures] = []] = await taken(counter)
     expect(hour).toBe(START / 1000)
     expect(figures).toMatchObject({
-      requests: 9,
-      hits: { memory: 1, kv: 1, stale: 1 },
+      requests: 10,
+      hits: { memory: 1, kv: 1, stale: 2 },
       collapsed: 2,
       misses: 3,
       kv_failures: 1,
       tokens_in: 3,
       tokens_out: 9,
-      tokens_saved: 70,
+      tokens_saved: 80,
       errors: { invalid_json: 1, rate_limited: 1 },
-      prompts: { haiku: 7 },
-      models: { default: 8 },
+      prompts: { haiku: 8 },
+      models: { default: 9 },
     })
     expect(figures?.upstream_ms[0]).toBe(1)
   })

@@ -1,7 +1,7 @@
 // From the pages of a site to what is asked about them: a locked prompt whose one page variable is
 // filled with each. Asks nothing itself.
 import * as v from 'valibot'
-import { readAddress, refusalOf } from '../../src/page/address.ts'
+import { pageAt, readAddress, refusalOf } from '../../src/page/address.ts'
 import { printable } from './gateway.ts'
 import type { Sitemap, Skipped } from './sitemap.ts'
 import type { Task } from './warming.ts'
@@ -82,9 +82,11 @@ export function pageTasks(
       skipped.push({ url: printable(page), reason: reason ?? '' })
       continue
     }
+    // Listed at two of its addresses it is one page: the first of them will do.
+    if (tasks.has(pageAt(url))) continue
     const filled = { ...variables, [prompt.variable]: url.href }
     const request = { prompt: { id: prompt.id, variables: filled } }
-    tasks.set(url.href, { name: url.href, request })
+    tasks.set(pageAt(url), { name: url.href, request })
   }
   return { tasks: [...tasks.values()], skipped }
 }

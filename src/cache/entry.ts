@@ -1,35 +1,75 @@
 // One remembered answer with its times, and its reading back from a text that may hold anything.
-// Stored under the cache key in KV as JSON; see kv.ts for key and TTL.
+// Stored under its key in KV as JSON; see kv.ts for key and TTL.
 import * as v from 'valibot'
 import { completionSchema } from '../completion/completion.ts'
 import type { Folded } from '../completion/delta.ts'
+import { namesOf } from './names.ts'
 
-/** Raised when the stored shape changes; entries of another schema are misses. */
-const SCHEMA = 1
+/** Raised when the stored shape changes; entries of another schema than these two are misses. */
+const SCHEMA = 2
 
-const unixSeconds = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+const unixTime = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+
+/** What may be sent back to a site as it came. */
+const validator = v.pipe(v.string(), v.regex(/^[\x20-\x7e\x80-\xff]{1,512}$/))
+
+const shared = {
+  /** The key again: a value under another key is not this answer. */
+  key: v.string(),
+  fresh_until: unixTime,
+  stale_until: unixTime,
+  estimated: v.boolean(),
+  completion: completionSchema,
+}
+
+/** What a prompt's last answer was made from; an ordinary entry's key says it all. */
+const sourceSchema = v.strictObject({
+  /** The cache key of what the upstream was sent. */
+  key: v.string(),
+  /** That key with the addresses of pages in place of their texts: it changes with the prompt, its
+   * model and their parameters only. */
+  recipe: v.string(),
+  /** The versions of the pages, in the prompt's order (page/pages.ts). */
+  pages: v.array(
+    v.strictObject({
+      read_as: v.string(),
+      etag: v.nullable(validator),
+      last_modified: v.nullable(validator),
+    }),
+  ),
+})
 
 const entrySchema = v.strictObject({
   schema: v.literal(SCHEMA),
-  /** The cache key again: a value under another key is not this answer. */
-  key: v.string(),
-  /** The model's alias and the locked prompt's id: what a purge may name. */
-  model: v.string(),
-  prompt_id: v.nullable(v.string()),
-  /** When the flight that brought it began. */
-  stored_at: unixSeconds,
-  fresh_until: unixSeconds,
-  stale_until: unixSeconds,
-  estimated: v.boolean(),
-  completion: completionSchema,
+  ...shared,
+  /** What a purge may name it by (names.ts). */
+  names: v.array(v.string()),
+  /** When it was asked for, in unix milliseconds: what is purged at that time or later is void. */
+  requested_at: unixTime,
+  source: v.nullable(sourceSchema),
 })
 
-/** Times are unix seconds. Fresh until `fresh_until`, then stale until `stale_until`, then gone. */
+/** As version 1 stored it: with a time in seconds, and named by what it says of itself. */
+const version1Schema = v.strictObject({
+  schema: v.literal(1),
+  ...shared,
+  model: v.string(),
+  prompt_id: v.nullable(v.string()),
+  stored_at: unixTime,
+})
+
+const storedSchema = v.variant('schema', [entrySchema, version1Schema])
+
+export type Source = v.InferOutput<typeof sourceSchema>
+
+/** Fresh until `fresh_until`, then stale until `stale_until`, then gone; unix seconds. */
 export type Entry = v.InferOutput<typeof entrySchema>
 
 export type Freshness = 'fresh' | 'stale' | 'expired'
 
 export interface EntryTimes {
+  /** Unix milliseconds. */
+  readonly requestedAt: number
   readonly nowS: number
   readonly freshSeconds: number
   /** How long it may be served after that, at most. */
@@ -38,22 +78,22 @@ export interface EntryTimes {
 
 export interface EntryOwner {
   readonly key: string
-  readonly model: string
-  readonly promptId: string | null
+  readonly names: readonly string[]
+  readonly source: Source | null
 }
 
 export function createEntry(
   { completion, estimated }: Folded,
-  { key, model, promptId }: EntryOwner,
-  { nowS, freshSeconds, staleSeconds }: EntryTimes,
+  { key, names, source }: EntryOwner,
+  { requestedAt, nowS, freshSeconds, staleSeconds }: EntryTimes,
 ): Entry {
   const fresh_until = nowS + freshSeconds
   return {
     schema: SCHEMA,
     key,
-    model,
-    prompt_id: promptId,
-    stored_at: nowS,
+    names: [...names],
+    requested_at: requestedAt,
+    source,
     fresh_until,
     stale_until: fresh_until + staleSeconds,
     estimated,
@@ -69,9 +109,30 @@ export function parseEntry(text: string, key: string): Entry | null {
   } catch {
     return null
   }
-  const result = v.safeParse(entrySchema, value)
+  const result = v.safeParse(storedSchema, value)
   if (!result.success || result.output.key !== key) return null
-  return isWhole(result.output.completion) ? result.output : null
+  const entry = result.output.schema === SCHEMA ? result.output : fromVersion1(result.output)
+  return isWhole(entry.completion) ? entry : null
+}
+
+function fromVersion1({
+  model,
+  prompt_id: promptId,
+  stored_at,
+  ...rest
+}: v.InferOutput<typeof version1Schema>): Entry {
+  return {
+    ...rest,
+    schema: SCHEMA,
+    names: namesOf({ key: rest.key, model, promptId }),
+    requested_at: stored_at * 1000,
+    source: null,
+  }
+}
+
+/** The cache key of what the upstream was sent. */
+export function sourceKey({ key, source }: Entry): string {
+  return source?.key ?? key
 }
 
 export function freshness(entry: Entry, nowS: number): Freshness {

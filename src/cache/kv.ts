@@ -1,7 +1,7 @@
-// The KV tier. Key: the cache key. Value: an entry as a JSON string, put whole, never as a stream.
-// TTL: until the entry is no longer even stale, at least 60 s. It cannot fail a request: slow,
-// broken or full storage is a miss or an answer that is not stored, and one event. `KvValues` has
-// those manners for any text.
+// The KV tier. Key: the cache key, or of a prompt's last answer the key of prompt and variables
+// (completion/fingerprint.ts). Value: an entry as a JSON string, put whole, never as a stream. TTL:
+// until the entry is no longer even stale, at least 60 s. It cannot fail a request: slow, broken or
+// full storage is a miss or an answer that is not stored, and one event.
 import type { Report } from '../events.ts'
 import { type Entry, parseEntry } from './entry.ts'
 
@@ -12,14 +12,11 @@ export interface KvNamespace {
   delete(key: string): Promise<void>
 }
 
-export interface KvValueOptions {
+export interface KvOptions {
   /** Longest wait for a read. */
   readonly waitMs: number
   /** After a failed put, how long no other is tried. */
   readonly restMs: number
-}
-
-export interface KvOptions extends KvValueOptions {
   /** Longest value, in UTF-8 bytes. */
   readonly entryBytes: number
 }
@@ -30,29 +27,33 @@ export interface KvContext {
   readonly waitUntil: (work: Promise<unknown>) => void
 }
 
-/** KV's own bounds: no TTL below a minute; ten years are for ever. */
+/** KV takes no TTL below a minute. */
 const MIN_TTL_S = 60
-const MAX_TTL_S = 315_360_000
+/** Ten years. */
+export const FOREVER_S = 315_360_000
 
 export class KvTier {
-  readonly #values: KvValues
+  readonly #namespace: KvNamespace
   readonly #options: KvOptions
-  readonly #now: KvContext['now']
-  readonly #waitUntil: KvContext['waitUntil']
+  readonly #context: KvContext
+  #restUntil = 0
 
   constructor(namespace: KvNamespace, options: KvOptions, context: KvContext) {
-    this.#values = new KvValues(namespace, options, context)
+    this.#namespace = namespace
     this.#options = options
-    this.#now = context.now
-    this.#waitUntil = context.waitUntil
+    this.#context = context
   }
 
   /** The entry under this key, whatever its freshness; null for a miss. Never throws. */
   async get(key: string): Promise<Entry | null> {
-    const { entryBytes } = this.#options
-    return await this.#values.get(key, (text) =>
-      text.length <= entryBytes ? parseEntry(text, key) : null,
-    )
+    const text = await this.#read(key)
+    if (text === null) return null
+    const entry = text.length <= this.#options.entryBytes ? parseEntry(text, key) : null
+    if (entry === null) {
+      this.#failed('get', 'bad_value')
+      this.#context.waitUntil(this.#delete(key))
+    }
+    return entry
   }
 
   /**
@@ -61,60 +62,22 @@ export class KvTier {
    * @returns false when it is not even tried: too large, or KV is resting after a failure
    */
   put(entry: Entry): boolean {
+    const { now, waitUntil } = this.#context
     const value = JSON.stringify(entry)
     if (new TextEncoder().encode(value).length > this.#options.entryBytes) return false
-    const ttlSeconds = entry.stale_until - Math.floor(this.#now() / 1000)
-    if (this.#values.isResting) return false
-    this.#waitUntil(this.#values.put(entry.key, value, ttlSeconds))
+    if (now() < this.#restUntil) return false
+    const ttlSeconds = entry.stale_until - Math.floor(now() / 1000)
+    waitUntil(this.#write(entry.key, value, ttlSeconds))
     return true
   }
-}
 
-/** Texts in KV that may be slow to come, missing or wrong, and that no request fails for. */
-export class KvValues {
-  readonly #namespace: KvNamespace
-  readonly #options: KvValueOptions
-  readonly #context: KvContext
-  #restUntil = 0
-
-  constructor(namespace: KvNamespace, options: KvValueOptions, context: KvContext) {
-    this.#namespace = namespace
-    this.#options = options
-    this.#context = context
-  }
-
-  /**
-   * What is kept under this key; null for a miss. Never throws.
-   *
-   * @param parse null for a text that is none of ours: it is deleted
-   */
-  async get<T>(key: string, parse: (text: string) => T | null): Promise<T | null> {
-    const text = await this.#read(key)
-    if (text === null) return null
-    const value = parse(text)
-    if (value === null) {
-      this.#failed('get', 'bad_value')
-      this.#context.waitUntil(this.#delete(key))
-    }
-    return value
-  }
-
-  /** Whether it is left alone, after a put that failed. */
-  get isResting(): boolean {
-    return this.#context.now() < this.#restUntil
-  }
-
-  /** Stores a text. Never throws. @returns whether that worked */
-  async put(key: string, value: string, ttlSeconds: number): Promise<boolean> {
-    if (this.isResting) return false
-    const expirationTtl = Math.min(MAX_TTL_S, Math.max(MIN_TTL_S, ttlSeconds))
+  async #write(key: string, value: string, ttlSeconds: number): Promise<void> {
+    const expirationTtl = Math.min(FOREVER_S, Math.max(MIN_TTL_S, ttlSeconds))
     try {
       await this.#namespace.put(key, value, { expirationTtl })
-      return true
     } catch {
       this.#restUntil = this.#context.now() + this.#options.restMs
       this.#failed('put', 'error')
-      return false
     }
   }
 

@@ -1,203 +1,142 @@
-// What the operator has declared void, as one list in KV. Key `purge`, value JSON of unix seconds,
-// no TTL: an entry may live for years. Isolates read it in the background, at most so often, and
-// wait for it only once, before the first entry they would serve. An entry or flight that began at
-// or before the time given is not served and not stored.
-import * as v from 'valibot'
+// What the operator has declared void, as this isolate knows it. The list is written in one place
+// (purge-register.ts) and read from KV: in the background before it grows old, and waited for where
+// it has, so that no isolate serves what was purged more than `intervalMs` and KV's own 60 s ago. An
+// answer that was asked for at or before the time of a purge is neither served nor stored.
 import type { Report } from '../events.ts'
 import type { KvNamespace } from './kv.ts'
+import {
+  mergedLists,
+  noPurges,
+  type Purge,
+  type PurgeList,
+  parsePurgeList,
+  purgedAt,
+  withPurge,
+} from './purge-list.ts'
 
-const PURGE_KEY = 'purge'
-/** Longest wait for the first list; KV may be slow, and an answer is not. */
-const FIRST_WAIT_MS = 300
-/** KV takes one write per key and second. */
-const WRITE_GAP_MS = 1000
-/** Of one kind; the oldest give way to one time for all. */
-const MAX_NAMES = 1000
+/** KV: the list (purge-list.ts). No TTL, as an answer may be kept for ever. */
+export const PURGE_KEY = 'purge'
 
-const time = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
-/** Not a `record`, which drops names that objects have by birth, such as "constructor". */
-const times = v.custom<Readonly<Record<string, number>>>(
-  (value) =>
-    typeof value === 'object' &&
-    value !== null &&
-    Object.values(value).every((at) => v.is(time, at)),
-)
-const listSchema = v.object({ all: time, prompts: times, models: times, keys: times })
-type PurgeList = v.InferOutput<typeof listSchema>
+/** Longest wait for the list; KV may be slow, and an answer is not. */
+const WAIT_MS = 300
+/** After a list that did not come, so long the one at hand is good enough. */
+const REST_MS = 10_000
 
-/** What to declare void. */
-export type PurgeTarget =
-  | { readonly kind: 'all' }
-  | { readonly kind: 'prompt' | 'model' | 'key'; readonly name: string }
-
-/** What the list is asked about. */
-export interface Purgeable {
-  readonly key: string
-  readonly model: string
-  readonly promptId: string | null
+/** The way to the one place where purges are written down. */
+export interface PurgeDoor {
+  /**
+   * Resolves when the purge is on its way to all isolates.
+   *
+   * @returns the list with it, as its text
+   * @throws where it could not be written: the operator must know
+   */
+  add(purge: Purge): Promise<string>
 }
 
 export interface PurgeOptions {
-  /** Between two looks at the list. */
+  /** How old the list may be that answers are judged by. */
   readonly intervalMs: number
 }
 
 export interface PurgeContext {
+  readonly door: PurgeDoor
   readonly now: () => number
   readonly report: Report
   readonly waitUntil: (work: Promise<unknown>) => void
 }
 
-const nothing: PurgeList = { all: 0, prompts: {}, models: {}, keys: {} }
-const kinds = { prompt: 'prompts', model: 'models', key: 'keys' } as const
-
 export class Purges {
-  readonly #namespace: KvNamespace
+  readonly #namespace: Pick<KvNamespace, 'get'>
   readonly #options: PurgeOptions
   readonly #context: PurgeContext
-  #list: PurgeList = nothing
+  #list: PurgeList = noPurges
+  /** The text that was read last, so that a list that has not changed is not parsed again. */
+  #text: string | null = null
+  /** When the list at hand was asked for, and when any list was. */
   #readAt = Number.NEGATIVE_INFINITY
-  #writtenAt = Number.NEGATIVE_INFINITY
-  #known = false
+  #triedAt = Number.NEGATIVE_INFINITY
+  #restUntil = Number.NEGATIVE_INFINITY
 
-  constructor(namespace: KvNamespace, options: PurgeOptions, context: PurgeContext) {
+  constructor(namespace: Pick<KvNamespace, 'get'>, options: PurgeOptions, context: PurgeContext) {
     this.#namespace = namespace
     this.#options = options
     this.#context = context
   }
 
-  /** Whether something begun then (unix seconds) is void. */
-  isVoid(what: Purgeable, begunAtS: number): boolean {
-    return begunAtS <= this.purgedAtS(what)
-  }
-
-  /**
-   * The time, in unix seconds, up to which it is void; 0: it never was purged. Looks at the list it
-   * has; a newer one is on its way.
-   */
-  purgedAtS({ key, model, promptId }: Purgeable): number {
+  /** The time, in unix ms, up to which an answer with these names is void; by the list at hand. */
+  purgedAt(names: readonly string[]): number {
     this.#refresh()
-    const { all, prompts, models, keys } = this.#list
-    return Math.max(
-      all,
-      timeOf(models, model),
-      timeOf(keys, key),
-      promptId === null ? 0 : timeOf(prompts, promptId),
-    )
+    return purgedAt(this.#list, names)
   }
 
   /**
-   * Until this isolate has seen the list: a new one would serve whatever was purged before it began.
-   * Each caller reads for itself, since a request cannot wait for another one's. Never rejects.
+   * Until the list at hand is young enough to serve by. Each caller reads for itself, since a request
+   * cannot wait for another one's. Never rejects.
    */
   async known(): Promise<void> {
-    if (this.#known) return
-    this.#readAt = this.#context.now()
+    const { now, waitUntil } = this.#context
+    const isKnown = this.#readAt > Number.NEGATIVE_INFINITY
+    const isCurrent = now() - this.#readAt < this.#options.intervalMs
+    if (isKnown && (isCurrent || now() < this.#restUntil)) return
     const loading = this.#load()
-    this.#context.waitUntil(loading)
+    waitUntil(loading)
     let timer: ReturnType<typeof setTimeout> | null = null
     const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, FIRST_WAIT_MS)
+      timer = setTimeout(() => {
+        this.#rest()
+        resolve()
+      }, WAIT_MS)
     })
     await Promise.race([loading, late])
     if (timer !== null) clearTimeout(timer)
   }
 
   /**
-   * Declares things void from now on: at once here, elsewhere when the list is next read.
+   * Declares things void: at once here, elsewhere when the list is next read.
    *
-   * @throws whatever KV throws: an operator must know that it did not work
+   * @throws what the door throws
    */
-  async purge(target: PurgeTarget): Promise<void> {
-    const { now } = this.#context
-    const stored = await this.#read()
-    // After the wait: what this isolate has purged or read meanwhile stays.
-    const list = newest(this.#list, stored)
-    const nowS = Math.floor(now() / 1000)
-    this.#list = target.kind === 'all' ? { ...nothing, all: nowS } : added(list, target, nowS)
-    this.#readAt = now()
-    this.#known = true
-    await this.#write()
+  async purge(purge: Purge): Promise<void> {
+    this.#list = withPurge(this.#list, purge)
+    const list = parsePurgeList(await this.#context.door.add(purge))
+    if (list !== null) this.#list = mergedLists(this.#list, list)
   }
 
-  async #write(): Promise<void> {
-    const { now } = this.#context
-    const gap = this.#writtenAt + WRITE_GAP_MS - now()
-    this.#writtenAt = now() + Math.max(0, gap)
-    if (gap > 0) await new Promise((resolve) => setTimeout(resolve, gap))
-    await this.#namespace.put(PURGE_KEY, JSON.stringify(this.#list))
-  }
-
+  /** Early enough for a busy isolate never to wait. */
   #refresh(): void {
     const { now, waitUntil } = this.#context
-    if (now() - this.#readAt < this.#options.intervalMs) return
-    this.#readAt = now()
+    const { intervalMs } = this.#options
+    // Of no interval at all, each look-up waits for a list of its own.
+    if (intervalMs === 0 || now() - this.#triedAt < intervalMs / 2) return
     waitUntil(this.#load())
   }
 
   async #load(): Promise<void> {
-    let operation: 'get' | 'put' = 'get'
+    const askedAt = this.#context.now()
+    this.#triedAt = askedAt
     try {
-      const stored = await this.#read()
-      this.#list = newest(this.#list, stored)
-      this.#known = true
-      if (this.#writtenAt < 0 || !lacks(stored, this.#list)) return
-      // Somebody who had not seen this isolate's purge wrote after it: it must not be lost.
-      operation = 'put'
-      await this.#write()
+      this.#take(await this.#namespace.get(PURGE_KEY))
+      this.#readAt = Math.max(this.#readAt, askedAt)
+      this.#restUntil = Number.NEGATIVE_INFINITY
     } catch {
-      this.#context.report({ event: 'cache_failed', operation, reason: 'error' })
+      this.#rest()
+      this.#context.report({ event: 'cache_failed', operation: 'get', reason: 'error' })
     }
   }
 
-  async #read(): Promise<PurgeList> {
-    const text = await this.#namespace.get(PURGE_KEY)
-    if (text === null) return nothing
-    try {
-      return v.parse(listSchema, JSON.parse(text))
-    } catch {
+  #take(text: string | null): void {
+    if (text === null || text === this.#text) return
+    this.#text = text
+    const list = parsePurgeList(text)
+    if (list === null) {
       this.#context.report({ event: 'cache_failed', operation: 'get', reason: 'bad_value' })
-      return nothing
+    } else {
+      // KV may show an older list than this isolate has seen.
+      this.#list = mergedLists(this.#list, list)
     }
   }
-}
 
-function timeOf(record: Readonly<Record<string, number>>, name: string): number {
-  return Object.hasOwn(record, name) ? (record[name] ?? 0) : 0
-}
-
-function added(
-  list: PurgeList,
-  { kind, name }: Extract<PurgeTarget, { name: string }>,
-  nowS: number,
-): PurgeList {
-  const field = kinds[kind]
-  const entries = [...Object.entries(list[field]).filter(([other]) => other !== name), [name, nowS]]
-  if (entries.length > MAX_NAMES) return { ...nothing, all: nowS }
-  return { ...list, [field]: Object.fromEntries(entries) }
-}
-
-/** KV may show an older list than this isolate has written: no purge is ever taken back. */
-function newest(a: PurgeList, b: PurgeList): PurgeList {
-  const all = Math.max(a.all, b.all)
-  const merged = (x: Record<string, number>, y: Record<string, number>) =>
-    Object.fromEntries(
-      [...new Set([...Object.keys(x), ...Object.keys(y)])]
-        .map((name) => [name, Math.max(timeOf(x, name), timeOf(y, name))] as const)
-        // The rest went with all.
-        .filter(([, time]) => time > all),
-    )
-  return {
-    all,
-    prompts: merged(a.prompts, b.prompts),
-    models: merged(a.models, b.models),
-    keys: merged(a.keys, b.keys),
+  #rest(): void {
+    this.#restUntil = this.#context.now() + REST_MS
   }
-}
-
-/** Whether a list misses something that another one, which is no older, has. */
-function lacks(list: PurgeList, other: PurgeList): boolean {
-  const more = (field: 'prompts' | 'models' | 'keys') =>
-    Object.entries(other[field]).some(([name, time]) => time > timeOf(list[field], name))
-  return other.all > list.all || more('prompts') || more('models') || more('keys')
 }

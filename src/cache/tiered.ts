@@ -23,17 +23,29 @@ export class TieredCache {
 
   /** Whatever is remembered under this key, fresh or not; null for a miss. Never throws. */
   async get(key: string): Promise<Found | null> {
-    const remembered = this.fromMemory(key)
-    if (remembered !== null) return { remembered, tier: 'memory' }
     // At the same time: most often there is an entry, and it has to wait for the list.
     const known = this.#purges.known()
+    if (this.#memory.get(key) !== null) await known
+    const remembered = this.fromMemory(key)
+    if (remembered !== null) return { remembered, tier: 'memory' }
     const entry = await this.fromKv(key, known)
-    return entry === null ? null : { remembered: this.#memory.set(entry), tier: 'kv' }
+    if (entry === null) return null
+    const newer = this.fromMemory(key)
+    // Stored here while KV answered.
+    if (newer !== null && newer.entry.requested_at > entry.requested_at) {
+      return { remembered: newer, tier: 'memory' }
+    }
+    return { remembered: this.#memory.set(entry), tier: 'kv' }
+  }
+
+  /** Until the list of purges is young enough to serve by. Never rejects. */
+  async ready(): Promise<void> {
+    await this.#purges.known()
   }
 
   fromMemory(key: string): Remembered | null {
     const remembered = this.#memory.get(key)
-    if (remembered === null || !this.isVoid(remembered.entry)) return remembered
+    if (remembered === null || !this.#isVoid(remembered.entry)) return remembered
     this.#memory.delete(key)
     return null
   }
@@ -43,7 +55,7 @@ export class TieredCache {
     const entry = await this.#kv.get(key)
     if (entry === null) return null
     await (known ?? this.#purges.known())
-    return this.isVoid(entry) ? null : entry
+    return this.#isVoid(entry) ? null : entry
   }
 
   /**
@@ -52,17 +64,23 @@ export class TieredCache {
    * @returns false where it is not stored in KV
    */
   put(entry: Entry, mayWrite: boolean): boolean {
-    if (this.isVoid(entry)) return false
+    if (this.#isOutdated(entry)) return false
     this.#memory.set(entry)
     return mayWrite && this.#kv.put(entry)
   }
 
   /** Keeps an entry that was stored elsewhere. */
   remember(entry: Entry): Remembered {
-    return this.isVoid(entry) ? new Remembered(entry) : this.#memory.set(entry)
+    return this.#isOutdated(entry) ? new Remembered(entry) : this.#memory.set(entry)
   }
 
-  isVoid({ key, model, prompt_id: promptId, stored_at: begunAtS }: Entry): boolean {
-    return this.#purges.isVoid({ key, model, promptId }, begunAtS)
+  /** It was purged, or another one under its key was asked for later and came sooner. */
+  #isOutdated(entry: Entry): boolean {
+    const kept = this.#memory.get(entry.key)?.entry
+    return this.#isVoid(entry) || (kept !== undefined && kept.requested_at > entry.requested_at)
+  }
+
+  #isVoid({ names, requested_at }: Entry): boolean {
+    return requested_at <= this.#purges.purgedAt(names)
   }
 }

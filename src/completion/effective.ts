@@ -105,6 +105,28 @@ export function effectiveRequest(
     : freeRequest(request, request.prompt, options)
 }
 
+/**
+ * What a visitor's own fields change about a locked prompt, with the values that count. Two requests
+ * for one prompt that the upstream would be sent alike choose the same.
+ */
+export function chosenFields(
+  request: VisitorRequest,
+  effective: EffectiveRequest,
+  options: EffectiveOptions,
+): Readonly<Record<string, unknown>> {
+  const fields = Object.keys(request).filter((field) => !alwaysFree.has(field))
+  if (fields.length === 0) return {}
+  const owners = effectiveRequest({ prompt: request.prompt, stream: false }, options)
+  const chosen: Record<string, unknown> = {}
+  for (const field of fields as (keyof EffectiveRequest)[]) {
+    const values = [effective, owners].map((of) =>
+      JSON.stringify([of[field], of.parameters[field]]),
+    )
+    if (values[0] !== values[1]) chosen[field] = effective[field] ?? null
+  }
+  return chosen
+}
+
 function freeRequest(
   request: VisitorRequest,
   prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>,

@@ -1,6 +1,6 @@
 // The cache key: `c<version>:` and the SHA-256 of the canonical effective request. A published
 // contract: test/fixtures/keys.json holds golden vectors, and whoever changes what is hashed here
-// raises FORMAT.
+// raises FORMAT. And the key of a prompt's last answer, which knows nothing of the owner's settings.
 import type { EffectiveRequest } from './effective.ts'
 
 const FORMAT = 1
@@ -46,6 +46,23 @@ export async function cacheKey(
   { version, addresses }: KeyOptions,
 ): Promise<string> {
   return `c${version}:${await sha256(canonical(request, scope, addresses))}`
+}
+
+/** A locked prompt as a visitor asks for it: nothing of what the owner made of it. */
+export interface PromptRequest {
+  readonly promptId: string
+  /** Of a page its address, in the spelling that all its addresses have in common. */
+  readonly variables: Readonly<Record<string, unknown>>
+  /** Those of the visitor's fields that change something (`chosenFields` of effective.ts). */
+  readonly fields: Readonly<Record<string, unknown>>
+}
+
+/**
+ * The key of the last answer to a prompt with these variables, `l1:` and 64 hex digits. It stays the
+ * same when the prompt's words, its model, their parameters or the pages change.
+ */
+export async function lastKey(request: PromptRequest, version: number): Promise<string> {
+  return `l${version}:${await sha256(JSON.stringify(sorted(request)))}`
 }
 
 /** Only the owner's parameters are nested, so depth is the owner's, never a visitor's. */

@@ -1,5 +1,6 @@
 // An answer on its way out: its headers (contract 2.4), and what a reader's `Accept` and
 // `Cache-Control` ask for. Pure: it is told times and sizes, and knows no cache.
+import type { CacheWord } from '../events.ts'
 import { toJson } from '../json.ts'
 
 /** What becomes a response: the app makes the one `Response` of it, with the headers all have. */
@@ -24,13 +25,15 @@ const contentTypes: Readonly<Record<Form, string>> = {
   text: 'text/plain; charset=utf-8',
 }
 
-/** Where an answer came from, for `Cache-Status` (RFC 9211). */
+/** Where an answer came from: `Cache-Status` (RFC 9211) and the log's word are made of it. */
 export type CacheOutcome =
   | {
       readonly kind: 'hit'
       readonly detail: 'memory' | 'kv' | 'flight' | 'stale'
       readonly ttlSeconds: number
     }
+  /** A prompt's last answer, from before the prompt, its model or their parameters changed. */
+  | { readonly kind: 'previous' }
   | { readonly kind: 'miss'; readonly stored: boolean; readonly collapsed: boolean }
   | { readonly kind: 'request' }
   | { readonly kind: 'bypass' }
@@ -40,6 +43,10 @@ export function cacheStatus(outcome: CacheOutcome): string {
   switch (outcome.kind) {
     case 'hit':
       parts.push('hit', `ttl=${outcome.ttlSeconds}`, `detail=${outcome.detail}`)
+      break
+    case 'previous':
+      // It is fresh for nothing that is asked now.
+      parts.push('hit', 'detail=previous')
       break
     case 'miss':
       parts.push('fwd=miss')
@@ -54,6 +61,23 @@ export function cacheStatus(outcome: CacheOutcome): string {
       outcome satisfies never
   }
   return parts.join('; ')
+}
+
+/** The outcome in one word, for the log and the figures. */
+export function cacheWord(outcome: CacheOutcome): CacheWord {
+  switch (outcome.kind) {
+    case 'hit':
+      return outcome.detail
+    case 'miss':
+      return outcome.collapsed ? 'collapsed' : 'miss'
+    case 'request':
+      return 'miss'
+    case 'previous':
+    case 'bypass':
+      return outcome.kind
+    default:
+      return outcome satisfies never
+  }
 }
 
 /** The tag of one representation: an answer looks different in each form. */

@@ -11,6 +11,7 @@ import { isSelector, textOfHtml } from '../page/text.ts'
 import { prompts } from '../prompts.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
 import { type Tally, UsageCounter } from '../usage.ts'
+import type { FlightObject } from './flight.ts'
 import type { LedgerObject } from './ledger.ts'
 import type { UsageObject } from './usage.ts'
 
@@ -63,6 +64,7 @@ function readEnvironment(): Environment {
     waitUntil,
     report,
     ledger: ledgerDoor,
+    purges: { add: async (purge) => await purgeObject().purge(purge) },
     // With neither secret nor key the ledger keeps one, so that all isolates have the same.
     secret: async () => known ?? (await ownSecret()),
     operatorToken: secret('OPERATOR_TOKEN') ?? null,
@@ -80,6 +82,11 @@ function readEnvironment(): Environment {
 /** A fresh stub each time: one that has failed stays broken. */
 export function ledger(): DurableObjectStub<LedgerObject> {
   return binding<DurableObjectNamespace<LedgerObject>>('LEDGER').getByName('ledger')
+}
+
+/** The one object of its class that no cache key names. */
+function purgeObject(): DurableObjectStub<FlightObject> {
+  return binding<DurableObjectNamespace<FlightObject>>('FLIGHTS').getByName('purges')
 }
 
 /** A hit must not wait for a ledger that is down: for a day, this isolate then has its own. */

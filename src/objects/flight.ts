@@ -1,14 +1,20 @@
 // The Durable Object in which identical requests meet: one for each cache key, wherever they come
 // from. A thin shell: the load, its readers and what they get are cache/flight.ts, miss.ts and
-// key-flights.ts. Stores nothing of its own; evicted, it forgets what KV has anyway.
+// key-flights.ts. Stores nothing of its own; evicted, it forgets what KV has anyway. One more object
+// of the class, "purges", is where purges are written down (cache/purge-register.ts): it stores their
+// list under "purge", for ever.
 import { DurableObject } from 'cloudflare:workers'
 import type { Reader } from '../answer.ts'
+import type { KvNamespace } from '../cache/kv.ts'
+import type { Purge } from '../cache/purge-list.ts'
+import { PurgeRegister } from '../cache/purge-register.ts'
 import { KeyFlights } from '../key-flights.ts'
 import type { MissAnswer, SharedWork } from '../miss.ts'
-import { environment } from './environment.ts'
+import { binding, environment, now } from './environment.ts'
 
 export class FlightObject extends DurableObject {
   #flights: KeyFlights | null = null
+  #purges: PurgeRegister | null = null
 
   /** One reader's answer. */
   async join(work: SharedWork, reader: Reader): Promise<MissAnswer> {
@@ -20,6 +26,16 @@ export class FlightObject extends DurableObject {
   /** Starts a load that nobody waits for, unless one is under way. */
   async refresh(work: SharedWork): Promise<void> {
     this.#open().refresh(work)
+  }
+
+  /** Writes down what the operator has purged. @returns the list with it, as its text */
+  async purge(purge: Purge): Promise<string> {
+    this.#purges ??= new PurgeRegister({
+      storage: this.ctx.storage,
+      kv: binding<KvNamespace>('CACHE'),
+      now,
+    })
+    return await this.#purges.add(purge)
   }
 
   #open(): KeyFlights {

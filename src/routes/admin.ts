@@ -1,18 +1,26 @@
 // The operator's doors: all of them need OPERATOR_TOKEN, none of them may be cached.
 import * as v from 'valibot'
 import type { Operator } from '../access/operator.ts'
-import type { Purges, PurgeTarget } from '../cache/purge.ts'
+import { modelName, pageName, promptName } from '../cache/names.ts'
+import type { Purges } from '../cache/purge.ts'
 import { GatewayError } from '../errors.ts'
+import { preview } from '../faults.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
+import { pageAt, readAddress } from '../page/address.ts'
 import { type HourCounts, hourFigures, hourOf } from '../usage.ts'
 import type { Visit } from './visit.ts'
 
 export interface AdminContext {
   readonly operator: Operator
   readonly purges: Purges
-  /** The cache key of a request as visitors send it. @throws GatewayError if it is none */
-  readonly keyOf: (body: unknown, own: URL) => Promise<string>
+  /** What a purge of a request names, as visitors send it. @throws GatewayError if it is none */
+  readonly requestNames: (body: unknown) => Promise<string[]>
+  /** What there is to be purged by its name. */
+  readonly models: ReadonlyMap<string, unknown>
+  readonly prompts: ReadonlyMap<string, unknown>
+  /** Where pages are read from. */
+  readonly origins: readonly string[]
   readonly now: () => number
   /** @param until unix seconds, or null */
   readonly pause: (until: number | null) => Promise<void>
@@ -35,6 +43,7 @@ export const purgeSchema = v.union([
   v.strictObject({ request: v.record(v.string(), v.unknown()) }),
   v.strictObject({ prompt_id: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }),
   v.strictObject({ model: v.pipe(v.string(), v.minLength(1), v.maxLength(128)) }),
+  v.strictObject({ page: v.pipe(v.string(), v.minLength(1), v.maxLength(2048)) }),
 ])
 
 export const pauseSchema = v.strictObject({
@@ -61,11 +70,11 @@ export class Admin {
     if (!result.success) {
       throw new GatewayError(
         'invalid_value',
-        'Cannot purge this: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"} or {"model":"…"}',
+        'Cannot purge this: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"}, {"model":"…"} or {"page":"https://…"}',
       )
     }
-    const [word, target] = await this.#target(result.output, visit.url)
-    await this.#context.purges.purge(target)
+    const [word, names] = await this.#target(result.output)
+    await this.#context.purges.purge({ names, at: visit.startedAt })
     return jsonReply({ purged: word })
   }
 
@@ -110,14 +119,31 @@ export class Admin {
     })
   }
 
-  async #target(
-    given: v.InferOutput<typeof purgeSchema>,
-    own: URL,
-  ): Promise<[string, PurgeTarget]> {
-    if ('all' in given) return ['all', { kind: 'all' }]
-    if ('prompt_id' in given) return ['prompt', { kind: 'prompt', name: given.prompt_id }]
-    if ('model' in given) return ['model', { kind: 'model', name: given.model }]
-    return ['request', { kind: 'key', name: await this.#context.keyOf(given.request, own) }]
+  /** The word for what is purged, and its names; null: everything. */
+  async #target(given: v.InferOutput<typeof purgeSchema>): Promise<[string, string[] | null]> {
+    const { prompts, models, requestNames } = this.#context
+    if ('all' in given) return ['all', null]
+    if ('prompt_id' in given) {
+      known(prompts, given.prompt_id, 'prompt', 'prompt_id')
+      return ['prompt', [promptName(given.prompt_id)]]
+    }
+    if ('model' in given) {
+      known(models, given.model, 'model', 'model')
+      return ['model', [modelName(given.model)]]
+    }
+    if ('page' in given) return ['page', [await pageName(this.#address(given.page))]]
+    return ['request', await requestNames(given.request)]
+  }
+
+  #address(page: string): string {
+    const { origins } = this.#context
+    const url = readAddress(page)
+    if (url !== null && origins.includes(url.origin)) return pageAt(url)
+    throw new GatewayError(
+      'invalid_value',
+      `Cannot use "page": expected the URL of a page on one of "origins", got ${preview(page)}`,
+      { param: 'page' },
+    )
   }
 
   async #authorize({ request }: Visit): Promise<void> {
@@ -127,6 +153,22 @@ export class Admin {
       'Cannot do this without the operator\'s token: send it as "Authorization: Bearer …"',
     )
   }
+}
+
+/** @throws GatewayError: a purge of what is misspelled would look like one that worked */
+function known(
+  names: ReadonlyMap<string, unknown>,
+  name: string,
+  what: string,
+  param: string,
+): void {
+  if (names.has(name)) return
+  const all = [...names.keys()].join(', ') || 'none'
+  throw new GatewayError(
+    'not_found',
+    `Cannot find the ${what} ${preview(name)}: this endpoint has ${all}`,
+    { param },
+  )
 }
 
 /** Whatever keeps the ledger from answering, the operator hears the same as a visitor. */

@@ -1,38 +1,46 @@
 // What a visitor asks for, made ready to be looked up: the effective request, its key, who asks, in
-// what form, and how long the answer may be kept. Reads the pages that a prompt is made of; looks no
-// answer up and spends nothing.
+// what form, and how long the answer may be kept. Reads no page, looks no answer up and spends nothing.
 
 import type { VisitorGate } from '../access/gate.ts'
 import type { Operator } from '../access/operator.ts'
 import type { Reader, Shape } from '../answer.ts'
+import { FOREVER_S } from '../cache/kv.ts'
+import { namesOf, requestName } from '../cache/names.ts'
 import {
+  chosenFields,
   type EffectiveOptions,
   type EffectiveRequest,
   effectiveRequest,
   type PageTexts,
 } from '../completion/effective.ts'
-import { cacheKey, type KeyOptions } from '../completion/fingerprint.ts'
+import { cacheKey, type KeyOptions, lastKey } from '../completion/fingerprint.ts'
 import { queryBody } from '../completion/query.ts'
-import type { ParseRequest, VisitorRequest } from '../completion/request.ts'
+import { isLocked, type ParseRequest, type VisitorRequest } from '../completion/request.ts'
 import { parseResumePoint } from '../completion/resume.ts'
 import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
 import { parseJson } from '../http/body.ts'
-import { type CacheWishes, cacheStatus, cacheWishes, prefersText } from '../http/reply.ts'
+import { type CacheWishes, cacheWishes, prefersText } from '../http/reply.ts'
 import { RecentMap } from '../recent.ts'
 import type { RouteContext } from '../upstream/attempt.ts'
 import { capableTargets } from '../upstream/route.ts'
-import type { NamedPages, PageAsker, PagesRead, PageVariables } from './page-variables.ts'
+import type { AdmittedPages, NamedPages, PagesRead, PageVariables } from './page-variables.ts'
 import type { Visit } from './visit.ts'
 
 /** One completion asked for, ready to be looked up. */
 export interface Asked {
+  /** What to do on a miss. Of a prompt with pages it lacks their texts: see `withPages`. */
   readonly work: Work
+  /** The pages the answer is made from; null: none. */
+  readonly pages: AdmittedPages | null
+  /** The work with the pages' texts in it. */
+  readonly withPages: (read: PagesRead) => Promise<Work>
   readonly reader: Reader
   /** The answer is the same for everybody. */
   readonly shared: boolean
-  /** Only the operator may spend on this. */
-  readonly refused: boolean
+  readonly isOperator: boolean
+  /** This request can have no new answer made, so it is served the last one, however old. */
+  readonly takesLast: boolean
   /** What the request's `Cache-Control` asks for. */
   readonly wishes: CacheWishes
 }
@@ -70,9 +78,14 @@ export interface AskingContext {
 /** What a request comes to, whoever asks. */
 interface Understood {
   readonly request: VisitorRequest
+  /** With the addresses of pages in place of their texts. */
   readonly effective: EffectiveRequest
-  /** Of the answer that is the same for everybody. */
+  /** The cache key of `effective`, shared by all visitors. */
   readonly key: string
+  /** The key of the last answer; null: answers are stored under their cache keys. */
+  readonly last: string | null
+  readonly pages: NamedPages | null
+  readonly names: readonly string[]
 }
 
 /** Where a request stands, and how it is read there. */
@@ -95,19 +108,17 @@ export class Asking {
   }
 
   /**
-   * The key under which a request's shared answer is kept; of pages, as they were last read.
+   * What a purge of this request names: its answers, whoever they are kept for and whatever was in
+   * the pages that they were made from.
    *
-   * @param own where the Worker was called
-   * @throws GatewayError
+   * @param body of a completion request, as visitors send it
+   * @throws GatewayError whatever is wrong with it
    */
-  async keyOf(body: unknown, own: URL): Promise<string> {
-    const { pageVariables } = this.#context
-    const understood = await this.#understand(body)
-    const named = pageVariables.named(understood.request, own)
-    if (named === null) return understood.key
-    const asker = { requestId: '', visitor: null, mayFetch: false }
-    const { texts } = await pageVariables.read(named, asker)
-    return (await this.#filled(understood.request, texts)).key
+  async purgeNames(body: unknown): Promise<string[]> {
+    const { key, last, pages } = await this.#understand(body)
+    // An answer from before its prompt had last answers may still be served under its key.
+    const keys = last === null ? [key] : pages === null ? [last, key] : [last]
+    return keys.map(requestName)
   }
 
   /**
@@ -118,46 +129,53 @@ export class Asking {
     const { effective: options, cache, key, prompts } = this.#options
     const { connections, pageVariables } = this.#context
     const { headers, method } = visit.request
-    const known = await this.#understandWords(from, words)
-    const { request } = known
-    const named = pageVariables.named(request, visit.url)
-    visit.noted.model = known.effective.model
-    visit.tally = { promptId: known.effective.prompt_id, saved: 0 }
-    capableTargets(known.effective, connections)
+    const understood = await this.#understandWords(from, words)
+    const { request, effective, names, last } = understood
+    visit.noted.model = effective.model
+    visit.tally = { promptId: effective.prompt_id, saved: 0 }
+    const pages =
+      understood.pages === null ? null : pageVariables.admitted(understood.pages, visit.url)
+    capableTargets(effective, connections)
     const { visitor, isOperator } = await this.#whoAsks(visit)
     const wishes = cacheWishes(headers.get('cache-control'))
-    const own = prompts.get(known.effective.prompt_id ?? '')
-    const refused = own?.spend === 'operator' && !isOperator
-    let understood = known
-    if (named !== null) {
-      // The operator looks even with only-if-cached, to see whether the answer to this page is there.
-      const mayFetch = method === 'POST' && (isOperator || !(refused || wishes.onlyIfCached))
-      const asker = { requestId: visit.id, visitor: isOperator ? null : visitor, mayFetch }
-      const { texts, keep } = await this.#readPages(named, asker, visit)
-      understood = await this.#filled(request, texts)
-      // An answer that nobody keeps takes no older one's place.
-      visit.isFound = (own?.ttl_seconds ?? cache.ttlSeconds) === 0
-      if (!wishes.noStore) visit.answered = keep
-    }
-    const { effective } = understood
+    const own = prompts.get(effective.prompt_id ?? '')
     const free = effective.prompt_id === null
     const scoped = free && cache.freePrompts === 'visitor'
     const freshSeconds =
       free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
+    const isOperators = own?.spend === 'operator'
+    const staleSeconds = isOperators ? FOREVER_S : cache.staleSeconds
     const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
+    const workKey = scoped ? await cacheKey(effective, visitor, key) : understood.key
+    const work: Work = {
+      request: effective,
+      key: workKey,
+      storedUnder: last ?? workKey,
+      source: last === null ? null : { recipe: understood.key, pages: [] },
+      names,
+      requestedAt: visit.startedAt,
+      keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
+      forced: isOperator && wishes.noCache && method === 'POST',
+      requestId: visit.id,
+      visitor: isOperator ? null : visitor,
+    }
     return {
-      work: {
-        request: effective,
-        key: scoped ? await cacheKey(effective, visitor, key) : understood.key,
-        keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds: cache.staleSeconds },
-        forced: isOperator && wishes.noCache && method === 'POST',
-        requestId: visit.id,
-        visitor: isOperator ? null : visitor,
+      work,
+      pages,
+      withPages: async ({ texts, versions }) => {
+        const filled = effectiveRequest(request, options, texts)
+        return {
+          ...work,
+          request: filled,
+          key: await cacheKey(filled, null, key),
+          source: { recipe: understood.key, pages: versions },
+        }
       },
       reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
       shared: !scoped,
-      refused,
+      isOperator,
+      takesLast: isOperators && (!isOperator || method !== 'POST'),
       wishes,
     }
   }
@@ -188,25 +206,47 @@ export class Asking {
   }
 
   async #understand(body: unknown): Promise<Understood> {
+    const { effective: options, key: keyOptions } = this.#options
     const request = this.#context.parse(body)
-    return await this.#filled(request)
+    const draft = effectiveRequest(request, options)
+    const pages = await this.#context.pageVariables.named(request)
+    const effective =
+      pages === null ? draft : effectiveRequest(request, options, addressesOf(pages))
+    const key = await cacheKey(effective, null, keyOptions)
+    const last = await this.#lastKey(request, effective, pages)
+    const names = namesOf({
+      key: last ?? key,
+      model: effective.model,
+      promptId: effective.prompt_id,
+      pages: [...(pages ?? [])].map(([, { name }]) => name),
+    })
+    return { request, effective, key, last, pages, names }
   }
 
-  async #filled(request: VisitorRequest, pages?: PageTexts): Promise<Understood> {
-    const effective = effectiveRequest(request, this.#options.effective, pages)
-    return { request, effective, key: await cacheKey(effective, null, this.#options.key) }
+  /**
+   * Of a prompt that only the operator may spend on, or that has pages: visitors must find its answer
+   * without reading a page, and whatever the owner has changed since.
+   */
+  async #lastKey(
+    request: VisitorRequest,
+    effective: EffectiveRequest,
+    pages: NamedPages | null,
+  ): Promise<string | null> {
+    const { prompt } = request
+    if (!isLocked(prompt)) return null
+    const isOperators = this.#options.prompts.get(prompt.id)?.spend === 'operator'
+    if (!isOperators && pages === null) return null
+    const { effective: options, key } = this.#options
+    const addresses = [...(pages ?? [])].map(([name, { address }]) => [name, address])
+    const variables = { ...prompt.variables, ...Object.fromEntries(addresses) }
+    const fields = chosenFields(request, effective, options)
+    return await lastKey({ promptId: prompt.id, variables, fields }, key.version)
   }
+}
 
-  async #readPages(named: NamedPages, asker: PageAsker, visit: Visit): Promise<PagesRead> {
-    try {
-      return await this.#context.pageVariables.read(named, asker)
-    } catch (error) {
-      const cache = { kind: 'miss', stored: false, collapsed: false } as const
-      visit.noted.cache = 'miss'
-      visit.headers['cache-status'] = cacheStatus(cache)
-      throw error
-    }
-  }
+/** Addresses in place of texts, for a key that changes with everything but the texts. */
+function addressesOf(pages: NamedPages): PageTexts {
+  return new Map([...pages].map(([name, { address }]) => [name, { text: address, mark: 'page' }]))
 }
 
 function recent(): RecentMap<Understood> {

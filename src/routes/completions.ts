@@ -1,6 +1,5 @@
 // The completion endpoint: POST may ask an upstream, GET answers from the cache only.
 import { bodyName, encodeWhole } from '../answer.ts'
-import { freshness } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/tiered.ts'
 import { type Code, GatewayError, problemOf } from '../errors.ts'
 import type { Work } from '../generate.ts'
@@ -9,12 +8,14 @@ import {
   answerHeaders,
   type CacheOutcome,
   cacheStatus,
+  cacheWord,
   entityTag,
   matchesTag,
   type Reply,
 } from '../http/reply.ts'
 import type { MissAnswer, MissSummary } from '../miss.ts'
 import type { Asked, Asking, CachePolicy } from './asked.ts'
+import type { FoundAnswer, Lookups } from './lookups.ts'
 import type { Misses } from './misses.ts'
 import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
 import { CLIENT_LEFT, type Visit } from './visit.ts'
@@ -30,6 +31,7 @@ export interface CompletionsOptions {
 export interface CompletionsContext {
   readonly asking: Asking
   readonly cache: TieredCache
+  readonly lookups: Lookups
   readonly misses: Misses
   readonly spendLimit: SpendLimit
   readonly now: () => number
@@ -37,10 +39,15 @@ export interface CompletionsContext {
 
 /** What a look into the cache brought. */
 interface Looked {
-  readonly found: Found | null
+  readonly found: FoundAnswer | null
   readonly cacheMs: number
   /** KV was not asked. */
   readonly pastKv: boolean
+}
+
+/** An answer that is served as it is. */
+type Hit = Pick<FoundAnswer, 'remembered' | 'isPrevious'> & {
+  readonly tier: Found['tier'] | 'flight'
 }
 
 export class Completions {
@@ -56,47 +63,51 @@ export class Completions {
   async post(visit: Visit): Promise<Reply> {
     const body = await readText(visit.request, this.#options.body)
     const asked = await this.#context.asking.ask('body', body, visit)
-    const { wishes } = asked
-    const mayJoin = !wishes.onlyIfCached && !wishes.noStore && !asked.refused
+    const { wishes, takesLast } = asked
+    const mayJoin = !wishes.onlyIfCached && !wishes.noStore && !takesLast
     const looked = await this.#lookUp(asked, mayJoin)
-    const stale = this.#ageOf(looked.found)
-    if (looked.found !== null && stale <= this.#options.cache.staleWhileRevalidateSeconds) {
-      if (stale > 0 && !wishes.onlyIfCached) visit.waitUntil(this.#refresh(asked))
-      return this.#hit(looked.found, asked, visit, looked.cacheMs)
-    }
     note(visit, outcomeOf(asked.work, false, false))
-    if (wishes.onlyIfCached || asked.refused) {
-      // Nothing newer may be had for this visitor, so an old answer is better than none.
-      if (looked.found !== null && this.#isStaleIfError(looked.found)) {
-        return this.#hit(looked.found, asked, visit, looked.cacheMs)
-      }
-      throw notCached()
+    if (takesLast) return this.#foundOnly(looked.found, asked, visit, looked.cacheMs)
+    const { work, found, older } = await this.#context.lookups.prepare(asked, looked.found)
+    if (work === null) return this.#foundOnly(found, asked, visit, looked.cacheMs)
+    const stale = this.#ageOf(found)
+    if (found !== null && stale <= this.#options.cache.staleWhileRevalidateSeconds) {
+      if (stale > 0 && !wishes.onlyIfCached) visit.waitUntil(this.#refresh(work))
+      return this.#hit(found, asked, visit, looked.cacheMs)
     }
-    return await this.#miss(asked, visit, looked, wishes.noStore)
+    if (wishes.onlyIfCached) {
+      // Nothing newer may be had for this visitor, so an old answer is better than none.
+      const isHelp = found !== null && this.#isStaleIfError(found)
+      return this.#foundOnly(isHelp ? found : null, asked, visit, looked.cacheMs)
+    }
+    return await this.#miss({ ...asked, work }, visit, { ...looked, found: found ?? older })
   }
 
   /** `GET /v1/completions`: never spends, and needs no preflight. @throws GatewayError */
   async get(visit: Visit): Promise<Reply> {
     const asked = await this.#context.asking.ask('query', visit.url.search, visit)
     const { found, cacheMs } = await this.#lookUp(asked)
-    if (found === null) {
-      note(visit, outcomeOf(asked.work, false, false))
-      throw notCached()
-    }
-    const leftSeconds = Math.max(0, found.remembered.entry.fresh_until - this.#nowS())
-    const browserSeconds = Math.min(this.#options.cache.browserSeconds, leftSeconds)
-    return this.#hit(found, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
+    note(visit, outcomeOf(asked.work, false, false))
+    const isNewest = found !== null && !found.isPrevious
+    const leftSeconds = isNewest ? found.remembered.entry.fresh_until - this.#nowS() : 0
+    const browserSeconds = Math.min(this.#options.cache.browserSeconds, Math.max(0, leftSeconds))
+    return this.#foundOnly(found, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
   }
 
   /** @param mayJoin a flight that is under way will do instead of KV */
-  async #lookUp({ work }: Asked, mayJoin = false): Promise<Looked> {
-    const { cache, misses, now } = this.#context
+  async #lookUp(asked: Asked, mayJoin = false): Promise<Looked> {
+    const { cache, lookups, misses, now } = this.#context
+    const { work } = asked
     const startedAt = now()
     const passes = work.keep === null || work.forced
-    const pastKv = mayJoin && misses.isUnderWay(work.key) && cache.fromMemory(work.key) === null
-    const found = passes || pastKv ? null : await cache.get(work.key)
-    const useful = found === null || freshness(found.remembered.entry, this.#nowS()) !== 'expired'
-    return { found: useful ? found : null, cacheMs: now() - startedAt, pastKv }
+    const pastKv =
+      mayJoin &&
+      work.source === null &&
+      misses.isUnderWay(work.key) &&
+      cache.fromMemory(work.key) === null
+    if (pastKv) await cache.ready()
+    const found = passes || pastKv ? null : await lookups.find(asked)
+    return { found, cacheMs: now() - startedAt, pastKv }
   }
 
   /** Seconds since an entry was last fresh; 0 or less: it is. */
@@ -104,9 +115,21 @@ export class Completions {
     return found === null ? 0 : this.#nowS() - found.remembered.entry.fresh_until + 1
   }
 
+  /** @throws GatewayError `not_cached` where nothing was found */
+  #foundOnly(
+    found: FoundAnswer | null,
+    asked: Asked,
+    visit: Visit,
+    cacheMs: number,
+    browserSeconds: number | null = null,
+  ): Reply {
+    if (found !== null) return this.#hit(found, asked, visit, cacheMs, browserSeconds)
+    throw new GatewayError('not_cached', 'Cannot answer from the cache: it has no answer to this')
+  }
+
   /** @param browserSeconds of a GET; null for a POST */
   #hit(
-    { remembered, tier }: Pick<Found, 'remembered'> & { readonly tier: Found['tier'] | 'flight' },
+    { remembered, tier, isPrevious }: Hit,
     { reader }: Asked,
     visit: Visit,
     cacheMs: number,
@@ -116,16 +139,16 @@ export class Completions {
     const { shape } = reader
     const nowS = this.#nowS()
     const ttlSeconds = entry.fresh_until - nowS
-    const detail = ttlSeconds > 0 ? tier : 'stale'
+    const outcome: CacheOutcome = isPrevious
+      ? { kind: 'previous' }
+      : { kind: 'hit', detail: ttlSeconds > 0 ? tier : 'stale', ttlSeconds }
     const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
-    visit.noted.cache = detail
-    visit.isFound = true
     visit.tally = { ...visit.tally, saved: entry.completion.usage.total_tokens }
     const headers = answerHeaders({
       form: shape.as,
-      cache: { kind: 'hit', detail, ttlSeconds },
+      cache: note(visit, outcome),
       timing: { cacheMs, upstreamMs: null },
-      entry: { ageSeconds: Math.max(0, nowS - entry.stored_at), tag },
+      entry: { ageSeconds: Math.max(0, nowS - entry.completion.created), tag },
       estimated: entry.estimated,
       browserSeconds,
     })
@@ -140,8 +163,9 @@ export class Completions {
     return { status: 200, headers, body }
   }
 
-  async #miss(asked: Asked, visit: Visit, looked: Looked, noStore: boolean): Promise<Reply> {
+  async #miss(asked: Asked, visit: Visit, looked: Looked): Promise<Reply> {
     const { now } = this.#context
+    const { noStore } = asked.wishes
     const work = noStore ? { ...asked.work, keep: null } : asked.work
     const left = new AbortController()
     const { signal } = visit.request
@@ -202,22 +226,23 @@ export class Completions {
     const { role } = answer
     const form = reader.shape.as
     if (answer.kind === 'stream') {
-      const cache = outcomeOf(work, role === 'follower', false)
-      visit.noted.cache = role === 'follower' ? 'collapsed' : cacheWord(cache)
+      const cache = note(visit, outcomeOf(work, role === 'follower', false))
       const headers = answerHeaders({ form, cache, timing })
       return { status: 200, headers, body: answer.body }
     }
     const remembered = answer.entry === null ? null : this.#context.cache.remember(answer.entry)
     if (remembered !== null && (role === 'late' || role === 'found')) {
-      const tier = role === 'late' ? 'flight' : 'kv'
-      return this.#hit({ remembered, tier }, { work, reader, ...asked }, visit, cacheMs)
+      const hit = {
+        remembered,
+        tier: role === 'late' ? 'flight' : 'kv',
+        isPrevious: false,
+      } as const
+      return this.#hit(hit, { work, reader, ...asked }, visit, cacheMs)
     }
     if (role === 'follower') {
       visit.tally = { ...visit.tally, saved: answer.completion.usage.total_tokens }
     }
-    visit.isFound ||= answer.stored
-    const cache = outcomeOf(work, role === 'follower', answer.stored)
-    visit.noted.cache = role === 'follower' ? 'collapsed' : cacheWord(cache)
+    const cache = note(visit, outcomeOf(work, role === 'follower', answer.stored))
     const body = remembered?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))
     return {
       status: 200,
@@ -227,8 +252,7 @@ export class Completions {
   }
 
   /** One refresh for any number of visitors: the flight, and the rest between two, see to that. */
-  async #refresh({ work, refused }: Asked): Promise<void> {
-    if (refused) return
+  async #refresh(work: Work): Promise<void> {
     await this.#context.misses.refresh(work, async () => {
       return work.visitor === null || (await isWithin(this.#context.spendLimit, work.visitor))
     })
@@ -265,13 +289,11 @@ function outcomeOf({ keep, forced }: Work, collapsed: boolean, stored: boolean):
   return keep === null && !collapsed ? { kind: 'bypass' } : { kind: 'miss', stored, collapsed }
 }
 
-function cacheWord({ kind }: CacheOutcome): 'bypass' | 'miss' {
-  return kind === 'bypass' ? 'bypass' : 'miss'
-}
-
-function note(visit: Visit, cache: CacheOutcome): void {
+/** For the log, and for the headers of what may still become a problem. */
+function note(visit: Visit, cache: CacheOutcome): CacheOutcome {
   visit.noted.cache = cacheWord(cache)
   visit.headers['cache-status'] = cacheStatus(cache)
+  return cache
 }
 
 function noteSummary(visit: Visit, { attempts, upstream, usage }: MissSummary): void {
@@ -281,8 +303,4 @@ function noteSummary(visit: Visit, { attempts, upstream, usage }: MissSummary): 
     tokens_in: usage?.prompt_tokens ?? 0,
     tokens_out: usage?.completion_tokens ?? 0,
   })
-}
-
-function notCached(): GatewayError {
-  return new GatewayError('not_cached', 'Cannot answer from the cache: this has no answer there')
 }

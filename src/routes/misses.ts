@@ -105,7 +105,7 @@ export class Misses {
     reader: Reader,
     presence: SharedWork['presence'],
   ): Promise<MissAnswer | null> {
-    const shared = { ...work, purgedAtS: this.#context.purgedAtS(work), presence }
+    const shared = { ...work, purgedAt: this.#context.purgedAt(work), presence }
     try {
       return await door.join(shared, reader)
     } catch (error) {
@@ -127,15 +127,15 @@ export class Misses {
    */
   async refresh(work: Work, allowed = async () => true): Promise<void> {
     if (!this.#mayRefresh(work.key) || !(await allowed())) return
-    const purgedAtS = this.#context.purgedAtS(work)
+    const purgedAt = this.#context.purgedAt(work)
     try {
       if (this.#door !== null) {
-        return await this.#door.refresh({ ...work, purgedAtS, presence: null })
+        return await this.#door.refresh({ ...work, purgedAt, presence: null })
       }
     } catch {
       this.#report({ event: 'flight_unreachable', request_id: work.requestId })
     }
-    const options = { ...ALONE, keepGoing: true, purgedAtS }
+    const options = { ...ALONE, keepGoing: true, purgedAt }
     await new SharedMiss(work, false, options, this.#context).flight.over
   }
 
@@ -150,7 +150,7 @@ export class Misses {
   }
 
   async #alone(work: Work, reader: Reader, { left, onEnd }: Boarded): Promise<MissAnswer> {
-    const options = { ...ALONE, purgedAtS: this.#context.purgedAtS(work) }
+    const options = { ...ALONE, purgedAt: this.#context.purgedAt(work) }
     const miss = new SharedMiss(work, reader.shape.stream, options, this.#context)
     const answer = await miss.board(reader, {
       role: 'leader',

@@ -108,7 +108,7 @@ export function schemasOf(limits: RequestLimits): Table {
     Usage: jsonSchema(usageSchema),
     Purge: jsonSchema(purgeSchema),
     Purged: jsonSchema(
-      v.strictObject({ purged: v.picklist(['all', 'request', 'prompt', 'model']) }),
+      v.strictObject({ purged: v.picklist(['all', 'request', 'prompt', 'model', 'page']) }),
     ),
     Pause: jsonSchema(pauseSchema),
     Paused: jsonSchema(v.strictObject({ paused_until: v.nullable(count) })),

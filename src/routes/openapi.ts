@@ -37,7 +37,7 @@ const json = (name: string): Table => ({ 'application/json': { schema: schema(na
 const responseHeaders: Readonly<Record<string, string>> = {
   'X-Request-Id': 'Ours; also in errors and in the log.',
   'Cache-Status':
-    'Where the answer came from (RFC 9211): `edge-completions; hit; ttl=…; detail=memory|kv|flight|stale`, `…; fwd=miss` with `; stored` or `; collapsed`, `…; fwd=request`, `…; fwd=bypass`.',
+    'Where the answer came from (RFC 9211): `edge-completions; hit; ttl=…; detail=memory|kv|flight|stale`, `…; hit; detail=previous` (a prompt’s last answer, from before the prompt, its model or their parameters changed), `…; fwd=miss` with `; stored` or `; collapsed`, `…; fwd=request`, `…; fwd=bypass`.',
   Age: 'Seconds since the remembered answer was made.',
   ETag: 'Of this representation of the remembered answer.',
   'Cache-Control': '`public, max-age=…` on a hit of `GET`, else `no-store`.',
@@ -87,6 +87,7 @@ const askedCodes: readonly Code[] = [
   'locked_by_owner',
   'unsupported_by_upstream',
   'visitor_token_invalid',
+  'page_not_allowed',
   'not_cached',
 ]
 /** A miss may meet everything that a route of the cache and the operator's cannot. */
@@ -95,7 +96,6 @@ const spendingCodes: readonly Code[] = [
   ...askedCodes,
   'upstream_refused_request',
   'visitor_token_required',
-  'page_not_allowed',
   'rate_limited',
   'too_many_streams',
   'budget_exhausted',
@@ -323,9 +323,9 @@ function pathsOf(schemas: Table): Table {
     '/admin/purge': {
       post: operation(
         'purge',
-        'Forgets remembered answers: all, of a request, of a locked prompt, or of a model',
+        'Forgets remembered answers: all, of a request, of a locked prompt, of a model, or made from a page',
         { description: 'What was forgotten', content: json('Purged') },
-        [...anywhere, ...bodyCodes, ...askedCodes, 'operator_token_invalid'],
+        [...anywhere, ...bodyCodes, ...askedCodes, 'operator_token_invalid', 'not_found'],
         { ...operator, requestBody: anyBody('Purge') },
       ),
     },

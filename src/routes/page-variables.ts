@@ -1,11 +1,7 @@
 // A locked prompt's variables that are pages: from the URL a visitor names to the text in the prompt.
-// Decides who may have a page fetched; what is read and kept is page/.
-//
-// The one rule: a page is fetched only for a request that may also generate. A GET, a visitor's
-// `only-if-cached` and visitors of a prompt with spend = "operator" are answered from the text that
-// was last read, so they cost no fetch and find no other answer than the one that is there.
+// Decides which pages may be had and fetched; when one is, is last-answers.ts.
+import { pageName } from '../cache/names.ts'
 import type { PageTexts } from '../completion/effective.ts'
-import type { PageText } from '../completion/page-text.ts'
 import { isLocked, type VisitorRequest } from '../completion/request.ts'
 import {
   type PageVariable,
@@ -14,55 +10,56 @@ import {
   wrongVariable,
 } from '../completion/template.ts'
 import { GatewayError } from '../errors.ts'
-import type { PageFault, Report } from '../events.ts'
-import { readAddress, refusalOf } from '../page/address.ts'
+import type { PageFault } from '../events.ts'
+import {
+  type AddressOptions,
+  nameRefusalOf,
+  pageAt,
+  readAddress,
+  redirectRefusalOf,
+  refusalOf,
+} from '../page/address.ts'
 import { PageError } from '../page/fetch.ts'
-import type { Keep, Page, Pages } from '../page/pages.ts'
-import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
+import type { Page, PageRead, Pages, PageVersion } from '../page/pages.ts'
 
 export interface PageVariablesOptions {
   readonly origins: readonly string[]
-  readonly prompts: ReadonlyMap<
-    string,
-    { readonly variables: Variables; readonly ttl_seconds: number | null }
-  >
-  /** How long answers may be served after they were made, where a prompt does not say. */
-  readonly ttlSeconds: number
-  readonly staleSeconds: number
+  readonly prompts: ReadonlyMap<string, { readonly variables: Variables }>
 }
 
-export interface PageVariablesContext {
-  readonly pages: Pages
-  readonly spendLimit: SpendLimit
-  readonly report: Report
+/** A page that a request names, whether it may be had or not. */
+interface NamedPage {
+  readonly url: URL
+  /** The same for all addresses of the page. */
+  readonly address: string
+  /** What a purge names it by. */
+  readonly name: string
+  readonly variable: PageVariable
 }
 
-/** Who asks, and what may be done for them. */
-export interface PageAsker {
-  readonly requestId: string
-  /** Null: the operator, whom no rate limits. */
-  readonly visitor: string | null
-  readonly mayFetch: boolean
-}
+/** A request's pages, by the names of their variables, in the prompt's order. */
+export type NamedPages = ReadonlyMap<string, NamedPage>
 
-/** A request's pages: which, and once they are read, what they say. */
-export type NamedPages = ReadonlyMap<string, Page>
+/** Pages that may be had; which of them may be fetched is seen when they are. */
+export type AdmittedPages = ReadonlyMap<
+  string,
+  { readonly page: Page; readonly refusal: string | null }
+>
 
 export interface PagesRead {
   readonly texts: PageTexts
-  /** To be called when there is an answer made of these texts. */
-  readonly keep: Keep
+  readonly versions: readonly PageVersion[]
 }
 
 export class PageVariables {
   readonly #options: PageVariablesOptions
-  readonly #context: PageVariablesContext
+  readonly #pages: Pages
   /** Of each prompt that has any. */
   readonly #variables: ReadonlyMap<string, readonly (readonly [string, PageVariable])[]>
 
-  constructor(options: PageVariablesOptions, context: PageVariablesContext) {
+  constructor(options: PageVariablesOptions, pages: Pages) {
     this.#options = options
-    this.#context = context
+    this.#pages = pages
     this.#variables = new Map(
       [...options.prompts]
         .map(([id, { variables }]) => [id, pageVariables(variables)] as const)
@@ -73,80 +70,108 @@ export class PageVariables {
   /**
    * The pages that a valid request names; null where its prompt has none.
    *
-   * @param own where the Worker was called
-   * @throws GatewayError `invalid_value` for what is no URL, `page_not_allowed`
+   * @throws GatewayError `invalid_value` for what is no URL
    */
-  named({ prompt }: VisitorRequest, own: URL): NamedPages | null {
-    const variables = isLocked(prompt) ? this.#variables.get(prompt.id) : undefined
-    if (variables === undefined || !isLocked(prompt)) return null
+  async named({ prompt }: VisitorRequest): Promise<NamedPages | null> {
+    if (!isLocked(prompt)) return null
     const { id, variables: values = {} } = prompt
+    const variables = this.#variables.get(id)
+    if (variables === undefined) return null
+    const pages = variables.map(async ([name, variable]): Promise<[string, NamedPage]> => {
+      const value = values[name]
+      const url = typeof value === 'string' ? readAddress(value) : null
+      if (url === null) throw wrongVariable(name, 'expected an absolute http or https URL')
+      const address = pageAt(url)
+      return [name, { url, address, name: await pageName(address), variable }]
+    })
+    return new Map(await Promise.all(pages))
+  }
+
+  /**
+   * @param own where the Worker was called
+   * @throws GatewayError `page_not_allowed`
+   */
+  admitted(named: NamedPages, own: URL): AdmittedPages {
+    const { origins } = this.#options
     return new Map(
-      variables.map(([name, variable]) => {
-        return [name, this.#page(id, name, values[name], variable, own)]
+      [...named].map(([variable, { url, name, variable: settings }]) => {
+        const { paths, selector, max_chars: maxChars, page_seconds: freshSeconds } = settings
+        const options: AddressOptions = { origins, paths, own }
+        const state = nameRefusalOf(url, options)
+        if (state !== null) throw notAllowed(variable, state)
+        const page = {
+          url,
+          name,
+          selector,
+          maxChars,
+          freshSeconds,
+          refusalOf: (to: URL) => redirectRefusalOf(url, to, options),
+        }
+        return [variable, { page, refusal: refusalOf(url, options) }]
       }),
     )
   }
 
-  /** @throws GatewayError `not_cached`, `page_unavailable`, `page_not_allowed`, `rate_limited` */
-  async read(named: NamedPages, asker: PageAsker): Promise<PagesRead> {
-    const texts = new Map<string, PageText>()
-    const keeps: Keep[] = []
-    await Promise.all(
-      [...named].map(async ([name, page]) => {
-        const read = await this.#read(name, page, asker)
-        texts.set(name, read.text)
-        if (read.keep !== null) keeps.push(read.keep)
-      }),
-    )
-    return {
-      // In the prompt's order, whichever came first.
-      texts: new Map([...named.keys()].map((name) => [name, texts.get(name) as PageText])),
-      keep: (isFound) => {
-        for (const keep of keeps) keep(isFound)
-      },
+  /** @throws GatewayError `page_not_allowed` where one of them must not be fetched at its address */
+  refuseUnlisted(admitted: AdmittedPages): void {
+    for (const [variable, { refusal }] of admitted) {
+      if (refusal !== null) throw notAllowed(variable, refusal)
     }
   }
 
-  async #read(name: string, page: Page, { requestId, visitor, mayFetch }: PageAsker) {
-    const { pages, spendLimit, report } = this.#context
-    const counted = async () => {
-      if (visitor !== null && !(await isWithin(spendLimit, visitor))) throw rateLimited()
+  /**
+   * The texts of all pages, where this isolate has read all of them lately enough.
+   *
+   * @param since unix ms: what was read before is too old
+   */
+  remembered(admitted: AdmittedPages, since: number): PagesRead | null {
+    const reads = new Map<string, PageRead>()
+    for (const [variable, { page }] of admitted) {
+      const read = this.#pages.remembered(page, since)
+      if (read === null) return null
+      reads.set(variable, read)
     }
-    try {
-      const read = await pages.read(page, {
-        mayFetch: mayFetch ? counted : null,
-        thorough: visitor === null,
-        failed: (reason) => report({ event: 'page_failed', request_id: requestId, reason }),
-      })
-      if (read !== null) return read
-    } catch (error) {
-      if (error instanceof PageError) throw unavailable(name, error.fault)
-      throw error
-    }
-    throw new GatewayError(
-      'not_cached',
-      `Cannot answer from the cache: the page of "${name}" has not been read yet`,
-      { param: variableParam(name) },
-    )
+    return pagesRead(reads)
   }
 
-  #page(id: string, name: string, value: unknown, variable: PageVariable, own: URL): Page {
-    const { origins, prompts, ttlSeconds, staleSeconds } = this.#options
-    const url = typeof value === 'string' ? readAddress(value) : null
-    if (url === null) throw wrongVariable(name, 'expected an absolute http or https URL')
-    const { paths, selector, max_chars: maxChars, page_seconds: freshSeconds } = variable
-    const refusal = (address: URL) => refusalOf(address, { origins, paths, own })
-    const state = refusal(url)
-    if (state !== null) throw notAllowed(name, state)
-    return {
-      promptId: id,
-      url,
-      selector,
-      maxChars,
-      freshSeconds,
-      keepSeconds: (prompts.get(id)?.ttl_seconds ?? ttlSeconds) + staleSeconds + freshSeconds,
-      refusalOf: refusal,
-    }
+  /**
+   * Fetches the pages.
+   *
+   * @param known versions whose texts are not needed if the pages still are those
+   * @param failed told why a page could not be read
+   * @returns null where all of them are the known versions
+   * @throws GatewayError `page_unavailable`, `page_not_allowed`
+   */
+  async read(
+    admitted: AdmittedPages,
+    known: readonly PageVersion[] | null,
+    failed: (fault: PageFault) => void,
+  ): Promise<PagesRead | null> {
+    this.refuseUnlisted(admitted)
+    const fetchAll = async (versions: readonly PageVersion[]) =>
+      await Promise.all(
+        [...admitted].map(async ([variable, { page }], i) => {
+          try {
+            return [variable, await this.#pages.read(page, versions[i] ?? null)] as const
+          } catch (error) {
+            if (!(error instanceof PageError)) throw error
+            failed(error.fault)
+            throw unavailable(variable, error.fault)
+          }
+        }),
+      )
+    const reads = await fetchAll(known ?? [])
+    if (reads.every(([, read]) => read === null)) return null
+    const isWhole = reads.every(([, read]) => read !== null)
+    // Of several pages one has changed: now the texts of the others are needed, too.
+    return pagesRead(new Map((isWhole ? reads : await fetchAll([])) as [string, PageRead][]))
+  }
+}
+
+function pagesRead(reads: ReadonlyMap<string, PageRead>): PagesRead {
+  return {
+    texts: new Map([...reads].map(([variable, { text }]) => [variable, text])),
+    versions: [...reads.values()].map(({ version }) => version),
   }
 }
 

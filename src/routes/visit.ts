@@ -49,10 +49,6 @@ export class Visit {
   readonly headers: Record<string, string> = {}
   /** The body outlives the response: its end closes the visit. */
   streaming = false
-  /** Called once, when it has ended with a whole answer; told `isFound`. */
-  answered: ((isFound: boolean) => void) | null = null
-  /** Whoever asks the same next finds this answer. A stream does not know. */
-  isFound = false
   readonly #context: VisitContext
   #closed = false
 
@@ -71,7 +67,6 @@ export class Visit {
   close(status: number, code: Code | null): void {
     if (this.#closed) return
     this.#closed = true
-    if (status === 200 && code === null) this.answered?.(this.isFound)
     const { now, report, count } = this.#context
     const ms = Math.max(0, now() - this.startedAt)
     const event = {

@@ -43,6 +43,10 @@ export function sourceOf(headers) {
       ...times,
     }
   }
+  if (words.has('hit') && tier === 'previous') {
+    const detail = 'The last answer, from before the prompt or its model was changed.'
+    return { kind: 'stale', title: 'Hit, previous', detail, ...times }
+  }
   if (words.has('hit')) {
     return { kind: 'hit', title: `Hit in ${tier}`, detail: tiers[tier] ?? '', ...times }
   }

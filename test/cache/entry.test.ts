@@ -5,8 +5,13 @@ import { createEntry, type Entry, freshness, isWhole, parseEntry } from '../../s
 import type { Choice, Completion, FinishReason } from '../../src/completion/completion.ts'
 
 const KEY = `c1:${'0a'.repeat(32)}`
-const owner = { key: KEY, model: 'default', promptId: null }
-const times = { nowS: 1_767_225_600, freshSeconds: 100, staleSeconds: 50 }
+const owner = { key: KEY, names: [`request:${KEY.slice(0, 35)}`, 'model:default'], source: null }
+const times = {
+  requestedAt: 1_767_225_600_123,
+  nowS: 1_767_225_600,
+  freshSeconds: 100,
+  staleSeconds: 50,
+}
 
 function completionOf(...choices: readonly [text: string, reason: FinishReason][]): Completion {
   return {
@@ -59,17 +64,31 @@ const choices = fc
     })),
   )
   .filter((list) => list.some((choice) => choice.text !== ''))
+const validator = fc.stringMatching(/^[\x20-\x7e]{1,9}$/)
 const anyEntry: fc.Arbitrary<Entry> = fc
   .record({
     choices,
     fingerprint: fc.option(text, { nil: undefined }),
-    model: text,
-    promptId: fc.option(text),
+    names: fc.array(text, { maxLength: 3 }),
+    source: fc.option(
+      fc.record({
+        key: text,
+        recipe: text,
+        pages: fc.array(
+          fc.record({
+            read_as: text,
+            etag: fc.option(validator),
+            last_modified: fc.option(validator),
+          }),
+          { maxLength: 2 },
+        ),
+      }),
+    ),
     estimated: fc.boolean(),
     freshSeconds: count,
     staleSeconds: count,
   })
-  .map(({ choices: list, fingerprint, model, promptId, estimated, ...seconds }) =>
+  .map(({ choices: list, fingerprint, names, source, estimated, ...seconds }) =>
     createEntry(
       {
         completion: {
@@ -79,8 +98,8 @@ const anyEntry: fc.Arbitrary<Entry> = fc
         },
         estimated,
       },
-      { key: KEY, model, promptId },
-      { nowS: times.nowS, ...seconds },
+      { key: KEY, names, source },
+      { ...times, ...seconds },
     ),
   )
 
@@ -133,8 +152,8 @@ test('parseEntry() misses an entry with any field gone or of another type', () =
     for (const to of [0.5, -1, 'x'.repeat(3), true, [], [1], {}, { a: 1 }, null]) {
       if (typeof to === typeof was || (to === null && was === null)) continue
       const at = path.join('.')
-      // These two may be null or a text, and these two a table or null, by the schema.
-      if (at === 'prompt_id' || at.endsWith('logprobs')) continue
+      // A table or null, by the schema.
+      if (at.endsWith('logprobs')) continue
       expect(parseEntry(JSON.stringify(changed(entry, path, to)), KEY), `${at} = ${to}`).toBe(null)
     }
   }
@@ -182,7 +201,7 @@ test.each([
   ['a completion without its entry', JSON.stringify(good.completion)],
   ['an entry in a list', JSON.stringify([good])],
   ['two entries', JSON.stringify(good).repeat(2)],
-  ['another schema', JSON.stringify({ ...good, schema: 2 })],
+  ['another schema', JSON.stringify({ ...good, schema: 3 })],
   ['another key', JSON.stringify({ ...good, key: `${KEY}0` })],
   ['a key in capitals', JSON.stringify({ ...good, key: KEY.toUpperCase() })],
   ['times that are no seconds', JSON.stringify({ ...good, fresh_until: 1.5 })],
@@ -239,12 +258,25 @@ test.each([
   expect(isWhole(completionOf(...said))).toBe(whole)
 })
 
+test('parseEntry() reads what version 1 stored, as asked for at the beginning of its second', () => {
+  const { schema, names, requested_at, source, ...rest } = good
+  const old = { ...rest, schema: 1, model: 'default', prompt_id: 'haiku', stored_at: times.nowS }
+  expect(parseEntry(JSON.stringify(old), KEY)).toEqual({
+    ...good,
+    names: [`request:${KEY.slice(0, 35)}`, 'model:default', 'prompt:haiku'],
+    requested_at: times.nowS * 1000,
+  })
+  for (const change of [{ stored_at: 0.5 }, { prompt_id: 7 }, { model: null }, { names: [] }]) {
+    expect(parseEntry(JSON.stringify({ ...old, ...change }), KEY)).toBeNull()
+  }
+})
+
 test('createEntry() counts its times from when the flight began', () => {
   expect(good).toMatchObject({
     key: KEY,
-    model: 'default',
-    prompt_id: null,
-    stored_at: times.nowS,
+    names: owner.names,
+    requested_at: times.requestedAt,
+    source: null,
     fresh_until: times.nowS + 100,
     stale_until: times.nowS + 150,
     estimated: false,

@@ -22,8 +22,8 @@ function entryOf(text = 'Hello', freshSeconds = 3600, staleSeconds = 60, key = K
       },
       estimated: false,
     },
-    { key, model: 'default', promptId: null },
-    { nowS: NOW_S, freshSeconds, staleSeconds },
+    { key, names: [], source: null },
+    { requestedAt: START, nowS: NOW_S, freshSeconds, staleSeconds },
   )
 }
 

@@ -24,8 +24,8 @@ function entryOf(key: string, text = 'Hello', choices = 1): Entry {
       },
       estimated: false,
     },
-    { key, model: 'default', promptId: null },
-    { nowS: NOW_S, freshSeconds: 3600, staleSeconds: 0 },
+    { key, names: [], source: null },
+    { requestedAt: 1000 * NOW_S, nowS: NOW_S, freshSeconds: 3600, staleSeconds: 0 },
   )
 }
 

@@ -1,28 +1,33 @@
-// The list of what is void: what it covers, when it is read, and that no purge is ever taken back.
+// What is void, as an isolate knows it: when it reads the list and when it waits for it. And the one
+// place where purges are written down: that none is lost, whoever wrote and whatever KV shows.
 import fc from 'fast-check'
-import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { Purges, type PurgeTarget } from '../../src/cache/purge.ts'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { Purges } from '../../src/cache/purge.ts'
+import { parsePurgeList, purgedAt } from '../../src/cache/purge-list.ts'
+import { PurgeRegister, type RegisterStorage } from '../../src/cache/purge-register.ts'
 import type { Event } from '../../src/events.ts'
-import { MemoryKv, START } from '../support/app.ts'
+import { MemoryKv, memoryStorage, START } from '../support/app.ts'
 
-const NOW_S = START / 1000
 const INTERVAL_MS = 60_000
-const a = { key: 'key-a', model: 'model-a', promptId: 'prompt-a' }
-const b = { key: 'key-b', model: 'model-b', promptId: null }
+const A = ['request:a', 'model:a', 'prompt:a']
+const B = ['request:b', 'model:b']
 
-/** One place: its clock and KV, which several isolates may share. */
-function place() {
+/** One place: its clock, KV and register, which several isolates share. */
+function place(storage: RegisterStorage = memoryStorage()) {
   const clock = { ms: START }
-  return { clock, kv: new MemoryKv(clock) }
+  const kv = new MemoryKv(clock)
+  const register = new PurgeRegister({ storage, kv, now: () => clock.ms })
+  return { clock, kv, register }
 }
 
-function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
+function isolate({ clock, kv, register }: ReturnType<typeof place> = place()) {
   const events: Event[] = []
   const background: Promise<unknown>[] = []
   const purges = new Purges(
     kv,
     { intervalMs: INTERVAL_MS },
     {
+      door: register,
       now: () => clock.ms,
       report: (event) => events.push(event),
       waitUntil: (work) => background.push(work),
@@ -31,10 +36,13 @@ function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
   const settled = async () => {
     while (background.length > 0) await Promise.all(background.splice(0))
   }
-  return { clock, kv, events, purges, settled, background }
+  const purge = async (names: readonly string[] | null) => {
+    await purges.purge({ names, at: clock.ms })
+  }
+  return { clock, kv, events, purges, purge, settled, background }
 }
 
-const listIn = (kv: MemoryKv) => JSON.parse(kv.values.get('purge')?.value ?? 'null')
+const listIn = (kv: MemoryKv) => parsePurgeList(kv.values.get('purge')?.value ?? '')
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
@@ -45,88 +53,64 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-const targets: readonly [string, PurgeTarget, boolean][] = [
-  ['all', { kind: 'all' }, true],
-  ['its key', { kind: 'key', name: 'key-a' }, false],
-  ['its prompt', { kind: 'prompt', name: 'prompt-a' }, false],
-  ['its model', { kind: 'model', name: 'model-a' }, false],
-]
-
-test.each(targets)('a purge of %s voids what began at or before it', async (_, target, others) => {
-  const { purges, clock } = isolate()
-  expect(purges.isVoid(a, NOW_S - 1000)).toBe(false)
-  await purges.purge(target)
-  expect(purges.isVoid(a, NOW_S - 1)).toBe(true)
-  expect(purges.isVoid(a, NOW_S)).toBe(true)
-  expect(purges.isVoid(a, NOW_S + 1)).toBe(false)
-  expect(purges.isVoid(b, NOW_S - 1)).toBe(others)
-  expect(purges.purgedAtS(a)).toBe(NOW_S)
-  // For ever, not for a while.
+test('a purge counts at once in its isolate, to the millisecond and for ever', async () => {
+  const { purges, purge, clock } = isolate()
+  expect(purges.purgedAt(A)).toBe(0)
+  await purge(['prompt:a'])
+  expect(purges.purgedAt(A)).toBe(START)
+  expect(purges.purgedAt(B)).toBe(0)
+  clock.ms += 1001
+  await purge(null)
+  expect([purges.purgedAt(A), purges.purgedAt(B)]).toEqual([START + 1001, START + 1001])
   clock.ms += 10 * 365 * 86_400_000
-  expect(purges.isVoid(a, NOW_S)).toBe(true)
+  expect(purges.purgedAt(A)).toBe(START + 1001)
 })
 
-test('a name is only a name of its kind, also one that every object has', async () => {
-  const { purges, clock, kv, settled } = isolate()
-  for (const name of ['key-a', 'toString', '__proto__', 'constructor']) {
-    await purges.purge({ kind: 'prompt', name })
-    clock.ms += 1000
-  }
-  expect(purges.isVoid({ ...a, promptId: 'other' }, 1)).toBe(false)
-  expect(purges.isVoid({ key: 'toString', model: '__proto__', promptId: null }, 1)).toBe(false)
-  for (const promptId of ['toString', '__proto__', 'constructor']) {
-    expect(purges.isVoid({ ...a, promptId }, NOW_S), promptId).toBe(true)
-    const other = isolate({ clock, kv })
-    await other.purges.known()
-    await other.settled()
-    expect(other.purges.isVoid({ ...a, promptId }, NOW_S), promptId).toBe(true)
-  }
-  await settled()
-})
-
-test('another isolate learns of it when it next reads the list, in the background', async () => {
+test('a busy isolate reads the list in the background, before it has to wait for it', async () => {
   const shared = place()
   const [here, there] = [isolate(shared), isolate(shared)]
-  expect(there.purges.isVoid(a, NOW_S)).toBe(false)
+  await there.purges.known()
   await there.settled()
-  await here.purges.purge({ kind: 'key', name: 'key-a' })
-  shared.clock.ms += INTERVAL_MS - 1
-  expect(there.purges.isVoid(a, NOW_S)).toBe(false)
-  expect(there.background).toHaveLength(0)
-  shared.clock.ms += 1
-  // This one still goes by the old list; the new one is on its way.
-  expect(there.purges.isVoid(a, NOW_S)).toBe(false)
+  await here.purge(['request:a'])
+  shared.clock.ms += INTERVAL_MS / 2
+  expect(there.purges.purgedAt(A)).toBe(0)
   await there.settled()
-  expect(there.purges.isVoid(a, NOW_S)).toBe(true)
+  expect(there.purges.purgedAt(A)).toBe(START)
 })
 
-test('the list is read once an interval, however many ask', async () => {
+test('an isolate that was idle waits for the list: what it has is too old to serve by', async () => {
+  const shared = place()
+  const [here, there] = [isolate(shared), isolate(shared)]
+  await there.purges.known()
+  await there.settled()
+  await here.purge(['request:a'])
+  const get = vi.spyOn(shared.kv, 'get')
+  shared.clock.ms += INTERVAL_MS - 1
+  await there.purges.known()
+  expect(get).not.toHaveBeenCalled()
+  shared.clock.ms += 1
+  await there.purges.known()
+  expect(there.purges.purgedAt(A)).toBe(START)
+  await there.settled()
+})
+
+test('the list is read twice an interval, however many ask', async () => {
   const { purges, kv, clock, settled } = isolate()
   const get = vi.spyOn(kv, 'get')
   for (let second = 0; second < 180; second++) {
-    for (let i = 0; i < 10; i++) purges.isVoid(a, NOW_S)
+    for (let i = 0; i < 10; i++) {
+      await purges.known()
+      purges.purgedAt(A)
+    }
     await settled()
     clock.ms += 1000
   }
-  expect(get).toHaveBeenCalledTimes(3)
+  expect(get).toHaveBeenCalledTimes(6)
 })
 
-test('known() waits for the first list, and never again', async () => {
+test('known() waits 300 ms for a KV that hangs, then goes on, and takes the list when it comes', async () => {
   const shared = place()
-  const first = isolate(shared)
-  await first.purges.purge({ kind: 'all' })
-  const fresh = isolate(shared)
-  const get = vi.spyOn(shared.kv, 'get')
-  await fresh.purges.known()
-  expect(fresh.purges.isVoid(a, NOW_S)).toBe(true)
-  await fresh.purges.known()
-  await fresh.settled()
-  expect(get).toHaveBeenCalledTimes(1)
-})
-
-test('known() waits 300 ms for a KV that hangs, and takes the list when it comes', async () => {
-  const shared = place()
-  await isolate(shared).purges.purge({ kind: 'all' })
+  await isolate(shared).purge(null)
   const slow = Promise.withResolvers<void>()
   shared.kv.trouble = () => slow.promise
   const { purges, settled, events } = isolate(shared)
@@ -139,16 +123,35 @@ test('known() waits 300 ms for a KV that hangs, and takes the list when it comes
   await vi.advanceTimersByTimeAsync(1)
   expect(waited).toBe(true)
   await known
-  expect(purges.isVoid(a, NOW_S)).toBe(false)
+  expect(purges.purgedAt(A)).toBe(0)
   slow.resolve()
   await settled()
-  expect(purges.isVoid(a, NOW_S)).toBe(true)
+  expect(purges.purgedAt(A)).toBe(START)
   expect(events).toEqual([])
+})
+
+test('with KV down a list that was read once is good enough for ten seconds at a time', async () => {
+  const shared = place()
+  const { purges, settled, events, clock } = isolate(shared)
+  await purges.known()
+  await settled()
+  shared.kv.trouble = () => {
+    throw new Error('KV GET failed: 503')
+  }
+  clock.ms += INTERVAL_MS
+  await purges.known()
+  await purges.known()
+  const failed = { event: 'cache_failed', operation: 'get', reason: 'error' }
+  expect(events).toEqual([failed])
+  clock.ms += 10_000
+  await purges.known()
+  expect(events).toEqual([failed, failed])
+  await settled()
 })
 
 test('known() survives a KV that fails, says so, and asks again the next time', async () => {
   const shared = place()
-  await isolate(shared).purges.purge({ kind: 'all' })
+  await isolate(shared).purge(null)
   shared.kv.trouble = () => {
     throw new Error('KV GET failed: 503')
   }
@@ -158,149 +161,134 @@ test('known() survives a KV that fails, says so, and asks again the next time', 
   shared.kv.trouble = () => {}
   await purges.known()
   await settled()
-  expect(purges.isVoid(a, NOW_S)).toBe(true)
+  expect(purges.purgedAt(A)).toBe(START)
 })
 
-test.each([
-  ['no JSON', '{'],
-  ['another shape', '{"all":"now"}'],
-  ['times that are none', '{"all":-1,"prompts":{},"models":{},"keys":{}}'],
-])('a list that is %s takes nothing back, and the next purge mends it', async (_, value) => {
-  const { purges, kv, clock, events, settled } = isolate()
-  await purges.purge({ kind: 'model', name: 'model-a' })
-  kv.values.set('purge', { value, expiresAt: Number.POSITIVE_INFINITY, ttl: 0 })
+test('a list that is none takes nothing back, and the next purge writes a whole one', async () => {
+  const { purges, purge, kv, clock, events, settled } = isolate()
+  await purge(['model:a'])
+  kv.values.set('purge', { value: '{', expiresAt: Number.POSITIVE_INFINITY, ttl: 0 })
   clock.ms += INTERVAL_MS
-  purges.isVoid(a, NOW_S)
+  await purges.known()
   await settled()
   expect(events).toEqual([{ event: 'cache_failed', operation: 'get', reason: 'bad_value' }])
-  expect(purges.isVoid(a, NOW_S)).toBe(true)
-  clock.ms += 1000
-  await purges.purge({ kind: 'key', name: 'key-b' })
-  const { models, keys } = listIn(kv)
-  expect([models, Object.keys(keys)]).toEqual([{ 'model-a': NOW_S }, ['key-b']])
+  expect(purges.purgedAt(A)).toBe(START)
+  await purge(['request:b'])
+  expect([...(listIn(kv)?.names.keys() ?? [])]).toEqual(['model:a', 'request:b'])
 })
 
 test('an isolate whose KV shows an older list keeps what it knows', async () => {
-  const shared = place()
-  const { purges, kv, clock, settled } = isolate(shared)
-  const before = '{"all":0,"prompts":{},"models":{},"keys":{"key-b":1}}'
-  await purges.purge({ kind: 'key', name: 'key-a' })
-  vi.spyOn(kv, 'get').mockResolvedValueOnce(before)
+  const { purges, purge, kv, clock, settled } = isolate()
+  await purge(['request:a'])
+  vi.spyOn(kv, 'get').mockResolvedValueOnce('{"all":0,"names":{"request:b":1}}')
   clock.ms += INTERVAL_MS
-  purges.isVoid(a, NOW_S)
+  await purges.known()
   await settled()
-  expect(purges.isVoid(a, NOW_S)).toBe(true)
-  expect(purges.isVoid(b, 1)).toBe(true)
+  expect([purges.purgedAt(A), purges.purgedAt(B)]).toEqual([START, 1])
 })
 
-test('a list that is read while a purge is under way does not undo it', async () => {
-  const shared = place()
-  const slow = Promise.withResolvers<void>()
-  const { purges, kv, clock, settled } = isolate(shared)
-  // Asked before the purge, so it answers with what was there before.
-  vi.spyOn(kv, 'get').mockImplementationOnce(async () => {
-    await slow.promise
-    return null
-  })
-  purges.isVoid(a, NOW_S)
-  await purges.purge({ kind: 'key', name: 'key-a' })
-  // The list it brings lacks the purge, which is then written again, a second after the first time.
-  clock.ms += 1000
-  slow.resolve()
-  await settled()
-  expect(purges.isVoid(a, NOW_S)).toBe(true)
-})
-
-test('two purges at once in one isolate both count, and are both written', async () => {
-  const { purges, kv, clock } = isolate()
-  const both = Promise.all([
-    purges.purge({ kind: 'key', name: 'key-a' }),
-    purges.purge({ kind: 'model', name: 'model-b' }),
-  ])
-  // The second waits for KV's one write a second.
-  await vi.advanceTimersByTimeAsync(999)
-  expect(listIn(kv).models).toEqual({})
-  clock.ms += 1000
-  await vi.advanceTimersByTimeAsync(1)
-  await both
-  expect(listIn(kv)).toMatchObject({ keys: { 'key-a': NOW_S }, models: { 'model-b': NOW_S } })
-  expect([purges.isVoid(a, NOW_S), purges.isVoid(b, NOW_S)]).toEqual([true, true])
-})
-
-test('a purge that another isolate wrote over, unseen, is written again', async () => {
-  const shared = place()
-  const { clock, kv } = shared
-  const [here, there] = [isolate(shared), isolate(shared)]
-  await here.purges.purge({ kind: 'key', name: 'key-a' })
-  clock.ms += 2000
-  // KV still shows the other place what was there before.
-  vi.spyOn(kv, 'get').mockResolvedValueOnce(null)
-  await there.purges.purge({ kind: 'model', name: 'model-b' })
-  expect(listIn(kv).keys).toEqual({})
-  clock.ms += INTERVAL_MS
-  here.purges.isVoid(a, NOW_S)
-  await here.settled()
-  expect(listIn(kv)).toMatchObject({ keys: { 'key-a': NOW_S }, models: { 'model-b': NOW_S + 2 } })
-  // Once; what is as it should be is left alone.
-  const put = vi.spyOn(kv, 'put')
-  clock.ms += INTERVAL_MS
-  here.purges.isVoid(a, NOW_S)
-  there.purges.isVoid(a, NOW_S)
-  await Promise.all([here.settled(), there.settled()])
-  expect(put).not.toHaveBeenCalled()
-  expect(there.purges.isVoid(a, NOW_S)).toBe(true)
-})
-
-test('purge() throws what KV throws: the operator must know', async () => {
-  const { purges, kv } = isolate()
+test('purge() throws where it could not be written: the operator must know', async () => {
+  const { purge, kv } = isolate()
   kv.trouble = (operation) => {
     if (operation === 'put') throw new Error('KV PUT failed: 500')
   }
-  await expect(purges.purge({ kind: 'all' })).rejects.toThrow('KV PUT failed')
+  await expect(purge(null)).rejects.toThrow('KV PUT failed')
 })
 
-test('a list of a thousand names becomes one time for all', async () => {
-  const { purges, kv, clock } = isolate()
-  const keys = Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`k${i}`, NOW_S - 5]))
-  const value = JSON.stringify({ all: 0, prompts: {}, models: {}, keys })
-  kv.values.set('purge', { value, expiresAt: Number.POSITIVE_INFINITY, ttl: 0 })
-  await purges.purge({ kind: 'key', name: 'k7' })
-  expect(Object.keys(listIn(kv).keys)).toHaveLength(1000)
-  clock.ms += 1000
-  await purges.purge({ kind: 'key', name: 'one more' })
-  expect(listIn(kv)).toEqual({ all: NOW_S + 1, prompts: {}, models: {}, keys: {} })
-})
+describe('the register', () => {
+  test('loses no purge to another isolate whose KV shows an old list', async () => {
+    const shared = place()
+    const [here, there] = [isolate(shared), isolate(shared)]
+    await here.purge(['request:a'])
+    shared.clock.ms += 2000
+    vi.spyOn(shared.kv, 'get').mockResolvedValue(null)
+    await there.purge(['model:b'])
+    const list = listIn(shared.kv)
+    expect(list?.names).toEqual(
+      new Map([
+        ['request:a', START],
+        ['model:b', START + 2000],
+      ]),
+    )
+    expect(shared.kv.values.get('purge')?.ttl).toBe(Number.POSITIVE_INFINITY)
+  })
 
-test('the list has no time to live, and is small after a purge of all', async () => {
-  const { purges, kv, clock } = isolate()
-  await purges.purge({ kind: 'key', name: 'key-a' })
-  clock.ms += 1000
-  await purges.purge({ kind: 'all' })
-  expect(kv.values.get('purge')?.ttl).toBe(Number.POSITIVE_INFINITY)
-  expect(listIn(kv)).toEqual({ all: NOW_S + 1, prompts: {}, models: {}, keys: {} })
+  test('writes purges that come at once in one write a second, and answers when they are written', async () => {
+    const shared = place()
+    const { kv, clock } = shared
+    const one = isolate(shared)
+    const all = Promise.all([
+      one.purge(['request:a']),
+      one.purge(['request:b']),
+      isolate(shared).purge(['model:c']),
+    ])
+    await vi.advanceTimersByTimeAsync(999)
+    const before = listIn(kv)?.names.size ?? 0
+    clock.ms += 1000
+    await vi.advanceTimersByTimeAsync(1)
+    await all
+    expect(before).toBeGreaterThan(0)
+    expect([...(listIn(kv)?.names.keys() ?? [])].sort()).toEqual([
+      'model:c',
+      'request:a',
+      'request:b',
+    ])
+    expect(kv.puts.filter((key) => key === 'purge').length).toBeLessThanOrEqual(2)
+  })
+
+  test('knows after its object was evicted what it had written, though KV has lost it', async () => {
+    const storage = memoryStorage()
+    await place(storage).register.add({ names: ['request:a'], at: START })
+    const later = place(storage)
+    await later.register.add({ names: ['request:b'], at: START + 1 })
+    expect([...(listIn(later.kv)?.names.keys() ?? [])]).toEqual(['request:a', 'request:b'])
+  })
+
+  test('takes over the list that version 1 left in KV', async () => {
+    const shared = place()
+    const value = '{"all":7,"prompts":{"haiku":9},"models":{},"keys":{}}'
+    shared.kv.values.set('purge', { value, expiresAt: Number.POSITIVE_INFINITY, ttl: 0 })
+    await shared.register.add({ names: ['model:m'], at: START })
+    const list = listIn(shared.kv)
+    if (list === null) throw new TypeError('no list')
+    expect(purgedAt(list, ['prompt:haiku'])).toBe(9999)
+    expect(purgedAt(list, ['other'])).toBe(7999)
+  })
+
+  test('opens again when its storage failed, and a purge that KV refused goes along with the next', async () => {
+    const storage = memoryStorage()
+    const get = vi.spyOn(storage, 'get').mockRejectedValueOnce(new Error('storage failed'))
+    const { register, kv, clock } = place(storage)
+    await expect(register.add({ names: ['request:a'], at: START })).rejects.toThrow(
+      'storage failed',
+    )
+    kv.trouble = (operation) => {
+      if (operation === 'put') throw new Error('KV PUT failed: 429')
+    }
+    await expect(register.add({ names: ['request:a'], at: START })).rejects.toThrow('429')
+    expect(get).toHaveBeenCalledTimes(2)
+    kv.trouble = () => {}
+    clock.ms += 1000
+    await register.add({ names: ['request:b'], at: START + 1000 })
+    expect([...(listIn(kv)?.names.keys() ?? [])]).toEqual(['request:a', 'request:b'])
+  })
 })
 
 test('whatever is purged, wherever, and whenever it is read: nothing becomes valid again', async () => {
-  const target: fc.Arbitrary<PurgeTarget> = fc.oneof(
-    fc.constant({ kind: 'all' } as const),
-    fc.record({
-      kind: fc.constantFrom('key', 'model', 'prompt'),
-      name: fc.constantFrom('key-a', 'model-a', 'prompt-a', 'key-b'),
-    }),
+  const names = fc.option(
+    fc.array(fc.constantFrom('request:a', 'model:a', 'prompt:a', 'request:b')),
   )
-  const step = fc.record({ isolate: fc.nat(1), target: fc.option(target), forwardS: fc.nat(90) })
+  const step = fc.record({ isolate: fc.nat(1), names: fc.option(names), forwardMs: fc.nat(90_000) })
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 20 }), async (steps) => {
       const shared = place()
       const isolates = [isolate(shared), isolate(shared)]
       const last = [0, 0]
-      for (const { isolate: which, target: purged, forwardS } of steps) {
-        const one = isolates[which]
-        if (one === undefined) continue
-        shared.clock.ms += 1000 + forwardS * 1000
-        if (purged !== null) await one.purges.purge(purged)
+      for (const { isolate: which, names: purged, forwardMs } of steps) {
+        shared.clock.ms += 1000 + forwardMs
+        if (purged !== null) await isolates[which]?.purge(purged)
         for (const [i, { purges, settled }] of isolates.entries()) {
-          const at = purges.purgedAtS(a)
+          const at = purges.purgedAt(A)
           await settled()
           expect(at).toBeGreaterThanOrEqual(last[i] ?? 0)
           last[i] = at
@@ -309,10 +297,10 @@ test('whatever is purged, wherever, and whenever it is read: nothing becomes val
       // Both know everything within an interval.
       shared.clock.ms += INTERVAL_MS
       for (const { purges, settled } of isolates) {
-        purges.purgedAtS(a)
+        await purges.known()
         await settled()
       }
-      const [first, second] = isolates.map(({ purges }) => purges.purgedAtS(a))
+      const [first, second] = isolates.map(({ purges }) => purges.purgedAt(A))
       expect(first).toBe(second)
       expect(first).toBeGreaterThanOrEqual(Math.max(...last))
     }),

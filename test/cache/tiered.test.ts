@@ -4,9 +4,10 @@ import { createEntry, type Entry } from '../../src/cache/entry.ts'
 import { KvTier } from '../../src/cache/kv.ts'
 import { MemoryTier } from '../../src/cache/memory.ts'
 import { Purges } from '../../src/cache/purge.ts'
+import { PurgeRegister } from '../../src/cache/purge-register.ts'
 import { TieredCache } from '../../src/cache/tiered.ts'
 import type { Event } from '../../src/events.ts'
-import { MemoryKv, START } from '../support/app.ts'
+import { MemoryKv, memoryStorage, START } from '../support/app.ts'
 
 const KEY = `c1:${'0a'.repeat(32)}`
 const NOW_S = START / 1000
@@ -24,8 +25,8 @@ function entryOf({ key = KEY, text = 'Hello', nowS = NOW_S, freshSeconds = 3600 
       },
       estimated: false,
     },
-    { key, model: 'default', promptId: 'haiku' },
-    { nowS, freshSeconds, staleSeconds: 60 },
+    { key, names: ['model:default', 'prompt:haiku'], source: null },
+    { requestedAt: nowS * 1000, nowS, freshSeconds, staleSeconds: 60 },
   )
 }
 
@@ -43,7 +44,8 @@ function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
     report: (event: Event) => void events.push(event),
     waitUntil: (work: Promise<unknown>) => void background.push(work),
   }
-  const purges = new Purges(kv, { intervalMs: 60_000 }, context)
+  const door = new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms })
+  const purges = new Purges(kv, { intervalMs: 60_000 }, { ...context, door })
   const cache = new TieredCache(
     new MemoryTier({ maxBytes: 1_000_000, maxAgeMs: 60_000 }, () => clock.ms),
     new KvTier(kv, { waitMs: 300, entryBytes: 100_000, restMs: 10_000 }, context),
@@ -128,7 +130,7 @@ test('what is purged is a miss in every tier, at once in this isolate', async ()
   cache.put(entryOf(), true)
   await settled()
   clock.ms += 1000
-  await purges.purge({ kind: 'prompt', name: 'haiku' })
+  await purges.purge({ names: ['prompt:haiku'], at: clock.ms })
   expect(cache.fromMemory(KEY)).toBeNull()
   expect(await cache.fromKv(KEY)).toBeNull()
   expect(await cache.get(KEY)).toBeNull()
@@ -144,7 +146,7 @@ test('what began before a purge is not kept after it, in no tier', async () => {
   const { cache, kv, purges, settled, clock } = isolate()
   const begunBefore = entryOf()
   clock.ms += 5000
-  await purges.purge({ kind: 'all' })
+  await purges.purge({ names: null, at: clock.ms })
   expect(cache.put(begunBefore, true)).toBe(false)
   const remembered = cache.remember(begunBefore)
   // The one who waited for it gets it; nobody else does.
@@ -160,11 +162,40 @@ test('an isolate that has only just begun serves nothing that was purged before'
   old.cache.put(entryOf(), true)
   await old.settled()
   shared.clock.ms += 3_000_000
-  await old.purges.purge({ kind: 'model', name: 'default' })
+  await old.purges.purge({ names: ['model:default'], at: shared.clock.ms })
   shared.clock.ms += 120_000
   const fresh = isolate(shared)
   expect(await fresh.cache.get(KEY)).toBeNull()
   await fresh.settled()
+})
+
+test('an answer asked for earlier takes no later one’s place, in no tier', async () => {
+  const { cache, kv, settled, clock } = isolate()
+  const [older, newer] = [entryOf({ text: 'older' }), entryOf({ text: 'newer', nowS: NOW_S + 1 })]
+  clock.ms += 2000
+  expect(cache.put(newer, true)).toBe(true)
+  expect(cache.put(older, true)).toBe(false)
+  cache.remember(older)
+  await settled()
+  expect((await cache.get(KEY))?.remembered.entry).toEqual(newer)
+  expect(JSON.parse(kv.values.get(KEY)?.value ?? '')).toEqual(newer)
+})
+
+test('what is stored while KV answers with an older entry is the newer one', async () => {
+  const shared = place()
+  const first = isolate(shared)
+  first.cache.put(entryOf({ text: 'older' }), true)
+  await first.settled()
+  const { cache, settled } = isolate(shared)
+  const slow = Promise.withResolvers<void>()
+  shared.kv.trouble = (operation) => (operation === 'get' ? slow.promise : undefined)
+  const reading = cache.get(KEY)
+  const newer = entryOf({ text: 'newer', nowS: NOW_S + 1 })
+  cache.remember(newer)
+  slow.resolve()
+  expect((await reading)?.remembered.entry).toEqual(newer)
+  expect((await cache.get(KEY))?.remembered.entry).toEqual(newer)
+  await settled()
 })
 
 test('remember() keeps what another isolate stored, without a write', async () => {

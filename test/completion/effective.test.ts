@@ -1,13 +1,13 @@
 // What is asked of an upstream: the visitor's request, the owner's settings, and nothing that says
 // nothing.
 
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import type {
   EffectiveOptions,
   ModelOptions,
   PromptOptions,
 } from '../../src/completion/effective.ts'
-import { effectiveRequest } from '../../src/completion/effective.ts'
+import { chosenFields, effectiveRequest } from '../../src/completion/effective.ts'
 import { requestParser } from '../../src/completion/request.ts'
 import { GatewayError } from '../../src/errors.ts'
 
@@ -438,4 +438,40 @@ test('effectiveRequest() changes neither the request nor the options', () => {
   effectiveRequest(request, given)
   expect(given).toEqual(before)
   expect(request).toEqual(asked)
+})
+
+describe('chosenFields()', () => {
+  const visitor_may_set = ['model', 'max_tokens', 'temperature', 'seed', 'stop', 'n', 'logit_bias']
+  const chosen = (fields: object, changes: Changes = {}) => {
+    const set = { ...changes, haiku: { visitor_may_set, ...changes.haiku } }
+    const request = parse({ prompt: sea, ...fields })
+    return chosenFields(request, effectiveRequest(request, options(set)), options(set))
+  }
+
+  test.each<[object, object]>([
+    [{}, {}],
+    [{ stream: true, user: 'ada', stream_options: { include_usage: true } }, {}],
+    [{ seed: 7 }, { seed: 7 }],
+    [{ seed: null, temperature: 1, n: 1, max_tokens: 256, model: 'small' }, {}],
+    [{ model: 'big' }, { model: 'big' }],
+    [{ stop: 'x' }, { stop: ['x'] }],
+    [{ stop: [], logit_bias: {} }, {}],
+    [{ logit_bias: { 1: 2 } }, { logit_bias: { 1: 2 } }],
+  ])('of %j are %j', (fields, expected) => {
+    expect(chosen(fields)).toEqual(expected)
+  })
+
+  test('are what differs from the owner’s own request, whatever the standard default is', () => {
+    const defaults = { temperature: 0.5 }
+    expect(chosen({ temperature: 1 }, { defaults })).toEqual({ temperature: null })
+    expect(chosen({ temperature: 0.5 }, { defaults })).toEqual({})
+    const parameters = { temperature: 0.2 }
+    expect(chosen({ temperature: 1 }, { haiku: { parameters } })).toEqual({ temperature: null })
+    expect(chosen({ max_tokens: 9 }, { haiku: { max_tokens: 9 } })).toEqual({})
+  })
+
+  test('are the same for a stream where the owner’s best_of would not go with one', () => {
+    const defaults = { best_of: 2, stream: true }
+    expect(chosen({ stream: false, seed: 1 }, { defaults })).toEqual({ seed: 1 })
+  })
 })

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type EffectiveRequest, effectiveRequest } from '../../src/completion/effective.ts'
-import { cacheKey, canonical } from '../../src/completion/fingerprint.ts'
+import { cacheKey, canonical, lastKey } from '../../src/completion/fingerprint.ts'
 import { requestParser } from '../../src/completion/request.ts'
 import { type Config, parseConfig } from '../../src/config.ts'
 import golden from '../fixtures/keys.json' with { type: 'json' }
@@ -395,4 +395,39 @@ test('canonical() is one line of JSON that says what was asked', () => {
       expect(parsed['prompts']).toEqual(asked(body, config).prompts)
     }),
   )
+})
+
+describe('lastKey()', () => {
+  const request = {
+    promptId: 'haiku',
+    variables: { topic: 'sea', language: 'English' },
+    fields: {},
+  }
+
+  test('is the same in any order, and another one for whatever is asked otherwise', async () => {
+    const { language, topic } = request.variables
+    const key = await lastKey(request, 1)
+    expect(key).toMatch(/^l1:[0-9a-f]{64}$/)
+    expect(await lastKey({ ...request, variables: { language, topic } }, 1)).toBe(key)
+    const others = [
+      lastKey(request, 2),
+      ...[
+        { promptId: 'haiku2' },
+        { variables: { topic } },
+        { variables: { topic: language, language: topic } },
+        { variables: {}, fields: request.variables },
+        { fields: { seed: 1 } },
+        { fields: { seed: '1' } },
+        { fields: { temperature: null } },
+      ].map((change) => lastKey({ ...request, ...change }, 1)),
+    ]
+    expect(new Set([key, ...(await Promise.all(others))]).size).toBe(others.length + 1)
+  })
+
+  // A stored answer is served for as long as its key stays the same: over upgrades, too.
+  test('is what it always was', async () => {
+    expect(await lastKey(request, 1)).toBe(
+      'l1:75566663e86cb855e5a9798dc68cc904272873e4929bfc0ce5e0ae5daabe3408',
+    )
+  })
 })

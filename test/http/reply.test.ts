@@ -6,6 +6,7 @@ import {
   type CacheOutcome,
   cacheStatus,
   cacheWishes,
+  cacheWord,
   entityTag,
   type Form,
   matchesTag,
@@ -13,20 +14,23 @@ import {
   serverTiming,
 } from '../../src/http/reply.ts'
 
-const outcomes: readonly [CacheOutcome, string][] = [
-  [{ kind: 'hit', detail: 'memory', ttlSeconds: 60 }, 'hit; ttl=60; detail=memory'],
-  [{ kind: 'hit', detail: 'kv', ttlSeconds: 2_592_000 }, 'hit; ttl=2592000; detail=kv'],
-  [{ kind: 'hit', detail: 'flight', ttlSeconds: 1 }, 'hit; ttl=1; detail=flight'],
-  [{ kind: 'hit', detail: 'stale', ttlSeconds: -30 }, 'hit; ttl=-30; detail=stale'],
-  [{ kind: 'miss', stored: false, collapsed: false }, 'fwd=miss'],
-  [{ kind: 'miss', stored: true, collapsed: false }, 'fwd=miss; stored'],
-  [{ kind: 'miss', stored: false, collapsed: true }, 'fwd=miss; collapsed'],
-  [{ kind: 'request' }, 'fwd=request'],
-  [{ kind: 'bypass' }, 'fwd=bypass'],
+const outcomes: readonly [CacheOutcome, string, string][] = [
+  [{ kind: 'hit', detail: 'memory', ttlSeconds: 60 }, 'hit; ttl=60; detail=memory', 'memory'],
+  [{ kind: 'hit', detail: 'kv', ttlSeconds: 2_592_000 }, 'hit; ttl=2592000; detail=kv', 'kv'],
+  [{ kind: 'hit', detail: 'flight', ttlSeconds: 1 }, 'hit; ttl=1; detail=flight', 'flight'],
+  [{ kind: 'hit', detail: 'stale', ttlSeconds: -30 }, 'hit; ttl=-30; detail=stale', 'stale'],
+  [{ kind: 'previous' }, 'hit; detail=previous', 'previous'],
+  [{ kind: 'miss', stored: false, collapsed: false }, 'fwd=miss', 'miss'],
+  [{ kind: 'miss', stored: true, collapsed: false }, 'fwd=miss; stored', 'miss'],
+  [{ kind: 'miss', stored: false, collapsed: true }, 'fwd=miss; collapsed', 'collapsed'],
+  [{ kind: 'request' }, 'fwd=request', 'miss'],
+  [{ kind: 'bypass' }, 'fwd=bypass', 'bypass'],
 ]
 
-test.each(outcomes)('cacheStatus() of %j is "edge-completions; %s"', (outcome, text) => {
+test.each(outcomes)('%j is "edge-completions; %s" in the header and "%s" in the log', (...row) => {
+  const [outcome, text, word] = row
   expect(cacheStatus(outcome)).toBe(`edge-completions; ${text}`)
+  expect(cacheWord(outcome)).toBe(word)
 })
 
 const forms: readonly Form[] = ['json', 'sse', 'text']

@@ -3,10 +3,11 @@
 import { expect, test } from 'vitest'
 import { Operator } from '../../src/access/operator.ts'
 import { Purges } from '../../src/cache/purge.ts'
+import { PurgeRegister } from '../../src/cache/purge-register.ts'
 import { Admin, type AdminContext } from '../../src/routes/admin.ts'
 import { Visit } from '../../src/routes/visit.ts'
 import { noCounts } from '../../src/usage.ts'
-import { MemoryKv } from '../support/app.ts'
+import { MemoryKv, memoryStorage } from '../support/app.ts'
 import { failureOf } from '../support/failure.ts'
 
 const TOKEN = 'the-operator-token-0123456789abcdef'
@@ -34,9 +35,17 @@ function adminWith(more: Partial<AdminContext> = {}) {
       purges: new Purges(
         kv,
         { intervalMs: 1000 },
-        { now: () => clock.ms, report: () => {}, waitUntil: (work) => void background.push(work) },
+        {
+          door: new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms }),
+          now: () => clock.ms,
+          report: () => {},
+          waitUntil: (work) => void background.push(work),
+        },
       ),
-      keyOf: async () => `c1:${'0'.repeat(64)}`,
+      requestNames: async () => ['request:c1:0'],
+      prompts: new Map([['haiku', {}]]),
+      models: new Map([['default', {}]]),
+      origins: ['https://example.com'],
       now: () => clock.ms,
       pause: async (until) => void paused.push(until),
       figures: async () => budget,
@@ -58,7 +67,7 @@ function visit(path: string, body?: unknown, token = TOKEN): Visit {
       : { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) }),
   })
   return new Visit(request, 'req_1', {
-    now: () => 0,
+    now: () => NOW_S * 1000 + 7,
     report: () => {},
     waitUntil: () => {},
     count: () => {},
@@ -141,17 +150,47 @@ test.each<[unknown]>([
   expect(paused).toEqual([])
 })
 
-test.each<[object, string]>([
-  [{ all: true }, 'all'],
-  [{ request: { prompt: 'p' } }, 'request'],
-  [{ prompt_id: 'haiku' }, 'prompt'],
-  [{ model: 'default' }, 'model'],
-])('purge() takes %j', async (body, word) => {
+const PAGE = 'page:632d0563e4ea5435172bf5a2affb3349'
+
+test.each<[object, string, string | null]>([
+  [{ all: true }, 'all', null],
+  [{ request: { prompt: 'p' } }, 'request', 'request:c1:0'],
+  [{ prompt_id: 'haiku' }, 'prompt', 'prompt:haiku'],
+  [{ model: 'default' }, 'model', 'model:default'],
+  [{ page: 'https://example.com/posts/x' }, 'page', PAGE],
+  [{ page: 'https://example.com/posts/x/?a=b#c' }, 'page', PAGE],
+  [{ page: 'https://example.com/posts/x/index.html' }, 'page', PAGE],
+])('purge() takes %j', async (body, word, name) => {
   const { admin, kv } = adminWith()
   const response = await admin.purge(visit('/admin/purge', body))
   expect(JSON.parse(String(response.body))).toEqual({ purged: word })
-  expect(kv.values.size).toBe(1)
+  const at = NOW_S * 1000 + 7
+  expect(JSON.parse(kv.values.get('purge')?.value ?? '')).toEqual(
+    name === null ? { all: at, names: {} } : { all: 0, names: { [name]: at } },
+  )
 })
+
+test.each<[object, string, string]>([
+  [{ prompt_id: 'hiaku' }, 'prompt_id', 'Cannot find the prompt "hiaku": this endpoint has haiku'],
+  [{ prompt_id: 'toString' }, 'prompt_id', 'Cannot find the prompt "toString"'],
+  [{ model: 'gone' }, 'model', 'Cannot find the model "gone": this endpoint has default'],
+])('purge() of %j finds nothing of that name', async (body, param, message) => {
+  const { admin, kv } = adminWith()
+  const error = await failureOf(admin.purge(visit('/admin/purge', body)))
+  expect(error).toMatchObject({ code: 'not_found', param })
+  expect(error.message).toContain(message)
+  expect(kv.values.size).toBe(0)
+})
+
+test.each(['/posts/x', 'https://elsewhere.example/posts/x', 'file:///posts/x', 'https://'])(
+  'purge() of the page %s is refused: no answer is made from it',
+  async (page) => {
+    const { admin, kv } = adminWith()
+    const error = await failureOf(admin.purge(visit('/admin/purge', { page })))
+    expect(error).toMatchObject({ code: 'invalid_value', param: 'page' })
+    expect(kv.values.size).toBe(0)
+  },
+)
 
 test.each<[unknown]>([
   [{}],
@@ -161,6 +200,9 @@ test.each<[unknown]>([
   [{ prompt_id: 'x'.repeat(65) }],
   [{ model: 7 }],
   [{ request: 'p' }],
+  [{ page: '' }],
+  [{ page: 7 }],
+  [{ page: 'https://example.com/', all: true }],
   [[]],
 ])('purge() refuses %j and voids nothing', async (body) => {
   const { admin, kv } = adminWith()

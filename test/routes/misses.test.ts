@@ -17,7 +17,7 @@ const summary = { upstream: 'main', attempts: 1, usage: null }
 function start(door: Partial<FlightDoor> | null) {
   const upstream = { respond: (): Response => answered('alone') }
   const world = missWorld(() => upstream.respond())
-  world.state.purgedAtS = 42
+  world.state.purgedAt = 42
   const doors = door === null ? null : { join: never, refresh: never, pipe, ...door }
   const misses = new Misses(doors, world.context)
   const ends: StreamEnd[] = []
@@ -43,7 +43,7 @@ test('the door is asked with the purge this isolate knows of; its answer is the 
     },
   })
   expect(await answer()).toBe(found)
-  expect(got).toEqual([{ ...work, purgedAtS: 42, presence: null }])
+  expect(got).toEqual([{ ...work, purgedAt: 42, presence: null }])
   expect(state.calls).toBe(0)
 })
 
@@ -202,7 +202,7 @@ test('who joins without a look into KV has its old answer all the same when the 
 test('a refresh goes through the door, once in ten seconds for a key', async () => {
   const keys: string[] = []
   const { misses, clock } = start({
-    refresh: async ({ key, purgedAtS }) => void keys.push(`${key} ${purgedAtS}`),
+    refresh: async ({ key, purgedAt }) => void keys.push(`${key} ${purgedAt}`),
   })
   for (let i = 0; i < 5; i++) await misses.refresh(work)
   await misses.refresh({ ...work, key: 'c1:01' })

@@ -338,6 +338,8 @@ describe('answers are what it says they are', () => {
     ['/admin/usage', {}, 401],
     ['/admin/purge', post({ all: true }, OPERATOR_TOKEN), 200],
     ['/admin/purge', post({ prompt_id: 'haiku' }, OPERATOR_TOKEN), 200],
+    ['/admin/purge', post({ page: `${ORIGIN}/x` }, OPERATOR_TOKEN), 200],
+    ['/admin/purge', post({ prompt_id: 'other' }, OPERATOR_TOKEN), 404],
     ['/admin/purge', post({ all: false }, OPERATOR_TOKEN), 400],
     ['/admin/pause', post({ until: -1 }, OPERATOR_TOKEN), 400],
   ]

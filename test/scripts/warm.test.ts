@@ -238,6 +238,17 @@ describe('a sitemap', () => {
     expect(calls()[2]?.text).toContain('Fourth post, mended')
   })
 
+  test('a page that is listed at two of its addresses is asked about once, and found at all', async () => {
+    publish({ 'n/': 'Page n', 'n.html': 'Page n', 'o.html': 'Page o' })
+    const { code, out } = await run(given())
+    expect([code, calls().length]).toEqual([0, 2])
+    expect(out).toContain(`stored         ${origin}/posts/n/  `)
+    for (const name of ['n', 'n/', 'n/index.html', 'n.html', 'o', 'o/']) {
+      expect(await seen(name), name).toEqual([200, 'fine'])
+    }
+    expect((await run(given())).out).toMatch(/stored\s+0\nalready there\s+2\nfailed\s+0/)
+  })
+
   test('a dry run counts and estimates, and spends nothing', async () => {
     publish({ e: 'Fifth post', f: 'x'.repeat(9000), g: 'Seventh post' })
     const before = await run([...given(), '--dry-run'])

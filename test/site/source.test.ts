@@ -27,6 +27,12 @@ test('a stale one', () => {
   expect(source).toMatchObject({ kind: 'stale', ageSeconds: 100, ttlSeconds: -5 })
 })
 
+test('a previous one', () => {
+  const source = read({ kind: 'previous' }, 100)
+  expect(source).toMatchObject({ kind: 'stale', title: 'Hit, previous', ageSeconds: 100 })
+  expect(source.ttlSeconds).toBeNull()
+})
+
 test('misses of every kind', () => {
   const miss = { kind: 'miss', stored: false, collapsed: false } as const
   expect(read(miss)).toMatchObject({ kind: 'miss', title: 'Miss', ageSeconds: null })

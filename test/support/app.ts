@@ -6,6 +6,7 @@ import type { Cost, Refusal, ReserveRequest } from '../../src/access/budget.ts'
 import type { LedgerDoor } from '../../src/access/ledger.ts'
 import type { App, AppContext } from '../../src/app.ts'
 import type { KvNamespace } from '../../src/cache/kv.ts'
+import { PurgeRegister, type RegisterStorage } from '../../src/cache/purge-register.ts'
 import { parseConfig } from '../../src/config.ts'
 import { type Core, createCore, type Platform } from '../../src/core.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
@@ -73,6 +74,15 @@ export class MemoryKv implements KvNamespace {
     if (key === '' || key === '.' || key === '..' || Buffer.byteLength(key) > 512) {
       throw new Error('KV failed: 414 UTF-8 encoded length of key exceeds key length limit of 512')
     }
+  }
+}
+
+/** An object's own storage. */
+export function memoryStorage(): RegisterStorage {
+  const values = new Map<string, string>()
+  return {
+    get: async (key) => values.get(key),
+    put: async (key, value) => void values.set(key, value),
   }
 }
 
@@ -166,6 +176,11 @@ export class TestApp {
         this.events.push(event)
       },
       ledger: this.ledger,
+      purges: new PurgeRegister({
+        storage: memoryStorage(),
+        kv: this.kv,
+        now: () => this.clock.ms,
+      }),
       secret: async () => CANARY,
       operatorToken: OPERATOR_TOKEN,
       tokenSecrets: {

@@ -85,6 +85,10 @@ export const work: Work = {
     n: 1,
   },
   key: `c1:${'0a'.repeat(32)}`,
+  storedUnder: `c1:${'0a'.repeat(32)}`,
+  source: null,
+  names: ['model:default'],
+  requestedAt: START,
   keep: { freshSeconds: 100, staleSeconds: 0 },
   forced: false,
   requestId: 'req_1',
@@ -96,13 +100,15 @@ export function missWorld(respond: (call: number) => Response | Promise<Response
   const clock = { ms: START }
   const events: Event[] = []
   const stored: Entry[] = []
+  /** Answers of others that were stored once more. */
+  const copies: Entry[] = []
   const state = {
     calls: 0,
     looks: 0,
     /** What KV has. */
     kept: null as Entry | null,
     /** What this isolate knows of purges. */
-    purgedAtS: 0,
+    purgedAt: 0,
     /** Throws where the ledger refuses. */
     reserve: async (_visitor: string | null): Promise<void> => {},
   }
@@ -112,7 +118,8 @@ export function missWorld(respond: (call: number) => Response | Promise<Response
   const context: MissContext = {
     now: () => clock.ms,
     report: (event) => events.push(event),
-    purgedAtS: () => state.purgedAtS,
+    purgedAt: () => state.purgedAt,
+    storeCopy: (entry) => copies.push(entry),
     generate: ({ requestId, visitor }, stream, signal) => ({
       route: {
         requestId,
@@ -138,9 +145,10 @@ export function missWorld(respond: (call: number) => Response | Promise<Response
         stored.push(entry)
         return true
       },
+      storeCopy: (entry) => copies.push(entry),
     }),
   }
-  return { clock, events, stored, state, context }
+  return { clock, events, stored, copies, state, context }
 }
 
 /** Everything that can happen without waiting for the test. */

@@ -1,6 +1,14 @@
 // A site and an upstream as one script of the app in process: the site's pages change and fail as a
 // test says, the upstream answers with what it was asked, so that another page is another answer.
-import { ORIGIN, type Script } from './app.ts'
+import {
+  compatible,
+  OPERATOR_TOKEN,
+  ORIGIN,
+  type Reply,
+  type Script,
+  TestApp,
+  type TestAppOptions,
+} from './app.ts'
 
 /** What the site does with a request for this path. */
 export type Serve = (request: Request) => Response | Promise<Response>
@@ -40,6 +48,47 @@ export class Site {
     this.asked.push({ system: said('system') ?? null, prompt: said('user') ?? '' })
     return this.upstream?.() ?? chatAnswer(`answer ${this.asked.length}`)
   }
+}
+
+export const URL_A = `${ORIGIN}/posts/a`
+export const OPERATOR = { authorization: `Bearer ${OPERATOR_TOKEN}` }
+
+export interface PagesSetup extends Omit<TestAppOptions, 'config' | 'upstream'> {
+  readonly site?: Site
+  /** Laid over the page variable of the prompt `summary`, and over that prompt. */
+  readonly variable?: object
+  readonly prompt?: object
+  readonly config?: object
+}
+
+/** An app with a prompt `summary` of a page, and a site that has one at `URL_A`. */
+export function startWithPages(setup: PagesSetup = {}) {
+  const { site = new Site(), variable = {}, prompt = {}, config = {}, ...app } = setup
+  const page = { from: 'url', paths: ['/posts/*'], page_seconds: 3600, ...variable }
+  const started = new TestApp({
+    ...app,
+    upstream: site.script,
+    config: {
+      upstreams: [{ ...compatible, wire: 'chat', stream: 'visitor', retries: 0 }],
+      prompts: {
+        summary: { text: 'Summarise: {{page}}', variables: { page }, ...prompt },
+      },
+      ...config,
+    },
+  })
+  if (!site.pages.has('/posts/a')) site.put('/posts/a', 'The first text.', 'v1')
+  return { app: started, site }
+}
+
+export const askAbout = (url: string) => ({ prompt: { id: 'summary', variables: { page: url } } })
+export const queryAbout = (url: string) => `prompt_id=summary&var.page=${encodeURIComponent(url)}`
+
+export const textOf = (reply: Reply) =>
+  (reply.json() as { choices: { text: string }[] }).choices[0]?.text ?? ''
+
+export function codeOf(reply: Reply) {
+  const { error } = reply.json() as { error: { code: string; param: string; message: string } }
+  return [reply.status, error.code, error.param]
 }
 
 export function html(body: string, headers: Record<string, string> = {}): Response {

@@ -219,12 +219,22 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
   const work = {
     request: requestOf(tested),
     key: 'c1:0',
+    storedUnder: 'c1:0',
+    source: null,
+    names: [],
+    requestedAt: 0,
     keep: { freshSeconds: 60, staleSeconds: 0 },
     forced: false,
     requestId: 'req_1',
     visitor: 'visitor-1',
   }
-  const context = { route, newId: () => ID, lookAgain: null, store: () => true }
+  const context = {
+    route,
+    newId: () => ID,
+    lookAgain: null,
+    store: () => true,
+    storeCopy() {},
+  }
   const deltas = generate(work, context, outcome)
   return { deltas, outcome, leases, doubts }
 }

@@ -94,7 +94,7 @@ const stream = (model: string, more = {}) => ({
 
 async function storedFor(workers: Workers, model: string): Promise<number> {
   const values = [...(await workers.kvEntries()).values()]
-  return values.filter((value) => value.includes(`"model":"${model}"`)).length
+  return values.filter((value) => value.includes(`"model:${model}"`)).length
 }
 
 describe('one flight for all', () => {
@@ -547,7 +547,7 @@ describe('a flight object that dies', () => {
     await workers.client(0).complete({ prompt: 'p', model })
     await expect.poll(() => storedFor(workers, model)).toBe(1)
     const entries = [...(await workers.kvEntries())]
-    return entries.find(([, value]) => value.includes(`"model":"${model}"`))?.[0] ?? ''
+    return entries.find(([, value]) => value.includes(`"model:${model}"`))?.[0] ?? ''
   }
 
   const kill = (key: string) =>

@@ -67,11 +67,13 @@ const statusOf = (reply: Reply) => String(reply.headers['cache-status'])
 async function stored(model: string, ageSeconds: number): Promise<void> {
   await workers.client(0).complete({ prompt: 'p', model })
   const find = async () =>
-    [...(await workers.kvEntries())].find(([, value]) => value.includes(`"model":"${model}"`))
+    [...(await workers.kvEntries())].find(([, value]) => value.includes(`"model:${model}"`))
   await expect.poll(find).toBeDefined()
   const [key, value] = (await find()) ?? ['', '{}']
   const entry = JSON.parse(value)
-  for (const time of ['stored_at', 'fresh_until', 'stale_until']) entry[time] -= ageSeconds
+  for (const time of ['fresh_until', 'stale_until']) entry[time] -= ageSeconds
+  entry.requested_at -= ageSeconds * 1000
+  entry.completion.created -= ageSeconds
   await workers.kvPut(key, JSON.stringify(entry))
   await workers.client(0).send({ path: `/forget?key=${key}`, headers: { origin: null } })
 }

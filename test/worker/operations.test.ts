@@ -11,11 +11,20 @@ const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 
 let upstream: UpstreamServer
 let lane: Lane
+/** Where pages are. */
+let site: string
 const started: Workers[] = []
 
 beforeAll(async () => {
   upstream = await UpstreamServer.start()
   lane = upstream.lane('u')
+  site = `http://127.0.0.1:${upstream.port}`
+  upstream.lane('site').answers((_, line) => {
+    const page = '<main>A page.</main>'
+    line.head(200, { 'content-type': 'text/html', 'content-length': String(page.length) })
+    line.write(page)
+    line.end()
+  })
 })
 
 afterEach(async () => {
@@ -73,12 +82,18 @@ const counting = (kv = '') => `
 `
 
 interface Options {
+  readonly prompts?: object
   readonly cache?: object
   readonly kv?: string
   readonly isolates?: number
 }
 
-async function start({ cache = {}, kv = '', isolates = 2 }: Options = {}): Promise<Workers> {
+async function start({
+  prompts = {},
+  cache = {},
+  kv = '',
+  isolates = 2,
+}: Options = {}): Promise<Workers> {
   lane.calls.length = 0
   lane.answers(completionsStream(['fine']))
   const workers = await startWorkers({
@@ -86,7 +101,7 @@ async function start({ cache = {}, kv = '', isolates = 2 }: Options = {}): Promi
     main: counting(kv),
     secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
     config: {
-      origins: [ORIGIN],
+      origins: [ORIGIN, site],
       models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
       upstreams: [
         {
@@ -98,6 +113,8 @@ async function start({ cache = {}, kv = '', isolates = 2 }: Options = {}): Promi
         },
       ],
       cache: { ...cache },
+      free_prompts: true,
+      prompts: { ...prompts },
     },
   })
   started.push(workers)
@@ -245,6 +262,37 @@ describe('one request costs', () => {
     expect(await counted(workers)).toEqual({ 'kv read': 1 })
   })
 
+  test('a prompt only the operator may spend on: one write for an answer, one read for a visitor', async () => {
+    const page = { from: 'url', paths: ['/site/*'] }
+    const prompts = { summary: { text: '{{page}}', variables: { page }, spend: 'operator' } }
+    const workers = await start({ prompts })
+    const [here, there] = [workers.client(0), workers.client(1)]
+    await here.complete({ prompt: 'warm' })
+    await there.complete({ prompt: 'warm' })
+    await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
+    await counted(workers)
+    const local = { host: 'localhost' }
+    const operator = { ...local, authorization: `Bearer ${OPERATOR_TOKEN}` }
+    const about = (url: string) => ({ prompt: { id: 'summary', variables: { page: url } } })
+    completionOf(await here.complete(about(`${site}/site/a`), operator))
+    // Also where it was kept before its prompt had last answers: the third read.
+    await settled(workers, {
+      'kv read': 3,
+      'kv write': 1,
+      'flight join': 1,
+      'ledger reserve': 1,
+      'ledger settle': 1,
+    })
+    const found = await there.complete(about(`${site}/site/a/`), local)
+    expect(hit(found)).toBe('edge-completions; hit; detail=kv')
+    expect(await counted(workers)).toEqual({ 'kv read': 1 })
+    const missed = await there.complete(about(`${site}/site/b`), local)
+    expect(missed.status).toBe(404)
+    expect(await counted(workers)).toEqual({ 'kv read': 1 })
+    expect(hit(await there.complete(about(`${site}/site/a.html`), local))).toContain('memory')
+    expect(await counted(workers)).toEqual({})
+  })
+
   test('alone (flights = "none"): two reads, one write, two ledger calls', async () => {
     const workers = await start({ cache: { flights: 'none' } })
     await workers.client().complete({ prompt: 'warm' })
@@ -274,19 +322,28 @@ describe('one request costs', () => {
     expect(counts['purge list read']).toBe(1)
   })
 
-  test('a purge: one read and one write of the list', async () => {
+  test('a purge: one call of an object and one write of the list, which is read once before', async () => {
     const workers = await start({ isolates: 1 })
     await workers.client().complete({ prompt: 'p' })
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
     await counted(workers)
-    const reply = await workers.client().send({
-      method: 'POST',
-      path: '/admin/purge',
-      headers: { authorization: `Bearer ${OPERATOR_TOKEN}` },
-      body: { all: true },
+    const purge = async () => {
+      const reply = await workers.client().send({
+        method: 'POST',
+        path: '/admin/purge',
+        headers: { authorization: `Bearer ${OPERATOR_TOKEN}` },
+        body: { all: true },
+      })
+      expect(reply.status).toBe(200)
+    }
+    await purge()
+    expect(await counted(workers)).toEqual({
+      'flight purge': 1,
+      'purge list read': 1,
+      'purge list write': 1,
     })
-    expect(reply.status).toBe(200)
-    expect(await counted(workers)).toEqual({ 'purge list read': 1, 'purge list write': 1 })
+    await purge()
+    expect(await counted(workers)).toEqual({ 'flight purge': 1, 'purge list write': 1 })
   })
 })
 
@@ -342,7 +399,7 @@ describe('KV as it is', () => {
     const first = completionOf(await workers.client().complete({ prompt: 'p' }))
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
     const [[key, value] = ['', '']] = await workers.kvEntries()
-    await workers.kvPut(key, JSON.stringify({ ...JSON.parse(value), schema: 2 }))
+    await workers.kvPut(key, JSON.stringify({ ...JSON.parse(value), schema: 3 }))
     const reply = await workers.client(1).complete({ prompt: 'other key, same object gone' })
     completionOf(reply)
     const get = await workers.client(1).send({ path: '/v1/completions?prompt=p' })

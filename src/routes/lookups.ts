@@ -1,0 +1,177 @@
+// What the cache has for a request, and when the pages behind it are read.
+//
+// A page is fetched only for a request that may also generate. A GET, a visitor's `only-if-cached` and
+// visitors of a prompt with spend = "operator" are served the last answer to the prompt and these
+// variables. The operator's POST always checks the page. A visitor's POST checks it if the last answer
+// is not fresh or older than `page_seconds`, and gets the last answer if no newer one can be made.
+import { type Entry, freshness } from '../cache/entry.ts'
+import type { Found, TieredCache } from '../cache/tiered.ts'
+import { GatewayError } from '../errors.ts'
+import type { PageFault, Report } from '../events.ts'
+import type { Work } from '../generate.ts'
+import { RecentMap } from '../recent.ts'
+import type { Asked } from './asked.ts'
+import type { AdmittedPages, PagesRead, PageVariables } from './page-variables.ts'
+import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
+
+export interface LookupsContext {
+  readonly cache: TieredCache
+  readonly pageVariables: PageVariables
+  readonly spendLimit: SpendLimit
+  readonly report: Report
+  /** Unix ms. */
+  readonly now: () => number
+}
+
+export interface FoundAnswer extends Found {
+  /** The prompt, its model or their parameters have changed since it was made. */
+  readonly isPrevious: boolean
+}
+
+/** A POST that may spend, with its pages read. */
+export interface Prepared {
+  /** Null: no new answer is to be made, `found` is the response. */
+  readonly work: Work | null
+  /** The answer to exactly this work; the last answer if there is no work. */
+  readonly found: FoundAnswer | null
+  /** The answer to earlier texts of the pages, for a visitor whose own answer cannot be made. */
+  readonly older: FoundAnswer | null
+}
+
+/** While one request checks a page, others get the last answer: as long as that may take. */
+const CHECKING_MS = 10_000
+/** How long a page that could not be read is not checked again. */
+const REST_MS = 60_000
+const MEMORY_BYTES = 262_144
+const CHECK_BYTES = 100
+
+/** What this isolate knows of the pages behind a last answer; unix ms. */
+interface PageCheck {
+  /** When they were last found unchanged. */
+  readonly unchangedAt: number
+  /** Until when they are not checked. */
+  readonly restUntil: number
+}
+
+export class Lookups {
+  readonly #context: LookupsContext
+  readonly #checks = new RecentMap<PageCheck>({
+    maxBytes: MEMORY_BYTES,
+    bytesOf: () => CHECK_BYTES,
+  })
+
+  constructor(context: LookupsContext) {
+    this.#context = context
+  }
+
+  /** The stored answer that this request may be served as it is, without reading a page. */
+  async find({ work, pages, takesLast }: Asked): Promise<FoundAnswer | null> {
+    const { cache, now } = this.#context
+    const { storedUnder, source, key } = work
+    let found = await cache.get(storedUnder)
+    // An answer from before its prompt had last answers.
+    if (found === null && source !== null && pages === null) found = await cache.get(key)
+    if (found === null) return null
+    const { entry } = found.remembered
+    const isPrevious = source !== null && (entry.source?.recipe ?? entry.key) !== source.recipe
+    const isOld = isPrevious || freshness(entry, Math.floor(now() / 1000)) === 'expired'
+    return isOld && !takesLast ? null : { ...found, isPrevious }
+  }
+
+  /**
+   * Reads the pages of a POST that may spend, if they must be read.
+   *
+   * @param found the result of `find`
+   * @throws GatewayError `page_unavailable`, `page_not_allowed`, `rate_limited`
+   */
+  async prepare(asked: Asked, found: FoundAnswer | null): Promise<Prepared> {
+    const { work, pages, isOperator, wishes } = asked
+    if (pages === null) return { work, found, older: null }
+    if (isOperator) {
+      return await this.#compared(asked, found, await this.#fetch(asked, pages, found))
+    }
+    const last: Prepared = { work: null, found, older: null }
+    if (wishes.onlyIfCached || (found !== null && !this.#isDue(asked, pages, found))) return last
+    const { pageVariables } = this.#context
+    const since = found?.remembered.entry.requested_at ?? 0
+    try {
+      const remembered = pageVariables.remembered(pages, since)
+      const read = remembered ?? (await this.#check(asked, pages, found))
+      return await this.#compared(asked, found, read)
+    } catch (error) {
+      if (found === null || !(error instanceof GatewayError)) throw error
+      return last
+    }
+  }
+
+  #isDue({ work }: Asked, pages: AdmittedPages, { remembered }: FoundAnswer): boolean {
+    const { now } = this.#context
+    const { entry } = remembered
+    const { unchangedAt, restUntil } = this.#checkOf(work)
+    if (now() < restUntil) return false
+    if (!this.#isFresh(entry)) return true
+    const freshMs = Math.min(...[...pages.values()].map(({ page }) => page.freshSeconds * 1000))
+    return now() >= Math.max(entry.requested_at, unchangedAt) + freshMs
+  }
+
+  /** Fetches pages for a visitor: rate limited, and one at a time while others have an answer. */
+  async #check(
+    asked: Asked,
+    pages: AdmittedPages,
+    found: FoundAnswer | null,
+  ): Promise<PagesRead | null> {
+    const { pageVariables, spendLimit, now } = this.#context
+    const { work } = asked
+    // These two refuse this visitor only: the next one may check.
+    pageVariables.refuseUnlisted(pages)
+    if (!(await isWithin(spendLimit, work.visitor ?? ''))) throw rateLimited()
+    if (found !== null) this.#note(work, { restUntil: now() + CHECKING_MS })
+    try {
+      return await this.#fetch(asked, pages, found)
+    } catch (error) {
+      if (found !== null) this.#note(work, { restUntil: now() + REST_MS })
+      throw error
+    }
+  }
+
+  async #fetch(
+    { work }: Asked,
+    pages: AdmittedPages,
+    found: FoundAnswer | null,
+  ): Promise<PagesRead | null> {
+    const { pageVariables, report } = this.#context
+    const entry = found?.remembered.entry
+    // If the answer is not fresh, a new one is made, which needs the texts even if they have not changed.
+    const known = entry !== undefined && this.#isFresh(entry) ? entry.source?.pages : undefined
+    const failed = (reason: PageFault) =>
+      report({ event: 'page_failed', request_id: work.requestId, reason })
+    return await pageVariables.read(pages, known ?? null, failed)
+  }
+
+  /** @param read null: the pages are the versions the found answer was made from */
+  async #compared(
+    { work, withPages, isOperator }: Asked,
+    found: FoundAnswer | null,
+    read: PagesRead | null,
+  ): Promise<Prepared> {
+    const full = read === null ? null : await withPages(read)
+    const isSame = full === null || found?.remembered.entry.source?.key === full.key
+    if (isSame) {
+      this.#note(work, { unchangedAt: this.#context.now(), restUntil: 0 })
+      return { work: full, found, older: null }
+    }
+    return { work: full, found: null, older: isOperator ? null : found }
+  }
+
+  #isFresh(entry: Entry): boolean {
+    return freshness(entry, Math.floor(this.#context.now() / 1000)) === 'fresh'
+  }
+
+  #checkOf({ storedUnder }: Work): PageCheck {
+    return this.#checks.get(storedUnder) ?? { unchangedAt: 0, restUntil: 0 }
+  }
+
+  #note(work: Work, change: Partial<PageCheck>): void {
+    this.#checks.set(work.storedUnder, { ...this.#checkOf(work), ...change })
+  }
+}
