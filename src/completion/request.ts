@@ -149,16 +149,18 @@ export function requestParser(limits: RequestLimits): ParseRequest {
   }
 }
 
-/** `null` is the same as absent, at the top and one level down. */
+/** `null` is the same as absent, at the top and one level down; deeper, nothing is looked at. */
 function withoutNulls(body: object): Readonly<Record<string, unknown>> {
-  const entries = Object.entries(body)
-    .filter(([, value]) => value !== null)
-    .map(([key, value]) =>
-      (key === 'stream_options' || key === 'prompt') && isTable(value)
-        ? [key, withoutNulls(value as object)]
-        : [key, value],
-    )
-  return Object.fromEntries(entries) as Record<string, unknown>
+  const given = presentIn(body)
+  for (const field of ['stream_options', 'prompt']) {
+    const value = given[field]
+    if (isTable(value)) given[field] = presentIn(value as object)
+  }
+  return given
+}
+
+function presentIn(table: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(table).filter(([, value]) => value !== null))
 }
 
 /** Own keys only: `constructor` and `__proto__` are as unknown as any other. */

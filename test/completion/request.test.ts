@@ -448,6 +448,9 @@ const nested: Readonly<Record<string, (depth: number) => string>> = {
   arrays: (depth) => '['.repeat(depth) + ']'.repeat(depth),
   objects: (depth) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`,
   locked: (depth) => `{"id":${'{"id":'.repeat(depth)}1${'}'.repeat(depth)}}`,
+  // Where `null` counts as absent, the parser looks inside.
+  prompts: (depth) => `${'{"prompt":'.repeat(depth)}1${'}'.repeat(depth)}`,
+  options: (depth) => `${'{"stream_options":'.repeat(depth)}1${'}'.repeat(depth)}`,
 }
 const fields = [...Object.keys(good), 'stream_options', 'foo']
 

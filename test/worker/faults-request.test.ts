@@ -8,8 +8,10 @@ import {
   expectProblem,
   requestEvent,
 } from '../support/answers.ts'
+import { CANARY } from '../support/canary.ts'
 import { type Client, HOST, ORIGIN, type Reply } from '../support/client.ts'
 import { expectQuiet } from '../support/quiet.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { chatStream, gate, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
@@ -104,6 +106,78 @@ describe('a body that is JSON', () => {
     expect(call?.text).not.toContain('first')
     expect(call?.text.match(/"max_tokens"/g)).toHaveLength(1)
   })
+})
+
+describe('a body nested deeply', () => {
+  let wide: Workers
+  const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
+
+  beforeAll(async () => {
+    wide = await startWorkers({
+      config: {
+        origins: [ORIGIN],
+        free_prompts: true,
+        models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+        upstreams: [{ name: 'u', base_url: upstream.url('u'), key: 'UPSTREAM_API_KEY' }],
+        prompts: { haiku: { text: '{{topic}}', variables: { topic: { max_chars: 80 } } } },
+        limits: { body_bytes: 4_000_000, prompt_chars: 4_000_000 },
+        access: { turnstile_sitekey: 'key' },
+      },
+      secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: 'secret', OPERATOR_TOKEN },
+    })
+  })
+
+  afterAll(() => wide.dispose())
+
+  const nested: Readonly<Record<string, (depth: number) => string>> = {
+    arrays: (depth) => '['.repeat(depth) + ']'.repeat(depth),
+    objects: (depth) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`,
+    prompts: (depth) => `${'{"prompt":'.repeat(depth)}1${'}'.repeat(depth)}`,
+    requests: (depth) => `${'{"request":'.repeat(depth)}1${'}'.repeat(depth)}`,
+    'options of a stream': (depth) => `${'{"stream_options":'.repeat(depth)}1${'}'.repeat(depth)}`,
+    'arrays of objects': (depth) => `${'[{"a":'.repeat(depth)}1${'}]'.repeat(depth)}`,
+  }
+  const completions: readonly ((deep: string) => string)[] = [
+    (deep) => deep,
+    (deep) => `{"prompt":${deep}}`,
+    (deep) => `{"prompt":{"id":${deep}}}`,
+    (deep) => `{"prompt":{"id":"haiku","variables":${deep}}}`,
+    (deep) => `{"prompt":{"id":"haiku","variables":{"topic":${deep}}}}`,
+    ...['logit_bias', 'stop', 'stream_options', 'user', 'messages', 'unknown'].map(
+      (field) => (deep: string) => `{"prompt":"a","stream":true,"${field}":${deep}}`,
+    ),
+  ]
+
+  test.each(Object.keys(nested).flatMap((kind) => [3000, 100_000].map((depth) => [kind, depth])))(
+    'is a 400 that says what was expected: %s, %i deep',
+    async (kind, depth) => {
+      const deep = nested[kind]?.(Number(depth)) ?? ''
+      const sent: (readonly [path: string, body: string])[] = [
+        ...completions.map((body) => ['/v1/completions', body(deep)] as const),
+        ['/admin/pause', deep],
+        ['/admin/pause', `{"until":${deep}}`],
+        ['/admin/purge', deep],
+        ['/admin/purge', `{"prompt_id":${deep}}`],
+        ...completions.map((body) => ['/admin/purge', `{"request":${body(deep)}}`] as const),
+        // Its bodies hold a token and nothing else.
+        ...(depth === 3000 && kind === 'arrays'
+          ? [deep, `{"token":${deep}}`].map((body) => ['/v1/visitors', body] as const)
+          : []),
+      ]
+      const calls = await callsDuring(async () => {
+        for (const [path, body] of sent) {
+          const reply = await wide.client().send({ method: 'POST', path, body, headers: operator })
+          const at = `${path} ${body.slice(0, 60)}`
+          expect(reply.status, `${at} ${reply.text}`).toBe(400)
+          expect(JSON.parse(reply.text).error.message, at).toMatch(
+            /expected|not a field|required|no such variable/,
+          )
+        }
+      })
+      expect(calls).toBe(0)
+      expect(wide.log.all('internal')).toEqual([])
+    },
+  )
 })
 
 describe('the size of a body', () => {
