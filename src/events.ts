@@ -68,6 +68,8 @@ export type Event =
       readonly event: 'upstream_failed'
       readonly request_id: string
       readonly upstream: string
+      /** The model's alias. */
+      readonly model: string
       readonly code: Code
       readonly status: number | null
       readonly reason: string | null

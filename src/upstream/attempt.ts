@@ -6,7 +6,7 @@ import type { EffectiveRequest, Target } from '../completion/effective.ts'
 import { Normaliser } from '../completion/normal.ts'
 import { GatewayError } from '../errors.ts'
 import type { Doubt, Report } from '../events.ts'
-import type { Breaker } from './breaker.ts'
+import type { Breakers } from './breaker.ts'
 import { type CallOptions, call, type Send } from './call.ts'
 import { Echo, EchoCheck } from './echo.ts'
 import { merge } from './merge.ts'
@@ -24,7 +24,7 @@ export interface Connection {
   readonly alwaysStream: boolean
   readonly deadlineMs: number
   readonly retries: number
-  readonly breaker: Breaker
+  readonly breakers: Breakers
 }
 
 /** A call that may cost money, from before it is made to its settling. */

@@ -1,7 +1,7 @@
 // Turns an upstream's settings into a connection: its adapter, the way to send, its headers.
 import { anthropic } from './anthropic.ts'
 import type { Connection } from './attempt.ts'
-import { Breaker } from './breaker.ts'
+import { Breakers } from './breaker.ts'
 import type { Send } from './call.ts'
 import { chat } from './chat.ts'
 import { completions } from './completions.ts'
@@ -50,7 +50,7 @@ export function connect(options: ConnectOptions, transports: Transports): Connec
     alwaysStream: stream === 'always',
     deadlineMs,
     retries,
-    breaker: new Breaker(BREAKER),
+    breakers: new Breakers(BREAKER),
   }
 }
 

@@ -1,6 +1,6 @@
 // What an upstream's failure becomes for a visitor (contract 2.3). The upstream's own words end
 // here: only its status, and codes that look like codes, go on to the owner's log.
-import { GatewayError } from '../errors.ts'
+import { type Code, GatewayError } from '../errors.ts'
 import type { WireOptions } from './upstream.ts'
 
 /** For the owner's log. Holds no text of the upstream's beyond an identifier. */
@@ -73,6 +73,26 @@ export function failureOfError(error: unknown, envelope: unknown = null): Gatewa
     ? upstreamFailure('bad_response', { code })
     : failureOfStatus(status, { code })
 }
+
+/**
+ * Whether a failure says that the upstream itself is in trouble. A refusal does not, whatever its
+ * status: the upstream lives, and refused this one request. Neither does an answer that was longer
+ * than it may be: one visitor's requests must not close an endpoint for all the others.
+ *
+ * @param begun text had arrived before
+ */
+export function isOutage({ code, cause }: GatewayError, begun: boolean): boolean {
+  const reason = (cause as UpstreamCause | undefined)?.code
+  if (reason === 'too_large' || (reason === 'deadline' && begun)) return false
+  return outages.has(code)
+}
+
+const outages: ReadonlySet<Code> = new Set([
+  'upstream_unavailable',
+  'upstream_bad_response',
+  'upstream_truncated',
+  'upstream_timeout',
+])
 
 /** Seconds from a `Retry-After` header: a number or an HTTP date (RFC 9110, 10.2.3), else null. */
 export function parseRetryAfter(header: string | null, nowMs: number): number | null {

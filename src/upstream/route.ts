@@ -3,8 +3,8 @@
 import type { EffectiveRequest, Target } from '../completion/effective.ts'
 import { type Code, GatewayError } from '../errors.ts'
 import { attempt, type Connection, type RouteContext, type RouteDelta } from './attempt.ts'
-import type { Breaker } from './breaker.ts'
-import { type UpstreamCause, upstreamFailure } from './failure.ts'
+import type { AdmittedCall } from './breaker.ts'
+import { isOutage, type UpstreamCause } from './failure.ts'
 import { missingFeature } from './plan.ts'
 import type { WireOptions } from './upstream.ts'
 
@@ -48,20 +48,25 @@ export async function* answer(
 ): AsyncGenerator<readonly RouteDelta[]> {
   const targets = capableTargets(request, context.connections)
   let last: unknown = null
+  let openSeconds = Number.POSITIVE_INFINITY
   const first = context.connections.get(targets[0]?.upstream ?? '')
   const deadlineAt = context.now() + (first?.deadlineMs ?? 0)
   for (const [position, target] of targets.entries()) {
     const connection = context.connections.get(target.upstream)
     if (connection === undefined) continue
-    const { breaker, deadlineMs } = connection
+    const { breakers, deadlineMs } = connection
+    const breaker = breakers.of(target.upstream_model)
     const more = position + 1 < targets.length
     const fallback = target !== targets[0]
     let retriesLeft = connection.retries
     let tokensField = fieldFor(connection, target)
     let renamed = false
     for (;;) {
-      if (!breaker.allows(context.now())) break
-      const isTrial = breaker.onTrial
+      const admitted = breaker.admit(context.now())
+      if (admitted === null) {
+        openSeconds = Math.min(openSeconds, breaker.retryAfterSeconds(context.now()))
+        break
+      }
       const before = trace.upstream
       trace.attempts += 1
       trace.upstream = connection.name
@@ -76,9 +81,11 @@ export async function* answer(
           fallback,
         }
         for await (const batch of attempt(asked, context, progress)) {
-          // Now, since a reader that has the end does not come back for more.
-          if (batch.some(({ kind }) => kind === 'ended')) {
-            breaker.succeeded()
+          for (const { kind } of batch) {
+            if (kind === 'answered') admitted.begun()
+            if (kind !== 'ended') continue
+            // Now, since a reader that has the end does not come back for more.
+            admitted.answered()
             if (renamed) remember(connection, target, tokensField)
           }
           yield batch
@@ -92,7 +99,7 @@ export async function* answer(
           throw error
         }
         last = error
-        judge(breaker, error, context)
+        judge(admitted, error, progress.begun, context)
         const wanted = progress.begun || renamed ? undefined : wantedField(error, tokensField)
         const pauseMs =
           wanted !== undefined
@@ -101,7 +108,7 @@ export async function* answer(
               ? null
               : pauseBefore(error, context.random)
         const next = nextStep(error, progress.begun, pauseMs, more, context, deadlineAt)
-        reportFailure(error, connection.name, next, context)
+        reportFailure(error, request.model, connection.name, next, context)
         if (next === 'give_up') throw error
         if (next === 'fall_back' || pauseMs === null) break
         if (wanted === undefined) {
@@ -112,12 +119,21 @@ export async function* answer(
           renamed = true
         }
       } finally {
-        // A reader that leaves in the middle ends up here alone. A trial is its own call's to end.
-        if (isTrial) breaker.undecided()
+        // A reader that leaves in the middle ends up here alone.
+        admitted.over()
       }
     }
   }
-  throw last ?? upstreamFailure('unavailable')
+  throw last ?? notCalled(openSeconds)
+}
+
+/** Every breaker on the way is open. */
+function notCalled(retryAfterSeconds: number): GatewayError {
+  return new GatewayError(
+    'upstream_unavailable',
+    'The model keeps failing and is not called for some seconds. Cached answers are still served.',
+    { retryAfterSeconds: Number.isFinite(retryAfterSeconds) ? retryAfterSeconds : null },
+  )
 }
 
 type TokensField = WireOptions['maxTokensField']
@@ -197,18 +213,32 @@ function pauseBefore(error: unknown, random: () => number): number | null {
   return askedMs <= PATIENCE_MS ? askedMs + BACKOFF_MS * random() : null
 }
 
-function judge(breaker: Breaker, error: unknown, { signal, now }: RouteContext): void {
-  const code = error instanceof GatewayError ? error.code : null
-  if (!signal.aborted && code !== null && anotherMayHelp.has(code)) breaker.failed(now())
+/** What a failed attempt says about the upstream; nothing if its visitor has left. */
+function judge(
+  admitted: AdmittedCall,
+  error: unknown,
+  begun: boolean,
+  { signal, now }: RouteContext,
+): void {
+  if (signal.aborted || !(error instanceof GatewayError)) return
+  if (isOutage(error, begun)) admitted.failed(now())
+  else admitted.answered()
 }
 
-function reportFailure(error: unknown, upstream: string, will: Next, context: RouteContext): void {
+function reportFailure(
+  error: unknown,
+  model: string,
+  upstream: string,
+  will: Next,
+  context: RouteContext,
+): void {
   if (!(error instanceof GatewayError) || context.signal.aborted) return
   const { status = null, code = null, hint = null } = causeOf(error)
   context.report({
     event: 'upstream_failed',
     request_id: context.requestId,
     upstream,
+    model,
     code: error.code,
     status,
     reason: code,

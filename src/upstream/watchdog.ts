@@ -25,6 +25,7 @@ export class Watchdog {
   readonly #leave = () => this.#controller.abort(this.#options.signal.reason)
   #timer: ReturnType<typeof setTimeout> | null = null
   #dueAt: number
+  #waitsFor: 'first_byte' | 'idle' = 'first_byte'
   #wakesAt = 0
   /** What is left of the grace while nobody listens; null: there is none, or it runs. */
   #graceLeftMs: number | null = null
@@ -46,6 +47,7 @@ export class Watchdog {
   /** The upstream sent something, or is listened to again. */
   alive(): void {
     const now = this.#options.now()
+    this.#waitsFor = 'idle'
     this.#dueAt = now + this.#options.idleMs
     if (this.#graceLeftMs !== null) {
       this.#graceEndsAt = now + this.#graceLeftMs
@@ -87,7 +89,11 @@ export class Watchdog {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#wakesAt = Math.min(this.#dueAt, deadlineAt, this.#graceEndsAt)
     const left = this.#wakesAt - now()
-    if (left <= 0) this.#controller.abort(upstreamFailure('timeout'))
-    else this.#timer = setTimeout(() => this.#arm(), left)
+    if (left > 0) {
+      this.#timer = setTimeout(() => this.#arm(), left)
+      return
+    }
+    const code = this.#wakesAt === deadlineAt ? 'deadline' : this.#waitsFor
+    this.#controller.abort(upstreamFailure('timeout', { code }))
   }
 }

@@ -1,102 +1,135 @@
-// The breaker: opens after failures in a row, lets one through after a while.
+// The breaker: opens after failures in a row, then lets one trial through at a time.
 import { expect, test } from 'vitest'
-import { Breaker } from '../../src/upstream/breaker.ts'
+import { type AdmittedCall, Breaker, Breakers } from '../../src/upstream/breaker.ts'
 
 const options = { failures: 3, openMs: 1000 }
 
+/** A call that the breaker must admit. */
+function admit(breaker: Breaker, atMs = 0): AdmittedCall {
+  const call = breaker.admit(atMs)
+  if (call === null) throw new Error('expected the breaker to admit this call')
+  return call
+}
+
+function fail(breaker: Breaker, times: number, atMs = 0): void {
+  for (let i = 0; i < times; i++) {
+    const call = admit(breaker, atMs)
+    call.failed(atMs)
+    call.over()
+  }
+}
+
 function opened(atMs = 0): Breaker {
   const breaker = new Breaker(options)
-  for (let i = 0; i < options.failures; i++) {
-    expect(breaker.allows(atMs)).toBe(true)
-    breaker.failed(atMs)
-  }
+  fail(breaker, options.failures, atMs)
   return breaker
 }
 
-test('allows() every call while failures are fewer than it takes', () => {
+test('admits every call while there are fewer failures in a row than it takes', () => {
   const breaker = new Breaker(options)
-  breaker.failed(0)
-  breaker.failed(0)
-  expect(breaker.allows(0)).toBe(true)
-  expect(breaker.allows(0)).toBe(true)
+  fail(breaker, 2)
+  admit(breaker)
+  admit(breaker)
+  expect(breaker.isOpen(0)).toBe(false)
 })
 
-test('allows() nothing while open', () => {
+test('admits nothing while open, and says for how long', () => {
   const breaker = opened(5000)
-  expect(breaker.allows(5000)).toBe(false)
-  expect(breaker.allows(5999)).toBe(false)
+  expect(breaker.admit(5000)).toBeNull()
+  expect(breaker.admit(5999)).toBeNull()
+  expect([5000, 5001, 5999].map((at) => breaker.isOpen(at))).toEqual([true, true, true])
+  expect([5000, 5500, 5999].map((at) => breaker.retryAfterSeconds(at))).toEqual([1, 1, 1])
+  const longer = new Breaker({ failures: 1, openMs: 15_000 })
+  fail(longer, 1)
+  expect([0, 1, 7000, 14_999].map((at) => longer.retryAfterSeconds(at))).toEqual([15, 15, 8, 1])
 })
 
-test('allows() one call when it has been open long enough, and no second one', () => {
+test('admits one trial when it has been open long enough, and nothing beside it', () => {
   const breaker = opened()
-  expect(breaker.allows(1000)).toBe(true)
-  expect(breaker.allows(1000)).toBe(false)
-  expect(breaker.allows(99_999)).toBe(false)
+  admit(breaker, 1000)
+  expect(breaker.admit(1000)).toBeNull()
+  expect(breaker.admit(99_999)).toBeNull()
+  expect(breaker.retryAfterSeconds(99_999)).toBe(1)
 })
 
-test('succeeded() closes it again', () => {
+test.each(['answered', 'begun'] as const)('closes when its trial has %s', (report) => {
   const breaker = opened()
-  expect(breaker.allows(1000)).toBe(true)
-  breaker.succeeded()
-  expect(breaker.allows(1000)).toBe(true)
-  expect(breaker.allows(1000)).toBe(true)
-  breaker.failed(1000)
-  expect(breaker.allows(1000)).toBe(true)
+  admit(breaker, 1000)[report]()
+  admit(breaker, 1000)
+  fail(breaker, 2, 1000)
+  admit(breaker, 1000)
 })
 
-test('failed() of the trial opens it for as long again', () => {
+test('opens for as long again when its trial fails', () => {
   const breaker = opened()
-  expect(breaker.allows(1000)).toBe(true)
-  breaker.failed(1200)
-  expect(breaker.allows(2199)).toBe(false)
-  expect(breaker.allows(2200)).toBe(true)
+  admit(breaker, 1000).failed(1200)
+  expect(breaker.admit(2199)).toBeNull()
+  admit(breaker, 2200)
 })
 
-test('undecided() leaves the trial to the next call', () => {
+test('leaves the trial to the next call when it ends without a verdict', () => {
   const breaker = opened()
-  expect(breaker.allows(1000)).toBe(true)
-  breaker.undecided()
-  expect(breaker.allows(1000)).toBe(true)
+  admit(breaker, 1000).over()
+  admit(breaker, 1000)
+  expect(breaker.admit(1000)).toBeNull()
 })
 
-test('succeeded() in between starts the count anew', () => {
+test('starts the count again after an answer in between', () => {
   const breaker = new Breaker(options)
   for (let i = 0; i < 10; i++) {
-    breaker.failed(0)
-    breaker.failed(0)
-    breaker.succeeded()
+    fail(breaker, 2)
+    admit(breaker).answered()
   }
-  expect(breaker.allows(0)).toBe(true)
+  admit(breaker)
 })
 
-test('undecided() is no failure and heals nothing', () => {
+test('text that has begun ends no row of failures: the answer may still break off', () => {
   const breaker = new Breaker(options)
-  breaker.failed(0)
-  breaker.failed(0)
-  breaker.undecided()
-  expect(breaker.allows(0)).toBe(true)
-  breaker.failed(0)
-  expect(breaker.allows(0)).toBe(false)
+  for (let i = 0; i < options.failures; i++) {
+    const call = admit(breaker)
+    call.begun()
+    call.failed(0)
+  }
+  expect(breaker.isOpen(0)).toBe(true)
 })
 
-test('isOpen() asks without taking the one call', () => {
-  const breaker = opened(5000)
-  expect([breaker.isOpen(5000), breaker.isOpen(5999), breaker.isOpen(6000)]).toEqual([
-    true,
-    true,
-    false,
-  ])
-  expect(breaker.allows(6000)).toBe(true)
+test('a call that ends without a verdict is no failure and no answer', () => {
+  const breaker = new Breaker(options)
+  fail(breaker, 2)
+  admit(breaker).over()
+  admit(breaker)
+  fail(breaker, 1)
+  expect(breaker.isOpen(0)).toBe(true)
 })
 
-test('onTrial says whether the one call is under way', () => {
-  const breaker = opened()
-  expect(breaker.onTrial).toBe(false)
-  breaker.allows(1000)
-  expect(breaker.onTrial).toBe(true)
-  breaker.undecided()
-  expect(breaker.onTrial).toBe(false)
-  breaker.allows(1000)
-  breaker.succeeded()
-  expect(breaker.onTrial).toBe(false)
+test('calls from before it opened neither close it nor keep it open for longer', () => {
+  const breaker = new Breaker(options)
+  const [good, bad, late] = [admit(breaker), admit(breaker), admit(breaker)]
+  fail(breaker, options.failures)
+  good.answered()
+  bad.failed(500)
+  expect(breaker.admit(999)).toBeNull()
+  const trial = admit(breaker, 1000)
+  late.failed(1000)
+  late.over()
+  expect(breaker.admit(1000)).toBeNull()
+  trial.answered()
+  admit(breaker, 1000)
+})
+
+test('a clock that goes back does not keep it open', () => {
+  const breaker = opened(5_000_000)
+  expect(breaker.isOpen(0)).toBe(false)
+  admit(breaker, 0)
+})
+
+test('each model has a breaker of its own, and the map of them is bounded', () => {
+  const breakers = new Breakers(options)
+  fail(breakers.of('gone'), options.failures)
+  expect(breakers.of('gone').isOpen(0)).toBe(true)
+  expect(breakers.of('other').isOpen(0)).toBe(false)
+  for (let i = 0; i < 255; i++) breakers.of(`model-${i}`)
+  expect(breakers.of('gone').isOpen(0), 'the oldest has been forgotten').toBe(false)
+  const kept = breakers.of('model-254')
+  expect(breakers.of('model-254')).toBe(kept)
 })

@@ -54,12 +54,13 @@ test('connect() keeps the owner’s bounds', () => {
   expect(connect({ ...options, stream: 'visitor' }, { http, demo }).alwaysStream).toBe(false)
 })
 
-test('connect() gives each upstream a breaker of its own', () => {
+test('connect() gives each model of each upstream a breaker of its own', () => {
   const one = connect(options, { http, demo })
   const two = connect(options, { http, demo })
-  for (let i = 0; i < 100; i++) one.breaker.failed(0)
-  expect(one.breaker.allows(0)).toBe(false)
-  expect(two.breaker.allows(0)).toBe(true)
+  for (let i = 0; i < 10; i++) one.breakers.of('m').admit(0)?.failed(0)
+  expect(one.breakers.of('m').admit(0)).toBeNull()
+  expect(one.breakers.of('n').admit(0)).not.toBeNull()
+  expect(two.breakers.of('m').admit(0)).not.toBeNull()
 })
 
 test('connect() has an adapter for every wire', () => {

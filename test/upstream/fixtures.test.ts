@@ -15,7 +15,7 @@ import { generate, newOutcome } from '../../src/generate.ts'
 import { ChunkEncoder } from '../../src/sse/serialize.ts'
 import { anthropic } from '../../src/upstream/anthropic.ts'
 import type { Connection, RouteContext } from '../../src/upstream/attempt.ts'
-import { Breaker } from '../../src/upstream/breaker.ts'
+import { Breakers } from '../../src/upstream/breaker.ts'
 import { chat } from '../../src/upstream/chat.ts'
 import { completions } from '../../src/upstream/completions.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
@@ -188,7 +188,7 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
     alwaysStream: true,
     deadlineMs: 60_000,
     retries: 0,
-    breaker: new Breaker({ failures: 5, openMs: 1000 }),
+    breakers: new Breakers({ failures: 5, openMs: 1000 }),
   }
   const route: RouteContext = {
     requestId: 'req_1',

@@ -21,6 +21,8 @@ interface UpstreamSetting {
   readonly answers: Answering
   readonly wire?: Wire
   readonly retries?: number
+  readonly firstByteMs?: number
+  readonly idleMs?: number
   readonly deadlineMs?: number
   readonly unsupported?: readonly Feature[]
   readonly stream?: 'always' | 'visitor'
@@ -62,8 +64,8 @@ function start(
           key: CANARY,
           unsupported: new Set([...wireLimits[wire], ...unsupported]),
           stream: setting.stream ?? 'always',
-          firstByteMs: 30_000,
-          idleMs: 20_000,
+          firstByteMs: setting.firstByteMs ?? 30_000,
+          idleMs: setting.idleMs ?? 20_000,
           deadlineMs: setting.deadlineMs ?? 120_000,
           retries: setting.retries ?? 1,
           maxOutputBytes: 1_048_576,
@@ -424,10 +426,154 @@ test('answer() goes past an open breaker to the fallback', async () => {
   expect(app.asked()).toBe('b')
 })
 
-test('answer() opens no breaker for requests that were at fault themselves', async () => {
-  const app = start({ a: { answers: status(400) } })
-  for (let i = 0; i < 30; i++) await app.run()
-  expect(app.calls).toHaveLength(30)
+/** Says "a" and goes on for ever; the watchdog's timer is a real one. */
+const dripping =
+  (text: string): Answering =>
+  (_, { signal }) => {
+    const upstream = openStream()
+    upstream.push(text)
+    const drip = setInterval(() => upstream.push(':\n\n'), 5)
+    signal.addEventListener('abort', () => clearInterval(drip), { once: true })
+    return upstream.response()
+  }
+const tooLong: Answering = () => streamed(chunk('a'), chunk('b'.repeat(1_100_000)))
+
+test.each<[string, Answering, Partial<UpstreamSetting>?]>([
+  ...[400, 401, 402, 403, 404, 408, 409, 410, 413, 418, 422, 425, 429, 451, 499].map(
+    (code): [string, Answering] => [`a ${code}`, status(code)],
+  ),
+  ['a 429 that says when', status(429, { 'retry-after': '60' })],
+  ['a redirect', status(302)],
+  ['an error in a 200 with a status of its own', () => Response.json({ error: { code: 400 } })],
+  ['a deadline after text has begun', dripping(chunk('a')), { deadlineMs: 20 }],
+  ['a size limit after text has begun', tooLong],
+  ['a size limit before', () => new Response(' '.repeat(1_100_000))],
+])('answer() opens no breaker for %s', async (_, answers, setting) => {
+  const app = start({ a: { answers, retries: 0, ...setting } }, { now: Date.now })
+  const codes = new Set<string | null>()
+  for (let i = 0; i < 12; i++) codes.add((await app.run()).code)
+  expect(app.calls).toHaveLength(12)
+  expect(codes.size).toBe(1)
+  expect(codes).not.toContain(null)
+})
+
+test.each<[string, Answering, Partial<UpstreamSetting>?]>([
+  ...[500, 502, 503, 504, 529].map((code): [string, Answering] => [`a ${code}`, status(code)]),
+  [
+    'a broken connection',
+    () => {
+      throw new Error('Network connection lost.')
+    },
+  ],
+  ['HTML', () => new Response('<html>')],
+  ['no body', () => new Response('')],
+  ['a torn answer', () => new Response('{"ch')],
+  ['a stream cut after text', () => streamed(chunk('a'))],
+  ['an error event without a status', () => streamed(chunk('a'), 'data: {"error":"gone"}\n\n')],
+  ['a 200 that names a 5xx', () => Response.json({ error: { code: 503 } })],
+  ['silence before the first byte', never, { firstByteMs: 5 }],
+  ['silence after text', () => openedWith(chunk('a')), { idleMs: 5 }],
+  ['a deadline before any text', dripping(':\n\n'), { deadlineMs: 20 }],
+])('answer() opens the breaker after ten times %s', async (_, answers, setting) => {
+  const app = start({ a: { answers, retries: 0, ...setting } }, { now: Date.now })
+  for (let i = 0; i < 10; i++) expect((await app.run()).code).not.toBeNull()
+  expect(app.calls).toHaveLength(10)
+  expect((await app.run()).code).toBe('upstream_unavailable')
+  expect(app.calls).toHaveLength(10)
+})
+
+const openedWith = (text: string): Response => {
+  const upstream = openStream()
+  upstream.push(text)
+  return upstream.response()
+}
+
+test('answer() with the breaker open says when to come back', async () => {
+  const app = start({ a: { answers: status(500), retries: 0 } })
+  for (let i = 0; i < 10; i++) await app.run()
+  const seconds: (number | null)[] = []
+  for (const ms of [0, 100, 6900, 7999]) {
+    app.clock.ms += ms
+    const { error } = await app.run()
+    seconds.push(error instanceof GatewayError ? error.retryAfterSeconds : null)
+  }
+  expect(seconds).toEqual([15, 15, 8, 1])
+  expect(app.trace.attempts).toBe(10)
+})
+
+test('answer() with all breakers of a route open names the first that closes', async () => {
+  const app = start({
+    a: { answers: status(500), retries: 0 },
+    b: { answers: status(500), retries: 0 },
+  })
+  const only = (upstream: string) => ({ route: [{ upstream, upstream_model: `${upstream}-1` }] })
+  for (let i = 0; i < 10; i++) await app.run(only('a'))
+  app.clock.ms += 5000
+  for (let i = 0; i < 10; i++) await app.run(only('b'))
+  const { error } = await app.run()
+  expect(error).toMatchObject({ code: 'upstream_unavailable', retryAfterSeconds: 10 })
+  expect(app.calls).toHaveLength(20)
+})
+
+test('answer() keeps one model’s failures from the others of its upstream', async () => {
+  const app = start({
+    a: {
+      answers: async (_, request) => {
+        const { model } = (await request.json()) as { model: string }
+        return model === 'gone' ? new Response('', { status: 500 }) : answered('Hello')
+      },
+      retries: 0,
+    },
+  })
+  const ask = (upstream_model: string) => app.run({ route: [{ upstream: 'a', upstream_model }] })
+  for (let i = 0; i < 12; i++) await ask('gone')
+  expect(app.calls).toHaveLength(10)
+  expect((await ask('good')).texts).toEqual(['Hello'])
+})
+
+test('answer() ends a row of failures at a refusal, since it proves that the upstream lives', async () => {
+  const app = start({
+    a: { answers: (call) => new Response('', { status: call % 10 === 9 ? 400 : 500 }), retries: 0 },
+  })
+  for (let i = 0; i < 40; i++) await app.run()
+  expect(app.calls).toHaveLength(40)
+})
+
+test('answer() closes the breaker when the trial’s text begins, not only at its end', async () => {
+  let broken = true
+  const upstream = openStream()
+  const app = start({
+    a: {
+      answers: (call) => {
+        if (broken) return new Response('', { status: 500 })
+        return call === 10 ? upstream.response() : answered('Hello')
+      },
+      retries: 0,
+    },
+  })
+  for (let i = 0; i < 10; i++) await app.run()
+  broken = false
+  app.clock.ms += 15_000
+  const trial = app.ask()
+  upstream.push(chunk('slow'))
+  await trial.next()
+  expect((await app.run()).texts).toEqual(['Hello'])
+  await trial.return(undefined)
+})
+
+test('answer() counts no visitor who leaves', async () => {
+  const app = start({
+    a: { answers: (call) => (call < 30 ? new Promise(() => {}) : answered('Hello')), retries: 0 },
+  })
+  for (let i = 0; i < 30; i++) {
+    const visitor = new AbortController()
+    const { run } = start({}, { ...app.context, signal: visitor.signal })
+    const running = run({ route: [{ upstream: 'a', upstream_model: 'a-1' }] })
+    await until(() => app.calls.length > i)
+    visitor.abort(new Error('left'))
+    await running
+  }
+  expect((await app.run()).texts).toEqual(['Hello'])
 })
 
 test('answer() that is left in the middle leaves a half-open breaker to the next visitor', async () => {
@@ -775,6 +921,7 @@ test('answer() tells the owner why, in codes, and never in the upstream’s word
       event: 'upstream_failed',
       request_id: 'req_1',
       upstream: 'a',
+      model: 'default',
       code: 'upstream_rejected',
       status: 401,
       reason: 'invalid_api_key',

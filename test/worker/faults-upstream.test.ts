@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Code } from '../../src/errors.ts'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
-import type { Client } from '../support/client.ts'
+import { type Client, ORIGIN } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
 import {
@@ -473,13 +473,31 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     expect(own.lane.calls).toHaveLength(2)
   })
 
-  test('ten times is not asked for a while (E10)', async () => {
+  test('ten times is not called for 15 s, and says when to come back (E10)', async () => {
     const own = lanes.take('once')
     own.lane.answers(refusal(500))
     for (let i = 1; i <= 10; i++) {
-      await expectFailure(own, stream, 502, 'upstream_unavailable', i)
+      const { reply } = await expectFailure(own, stream, 502, 'upstream_unavailable', i)
+      expect(reply.headers['retry-after']).toBeUndefined()
     }
-    await expectFailure(own, stream, 502, 'upstream_unavailable', 10)
+    const { reply, message } = await expectFailure(own, stream, 502, 'upstream_unavailable', 10)
+    expect(Number(reply.headers['retry-after'])).toBeGreaterThan(5)
+    expect(Number(reply.headers['retry-after'])).toBeLessThanOrEqual(15)
+    expect(message).toContain('not called for some seconds')
+  })
+
+  test.each<[string, Script, number, Code]>([
+    ['a moderated prompt', refusal(400), 400, 'upstream_refused_request'],
+    ['a rate limit', refusal(429, undefined, { 'retry-after': '7' }), 429, 'upstream_rate_limited'],
+    ['a model that is gone', refusal(404), 502, 'upstream_rejected'],
+    ['a key that is not accepted', refusal(401), 502, 'upstream_rejected'],
+  ])('with %s is asked for the eleventh time, too', async (_n, script, status, code) => {
+    const own = lanes.take('once')
+    own.lane.answers(script)
+    for (let i = 1; i <= 11; i++) {
+      const { reply } = await expectFailure(own, stream, status, code, i)
+      expect(reply.headers['retry-after']).toBe(status === 429 ? '7' : undefined)
+    }
   })
 
   test.each([[301], [302], [303], [307], [308]])(
@@ -504,6 +522,54 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     const own = lanes.take('once')
     own.lane.answers(refusal(status, { error: CANARY }))
     await expectFailure(own, stream, 502, code)
+  })
+})
+
+describe('an upstream with two models', () => {
+  let shared: Workers
+
+  beforeAll(async () => {
+    const models = ['down', 'up'].map((id) => ({ id, upstream: 'u', upstream_model: id }))
+    const other = { name: 'v', base_url: upstream.url('v'), key: 'UPSTREAM_API_KEY', retries: 0 }
+    shared = await startWorkers({
+      config: {
+        origins: [ORIGIN],
+        models: [
+          ...models,
+          {
+            id: 'covered',
+            upstream: 'u',
+            upstream_model: 'down',
+            fallbacks: [{ upstream: 'v', upstream_model: 'w' }],
+          },
+        ],
+        upstreams: [
+          { name: 'u', base_url: upstream.url('u'), key: 'UPSTREAM_API_KEY', retries: 0 },
+          other,
+        ],
+      },
+    })
+  })
+
+  afterAll(() => shared.dispose())
+
+  test('goes on with one while the other fails, and the fallback answers for that', async () => {
+    const lane = upstream.lane('u')
+    lane.answers((call, line) =>
+      (call.body['model'] === 'down' ? refusal(503) : chatStream(['fine']))(call, line),
+    )
+    upstream.lane('v').answers(chatStream(['instead']))
+    const ask = (model: string, i: number) =>
+      shared.client().complete({ model, prompt: `prompt ${i}` })
+    for (let i = 0; i < 12; i++) {
+      await expectProblem(await ask('down', i), 502, 'upstream_unavailable', shared.log)
+    }
+    expect(lane.calls).toHaveLength(10)
+    expect(completionOf(await ask('up', 0)).choices[0]?.text).toBe('fine')
+    expect(completionOf(await ask('covered', 0)).choices[0]?.text).toBe('instead')
+    expect(lane.calls).toHaveLength(11)
+    const [failure] = shared.log.all('upstream_failed')
+    expect(failure).toMatchObject({ upstream: 'u', model: 'down', status: 503 })
   })
 })
 
