@@ -63,7 +63,7 @@ export type Doubt =
 export type Event =
   | RequestEvent
   | { readonly event: 'misconfigured'; readonly faults: readonly Fault[] }
-  /** One attempt that brought no answer, and why. `hint` is what the owner should change. */
+  /** One attempt that brought no answer, and why. `hint` is what the owner should look at. */
   | {
       readonly event: 'upstream_failed'
       readonly request_id: string
@@ -73,7 +73,7 @@ export type Event =
       readonly code: Code
       readonly status: number | null
       readonly reason: string | null
-      readonly hint: string | null
+      readonly hint: string
       readonly will: 'retry' | 'fall_back' | 'give_up'
     }
   /** An answer was served and not stored. `hint` is what the owner should change. */

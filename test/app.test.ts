@@ -48,7 +48,8 @@ function expectReadable(reply: Reply, origin: string | null = ORIGIN): void {
 function expectProblem(reply: Reply, code: Code, origin: string | null = ORIGIN): Problem['error'] {
   const { error } = reply.json() as Problem
   expect(error).toEqual({
-    message: expect.stringMatching(/^Cannot [^\n]*[^.\s]$/),
+    // What is wrong with the request; or, in sentences, what happened and what helps.
+    message: expect.stringMatching(/^(Cannot [^\n]*[^.\s]|(?!Cannot)[A-Z][^\n]*\.)$/),
     type: expect.stringMatching(/_error$/),
     param: error.param === null ? null : expect.any(String),
     code,

@@ -164,7 +164,8 @@ export class Normaliser {
     if (!this.#anything) {
       throw new GatewayError(
         'upstream_bad_response',
-        "Cannot use the upstream's answer: it was empty",
+        "The upstream's answer was empty. Try again shortly.",
+        { cause: { code: 'no_text' } },
       )
     }
     if (!this.#ended && this.#running > 0) {

@@ -3,9 +3,9 @@
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import type { SseMessage } from '../sse/parse.ts'
+import { diagnose } from './diagnosis.ts'
 import {
   errorIn,
-  explanationOf,
   failureOfError,
   failureOfStatus,
   identifierOf,
@@ -38,16 +38,8 @@ export const anthropic: Upstream = {
   },
   fromBody: readWhole,
   fromMessage: readMessage,
-  fromFailure(status, body) {
-    const known = failureOfResponse(status, body)
-    // A matter of the owner's account that looks like the visitor's 400.
-    const unpaid = known.code === 'upstream_refused_request' && isUnpaid(body)
-    return unpaid ? failureOfStatus(402, { code: 'billing_error', hint: UNPAID }) : known
-  },
+  fromFailure: failureOfResponse,
 }
-
-const UNPAID = "Check the upstream's account: its credit is used up"
-const isUnpaid = (body: unknown) => /credit balance is too low/i.test(explanationOf(body))
 
 /** The HTTP status that the documentation gives each type of error. */
 const statusOfType: Readonly<Record<string, number>> = {
@@ -125,7 +117,7 @@ function failureIn(object: unknown): GatewayError {
   const status = Object.hasOwn(statusOfType, type) ? statusOfType[type] : undefined
   return status === undefined
     ? failureOfError(error, object)
-    : failureOfStatus(status, { code: type })
+    : failureOfStatus(status, { code: type, ...diagnose(error) })
 }
 
 /** The reason, where there is one, and the tokens counted so far. */

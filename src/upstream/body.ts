@@ -68,14 +68,18 @@ export class BodyReader {
     return text
   }
 
-  /** The body as JSON, if it is that and no longer than `maxBytes`. */
-  async json(maxBytes: number): Promise<unknown> {
+  /** The body as JSON, or as text where it is none; null where it is longer than `maxBytes`. */
+  async jsonOrText(maxBytes: number): Promise<unknown> {
     let text = ''
     for (let piece = await this.next(); piece !== null; piece = await this.next()) {
       text += piece
       if (this.#bytes > maxBytes) return null
     }
-    return JSON.parse(text)
+    try {
+      return JSON.parse(text)
+    } catch {
+      return text
+    }
   }
 
   /** Lets go of the connection. Safe to call at any time, and twice. */

@@ -5,6 +5,7 @@ import type { Progress } from '../completion/normal.ts'
 import { GatewayError } from '../errors.ts'
 import { BodyReader } from './body.ts'
 import { failureOfStatus, parseRetryAfter, upstreamFailure } from './failure.ts'
+import type { Reason } from './hints.ts'
 import { readAnswer } from './read.ts'
 import type { CallRequest, Upstream, WireOptions } from './upstream.ts'
 import { Watchdog } from './watchdog.ts'
@@ -106,8 +107,15 @@ async function respond(
     if (watchdog.signal.aborted) onAccepted?.()
     if (error instanceof GatewayError) throw error
     // The runtime's own text may name the upstream's address.
-    throw upstreamFailure('unavailable')
+    throw upstreamFailure('unavailable', { code: reasonOf(error) })
   }
+}
+
+/** As far as the runtime tells: not whether it was the name, TLS or a port where nobody listens. */
+function reasonOf(error: unknown): Reason {
+  const message = error instanceof Error ? error.message : ''
+  if (/connection lost/i.test(message)) return 'connection_lost'
+  return /^internal error/i.test(message) ? 'no_connection' : 'not_sent'
 }
 
 async function refusal(
@@ -116,11 +124,11 @@ async function refusal(
   { upstream, now }: CallContext,
 ): Promise<GatewayError> {
   const retryAfter = parseRetryAfter(response.headers.get('retry-after'), now())
-  const json = await body.json(ERROR_BODY_BYTES).catch((error: unknown) => {
+  const said = await body.jsonOrText(ERROR_BODY_BYTES).catch((error: unknown) => {
     if (error instanceof GatewayError && error.code === 'upstream_timeout') throw error
     return null
   })
-  const failure = upstream.fromFailure(response.status, json)
+  const failure = upstream.fromFailure(response.status, said)
   const cause = failure.cause as object
   if (failure.code === 'upstream_rate_limited') return failureOfStatus(429, cause, retryAfter)
   if (failure.code !== 'upstream_unavailable' || retryAfter === null) return failure

@@ -5,6 +5,7 @@ import { Breakers } from './breaker.ts'
 import type { Send } from './call.ts'
 import { chat } from './chat.ts'
 import { completions } from './completions.ts'
+import { upstreamFailure } from './failure.ts'
 import type { AuthStyle } from './presets.ts'
 import type { Feature, Upstream, Wire, WireOptions } from './upstream.ts'
 import { bindingUrl, workersAi } from './workers-ai.ts'
@@ -69,7 +70,7 @@ function sendOf(wire: Wire, { http, demo, ai }: Transports): Send {
 
 /** config.ts has seen to the binding; without one the upstream is down, and nothing else. */
 const noBinding: Send = async () => {
-  throw new TypeError('no binding AI')
+  throw upstreamFailure('unavailable', { code: 'no_binding' })
 }
 
 function authHeaders({ auth, key }: ConnectOptions): Record<string, string> {

@@ -1,15 +1,19 @@
-// What an upstream's failure becomes for a visitor (contract 2.3). The upstream's own words end
-// here: only its status, and codes that look like codes, go on to the owner's log.
+// What an upstream's failure becomes for a visitor. The upstream's own words end here: only its
+// status, and codes that look like codes, go on to the owner's log, with a hint of our own.
 import { type Code, GatewayError } from '../errors.ts'
+import { diagnose, ownersSubjects, requestSubjects, type Subject } from './diagnosis.ts'
+import { hintOfReason, hintOfStatus, type Reason } from './hints.ts'
 import type { WireOptions } from './upstream.ts'
 
 /** For the owner's log. Holds no text of the upstream's beyond an identifier. */
 export interface UpstreamCause {
   readonly status: number | null
-  /** `error.code` or `error.type`, where it reads like an identifier. */
+  /** Our own word for what happened, or the upstream's `error.code` or `error.type`. */
   readonly code: string | null
-  /** What the owner should change, where that is known. */
-  readonly hint: string | null
+  /** What the owner should look at. */
+  readonly hint: string
+  /** What the upstream's error is about, where its words are known. */
+  readonly subject?: Subject | undefined
   /** It refused the request for how the most tokens are named, and wants them named so. */
   readonly wantsField?: WireOptions['maxTokensField'] | undefined
   /** When a server that is down said to come back; a 429's is the error's own. */
@@ -19,46 +23,94 @@ export interface UpstreamCause {
 export type UpstreamFailure = 'bad_response' | 'truncated' | 'unavailable' | 'timeout'
 
 const wording = {
-  bad_response: "Cannot use the upstream's answer: it is not a completion",
-  truncated: 'Cannot finish the answer: the upstream stopped in the middle of it',
-  unavailable: 'Cannot reach the upstream: try again in a moment',
-  timeout: 'Cannot wait longer for the upstream: try again, or ask for less',
+  bad_response: "The upstream's answer cannot be used. Try again shortly.",
+  truncated: 'The upstream stopped in the middle of the answer. Try again shortly.',
+  unavailable: 'The upstream cannot be reached. Try again shortly.',
+  timeout: 'The upstream took too long. Try again, or ask for less.',
 } as const
 
+/** Where nothing more particular is known. */
+const reasonOf: Readonly<Record<UpstreamFailure, Reason>> = {
+  bad_response: 'not_a_completion',
+  truncated: 'cut_off',
+  unavailable: 'not_sent',
+  timeout: 'first_byte',
+}
+
 /** A failure that has no HTTP status of the upstream's. */
-export function upstreamFailure(kind: UpstreamFailure, cause: Partial<UpstreamCause> = {}) {
-  return new GatewayError(`upstream_${kind}`, wording[kind], { cause: causeOf(cause) })
+export function upstreamFailure(
+  kind: UpstreamFailure,
+  cause: Partial<UpstreamCause> = {},
+): GatewayError {
+  if (cause.subject === 'quota') return quotaFailure(cause)
+  const hint = cause.hint ?? hintOfReason(cause.code ?? null, reasonOf[kind])
+  return failure(`upstream_${kind}`, wording[kind], { ...cause, hint })
 }
 
 /** A non-2xx answer, or an error event that carries a status of its own. */
 export function failureOfStatus(
   status: number,
-  cause: Partial<UpstreamCause> = {},
+  given: Partial<UpstreamCause> = {},
   retryAfterSeconds: number | null = null,
 ): GatewayError {
-  const options = { cause: causeOf({ status, ...cause }) }
-  if (status === 400 || status === 413 || status === 422) {
-    return new GatewayError(
-      'upstream_refused_request',
-      'Cannot complete this request: the model behind it refused it as invalid',
-      options,
-    )
-  }
+  const cause = { status, ...given, hint: given.hint ?? hintOfStatus(status) }
+  const { subject } = cause
+  const isUnpaid = status === 402 && subject === undefined
+  if (subject === 'quota' || isUnpaid) return quotaFailure(cause)
   if (status === 429) {
-    return new GatewayError(
+    return failure(
       'upstream_rate_limited',
-      'Cannot complete this request now: the upstream has too many requests',
-      { ...options, retryAfterSeconds: clampRetryAfter(retryAfterSeconds) },
+      'The upstream has too many requests at the moment. Try again shortly.',
+      cause,
+      clampRetryAfter(retryAfterSeconds),
     )
   }
   if (status >= 500 && status <= 599) {
-    return new GatewayError('upstream_unavailable', wording.unavailable, options)
+    return failure('upstream_unavailable', wording.unavailable, cause)
   }
-  return new GatewayError(
-    'upstream_rejected',
-    'Cannot complete this request: the upstream rejected the gateway, its owner finds the reason in the log',
-    options,
+  const isOwners = subject !== undefined && ownersSubjects.has(subject)
+  const isRefusal = status === 413 || ((status === 400 || status === 422) && !isOwners)
+  if (!isRefusal) {
+    return failure(
+      'upstream_rejected',
+      'The upstream rejected the call, and only the owner of this endpoint can change that. The log has the reason.',
+      cause,
+    )
+  }
+  return failure('upstream_refused_request', refusalOf(subject), cause)
+}
+
+function refusalOf(subject: Subject | undefined): string {
+  switch (subject) {
+    case 'context':
+      return 'This request is too long for the model. Send less text, or ask for fewer tokens.'
+    case 'policy':
+      return 'The content filter of the model refused this request.'
+    default:
+      return 'The model refused this request as invalid.'
+  }
+}
+
+/** An SDK's next try would find the same, and so would a visitor's. */
+const QUOTA_RETRY_S = 3600
+
+function quotaFailure(cause: Partial<UpstreamCause>): GatewayError {
+  return failure(
+    'upstream_rate_limited',
+    "The quota of this endpoint's account at the upstream is used up. Cached answers are still served.",
+    { hint: hintOfStatus(402), ...cause, subject: 'quota' },
+    QUOTA_RETRY_S,
   )
+}
+
+function failure(
+  code: Code,
+  message: string,
+  { status = null, code: reason = null, ...cause }: Partial<UpstreamCause> & { hint: string },
+  retryAfterSeconds: number | null = null,
+): GatewayError {
+  const full: UpstreamCause = { status, code: reason, ...cause }
+  return new GatewayError(code, message, { cause: full, retryAfterSeconds })
 }
 
 /**
@@ -68,10 +120,23 @@ export function failureOfStatus(
  */
 export function failureOfError(error: unknown, envelope: unknown = null): GatewayError {
   const status = statusOf(error) ?? statusOf(envelope)
-  const code = identifierOf(error)
-  return status === null
-    ? upstreamFailure('bad_response', { code })
-    : failureOfStatus(status, { code })
+  const cause = { code: identifierOf(error), ...diagnose(error) }
+  return status === null ? upstreamFailure('bad_response', cause) : failureOfStatus(status, cause)
+}
+
+/** What is known of an upstream's failure, with a hint in any case; null for any other error. */
+export function causeOf(error: unknown): UpstreamCause | null {
+  if (!(error instanceof GatewayError)) return null
+  const [, kind] = /^upstream_(.+)$/.exec(error.code) ?? []
+  if (kind === undefined) return null
+  const {
+    status = null,
+    code = null,
+    hint,
+    ...more
+  } = (error.cause ?? {}) as Partial<UpstreamCause>
+  const otherwise = Object.hasOwn(reasonOf, kind) ? reasonOf[kind as UpstreamFailure] : 'not_sent'
+  return { status, code, hint: hint ?? hintOfReason(code, otherwise), ...more }
 }
 
 /**
@@ -81,10 +146,13 @@ export function failureOfError(error: unknown, envelope: unknown = null): Gatewa
  *
  * @param begun text had arrived before
  */
-export function isOutage({ code, cause }: GatewayError, begun: boolean): boolean {
-  const reason = (cause as UpstreamCause | undefined)?.code
+export function isOutage(error: GatewayError, begun: boolean): boolean {
+  const { status = null, code: reason = null, subject } = causeOf(error) ?? {}
   if (reason === 'too_large' || (reason === 'deadline' && begun)) return false
-  return outages.has(code)
+  if (subject !== undefined && requestSubjects.has(subject)) return false
+  // An error in a 2xx is an unreadable answer, unless it says whose fault it is.
+  if (status === null && subject !== undefined && ownersSubjects.has(subject)) return false
+  return outages.has(error.code)
 }
 
 const outages: ReadonlySet<Code> = new Set([
@@ -158,6 +226,7 @@ export function identifierOf(error: unknown): string | null {
 
 /** The error object of a body, wherever vendors put it; the body itself where it is flat. */
 export function errorIn(body: unknown): unknown {
+  if (typeof body === 'string') return body
   const whole = Array.isArray(body) ? body[0] : body
   if (!isRecord(whole)) return null
   const { error, errors, fault } = whole
@@ -166,23 +235,6 @@ export function errorIn(body: unknown): unknown {
   return error ?? fault ?? whole
 }
 
-/** The texts in which upstreams explain an error; read to recognise it, never repeated. */
-export function explanationOf(body: unknown): string {
-  const error = errorIn(body)
-  if (typeof error === 'string') return error
-  if (!isRecord(error)) return ''
-  for (const key of ['message', 'msg', 'err', 'error_msg', 'error']) {
-    const value = error[key]
-    if (typeof value === 'string') return value
-  }
-  return ''
-}
-
 export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function causeOf(cause: Partial<UpstreamCause>): UpstreamCause {
-  const { status = null, code = null, hint = null, ...steps } = cause
-  return { status, code, hint, ...steps }
 }

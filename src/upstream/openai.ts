@@ -1,7 +1,9 @@
 // What the chat and the legacy wire of OpenAI-compatible servers share: the sampling fields of a
 // request, and the reading of a refused one.
 import type { GatewayError } from '../errors.ts'
-import { errorIn, explanationOf, failureOfStatus, identifierOf } from './failure.ts'
+import { type Diagnosis, diagnose, isPage, wordsOf } from './diagnosis.ts'
+import { errorIn, failureOfStatus, identifierOf } from './failure.ts'
+import { hintOfStatus } from './hints.ts'
 import type { CallRequest, WireOptions } from './upstream.ts'
 
 const passed = [
@@ -28,17 +30,23 @@ export function wireFields(request: CallRequest, options: WireOptions): Record<s
   return Object.assign(fields, request.parameters)
 }
 
-/** A non-2xx answer. The hint is for the owner's log: which setting to change. */
+/** A non-2xx answer: its JSON, or its text where it is none. */
 export function failureOfResponse(status: number, body: unknown): GatewayError {
-  const wantsField = isRefusal(status) ? wantedField(body) : undefined
-  return failureOfStatus(status, {
-    code: identifierOf(errorIn(body)),
-    hint:
-      wantsField === undefined
-        ? hintOf(status, explanationOf(body))
-        : `Set max_tokens_field = "${wantsField}" for this upstream: the model takes no other name`,
-    ...(wantsField === undefined ? {} : { wantsField }),
-  })
+  const error = errorIn(body)
+  const code = identifierOf(error)
+  const wantsField = isRefusal(status) ? wantedField(error) : undefined
+  if (wantsField !== undefined) {
+    const hint = `Set max_tokens_field = "${wantsField}" for this upstream: the model takes no other name.`
+    return failureOfStatus(status, { code, hint, wantsField })
+  }
+  const hint = hintOfStatus(status, isPage(body))
+  return failureOfStatus(status, { code, hint, ...diagnosisOf(status, error) })
+}
+
+/** A rate limit is one whatever else its words mention: keys, models, contexts. */
+function diagnosisOf(status: number, error: unknown): Diagnosis | null {
+  const diagnosis = diagnose(error)
+  return status !== 429 || diagnosis?.subject === 'quota' ? diagnosis : null
 }
 
 const isRefusal = (status: number) => status === 400 || status === 422
@@ -51,38 +59,11 @@ const UNKNOWN_FIELD =
  * The name that the server wants the most tokens to have; undefined: that is not its complaint. It
  * may repeat the visitor's own words, so this can be wrong: at worst one call is made in vain.
  */
-function wantedField(body: unknown): WireOptions['maxTokensField'] | undefined {
-  const text = JSON.stringify(errorIn(body) ?? '')
+function wantedField(error: unknown): WireOptions['maxTokensField'] | undefined {
+  const text = wordsOf(error)
   const advised = /\b[Uu]se\W+(max_tokens|max_completion_tokens)\W+instead\b/.exec(text)?.[1]
   if (advised === 'max_tokens' || advised === 'max_completion_tokens') return advised
   const named = /\b(max_tokens|max_completion_tokens)\b/.exec(text)?.[1]
   if (named === undefined || !UNKNOWN_FIELD.test(text)) return undefined
   return named === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens'
-}
-
-/** By the words of OpenAI, Azure, vLLM and Ollama; the first that fits is the most particular. */
-const hints: readonly (readonly [RegExp, string])[] = [
-  [
-    /v1\/responses/i,
-    'Choose another upstream_model: this one answers on /v1/responses only, which is no wire here',
-  ],
-  [
-    /not a chat model|chatcompletion operation does not work|does not support chat|chat template/i,
-    'Set wire = "completions" for this upstream: the model is not a chat model',
-  ],
-  [
-    /is a chat model|v1\/chat\/completions|completion operation does not work|does not support completion/i,
-    'Set wire = "chat" for this upstream: the model is a chat model',
-  ],
-]
-
-function hintOf(status: number, explanation: string): string | null {
-  if (status === 401 || status === 403) {
-    return "Check the upstream's key: the upstream does not accept it"
-  }
-  const known = hints.find(([words]) => words.test(explanation))
-  if (known !== undefined) return known[1]
-  return status === 404
-    ? 'Check base_url and upstream_model: the upstream does not know them'
-    : null
 }

@@ -33,14 +33,19 @@ export async function* readAnswer(
   try {
     yield* readBody(body, context)
   } catch (error) {
-    const isTooLarge = error instanceof SseOverflow
-    const failure = isTooLarge ? upstreamFailure('bad_response', { code: 'too_large' }) : error
+    const failure = knownFailure(error)
     if (!(failure instanceof GatewayError)) throw failure
     const state = context.progress()
     // A server that does not hang up ends in silence; a connection that breaks is no such end.
     if (state !== 'finished' && !(state === 'claimed' && isSilence(failure))) throw failure
     yield CUT
   }
+}
+
+function knownFailure(error: unknown): unknown {
+  if (error instanceof SseOverflow) return upstreamFailure('bad_response', { code: 'too_large' })
+  // Nested too deeply to be gone through.
+  return error instanceof RangeError ? upstreamFailure('bad_response') : error
 }
 
 const isSilence = ({ code }: GatewayError) => code === 'upstream_timeout'
@@ -51,7 +56,7 @@ async function* readBody(
   context: ReadContext,
 ): AsyncGenerator<readonly RawDelta[]> {
   const start = await body.start()
-  if (start === '') throw upstreamFailure('bad_response')
+  if (start === '') throw upstreamFailure('bad_response', { code: 'empty' })
   if (start === '<') throw upstreamFailure('bad_response', { code: 'html' })
   if (start === '{' || start === '[') return yield* readJson(body, context)
   const events = new SseReader({ maxMessageChars: body.maxBytes })
@@ -110,7 +115,9 @@ function readWhole(upstream: Upstream, text: string): Whole {
     const isFinished = !deltas.some((delta) => delta.kind === 'finish' && delta.inferred === true)
     return { deltas, failure: null, isFinished }
   } catch (error) {
-    const failure = error instanceof GatewayError ? error : upstreamFailure('truncated')
+    const isTorn = error instanceof SyntaxError
+    const kind = isTorn ? 'truncated' : 'bad_response'
+    const failure = error instanceof GatewayError ? error : upstreamFailure(kind)
     return { deltas: [], failure, isFinished: failure.code !== 'upstream_bad_response' }
   }
 }

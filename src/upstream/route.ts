@@ -4,9 +4,9 @@ import type { EffectiveRequest, Target } from '../completion/effective.ts'
 import { type Code, GatewayError } from '../errors.ts'
 import { attempt, type Connection, type RouteContext, type RouteDelta } from './attempt.ts'
 import type { AdmittedCall } from './breaker.ts'
-import { isOutage, type UpstreamCause } from './failure.ts'
+import { causeOf, isOutage } from './failure.ts'
 import { missingFeature } from './plan.ts'
-import type { WireOptions } from './upstream.ts'
+import type { Feature, WireOptions } from './upstream.ts'
 
 /** Counts every attempt, for the log. */
 export interface Trace {
@@ -35,9 +35,29 @@ export function capableTargets(
   if (able.length > 0 || !first) return able
   throw new GatewayError(
     'unsupported_by_upstream',
-    `Cannot use "${first.param}": the model behind "${request.model}" does not support ${first.feature}`,
+    `Cannot use "${first.param}": the model behind "${request.model}" does not support ${featureNames[first.feature]}`,
     { param: first.param },
   )
+}
+
+/** For visitors, who do not know our names of them. */
+const featureNames: Readonly<Record<Feature, string>> = {
+  token_prompts: 'prompts of tokens',
+  prompt_array: 'several prompts',
+  n: 'several choices',
+  best_of: 'choosing the best of several answers',
+  echo: 'log probabilities of an echoed prompt, or the echo of a prompt of tokens',
+  logprobs: 'log probabilities',
+  suffix: 'a text that follows the answer',
+  logit_bias: 'a bias for tokens',
+  seed: 'a seed',
+  stop: 'stop sequences',
+  blank_stop: 'stop sequences of white space alone',
+  temperature: 'a temperature',
+  temperature_above_1: 'a temperature above 1',
+  top_p: 'nucleus sampling',
+  presence_penalty: 'a presence penalty',
+  frequency_penalty: 'a frequency penalty',
 }
 
 /** @throws GatewayError the last attempt's failure. */
@@ -161,12 +181,8 @@ function withField(connection: Connection, maxTokensField: TokensField): Connect
 
 /** The name to try instead of the one just refused. */
 function wantedField(error: unknown, used: TokensField): TokensField | undefined {
-  const { wantsField } = causeOf(error)
+  const wantsField = causeOf(error)?.wantsField
   return wantsField === used ? undefined : wantsField
-}
-
-function causeOf(error: unknown): Partial<UpstreamCause> {
-  return error instanceof GatewayError ? ((error.cause ?? {}) as Partial<UpstreamCause>) : {}
 }
 
 /** A failure of this house's, which no other upstream would mend. */
@@ -203,7 +219,7 @@ const anotherMayHelp: ReadonlySet<Code> = new Set([
 /** How long to wait before asking the same upstream again; null: do not. Jittered. */
 function pauseBefore(error: unknown, random: () => number): number | null {
   if (!(error instanceof GatewayError)) return null
-  const { backInSeconds } = causeOf(error)
+  const backInSeconds = causeOf(error)?.backInSeconds
   if (error.code === 'upstream_unavailable' && backInSeconds === undefined) {
     return BACKOFF_MS * (0.5 + random())
   }
@@ -232,17 +248,17 @@ function reportFailure(
   will: Next,
   context: RouteContext,
 ): void {
-  if (!(error instanceof GatewayError) || context.signal.aborted) return
-  const { status = null, code = null, hint = null } = causeOf(error)
+  const cause = causeOf(error)
+  if (!(error instanceof GatewayError) || cause === null || context.signal.aborted) return
   context.report({
     event: 'upstream_failed',
     request_id: context.requestId,
     upstream,
     model,
     code: error.code,
-    status,
-    reason: code,
-    hint,
+    status: cause.status,
+    reason: cause.code,
+    hint: cause.hint,
     will,
   })
 }

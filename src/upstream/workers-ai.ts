@@ -5,8 +5,10 @@ import type { GatewayError } from '../errors.ts'
 import type { SseMessage } from '../sse/parse.ts'
 import type { Send } from './call.ts'
 import { readBody, readChunkObject, readUsage } from './choices.ts'
+import type { Diagnosis } from './diagnosis.ts'
 import { errorIn, failureOfError, failureOfStatus, isRecord, upstreamFailure } from './failure.ts'
 import { readReason } from './finish-reason.ts'
+import { hints } from './hints.ts'
 import { objectsIn } from './message.ts'
 import { failureOfResponse, wireFields } from './openai.ts'
 import type { Upstream } from './upstream.ts'
@@ -53,7 +55,7 @@ export function sendToBinding(ai: AiBinding): Send {
     } catch (error) {
       const internalCode = codeOfMessage(error instanceof Error ? error.message : '')
       // Without a code there is nothing to tell it by, and its text is not kept.
-      if (internalCode === null) throw error
+      if (internalCode === null) throw upstreamFailure('unavailable', { code: 'no_binding' })
       return Response.json({ internalCode }, { status: statusOfCode[internalCode] ?? 500 })
     }
     if (result instanceof Response) return result
@@ -82,12 +84,18 @@ const statusOfCode: Readonly<Record<number, number>> = {
   5019: 405,
 }
 
-/** What the owner can do about it. */
-const hintOfCode: Readonly<Record<number, string>> = {
-  3036: "Upgrade the account's plan: today's free allocation of Workers AI is used up",
-  3042: 'Check upstream_model: Workers AI does not know it',
-  5007: 'Check upstream_model: Workers AI does not know it',
-  5016: "Agree to the model's terms in the Cloudflare dashboard",
+/** What the owner can do about it. Further codes have what their status has. */
+const meaningOfCode: Readonly<Record<number, Diagnosis>> = {
+  3006: { subject: 'context', hint: hints.context },
+  3023: { subject: 'access', hint: hints.access },
+  3036: { subject: 'quota', hint: hints.freeAllocation },
+  3040: { subject: 'busy', hint: hints.busy },
+  3041: { subject: 'access', hint: hints.access },
+  3042: { subject: 'model', hint: hints.model },
+  5005: { subject: 'field', hint: hints.field },
+  5007: { subject: 'model', hint: hints.model },
+  5016: { subject: 'access', hint: hints.terms },
+  5018: { subject: 'access', hint: hints.access },
 }
 
 /** Codes that say 400, and are about the owner's settings, not about the visitor's request. */
@@ -96,7 +104,7 @@ const settingsFault: ReadonlySet<number> = new Set([3039, 5007])
 function failureOfCode(code: number | null): GatewayError | null {
   const status = code === null ? undefined : statusOfCode[code]
   if (code === null || status === undefined) return null
-  const cause = { code: String(code), hint: hintOfCode[code] ?? null }
+  const cause = { code: String(code), ...meaningOfCode[code] }
   if (status === 408) return upstreamFailure('timeout', { status, ...cause })
   return failureOfStatus(settingsFault.has(code) ? 404 : status, cause)
 }

@@ -115,7 +115,7 @@ test.each([
   ['invalid_request_error', 'upstream_refused_request'],
   ['request_too_large', 'upstream_refused_request'],
   ['authentication_error', 'upstream_rejected'],
-  ['billing_error', 'upstream_rejected'],
+  ['billing_error', 'upstream_rate_limited'],
   ['permission_error', 'upstream_rejected'],
   ['not_found_error', 'upstream_rejected'],
   ['rate_limit_error', 'upstream_rate_limited'],
@@ -147,7 +147,7 @@ test('fromFailure() tells the owner of the key and of the credit', () => {
   expect(key).toMatchObject({ code: 'upstream_rejected', cause: { code: 'x_error' } })
   expect((key.cause as { hint: string }).hint).toContain('key')
   const credit = anthropic.fromFailure(400, body('Your credit balance is too low to access'))
-  expect(credit).toMatchObject({ code: 'upstream_rejected', cause: { code: 'billing_error' } })
+  expect(credit).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 3600 })
   expect((credit.cause as { hint: string }).hint).toContain('credit')
   expect(anthropic.fromFailure(400, body('max_tokens is too low')).code).toBe(
     'upstream_refused_request',

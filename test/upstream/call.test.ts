@@ -215,7 +215,7 @@ test.each([
   [413, 'upstream_refused_request'],
   [422, 'upstream_refused_request'],
   [401, 'upstream_rejected'],
-  [402, 'upstream_rejected'],
+  [402, 'upstream_rate_limited'],
   [403, 'upstream_rejected'],
   [404, 'upstream_rejected'],
   [409, 'upstream_rejected'],

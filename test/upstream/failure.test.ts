@@ -2,14 +2,14 @@
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { GatewayError } from '../../src/errors.ts'
+import { type Code, GatewayError } from '../../src/errors.ts'
 import {
   errorIn,
-  explanationOf,
   failureOfError,
   failureOfStatus,
   identifierOf,
   parseRetryAfter,
+  type UpstreamCause,
   upstreamFailure,
 } from '../../src/upstream/failure.ts'
 import { failureOfResponse } from '../../src/upstream/openai.ts'
@@ -24,7 +24,8 @@ const statuses: readonly (readonly [number, string])[] = [
   [400, 'upstream_refused_request'],
   [413, 'upstream_refused_request'],
   [422, 'upstream_refused_request'],
-  ...[401, 402, 403, 404, 405, 408, 409, 418, 424, 425, 451, 498, 499].map(
+  [402, 'upstream_rate_limited'],
+  ...[401, 403, 404, 405, 408, 409, 418, 424, 425, 451, 498, 499].map(
     (status) => [status, 'upstream_rejected'] as const,
   ),
   [429, 'upstream_rate_limited'],
@@ -37,13 +38,17 @@ const statuses: readonly (readonly [number, string])[] = [
 
 test.each(statuses)('failureOfStatus(%i) is %s', (status, code) => {
   expect(failureOfStatus(status).code).toBe(code)
-  expect(failureOfStatus(status).cause).toEqual({ status, code: null, hint: null })
+  expect(failureOfStatus(status).cause).toMatchObject({
+    status,
+    code: null,
+    hint: expect.stringMatching(/\w+ \w+/),
+  })
 })
 
-test('failureOfStatus() has a time to come back only for 429, 1 to 300 seconds', () => {
+test('failureOfStatus() has a time to come back only for 429, 1 to 300 seconds, and for a used-up quota', () => {
   for (const [status] of statuses) {
     const { retryAfterSeconds } = failureOfStatus(status, {}, 42)
-    expect(retryAfterSeconds).toBe(status === 429 ? 42 : null)
+    expect(retryAfterSeconds).toBe(status === 429 ? 42 : status === 402 ? 3600 : null)
   }
   expect(failureOfStatus(429, {}, 0).retryAfterSeconds).toBe(1)
   expect(failureOfStatus(429, {}, -5).retryAfterSeconds).toBe(1)
@@ -138,18 +143,10 @@ test.each([
   ['a fault (Fireworks)', { fault: { faultstring: 'm' } }, { faultstring: 'm' }],
   ['a flat body', { object: 'error', message: 'm' }, { object: 'error', message: 'm' }],
   ['an empty list', [], null],
-  ['no object', 'm', null],
+  ['a text', 'm', 'm'],
+  ['no object', 5, null],
 ] as const)('errorIn() finds the error in %s', (_, body, error) => {
   expect(errorIn(body)).toEqual(error)
-})
-
-test('explanationOf() reads the texts that servers explain with', () => {
-  expect(explanationOf({ error: { message: 'm' } })).toBe('m')
-  expect(explanationOf({ error: 'm' })).toBe('m')
-  expect(explanationOf({ msg: 'm' })).toBe('m')
-  expect(explanationOf({ error_msg: 'm' })).toBe('m')
-  expect(explanationOf({ message: { detail: [] } })).toBe('')
-  expect(explanationOf(null)).toBe('')
 })
 
 test('identifierOf() takes a short identifier and nothing else', () => {
@@ -219,19 +216,94 @@ const bodies = secret.chain((text) =>
 )
 
 test('a failure repeats nothing that the upstream said', () => {
-  const messages = new Map<string, string>()
+  const messages = new Set<string>()
   fc.assert(
     fc.property(bodies, fc.integer({ min: 100, max: 999 }), ([text, body], status) => {
       for (const failure of [failureOfResponse(status, body), failureOfError(errorIn(body))]) {
         expect(failure).toBeInstanceOf(GatewayError)
         expect(failure.code).toMatch(/^upstream_/)
         expect(failure.param).toBeNull()
-        const known = messages.get(failure.code) ?? failure.message
-        messages.set(failure.code, known)
-        expect(failure.message, 'one message for each code').toBe(known)
+        messages.add(failure.message)
         expect(JSON.stringify(failure.cause)).not.toContain(JSON.stringify(text).slice(1, -1))
+        expect((failure.cause as UpstreamCause).hint).toMatch(/^[A-Z].{20,}\.$/)
       }
     }),
     { numRuns: 500 },
   )
+  // As many as there are in the code, whatever is said.
+  expect(messages.size).toBeLessThanOrEqual(9)
+})
+
+const saying = (message: string, more = {}) => ({ error: { message, code: null, ...more } })
+const NO_QUOTA = saying('You exceeded your current quota', { code: 'insufficient_quota' })
+const NO_KEY = saying('No connected db.', { type: 'no_db_connection', code: '400' })
+const NO_MODEL = saying('Invalid model name passed in model=foo')
+const NO_CHANNEL = saying('当前分组 default 下对于模型 gpt-9 无可用渠道', { type: 'one_api_error' })
+const NO_REGION = saying('User location is not supported for the API use.')
+const TOO_LONG = saying('the request exceeds the context size', {
+  type: 'exceed_context_size_error',
+})
+const FLAGGED = saying('The response was filtered', { code: 'content_filter' })
+
+test.each<[string, unknown, readonly number[], Code, RegExp]>([
+  [
+    'a used-up quota',
+    NO_QUOTA,
+    [400, 401, 402, 403, 404, 412, 422, 429, 500, 503],
+    'upstream_rate_limited',
+    /account at the upstream/,
+  ],
+  ['a wrong key', NO_KEY, [400, 401, 402, 403, 404, 422], 'upstream_rejected', /key/],
+  ['a wrong model', NO_MODEL, [400, 403, 404, 422], 'upstream_rejected', /upstream_model/],
+  ['no channel', NO_CHANNEL, [400, 404], 'upstream_rejected', /upstream_model/],
+  ['no channel', NO_CHANNEL, [500, 503], 'upstream_unavailable', /upstream_model/],
+  ['a region', NO_REGION, [400, 403], 'upstream_rejected', /region/],
+  ['a text too long', TOO_LONG, [400, 413, 422], 'upstream_refused_request', /limits.prompt_chars/],
+  ['a text too long', TOO_LONG, [500], 'upstream_unavailable', /limits.prompt_chars/],
+  ['a filter', FLAGGED, [400, 422], 'upstream_refused_request', /filter/],
+  ['a filter', FLAGGED, [403], 'upstream_rejected', /filter/],
+  ['a limit of its own', NO_KEY, [429], 'upstream_rate_limited', /rate of this key/],
+  ['words that are not known', saying('m'), [400, 422], 'upstream_refused_request', /parameters/],
+])(
+  'failureOfResponse() goes by the words of %s as well as by the status (%#)',
+  (_, body, statuses, code, hint) => {
+    for (const status of statuses) {
+      const failure = failureOfResponse(status, body)
+      expect(failure.code, String(status)).toBe(code)
+      expect((failure.cause as UpstreamCause).hint, String(status)).toMatch(hint)
+    }
+  },
+)
+
+test('a used-up quota says so, and is not worth another try in a moment', () => {
+  for (const failure of [
+    failureOfResponse(402, null),
+    failureOfResponse(403, NO_QUOTA),
+    failureOfError(NO_QUOTA.error),
+    failureOfError({ ...NO_QUOTA.error, status: 429 }),
+    upstreamFailure('bad_response', { subject: 'quota' }),
+  ]) {
+    expect(failure).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 3600 })
+    expect(failure.message).toContain('is used up')
+  }
+})
+
+test.each<[string, unknown, Code, RegExp]>([
+  ['a key', { ...NO_KEY.error, code: 400 }, 'upstream_rejected', /key/],
+  ['a key, without a status', { message: 'Invalid API key' }, 'upstream_bad_response', /key/],
+  ['a model', { message: 'model "x" not found' }, 'upstream_bad_response', /upstream_model/],
+  ['an address', 'Unexpected endpoint or method. (POST /x)', 'upstream_bad_response', /base_url/],
+  ['nothing', null, 'upstream_bad_response', /not a completion/],
+])('failureOfError() of an error in band about %s has its hint', (_, error, code, hint) => {
+  const failure = failureOfError(error)
+  expect(failure.code).toBe(code)
+  expect((failure.cause as UpstreamCause).hint).toMatch(hint)
+})
+
+test('a page for people in place of an API’s answer says where to look', () => {
+  const page = '<!doctype html><title>Invalid API key</title>'
+  for (const status of [302, 400, 403, 404, 405]) {
+    expect((failureOfResponse(status, page).cause as UpstreamCause).hint).toMatch(/HTML page/)
+  }
+  expect((failureOfResponse(502, page).cause as UpstreamCause).hint).toMatch(/gateway/)
 })

@@ -196,10 +196,12 @@ test('the owner reads the code, and what to do about it', async () => {
       throw new Error('3036: You have used up your daily free allocation')
     }).ai,
   )
+  expect(failure).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 3600 })
   expect(failure.cause).toEqual({
     status: 429,
     code: '3036',
-    hint: "Upgrade the account's plan: today's free allocation of Workers AI is used up",
+    subject: 'quota',
+    hint: "Upgrade the Cloudflare account's plan: today's free allocation of Workers AI is used up.",
   })
 })
 
@@ -255,7 +257,9 @@ test('without a binding the upstream is out of reach', async () => {
     },
     { http: neither, demo: neither },
   )
-  await expect(send(new Request('https://x.test'))).rejects.toThrow('no binding AI')
+  await expect(send(new Request('https://x.test'))).rejects.toMatchObject({
+    cause: { code: 'no_binding' },
+  })
 })
 
 test('createCore() sends to the binding that the platform lends', async () => {

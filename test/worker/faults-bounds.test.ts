@@ -159,21 +159,6 @@ describe('a reader who does not read (F10)', () => {
   })
 })
 
-describe('too many requests, says an upstream again and again (E9)', () => {
-  test('until it is left in peace for a while', async () => {
-    const { model, lane } = lanes.take('legacy')
-    lane.answers(refusal(429, {}, { 'retry-after': '9' }))
-    for (let i = 0; i < 10; i++) {
-      const reply = await client.complete({ prompt: `p${i}`, model })
-      await expectProblem(reply, 429, 'upstream_rate_limited', workers.log)
-      expect(reply.headers['retry-after']).toBe('9')
-    }
-    const reply = await client.complete({ prompt: 'one more', model })
-    await expectProblem(reply, 502, 'upstream_unavailable', workers.log)
-    expect(lane.calls).toHaveLength(10)
-  })
-})
-
 interface Spent {
   readonly spent: number
   readonly reserved: number

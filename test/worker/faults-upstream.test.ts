@@ -45,16 +45,20 @@ beforeAll(async () => {
     tls: { retries: 0, base_url: upstream.url('tls').replace('http:', 'https:') },
     nowhere: { retries: 0, base_url: 'http://upstream.invalid/v1' },
   }
-  lanes = new Lanes(upstream, { ...kinds, ...broken }, 120)
+  lanes = new Lanes(upstream, { ...kinds, ...broken }, 160)
   workers = await startWorkers({ config: lanes.config() })
   client = workers.client()
 })
 
 afterAll(async () => {
   const stored = [...(await workers.kvEntries()).values()].map((value) => JSON.parse(value).model)
+  const unexplained = workers.log
+    .all('upstream_failed')
+    .filter(({ hint }) => !/^[A-Z].{20,}\.$/.test(hint))
   await workers.dispose()
   await Promise.all([upstream.stop(), elsewhere.stop()])
   expect(stored.filter((model) => failed.has(model))).toEqual([])
+  expect(unexplained, 'every failed attempt has a hint').toEqual([])
 })
 
 afterEach(() => {
@@ -124,10 +128,16 @@ const silentAfterOne: Script = (_, line) => {
 const never: Script = () => {}
 
 describe.each(ways)('%s from an upstream out of reach', (_, stream) => {
-  test.each([['refused'], ['tls'], ['nowhere']] as const)('%s is a 502 (E1)', async (kind) => {
+  test.each([
+    ['refused', /Nothing answers at base_url/],
+    ['tls', /TLS handshake/],
+    ['nowhere', /host of base_url cannot be found/],
+  ] as const)('%s is a 502, and the log says where to look (E1)', async (kind, hint) => {
     const { model } = lanes.take(kind)
     const reply = await ask(model, stream)
     await expectProblem(reply, 502, 'upstream_unavailable', workers.log)
+    const [failure] = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
+    expect(failure?.hint).toMatch(hint)
     // The runtime says in the owner's log why it cannot connect; that is all there may be.
     const strays = workers.log.takeStrays()
     expect(strays.every((line) => /lookup address|TLS handshake/.test(line))).toBe(true)
@@ -409,7 +419,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     [413, 400, 'upstream_refused_request'],
     [422, 400, 'upstream_refused_request'],
     [401, 502, 'upstream_rejected'],
-    [402, 502, 'upstream_rejected'],
+    [402, 429, 'upstream_rate_limited'],
     [403, 502, 'upstream_rejected'],
     [404, 502, 'upstream_rejected'],
     [418, 502, 'upstream_rejected'],
@@ -420,7 +430,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
         from,
         ({ headers, path }: UpstreamCall) => ({
           error: {
-            message: `Incorrect API key ${headers['authorization']} at ${path}`,
+            message: `Nothing here for ${headers['authorization']} at ${path}`,
             type: `t-${headers['authorization']}`,
             param: headers['authorization'],
             code: CANARY,
@@ -430,7 +440,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
       ),
     )
     const { message, reply } = await expectFailure(own, stream, status, code)
-    expect(message).not.toMatch(/API key|127\.0\.0\.1/)
+    expect(message).not.toMatch(/Nothing here|127\.0\.0\.1/)
     expect(reply.headers['www-authenticate']).toBeUndefined()
     const failed = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
     expect(failed).toMatchObject([{ status: from, upstream: own.model, will: 'give_up' }])
@@ -456,6 +466,108 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
       expect(Number(reply.headers['retry-after'])).toBeLessThanOrEqual(max)
     },
   )
+
+  test.each<[string, Script]>([
+    ['429', refusal(429, { error: { message: 'no', code: 'insufficient_quota' } })],
+    ['402', refusal(402)],
+    ['403', refusal(403, { error: { message: '用户额度不足', type: 'one_api_error' } })],
+    ['400', refusal(400, { error: { message: 'Your credit balance is too low', type: 'x' } })],
+    ['429 and Retry-After', refusal(429, { error: 'Quota exceeded' }, { 'retry-after': '1' })],
+    ['a 200', json({ error: { message: 'Insufficient Balance', code: 'invalid_request_error' } })],
+    [
+      'an event',
+      (_call, line) => {
+        line.head(200, sseHead)
+        line.chunk(event({ error: { type: 'insufficient_quota' } }))
+        line.lastChunk()
+      },
+    ],
+  ])('that is out of quota says so, in %s, and asks for no other try soon', async (_n, script) => {
+    const own = lanes.take('twice')
+    own.lane.answers(script)
+    const { message, reply } = await expectFailure(own, stream, 429, 'upstream_rate_limited')
+    expect(message).toMatch(/quota .* is used up/)
+    expect(reply.headers).toMatchObject({ 'retry-after': '3600', 'x-should-retry': 'false' })
+    const [failure] = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
+    expect(failure?.hint).toMatch(/account at the upstream/)
+  })
+
+  test.each<[string, number, unknown, number, Code, RegExp]>([
+    [
+      'a wrong key for a LiteLLM without a database',
+      400,
+      { error: { message: 'No connected db.', type: 'no_db_connection', code: '400' } },
+      502,
+      'upstream_rejected',
+      /upstream's key/,
+    ],
+    [
+      'a model that LiteLLM does not have',
+      400,
+      {
+        error: { message: 'Invalid model name passed in model=m. Call `/v1/models`', code: '400' },
+      },
+      502,
+      'upstream_rejected',
+      /upstream_model/,
+    ],
+    [
+      'a model that one-api has no channel for',
+      503,
+      { error: { message: '当前分组 default 下对于模型 m 无可用渠道', type: 'one_api_error' } },
+      502,
+      'upstream_unavailable',
+      /upstream_model/,
+    ],
+    [
+      'a key that Gemini does not accept',
+      400,
+      [{ error: { code: 400, message: 'API key not valid. Please pass a valid API key.' } }],
+      502,
+      'upstream_rejected',
+      /upstream's key/,
+    ],
+    [
+      'a text too long for llama.cpp',
+      400,
+      { error: { code: 400, message: 'too long', type: 'exceed_context_size_error' } },
+      400,
+      'upstream_refused_request',
+      /limits\.prompt_chars/,
+    ],
+    [
+      'a filter',
+      400,
+      { error: { message: 'filtered', code: 'content_filter' } },
+      400,
+      'upstream_refused_request',
+      /content filter/,
+    ],
+    [
+      'a page',
+      403,
+      '<!doctype html><title>Just a moment…</title>',
+      502,
+      'upstream_rejected',
+      /HTML/,
+    ],
+  ])('with %s tells the owner where to look', async (_n, from, said, status, code, hint) => {
+    const own = lanes.take('once')
+    const text = typeof said === 'string' ? said : JSON.stringify(said)
+    own.lane.answers((_call, line) => {
+      line.head(from, { 'content-type': 'application/json' })
+      line.write(text)
+      line.end()
+    })
+    const { message, reply } = await expectFailure(own, stream, status, code)
+    const [failure] = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
+    expect(failure).toMatchObject({
+      status: from,
+      model: own.model,
+      hint: expect.stringMatching(hint),
+    })
+    if (status !== 400) expect(message).not.toMatch(/this request/i)
+  })
 
   test.each([[500], [502], [503], [529]])('with %i is asked once more (E10)', async (status) => {
     const own = lanes.take('twice')

@@ -1,0 +1,247 @@
+// What an upstream's error is about, by its codes and words. Upstreams give the same status to a wrong
+// key, an unknown model and a request of the visitor's that they do not like. Their words are read
+// here to tell these apart, and go no further.
+import { hints } from './hints.ts'
+
+export type Subject =
+  /** Credit, quota or budget of the owner's account is used up, and will not be back in a moment. */
+  | 'quota'
+  | 'key'
+  /** The key is good, but may not do this. */
+  | 'access'
+  | 'model'
+  /** The model speaks another protocol than the one that is set. */
+  | 'wire'
+  /** The server has no such address. */
+  | 'path'
+  /** The text is too long for the model. */
+  | 'context'
+  /** More tokens are asked for than the model may write. */
+  | 'answer_length'
+  /** A content filter refused the text. */
+  | 'policy'
+  /** A field, or its value, that the upstream does not take. */
+  | 'field'
+  /** Too much load, for now. */
+  | 'busy'
+
+export interface Diagnosis {
+  readonly subject: Subject
+  /** What the owner should look at. */
+  readonly hint: string
+}
+
+/** Only the owner can do something about these: the visitor's request was not at fault. */
+export const ownersSubjects: ReadonlySet<Subject> = new Set([
+  'key',
+  'access',
+  'model',
+  'wire',
+  'path',
+])
+
+/** These are about one request: the next one may well be answered. */
+export const requestSubjects: ReadonlySet<Subject> = new Set([
+  'context',
+  'answer_length',
+  'policy',
+  'field',
+])
+
+interface Rule extends Diagnosis {
+  readonly words: readonly RegExp[]
+}
+
+const quota: Rule = {
+  subject: 'quota',
+  hint: hints.quota,
+  words: [
+    /insufficient[ _](\w+[ _])?(quota|balance|credit|fund)/i,
+    /(balance|credit|quota|fund|allocation|budget|allowance)s? (is|are|was|has been|have been) (\w+ )?(insufficient|too low|exhausted|used up|depleted|exceeded|not enough)/i,
+    /(exceeded|exhausted|used up|used all|reach(ed|ing)|out of)[\w' ]{0,40} (quota|credits?|balance|budget|allocation|allowance|(spend|spending|usage|billing) limits?)\b/i,
+    /quota[ _](exceeded|exhausted|used up)|exceeded_(\w+_)?quota|over budget|exceeded ?budget|budget_exceeded/i,
+    /(spend|spending|hard|usage|credit) limit (has been |was )?(reached|exceeded)/i,
+    /billing_(hard_limit|not_active|error)|payment[ _]required|requires more credits|can only afford/i,
+    /past due|overdue|unpaid|arrear|please (recharge|top up)|credits? expired|free-models-per-day/i,
+    // What aggregators of other countries say; one-api, Zhipu and DashScope among them.
+    /额度(不足|已|耗尽|用[尽完])|余额不足|欠费|充值|配额(不足|已|超)/,
+    /残高.{0,4}不足|利用上限|クォータ|잔액.{0,4}부족|할당량/,
+    /guthaben|kontingent|solde insuffisant|crédits? (insuffisant|épuisé)|quota (dépassé|épuisé)/i,
+    /saldo insuficiente|créditos? (insuficiente|agotado|esgotado)|(cuota|cota) (excedida|agotada|esgotada)|недостаточно средств|квот/i,
+  ],
+}
+
+/** A limit of a minute speaks of a quota, too, and so does the advice to ask for a higher one. */
+const SHORT_LIMIT =
+  /per[ _-]?(second|minute)|(retry|try again) (in|after) \d|\b[RT]PM\b|requests? rate/i
+const LONG_LIMIT = /per[ _-]?(day|week|month)|daily|monthly/i
+
+/** The first that fits counts: what is more particular stands before what is less so. */
+const rules: readonly Rule[] = [
+  {
+    subject: 'access',
+    hint: hints.access,
+    words: [
+      /model_access_denied|not allowed to access|can only access models?/i,
+      /(not|n't) have access to (the |this )?model/i,
+      /无权(使用|访问)|没有权限|权限不足/,
+    ],
+  },
+  {
+    subject: 'access',
+    hint: hints.terms,
+    words: [/agreed? to .{0,60}terms|accept .{0,40}(terms|license)|\bgated\b/i],
+  },
+  {
+    subject: 'access',
+    hint: hints.region,
+    words: [
+      /unsupported_country|(country|region|territory|location)[^.]{0,40}not (supported|available|allowed)/i,
+      /not (available|supported) in your (country|region|location)|(地区|地域|国家).{0,10}(不支持|不可用|限制)/i,
+    ],
+  },
+  {
+    subject: 'path',
+    hint: hints.path,
+    words: [
+      /unexpected endpoint|invalid url|no route|cannot post|configure ai gateway|invalid provider/i,
+      /(endpoint|route|path|page|url) (was |is )?not found|(endpoint|path|url) does not exist/i,
+      /unknown (endpoint|path|url|request url)|^not found$|无效的(url|路径|接口)/im,
+    ],
+  },
+  { subject: 'wire', hint: hints.responsesOnly, words: [/v1\/responses/i] },
+  {
+    subject: 'wire',
+    hint: hints.notChat,
+    words: [
+      /not a chat model|chatcompletion operation does not work|does not support chat|chat template/i,
+    ],
+  },
+  {
+    subject: 'wire',
+    hint: hints.chatOnly,
+    words: [
+      /is a chat model|v1\/chat\/completions|completion operation does not work|does not support completion/i,
+    ],
+  },
+  {
+    subject: 'model',
+    hint: hints.model,
+    words: [
+      /model[ _]?(not[ _]?(found|exist|available|supported|loaded)|decommissioned|deprecated)/i,
+      /(invalid|unknown|unrecognized|unsupported|no such) model\b|not a valid model|^model: \S+$/im,
+      /model[^.;]{0,120}(does ?n[o']t exist|not found|not be found|not available|no longer (available|supported))/i,
+      /model[^.;]{0,120}(been|was|is) (deprecated|decommissioned|retired|removed|shut ?down|discontinued)/i,
+      /no models? (is |are )?(currently )?loaded|failed to load model|try pulling it/i,
+      /no (endpoints?|allowed providers|available channels?|healthy deployments?|deployments?) (found|available|for|are)/i,
+      /deployment ?not ?found|deployment for this resource does not exist|not found for api version/i,
+      // one-api and its kin: no channel of this group has the model.
+      /(无|没有)可用的?渠道|模型.{0,20}(不存在|未找到|已下线|不可用)|(不支持|未找到|找不到|无效)(的|该|此)?模型/,
+      /モデル.{0,20}(見つかりません|存在しません)|모델.{0,20}(찾을 수 없|존재하지)/,
+      /mod(è|e)le? .{0,60}(introuvable|n'existe pas|no existe|não existe|nicht gefunden)|modell .{0,60}nicht/i,
+    ],
+  },
+  {
+    subject: 'policy',
+    hint: hints.policy,
+    words: [
+      /content[ _]?(management[ _])?(policy|filter)|responsibleaipolicy|policy[ _]violation/i,
+      /flagged|moderat(ion|ed)|(usage|safety|acceptable use) polic|safety (system|setting|filter)/i,
+      /data[ _]?inspection|guardrail|blocked due to (security|safety|content)|inappropriate|sensitive_words/i,
+      /敏感|违规|不安全|内容安全|审核/,
+    ],
+  },
+  {
+    subject: 'answer_length',
+    hint: hints.answerLength,
+    words: [
+      /max_(completion_|output_)?tokens[^.]{0,80}(too (large|high|big)|at most|less than|greater than|maximum)/i,
+      /max_(completion_|output_)?tokens: \d+ >|integer_above_max_value/i,
+    ],
+  },
+  {
+    subject: 'context',
+    hint: hints.context,
+    words: [
+      /context[ _](length|window|size|limit)|exceed_context|maximum context|\bn_ctx\b|max_model_len/i,
+      /(prompt|input|request|message|text)s? (is |are |was )?too (long|large)|too large for model/i,
+      /too many (input |prompt |total )?tokens|input (token count|length)|total number of tokens/i,
+      /(tokens?|length)[^.]{0,60}exceeds?[^.]{0,60}(maximum|limit|context)|range of input length/i,
+      /reduce (the length|your (prompt|message|input|request))|max_new_tokens`? must be|string_above_max_length/i,
+      /上下文|超长|过长|超[过出].{0,16}(长度|token|上限)|トークン.{0,12}(超|上限)|컨텍스트/i,
+    ],
+  },
+  {
+    subject: 'key',
+    hint: hints.key,
+    words: [
+      // LiteLLM without a database knows its master key alone.
+      /no_db_connection|no connected db|virtual key expected|invalid_(api_)?key|api_key_invalid|invalidapikey/i,
+      /api[ _-]?key[^.]{0,40}(not valid|invalid|incorrect|missing|expired|not found|revoked|disabled|required|not provided)/i,
+      /(invalid|incorrect|missing|no|wrong|expired|malformed|unknown|provide|without)[\w ]{0,20} (api[ _-]?key|x-api-key|subscription key|(auth\w*|access|bearer|server) token|credentials?|authorization|authentication)/i,
+      /auth(entication|orization)?[ _](error|failed|required|fails)|unauthorized|unauthenticated|unregistered callers|user not found/i,
+      /令牌|密钥|身份验证|认证失败|鉴权|未授权|api ?key ?(无效|错误|不存在)|認証|apiキー|인증/i,
+      /api[ -]?schl(ü|ue)ssel|clé (d['’])?api|clave (de )?(la )?api|chave (de |da )?api|ключ/i,
+    ],
+  },
+  {
+    subject: 'field',
+    hint: hints.field,
+    words: [
+      /unsupported[ _](parameter|value|field)|not (supported|permitted)|is unsupported|does not support/i,
+      /unrecognized|unknown (parameter|field|name|argument)|extra[ _](input|field|forbidden)|cannot find field/i,
+      /deprecated|cannot unmarshal/i,
+    ],
+  },
+  {
+    subject: 'busy',
+    hint: hints.busy,
+    words: [
+      /overload|too busy|at capacity|out of capacity|capacity (temporarily )?exceeded|temporarily unavailable/i,
+      /负载|饱和|繁忙|稍后再试|混み合|혼잡/,
+    ],
+  },
+]
+
+/** What an error says it is about; null where its codes and words are none of those known here. */
+export function diagnose(error: unknown): Diagnosis | null {
+  const text = wordsOf(error)
+  const fits = ({ words }: Rule) => words.some((word) => word.test(text))
+  const isQuota = fits(quota) && (LONG_LIMIT.test(text) || !SHORT_LIMIT.test(text))
+  const rule = isQuota ? quota : rules.find(fits)
+  return rule === undefined ? null : { subject: rule.subject, hint: rule.hint }
+}
+
+/** Whether a body that is not JSON is a page for people. */
+export function isPage(body: unknown): boolean {
+  return typeof body === 'string' && body.trimStart().startsWith('<')
+}
+
+/** Keys under which servers put codes and explanations. What they repeat of a request is elsewhere. */
+const explained =
+  /^(code|type|status|reason|message|msg|err|error|errors|error_?(msg|message|type|code|description)|detail|details|description|title|fault|faultstring|errorcode|internalcode|innererror|metadata|raw|response|header|violations|quotaid|param|loc)$/i
+
+const MAX_DEPTH = 8
+const MAX_CHARS = 4096
+
+/** The codes and explanations of an error, one a line: to be recognised, never to be repeated. */
+export function wordsOf(error: unknown): string {
+  const words: string[] = []
+  collect(error, words, 0)
+  return words.join('\n').slice(0, MAX_CHARS)
+}
+
+function collect(value: unknown, words: string[], depth: number): void {
+  if (typeof value === 'string') {
+    if (!isPage(value)) words.push(value.slice(0, MAX_CHARS))
+  } else if (typeof value === 'number') {
+    words.push(String(value))
+  } else if (typeof value === 'object' && value !== null && depth < MAX_DEPTH) {
+    for (const [key, inner] of Object.entries(value).slice(0, MAX_ENTRIES)) {
+      if (Array.isArray(value) || explained.test(key)) collect(inner, words, depth + 1)
+    }
+  }
+}
+
+/** Of one object or list; errors are small. */
+const MAX_ENTRIES = 32
