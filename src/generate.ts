@@ -125,8 +125,8 @@ export async function* generate(
 }
 
 /**
- * Another request's entry as this work's own. The upstream was sent exactly what it would be sent now,
- * so where the last answer is wanted, that is what was asked for now.
+ * Another request's entry as this work's own: the upstream was sent exactly what it would be sent now.
+ * It keeps the time at which it was asked for, so that no purge of then is undone.
  */
 export function entryFor(work: Work, entry: Entry): Entry {
   const { key, storedUnder, source, names, requestedAt } = work
@@ -135,7 +135,7 @@ export function entryFor(work: Work, entry: Entry): Entry {
     ...entry,
     key: storedUnder,
     names: [...names],
-    requested_at: requestedAt,
+    confirmed_at: requestedAt,
     source: sourceOf(key, source),
   }
 }

@@ -183,6 +183,7 @@ test('generate() stores a whole answer, once, with its times', async () => {
       key: KEY,
       names: ['model:default'],
       requested_at: START - 123,
+      confirmed_at: START - 123,
       source: null,
       fresh_until: NOW_S + 3600,
       stale_until: NOW_S + 3660,

@@ -171,8 +171,9 @@ describe('a last answer', () => {
     expect(copies).toEqual([copy, copy])
     expect(follower).toMatchObject({ entry: copy })
     const late = await join({ ...pageB, requestedAt: START + 5 })
-    expect(late).toMatchObject({ role: 'late', entry: { ...copy, requested_at: START + 5 } })
-    expect(copies.at(-1)?.requested_at).toBe(START + 5)
+    const later = { ...copy, confirmed_at: START + 5 }
+    expect(late).toMatchObject({ role: 'late', entry: later })
+    expect(copies.at(-1)).toEqual(later)
   })
 
   test('that was purged for one page is none for it, and still one for the other', async () => {

@@ -46,6 +46,8 @@ const entrySchema = v.strictObject({
   names: v.array(v.string()),
   /** When it was asked for, in unix milliseconds: what is purged at that time or later is void. */
   requested_at: unixTime,
+  /** When it was last seen to answer a request, in unix ms: of two under one key the later one counts. */
+  confirmed_at: unixTime,
   source: v.nullable(sourceSchema),
 })
 
@@ -93,6 +95,7 @@ export function createEntry(
     key,
     names: [...names],
     requested_at: requestedAt,
+    confirmed_at: requestedAt,
     source,
     fresh_until,
     stale_until: fresh_until + staleSeconds,
@@ -126,6 +129,7 @@ function fromVersion1({
     schema: SCHEMA,
     names: namesOf({ key: rest.key, model, promptId }),
     requested_at: stored_at * 1000,
+    confirmed_at: stored_at * 1000,
     source: null,
   }
 }

@@ -32,7 +32,7 @@ export class TieredCache {
     if (entry === null) return null
     const newer = this.fromMemory(key)
     // Stored here while KV answered.
-    if (newer !== null && newer.entry.requested_at > entry.requested_at) {
+    if (newer !== null && newer.entry.confirmed_at > entry.confirmed_at) {
       return { remembered: newer, tier: 'memory' }
     }
     return { remembered: this.#memory.set(entry), tier: 'kv' }
@@ -77,7 +77,7 @@ export class TieredCache {
   /** It was purged, or another one under its key was asked for later and came sooner. */
   #isOutdated(entry: Entry): boolean {
     const kept = this.#memory.get(entry.key)?.entry
-    return this.#isVoid(entry) || (kept !== undefined && kept.requested_at > entry.requested_at)
+    return this.#isVoid(entry) || (kept !== undefined && kept.confirmed_at > entry.confirmed_at)
   }
 
   #isVoid({ names, requested_at }: Entry): boolean {

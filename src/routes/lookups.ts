@@ -93,7 +93,7 @@ export class Lookups {
     const last: Prepared = { work: null, found, older: null }
     if (wishes.onlyIfCached || (found !== null && !this.#isDue(asked, pages, found))) return last
     const { pageVariables } = this.#context
-    const since = found?.remembered.entry.requested_at ?? 0
+    const since = found?.remembered.entry.confirmed_at ?? 0
     try {
       const remembered = pageVariables.remembered(pages, since)
       const read = remembered ?? (await this.#check(asked, pages, found))
@@ -111,7 +111,7 @@ export class Lookups {
     if (now() < restUntil) return false
     if (!this.#isFresh(entry)) return true
     const freshMs = Math.min(...[...pages.values()].map(({ page }) => page.freshSeconds * 1000))
-    return now() >= Math.max(entry.requested_at, unchangedAt) + freshMs
+    return now() >= Math.max(entry.confirmed_at, unchangedAt) + freshMs
   }
 
   /** Fetches pages for a visitor: rate limited, and one at a time while others have an answer. */

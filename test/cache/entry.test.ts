@@ -259,12 +259,13 @@ test.each([
 })
 
 test('parseEntry() reads what version 1 stored, as asked for at the beginning of its second', () => {
-  const { schema, names, requested_at, source, ...rest } = good
+  const { schema, names, requested_at, confirmed_at, source, ...rest } = good
   const old = { ...rest, schema: 1, model: 'default', prompt_id: 'haiku', stored_at: times.nowS }
   expect(parseEntry(JSON.stringify(old), KEY)).toEqual({
     ...good,
     names: [`request:${KEY.slice(0, 35)}`, 'model:default', 'prompt:haiku'],
     requested_at: times.nowS * 1000,
+    confirmed_at: times.nowS * 1000,
   })
   for (const change of [{ stored_at: 0.5 }, { prompt_id: 7 }, { model: null }, { names: [] }]) {
     expect(parseEntry(JSON.stringify({ ...old, ...change }), KEY)).toBeNull()
@@ -276,6 +277,7 @@ test('createEntry() counts its times from when the flight began', () => {
     key: KEY,
     names: owner.names,
     requested_at: times.requestedAt,
+    confirmed_at: times.requestedAt,
     source: null,
     fresh_until: times.nowS + 100,
     stale_until: times.nowS + 150,

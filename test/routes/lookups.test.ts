@@ -402,7 +402,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
     const before = start({ spend: 'visitor' })
     await before.post(sea)
     const [[key = '', stored] = []] = before.kv.values
-    const { names, requested_at, source, ...rest } = JSON.parse(stored?.value ?? '')
+    const { names, requested_at, confirmed_at, source, ...rest } = JSON.parse(stored?.value ?? '')
     const old = {
       ...rest,
       schema: 1,
@@ -432,19 +432,47 @@ test('two pages with the same text are one upstream call, and each is found', as
   for (const url of [first, ...more]) {
     expect(textOf(await later.app.get(query(url)))).toBe('answer 1')
   }
+  // Of the flight whose answer is at hand, not paid for again.
+  const late = `${ORIGIN}/posts/e`
+  site.put('/posts/e', 'The first text.')
+  app.clock.ms += 5000
+  expect(statusOf(await app.post(ask(late), OPERATOR))).toBe('hit; ttl=2591995; detail=flight')
   app.clock.ms += 1
   await purge(app, { page: first })
   app.clock.ms += 60_000
   const purged = deployed({ app, site }, { prompt: operators })
   expect(codeOf(await purged.app.get(query(first)))[1]).toBe('not_cached')
   expect(textOf(await purged.app.get(query(others[2] ?? '')))).toBe('answer 1')
+  // A copy is void with the answer that it is of, whenever it was made.
+  await purged.app.settled()
+  const copies = [...app.kv.values.entries()].filter(([key]) => key !== 'purge')
+  expect(copies.map(([, { value }]) => JSON.parse(value).requested_at)).toEqual(
+    Array(5).fill(START),
+  )
+})
+
+test('of several pages one that has changed is read with those that have not', async () => {
+  const variables = { a: { from: 'url' }, b: { from: 'url' } }
+  const setup = { config: { prompts: { summary: { text: '{{a}} {{b}}', variables } } } }
+  const first = startWithPages(setup)
+  first.site.put('/posts/b', 'The other text.', 'v1')
+  const both = { prompt: { id: 'summary', variables: { a: URL_A, b: `${ORIGIN}/posts/b` } } }
+  await first.app.post(both, OPERATOR)
+  const { app, site } = deployed(first, setup)
+  app.clock.ms += 2000
+  expect(textOf(await app.post(both, OPERATOR))).toBe('answer 1')
+  expect(site.fetches).toHaveLength(4)
+  site.put('/posts/b', 'A second text.', 'v2')
+  app.clock.ms += 2000
+  expect(textOf(await app.post(both, OPERATOR))).toBe('answer 2')
+  expect(site.asked[1]?.prompt).toMatch(/The first text\..*A second text\./s)
 })
 
 test('what version 1 stored about a page is stored as its last answer, and not paid for again', async () => {
   const before = startWithPages({ prompt: { spend: 'visitor' } })
   await before.app.post(ask(URL_A))
   const [[, stored] = []] = before.app.kv.values
-  const { names, requested_at, source, ...rest } = JSON.parse(stored?.value ?? '')
+  const { names, requested_at, confirmed_at, source, ...rest } = JSON.parse(stored?.value ?? '')
   const version1 = {
     ...{ ...rest, key: source.key, schema: 1, model: 'default', prompt_id: 'summary' },
     stored_at: START / 1000,

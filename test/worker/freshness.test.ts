@@ -72,7 +72,7 @@ async function stored(model: string, ageSeconds: number): Promise<void> {
   const [key, value] = (await find()) ?? ['', '{}']
   const entry = JSON.parse(value)
   for (const time of ['fresh_until', 'stale_until']) entry[time] -= ageSeconds
-  entry.requested_at -= ageSeconds * 1000
+  for (const time of ['requested_at', 'confirmed_at']) entry[time] -= ageSeconds * 1000
   entry.completion.created -= ageSeconds
   await workers.kvPut(key, JSON.stringify(entry))
   await workers.client(0).send({ path: `/forget?key=${key}`, headers: { origin: null } })

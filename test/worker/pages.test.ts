@@ -422,7 +422,7 @@ test('a page is asked for with nothing of the visitor’s, and renewed by its ET
       .sort(),
   ).toEqual(['accept', 'cache-control', 'host', 'pragma', 'user-agent'])
   expect(JSON.stringify(headers)).not.toContain(OPERATOR_TOKEN)
-  // Another isolate has the text from KV.
+  // Another isolate has the answer from KV, and the version of the page with it.
   expect(codeOf(await get(url, { prompt: 'warmed', isolate: 1 }))).toBe('200 ok')
   expect(site.calls).toHaveLength(1)
   expect(codeOf(await ask(url, { ...warmed, isolate: 1 }))).toBe('200 ok')
