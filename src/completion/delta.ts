@@ -43,7 +43,7 @@ export type RawDelta =
   | { readonly kind: 'tokens'; readonly input?: number; readonly output?: number }
   /** The terminator: `[DONE]`, `message_stop`, the end of a JSON body. */
   | { readonly kind: 'end' }
-  /** The body broke, or was given up, when each choice had its reason. From call.ts, no adapter. */
+  /** The body broke, or was given up, when each choice had its reason. From read.ts, not from an adapter. */
   | { readonly kind: 'cut' }
 
 /** What stays the same through one answer. */

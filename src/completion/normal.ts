@@ -107,7 +107,7 @@ export class Normaliser {
   }
 
   get progress(): Progress {
-    if (this.#running > 0) return 'running'
+    if (this.#running > 0 || this.#choices.some(isReasoning)) return 'running'
     return this.#choices.some(mayGoOn) ? 'claimed' : 'finished'
   }
 
@@ -132,7 +132,7 @@ export class Normaliser {
         return
       case 'usage':
         if (delta.index === null) this.#usage = delta.usage
-        // Of one choice each count is of all of it, whatever the number of the chunk.
+        // With one choice every count is of that choice, even if the index counts chunks.
         else this.#usageOf.set(this.#choices.length === 1 ? 0 : delta.index, delta.usage)
         return
       case 'tokens':
@@ -283,9 +283,14 @@ export class Normaliser {
   }
 }
 
+/** Whether a choice's reason came with its reasoning, and no text yet: it has not even begun. */
+function isReasoning({ finish, chars, onContent }: ChoiceState): boolean {
+  return finish !== 'content_filter' && chars === 0 && onContent
+}
+
 /** Whether text may follow a choice's reason. A filter's is final. */
 function mayGoOn({ finish, chars, hasFalseEnd }: ChoiceState): boolean {
-  return finish !== 'content_filter' && (hasFalseEnd || (finish === 'stop' && chars === 0))
+  return finish !== 'content_filter' && (hasFalseEnd || chars === 0)
 }
 
 /** A character may come in two halves; bytes can only be made of both (bare text, RFC 3629). */

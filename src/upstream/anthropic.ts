@@ -120,7 +120,7 @@ function failureIn(object: unknown): GatewayError {
     : failureOfStatus(status, { code: type, ...diagnose(error) })
 }
 
-/** The reason, where there is one, and the tokens counted so far. */
+/** The reason, if there is one, and the tokens counted so far. */
 function endOf({ stop_reason, usage }: Readonly<Record<string, unknown>>): RawDelta[] {
   // A turn paused by the server is an unfinished answer, and nobody here goes on with it.
   const reason = stop_reason === 'pause_turn' ? 'length' : readReason(stop_reason)

@@ -6,7 +6,7 @@ import type { GatewayError } from '../errors.ts'
 import type { SseMessage } from '../sse/parse.ts'
 import { errorIn, failureOfError, identifierOf, isRecord, upstreamFailure } from './failure.ts'
 import { readReason } from './finish-reason.ts'
-import { objectsIn } from './message.ts'
+import { isKeepAlive, objectsIn } from './message.ts'
 
 /** Where both a legacy text and a chat delta are present, which of the two is the text. */
 export type Preference = 'text' | 'chat'
@@ -29,7 +29,7 @@ export function readChunkObject(
   return readObject(object, prefer, 'chunk')
 }
 
-/** An event that is named an error, whatever its data looks like. */
+/** An event that is named an error, with or without JSON in its data. */
 function failureOfEvent(message: SseMessage): GatewayError {
   const objects = objectsIn(message)
   const object = objects === 'end' ? null : (objects[0] ?? null)
@@ -84,7 +84,9 @@ function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   const flat = object['object'] === 'error' || typeof object['error_code'] === 'number'
   if (flat || object['success'] === false) throw failureOfError(object)
   const answers = Array.isArray(object['choices']) || isRecord(object['usage'])
-  if (!answers && saysError(object)) throw failureOfError(errorIn(object), object)
+  if (!answers && saysError(object) && !isKeepAlive(object)) {
+    throw failureOfError(errorIn(object), object)
+  }
 }
 
 /** The shapes in which aggregators pass on an upstream's error (PROTOCOL 2.15). */
@@ -141,6 +143,9 @@ function readChoice(
   }
   // "" on a whole answer is how text-generation-inference says that it ended by itself.
   const reason = form === 'body' && word === '' ? 'stop' : readReason(word)
+  // OpenRouter explains a choice that broke in the choice itself.
+  const { error } = choice
+  if (isRecord(error) && (reason === null || reason === 'failed')) throw failureOfError(error)
   if (reason === 'failed') {
     deltas.push({ kind: 'failed', index, code: String(word) })
   } else if (reason !== null) {

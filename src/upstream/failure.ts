@@ -186,6 +186,7 @@ const statusKeys = [
   'statusCode',
   'http_status_code',
   'http_status',
+  'http_code',
   'status',
 ]
 /** Where gateways keep the error of the server behind them. */
@@ -194,8 +195,8 @@ const MAX_INNER = 3
 
 /** An error's HTTP status: a number, digits ("429", "503 Service Unavailable"), or an inner error's. */
 function statusOf(error: unknown, depth = 0): number | null {
-  const record = Array.isArray(error) ? error[0] : error
-  if (!isRecord(record)) return null
+  const record: unknown = Array.isArray(error) ? error[0] : error
+  if (!isRecord(record)) return depth === 0 ? statusIn(record) : null
   for (const key of statusKeys) {
     const status = statusIn(record[key])
     if (status !== null) return status

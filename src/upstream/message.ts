@@ -20,6 +20,11 @@ const keepAliveEvents: ReadonlySet<string> = new Set([
   'keep-alive',
 ])
 
+/** Whether an object says that it is nothing but a sign of life. */
+export function isKeepAlive({ type }: Readonly<Record<string, unknown>>): boolean {
+  return typeof type === 'string' && keepAliveEvents.has(type)
+}
+
 /**
  * The objects a message holds, mostly one. An event that holds nothing is an empty list.
  *

@@ -1,5 +1,5 @@
-// An answer's body, whatever it is, as batches of raw deltas: an event stream, JSON, or JSON lines. Also
-// decides what is still listened to when every choice has finished, and what then no longer matters.
+// Reads an answer's body as batches of raw deltas: an event stream, JSON, or JSON lines. Also decides how
+// long to go on reading when every choice has finished, and which failures no longer matter then.
 import type { RawDelta } from '../completion/delta.ts'
 import type { Progress } from '../completion/normal.ts'
 import { GatewayError } from '../errors.ts'
@@ -195,7 +195,7 @@ function translate(upstream: Upstream, messages: readonly SseMessage[], from: nu
     } catch (failure) {
       return { deltas, failure, read, ended: false }
     }
-    // Whatever follows the terminator is no part of the answer.
+    // What follows the terminator is no part of the answer.
     if (deltas.at(-1)?.kind === 'end') return { deltas, failure: null, read, ended: true }
   }
   return { deltas, failure: null, read, ended: false }

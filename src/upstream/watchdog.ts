@@ -4,7 +4,7 @@ import { upstreamFailure } from './failure.ts'
 
 /**
  * How long an upstream is listened to after every choice has finished: usage and the terminator mostly
- * come at once, but some servers never end, or send heartbeats for ever.
+ * come at once, but some servers never end the body, or send heartbeats without end.
  */
 const GRACE_MS = 2000
 

@@ -136,7 +136,8 @@ test.each<[string, RawDelta[], string, string | null]>([
   ],
   ['text after a filter’s word', [finish('content_filter'), text('a')], 'finished', null],
   ['a stop without text', [finish()], 'claimed', 'doubtful_end'],
-  ['a limit without text', [finish('length')], 'finished', null],
+  ['a reason on reasoning', [finish('stop', 0, true)], 'running', null],
+  ['a limit without text', [finish('length')], 'claimed', 'doubtful_end'],
 ])('Normaliser.progress after %s; and the doubt if it is cut', (_, raw, progress, doubt) => {
   expect(run(raw).progress).toBe(progress)
   if (progress !== 'running') expect(run([...raw, cut]).end().doubt).toBe(doubt)
@@ -300,7 +301,7 @@ test('Normaliser.add() counts offsets of tokens that are not spelled as the text
   expect(offsets(text('a b', 0, odds(['a', '▁b'])))).toEqual([0, 1])
 })
 
-test('Normaliser.add() has offsets that never decrease, whatever the upstream counts', () => {
+test('Normaliser.add() has offsets that never decrease, for any offsets and tokens', () => {
   const scored = fc.record({
     said: fc.string({ maxLength: 4 }),
     tokens: fc.array(fc.string({ maxLength: 3 }), { minLength: 1, maxLength: 4 }),

@@ -37,7 +37,7 @@ const caseSchema = v.strictObject({
   request: v.optional(v.record(v.string(), v.unknown()), {}),
   /** Silence before the first place in the body where a text stands. */
   pauses: v.optional(v.array(v.strictObject({ before: v.string(), ms: v.number() })), []),
-  /** What follows the body: its end, a reset, silence, or comments for ever. */
+  /** What follows the body: its end, a reset, silence, or comments without end. */
   after: v.optional(v.picklist(['end', 'reset', 'open', 'heartbeats']), 'end'),
 })
 const outcomeSchema = v.union([

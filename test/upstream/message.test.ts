@@ -26,7 +26,7 @@ test.each([
 })
 
 test.each(['ping', 'heartbeat', 'keepalive', 'keep-alive'])(
-  'objectsIn() finds nothing in an event named %s, whatever its data is',
+  'objectsIn() finds nothing in an event named %s, even in data of no known kind',
   (event) => {
     expect(objectsIn(message('17', event))).toEqual([])
   },

@@ -107,7 +107,7 @@ async function expectWhole(own: OwnModel, script: Script) {
 describe.each(Object.keys(answers) as Kind[])('an upstream of the %s wire', (kind) => {
   test.each([
     ['falls silent', silence],
-    ['sends heartbeats for ever', heartbeats],
+    ['sends heartbeats without end', heartbeats],
   ])('that has finished and %s is waited for no longer than the grace', async (_, then) => {
     const ms = await expectWhole(lanes.take(kind), says(answers[kind], then))
     expect(ms).toBeGreaterThanOrEqual(GRACE_MS)
