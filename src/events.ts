@@ -82,7 +82,7 @@ export type Event =
       readonly request_id: string
       readonly upstream: string
       readonly reason: Doubt
-      readonly hint: string | null
+      readonly hint: string
     }
   /** A whole answer of an upstream's. `request_id` is the first visitor's of those who got it. */
   | {

@@ -35,8 +35,8 @@ export type RawDelta =
       readonly inferred?: boolean
       readonly onContent?: boolean
     }
-  /** A reason that means that the choice broke; `code` is the upstream's word. */
-  | { readonly kind: 'failed'; readonly index: number; readonly code: string }
+  /** A reason that means that the choice broke. */
+  | { readonly kind: 'failed'; readonly index: number }
   /** `index`: the choice it came with (some upstreams count each for itself), or null. */
   | { readonly kind: 'usage'; readonly index: number | null; readonly usage: Usage }
   /** Usage in parts, of the call so far: both numbers only grow, and a part may be missing. */

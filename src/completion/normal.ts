@@ -231,7 +231,7 @@ export class Normaliser {
       throw new GatewayError(
         'upstream_bad_response',
         'The upstream reported an error as the end of its answer. Try again in a moment.',
-        { cause: { status: null, code: identifier(delta.code), hint: null } },
+        { cause: { code: 'gave_up' } },
       )
     }
     this.#anything = true
@@ -349,9 +349,6 @@ function offsetsIn(text: string, tokens: readonly string[]): number[] {
     return found
   })
 }
-
-/** For the log: a short word or nothing. */
-const identifier = (word: string) => (/^[A-Za-z][\w -]{0,47}$/.test(word) ? word : null)
 
 /** Each choice's own usage added up: a prompt was read once, the answers were written each. */
 function sum(usageOf: ReadonlyMap<number, Usage>, perPrompt: number): Usage | null {

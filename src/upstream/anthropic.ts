@@ -126,7 +126,7 @@ function endOf({ stop_reason, usage }: Readonly<Record<string, unknown>>): RawDe
   const reason = stop_reason === 'pause_turn' ? 'length' : readReason(stop_reason)
   const tokens: RawDelta = { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) }
   if (reason === null) return [tokens]
-  if (reason === 'failed') return [{ kind: 'failed', index: 0, code: String(stop_reason) }, tokens]
+  if (reason === 'failed') return [{ kind: 'failed', index: 0 }, tokens]
   return [{ kind: 'finish', index: 0, reason }, tokens]
 }
 

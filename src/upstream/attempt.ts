@@ -4,11 +4,13 @@ import type { Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta } from '../completion/delta.ts'
 import type { EffectiveRequest, Target } from '../completion/effective.ts'
 import { Normaliser } from '../completion/normal.ts'
-import { GatewayError } from '../errors.ts'
+import type { GatewayError } from '../errors.ts'
 import type { Doubt, Report } from '../events.ts'
 import type { Breakers } from './breaker.ts'
 import { type CallOptions, call, type Send } from './call.ts'
 import { Echo, EchoCheck } from './echo.ts'
+import { upstreamFailure } from './failure.ts'
+import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
 import { merge } from './merge.ts'
 import { type PlannedCall, plan } from './plan.ts'
 import type { Feature, Upstream } from './upstream.ts'
@@ -130,24 +132,13 @@ export async function* attempt(
         request_id: context.requestId,
         upstream: connection.name,
         reason: doubt,
-        hint: hints[doubt],
+        hint: hintsByDoubt[doubt],
       })
     }
     yield [endOf(ends)]
   } finally {
     context.signal.removeEventListener('abort', leave)
   }
-}
-
-/** What the owner can do about it. */
-const hints: Readonly<Record<Doubt, string | null>> = {
-  unknown_index: null,
-  doubtful_end: null,
-  no_reason: null,
-  no_logprobs:
-    'Set unsupported = ["logprobs"] for this upstream (and what its preset lists): it answers without them',
-  no_echo:
-    'Set unsupported = ["echo"] for this upstream (and what its preset lists): it does not repeat the prompt',
 }
 
 interface CallEnd {
@@ -228,13 +219,8 @@ function normalised(batch: readonly RawDelta[], normaliser: Normaliser) {
 
 /** Fewer choices than one call asked for: the upstream does not take several in one call. */
 function missingChoice({ request }: PlannedCall): GatewayError {
-  const feature = request.n > 1 ? 'n' : 'prompt_array'
-  const hint = `Set unsupported = ["${feature}"] for this upstream (and what its preset lists): it does not answer several in one call`
-  return new GatewayError(
-    'upstream_bad_response',
-    "Cannot use the upstream's answer: it has fewer choices than were asked for",
-    { cause: { status: null, code: 'missing_choice', hint } },
-  )
+  const hint = hintOfMissingChoice(request.n > 1 ? 'n' : 'prompt_array')
+  return upstreamFailure('bad_response', { code: 'missing_choice', hint })
 }
 
 function placed(deltas: CallItem['deltas'], firstIndex: number): CallItem['deltas'] {

@@ -147,7 +147,7 @@ function readChoice(
   const { error } = choice
   if (isRecord(error) && (reason === null || reason === 'failed')) throw failureOfError(error)
   if (reason === 'failed') {
-    deltas.push({ kind: 'failed', index, code: String(word) })
+    deltas.push({ kind: 'failed', index })
   } else if (reason !== null) {
     const onContent = form === 'chunk' && whole === null && (text !== '' || hasReasoning(said))
     deltas.push({ kind: 'finish', index, reason, ...(onContent ? { onContent } : {}) })

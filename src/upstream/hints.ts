@@ -1,5 +1,6 @@
 // What the owner should look at when an upstream fails: one sentence or two for each kind of failure,
 // all of them our own. An upstream's words never stand here.
+import type { Doubt } from '../events.ts'
 
 /** By what the upstream's error is about (diagnosis.ts). */
 export const hints = {
@@ -66,19 +67,29 @@ const hintsByReason = {
 
 export type Reason = keyof typeof hintsByReason
 
-/** @param reason our own word, or an upstream's for how a choice ended; another one is unknown */
+/** @param reason our own word for what happened; another one is unknown */
 export function hintOfReason(reason: string | null, otherwise: Reason): string {
-  if (reason !== null && failedFinishes.has(reason)) return hintsByReason.gave_up
   const known = reason !== null && Object.hasOwn(hintsByReason, reason)
   return hintsByReason[known ? (reason as Reason) : otherwise]
 }
 
-const failedFinishes: ReadonlySet<string> = new Set([
-  'error',
-  'abort',
-  'insufficient_system_resource',
-  'network_error',
-])
+const WITH_PRESET = '(and what its preset lists in "cannot")'
+
+/** Why an answer that was served is not stored. */
+export const hintsByDoubt: Readonly<Record<Doubt, string>> = {
+  no_logprobs: `The upstream ignores logprobs. Set unsupported = ["logprobs"] ${WITH_PRESET} for it.`,
+  no_echo: `The upstream ignores echo. Set unsupported = ["echo"] ${WITH_PRESET} for it.`,
+  unknown_index:
+    'The upstream sent more choices than were asked for, or numbers them in a way of its own. No setting helps; its own log or another upstream may.',
+  doubtful_end:
+    'The upstream fell silent or broke off without a terminator, after a finish_reason that may have been no end. Its server, or a proxy before it, does not end its streams.',
+  no_reason:
+    'The upstream gave no finish_reason, so nothing tells a whole answer from a cut one. Check wire.',
+}
+
+/** Fewer choices than one call asked for. @param field what the upstream takes one at a time */
+export const hintOfMissingChoice = (field: 'n' | 'prompt_array'): string =>
+  `The upstream does not answer several ${field === 'n' ? 'choices' : 'prompts'} in one call. Set unsupported = ["${field}"] ${WITH_PRESET} for it.`
 
 const DOWN =
   'See the status page or the log of the upstream; a fallback keeps the endpoint answering.'

@@ -110,7 +110,7 @@ function readWhole(upstream: Upstream, text: string): Whole {
     const deltas = upstream.fromBody(JSON.parse(text))
     const broken = deltas.find((delta) => delta.kind === 'failed')
     // All of it is here: this can still be a real status, and another upstream's answer.
-    if (broken !== undefined) throw upstreamFailure('bad_response', { code: broken.code })
+    if (broken !== undefined) throw upstreamFailure('bad_response', { code: 'gave_up' })
     // An inferred reason: it may be the first line of several.
     const isFinished = !deltas.some((delta) => delta.kind === 'finish' && delta.inferred === true)
     return { deltas, failure: null, isFinished }

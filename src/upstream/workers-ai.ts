@@ -168,7 +168,7 @@ function readOwn(object: Readonly<Record<string, unknown>>): RawDelta[] {
   if (text !== '') deltas.push({ kind: 'text', index: 0, text, logprobs: null })
   // Most models never say why they ended: the end of the answer is all there is.
   const reason = readReason(word)
-  if (reason === 'failed') deltas.push({ kind: 'failed', index: 0, code: String(word) })
+  if (reason === 'failed') deltas.push({ kind: 'failed', index: 0 })
   else if (reason !== null) {
     const onContent = text !== ''
     deltas.push({ kind: 'finish', index: 0, reason, ...(onContent ? { onContent } : {}) })

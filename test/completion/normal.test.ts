@@ -102,7 +102,7 @@ test('Normaliser.end() has the last reason, but a filter’s is final', () => {
   expect(reasonOf(finish('content_filter'), text('b'), finish('length'))).toBe('content_filter')
 })
 
-const failed = (index = 0): RawDelta => ({ kind: 'failed', index, code: 'ERROR' })
+const failed = (index = 0): RawDelta => ({ kind: 'failed', index })
 
 test('Normaliser.add() throws for a reason that means failure, also as the last of several', () => {
   for (const raw of [[failed()], [text('a'), failed()], [text('a'), finish(), failed()]]) {
@@ -343,7 +343,7 @@ const rawArbitrary: fc.Arbitrary<RawDelta> = fc.oneof(
   fc.tuple(fc.nat(9), fc.nat(9), fc.option(fc.nat(3))).map(([p, c, index]) => counted(p, c, index)),
   fc.constant(end),
   fc.constant(cut),
-  fc.record({ kind: fc.constant('failed' as const), index: fc.nat(3), code: fc.string() }),
+  fc.record({ kind: fc.constant('failed' as const), index: fc.nat(3) }),
 )
 
 test('Normaliser makes any deltas clean, or fails with a code of its own', () => {

@@ -11,6 +11,7 @@ import { CANARY } from '../support/canary.ts'
 import { newAddress, watchedFetch } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
+import { storedFor } from '../support/stored.ts'
 import {
   chatStream,
   completionsStream,
@@ -275,9 +276,7 @@ async function thrownBy(work: Promise<unknown>): Promise<unknown> {
 
 /** Waits until an answer can be had by another request. */
 async function stored({ model }: OwnModel): Promise<void> {
-  const models = async () =>
-    [...(await workers.kvEntries()).values()].map((value): unknown => JSON.parse(value).model)
-  await expect.poll(models).toContain(model)
+  await expect.poll(() => storedFor(workers, model)).toBeGreaterThan(0)
 }
 
 describe.each(clients)('$name', ({ program, told, obeys, hasPatience }) => {

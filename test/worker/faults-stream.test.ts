@@ -5,6 +5,7 @@ import { completionOf, parseStream, requestEvent, streamOf } from '../support/an
 import type { Client } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
+import { storedFor } from '../support/stored.ts'
 import {
   chatStream,
   completionsStream,
@@ -42,11 +43,6 @@ afterAll(async () => {
 afterEach(() => {
   expectQuiet(workers.log)
 })
-
-async function storedFor(model: string): Promise<number> {
-  const values = [...(await workers.kvEntries()).values()]
-  return values.filter((value) => JSON.parse(value).model === model).length
-}
 
 const sse = { 'content-type': 'text/event-stream' }
 const usage = { stream_options: { include_usage: true } }
@@ -286,7 +282,7 @@ describe('a reader who leaves (F9)', () => {
     const id = String(incoming.headers['x-request-id'])
     expect(await workers.log.request(id)).toMatchObject({ status: 499, code: null, attempts: 1 })
     expect(workers.log.all('upstream_failed', id)).toEqual([])
-    expect(await storedFor(own.model)).toBe(0)
+    expect(await storedFor(workers, own.model)).toBe(0)
   })
 
   test('of a cacheable answer lets it finish: the next one finds it', async () => {

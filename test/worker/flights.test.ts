@@ -7,6 +7,7 @@ import { completionOf, parseStream, requestEvent, streamOf } from '../support/an
 import { CANARY, seen } from '../support/canary.ts'
 import { type Client, HOST, type Incoming, ORIGIN, type Reply } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
+import { storedFor } from '../support/stored.ts'
 import {
   completionsStream,
   gate,
@@ -91,11 +92,6 @@ const stream = (model: string, more = {}) => ({
   body: { prompt: 'p', model, stream: true },
   ...more,
 })
-
-async function storedFor(workers: Workers, model: string): Promise<number> {
-  const values = [...(await workers.kvEntries()).values()]
-  return values.filter((value) => value.includes(`"model:${model}"`)).length
-}
 
 describe('one flight for all', () => {
   let workers: Workers
