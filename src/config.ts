@@ -211,12 +211,14 @@ class Check {
     const preset = presets[upstream.preset ?? 'compatible'] ?? presets['compatible']
     if (preset === undefined) throw new TypeError('no preset for compatible servers')
     const wire = upstream.wire ?? preset.wire
-    const auth =
-      upstream.auth ?? (upstream.preset === undefined && !upstream.key ? 'none' : preset.auth)
+    const keyless = wire === 'demo' || (upstream.preset === undefined && !upstream.key)
+    const auth = upstream.auth ?? (keyless ? 'none' : preset.auth)
+    // The demo model is built in, whatever its upstream is called.
+    const home = wire === 'demo' ? presets['demo']?.baseUrl : null
     return {
       name: upstream.name,
       wire,
-      baseUrl: this.#baseUrl(upstream.base_url ?? preset.baseUrl, wire, path),
+      baseUrl: this.#baseUrl(upstream.base_url ?? home ?? preset.baseUrl, wire, path),
       auth,
       key: this.#key(upstream.key, auth, path),
       path: upstream.path ?? preset.path,

@@ -1,6 +1,7 @@
 // Every setting of contract section 4 as it may be written: shapes, ranges and defaults.
 // What holds between settings, and what becomes of them, is config.ts.
 import * as v from 'valibot'
+import { stopSchema } from './completion/request.ts'
 import { finite, integer, oneOf, text } from './faults.ts'
 import { authStyles, presets } from './upstream/presets.ts'
 import { features, wires } from './upstream/upstream.ts'
@@ -124,6 +125,7 @@ const defaultsSchema = v.strictObject({
   frequency_penalty: v.optional(finite(-2, 2)),
   n: v.optional(positive),
   best_of: v.optional(positive),
+  stop: v.optional(stopSchema),
   seed: v.optional(integer(Number.MIN_SAFE_INTEGER)),
   logprobs: v.optional(integer(0, 5)),
   echo: v.optional(flag),
@@ -132,7 +134,7 @@ const defaultsSchema = v.strictObject({
 })
 
 const limitsSchema = v.strictObject({
-  body_bytes: v.optional(integer(1, 10_485_760), 32_768),
+  body_bytes: v.optional(integer(1, 10_485_760), 131_072),
   body_ms: v.optional(ms, 10_000),
   prompt_chars: v.optional(positive, 4000),
   max_tokens: v.optional(positive, 512),

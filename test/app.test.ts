@@ -575,7 +575,7 @@ const failing: readonly [Code, string, Case][] = [
     'an upstream’s 422, to be streamed',
     { upstream: status(422), body: { prompt: 'a', stream: true } },
   ],
-  ['body_too_large', 'a long body', { body: { prompt: 'x'.repeat(40_000) } }],
+  ['body_too_large', 'a long body', { body: { prompt: 'x'.repeat(140_000) } }],
   [
     'unsupported_media_type',
     'a form',

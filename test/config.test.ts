@@ -54,7 +54,7 @@ spend = "visitor"                     # "operator": only the operator's requests
 max_tokens = 256
 
 [vars.CONFIG.limits]
-body_bytes = 32768
+body_bytes = 131072
 body_ms = 10000                       # to receive it
 prompt_chars = 4000
 max_tokens = 512
@@ -292,7 +292,9 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [{ limits: { foo: 1 } }, 'limits.foo', 'it is not a known setting'],
   [{ budget: { foo: 1 } }, 'budget.foo', 'it is not a known setting'],
   [{ access: { foo: 1 } }, 'access.foo', 'it is not a known setting'],
-  [{ defaults: { stop: 'x' } }, 'defaults.stop', 'it is not a known setting'],
+  [{ defaults: { user: 'x' } }, 'defaults.user', 'it is not a known setting'],
+  [{ defaults: { stop: 5 } }, 'defaults.stop', 'a string or up to 4 strings'],
+  [{ defaults: { stop: [''] } }, 'defaults.stop[0]', 'expected a string that is not empty'],
   [withModel({ foo: 1 }), 'models[0].foo', 'it is not a known setting'],
   [withUpstream({ api_key: 'x' }), 'upstreams[0].api_key', 'it is not a known setting'],
   [withPrompt({ foo: 1 }), 'prompts.h.foo', 'it is not a known setting'],
@@ -679,6 +681,12 @@ test('parseConfig() asks for no key of an upstream without a preset', () => {
   const keyed = { ...local, key: 'UPSTREAM_API_KEY' }
   const closed = good({ ...minimal, upstreams: [keyed] }, { secrets })
   expect(closed.upstreams.get('demo')).toMatchObject({ auth: 'bearer', key: 'sk-test' })
+})
+
+test('parseConfig() needs neither address nor key for the built-in demo model', () => {
+  const { upstreams } = good({ ...minimal, upstreams: [{ name: 'demo', wire: 'demo' }] })
+  expect(upstreams.get('demo')).toEqual(good(minimal).upstreams.get('demo'))
+  good({ ...minimal, upstreams: [{ name: 'demo', preset: 'openai', wire: 'demo' }] })
 })
 
 test('parseConfig() takes no prototype for a table', () => {

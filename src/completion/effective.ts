@@ -31,9 +31,9 @@ export interface PromptOptions {
   readonly visitor_may_set: readonly string[]
 }
 
-/** The scalar fields an owner may fill in where the visitor is silent. */
+/** The fields an owner may fill in where the visitor is silent. */
 export type RequestDefaults = Partial<
-  Omit<VisitorRequest, 'prompt' | 'stop' | 'logit_bias' | 'stream_options' | 'user' | 'model'>
+  Omit<VisitorRequest, 'prompt' | 'logit_bias' | 'stream_options' | 'user' | 'model'>
 >
 
 export interface EffectiveOptions {
@@ -226,7 +226,8 @@ type Fields = Omit<
 
 /** The fields that say something, in the form the key has them. */
 function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults']): Fields {
-  const { stop, logit_bias, max_tokens = defaults.max_tokens, n = defaults.n ?? 1 } = request
+  const { logit_bias } = request
+  const { stop, max_tokens = defaults.max_tokens, n = 1 } = { ...defaults, ...request }
   // The owner's default gives way to a larger n; a visitor's own best_of does not.
   const best_of =
     request.best_of ??

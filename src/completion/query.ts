@@ -2,6 +2,7 @@
 // Turns text into the values a JSON body would hold; request.ts judges them.
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
+import { neutralValues } from './foreign.ts'
 
 const numbers = new Set([
   'max_tokens',
@@ -41,6 +42,7 @@ export function queryBody(search: string): Record<string, unknown> {
     else if (numbers.has(name)) body[name] = numberOf(name, value)
     else if (flags.has(name)) body[name] = flagOf(name, value)
     else if (strings.has(name)) body[name] = value
+    else if (neutralValues.has(name)) body[name] = literalOf(value)
     else {
       throw new GatewayError(
         'unknown_field',
@@ -87,6 +89,15 @@ function flagOf(name: string, value: string): boolean {
     throw invalid(name, `expected true or false, got ${preview(value)}`)
   }
   return value === 'true'
+}
+
+/** A value of a field that has no type here: as JSON, else as text. */
+function literalOf(value: string): unknown {
+  try {
+    return JSON.parse(value)
+  } catch {
+    return value
+  }
 }
 
 function invalid(name: string, state: string): GatewayError {

@@ -3,6 +3,7 @@
 import * as v from 'valibot'
 import { GatewayError } from '../errors.ts'
 import { type Fault, faultsOf, finite, integer, preview, text } from '../faults.ts'
+import { withoutForeign } from './foreign.ts'
 
 export interface RequestLimits {
   /** Characters (UTF-16 units) of all prompts, or of all variables. Token prompts: tokens. */
@@ -38,8 +39,22 @@ function isTable(value: unknown): boolean {
 const flag = v.boolean('true or false')
 const streamOptions = v.object({
   include_usage: v.optional(flag),
+  /** Without effect: no chunk is padded. */
   include_obfuscation: v.optional(flag),
+  /** Without effect: usage comes at the end. */
+  continuous_usage_stats: v.optional(flag),
 })
+/** The texts that end an answer; also as an owner's default. */
+export const stopSchema = v.union(
+  [
+    text(1, MAX_STOP_CHARS),
+    v.pipe(
+      v.array(text(1, MAX_STOP_CHARS)),
+      v.maxLength(MAX_STOPS, `at most ${MAX_STOPS} strings`),
+    ),
+  ],
+  `a string or up to ${MAX_STOPS} strings, each of 1 to ${MAX_STOP_CHARS} characters`,
+)
 const lockedPrompt = v.object({ id: text(1, 64), variables: v.optional(variables) })
 
 /** The schema of a request body; also what /openapi.json is made of. */
@@ -57,16 +72,6 @@ export function requestSchema(limits: RequestLimits) {
     ],
     'a string that is not empty, a list of such strings, a list of tokens or {"id": …}',
   )
-  const stop = v.union(
-    [
-      text(1, MAX_STOP_CHARS),
-      v.pipe(
-        v.array(text(1, MAX_STOP_CHARS)),
-        v.maxLength(MAX_STOPS, `at most ${MAX_STOPS} strings`),
-      ),
-    ],
-    `a string or up to ${MAX_STOPS} strings, each of 1 to ${MAX_STOP_CHARS} characters`,
-  )
   return v.object({
     prompt: prompts,
     model: v.optional(v.string('a string')),
@@ -77,7 +82,7 @@ export function requestSchema(limits: RequestLimits) {
     frequency_penalty: v.optional(finite(-2, 2)),
     n: v.optional(integer(1, limits.n)),
     best_of: v.optional(integer(1, limits.n)),
-    stop: v.optional(stop),
+    stop: v.optional(stopSchema),
     stream: v.optional(flag),
     stream_options: v.optional(v.pipe(v.custom<object>(isTable, 'an object'), streamOptions)),
     seed: v.optional(integer(Number.MIN_SAFE_INTEGER)),
@@ -132,7 +137,7 @@ export function requestParser(limits: RequestLimits): ParseRequest {
         `Cannot use the body: expected a JSON object, got ${preview(body)}`,
       )
     }
-    const given = withoutNulls(body)
+    const { fields: given, faults: foreign } = withoutForeign(withoutNulls(body), entries)
     const unknown = [
       ...unknownKeys(given, entries, ''),
       ...unknownKeys(given['stream_options'], streamOptions.entries, 'stream_options.'),
@@ -141,6 +146,7 @@ export function requestParser(limits: RequestLimits): ParseRequest {
     const fitting = isTable(given['prompt']) ? lockedSchema : schema
     const result = v.safeParse(fitting, given)
     const faults = [
+      ...foreign,
       ...keyFaults(given['logit_bias']),
       ...(result.success ? rulesOf(result.output, limits) : faultsOf(result.issues)),
     ]

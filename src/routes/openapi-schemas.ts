@@ -3,6 +3,7 @@
 import { toJsonSchema } from '@valibot/to-json-schema'
 import * as v from 'valibot'
 import { completionSchema, finishReasons } from '../completion/completion.ts'
+import { neutralValues } from '../completion/foreign.ts'
 import { type RequestLimits, requestSchema } from '../completion/request.ts'
 import { codes } from '../errors.ts'
 import { problemTypes } from '../http/problem.ts'
@@ -85,7 +86,7 @@ const problemSchema = v.strictObject({
 /** What other schemas are called by, below `#/components/schemas/`. */
 export function schemasOf(limits: RequestLimits): Table {
   return {
-    CompletionRequest: asRead(jsonSchema(requestSchema(limits)) as Table),
+    CompletionRequest: withForeign(asRead(jsonSchema(requestSchema(limits)) as Table)),
     Completion: jsonSchema(completionSchema),
     Chunk: jsonSchema(chunkSchema),
     Error: jsonSchema(problemSchema),
@@ -138,6 +139,12 @@ function bounded(value: Json): Json {
     .filter(([, bound]) => Math.abs(Number(bound)) !== Number.MAX_SAFE_INTEGER)
     .map(([key, inner]) => [key, bounded(inner)])
   return Object.fromEntries(entries) as Table
+}
+
+/** With the fields of other servers, each at the values that count as absent. */
+function withForeign({ properties, ...rest }: Table): Table {
+  const foreign = [...neutralValues].map(([name, values]) => [name, { enum: [...values, null] }])
+  return { ...rest, properties: { ...(properties as Table), ...Object.fromEntries(foreign) } }
 }
 
 /** A request as request.ts reads it: no other fields, and `null` is the same as absent. */

@@ -215,6 +215,15 @@ test('effectiveRequest() leaves out an owner default that is the standard one', 
   expect(effective({ prompt: 'x' }, { defaults })).toEqual(bare)
 })
 
+test("effectiveRequest() takes the owner's stop texts where the visitor gives none", () => {
+  const defaults = { stop: '\n\n' }
+  expect(effective({ prompt: 'x' }, { defaults })).toEqual({ ...bare, stop: ['\n\n'] })
+  expect(effective({ prompt: 'x', stop: ['a', 'b'] }, { defaults }).stop).toEqual(['a', 'b'])
+  expect(effective({ prompt: 'x', stop: [] }, { defaults })).toEqual(bare)
+  expect(effective({ prompt: sea }, { defaults }).stop).toEqual(['\n\n'])
+  expect(effective({ prompt: 'x' }, { defaults: { stop: [] } })).toEqual(bare)
+})
+
 test('effectiveRequest() takes no stream from the defaults', () => {
   expect(effective({ prompt: 'x' }, { defaults: { stream: true } })).toEqual(bare)
 })

@@ -250,7 +250,11 @@ test('requestParser() takes null as absent, in every field', () => {
 })
 
 test('requestParser() takes stream_options with "stream": true only', () => {
-  const options = { include_usage: true, include_obfuscation: false }
+  const options = {
+    include_usage: true,
+    include_obfuscation: false,
+    continuous_usage_stats: true,
+  }
   const body = { prompt: 'x', stream: true, stream_options: options }
   expect(parse(body)).toEqual(body)
   for (const stream of [false, undefined]) {
@@ -264,6 +268,7 @@ test('requestParser() takes stream_options with "stream": true only', () => {
 
 test.each([
   [{ include_usage: 1 }, 'stream_options.include_usage', 'true or false, got 1'],
+  [{ continuous_usage_stats: 1 }, 'stream_options.continuous_usage_stats', 'true or false, got 1'],
   [{ include_obfuscation: 'x' }, 'stream_options.include_obfuscation', 'true or false, got "x"'],
   ['x', 'stream_options', 'an object, got "x"'],
   [true, 'stream_options', 'an object, got true'],
@@ -307,7 +312,7 @@ test.each(['x', 5, true])('requestParser() names prompt.variables = %j', (variab
   })
 })
 
-test.each(['foo', 'Prompt', 'prompt ', 'messages', 'max_completion_tokens', 'response_format'])(
+test.each(['foo', 'Prompt', 'prompt ', 'messages', 'max_completion_tokens'])(
   'requestParser() refuses the unknown field %j',
   (field) => {
     expect(refusal({ prompt: 'x', [field]: 1 })).toEqual({

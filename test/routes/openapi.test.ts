@@ -334,7 +334,7 @@ describe('answers are what it says they are', () => {
     ['/v1/visitors', post({ token: 'x' }), 404],
     ['/v1/completions', post('{'), 400],
     ['/v1/completions', { ...post({}), headers: { 'content-type': 'image/png' } }, 415],
-    ['/v1/completions', post('x'.repeat(40_000)), 413],
+    ['/v1/completions', post('x'.repeat(140_000)), 413],
     ['/admin/usage', {}, 401],
     ['/admin/purge', post({ all: true }, OPERATOR_TOKEN), 200],
     ['/admin/purge', post({ prompt_id: 'haiku' }, OPERATOR_TOKEN), 200],

@@ -1,0 +1,171 @@
+// Fields of other servers: without effect at their neutral value, refused at any other.
+import { describe, expect, test } from 'vitest'
+import { neutralValues } from '../../src/completion/foreign.ts'
+import { queryBody } from '../../src/completion/query.ts'
+import { requestParser } from '../../src/completion/request.ts'
+import { failureOf } from '../support/failure.ts'
+
+const parse = requestParser({ prompt_chars: 100, max_tokens: 1024, n: 3, prompts: 4 })
+const refusal = (body: unknown) => failureOf(Promise.resolve().then(() => parse(body)))
+
+const neutral = [...neutralValues].flatMap(([field, values]) =>
+  [...values, null].map((value) => ({ field, value })),
+)
+
+test.each(neutral)('requestParser() takes $field = $value as absent', ({ field, value }) => {
+  const given = JSON.parse(JSON.stringify({ prompt: 'x', [field]: value }))
+  expect(parse(given)).toEqual({ prompt: 'x' })
+})
+
+test.each([...neutralValues.keys()])(
+  'requestParser() refuses %s at another value',
+  async (field) => {
+    for (const value of [7, 'other', { other: 1 }, [{ other: 1 }]]) {
+      const { code, param, message } = await refusal({ prompt: 'x', [field]: value })
+      expect([code, param]).toEqual(['invalid_value', field])
+      expect(message).toMatch(new RegExp(`^Cannot use "${field}": expected .+, got `))
+    }
+  },
+)
+
+test.each([
+  ['ignore_eos', true, 'expected false, got true'],
+  ['repetition_penalty', 1.1, 'expected 1, got 1.1'],
+  ['top_k', 40, 'expected -1 or 0, got 40'],
+  ['min_p', '0', 'expected 0, got "0"'],
+  ['tools', [{ type: 'function' }], 'expected [], got an array'],
+  ['tool_choice', 'required', 'expected "none" or "auto", got "required"'],
+  ['response_format', { type: 'json_object' }, 'expected {"type":"text"}, got an object'],
+  ['response_format', { type: 'text', more: 1 }, 'expected {"type":"text"}, got an object'],
+  ['metadata', [], 'expected {}, got an array'],
+  ['stop_token_ids', {}, 'expected [], got an object'],
+  ['skip_special_tokens', false, 'expected true, got false'],
+  ['guided_json', {}, 'expected null, got an object'],
+])('requestParser() says what %s = %j should be', async (field, value, expected) => {
+  const { message } = await refusal({ prompt: 'x', [field]: value })
+  expect(message).toBe(`Cannot use "${field}": ${expected}`)
+})
+
+test('requestParser() follows no nested value of such a field', async () => {
+  const deep: unknown = JSON.parse('['.repeat(1e5) + ']'.repeat(1e5))
+  expect(await refusal({ prompt: 'x', tools: deep, metadata: deep })).toMatchObject({
+    code: 'invalid_value',
+    param: 'tools',
+  })
+})
+
+test('no field of this endpoint is in the table', () => {
+  for (const field of [
+    'prompt',
+    'model',
+    'max_tokens',
+    'temperature',
+    'stop',
+    'n',
+    'seed',
+    'user',
+  ]) {
+    expect(neutralValues.has(field)).toBe(false)
+  }
+})
+
+test('queryBody() reads them as JSON, or as text', () => {
+  const query = 'prompt=x&ignore_eos=false&top_k=-1&tools=%5B%5D&tool_choice=auto&seed=3'
+  expect(parse(queryBody(query))).toEqual({ prompt: 'x', seed: 3 })
+  expect(queryBody('prompt=x&ignore_eos=perhaps')).toEqual({ prompt: 'x', ignore_eos: 'perhaps' })
+})
+
+// What these programs send to /v1/completions where their user sets nothing that changes the answer.
+describe('payloads of other programs', () => {
+  test.each<[string, object, object]>([
+    [
+      'guidellm, for data without output lengths',
+      {
+        model: 'default',
+        stream: true,
+        stream_options: { include_usage: true, continuous_usage_stats: true },
+        prompt: 'Say this is a test',
+      },
+      {
+        model: 'default',
+        stream: true,
+        stream_options: { include_usage: true, continuous_usage_stats: true },
+        prompt: 'Say this is a test',
+      },
+    ],
+    [
+      'vllm bench serve',
+      {
+        model: 'default',
+        prompt: 'Say this is a test',
+        repetition_penalty: 1.0,
+        max_tokens: 128,
+        logprobs: null,
+        stream: true,
+        stream_options: { include_usage: true },
+      },
+      {
+        model: 'default',
+        prompt: 'Say this is a test',
+        max_tokens: 128,
+        stream: true,
+        stream_options: { include_usage: true },
+      },
+    ],
+    [
+      'sglang.bench_serving --disable-ignore-eos',
+      {
+        model: 'default',
+        prompt: 'Say this is a test',
+        best_of: 1,
+        max_tokens: 128,
+        stream: true,
+        temperature: 0.0,
+        ignore_eos: false,
+      },
+      {
+        model: 'default',
+        prompt: 'Say this is a test',
+        best_of: 1,
+        max_tokens: 128,
+        stream: true,
+        temperature: 0,
+      },
+    ],
+    [
+      'promptfoo (openai:completion)',
+      {
+        model: 'default',
+        prompt: 'Say this is a test',
+        max_tokens: 1024,
+        temperature: 0,
+        top_p: 1,
+        presence_penalty: 0,
+        frequency_penalty: 0,
+        best_of: 1,
+        stop: ['<|im_end|>', '<|endoftext|>'],
+      },
+      {
+        model: 'default',
+        prompt: 'Say this is a test',
+        max_tokens: 1024,
+        temperature: 0,
+        top_p: 1,
+        presence_penalty: 0,
+        frequency_penalty: 0,
+        best_of: 1,
+        stop: ['<|im_end|>', '<|endoftext|>'],
+      },
+    ],
+  ])('requestParser() takes what %s sends', (_, payload, request) => {
+    expect(parse(JSON.parse(JSON.stringify(payload)))).toEqual(request)
+  })
+
+  // They force a model to go on after its end, which no other upstream can be asked for.
+  test.each([
+    { prompt: 'x', max_tokens: 128, stop: null, ignore_eos: true },
+    { prompt: 'x', best_of: 1, max_tokens: 128, temperature: 0, ignore_eos: true },
+  ])('requestParser() names ignore_eos where %j sets it', async (payload) => {
+    expect(await refusal(payload)).toMatchObject({ code: 'invalid_value', param: 'ignore_eos' })
+  })
+})
