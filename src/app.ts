@@ -2,16 +2,19 @@
 // the Worker has in common. Knows no platform: worker.ts hands it everything.
 import { IttyRouter } from 'itty-router'
 import type { Operator } from './access/operator.ts'
-import { GatewayError, problemOf } from './errors.ts'
+import { type Code, GatewayError, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
 import type { Fault } from './faults.ts'
 import {
   corsHeaders,
+  echoedOrigin,
   isLoopback,
   isPreflight,
   judgeOrigin,
+  namedOrigin,
   type OriginVerdict,
   preflightReply,
+  type ReadableBy,
 } from './http/cors.ts'
 import { problemReply, statusOf } from './http/problem.ts'
 import { jsonReply, type Reply } from './http/reply.ts'
@@ -25,9 +28,9 @@ import type { NewVisitors } from './routes/visitors.ts'
 export interface AppOptions {
   readonly origins: readonly string[]
   readonly originRequired: boolean
-  /** A secret is one for trying out: only a Worker on a loopback host serves. */
-  readonly localOnly: boolean
-  /** What GET /health warns the owner of. */
+  /** What is a fault unless the Worker is called on a loopback host, where it is a warning. */
+  readonly publicFaults: readonly Fault[]
+  /** What GET /health warns the operator of. */
   readonly warnings: readonly string[]
 }
 
@@ -52,6 +55,8 @@ type Handler = (visit: Visit, params: Readonly<Record<string, string>>) => Reply
 
 interface Route {
   readonly name: string
+  /** It answers while the configuration has faults, too. */
+  readonly always?: boolean
   /** Only pages of allowed origins may use it. */
   readonly guarded: boolean
   readonly methods: Readonly<Record<string, Handler>>
@@ -64,12 +69,15 @@ export class App {
   /** By path, where that is all there is to it. */
   readonly #routes: ReadonlyMap<string, Match>
   readonly #match: (request: Request) => Promise<Match | undefined>
+  readonly #faults: readonly Fault[]
+  #publicFaultsReported = false
 
   constructor(options: AppOptions, context: AppContext, service: Service) {
     this.#options = options
     this.#context = context
     this.#operator = service.faults === null ? service.operator : null
-    const routes = routesOf(service, options)
+    this.#faults = service.faults ?? []
+    const routes = routesOf(service, (visit) => this.#health(visit))
     this.#routes = new Map(
       Object.entries(routes)
         .filter(([path]) => !path.includes(':'))
@@ -82,47 +90,99 @@ export class App {
     const id = `req_${this.#context.newUuid().replaceAll('-', '')}`
     const visit = new Visit(request, id, this.#context)
     const verdict = judgeOrigin(request, visit.url, this.#options)
-    if (verdict.kind === 'allowed') visit.noted.origin = verdict.origin
-    const { status, headers, body } = await this.#reply(visit, verdict).catch((error: unknown) =>
-      this.#problem(error, visit),
-    )
+    visit.noted.origin = namedOrigin(verdict)
+    const { reply, readableBy } = await this.#answer(visit, verdict)
+    const { status, headers, body } = reply
     if (!visit.streaming) visit.close(status, null)
     return new Response(request.method === 'HEAD' ? null : body, {
       status,
       headers: {
         vary: 'Origin',
         ...headers,
-        ...corsHeaders(verdict),
+        ...corsHeaders(readableBy),
         'x-request-id': id,
         'x-content-type-options': 'nosniff',
       },
     })
   }
 
-  async #reply(visit: Visit, verdict: OriginVerdict): Promise<Reply> {
-    const { request } = visit
-    if (isPreflight(request)) {
-      visit.noted.route = 'preflight'
-      return preflightReply(request, verdict)
+  async #answer(
+    visit: Visit,
+    verdict: OriginVerdict,
+  ): Promise<{ readonly reply: Reply; readonly readableBy: ReadableBy }> {
+    const allowed = verdict.kind === 'allowed' ? verdict.origin : null
+    try {
+      const found = this.#routes.get(visit.url.pathname) ?? (await this.#match(visit.request))
+      if (isPreflight(visit.request)) {
+        visit.noted.route = 'preflight'
+        const readableBy = this.#readableAfter(visit, verdict, found?.route) ?? allowed
+        return { reply: preflightReply(visit.request, readableBy), readableBy }
+      }
+      return { reply: await this.#reply(visit, verdict, found), readableBy: allowed }
+    } catch (error) {
+      const code = error instanceof GatewayError ? error.code : 'internal'
+      const readableBy = this.#readableProblem(code, verdict) ?? allowed
+      return { reply: this.#problem(error, visit), readableBy }
     }
-    const found = this.#routes.get(visit.url.pathname) ?? (await this.#match(request))
+  }
+
+  /** Who else may read an error: its reader is the owner, on a page that has yet to be allowed. */
+  #readableProblem(code: Code, verdict: OriginVerdict): ReadableBy {
+    if (code === 'misconfigured') return '*'
+    return code === 'origin_not_allowed' ? echoedOrigin(verdict) : null
+  }
+
+  /** Who else may send the request that a preflight announces, and read the error it will get. */
+  #readableAfter({ url }: Visit, verdict: OriginVerdict, route: Route | undefined): ReadableBy {
+    if (route === undefined || route.always) return null
+    if (this.#faultsAt(url).length > 0) return this.#readableProblem('misconfigured', verdict)
+    return route.guarded ? this.#readableProblem('origin_not_allowed', verdict) : null
+  }
+
+  async #reply(visit: Visit, verdict: OriginVerdict, found: Match | undefined): Promise<Reply> {
+    const { request } = visit
     if (found === undefined) throw notFound()
     const { route, params } = found
     visit.noted.route = route.name
+    if (!route.always) this.#refuseWithFaults(visit.url)
     const method = request.method === 'HEAD' ? 'GET' : request.method
     const handler = Object.hasOwn(route.methods, method) ? route.methods[method] : undefined
     if (handler === undefined) return this.#notAllowed(visit, route)
     if (route.guarded) await this.#guard(request, verdict)
-    if (route.guarded && this.#isTestElsewhere(visit)) refuse()
     return await handler(visit, params)
+  }
+
+  /** Faults of the configuration as the Worker is called here. */
+  #faultsAt({ hostname }: URL): readonly Fault[] {
+    const { publicFaults } = this.#options
+    if (publicFaults.length === 0 || isLoopback(hostname)) return this.#faults
+    return [...this.#faults, ...publicFaults]
+  }
+
+  #refuseWithFaults(url: URL): void {
+    const faults = this.#faultsAt(url)
+    if (faults.length === 0) return
+    // Those of CONFIG have been reported where it was read.
+    if (faults.length > this.#faults.length && !this.#publicFaultsReported) {
+      this.#publicFaultsReported = true
+      this.#context.report({ event: 'misconfigured', faults: this.#options.publicFaults })
+    }
+    refuse()
+  }
+
+  /** `GET /health`: faults for everybody, warnings for the operator. */
+  async #health({ url, request }: Visit): Promise<Reply> {
+    const faults = this.#faultsAt(url)
+    if (faults.length > 0) return jsonReply({ status: 'misconfigured', faults }, 503)
+    if (!(await this.#isOperator(request))) return jsonReply({ status: 'ok' })
+    const { warnings, publicFaults } = this.#options
+    const here = publicFaults.map(({ path, message }) => `${path}: ${message}`)
+    return jsonReply({ status: 'ok', warnings: [...warnings, ...here] })
   }
 
   async #guard(request: Request, verdict: OriginVerdict): Promise<void> {
     if (verdict.kind === 'refused') {
-      throw new GatewayError(
-        'origin_not_allowed',
-        'Cannot be called from this page: its origin is not in the list "origins" of this endpoint\'s owner',
-      )
+      throw new GatewayError('origin_not_allowed', refusalOf(namedOrigin(verdict)))
     }
     const required = this.#options.originRequired && request.method === 'POST'
     if (verdict.kind === 'absent' && required && !(await this.#isOperator(request))) {
@@ -131,10 +191,6 @@ export class App {
         "Cannot be called without an Origin header: this endpoint's owner has set origin_required",
       )
     }
-  }
-
-  #isTestElsewhere({ url }: Visit): boolean {
-    return this.#options.localOnly && !isLoopback(url.hostname)
   }
 
   async #isOperator({ headers }: Request): Promise<boolean> {
@@ -166,14 +222,18 @@ function notFound(): GatewayError {
   return new GatewayError('not_found', 'Cannot find this path: completions are at /v1/completions')
 }
 
-function routesOf(service: Service, options: AppOptions): Record<string, Route> {
-  const { warnings, localOnly } = options
-  const health = ({ url }: Visit): Reply => {
-    const faults = service.faults ?? (localOnly && !isLoopback(url.hostname) ? [testSecret] : [])
-    return faults.length === 0
-      ? jsonReply({ status: 'ok', warnings })
-      : jsonReply({ status: 'misconfigured', faults }, 503)
+/** Names the origin, and the setting that allows it: the reader is often the owner. */
+function refusalOf(origin: string | null): string {
+  if (origin === null) {
+    return 'Cannot use the header "Origin": expected an origin of the setting "origins", such as https://example.com'
   }
+  if (origin === 'null') {
+    return 'Cannot be called from a page without an origin, such as a file or a sandboxed frame: serve the page from an address, and add that to the setting "origins"'
+  }
+  return `Cannot be called from ${origin}: this origin is not in the setting "origins" of wrangler.toml, where the owner of this endpoint can add it`
+}
+
+function routesOf(service: Service, health: Handler): Record<string, Route> {
   const served = (handler: (ready: Ready) => Handler): Handler =>
     service.faults === null ? handler(service) : refuse
   return {
@@ -281,21 +341,16 @@ function routesOf(service: Service, options: AppOptions): Record<string, Route> 
         ),
       },
     },
-    '/health': { name: 'health', guarded: false, methods: { GET: health } },
+    '/health': { name: 'health', guarded: false, always: true, methods: { GET: health } },
   }
 }
 
 type Ready = Extract<Service, { faults: null }>
 
-const testSecret: Fault = {
-  path: 'TURNSTILE_SECRET',
-  message: 'Cannot use a test secret here: it lets everybody in, set the one of your widget',
-}
-
 function refuse(): never {
   throw new GatewayError(
     'misconfigured',
-    'Cannot serve: the owner has to mend the configuration, GET /health says where',
+    'Cannot serve: this endpoint is misconfigured, its owner can see what to fix at GET /health',
   )
 }
 

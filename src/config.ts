@@ -3,7 +3,9 @@
 import * as v from 'valibot'
 import type { EffectiveOptions, ModelOptions, PromptOptions } from './completion/effective.ts'
 import { placesOf } from './completion/template.ts'
-import { type Fault, faultsOf, preview } from './faults.ts'
+import { type Fault, faultsOf, masked, preview } from './faults.ts'
+import { isBrowserOrigin } from './http/cors.ts'
+import { salvage } from './salvage.ts'
 import { configSchema, name, promptSchema, type Settings } from './settings.ts'
 import { type AuthStyle, presets, wireLimits } from './upstream/presets.ts'
 import type { Feature, Wire } from './upstream/upstream.ts'
@@ -44,6 +46,8 @@ export interface Config {
   readonly origins: readonly string[]
   readonly originRequired: boolean
   readonly freePrompts: boolean
+  /** CONFIG has `free_prompts`; else `freePrompts` depends on whether there are locked prompts. */
+  readonly freePromptsSaid: boolean
   readonly models: ReadonlyMap<string, Model>
   readonly upstreams: ReadonlyMap<string, UpstreamOptions>
   readonly prompts: ReadonlyMap<string, LockedPromptOptions>
@@ -76,37 +80,27 @@ export type ConfigResult =
       readonly origins: readonly string[]
     }
 
+const filePromptsSchema = v.record(name, promptSchema)
+
 /** Parses everything; never throws. With any fault there is no configuration at all. */
 export function parseConfig(sources: ConfigSources): ConfigResult {
   const given = typeof sources.config === 'string' ? parseJson(sources.config) : sources.config
   const result = v.safeParse(configSchema, given)
-  const more = v.safeParse(v.record(name, promptSchema), sources.prompts)
-  const check = new Check(
-    result.success ? result.output : settingsIn(given),
-    more.success ? more.output : {},
-    sources,
-  )
-  const config = check.config()
+  const more = v.safeParse(filePromptsSchema, sources.prompts)
   const faults = [
     ...(result.success ? [] : faultsOf(result.issues)),
     ...(more.success ? [] : faultsOf(more.issues).map(inPromptsFile)),
-    ...check.faults,
   ]
+  const check = new Check(
+    result.success ? result.output : salvage(configSchema, given),
+    more.success ? more.output : salvage(filePromptsSchema, sources.prompts),
+    sources,
+    new Set(faults.map(({ path }) => path)),
+  )
+  const config = check.config()
+  faults.push(...check.faults)
   if (faults.length === 0) return { config, faults: null }
   return { config: null, faults, origins: originsIn(given) }
-}
-
-/** Those settings that are good by themselves, so that what holds between them is judged, too. */
-function settingsIn(given: unknown): Settings {
-  const table = v.safeParse(v.record(v.string(), v.unknown()), given)
-  const settings: Record<string, unknown> = { models: [], upstreams: [] }
-  for (const [key, schema] of Object.entries(configSchema.entries)) {
-    const result = v.safeParse(schema, table.success ? table.output[key] : undefined)
-    const absent = v.safeParse(schema, undefined)
-    if (result.success) settings[key] = result.output
-    else if (absent.success) settings[key] = absent.output
-  }
-  return settings as Settings
 }
 
 /** A string that is no JSON is no table either; it must not be shown: a key may stand in it. */
@@ -122,7 +116,7 @@ function originsIn(given: unknown): string[] {
   const result = v.safeParse(v.object({ origins: v.array(v.unknown()) }), given)
   if (!result.success) return []
   return result.output.origins.filter(
-    (origin) => typeof origin === 'string' && isOrigin(origin),
+    (origin) => typeof origin === 'string' && isBrowserOrigin(origin),
   ) as string[]
 }
 
@@ -131,7 +125,10 @@ const inPromptsFile = ({ path, message }: Fault): Fault => ({
   message,
 })
 
-/** What holds between settings. Collects faults; the configuration is good if there are none. */
+/**
+ * What holds between settings. Collects faults; the configuration is good if there are none. A setting
+ * that is bad by itself is empty or at its default here, and nothing is concluded from that.
+ */
 class Check {
   readonly faults: Fault[] = []
   readonly #settings: Settings
@@ -139,17 +136,21 @@ class Check {
   readonly #secret: ConfigSources['secret']
   readonly #bound: ConfigSources['bound']
   readonly #isSelector: (selector: string) => boolean
+  readonly #bad: ReadonlySet<string>
 
+  /** @param bad the paths of settings that are bad by themselves */
   constructor(
     settings: Settings,
     filePrompts: Settings['prompts'],
     { secret, bound, isSelector = () => true }: ConfigSources,
+    bad: ReadonlySet<string>,
   ) {
     this.#settings = settings
     this.#filePrompts = filePrompts
     this.#secret = secret
     this.#bound = bound
     this.#isSelector = isSelector
+    this.#bad = bad
   }
 
   config(): Config {
@@ -164,6 +165,7 @@ class Check {
       origins: this.#origins(),
       originRequired: origin_required,
       freePrompts: free_prompts ?? prompts.size === 0,
+      freePromptsSaid: free_prompts !== undefined,
       models,
       upstreams,
       prompts,
@@ -175,17 +177,24 @@ class Check {
     }
   }
 
+  /** Says nothing more of a setting that is bad by itself, or of what stands in it. */
   #fault(path: string, message: string): void {
-    this.faults.push({ path, message })
+    const isWithin = (bad: string) =>
+      path.startsWith(bad) && (path.length === bad.length || /[.[]/.test(path.charAt(bad.length)))
+    if (![...this.#bad].some(isWithin)) this.faults.push({ path, message })
+  }
+
+  #isBad(...paths: readonly string[]): boolean {
+    return paths.some((path) => this.#bad.has(path))
   }
 
   #origins(): readonly string[] {
     const { origins, anyone_may_spend } = this.#settings
     for (const [i, origin] of origins.entries()) {
       if (origin === '*') {
-        if (anyone_may_spend) continue
+        if (anyone_may_spend || this.#isBad('anyone_may_spend')) continue
         this.#fault(`origins[${i}]`, 'Cannot use "*": it needs anyone_may_spend = true')
-      } else if (!isOrigin(origin)) {
+      } else if (!isBrowserOrigin(origin)) {
         this.#fault(
           `origins[${i}]`,
           `Cannot use ${preview(origin)}: expected scheme://host[:port] exactly as browsers send it, such as "https://example.com"`,
@@ -199,10 +208,11 @@ class Check {
     const upstreams = new Map<string, UpstreamOptions>()
     for (const [i, upstream] of this.#settings.upstreams.entries()) {
       const path = `upstreams[${i}]`
-      if (upstreams.has(upstream.name)) {
-        this.#fault(`${path}.name`, `Cannot use "${upstream.name}": another upstream has this name`)
+      const { name } = upstream
+      if (upstreams.has(name) && name !== '') {
+        this.#fault(`${path}.name`, `Cannot use "${masked(name)}": another upstream has this name`)
       }
-      upstreams.set(upstream.name, this.#upstream(upstream, path))
+      upstreams.set(name, this.#upstream(upstream, path))
     }
     return upstreams
   }
@@ -238,6 +248,7 @@ class Check {
   #baseUrl(given: string | null, wire: Wire, path: string): string {
     if (wire === 'workers-ai') return ''
     if (given === null) {
+      if (this.#isBad(`${path}.preset`, `${path}.wire`)) return ''
       this.#fault(
         `${path}.base_url`,
         'Cannot find "base_url": say where the upstream is, or name a preset that knows',
@@ -259,9 +270,11 @@ class Check {
     return given.replace(/\/+$/, '')
   }
 
+  /** Never shows the value of `key`: an owner may have pasted the key itself. */
   #key(secretName: string | undefined, auth: AuthStyle, path: string): string | null {
     if (secretName === undefined) {
-      if (auth !== 'none') {
+      const isUnsure = this.#isBad(`${path}.preset`, `${path}.wire`, `${path}.auth`)
+      if (auth !== 'none' && !isUnsure) {
         this.#fault(
           `${path}.key`,
           'Cannot find "key": name the secret that holds the upstream\'s key, or set auth = "none"',
@@ -273,32 +286,33 @@ class Check {
     if (!secret) {
       this.#fault(
         `${path}.key`,
-        `Cannot find the secret "${secretName}": run "npx wrangler secret put ${secretName}", or put it into .dev.vars`,
+        'Cannot find the secret that "key" names: run "npx wrangler secret put" with that name, or add it to .dev.vars',
       )
     } else if (!/^[\x21-\x7e]+$/.test(secret)) {
       this.#fault(
         `${path}.key`,
-        `Cannot use the secret "${secretName}": expected printable ASCII without spaces`,
+        'Cannot use the secret that "key" names: expected printable ASCII without spaces',
       )
     }
     return secret ?? null
   }
 
   #models(upstreams: ReadonlyMap<string, UpstreamOptions>): Map<string, Model> {
-    const known = [...upstreams.keys()].join(', ')
+    const known = listed(upstreams.keys())
     const models = new Map<string, Model>()
     for (const [i, model] of this.#settings.models.entries()) {
       const path = `models[${i}]`
       const { id, upstream, upstream_model, fallbacks } = model
-      if (models.has(id)) this.#fault(`${path}.id`, `Cannot use "${id}": another model has this id`)
+      if (models.has(id) && id !== '') {
+        this.#fault(`${path}.id`, `Cannot use "${masked(id)}": another model has this id`)
+      }
       const route = [{ upstream, upstream_model }, ...fallbacks]
       for (const [j, attempt] of route.entries()) {
-        // None at all: the list itself is at fault.
-        if (upstreams.has(attempt.upstream) || upstreams.size === 0) continue
+        if (upstreams.has(attempt.upstream) || !isWhole(upstreams)) continue
         const at = j === 0 ? path : `${path}.fallbacks[${j - 1}]`
         this.#fault(
           `${at}.upstream`,
-          `Cannot find upstream "${attempt.upstream}": known are ${known}`,
+          `Cannot find upstream "${masked(attempt.upstream)}": known are ${known}`,
         )
       }
       this.#parameters(model.parameters, `${path}.parameters`)
@@ -330,13 +344,13 @@ class Check {
       ...Object.entries(inline).map((entry) => ['', entry] as const),
       ...Object.entries(this.#filePrompts).map((entry) => ['src/prompts.ts:', entry] as const),
     ]) {
-      const at = path === '' ? `prompts.${id}` : `${path}${id}`
+      const at = `${path === '' ? 'prompts.' : path}${masked(id)}`
       if (prompts.has(id))
-        this.#fault(at, `Cannot use "${id}": CONFIG has a prompt of this id, too`)
-      if (prompt.model !== undefined && models.size > 0 && !models.has(prompt.model)) {
+        this.#fault(at, `Cannot use "${masked(id)}": CONFIG has a prompt of this id, too`)
+      if (prompt.model !== undefined && isWhole(models) && !models.has(prompt.model)) {
         this.#fault(
           `${at}.model`,
-          `Cannot find model "${prompt.model}": known are ${[...models.keys()].join(', ')}`,
+          `Cannot find model "${masked(prompt.model)}": known are ${listed(models.keys())}`,
         )
       }
       this.#places(prompt, at)
@@ -366,7 +380,7 @@ class Check {
       }
     }
     for (const variable of Object.keys(variables)) {
-      if (!places.has(variable)) {
+      if (!places.has(variable) && text !== '') {
         this.#fault(
           `${at}.variables.${variable}`,
           `Cannot use "${variable}": neither text nor system has the place {{${variable}}}`,
@@ -398,16 +412,23 @@ class Check {
   #defaults(): Config['defaults'] {
     const { defaults, limits } = this.#settings
     const { max_tokens, ...others } = defaults
-    if (max_tokens !== undefined && max_tokens > limits.max_tokens) {
+    const isOver = (max_tokens ?? 0) > limits.max_tokens && !this.#isBad('limits.max_tokens')
+    if (isOver) {
       this.#fault(
         'defaults.max_tokens',
         `Cannot use "defaults.max_tokens": it is above limits.max_tokens, which is ${limits.max_tokens}`,
       )
     }
     for (const field of ['n', 'best_of'] as const) {
-      if ((others[field] ?? 1) > limits.n) {
+      if ((others[field] ?? 1) > limits.n && !this.#isBad('limits.n')) {
         this.#fault(`defaults.${field}`, `Cannot use "defaults.${field}": it is above limits.n`)
       }
+    }
+    if (others.stream && (others.best_of ?? 1) > 1) {
+      this.#fault(
+        'defaults.best_of',
+        'Cannot use "defaults.best_of": above 1 it does not go with defaults.stream = true',
+      )
     }
     return { ...others, max_tokens: max_tokens ?? Math.min(DEFAULT_MAX_TOKENS, limits.max_tokens) }
   }
@@ -459,8 +480,11 @@ const reserved: ReadonlySet<string> = new Set([
   'echo',
 ])
 
-function isOrigin(value: string): boolean {
-  if (!URL.canParse(value)) return false
-  const { origin, protocol, hostname } = new URL(value)
-  return origin === value && /^https?:$/.test(protocol) && !hostname.includes('*')
+/** Whether a table has all its names: one that is empty here may be the one that is looked for. */
+function isWhole(named: ReadonlyMap<string, unknown>): boolean {
+  return named.size > 0 && !named.has('')
+}
+
+function listed(names: Iterable<string>): string {
+  return [...names].map(masked).join(', ')
 }

@@ -12,24 +12,53 @@ const SHOWN_CHARS = 40
 /** Where somebody may have put a secret by mistake. GET /health is public. */
 const NEVER_SHOWN = /(^|\.)(key|auth)$/
 
-/** A value as an error may show it: short, and never the inside of a structure. */
+/** A value as an error may show it: short, and never the inside of a structure or a secret. */
 export function preview(value: unknown): string {
   if (value === undefined) return 'nothing'
   if (Array.isArray(value)) return 'an array'
   if (typeof value === 'object' && value !== null) return 'an object'
   if (typeof value !== 'string') return String(value)
+  if (looksSecret(value)) return `"${masked(value)}"`
   const cut = value.slice(0, SHOWN_CHARS).toWellFormed()
   return JSON.stringify(value.length > SHOWN_CHARS ? `${cut}…` : cut)
 }
 
+const SECRET_CHARS = 20
+/** A part of a secret that mixes letters and digits; those of a model's name ("70b") are shorter. */
+const MIXED_CHARS = 8
+
+/**
+ * Whether a text holds something that looks like a key: `sk-…`, `AKIA…`, or at least 20 letters and
+ * digits in which a longer part mixes both.
+ */
+export function looksSecret(text: string): boolean {
+  if (/(?<![A-Za-z0-9])(?:[spr]k[-_][\w-]|AKIA[A-Z0-9])/.test(text)) return true
+  for (const [word] of text.matchAll(/[\w+=-]{20,}/g)) {
+    const parts = word.match(/[A-Za-z0-9]+/g) ?? []
+    const isMixed = (part: string) =>
+      part.length >= MIXED_CHARS && /[A-Za-z]/.test(part) && /[0-9]/.test(part)
+    if (parts.join('').length >= SECRET_CHARS && parts.some(isMixed)) return true
+  }
+  return false
+}
+
+/** A name, or of a text that looks like a secret as much as tells its owner which one it is. */
+export function masked(text: string): string {
+  if (!looksSecret(text)) return text
+  return `${text.slice(0, 3).toWellFormed()}… (${text.length} characters)`
+}
+
 type Path = readonly { readonly key?: unknown }[]
 
-/** `models[0].upstream` for the path of a valibot issue; "" for the value as a whole. */
+/**
+ * `models[0].upstream` for the path of a valibot issue; "" for the value as a whole. A key may be a
+ * secret that was pasted in the wrong place.
+ */
 export function pathOf(path: Path | undefined): string {
   let text = ''
   for (const { key } of path ?? []) {
     if (typeof key === 'number') text += `[${key}]`
-    else text += text === '' ? String(key) : `.${String(key)}`
+    else text += `${text === '' ? '' : '.'}${masked(String(key))}`
   }
   return text
 }

@@ -1,11 +1,10 @@
 // What the Worker serves, put together: the app with its routes over the core. The platform is
 // handed in, so that tests serve the same thing in process.
-import { isTestSecret, Turnstile } from './access/turnstile.ts'
+import { Turnstile } from './access/turnstile.ts'
 import { App, type AppContext, type Service } from './app.ts'
 import { requestParser } from './completion/request.ts'
 import type { Config, ConfigResult } from './config.ts'
 import type { Core, Platform } from './core.ts'
-import { isLoopback } from './http/cors.ts'
 import { Admin, type AdminContext } from './routes/admin.ts'
 import { Asking } from './routes/asked.ts'
 import { Completions } from './routes/completions.ts'
@@ -15,6 +14,7 @@ import { OpenApi } from './routes/openapi.ts'
 import { PageVariables } from './routes/page-variables.ts'
 import type { SpendLimit } from './routes/spend-limit.ts'
 import { NewVisitors } from './routes/visitors.ts'
+import { publicFaultsOf, warningsOf } from './warnings.ts'
 
 /** The ways out of the Worker that only it has. */
 export interface Doors {
@@ -35,17 +35,19 @@ export function createApp(
   context: AppContext,
 ): App {
   const { origins, originRequired } = config
-  const localOnly = isTestSecret(doors.turnstileSecret)
-  const options = { origins, originRequired, localOnly, warnings: warningsOf(config, doors) }
+  const warnings = warningsOf(config)
+  const options = { origins, originRequired, warnings, publicFaults: publicFaultsOf(doors) }
   return new App(options, context, createService(config, core, platform, doors))
 }
 
-/** The app of a faulty one: it says so, to pages of those origins that are good. */
+/** The app of a faulty one: it says so, to every page. */
 export function createBrokenApp(
   { origins, faults }: Extract<ConfigResult, { config: null }>,
+  secrets: Pick<Doors, 'turnstileSecret' | 'operatorToken'>,
   context: AppContext,
 ): App {
-  const options = { origins, originRequired: false, localOnly: false, warnings: [] }
+  const publicFaults = publicFaultsOf(secrets)
+  const options = { origins, originRequired: false, warnings: [], publicFaults }
   return new App(options, context, { faults })
 }
 
@@ -128,47 +130,4 @@ function createVisitors(
   const refused = (request_id: string, reason: string) =>
     report({ event: 'visitor_refused', request_id, reason })
   return new NewVisitors(options, { turnstile, tokens, now, refused })
-}
-
-const MIN_TOKEN_CHARS = 16
-
-/** What an owner should know although it works; GET /health shows it. */
-function warningsOf(
-  { freePrompts, upstreams, access, origins, ...config }: Config,
-  { operatorToken }: Doors,
-): string[] {
-  const paid = [...upstreams.values()].some(({ wire }) => wire !== 'demo')
-  const warnings: string[] = []
-  if (paid && freePrompts && access.turnstile_sitekey === '') {
-    warnings.push('no Turnstile: anyone may spend up to the budget')
-  }
-  if (paid && origins.length === 0) {
-    warnings.push('origins is empty: only pages of this Worker itself may call it')
-  }
-  if (operatorToken !== '' && operatorToken.length < MIN_TOKEN_CHARS) {
-    warnings.push('OPERATOR_TOKEN is short: 32 random characters cannot be guessed')
-  }
-  warnings.push(...costlyPages(config))
-  for (const { name, baseUrl, key } of upstreams.values()) {
-    if (key !== null && baseUrl.startsWith('http://') && !isLoopback(new URL(baseUrl).hostname)) {
-      warnings.push(`upstream "${name}" gets its key over plain http`)
-    }
-  }
-  return warnings
-}
-
-/** Prompts whose pages may be too long for their budget: a call reserves a token for each byte. */
-function costlyPages({
-  prompts,
-  defaults,
-  budget,
-}: Pick<Config, 'prompts' | 'defaults' | 'budget'>): string[] {
-  return [...prompts].flatMap(([id, { variables, max_tokens, spend }]) => {
-    const pages = Object.values(variables).map((page) => ('from' in page ? page.max_chars : 0))
-    const chars = pages.reduce((sum, one) => sum + one, 0)
-    const tokens = chars + (max_tokens ?? defaults.max_tokens)
-    const name = spend === 'operator' ? 'tokens_per_day' : 'tokens_per_visitor_per_day'
-    if (chars === 0 || tokens <= budget[name]) return []
-    return `prompt "${id}" may reserve more than ${tokens} tokens for a long page, and budget.${name} is ${budget[name]}`
-  })
 }

@@ -2,7 +2,7 @@
 // What holds between settings, and what becomes of them, is config.ts.
 import * as v from 'valibot'
 import { stopSchema } from './completion/request.ts'
-import { finite, integer, oneOf, text } from './faults.ts'
+import { finite, integer, looksSecret, oneOf, text } from './faults.ts'
 import { authStyles, presets } from './upstream/presets.ts'
 import { features, wires } from './upstream/upstream.ts'
 
@@ -52,6 +52,10 @@ const upstreamSchema = v.strictObject(
     key: v.optional(
       v.pipe(
         v.string('the name of a secret'),
+        v.check(
+          (key) => !looksSecret(key),
+          'the NAME of a secret, not the key itself: run "npx wrangler secret put UPSTREAM_API_KEY", set key = "UPSTREAM_API_KEY", and replace a key that was committed or deployed here',
+        ),
         v.regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'the NAME of a secret, such as UPSTREAM_API_KEY'),
       ),
     ),

@@ -34,7 +34,11 @@ export default {
 function create(): App {
   const context = { now, report, waitUntil, newUuid, count: countRequest }
   const known = environment()
-  if (known.config === null) return createBrokenApp(known.result, context)
+  const secrets = {
+    turnstileSecret: secret('TURNSTILE_SECRET') ?? '',
+    operatorToken: secret('OPERATOR_TOKEN') ?? '',
+  }
+  if (known.config === null) return createBrokenApp(known.result, secrets, context)
   const { config, core, platform } = known
   const doors = {
     flights: config.cache.flights === 'global' ? flightDoor : null,
@@ -48,8 +52,7 @@ function create(): App {
         return await usageObject().since(hour)
       },
     },
-    turnstileSecret: secret('TURNSTILE_SECRET') ?? '',
-    operatorToken: secret('OPERATOR_TOKEN') ?? '',
+    ...secrets,
   }
   return createApp(config, core, platform, doors, context)
 }

@@ -1,5 +1,5 @@
 // The whole service in process: routes, origin policy, errors, cache headers, events.
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { type Code, codes } from '../src/errors.ts'
 import { statusOf } from '../src/http/problem.ts'
 import {
@@ -174,7 +174,7 @@ test('GET /health, /v1/models, /v1/models/{id} and /v1/prompts are what the cont
     return reply.json()
   }
   const model = { id: 'default', object: 'model', created: 0, owned_by: 'main' }
-  expect(await get('/health')).toEqual({ status: 'ok', warnings: [] })
+  expect(await get('/health')).toEqual({ status: 'ok' })
   expect(await get('/v1/models')).toEqual({ object: 'list', data: [model] })
   expect(await get('/v1/models/default')).toEqual(model)
   expect(await get('/v1/prompts')).toEqual({
@@ -211,10 +211,40 @@ test.each(guarded)('%s %s is refused to any other page, before any work', async 
   for (const origin of [EVIL, 'null', 'https://example.com.', 'http://localhost:4000', '']) {
     const app = new TestApp()
     const reply = await app.ask(path, { method, headers: { origin } })
+    // It may read why, as nothing else.
+    const reader = origin.startsWith('http') ? origin : null
     if (method === 'HEAD') expect(reply.status).toBe(403)
-    else expectProblem(reply, 'origin_not_allowed', null)
-    expectLine(app, reply, { code: 'origin_not_allowed', origin: null, visitor: null, model: null })
+    else expectProblem(reply, 'origin_not_allowed', reader)
+    const line = { code: 'origin_not_allowed', visitor: null, model: null }
+    expectLine(app, reply, { ...line, origin: origin === '' ? null : origin })
     expect(app.calls).toEqual([])
+    expect(app.kv.puts).toEqual([])
+  }
+})
+
+test('a refused page reads its origin and the setting that would allow it', async () => {
+  const app = new TestApp()
+  const messageFor = async (origin: string) =>
+    problemIn(await app.post({ prompt: PROMPT }, { origin })).message
+  expect(await messageFor(EVIL)).toBe(
+    'Cannot be called from https://evil.com: this origin is not in the setting "origins" of wrangler.toml, where the owner of this endpoint can add it',
+  )
+  expect(await messageFor('null')).toContain('a file or a sandboxed frame')
+  const nonsense = await messageFor('https://evil.com/<script>')
+  expect(nonsense).toContain('"origins"')
+  expect(nonsense).not.toContain('evil')
+})
+
+test('a refused page reads nothing but that refusal', async () => {
+  for (const [method, path, status] of [
+    ['GET', '/health', 200],
+    ['GET', '/openapi.json', 200],
+    ['GET', '/nowhere', 404],
+    ['PUT', '/v1/models', 405],
+  ] as const) {
+    const reply = await new TestApp().ask(path, { method, headers: { origin: EVIL } })
+    expect(reply.status, path).toBe(status)
+    expectReadable(reply, null)
   }
 })
 
@@ -251,31 +281,36 @@ test('origin_required refuses a POST without Origin, but no GET, and not the ope
   expect((await app.ask(`/v1/completions?${query}`)).status).toBe(200)
 })
 
-test('a preflight is answered 204 before any check, with permission for allowed pages only', async () => {
-  for (const path of ['/v1/completions', '/v1/models', '/nowhere', '/health']) {
-    for (const [origin, allowed] of [
-      [ORIGIN, ORIGIN],
-      [EDGE, EDGE],
-      [EVIL, null],
-      ['null', null],
-    ] as const) {
-      const app = new TestApp()
-      const reply = await app.ask(path, {
-        method: 'OPTIONS',
-        headers: {
-          origin,
-          'access-control-request-method': 'POST',
-          'access-control-request-headers': 'content-type,x-stainless-lang',
-        },
-      })
-      expect([reply.status, reply.text]).toEqual([204, ''])
-      expect(reply.headers.get('access-control-allow-origin')).toBe(allowed)
-      expect(reply.headers.has('access-control-allow-headers')).toBe(allowed !== null)
-      expect(vary(reply)).toContain('origin')
-      expect(reply.headers.get('x-request-id')).toMatch(/^req_/)
-      expectLine(app, reply, { route: 'preflight', code: null })
-    }
-  }
+test.each([
+  // The page of the refused request may read why; a page without an origin cannot be named.
+  ['/v1/completions', ORIGIN, ORIGIN],
+  ['/v1/completions', EDGE, EDGE],
+  ['/v1/completions', EVIL, EVIL],
+  ['/v1/completions', 'null', null],
+  ['/v1/completions', 'https://evil.com:443', null],
+  ['/v1/models/default', EVIL, EVIL],
+  ['/admin/purge', EVIL, EVIL],
+  ['/nowhere', ORIGIN, ORIGIN],
+  ['/nowhere', EVIL, null],
+  ['/health', ORIGIN, ORIGIN],
+  ['/health', EVIL, null],
+  ['/openapi.json', EVIL, null],
+])('a preflight of %s from %s is 204 before any check, for %s', async (path, origin, reader) => {
+  const app = new TestApp()
+  const reply = await app.ask(path, {
+    method: 'OPTIONS',
+    headers: {
+      origin,
+      'access-control-request-method': 'POST',
+      'access-control-request-headers': 'content-type,x-stainless-lang',
+    },
+  })
+  expect([reply.status, reply.text]).toEqual([204, ''])
+  expect(reply.headers.get('access-control-allow-origin')).toBe(reader)
+  expect(reply.headers.has('access-control-allow-headers')).toBe(reader !== null)
+  expect(vary(reply)).toContain('origin')
+  expect(reply.headers.get('x-request-id')).toMatch(/^req_/)
+  expectLine(app, reply, { route: 'preflight', code: null })
 })
 
 const textOf = (reply: Reply) =>
@@ -891,7 +926,7 @@ test('prompts, answers, tokens and addresses are in no event', async () => {
   await app.ask('/v1/models/a-private-model', { headers })
   const log = JSON.stringify(app.events)
   expect(app.lines).toHaveLength(6)
-  for (const secret of ['private', 'nobody else', '192.0.2.77', 'evil.com']) {
+  for (const secret of ['private', 'nobody else', '192.0.2.77']) {
     expect(log).not.toContain(secret)
   }
 })
@@ -914,12 +949,129 @@ test('the visitor’s key and headers never reach the upstream', async () => {
 
 const broken = { models: [{ id: 'default', upstream: 'nowhere', upstream_model: 'm' }] }
 
-test.each(guarded)('misconfigured: %s %s', async (method, path) => {
-  const app = new TestApp({ config: broken })
-  const reply = await app.ask(path, { method, headers: { origin: ORIGIN } })
-  if (method === 'HEAD') expect(reply.status).toBe(503)
-  else expectProblem(reply, 'misconfigured')
-  expectLine(app, reply, { code: 'misconfigured' })
+/** Requests that would be a 403, a 404 or a 405 of a good configuration. */
+const elsewhere: readonly (readonly [method: string, path: string])[] = [
+  ['PUT', '/v1/models'],
+  ['OPTIONS', '/v1/completions'],
+  ['GET', '/admin/purge'],
+  ['GET', '/v1/models/unknown'],
+  ['POST', '/v1/visitors'],
+  ['GET', '/openapi.json'],
+  ['GET', '/admin/usage'],
+  ['POST', '/admin/pause'],
+]
+
+describe('misconfigured', () => {
+  test.each([...guarded, ...elsewhere])('%s %s is told to every page', async (method, path) => {
+    for (const origin of [ORIGIN, EVIL, 'null', null]) {
+      const app = new TestApp({ config: broken })
+      const headers = origin === null ? {} : { origin }
+      const reply = await app.ask(path, { method, headers })
+      if (method === 'HEAD') expect(reply.status).toBe(503)
+      else expectProblem(reply, 'misconfigured', '*')
+      expect(reply.headers.get('access-control-allow-origin')).toBe('*')
+      expectLine(app, reply, { code: 'misconfigured' })
+    }
+  })
+
+  test('a preflight permits every page to read it', async () => {
+    for (const path of ['/v1/completions', '/v1/models/x', '/admin/usage']) {
+      const reply = await new TestApp({ config: broken }).ask(path, {
+        method: 'OPTIONS',
+        headers: { origin: EVIL, 'access-control-request-method': 'POST' },
+      })
+      expect(reply.status).toBe(204)
+      expect(reply.headers.get('access-control-allow-origin')).toBe('*')
+      expect(reply.headers.get('access-control-allow-headers')).toContain('Authorization')
+    }
+  })
+
+  test('other paths are the same as ever', async () => {
+    const app = new TestApp({ config: broken })
+    const headers = { origin: ORIGIN, 'access-control-request-method': 'POST' }
+    expect((await app.ask('/nowhere', { method: 'OPTIONS', headers })).status).toBe(204)
+    expectProblem(await app.ask('/nowhere', { headers }), 'not_found')
+    expectReadable(await app.ask('/health', { headers: { origin: EVIL } }), null)
+  })
+})
+
+describe('secrets that will do on this machine only', () => {
+  const LOCAL = 'http://localhost:8787'
+  const short = { operatorToken: 'guessme-guessme-guessme' }
+  const forTests = { turnstileSecret: `1x${'0'.repeat(31)}AA` }
+  const health = async (app: TestApp, url: string, token: string) => {
+    const headers = { authorization: `Bearer ${token}` }
+    const response = await app.fetch(new Request(`${url}/health`, { headers }))
+    return [response.status, await response.json()]
+  }
+
+  test.each([
+    ['OPERATOR_TOKEN', short],
+    ['TURNSTILE_SECRET', forTests],
+  ])(
+    '%s is a fault where strangers can call, and a warning on a loopback host',
+    async (path, secrets) => {
+      const app = new TestApp(secrets)
+      const token = secrets === short ? short.operatorToken : OPERATOR_TOKEN
+      const message = expect.stringMatching(/^Cannot use /)
+      expect(await health(app, EDGE, token)).toEqual([
+        503,
+        { status: 'misconfigured', faults: [{ path, message }] },
+      ])
+      expectProblem(await app.post({ prompt: PROMPT }), 'misconfigured', '*')
+      expectProblem(await app.ask('/admin/usage'), 'misconfigured', '*')
+      expect(app.calls).toEqual([])
+      const told = app.events.filter(({ event }) => event === 'misconfigured')
+      expect(told).toEqual([{ event: 'misconfigured', faults: [{ path, message }] }])
+      expect(JSON.stringify(told)).not.toContain('guessme')
+
+      expect(await health(app, LOCAL, token)).toEqual([
+        200,
+        {
+          status: 'ok',
+          warnings: expect.arrayContaining([
+            expect.stringMatching(new RegExp(`^${path}: Cannot use `)),
+          ]),
+        },
+      ])
+      const body = JSON.stringify({ prompt: PROMPT })
+      const init = { method: 'POST', headers: { 'content-type': 'text/plain' }, body }
+      const local = await app.fetch(new Request(`${LOCAL}/v1/completions`, init))
+      expect(local.status).toBe(200)
+    },
+  )
+
+  test('they are faults beside those of CONFIG', async () => {
+    const app = new TestApp({ config: broken, ...short })
+    const [, body] = await health(app, EDGE, '')
+    const paths = (body as { faults: { path: string }[] }).faults.map(({ path }) => path)
+    expect(paths).toEqual(['models[0].upstream', 'OPERATOR_TOKEN'])
+  })
+
+  test('24 characters are enough, and no token is no fault', async () => {
+    for (const operatorToken of ['x'.repeat(24), '']) {
+      const app = new TestApp({ operatorToken })
+      expect((await health(app, EDGE, ''))[0]).toBe(200)
+    }
+  })
+})
+
+test('GET /health warns the operator, and nobody else', async () => {
+  const locked = { h: { text: 'x' } }
+  const warnings = async (config: Record<string, unknown>) => {
+    const app = new TestApp({ config: { access: { turnstile_sitekey: '' }, ...config } })
+    const visitor = await app.ask('/health')
+    expect(visitor.json()).toEqual({ status: 'ok' })
+    const headers = { authorization: `Bearer ${OPERATOR_TOKEN}` }
+    const { warnings } = (await app.ask('/health', { headers })).json() as { warnings: string[] }
+    return warnings
+  }
+  expect(await warnings({})).toEqual(['no Turnstile: anyone may spend up to the budget'])
+  expect(await warnings({ prompts: locked })).toEqual([
+    expect.stringContaining('the locked prompts switch free prompts off'),
+  ])
+  expect(await warnings({ prompts: locked, free_prompts: false })).toEqual([])
+  expect((await warnings({ origins: [] })).join()).toContain('origins is empty')
 })
 
 test('GET /health lists every fault by its path, and no secret', async () => {
@@ -943,14 +1095,6 @@ test('GET /health lists every fault by its path, and no secret', async () => {
   expect(body.faults.find(({ path }) => path === 'models[0].upstream')?.message).toBe(
     'Cannot find upstream "nowhere": known are main',
   )
-})
-
-test('preflight, 404 and 405 are the same when misconfigured', async () => {
-  const app = new TestApp({ config: broken })
-  const headers = { origin: ORIGIN, 'access-control-request-method': 'POST' }
-  expect((await app.ask('/v1/completions', { method: 'OPTIONS', headers })).status).toBe(204)
-  expectProblem(await app.ask('/nowhere', { headers }), 'not_found')
-  expectProblem(await app.ask('/v1/models', { method: 'PUT', headers }), 'method_not_allowed')
 })
 
 test('two requests never have the same id', async () => {

@@ -7,7 +7,7 @@ import { expect, test } from 'vitest'
 
 /** From the ground up. A name is a folder of src/ or a file in it. */
 const floors: readonly (readonly string[])[] = [
-  ['errors.ts', 'events.ts', 'faults.ts', 'json.ts', 'recent.ts'],
+  ['errors.ts', 'events.ts', 'faults.ts', 'json.ts', 'recent.ts', 'salvage.ts'],
   ['completion', 'sse', 'http'],
   ['cache', 'page', 'upstream', 'access', 'usage.ts'],
   ['generate.ts', 'answer.ts'],
@@ -19,6 +19,7 @@ const floors: readonly (readonly string[])[] = [
   // What may be written, under what becomes of it.
   ['settings.ts'],
   ['app.ts', 'config.ts', 'prompts.ts'],
+  ['warnings.ts'],
   // What the Worker and its Durable Objects are both built from.
   ['core.ts'],
   ['service.ts'],

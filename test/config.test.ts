@@ -333,7 +333,7 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [withUpstream({ base_url: 'https://x.y/?a' }), 'upstreams[0].base_url', 'without "?" and "#"'],
   [withUpstream({ base_url: 'https://a:b@x.y' }), 'upstreams[0].base_url', 'belongs in a secret'],
   [{ upstreams: [{ name: 'demo', preset: 'openai' }] }, 'upstreams[0].key', 'name the secret'],
-  [{ upstreams: [openai] }, 'upstreams[0].key', 'Cannot find the secret "UPSTREAM_API_KEY"'],
+  [{ upstreams: [openai] }, 'upstreams[0].key', 'Cannot find the secret that "key" names'],
   [withPrompt({ text: '{{a}}' }), 'prompts.h.text', 'Cannot fill "{{a}}"'],
   [withPrompt({ system: '{{a}}' }), 'prompts.h.text', 'Cannot fill "{{a}}"'],
   [withPrompt({ variables: { a: { max_chars: 1 } } }), 'prompts.h.variables.a', 'the place {{a}}'],
@@ -341,6 +341,11 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [{ defaults: { max_tokens: 513 } }, 'defaults.max_tokens', 'limits.max_tokens, which is 512'],
   [{ defaults: { n: 2 } }, 'defaults.n', 'it is above limits.n'],
   [{ defaults: { best_of: 2 } }, 'defaults.best_of', 'it is above limits.n'],
+  [
+    { defaults: { best_of: 2, stream: true }, limits: { n: 2 } },
+    'defaults.best_of',
+    'it does not go with defaults.stream = true',
+  ],
   [{ budget: { usd_per_day: 1 } }, 'models[0].price', 'budget.usd_per_day needs it'],
   [{ access: { turnstile_sitekey: 'x' } }, 'access.turnstile_sitekey', 'TURNSTILE_SECRET'],
 ]
@@ -416,6 +421,87 @@ test('parseConfig() lists faults of one setting and faults between settings toge
     'foo',
     'models[0].upstream',
   ])
+})
+
+// A setting that is bad by itself must neither hide the faults of others nor make up new ones.
+test('parseConfig() lists the faults of settings that depend on each other', () => {
+  const config = {
+    origins: ['nope', 5],
+    models: [
+      { id: 'a', upstream: 'opnai', upstream_model: '', price: { input: 'x', output: 1 } },
+      { id: 'b', upstream: 'main', upstream_model: 'm', fallbacks: [{ upstream: 'gone' }] },
+      'c',
+    ],
+    upstreams: [
+      { name: 'main', preset: 'openai', key: 'MISSING_KEY', retries: 9, idle_ms: 'x' },
+      { name: 'other', base_url: 'ftp://x', auth: 'none' },
+      { name: 'other', preset: 'opnai', typo: 1 },
+    ],
+    prompts: {
+      h: { text: '{{a}} {{b}}', model: 'a', variables: { a: { max_chars: 0 } } },
+      g: { text: 'x', variables: { c: { max_chars: 1 } }, spend: 'x' },
+      f: { system: '{{d}}' },
+      'bad id': { text: '{{e}}' },
+    },
+    defaults: { max_tokens: 600, n: 9 },
+    limits: { n: 0, body_bytes: 0 },
+    budget: { usd_per_day: 1, tokens_per_day: -1 },
+    access: { turnstile_sitekey: '0x4A', token_seconds: 0 },
+  }
+  const found = paths(config, { unbound: ['CACHE'], prompts: { i: { text: '{{x}}', foo: 1 } } })
+  expect(found.toSorted()).toEqual([
+    'CACHE',
+    'access.token_seconds',
+    'access.turnstile_sitekey',
+    'budget.tokens_per_day',
+    'defaults.max_tokens',
+    'limits.body_bytes',
+    'limits.n',
+    'models[0].price.input',
+    'models[0].upstream',
+    'models[0].upstream_model',
+    'models[1].fallbacks[0].upstream',
+    'models[1].fallbacks[0].upstream_model',
+    'models[1].price',
+    'models[2]',
+    'origins[0]',
+    'origins[1]',
+    'prompts.bad id',
+    'prompts.f.text',
+    'prompts.g.spend',
+    'prompts.g.variables.c',
+    'prompts.h.text',
+    'prompts.h.variables.a.max_chars',
+    'src/prompts.ts:i.foo',
+    'src/prompts.ts:i.text',
+    'upstreams[0].idle_ms',
+    'upstreams[0].key',
+    'upstreams[0].retries',
+    'upstreams[1].base_url',
+    'upstreams[2].name',
+    'upstreams[2].preset',
+    'upstreams[2].typo',
+  ])
+})
+
+// Each of these has one fault; what it makes unknown is no second one.
+test.each<[object, string]>([
+  [{ upstreams: [{ name: 'de mo', preset: 'demo' }] }, 'upstreams[0].name'],
+  [{ upstreams: ['demo'] }, 'upstreams[0]'],
+  [{ upstreams: 'demo' }, 'upstreams'],
+  [{ upstreams: [{ name: 'demo', base_url: 5 }] }, 'upstreams[0].base_url'],
+  [{ upstreams: [{ name: 'demo', wire: 'x' }] }, 'upstreams[0].wire'],
+  [{ upstreams: [{ name: 'demo', preset: 'openai', auth: 'x' }] }, 'upstreams[0].auth'],
+  [{ models: 5, prompts: { h: { text: 'x', model: 'default' } } }, 'models'],
+  [{ models: [{ ...model, id: 5 }], prompts: { h: { text: 'x', model: 'a' } } }, 'models[0].id'],
+  [{ origins: ['*'], anyone_may_spend: 'yes' }, 'anyone_may_spend'],
+  [{ limits: { max_tokens: 0 }, defaults: { max_tokens: 600 } }, 'limits.max_tokens'],
+  [{ limits: { n: 'x' }, defaults: { n: 2 } }, 'limits.n'],
+  [{ budget: { usd_per_day: 1 }, models: [{ ...model, price: 5 }] }, 'models[0].price'],
+  [{ prompts: { h: 5 } }, 'prompts.h'],
+  [{ prompts: { h: { text: 5, variables: { a: { max_chars: 1 } } } } }, 'prompts.h.text'],
+])('parseConfig() concludes nothing from the bad setting in %j', (change, path) => {
+  expect(paths({ ...minimal, ...change })).toEqual([path])
 })
 
 test('parseConfig() says each fault once', () => {
@@ -604,24 +690,80 @@ test('parseConfig() takes a secret without the spaces around it', () => {
   }
 })
 
-test('parseConfig() never shows a secret that was pasted for its name', () => {
-  for (const key of [CANARY, [CANARY], { value: CANARY }, `Bearer ${CANARY}`]) {
+/** Made up, of the shapes that keys have. */
+const pasted = [
+  CANARY,
+  'sk-proj-abcdefghijklmnop',
+  'AKIAIOSFODNN7EXAMPLE',
+  'AKIA1',
+  'gsk_a8Kd93jsLq0Zx7Yb2Wm4',
+  'AIzaSyD9tSrke72PouQMnMXa7eZSW0jkFMBWY',
+  'A1B2C3D4E5F6A7B8C9D0E1F2',
+  '0123456789abcdef0123456789abcdef',
+]
+const shown = (secret: string) => `${secret.slice(0, 3)}… (${secret.length} characters)`
+
+test.each(pasted)('parseConfig() never shows %s where the name of a secret belongs', (secret) => {
+  for (const key of [secret, [secret], { value: secret }, `Bearer ${secret}`]) {
     const found = faults({ ...minimal, upstreams: [{ ...openai, key }] })
-    expect(found[0]?.path).toMatch(/^upstreams\[0\]\.key/)
-    expect(JSON.stringify(found)).not.toContain(CANARY.slice(0, 12))
+    expect(found.map(({ path }) => path)).toEqual(['upstreams[0].key'])
+    expect(JSON.stringify(found)).not.toContain(secret.slice(0, 4))
   }
-  const inUrl = withUpstream({ base_url: `https://${CANARY}@example.com/v1` })
-  expect(paths({ ...minimal, ...inUrl })).toEqual(['upstreams[0].base_url'])
-  expect(paths({ ...minimal, ...withUpstream({ api_key: CANARY }) })).toEqual([
-    'upstreams[0].api_key',
-  ])
+  const [fault] = faults({ ...minimal, upstreams: [{ ...openai, key: secret }] })
+  expect(fault?.message).toContain('the NAME of a secret, not the key itself')
+  expect(fault?.message).toContain('npx wrangler secret put UPSTREAM_API_KEY')
 })
 
-test('parseConfig() shows no secret that was pasted as auth', () => {
-  const [fault] = faults({ ...minimal, ...withUpstream({ auth: CANARY }) })
-  expect(fault?.path).toBe('upstreams[0].auth')
-  expect(fault?.message).not.toContain(CANARY.slice(0, 12))
+test('parseConfig() shows no value of "key", not even a good name', () => {
+  const found = faults({ ...minimal, upstreams: [{ ...openai, key: 'HUNTER' }] })
+  expect(found.map(({ path }) => path)).toEqual(['upstreams[0].key'])
+  expect(JSON.stringify(found)).not.toContain('HUNTER')
 })
+
+test.each(pasted)(
+  'parseConfig() shows of %s three characters and its length, wherever it stands',
+  (secret) => {
+    const places = [
+      { origins: [secret] },
+      { free_prompts: secret },
+      { [secret]: 1 },
+      { cache: { [secret]: 1 } },
+      { cache: { ttl_seconds: secret } },
+      { budget: { tokens_per_day: `Bearer ${secret}` } },
+      { access: { turnstile_sitekey: [secret] } },
+      withModel({ id: [secret] }),
+      withModel({ upstream: secret }),
+      withModel({ fallbacks: [{ upstream: secret, upstream_model: 'm' }] }),
+      withModel({ parameters: secret }),
+      withUpstream({ name: secret }),
+      withUpstream({ name: `${secret} ` }),
+      withUpstream({ preset: secret }),
+      withUpstream({ base_url: `https://${secret}@example.com/v1` }),
+      withUpstream({ base_url: secret }),
+      withUpstream({ auth: secret }),
+      withUpstream({ path: secret }),
+      withUpstream({ api_key: secret }),
+      withPrompt({ model: secret }),
+      { prompts: { [secret]: { text: '{{a}}' } } },
+      {
+        models: [
+          { ...model, id: secret },
+          { ...model, id: secret },
+        ],
+      },
+      `{"key": "${secret}"`,
+      secret,
+    ]
+    for (const place of places) {
+      const config = typeof place === 'string' ? place : { ...minimal, ...place }
+      const found = faults(config)
+      expect(found.length, JSON.stringify(place)).toBeGreaterThan(0)
+      expect(JSON.stringify(found), JSON.stringify(place)).not.toContain(secret.slice(0, 4))
+    }
+    const [fault] = faults({ ...minimal, origins: [secret] })
+    expect(fault?.message).toContain(`"${shown(secret)}"`)
+  },
+)
 
 test('parseConfig() shows no secret that cannot be used', () => {
   const bad = { UPSTREAM_API_KEY: `${CANARY} ${CANARY}` }

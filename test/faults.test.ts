@@ -30,6 +30,35 @@ test.each([
   expect(preview(value)).toBe(shown)
 })
 
+// Names that only look odd are shown; what looks like a key is not.
+test.each([
+  'gpt-4o-mini-2024-07-18',
+  'claude-3-5-sonnet-20241022',
+  '@cf/meta/llama-3.1-8b-instruct',
+  'meta-llama/Llama-3.3-70B-Instruct-Turbo',
+  'text-embedding-3-large',
+  'https://my-site-1a2b3c4d.pages.dev/',
+  'a-task-force-of-disk_cache',
+  'internationalisation_and_localisation',
+  '12345678901234567890123',
+])('preview(%j) shows it', (name) => {
+  expect(preview(name)).toBe(JSON.stringify(name))
+})
+
+test.each([
+  ['sk-abc', '"sk-… (6 characters)"'],
+  ['sk_live_x', '"sk_… (9 characters)"'],
+  ['AKIAIOSFODNN7EXAMPLE', '"AKI… (20 characters)"'],
+  ['Bearer sk-proj-1', '"Bea… (16 characters)"'],
+  ['abcdefghij1234567890', '"abc… (20 characters)"'],
+  ['ghp_16C7e42F292c6912E7710c838347Ae178B4a', '"ghp… (40 characters)"'],
+  ['550e8400-e29b-41d4-a716-446655440000', '"550… (36 characters)"'],
+  ['eyJhbGciOiJIUzI1NiJ9.e30.x', '"eyJ… (26 characters)"'],
+  [`😀${'a1'.repeat(20)}`, '"😀a… (42 characters)"'],
+])('preview(%j) is %s', (secret, shown) => {
+  expect(preview(secret)).toBe(shown)
+})
+
 test('preview() is short and well-formed, whatever it is given', () => {
   fc.assert(
     fc.property(fc.anything(), (value) => {

@@ -99,7 +99,7 @@ export function schemasOf(limits: RequestLimits): Table {
     ),
     Health: jsonSchema(
       v.union([
-        v.strictObject({ status: v.literal('ok'), warnings: v.array(v.string()) }),
+        v.strictObject({ status: v.literal('ok'), warnings: v.optional(v.array(v.string())) }),
         v.strictObject({
           status: v.literal('misconfigured'),
           faults: v.array(v.strictObject({ path: v.string(), message: v.string() })),

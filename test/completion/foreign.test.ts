@@ -77,7 +77,7 @@ test('queryBody() reads them as JSON, or as text', () => {
 
 // What these programs send to /v1/completions where their user sets nothing that changes the answer.
 describe('payloads of other programs', () => {
-  test.each<[string, object, object]>([
+  test.each<[program: string, payload: Record<string, unknown>, withoutEffect: string[]]>([
     [
       'guidellm, for data without output lengths',
       {
@@ -86,12 +86,7 @@ describe('payloads of other programs', () => {
         stream_options: { include_usage: true, continuous_usage_stats: true },
         prompt: 'Say this is a test',
       },
-      {
-        model: 'default',
-        stream: true,
-        stream_options: { include_usage: true, continuous_usage_stats: true },
-        prompt: 'Say this is a test',
-      },
+      [],
     ],
     [
       'vllm bench serve',
@@ -104,13 +99,7 @@ describe('payloads of other programs', () => {
         stream: true,
         stream_options: { include_usage: true },
       },
-      {
-        model: 'default',
-        prompt: 'Say this is a test',
-        max_tokens: 128,
-        stream: true,
-        stream_options: { include_usage: true },
-      },
+      ['repetition_penalty', 'logprobs'],
     ],
     [
       'sglang.bench_serving --disable-ignore-eos',
@@ -123,14 +112,7 @@ describe('payloads of other programs', () => {
         temperature: 0.0,
         ignore_eos: false,
       },
-      {
-        model: 'default',
-        prompt: 'Say this is a test',
-        best_of: 1,
-        max_tokens: 128,
-        stream: true,
-        temperature: 0,
-      },
+      ['ignore_eos'],
     ],
     [
       'promptfoo (openai:completion)',
@@ -145,20 +127,11 @@ describe('payloads of other programs', () => {
         best_of: 1,
         stop: ['<|im_end|>', '<|endoftext|>'],
       },
-      {
-        model: 'default',
-        prompt: 'Say this is a test',
-        max_tokens: 1024,
-        temperature: 0,
-        top_p: 1,
-        presence_penalty: 0,
-        frequency_penalty: 0,
-        best_of: 1,
-        stop: ['<|im_end|>', '<|endoftext|>'],
-      },
+      [],
     ],
-  ])('requestParser() takes what %s sends', (_, payload, request) => {
-    expect(parse(JSON.parse(JSON.stringify(payload)))).toEqual(request)
+  ])('requestParser() takes what %s sends', (_, payload, withoutEffect) => {
+    const request = Object.entries(payload).filter(([field]) => !withoutEffect.includes(field))
+    expect(parse(payload)).toEqual(Object.fromEntries(request))
   })
 
   // They force a model to go on after its end, which no other upstream can be asked for.

@@ -3,9 +3,12 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
   corsHeaders,
+  echoedOrigin,
+  isBrowserOrigin,
   isLoopback,
   isPreflight,
   judgeOrigin,
+  namedOrigin,
   preflightReply,
 } from '../../src/http/cors.ts'
 
@@ -182,8 +185,13 @@ function preflight(origin: string, askedHeaders: string | null, method = 'POST')
     },
   })
   expect(isPreflight(request)).toBe(true)
-  return new Response(null, preflightReply(request, judge(request)))
+  const verdict = judge(request)
+  const { status, headers } = preflightReply(request, allowedBy(verdict))
+  return new Response(null, { status, headers: { ...headers, ...corsHeaders(allowedBy(verdict)) } })
 }
+
+const allowedBy = (verdict: ReturnType<typeof judge>) =>
+  verdict.kind === 'allowed' ? verdict.origin : null
 
 const namesIn = (response: Response, header: string) =>
   (response.headers.get(header) ?? '')
@@ -294,8 +302,8 @@ test('preflightReply() stays short however many headers are asked for', () => {
   expect(granted.length).toBeLessThan(100)
 })
 
-test('corsHeaders() echoes an allowed origin and exposes the contract’s headers', () => {
-  const headers = new Headers(corsHeaders({ kind: 'allowed', origin: 'https://example.com' }))
+test('corsHeaders() names its reader and exposes the headers of completions', () => {
+  const headers = new Headers(corsHeaders('https://example.com'))
   const response = new Response(null, { headers })
   expect(headers.get('access-control-allow-origin')).toBe('https://example.com')
   expect(headers.get('timing-allow-origin')).toBe('https://example.com')
@@ -311,14 +319,44 @@ test('corsHeaders() echoes an allowed origin and exposes the contract’s header
       'ratelimit-policy',
       'ratelimit',
       'x-usage-estimated',
+      'link',
     ]),
   )
   expect(headers.has('access-control-allow-credentials')).toBe(false)
 })
 
-test.each([[{ kind: 'refused', origin: 'https://evil.com' }], [{ kind: 'absent' }]] as const)(
-  'corsHeaders() gives nothing to %j',
-  (verdict) => {
-    expect(corsHeaders(verdict)).toEqual({})
-  },
-)
+test('corsHeaders() of a response that no page may read are none', () => {
+  expect(corsHeaders(null)).toEqual({})
+})
+
+// Only what a browser sends as an origin is echoed; anything may stand in a script's header.
+test.each([
+  ['https://evil.com', true],
+  ['http://evil.com:8080', true],
+  ['https://xn--bcher-kva.example', true],
+  ['http://[::1]:3000', true],
+  ['https://evil.com:443', false],
+  ['http://evil.com:80', false],
+  ['https://EVIL.com', false],
+  ['https://evil.com/', false],
+  ['https://a:b@evil.com', false],
+  ['https://bücher.example', false],
+  ['https://*.evil.com', false],
+  ['https://evil.com, https://evil.org', false],
+  ['chrome-extension://abcdefghijklmnop', false],
+  ['file://', false],
+  ['blob:https://evil.com/1', false],
+  ['null', false],
+  ['', false],
+  [`https://${'a'.repeat(300)}.com`, false],
+])('isBrowserOrigin(%j) is %j, and only such an origin reads its refusal', (origin, isOne) => {
+  expect(isBrowserOrigin(origin)).toBe(isOne)
+  const refused = { kind: 'refused', origin } as const
+  expect(echoedOrigin(refused)).toBe(isOne ? origin : null)
+  expect(namedOrigin(refused)).toBe(isOne || origin === 'null' ? origin : null)
+})
+
+test('echoedOrigin() is for refusals only', () => {
+  expect(echoedOrigin({ kind: 'allowed', origin: 'https://example.com' })).toBeNull()
+  expect(echoedOrigin({ kind: 'absent' })).toBeNull()
+})

@@ -113,7 +113,7 @@ export function parseStream(body: string): Stream {
  * A problem as the contract has it, readable for the page that asked, and told to the owner in
  * exactly one request event with the same status and code.
  *
- * @param origin who asked; null: not an allowed page, so it gets no permission to read
+ * @param origin the page that may read it, "*" for every page, null for none
  */
 export async function expectProblem(
   reply: Reply,

@@ -116,6 +116,9 @@ export interface TestAppOptions {
   /** A storage that another app has, too. */
   readonly kv?: MemoryKv
   readonly clock?: Clock
+  readonly operatorToken?: string
+  /** Absent: Turnstile is off. */
+  readonly turnstileSecret?: string
   /** Whether a visitor may have one more miss; absent: always. */
   readonly spendLimit?: (visitor: string) => Promise<boolean>
 }
@@ -182,7 +185,7 @@ export class TestApp {
         now: () => this.clock.ms,
       }),
       secret: async () => CANARY,
-      operatorToken: OPERATOR_TOKEN,
+      operatorToken: options.operatorToken ?? OPERATOR_TOKEN,
       tokenSecrets: {
         secret: CANARY,
         previousSecret: null,
@@ -191,8 +194,9 @@ export class TestApp {
       },
     }
     const context: AppContext = { ...platform, count: () => {} }
+    const { turnstileSecret = '', operatorToken = OPERATOR_TOKEN } = options
     if (result.config === null) {
-      this.#app = createBrokenApp(result, context)
+      this.#app = createBrokenApp(result, { turnstileSecret, operatorToken }, context)
       return
     }
     const unused = async () => {
@@ -203,8 +207,8 @@ export class TestApp {
       flights: flights?.(core) ?? null,
       spendLimit: options.spendLimit ?? (async () => true),
       admin: { pause: unused, figures: unused, hoursSince: unused },
-      turnstileSecret: '',
-      operatorToken: OPERATOR_TOKEN,
+      turnstileSecret,
+      operatorToken,
     }
     this.#app = createApp(result.config, core, platform, doors, context)
   }

@@ -77,16 +77,19 @@ describe('a Worker that misses something (G1)', () => {
   test.each(cases)('%s says so to the owner, and is 503 for visitors', async (_, options, path) => {
     const before = upstream.lane('u').calls.length
     const workers = await start(options)
-    // Without a CONFIG no page is known; its own are allowed always.
-    const origin = options.without?.includes('CONFIG') ? `http://${HOST}` : ORIGIN
-    for (const sent of [
-      { method: 'POST', body: { prompt: 'p' } },
-      { path: '/v1/completions?prompt=p' },
-      { path: '/v1/models' },
-    ]) {
-      const reply = await workers.client().send({ ...sent, headers: { origin } })
-      await expectProblem(reply, 503, 'misconfigured', workers.log, origin)
-      expect(reply.text).not.toContain('UPSTREAM_API_KEY')
+    for (const origin of [ORIGIN, 'https://not-listed.example', null]) {
+      for (const sent of [
+        { method: 'POST', body: { prompt: 'p' } },
+        { path: '/v1/completions?prompt=p' },
+        { path: '/v1/models' },
+        { method: 'PUT', path: '/v1/models' },
+        { method: 'POST', path: '/v1/visitors' },
+        { path: '/openapi.json' },
+      ]) {
+        const reply = await workers.client().send({ ...sent, headers: { origin } })
+        await expectProblem(reply, 503, 'misconfigured', workers.log, '*')
+        expect(reply.text).not.toContain('UPSTREAM_API_KEY')
+      }
     }
     const health = await healthOf(workers)
     expect(health.status).toBe(503)
@@ -209,7 +212,7 @@ describe('a Worker without origins (G9)', () => {
   test('serves its own pages and no others, and says what to set', async () => {
     const workers = await start({ config: configOf({ origins: [] }) })
     const foreign = await workers.client().complete({ prompt: 'p' })
-    const problem = await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, null)
+    const problem = await expectProblem(foreign, 403, 'origin_not_allowed', workers.log)
     expect(problem.message).toContain('origins')
     const origin = `http://${HOST}`
     const own = await workers.client().complete({ prompt: 'p' }, { origin })

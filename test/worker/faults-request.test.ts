@@ -365,7 +365,9 @@ describe('an origin', () => {
     ['*'],
     [`${ORIGIN}, ${ORIGIN}`],
     ['http://localhost:4000'],
-  ])('%j is refused before any work, without permission to read (B1)', async (origin) => {
+  ])('%j is refused before any work, and reads at most why (B1)', async (origin) => {
+    // Only what a browser would send is echoed.
+    const reader = /^https?:\/\/[a-z.]+(:444|:4000)?$/.test(origin) ? origin : null
     const calls = await callsDuring(async () => {
       for (const sent of [
         { method: 'POST', body: { prompt: 'origin' } },
@@ -373,7 +375,16 @@ describe('an origin', () => {
         { path: '/v1/models' },
       ]) {
         const reply = await client.send({ ...sent, headers: { origin } })
-        await expectProblem(reply, 403, 'origin_not_allowed', workers.log, null)
+        const { message, event } = await expectProblem(
+          reply,
+          403,
+          'origin_not_allowed',
+          workers.log,
+          reader,
+        )
+        expect(message).toContain('"origins"')
+        if (reader !== null) expect(message).toContain(origin)
+        expect(event.origin).toBe(origin === 'null' ? 'null' : reader)
       }
     })
     expect(calls).toBe(0)
@@ -442,9 +453,13 @@ describe('an origin', () => {
     expect(String(allowed.headers['access-control-allow-headers']).toLowerCase()).toMatch(
       /content-type.*x-stainless-os/,
     )
+    // So that its page can send the request, and read why that is refused.
     const refused = await preflight('https://evil.example')
     expect(refused.status).toBe(204)
-    expect(refused.headers['access-control-allow-origin']).toBeUndefined()
+    expect(refused.headers['access-control-allow-origin']).toBe('https://evil.example')
     expect(refused.headers['vary']).toContain('Origin')
+    const unnamed = await preflight('null')
+    expect(unnamed.status).toBe(204)
+    expect(unnamed.headers['access-control-allow-origin']).toBeUndefined()
   })
 })

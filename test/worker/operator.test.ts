@@ -56,9 +56,9 @@ describe('the operator’s doors', () => {
     expect(reply.status).toBe(200)
     expect(reply.headers['cache-control']).toBe('no-store')
     // Not even the operator comes from another website.
-    const headers = { ...operator, origin: 'https://evil.example' }
-    const foreign = await client.send({ method, path, body, headers })
-    await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, null)
+    const origin = 'https://evil.example'
+    const foreign = await client.send({ method, path, body, headers: { ...operator, origin } })
+    await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, origin)
   })
 
   test.each(doors)('%s %s is shut where there is no secret', async (method, path, body) => {
@@ -157,7 +157,10 @@ describe('GET /health', () => {
     ['the demo', { upstreams: [demo] }, false],
   ])('with %s: whether anyone may spend', async (_, more, warned) => {
     const { client } = await open(more, { TURNSTILE_SECRET: '0x4AAAAAAAsecret' })
-    const reply = await client.send({ path: '/health', headers: { origin: null } })
+    const visitor = await client.send({ path: '/health' })
+    expect(JSON.parse(visitor.text)).toEqual({ status: 'ok' })
+    const headers = { origin: null, authorization: `Bearer ${OPERATOR_TOKEN}` }
+    const reply = await client.send({ path: '/health', headers })
     expect(reply.status).toBe(200)
     const { status, warnings } = JSON.parse(reply.text)
     expect(status).toBe('ok')
@@ -165,10 +168,18 @@ describe('GET /health', () => {
     expect(reply.text).not.toContain(CANARY)
   })
 
-  test('warns of a short operator token, without showing it', async () => {
+  test('is a fault with a short operator token, but for a warning on a loopback host', async () => {
     const { client } = await open({}, { OPERATOR_TOKEN: 'guessme' })
-    const reply = await client.send({ path: '/health' })
-    expect(reply.text).toContain('OPERATOR_TOKEN is short')
+    const headers = { authorization: 'Bearer guessme' }
+    for (const path of ['/health', '/v1/models', '/admin/usage']) {
+      const reply = await client.send({ path, headers })
+      expect(reply.status).toBe(503)
+      expect(reply.text).not.toContain('guessme')
+    }
+    const local = { ...headers, host: 'localhost:8787', origin: null }
+    const reply = await client.send({ path: '/health', headers: local })
+    expect(reply.status).toBe(200)
+    expect(reply.text).toContain('OPERATOR_TOKEN: Cannot use')
     expect(reply.text).not.toContain('guessme')
   })
 })

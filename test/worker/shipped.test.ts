@@ -191,6 +191,7 @@ test('pages on this machine may call it on this machine, and no others', async (
     completionOf(reply)
     expectPlainHeaders(reply, origin)
   }
-  const foreign = await client.complete({ prompt: 'a' }, { host, origin: 'https://evil.example' })
-  await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, null)
+  const origin = 'https://evil.example'
+  const foreign = await client.complete({ prompt: 'a' }, { host, origin })
+  await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, origin)
 })

@@ -282,8 +282,8 @@ describe('with Turnstile', () => {
     'the test secret %s refuses to serve (B8)',
     async (secret) => {
       const { workers, lane, visit, ask } = await open({ secrets: { TURNSTILE_SECRET: secret } })
-      await expectProblem(await ask('prompt 1', null), 503, 'misconfigured', workers.log)
-      await expectProblem(await visit(), 503, 'misconfigured', workers.log)
+      await expectProblem(await ask('prompt 1', null), 503, 'misconfigured', workers.log, '*')
+      await expectProblem(await visit(), 503, 'misconfigured', workers.log, '*')
       const health = await workers.client().send({ path: '/health' })
       expect(health.status).toBe(503)
       expect(JSON.parse(health.text).faults).toMatchObject([{ path: 'TURNSTILE_SECRET' }])
