@@ -23,6 +23,8 @@
 /** The endpoint breaks every silence of 15 s; after a longer one the connection is dead. */
 const PATIENCE_MS = 45_000
 const RESUMES = 5
+/** More choices than any request can ask for, and a power of two. */
+const CHOICES = 1024
 
 export class CompletionError extends Error {
   /**
@@ -76,8 +78,8 @@ export function createClient({
       } catch (cause) {
         init.signal?.throwIfAborted()
         if (cause instanceof CompletionError) throw cause
-        // A refusal of Cloudflare's own, or of a page that is not allowed, looks the same to us.
-        const message = 'Cannot reach the endpoint: no connection, or this page may not use it'
+        // Refusals of the endpoint are readable; Cloudflare's own look like this, too.
+        const message = 'Cannot reach the endpoint: check the connection and its address'
         failure = new CompletionError(message, 'network', { cause })
       }
       if (last) throw failure
@@ -233,6 +235,8 @@ function add(said, chunk) {
   let news = ''
   if (chunk.usage) said.usage = chunk.usage
   for (const { index, text, logprobs, finish_reason } of chunk.choices) {
+    // Nothing but a whole number from 0 to 1023 is the same here.
+    if (index !== (index & (CHOICES - 1))) continue
     said.choices[index] ??= { text: '', index, logprobs: null, finish_reason: null }
     const choice = said.choices[index]
     choice.text += text
@@ -355,40 +359,72 @@ function orAborted(promise, signal) {
 }
 
 /**
- * @typedef {{ render(box: HTMLElement, options: object): string, remove(id: string): void }} Widgets
+ * @typedef {{ render(box: HTMLElement, options: object): string | undefined, remove(id: string): void }} Widgets
  * Cloudflare's script, loaded when the first challenge is needed.
  */
 
-/** @param {Turnstile} options @returns {Promise<string>} */
+const page = /** @type {{ turnstile?: Widgets }} */ (globalThis)
+/** While it is loading, all clients wait for the same. @type {Promise<void> | null} */
+let loading = null
+
+/** @param {string} code */
+const unchecked = (code) => new CompletionError('Cannot complete the bot check: try again', code)
+
+function ready() {
+  if (page.turnstile) return
+  loading ??= load().finally(() => {
+    loading = null
+  })
+  return loading
+}
+
+async function load() {
+  const script = document.createElement('script')
+  script.src = 'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit'
+  await new Promise((resolve) => {
+    script.onload = resolve
+    script.onerror = resolve
+    document.head.append(script)
+  })
+  if (page.turnstile) return
+  script.remove()
+  throw unchecked('challenge_unavailable')
+}
+
+/**
+ * Settles on every way a challenge can end.
+ * https://developers.cloudflare.com/turnstile/get-started/client-side-rendering/widget-configurations/
+ *
+ * @param {Turnstile} options
+ * @returns {Promise<string>}
+ */
 async function solveChallenge({ sitekey, container = document.body }) {
-  const page = /** @type {{ turnstile?: Widgets }} */ (globalThis)
-  /** @param {string} code */
-  const failed = (code) => new CompletionError('Cannot tell you from a robot: try again', code)
-  if (!page.turnstile) {
-    const script = document.createElement('script')
-    script.src = 'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit'
-    await new Promise((resolve, reject) => {
-      script.onload = resolve
-      script.onerror = () => reject(failed('challenge_unavailable'))
-      document.head.append(script)
-    })
-  }
+  await ready()
   const widgets = /** @type {Widgets} */ (page.turnstile)
   const box = container.appendChild(document.createElement('div'))
   if (container === document.body) box.style.cssText = 'position:fixed;right:1em;bottom:1em'
-  let id = ''
+  /** @type {string | undefined} */
+  let id
   try {
     return await new Promise((resolve, reject) => {
-      id = widgets.render(box, {
-        sitekey,
-        action: 'visitor',
-        appearance: 'interaction-only',
-        callback: resolve,
-        'error-callback': () => {
-          reject(failed('challenge_failed'))
-          return true
-        },
-      })
+      const fail = () => {
+        reject(unchecked('challenge_failed'))
+        return true
+      }
+      try {
+        id = widgets.render(box, {
+          sitekey,
+          action: 'visitor',
+          appearance: 'interaction-only',
+          callback: resolve,
+          'error-callback': fail,
+          'expired-callback': fail,
+          'timeout-callback': fail,
+          'unsupported-callback': fail,
+        })
+      } catch {}
+      // A sitekey it cannot read.
+      if (!id) fail()
     })
   } finally {
     if (id) widgets.remove(id)

@@ -17,6 +17,8 @@ import { Door } from './door.ts'
 /** Where the page is and where it expects its Worker, as after the commands of the README. */
 const SITE = 'http://localhost:4000'
 const ENDPOINT = 'http://localhost:8787'
+/** The same page at an address that no owner has listed. */
+const ELSEWHERE = 'http://elsewhere.example'
 const OPENING = (hero: string) => `Once upon a time ${hero} went for a walk, and`
 
 let upstream: UpstreamServer
@@ -55,8 +57,13 @@ beforeAll(async () => {
     }),
     Door.open(),
   ])
+  const sitePort = Number(new URL(line).port)
   browser = await launchBrowser({
-    ports: { 'localhost:4000': Number(new URL(line).port), 'localhost:8787': door.port },
+    ports: {
+      'localhost:4000': sitePort,
+      'localhost:8787': door.port,
+      'elsewhere.example:80': sitePort,
+    },
   })
 })
 
@@ -139,6 +146,28 @@ test('a story comes word by word, without a preflight, and the second time at on
   const caches = workers.log.all('request').filter(({ route }) => route === 'completions')
   expect(caches.map(({ cache }) => cache)).toEqual(['miss', expect.stringMatching(/memory|kv/)])
   watched.expectQuiet(SITE, ENDPOINT)
+})
+
+test('a page that is not listed reads why, with and without a preflight, and nothing else', async () => {
+  await visit(workers)
+  await watched.page.goto(ELSEWHERE)
+  const refusal = {
+    code: 'origin_not_allowed',
+    message: expect.stringContaining(`${ELSEWHERE}: this origin is not in the setting "origins"`),
+  }
+  const { code, message } = await inPage<{ code: string; message: string }>(
+    `return client.complete('a').catch(({ code, message }) => ({ code, message }))`,
+  )
+  expect({ code, message }).toEqual(refusal)
+  const { error } = await watched.page.evaluate<{ error: object }>(
+    `fetch('${ENDPOINT}/v1/models', { headers: { 'x-visitor-token': 't' } }).then((r) => r.json())`,
+  )
+  expect(error).toMatchObject(refusal)
+  const unreadable = await watched.page.evaluate<string>(
+    `fetch('${ENDPOINT}/health').then(() => 'read', (error) => error.name)`,
+  )
+  expect(unreadable).toBe('TypeError')
+  expect(lane().calls).toEqual([])
 })
 
 test('it stops when told to, and the keyboard keeps its place', async () => {

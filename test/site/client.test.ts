@@ -406,6 +406,20 @@ describe('with the Worker', () => {
       expect(tokens.at(-1)).toMatch(/\S{40}/)
     })
 
+    test('of another origin is told which setting it is missing in', async () => {
+      const { complete } = createClient({
+        endpoint: workers.url,
+        fetch: (input, init) => {
+          return watchedFetch(input, { ...init, headers: { origin: 'https://other.example' } })
+        },
+      })
+      expect(await failureOf(complete('a'))).toMatchObject({
+        code: 'origin_not_allowed',
+        status: 403,
+        message: expect.stringMatching(/https:\/\/other\.example.*"origins"/),
+      })
+    })
+
     test('without the option the error is the page’s', async () => {
       const { complete, asked } = page({ of: guarded })
       expect(await failureOf(complete('a'))).toMatchObject({
@@ -415,11 +429,21 @@ describe('with the Worker', () => {
       expect(asked).toHaveLength(1)
     })
 
-    test('a challenge that is not solved is the error', async () => {
-      stubTurnstile({ solve: false })
-      const { complete, asked } = page({ of: guarded, turnstile: true })
-      expect(await failureOf(complete('a'))).toMatchObject({ code: 'challenge_failed' })
-      expect(asked).toHaveLength(1)
+    test.each([
+      'error-callback',
+      'expired-callback',
+      'timeout-callback',
+      'unsupported-callback',
+      'render: throws',
+      'render: nothing',
+    ] as const)('a challenge that ends with %s is the error', async (end) => {
+      const widgets = stubTurnstile({ end })
+      const { complete, stream, asked } = page({ of: guarded, turnstile: true })
+      const failed = { code: 'challenge_failed', message: expect.stringMatching(/^Cannot /) }
+      expect(await failureOf(complete('a'))).toMatchObject(failed)
+      expect(await failureOf(textOf(stream('a')))).toMatchObject(failed)
+      expect(asked).toHaveLength(2)
+      expect(widgets.left()).toBe(0)
     })
   })
 
@@ -469,7 +493,12 @@ function cutting(options: {
 }
 
 /** Cloudflare's script and as much of a document as it takes to show a challenge. */
-function stubTurnstile({ solve = true } = {}) {
+type WidgetEnd =
+  | 'callback'
+  | `${'error' | 'expired' | 'timeout' | 'unsupported'}-callback`
+  | `render: ${'throws' | 'nothing'}`
+
+function stubTurnstile({ end = 'callback' as WidgetEnd } = {}) {
   const rendered: object[] = []
   const removed: string[] = []
   const boxes = new Set<object>()
@@ -487,9 +516,11 @@ function stubTurnstile({ solve = true } = {}) {
     },
   })
   vi.stubGlobal('turnstile', {
-    render(_: object, options: { callback(token: string): void; 'error-callback'(): boolean }) {
+    render(_: object, options: Readonly<Record<string, (token: string) => unknown>>) {
+      if (end === 'render: throws') throw new Error('Invalid input for parameter "sitekey"')
+      if (end === 'render: nothing') return undefined
       rendered.push(options)
-      queueMicrotask(() => (solve ? options.callback('solved') : options['error-callback']()))
+      queueMicrotask(() => options[end]?.('solved'))
       return `widget-${rendered.length}`
     },
     remove: (id: string) => removed.push(id),
@@ -692,6 +723,26 @@ describe('on a bad day of the network', () => {
     ])
   })
 
+  test('a choice whose index is no small whole number is skipped', async () => {
+    const odd = [-1, 0.5, 1024, 1e9, Number.NaN, '0', '__proto__', 'length', null, undefined, [0]]
+    const pieces = page(
+      eventStream([
+        ...odd.map((index) => event(said('x', { index: index as number }))),
+        event(said('a', { index: 1023 })),
+        event(said('b')),
+        event('[DONE]'),
+      ]),
+    ).stream('x')
+    expect((await quickly(textOf(pieces))).value).toBe('b')
+    const choices = pieces.completion?.choices ?? []
+    expect(choices.flat().map(({ text, index }) => [index, text])).toEqual([
+      [0, 'b'],
+      [1023, 'a'],
+    ])
+    expect(choices).toHaveLength(1024)
+    expect(Object.keys(choices)).toEqual(['0', '1023'])
+  })
+
   test('a cut stream takes only the first choice on, the others come again', async () => {
     const pieces = page(
       eventStream([event(said('a')), event(said('b', { index: 1 }))]),
@@ -846,16 +897,28 @@ describe('on a bad day of the network', () => {
       expect(paths).toEqual(['completions', 'visitors', 'completions'])
     })
 
-    test('needs Cloudflare’s script, which is loaded when it is first needed', async () => {
-      const { complete } = guardedPage()
+    /** A page that has yet to load Cloudflare's script: each attempt, to be ended by hand. */
+    function withoutScript() {
       const { turnstile, document } = globalThis as unknown as {
         turnstile: object
         document: object
       }
-      const scripts: { src: string; onload(): void; onerror(): void }[] = []
+      interface Script {
+        src: string
+        onload(): void
+        onerror(): void
+        remove(): void
+      }
+      const scripts: Script[] = []
       vi.stubGlobal('turnstile', undefined)
-      const head = { append: (script: (typeof scripts)[number]) => scripts.push(script) }
+      const head = { append: (script: Script) => scripts.push(script) }
       vi.stubGlobal('document', { ...document, head })
+      return { scripts, arrive: () => vi.stubGlobal('turnstile', turnstile) }
+    }
+
+    test('needs Cloudflare’s script, which is loaded when it is first needed', async () => {
+      const { complete } = guardedPage()
+      const { scripts, arrive } = withoutScript()
       const first = failureOf(complete('a'))
       await vi.waitFor(() => expect(scripts).toHaveLength(1))
       expect(scripts[0]?.src).toBe(
@@ -865,9 +928,28 @@ describe('on a bad day of the network', () => {
       expect(await first).toMatchObject({ code: 'challenge_unavailable' })
       const second = complete('a')
       await vi.waitFor(() => expect(scripts).toHaveLength(2))
-      vi.stubGlobal('turnstile', turnstile)
+      arrive()
       scripts[1]?.onload()
       expect(await second).toBe('Yes')
+    })
+
+    test('loads the script once for two clients, and again when it did not come', async () => {
+      const [one, two] = [guardedPage(), guardedPage()]
+      const { scripts, arrive } = withoutScript()
+      const blocked = [failureOf(one.complete('a')), failureOf(two.complete('b'))]
+      await vi.waitFor(() => expect(scripts).toHaveLength(1))
+      // What a blocker puts in its place loads, and brings nothing.
+      scripts[0]?.onload()
+      for (const failure of await Promise.all(blocked)) {
+        expect(failure).toMatchObject({ code: 'challenge_unavailable' })
+      }
+      const both = [one.complete('a'), two.complete('b')]
+      await vi.waitFor(() => expect(scripts).toHaveLength(2))
+      arrive()
+      scripts[1]?.onload()
+      expect(await Promise.all(both)).toEqual(['Yes', 'Yes'])
+      await one.complete('c')
+      expect(scripts).toHaveLength(2)
     })
   })
 })
