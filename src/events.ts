@@ -89,6 +89,8 @@ export type Event =
       readonly event: 'generated'
       readonly request_id: string
       readonly upstream: string
+      /** The model's alias. */
+      readonly model: string
       /** The upstream's own id of it, for its support. */
       readonly upstream_id: string | null
       /** Until its first text, and in all. */

@@ -141,7 +141,7 @@ export function entryFor(work: Work, entry: Entry): Entry {
 }
 
 function reportGenerated(
-  { requestId }: Work,
+  { requestId, request }: Work,
   { route }: GenerateContext,
   { usage, stored }: Outcome,
   answered: Answered | null,
@@ -152,6 +152,7 @@ function reportGenerated(
     event: 'generated',
     request_id: requestId,
     upstream: answered?.upstream ?? '',
+    model: request.model,
     upstream_id: answered?.upstreamId ?? null,
     first_ms: firstMs,
     ms,

@@ -21,7 +21,7 @@ export interface Doors {
   /** Null: every miss is answered in its isolate. */
   readonly flights: FlightDoor | null
   readonly spendLimit: SpendLimit
-  readonly admin: Pick<AdminContext, 'pause' | 'figures' | 'hoursSince'>
+  readonly admin: Pick<AdminContext, 'pause' | 'figures' | 'usage'>
   readonly turnstileSecret: string
   readonly operatorToken: string
 }

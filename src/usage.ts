@@ -1,7 +1,10 @@
-// Counting: what an isolate saw in each hour, as numbers that add up. Pure; objects/usage.ts keeps
-// the sums. Holds names from CONFIG, codes and counts, never anything of a visitor's.
+// The owner's figures: what an isolate saw in each hour, the failed attempts and the refused origins,
+// in forms that add up. Pure; objects/usage.ts keeps the sums. Holds names from CONFIG, origins, codes
+// and counts, never anything else of a visitor's.
+import type { Usage } from './completion/completion.ts'
 import type { Code } from './errors.ts'
 import type { Event, RequestEvent } from './events.ts'
+import { addSightings, type Frequencies, type Frequency, mostFrequent } from './frequent.ts'
 
 /** One hour's counts, of one isolate or of all. */
 export interface HourCounts {
@@ -14,9 +17,14 @@ export interface HourCounts {
   tokens_in: number
   tokens_out: number
   tokens_saved: number
+  /** What the answers cost at the models' prices, and what remembered and shared ones would have. */
+  usd: number
+  usd_saved: number
   errors: Record<string, number>
   prompts: Record<string, number>
   models: Record<string, number>
+  /** Requests by the origin of their page; the rarest together under `OTHER_ORIGINS`. */
+  origins: Record<string, number>
   /** How many upstream answers began within each bound of `latencyBoundsMs`; the last is beyond. */
   upstream_ms: number[]
 }
@@ -27,6 +35,7 @@ export const latencyBoundsMs: readonly number[] = Array.from({ length: 40 }, (_,
 )
 
 const HOUR_S = 3600
+const DAY_S = 86_400
 
 export function noCounts(): HourCounts {
   return {
@@ -38,9 +47,12 @@ export function noCounts(): HourCounts {
     tokens_in: 0,
     tokens_out: 0,
     tokens_saved: 0,
+    usd: 0,
+    usd_saved: 0,
     errors: {},
     prompts: {},
     models: {},
+    origins: {},
     upstream_ms: latencyBoundsMs.map(() => 0).concat(0),
   }
 }
@@ -60,9 +72,12 @@ export function addCounts(a: HourCounts, b: HourCounts): HourCounts {
     tokens_in: a.tokens_in + b.tokens_in,
     tokens_out: a.tokens_out + b.tokens_out,
     tokens_saved: a.tokens_saved + b.tokens_saved,
+    usd: a.usd + b.usd,
+    usd_saved: a.usd_saved + b.usd_saved,
     errors: addNames(a.errors, b.errors),
     prompts: addNames(a.prompts, b.prompts),
     models: addNames(a.models, b.models),
+    origins: bounded(addNames(a.origins, b.origins)),
     upstream_ms: a.upstream_ms.map((n, i) => n + (b.upstream_ms[i] ?? 0)),
   }
 }
@@ -73,13 +88,50 @@ function addNames(a: Record<string, number>, b: Record<string, number>): Record<
   return sum
 }
 
-/** One hour as `GET /admin/usage` shows it (contract section 6). */
+/** With `origins = ["*"]` every website may be among them. */
+const MAX_ORIGINS = 50
+export const OTHER_ORIGINS = 'other'
+
+/** The most frequent names, the others as one. */
+function bounded(names: Record<string, number>): Record<string, number> {
+  const { [OTHER_ORIGINS]: rest = 0, ...own } = names
+  const sorted = Object.entries(own).sort(([, a], [, b]) => b - a)
+  const others = sorted.slice(MAX_ORIGINS).reduce((sum, [, n]) => sum + n, rest)
+  const kept = Object.fromEntries(sorted.slice(0, MAX_ORIGINS))
+  return others === 0 ? kept : { ...kept, [OTHER_ORIGINS]: others }
+}
+
+/** A sum of money without the noise of binary fractions. */
+export function roundedUsd(usd: number): number {
+  return Math.round(usd * 1e9) / 1e9
+}
+
+/** One hour as `GET /admin/usage` shows it. */
 export function hourFigures(hour: number, { upstream_ms, ...counts }: HourCounts) {
   return {
     hour,
     ...counts,
+    usd: roundedUsd(counts.usd),
+    usd_saved: roundedUsd(counts.usd_saved),
     upstream_ms: { p50: percentile(upstream_ms, 0.5), p95: percentile(upstream_ms, 0.95) },
   }
+}
+
+/** One UTC day's sums. */
+export interface DaySums {
+  /** Days since 1970. */
+  readonly day: number
+  readonly tokens: number
+  readonly usd: number
+  readonly requests: number
+  /** Answers of the cache. */
+  readonly hits: number
+}
+
+/** One day as `GET /admin/usage` shows it. */
+export function dayFigures({ day, usd, ...sums }: DaySums) {
+  const date = new Date(day * DAY_S * 1000).toISOString().slice(0, 10)
+  return { ...sums, day: date, usd: roundedUsd(usd) }
 }
 
 /** The bound under which this share of all lies; 0 where there is nothing. */
@@ -101,23 +153,72 @@ export function hourOf(nowMs: number): number {
 /** What a request adds besides its log line. */
 export interface Tally {
   readonly promptId: string | null
-  /** Tokens that a remembered or shared answer did not cost. */
-  readonly saved: number
+  /** What a remembered or shared answer did not cost. */
+  readonly saved: Usage | null
+}
+
+/** One failed attempt at an upstream, as `GET /admin/usage` shows it. */
+export interface Failure {
+  /** Unix seconds. */
+  readonly at: number
+  readonly request_id: string
+  readonly upstream: string
+  /** The model's alias. */
+  readonly model: string
+  readonly code: Code
+  readonly hint: string | null
+}
+
+const MAX_FAILURES = 50
+
+/** The newest failures of two lists, the newest last. */
+export function addFailures(a: readonly Failure[], b: readonly Failure[]): Failure[] {
+  return [...a, ...b].sort((one, other) => one.at - other.at).slice(-MAX_FAILURES)
+}
+
+/** Made-up origins cost nothing to send: these are all that are remembered of a day. */
+const MAX_REFUSED = 200
+const SHOWN_REFUSED = 20
+
+/** `b` added to `a`, which is changed. */
+export function addRefused(a: Map<string, Frequency>, b: Frequencies): void {
+  for (const [origin, frequency] of b) addSightings(a, origin, frequency, MAX_REFUSED)
+}
+
+/** The origins that were refused most often, as `GET /admin/usage` shows them. */
+export function refusedFigures(refused: Frequencies) {
+  return mostFrequent(refused, SHOWN_REFUSED).map(([origin, seen]) => ({ origin, ...seen }))
+}
+
+/** What an isolate has seen since it last sent it on. */
+export interface UsageReport {
+  readonly hours: ReadonlyMap<number, HourCounts>
+  readonly failures: readonly Failure[]
+  /** By UTC day, counted in days since 1970. */
+  readonly refused: ReadonlyMap<number, Frequencies>
 }
 
 export interface CounterOptions {
   /** Between two flushes. */
   readonly intervalMs: number
+  /**
+   * What an answer costs.
+   *
+   * @param upstream who gave it; null: whoever is asked first
+   */
+  readonly usdOf: (model: string, upstream: string | null, usage: Usage) => number
 }
 
-/** Sends an hour's counts on. */
-export type Flush = (hours: ReadonlyMap<number, HourCounts>) => Promise<void>
+/** Sends a report on. */
+export type Flush = (report: UsageReport) => Promise<void>
 
-/** Collects counts in the isolate; what is not flushed when it is evicted is lost. */
+/** Collects figures in the isolate; what is not flushed when it is evicted is lost. */
 export class UsageCounter {
   readonly #options: CounterOptions
   readonly #now: () => number
   #hours = new Map<number, HourCounts>()
+  #failures: readonly Failure[] = []
+  #refused = new Map<number, Map<string, Frequency>>()
   #flushedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: CounterOptions, now: () => number) {
@@ -127,26 +228,65 @@ export class UsageCounter {
 
   /** Until the next flush may be; null: there is nothing to send. */
   get dueInMs(): number | null {
-    if (this.#hours.size === 0) return null
+    if (this.#isEmpty()) return null
     return Math.max(0, this.#flushedAt + this.#options.intervalMs - this.#now())
   }
 
-  /** Counts what an event says; a request is counted by `request`. */
+  /** Counts what an event says; a request's own figures are counted by `request`. */
   observe(event: Event): void {
-    if (event.event === 'cache_failed') this.#hour().kv_failures += 1
-    if (event.event !== 'generated') return
+    switch (event.event) {
+      case 'cache_failed':
+        this.#hour().kv_failures += 1
+        break
+      case 'generated':
+        this.#generated(event)
+        break
+      case 'upstream_failed':
+        this.#failed(event)
+        break
+      case 'request':
+        if (event.code === 'origin_not_allowed' && event.origin !== null) this.#refuse(event.origin)
+    }
+  }
+
+  #generated({ model, upstream, tokens_in, tokens_out, first_ms }: EventOf<'generated'>): void {
     const hour = this.#hour()
-    hour.tokens_in += event.tokens_in
-    hour.tokens_out += event.tokens_out
-    const bound = latencyBoundsMs.findIndex((ms) => event.first_ms <= ms)
+    hour.tokens_in += tokens_in
+    hour.tokens_out += tokens_out
+    const usage = {
+      prompt_tokens: tokens_in,
+      completion_tokens: tokens_out,
+      total_tokens: tokens_in + tokens_out,
+    }
+    hour.usd += this.#options.usdOf(model, upstream, usage)
+    const bound = latencyBoundsMs.findIndex((ms) => first_ms <= ms)
     const slot = bound === -1 ? latencyBoundsMs.length : bound
     hour.upstream_ms[slot] = (hour.upstream_ms[slot] ?? 0) + 1
   }
 
-  request({ cache, code, model }: RequestEvent, { promptId, saved }: Tally): void {
+  /** A request that an upstream refuses as invalid is its visitor's affair. */
+  #failed({ request_id, upstream, model, code, hint }: EventOf<'upstream_failed'>): void {
+    if (code === 'upstream_refused_request') return
+    const at = Math.floor(this.#now() / 1000)
+    const failure = { at, request_id, upstream, model, code, hint }
+    this.#failures = addFailures(this.#failures, [failure])
+  }
+
+  #refuse(origin: string): void {
+    const last = Math.floor(this.#now() / 1000)
+    const day = Math.floor(last / DAY_S)
+    const refused = this.#refused.get(day) ?? new Map<string, Frequency>()
+    addSightings(refused, origin, { count: 1, last }, MAX_REFUSED)
+    this.#refused.set(day, refused)
+  }
+
+  request({ cache, code, model, origin }: RequestEvent, { promptId, saved }: Tally): void {
     const hour = this.#hour()
     hour.requests += 1
-    hour.tokens_saved += saved
+    if (saved !== null) {
+      hour.tokens_saved += saved.total_tokens
+      if (model !== null) hour.usd_saved += this.#options.usdOf(model, null, saved)
+    }
     if (cache === 'miss' || cache === 'bypass') hour.misses += 1
     else if (cache === 'collapsed' || cache === 'flight') hour.collapsed += 1
     else if (cache === 'previous') hour.hits.stale += 1
@@ -154,29 +294,41 @@ export class UsageCounter {
     if (code !== null) count(hour.errors, code)
     if (promptId !== null) count(hour.prompts, promptId)
     if (model !== null) count(hour.models, model)
+    if (origin !== null && code !== 'origin_not_allowed') countOrigin(hour.origins, origin)
   }
 
   /** Sends what there is. What cannot be sent is kept. Never throws. */
   async flush(send: Flush): Promise<void> {
-    if (this.#hours.size === 0) return
-    const hours = this.#hours
+    if (this.#isEmpty()) return
+    const report = { hours: this.#hours, failures: this.#failures, refused: this.#refused }
     this.#hours = new Map()
+    this.#failures = []
+    this.#refused = new Map()
     this.#flushedAt = this.#now()
     try {
-      await send(hours)
+      await send(report)
     } catch {
-      this.#takeBack(hours)
+      this.#takeBack(report)
     }
   }
 
-  #takeBack(hours: ReadonlyMap<number, HourCounts>): void {
+  #isEmpty(): boolean {
+    return this.#hours.size + this.#failures.length + this.#refused.size === 0
+  }
+
+  #takeBack({ hours, failures, refused }: UsageReport): void {
     for (const [hour, counts] of hours) {
       this.#hours.set(hour, addCounts(counts, this.#hours.get(hour) ?? noCounts()))
     }
-    // A store that is down for long must not be paid for in memory.
-    for (const hour of [...this.#hours.keys()].sort((a, b) => a - b).slice(0, -MAX_HOURS)) {
-      this.#hours.delete(hour)
+    this.#failures = addFailures(failures, this.#failures)
+    for (const [day, origins] of refused) {
+      const sum = new Map(origins)
+      addRefused(sum, this.#refused.get(day) ?? new Map())
+      this.#refused.set(day, sum)
     }
+    // A store that is down for long must not be paid for in memory.
+    keepNewest(this.#hours, MAX_HOURS)
+    keepNewest(this.#refused, MAX_DAYS)
   }
 
   #hour(): HourCounts {
@@ -190,7 +342,20 @@ export class UsageCounter {
   }
 }
 
+type EventOf<Kind extends Event['event']> = Extract<Event, { event: Kind }>
+
 const MAX_HOURS = 24
+const MAX_DAYS = 2
+
+function keepNewest(byTime: Map<number, unknown>, n: number): void {
+  for (const time of [...byTime.keys()].sort((a, b) => a - b).slice(0, -n)) byTime.delete(time)
+}
+
+/** What comes too late for a place of its own is counted with the others. */
+function countOrigin(origins: Record<string, number>, origin: string): void {
+  const isFull = Object.keys(origins).length >= MAX_ORIGINS * 2
+  count(origins, isFull && !Object.hasOwn(origins, origin) ? OTHER_ORIGINS : origin)
+}
 
 function count(names: Record<string, number>, name: Code | string): void {
   names[name] = (names[name] ?? 0) + 1

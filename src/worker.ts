@@ -46,10 +46,10 @@ function create(): App {
     admin: {
       pause: async (until: number | null) => await ledger().pause(until),
       figures: async () => await ledger().figures(),
-      hoursSince: async (hour: number) => {
+      usage: async (fromHour: number) => {
         // So that the operator sees at least what this isolate knows.
         await flushUsage()
-        return await usageObject().since(hour)
+        return await usageObject().figures(fromHour)
       },
     },
     ...secrets,

@@ -7,7 +7,7 @@ import { expect, test } from 'vitest'
 
 /** From the ground up. A name is a folder of src/ or a file in it. */
 const floors: readonly (readonly string[])[] = [
-  ['errors.ts', 'events.ts', 'faults.ts', 'json.ts', 'recent.ts', 'salvage.ts'],
+  ['errors.ts', 'events.ts', 'faults.ts', 'frequent.ts', 'json.ts', 'recent.ts', 'salvage.ts'],
   ['completion', 'sse', 'http'],
   ['cache', 'page', 'upstream', 'access', 'usage.ts'],
   ['generate.ts', 'answer.ts'],

@@ -5,13 +5,19 @@ import { describe, expect, test } from 'vitest'
 import type { Event, RequestEvent } from '../src/events.ts'
 import {
   addCounts,
+  addFailures,
+  addRefused,
+  dayFigures,
+  type Failure,
   type HourCounts,
   hourFigures,
   hourOf,
   latencyBoundsMs,
   noCounts,
   percentile,
+  refusedFigures,
   UsageCounter,
+  type UsageReport,
 } from '../src/usage.ts'
 
 const HOUR_MS = 3_600_000
@@ -19,10 +25,14 @@ const START = 1_779_998_400_000
 
 function counterAt(startMs = START) {
   const clock = { ms: startMs }
-  return { clock, counter: new UsageCounter({ intervalMs: 60_000 }, () => clock.ms) }
+  const prices: Readonly<Record<string, number>> = { default: 0.25, 'default at u': 0.5 }
+  const usdOf = (model: string, upstream: string | null, usage: { total_tokens: number }) =>
+    usage.total_tokens * (prices[upstream === null ? model : `${model} at ${upstream}`] ?? 0)
+  return { clock, counter: new UsageCounter({ intervalMs: 60_000, usdOf }, () => clock.ms) }
 }
 
-const noTally = { promptId: null, saved: 0 }
+const noTally = { promptId: null, saved: null }
+const usage = { prompt_tokens: 4, completion_tokens: 6, total_tokens: 10 }
 
 function request(more: Partial<RequestEvent> = {}): RequestEvent {
   return {
@@ -45,17 +55,34 @@ function request(more: Partial<RequestEvent> = {}): RequestEvent {
 }
 
 function generated(first_ms: number, tokens_in = 5, tokens_out = 7): Event {
-  const ids = { request_id: 'req_1', upstream: 'u', upstream_id: null }
+  const ids = { request_id: 'req_1', upstream: 'u', model: 'default', upstream_id: null }
   return { event: 'generated', ...ids, first_ms, ms: 900, tokens_in, tokens_out, stored: true }
 }
 
-async function taken(counter: UsageCounter): Promise<Map<number, HourCounts>> {
-  let hours = new Map<number, HourCounts>()
-  await counter.flush(async (sent) => {
-    hours = new Map(sent)
-  })
-  return hours
+function failed(more: Partial<Extract<Event, { event: 'upstream_failed' }>> = {}): Event {
+  return {
+    event: 'upstream_failed',
+    request_id: 'req_1',
+    upstream: 'u',
+    model: 'default',
+    code: 'upstream_unavailable',
+    status: 500,
+    reason: null,
+    hint: 'a hint',
+    will: 'retry',
+    ...more,
+  }
 }
+
+async function sent(counter: UsageCounter): Promise<UsageReport> {
+  let sent: UsageReport = { hours: new Map(), failures: [], refused: new Map() }
+  await counter.flush(async (report) => {
+    sent = report
+  })
+  return sent
+}
+
+const taken = async (counter: UsageCounter) => (await sent(counter)).hours
 
 const histogram = fc.array(fc.nat(50), {
   minLength: latencyBoundsMs.length + 1,
@@ -71,9 +98,12 @@ const counts: fc.Arbitrary<HourCounts> = fc.record({
   tokens_in: fc.nat(100),
   tokens_out: fc.nat(100),
   tokens_saved: fc.nat(100),
+  usd: fc.nat(100),
+  usd_saved: fc.nat(100),
   errors: names,
   prompts: names,
   models: names,
+  origins: names,
   upstream_ms: histogram,
 })
 
@@ -142,20 +172,50 @@ test('hourFigures() has the contract’s names, and no histogram', () => {
     tokens_in: 0,
     tokens_out: 0,
     tokens_saved: 0,
+    usd: 0,
+    usd_saved: 0,
     upstream_ms: { p50: 0, p95: 0 },
     prompts: {},
     models: {},
+    origins: {},
   })
   expect(hour % 3600).toBe(0)
+})
+
+test('hourFigures() and dayFigures() show money without the noise of binary fractions', () => {
+  const usd = 0.1 + 0.2
+  expect(hourFigures(0, { ...noCounts(), usd, usd_saved: usd })).toMatchObject({
+    usd: 0.3,
+    usd_saved: 0.3,
+  })
+  const sums = { tokens: 1200, requests: 10, hits: 6 }
+  expect(dayFigures({ day: 20_785, usd, ...sums })).toEqual({
+    day: '2026-11-28',
+    usd: 0.3,
+    ...sums,
+  })
+})
+
+test('addCounts() keeps the origins with the most requests, and the rest as one', () => {
+  const many = Object.fromEntries(Array.from({ length: 80 }, (_, i) => [`https://${i}.example`, 1]))
+  const busy = { 'https://busy.example': 3 }
+  const sum = addCounts(
+    addCounts({ ...noCounts(), origins: many }, { ...noCounts(), origins: busy }),
+    { ...noCounts(), origins: { ...busy, 'https://late.example': 2 } },
+  )
+  expect(Object.keys(sum.origins)).toHaveLength(51)
+  expect(sum.origins).toMatchObject({ 'https://busy.example': 6, other: 32 })
+  const all = Object.values(sum.origins).reduce((a, b) => a + b)
+  expect(all).toBe(80 + 3 + 3 + 2)
 })
 
 describe('UsageCounter', () => {
   test('counts each request as one thing, and what it brought', async () => {
     const { counter } = counterAt()
     for (const cache of ['memory', 'kv', 'stale', 'collapsed', 'flight', 'miss', 'bypass'] as const)
-      counter.request(request({ cache }), { promptId: 'haiku', saved: 10 })
+      counter.request(request({ cache }), { promptId: 'haiku', saved: usage })
     // A prompt's last answer, from before it was changed, is a stale hit.
-    counter.request(request({ cache: 'previous' }), { promptId: 'haiku', saved: 10 })
+    counter.request(request({ cache: 'previous' }), { promptId: 'haiku', saved: usage })
     counter.request(request({ cache: null, code: 'invalid_json', model: null }), noTally)
     counter.request(request({ code: 'rate_limited' }), noTally)
     counter.observe(generated(0, 3, 9))
@@ -172,11 +232,77 @@ describe('UsageCounter', () => {
       tokens_in: 3,
       tokens_out: 9,
       tokens_saved: 80,
+      usd: 6,
+      usd_saved: 20,
       errors: { invalid_json: 1, rate_limited: 1 },
       prompts: { haiku: 8 },
       models: { default: 9 },
     })
     expect(figures?.upstream_ms[0]).toBe(1)
+  })
+
+  test('counts the pages of requests that were not refused', async () => {
+    const { counter } = counterAt()
+    const [a, b] = ['https://a.example', 'https://b.example']
+    for (const origin of [a, a, b, null]) counter.request(request({ origin }), noTally)
+    counter.request(request({ origin: a, code: 'origin_not_allowed' }), noTally)
+    const [[, figures] = []] = await taken(counter)
+    expect(figures?.origins).toEqual({ [a]: 2, [b]: 1 })
+  })
+
+  test('counts any number of pages in bounded space', async () => {
+    const { counter } = counterAt()
+    for (let i = 0; i < 1000; i++) {
+      counter.request(request({ origin: `https://${i}.example` }), noTally)
+    }
+    const [[, figures] = []] = await taken(counter)
+    const origins = Object.values(figures?.origins ?? {})
+    expect(origins.length).toBeLessThanOrEqual(101)
+    expect(origins.reduce((a, b) => a + b)).toBe(1000)
+  })
+
+  test('remembers the last failed attempts, those about one request apart', async () => {
+    const { clock, counter } = counterAt()
+    counter.observe(failed({ code: 'upstream_refused_request', status: 400 }))
+    expect(counter.dueInMs).toBeNull()
+    for (let i = 0; i < 60; i++) {
+      counter.observe(failed({ request_id: `req_${i}` }))
+      clock.ms += 1000
+    }
+    const { failures } = await sent(counter)
+    expect(failures).toHaveLength(50)
+    expect(failures[0]).toEqual({
+      at: START / 1000 + 10,
+      request_id: 'req_10',
+      upstream: 'u',
+      model: 'default',
+      code: 'upstream_unavailable',
+      hint: 'a hint',
+    })
+    expect(failures.at(-1)?.request_id).toBe('req_59')
+    expect((await sent(counter)).failures).toEqual([])
+  })
+
+  test('remembers refused origins by the day, however many are made up', async () => {
+    const { clock, counter } = counterAt()
+    const refuse = (origin: string | null) =>
+      counter.observe(request({ origin, code: 'origin_not_allowed', route: 'models' }))
+    for (let i = 0; i < 7; i++) refuse('https://real.example')
+    for (let i = 0; i < 5000; i++) refuse(`https://made-up-${i}.example`)
+    refuse(null)
+    counter.observe(request({ origin: 'https://fine.example' }))
+    clock.ms += 24 * HOUR_MS
+    refuse('https://tomorrow.example')
+    const { refused } = await sent(counter)
+    const [today, tomorrow] = [...refused.values()]
+    expect(today?.size).toBe(200)
+    expect(refusedFigures(today ?? new Map())).toHaveLength(20)
+    expect(refusedFigures(today ?? new Map())[0]).toEqual({
+      origin: 'https://real.example',
+      count: 7,
+      last: START / 1000,
+    })
+    expect([...(tomorrow?.keys() ?? [])]).toEqual(['https://tomorrow.example'])
   })
 
   test('keeps hours apart', async () => {
@@ -219,6 +345,25 @@ describe('UsageCounter', () => {
     expect((await taken(counter)).size).toBe(0)
   })
 
+  test('keeps failures and refused origins that could not be sent, too', async () => {
+    const { counter } = counterAt()
+    const refusal = request({ origin: 'https://a.example', code: 'origin_not_allowed' })
+    counter.observe(failed({ request_id: 'req_1' }))
+    counter.observe(refusal)
+    await counter.flush(async () => {
+      counter.observe(failed({ request_id: 'req_2' }))
+      counter.observe(refusal)
+      throw new Error('over quota')
+    })
+    expect(counter.dueInMs).toBe(60_000)
+    const { failures, refused } = await sent(counter)
+    expect(failures.map(({ request_id }) => request_id)).toEqual(['req_1', 'req_2'])
+    expect([...(refused.values().next().value ?? [])]).toEqual([
+      ['https://a.example', { count: 2, last: START / 1000 }],
+    ])
+    expect(counter.dueInMs).toBeNull()
+  })
+
   test('keeps no more than a day for a store that is down for long', async () => {
     const { clock, counter } = counterAt()
     for (let i = 0; i < 100; i++) {
@@ -232,4 +377,34 @@ describe('UsageCounter', () => {
     expect(hours.size).toBe(24)
     expect(Math.max(...hours.keys())).toBe(START / 1000 + 99 * 3600)
   })
+})
+
+test('addFailures() keeps the newest of both, in order', () => {
+  const at = (seconds: number): Failure => ({
+    at: seconds,
+    request_id: `req_${seconds}`,
+    upstream: 'u',
+    model: 'm',
+    code: 'upstream_timeout',
+    hint: null,
+  })
+  const times = (failures: readonly Failure[]) => failures.map(({ at }) => at)
+  expect(times(addFailures([at(1), at(5)], [at(3)]))).toEqual([1, 3, 5])
+  const many = Array.from({ length: 50 }, (_, i) => at(100 + i))
+  expect(times(addFailures([at(1), at(500)], many))).toEqual([...times(many).slice(1), 500])
+})
+
+test('addRefused() adds up what isolates have seen', () => {
+  const sum = new Map([['a', { count: 2, last: 5 }]])
+  addRefused(
+    sum,
+    new Map([
+      ['a', { count: 3, last: 9 }],
+      ['b', { count: 1, last: 7 }],
+    ]),
+  )
+  expect([...sum]).toEqual([
+    ['a', { count: 5, last: 9 }],
+    ['b', { count: 1, last: 7 }],
+  ])
 })

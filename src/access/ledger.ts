@@ -173,7 +173,8 @@ export class Ledger {
   }
 }
 
-function usd(price: Price | null, input: number, output: number): number {
+/** What tokens cost at a price. */
+export function usd(price: Price | null, input: number, output: number): number {
   return price === null ? 0 : (input * price.input + output * price.output) / 1_000_000
 }
 

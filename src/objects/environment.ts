@@ -1,7 +1,7 @@
 // The platform as the shells hand it to the parts: clock, chance, timers, bindings, secrets.
 // Read once per isolate: the Worker and all objects in it share one configuration and one core.
 import { env, waitUntil } from 'cloudflare:workers'
-import type { LedgerDoor } from '../access/ledger.ts'
+import { type LedgerDoor, usd } from '../access/ledger.ts'
 import type { KvNamespace } from '../cache/kv.ts'
 import { randomLetters } from '../completion/completion.ts'
 import { type Config, type ConfigResult, parseConfig } from '../config.ts'
@@ -136,10 +136,19 @@ export const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
 export function report(event: Event): void {
   console.log(JSON.stringify(event))
   usage.observe(event)
-  if (event.event === 'generated') sendFigures()
+  sendFigures()
 }
 
-const usage = new UsageCounter({ intervalMs: 60_000 }, now)
+const usage = new UsageCounter(
+  {
+    intervalMs: 60_000,
+    usdOf: (model, _upstream, { prompt_tokens, completion_tokens }) => {
+      const price = environment().config?.models.get(model)?.price ?? null
+      return usd(price, prompt_tokens, completion_tokens)
+    },
+  },
+  now,
+)
 /** Work after a response is cut after 30 s, so a flush that is due later waits for another request. */
 const LATEST_FLUSH_MS = 20_000
 const WORK_AFTER_RESPONSE_MS = 30_000
@@ -169,7 +178,7 @@ function sendFigures(): void {
 
 /** Sends what this isolate has counted. Never throws. */
 export async function flushUsage(): Promise<void> {
-  await usage.flush(async (hours) => await usageObject().add(hours))
+  await usage.flush(async (report) => await usageObject().add(report))
 }
 
 export function usageObject(): DurableObjectStub<UsageObject> {

@@ -26,6 +26,7 @@ export interface LedgerFigures {
   readonly tokens_per_day: number
   readonly spent: number
   readonly reserved: number
+  readonly usd_per_day: number
   readonly usd_spent: number
   /** Unix seconds. */
   readonly paused_until: number | null
@@ -221,10 +222,12 @@ export class LedgerObject extends DurableObject {
 function figuresOf(budget: Budget, nowMs: number): LedgerFigures {
   const { spent, reserved, usdSpent } = budget.figures(nowMs)
   const paused = budget.pausedUntilMs > nowMs
+  const { tokensPerDay, usdPerDay } = limitsOf()
   return {
-    tokens_per_day: limitsOf().tokensPerDay,
+    tokens_per_day: tokensPerDay,
     spent,
     reserved,
+    usd_per_day: usdPerDay,
     usd_spent: usdSpent,
     paused_until: paused ? Math.ceil(budget.pausedUntilMs / 1000) : null,
   }

@@ -1,36 +1,79 @@
-// The Durable Object with the hourly figures: one for the whole service. A thin shell over usage.ts.
-// Stored in SQLite: `hours`, one row an hour with its counts as JSON, kept for 90 days; one row is
-// written for each flush of an isolate.
+// The Durable Object with the owner's figures: one for the whole service. A thin shell over usage.ts.
+//
+// Stored in SQLite: `hours`, one row an hour with its counts as JSON, kept for 90 days; `lists`, one
+// row for the last failed attempts and one a day for its refused origins, kept for two days. A flush of
+// an isolate writes a row of `hours`, and one of each list that it has something for: never more,
+// however many origins somebody makes up.
 import { DurableObject } from 'cloudflare:workers'
-import { addCounts, type HourCounts, hourOf, noCounts } from '../usage.ts'
+import type { Frequency } from '../frequent.ts'
+import type { UsageFigures } from '../routes/admin.ts'
+import {
+  addCounts,
+  addFailures,
+  addRefused,
+  type DaySums,
+  type Failure,
+  type HourCounts,
+  hourOf,
+  noCounts,
+  type UsageReport,
+} from '../usage.ts'
 import { now } from './environment.ts'
 
-const KEPT_S = 90 * 86_400
+const DAY_S = 86_400
+const KEPT_S = 90 * DAY_S
+const DAYS_SHOWN = 30
 
 export class UsageObject extends DurableObject {
   readonly #sql: SqlStorage = this.ctx.storage.sql
   #cleanedHour = -1
 
   /** Adds what an isolate has counted. */
-  add(hours: ReadonlyMap<number, HourCounts>): void {
+  add({ hours, failures, refused }: UsageReport): void {
     this.#open()
     for (const [hour, counts] of hours) {
-      const sum = addCounts(this.#read(hour), counts)
+      const sum = addCounts(this.#counts(hour), counts)
       this.#sql.exec('INSERT OR REPLACE INTO hours VALUES (?, ?)', hour, JSON.stringify(sum))
+    }
+    if (failures.length > 0) this.#set('failures', addFailures(this.#failures(), failures))
+    for (const [day, origins] of refused) {
+      const sum = this.#refused(day)
+      addRefused(sum, origins)
+      this.#set(refusedOn(day), [...sum])
     }
   }
 
-  /** The hours from `fromHour` on, oldest first; hours without requests are left out. */
-  since(fromHour: number): Map<number, HourCounts> {
+  /** @param fromHour the first hour to give, unix seconds */
+  figures(fromHour: number): UsageFigures {
     this.#open()
     const rows = this.#sql.exec<{ hour: number; counts: string }>(
       'SELECT hour, counts FROM hours WHERE hour >= ? ORDER BY hour',
       fromHour,
     )
-    return new Map([...rows].map(({ hour, counts }) => [hour, parse(counts)]))
+    const today = Math.floor(now() / 1000 / DAY_S)
+    return {
+      hours: new Map([...rows].map(({ hour, counts }) => [hour, parse(counts)])),
+      days: this.#days(today - DAYS_SHOWN + 1),
+      failures: this.#failures(),
+      refused: this.#refused(today),
+    }
   }
 
-  #read(hour: number): HourCounts {
+  #days(first: number): DaySums[] {
+    const sum = (...names: readonly string[]) =>
+      names.map((name) => `SUM(COALESCE(json_extract(counts, '$.${name}'), 0))`).join(' + ')
+    return [
+      ...this.#sql.exec<DaySums & Record<string, number>>(
+        `SELECT hour / ${DAY_S} AS day, ${sum('tokens_in', 'tokens_out')} AS tokens,
+          ${sum('usd')} AS usd, ${sum('requests')} AS requests,
+          ${sum('hits.memory', 'hits.kv', 'hits.stale')} AS hits
+          FROM hours WHERE hour >= ? GROUP BY day ORDER BY day`,
+        first * DAY_S,
+      ),
+    ]
+  }
+
+  #counts(hour: number): HourCounts {
     const [row] = this.#sql.exec<{ counts: string }>(
       'SELECT counts FROM hours WHERE hour = ?',
       hour,
@@ -38,15 +81,41 @@ export class UsageObject extends DurableObject {
     return row === undefined ? noCounts() : parse(row.counts)
   }
 
+  #failures(): readonly Failure[] {
+    return (this.#get('failures') ?? []) as readonly Failure[]
+  }
+
+  #refused(day: number): Map<string, Frequency> {
+    return new Map((this.#get(refusedOn(day)) ?? []) as readonly [string, Frequency][])
+  }
+
+  #get(name: string): unknown {
+    const [row] = this.#sql.exec<{ value: string }>('SELECT value FROM lists WHERE name = ?', name)
+    return row === undefined ? null : JSON.parse(row.value)
+  }
+
+  #set(name: string, value: unknown): void {
+    this.#sql.exec('INSERT OR REPLACE INTO lists VALUES (?, ?)', name, JSON.stringify(value))
+  }
+
   #open(): void {
     const hour = hourOf(now())
     if (hour === this.#cleanedHour) return
     this.#cleanedHour = hour
     this.#sql.exec('CREATE TABLE IF NOT EXISTS hours (hour INTEGER PRIMARY KEY, counts TEXT)')
+    this.#sql.exec('CREATE TABLE IF NOT EXISTS lists (name TEXT PRIMARY KEY, value TEXT)')
     this.#sql.exec('DELETE FROM hours WHERE hour < ?', hour - KEPT_S)
+    const yesterday = refusedOn(Math.floor(hour / DAY_S) - 1)
+    this.#sql.exec("DELETE FROM lists WHERE name LIKE 'refused %' AND name < ?", yesterday)
   }
 }
 
+/** The name of a day's list; in the order of days. */
+function refusedOn(day: number): string {
+  return `refused ${String(day).padStart(6, '0')}`
+}
+
+/** Counts that an older version did not have are zero. */
 function parse(counts: string): HourCounts {
   const known = JSON.parse(counts) as Partial<HourCounts>
   const none = noCounts()

@@ -5,10 +5,20 @@ import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
+import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
 import { pageAt, readAddress } from '../page/address.ts'
-import { type HourCounts, hourFigures, hourOf } from '../usage.ts'
+import {
+  type DaySums,
+  dayFigures,
+  type Failure,
+  type HourCounts,
+  hourFigures,
+  hourOf,
+  refusedFigures,
+  roundedUsd,
+} from '../usage.ts'
 import type { Visit } from './visit.ts'
 
 export interface AdminContext {
@@ -25,8 +35,8 @@ export interface AdminContext {
   /** @param until unix seconds, or null */
   readonly pause: (until: number | null) => Promise<void>
   readonly figures: () => Promise<BudgetFigures>
-  /** Hours that begin at `hour` (unix seconds) or later, oldest first. */
-  readonly hoursSince: (hour: number) => Promise<ReadonlyMap<number, HourCounts>>
+  /** @param fromHour the first hour to give, unix seconds */
+  readonly usage: (fromHour: number) => Promise<UsageFigures>
 }
 
 /** Today's budget, as the ledger has it. */
@@ -34,8 +44,22 @@ export interface BudgetFigures {
   readonly tokens_per_day: number
   readonly spent: number
   readonly reserved: number
+  /** 0: not limited in USD. */
+  readonly usd_per_day: number
   readonly usd_spent: number
   readonly paused_until: number | null
+}
+
+/** What all isolates have counted. */
+export interface UsageFigures {
+  /** Those with requests, oldest first. */
+  readonly hours: ReadonlyMap<number, HourCounts>
+  /** Of the last 30 days those with requests, oldest first. */
+  readonly days: readonly DaySums[]
+  /** The last failed attempts, the newest last. */
+  readonly failures: readonly Failure[]
+  /** Origins that were refused today. */
+  readonly refused: Frequencies
 }
 
 export const purgeSchema = v.union([
@@ -108,14 +132,18 @@ export class Admin {
       )
     }
     const nowMs = this.#context.now()
-    const [budget, counts] = await Promise.all([
+    const [budget, usage] = await Promise.all([
       fromLedger(this.#context.figures()),
-      this.#context.hoursSince(hourOf(nowMs) - (hours - 1) * 3600),
+      this.#context.usage(hourOf(nowMs) - (hours - 1) * 3600),
     ])
     return jsonReply({
       now: Math.floor(nowMs / 1000),
-      budget,
-      hours: [...counts].map(([hour, figures]) => hourFigures(hour, figures)),
+      budget: { ...budget, usd_spent: roundedUsd(budget.usd_spent) },
+      days: usage.days.map(dayFigures),
+      hours: [...usage.hours].map(([hour, figures]) => hourFigures(hour, figures)),
+      // The newest first, as they are read.
+      failures: usage.failures.toReversed(),
+      refused_origins: refusedFigures(usage.refused),
     })
   }
 

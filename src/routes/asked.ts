@@ -132,7 +132,7 @@ export class Asking {
     const understood = await this.#understandWords(from, words)
     const { request, effective, names, last } = understood
     visit.noted.model = effective.model
-    visit.tally = { promptId: effective.prompt_id, saved: 0 }
+    visit.tally = { promptId: effective.prompt_id, saved: null }
     const pages =
       understood.pages === null ? null : pageVariables.admitted(understood.pages, visit.url)
     capableTargets(effective, connections)

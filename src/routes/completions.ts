@@ -143,7 +143,7 @@ export class Completions {
       ? { kind: 'previous' }
       : { kind: 'hit', detail: ttlSeconds > 0 ? tier : 'stale', ttlSeconds }
     const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
-    visit.tally = { ...visit.tally, saved: entry.completion.usage.total_tokens }
+    visit.tally = { ...visit.tally, saved: entry.completion.usage }
     const headers = answerHeaders({
       form: shape.as,
       cache: note(visit, outcome),
@@ -240,7 +240,7 @@ export class Completions {
       return this.#hit(hit, { work, reader, ...asked }, visit, cacheMs)
     }
     if (role === 'follower') {
-      visit.tally = { ...visit.tally, saved: answer.completion.usage.total_tokens }
+      visit.tally = { ...visit.tally, saved: answer.completion.usage }
     }
     const cache = note(visit, outcomeOf(work, role === 'follower', answer.stored))
     const body = remembered?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))

@@ -49,9 +49,27 @@ const hourSchema = v.strictObject({
   tokens_in: count,
   tokens_out: count,
   tokens_saved: count,
+  usd: v.number(),
+  usd_saved: v.number(),
   upstream_ms: v.strictObject({ p50: v.number(), p95: v.number() }),
   prompts: names,
   models: names,
+  origins: names,
+})
+const daySchema = v.strictObject({
+  day: v.string(),
+  tokens: count,
+  usd: v.number(),
+  requests: count,
+  hits: count,
+})
+const failureSchema = v.strictObject({
+  at: count,
+  request_id: v.string(),
+  upstream: v.string(),
+  model: v.string(),
+  code: v.picklist(codes),
+  hint: v.nullable(v.string()),
 })
 const usageSchema = v.strictObject({
   now: count,
@@ -59,10 +77,14 @@ const usageSchema = v.strictObject({
     tokens_per_day: count,
     spent: count,
     reserved: count,
+    usd_per_day: v.number(),
     usd_spent: v.number(),
     paused_until: v.nullable(count),
   }),
+  days: v.array(daySchema),
   hours: v.array(hourSchema),
+  failures: v.array(failureSchema),
+  refused_origins: v.array(v.strictObject({ origin: v.string(), count, last: count })),
 })
 const chunkSchema = v.strictObject({
   ...v.omit(completionSchema, ['choices', 'usage']).entries,

@@ -296,7 +296,7 @@ function pathsOf(schemas: Table): Table {
     '/admin/usage': {
       get: operation(
         'getUsage',
-        'Today’s budget and hourly figures, oldest first; hours without requests are left out',
+        'Today’s budget, days and hours with requests (oldest first), the last failed attempts, and today’s refused origins',
         { description: 'The figures', content: json('Usage') },
         [...anywhere, 'invalid_value', 'operator_token_invalid', 'ledger_unavailable'],
         {

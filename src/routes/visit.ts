@@ -44,7 +44,7 @@ export class Visit {
     visitor: null,
     origin: null,
   }
-  tally: Tally = { promptId: null, saved: 0 }
+  tally: Tally = { promptId: null, saved: null }
   /** Headers that belong on the response even if it becomes a problem. */
   readonly headers: Record<string, string> = {}
   /** The body outlives the response: its end closes the visit. */

@@ -7,9 +7,13 @@ import { bars, byName, latency, ranges, stacked, totals } from './figures.js'
 import { duration } from './source.js'
 
 /**
- * @typedef {{ tokens_per_day: number, spent: number, reserved: number, usd_spent: number,
- *   paused_until: number | null }} Budget
- * @typedef {{ now: number, budget: Budget, hours: import('./figures.js').Hour[] }} Usage
+ * @typedef {{ tokens_per_day: number, spent: number, reserved: number, usd_per_day: number,
+ *   usd_spent: number, paused_until: number | null }} Budget
+ * @typedef {{ at: number, request_id: string, upstream: string, model: string, code: string,
+ *   hint: string | null }} FailedAttempt
+ * @typedef {{ origin: string, count: number, last: number }} RefusedOrigin
+ * @typedef {{ now: number, budget: Budget, hours: import('./figures.js').Hour[],
+ *   failures: FailedAttempt[], refused_origins: RefusedOrigin[] }} Usage
  * @typedef {{ status: string, warnings?: string[], faults?: { path: string, message: string }[] }} Health
  */
 
@@ -21,7 +25,12 @@ const dialog = /** @type {HTMLDialogElement} */ (at('confirm'))
 const whole = new Intl.NumberFormat(undefined, { maximumFractionDigits: 0 })
 const short = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 })
 const percent = new Intl.NumberFormat(undefined, { style: 'percent', maximumFractionDigits: 1 })
-const dollars = new Intl.NumberFormat('en-US', { style: 'currency', currency: 'USD' })
+const dollars = new Intl.NumberFormat('en-US', {
+  style: 'currency',
+  currency: 'USD',
+  // A page of text may cost a hundredth of a cent.
+  maximumFractionDigits: 4,
+})
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' })
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' })
 
@@ -124,7 +133,7 @@ async function loadNames() {
 }
 
 /** @param {Usage} usage @param {24 | 168 | 720} range */
-function showUsage({ now, budget, hours }, range) {
+function showUsage({ now, budget, hours, failures, refused_origins }, range) {
   say('as-of', `As of ${clock.format(now * 1000)}`)
   showBudget(budget, now)
   const sums = totals(hours)
@@ -134,6 +143,11 @@ function showUsage({ now, budget, hours }, range) {
   say('ratio-note', `${parts}, ${whole.format(misses)} calls`)
   say('saved', short.format(sums.tokensSaved))
   say('saved-note', `${short.format(sums.tokensSpent)} spent`)
+  const money = sums.usd + sums.usdSaved > 0
+  at('usd-note').hidden = !money
+  if (money) {
+    say('usd-note', `${dollars.format(sums.usdSaved)} saved, ${dollars.format(sums.usd)} spent`)
+  }
   say('requests', whole.format(sums.requests))
   say('requests-note', `in ${range === 24 ? '24 hours' : `${range / 24} days`}`)
   say('failed', whole.format(sums.failed))
@@ -153,10 +167,63 @@ function showUsage({ now, budget, hours }, range) {
     'No locked prompt was used.',
   )
   showTable('models', byName(hours, 'models'), ['Model', 'Requests'], 'No model was asked for.')
-  if (hours.length > 0) showCharts({ now, budget, hours }, range)
+  if (hours.length > 0) showCharts({ now, hours }, range)
+  showFailures(failures)
+  showRefused(refused_origins)
 }
 
-/** @param {Usage} usage @param {24 | 168 | 720} range */
+const SHOWN_FAILURES = 5
+
+/** @param {FailedAttempt[]} failures */
+function showFailures(failures) {
+  if (failures.length === 0) {
+    sayNone('failures', 'No attempt at an upstream has failed.')
+    return
+  }
+  const [first, rest] = [failures.slice(0, SHOWN_FAILURES), failures.slice(SHOWN_FAILURES)]
+  at('failures').replaceChildren(attempts(first))
+  if (rest.length === 0) return
+  const more = at('failures').appendChild(document.createElement('details'))
+  more.appendChild(document.createElement('summary')).textContent = `${rest.length} more`
+  more.append(attempts(rest))
+}
+
+/** @param {FailedAttempt[]} failures */
+function attempts(failures) {
+  const list = document.createElement('ul')
+  list.className = 'attempts'
+  for (const { at: seconds, upstream, model, code, hint, request_id } of failures) {
+    const item = list.appendChild(document.createElement('li'))
+    item.appendChild(document.createElement('code')).textContent = code
+    if (hint) item.append(` ${hint}`)
+    const note = item.appendChild(document.createElement('div'))
+    note.className = 'quiet'
+    note.textContent = `${moment.format(seconds * 1000)} · upstream ${upstream} · model ${model} · ${request_id}`
+  }
+  return list
+}
+
+/** @param {RefusedOrigin[]} refused */
+function showRefused(refused) {
+  const rows = refused.map(({ origin, count, last }) => [
+    origin,
+    whole.format(count),
+    moment.format(last * 1000),
+  ])
+  showRows('refused', ['Origin', 'Requests', 'Last'], rows, 'No page was refused today.')
+  // Pages without an origin cannot be allowed.
+  const pages = refused.map(({ origin }) => origin).filter((origin) => origin !== 'null')
+  at('refused-advice').hidden = pages.length === 0
+  say(
+    'refused-setting',
+    `origins = [${pages
+      .slice(0, 3)
+      .map((one) => JSON.stringify(one))
+      .join(', ')}]`,
+  )
+}
+
+/** @param {Pick<Usage, 'now' | 'hours'>} usage @param {24 | 168 | 720} range */
 function showCharts({ now, hours }, range) {
   const all = bars(hours, range, ranges[range], now)
   const { times, cached, shared, upstream, refused, spent, saved } = all
@@ -238,23 +305,34 @@ const SHOWN_NAMES = 8
 
 /** @param {string} id @param {[string, number][]} counts @param {string[]} heads @param {string} none */
 function showTable(id, counts, heads, none) {
-  if (counts.length === 0) {
-    const words = document.createElement('p')
-    words.className = 'quiet'
-    words.textContent = none
-    at(id).replaceChildren(words)
-    return
-  }
   const rows = counts.slice(0, SHOWN_NAMES).map(([name, n]) => [name, whole.format(n)])
-  at(id).replaceChildren(table(heads, rows))
+  showRows(id, heads, rows, none)
+}
+
+/** @param {string} id @param {string[]} heads @param {string[][]} rows @param {string} none */
+function showRows(id, heads, rows, none) {
+  if (rows.length === 0) sayNone(id, none)
+  else at(id).replaceChildren(table(heads, rows))
+}
+
+/** @param {string} id @param {string} none */
+function sayNone(id, none) {
+  const words = document.createElement('p')
+  words.className = 'quiet'
+  words.textContent = none
+  at(id).replaceChildren(words)
 }
 
 const DAY_S = 86_400
 
 /** @param {Budget} budget @param {number} now */
-function showBudget({ tokens_per_day, spent, reserved, usd_spent, paused_until }, now) {
+function showBudget(
+  { tokens_per_day, spent, reserved, usd_per_day, usd_spent, paused_until },
+  now,
+) {
   const left = Math.max(0, tokens_per_day - spent - reserved)
-  const usd = usd_spent > 0 ? `, ${dollars.format(usd_spent)}` : ''
+  const limit = usd_per_day > 0 ? ` of ${dollars.format(usd_per_day)}` : ''
+  const usd = usd_spent > 0 || limit !== '' ? `, ${dollars.format(usd_spent)}${limit}` : ''
   const resets = duration(DAY_S - (now % DAY_S))
   say('spent', whole.format(spent))
   say('of-budget', `of ${whole.format(tokens_per_day)} tokens${usd}; begins anew in ${resets}`)

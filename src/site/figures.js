@@ -10,6 +10,8 @@
  * @property {number} tokens_in
  * @property {number} tokens_out
  * @property {number} tokens_saved
+ * @property {number} usd
+ * @property {number} usd_saved
  * @property {Record<string, number>} errors
  * @property {Record<string, number>} prompts
  * @property {Record<string, number>} models
@@ -40,6 +42,9 @@ export function totals(hours) {
     ratio: answered === 0 ? null : (hits + collapsed) / answered,
     tokensSaved: sum((hour) => hour.tokens_saved),
     tokensSpent: sum((hour) => hour.tokens_in + hour.tokens_out),
+    /** 0: no model that was asked has a price. */
+    usd: sum((hour) => hour.usd),
+    usdSaved: sum((hour) => hour.usd_saved),
     failed: errors.reduce((all, [, n]) => all + n, 0),
   }
 }

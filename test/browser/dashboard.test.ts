@@ -102,6 +102,7 @@ async function usage(hours = 24) {
   return JSON.parse(body) as {
     budget: { spent: number; reserved: number; paused_until: number | null }
     hours: { requests: number; tokens_saved: number; errors: Record<string, number> }[]
+    failures: Record<'upstream' | 'model' | 'code' | 'hint' | 'request_id', string>[]
   }
 }
 
@@ -231,8 +232,30 @@ describe('of a day’s traffic', () => {
     expect(await page.locator('#codes').innerText()).toMatch(/invalid_value\s+\d/)
     expect(await page.locator('#prompts tbody th').allInnerTexts()).toEqual(['haiku', 'summary'])
     expect(await page.locator('#models tbody th').first().innerText()).toBe('default')
+    expect(await text('usd-note')).toMatch(/^\$\d[\d.]* saved, \$\d[\d.]* spent$/)
     expect(await text('health-badge')).toBe('Warnings')
     expect(await text('health')).toContain('no Turnstile')
+  })
+
+  test('failed attempts are listed with what to do, and refused pages with the setting', async () => {
+    const origin = 'https://www.site.example'
+    for (let i = 0; i < 3; i++) await client.complete({ prompt: 'p' }, { origin })
+    await client.complete({ prompt: 'p' }, { origin: 'null' })
+    await client.complete({ prompt: 'fails', model: 'broken' })
+    await signIn()
+    const { failures } = await usage()
+    const { code, hint, request_id } = failures[0] ?? {}
+    const first = page.locator('#failures li').first()
+    expect(await first.locator('code').innerText()).toBe(code)
+    const words = await first.innerText()
+    expect(words).toContain(`upstream broken · model broken · ${request_id}`)
+    if (hint) expect(words).toContain(hint)
+    expect(await page.locator('#failures li').count()).toBe(failures.length)
+    expect(await page.locator('#refused tbody tr').first().innerText()).toMatch(
+      /^https:\/\/www\.site\.example\s+3\s/,
+    )
+    expect(await text('refused-setting')).toBe('origins = ["https://www.site.example"]')
+    expect(await watched.accessibilityFaults()).toEqual([])
   })
 
   test('charts are drawn, in every range, and their numbers are there in words', async () => {

@@ -94,6 +94,7 @@ describe('the ledger object', () => {
       tokens_per_day: 100_000,
       spent: 1400,
       reserved: 1000,
+      usd_per_day: 10,
       usd_spent: 1.5,
       paused_until: until,
     })

@@ -50,9 +50,35 @@ test('an hour of an older version counts as zeros where it has nothing', async (
     requests: 4,
     hits: { memory: 0, kv: 2, stale: 0 },
     tokens_saved: 0,
+    usd: 0,
+    usd_saved: 0,
+    origins: {},
     errors: {},
     upstream_ms: { p50: 20, p95: 20 },
   })
+})
+
+test('days add their hours up, also those of older versions', async () => {
+  const day = (ago: number) => (Math.floor(Date.now() / DAY_MS) - ago) * 86_400
+  const put = async (hour: number, counts: object) =>
+    await workers.rig.call('usage', 'put', hour, JSON.stringify(counts))
+  const hits = { memory: 1, kv: 2, stale: 3 }
+  await put(day(9), { requests: 4, tokens_in: 5 })
+  await put(day(9) + 23 * 3600, { requests: 2, tokens_in: 1, tokens_out: 3, usd: 0.1, hits })
+  await put(day(29), { requests: 1, tokens_out: 1, usd: 0.2, hits: { kv: 1 } })
+  await put(day(30), { requests: 7 })
+  const { days } = await workers.rig.figures()
+  const nameOf = (ago: number) => new Date(day(ago) * 1000).toISOString().slice(0, 10)
+  expect(days[0]).toEqual({ day: nameOf(29), tokens: 1, usd: 0.2, requests: 1, hits: 1 })
+  expect(days.find(({ day }) => day === nameOf(9))).toEqual({
+    day: nameOf(9),
+    tokens: 9,
+    usd: 0.1,
+    requests: 6,
+    hits: 6,
+  })
+  const names = days.map(({ day }) => String(day))
+  expect(names).toEqual(names.toSorted())
 })
 
 test('ninety days are kept, and not a day more', async () => {

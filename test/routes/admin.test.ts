@@ -18,9 +18,19 @@ const budget = {
   tokens_per_day: 200_000,
   spent: 1200,
   reserved: 300,
+  usd_per_day: 1,
   usd_spent: 0.01,
   paused_until: null,
 }
+
+const failure = (request_id: string) => ({
+  at: NOW_S,
+  request_id,
+  upstream: 'openai',
+  model: 'default',
+  code: 'upstream_rejected' as const,
+  hint: 'check the key',
+})
 
 function adminWith(more: Partial<AdminContext> = {}) {
   const clock = { ms: NOW_S * 1000 }
@@ -49,9 +59,14 @@ function adminWith(more: Partial<AdminContext> = {}) {
       now: () => clock.ms,
       pause: async (until) => void paused.push(until),
       figures: async () => budget,
-      hoursSince: async (hour) => {
-        asked.push(hour)
-        return new Map([[HOUR, { ...noCounts(), requests: 10 }]])
+      usage: async (fromHour) => {
+        asked.push(fromHour)
+        return {
+          hours: new Map([[HOUR, { ...noCounts(), requests: 10 }]]),
+          days: [{ day: 20_601, tokens: 1200, usd: 0.01, requests: 10, hits: 6 }],
+          failures: [failure('req_1'), failure('req_2')],
+          refused: new Map([['https://x.example', { count: 3, last: NOW_S }]]),
+        }
       },
       ...more,
     },
@@ -80,6 +95,7 @@ test('usage() answers the contract’s object', async () => {
   expect(JSON.parse(String(response.body))).toEqual({
     now: NOW_S,
     budget,
+    days: [{ day: '2026-05-28', tokens: 1200, usd: 0.01, requests: 10, hits: 6 }],
     hours: [
       {
         hour: HOUR,
@@ -92,11 +108,16 @@ test('usage() answers the contract’s object', async () => {
         tokens_in: 0,
         tokens_out: 0,
         tokens_saved: 0,
+        usd: 0,
+        usd_saved: 0,
         upstream_ms: { p50: 0, p95: 0 },
         prompts: {},
         models: {},
+        origins: {},
       },
     ],
+    failures: [failure('req_2'), failure('req_1')],
+    refused_origins: [{ origin: 'https://x.example', count: 3, last: NOW_S }],
   })
   expect(asked).toEqual([HOUR - 23 * 3600])
 })

@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { codes } from '../../src/errors.ts'
 import { statusOf } from '../../src/http/problem.ts'
 import { OpenApi } from '../../src/routes/openapi.ts'
-import { hourFigures, noCounts } from '../../src/usage.ts'
+import { dayFigures, hourFigures, noCounts } from '../../src/usage.ts'
 import { answered, OPERATOR_TOKEN, ORIGIN, TestApp } from '../support/app.ts'
 
 type Schema = { readonly [key: string]: unknown }
@@ -363,8 +363,30 @@ describe('answers are what it says they are', () => {
       errors: { rate_limited: 1 },
       models: { default: 3 },
     }
-    const budget = { tokens_per_day: 10, spent: 1, reserved: 2, usd_spent: 0.5, paused_until: null }
-    const usage = { now: 7200, budget, hours: [hourFigures(3600, counts)] }
+    const budget = {
+      tokens_per_day: 10,
+      spent: 1,
+      reserved: 2,
+      usd_per_day: 1,
+      usd_spent: 0.5,
+      paused_until: null,
+    }
+    const failure = {
+      at: 7000,
+      request_id: 'req_1',
+      upstream: 'main',
+      model: 'default',
+      code: 'upstream_rejected',
+      hint: null,
+    }
+    const usage = {
+      now: 7200,
+      budget,
+      days: [dayFigures({ day: 0, tokens: 10, usd: 0.5, requests: 3, hits: 1 })],
+      hours: [hourFigures(3600, counts)],
+      failures: [failure, { ...failure, hint: 'check the key' }],
+      refused_origins: [{ origin: 'https://x.example', count: 1, last: 7100 }],
+    }
     expectSaid('/admin/usage', 'get', 200, usage)
     expect(fits({ ...usage, hours: [{}] }, schema('Usage'))).toBe(false)
   })

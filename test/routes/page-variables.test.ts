@@ -506,8 +506,8 @@ test('GET /v1/prompts says which pages, and not how they are read', async () => 
 test('GET /health warns of pages that are too long for the budget', async () => {
   const warnings = async (prompt: object, budget: object) => {
     const { app } = start({ prompt: { max_tokens: 100, ...prompt }, config: { budget } })
-    const headers = { authorization: `Bearer ${OPERATOR_TOKEN}` }
-    const { warnings } = (await app.ask('/health', { headers })).json() as { warnings: string[] }
+    const reply = await app.ask('/health', { headers: OPERATOR })
+    const { warnings } = reply.json() as { warnings: string[] }
     return warnings.filter((warning) => warning.includes('summary'))
   }
   expect(await warnings({}, { tokens_per_visitor_per_day: 20_099 })).toEqual([

@@ -19,6 +19,8 @@ const busy = {
   tokens_in: 10,
   tokens_out: 20,
   tokens_saved: 70,
+  usd: 0.25,
+  usd_saved: 1.5,
   errors: { invalid_value: 2, rate_limited: 1 },
 }
 
@@ -31,6 +33,8 @@ test('totals()', () => {
     ratio: 0.7,
     tokensSaved: 140,
     tokensSpent: 60,
+    usd: 0.5,
+    usdSaved: 3,
     failed: 6,
   })
   expect(totals([]).ratio).toBeNull()

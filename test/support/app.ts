@@ -206,7 +206,7 @@ export class TestApp {
     const doors = {
       flights: flights?.(core) ?? null,
       spendLimit: options.spendLimit ?? (async () => true),
-      admin: { pause: unused, figures: unused, hoursSince: unused },
+      admin: { pause: unused, figures: unused, usage: unused },
       turnstileSecret,
       operatorToken,
     }

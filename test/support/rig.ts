@@ -32,16 +32,21 @@ export interface Figures {
     readonly tokens_per_day: number
     readonly spent: number
     readonly reserved: number
+    readonly usd_per_day: number
     readonly usd_spent: number
     readonly paused_until: number | null
   }
+  readonly days: readonly Readonly<Record<string, JsonValue>>[]
   readonly hours: readonly Readonly<Record<string, JsonValue>>[]
+  readonly failures: readonly Readonly<Record<string, JsonValue>>[]
+  readonly refused_origins: readonly { readonly origin: string; readonly count: number }[]
 }
 
 export interface Rows {
   readonly calls: readonly Readonly<Record<string, string | number | null>>[]
   readonly settings: readonly { readonly name: string; readonly value: string }[]
   readonly hours: readonly { readonly hour: number; readonly counts: string }[]
+  readonly lists: readonly { readonly name: string; readonly value: string }[]
 }
 
 export interface RiggedWorkers extends Workers {
@@ -154,8 +159,8 @@ namespaces.getByName = function (name) {
   const stub = getByName.call(this, name)
   if (name === 'usage') {
     return {
-      add: (hours) => { counts.flushes += 1; return way('usage', () => stub.add(hours)) },
-      since: (hour) => way('usage', () => stub.since(hour)),
+      add: (report) => { counts.flushes += 1; return way('usage', () => stub.add(report)) },
+      figures: (fromHour) => way('usage', () => stub.figures(fromHour)),
     }
   }
   if (name !== 'ledger') return stub
@@ -219,7 +224,8 @@ export class LedgerObject extends Ledger {
 
 export class UsageObject extends Usage {
   rows() {
-    return { hours: rowsOf(this.ctx.storage.sql, 'hours') }
+    const { sql } = this.ctx.storage
+    return { hours: rowsOf(sql, 'hours'), lists: rowsOf(sql, 'lists') }
   }
   put(hour, counts) {
     this.ctx.storage.sql.exec('INSERT OR REPLACE INTO hours VALUES (?, ?)', hour, counts)

@@ -631,6 +631,7 @@ describe('alerts', () => {
       tokens_per_day: 1000,
       spent: 500,
       reserved: 0,
+      usd_per_day: 0,
       usd_spent: 0.5,
       paused_until: null,
     })

@@ -2,7 +2,7 @@
 // costs no visitor a moment.
 import { expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
-import { ORIGIN } from '../support/client.ts'
+import { ORIGIN, type Reply } from '../support/client.ts'
 import type { RiggedWorkers } from '../support/rig.ts'
 import { riggedSuite } from '../support/rigged-suite.ts'
 import { completionsStream, gate, refusal } from '../support/upstream-server.ts'
@@ -16,7 +16,10 @@ async function open() {
   const workers = await suite.start({
     config: {
       origins: [ORIGIN],
-      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+      models: [
+        { id: 'm', upstream: 'u', upstream_model: 'm', price: { input: 1000, output: 2000 } },
+        { id: 'unpriced', upstream: 'u', upstream_model: 'n' },
+      ],
       upstreams: [
         {
           name: 'u',
@@ -45,7 +48,15 @@ test('GET /admin/usage has exactly the contract’s shape', async () => {
   const { workers, client } = await open()
   completionOf(await client.complete({ prompt: { id: 'haiku' } }))
   const figures = await workers.rig.figures()
-  expect(Object.keys(figures)).toEqual(['now', 'budget', 'hours'])
+  expect(Object.keys(figures)).toEqual([
+    'now',
+    'budget',
+    'days',
+    'hours',
+    'failures',
+    'refused_origins',
+  ])
+  expect([figures.failures, figures.refused_origins]).toEqual([[], []])
   expect(Math.abs(figures.now - Date.now() / 1000)).toBeLessThan(60)
   await expect
     .poll(async () => (await workers.rig.figures()).budget)
@@ -53,7 +64,8 @@ test('GET /admin/usage has exactly the contract’s shape', async () => {
       tokens_per_day: 200_000,
       spent: 12,
       reserved: 0,
-      usd_spent: 0,
+      usd_per_day: 0,
+      usd_spent: 0.019,
       paused_until: null,
     })
   expect(figures.hours).toEqual([
@@ -68,11 +80,89 @@ test('GET /admin/usage has exactly the contract’s shape', async () => {
       tokens_in: 5,
       tokens_out: 7,
       tokens_saved: 0,
+      // Five tokens in and seven out, at the model's price.
+      usd: 0.019,
+      usd_saved: 0,
       upstream_ms: { p50: expect.any(Number), p95: expect.any(Number) },
       prompts: { haiku: 1 },
       models: { m: 1 },
+      origins: { [ORIGIN]: 1 },
     },
   ])
+  const day = new Date(figures.now * 1000).toISOString().slice(0, 10)
+  expect(figures.days).toEqual([{ day, tokens: 12, usd: 0.019, requests: 1, hits: 0 }])
+})
+
+test('money is counted where there is a price, spent and saved', async () => {
+  const { workers, client } = await open()
+  for (const model of ['m', 'm', 'm', 'unpriced', 'unpriced']) {
+    completionOf(await client.complete({ prompt: 'p', model }))
+  }
+  const { hours, days } = await workers.rig.figures()
+  expect(hours.at(-1)).toMatchObject({
+    tokens_in: 10,
+    tokens_out: 14,
+    tokens_saved: 36,
+    usd: 0.019,
+    usd_saved: 0.038,
+    hits: { kv: 3 },
+  })
+  expect(days).toMatchObject([{ tokens: 24, usd: 0.019, requests: 5, hits: 3 }])
+})
+
+test('failed attempts are listed with their hint, those about one request apart', async () => {
+  const { workers, lane, client } = await open()
+  lane.answers(refusal(401), refusal(400), refusal(429), refusal(500))
+  const replies: Reply[] = []
+  for (let i = 0; i < 4; i++) {
+    replies.push(await client.complete({ prompt: `p${i}`, model: i === 3 ? 'unpriced' : 'm' }))
+  }
+  expect(replies.map(({ status }) => status)).toEqual([502, 400, 429, 502])
+  const { failures } = await workers.rig.figures()
+  const events = workers.log.all('upstream_failed')
+  const id = (i: number) => String(replies[i]?.headers['x-request-id'])
+  const row = (i: number, code: string, model = 'm') => ({
+    at: expect.any(Number),
+    request_id: id(i),
+    upstream: 'u',
+    model,
+    code,
+    hint: events.find(({ request_id }) => request_id === id(i))?.hint,
+  })
+  // The newest first.
+  expect(failures).toHaveLength(3)
+  expect(failures).toEqual([
+    row(3, 'upstream_unavailable', 'unpriced'),
+    row(2, 'upstream_rate_limited'),
+    row(0, 'upstream_rejected'),
+  ])
+})
+
+test('origins that were refused are listed, however many are made up', async () => {
+  const { workers, client } = await open()
+  const refuse = async (origin: string, path: string) =>
+    expect((await client.send({ path, headers: { origin } })).status).toBe(403)
+  for (let i = 0; i < 3; i++) await refuse('https://forgotten.example', '/v1/models')
+  await refuse('null', '/v1/completions?prompt=p')
+  await refuse('https://UPPER.example', '/v1/prompts')
+  await Promise.all(
+    Array.from({ length: 300 }, (_, i) => refuse(`https://${i}.example`, '/v1/models')),
+  )
+  await refuse('https://forgotten.example', '/admin/usage')
+  completionOf(await client.complete({ prompt: 'p' }))
+  const figures = await workers.rig.figures()
+  expect(figures.refused_origins).toHaveLength(20)
+  expect(figures.refused_origins[0]).toEqual({
+    origin: 'https://forgotten.example',
+    count: 4,
+    last: expect.any(Number),
+  })
+  expect(JSON.stringify(figures.refused_origins)).not.toContain('UPPER')
+  // Of the figures each refused origin is no page that was served.
+  expect(figures.hours.at(-1)?.['origins']).toEqual({ [ORIGIN]: 1 })
+  const { lists } = await workers.rig.rows()
+  expect(lists.map(({ name }) => name)).toEqual([expect.stringMatching(/^refused \d{6}$/)])
+  expect(JSON.parse(lists[0]?.value ?? '')).toHaveLength(200)
 })
 
 test('every request is counted as what it was', async () => {
