@@ -149,7 +149,7 @@ export class App {
     const handler = Object.hasOwn(route.methods, method) ? route.methods[method] : undefined
     if (handler === undefined) return this.#notAllowed(visit, route)
     if (route.guarded) await this.#guard(request, verdict)
-    return await handler(visit, params)
+    return await handler(visit, decoded(params))
   }
 
   /** Faults of the configuration as the Worker is called here. */
@@ -356,6 +356,7 @@ function refuse(): never {
 
 interface Match {
   readonly route: Route
+  /** As they stand in the path. */
   readonly params: Readonly<Record<string, string>>
 }
 
@@ -363,12 +364,13 @@ interface Match {
 function matcher(routes: Record<string, Route>): (request: Request) => Promise<Match | undefined> {
   const router = IttyRouter()
   for (const [path, route] of Object.entries(routes)) {
-    router.all(path, ({ params }): Match => ({ route, params: decoded(params) }))
+    router.all(path, ({ params }): Match => ({ route, params }))
   }
   // It writes on what it is given, so it gets no Request.
   return ({ method, url }) => router.fetch({ method, url })
 }
 
+/** @throws GatewayError `not_found` where they are no text */
 function decoded(params: Readonly<Record<string, string>>): Record<string, string> {
   try {
     return Object.fromEntries(

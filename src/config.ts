@@ -393,7 +393,8 @@ class Check {
   #pages({ variables }: Settings['prompts'][string], at: string): void {
     for (const [name, variable] of Object.entries(variables)) {
       if (!('from' in variable)) continue
-      if (!this.#settings.origins.some((origin) => origin !== '*')) {
+      const isSite = this.#settings.origins.some((origin) => origin !== '*')
+      if (!isSite && !this.#isBad('origins')) {
         this.#fault(
           `${at}.variables.${name}`,
           `Cannot read pages for "${name}": put the origin of your site into "origins", such as "https://example.com"; "*" is no site`,

@@ -955,6 +955,7 @@ const elsewhere: readonly (readonly [method: string, path: string])[] = [
   ['OPTIONS', '/v1/completions'],
   ['GET', '/admin/purge'],
   ['GET', '/v1/models/unknown'],
+  ['GET', '/v1/models/%E0%A4%A'],
   ['POST', '/v1/visitors'],
   ['GET', '/openapi.json'],
   ['GET', '/admin/usage'],

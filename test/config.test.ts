@@ -495,6 +495,13 @@ test.each<[object, string]>([
   [{ models: 5, prompts: { h: { text: 'x', model: 'default' } } }, 'models'],
   [{ models: [{ ...model, id: 5 }], prompts: { h: { text: 'x', model: 'a' } } }, 'models[0].id'],
   [{ origins: ['*'], anyone_may_spend: 'yes' }, 'anyone_may_spend'],
+  [
+    {
+      origins: 'https://example.com',
+      prompts: { h: { text: '{{a}}', variables: { a: { from: 'url' } } } },
+    },
+    'origins',
+  ],
   [{ limits: { max_tokens: 0 }, defaults: { max_tokens: 600 } }, 'limits.max_tokens'],
   [{ limits: { n: 'x' }, defaults: { n: 2 } }, 'limits.n'],
   [{ budget: { usd_per_day: 1 }, models: [{ ...model, price: 5 }] }, 'models[0].price'],

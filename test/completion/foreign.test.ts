@@ -69,6 +69,12 @@ test('no field of this endpoint is in the table', () => {
   }
 })
 
+test('requestParser() takes them with a locked prompt, too', async () => {
+  const prompt = { id: 'haiku' }
+  expect(parse({ prompt, top_k: -1, ignore_eos: false, tools: [] })).toEqual({ prompt })
+  expect(await refusal({ prompt, top_k: 40 })).toMatchObject({ param: 'top_k' })
+})
+
 test('queryBody() reads them as JSON, or as text', () => {
   const query = 'prompt=x&ignore_eos=false&top_k=-1&tools=%5B%5D&tool_choice=auto&seed=3'
   expect(parse(queryBody(query))).toEqual({ prompt: 'x', seed: 3 })

@@ -1,23 +1,37 @@
-// The figures' object in workerd: one row an hour, ninety days of them.
+// The figures' object in workerd: one row an hour, ninety days of them, and two short lists.
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ORIGIN } from '../support/client.ts'
 import { type RiggedWorkers, startRigged } from '../support/rig.ts'
 
 const DAY_MS = 86_400_000
 
+const config = {
+  origins: [ORIGIN],
+  models: [
+    { id: 'm', upstream: 'demo', upstream_model: 'demo' },
+    { id: 'gone', upstream: 'gone', upstream_model: 'gone' },
+  ],
+  upstreams: [
+    { name: 'demo', preset: 'demo' },
+    { name: 'gone', base_url: 'http://127.0.0.1:1/v1', retries: 0 },
+  ],
+}
+
+let folder: string
 let workers: RiggedWorkers
 
 beforeAll(async () => {
-  workers = await startRigged({
-    config: {
-      origins: [ORIGIN],
-      models: [{ id: 'm', upstream: 'demo', upstream_model: 'demo' }],
-      upstreams: [{ name: 'demo', preset: 'demo' }],
-    },
-  })
+  folder = await mkdtemp(join(tmpdir(), 'usage-'))
+  workers = await startRigged({ config, persistIn: folder })
 })
 
-afterAll(() => workers.dispose())
+afterAll(async () => {
+  await workers.dispose()
+  await rm(folder, { recursive: true })
+})
 
 const hourAgo = (hours: number) => (Math.floor(Date.now() / 3_600_000) - hours) * 3600
 const counts = (requests: number) => JSON.stringify({ requests })
@@ -79,6 +93,29 @@ test('days add their hours up, also those of older versions', async () => {
   })
   const names = days.map(({ day }) => String(day))
   expect(names).toEqual(names.toSorted())
+})
+
+test('failed attempts and refused origins outlive the machine, origins for a day', async () => {
+  const origin = 'https://www.site.example'
+  const client = workers.client()
+  expect((await client.complete({ prompt: 'p', model: 'gone' })).status).toBe(502)
+  expect((await client.complete({ prompt: 'p' }, { origin })).status).toBe(403)
+  const before = await workers.rig.figures()
+  expect(before.failures).toMatchObject([{ upstream: 'gone', model: 'gone' }])
+  expect(before.refused_origins).toMatchObject([{ origin, count: 1 }])
+  await workers.dispose()
+  workers = await startRigged({ config, persistIn: folder })
+  const { failures, refused_origins } = await workers.rig.figures()
+  expect({ failures, refused_origins }).toEqual({
+    failures: before.failures,
+    refused_origins: before.refused_origins,
+  })
+  await workers.rig.set({ clockMs: DAY_MS })
+  expect((await workers.rig.figures()).refused_origins).toEqual([])
+  await workers.rig.set({ clockMs: 2 * DAY_MS })
+  await hoursOf('')
+  expect((await workers.rig.rows()).lists.map(({ name }) => name)).toEqual(['failures'])
+  await workers.rig.set({ clockMs: 0 })
 })
 
 test('ninety days are kept, and not a day more', async () => {

@@ -32,6 +32,22 @@ test('a CONFIG above 5 KB fails the check, and the message says what to do', asy
   expect(said).toMatch(/a Worker variable holds 5120; move prompts to src\/prompts\.ts/)
 })
 
+test('what works but may surprise is printed, and is no failure', async () => {
+  const { code, said } = await check((toml) => toml.replace('free_prompts = true', ''))
+  expect(code).toBe(0)
+  expect(said).toMatch(/^warning: the locked prompts switch free prompts off/m)
+})
+
+test('a key in the place of its name fails the check without being shown', async () => {
+  const key = 'AKIAIOSFODNN7EXAMPLE'
+  const { code, said } = await check((toml) =>
+    toml.replace('preset = "demo"', `preset = "openai"\nkey = "${key}"`),
+  )
+  expect(code).toBe(1)
+  expect(said).toMatch(/^upstreams\[0\]\.key: .*not the key itself/m)
+  expect(said).not.toContain(key.slice(0, 5))
+})
+
 test('a faulty CONFIG fails the check, each fault by its path', async () => {
   const { code, said } = await check((toml) =>
     toml.replace('upstream = "demo"', 'upstream = "dmeo"'),
