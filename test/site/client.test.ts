@@ -260,7 +260,7 @@ describe('with the Worker', () => {
     const { complete, stream, asked } = page()
     const busy = {
       name: 'CompletionError',
-      message: expect.stringMatching(/^Cannot /),
+      message: 'The upstream has too many requests at the moment. Try again shortly.',
       code: 'upstream_rate_limited',
       status: 429,
       retryAfter: 40,
