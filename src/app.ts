@@ -142,14 +142,15 @@ export class App {
   async #reply(visit: Visit, verdict: OriginVerdict, found: Match | undefined): Promise<Reply> {
     const { request } = visit
     if (found === undefined) throw notFound()
-    const { route, params } = found
+    const { route } = found
     visit.noted.route = route.name
     if (!route.always) this.#refuseWithFaults(visit.url)
+    const params = decoded(found.params)
     const method = request.method === 'HEAD' ? 'GET' : request.method
     const handler = Object.hasOwn(route.methods, method) ? route.methods[method] : undefined
     if (handler === undefined) return this.#notAllowed(visit, route)
     if (route.guarded) await this.#guard(request, verdict)
-    return await handler(visit, decoded(params))
+    return await handler(visit, params)
   }
 
   /** Faults of the configuration as the Worker is called here. */
