@@ -28,12 +28,63 @@ export function bodyName({ as, includeUsage }: Shape): string {
 }
 
 /** A whole answer in a reader's shape. */
-export function encodeWhole(folded: Folded, { shape, resume }: Reader): string {
-  if (shape.as === 'json') return toJson(folded.completion)
-  const encode = encoder(shape, resume)
-  const body = replay(folded).map(encode).join('')
-  return shape.as === 'sse' ? body + DONE : body
+export function encodeWhole(folded: Folded, reader: Reader): string {
+  if (reader.shape.as === 'json') return toJson(folded.completion)
+  return [...textsOf(folded, reader)].join('')
 }
+
+/** The same of a stream, made piece by piece as the reader takes it: what few share is not kept. */
+export function streamWhole(folded: Folded, reader: Reader): ReadableStream<Uint8Array> {
+  const bytes = new TextEncoder()
+  const texts = textsOf(folded, reader)
+  return new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        const { done, value } = texts.next()
+        if (done === true) controller.close()
+        else controller.enqueue(bytes.encode(value))
+      },
+    },
+    { highWaterMark: 0 },
+  )
+}
+
+function* textsOf(folded: Folded, { shape, resume }: Reader): Generator<string> {
+  const encode = encoder(shape, resume)
+  for (const delta of replay(folded)) {
+    for (const part of partsOf(delta)) {
+      const text = encode(part)
+      if (text !== '') yield* piecesOf(text)
+    }
+  }
+  if (shape.as === 'sse') yield DONE
+}
+
+/** A long text as several deltas. Log probabilities belong to all of it, so with them it stays one. */
+function* partsOf(delta: Delta): Generator<Delta> {
+  if (delta.kind !== 'text' || delta.logprobs !== null) return yield delta
+  for (const text of piecesOf(delta.text)) yield { ...delta, text }
+}
+
+/**
+ * UTF-16 units of a text that a reader is handed at once. What it has been handed and has not read
+ * is all that a slow reader costs: the answer itself is there once for all of them.
+ */
+const PIECE_CHARS = 32_768
+
+/** A text in pieces of at most `PIECE_CHARS`; no character is cut in two. */
+function* piecesOf(text: string): Generator<string> {
+  let at = 0
+  while (text.length - at > PIECE_CHARS) {
+    const end = at + PIECE_CHARS
+    const next = isHighSurrogate(text.charCodeAt(end - 1)) ? end - 1 : end
+    yield text.slice(at, next)
+    at = next
+  }
+  yield text.slice(at)
+}
+
+const isHighSurrogate = (unit: number) => unit >= 0xd800 && unit <= 0xdbff
 
 /** The encoded form of a flight, made once for all readers of the same shape. */
 export class Encodings {
@@ -44,36 +95,49 @@ export class Encodings {
     this.#flight = flight
   }
 
-  /** The reader's text as the flight goes on, as much at a time as has come. */
+  /** The reader's text as the flight goes on: what has come, in pieces of at most `PIECE_CHARS`. */
   async *read({ shape, resume }: Reader, left: AbortSignal): AsyncGenerator<string> {
-    const shared = resume === null ? this.#sharedBy(shape) : fresh(shape, resume)
+    const textAt = resume === null ? this.#shared(shape) : this.#own(encoder(shape, resume))
     let position = 0
     for await (const end of this.#flight.progress(left)) {
-      const { encode, texts } = shared
-      for (let i = texts.length; i < end; i++) {
-        const delta = this.#flight.recording[i]
-        texts.push(delta === undefined ? '' : encode(delta))
+      let piece = ''
+      for (; position < end; position++) {
+        const text = textAt(position)
+        // Yielded before, not joined: joining would copy a long text for each reader.
+        if (piece !== '' && piece.length + text.length > PIECE_CHARS) {
+          yield piece
+          piece = ''
+        }
+        if (text.length <= PIECE_CHARS) piece += text
+        else yield* piecesOf(text)
       }
-      yield texts.slice(position, end).join('')
-      position = end
+      yield piece
     }
     // Cut short by leaving: that must not look like the answer's end.
     left.throwIfAborted()
   }
 
-  #sharedBy(shape: Shape) {
+  #shared(shape: Shape): (position: number) => string {
     const name = bodyName(shape)
-    const made = this.#made.get(name) ?? fresh(shape, null)
+    const made = this.#made.get(name) ?? { encode: encoder(shape, null), texts: [] }
     this.#made.set(name, made)
-    return made
+    const encode = this.#own(made.encode)
+    return (position) => {
+      for (let i = made.texts.length; i <= position; i++) made.texts.push(encode(i))
+      return made.texts[position] ?? ''
+    }
+  }
+
+  /** Of one reader alone, and kept nowhere. Positions must be asked for in order. */
+  #own(encode: Encode): (position: number) => string {
+    return (position) => {
+      const delta = this.#flight.recording[position]
+      return delta === undefined ? '' : encode(delta)
+    }
   }
 }
 
 type Encode = (delta: Delta) => string
-
-function fresh(shape: Shape, resume: ResumePoint | null) {
-  return { encode: encoder(shape, resume), texts: [] as string[] }
-}
 
 function encoder(shape: Shape, resume: ResumePoint | null): Encode {
   const cut = resume === null ? null : skipper(resume)

@@ -5,6 +5,7 @@ import type { Operator } from './access/operator.ts'
 import { type Code, GatewayError, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
 import type { Fault } from './faults.ts'
+import { inPieces } from './http/bytes.ts'
 import {
   corsHeaders,
   echoedOrigin,
@@ -94,7 +95,8 @@ export class App {
     const { reply, readableBy } = await this.#answer(visit, verdict)
     const { status, headers, body } = reply
     if (!visit.streaming) visit.close(status, null)
-    return new Response(request.method === 'HEAD' ? null : body, {
+    const sent = body instanceof Uint8Array ? inPieces(body) : body
+    return new Response(request.method === 'HEAD' ? null : sent, {
       status,
       headers: {
         vary: 'Origin',

@@ -1,7 +1,14 @@
 // Deltas in a reader's form: JSON, events and text say the same (PROTOCOL E1-E10).
 import fc from 'fast-check'
 import { afterEach, expect, test, vi } from 'vitest'
-import { Encodings, encodeWhole, type Reader, type Shape, streamAnswer } from '../src/answer.ts'
+import {
+  Encodings,
+  encodeWhole,
+  type Reader,
+  type Shape,
+  streamAnswer,
+  streamWhole,
+} from '../src/answer.ts'
 import { Flight } from '../src/cache/flight.ts'
 import type { FinishReason, Logprobs } from '../src/completion/completion.ts'
 import type { Delta, Folded } from '../src/completion/delta.ts'
@@ -384,6 +391,56 @@ test('Encodings encodes a flight once for all readers of one form', async () => 
   expect([second, late]).toEqual([first, first])
   expect(withUsage).toContain('"usage":{')
   expect(plain).toBe('ab')
+})
+
+/** Texts that are long in one piece, in many, and full of pairs that must not be cut in two. */
+const longTexts: readonly [string, readonly string[]][] = [
+  ['one long piece', ['x'.repeat(200_000)]],
+  ['many pieces', Array.from({ length: 5000 }, (_, i) => `${i} `)],
+  ['short and long pieces', ['a', 'y'.repeat(100_000), 'b', 'z'.repeat(40_000), 'c']],
+  ['pairs', [`.${'😀'.repeat(50_000)}`, '😀'.repeat(50_000)]],
+]
+
+test.each(longTexts)(
+  'a reader is handed %s in pieces, each whole characters',
+  async (_, pieces) => {
+    const batches = [[head, ...pieces.map((piece) => said(piece)), finish(), usage]]
+    const flight = new Flight(() => load(batches), { keepGoing: true })
+    await flight.over
+    const encodings = new Encodings(flight)
+    for (const resume of [null, { id: ID, characters: 0 }]) {
+      for (const { shape } of [sse(), text]) {
+        const reader = { shape: { ...shape, stream: true }, resume }
+        let whole = ''
+        for await (const piece of encodings.read(reader, new AbortController().signal)) {
+          expect(piece.length).toBeLessThanOrEqual(32_768)
+          expect(piece.isWellFormed()).toBe(true)
+          whole += piece
+        }
+        const told =
+          shape.as === 'text' ? whole : readEvents(`${whole}data: [DONE]\n\n`, false).texts.get(0)
+        expect(told).toBe(pieces.join(''))
+      }
+    }
+  },
+)
+
+test.each(longTexts)('a remembered answer of %s is the same in pieces', async (_, pieces) => {
+  const folded = fold([head, ...pieces.map((piece) => said(piece)), finish(), usage])
+  for (const { shape } of [sse(), text]) {
+    for (const characters of [0, 1, 40_001]) {
+      const reader = { shape: { ...shape, stream: true }, resume: { id: ID, characters } }
+      const stream = streamWhole(folded, reader)
+      const parts = await Array.fromAsync(stream)
+      for (const part of parts) expect(part.byteLength).toBeLessThan(200_000)
+      const whole = Buffer.concat(parts).toString('utf8')
+      const told = shape.as === 'text' ? whole : readEvents(whole, false).texts.get(0)
+      const rest = pieces.join('').slice(characters)
+      // Half a pair is no character: a reader that has one of JSON's halves gets the other.
+      expect(told).toBe(shape.as === 'text' ? Buffer.from(rest).toString('utf8') : rest)
+      expect(encodeWhole(folded, reader)).toBe(shape.as === 'text' ? rest : whole)
+    }
+  }
 })
 
 test('a reader that resumes gets the rest of its own answer, and all of another', async () => {

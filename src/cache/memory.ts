@@ -11,10 +11,12 @@ export interface MemoryOptions {
 /** An entry with the bodies made of it so far. */
 export class Remembered {
   readonly entry: Entry
-  readonly #bodies = new Map<string, Uint8Array>()
+  readonly #bodies: Map<string, Uint8Array>
 
-  constructor(entry: Entry) {
+  /** @param same another entry with the same answer, whose bodies are these, too */
+  constructor(entry: Entry, same: Remembered | null = null) {
     this.entry = entry
+    this.#bodies = same === null ? new Map() : same.#bodies
   }
 
   /** The body of this name, made on the first use. */
@@ -50,9 +52,16 @@ export class MemoryTier {
     return this.#cache?.get(key) ?? null
   }
 
+  /** Not kept; but where its answer is kept, all its readers share the bodies of that. */
+  apart(entry: Entry): Remembered {
+    const kept = this.get(entry.key)
+    const isSame = kept?.entry.completion.id === entry.completion.id
+    return new Remembered(entry, isSame ? kept : null)
+  }
+
   /** @returns what is remembered, even where nothing can be */
   set(entry: Entry): Remembered {
-    const remembered = new Remembered(entry)
+    const remembered = this.apart(entry)
     this.#cache?.set(entry.key, remembered)
     return remembered
   }

@@ -2,7 +2,7 @@
 // times and purges count everywhere. What was purged is a miss in all of them.
 import type { Entry } from './entry.ts'
 import type { KvTier } from './kv.ts'
-import { type MemoryTier, Remembered } from './memory.ts'
+import type { MemoryTier, Remembered } from './memory.ts'
 import type { Purges } from './purge.ts'
 
 export interface Found {
@@ -71,7 +71,7 @@ export class TieredCache {
 
   /** Keeps an entry that was stored elsewhere. */
   remember(entry: Entry): Remembered {
-    return this.#isOutdated(entry) ? new Remembered(entry) : this.#memory.set(entry)
+    return this.#isOutdated(entry) ? this.#memory.apart(entry) : this.#memory.set(entry)
   }
 
   /** It was purged, or another one under its key was asked for later and came sooner. */

@@ -1,4 +1,5 @@
-// A body's bytes, whole and within a bound. Knows no meaning of them and no deadline.
+// A body's bytes: read whole and within a bound, or sent a piece at a time. Knows no meaning of them
+// and no deadline.
 
 /**
  * All that comes; null where it is more than `maxBytes`, the rest is let go.
@@ -33,4 +34,26 @@ function joined(pieces: readonly Uint8Array[], size: number): Uint8Array {
     at += piece.byteLength
   }
   return bytes
+}
+
+/** The most that one response hands to the platform at once. */
+const PIECE_BYTES = 32_768
+
+/**
+ * A long body in pieces, so that a reader that never reads costs one piece and not a copy of all: the
+ * platform copies what it is handed and keeps it until it is read. A short body stays as it is.
+ */
+export function inPieces(bytes: Uint8Array): Uint8Array | ReadableStream<Uint8Array> {
+  if (bytes.byteLength <= 2 * PIECE_BYTES) return bytes
+  let at = 0
+  return new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        controller.enqueue(bytes.subarray(at, at + PIECE_BYTES))
+        at += PIECE_BYTES
+        if (at >= bytes.byteLength) controller.close()
+      },
+    },
+    { highWaterMark: 0 },
+  )
 }

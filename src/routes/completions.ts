@@ -1,5 +1,5 @@
 // The completion endpoint: POST may ask an upstream, GET answers from the cache only.
-import { bodyName, encodeWhole } from '../answer.ts'
+import { bodyName, encodeWhole, streamWhole } from '../answer.ts'
 import type { Found, TieredCache } from '../cache/tiered.ts'
 import { type Code, GatewayError, problemOf } from '../errors.ts'
 import type { Work } from '../generate.ts'
@@ -159,7 +159,7 @@ export class Completions {
     const body =
       reader.resume === null
         ? remembered.body(bodyName(shape), () => encodeWhole(entry, reader))
-        : encodeWhole(entry, reader)
+        : streamWhole(entry, reader)
     return { status: 200, headers, body }
   }
 

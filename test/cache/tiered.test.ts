@@ -198,6 +198,18 @@ test('what is stored while KV answers with an older entry is the newer one', asy
   await settled()
 })
 
+test('remember() of an answer that is here already keeps its bodies, for all its readers', () => {
+  const { cache } = isolate()
+  const entries = [2, 1, 3, 3].map((after) => entryOf({ nowS: NOW_S + after }))
+  const remembered = entries.map((entry) => cache.remember(entry))
+  expect(remembered.map(({ entry }) => entry)).toEqual(entries)
+  expect(new Set(remembered.map((one) => one.body('json', () => 'made once'))).size).toBe(1)
+  const other = entryOf({ nowS: NOW_S + 4 })
+  const answer = { ...other.completion, id: `cmpl-${'b'.repeat(28)}` }
+  const [body] = remembered.map((one) => one.body('json', () => ''))
+  expect(cache.remember({ ...other, completion: answer }).body('json', () => '')).not.toBe(body)
+})
+
 test('remember() keeps what another isolate stored, without a write', async () => {
   const { cache, kv, settled } = isolate()
   const put = vi.spyOn(kv, 'put')

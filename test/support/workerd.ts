@@ -1,5 +1,6 @@
 // The built Worker in real workerd, as wrangler.toml describes it: dates, flags, KV, Durable
 // Objects, rate limits. Several isolates of it may share all of that. Every log line is watched.
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { basename, dirname, resolve } from 'node:path'
 import { Log, LogLevel, Miniflare, type MiniflareOptions } from 'miniflare'
@@ -54,6 +55,8 @@ export interface Workers {
   client(isolate?: number): Client
   /** Everything stored in CACHE. */
   kvEntries(): Promise<Map<string, string>>
+  /** Resident memory of the workerd process, in bytes. */
+  residentBytes(): number
   /** Stores something behind the Worker's back. */
   kvPut(key: string, value: string): Promise<void>
   /** Stops it. @throws when the canary key is in its log or in KV */
@@ -65,6 +68,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
   const { isolates = 1, persistIn } = options
   const log = new WorkerLog()
   const manifest = await modulesOf(inject('bundle'), options.main)
+  const others = new Set(workerdPids())
   const names = Array.from({ length: isolates }, (_, i) => `isolate-${i}`)
   const miniflare = new Miniflare({
     log: new Log(LogLevel.NONE),
@@ -83,7 +87,8 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     })),
   })
   const urls = await Promise.all(names.map((name) => miniflare.unsafeGetDirectURL(name)))
-  const [url = new URL('http://none.invalid'), ...others] = urls
+  const [url = new URL('http://none.invalid'), ...further] = urls
+  const pid = workerdPids().find((other) => !others.has(other))
   const kvEntries = async () => {
     if (options.without?.includes('CACHE')) return new Map<string, string>()
     const kv = await miniflare.getKVNamespace('CACHE', names[0])
@@ -97,11 +102,15 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     return entries
   }
   return {
-    urls: [url, ...others],
+    urls: [url, ...further],
     url,
     log,
     client: (isolate = 0) => new Client(urls[isolate] ?? url),
     kvEntries,
+    residentBytes() {
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+      return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1024
+    },
     async kvPut(key, value) {
       const kv = await miniflare.getKVNamespace('CACHE', names[0])
       await kv.put(key, value)
@@ -116,6 +125,24 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
       }
     },
   }
+}
+
+/** Processes of workerd that this one has started. Linux only, like whoever asks for their memory. */
+function workerdPids(): number[] {
+  if (!existsSync('/proc/self/stat')) return []
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+        const [, name = '', parent] = /^\d+ \((.*)\) \S (\d+)/s.exec(stat) ?? []
+        return name.startsWith('workerd') && Number(parent) === process.pid
+      } catch {
+        // It has just ended.
+        return false
+      }
+    })
 }
 
 type Manifest = NonNullable<WorkerConfig['manifest']>

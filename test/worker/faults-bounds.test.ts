@@ -1,8 +1,8 @@
 // What is bounded when an upstream or a reader is not (PLATFORM 3.2, rows F3, F10, E9), and what a
 // fault costs (E1, E3, E5, E8): over real sockets, against the bundle in workerd.
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { expectProblem, parseStream, streamOf } from '../support/answers.ts'
+import { expectProblem, parseStream, requestEvent, streamOf } from '../support/answers.ts'
 import { CANARY, seen } from '../support/canary.ts'
 import { type Client, HOST, newAddress, ORIGIN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
@@ -10,6 +10,7 @@ import { expectQuiet } from '../support/quiet.ts'
 import {
   completionsStream,
   event,
+  gate,
   refusal,
   type Script,
   UpstreamServer,
@@ -156,6 +157,120 @@ describe('a reader who does not read (F10)', () => {
     expect(stream.problem?.code).toBe('upstream_bad_response')
     expect(stream.text().length).toBeLessThan(1_048_576)
     expect(stream.text().length).toBeGreaterThan(500_000)
+  })
+})
+
+describe('readers that never read', () => {
+  const READERS = 300
+  const words = Array.from(
+    { length: 2000 },
+    (_, i) => `${String(i).padStart(4, '0')}${'y'.repeat(1996)}`,
+  )
+  const ANSWER_BYTES = 4_000_000
+  let roomy: Workers
+  const sockets: Socket[] = []
+
+  beforeAll(async () => {
+    roomy = await startWorkers({
+      config: {
+        origins: [ORIGIN],
+        models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+        upstreams: [
+          {
+            name: 'u',
+            base_url: upstream.url('roomy'),
+            key: 'UPSTREAM_API_KEY',
+            wire: 'completions',
+            max_output_bytes: 16_777_216,
+          },
+        ],
+        cache: { entry_bytes: 8_388_608, memory_bytes: 67_108_864 },
+      },
+    })
+  })
+
+  afterEach(() => {
+    for (const socket of sockets.splice(0)) socket.destroy()
+    expectQuiet(roomy.log)
+  })
+
+  afterAll(() => roomy.dispose())
+
+  /** Asks, and leaves whatever is answered in the socket. */
+  function neverReading(body: object, headers: readonly string[]): void {
+    const text = JSON.stringify(body)
+    const socket = connect({ host: roomy.url.hostname, port: Number(roomy.url.port) })
+    socket.on('error', () => {})
+    socket.pause()
+    const lines = [
+      'POST /v1/completions HTTP/1.1',
+      `Host: ${HOST}`,
+      `Origin: ${ORIGIN}`,
+      `CF-Connecting-IP: ${newAddress()}`,
+      'Content-Type: application/json',
+      `Content-Length: ${Buffer.byteLength(text)}`,
+      ...headers,
+    ]
+    socket.write(`${lines.join('\r\n')}\r\n\r\n${text}`)
+    sockets.push(socket)
+  }
+
+  async function readAll(prompt: string): Promise<void> {
+    const reply = await roomy.client().complete({ prompt, stream: true })
+    expect(streamOf(reply).text().length).toBe(ANSWER_BYTES)
+    await requestEvent(reply, roomy.log)
+  }
+
+  /** Resident bytes that each of many such readers adds. */
+  async function costOfEach(ask: () => void, allAnswered: () => Promise<void>): Promise<number> {
+    const before = roomy.residentBytes()
+    for (let i = 0; i < READERS; i++) ask()
+    await allAnswered()
+    return (roomy.residentBytes() - before) / READERS
+  }
+
+  const resume = [`Last-Event-ID: cmpl-${'z'.repeat(28)}:1`]
+
+  test.each<[string, readonly string[]]>([
+    ['a stream', []],
+    ['bare text', ['Accept: text/plain']],
+    ['the rest of a stream', resume],
+  ])('cost their queues, not the answer once more: %s', async (prompt, headers) => {
+    const opening = gate()
+    upstream.lane('roomy').answers(async (call, line) => {
+      if (call.body['prompt'] === prompt) await opening.opened
+      await completionsStream(words)(call, line)
+    })
+    // What one such answer takes by itself is not the question.
+    await readAll(`before ${prompt}`)
+    const cost = await costOfEach(
+      () => neverReading({ prompt, stream: true }, headers),
+      async () => {
+        opening.open()
+        // One who reads shows that all of it has come.
+        await readAll(prompt)
+      },
+    )
+    expect(cost).toBeLessThan(ANSWER_BYTES / 2)
+  })
+
+  test.each<[string, object, readonly string[]]>([
+    ['as JSON', {}, []],
+    ['as a stream', { stream: true }, []],
+    ['the rest of it', { stream: true }, resume],
+  ])('cost their queues, not the stored answer once more: %s', async (prompt, more, headers) => {
+    upstream.lane('roomy').answers(completionsStream(words))
+    await readAll(prompt)
+    const told = new Set(roomy.log.all('request'))
+    const cost = await costOfEach(
+      () => neverReading({ prompt, ...more }, headers),
+      async () => {
+        await expect
+          .poll(() => roomy.log.all('request').filter((line) => !told.has(line)).length)
+          .toBe(READERS)
+      },
+    )
+    expect(cost).toBeLessThan(ANSWER_BYTES / 2)
   })
 })
 
