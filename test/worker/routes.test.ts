@@ -468,8 +468,9 @@ describe('a wrong wire', () => {
   test.each<[number, string, keyof typeof kinds, string, number, Code]>([
     [404, chatModel, 'legacy', 'wire = "chat"', 502, 'upstream_rejected'],
     [404, legacyModel, 'once', 'wire = "completions"', 502, 'upstream_rejected'],
-    [400, chatModel, 'legacy', 'wire = "chat"', 400, 'upstream_refused_request'],
-    [400, legacyModel, 'once', 'wire = "completions"', 400, 'upstream_refused_request'],
+    // Whatever the status: the visitor's request was not at fault.
+    [400, chatModel, 'legacy', 'wire = "chat"', 502, 'upstream_rejected'],
+    [400, legacyModel, 'once', 'wire = "completions"', 502, 'upstream_rejected'],
   ])('%i "%s" tells the owner the setting', async (from, message, kind, hint, status, code) => {
     const { model, a, b } = take(kind)
     const body = { error: { message, type: 'invalid_request_error', param: 'model', code: null } }
