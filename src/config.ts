@@ -4,6 +4,7 @@ import * as v from 'valibot'
 import type { EffectiveOptions, ModelOptions, PromptOptions } from './completion/effective.ts'
 import { placesOf } from './completion/template.ts'
 import { type Fault, faultsOf, masked, preview } from './faults.ts'
+import { parseSelectors } from './html/selector.ts'
 import { isBrowserOrigin } from './http/cors.ts'
 import { salvage } from './salvage.ts'
 import { configSchema, name, promptSchema, type Settings } from './settings.ts'
@@ -67,8 +68,6 @@ export interface ConfigSources {
   readonly secret: (name: string) => string | undefined
   /** Whether wrangler.toml gave the Worker this binding. */
   readonly bound: (binding: string) => boolean
-  /** Whether the runtime can look for it in a page; absent: that is seen when a page is read. */
-  readonly isSelector?: (selector: string) => boolean
 }
 
 export type ConfigResult =
@@ -135,21 +134,19 @@ class Check {
   readonly #filePrompts: Settings['prompts']
   readonly #secret: ConfigSources['secret']
   readonly #bound: ConfigSources['bound']
-  readonly #isSelector: (selector: string) => boolean
   readonly #bad: ReadonlySet<string>
 
   /** @param bad the paths of settings that are bad by themselves */
   constructor(
     settings: Settings,
     filePrompts: Settings['prompts'],
-    { secret, bound, isSelector = () => true }: ConfigSources,
+    { secret, bound }: ConfigSources,
     bad: ReadonlySet<string>,
   ) {
     this.#settings = settings
     this.#filePrompts = filePrompts
     this.#secret = secret
     this.#bound = bound
-    this.#isSelector = isSelector
     this.#bad = bad
   }
 
@@ -400,7 +397,7 @@ class Check {
           `Cannot read pages for "${name}": put the origin of your site into "origins", such as "https://example.com"; "*" is no site`,
         )
       }
-      if (!this.#isSelector(variable.selector)) {
+      if (parseSelectors(variable.selector) === null) {
         this.#fault(
           `${at}.variables.${name}.selector`,
           `Cannot use ${preview(variable.selector)}: expected CSS selectors of tags, classes, ids and attributes, such as "main, article"`,

@@ -30,8 +30,6 @@ export interface Platform {
   /** Absent where the Worker has no such binding. */
   readonly ai?: AiBinding | null
   readonly now: () => number
-  /** The readable text of a page; @throws where it is no HTML. */
-  readonly textOfHtml: (html: string, selector: string) => Promise<string>
   /** 0 … 1 */
   readonly random: () => number
   readonly randomBytes: (bytes: Uint8Array) => void
@@ -138,7 +136,6 @@ export function createCore(config: Config, platform: Platform): Core {
   })
   const pages = new Pages({
     fetch: platform.fetch,
-    textOfHtml: platform.textOfHtml,
     purgedAt: (names) => purges.purgedAt(names),
     now,
   })

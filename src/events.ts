@@ -44,7 +44,6 @@ export type PageFault =
   | 'charset'
   | 'too_large'
   | 'broken'
-  | 'unreadable'
   | 'empty'
 
 /** Why an answer that was served may not be all that was asked for, so that it is not stored. */

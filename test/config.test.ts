@@ -110,19 +110,17 @@ interface Surroundings {
   readonly secrets?: Readonly<Record<string, string>>
   /** Bindings that are not there. */
   readonly unbound?: readonly string[]
-  readonly isSelector?: (selector: string) => boolean
 }
 
 function parse(
   config: unknown,
-  { prompts = {}, secrets = {}, unbound = [], ...others }: Surroundings = {},
+  { prompts = {}, secrets = {}, unbound = [] }: Surroundings = {},
 ): ConfigResult {
   const result = parseConfig({
     config,
     prompts,
     secret: (name) => (Object.hasOwn(secrets, name) ? secrets[name] : undefined),
     bound: (name) => !unbound.includes(name),
-    ...others,
   })
   // Faults are public: GET /health shows them. The canary's hook reads them after each test.
   if (result.faults !== null) seen(JSON.stringify(result.faults))
@@ -635,15 +633,14 @@ test.each([{ origins: [] }, { origins: ['*'], anyone_may_spend: true }])(
   },
 )
 
-test('parseConfig() refuses a selector that the runtime cannot look for', () => {
+test('parseConfig() refuses a selector that cannot be matched without a browser', () => {
   const variables = { page: { from: 'url', selector: 'a:hover' } }
   const config = {
     ...minimal,
     ...withPrompt({ text: '{{page}}', variables }),
     origins: ['https://example.com'],
   }
-  const isSelector = (selector: string) => !selector.includes(':')
-  expect(parse(config, { isSelector }).faults).toEqual([
+  expect(parse(config).faults).toEqual([
     {
       path: 'prompts.h.variables.page.selector',
       message:

@@ -7,7 +7,6 @@ import { randomLetters } from '../completion/completion.ts'
 import { type Config, type ConfigResult, parseConfig } from '../config.ts'
 import { type Core, createCore, type Platform } from '../core.ts'
 import type { Event, RequestEvent } from '../events.ts'
-import { isSelector, textOfHtml } from '../page/text.ts'
 import { prompts } from '../prompts.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
 import { type Tally, UsageCounter } from '../usage.ts'
@@ -21,8 +20,6 @@ export type Environment =
 
 /** Bindings, variables and secrets: unknown until they are parsed. */
 const bindings = env as unknown as Readonly<Record<string, unknown>>
-
-const newRewriter = () => new HTMLRewriter()
 
 let read: Environment | null = null
 
@@ -42,7 +39,6 @@ function readEnvironment(): Environment {
     prompts,
     secret,
     bound,
-    isSelector: (selector) => isSelector(selector, newRewriter),
   })
   if (result.config === null) {
     report({ event: 'misconfigured', faults: result.faults })
@@ -55,7 +51,6 @@ function readEnvironment(): Environment {
     kv: binding<KvNamespace>('CACHE'),
     fetch: (request) => fetch(request),
     ai: bound('AI') ? binding<AiBinding>('AI') : null,
-    textOfHtml: (html, selector) => textOfHtml(html, selector, newRewriter),
     now,
     random: Math.random,
     randomBytes,

@@ -1,9 +1,16 @@
 // Fetches one page, as a stranger would: no credentials, no header of a visitor, bounded in time,
 // bytes and redirects. Gives its readable text or says why there is none. Keeps nothing.
 import type { PageFault } from '../events.ts'
+import { parseSelectors } from '../html/selector.ts'
 import { readBytes } from '../http/bytes.ts'
-import { decodePage } from './charset.ts'
-import { cut, fold } from './text.ts'
+import {
+  type ContentType,
+  decodeHtml,
+  decodeText,
+  parseContentType,
+  ReplacementError,
+} from './charset.ts'
+import { cut, fold, readableText } from './text.ts'
 
 /** What a page said of its version. */
 export interface Validators {
@@ -20,8 +27,6 @@ export interface FetchOptions {
 
 export interface FetchContext {
   readonly fetch: (request: Request) => Promise<Response>
-  /** @throws where it is no HTML after all */
-  readonly textOfHtml: (html: string, selector: string) => Promise<string>
 }
 
 export type Fetched =
@@ -82,7 +87,7 @@ async function read(
   url: URL,
   known: Validators | null,
   options: FetchOptions,
-  { fetch, textOfHtml }: FetchContext,
+  { fetch }: FetchContext,
   signal: AbortSignal,
 ): Promise<Fetched> {
   const response = await follow(url, known, options, fetch, signal)
@@ -91,7 +96,8 @@ async function read(
     letGo(response)
     return { kind: 'unchanged' }
   }
-  const { type, charset } = contentType(headers.get('content-type') ?? '')
+  const contentType = parseContentType(headers.get('content-type') ?? '')
+  const { type } = contentType
   const coding = (headers.get('content-encoding') ?? '').trim().toLowerCase()
   const isText = (HTML.has(type) || PLAIN.has(type)) && CODINGS.has(coding)
   const fault = status !== 200 ? 'status' : isText ? null : 'type'
@@ -99,14 +105,7 @@ async function read(
     letGo(response)
     throw new PageError(fault)
   }
-  const bytes = await receive(response)
-  const source = decodePage(bytes, charset, HTML.has(type))
-  if (source === null) throw new PageError('charset')
-  const text = HTML.has(type)
-    ? await textOfHtml(source, options.selector).catch(() => {
-        throw new PageError('unreadable')
-      })
-    : fold(source)
+  const text = textOf(await receive(response), contentType, options.selector)
   if (text === '') throw new PageError('empty')
   return {
     kind: 'read',
@@ -174,10 +173,13 @@ async function receive({ body }: Response): Promise<Uint8Array> {
   return bytes
 }
 
-function contentType(header: string): { readonly type: string; readonly charset: string | null } {
-  const [type = ''] = header.split(';', 1)
-  const [, quoted, bare] = /;\s*charset\s*=\s*(?:"([^"]*)"|([^\s;"]+))/i.exec(header) ?? []
-  return { type: type.trim().toLowerCase(), charset: quoted ?? bare ?? null }
+function textOf(bytes: Uint8Array, { type, charset }: ContentType, selector: string): string {
+  try {
+    if (!HTML.has(type)) return fold(decodeText(bytes, charset))
+    return readableText(decodeHtml(bytes, charset), parseSelectors(selector) ?? [])
+  } catch (error) {
+    throw error instanceof ReplacementError ? new PageError('charset') : error
+  }
 }
 
 /** What can be sent back as it came. */

@@ -1,140 +1,171 @@
-// The readable text of a page: what a reader would read, as one line. HTML is taken apart by the
-// platform's rewriter, which is handed in: it takes the tags away and leaves marks, as being called
-// for each piece of text costs five times more.
-import { decodeReferences } from './entities.ts'
-
-interface Element {
-  readonly tagName: string
-  getAttribute(name: string): string | null
-  before(text: string): unknown
-  after(text: string): unknown
-  remove(): unknown
-  removeAndKeepContent(): unknown
-}
-
-/** What is used of Workers' HTMLRewriter. */
-export interface Rewriter {
-  on(selector: string, handlers: { element(element: Element): void }): Rewriter
-  onDocument(handlers: { comments(comment: { remove(): unknown }): void }): Rewriter
-  transform(response: Response): Response
-}
-
-export type NewRewriter = () => Rewriter
+// The readable text of a page: what a reader sees of it, as one line. One walk over the tree of the
+// document; what the page hides is left out.
+import { rulesOf } from '../html/names.ts'
+import type { Selector } from '../html/selector.ts'
+import { attributeOf, type Element } from '../html/tree.ts'
+import { drawnText, formulaSource, isFormula, mathmlText } from './formula.ts'
 
 const words = (text: string): ReadonlySet<string> => new Set(text.split(' '))
 
-/** No text for readers, or not the page's own. */
+/** Not for readers, or not the page's own text. */
 const SKIPPED = words(
-  'title script style noscript template nav svg math iframe object canvas audio video noembed ' +
-    'noframes select button textarea datalist dialog',
+  'audio button canvas datalist embed iframe nav noembed noframes noscript object script select ' +
+    'style svg template textarea title video',
 )
 
-/** Words on both sides of these are two words. */
-const SEPARATING = words(
-  'address article aside blockquote br caption dd details div dl dt fieldset figcaption figure ' +
-    'footer form h1 h2 h3 h4 h5 h6 header hr img legend li main ol p pre section summary table td ' +
-    'th tr ul',
-)
+const HIDING_STYLE =
+  /(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))\s*(?:!|;|$)/i
+/** Elements within each other, slots included. */
+const MAX_DEPTH = 1000
 
-function isSkipped(element: Element): boolean {
+/** The text of the first alternative that has any; "" if none has. */
+export function readableText(document: Element, alternatives: readonly Selector[]): string {
+  for (const alternative of alternatives) {
+    const text = fold(new Reader(alternative).read(document))
+    if (text !== '') return text
+  }
+  return ''
+}
+
+class Reader {
+  readonly #selector: Selector
+  readonly #texts: string[] = []
+  #depth = 0
+  #isInFormula = false
+  /** The children of each host whose shadow tree is being read, by the slots they go to. */
+  readonly #slotted: Map<string, (Element | string)[]>[] = []
+
+  constructor(selector: Selector) {
+    this.#selector = selector
+  }
+
+  /** All that is in elements which the selector matches, once each. */
+  read(document: Element): string {
+    this.#element(document, false)
+    return this.#texts.join('')
+  }
+
+  /** @param isInside whether an element around it matches */
+  #element(element: Element, isInside: boolean): void {
+    const isSeparating = isInside && rulesOf(element.name).isBlock
+    if (isSeparating) this.#texts.push(' ')
+    if (this.#depth < MAX_DEPTH && !SKIPPED.has(element.name) && !isHidden(element)) {
+      this.#depth += 1
+      if (isInside || !this.#selector(element)) this.#content(element, isInside)
+      else {
+        this.#texts.push(' ')
+        this.#content(element, true)
+        this.#texts.push(' ')
+      }
+      this.#depth -= 1
+    }
+    if (isSeparating) this.#texts.push(' ')
+  }
+
+  #content(element: Element, isInside: boolean): void {
+    if (isInside && !this.#isInFormula && isFormula(element)) {
+      this.#formula(element)
+    } else if (element.shadow !== null) {
+      this.#slotted.push(bySlot(element.children))
+      this.#nodes(element.shadow.children, isInside)
+      this.#slotted.pop()
+    } else if (element.name === 'slot') this.#slot(element, isInside)
+    else this.#nodes(element.children, isInside)
+  }
+
+  #nodes(nodes: readonly (Element | string)[], isInside: boolean): void {
+    let before: Element | null = null
+    let from = 0
+    for (const node of nodes) {
+      if (typeof node === 'string') {
+        if (isInside) this.#texts.push(node)
+        continue
+      }
+      const source = isInside ? formulaSource(node) : null
+      if (source === null) {
+        before = node
+        from = this.#texts.length
+        this.#element(node, isInside)
+      } else if (before === null || !isFormula(before) || !this.#hasTextSince(from)) {
+        // Otherwise it is the source of the formula that stands before it.
+        this.#texts.push(source)
+      }
+    }
+  }
+
+  #formula(formula: Element): void {
+    const space = isDisplayed(formula) ? ' ' : ''
+    const from = this.#texts.push(space)
+    const mathml = mathmlText(formula)
+    if (mathml === null) {
+      this.#isInFormula = true
+      this.#nodes(formula.children, true)
+      this.#isInFormula = false
+    }
+    if (!this.#hasTextSince(from)) this.#texts.push(mathml || drawnText(formula))
+    this.#texts.push(space)
+  }
+
+  #hasTextSince(from: number): boolean {
+    for (let i = from; i < this.#texts.length; i += 1) {
+      if (/\S/.test(this.#texts[i] ?? '')) return true
+    }
+    return false
+  }
+
+  /** What the document has for the slot; else the slot's own content (HTML, 4.12.4). */
+  #slot(slot: Element, isInside: boolean): void {
+    const slotted = this.#slotted.pop()
+    const name = attributeOf(slot, 'name') ?? ''
+    const assigned = slotted?.get(name)
+    // Of two slots with one name the first counts.
+    slotted?.delete(name)
+    if (assigned !== undefined) this.#nodes(assigned, isInside)
+    if (slotted !== undefined) this.#slotted.push(slotted)
+    if (assigned === undefined) this.#nodes(slot.children, isInside)
+  }
+}
+
+function bySlot(children: readonly (Element | string)[]): Map<string, (Element | string)[]> {
+  const nodes = new Map<string, (Element | string)[]>()
+  for (const child of children) {
+    const name = typeof child === 'string' ? '' : (attributeOf(child, 'slot') ?? '')
+    const others = nodes.get(name)
+    if (others === undefined) nodes.set(name, [child])
+    else others.push(child)
+  }
+  return nodes
+}
+
+/** Whether browsers hide an element, or a page hides it from screen readers. */
+function isHidden(element: Element): boolean {
+  const { name, attributes } = element
+  if (name === 'dialog' && attributeOf(element, 'open') === null) return true
+  // A script shows the whole page once it is ready.
+  if (attributes.length === 0 || name === 'html' || name === 'body') return false
   return (
-    SKIPPED.has(element.tagName) ||
-    element.getAttribute('hidden') !== null ||
-    element.getAttribute('aria-hidden') === 'true'
+    attributeOf(element, 'hidden') !== null ||
+    attributeOf(element, 'popover') !== null ||
+    /^true$/i.test(attributeOf(element, 'aria-hidden') ?? '') ||
+    HIDING_STYLE.test(attributeOf(element, 'style') ?? '')
   )
 }
 
-/** The alternatives of a selector list, in their order. A comma in brackets or quotes is none. */
-export function alternativesOf(selector: string): string[] {
-  return (selector.match(/(?:"[^"]*"|'[^']*'|\[[^\]]*\]|\([^)]*\)|[^,])+/g) ?? [])
-    .map((alternative) => alternative.trim())
-    .filter((alternative) => alternative !== '')
+/** Whether a formula has a line of its own. */
+function isDisplayed(formula: Element): boolean {
+  const { parent } = formula
+  return (
+    /^(?:block|true)$/.test(attributeOf(formula, 'display') ?? '') ||
+    (parent !== null && /\bkatex-display\b/.test(attributeOf(parent, 'class') ?? ''))
+  )
 }
 
-/** Whether the rewriter can look for it: it knows most of CSS, but not `:hover`, `+` or `::text`. */
-export function isSelector(selector: string, newRewriter: NewRewriter): boolean {
-  const alternatives = alternativesOf(selector)
-  try {
-    for (const alternative of alternatives) newRewriter().on(alternative, { element() {} })
-  } catch {
-    return false
-  }
-  return alternatives.length > 0
-}
-
-/** Around an alternative's place comes its number: characters that no text may have (Unicode, 23.7). */
-const OPEN = '\ufdd0'
-const CLOSE = '\ufdd1'
-const END = '\ufdd2'
-const MARKS = /[\ufdd0-\ufdd2]/g
-const MARK = /([\ufdd0\ufdd1]\d+)\ufdd2/
-/** What the rewriter leaves as it is: end tags without a beginning, the doctype, what never ended. */
-const LEFTOVERS = /<(?:\/[a-z]|!doctype)[^>]*>/gi
-const UNENDED = /<[a-z/!?].*/is
-
-/**
- * The readable text of the first of the selector's alternatives that has any; "" where none has.
- * `body` is all of the document, since its tags may be left out.
- */
-export async function textOfHtml(
-  html: string,
-  selector: string,
-  newRewriter: NewRewriter,
-): Promise<string> {
-  const alternatives = alternativesOf(selector)
-  let rewriter = newRewriter().onDocument({ comments: (comment) => comment.remove() })
-  for (const [i, alternative] of alternatives.entries()) {
-    if (alternative === 'body') continue
-    rewriter = rewriter.on(alternative, {
-      element(element) {
-        element.before(OPEN + i + END)
-        element.after(CLOSE + i + END)
-      },
-    })
-  }
-  rewriter = rewriter.on('*', { element: strip })
-  const source = html.replaceAll(MARKS, '')
-  const stripped = await rewriter.transform(new Response(source)).text()
-  const texts = textsOf(stripped, alternatives)
-  return texts.map((text) => fold(decodeReferences(text))).find((text) => text !== '') ?? ''
-}
-
-function strip(element: Element): void {
-  if (SEPARATING.has(element.tagName)) {
-    element.before(' ')
-    element.after(' ')
-  }
-  if (isSkipped(element)) element.remove()
-  else element.removeAndKeepContent()
-}
-
-/** What stands in each alternative's places. */
-function textsOf(stripped: string, alternatives: readonly string[]): string[] {
-  const places = alternatives.map((name) => ({ depth: name === 'body' ? 1 : 0, text: '' }))
-  for (const piece of stripped.split(MARK)) {
-    const [first] = piece
-    if (first === OPEN || first === CLOSE) {
-      const place = places[Number(piece.slice(1))]
-      if (place === undefined) continue
-      place.depth += first === OPEN ? 1 : -1
-      place.text += ' '
-    } else {
-      const text = withoutLeftovers(piece)
-      for (const place of places) if (place.depth > 0) place.text += text
-    }
-  }
-  return places.map(({ text }) => text)
-}
-
-/** Each half in its own way, as one look for both takes the square of the time. */
-function withoutLeftovers(text: string): string {
-  const ended = text.lastIndexOf('>') + 1
-  return text.slice(0, ended).replaceAll(LEFTOVERS, '') + text.slice(ended).replace(UNENDED, '')
-}
+/** White space but for one space between words, which most of it is. */
+const GAP = /(?:[^\S ]|\p{Cc}| (?=[\s\p{Cc}]))[\s\p{Cc}]*/gu
 
 /** White space and control characters folded into one space each. */
 export function fold(text: string): string {
-  return text.replace(/[\s\p{Cc}]+/gu, ' ').trim()
+  return text.replace(GAP, ' ').trim()
 }
 
 /** At most so many UTF-16 units, and no character torn. */

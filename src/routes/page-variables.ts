@@ -195,10 +195,9 @@ const states: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
   status: 'it does not answer with 200',
   redirects: 'it redirects too often, or to nowhere',
   type: 'expected HTML, plain text or Markdown',
-  charset: 'its character encoding is not known',
+  charset: 'its character encoding is not one that browsers read',
   too_large: 'it is larger than 1 MiB',
   broken: 'it broke off',
-  unreadable: 'its HTML cannot be read',
   empty: 'it has no text where the owner\'s "selector" looks for it',
 }
 

@@ -285,8 +285,8 @@ describe('a page that cannot be read', () => {
     ['type', 'has no type', () => new Response(new Uint8Array([65]))],
     [
       'charset',
-      'has an unknown charset',
-      () => html('x', { 'content-type': 'text/html; charset=klingon' }),
+      'is in a charset in which browsers read nothing',
+      () => html('x', { 'content-type': 'text/html; charset=iso-2022-kr' }),
     ],
     ['empty', 'is empty', () => html('')],
     ['empty', 'has no text', () => html('<main> \n&nbsp;</main>'.replace('&nbsp;', '\u00a0'))],
@@ -444,30 +444,10 @@ describe('a page’s text', () => {
 
   test('in another charset is read in it', async () => {
     const { app, site } = start()
-    const latin = Uint8Array.of(0x47, 0x72, 0xfc, 0xdf, 0x65)
-    const meta = new Uint8Array([...Buffer.from('<meta charset="iso-8859-1">'), ...latin])
-    const marked16 = new Uint8Array([0xff, 0xfe, ...Buffer.from('Grüße', 'utf16le')])
     const pages: [string, Uint8Array<ArrayBuffer>][] = [
-      ['text/plain; charset="ISO-8859-1"', latin],
-      ['text/html', meta],
-      ['text/plain; charset=utf-8', marked16],
+      ['text/plain; charset="ISO-8859-1"', new Uint8Array(Buffer.from('Grüße', 'latin1'))],
+      ['text/html', new Uint8Array(Buffer.from('<meta charset=latin1>Grüße', 'latin1'))],
       ['text/plain', new Uint8Array(Buffer.from('\ufeffGrüße'))],
-      ...[
-        '<!-- <meta charset="iso-8859-1" -->',
-        '<meta name="description" content="charset=iso-8859-1 or not">',
-        "<meta content='What charset=klingon is' name=description><meta charset=utf-8>",
-        '<meta charset="klingon">',
-        '<meta charset="utf-16le">',
-      ].map((said): [string, Uint8Array<ArrayBuffer>] => [
-        'text/html',
-        new Uint8Array(Buffer.from(`${said}Grüße`)),
-      ]),
-      [
-        'text/html',
-        new Uint8Array(
-          Buffer.from('<meta content="text/html; charset=latin1" http-equiv=x>Grüße', 'latin1'),
-        ),
-      ],
     ]
     for (const [i, [type, bytes]] of pages.entries()) {
       site.pages.set(

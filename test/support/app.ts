@@ -160,11 +160,6 @@ export class TestApp {
         this.calls.push(request.clone())
         return await upstream(request, this.calls.length - 1)
       },
-      textOfHtml: async (html) =>
-        html
-          .replaceAll(/<[^>]*>/g, ' ')
-          .replaceAll(/\s+/g, ' ')
-          .trim(),
       now: () => this.clock.ms,
       random: () => 0.5,
       randomBytes: (bytes) => void crypto.getRandomValues(bytes),

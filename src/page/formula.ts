@@ -1,0 +1,140 @@
+// Formulas as text: MathML, and what KaTeX and MathJax make of TeX. A power is "x^2" and a fraction
+// "1/2", since their parts alone would read as other numbers. Each formula is read once, though it
+// often stands in a page two or three times.
+import { attributeOf, type Element } from '../html/tree.ts'
+
+/** What KaTeX, MathJax 2 to 4 and MediaWiki put around a formula. */
+const CONTAINER = /(?:^|\s)(?:katex|MathJax(?:_\w+)?|mjx-chtml|mwe-math-element)(?:\s|$)/
+/** How MathJax 2 marks TeX and AsciiMath that it has not drawn yet. */
+const SOURCE = /^\s*math\/(?:tex|asciimath)\b/i
+const LETTERS = /[\u{1d400}-\u{1d7ff}]/gu
+
+/** Whether an element holds one formula, in one form or several. */
+export function isFormula(element: Element): boolean {
+  if (element.namespace !== 'html') return element.name === 'math' && element.namespace === 'math'
+  return element.name === 'mjx-container' || CONTAINER.test(attributeOf(element, 'class') ?? '')
+}
+
+/** TeX or AsciiMath in a <script>; null for any other element. */
+export function formulaSource(element: Element): string | null {
+  if (element.name !== 'script' || !SOURCE.test(attributeOf(element, 'type') ?? '')) return null
+  return element.children.join('').replaceAll(/%\s*(?:<!\[CDATA\[|\]\]>)/g, '')
+}
+
+/** A formula's MathML as text; null if it has none. */
+export function mathmlText(formula: Element): string | null {
+  const math = mathmlIn(formula)
+  return math === null ? null : tidy(textOf(math))
+}
+
+/** What a formula without MathML is drawn with: characters by their numbers, else its label. */
+export function drawnText(formula: Element): string {
+  return tidy(textOf(formula)) || (attributeOf(formula, 'aria-label') ?? '')
+}
+
+function mathmlIn(element: Element): Element | null {
+  if (element.namespace === 'math') return element
+  for (const child of element.children) {
+    const found = typeof child === 'string' ? null : mathmlIn(child)
+    if (found !== null) return found
+  }
+  return null
+}
+
+function tidy(text: string): string {
+  return text
+    .replaceAll(LETTERS, (letter) => letter.normalize('NFKC'))
+    .replaceAll(/ {2,}/g, ' ')
+    .trim()
+}
+
+function textOf(element: Element): string {
+  const role = roleOf(element)
+  const parts = element.children.map((child) =>
+    typeof child === 'string' ? characters(child) : textOf(child),
+  )
+  // Between MathML's elements white space means nothing, and MathJax draws lines that are no text.
+  const [base = '', second = '', third = ''] = parts.filter(
+    (part, i) =>
+      part !== '' || (element.namespace === 'math' && typeof element.children[i] !== 'string'),
+  )
+  switch (role) {
+    case 'annotation':
+    case 'annotation-xml':
+    case 'mphantom':
+      return ''
+    case 'mspace':
+      return ' '
+    case 'mi':
+    case 'mo':
+    case 'ms':
+    case 'mtext': {
+      const text = parts.join('')
+      return /^\p{L}{2}/u.test(text) ? ` ${text} ` : text
+    }
+    case 'msup':
+    case 'mover':
+      return base + raised('^', second)
+    case 'msub':
+    case 'munder':
+      return base + raised('_', second)
+    case 'msubsup':
+    case 'munderover':
+      return base + raised('_', second) + raised('^', third)
+    case 'mfrac':
+      return second === '' ? base : `${grouped(base)}/${grouped(second)}`
+    case 'msqrt':
+      return `√${grouped(parts.join(''))}`
+    case 'mroot':
+      return `√[${second}]${grouped(base)}`
+    case 'mfenced':
+      return fenced(element, parts)
+    case 'mtable':
+      return parts.filter((part) => part !== '').join('; ')
+    case 'mtr':
+    case 'mlabeledtr':
+      return parts.filter((part) => part !== '').join(' ')
+    default:
+      return glyphOf(element) + parts.join('')
+  }
+}
+
+/** The name of MathML's element that this is, or that MathJax has drawn as it. */
+function roleOf(element: Element): string {
+  if (element.namespace === 'math') return element.name
+  return attributeOf(element, 'data-mml-node') ?? element.name.replace(/^mjx-/, '')
+}
+
+/** MathJax names a character by its code point. */
+function glyphOf(element: Element): string {
+  if (element.namespace === 'math' || element.attributes.length === 0) return ''
+  const drawn = element.name === 'mjx-c' ? attributeOf(element, 'class') : null
+  const [, hex] = /\bmjx-c([\dA-F]{2,6})\b/.exec(drawn ?? '') ?? []
+  const code = Number.parseInt(attributeOf(element, 'data-c') ?? hex ?? '', 16)
+  return code > 0x1f && code <= 0x10ffff ? characters(String.fromCodePoint(code)) : ''
+}
+
+/** U+2061 to U+2064 are operators that nobody sees; "sin" and "x" are two words all the same. */
+function characters(text: string): string {
+  return text
+    .replaceAll(/^[\t\n\f\r ]+|[\t\n\f\r ]+$/g, '')
+    .replaceAll('\u2061', ' ')
+    .replaceAll(/[\u2062-\u2064]/g, '')
+}
+
+function raised(sign: '^' | '_', text: string): string {
+  if (text.trim() === '') return ''
+  return /^[′″‴'°]+$/.test(text) ? text : sign + grouped(text)
+}
+
+/** In brackets, unless it is one number or one character. */
+function grouped(text: string): string {
+  const bare = text.trim()
+  return /^(?:[\d.,]+|.)$/su.test(bare) ? bare : `(${bare})`
+}
+
+function fenced(element: Element, parts: readonly string[]): string {
+  const open = attributeOf(element, 'open') ?? '('
+  const close = attributeOf(element, 'close') ?? ')'
+  return open + parts.filter((part) => part !== '').join(',') + close
+}

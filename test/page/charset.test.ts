@@ -1,0 +1,186 @@
+// Encodings of pages, as browsers find them: all ways to declare one, and what does not.
+import { describe, expect, test } from 'vitest'
+import { parseSelectors } from '../../src/html/selector.ts'
+import {
+  decodeHtml,
+  decodeText,
+  parseContentType,
+  ReplacementError,
+} from '../../src/page/charset.ts'
+import { readableText } from '../../src/page/text.ts'
+
+const utf8 = (text: string) => new TextEncoder().encode(text)
+const latin1 = (text: string) => Uint8Array.from(Buffer.from(text, 'latin1'))
+const read = (bytes: Uint8Array, charset: string | null = null) =>
+  readableText(decodeHtml(bytes, charset), parseSelectors('body') ?? [])
+
+test.each([
+  ['text/html', 'text/html', null],
+  ['Text/HTML; Charset=UTF-8', 'text/html', 'UTF-8'],
+  ['text/html;charset="utf-8"', 'text/html', 'utf-8'],
+  ['text/html; charset="a\\"; charset=b"', 'text/html', 'a\\"; charset=b'],
+  ["text/html; charset='utf-8'", 'text/html', "'utf-8'"],
+  ['text/html; charset = utf-8 ; x=y', 'text/html', 'utf-8'],
+  ['text/html; x="; charset=gbk"; charset=utf-8', 'text/html', 'utf-8'],
+  ['text/html; xcharset=gbk; charset', 'text/html', null],
+  ['text/html; charset=; charset=utf-8', 'text/html', 'utf-8'],
+  // A label given twice: the first counts.
+  ['text/html; charset=utf-8; charset=gbk', 'text/html', 'utf-8'],
+  ['text/html; charset=utf-8; charset=utf-8', 'text/html', 'utf-8'],
+  // The header given twice: the last counts, and its encoding goes with its type.
+  ['text/html; charset=utf-8, text/html; charset=utf-8', 'text/html', 'utf-8'],
+  ['text/plain; charset=gbk, text/html', 'text/html', null],
+  ['text/html; charset=gbk, text/html', 'text/html', 'gbk'],
+  ['text/html; charset=gbk, text/html; charset=utf-8', 'text/html', 'utf-8'],
+  ['text/html; charset=utf-8, */*, , x', 'text/html', 'utf-8'],
+  ['text/html; x="a, text/plain"; charset=utf-8', 'text/html', 'utf-8'],
+  ['', '', null],
+  ['html', '', null],
+])('parseContentType(%j)', (header, type, charset) => {
+  expect(parseContentType(header)).toEqual({ type, charset })
+})
+
+test('parseContentType() of long nonsense is quick', () => {
+  const startedAt = performance.now()
+  for (const piece of [';', '"', ',', '; charset', 'text/html,', '\\"', ' ']) {
+    parseContentType(`text/html; ${piece.repeat(20_000)}`)
+  }
+  expect(performance.now() - startedAt).toBeLessThan(1000)
+})
+
+const japanese = Uint8Array.of(0x93, 0xfa, 0x96, 0x7b)
+const followed = (html: string, bytes: Uint8Array) => Uint8Array.from([...utf8(html), ...bytes])
+const utf16 = (text: string) => Uint8Array.from(Buffer.from(text, 'utf16le'))
+const swapped = (bytes: Uint8Array) => Uint8Array.from(Buffer.from(bytes).swap16())
+const xml = (encoding: string) => `<?xml version="1.0" encoding=${encoding}?><p>`
+
+describe('decodeHtml() reads a page in the encoding', () => {
+  test.each([
+    ['of Content-Type', utf8('<meta charset=gbk><p>é'), 'utf-8', 'é'],
+    ['of Content-Type as browsers know it', latin1('<p>\x93é\x94'), 'ISO-8859-1', '“é”'],
+    ['of its byte order mark, not of Content-Type', utf8('\ufeff<p>é'), 'iso-8859-1', 'é'],
+    ['of a mark of UTF-16', utf16('\ufeff<meta charset=utf-8><p>é日'), null, 'é日'],
+    ['of a mark of UTF-16, big-endian', swapped(utf16('\ufeff<p>é日')), 'utf-8', 'é日'],
+    ['of Content-Type, UTF-16 without a mark', utf16('<p>é日'), 'utf-16', 'é日'],
+    ['x-user-defined', latin1('<p>a\x80\xff'), 'x-user-defined', 'a\uf780\uf7ff'],
+    ['of <meta charset>', followed('<meta charset=Shift_JIS><p>', japanese), null, '日本'],
+    [
+      'of <meta http-equiv>',
+      followed('<META content="text/html; charset=x-sjis" http-equiv=Content-Type><p>', japanese),
+      null,
+      '日本',
+    ],
+    [
+      'of <meta http-equiv> in quotes',
+      latin1(`<meta http-equiv="content-type" content="charset charset = 'latin1'"><p>é`),
+      null,
+      'é',
+    ],
+    [
+      'of <meta> behind much else',
+      latin1(`<style>/*${'a'.repeat(2000)}*/</style><meta charset=windows-1252><p>é`),
+      null,
+      'é',
+    ],
+    ['of <meta> in the body', latin1('<p>é<p><meta charset=windows-1251>\xe9'), null, 'й й'],
+    [
+      'of the first <meta> that names one',
+      latin1('<meta charset=utf8mb4><meta charset="iso-8859-5"><meta charset=gbk><p>\xe9'),
+      null,
+      'щ',
+    ],
+    ['of the XML declaration', latin1(`${xml('"ISO-8859-5"')}\xe9`), null, 'щ'],
+    ['of the XML declaration in single quotes', latin1(`${xml("'windows-1251'")}\xe9`), null, 'й'],
+    [
+      'of <meta>, not of the XML declaration',
+      utf8(`${xml('"gbk"')}<meta charset=utf-8>é`),
+      null,
+      'é',
+    ],
+    ['UTF-8, as it is no other', utf8('<p>é日🎈'), null, 'é日🎈'],
+    ['of the West, as it is not UTF-8', latin1('<p>caf\xe9 \x80'), null, 'café €'],
+    [
+      'gb18030',
+      followed('<meta charset=gb18030><p>', Uint8Array.of(0xc4, 0xe3, 0x81, 0x30, 0x89, 0x37)),
+      null,
+      '你Þ',
+    ],
+    ['euc-kr', followed('<meta charset=ks_c_5601-1987><p>', Uint8Array.of(0xc7, 0xd1)), null, '한'],
+    [
+      'iso-2022-jp',
+      followed('<meta charset=iso-2022-jp><p>', latin1('\x1b$BF|K\\\x1b(B')),
+      null,
+      '日本',
+    ],
+    ['big5', followed('<p>', Uint8Array.of(0xa4, 0xa4)), 'Big5', '中'],
+    ['koi8-u', latin1('<p>\xa4'), 'koi8-u', 'є'],
+    ['macintosh', latin1('<p>\x8e'), 'macintosh', 'é'],
+  ])('%s', (_, bytes, charset, text) => {
+    expect(read(bytes, charset)).toBe(text)
+  })
+
+  test.each(['utf8mb4', "'utf-8'", 'klingon', '', 'utf-7', 'none', 'iso-8859-99', 'utf 8'])(
+    'that the page declares, where Content-Type has the label %j',
+    (charset) => {
+      expect(read(utf8('<meta charset=utf-8><p>é'), charset)).toBe('é')
+      expect(read(latin1('<meta charset=iso-8859-5><p>\xe9'), charset)).toBe('щ')
+      expect(read(utf8('<p>é'), charset)).toBe('é')
+    },
+  )
+
+  test.each([
+    '<meta name=x data-charset=gbk>',
+    '<meta property="og:x" value="charset=gbk">',
+    '<meta name=description content="charset=gbk">',
+    '<meta http-equiv=refresh content="0; charset=gbk">',
+    '<meta content="text/html; charset=gbk">',
+    `<meta http-equiv=content-type content="text/html; charset='gbk">`,
+    '<meta http-equiv=content-type content="text/html; charset">',
+    '<meta charset="utf-8 gbk">',
+    '<!-- <meta charset=gbk> -->',
+    '<script>"<meta charset=gbk>"</script>',
+    '<style><meta charset=gbk></style>',
+    '<title><meta charset=gbk></title>',
+    '<textarea><meta charset=gbk></textarea>',
+    '<noscript><meta charset=gbk></noscript>',
+    '<p title="<meta charset=gbk>">',
+    '<link charset=gbk><script charset=gbk></script>',
+    '<metadata charset=gbk>',
+    '<svg><path charset=gbk /></svg>',
+    '<meta charset=utf-16le>',
+    '<meta charset=utf-16>',
+    '<?xml version="1.0"?>',
+    '<?xml version="1.0" encoding="klingon"?>',
+    '<?xml version="1.0" encoding="utf-16"?>',
+    '<!doctype html><?xml version="1.0" encoding="gbk"?>',
+    '<?xml version="1.0" x="encoding=gbk"?>',
+  ])('UTF-8, which this does not change: %s', (html) => {
+    expect(read(utf8(`${html}<p>é日`))).toBe('é日')
+  })
+
+  test('as one of UTF-16 if its XML declaration is', () => {
+    expect(read(utf16(`${xml('"x"')}é`))).toBe('é')
+    expect(read(swapped(utf16(`${xml('"x"')}é`)))).toBe('é')
+  })
+})
+
+test.each(['iso-2022-kr', 'HZ-GB-2312', 'iso-2022-cn-ext', 'replacement'])(
+  'decodeHtml() refuses %s, as browsers do',
+  (label) => {
+    expect(() => decodeHtml(utf8('<p>a'), label)).toThrow(ReplacementError)
+    expect(() => decodeHtml(utf8(`<meta charset=${label}><p>a`), null)).toThrow(ReplacementError)
+    expect(() => decodeText(utf8('a'), label)).toThrow(ReplacementError)
+  },
+)
+
+test.each([
+  [utf8('é'), null, 'é'],
+  [latin1('é'), null, 'é'],
+  [latin1('é'), 'ISO-8859-1', 'é'],
+  [utf8('\ufeffé'), 'iso-8859-1', 'é'],
+  [utf16('\ufeffé'), null, 'é'],
+  [utf8('é'), 'klingon', 'é'],
+  [utf8('<meta charset=gbk>é'), null, '<meta charset=gbk>é'],
+])('decodeText(%j, %j)', (bytes, charset, text) => {
+  expect(decodeText(bytes, charset)).toBe(text)
+})
