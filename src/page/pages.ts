@@ -6,7 +6,7 @@ import { RecentMap } from '../recent.ts'
 import { type FetchContext, type FetchOptions, fetchPage } from './fetch.ts'
 
 /** Raise it when the same page would be read as another text, so that no version is taken for one. */
-const READING = 1
+const READING = 2
 /** For the texts in an isolate. */
 const MEMORY_BYTES = 4_194_304
 /** Of a page besides its text. */

@@ -133,7 +133,7 @@ describe('a list', () => {
     const second = await script(['one', { prompt: 'two', max_tokens: 5 }, 'bad', 'three'])
     expect(second.code).toBe(1)
     expect(second.out).toMatch(/stored\s+1\nalready there\s+2\nfailed\s+1\ntokens spent\s+12\n/)
-    expect(second.out).toMatch(/\nfailed {9}#2 "bad" {2}400 upstream_refused_request: Cannot .+\n$/)
+    expect(second.out).toMatch(/\nfailed {9}#2 "bad" {2}400 upstream_refused_request: The model .+\n$/)
     expect(calls()).toHaveLength(4)
   })
 
