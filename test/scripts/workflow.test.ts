@@ -33,10 +33,14 @@ test('it may write nothing, is bounded, and gives way to the next deploy', () =>
   expect(workflow.concurrency['cancel-in-progress']).toBe(true)
 })
 
-test('each step uses an action of GitHub’s own or runs a command that there is', () => {
+test('each step uses an action of GitHub’s own, by its commit, or runs a command that there is', () => {
   for (const { uses, run } of steps) {
     expect([uses, run].filter((each) => each !== undefined)).toHaveLength(1)
-    if (uses !== undefined) expect(uses).toMatch(/^actions\/(checkout|setup-node)@v\d+$/)
+    if (uses !== undefined) {
+      expect(uses).toMatch(/^actions\/(checkout|setup-node)@[\da-f]{40}$/)
+      // With the release, for people and for tools that propose a newer one.
+      expect(text).toMatch(new RegExp(`uses: ${uses} # v\\d+\\.\\d+\\.\\d+\n`))
+    }
     const [, script] = /^npm run (\S+)/.exec(run ?? '') ?? []
     if (script !== undefined) expect(Object.keys(scripts)).toContain(script)
     else if (run !== undefined) expect(run).toBe('npm ci')
