@@ -7,8 +7,8 @@ import { estimate, pageBytes } from './warm/estimate.ts'
 import { Gateway } from './warm/gateway.ts'
 import { parseList } from './warm/list.ts'
 import { pagePrompt, pageTasks } from './warm/pages.ts'
-import { bar, forecast, line, skippedLines, summary, tokensOf } from './warm/report.ts'
-import { readSitemap } from './warm/sitemap.ts'
+import { bar, forecast, line, skippedLines, summary, tokensOf, unreadLines } from './warm/report.ts'
+import { readSitemap, type Skipped } from './warm/sitemap.ts'
 import { type Task, warm } from './warm/warming.ts'
 
 const OK = 0
@@ -20,6 +20,8 @@ const INTERRUPTED = 130
 /** What is asked for, and how much text each of it brings into its prompt. */
 interface Plan {
   readonly tasks: readonly Task[]
+  /** Sitemaps whose pages are missing among the tasks. */
+  readonly unread: readonly Skipped[]
   readonly bytesOf: (task: Task) => Promise<number>
 }
 
@@ -41,23 +43,25 @@ async function main(): Promise<number> {
 
 async function planOf({ source, url }: Arguments, gateway: Gateway): Promise<Plan> {
   if (source.kind === 'list') {
-    const tasks = parseList(await readFile(source.file, 'utf8'))
+    const tasks = parseList(await readFile(source.file))
     const bytesOf = async ({ request }: Task) =>
       Buffer.byteLength(JSON.stringify(request['prompt']) ?? '')
-    return { tasks, bytesOf }
+    return { tasks, unread: [], bytesOf }
   }
   const prompt = pagePrompt(await gateway.prompts(), source.prompt)
   const sitemap = await readSitemap(source.sitemap, fetch)
   const { tasks, skipped } = pageTasks(sitemap, prompt, source.variables, new URL(url))
   for (const said of skippedLines([...sitemap.skipped, ...skipped])) console.log(said)
+  const { unread } = sitemap
   if (tasks.length === 0) {
+    for (const said of unreadLines(unread)) console.log(said)
     throw new Error(`Cannot warm: ${source.sitemap} has no page that may be asked about`)
   }
-  return { tasks, bytesOf: ({ name }) => pageBytes(name, prompt.maxChars, fetch) }
+  return { tasks, unread, bytesOf: ({ name }) => pageBytes(name, prompt.maxChars, fetch) }
 }
 
 async function run(
-  { tasks }: Plan,
+  { tasks, unread }: Plan,
   { concurrency }: Arguments,
   gateway: Gateway,
   signal: AbortSignal,
@@ -81,12 +85,14 @@ async function run(
   )
   if (process.stdout.isTTY) console.log()
   console.log(summary(tasks, outcomes))
+  for (const said of unreadLines(unread)) console.log(said)
   if (signal.aborted) return INTERRUPTED
-  return outcomes.some(({ kind }) => kind === 'failed' || kind === 'unasked') ? FAILED : OK
+  const isWhole = outcomes.every(({ kind }) => kind !== 'failed' && kind !== 'unasked')
+  return isWhole && unread.length === 0 ? OK : FAILED
 }
 
 async function lookOnly(
-  { tasks, bytesOf }: Plan,
+  { tasks, unread, bytesOf }: Plan,
   { concurrency }: Arguments,
   gateway: Gateway,
   signal: AbortSignal,
@@ -107,7 +113,8 @@ async function lookOnly(
   if (process.stdout.isTTY) console.log()
   if (signal.aborted) return INTERRUPTED
   console.log(forecast(found))
-  return found.failed.length === 0 ? OK : FAILED
+  for (const said of unreadLines(unread)) console.log(said)
+  return found.failed.length === 0 && unread.length === 0 ? OK : FAILED
 }
 
 /** In place of what stands in the line. */

@@ -1,14 +1,10 @@
 // A file with a list of requests, as tasks. Judges no request: the Worker does.
+import { decodeText } from './text.ts'
 import type { Task } from './warming.ts'
 
-/** @throws Error when the file's text is no list of requests */
-export function parseList(text: string): Task[] {
-  let list: unknown
-  try {
-    list = JSON.parse(text)
-  } catch {
-    throw new Error('Cannot read the list: it is no JSON')
-  }
+/** @throws Error when the file is no list of requests */
+export function parseList(file: Uint8Array): Task[] {
+  const list = read(file)
   if (!Array.isArray(list)) throw new Error('Cannot read the list: expected a JSON array')
   return list.map((item: unknown, i) => {
     const request = requestOf(item)
@@ -16,6 +12,15 @@ export function parseList(text: string): Task[] {
       throw new Error(`Cannot use item ${i}: expected a request body or a string`)
     return { name: nameOf(request, i), request }
   })
+}
+
+function read(file: Uint8Array): unknown {
+  try {
+    return JSON.parse(decodeText(file))
+  } catch (error) {
+    const reason = error instanceof SyntaxError ? 'it is no JSON' : (error as Error).message
+    throw new Error(`Cannot read the list: ${reason}`)
+  }
 }
 
 /** A string is a free prompt. */

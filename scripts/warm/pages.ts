@@ -67,7 +67,7 @@ export function pagePrompt(list: unknown, id: string): PagePrompt {
  * @throws Error where the variables are not those of the prompt
  */
 export function pageTasks(
-  { origin, pages }: Sitemap,
+  { origin, pages }: Pick<Sitemap, 'origin' | 'pages'>,
   prompt: PagePrompt,
   variables: Readonly<Record<string, string>>,
   own: URL,

@@ -85,6 +85,13 @@ export function skippedLines(skipped: readonly Skipped[]): string[] {
   return more === 0 ? lines : [...lines, `skipped        ${number(more)} more`]
 }
 
+/** Sitemaps of an index that could not be read, each of them. */
+export function unreadLines(unread: readonly Skipped[]): string[] {
+  return unread.map(
+    ({ url, reason }) => `failed         ${url}  the sitemap cannot be read: ${reason}`,
+  )
+}
+
 /** What a dry run has found. */
 export function forecast({ present, missing, ...estimate }: Estimate): string {
   const { tokensRead, tokensWritten, failed } = estimate

@@ -94,15 +94,18 @@ function decode(bytes: Uint8Array, encoding: string): string {
 
 /** What is beyond doubt. */
 function knownEncoding(bytes: Uint8Array, charset: string | null): string | null {
-  const [a, b, c] = bytes
-  if (a === 0xef && b === 0xbb && c === 0xbf) return 'utf-8'
-  if (a === 0xfe && b === 0xff) return 'utf-16be'
-  if (a === 0xff && b === 0xfe) return 'utf-16le'
-  return charset === null ? null : encodingOf(charset)
+  return markedEncoding(bytes) ?? (charset === null ? null : encodingOf(charset))
 }
 
-/** As the XML declaration names it (HTML, 13.2.3.2). */
-function xmlEncoding(bytes: Uint8Array): string | null {
+/** As the byte order mark says; null: there is none. */
+export function markedEncoding([a, b, c]: Uint8Array): string | null {
+  if (a === 0xef && b === 0xbb && c === 0xbf) return 'utf-8'
+  if (a === 0xfe && b === 0xff) return 'utf-16be'
+  return a === 0xff && b === 0xfe ? 'utf-16le' : null
+}
+
+/** As the XML declaration names it (HTML, 13.2.3.2); null: there is none, or no encoding is known by it. */
+export function xmlEncoding(bytes: Uint8Array): string | null {
   const start = new TextDecoder('windows-1252').decode(bytes.subarray(0, 1024))
   if (start.startsWith('<\0?\0x\0')) return 'utf-16le'
   if (start.startsWith('\0<\0?\0x')) return 'utf-16be'

@@ -133,8 +133,18 @@ describe('a list', () => {
     const second = await script(['one', { prompt: 'two', max_tokens: 5 }, 'bad', 'three'])
     expect(second.code).toBe(1)
     expect(second.out).toMatch(/stored\s+1\nalready there\s+2\nfailed\s+1\ntokens spent\s+12\n/)
-    expect(second.out).toMatch(/\nfailed {9}#2 "bad" {2}400 upstream_refused_request: The model .+\n$/)
+    expect(second.out).toMatch(
+      /\nfailed {9}#2 "bad" {2}400 upstream_refused_request: The model .+\n$/,
+    )
     expect(calls()).toHaveLength(4)
+  })
+
+  test('may begin with a byte order mark, as Windows writes it', async () => {
+    const file = join(folder, 'prompts.json')
+    await writeFile(file, '\ufeff["marked"]\r\n')
+    const { code, out, err } = await run([file, ...worker()])
+    expect([code, err]).toEqual([0, ''])
+    expect(out).toMatch(/^stored {9}#0 "marked" /)
   })
 
   test('a dry run spends nothing', async () => {
@@ -247,6 +257,46 @@ describe('a sitemap', () => {
       expect(await seen(name), name).toEqual([200, 'fine'])
     }
     expect((await run(given())).out).toMatch(/stored\s+0\nalready there\s+2\nfailed\s+0/)
+  })
+
+  test('a sitemap of an index that cannot be read is told at the end, by the exit code too', async () => {
+    publish({ p: 'Page p' })
+    const sitemaps = ['posts.xml', 'gone.xml'].map((name) => `<loc>${origin}/${name}</loc>`)
+    pages.set(
+      '/sitemap.xml',
+      `<sitemapindex>${sitemaps.map((loc) => `<sitemap>${loc}</sitemap>`).join('')}</sitemapindex>`,
+    )
+    const told = `failed         ${origin}/gone.xml  the sitemap cannot be read: the site answers 404\n`
+    const dry = await run([...given(), '--dry-run'])
+    expect([dry.code, calls()]).toEqual([1, []])
+    expect(dry.out).toMatch(/to be asked\s+1\n/)
+    expect(dry.out.endsWith(told)).toBe(true)
+    const { code, out, err } = await run(given())
+    expect([code, err, calls().length]).toEqual([1, '', 1])
+    expect(out).toMatch(/stored\s+1\nalready there\s+0\nfailed\s+0\ntokens spent\s+12\n/)
+    expect(out.endsWith(told)).toBe(true)
+    expect(await seen('p')).toEqual([200, 'fine'])
+    pages.delete('/posts.xml')
+    const none = await run(given())
+    expect([none.code, none.err]).toEqual([2, expect.stringContaining('has no page that may be')])
+    expect(none.out).toContain(told)
+  })
+
+  test('a sitemap with a line before its declaration is read, and a relative address told', async () => {
+    publish({ q: 'Page q', r: 'Page r' })
+    const loc = (url: string) => `<s:url><s:loc>${url}</s:loc></s:url>`
+    const namespace = 'http://www.sitemaps.org/schemas/sitemap/0.9'
+    pages.set(
+      '/posts.xml',
+      `\n<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="${namespace}" xmlns:s="${namespace}">` +
+        `${loc(`${origin}/posts/q`)}${loc('/posts/r')}</urlset>`,
+    )
+    const { code, out } = await run(given())
+    expect([code, calls().length]).toEqual([0, 1])
+    expect(out).toContain(
+      `skipped        /posts/r  it is relative, and a sitemap needs whole addresses; write ${origin}/posts/r\n`,
+    )
+    expect(await seen('q')).toEqual([200, 'fine'])
   })
 
   test('a dry run counts and estimates, and spends nothing', async () => {

@@ -56,15 +56,28 @@ test.each([
   expect(() => parseArguments(given)).toThrow(said)
 })
 
+const list = (text: string) => parseList(new TextEncoder().encode(text))
+
 test('parseList() takes bodies and strings, and says which item is neither', () => {
-  expect(parseList('["a", {"prompt": {"id": "haiku"}}, {}]')).toEqual([
+  expect(list('["a", {"prompt": {"id": "haiku"}}, {}]')).toEqual([
     { name: '#0 "a"', request: { prompt: 'a' } },
     { name: '#1 {"id":"haiku"}', request: { prompt: { id: 'haiku' } } },
     { name: '#2 no prompt', request: {} },
   ])
-  expect(parseList(JSON.stringify(['x'.repeat(200)]))[0]?.name.length).toBeLessThan(70)
-  expect(() => parseList('["a", 1]')).toThrow('Cannot use item 1')
-  expect(() => parseList('[["a"]]')).toThrow('Cannot use item 0')
-  expect(() => parseList('{}')).toThrow('expected a JSON array')
-  expect(() => parseList('[')).toThrow('no JSON')
+  expect(list(JSON.stringify(['x'.repeat(200)]))[0]?.name.length).toBeLessThan(70)
+  expect(() => list('["a", 1]')).toThrow('Cannot use item 1')
+  expect(() => list('[["a"]]')).toThrow('Cannot use item 0')
+  expect(() => list('{}')).toThrow('expected a JSON array')
+  expect(() => list('[')).toThrow('no JSON')
+})
+
+test('parseList() reads what Windows writes: a byte order mark, and UTF-16', () => {
+  const tasks = [{ name: '#0 "é"', request: { prompt: 'é' } }]
+  const text = '\ufeff["é"]\r\n'
+  expect(list(text)).toEqual(tasks)
+  const utf16 = Buffer.from(text, 'utf16le')
+  expect(parseList(utf16)).toEqual(tasks)
+  expect(parseList(Buffer.from(utf16).swap16())).toEqual(tasks)
+  expect(() => list('["a"]\ufeff')).toThrow('no JSON')
+  expect(() => parseList(Buffer.from('["é"]', 'latin1'))).toThrow('it is no UTF-8')
 })

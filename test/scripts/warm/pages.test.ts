@@ -55,7 +55,7 @@ describe('pageTasks()', () => {
   const own = new URL('https://edge.example')
   const prompt = { id: 'summary', variable: 'page', paths: ['/*'], maxChars: 9, others: [] }
   const origin = 'https://a.example'
-  const from = (...pages: string[]) => ({ origin, pages, skipped: [] })
+  const from = (...pages: string[]) => ({ origin, pages })
 
   test('asks about each page once, without the part after #', () => {
     const pages = from(`${origin}/a`, `${origin}/b#top`, `${origin}/b`, `${origin}/ü`)
@@ -97,7 +97,7 @@ describe('pageTasks()', () => {
   test('what the Worker would refuse is not even asked', () => {
     const at = (page: string, worker: URL) => {
       const { origin } = new URL(page)
-      return pageTasks({ origin, pages: [page], skipped: [] }, prompt, {}, worker)
+      return pageTasks({ origin, pages: [page] }, prompt, {}, worker)
     }
     expect(at('https://edge.example/a', own).skipped).toEqual([
       { url: 'https://edge.example/a', reason: expect.stringContaining('host of this endpoint') },

@@ -63,6 +63,7 @@ test('a sitemap: its pages in their order, each once', async () => {
     origin: site,
     pages: ['https://a.example/1', 'https://a.example/2'],
     skipped: [],
+    unread: [],
   })
 })
 
@@ -89,6 +90,171 @@ test('entities, CDATA, comments, white space, a byte order mark and a prefix are
     'https://a.example/?c&d',
     'https://a.example/split',
   ])
+})
+
+const [a, b] = ['https://a.example/a', 'https://a.example/b']
+const entry = (url: string, prefix = '') =>
+  `<${prefix}url><${prefix}loc>${url}</${prefix}loc></${prefix}url>`
+const utf16 = (text: string) => Buffer.from(`\ufeff${text}`, 'utf16le')
+
+test.each<readonly [string, string | Buffer, string[]]>([
+  ['a line before the declaration', `\n${urlset(a)}\n`, [a]],
+  ['lines and white space before the declaration', ` \r\n\t\r\n${urlset(a)}`, [a]],
+  ['a byte order mark', `\ufeff${urlset(a)}`, [a]],
+  ['a byte order mark and a line', `\ufeff\n${urlset(a)}`, [a]],
+  [
+    'white space before a root without a declaration',
+    `\n\n<urlset ${NAMESPACE}>${entry(a)}</urlset>`,
+    [a],
+  ],
+  ['UTF-16', utf16(urlset(a).replace('UTF-8', 'UTF-16')), [a]],
+  ['UTF-16, big-endian', utf16(urlset(a)).swap16(), [a]],
+  [
+    'the encoding of its declaration',
+    Buffer.from(urlset('https://a.example/é').replace('UTF-8', 'ISO-8859-1'), 'latin1'),
+    ['https://a.example/é'],
+  ],
+  [
+    'a prefix on the children',
+    `<urlset ${NAMESPACE} ${NAMESPACE.replace('=', ':s=')}>${entry(a, 's:')}</urlset>`,
+    [a],
+  ],
+  [
+    'a prefix on all',
+    `<sit:urlset ${NAMESPACE.replace('=', ':sit=')}>${entry(a, 'sit:')}</sit:urlset>`,
+    [a],
+  ],
+  [
+    'a prefix on the root alone',
+    `<s:urlset ${NAMESPACE.replace('=', ':s=')} ${NAMESPACE}>${entry(a)}</s:urlset>`,
+    [a],
+  ],
+  [
+    'a prefix that is bound where it is used',
+    `<urlset ${NAMESPACE}><s:url ${NAMESPACE.replace('=', ':s=')}><s:loc>${a}</s:loc></s:url><url><t:loc ${NAMESPACE.replace('=', ':t=')}>${b}</t:loc></url></urlset>`,
+    [a, b],
+  ],
+  [
+    'two prefixes for one namespace',
+    `<p:urlset ${NAMESPACE.replace('=', ':p=')} ${NAMESPACE.replace('=', ':q=')}><q:url><p:loc>${a}</p:loc></q:url></p:urlset>`,
+    [a],
+  ],
+  [
+    'a namespace that the children bind again',
+    `<s:urlset ${NAMESPACE.replace('=', ':s=')}><url ${NAMESPACE}><loc>${a}</loc></url></s:urlset>`,
+    [a],
+  ],
+  ['a prefix that is bound to nothing', `<s:urlset>${entry(a, 's:')}</s:urlset>`, [a]],
+  ['no namespace', `<urlset>${entry(a)}</urlset>`, [a]],
+  [
+    'a prefix below a root without a namespace',
+    `<urlset ${NAMESPACE.replace('=', ':s=')}>${entry(a, 's:')}</urlset>`,
+    [a],
+  ],
+  [
+    'an older namespace',
+    `<urlset xmlns="http://www.google.com/schemas/sitemap/0.84">${entry(a)}</urlset>`,
+    [a],
+  ],
+  [
+    'locations of pictures',
+    `<urlset ${NAMESPACE} xmlns:image="i"><url><image:image><image:loc>${b}</image:loc></image:image><image:loc>${b}</image:loc><loc>${a}</loc></url></urlset>`,
+    [a],
+  ],
+  [
+    'a prefix that means something else within',
+    `<s:urlset ${NAMESPACE.replace('=', ':s=')}><s:url><s:loc xmlns:s="i">${b}</s:loc><s:loc>${a}</s:loc></s:url></s:urlset>`,
+    [a],
+  ],
+  [
+    'CDATA and white space',
+    `<urlset ${NAMESPACE}>${entry(`<![CDATA[${a}]]>`)}${entry(`\n ${b}\n `)}</urlset>`,
+    [a, b],
+  ],
+  [
+    'references',
+    urlset('https://a.example/?a=1&amp;b=%20&#x26;c'),
+    ['https://a.example/?a=1&b=%20&c'],
+  ],
+  ['an address twice', urlset(a, b, a), [a, b]],
+  ['gzip under a name that does not say so', gzipSync(`\n${urlset(a)}`), [a]],
+  ['plain lines with a byte order mark', `\ufeff\n${a}\r\n\r\n  ${b}  `, [a, b]],
+  ['plain lines in UTF-16', utf16(`${a}\r\n${b}`), [a, b]],
+])('reads %s', async (_, file, pages) => {
+  files.set('/sitemap.xml', file)
+  expect(await read()).toMatchObject({ pages, skipped: [], unread: [] })
+})
+
+test('gzip in transport, of a file that is gzip, too', async () => {
+  files.set('/sitemap.xml', (response) => {
+    response.setHeader('content-encoding', 'gzip')
+    response.end(gzipSync(gzipSync(urlset(a))))
+  })
+  expect((await read()).pages).toEqual([a])
+})
+
+test('addresses that are relative are told, with what they would be; so are empty ones', async () => {
+  const relative = (whole: string) =>
+    `it is relative, and a sitemap needs whole addresses; write ${whole}`
+  files.set(
+    '/maps/s.xml',
+    urlset('/posts/1', 'posts/2', '//b.example/3', 'a.example/4', '', ' ', a),
+  )
+  expect(await read('/maps/s.xml')).toEqual({
+    origin: site,
+    pages: [a],
+    skipped: [
+      { url: '/posts/1', reason: relative(`${site}/posts/1`) },
+      { url: 'posts/2', reason: relative(`${site}/maps/posts/2`) },
+      { url: '//b.example/3', reason: relative('http://b.example/3') },
+      { url: 'a.example/4', reason: relative(`${site}/maps/a.example/4`) },
+      { url: `${site}/maps/s.xml`, reason: 'a <loc> in it is empty' },
+      { url: `${site}/maps/s.xml`, reason: 'a <loc> in it is empty' },
+    ],
+    unread: [],
+  })
+  files.set('/lines.txt', `${a}\n/posts/1\n`)
+  expect(await read('/lines.txt')).toMatchObject({
+    pages: [a],
+    skipped: [{ url: '/posts/1', reason: relative(`${site}/posts/1`) }],
+  })
+  files.set('/index.xml', index('/maps/s.xml', `${site}/lines.txt`))
+  expect((await read('/index.xml')).skipped[0]).toEqual({
+    url: '/maps/s.xml',
+    reason: relative(`${site}/maps/s.xml`),
+  })
+})
+
+test('a sitemap of an index that cannot be read is told, and the others are read', async () => {
+  files.set(
+    '/index.xml',
+    index(
+      ...['gone', 'page', 'cut', 'gz', 'reset', 'good', 'deep'].map((name) => `${site}/${name}`),
+    ),
+  )
+  files.set('/page', '<!doctype html><p>Not found<br></p>')
+  files.set('/cut', '<urlset>\n<url>')
+  files.set('/gz', gzipSync('x'.repeat(999)).subarray(0, 20))
+  files.set('/reset', (response) => void response.destroy())
+  files.set('/good', urlset(a))
+  files.set('/deep', index(`${site}/gone-too`, `${site}/good-too`))
+  files.set('/good-too', urlset(b))
+  const { pages, skipped, unread } = await read('/index.xml')
+  expect(pages).toEqual([a, b])
+  expect(skipped).toEqual([])
+  expect(unread).toEqual([
+    { url: `${site}/gone`, reason: 'the site answers 404' },
+    { url: `${site}/page`, reason: expect.stringContaining('no well-formed XML') },
+    { url: `${site}/cut`, reason: 'it is no well-formed XML, see its line 2' },
+    { url: `${site}/gz`, reason: 'its gzip is broken' },
+    { url: `${site}/reset`, reason: 'no answer' },
+    { url: `${site}/gone-too`, reason: 'the site answers 404' },
+  ])
+})
+
+test('the line of a fault counts the empty ones before the declaration', async () => {
+  files.set('/sitemap.xml', '\n\n<?xml version="1.0"?>\n<urlset>\n<url>')
+  await expect(read()).rejects.toThrow('no well-formed XML, see its line 5')
 })
 
 test('an index is followed, also gzipped, also in an index, and no sitemap is read twice', async () => {
@@ -129,7 +295,10 @@ test('sitemaps of another origin are left out, and said; the first one’s own r
   const reason = `a sitemap of another origin than ${site}`
   expect(skipped).toEqual([
     { url: `${elsewhere}/s.xml`, reason },
-    { url: 'b.xml', reason },
+    {
+      url: 'b.xml',
+      reason: `it is relative, and a sitemap needs whole addresses; write ${site}/b.xml`,
+    },
     { url: `${site}/away.xml`, reason },
   ])
   // A site that has moved altogether.
@@ -181,12 +350,6 @@ describe('says what it cannot read', () => {
     const failure = await read().catch((error: Error) => error.message)
     expect(failure).toMatch(/^Cannot read the sitemap http:\/\/127\.0\.0\.1:\d+\/sitemap\.xml: /)
     expect(failure).toContain(said)
-  })
-
-  test('one of an index: half a list is none', async () => {
-    files.set('/sitemap.xml', index(`${site}/a.xml`, `${site}/gone.xml`))
-    files.set('/a.xml', urlset('https://a.example/1'))
-    await expect(read()).rejects.toThrow(`sitemap ${site}/gone.xml: the site answers 404`)
   })
 })
 
