@@ -32,9 +32,12 @@ export interface Element {
 
 type Namespace = 'html' | 'svg' | 'math'
 
-/** @returns the <html> element; it always has a <head> and a <body> */
-export function parseHtml(source: string): Element {
-  const builder = new TreeBuilder()
+/**
+ * @param isXml whether the document is XHTML that is sent as such: there "<p/>" ends the element
+ * @returns the <html> element; it always has a <head> and a <body>
+ */
+export function parseHtml(source: string, isXml = false): Element {
+  const builder = new TreeBuilder(isXml)
   tokenize(source, builder)
   return builder.end()
 }
@@ -107,6 +110,7 @@ function tagOf(name: string, attributes: Attributes = []): Tag {
 }
 
 class TreeBuilder implements Sink {
+  readonly #isXml: boolean
   #mode: Mode = 'head'
   /** The mode in each open <template>. */
   readonly #templateModes: Mode[] = []
@@ -126,7 +130,8 @@ class TreeBuilder implements Sink {
   /** The last element that was added. */
   #latest = this.#html
 
-  constructor() {
+  constructor(isXml: boolean) {
+    this.#isXml = isXml
     this.#push(this.#html)
     this.#insert(tagOf('head'))
   }
@@ -149,7 +154,10 @@ class TreeBuilder implements Sink {
     const tag = tagOf(name, attributes)
     if (this.#stack.length >= MAX_DEPTH) return this.#startTooDeep(tag)
     if (this.isForeign && !this.#takesHtml(name)) return this.#startForeign(tag, isSelfClosing)
-    return this.#start(tag, isSelfClosing)
+    const raw = this.#start(tag, isSelfClosing)
+    if (!this.#isXml || !isSelfClosing) return raw
+    if (this.#current === this.#latest) this.#end(tag)
+    return null
   }
 
   endTag(name: string): void {

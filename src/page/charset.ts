@@ -54,16 +54,17 @@ export function decodeText(bytes: Uint8Array, charset: string | null): string {
  * The document of a page of HTML. A declaration counts wherever it stands, as long as the encoding
  * is a guess: the page is then read again (HTML, 13.2.3.4).
  *
- * @param charset of `Content-Type`
  * @throws ReplacementError
  */
-export function decodeHtml(bytes: Uint8Array, charset: string | null): Element {
+export function decodeHtml(bytes: Uint8Array, { type, charset }: ContentType): Element {
+  const read = (encoding: string) =>
+    parseHtml(decode(bytes, encoding), type === 'application/xhtml+xml')
   const known = knownEncoding(bytes, charset)
-  if (known !== null) return parseHtml(decode(bytes, known))
+  if (known !== null) return read(known)
   const guess = xmlEncoding(bytes) ?? likelyEncoding(bytes)
-  const document = parseHtml(decode(bytes, guess))
+  const document = read(guess)
   const declared = declaredEncoding(document) ?? guess
-  return declared === guess ? document : parseHtml(decode(bytes, declared))
+  return declared === guess ? document : read(declared)
 }
 
 /** Labels of encodings in which markup can be hidden from filters (Encoding, 4.2). */

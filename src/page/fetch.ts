@@ -173,10 +173,10 @@ async function receive({ body }: Response): Promise<Uint8Array> {
   return bytes
 }
 
-function textOf(bytes: Uint8Array, { type, charset }: ContentType, selector: string): string {
+function textOf(bytes: Uint8Array, contentType: ContentType, selector: string): string {
   try {
-    if (!HTML.has(type)) return fold(decodeText(bytes, charset))
-    return readableText(decodeHtml(bytes, charset), parseSelectors(selector) ?? [])
+    if (!HTML.has(contentType.type)) return fold(decodeText(bytes, contentType.charset))
+    return readableText(decodeHtml(bytes, contentType), parseSelectors(selector) ?? [])
   } catch (error) {
     throw error instanceof ReplacementError ? new PageError('charset') : error
   }

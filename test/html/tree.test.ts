@@ -4,8 +4,8 @@ import { describe, expect, test } from 'vitest'
 import { attributeOf, type Element, parseHtml } from '../../src/html/tree.ts'
 
 /** The content of the body: `p(text b(text))`; an attribute as `p[hidden]`. */
-function bodyOf(html: string): string {
-  const [, body] = parseHtml(html).children
+function bodyOf(html: string, isXml = false): string {
+  const [, body] = parseHtml(html, isXml).children
   return typeof body === 'object' ? inside(body) : 'no body'
 }
 
@@ -134,6 +134,20 @@ const trees: readonly [string, string][] = [
 
 test.each(trees)('parseHtml(%j)', (html, body) => {
   expect(bodyOf(html)).toBe(body)
+})
+
+test.each([
+  [
+    '<p hidden="">a<b/><i />b</p><div hidden=""/><script src="x"/>c<title/>d',
+    'p[hidden](a b i b) div[hidden] script[src] c title d',
+  ],
+  ['<b>a<b/>c</b><template/><ul><li/><li>d</li></ul><br/>e', 'b(a b c) template ul(li li(d)) br e'],
+  [
+    '<table><tr><td/><td>a</td></tr></table><svg><g/></svg>b',
+    'table(tbody(tr(td td(a)))) svg(g) b',
+  ],
+])('parseHtml(%j) as XHTML', (html, body) => {
+  expect(bodyOf(html, true)).toBe(body)
 })
 
 test('parseHtml() gives <html> and <body> the attributes of their first tags', () => {

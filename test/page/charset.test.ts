@@ -11,8 +11,9 @@ import { readableText } from '../../src/page/text.ts'
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 const latin1 = (text: string) => Uint8Array.from(Buffer.from(text, 'latin1'))
+const html = (charset: string | null) => ({ type: 'text/html', charset })
 const read = (bytes: Uint8Array, charset: string | null = null) =>
-  readableText(decodeHtml(bytes, charset), parseSelectors('body') ?? [])
+  readableText(decodeHtml(bytes, html(charset)), parseSelectors('body') ?? [])
 
 test.each([
   ['text/html', 'text/html', null],
@@ -167,8 +168,10 @@ describe('decodeHtml() reads a page in the encoding', () => {
 test.each(['iso-2022-kr', 'HZ-GB-2312', 'iso-2022-cn-ext', 'replacement'])(
   'decodeHtml() refuses %s, as browsers do',
   (label) => {
-    expect(() => decodeHtml(utf8('<p>a'), label)).toThrow(ReplacementError)
-    expect(() => decodeHtml(utf8(`<meta charset=${label}><p>a`), null)).toThrow(ReplacementError)
+    expect(() => decodeHtml(utf8('<p>a'), html(label))).toThrow(ReplacementError)
+    expect(() => decodeHtml(utf8(`<meta charset=${label}><p>a`), html(null))).toThrow(
+      ReplacementError,
+    )
     expect(() => decodeText(utf8('a'), label)).toThrow(ReplacementError)
   },
 )

@@ -392,6 +392,13 @@ describe('the readable text of', () => {
     }
   })
 
+  test('XHTML, in which every element may end in its start tag', async () => {
+    const xhtml =
+      '<html><body><p>Text</p><div hidden="hidden"/><script src="x"/><p>more</p></body></html>'
+    const type = { 'content-type': 'application/xhtml+xml; charset=utf-8' }
+    expect(await readAs(bytes(xhtml, type))).toBe('Text more')
+  })
+
   test('a page that is compressed, or in another charset', async () => {
     const gzipped = gzipSync('<main>Packed</main>')
     expect(await readAs(bytes(gzipped, { 'content-encoding': 'gzip' }))).toBe('Packed')
