@@ -29,9 +29,9 @@ import type { NewVisitors } from './routes/visitors.ts'
 export interface AppOptions {
   readonly origins: readonly string[]
   readonly originRequired: boolean
-  /** What is a fault unless the Worker is called on a loopback host, where it is a warning. */
+  /** Faults that apply everywhere but on a loopback host; there they are warnings. */
   readonly publicFaults: readonly Fault[]
-  /** What GET /health warns the operator of. */
+  /** `GET /health` shows them to the operator. */
   readonly warnings: readonly string[]
 }
 
@@ -128,13 +128,13 @@ export class App {
     }
   }
 
-  /** Who else may read an error: its reader is the owner, on a page that has yet to be allowed. */
+  /** A page outside `origins` that may read this error, so that its owner learns what to change. */
   #readableProblem(code: Code, verdict: OriginVerdict): ReadableBy {
     if (code === 'misconfigured') return '*'
     return code === 'origin_not_allowed' ? echoedOrigin(verdict) : null
   }
 
-  /** Who else may send the request that a preflight announces, and read the error it will get. */
+  /** A page outside `origins` that may send the request after this preflight, to read its error. */
   #readableAfter({ url }: Visit, verdict: OriginVerdict, route: Route | undefined): ReadableBy {
     if (route === undefined || route.always) return null
     if (this.#faultsAt(url).length > 0) return this.#readableProblem('misconfigured', verdict)
@@ -165,7 +165,7 @@ export class App {
   #refuseWithFaults(url: URL): void {
     const faults = this.#faultsAt(url)
     if (faults.length === 0) return
-    // Those of CONFIG have been reported where it was read.
+    // The faults of CONFIG were reported when it was read.
     if (faults.length > this.#faults.length && !this.#publicFaultsReported) {
       this.#publicFaultsReported = true
       this.#context.report({ event: 'misconfigured', faults: this.#options.publicFaults })
@@ -225,15 +225,15 @@ function notFound(): GatewayError {
   return new GatewayError('not_found', 'Cannot find this path: completions are at /v1/completions')
 }
 
-/** Names the origin, and the setting that allows it: the reader is often the owner. */
+/** Names the origin and the setting that allows it: the reader is often the owner. */
 function refusalOf(origin: string | null): string {
   if (origin === null) {
-    return 'Cannot use the header "Origin": expected an origin of the setting "origins", such as https://example.com'
+    return 'Cannot use the header "Origin": expected an origin that is listed in "origins", such as https://example.com'
   }
   if (origin === 'null') {
-    return 'Cannot be called from a page without an origin, such as a file or a sandboxed frame: serve the page from an address, and add that to the setting "origins"'
+    return 'This page has no origin, as it is a file or in a sandboxed frame. Open it from a web server and add its address to "origins" in wrangler.toml.'
   }
-  return `Cannot be called from ${origin}: this origin is not in the setting "origins" of wrangler.toml, where the owner of this endpoint can add it`
+  return `This endpoint does not accept requests from ${origin}. Its owner can add that origin to "origins" in wrangler.toml.`
 }
 
 function routesOf(service: Service, health: Handler): Record<string, Route> {
@@ -353,7 +353,7 @@ type Ready = Extract<Service, { faults: null }>
 function refuse(): never {
   throw new GatewayError(
     'misconfigured',
-    'Cannot serve: this endpoint is misconfigured, its owner can see what to fix at GET /health',
+    'This endpoint is misconfigured. The owner can see what to fix at GET /health.',
   )
 }
 
@@ -373,7 +373,7 @@ function matcher(routes: Record<string, Route>): (request: Request) => Promise<M
   return ({ method, url }) => router.fetch({ method, url })
 }
 
-/** @throws GatewayError `not_found` where they are no text */
+/** @throws GatewayError `not_found` if a parameter is not valid UTF-8 */
 function decoded(params: Readonly<Record<string, string>>): Record<string, string> {
   try {
     return Object.fromEntries(

@@ -174,7 +174,7 @@ class Check {
     }
   }
 
-  /** Says nothing more of a setting that is bad by itself, or of what stands in it. */
+  /** Skips a setting that is bad by itself and everything inside it: one fault is enough. */
   #fault(path: string, message: string): void {
     const isWithin = (bad: string) =>
       path.startsWith(bad) && (path.length === bad.length || /[.[]/.test(path.charAt(bad.length)))

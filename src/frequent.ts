@@ -1,9 +1,9 @@
-// Which names occur most often, in bounded space. Exact while there is room; then a new name takes the
-// place of the rarest one, so that one that keeps coming back outlasts any number that come once.
+// Counts names in bounded space. The counts are exact while there is room; then a new name replaces the
+// rarest one, so a name that occurs again and again outlasts any number of names that occur once.
 
 /** How often a name has been seen. */
 export interface Frequency {
-  /** Since it was taken in: never more than it was. */
+  /** Since the name was added to the map, so never too high. */
   readonly count: number
   /** When it was last seen, unix seconds. */
   readonly last: number
@@ -33,7 +33,7 @@ export function mostFrequent(names: Frequencies, n: number): [string, Frequency]
   return [...names].sort(([, a], [, b]) => b.count - a.count || b.last - a.last).slice(0, n)
 }
 
-/** Of several that are as rare, the one that has been there the longest. */
+/** Among equally rare names, the oldest. */
 function rarestOf(names: Frequencies): string {
   let rarest = ''
   let least = Number.POSITIVE_INFINITY

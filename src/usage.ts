@@ -17,7 +17,7 @@ export interface HourCounts {
   tokens_in: number
   tokens_out: number
   tokens_saved: number
-  /** What the answers cost at the models' prices, and what remembered and shared ones would have. */
+  /** Cost of generated answers at the models' prices, and the cost that cached and shared ones saved. */
   usd: number
   usd_saved: number
   errors: Record<string, number>
@@ -153,7 +153,7 @@ export function hourOf(nowMs: number): number {
 /** What a request adds besides its log line. */
 export interface Tally {
   readonly promptId: string | null
-  /** What a remembered or shared answer did not cost. */
+  /** Of a cached or shared answer: the tokens it saved. */
   readonly saved: Usage | null
 }
 
@@ -176,7 +176,7 @@ export function addFailures(a: readonly Failure[], b: readonly Failure[]): Failu
   return [...a, ...b].sort((one, other) => one.at - other.at).slice(-MAX_FAILURES)
 }
 
-/** Made-up origins cost nothing to send: these are all that are remembered of a day. */
+/** Anyone can send made-up origins, so at most this many are kept for a day. */
 const MAX_REFUSED = 200
 const SHOWN_REFUSED = 20
 
@@ -204,7 +204,7 @@ export interface CounterOptions {
   /**
    * What an answer costs.
    *
-   * @param upstream who gave it; null: whoever is asked first
+   * @param upstream the one that answered; null: the model's first
    */
   readonly usdOf: (model: string, upstream: string | null, usage: Usage) => number
 }
@@ -264,7 +264,7 @@ export class UsageCounter {
     hour.upstream_ms[slot] = (hour.upstream_ms[slot] ?? 0) + 1
   }
 
-  /** A request that an upstream refuses as invalid is its visitor's affair. */
+  /** Leaves out requests that an upstream refused as invalid: the owner has nothing to fix. */
   #failed({ request_id, upstream, model, code, hint }: EventOf<'upstream_failed'>): void {
     if (code === 'upstream_refused_request') return
     const at = Math.floor(this.#now() / 1000)
@@ -351,7 +351,7 @@ function keepNewest(byTime: Map<number, unknown>, n: number): void {
   for (const time of [...byTime.keys()].sort((a, b) => a - b).slice(0, -n)) byTime.delete(time)
 }
 
-/** What comes too late for a place of its own is counted with the others. */
+/** Beyond the limit a new origin is counted under `OTHER_ORIGINS`. */
 function countOrigin(origins: Record<string, number>, origin: string): void {
   const isFull = Object.keys(origins).length >= MAX_ORIGINS * 2
   count(origins, isFull && !Object.hasOwn(origins, origin) ? OTHER_ORIGINS : origin)

@@ -1,5 +1,5 @@
-// What an owner should know although the configuration is good, and what is a fault only where
-// strangers can reach the Worker. Reads settings and secrets; shows none of them.
+// Warnings about a valid configuration, and secrets that are too weak for a Worker that strangers can
+// reach. Shows no secret.
 import { isTestSecret } from './access/turnstile.ts'
 import type { Config } from './config.ts'
 import type { Fault } from './faults.ts'
@@ -14,7 +14,7 @@ export interface Secrets {
   readonly operatorToken: string
 }
 
-/** Faults of secrets that will do for a Worker on this machine. */
+/** Faults of secrets that apply everywhere but on a loopback host. */
 export function publicFaultsOf({ turnstileSecret, operatorToken }: Secrets): Fault[] {
   const faults: Fault[] = []
   if (isTestSecret(turnstileSecret)) {
@@ -32,7 +32,7 @@ export function publicFaultsOf({ turnstileSecret, operatorToken }: Secrets): Fau
   return faults
 }
 
-/** What works, and may still surprise its owner. */
+/** Warnings about settings that are valid and may still surprise their owner. */
 export function warningsOf({
   freePrompts,
   freePromptsSaid,

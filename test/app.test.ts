@@ -227,9 +227,9 @@ test('a refused page reads its origin and the setting that would allow it', asyn
   const messageFor = async (origin: string) =>
     problemIn(await app.post({ prompt: PROMPT }, { origin })).message
   expect(await messageFor(EVIL)).toBe(
-    'Cannot be called from https://evil.com: this origin is not in the setting "origins" of wrangler.toml, where the owner of this endpoint can add it',
+    'This endpoint does not accept requests from https://evil.com. Its owner can add that origin to "origins" in wrangler.toml.',
   )
-  expect(await messageFor('null')).toContain('a file or a sandboxed frame')
+  expect(await messageFor('null')).toContain('a file or in a sandboxed frame')
   const nonsense = await messageFor('https://evil.com/<script>')
   expect(nonsense).toContain('"origins"')
   expect(nonsense).not.toContain('evil')

@@ -214,7 +214,7 @@ function errorOf(reason: ChallengeRefusal): GatewayError {
     case 'test_secret':
       return new GatewayError(
         'misconfigured',
-        'Cannot serve: this endpoint is misconfigured, its owner can see what to fix at GET /health',
+        'This endpoint is misconfigured. The owner can see what to fix at GET /health.',
       )
     case 'secret_refused':
     case 'unreachable':

@@ -106,7 +106,7 @@ export function isPreflight(request: Request): boolean {
 }
 
 /**
- * Whose pages may read a response: one origin, "*" for all, null for none of another origin.
+ * The origin whose pages may read a response; "*": pages of every origin, null: of no other origin.
  */
 export type ReadableBy = string | null
 

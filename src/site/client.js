@@ -235,7 +235,7 @@ function add(said, chunk) {
   let news = ''
   if (chunk.usage) said.usage = chunk.usage
   for (const { index, text, logprobs, finish_reason } of chunk.choices) {
-    // Nothing but a whole number from 0 to 1023 is the same here.
+    // Equal only for whole numbers from 0 to 1023.
     if (index !== (index & (CHOICES - 1))) continue
     said.choices[index] ??= { text: '', index, logprobs: null, finish_reason: null }
     const choice = said.choices[index]
@@ -368,7 +368,8 @@ const page = /** @type {{ turnstile?: Widgets }} */ (globalThis)
 let loading = null
 
 /** @param {string} code */
-const unchecked = (code) => new CompletionError('Cannot complete the bot check: try again', code)
+const unchecked = (code) =>
+  new CompletionError('The bot check could not be completed. Try again.', code)
 
 function ready() {
   if (page.turnstile) return
@@ -423,7 +424,7 @@ async function solveChallenge({ sitekey, container = document.body }) {
           'unsupported-callback': fail,
         })
       } catch {}
-      // A sitekey it cannot read.
+      // It returns nothing, or throws, for a sitekey that it cannot read.
       if (!id) fail()
     })
   } finally {

@@ -153,7 +153,7 @@ test('a page that is not listed reads why, with and without a preflight, and not
   await watched.page.goto(ELSEWHERE)
   const refusal = {
     code: 'origin_not_allowed',
-    message: expect.stringContaining(`${ELSEWHERE}: this origin is not in the setting "origins"`),
+    message: expect.stringContaining(`${ELSEWHERE}. Its owner can add that origin to "origins"`),
   }
   const { code, message } = await inPage<{ code: string; message: string }>(
     `return client.complete('a').catch(({ code, message }) => ({ code, message }))`,
