@@ -303,6 +303,20 @@ test.each<[string, unknown, Code, RegExp]>([
   expect((failure.cause as UpstreamCause).hint).toMatch(hint)
 })
 
+test('a failure is made of an error that is nested however deeply', () => {
+  for (const [open, close] of [
+    ['[', ']'],
+    ['{"error":', '}'],
+    ['{"details":[', ']}'],
+  ] as const) {
+    const deep: unknown = JSON.parse(`${open.repeat(100_000)}1${close.repeat(100_000)}`)
+    for (const body of [deep, { error: deep }, { error: { message: deep } }]) {
+      expect(failureOfResponse(400, body).code).toBe('upstream_refused_request')
+      expect(failureOfError(errorIn(body), body).code).toBe('upstream_bad_response')
+    }
+  }
+})
+
 test('a page for people in place of an API’s answer says where to look', () => {
   const page = '<!doctype html><title>Invalid API key</title>'
   for (const status of [302, 400, 403, 404, 405]) {

@@ -54,7 +54,7 @@ function ask(ai: AiBinding, signal = new AbortController().signal) {
       idleMs: 60_000,
       deadlineMs: 60_000,
       retries: 0,
-      maxOutputBytes: 10_000,
+      maxOutputBytes: 4_000_000,
     },
     { http: neither, demo: neither, ai: sendToBinding(ai) },
   )
@@ -217,6 +217,13 @@ test.each([['Network connection lost.'], ['canary 3040: in the middle'], ['404: 
     expect(JSON.stringify([failure.message, failure.cause])).not.toContain('canary')
   },
 )
+
+test('an object as an answer that is nested too deeply to be written out is a failure', async () => {
+  const depth = 200_000
+  const body = `{"response":${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}}`
+  const failure = await failureOf(binding(() => new Response(body)).ai)
+  expect(failure).toMatchObject({ code: 'upstream_bad_response', cause: { code: null } })
+})
 
 test('the raw response of a failure is read for its code', async () => {
   const body = { internalCode: 3040, description: 'canary', name: 'AiError', message: 'canary' }
