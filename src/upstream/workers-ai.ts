@@ -8,7 +8,7 @@ import { readBody, readChunkObject, readUsage } from './choices.ts'
 import type { Diagnosis } from './diagnosis.ts'
 import { errorIn, failureOfError, failureOfStatus, isRecord, upstreamFailure } from './failure.ts'
 import { readReason } from './finish-reason.ts'
-import { hints } from './hints.ts'
+import { hintOfStatus, hints } from './hints.ts'
 import { objectsIn } from './message.ts'
 import { failureOfResponse, wireFields } from './openai.ts'
 import type { Upstream } from './upstream.ts'
@@ -105,7 +105,8 @@ function failureOfCode(code: number | null): GatewayError | null {
   const status = code === null ? undefined : statusOfCode[code]
   if (code === null || status === undefined) return null
   const cause = { code: String(code), ...meaningOfCode[code] }
-  if (status === 408) return upstreamFailure('timeout', { status, ...cause })
+  if (status === 408)
+    return upstreamFailure('timeout', { status, hint: hintOfStatus(408), ...cause })
   return failureOfStatus(settingsFault.has(code) ? 404 : status, cause)
 }
 

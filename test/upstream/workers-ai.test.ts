@@ -6,6 +6,7 @@ import { createCore, type Platform } from '../../src/core.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { type CallContext, call } from '../../src/upstream/call.ts'
 import { connect } from '../../src/upstream/connect.ts'
+import type { UpstreamCause } from '../../src/upstream/failure.ts'
 import type { CallRequest, WireOptions } from '../../src/upstream/upstream.ts'
 import { type AiBinding, sendToBinding, workersAi } from '../../src/upstream/workers-ai.ts'
 
@@ -223,6 +224,18 @@ test('an object as an answer that is nested too deeply to be written out is a fa
   const body = `{"response":${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}}`
   const failure = await failureOf(binding(() => new Response(body)).ai)
   expect(failure).toMatchObject({ code: 'upstream_bad_response', cause: { code: null } })
+})
+
+test.each([
+  3003, 3006, 3007, 3008, 3023, 3036, 3039, 3040, 3041, 3042, 5004, 5005, 5007, 5016, 5018, 5019,
+])('the owner reads what to look at for code %i', async (code) => {
+  const thrown = binding(() => {
+    throw new Error(`${code}: canary`)
+  })
+  const { hint } = (await failureOf(thrown.ai)).cause as UpstreamCause
+  expect(hint).toMatch(/^[A-Z].{20,}\.$/)
+  // None of our own clocks ran out.
+  expect(hint).not.toMatch(/_ms/)
 })
 
 test('the raw response of a failure is read for its code', async () => {
