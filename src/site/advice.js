@@ -40,12 +40,18 @@ const byCode = {
   restarted: 'Send again.',
 }
 
+/** What the endpoint says where the owner's quota at the upstream is used up. */
+const QUOTA_RETRY_S = 3600
+const OUT_OF_QUOTA =
+  'The owner’s account at the model service is out of credit or quota; cached answers are still served.'
+
 /**
  * @param {string} code
  * @param {number | null} retryAfter seconds
  */
 export function advice(code, retryAfter) {
-  const what = byCode[code] ?? ''
+  const isQuota = code === 'upstream_rate_limited' && Number(retryAfter) >= QUOTA_RETRY_S
+  const what = isQuota ? OUT_OF_QUOTA : (byCode[code] ?? '')
   const when = retryAfter === null ? '' : `Possible again in ${retryAfter} s.`
   return [what, when].filter(Boolean).join(' ')
 }

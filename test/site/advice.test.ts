@@ -20,6 +20,12 @@ test('every code that the pages can meet has its advice', () => {
   expect(codes.filter((code) => advice(code, null) === '').toSorted()).toEqual(never.toSorted())
 })
 
+test('a used-up quota is not "try again in a moment"', () => {
+  expect(advice('upstream_rate_limited', 30)).toMatch(/in a moment/)
+  expect(advice('upstream_rate_limited', 3600)).toMatch(/out of credit or quota/)
+  expect(advice('upstream_rate_limited', 3600)).not.toMatch(/moment/)
+})
+
 test('says when to come back', () => {
   expect(advice('rate_limited', 7)).toMatch(/SPEND_LIMIT.* Possible again in 7 s\.$/)
   expect(advice('of another version', 7)).toBe('Possible again in 7 s.')
