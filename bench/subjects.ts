@@ -8,7 +8,7 @@ import {
   experimental_readRawConfig,
   unstable_getDurableObjectClassNameToUseSQLiteMap,
 } from 'wrangler'
-import { watched } from '../test/support/watched.ts'
+import { withRejectionLog } from '../test/support/rejection-log.ts'
 
 type WorkerConfig = MiniflareOptions['workers'][number]['config']
 type Env = NonNullable<WorkerConfig['env']>
@@ -146,7 +146,7 @@ export async function ours(
   const { env, exports } = bindings(owner, raw)
   env['CONFIG'] = { type: 'json', value: config as never }
   env['OPERATOR_TOKEN'] = { type: 'text', value: OPERATOR_TOKEN }
-  const main = options.main ?? (onLog === undefined ? undefined : watched('worker.js'))
+  const main = options.main ?? (onLog === undefined ? undefined : withRejectionLog('worker.js'))
   const workers = names.map((name) => ({
     name,
     compatibilityDate: raw.compatibility_date ?? '',

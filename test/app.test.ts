@@ -3,22 +3,22 @@ import { describe, expect, test } from 'vitest'
 import { type Code, codes } from '../src/errors.ts'
 import { statusOf } from '../src/http/problem.ts'
 import {
-  answered,
   chunk,
   compatible,
   DONE,
   EDGE,
+  jsonAnswer,
   OPERATOR_TOKEN,
   ORIGIN,
   openStream,
   type Reply,
   type Script,
   START,
-  streamed,
+  streamAnswer,
   TestApp,
   upstreamBody,
 } from './support/app.ts'
-import { CANARY, seen } from './support/canary.ts'
+import { CANARY, recordOutput } from './support/canary.ts'
 
 const EVIL = 'https://evil.com'
 const PROMPT = 'a prompt that is nobody else’s business'
@@ -318,7 +318,7 @@ const textOf = (reply: Reply) =>
 
 test('POST answers from the upstream, then from the cache, in the contract’s shape', async () => {
   const app = new TestApp({
-    upstream: () => answered('Hello'),
+    upstream: () => jsonAnswer('Hello'),
   })
   const miss = await app.post({ prompt: PROMPT })
   expect(miss.status).toBe(200)
@@ -366,7 +366,7 @@ test('POST remembers in KV what another isolate can read', async () => {
 
 test('POST streams, and remembers the stream for JSON, text and GET', async () => {
   const app = new TestApp({
-    upstream: () => streamed(chunk('Hel'), chunk('lo'), chunk('', 'stop'), DONE),
+    upstream: () => streamAnswer(chunk('Hel'), chunk('lo'), chunk('', 'stop'), DONE),
   })
   const live = await app.post({ prompt: PROMPT, stream: true })
   expect(live.headers.get('content-type')).toContain('text/event-stream')
@@ -527,7 +527,7 @@ test.each(['get', 'put', 'delete'] as const)(
   'KV that fails to %s fails no request',
   async (operation) => {
     const app = new TestApp({ config: { cache: { memory_seconds: 0 } } })
-    app.kv.trouble = (now) => {
+    app.kv.intercept = (now) => {
       if (now === operation) throw new Error('KV failed: 500')
     }
     for (let i = 0; i < 2; i++) expect((await app.post({ prompt: PROMPT })).status).toBe(200)
@@ -784,7 +784,7 @@ test('a text stream that fails in the middle breaks off', async () => {
   upstream.fail(new Error(`reset ${CANARY}`))
   const broken: unknown = await reader?.read().catch((error: unknown) => error)
   expect(broken).toBeInstanceOf(Error)
-  seen(String(broken))
+  recordOutput(String(broken))
 })
 
 /** A POST whose visitor can leave, before anything is read of its answer. */
@@ -852,7 +852,7 @@ test('a visitor who left while the cache was read costs no upstream call', async
   const app = new TestApp()
   const reading = Promise.withResolvers<void>()
   let reads = 0
-  app.kv.trouble = async () => {
+  app.kv.intercept = async () => {
     reads += 1
     await reading.promise
   }
@@ -892,7 +892,7 @@ test('a stream leaves its line when it ends, with what it used', async () => {
   const usage =
     'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}\n\n'
   const app = new TestApp({
-    upstream: () => streamed(chunk('Hello'), chunk('', 'stop'), usage, DONE),
+    upstream: () => streamAnswer(chunk('Hello'), chunk('', 'stop'), usage, DONE),
   })
   const reply = await app.post({ prompt: PROMPT, stream: true })
   expectLine(app, reply, { cache: 'miss', tokens_in: 3, tokens_out: 4, attempts: 1 })
@@ -902,7 +902,7 @@ test('a clock that jumps back makes no negative durations', async () => {
   const app = new TestApp({
     upstream: () => {
       app.clock.ms -= 60_000
-      return answered()
+      return jsonAnswer()
     },
   })
   const reply = await app.post({ prompt: PROMPT })
@@ -911,7 +911,7 @@ test('a clock that jumps back makes no negative durations', async () => {
 })
 
 test('prompts, answers, tokens and addresses are in no event', async () => {
-  const app = new TestApp({ upstream: () => answered('an answer that is private') })
+  const app = new TestApp({ upstream: () => jsonAnswer('an answer that is private') })
   const headers = {
     'cf-connecting-ip': '192.0.2.77',
     authorization: 'Bearer a-private-token',

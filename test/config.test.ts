@@ -8,7 +8,7 @@ import { experimental_readRawConfig } from 'wrangler'
 import { type ConfigResult, parseConfig } from '../src/config.ts'
 import type { Fault } from '../src/faults.ts'
 import { configSchema } from '../src/settings.ts'
-import { CANARY, seen } from './support/canary.ts'
+import { CANARY, recordOutput } from './support/canary.ts'
 
 /** The example of contract section 4, word for word. */
 const example = `
@@ -123,7 +123,7 @@ function parse(
     bound: (name) => !unbound.includes(name),
   })
   // Faults are public: GET /health shows them. The canary's hook reads them after each test.
-  if (result.faults !== null) seen(JSON.stringify(result.faults))
+  if (result.faults !== null) recordOutput(JSON.stringify(result.faults))
   return result
 }
 

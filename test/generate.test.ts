@@ -6,7 +6,7 @@ import type { EffectiveRequest } from '../src/completion/effective.ts'
 import { GatewayError } from '../src/errors.ts'
 import { type GenerateContext, generate, newOutcome, type Work } from '../src/generate.ts'
 import { connect } from '../src/upstream/connect.ts'
-import { answered, chunk, DONE, START, streamed, upstreamBody } from './support/app.ts'
+import { chunk, DONE, jsonAnswer, START, streamAnswer, upstreamBody } from './support/app.ts'
 import { connectionTo } from './support/flights.ts'
 
 const KEY = `c1:${'0a'.repeat(32)}`
@@ -108,7 +108,7 @@ const kinds = (deltas: readonly Delta[]) => deltas.map(({ kind }) => kind)
 
 test('generate() has its head once and first, its usage once and last', async () => {
   const { run } = start({
-    a: () => streamed(chunk('a'), chunk('b') + chunk('c'), chunk('', 'length'), DONE),
+    a: () => streamAnswer(chunk('a'), chunk('b') + chunk('c'), chunk('', 'length'), DONE),
   })
   const { all } = await run()
   expect(kinds(all)).toEqual(['head', 'text', 'text', 'text', 'finish', 'usage'])
@@ -117,7 +117,7 @@ test('generate() has its head once and first, its usage once and last', async ()
 
 test('generate() keeps together what arrived together', async () => {
   const { deltas } = start({
-    a: () => streamed(chunk('a'), chunk('b') + chunk('c'), chunk('', 'stop') + DONE),
+    a: () => streamAnswer(chunk('a'), chunk('b') + chunk('c'), chunk('', 'stop') + DONE),
   })
   const batches: string[][] = []
   for await (const batch of deltas) batches.push(kinds(batch))
@@ -173,7 +173,7 @@ test('generate() estimates system messages and token prompts, too', async () => 
 })
 
 test('generate() stores a whole answer, once, with its times', async () => {
-  const { run, stored, outcome } = start({ a: () => answered('Hello') })
+  const { run, stored, outcome } = start({ a: () => jsonAnswer('Hello') })
   const { all } = await run()
   const fold = new Fold()
   for (const delta of all) fold.add(delta)
@@ -198,7 +198,7 @@ test('generate() counts the times of an entry from when it began', async () => {
   const app = start({
     a: () => {
       app.clock.ms += 50_000
-      return answered('Hello')
+      return jsonAnswer('Hello')
     },
   })
   await app.run()
@@ -242,7 +242,7 @@ test.each([
     () => Response.json({ ...upstreamBody(), choices: [choice('a', 'error')] }),
   ],
   ['aborted upstream', () => Response.json({ ...upstreamBody(), choices: [choice('a', 'abort')] })],
-  ['with fewer choices than asked for', () => answered('a')],
+  ['with fewer choices than asked for', () => jsonAnswer('a')],
   ['refused', () => new Response('', { status: 400 })],
 ] as [string, Answer][])('generate() stores nothing of an answer %s', async (name, respond) => {
   const n = name.includes('choice') ? 2 : 1
@@ -255,27 +255,27 @@ test.each([
 })
 
 test('generate() stores a stream that ended with [DONE] and said no reason', async () => {
-  const { run, stored } = start({ a: () => streamed(chunk('a'), DONE) })
+  const { run, stored } = start({ a: () => streamAnswer(chunk('a'), DONE) })
   expect((await run()).all.at(-2)).toEqual({ kind: 'finish', index: 0, reason: 'stop' })
   expect(stored).toHaveLength(1)
 })
 
 test('generate() drops a choice nobody asked for, and stores nothing then', async () => {
-  const { run, stored } = start({ a: () => answered('a', 'b', 'c') }, { fields: { n: 2 } })
+  const { run, stored } = start({ a: () => jsonAnswer('a', 'b', 'c') }, { fields: { n: 2 } })
   const { all } = await run()
   expect(all.flatMap((delta) => (delta.kind === 'text' ? [delta.text] : []))).toEqual(['a', 'b'])
   expect(stored).toEqual([])
 })
 
 test('generate() stores nothing where nothing is to be kept', async () => {
-  const { run, stored, outcome } = start({ a: () => answered('a') }, { work: { keep: null } })
+  const { run, stored, outcome } = start({ a: () => jsonAnswer('a') }, { work: { keep: null } })
   expect((await run()).code).toBeNull()
   expect(stored).toEqual([])
   expect(outcome.stored).toBe(false)
 })
 
 test('generate() believes the store that does not keep', async () => {
-  const { run, outcome } = start({ a: () => answered('a') }, { context: { store: () => false } })
+  const { run, outcome } = start({ a: () => jsonAnswer('a') }, { context: { store: () => false } })
   await run()
   expect(outcome.stored).toBe(false)
 })
@@ -285,7 +285,7 @@ test.each([
   [100, 100],
 ])('generate() keeps a fallback’s answer fresh, of %i s, for %i s', async (freshSeconds, fresh) => {
   const { run, stored } = start(
-    { a: () => new Response('', { status: 500 }), b: () => answered('a') },
+    { a: () => new Response('', { status: 500 }), b: () => jsonAnswer('a') },
     { work: { keep: { freshSeconds, staleSeconds: 60 } } },
   )
   await run()
@@ -294,7 +294,7 @@ test.each([
 
 test('generate() looks once more before it spends, and takes what is fresh', async () => {
   const folded = new Fold()
-  for (const delta of (await start({ a: () => answered('Hello') }).run()).all) folded.add(delta)
+  for (const delta of (await start({ a: () => jsonAnswer('Hello') }).run()).all) folded.add(delta)
   const found = folded.folded()
   if (found === null) throw new TypeError('no answer')
   const entryFor = (freshSeconds: number) =>
@@ -304,20 +304,20 @@ test('generate() looks once more before it spends, and takes what is fresh', asy
       { requestedAt: START, nowS: NOW_S, freshSeconds, staleSeconds: 99 },
     )
   const again = start(
-    { a: () => answered('new') },
+    { a: () => jsonAnswer('new') },
     { context: { lookAgain: async () => entryFor(10) } },
   )
   expect(kinds((await again.run()).all)).toEqual(['head', 'text', 'finish', 'usage'])
   expect(again.asked).toEqual([])
   expect(again.outcome).toMatchObject({ found: true, attempts: 0 })
   const stale = start(
-    { a: () => answered('new') },
+    { a: () => jsonAnswer('new') },
     { context: { lookAgain: async () => entryFor(0) } },
   )
   await stale.run()
   expect(stale.asked).toEqual(['a'])
   const forced = start(
-    { a: () => answered('new') },
+    { a: () => jsonAnswer('new') },
     { work: { forced: true }, context: { lookAgain: async () => entryFor(10) } },
   )
   await forced.run()

@@ -6,8 +6,8 @@ import type { Entry } from '../src/cache/entry.ts'
 import { GatewayError } from '../src/errors.ts'
 import { KeyFlights } from '../src/key-flights.ts'
 import type { MissAnswer, SharedWork } from '../src/miss.ts'
-import { answered, chunk, DONE, openStream, START } from './support/app.ts'
-import { calm, missWorld, work } from './support/flights.ts'
+import { chunk, DONE, jsonAnswer, openStream, START } from './support/app.ts'
+import { missSetup, untilIdle, work } from './support/flights.ts'
 
 const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }, resume: null }
 const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
@@ -20,8 +20,10 @@ const workOf = (more: Partial<SharedWork> = {}): SharedWork => ({
 })
 
 /** One key's flights over a scripted upstream. */
-function start(respond: (call: number) => Response | Promise<Response> = () => answered('Hello')) {
-  const world = missWorld(respond)
+function start(
+  respond: (call: number) => Response | Promise<Response> = () => jsonAnswer('Hello'),
+) {
+  const world = missSetup(respond)
   const flights = new KeyFlights(world.context)
   const join = (more: Partial<SharedWork> = {}, reader = json, left = new AbortController()) =>
     flights.join(workOf(more), reader, left)
@@ -40,9 +42,9 @@ test('the first leads, those who come meanwhile follow, those after are late: on
   const upstream = openStream()
   const { join, state, stored } = start(() => upstream.response())
   const readers = [join(), join(), join({}, sse)]
-  await calm()
+  await untilIdle()
   upstream.push(chunk('Hel'))
-  await calm()
+  await untilIdle()
   readers.push(join())
   upstream.push(chunk('lo', 'stop') + DONE)
   upstream.end()
@@ -71,7 +73,7 @@ test('a late answer is one only while it is fresh', async () => {
 
 test('what failed is nobody’s later: the next one asks again', async () => {
   const { join, state } = start((call) =>
-    call === 0 ? new Response('', { status: 500 }) : answered('ok'),
+    call === 0 ? new Response('', { status: 500 }) : jsonAnswer('ok'),
   )
   expect((await Promise.all([join(), join(), join()])).map(said)).toEqual(
     Array(3).fill('upstream_unavailable'),
@@ -114,10 +116,10 @@ test.each([
 test('a purge during a load: who asks a millisecond after it does not join', async () => {
   const upstream = openStream()
   const { join, state, stored } = start((call) =>
-    call === 0 ? upstream.response() : answered('new'),
+    call === 0 ? upstream.response() : jsonAnswer('new'),
   )
   const before = join()
-  await calm()
+  await untilIdle()
   state.purgedAt = START
   const after = { requestedAt: START + 1 }
   expect(said(await join(after))).toBe('leader: new')
@@ -134,7 +136,7 @@ test('what was asked before a purge and comes after it shares a load, which is n
   const { join, state, stored } = start(() => upstream.response())
   state.purgedAt = START
   const readers = [join(), join({ purgedAt: START }), join()]
-  await calm()
+  await untilIdle()
   upstream.push(chunk('one', 'stop') + DONE)
   upstream.end()
   expect((await Promise.all(readers)).map(said)).toEqual([
@@ -154,12 +156,12 @@ describe('a last answer', () => {
     const upstream = openStream()
     const { join, stored, copies, state } = start(() => upstream.response())
     const readers = [join(pageA), join(pageB), join(pageB, sse)]
-    await calm()
+    await untilIdle()
     upstream.push(chunk('Hello', 'stop') + DONE)
     upstream.end()
     const [leader, follower] = await Promise.all(readers)
     expect([said(leader), said(follower)]).toEqual(['leader: Hello', 'follower: Hello'])
-    await calm()
+    await untilIdle()
     expect(state.calls).toBe(1)
     expect(stored.map(({ key, names }) => [key, names])).toEqual([['l1:a', ['page:a']]])
     const copy = {
@@ -177,7 +179,7 @@ describe('a last answer', () => {
   })
 
   test('that was purged for one page is none for it, and still one for the other', async () => {
-    const { join, state } = start((call) => answered(`answer ${call}`))
+    const { join, state } = start((call) => jsonAnswer(`answer ${call}`))
     await join(pageA)
     const after = { purgedAt: START, requestedAt: START + 1 }
     expect(said(await join({ ...pageB, requestedAt: START + 1 }))).toBe('late: answer 0')
@@ -196,24 +198,24 @@ describe('a last answer', () => {
 })
 
 test('forced: past what is at hand and what KV has', async () => {
-  const { join, state } = start((call) => answered(`answer ${call}`))
+  const { join, state } = start((call) => jsonAnswer(`answer ${call}`))
   state.kept = await entryOf(join)
   expect(said(await join({ forced: true }))).toBe('leader: answer 1')
   expect(said(await join())).toBe('late: answer 1')
 })
 
 test('forced: joins a load under way, but takes no answer that KV had', async () => {
-  const { join, state } = start((call) => answered(`answer ${call}`))
+  const { join, state } = start((call) => jsonAnswer(`answer ${call}`))
   state.kept = await entryOf(join)
   state.purgedAt = 0
-  const other = start(() => answered('new'))
+  const other = start(() => jsonAnswer('new'))
   other.state.kept = state.kept
   const both = await Promise.all([other.join(), other.join({ forced: true })])
   expect(both.map(said)).toEqual(['found: answer 0', 'leader: new'])
   const upstream = openStream()
   const third = start(() => upstream.response())
   const joined = [third.join(), third.join({ forced: true })]
-  await calm()
+  await untilIdle()
   upstream.push(chunk('under way', 'stop') + DONE)
   upstream.end()
   expect((await Promise.all(joined)).map(said)).toEqual([
@@ -296,7 +298,7 @@ test('all leave: what is kept is finished and stored', async () => {
   await answer.cancel()
   upstream.push(chunk('lo', 'stop') + DONE)
   upstream.end()
-  await calm()
+  await untilIdle()
   expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['Hello'])
   expect(upstream.state.cancelled).toBe(0)
 })
@@ -304,7 +306,7 @@ test('all leave: what is kept is finished and stored', async () => {
 test('all leave: what is not kept is aborted, and the next one begins anew', async () => {
   const upstream = openStream()
   const { join, stored, events } = start((call) =>
-    call === 0 ? upstream.response() : answered('new'),
+    call === 0 ? upstream.response() : jsonAnswer('new'),
   )
   const answer = await streaming(() => join({ keep: null }, sse), upstream)
   await answer.cancel()
@@ -319,7 +321,7 @@ async function streaming(
   upstream: ReturnType<typeof openStream>,
 ) {
   const joining = join({}, sse)
-  await calm()
+  await untilIdle()
   upstream.push(chunk('Hel'))
   const answer = await joining
   if (answer.kind !== 'stream') throw new TypeError('no stream')
@@ -336,7 +338,7 @@ test.each([
   const { join } = start(() => upstream.response())
   const left = new AbortController()
   const answer = join({ keep: null }, reader, left)
-  await calm()
+  await untilIdle()
   left.abort()
   expect((await answer).kind).toBe('left')
   await upstream.left
@@ -347,11 +349,11 @@ test('gone while nothing is said: the stream does not end as if it were whole', 
   const { join, events } = start(() => upstream.response())
   const left = new AbortController()
   const joining = join({ keep: null }, sse, left)
-  await calm()
+  await untilIdle()
   upstream.push(chunk('Hel'))
   const answer = await joining
   const text = textIn(answer).catch(() => 'broken')
-  await calm()
+  await untilIdle()
   left.abort()
   await upstream.left
   expect(await text).not.toContain('[DONE]')
@@ -365,7 +367,7 @@ test('a failure before the first word is a problem, after it an event in band', 
   )
   expect(said(await join({}, sse))).toBe('upstream_rejected')
   const joining = join({}, sse)
-  await calm()
+  await untilIdle()
   torn.push(chunk('Hel'))
   const answer = await joining
   torn.end()
@@ -388,8 +390,8 @@ test('a fault of ours is told to the owner once, and says nothing to the reader'
 test('refresh() begins a load that runs by itself; many refreshes are one load', async () => {
   const { flights, state, stored } = start()
   for (let i = 0; i < 10; i++) flights.refresh(workOf())
-  await calm()
+  await untilIdle()
   flights.refresh(workOf())
-  await calm()
+  await untilIdle()
   expect([state.calls, stored.length]).toEqual([1, 1])
 })

@@ -11,7 +11,7 @@ import {
 } from '../../src/access/turnstile.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { openStream } from '../support/app.ts'
-import { CANARY, seen } from '../support/canary.ts'
+import { CANARY, recordOutput } from '../support/canary.ts'
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
@@ -74,7 +74,7 @@ async function outcome(turnstile: Turnstile, given: Partial<Challenge> = {}) {
   await vi.advanceTimersByTimeAsync(10_000)
   const { error, ms } = await verifying
   expect(vi.getTimerCount()).toBe(0)
-  seen(JSON.stringify(reasons), String(error))
+  recordOutput(JSON.stringify(reasons), String(error))
   if (error === null) {
     expect(reasons).toEqual([])
     return { code: 'solved' as const, reason: null, heard: null, ms }

@@ -2,7 +2,7 @@
 // comes through, preflights too; can be shut, and can break a connection in the middle of an answer.
 import { createServer, request as httpRequest, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { seen } from '../support/canary.ts'
+import { recordOutput } from '../support/canary.ts'
 
 export interface DoorRequest {
   readonly method: string
@@ -34,7 +34,7 @@ export class Door {
       const outgoing = httpRequest({ hostname, port, method, path, headers, agent: false })
       outgoing.on('response', async (answer) => {
         response.writeHead(answer.statusCode ?? 0, answer.headers)
-        seen(JSON.stringify(answer.rawHeaders))
+        recordOutput(JSON.stringify(answer.rawHeaders))
         let text = ''
         try {
           this.#cutIfSaid(text, request, response)
@@ -48,7 +48,7 @@ export class Door {
           // Either side is gone: then the other one is, too.
           incoming.socket.destroy()
         }
-        seen(text)
+        recordOutput(text)
       })
       outgoing.on('error', () => incoming.socket.destroy())
       response.on('close', () => outgoing.destroy())

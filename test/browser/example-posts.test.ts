@@ -76,7 +76,7 @@ afterEach(async () => {
   watched = null
   // Whatever the visitors of these tests have done.
   expect(calls()).toHaveLength(3)
-  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.takeRuntimeLines()).toEqual([])
   expect(workers.log.all('internal')).toEqual([])
 })
 
@@ -177,7 +177,7 @@ test('a post that is not warmed says so, and nothing is asked of the model', asy
     expect(await summaryOf(page, 'moss')).toBe(NOT_YET)
     expect(door.calls()).toEqual([expect.stringMatching(/^GET .*moss\.html$/)])
     // The browser notes the miss, as it does every 404.
-    expect(watched?.takeComplaints()).toEqual([expect.stringContaining('404')])
+    expect(watched?.takeConsoleErrors()).toEqual([expect.stringContaining('404')])
     watched?.expectQuiet(origin, ENDPOINT)
     await watched?.close()
   }
@@ -187,7 +187,7 @@ test('without its Worker the page says where it looked, and works when it is bac
   const page = await visit('/posts/')
   door.leadTo(null)
   expect(await summaryOf(page, 'walk')).toBe(`No summary from ${ENDPOINT}: is it running?`)
-  expect(watched?.takeComplaints()).toEqual([expect.stringContaining('net::ERR_')])
+  expect(watched?.takeConsoleErrors()).toEqual([expect.stringContaining('net::ERR_')])
   await page.reload()
   door.leadTo(workers.url)
   expect(await summaryOf(page, 'walk')).toBe(summaries['Naismith'])
@@ -211,10 +211,10 @@ describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
       expect(await watched?.accessibilityFaults()).toEqual([])
       const shown = path === '/posts/' ? ['walk', 'kettle', 'hedge', 'moss'] : ['hedge']
       for (const name of shown) await summaryOf(page, name)
-      watched?.takeComplaints()
+      watched?.takeConsoleErrors()
       expect(await watched?.accessibilityFaults()).toEqual([])
       expect(await watched?.overflow()).toBe(0)
-      expect(watched?.strangers(origin, ENDPOINT)).toEqual([])
+      expect(watched?.foreignRequests(origin, ENDPOINT)).toEqual([])
     }
     const look = `${colorScheme} ${width}`
     if (look === 'light 1000') await watched?.picture('example-posts', { full: true })

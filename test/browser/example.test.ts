@@ -9,8 +9,8 @@ import { launchBrowser, WatchedPage, type WatchOptions } from '../support/browse
 import { CANARY } from '../support/canary.ts'
 import { Lanes } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
-import { solvedAt } from '../support/siteverify.ts'
-import { chatStream, gate, refusal, UpstreamServer } from '../support/upstream-server.ts'
+import { passingSiteverify } from '../support/siteverify.ts'
+import { chatStream, latch, refusal, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 import { Door } from './door.ts'
 
@@ -52,7 +52,7 @@ beforeAll(async () => {
     startWorkers({
       config: lanes.config({ access: { turnstile_sitekey: '0x4AAA' } }),
       secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
-      main: solvedAt('localhost'),
+      main: passingSiteverify('localhost'),
       site: true,
     }),
     Door.open(),
@@ -171,7 +171,7 @@ test('a page that is not listed reads why, with and without a preflight, and not
 })
 
 test('it stops when told to, and the keyboard keeps its place', async () => {
-  const shut = gate()
+  const shut = latch()
   lane().answers(chatStream([' met', ' a'], { pace: () => shut.opened }))
   const page = await visit(scripted)
   await page.hero.fill('Bob')
@@ -191,7 +191,7 @@ test('it stops when told to, and the keyboard keeps its place', async () => {
 })
 
 test('another hero in the middle begins another story', async () => {
-  const shut = gate()
+  const shut = latch()
   lane().answers(chatStream([' met', ' a'], { pace: () => shut.opened }), chatStream([' slept']))
   const page = await visit(scripted)
   await page.hero.fill('Carol')
@@ -206,7 +206,7 @@ test('another hero in the middle begins another story', async () => {
 })
 
 test('a connection that breaks is resumed where it was, and the upstream is asked once', async () => {
-  const [shown, resumed] = [gate(), gate()]
+  const [shown, resumed] = [latch(), latch()]
   const pace = (piece: number) => (piece === 1 ? shown.opened : resumed.opened)
   lane().answers(chatStream([' mét', ' a', ' cat'], { pace }))
   const page = await visit(scripted)
@@ -229,12 +229,12 @@ test('a connection that breaks is resumed where it was, and the upstream is aske
   expect(lane().calls).toHaveLength(1)
   expect(await page.alert.textContent()).toBe('')
   // What the browser itself says of the broken connection.
-  for (const complaint of watched.takeComplaints()) expect(complaint).toMatch(/net::ERR_/)
+  for (const complaint of watched.takeConsoleErrors()) expect(complaint).toMatch(/net::ERR_/)
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
 test('a connection that breaks before the first word is tried again, and the flight goes on', async () => {
-  const resumed = gate()
+  const resumed = latch()
   lane().answers(chatStream([' met', ' a cat'], { pace: () => resumed.opened }))
   const page = await visit(scripted)
   door.cutAfter('')
@@ -255,7 +255,7 @@ test('a refusal is shown in words', async () => {
   await page.tell.click()
   await ended(page)
   expect(await page.alert.textContent()).toMatch(/^The upstream has too many requests/)
-  expect(watched.takeComplaints()).toEqual([expect.stringContaining('429')])
+  expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('429')])
   expect(door.calls()).toEqual(['POST /v1/completions'])
 })
 
@@ -281,7 +281,7 @@ test('without its Worker the page says where it looked', async () => {
   await page.tell.click()
   await ended(page)
   expect(await page.alert.textContent()).toBe(`No answer from ${ENDPOINT}: is it running?`)
-  expect(watched.takeComplaints()).toEqual([expect.stringContaining('net::ERR_')])
+  expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('net::ERR_')])
 })
 
 test('markup from a model is text', async () => {
@@ -311,7 +311,7 @@ test('cached: true needs no preflight, and the browser keeps the answer', async 
   // The third one has not left the browser.
   expect(door.calls().slice(2)).toEqual(['GET /v1/completions?stream=false&prompt=Is+it%3F'])
   // The browser notes the miss, as it does every 404.
-  expect(watched.takeComplaints()).toEqual([expect.stringContaining('404')])
+  expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('404')])
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
@@ -339,7 +339,7 @@ describe('with Turnstile', () => {
     ])
     // Nothing of it stays in the page.
     expect(await watched.page.locator('body > div').count()).toBe(0)
-    expect(watched.takeComplaints()).toEqual([expect.stringContaining('401')])
+    expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('401')])
     watched.expectQuiet(SITE, ENDPOINT)
   })
 
@@ -350,8 +350,8 @@ describe('with Turnstile', () => {
       route.fulfill({ contentType: 'text/javascript', body: widgetStub }),
     )
     expect(await inPage(`${create} return await complete('three')`)).toBe(' yes')
-    expect(watched.takeComplaints()).toEqual([expect.stringContaining('401')])
-    expect(watched.strangers(SITE, ENDPOINT)).toEqual([
+    expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('401')])
+    expect(watched.foreignRequests(SITE, ENDPOINT)).toEqual([
       'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
     ])
   })
@@ -374,7 +374,7 @@ describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
     await ended(page)
     expect(await watched.accessibilityFaults()).toEqual([])
     expect(await watched.overflow()).toBe(0)
-    expect(watched.strangers(SITE, ENDPOINT)).toEqual([])
+    expect(watched.foreignRequests(SITE, ENDPOINT)).toEqual([])
   })
 })
 

@@ -10,8 +10,8 @@ import type { Browser, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { launchBrowser, WatchedPage } from '../support/browser.ts'
 import { CANARY } from '../support/canary.ts'
-import { solvedAt } from '../support/siteverify.ts'
-import { completionsStream, gate, UpstreamServer } from '../support/upstream-server.ts'
+import { passingSiteverify } from '../support/siteverify.ts'
+import { completionsStream, latch, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 const OWN = 'http://localhost:8787'
@@ -65,7 +65,7 @@ beforeAll(async () => {
   guardedWorkers = await startWorkers({
     config: { ...config, access: { turnstile_sitekey: '0x4AAA' } },
     secrets: { KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
-    main: solvedAt('localhost'),
+    main: passingSiteverify('localhost'),
     site: true,
   })
   await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve))
@@ -135,7 +135,7 @@ test('asks without a stream: text, source, times and tokens', async () => {
 })
 
 test('shows the text as it comes, and a hit when asked again', async () => {
-  const { open, opened } = gate()
+  const { open, opened } = latch()
   const pieces = [' once', ' upon', ' a time']
   upstream.lane('scripted').answers(completionsStream(pieces, { pace: () => opened }))
   await write()
@@ -161,7 +161,7 @@ test('shows the text as it comes, and a hit when asked again', async () => {
 })
 
 test('stops', async () => {
-  const { open, opened } = gate()
+  const { open, opened } = latch()
   upstream.lane('scripted').answers(completionsStream([' once', ' upon'], { pace: () => opened }))
   await write()
   await page.getByLabel('Model').selectOption('scripted')
@@ -207,7 +207,7 @@ test('says what is wrong, its code and what to do', async () => {
     'Change the field that is named and send again.',
   )
   // Chromium's own line about a 400.
-  expect(watched.takeComplaints()).toEqual([expect.stringContaining('400 (Bad Request)')])
+  expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('400 (Bad Request)')])
   await write()
   await page.getByLabel('Longest answer').fill('3')
   await send()
@@ -221,7 +221,7 @@ test('a Worker that is misconfigured: says where to look, and sends nothing', as
   await page.getByRole('alert').waitFor()
   expect(await page.locator('#problem').textContent()).toContain('GET /health names every fault')
   expect(await page.getByRole('button', { name: 'Send' }).isEnabled()).toBe(false)
-  expect(watched.takeComplaints()).toEqual([expect.stringContaining('503')])
+  expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('503')])
 })
 
 test('shows text of a model as text', async () => {
@@ -334,15 +334,15 @@ test('with Turnstile: the challenge is solved in the page, and the code says wha
   )
   await guarded.page.goto(GUARDED)
   await guarded.page.locator('#send:not([disabled])').waitFor()
-  expect(guarded.strangers(GUARDED)).toEqual([])
+  expect(guarded.foreignRequests(GUARDED)).toEqual([])
   expect(await guarded.page.locator('#code').textContent()).toContain(
     "createClient({ turnstile: { sitekey: '0x4AAA' } })",
   )
   await guarded.page.getByRole('button', { name: 'Send' }).click()
   await guarded.page.locator('#status', { hasText: 'Done' }).waitFor()
   // The first try, without a token.
-  expect(guarded.takeComplaints()).toEqual([expect.stringContaining('401')])
-  expect(guarded.strangers(GUARDED)).toEqual([
+  expect(guarded.takeConsoleErrors()).toEqual([expect.stringContaining('401')])
+  expect(guarded.foreignRequests(GUARDED)).toEqual([
     'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
   ])
   await guarded.close()
@@ -396,7 +396,7 @@ test.each(['light', 'dark'] as const)('is accessible and fits, %s', async (color
   await look.page.getByRole('button', { name: 'Send' }).click()
   await look.page.getByRole('alert').waitFor()
   expect(await look.accessibilityFaults()).toEqual([])
-  look.takeComplaints()
-  expect(look.strangers(OWN)).toEqual([])
+  look.takeConsoleErrors()
+  expect(look.foreignRequests(OWN)).toEqual([])
   await look.close()
 })

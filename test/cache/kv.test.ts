@@ -92,7 +92,7 @@ test.each(['429', '500', '503'])(
   'get() of a storage that answers %s is a miss and one event',
   async (status) => {
     const { tier, kv, events } = start()
-    kv.trouble = () => {
+    kv.intercept = () => {
       throw new Error(`KV GET failed: ${status}`)
     }
     expect(await tier.get(KEY)).toBeNull()
@@ -102,7 +102,7 @@ test.each(['429', '500', '503'])(
 
 test('get() waits no longer than waitMs for a storage that hangs', async () => {
   const { tier, kv, events } = start()
-  kv.trouble = never
+  kv.intercept = never
   let got: unknown = 'waiting'
   const reading = tier.get(KEY).then((entry) => {
     got = entry
@@ -119,7 +119,7 @@ test('get() ignores a value that comes after the wait', async () => {
   const { tier, kv, events, put } = start()
   await put(entryOf())
   const late = Promise.withResolvers<void>()
-  kv.trouble = () => late.promise
+  kv.intercept = () => late.promise
   const reading = tier.get(KEY)
   await vi.advanceTimersByTimeAsync(300)
   expect(await reading).toBeNull()
@@ -131,7 +131,7 @@ test('get() ignores a value that comes after the wait', async () => {
 test('get() that was given up reports once, though it fails later', async () => {
   const { tier, kv, events } = start()
   const late = Promise.withResolvers<void>()
-  kv.trouble = () => late.promise
+  kv.intercept = () => late.promise
   const reading = tier.get(KEY)
   await vi.advanceTimersByTimeAsync(300)
   expect(await reading).toBeNull()
@@ -144,7 +144,7 @@ test('get() leaves no timer behind', async () => {
   const { tier, kv, put } = start()
   await put(entryOf())
   await tier.get(KEY)
-  kv.trouble = () => {
+  kv.intercept = () => {
     throw new Error('KV GET failed: 500')
   }
   await tier.get(KEY)
@@ -172,7 +172,7 @@ test.each([
 test('get() survives that a bad value cannot be deleted', async () => {
   const { tier, kv, events, settled } = start()
   kv.values.set(KEY, { value: '{', expiresAt: Infinity, ttl: 60 })
-  kv.trouble = (operation) => {
+  kv.intercept = (operation) => {
     if (operation === 'delete') throw new Error('KV DELETE failed: 500')
   }
   expect(await tier.get(KEY)).toBeNull()
@@ -194,7 +194,7 @@ test('get() never throws, whatever is stored', async () => {
 
 test('put() does not wait for the storage', () => {
   const { tier, kv } = start()
-  kv.trouble = never
+  kv.intercept = never
   expect(tier.put(entryOf())).toBe(true)
 })
 
@@ -249,12 +249,12 @@ test.each([
   'Network connection lost',
 ])('put() rests after "%s", then tries again', async (message) => {
   const { kv, put, clock, events } = start()
-  kv.trouble = () => {
+  kv.intercept = () => {
     throw new Error(message)
   }
   expect(await put(entryOf())).toBe(true)
   expect(events).toEqual([failed('put', 'error')])
-  kv.trouble = () => {}
+  kv.intercept = () => {}
   clock.ms += 9999
   expect(await put(entryOf())).toBe(false)
   expect(kv.values.size).toBe(0)
@@ -278,7 +278,7 @@ test('get() goes on while put() rests', async () => {
   const entry = entryOf()
   await put(entry)
   clock.ms += 5000
-  kv.trouble = (operation) => {
+  kv.intercept = (operation) => {
     if (operation === 'put') throw new Error('KV PUT failed: 500')
   }
   await put(entryOf('two'))

@@ -112,7 +112,7 @@ test('known() waits 300 ms for a KV that hangs, then goes on, and takes the list
   const shared = place()
   await isolate(shared).purge(null)
   const slow = Promise.withResolvers<void>()
-  shared.kv.trouble = () => slow.promise
+  shared.kv.intercept = () => slow.promise
   const { purges, settled, events } = isolate(shared)
   let waited = false
   const known = purges.known().then(() => {
@@ -135,7 +135,7 @@ test('with KV down a list that was read once is good enough for ten seconds at a
   const { purges, settled, events, clock } = isolate(shared)
   await purges.known()
   await settled()
-  shared.kv.trouble = () => {
+  shared.kv.intercept = () => {
     throw new Error('KV GET failed: 503')
   }
   clock.ms += INTERVAL_MS
@@ -152,13 +152,13 @@ test('with KV down a list that was read once is good enough for ten seconds at a
 test('known() survives a KV that fails, says so, and asks again the next time', async () => {
   const shared = place()
   await isolate(shared).purge(null)
-  shared.kv.trouble = () => {
+  shared.kv.intercept = () => {
     throw new Error('KV GET failed: 503')
   }
   const { purges, settled, events } = isolate(shared)
   await purges.known()
   expect(events).toEqual([{ event: 'cache_failed', operation: 'get', reason: 'error' }])
-  shared.kv.trouble = () => {}
+  shared.kv.intercept = () => {}
   await purges.known()
   await settled()
   expect(purges.purgedAt(A)).toBe(START)
@@ -189,7 +189,7 @@ test('an isolate whose KV shows an older list keeps what it knows', async () => 
 
 test('purge() throws where it could not be written: the operator must know', async () => {
   const { purge, kv } = isolate()
-  kv.trouble = (operation) => {
+  kv.intercept = (operation) => {
     if (operation === 'put') throw new Error('KV PUT failed: 500')
   }
   await expect(purge(null)).rejects.toThrow('KV PUT failed')
@@ -262,12 +262,12 @@ describe('the register', () => {
     await expect(register.add({ names: ['request:a'], at: START })).rejects.toThrow(
       'storage failed',
     )
-    kv.trouble = (operation) => {
+    kv.intercept = (operation) => {
       if (operation === 'put') throw new Error('KV PUT failed: 429')
     }
     await expect(register.add({ names: ['request:a'], at: START })).rejects.toThrow('429')
     expect(get).toHaveBeenCalledTimes(2)
-    kv.trouble = () => {}
+    kv.intercept = () => {}
     clock.ms += 1000
     await register.add({ names: ['request:b'], at: START + 1000 })
     expect([...(listIn(kv)?.names.keys() ?? [])]).toEqual(['request:a', 'request:b'])

@@ -188,7 +188,7 @@ test('what is stored while KV answers with an older entry is the newer one', asy
   await first.settled()
   const { cache, settled } = isolate(shared)
   const slow = Promise.withResolvers<void>()
-  shared.kv.trouble = (operation) => (operation === 'get' ? slow.promise : undefined)
+  shared.kv.intercept = (operation) => (operation === 'get' ? slow.promise : undefined)
   const reading = cache.get(KEY)
   const newer = entryOf({ text: 'newer', nowS: NOW_S + 1 })
   cache.remember(newer)

@@ -2,10 +2,10 @@
 // in order. The app in process, its flights shared, its clock set.
 import { expect, test } from 'vitest'
 import {
-  answered,
   chunk,
   DONE,
   EDGE,
+  jsonAnswer,
   OPERATOR_TOKEN,
   ORIGIN,
   openStream,
@@ -35,7 +35,7 @@ interface Play {
 function play(options: TestAppOptions = {}): Play {
   const log: string[] = []
   let answers = 0
-  const inner: Script = options.upstream ?? (() => answered(`answer ${++answers}`))
+  const inner: Script = options.upstream ?? (() => jsonAnswer(`answer ${++answers}`))
   let flights: LocalFlights | null = null
   const app = new TestApp({
     ...options,
@@ -172,7 +172,7 @@ test('stale → serve → refresh: one refresh for many, then the new answer', a
   const newer = openStream()
   const { ask, app, forward, happened, flights } = play({
     config: swr,
-    upstream: (_, call) => (call === 0 ? answered('answer 1') : newer.response()),
+    upstream: (_, call) => (call === 0 ? jsonAnswer('answer 1') : newer.response()),
   })
   await ask()
   forward(120)
@@ -198,7 +198,7 @@ test('stale → serve → refresh works where every miss is answered alone, too'
   const newer = openStream()
   const app = new TestApp({
     config: swr,
-    upstream: (_, call) => (call === 0 ? answered('answer 1') : newer.response()),
+    upstream: (_, call) => (call === 0 ? jsonAnswer('answer 1') : newer.response()),
   })
   await app.post({ prompt: PROMPT })
   app.clock.ms += 120_000
@@ -216,7 +216,7 @@ test('a refresh that fails leaves the old answer, and is tried again a little la
   let broken = false
   const { ask, forward } = play({
     config: { ...swr, upstreams: [{ ...noRetry }] },
-    upstream: () => (broken ? new Response('', { status: 400 }) : answered('good')),
+    upstream: () => (broken ? new Response('', { status: 400 }) : jsonAnswer('good')),
   })
   await ask()
   forward(110)
@@ -255,7 +255,7 @@ test('stale-if-error: too old to serve at once, good enough when nothing better 
   let broken = false
   const { ask, forward } = play({
     config: { ...swr, upstreams: [noRetry] },
-    upstream: () => (broken ? new Response('', { status: 500 }) : answered('good')),
+    upstream: () => (broken ? new Response('', { status: 500 }) : jsonAnswer('good')),
   })
   await ask()
   broken = true
@@ -273,7 +273,7 @@ test('stale-if-error does not cover what is the visitor’s own fault', async ()
   let broken = false
   const { ask, forward } = play({
     config: swr,
-    upstream: () => (broken ? new Response('', { status: 400 }) : answered('good')),
+    upstream: () => (broken ? new Response('', { status: 400 }) : jsonAnswer('good')),
   })
   await ask()
   broken = true
@@ -338,7 +338,7 @@ test.each(purges)('purge of %s → miss, or not', async (_, body, gone) => {
 test('purge during a load → those aboard get it, nobody later does, and it is not stored', async () => {
   const first = openStream()
   const { app, forward, happened, ask } = play({
-    upstream: (_, call) => (call === 0 ? first.response() : answered('new')),
+    upstream: (_, call) => (call === 0 ? first.response() : jsonAnswer('new')),
   })
   const aboard = app.post({ prompt: PROMPT })
   await until(() => app.calls.length === 1)
@@ -406,7 +406,7 @@ test('the operator’s no-cache → load → store over the old; a visitor’s i
 test('no-store → neither joined nor stored; what is remembered already is served', async () => {
   const said = openStream()
   const { app, happened, ask } = play({
-    upstream: (_, call) => (call === 0 ? said.response() : answered('own')),
+    upstream: (_, call) => (call === 0 ? said.response() : jsonAnswer('own')),
   })
   const other = app.post({ prompt: PROMPT })
   await until(() => app.calls.length === 1)
@@ -425,7 +425,7 @@ test('no-store → neither joined nor stored; what is remembered already is serv
 test('nobody joins a no-store visitor’s call', async () => {
   const said = openStream()
   const { app, ask } = play({
-    upstream: (_, call) => (call === 0 ? said.response() : answered('shared')),
+    upstream: (_, call) => (call === 0 ? said.response() : jsonAnswer('shared')),
   })
   const own = app.post({ prompt: PROMPT }, { 'cache-control': 'no-store' })
   await until(() => app.calls.length === 1)
@@ -439,7 +439,7 @@ test('ttl_seconds = 0 → joined while under way, never stored', async () => {
   const said = openStream()
   const { app, happened, ask, flights } = play({
     config: { cache: { ttl_seconds: 0 } },
-    upstream: (_, call) => (call === 0 ? said.response() : answered('second')),
+    upstream: (_, call) => (call === 0 ? said.response() : jsonAnswer('second')),
   })
   const both = [app.post({ prompt: PROMPT }), app.post({ prompt: PROMPT })]
   await until(() => app.calls.length === 1 && flights.calls.length === 2)
@@ -465,7 +465,7 @@ test('ttl_seconds = 0 → what was stored before it was set is not served', asyn
     config: { cache: { ttl_seconds: 0 } },
     clock,
     kv,
-    upstream: () => answered('new'),
+    upstream: () => jsonAnswer('new'),
   })
   expect(await ask()).toEqual(['join', 'load', 'new (fwd=bypass)'])
 })
@@ -547,10 +547,10 @@ test('a fallback’s answer is fresh for 300 s, then the first upstream is asked
     config: withFallback,
     upstream: ({ url }) =>
       url.startsWith('https://spare.test')
-        ? answered('spare')
+        ? jsonAnswer('spare')
         : broken
           ? new Response('', { status: 500 })
-          : answered('main'),
+          : jsonAnswer('main'),
   })
   expect((await ask()).at(-1)).toBe('spare (fwd=miss; stored)')
   expect(await ask()).toEqual(['spare (hit; ttl=300; detail=memory)'])
@@ -564,7 +564,9 @@ test('a shorter ttl than 300 s holds for a fallback’s answer, too', async () =
   const { ask } = play({
     config: { ...withFallback, cache: { ttl_seconds: 100 } },
     upstream: ({ url }) =>
-      url.startsWith('https://spare.test') ? answered('spare') : new Response('', { status: 500 }),
+      url.startsWith('https://spare.test')
+        ? jsonAnswer('spare')
+        : new Response('', { status: 500 }),
   })
   await ask()
   expect(await ask()).toEqual(['spare (hit; ttl=100; detail=memory)'])

@@ -31,7 +31,7 @@ beforeAll(async () => {
 })
 
 afterEach(() => {
-  expect(workers.log.takeStrays().filter((line) => !line.includes('evicted'))).toEqual([])
+  expect(workers.log.takeRuntimeLines().filter((line) => !line.includes('evicted'))).toEqual([])
 })
 
 afterAll(async () => {
@@ -151,9 +151,9 @@ describe('the ledger object', () => {
   test('grants nothing that it cannot store, and remembers no such grant (C11)', async () => {
     await newDay()
     const before = await figures()
-    await workers.rig.call('ledger', 'sabotage', 'calls')
+    await workers.rig.call('ledger', 'breakTable', 'calls')
     await expect(reserve(call(1000))).rejects.toThrow()
-    await workers.rig.call('ledger', 'mend', 'calls')
+    await workers.rig.call('ledger', 'repairTable', 'calls')
     expect(await figures()).toEqual(before)
     expect(await reserve(call(1000))).toMatchObject({ granted: true })
   })
@@ -162,9 +162,9 @@ describe('the ledger object', () => {
     await newDay()
     const one = call(1000, { leaseMs: 60_000 })
     await reserve(one)
-    await workers.rig.call('ledger', 'sabotage', 'calls')
+    await workers.rig.call('ledger', 'breakTable', 'calls')
     await expect(settle(one.id, 10)).rejects.toThrow()
-    await workers.rig.call('ledger', 'mend', 'calls')
+    await workers.rig.call('ledger', 'repairTable', 'calls')
     expect(await figures()).toMatchObject({ spent: 0, reserved: 1000 })
     await workers.rig.set({ clockMs: days * DAY_MS + 61_000 })
     expect(await figures()).toMatchObject({ spent: 1000, reserved: 0 })

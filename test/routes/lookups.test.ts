@@ -3,8 +3,8 @@
 import { describe, expect, test, vi } from 'vitest'
 import type { Core } from '../../src/core.ts'
 import {
-  answered,
   compatible,
+  jsonAnswer,
   ORIGIN,
   type Reply,
   START,
@@ -366,7 +366,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
   const sea = { prompt: { id: 'haiku', variables: { topic: 'sea' } } }
   const start = (prompt: object = {}, more: TestAppOptions = {}) => {
     let answers = 0
-    const upstream = () => answered(`answer ${++answers}`)
+    const upstream = () => jsonAnswer(`answer ${++answers}`)
     return new TestApp({
       upstream,
       ...more,
@@ -374,7 +374,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
     })
   }
   const redeployed = ({ kv, clock }: TestApp, prompt: object) =>
-    start(prompt, { kv, clock, upstream: () => answered('new') })
+    start(prompt, { kv, clock, upstream: () => jsonAnswer('new') })
 
   test('has its last answer served after a change, by one read', async () => {
     const before = start()

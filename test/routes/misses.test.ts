@@ -6,8 +6,8 @@ import type { Problem } from '../../src/errors.ts'
 import type { Work } from '../../src/generate.ts'
 import type { MissAnswer, SharedWork } from '../../src/miss.ts'
 import { type FlightDoor, Misses } from '../../src/routes/misses.ts'
-import { answered, openStream, TestApp } from '../support/app.ts'
-import { calm, LocalFlights, missWorld, work } from '../support/flights.ts'
+import { jsonAnswer, openStream, TestApp } from '../support/app.ts'
+import { LocalFlights, missSetup, untilIdle, work } from '../support/flights.ts'
 
 const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
 const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }, resume: null }
@@ -15,8 +15,8 @@ const DONE = 'data: [DONE]\n\n'
 const summary = { upstream: 'main', attempts: 1, usage: null }
 
 function start(door: Partial<FlightDoor> | null) {
-  const upstream = { respond: (): Response => answered('alone') }
-  const world = missWorld(() => upstream.respond())
+  const upstream = { respond: (): Response => jsonAnswer('alone') }
+  const world = missSetup(() => upstream.respond())
   world.state.purgedAt = 42
   const doors = door === null ? null : { join: never, refresh: never, pipe, ...door }
   const misses = new Misses(doors, world.context)
@@ -102,10 +102,10 @@ test('the flight of what is not kept knows of its reader until the end', async (
     },
   })
   answer({ keep: null })
-  await calm()
+  await untilIdle()
   const presence = got[0]?.presence?.getReader()
   const over = presence?.read()
-  await calm()
+  await untilIdle()
   boarded.left.abort()
   expect(await over).toEqual({ done: true, value: undefined })
 })
@@ -167,7 +167,7 @@ test.each([
 
 test('who joins without a look into KV has its old answer all the same when the flight fails', async () => {
   const source = openStream()
-  const answers = [answered('old'), source.response()]
+  const answers = [jsonAnswer('old'), source.response()]
   const app = new TestApp({
     config: {
       cache: {
@@ -184,13 +184,13 @@ test('who joins without a look into KV has its old answer all the same when the 
   expect((await app.post(body)).status).toBe(200)
   app.clock.ms += 200_000
   const first = app.post(body)
-  await calm()
+  await untilIdle()
   let reads = 0
-  app.kv.trouble = () => {
+  app.kv.intercept = () => {
     reads += 1
   }
   const second = app.post(body)
-  await calm()
+  await untilIdle()
   expect(reads).toBe(0)
   source.fail(new Error('cut'))
   for (const reply of [await first, await second]) {
@@ -251,7 +251,7 @@ test('alone, the reader who leaves ends the call', async () => {
   const { answer, upstream, boarded } = start(null)
   upstream.respond = () => said.response()
   const answering = answer()
-  await calm()
+  await untilIdle()
   boarded.left.abort()
   expect((await answering).kind).toBe('left')
   await said.left
@@ -328,14 +328,14 @@ async function relayed(
   const given = relaying(shape)
   const reading = readOut(given.body)
   for (const piece of pieces) given.source.push(piece)
-  await calm()
+  await untilIdle()
   if (end === 'cut' || end === 'cutClean') given[end]()
   else {
     given.source.end()
     given.tell(end)
   }
   const read = await reading
-  await calm()
+  await untilIdle()
   return { ...read, ends: given.ends }
 }
 
@@ -360,11 +360,11 @@ test('relay() waits to be told, whatever the bytes say', async () => {
   const reading = readOut(body)
   source.push(hello + DONE)
   source.end()
-  await calm()
+  await untilIdle()
   expect(ends).toEqual([])
   tell('whole')
   expect((await reading).failed).toBe(false)
-  await calm()
+  await untilIdle()
   expect(ends).toEqual(['whole'])
 })
 
@@ -402,7 +402,7 @@ test('relay() of a stream that breaks does not wait to be told', async () => {
   const { source, body, ends } = relaying(sse.shape)
   source.fail(new Error('disconnected prematurely'))
   expect((await readOut(body)).text).toMatch(told)
-  await calm()
+  await untilIdle()
   expect(ends).toEqual([broken])
 })
 
@@ -415,7 +415,7 @@ test('relay() that is left lets go of its source, once', async () => {
     await reader.cancel()
     source.push(hello)
     await source.left
-    await calm()
+    await untilIdle()
     expect([ends, source.state.cancelled]).toEqual([['left'], 1])
   }
 })
@@ -441,9 +441,9 @@ test('relay() does not mind a reader who goes after the end', async () => {
   source.end()
   tell('whole')
   expect((await readOut(body)).text).toBe(hello)
-  await calm()
+  await untilIdle()
   left.abort()
-  await calm()
+  await untilIdle()
   expect(ends).toEqual(['whole'])
 })
 
@@ -461,7 +461,7 @@ test('relay() reads no further than its reader', async () => {
   const relayed = { body, ending: openStream().stream }
   const reader = relay(relayed, pipe(), bare, broken, stays, () => {}).getReader()
   await reader.read()
-  await calm()
+  await untilIdle()
   expect(pulled).toBeLessThanOrEqual(4)
   await reader.cancel()
 })

@@ -6,7 +6,7 @@ import { codes } from '../../src/errors.ts'
 import { statusOf } from '../../src/http/problem.ts'
 import { OpenApi } from '../../src/routes/openapi.ts'
 import { dayFigures, hourFigures, noCounts } from '../../src/usage.ts'
-import { answered, OPERATOR_TOKEN, ORIGIN, TestApp } from '../support/app.ts'
+import { jsonAnswer, OPERATOR_TOKEN, ORIGIN, TestApp } from '../support/app.ts'
 
 type Schema = { readonly [key: string]: unknown }
 interface Operation {
@@ -48,7 +48,7 @@ beforeAll(async () => {
     config,
     upstream: async (request) => {
       const { prompt } = (await request.json()) as { prompt: unknown }
-      return answered(...[prompt].flat().map(() => ' of the sea'))
+      return jsonAnswer(...[prompt].flat().map(() => ' of the sea'))
     },
   })
   api = (await app.ask('/openapi.json')).json() as Document

@@ -6,7 +6,7 @@ import { GatewayError } from '../../src/errors.ts'
 import { Visit } from '../../src/routes/visit.ts'
 import { NewVisitors } from '../../src/routes/visitors.ts'
 import { openStream } from '../support/app.ts'
-import { CANARY, seen } from '../support/canary.ts'
+import { CANARY, recordOutput } from '../support/canary.ts'
 
 const ORIGIN = 'https://example.com'
 const EDGE = 'https://edge.test'
@@ -67,7 +67,7 @@ async function ask(body: unknown, given: Given = {}) {
     (reply) => ({ reply, json: JSON.parse(String(reply.body)) as Record<string, unknown> }),
     (error: unknown) => error,
   )
-  seen(JSON.stringify(reasons), JSON.stringify(result), String(result))
+  recordOutput(JSON.stringify(reasons), JSON.stringify(result), String(result))
   if (result instanceof GatewayError) {
     const { code, param, message, retryAfterSeconds } = result
     return { code, param, message, retryAfterSeconds, reasons, sent, visit, tokens, json: null }

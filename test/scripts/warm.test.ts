@@ -10,7 +10,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { OPERATOR_TOKEN } from '../support/app.ts'
 import { CANARY } from '../support/canary.ts'
 import { ORIGIN } from '../support/client.ts'
-import { completionsStream, gate, refusal, UpstreamServer } from '../support/upstream-server.ts'
+import { completionsStream, latch, refusal, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 let upstream: UpstreamServer
@@ -348,7 +348,7 @@ describe('a sitemap', () => {
   })
 
   test('Ctrl-C ends with what is under way and says how to go on, which then works', async () => {
-    const { open, opened } = gate()
+    const { open, opened } = latch()
     upstream.lane('u').answers(async (...call) => {
       await opened
       await completionsStream(['fine'])(...call)

@@ -7,15 +7,15 @@ import { promisify } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import * as client from '../../src/site/client.js'
-import { CANARY, seen } from '../support/canary.ts'
-import { newAddress, ORIGIN, watchedFetch } from '../support/client.ts'
+import { CANARY, recordOutput } from '../support/canary.ts'
+import { newAddress, ORIGIN, recordedFetch } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { solvedAt } from '../support/siteverify.ts'
+import { passingSiteverify } from '../support/siteverify.ts'
 import {
   chatStream,
   completionsStream,
   event,
-  gate,
+  latch,
   refusal,
   UpstreamServer,
   USAGE,
@@ -87,7 +87,7 @@ describe('with the Worker', () => {
       startWorkers({
         config: lanes.config({ access: { turnstile_sitekey: '0x4AAA', token_seconds: 600 } }),
         secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
-        main: solvedAt('site.example'),
+        main: passingSiteverify('site.example'),
       }),
     ])
   })
@@ -100,13 +100,13 @@ describe('with the Worker', () => {
   afterEach(() => {
     vi.unstubAllGlobals()
     for (const { log } of [workers, guarded]) {
-      expect(log.takeStrays()).toEqual([])
+      expect(log.takeRuntimeLines()).toEqual([])
       expect(log.all('internal')).toEqual([])
     }
   })
 
   /** A page of the owner's site, with everything it asked. */
-  function page({ of = workers, turnstile = false, wire = watchedFetch } = {}) {
+  function page({ of = workers, turnstile = false, wire = recordedFetch } = {}) {
     const asked: Asked[] = []
     const address = newAddress()
     const client = createClient({
@@ -141,7 +141,7 @@ describe('with the Worker', () => {
 
   test('stream() gives the pieces as they come, and the completion at the end', async () => {
     const { model, lane } = lanes.take('legacy')
-    const gates = [gate(), gate(), gate()]
+    const gates = [latch(), latch(), latch()]
     const pace = async (piece: number) => await gates[piece - 1]?.opened
     lane.answers(completionsStream(['One', ' two', ' thrée 🎈'], { pace }))
     const { stream, complete } = page()
@@ -299,7 +299,7 @@ describe('with the Worker', () => {
 
   test('an aborted signal stops it, with its own reason', async () => {
     const { model, lane } = lanes.take('chat')
-    const shut = gate()
+    const shut = latch()
     lane.answers(chatStream(['One', ' two'], { pace: () => shut.opened }))
     const { stream, complete, asked } = page()
     const stop = new AbortController()
@@ -324,7 +324,7 @@ describe('with the Worker', () => {
 
     test('goes on where it was, while it is still being said', async () => {
       const { model, lane } = lanes.take('chat')
-      const later = gate()
+      const later = latch()
       lane.answers(
         chatStream(['Öne', ' two', ' three'], { pace: (i) => (i === 2 ? later.opened : nothing) }),
       )
@@ -410,7 +410,7 @@ describe('with the Worker', () => {
       const { complete } = createClient({
         endpoint: workers.url,
         fetch: (input, init) => {
-          return watchedFetch(input, { ...init, headers: { origin: 'https://other.example' } })
+          return recordedFetch(input, { ...init, headers: { origin: 'https://other.example' } })
         },
       })
       expect(await failureOf(complete('a'))).toMatchObject({
@@ -481,7 +481,7 @@ function cutting(options: {
         const end = text.indexOf('\n\n', text.indexOf(after))
         if (!text.includes(after) || end === -1) return controller.enqueue(value)
         const said = text.slice(0, end + 2)
-        seen(said)
+        recordOutput(said)
         // What came of it by now, and of the next event only a torn beginning.
         const old = text.length - decoder.decode(value).length
         controller.enqueue(new TextEncoder().encode(`${said.slice(old)}data: {"id":"cm`))

@@ -12,7 +12,7 @@ import { type Core, createCore, type Platform } from '../../src/core.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
 import type { FlightDoor } from '../../src/routes/misses.ts'
 import { createApp, createBrokenApp } from '../../src/service.ts'
-import { CANARY, seen } from './canary.ts'
+import { CANARY, recordOutput } from './canary.ts'
 
 export const EDGE = 'https://edge.test'
 export const ORIGIN = 'https://example.com'
@@ -31,7 +31,7 @@ export class MemoryKv implements KvNamespace {
   /** Keys that something was to be written under, in order. */
   readonly puts: string[] = []
   /** Called before each operation; throws or waits where the storage should. */
-  trouble: (operation: 'get' | 'put' | 'delete') => void | Promise<void> = () => {}
+  intercept: (operation: 'get' | 'put' | 'delete') => void | Promise<void> = () => {}
   readonly #clock: Clock
   readonly #writtenAt = new Map<string, number>()
 
@@ -41,7 +41,7 @@ export class MemoryKv implements KvNamespace {
 
   async get(key: string): Promise<string | null> {
     this.#check(key)
-    await this.trouble('get')
+    await this.intercept('get')
     const found = this.values.get(key)
     return found !== undefined && this.#clock.ms < found.expiresAt ? found.value : null
   }
@@ -49,7 +49,7 @@ export class MemoryKv implements KvNamespace {
   async put(key: string, value: string, options?: { expirationTtl: number }): Promise<void> {
     this.#check(key)
     this.puts.push(key)
-    seen(key, value)
+    recordOutput(key, value)
     const ttl = options?.expirationTtl ?? Number.POSITIVE_INFINITY
     if (options !== undefined && (!Number.isSafeInteger(ttl) || ttl < 60)) {
       throw new Error(`KV PUT failed: 400 Invalid expiration_ttl of ${ttl}`)
@@ -58,14 +58,14 @@ export class MemoryKv implements KvNamespace {
     if (this.#clock.ms - (this.#writtenAt.get(key) ?? Number.NEGATIVE_INFINITY) < 1000) {
       throw new Error('KV PUT failed: 429 Too Many Requests')
     }
-    await this.trouble('put')
+    await this.intercept('put')
     this.#writtenAt.set(key, this.#clock.ms)
     this.values.set(key, { value, expiresAt: this.#clock.ms + ttl * 1000, ttl })
   }
 
   async delete(key: string): Promise<void> {
     this.#check(key)
-    await this.trouble('delete')
+    await this.intercept('delete')
     this.deleted.push(key)
     this.values.delete(key)
   }
@@ -93,7 +93,7 @@ export class OpenLedger implements LedgerDoor {
   refusal: Refusal | null = null
 
   async reserve(request: ReserveRequest) {
-    seen(JSON.stringify(request))
+    recordOutput(JSON.stringify(request))
     if (this.refusal !== null) return this.refusal
     this.reserved.push(request)
     return { granted: true, mayStore: true } as const
@@ -145,7 +145,7 @@ export class TestApp {
   readonly #app: App
 
   constructor(options: TestAppOptions = {}) {
-    const { config = {}, upstream = () => answered(), flights } = options
+    const { config = {}, upstream = () => jsonAnswer(), flights } = options
     this.clock = options.clock ?? { ms: START }
     this.kv = options.kv ?? new MemoryKv(this.clock)
     const result = parseConfig({
@@ -170,7 +170,7 @@ export class TestApp {
       },
       waitUntil: (work) => void this.#background.push(work),
       report: (event) => {
-        seen(JSON.stringify(event))
+        recordOutput(JSON.stringify(event))
         this.events.push(event)
       },
       ledger: this.ledger,
@@ -211,7 +211,7 @@ export class TestApp {
   /** The response as it is, its body unread. */
   async fetch(request: Request): Promise<Response> {
     const response = await this.#app.fetch(request)
-    seen(JSON.stringify([...response.headers]))
+    recordOutput(JSON.stringify([...response.headers]))
     return response
   }
 
@@ -219,7 +219,7 @@ export class TestApp {
   async ask(path: string, init: RequestInit = {}): Promise<Reply> {
     const response = await this.fetch(new Request(`${EDGE}${path}`, init))
     const text = await response.text()
-    seen(text)
+    recordOutput(text)
     await this.settled()
     const { status, headers } = response
     return { status, headers, text, json: () => JSON.parse(text) as unknown }
@@ -296,7 +296,7 @@ export function upstreamBody(...texts: readonly string[]): Record<string, unknow
 }
 
 /** A whole JSON answer of an upstream. */
-export function answered(...texts: readonly string[]): Response {
+export function jsonAnswer(...texts: readonly string[]): Response {
   return Response.json(upstreamBody(...(texts.length === 0 ? ['Hello'] : texts)))
 }
 
@@ -309,7 +309,7 @@ export function chunk(text: string, finish: string | null = null, index = 0): st
 export const DONE = 'data: [DONE]\n\n'
 
 /** A streamed answer of an upstream, each text its own piece of the body. */
-export function streamed(...pieces: readonly string[]): Response {
+export function streamAnswer(...pieces: readonly string[]): Response {
   const upstream = openStream()
   for (const piece of pieces) upstream.push(piece)
   upstream.end()

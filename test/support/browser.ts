@@ -6,7 +6,7 @@ import { delimiter, join } from 'node:path'
 import axe from 'axe-core'
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
 import { expect } from 'vitest'
-import { seen } from './canary.ts'
+import { recordOutput } from './canary.ts'
 
 const names = ['chromium', 'chromium-browser', 'google-chrome-stable', 'google-chrome']
 
@@ -77,18 +77,18 @@ export class WatchedPage {
   readonly page: Page
   readonly requests: PageRequest[] = []
   readonly #context: BrowserContext
-  #complaints: string[] = []
+  #consoleErrors: string[] = []
 
   private constructor(context: BrowserContext, page: Page) {
     this.#context = context
     this.page = page
     page.on('console', (message) => {
-      seen(message.text())
+      recordOutput(message.text())
       if (['error', 'warning', 'assert'].includes(message.type())) {
-        this.#complaints.push(`${message.type()}: ${message.text()}`)
+        this.#consoleErrors.push(`${message.type()}: ${message.text()}`)
       }
     })
-    page.on('pageerror', (error) => this.#complaints.push(`uncaught: ${error.message}`))
+    page.on('pageerror', (error) => this.#consoleErrors.push(`uncaught: ${error.message}`))
     page.on('request', (request) => {
       const headers = request.headers()
       const body = request.postData()
@@ -111,18 +111,18 @@ export class WatchedPage {
   }
 
   /** Errors and warnings of the console and uncaught exceptions since the last time. */
-  takeComplaints(): string[] {
-    return this.#complaints.splice(0)
+  takeConsoleErrors(): string[] {
+    return this.#consoleErrors.splice(0)
   }
 
   /** No errors or warnings, and no request to any origin but these. */
   expectQuiet(...origins: readonly string[]): void {
-    expect(this.takeComplaints()).toEqual([])
-    expect(this.strangers(...origins)).toEqual([])
+    expect(this.takeConsoleErrors()).toEqual([])
+    expect(this.foreignRequests(...origins)).toEqual([])
   }
 
   /** What was asked of other origins than these. */
-  strangers(...origins: readonly string[]): string[] {
+  foreignRequests(...origins: readonly string[]): string[] {
     return this.requests
       .map(({ url }) => url)
       .filter((url) => !/^(data|blob):/.test(url) && !origins.includes(new URL(url).origin))
@@ -148,7 +148,7 @@ export class WatchedPage {
   /** What a visitor sees, and the canary, too. */
   async text(): Promise<string> {
     const text = await this.page.locator('body').innerText()
-    seen(text)
+    recordOutput(text)
     return text
   }
 

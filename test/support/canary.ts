@@ -8,7 +8,7 @@ export const CANARY = 'sk-canary-Zk3vQ9mXwT7rLbN2hYc8'
 const sinks: string[] = []
 
 /** Notes something that a stranger, a log or a store got to see. */
-export function seen(...texts: readonly string[]): void {
+export function recordOutput(...texts: readonly string[]): void {
   sinks.push(...texts)
 }
 

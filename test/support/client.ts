@@ -2,7 +2,7 @@
 // that no HTTP library would send. Everything it receives is searched for the canary key.
 import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
-import { seen } from './canary.ts'
+import { recordOutput } from './canary.ts'
 
 /** The page that calls, and the host it calls: not loopback, where the origin policy is lenient. */
 export const ORIGIN = 'https://site.example'
@@ -16,7 +16,7 @@ export function newAddress(): string {
   return `2001:db8:${(addresses >> 16).toString(16)}:${(addresses & 0xffff).toString(16)}::1`
 }
 
-export interface Sent {
+export interface ClientRequest {
   readonly method?: string
   /** Default /v1/completions. */
   readonly path?: string
@@ -41,22 +41,27 @@ export class Client {
   }
 
   /** `POST /v1/completions` with this JSON, from the allowed page. */
-  complete(body: unknown, headers: Sent['headers'] = {}): Promise<Reply> {
+  complete(body: unknown, headers: ClientRequest['headers'] = {}): Promise<Reply> {
     return this.send({ method: 'POST', body, headers })
   }
 
-  async send(sent: Sent): Promise<Reply> {
+  async send(sent: ClientRequest): Promise<Reply> {
     const incoming = await this.open(sent)
     return { status: incoming.status, headers: incoming.headers, text: await incoming.rest() }
   }
 
   /** Resolves with the response's head; the body is the caller's to read or to leave. */
-  open(sent: Sent): Promise<Incoming> {
+  open(sent: ClientRequest): Promise<IncomingResponse> {
     return this.start(sent).response
   }
 
   /** Sends at once; may be left before there is any response. */
-  start({ method = 'GET', path = '/v1/completions', headers = {}, body }: Sent): Outgoing {
+  start({
+    method = 'GET',
+    path = '/v1/completions',
+    headers = {},
+    body,
+  }: ClientRequest): PendingRequest {
     const bytes = bytesOf(body)
     const all = {
       host: HOST,
@@ -73,8 +78,10 @@ export class Client {
       if (value !== null) outgoing.setHeader(name, value)
       else outgoing.removeHeader(name)
     }
-    const response = new Promise<Incoming>((resolve, reject) => {
-      outgoing.on('response', (message) => resolve(new Incoming(message, () => outgoing.destroy())))
+    const response = new Promise<IncomingResponse>((resolve, reject) => {
+      outgoing.on('response', (message) =>
+        resolve(new IncomingResponse(message, () => outgoing.destroy())),
+      )
       outgoing.on('error', reject)
     })
     response.catch(() => {})
@@ -108,18 +115,18 @@ export class Client {
     }
     await over
     socket.destroy()
-    seen(text)
+    recordOutput(text)
     return text
   }
 }
 
-export interface Outgoing {
-  readonly response: Promise<Incoming>
+export interface PendingRequest {
+  readonly response: Promise<IncomingResponse>
   leave(): void
 }
 
 /** A response whose body is still coming. */
-export class Incoming {
+export class IncomingResponse {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   /** The connection broke before the body's end. */
@@ -133,10 +140,10 @@ export class Incoming {
     this.status = message.statusCode ?? 0
     this.headers = message.headers
     this.#leave = leave
-    seen(JSON.stringify(message.rawHeaders))
+    recordOutput(JSON.stringify(message.rawHeaders))
     message.setEncoding('utf8')
     message.on('data', (text: string) => {
-      seen(text)
+      recordOutput(text)
       this.#text += text
       this.#look?.()
     })
@@ -145,7 +152,7 @@ export class Incoming {
     })
     message.on('close', () => {
       this.#ended = true
-      seen(this.#text)
+      recordOutput(this.#text)
       this.#look?.()
     })
   }
@@ -193,12 +200,12 @@ export class Incoming {
 }
 
 /** `fetch` for SDKs, searched like everything else. */
-export const watchedFetch: typeof fetch = async (input, init) => {
+export const recordedFetch: typeof fetch = async (input, init) => {
   const response = await fetch(input, init)
-  seen(JSON.stringify([...response.headers]))
+  recordOutput(JSON.stringify([...response.headers]))
   const copy = response.clone()
   // A stream that is left has no end to read.
-  copy.text().then(seen, () => {})
+  copy.text().then(recordOutput, () => {})
   return response
 }
 

@@ -96,7 +96,7 @@ export const work: Work = {
 }
 
 /** What a flight is made of, with one upstream in the test's hands and everything written down. */
-export function missWorld(respond: (call: number) => Response | Promise<Response>) {
+export function missSetup(respond: (call: number) => Response | Promise<Response>) {
   const clock = { ms: START }
   const events: Event[] = []
   const stored: Entry[] = []
@@ -152,6 +152,6 @@ export function missWorld(respond: (call: number) => Response | Promise<Response
 }
 
 /** Everything that can happen without waiting for the test. */
-export async function calm(): Promise<void> {
+export async function untilIdle(): Promise<void> {
   for (let i = 0; i < 10; i++) await new Promise<void>((resolve) => setImmediate(resolve))
 }

@@ -4,7 +4,7 @@ import type { WorkerLog } from './worker-log.ts'
 
 /** No line of the runtime's own, no fault of ours, and no request told of twice. */
 export function expectQuiet(log: WorkerLog): void {
-  expect(log.takeStrays()).toEqual([])
+  expect(log.takeRuntimeLines()).toEqual([])
   expect(log.all('internal')).toEqual([])
   expect(log.reportedTwice()).toEqual([])
 }

@@ -7,8 +7,8 @@ import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from 
 export const OPERATOR_TOKEN = 'operator-token-of-the-tests-Xq7'
 
 /** How the way to an object behaves. */
-export type Way =
-  | 'well'
+export type Behaviour =
+  | 'ok'
   | 'throws'
   | 'overloaded'
   /** Once, then well. */
@@ -21,9 +21,9 @@ export type Way =
 export interface Rigging {
   /** Added to the clock of the Worker and its objects. */
   readonly clockMs?: number
-  readonly ledger?: Way
-  readonly usage?: Way
-  readonly limit?: 'well' | 'throws' | 'undefined' | 'refuses'
+  readonly ledger?: Behaviour
+  readonly usage?: Behaviour
+  readonly limit?: 'ok' | 'throws' | 'undefined' | 'refuses'
 }
 
 export interface Figures {
@@ -119,7 +119,7 @@ import { env } from 'cloudflare:workers'
 import worker, { LedgerObject as Ledger, UsageObject as Usage } from './worker.js'
 export { FlightObject } from './worker.js'
 
-const rig = { clockMs: 0, ledger: 'well', usage: 'well', limit: 'well' }
+const rig = { clockMs: 0, ledger: 'ok', usage: 'ok', limit: 'ok' }
 const counts = { reserves: 0, flushes: 0 }
 const cursors = []
 
@@ -134,7 +134,7 @@ globalThis.fetch = (input, init) => {
   return realFetch(new Request(env.SITEVERIFY, request))
 }
 
-async function way(name, work) {
+async function behave(name, work) {
   const fail = (more) => {
     throw Object.assign(new Error('words from inside'), more)
   }
@@ -142,7 +142,7 @@ async function way(name, work) {
     case 'throws': return fail({})
     case 'overloaded': return fail({ overloaded: true, retryable: true })
     case 'retryable': return fail({ retryable: true })
-    case 'retryable once': rig[name] = 'well'; return fail({ retryable: true })
+    case 'retryable once': rig[name] = 'ok'; return fail({ retryable: true })
     case 'hangs': return await new Promise(() => {})
     case 'answers late': {
       const answer = await work()
@@ -159,17 +159,17 @@ namespaces.getByName = function (name) {
   const stub = getByName.call(this, name)
   if (name === 'usage') {
     return {
-      add: (report) => { counts.flushes += 1; return way('usage', () => stub.add(report)) },
-      figures: (fromHour) => way('usage', () => stub.figures(fromHour)),
+      add: (report) => { counts.flushes += 1; return behave('usage', () => stub.add(report)) },
+      figures: (fromHour) => behave('usage', () => stub.figures(fromHour)),
     }
   }
   if (name !== 'ledger') return stub
   return {
-    reserve: (request) => { counts.reserves += 1; return way('ledger', () => stub.reserve(request)) },
+    reserve: (request) => { counts.reserves += 1; return behave('ledger', () => stub.reserve(request)) },
     settle: (id, cost) => stub.settle(id, cost),
-    pause: (until) => way('ledger', () => stub.pause(until)),
-    figures: () => way('ledger', () => stub.figures()),
-    ownSecret: () => way('ledger', () => stub.ownSecret()),
+    pause: (until) => behave('ledger', () => stub.pause(until)),
+    figures: () => behave('ledger', () => stub.figures()),
+    ownSecret: () => behave('ledger', () => stub.ownSecret()),
   }
 }
 
@@ -214,10 +214,10 @@ export class LedgerObject extends Ledger {
     const { sql } = this.ctx.storage
     return { calls: rowsOf(sql, 'calls'), settings: rowsOf(sql, 'settings') }
   }
-  sabotage(table) {
+  breakTable(table) {
     this.ctx.storage.sql.exec('ALTER TABLE ' + table + ' RENAME TO ' + table + '_gone')
   }
-  mend(table) {
+  repairTable(table) {
     this.ctx.storage.sql.exec('ALTER TABLE ' + table + '_gone RENAME TO ' + table)
   }
 }

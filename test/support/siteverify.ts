@@ -1,7 +1,7 @@
 // A siteverify that finds every challenge solved, as a main module around the Worker's own.
 
 /** @param hostname where the challenge was solved */
-export const solvedAt = (hostname: string) => `
+export const passingSiteverify = (hostname: string) => `
   const network = globalThis.fetch
   globalThis.fetch = (input, init) =>
     new URL(input.url ?? input).hostname === 'challenges.cloudflare.com'

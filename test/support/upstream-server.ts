@@ -201,7 +201,7 @@ function parseRequest(received: Buffer): Parsed | null {
 }
 
 /** A promise and its key: what a script waits for and a test opens. */
-export function gate(): { readonly open: () => void; readonly opened: Promise<void> } {
+export function latch(): { readonly open: () => void; readonly opened: Promise<void> } {
   const { promise, resolve } = Promise.withResolvers<void>()
   return { open: resolve, opened: promise }
 }

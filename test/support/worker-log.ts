@@ -1,17 +1,17 @@
 // What a running Worker logs, line by line: everything is searched for the canary key, and tests
 // wait for an event instead of sleeping.
 import type { Event, RequestEvent } from '../../src/events.ts'
-import { seen } from './canary.ts'
+import { recordOutput } from './canary.ts'
 
 export class WorkerLog {
   readonly events: Event[] = []
   readonly #waiting = new Set<() => void>()
-  #strays: string[] = []
+  #runtimeLines: string[] = []
 
   add(line: string): void {
-    seen(line)
+    recordOutput(line)
     const event = eventIn(line)
-    if (event === null) this.#strays.push(line)
+    if (event === null) this.#runtimeLines.push(line)
     else this.events.push(event)
     for (const look of this.#waiting) look()
   }
@@ -56,8 +56,8 @@ export class WorkerLog {
    * Lines since the last time that are no event of ours: the runtime's own complaints, such as an
    * uncaught rejection. There must be none that a test does not expect.
    */
-  takeStrays(): string[] {
-    return this.#strays.splice(0)
+  takeRuntimeLines(): string[] {
+    return this.#runtimeLines.splice(0)
   }
 
   /** Ids of requests that were reported more than once; there must be none. */

@@ -9,9 +9,9 @@ import {
   experimental_readRawConfig,
   unstable_getDurableObjectClassNameToUseSQLiteMap,
 } from 'wrangler'
-import { CANARY, leakIn, seen } from './canary.ts'
+import { CANARY, leakIn, recordOutput } from './canary.ts'
 import { Client } from './client.ts'
-import { watched } from './watched.ts'
+import { withRejectionLog } from './rejection-log.ts'
 import { WorkerLog } from './worker-log.ts'
 
 export type JsonValue =
@@ -98,7 +98,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
       const value = await kv.get(name, 'text')
       if (value !== null) entries.set(name, value)
     }
-    seen(...entries.keys(), ...entries.values())
+    recordOutput(...entries.keys(), ...entries.values())
     return entries
   }
   return {
@@ -119,7 +119,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
       const stored = [...(await kvEntries()).values()]
       await miniflare.dispose()
       // What came after the last test's own search, and what is kept for later.
-      const lines = [...log.takeStrays(), ...log.events.map((event) => JSON.stringify(event))]
+      const lines = [...log.takeRuntimeLines(), ...log.events.map((event) => JSON.stringify(event))]
       if ([...stored, ...lines].some((text) => leakIn(text) !== null)) {
         throw new Error('the canary key is in the log or in KV')
       }
@@ -154,7 +154,10 @@ async function modulesOf(bundle: string, main: string | undefined): Promise<Mani
   const map = { type: 'sourcemap', contents: await readFile(`${bundle}.map`, 'utf8') } as const
   const modules: Manifest['modules'] = { [name]: worker, [`${name}.map`]: map }
   if (main !== undefined) modules['main.js'] = { type: 'esm', contents: main }
-  modules['watched.js'] = { type: 'esm', contents: watched(main === undefined ? name : 'main.js') }
+  modules['watched.js'] = {
+    type: 'esm',
+    contents: withRejectionLog(main === undefined ? name : 'main.js'),
+  }
   return {
     mainModule: 'watched.js',
     modulesRoot: resolve(dirname(bundle)),

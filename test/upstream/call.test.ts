@@ -6,8 +6,8 @@ import { GatewayError } from '../../src/errors.ts'
 import { type CallOptions, call, type Send } from '../../src/upstream/call.ts'
 import { completions } from '../../src/upstream/completions.ts'
 import type { CallRequest, Upstream } from '../../src/upstream/upstream.ts'
-import { answered, chunk, DONE, openStream, streamed, upstreamBody } from '../support/app.ts'
-import { CANARY, seen } from '../support/canary.ts'
+import { chunk, DONE, jsonAnswer, openStream, streamAnswer, upstreamBody } from '../support/app.ts'
+import { CANARY, recordOutput } from '../support/canary.ts'
 
 const START = 1_767_225_600_000
 
@@ -67,7 +67,7 @@ async function outcome(calling: AsyncGenerator<readonly RawDelta[]>) {
     return { deltas, error: null, code: null }
   } catch (error) {
     const known = error instanceof GatewayError
-    if (known) seen(error.message, JSON.stringify(error.cause ?? null))
+    if (known) recordOutput(error.message, JSON.stringify(error.cause ?? null))
     return { deltas, error, code: known ? error.code : 'unknown' }
   }
 }
@@ -91,7 +91,7 @@ test('call() sends one POST with the key to the configured address, following no
   await outcome(
     start(async (outgoing) => {
       sent.push(outgoing.clone())
-      return answered('Hello')
+      return jsonAnswer('Hello')
     }),
   )
   expect(sent).toHaveLength(1)
@@ -109,7 +109,7 @@ test('call() without stream asks for JSON only', async () => {
   let accept: string | null = null
   const send: Send = async (outgoing) => {
     accept = outgoing.headers.get('accept')
-    return answered('Hello')
+    return jsonAnswer('Hello')
   }
   await outcome(start(send, { request: { stream: false } }))
   expect(accept).toBe('application/json')
@@ -118,7 +118,7 @@ test('call() without stream asks for JSON only', async () => {
 test('call() reads an event stream, a batch for each piece of the body', async () => {
   const batches: string[] = []
   const send: Send = async () =>
-    streamed(chunk('He'), chunk('llo') + chunk('!'), chunk('', 'stop') + DONE)
+    streamAnswer(chunk('He'), chunk('llo') + chunk('!'), chunk('', 'stop') + DONE)
   for await (const batch of start(send)) batches.push(textOf(batch))
   expect(batches).toEqual(['He', 'llo!', ''])
 })
@@ -136,7 +136,7 @@ test('call() reads the same however the bytes are split', async () => {
 })
 
 test.each([
-  ['JSON though a stream was asked for', () => answered('Hello')],
+  ['JSON though a stream was asked for', () => jsonAnswer('Hello')],
   [
     'JSON that says it is a stream',
     () =>
@@ -448,7 +448,7 @@ test.each([
 test('call() ends comments above maxOutputBytes after the end of every choice, without a failure', async () => {
   const progress = () => 'finished' as const
   const { deltas, code } = await outcome(
-    start(async () => streamed(chunk('Hello', 'stop'), ':\n\n'.repeat(2000)), { progress }),
+    start(async () => streamAnswer(chunk('Hello', 'stop'), ':\n\n'.repeat(2000)), { progress }),
   )
   expect([textOf(deltas), deltas.at(-1)?.kind, code]).toEqual(['Hello', 'cut', null])
 })
@@ -543,7 +543,7 @@ test('call() minds no answer that comes after it was given up', async () => {
 
 test('call() says once that the upstream accepted, before the first delta', async () => {
   const order: string[] = []
-  const send: Send = async () => streamed(chunk('a'), chunk('b', 'stop'), DONE)
+  const send: Send = async () => streamAnswer(chunk('a'), chunk('b', 'stop'), DONE)
   for await (const _ of start(send, { onAccepted: () => order.push('accepted') }))
     order.push('batch')
   expect(order[0]).toBe('accepted')

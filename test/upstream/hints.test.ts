@@ -6,8 +6,8 @@ import type { Event } from '../../src/events.ts'
 import { type ConnectOptions, connect } from '../../src/upstream/connect.ts'
 import { hintOfStatus, hints } from '../../src/upstream/hints.ts'
 import { answer } from '../../src/upstream/route.ts'
-import { chunk, openStream, streamed } from '../support/app.ts'
-import { seen } from '../support/canary.ts'
+import { chunk, openStream, streamAnswer } from '../support/app.ts'
+import { recordOutput } from '../support/canary.ts'
 import { connectionTo, work } from '../support/flights.ts'
 
 type Failed = Extract<Event, { event: 'upstream_failed' }>
@@ -33,7 +33,7 @@ async function failureAt(
     random: () => 0.5,
     wait: async () => {},
     report: (event: Event) => {
-      seen(JSON.stringify(event))
+      recordOutput(JSON.stringify(event))
       if (event.event === 'upstream_failed') events.push(event)
     },
     reserve: async () => ({ accepted() {}, settle() {} }),
@@ -103,7 +103,7 @@ const kinds: Kind[] = [
   ['a reset in the middle', broken(chunk('a')), 'upstream_truncated', /stopped before the end/],
   [
     'a clean end too early',
-    () => streamed(chunk('a')),
+    () => streamAnswer(chunk('a')),
     'upstream_truncated',
     /stopped before the end/,
   ],
@@ -126,7 +126,7 @@ const kinds: Kind[] = [
   ['a deadline', dripping, 'upstream_timeout', /deadline_ms/, { deadlineMs: 20 }],
   [
     'a size limit',
-    () => streamed(chunk('a'), chunk('b'.repeat(5000))),
+    () => streamAnswer(chunk('a'), chunk('b'.repeat(5000))),
     'upstream_bad_response',
     /max_output_bytes/,
   ],
@@ -160,7 +160,7 @@ const kinds: Kind[] = [
   ],
   [
     'a finish that is a failure',
-    () => streamed(chunk('a'), chunk('', 'error')),
+    () => streamAnswer(chunk('a'), chunk('', 'error')),
     'upstream_bad_response',
     /gave up/,
   ],
@@ -190,13 +190,13 @@ const kinds: Kind[] = [
   ],
   [
     'a quota, in a stream',
-    () => streamed('data: {"error":{"type":"insufficient_quota"}}\n\n'),
+    () => streamAnswer('data: {"error":{"type":"insufficient_quota"}}\n\n'),
     'upstream_rate_limited',
     /credit, quota/,
   ],
   [
     'a long text, in a stream',
-    () => streamed('data: {"error":{"type":"exceed_context_size_error"}}\n\n'),
+    () => streamAnswer('data: {"error":{"type":"exceed_context_size_error"}}\n\n'),
     'upstream_bad_response',
     /limits\.prompt_chars/,
   ],

@@ -10,8 +10,8 @@ import type { PlannedCall } from '../../src/upstream/plan.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
 import { answer, capableTargets } from '../../src/upstream/route.ts'
 import type { Feature, Wire } from '../../src/upstream/upstream.ts'
-import { answered, chunk, DONE, openStream, streamed, upstreamBody } from '../support/app.ts'
-import { CANARY, seen } from '../support/canary.ts'
+import { chunk, DONE, jsonAnswer, openStream, streamAnswer, upstreamBody } from '../support/app.ts'
+import { CANARY, recordOutput } from '../support/canary.ts'
 
 const START = 1_767_225_600_000
 
@@ -92,7 +92,7 @@ function start(
       clock.ms += ms
     },
     report: (event) => {
-      seen(JSON.stringify(event))
+      recordOutput(JSON.stringify(event))
       events.push(event)
     },
     reserve: async (planned, target) => {
@@ -129,7 +129,7 @@ function start(
       for await (const batch of ask(fields)) deltas.push(...batch)
     } catch (thrown) {
       error = thrown
-      if (thrown instanceof GatewayError) seen(thrown.message)
+      if (thrown instanceof GatewayError) recordOutput(thrown.message)
     }
     const texts: string[] = []
     for (const delta of deltas) {
@@ -161,7 +161,7 @@ const status =
     new Response(JSON.stringify({ error: { message: `no ${CANARY}` } }), { status: code, headers })
 
 const never: Answering = () => new Promise(() => {})
-const ok: Answering = () => answered('Hello')
+const ok: Answering = () => jsonAnswer('Hello')
 /** The n-th answer for the n-th call; the last one for all others. */
 const inTurn =
   (...list: readonly Answering[]): Answering =>
@@ -190,7 +190,7 @@ async function soon<T>(work: Promise<T>): Promise<T | 'pending'> {
 
 test('answer() says who answers once and first, then text, finish and the end', async () => {
   const { run, trace } = start({
-    a: { answers: () => streamed(chunk('He'), chunk('llo'), chunk('', 'stop'), DONE) },
+    a: { answers: () => streamAnswer(chunk('He'), chunk('llo'), chunk('', 'stop'), DONE) },
   })
   const { deltas } = await run()
   expect(deltas.map(({ kind }) => kind)).toEqual(['answered', 'text', 'text', 'finish', 'ended'])
@@ -436,7 +436,7 @@ const dripping =
     upstream.left.then(() => clearInterval(drip))
     return upstream.response()
   }
-const tooLong: Answering = () => streamed(chunk('a'), chunk('b'.repeat(1_100_000)))
+const tooLong: Answering = () => streamAnswer(chunk('a'), chunk('b'.repeat(1_100_000)))
 
 test.each<[string, Answering, Partial<UpstreamSetting>?]>([
   ...[400, 401, 402, 403, 404, 408, 409, 410, 413, 418, 422, 425, 429, 451, 499].map(
@@ -468,8 +468,8 @@ test.each<[string, Answering, Partial<UpstreamSetting>?]>([
   ['HTML', () => new Response('<html>')],
   ['no body', () => new Response('')],
   ['a torn answer', () => new Response('{"ch')],
-  ['a stream cut after text', () => streamed(chunk('a'))],
-  ['an error event without a status', () => streamed(chunk('a'), 'data: {"error":"gone"}\n\n')],
+  ['a stream cut after text', () => streamAnswer(chunk('a'))],
+  ['an error event without a status', () => streamAnswer(chunk('a'), 'data: {"error":"gone"}\n\n')],
   ['a 200 that names a 5xx', () => Response.json({ error: { code: 503 } })],
   ['silence before the first byte', never, { firstByteMs: 5 }],
   ['silence after text', () => openedWith(chunk('a')), { idleMs: 5 }],
@@ -520,7 +520,7 @@ test('answer() keeps one model’s failures from the others of its upstream', as
     a: {
       answers: async (_, request) => {
         const { model } = (await request.json()) as { model: string }
-        return model === 'gone' ? new Response('', { status: 500 }) : answered('Hello')
+        return model === 'gone' ? new Response('', { status: 500 }) : jsonAnswer('Hello')
       },
       retries: 0,
     },
@@ -546,7 +546,7 @@ test('answer() closes the breaker when the trial’s text begins, not only at it
     a: {
       answers: (call) => {
         if (broken) return new Response('', { status: 500 })
-        return call === 10 ? upstream.response() : answered('Hello')
+        return call === 10 ? upstream.response() : jsonAnswer('Hello')
       },
       retries: 0,
     },
@@ -563,7 +563,7 @@ test('answer() closes the breaker when the trial’s text begins, not only at it
 
 test('answer() counts no visitor who leaves', async () => {
   const app = start({
-    a: { answers: (call) => (call < 30 ? new Promise(() => {}) : answered('Hello')), retries: 0 },
+    a: { answers: (call) => (call < 30 ? new Promise(() => {}) : jsonAnswer('Hello')), retries: 0 },
   })
   for (let i = 0; i < 30; i++) {
     const visitor = new AbortController()
@@ -582,7 +582,7 @@ test('answer() that is left in the middle leaves a half-open breaker to the next
     a: {
       answers: () => {
         if (broken) return new Response('', { status: 500 })
-        return streamed(chunk('a'), chunk('b'), chunk('c', 'stop'), DONE)
+        return streamAnswer(chunk('a'), chunk('b'), chunk('c', 'stop'), DONE)
       },
       retries: 0,
     },
@@ -1042,7 +1042,7 @@ test('answer() of an older call does not let others in while a trial is under wa
   await older
   expect((await app.run()).code).toBe('upstream_unavailable')
   expect(app.calls).toHaveLength(12)
-  trial.resolve(answered('Hello'))
+  trial.resolve(jsonAnswer('Hello'))
   expect((await trying).texts).toEqual(['Hello'])
 })
 
@@ -1123,7 +1123,7 @@ const knows =
   async (_, request) => {
     const body = (await request.json()) as object
     const other = field === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens'
-    if (field in body) return answered('Hello')
+    if (field in body) return jsonAnswer('Hello')
     return Response.json(unsupported(other, field), { status: 400 })
   }
 

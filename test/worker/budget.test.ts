@@ -8,9 +8,9 @@ import { riggedSuite } from '../support/rigged-suite.ts'
 import {
   completionsStream,
   event,
-  gate,
   json,
   type Lane,
+  latch,
   refusal,
   type Script,
   USAGE,
@@ -109,7 +109,7 @@ async function expectExhausted(
 
 describe('the day’s budget', () => {
   test('of ten calls makes ten calls for 500 distinct misses at once (C1, T1, T2)', async () => {
-    const all = gate()
+    const all = latch()
     const shop = await open(
       { tokens_per_day: 10 * RESERVED },
       { script: completionsStream(['a', 'b'], { pace: () => all.opened }) },
@@ -173,7 +173,7 @@ describe('the day’s budget', () => {
   test('in USD is as hard as one in tokens', async () => {
     // 1000 USD a million tokens: a call reserves 0.1 USD.
     const shop = await open({ tokens_per_day: 1e9, usd_per_day: 0.25 })
-    const held = gate()
+    const held = latch()
     shop.lane.answers(completionsStream(['a', 'b'], { pace: () => held.opened }))
     const asking = prompts(20).map((prompt) => shop.ask(prompt))
     await shop.lane.call(2)
@@ -191,7 +191,7 @@ describe('the day’s budget', () => {
 
   test('starts anew at 00:00 UTC; a call over midnight is the old day’s (C5)', async () => {
     const shop = await open({ tokens_per_day: 150 })
-    const held = gate()
+    const held = latch()
     shop.lane.answers(completionsStream(['a', 'b'], { pace: () => held.opened }))
     const old = shop.ask('prompt 100')
     await shop.lane.call()
@@ -206,7 +206,7 @@ describe('the day’s budget', () => {
   })
 
   test('counts n and best_of, each prompt, and bytes rather than characters', async () => {
-    const held = gate()
+    const held = latch()
     const shop = await open({ tokens_per_day: 1e6 }, { script: () => held.opened })
     const cases: [unknown, Table, number][] = [
       ['ééééé', {}, 10 + 64 + 26],
@@ -261,7 +261,7 @@ describe('a visitor', () => {
     const shop = await open({ tokens_per_day: 1e6, streams_per_visitor: 2 })
     completionOf(await shop.ask('remembered'))
     await shop.settled()
-    const held = gate()
+    const held = latch()
     shop.lane.answers(completionsStream(['a', 'b'], { pace: () => held.opened }))
     const own = { 'cf-connecting-ip': newAddress() }
     const streams = ['prompt 100', 'prompt 101'].map((prompt) =>
@@ -335,7 +335,7 @@ describe('a call is settled once', () => {
     ['second', 1],
     ['last', 2],
   ])('though its visitor leaves at the %s chunk: it goes on for the cache (T4)', async (_, at) => {
-    const steps = words.map(() => gate())
+    const steps = words.map(() => latch())
     const script = completionsStream(words, { pace: async (i) => await steps[i]?.opened })
     const shop = await open({ tokens_per_day: 1e6 }, { script })
     for (let i = 0; i <= at; i++) steps[i]?.open()
@@ -524,7 +524,7 @@ describe('a ledger that does not answer,', () => {
         const pause = await shop.workers.rig.admin('/admin/pause', { until: null })
         await expectProblem(pause, 503, 'ledger_unavailable', shop.workers.log)
       }
-      await shop.workers.rig.set({ ledger: 'well' })
+      await shop.workers.rig.set({ ledger: 'ok' })
       completionOf(await shop.ask('prompt 100'))
       expect((await shop.settled()).spent).toBe(24)
     },
@@ -543,14 +543,14 @@ describe('a ledger that does not answer,', () => {
     await shop.workers.rig.set({ ledger: 'answers late' })
     const reply = await shop.ask('prompt 100')
     await expectProblem(reply, 503, 'ledger_unavailable', shop.workers.log)
-    await shop.workers.rig.set({ ledger: 'well' })
+    await shop.workers.rig.set({ ledger: 'ok' })
     expect(await shop.budget()).toMatchObject({ spent: 0, reserved: RESERVED })
     await expect.poll(shop.budget, { timeout: 5000 }).toMatchObject({ spent: 0, reserved: 0 })
     expect(shop.lane.calls).toEqual([])
   })
 
   test('since it was restarted while a call was under way: the call is settled all the same (C3, G4)', async () => {
-    const held = gate()
+    const held = latch()
     const shop = await open(
       { tokens_per_day: 150 },
       { script: completionsStream(['a', 'b'], { pace: () => held.opened }) },
@@ -564,7 +564,7 @@ describe('a ledger that does not answer,', () => {
     completionOf(await asking)
     expect((await shop.settled()).spent).toBe(12)
     // The runtime says that the object was reset, as it was.
-    shop.workers.log.takeStrays()
+    shop.workers.log.takeRuntimeLines()
   })
 })
 
@@ -647,7 +647,7 @@ describe('alerts', () => {
     await spend(5, 111)
     expect((await alerts.call(4)).body).toMatchObject({ percent: 50, spent: 500 })
     expect(alerts.calls).toHaveLength(4)
-    shop.workers.log.takeStrays()
+    shop.workers.log.takeRuntimeLines()
   })
 
   test('say 100 % too when what is left is too little for a call', async () => {

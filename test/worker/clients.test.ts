@@ -8,10 +8,10 @@ import { APICallError, generateText, type LanguageModel, RetryError, streamText 
 import OpenAI, { APIError } from 'openai'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
-import { newAddress, watchedFetch } from '../support/client.ts'
+import { newAddress, recordedFetch } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
-import { storedFor } from '../support/stored.ts'
+import { countStored } from '../support/stored.ts'
 import {
   chatStream,
   completionsStream,
@@ -118,7 +118,7 @@ function requests({ apiKey }: Setting) {
     const all = new Headers(init?.headers)
     all.set('cf-connecting-ip', address)
     if (apiKey === null) all.delete('authorization')
-    return watchedFetch(input, { ...init, headers: all })
+    return recordedFetch(input, { ...init, headers: all })
   }
   return { sent, send }
 }
@@ -276,7 +276,7 @@ async function thrownBy(work: Promise<unknown>): Promise<unknown> {
 
 /** Waits until an answer can be had by another request. */
 async function stored({ model }: OwnModel): Promise<void> {
-  await expect.poll(() => storedFor(workers, model)).toBeGreaterThan(0)
+  await expect.poll(() => countStored(workers, model)).toBeGreaterThan(0)
 }
 
 describe.each(clients)('$name', ({ program, told, obeys, hasPatience }) => {
@@ -422,14 +422,14 @@ describe('the AI SDK', () => {
         createOpenAICompatible({
           name: 'edge',
           baseURL,
-          fetch: watchedFetch,
+          fetch: recordedFetch,
           includeUsage: true,
         }).completionModel(model),
     ],
     [
       '@ai-sdk/openai',
       (baseURL: string, model: string): LanguageModel =>
-        createOpenAI({ baseURL, apiKey: API_KEY, fetch: watchedFetch }).completion(model),
+        createOpenAI({ baseURL, apiKey: API_KEY, fetch: recordedFetch }).completion(model),
     ],
   ] as const
 
@@ -490,7 +490,7 @@ describe('LangChain', () => {
       model,
       apiKey: API_KEY,
       maxRetries: 0,
-      configuration: { baseURL: new URL('/v1', workers.url).href, fetch: watchedFetch },
+      configuration: { baseURL: new URL('/v1', workers.url).href, fetch: recordedFetch },
       ...more,
     })
 

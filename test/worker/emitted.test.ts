@@ -1,14 +1,14 @@
 // The rules E1–E15 of what the Worker emits (PROTOCOL 0.1), each held against the raw bytes of real
 // responses: misses, hits and joins, from both wires, whole and broken, good and odd upstreams.
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Client, Incoming } from '../support/client.ts'
+import type { Client, IncomingResponse } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import {
   chatStream,
   completionsStream,
   event,
-  gate,
   json,
+  latch,
   refusal,
   type Script,
   UpstreamServer,
@@ -60,7 +60,7 @@ const main = `
 
 async function keep(
   name: string,
-  incoming: Incoming,
+  incoming: IncomingResponse,
   asked: { readonly stream?: unknown; readonly stream_options?: unknown } = {},
 ): Promise<void> {
   const bytes = await incoming.rest()
@@ -207,7 +207,7 @@ const scenarios: readonly (() => Promise<void>)[] = [
   async () => keep('a GET’s miss', await client.open({ path: '/v1/completions?prompt=never' })),
   async () => {
     const { model, lane } = lanes.take('chat')
-    const rest = gate()
+    const rest = latch()
     lane.answers(chatStream(['one', 'two'], { pace: () => rest.opened }))
     const body = { prompt: 'p', model, stream: true }
     const leader = await client.open({ method: 'POST', body })
@@ -470,6 +470,6 @@ test('the responses are the ones that were meant', () => {
   // In a stream, in JSON, remembered, and in an error's own message.
   expect(all.filter(({ bytes }) => bytes.includes('\\u2028')).length).toBe(7)
   expect(all.length).toBeGreaterThan(100)
-  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.takeRuntimeLines()).toEqual([])
   expect(workers.log.all('internal')).toEqual([])
 })

@@ -5,7 +5,7 @@ import { completionOf, streamOf } from '../support/answers.ts'
 import type { Client } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
-import { storedFor } from '../support/stored.ts'
+import { countStored } from '../support/stored.ts'
 import { event, json, type Line, type Script, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
@@ -94,7 +94,7 @@ async function expectWhole(own: OwnModel, script: Script) {
   expect(completionOf(whole).choices).toEqual([
     { text: 'Hi', index: 0, logprobs: null, finish_reason: 'stop' },
   ])
-  await expect.poll(() => storedFor(workers, own.model)).toBeGreaterThan(0)
+  await expect.poll(() => countStored(workers, own.model)).toBeGreaterThan(0)
   // The upstream's connection is let go, whoever would keep it.
   await Promise.all(own.lane.calls.map(({ closed }) => closed))
   return ms
@@ -196,7 +196,7 @@ test('line separators are escaped in what another isolate finds in KV', async ()
   const text = 'a\u2028b\u2029c\u0085d'
   lane.answers(json({ choices: [{ index: 0, message: { content: text }, finish_reason: 'stop' }] }))
   await client.complete({ prompt: 'a', model })
-  await expect.poll(() => storedFor(workers, model)).toBeGreaterThan(0)
+  await expect.poll(() => countStored(workers, model)).toBeGreaterThan(0)
   for (const stream of [false, true]) {
     const reply = await elsewhere.complete({ prompt: 'a', model, stream })
     expect(reply.headers['cache-status']).toContain('hit')

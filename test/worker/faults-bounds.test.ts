@@ -3,14 +3,14 @@
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { expectProblem, parseStream, requestEvent, streamOf } from '../support/answers.ts'
-import { CANARY, seen } from '../support/canary.ts'
+import { CANARY, recordOutput } from '../support/canary.ts'
 import { type Client, HOST, newAddress, ORIGIN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
 import {
   completionsStream,
   event,
-  gate,
+  latch,
   refusal,
   type Script,
   UpstreamServer,
@@ -110,7 +110,7 @@ describe('a reader who does not read (F10)', () => {
       const whole = Buffer.concat(parts)
       const split = whole.indexOf('\r\n\r\n')
       const text = unchunked(whole.subarray(split + 4))
-      seen(text)
+      recordOutput(text)
       return text
     }
   }
@@ -236,7 +236,7 @@ describe('readers that never read', () => {
     ['bare text', ['Accept: text/plain']],
     ['the rest of a stream', resume],
   ])('cost their queues, not the answer once more: %s', async (prompt, headers) => {
-    const opening = gate()
+    const opening = latch()
     upstream.lane('roomy').answers(async (call, line) => {
       if (call.body['prompt'] === prompt) await opening.opened
       await completionsStream(words)(call, line)

@@ -20,7 +20,7 @@ beforeAll(async () => {
 })
 
 afterEach(async () => {
-  for (const { log } of started) expect(log.takeStrays()).toEqual([])
+  for (const { log } of started) expect(log.takeRuntimeLines()).toEqual([])
   await Promise.all(started.splice(0).map((workers) => workers.dispose()))
 })
 

@@ -12,7 +12,7 @@ import { CANARY } from '../support/canary.ts'
 import { type Client, HOST, ORIGIN, type Reply } from '../support/client.ts'
 import { expectQuiet } from '../support/quiet.ts'
 import { OPERATOR_TOKEN } from '../support/rig.ts'
-import { chatStream, gate, UpstreamServer } from '../support/upstream-server.ts'
+import { chatStream, latch, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 let upstream: UpstreamServer
@@ -233,7 +233,7 @@ describe('the size of a body', () => {
   })
 
   test('comes in time or not at all: a dripping body is a 408 (A16)', async () => {
-    const over = gate()
+    const over = latch()
     async function* pieces() {
       yield head('Content-Length: 14')
       yield '{"pro'

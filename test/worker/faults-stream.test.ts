@@ -5,12 +5,12 @@ import { completionOf, parseStream, requestEvent, streamOf } from '../support/an
 import type { Client } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
-import { storedFor } from '../support/stored.ts'
+import { countStored } from '../support/stored.ts'
 import {
   chatStream,
   completionsStream,
   event,
-  gate,
+  latch,
   type Script,
   UpstreamServer,
   USAGE,
@@ -106,7 +106,7 @@ describe('an event stream from an upstream', () => {
     ['\ufeff', 'a body that begins with one'],
   ])('keeps a byte order mark that begins a packet within a text: %j, %s', async (before) => {
     const { model, lane } = lanes.take('chat')
-    const rest = gate()
+    const rest = latch()
     const chunk = (content: string) =>
       JSON.stringify({ choices: [{ index: 0, delta: { content } }] })
     lane.answers(async (_, line) => {
@@ -227,7 +227,7 @@ describe('an event stream from an upstream', () => {
 
   test('is passed on as it comes, not when it is whole', async () => {
     const own = lanes.take('chat')
-    const second = gate()
+    const second = latch()
     own.lane.answers(chatStream(['one', 'two'], { pace: () => second.opened }))
     const incoming = await client.open({
       method: 'POST',
@@ -243,13 +243,13 @@ describe('an event stream from an upstream', () => {
 describe('a reader who leaves (F9)', () => {
   /** Says a word each time the test asks, until nobody listens. */
   function talker() {
-    let said = gate()
+    let said = latch()
     const script: Script = async (call, line) => {
       line.head(200, { ...sse, 'transfer-encoding': 'chunked' })
       while (!call.left) {
         line.chunk(event({ choices: [{ index: 0, delta: { content: 'word ' } }] }))
         await Promise.race([said.opened, call.closed])
-        said = gate()
+        said = latch()
       }
     }
     const talk = setInterval(() => said.open(), 20)
@@ -282,12 +282,12 @@ describe('a reader who leaves (F9)', () => {
     const id = String(incoming.headers['x-request-id'])
     expect(await workers.log.request(id)).toMatchObject({ status: 499, code: null, attempts: 1 })
     expect(workers.log.all('upstream_failed', id)).toEqual([])
-    expect(await storedFor(workers, own.model)).toBe(0)
+    expect(await countStored(workers, own.model)).toBe(0)
   })
 
   test('of a cacheable answer lets it finish: the next one finds it', async () => {
     const own = lanes.take('chat')
-    const rest = gate()
+    const rest = latch()
     own.lane.answers(chatStream(['one ', 'two'], { pace: () => rest.opened }))
     const body = { prompt: 'p', model: own.model }
     const incoming = await client.open({ method: 'POST', body: { ...body, stream: true } })

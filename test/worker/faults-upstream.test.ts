@@ -141,7 +141,7 @@ describe.each(ways)('%s from an upstream out of reach', (_, stream) => {
     const [failure] = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
     expect(failure?.hint).toMatch(hint)
     // The runtime says in the owner's log why it cannot connect; that is all there may be.
-    const strays = workers.log.takeStrays()
+    const strays = workers.log.takeRuntimeLines()
     expect(strays.every((line) => /lookup address|TLS handshake/.test(line))).toBe(true)
   })
 
@@ -350,7 +350,7 @@ describe('an answer that breaks off', () => {
     expect(incoming.broken).toBe(true)
     await expectLetGo(own, 1)
     // The runtime notes the broken response, and what we said of it.
-    expect(workers.log.takeStrays().join()).toContain('the answer broke off')
+    expect(workers.log.takeRuntimeLines().join()).toContain('the answer broke off')
   })
 })
 

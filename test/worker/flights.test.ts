@@ -4,14 +4,14 @@ import { connect } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
 import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
-import { CANARY, seen } from '../support/canary.ts'
-import { type Client, HOST, type Incoming, ORIGIN, type Reply } from '../support/client.ts'
+import { CANARY, recordOutput } from '../support/canary.ts'
+import { type Client, HOST, type IncomingResponse, ORIGIN, type Reply } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { storedFor } from '../support/stored.ts'
+import { countStored } from '../support/stored.ts'
 import {
   completionsStream,
-  gate,
   type Lane,
+  latch,
   type Script,
   UpstreamServer,
   USAGE,
@@ -59,7 +59,7 @@ const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 
 /** A word whenever the test says so. */
 function spoken(words: readonly string[]): { script: Script; say: () => void; all: () => void } {
-  const gates = words.map(() => gate())
+  const gates = words.map(() => latch())
   let said = 0
   const say = () => gates[++said]?.open()
   return {
@@ -101,7 +101,7 @@ describe('one flight for all', () => {
   })
 
   afterEach(() => {
-    expect(workers.log.takeStrays()).toEqual([])
+    expect(workers.log.takeRuntimeLines()).toEqual([])
     expect(workers.log.reportedTwice()).toEqual([])
   })
 
@@ -109,7 +109,7 @@ describe('one flight for all', () => {
     const own = lanes.take('legacy')
     const words = Array.from({ length: 40 }, (_, i) => `word ${i} `)
     // Nothing is said before a good part of them waits.
-    const first = gate()
+    const first = latch()
     own.lane.answers(async (call, line) => {
       await first.opened
       await completionsStream(words)(call, line)
@@ -164,7 +164,7 @@ describe('one flight for all', () => {
     expect(completionOf(await whole).choices[0]?.text).toBe(MANY.join(''))
     const call = await own.lane.call()
     expect([call.left, own.lane.calls.length]).toEqual([false, 1])
-    await expect.poll(() => storedFor(workers, own.model)).toBe(1)
+    await expect.poll(() => countStored(workers, own.model)).toBe(1)
     expect(workers.log.all('request', String(leader.headers['x-request-id']))).toMatchObject([
       { status: 499, code: null },
     ])
@@ -189,7 +189,7 @@ describe('one flight for all', () => {
     const call = await own.lane.call()
     await call.closed
     expect(call.left).toBe(false)
-    await expect.poll(() => storedFor(workers, own.model)).toBe(1)
+    await expect.poll(() => countStored(workers, own.model)).toBe(1)
     const later = await workers.client(2).complete({ prompt: 'p', model: own.model })
     expect(completionOf(later).choices[0]?.text).toBe(MANY.join(''))
     expect(own.lane.calls).toHaveLength(1)
@@ -197,7 +197,7 @@ describe('one flight for all', () => {
 
   test('a failure is everybody’s, and nobody asks again for it (D6)', async () => {
     const own = lanes.take('legacy')
-    const failing = gate()
+    const failing = latch()
     own.lane.answers(async (_, line) => {
       await failing.opened
       line.head(401)
@@ -267,7 +267,7 @@ async function slowReader(url: URL, model: string) {
     },
     rest: async () => {
       await over
-      seen(text)
+      recordOutput(text)
       return unchunked(text.slice(text.indexOf('\r\n\r\n') + 4))
     },
   }
@@ -294,7 +294,7 @@ describe('what is not kept', () => {
   })
 
   afterEach(() => {
-    expect(workers.log.takeStrays()).toEqual([])
+    expect(workers.log.takeRuntimeLines()).toEqual([])
     expect(workers.log.reportedTwice()).toEqual([])
   })
 
@@ -376,7 +376,7 @@ describe('going on where one stopped', () => {
   })
 
   afterEach(() => {
-    expect(workers.log.takeStrays()).toEqual([])
+    expect(workers.log.takeRuntimeLines()).toEqual([])
   })
 
   const ask = (model: string, more = {}) => ({
@@ -420,7 +420,7 @@ describe('going on where one stopped', () => {
     say()
     say()
     await leader.until('said')
-    const readers: [number, Incoming, boolean][] = []
+    const readers: [number, IncomingResponse, boolean][] = []
     for (let n = 0; n <= text.length + 1; n++) {
       const client = workers.client(n % ISOLATES)
       readers.push([n, await client.open(ask(own.model, { headers: at(id, n) })), false])
@@ -454,7 +454,7 @@ describe('going on where one stopped', () => {
     own.lane.answers(completionsStream(words, { finish: 'length' }))
     const first = completionOf(await workers.client(0).complete({ prompt: 'p', model: own.model }))
     expect(first.choices[0]).toMatchObject({ text, finish_reason: 'length' })
-    await expect.poll(() => storedFor(workers, own.model)).toBe(1)
+    await expect.poll(() => countStored(workers, own.model)).toBe(1)
     await expectSame(workers.client(0), own.model, first)
     await expectSame(workers.client(2), own.model, first)
     const tiers = workers.log
@@ -470,14 +470,14 @@ describe('going on where one stopped', () => {
     const own = lanes.take('legacy')
     own.lane.answers(completionsStream(words))
     const first = completionOf(await bare.client(0).complete({ prompt: 'p', model: own.model }))
-    await expect.poll(() => storedFor(bare, own.model)).toBe(1)
+    await expect.poll(() => countStored(bare, own.model)).toBe(1)
     await expectSame(bare.client(1), own.model, first)
     const tiers = bare.log
       .all('request')
       .filter(({ model }) => model === own.model)
       .map(({ cache }) => cache)
     expect(new Set(tiers)).toEqual(new Set(['miss', 'kv']))
-    expect(bare.log.takeStrays()).toEqual([])
+    expect(bare.log.takeRuntimeLines()).toEqual([])
   })
 
   test('a malformed place is none, and so is one on a GET', async () => {
@@ -499,7 +499,7 @@ describe('going on where one stopped', () => {
 })
 
 /** The first event of a stream, once it is there. */
-async function firstOf(incoming: Incoming): Promise<string | null> {
+async function firstOf(incoming: IncomingResponse): Promise<string | null> {
   await incoming.until('"id":"cmpl-')
   return incoming.soFar
 }
@@ -541,7 +541,7 @@ describe('a flight object that dies', () => {
   async function keyOf(lane: Lane, model: string): Promise<string> {
     lane.answers(completionsStream(['learnt']))
     await workers.client(0).complete({ prompt: 'p', model })
-    await expect.poll(() => storedFor(workers, model)).toBe(1)
+    await expect.poll(() => countStored(workers, model)).toBe(1)
     const entries = [...(await workers.kvEntries())]
     return entries.find(([, value]) => value.includes(`"model:${model}"`))?.[0] ?? ''
   }
@@ -666,14 +666,14 @@ describe('a flight out of reach', () => {
     expect(workers.log.all('flight_unreachable').map(({ request_id }) => request_id)).toEqual(ids)
     expect(JSON.stringify(workers.log.events)).not.toContain('private words')
     expect(JSON.stringify(replies)).not.toContain('private words')
-    await expect.poll(() => storedFor(workers, own.model)).toBe(2)
+    await expect.poll(() => countStored(workers, own.model)).toBe(2)
     expect((await requestEvent(whole, workers.log)).cache).toBe('miss')
   })
 
   test('flights = "none": each miss calls alone, and its answer is stored', async () => {
     const workers = await start({ cache: { flights: 'none' } })
     const own = lanes.take('legacy')
-    const both = gate()
+    const both = latch()
     own.lane.answers(async (call, line) => {
       if (own.lane.calls.length === 2) both.open()
       await both.opened
@@ -685,7 +685,7 @@ describe('a flight out of reach', () => {
     const ids = replies.map((reply) => completionOf(reply).id)
     expect(new Set(ids).size).toBe(2)
     expect(own.lane.calls).toHaveLength(2)
-    await expect.poll(() => storedFor(workers, own.model)).toBe(1)
+    await expect.poll(() => countStored(workers, own.model)).toBe(1)
     expect(
       completionOf(await workers.client(2).complete({ prompt: 'p', model: own.model })).choices[0]
         ?.text,

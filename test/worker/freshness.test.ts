@@ -5,7 +5,7 @@ import { completionOf, streamOf } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
 import { ORIGIN, type Reply } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { completionsStream, gate, refusal, UpstreamServer } from '../support/upstream-server.ts'
+import { completionsStream, latch, refusal, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 const ISOLATES = 3
@@ -34,7 +34,7 @@ beforeAll(async () => {
 })
 
 afterEach(() => {
-  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.takeRuntimeLines()).toEqual([])
   expect(workers.log.reportedTwice()).toEqual([])
 })
 
@@ -86,7 +86,7 @@ test('stale: served at once by every isolate, refreshed once', async () => {
   const { model, lane } = lanes.take('legacy')
   lane.answers(completionsStream(['old-1']))
   await stored(model, 100)
-  const refreshing = gate()
+  const refreshing = latch()
   lane.answers(async (call, line) => {
     await refreshing.opened
     await completionsStream(['new-1'])(call, line)

@@ -50,7 +50,7 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
-  for (const { log } of started) expect(log.takeStrays()).toEqual([])
+  for (const { log } of started) expect(log.takeRuntimeLines()).toEqual([])
   await Promise.all(started.splice(0).map((workers) => workers.dispose()))
   await rm(folder, { recursive: true })
 })

@@ -10,8 +10,8 @@ import type { Client, Reply } from '../support/client.ts'
 import { pick, type Random, seeded, shuffled } from '../support/random.ts'
 import {
   completionsStream,
-  gate,
   type Lane,
+  latch,
   UpstreamServer,
   USAGE,
 } from '../support/upstream-server.ts'
@@ -38,7 +38,7 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
-  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.takeRuntimeLines()).toEqual([])
   expect(workers.log.reportedTwice()).toEqual([])
   await workers.dispose()
   await rm(folder, { recursive: true })
@@ -295,7 +295,7 @@ test('another isolate finds the entry', async () => {
 })
 
 test('two isolates asked at once make one upstream call, and both get its words', async () => {
-  const joined = gate()
+  const joined = latch()
   lane.answers(completionsStream(['To be', ', or not'], { pace: () => joined.opened }))
   const body = { prompt: PROMPT, stream: true }
   const [first, second] = [workers.client(0), workers.client(1)]

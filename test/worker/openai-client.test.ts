@@ -10,7 +10,7 @@ import OpenAI, {
 } from 'openai'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
-import { newAddress, ORIGIN, watchedFetch } from '../support/client.ts'
+import { newAddress, ORIGIN, recordedFetch } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import { expectQuiet } from '../support/quiet.ts'
 import {
@@ -61,7 +61,7 @@ function openai({ maxRetries = 0, of = workers } = {}): OpenAI {
     apiKey: 'sk-visitor',
     maxRetries,
     defaultHeaders,
-    fetch: watchedFetch,
+    fetch: recordedFetch,
   })
 }
 

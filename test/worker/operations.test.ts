@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, requestEvent, streamOf } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
 import { ORIGIN, type Reply } from '../support/client.ts'
-import { completionsStream, gate, type Lane, UpstreamServer } from '../support/upstream-server.ts'
+import { completionsStream, type Lane, latch, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
@@ -29,7 +29,7 @@ beforeAll(async () => {
 
 afterEach(async () => {
   for (const { log } of started) {
-    expect(log.takeStrays()).toEqual([])
+    expect(log.takeRuntimeLines()).toEqual([])
     expect(log.reportedTwice()).toEqual([])
   }
   await Promise.all(started.splice(0).map((workers) => workers.dispose()))
@@ -216,7 +216,7 @@ describe('one request costs', () => {
 
   test('a follower: one read and one flight call', async () => {
     const workers = await start()
-    const rest = gate()
+    const rest = latch()
     await workers.client(1).complete({ prompt: 'warm' })
     await workers.client(0).complete({ prompt: 'warm' })
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
@@ -236,7 +236,7 @@ describe('one request costs', () => {
 
   test('a follower whose isolate has one aboard already: one flight call', async () => {
     const workers = await start({ cache: { memory_bytes: 0 } })
-    const rest = gate()
+    const rest = latch()
     await workers.client(1).complete({ prompt: 'warm' })
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
     await counted(workers)

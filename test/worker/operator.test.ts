@@ -79,7 +79,7 @@ describe('the operator', () => {
     const visitor = await client.complete({ prompt: 'prompt 100' })
     await expectProblem(visitor, 429, 'rate_limited', workers.log)
     completionOf(await client.complete({ prompt: 'prompt 100' }, operator))
-    await workers.rig.set({ limit: 'well' })
+    await workers.rig.set({ limit: 'ok' })
     const other = await client.complete({ prompt: 'prompt 101' })
     await expectProblem(other, 429, 'budget_exhausted', workers.log)
     expect(other.headers['ratelimit']).toMatch(/^"visitor";/)

@@ -6,8 +6,8 @@ import { CANARY } from '../support/canary.ts'
 import { newAddress, ORIGIN, type Reply } from '../support/client.ts'
 import {
   chatStream,
-  gate,
   type Lane,
+  latch,
   type Script,
   UpstreamServer,
 } from '../support/upstream-server.ts'
@@ -82,7 +82,7 @@ beforeEach(() => {
 })
 
 afterEach(() => {
-  expect(workers.log.takeStrays()).toEqual([])
+  expect(workers.log.takeRuntimeLines()).toEqual([])
 })
 
 /** A page nobody has read yet. */
@@ -495,7 +495,7 @@ describe('a fault of the page is said, and nothing is spent:', () => {
   })
 
   test('timeout, a page that comes drop by drop', async () => {
-    const over = gate()
+    const over = latch()
     const url = put(async (call, line) => {
       line.head(200, chunked)
       line.chunk('<main>slow')

@@ -2,7 +2,7 @@
 // of what a visitor said or is may be in any of them, but for the answer itself where it belongs.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
-import { ORIGIN, type Sent } from '../support/client.ts'
+import { type ClientRequest, ORIGIN } from '../support/client.ts'
 import { OPERATOR_TOKEN, type RiggedWorkers, startRigged } from '../support/rig.ts'
 import {
   completionsStream,
@@ -61,7 +61,7 @@ const broken: Script = async (_, line) => {
   line.end()
 }
 
-async function ask(what: string, sent: Sent): Promise<string> {
+async function ask(what: string, sent: ClientRequest): Promise<string> {
   const { status, headers, text } = await workers.client().send({
     ...sent,
     headers: {
@@ -74,7 +74,7 @@ async function ask(what: string, sent: Sent): Promise<string> {
   return text
 }
 
-const post = (what: string, body: object, headers: Sent['headers'] = {}) =>
+const post = (what: string, body: object, headers: ClientRequest['headers'] = {}) =>
   ask(what, { method: 'POST', body: { user: markers.user, ...body }, headers })
 
 beforeAll(async () => {
@@ -180,7 +180,7 @@ async function session(): Promise<void> {
     await post('spend', { prompt: `${prompt} ${i}`, model: 'broken', max_tokens: 200 })
   await workers.rig.set({ ledger: 'throws', limit: 'throws' })
   await post('no ledger', { prompt: `${prompt} 4` })
-  await workers.rig.set({ ledger: 'well', limit: 'well' })
+  await workers.rig.set({ ledger: 'ok', limit: 'ok' })
   await ask('usage', { path: '/admin/usage', headers: operator })
   await workers.log.find((one) => one.event === 'alert_failed')
 }
@@ -239,7 +239,7 @@ test('the session was busy: every kind of event and of trouble was in it (T17)',
 test('no log line holds anything of a visitor, an answer, an upstream or a secret (G7, T17)', () => {
   const lines = workers.log.events.map((one) => JSON.stringify(one))
   expect(lines.length).toBeGreaterThan(40)
-  for (const line of [...lines, ...workers.log.takeStrays()]) {
+  for (const line of [...lines, ...workers.log.takeRuntimeLines()]) {
     expect(found(line), line).toEqual([])
     expect(tokenIn(line)).toBe(false)
     expect(line.length).toBeLessThan(2000)

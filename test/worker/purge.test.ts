@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { completionOf, parseStream } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
 import { Lanes } from '../support/lanes.ts'
-import { completionsStream, gate, UpstreamServer } from '../support/upstream-server.ts'
+import { completionsStream, latch, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
@@ -23,7 +23,7 @@ beforeAll(async () => {
 })
 
 afterEach(async () => {
-  for (const { log } of started) expect(log.takeStrays()).toEqual([])
+  for (const { log } of started) expect(log.takeRuntimeLines()).toEqual([])
   await Promise.all(started.splice(0).map((workers) => workers.dispose()))
 })
 
@@ -91,7 +91,7 @@ test('of requests in flight all the while: what is asked before a purge is void,
   const { model, lane } = lanes.take('legacy')
   const body = { prompt: 'p', model }
   for (let round = 0; round < 5; round++) {
-    const released = gate()
+    const released = latch()
     lane.answers(completionsStream([`old ${round} `, 'words'], { pace: () => released.opened }))
     const aboard = await workers.client().open({ method: 'POST', body: { ...body, stream: true } })
     await aboard.until(`"text":"old ${round} "`)
@@ -225,7 +225,7 @@ test('an isolate that begins later serves nothing that was purged before it', as
 test('during a flight: those aboard get it, nobody after them, and it is not served later', async () => {
   const workers = await start()
   const { model, lane } = lanes.take('legacy')
-  const rest = gate()
+  const rest = latch()
   lane.answers(completionsStream(['old ', 'words'], { pace: () => rest.opened }))
   const body = { prompt: 'p', model }
   const aboard = await workers.client(1).open({ method: 'POST', body: { ...body, stream: true } })
@@ -242,7 +242,7 @@ test('during a flight: those aboard get it, nobody after them, and it is not ser
 test('just after a purge many visitors are still one upstream call', async () => {
   const workers = await start()
   const { model, lane } = lanes.take('legacy')
-  const said = gate()
+  const said = latch()
   lane.answers(async (call, line) => {
     await said.opened
     await completionsStream(['one'])(call, line)

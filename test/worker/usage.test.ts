@@ -5,7 +5,7 @@ import { completionOf, streamOf } from '../support/answers.ts'
 import { ORIGIN, type Reply } from '../support/client.ts'
 import type { RiggedWorkers } from '../support/rig.ts'
 import { riggedSuite } from '../support/rigged-suite.ts'
-import { completionsStream, gate, refusal } from '../support/upstream-server.ts'
+import { completionsStream, latch, refusal } from '../support/upstream-server.ts'
 
 const suite = riggedSuite()
 
@@ -173,7 +173,7 @@ test('every request is counted as what it was', async () => {
   await client.complete({ prompt: '' })
   await client.send({ path: '/v1/completions?prompt=unknown' })
   await client.send({ path: '/v1/models' })
-  const rest = gate()
+  const rest = latch()
   lane.answers(completionsStream(['a', 'b'], { pace: () => rest.opened }))
   const leader = client.complete({ prompt: 'q', stream: true })
   await lane.call(2)
@@ -214,7 +214,7 @@ test('every request is counted as what it was', async () => {
 
 test('an answer that was shared saves what it would have cost', async () => {
   const { workers, lane, client } = await open()
-  const rest = gate()
+  const rest = latch()
   lane.answers(completionsStream(['a', 'b'], { pace: () => rest.opened }))
   const first = client.complete({ prompt: 'p', stream: true })
   await lane.call()
@@ -268,7 +268,7 @@ test.each(['throws', 'hangs', 'overloaded'] as const)(
     expect(performance.now() - startedAt).toBeLessThan(1500)
     await expect.poll(async () => (await workers.rig.counts()).flushes, { timeout: 5000 }).toBe(1)
     completionOf(await client.complete({ prompt: 'p' }))
-    await workers.rig.set({ usage: 'well' })
+    await workers.rig.set({ usage: 'ok' })
     const figures = await workers.rig.figures()
     // What hangs may have arrived: to send it again might count it twice.
     expect(figures.hours.at(-1)?.['requests']).toBe(usage === 'hangs' ? 1 : 3)

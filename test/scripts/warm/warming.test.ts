@@ -2,7 +2,13 @@
 import { expect, test } from 'vitest'
 import { Gateway } from '../../../scripts/warm/gateway.ts'
 import { type Outcome, type Task, warm } from '../../../scripts/warm/warming.ts'
-import { answered, EDGE, OPERATOR_TOKEN, TestApp, type TestAppOptions } from '../../support/app.ts'
+import {
+  EDGE,
+  jsonAnswer,
+  OPERATOR_TOKEN,
+  TestApp,
+  type TestAppOptions,
+} from '../../support/app.ts'
 
 interface Hooks {
   readonly onOutcome?: (outcome: Outcome) => void
@@ -78,7 +84,7 @@ test('what is stale is replaced', async () => {
   let answers = 0
   const { app, run } = start({
     config: { cache: { ttl_seconds: 100 } },
-    upstream: () => answered(`answer ${++answers}`),
+    upstream: () => jsonAnswer(`answer ${++answers}`),
   })
   await run([{ prompt: 'a' }])
   app.clock.ms += 200_000
@@ -96,7 +102,7 @@ test('never more at once than it is told', async () => {
 test('a failure is said with its code, and the others go on', async () => {
   const { run, waits } = start({
     upstream: async (request) =>
-      (await request.text()).includes('bad') ? new Response('', { status: 400 }) : answered(),
+      (await request.text()).includes('bad') ? new Response('', { status: 400 }) : jsonAnswer(),
   })
   const outcomes = await run([{ prompt: 'a' }, { prompt: 'bad' }, { prompt: '' }, { prompt: 'b' }])
   expect(kinds(outcomes)).toEqual([
@@ -128,7 +134,7 @@ test('what may mend is tried again, after as long as the gateway says, within bo
             status: 429,
             headers: { 'retry-after': ['7', '100', 'x'][call] ?? '' },
           })
-        : answered(),
+        : jsonAnswer(),
   })
   expect(kinds(await run([{ prompt: 'a' }]))).toEqual(['stored'])
   expect(waits).toHaveLength(3)

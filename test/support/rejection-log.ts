@@ -1,7 +1,7 @@
 // A main module around another one, for what the runtime keeps to itself.
 
 /** Makes a line in the log of each rejection that nobody handles; `main` is found by its name. */
-export const watched = (main: string) => `
+export const withRejectionLog = (main: string) => `
 import worker from './${main}'
 export * from './${main}'
 addEventListener('unhandledrejection', ({ reason }) => {
