@@ -224,7 +224,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     const forced = await app.post(ask(URL_A), { ...OPERATOR, 'cache-control': 'no-cache' })
     expect([textOf(forced), statusOf(forced)]).toEqual(['answer 2', 'fwd=request'])
     expect(textOf(await app.get(query(URL_A)))).toBe('answer 2')
-    expect(site.asked[1]?.prompt).toContain('The first text.')
+    expect(site.prompts[1]?.prompt).toContain('The first text.')
   })
 
   test('get the answer to the page as it is, also where it was once so before', async () => {
@@ -427,7 +427,7 @@ test('two pages with the same text are one upstream call, and each is found', as
   for (const url of others) site.put(new URL(url).pathname, 'The first text.')
   const [first = '', ...more] = [URL_A, ...others]
   await Promise.all([first, ...more].map((url) => app.post(ask(url), OPERATOR)))
-  expect(site.asked).toHaveLength(1)
+  expect(site.prompts).toHaveLength(1)
   const later = deployed({ app, site }, { prompt: operators })
   for (const url of [first, ...more]) {
     expect(textOf(await later.app.get(query(url)))).toBe('answer 1')
@@ -465,7 +465,7 @@ test('of several pages one that has changed is read with those that have not', a
   site.put('/posts/b', 'A second text.', 'v2')
   app.clock.ms += 2000
   expect(textOf(await app.post(both, OPERATOR))).toBe('answer 2')
-  expect(site.asked[1]?.prompt).toMatch(/The first text\..*A second text\./s)
+  expect(site.prompts[1]?.prompt).toMatch(/The first text\..*A second text\./s)
 })
 
 test('what version 1 stored about a page is stored as its last answer, and not paid for again', async () => {
@@ -484,7 +484,7 @@ test('what version 1 stored about a page is stored as its last answer, and not p
   app.clock.ms += 2000
   expect(codeOf(await app.get(query(URL_A)))[1]).toBe('not_cached')
   expect(textOf(await app.post(ask(URL_A), OPERATOR))).toBe('answer 1')
-  expect(site.asked).toHaveLength(1)
+  expect(site.prompts).toHaveLength(1)
   const later = deployed({ app, site }, { prompt: operators })
   expect(textOf(await later.app.get(query(URL_A)))).toBe('answer 1')
 })
@@ -518,7 +518,7 @@ describe('a page that visitors may spend on', () => {
     // The second isolate knows the version by the answer.
     const sent = first.site.fetches.map(({ headers }) => headers.get('if-none-match'))
     expect(sent).toEqual([null, '"v1"', '"v1"'])
-    expect(first.site.asked).toHaveLength(1)
+    expect(first.site.prompts).toHaveLength(1)
     expect(first.app.kv.puts).toHaveLength(1)
   })
 
@@ -530,7 +530,7 @@ describe('a page that visitors may spend on', () => {
     app.clock.ms += 3_600_000
     const reply = await app.post(ask(URL_A))
     expect([reply.status, textOf(reply)]).toEqual([200, 'answer 1'])
-    expect(site.asked).toHaveLength(2)
+    expect(site.prompts).toHaveLength(2)
     // The operator hears of it.
     expect(codeOf(await app.post(ask(URL_A), OPERATOR))[1]).toBe('upstream_unavailable')
   })
@@ -553,7 +553,7 @@ describe('a page that visitors may spend on', () => {
     site.put('/posts/a', 'A second text.', 'v2')
     expect(textOf(await app.post(about('Why?')))).toBe('answer 4')
     expect(site.fetches).toHaveLength(2)
-    expect(site.asked[3]?.prompt).toContain('A second text.')
+    expect(site.prompts[3]?.prompt).toContain('A second text.')
   })
 
   test('is read again after its purge, by everybody', async () => {
@@ -569,7 +569,7 @@ describe('a page that visitors may spend on', () => {
     await purge(app, { page: `${URL_A}.html` })
     app.clock.ms += 1000
     for (const question of ['Who?', 'What?']) await app.post(about(question))
-    expect(site.asked.slice(1).map(({ prompt }) => prompt.includes('A second text.'))).toEqual([
+    expect(site.prompts.slice(1).map(({ prompt }) => prompt.includes('A second text.'))).toEqual([
       true,
       true,
     ])
@@ -596,7 +596,7 @@ describe('a page that visitors may spend on', () => {
     expect(codeOf(await app.get(query(URL_A)))[1]).toBe('not_cached')
     site.put('/posts/a', 'Of after the purge.')
     await app.post(ask(URL_A))
-    expect(site.asked[1]?.prompt).toContain('Of after the purge.')
+    expect(site.prompts[1]?.prompt).toContain('Of after the purge.')
     expect(textOf(await app.get(query(URL_A)))).toBe('answer 2')
   })
 
@@ -606,7 +606,7 @@ describe('a page that visitors may spend on', () => {
     app.clock.ms += 61_000
     expect(statusOf(await app.post(ask(URL_A)))).toBe('hit; ttl=-1; detail=stale')
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 2')
-    expect(site.asked).toHaveLength(2)
+    expect(site.prompts).toHaveLength(2)
     site.put('/posts/a', 'A second text.', 'v2')
     app.clock.ms += 3_600_000
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 3')
@@ -655,7 +655,7 @@ describe('a page that visitors may spend on', () => {
     )
     site.put('/posts/b', 'Found.')
     expect((await app.post(ask(`${ORIGIN}/posts/b.html`))).status).toBe(200)
-    expect(site.asked[0]?.prompt).toContain('Found.')
+    expect(site.prompts[0]?.prompt).toContain('Found.')
   })
 
   test('counts one write a day’s quota for each answer, and one for a copy', async () => {

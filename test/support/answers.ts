@@ -1,5 +1,5 @@
-// Reads what the Worker answers as strictly as the contract says it: whole completions, streams of
-// chunks, problems. A field too many is as wrong as one too few.
+// Strict parsers for responses: completions, streams of chunks and error objects. An unknown
+// field fails as much as a missing one.
 import * as v from 'valibot'
 import { expect } from 'vitest'
 import {
@@ -43,27 +43,27 @@ const problemSchema = v.strictObject({
 })
 export type ProblemObject = v.InferOutput<typeof problemSchema>['error']
 
-/** A whole completion: exactly the contract's object. */
+/** Parses a whole completion. */
 export function completionOf(reply: Reply): Completion {
   expect(reply.status, reply.text).toBe(200)
   expect(reply.headers['content-type']).toBe('application/json')
   return v.parse(completionSchema, JSON.parse(reply.text))
 }
 
-/** A stream, taken apart. */
+/** A parsed stream. */
 export interface Stream {
   readonly chunks: readonly Chunk[]
-  /** The error event it ended with. */
+  /** The error event at the end, if any. */
   readonly problem: ProblemObject | null
-  /** `[DONE]` came, once and last. */
+  /** Whether the stream ended with one `[DONE]`. */
   readonly done: boolean
-  /** Of one choice, put together. */
+  /** The joined text of one choice. */
   text(index?: number): string
   finish(index?: number): string | null
   readonly usage: Completion['usage'] | null
 }
 
-/** An event stream: one `data:` line an event, comments of `:` alone, nothing after the end. */
+/** Parses an event stream: one `data:` line per event, and comments of `:` alone. */
 export function streamOf(reply: Reply): Stream {
   expect(reply.status, reply.text).toBe(200)
   expect(reply.headers['content-type']).toBe('text/event-stream; charset=utf-8')
@@ -72,7 +72,7 @@ export function streamOf(reply: Reply): Stream {
 
 export function parseStream(body: string): Stream {
   const blocks = body.split('\n\n')
-  expect(blocks.pop(), 'the last event has its blank line').toBe('')
+  expect(blocks.pop(), 'the last event ends with a blank line').toBe('')
   const data = blocks
     .filter((block) => block !== ':')
     .map((block) => {
@@ -110,8 +110,8 @@ export function parseStream(body: string): Stream {
 }
 
 /**
- * A problem as the contract has it, readable for the page that asked, and told to the owner in
- * exactly one request event with the same status and code.
+ * Expects an error response that the calling page can read, and exactly one request event with the
+ * same status and code.
  *
  * @param origin the page that may read it, "*" for every page, null for none
  */
@@ -133,7 +133,7 @@ export async function expectProblem(
   return { ...v.parse(problemSchema, JSON.parse(reply.text)).error, event }
 }
 
-/** What every response of the Worker has. */
+/** Expects the headers that every response has. */
 export function expectPlainHeaders(reply: Reply, origin: string | null): void {
   expect(reply.headers['access-control-allow-origin'] ?? null).toBe(origin)
   expect(reply.headers['access-control-allow-credentials']).toBeUndefined()
@@ -143,7 +143,7 @@ export function expectPlainHeaders(reply: Reply, origin: string | null): void {
   expect(reply.headers['access-control-expose-headers']).toContain('X-Request-Id')
 }
 
-/** The one line that this request left in the log. */
+/** The single request event for this reply. */
 export async function requestEvent(reply: Reply, log: WorkerLog): Promise<RequestEvent> {
   const id = String(reply.headers['x-request-id'])
   const event = await log.request(id)

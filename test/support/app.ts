@@ -1,6 +1,6 @@
-// The whole service in process, of the same parts as src/worker.ts, with scripted upstreams, a KV
-// that refuses what KV refuses, a clock that is set and events that are kept. Whatever leaves it is
-// given to the canary, which is also the upstream's key.
+// The whole service in process, built from the same parts as src/worker.ts, with scripted
+// upstreams, an in-memory KV with the platform's limits, a settable clock and recorded events. The
+// upstream key is the canary, and all output is searched for it.
 import { expect } from 'vitest'
 import type { Cost, Refusal, ReserveRequest } from '../../src/access/budget.ts'
 import type { LedgerDoor } from '../../src/access/ledger.ts'
@@ -24,13 +24,13 @@ export interface Clock {
   ms: number
 }
 
-/** Workers KV's own limits (PLATFORM 1.4): it throws where the platform would. */
+/** An in-memory KV that enforces the limits of Workers KV and throws as the platform does. */
 export class MemoryKv implements KvNamespace {
   readonly values = new Map<string, { value: string; expiresAt: number; ttl: number }>()
   readonly deleted: string[] = []
-  /** Keys that something was to be written under, in order. */
+  /** The key of every attempted write, in order. */
   readonly puts: string[] = []
-  /** Called before each operation; throws or waits where the storage should. */
+  /** Called before each operation, to make it throw or wait. */
   intercept: (operation: 'get' | 'put' | 'delete') => void | Promise<void> = () => {}
   readonly #clock: Clock
   readonly #writtenAt = new Map<string, number>()
@@ -77,7 +77,7 @@ export class MemoryKv implements KvNamespace {
   }
 }
 
-/** An object's own storage. */
+/** The storage of a Durable Object. */
 export function memoryStorage(): RegisterStorage {
   const values = new Map<string, string>()
   return {
@@ -86,7 +86,7 @@ export function memoryStorage(): RegisterStorage {
   }
 }
 
-/** A ledger that grants everything, until it is told to refuse. */
+/** A ledger that grants every reservation unless `refusal` is set. */
 export class OpenLedger implements LedgerDoor {
   readonly reserved: ReserveRequest[] = []
   readonly settled: { readonly id: string; readonly cost: Cost }[] = []
@@ -104,22 +104,22 @@ export class OpenLedger implements LedgerDoor {
   }
 }
 
-/** What an upstream does with the n-th call, counted from 0. */
+/** Answers the n-th upstream call, counted from 0. */
 export type Script = (request: Request, call: number) => Response | Promise<Response>
 
 export interface TestAppOptions {
-  /** Laid over a small working CONFIG, key by key. */
+  /** Overrides keys of a small working CONFIG. */
   readonly config?: Readonly<Record<string, unknown>>
   readonly upstream?: Script
-  /** The way to shared flights; absent: every miss is answered alone. */
+  /** Creates the shared flights. Absent: each miss makes its own upstream call. */
   readonly flights?: (core: Core) => FlightDoor
-  /** A storage that another app has, too. */
+  /** To share storage with another app. */
   readonly kv?: MemoryKv
   readonly clock?: Clock
   readonly operatorToken?: string
   /** Absent: Turnstile is off. */
   readonly turnstileSecret?: string
-  /** Whether a visitor may have one more miss; absent: always. */
+  /** Whether a visitor may make another uncached request. Absent: always. */
   readonly spendLimit?: (visitor: string) => Promise<boolean>
 }
 
@@ -130,7 +130,7 @@ export interface Reply {
   readonly json: () => unknown
 }
 
-/** Nothing here waits for a timer, so a chain of promises goes on with every turn of the loop. */
+/** No test waits for a timer, so pending promises advance with each turn of the event loop. */
 const QUIET_TURNS = 20
 
 export class TestApp {
@@ -138,7 +138,7 @@ export class TestApp {
   readonly kv: MemoryKv
   readonly ledger = new OpenLedger()
   readonly events: Event[] = []
-  /** Every upstream call, with its body still to be read. */
+  /** Every upstream call; its body has not been read. */
   readonly calls: Request[] = []
   readonly waits: number[] = []
   readonly #background: Promise<unknown>[] = []
@@ -195,27 +195,27 @@ export class TestApp {
       return
     }
     const unused = async () => {
-      throw new Error('the ledger and the figures have suites of their own')
+      throw new Error('not available here: the ledger and the usage figures have their own tests')
     }
     const core = createCore(result.config, platform)
-    const doors = {
+    const wiring = {
       flights: flights?.(core) ?? null,
       spendLimit: options.spendLimit ?? (async () => true),
       admin: { pause: unused, figures: unused, usage: unused },
       turnstileSecret,
       operatorToken,
     }
-    this.#app = createApp(result.config, core, platform, doors, context)
+    this.#app = createApp(result.config, core, platform, wiring, context)
   }
 
-  /** The response as it is, its body unread. */
+  /** The response with its body unread. */
   async fetch(request: Request): Promise<Response> {
     const response = await this.#app.fetch(request)
     recordOutput(JSON.stringify([...response.headers]))
     return response
   }
 
-  /** Asks and reads to the end, and lets the background work finish. */
+  /** Sends a request, reads the whole response and waits for background work. */
   async ask(path: string, init: RequestInit = {}): Promise<Reply> {
     const response = await this.fetch(new Request(`${EDGE}${path}`, init))
     const text = await response.text()
@@ -225,7 +225,7 @@ export class TestApp {
     return { status, headers, text, json: () => JSON.parse(text) as unknown }
   }
 
-  /** `POST /v1/completions` from the owner's page. */
+  /** `POST /v1/completions` from an allowed page. */
   async post(body: unknown, headers: Record<string, string> = {}): Promise<Reply> {
     return await this.ask('/v1/completions', {
       method: 'POST',
@@ -239,8 +239,8 @@ export class TestApp {
   }
 
   /**
-   * Waits for the background; none of it may reject (PLATFORM G3). What other requests under way hold
-   * goes on: it is over when nothing has ended for some turns of the loop.
+   * Waits for background work; a rejection fails the test. Work that depends on other open requests
+   * may go on: the wait ends when nothing has finished for some turns of the event loop.
    */
   async settled(): Promise<void> {
     const under = new Set(this.#background.splice(0))
@@ -263,7 +263,7 @@ export class TestApp {
     expect(rejected).toEqual([])
   }
 
-  /** The lines that requests left in the log. */
+  /** The request events so far. */
   get lines(): RequestEvent[] {
     return this.events.filter((event) => event.event === 'request')
   }
@@ -295,12 +295,12 @@ export function upstreamBody(...texts: readonly string[]): Record<string, unknow
   }
 }
 
-/** A whole JSON answer of an upstream. */
+/** An upstream's JSON answer with one choice per text. */
 export function jsonAnswer(...texts: readonly string[]): Response {
   return Response.json(upstreamBody(...(texts.length === 0 ? ['Hello'] : texts)))
 }
 
-/** An upstream's event of one choice's text, or of its finish. */
+/** An upstream's stream event with text of one choice, or its finish reason. */
 export function chunk(text: string, finish: string | null = null, index = 0): string {
   const choices = [{ text, index, logprobs: null, finish_reason: finish }]
   return `data: ${JSON.stringify({ id: 'cmpl-upstream', model: 'model-1-0001', choices })}\n\n`
@@ -308,7 +308,7 @@ export function chunk(text: string, finish: string | null = null, index = 0): st
 
 export const DONE = 'data: [DONE]\n\n'
 
-/** A streamed answer of an upstream, each text its own piece of the body. */
+/** An upstream's streamed answer; each piece is one chunk of the body. */
 export function streamAnswer(...pieces: readonly string[]): Response {
   const upstream = openStream()
   for (const piece of pieces) upstream.push(piece)
@@ -316,7 +316,7 @@ export function streamAnswer(...pieces: readonly string[]): Response {
   return upstream.response()
 }
 
-/** A body that a test feeds by hand, and that tells when its reader has let go. */
+/** A body that the test writes piece by piece. It reports when its reader cancels. */
 export function openStream() {
   const bytes = new TextEncoder()
   const left = Promise.withResolvers<unknown>()

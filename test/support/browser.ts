@@ -1,5 +1,5 @@
-// Real Chromium for the browser tests: pages whose console and requests are kept, the accessibility
-// check, pictures for docs/. Knows none of our pages.
+// Real Chromium for the browser tests: pages with recorded console output and requests, the
+// accessibility check, and screenshots for docs/. Contains nothing about specific pages.
 import { accessSync, constants } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
@@ -18,19 +18,19 @@ const flags = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
-  // The machine has few cores and a small /dev/shm.
+  // CI machines have a small /dev/shm.
   '--disable-dev-shm-usage',
 ]
 
 export interface LaunchOptions {
   /**
-   * Where addresses lead, `localhost:8787` to a port of this machine: pages may name the address
-   * they have in the README while their Worker listens elsewhere.
+   * Maps an address such as `localhost:8787` to a port of this machine, so that pages can use the
+   * address from the README while their Worker listens elsewhere.
    */
   readonly ports?: Readonly<Record<string, number>>
 }
 
-/** Chromium of the environment variable CHROMIUM, else of PATH; a new profile each time. */
+/** Launches the Chromium named by CHROMIUM, or else found in PATH, with a new profile. */
 export async function launchBrowser({ ports = {} }: LaunchOptions = {}): Promise<Browser> {
   const rules = Object.entries(ports).map(([from, to]) => `MAP ${from} 127.0.0.1:${to}`)
   const args = rules.length === 0 ? [] : [`--host-resolver-rules=${rules.join(', ')}`]
@@ -43,7 +43,7 @@ function chromiumPath(): string {
   const folders = (process.env['PATH'] ?? '').split(delimiter)
   const found = names.flatMap((name) => folders.map((folder) => join(folder, name))).find(runs)
   if (found !== undefined) return found
-  throw new Error(`no Chromium: install ${names[0]}, or name its path in CHROMIUM`)
+  throw new Error(`no Chromium found: install ${names[0]}, or set CHROMIUM to its path`)
 }
 
 function runs(path: string): boolean {
@@ -57,14 +57,14 @@ function runs(path: string): boolean {
 
 export interface WatchOptions {
   readonly colorScheme?: 'light' | 'dark'
-  /** Of the window, in CSS pixels. Default 1200 × 800. */
+  /** Of the viewport, in CSS pixels. Default 1200 × 800. */
   readonly width?: number
   readonly height?: number
   /** Such as `clipboard-read`, `clipboard-write`. */
   readonly permissions?: readonly string[]
 }
 
-/** A request of the page; preflights are the browser's own, and are not among them. */
+/** A request made by the page. Preflights are not included. */
 export interface PageRequest {
   readonly method: string
   readonly url: string
@@ -72,7 +72,7 @@ export interface PageRequest {
   readonly body: string | null
 }
 
-/** A page in a context of its own, and everything it has said and asked since it was opened. */
+/** A page in its own context, with its console errors and all its requests. */
 export class WatchedPage {
   readonly page: Page
   readonly requests: PageRequest[] = []
@@ -102,7 +102,7 @@ export class WatchedPage {
       colorScheme,
       viewport: { width, height },
       permissions: [...permissions],
-      // Pictures are the same on every machine.
+      // Keep screenshots the same on every machine.
       locale: 'en-GB',
       timezoneId: 'UTC',
       reducedMotion: 'reduce',
@@ -110,27 +110,27 @@ export class WatchedPage {
     return new WatchedPage(context, await context.newPage())
   }
 
-  /** Errors and warnings of the console and uncaught exceptions since the last time. */
+  /** Takes the console errors, warnings and uncaught exceptions since the last call. */
   takeConsoleErrors(): string[] {
     return this.#consoleErrors.splice(0)
   }
 
-  /** No errors or warnings, and no request to any origin but these. */
+  /** Expects no errors or warnings, and no requests to other origins than these. */
   expectQuiet(...origins: readonly string[]): void {
     expect(this.takeConsoleErrors()).toEqual([])
     expect(this.foreignRequests(...origins)).toEqual([])
   }
 
-  /** What was asked of other origins than these. */
+  /** URLs requested from other origins than these. */
   foreignRequests(...origins: readonly string[]): string[] {
     return this.requests
       .map(({ url }) => url)
       .filter((url) => !/^(data|blob):/.test(url) && !origins.includes(new URL(url).origin))
   }
 
-  /** Accessibility faults by axe-core's WCAG 2.2 AA and best-practice rules: rule and place. */
+  /** Accessibility violations (axe-core: WCAG 2.2 AA and best practices) with their targets. */
   async accessibilityFaults(): Promise<string[]> {
-    // Evaluated from outside the page, where its Content-Security-Policy has no say.
+    // Evaluated by the driver, because the page's Content-Security-Policy blocks injected scripts.
     await this.page.evaluate(axe.source)
     return await this.page.evaluate<string[]>(`axe
       .run(document, { resultTypes: ['violations'] })
@@ -138,14 +138,14 @@ export class WatchedPage {
         nodes.map(({ target }) => id + ' (' + help + ') at ' + target.join(' '))))`)
   }
 
-  /** How many pixels of the page stand out to the right of the window; 0 when it fits. */
+  /** By how many pixels the page is wider than the window; 0 when it fits. */
   async overflow(): Promise<number> {
     return await this.page.evaluate<number>(
       'document.documentElement.scrollWidth - document.documentElement.clientWidth',
     )
   }
 
-  /** What a visitor sees, and the canary, too. */
+  /** The visible text. It is also searched for the canary. */
   async text(): Promise<string> {
     const text = await this.page.locator('body').innerText()
     recordOutput(text)
@@ -153,8 +153,8 @@ export class WatchedPage {
   }
 
   /**
-   * Takes a picture of the window, of the whole page if `full`. It is kept as docs/<name>.png with
-   * PICTURES=1 only: no two runs tell the same story, and a test should leave the tree as it was.
+   * Takes a screenshot of the window, or of the whole page if `full`. It is saved as
+   * docs/<name>.png only with PICTURES=1, so that an ordinary test run leaves the tree unchanged.
    */
   async picture(name: string, { full = false } = {}): Promise<void> {
     const bytes = await this.page.screenshot({ fullPage: full, animations: 'disabled' })

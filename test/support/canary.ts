@@ -1,18 +1,18 @@
-// A fake upstream key that must never be seen: every test puts what left the product (bodies,
-// headers, log lines, stored values) into `sinks`, and after each test all of it is searched for the
-// key in every form it could have taken.
+// A fake upstream key that must never leak: tests record all output of the product (bodies,
+// headers, log lines, stored values), and after each test the output is searched for the key in
+// several encodings.
 import { afterEach, expect } from 'vitest'
 
 export const CANARY = 'sk-canary-Zk3vQ9mXwT7rLbN2hYc8'
 
 const sinks: string[] = []
 
-/** Notes something that a stranger, a log or a store got to see. */
+/** Records output to be searched for the key after the test. */
 export function recordOutput(...texts: readonly string[]): void {
   sinks.push(...texts)
 }
 
-/** Every spelling the key could leak in. */
+/** The forms in which the key could leak. */
 export const disguises: readonly string[] = [
   CANARY,
   encodeURIComponent(CANARY),
@@ -24,7 +24,7 @@ export const disguises: readonly string[] = [
   CANARY.slice(-12),
 ]
 
-/** The first disguise found in a text, or null. */
+/** The first form of the key found in a text, or null. */
 export function leakIn(text: string): string | null {
   return disguises.find((disguise) => text.includes(disguise)) ?? null
 }
@@ -34,5 +34,5 @@ afterEach(() => {
     .splice(0)
     .map(leakIn)
     .filter((leak) => leak !== null)
-  expect(leaks, 'the canary key left the Worker').toEqual([])
+  expect(leaks, 'the canary key leaked').toEqual([])
 })

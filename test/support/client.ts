@@ -1,16 +1,16 @@
-// A visitor over real sockets: plain HTTP, streams that can be left in the middle, and raw bytes
-// that no HTTP library would send. Everything it receives is searched for the canary key.
+// A visitor over real sockets: plain HTTP, streams that can be disconnected, and raw bytes that no
+// HTTP library would send. Everything it receives is searched for the canary key.
 import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
 import { connect } from 'node:net'
 import { recordOutput } from './canary.ts'
 
-/** The page that calls, and the host it calls: not loopback, where the origin policy is lenient. */
+/** The calling page and the host. Not loopback, because the origin policy is lenient there. */
 export const ORIGIN = 'https://site.example'
 export const HOST = 'edge.example'
 
 let addresses = 0
 
-/** A visitor nobody has seen yet: limits for one visitor are for tests that want them. */
+/** A new address for each request, so that limits per visitor only affect tests that set one. */
 export function newAddress(): string {
   addresses += 1
   return `2001:db8:${(addresses >> 16).toString(16)}:${(addresses & 0xffff).toString(16)}::1`
@@ -20,9 +20,9 @@ export interface ClientRequest {
   readonly method?: string
   /** Default /v1/completions. */
   readonly path?: string
-  /** Null leaves a header out that is sent by default. */
+  /** A null value removes a default header. */
   readonly headers?: Readonly<Record<string, string | readonly string[] | null>>
-  /** A string or bytes as they are, anything else as JSON. Absent: no body. */
+  /** Strings and bytes are sent as they are, anything else as JSON. Absent: no body. */
   readonly body?: unknown
 }
 
@@ -50,12 +50,12 @@ export class Client {
     return { status: incoming.status, headers: incoming.headers, text: await incoming.rest() }
   }
 
-  /** Resolves with the response's head; the body is the caller's to read or to leave. */
+  /** Resolves with the response head; the caller may read the body or disconnect. */
   open(sent: ClientRequest): Promise<IncomingResponse> {
     return this.start(sent).response
   }
 
-  /** Sends at once; may be left before there is any response. */
+  /** Sends immediately; the caller can disconnect before the response. */
   start({
     method = 'GET',
     path = '/v1/completions',
@@ -90,8 +90,8 @@ export class Client {
   }
 
   /**
-   * Writes these bytes to a socket, piece by piece as they come, and reads until the Worker closes
-   * it. The request should say `Connection: close`.
+   * Writes these bytes to a socket, piece by piece, and reads until the Worker closes it. The
+   * request should have `Connection: close`.
    */
   async raw(pieces: Iterable<string | Uint8Array> | AsyncIterable<string>): Promise<string> {
     const socket = connect({ host: this.#url.hostname, port: Number(this.#url.port) })
@@ -102,7 +102,7 @@ export class Client {
         text += data
       })
       socket.on('close', () => resolve())
-      // The Worker may answer and close while we still write.
+      // The Worker may respond and close while we are still writing.
       socket.on('error', () => resolve())
     })
     let open = true
@@ -125,15 +125,15 @@ export interface PendingRequest {
   leave(): void
 }
 
-/** A response whose body is still coming. */
+/** A response whose body may be incomplete. */
 export class IncomingResponse {
   readonly status: number
   readonly headers: IncomingHttpHeaders
-  /** The connection broke before the body's end. */
+  /** Whether the connection broke before the end of the body. */
   broken = false
   #text = ''
   #ended = false
-  #look: (() => void) | null = null
+  #check: (() => void) | null = null
   readonly #leave: () => void
 
   constructor(message: IncomingMessage, leave: () => void) {
@@ -145,7 +145,7 @@ export class IncomingResponse {
     message.on('data', (text: string) => {
       recordOutput(text)
       this.#text += text
-      this.#look?.()
+      this.#check?.()
     })
     message.on('error', () => {
       this.broken = true
@@ -153,11 +153,11 @@ export class IncomingResponse {
     message.on('close', () => {
       this.#ended = true
       recordOutput(this.#text)
-      this.#look?.()
+      this.#check?.()
     })
   }
 
-  /** Waits until the body so far holds `text`. @throws when it ends without. */
+  /** Waits until the body contains `text`. @throws when it ends without it */
   async until(text: string): Promise<void> {
     await this.#wait(() => this.#text.includes(text))
     if (!this.#text.includes(text)) {
@@ -165,18 +165,18 @@ export class IncomingResponse {
     }
   }
 
-  /** Waits for more of the body than there is now, or for its end. */
+  /** Waits until the body grows or ends. */
   async more(): Promise<void> {
     const { length } = this.#text
     await this.#wait(() => this.#text.length > length)
   }
 
-  /** The body as far as it has come. */
+  /** The body received so far. */
   get soFar(): string {
     return this.#text
   }
 
-  /** The whole body, once it is over. */
+  /** The whole body, once it has ended. */
   async rest(): Promise<string> {
     await this.#wait(() => false)
     return this.#text
@@ -189,22 +189,22 @@ export class IncomingResponse {
 
   #wait(enough: () => boolean): Promise<void> {
     return new Promise((resolve) => {
-      this.#look = () => {
+      this.#check = () => {
         if (!this.#ended && !enough()) return
-        this.#look = null
+        this.#check = null
         resolve()
       }
-      this.#look()
+      this.#check()
     })
   }
 }
 
-/** `fetch` for SDKs, searched like everything else. */
+/** `fetch` for SDKs. Responses are searched for the canary key, too. */
 export const recordedFetch: typeof fetch = async (input, init) => {
   const response = await fetch(input, init)
   recordOutput(JSON.stringify([...response.headers]))
   const copy = response.clone()
-  // A stream that is left has no end to read.
+  // The copy of a cancelled stream rejects.
   copy.text().then(recordOutput, () => {})
   return response
 }

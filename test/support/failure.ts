@@ -1,4 +1,4 @@
-// What a promise is rejected with, where that is a clear error.
+/** The GatewayError that a promise rejects with. */
 import { GatewayError } from '../../src/errors.ts'
 
 export async function failureOf(work: Promise<unknown>): Promise<GatewayError> {

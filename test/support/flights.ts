@@ -1,5 +1,5 @@
-// Flights in process: what objects/flight.ts does, without the platform. What goes through the door
-// is copied as the platform copies it, streams apart.
+// Flights in process: what objects/flight.ts does, without the platform. Arguments and results
+// are cloned as an RPC call would clone them, except streams.
 import type { Reader } from '../../src/answer.ts'
 import type { Entry } from '../../src/cache/entry.ts'
 import type { Event } from '../../src/events.ts'
@@ -10,7 +10,7 @@ import type { FlightDoor } from '../../src/routes/misses.ts'
 import { type ConnectOptions, connect } from '../../src/upstream/connect.ts'
 import { START } from './app.ts'
 
-/** An upstream of the legacy wire with nothing special about it. */
+/** An ordinary upstream of the `completions` wire. */
 export function connectionTo(name: string): ConnectOptions {
   return {
     name,
@@ -32,7 +32,7 @@ export function connectionTo(name: string): ConnectOptions {
 }
 
 export class LocalFlights implements FlightDoor {
-  /** What came through the door. */
+  /** The calls made so far. */
   readonly calls: ('join' | 'refresh')[] = []
   readonly #context: MissContext
   readonly #flights = new Map<string, KeyFlights>()
@@ -72,7 +72,7 @@ function copied({ presence, ...work }: SharedWork): SharedWork {
   return { ...structuredClone(work), presence }
 }
 
-/** A miss as the tests ask for it. */
+/** A typical miss. */
 export const work: Work = {
   request: {
     model: 'default',
@@ -95,21 +95,21 @@ export const work: Work = {
   visitor: 'h:ada',
 }
 
-/** What a flight is made of, with one upstream in the test's hands and everything written down. */
+/** The context of a flight with one scripted upstream. Events and stored entries are recorded. */
 export function missSetup(respond: (call: number) => Response | Promise<Response>) {
   const clock = { ms: START }
   const events: Event[] = []
   const stored: Entry[] = []
-  /** Answers of others that were stored once more. */
+  /** Copies of existing entries stored again. */
   const copies: Entry[] = []
   const state = {
     calls: 0,
     looks: 0,
-    /** What KV has. */
+    /** The entry that KV holds. */
     kept: null as Entry | null,
-    /** What this isolate knows of purges. */
+    /** The time of the last purge that this isolate has read. */
     purgedAt: 0,
-    /** Throws where the ledger refuses. */
+    /** Throws to refuse a reservation. */
     reserve: async (_visitor: string | null): Promise<void> => {},
   }
   const send = async () => await respond(state.calls++)
@@ -151,7 +151,7 @@ export function missSetup(respond: (call: number) => Response | Promise<Response
   return { clock, events, stored, copies, state, context }
 }
 
-/** Everything that can happen without waiting for the test. */
+/** Waits until all promises that do not depend on the test have settled. */
 export async function untilIdle(): Promise<void> {
   for (let i = 0; i < 10; i++) await new Promise<void>((resolve) => setImmediate(resolve))
 }

@@ -1,4 +1,4 @@
-// Deltas as the whole answer that they make.
+/** Folds deltas into the complete answer. */
 import { type Delta, Fold, type Folded } from '../../src/completion/delta.ts'
 
 export function fold(deltas: readonly Delta[]): Folded {

@@ -1,5 +1,5 @@
-// One CONFIG for many tests: models with an upstream of their own each, all on one scripted server.
-// So no test opens another's circuit breaker or sees another's calls, and workerd starts once.
+// One CONFIG for many tests: every model has its own upstream on a shared scripted server. So no
+// test opens another's circuit breaker or sees another's calls, and workerd starts only once.
 import { ORIGIN } from './client.ts'
 import type { Lane, UpstreamServer } from './upstream-server.ts'
 import type { JsonValue } from './workerd.ts'
@@ -7,7 +7,7 @@ import type { JsonValue } from './workerd.ts'
 type Table = Readonly<Record<string, JsonValue>>
 
 export interface OwnModel {
-  /** What a request says to get here. */
+  /** The model id to request. */
   readonly model: string
   readonly lane: Lane
 }
@@ -19,8 +19,8 @@ export class Lanes<Kind extends string> {
   readonly #taken = new Map<Kind, number>()
 
   /**
-   * @param kinds how an upstream is set up, by name: settings of `[[vars.CONFIG.upstreams]]`
-   * @param each how many models there are of each kind
+   * @param kinds upstream settings by name, as in `[[vars.CONFIG.upstreams]]`
+   * @param each the number of models of each kind
    */
   constructor(server: UpstreamServer, kinds: Readonly<Record<Kind, Table>>, each: number) {
     this.#server = server
@@ -28,7 +28,7 @@ export class Lanes<Kind extends string> {
     this.#each = each
   }
 
-  /** CONFIG with all of them. */
+  /** CONFIG with all models and upstreams. */
   config(more: Table = {}): JsonValue {
     const kinds = Object.keys(this.#kinds) as Kind[]
     const names = kinds.flatMap((kind) =>
@@ -43,13 +43,13 @@ export class Lanes<Kind extends string> {
         key: 'UPSTREAM_API_KEY',
         ...this.#kinds[kind],
       })),
-      // Tests of faults are not tests of the budget.
+      // Large enough that the budget plays no part.
       budget: { tokens_per_day: 1e9, tokens_per_visitor_per_day: 1e9, streams_per_visitor: 1000 },
       ...more,
     }
   }
 
-  /** A model that no other test has. */
+  /** A model that no other test uses. */
   take(kind: Kind): OwnModel {
     const i = this.#taken.get(kind) ?? 0
     if (i >= this.#each) throw new Error(`no more models of kind "${kind}": raise \`each\``)

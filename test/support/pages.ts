@@ -1,5 +1,5 @@
-// A site and an upstream as one script of the app in process: the site's pages change and fail as a
-// test says, the upstream answers with what it was asked, so that another page is another answer.
+// A site and an upstream in one script for the app in process. Tests change or break the site's
+// pages; the upstream's answers are numbered, so that a different page shows as another answer.
 import {
   compatible,
   OPERATOR_TOKEN,
@@ -10,20 +10,20 @@ import {
   type TestAppOptions,
 } from './app.ts'
 
-/** What the site does with a request for this path. */
-export type Serve = (request: Request) => Response | Promise<Response>
+/** Responds to a request for one page. */
+export type PageHandler = (request: Request) => Response | Promise<Response>
 
 export class Site {
-  /** By path. */
-  readonly pages = new Map<string, Serve>()
+  /** Handlers by path. */
+  readonly pages = new Map<string, PageHandler>()
   /** Requests for pages, in order. */
   readonly fetches: Request[] = []
-  /** What the upstream was asked. */
-  readonly asked: { readonly system: string | null; readonly prompt: string }[] = []
-  /** What the upstream does instead of answering. */
+  /** The messages of each upstream call. */
+  readonly prompts: { readonly system: string | null; readonly prompt: string }[] = []
+  /** Replaces the upstream's answer. */
   upstream: (() => Response) | null = null
 
-  /** A page of this text; with a version it can say that it has not changed. */
+  /** Serves a page with this text. With a version, it has an ETag and supports revalidation. */
   put(path: string, text: string, version: string | null = null): void {
     this.pages.set(path, (request) => {
       const etag = version === null ? null : `"${version}"`
@@ -44,9 +44,9 @@ export class Site {
     const { messages } = (await request.json()) as {
       messages: { role: string; content: string }[]
     }
-    const said = (role: string) => messages.find((message) => message.role === role)?.content
-    this.asked.push({ system: said('system') ?? null, prompt: said('user') ?? '' })
-    return this.upstream?.() ?? chatAnswer(`answer ${this.asked.length}`)
+    const contentOf = (role: string) => messages.find((message) => message.role === role)?.content
+    this.prompts.push({ system: contentOf('system') ?? null, prompt: contentOf('user') ?? '' })
+    return this.upstream?.() ?? chatAnswer(`answer ${this.prompts.length}`)
   }
 }
 
@@ -55,13 +55,13 @@ export const OPERATOR = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
 export interface PagesSetup extends Omit<TestAppOptions, 'config' | 'upstream'> {
   readonly site?: Site
-  /** Laid over the page variable of the prompt `summary`, and over that prompt. */
+  /** Overrides for the page variable of the prompt `summary`, and for that prompt. */
   readonly variable?: object
   readonly prompt?: object
   readonly config?: object
 }
 
-/** An app with a prompt `summary` of a page, and a site that has one at `URL_A`. */
+/** An app with a prompt `summary` about a page, and a site with one page at `URL_A`. */
 export function startWithPages(setup: PagesSetup = {}) {
   const { site = new Site(), variable = {}, prompt = {}, config = {}, ...app } = setup
   const page = { from: 'url', paths: ['/posts/*'], page_seconds: 3600, ...variable }

@@ -1,8 +1,8 @@
-// The README's table of presets, made from the presets themselves. A test compares the two.
+// Generates the preset table of the README. A test compares the two.
 import { type Preset, presets, wireLimits } from '../../src/upstream/presets.ts'
 import { type Feature, features } from '../../src/upstream/upstream.ts'
 
-/** Null: not refused, since it becomes several calls. */
+/** Null: supported, by making several calls. */
 const words: Readonly<Record<Feature, string | null>> = {
   token_prompts: 'token prompts',
   prompt_array: null,
@@ -36,7 +36,7 @@ export const presetTable = (): string =>
 
 function presetRow(name: string, { baseUrl, wire, auth, path, unsupported }: Preset): string {
   const missing = new Set<Feature>([...wireLimits[wire], ...unsupported])
-  // Without log probabilities there is no echo of them either.
+  // `logprobs` already covers `echo` with `logprobs`.
   if (missing.has('logprobs')) missing.delete('echo')
   const cannot = features
     .filter((feature) => missing.has(feature))

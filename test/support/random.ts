@@ -1,4 +1,4 @@
-// Randomness that is the same in every run, so that a failing test fails again.
+// Seeded randomness, so that a failing test fails again.
 
 export type Random = () => number
 

@@ -1,6 +1,4 @@
-// A main module around another one, for what the runtime keeps to itself.
-
-/** Makes a line in the log of each rejection that nobody handles; `main` is found by its name. */
+/** A main module that wraps another one, named `main`, and logs unhandled rejections. */
 export const withRejectionLog = (main: string) => `
 import worker from './${main}'
 export * from './${main}'

@@ -1,25 +1,25 @@
-// The built Worker with the platform under it in the test's hands: its clock, the ways to the ledger
-// and the figures, the rate limit, siteverify, and a look at every row that its objects store.
+// The built Worker on a platform that the test can break: the clock, the RPC calls to the ledger
+// and the usage object, the rate limit and siteverify. Tests can read every stored row.
 import { CANARY } from './canary.ts'
 import type { Client, Reply } from './client.ts'
 import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from './workerd.ts'
 
 export const OPERATOR_TOKEN = 'operator-token-of-the-tests-Xq7'
 
-/** How the way to an object behaves. */
+/** How RPC calls to an object behave. */
 export type Behaviour =
   | 'ok'
   | 'throws'
   | 'overloaded'
-  /** Once, then well. */
+  /** Fails once with a retryable error. */
   | 'retryable once'
   | 'retryable'
   | 'hangs'
-  /** It does what it is told, and says so when nobody waits any more. */
+  /** Does the work, but answers after the caller's timeout. */
   | 'answers late'
 
 export interface Rigging {
-  /** Added to the clock of the Worker and its objects. */
+  /** Milliseconds added to the clock of the Worker and its objects. */
   readonly clockMs?: number
   readonly ledger?: Behaviour
   readonly usage?: Behaviour
@@ -53,7 +53,7 @@ export interface RiggedWorkers extends Workers {
   readonly rig: Rig
 }
 
-/** Like `startWorkers`, with an operator and a rig. */
+/** Like `startWorkers`, with an operator token and a rig. */
 export async function startRigged(options: WorkersOptions = {}): Promise<RiggedWorkers> {
   const secrets = { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN, ...options.secrets }
   const workers = await startWorkers({ ...options, secrets, main: MAIN })
@@ -71,17 +71,17 @@ export class Rig {
     await this.#do(`set=${encodeURIComponent(JSON.stringify(rigging))}`)
   }
 
-  /** The ledger loses its memory, as the platform does with an object after some quiet seconds. */
+  /** Evicts the ledger object from memory, as the platform does when it is idle. */
   async evict(): Promise<void> {
     await this.#do('evict')
   }
 
-  /** How often the ledger's door was knocked at, and the rows its object wrote and read, so far. */
+  /** Calls of `reserve` and `add`, and the rows written and read by the ledger object, so far. */
   async counts(): Promise<{ reserves: number; flushes: number; written: number; read: number }> {
     return JSON.parse(await this.#do('counts'))
   }
 
-  /** Calls an object's own method behind the Worker's back. */
+  /** Calls an object's method directly. */
   async call(object: 'ledger' | 'usage', method: string, ...args: JsonValue[]): Promise<unknown> {
     const query = new URLSearchParams({ call: JSON.stringify([object, method, args]) })
     return JSON.parse(await this.#do(String(query)))

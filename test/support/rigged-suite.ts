@@ -1,4 +1,4 @@
-// A suite in which each test starts rigged Workers of its own, with lanes of one upstream server.
+// A suite in which each test starts its own rigged Workers, with lanes of one upstream server.
 import { afterAll, afterEach, beforeAll } from 'vitest'
 import { expectQuiet } from './quiet.ts'
 import { type RiggedWorkers, startRigged } from './rig.ts'
@@ -6,11 +6,11 @@ import { UpstreamServer } from './upstream-server.ts'
 import type { WorkersOptions } from './workerd.ts'
 
 export interface RiggedSuite {
-  /** There while the tests run. */
+  /** Available while tests run. */
   readonly upstream: UpstreamServer
-  /** A number that no other test of the suite has: for the names of lanes. */
+  /** A number that is unique in the suite, for lane names. */
   next(): number
-  /** Workers until the end of the test; their log must be quiet then. */
+  /** Starts Workers that are disposed of after the test. Their log must be clean by then. */
   start(options: WorkersOptions): Promise<RiggedWorkers>
 }
 

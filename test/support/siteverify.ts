@@ -1,6 +1,8 @@
-// A siteverify that finds every challenge solved, as a main module around the Worker's own.
-
-/** @param hostname where the challenge was solved */
+/**
+ * A main module that wraps the Worker's own, with a siteverify that accepts every challenge.
+ *
+ * @param hostname where the challenge was solved
+ */
 export const passingSiteverify = (hostname: string) => `
   const network = globalThis.fetch
   globalThis.fetch = (input, init) =>

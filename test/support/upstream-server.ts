@@ -1,68 +1,68 @@
-// An upstream that does what a test says, byte by byte, over a real socket: right answers, wrong
-// ones, and everything that can happen to a connection. Records each call. Each lane is a path of
-// its own, so that tests never see each other's calls.
+// A scripted upstream over real sockets: correct answers, wrong ones, and connections that fail in
+// any way, byte by byte. It records each call. Each lane is a path of its own, so that tests never
+// see each other's calls.
 import { createServer, type Server, type Socket } from 'node:net'
 
-/** One request as it came, and what became of its connection. */
+/** A received request, and what happened to its connection. */
 export interface UpstreamCall {
   readonly method: string
   readonly path: string
   readonly headers: Readonly<Record<string, string>>
   readonly text: string
-  /** The JSON in it. */
+  /** The parsed JSON. */
   readonly body: Readonly<Record<string, unknown>>
-  /** The connection is over, whoever ended it. */
+  /** Resolves when either side has closed the connection. */
   readonly closed: Promise<void>
-  /** Whether the gateway ended it, before the script did. */
+  /** Whether the gateway closed the connection before the script did. */
   left: boolean
 }
 
-/** The socket in a script's hands. Nothing is added to what it is told to write. */
+/** The connection, for a script to write to. Nothing is added to what it writes. */
 export interface Line {
   write(data: string | Uint8Array): void
-  /** Status line and headers; `Connection: close` unless they say otherwise. */
+  /** Writes the status line and headers, by default with `Connection: close`. */
   head(status: number | string, headers?: Readonly<Record<string, string>>): void
-  /** One piece of a chunked body. */
+  /** Writes one piece of a chunked body. */
   chunk(text: string): void
-  /** The end of a chunked body, and of the connection. */
+  /** Ends a chunked body, and the connection. */
   lastChunk(): void
-  /** Everything written has left: a reset would overtake it. */
+  /** Resolves when everything written has been sent. A reset would discard it. */
   flushed(): Promise<void>
-  /** An orderly end (FIN). */
+  /** Closes the connection in order (FIN). */
   end(): void
-  /** A torn connection (RST). */
+  /** Aborts the connection (RST). */
   reset(): void
-  /** Something can still be written. */
+  /** Whether it can still be written to. */
   isOpen(): boolean
 }
 
-/** What the upstream does with one call. */
+/** Handles one call. */
 export type Script = (call: UpstreamCall, line: Line) => void | Promise<void>
 
-/** One path of the upstream: its scripts and the calls it got. */
+/** One path of the upstream: its scripts and its calls. */
 export class Lane {
   readonly calls: UpstreamCall[] = []
   #scripts: readonly Script[] = []
-  #look: (() => void)[] = []
+  #waiting: (() => void)[] = []
 
-  /** One script for each call to come; the last one goes on for ever. */
+  /** Sets one script per call; the last one handles all further calls. */
   answers(...scripts: readonly Script[]): this {
     this.#scripts = scripts
     return this
   }
 
-  /** The n-th call, counted from 1, once it is here. */
+  /** Waits for the n-th call, counted from 1. */
   async call(n = 1): Promise<UpstreamCall> {
     for (;;) {
       const call = this.calls[n - 1]
       if (call !== undefined) return call
-      await new Promise<void>((resolve) => this.#look.push(resolve))
+      await new Promise<void>((resolve) => this.#waiting.push(resolve))
     }
   }
 
   take(call: UpstreamCall): Script {
     this.calls.push(call)
-    for (const look of this.#look.splice(0)) look()
+    for (const look of this.#waiting.splice(0)) look()
     return this.#scripts[Math.min(this.calls.length, this.#scripts.length) - 1] ?? unscripted
   }
 }
@@ -133,7 +133,7 @@ export class UpstreamServer {
     socket.on('data', (data) => {
       received = Buffer.concat([received, data])
       if (call !== null) return
-      // Somebody speaks TLS to us: what any plain HTTP server says then.
+      // A TLS handshake. Plain HTTP servers answer it with 400.
       if (received[0] === 0x16) {
         line.head(400)
         line.end()
@@ -182,7 +182,7 @@ function lineOf(socket: Socket, ending: () => void): Line {
 
 type Parsed = Omit<UpstreamCall, 'closed' | 'left'>
 
-/** A request with a Content-Length, which the gateway's always have; null while it is incomplete. */
+/** A request with a Content-Length, as the gateway always sends; null while it is incomplete. */
 function parseRequest(received: Buffer): Parsed | null {
   const split = received.indexOf('\r\n\r\n')
   if (split === -1) return null
@@ -200,13 +200,13 @@ function parseRequest(received: Buffer): Parsed | null {
   return { method, path, headers, text, body: text === '' ? {} : JSON.parse(text) }
 }
 
-/** A promise and its key: what a script waits for and a test opens. */
+/** A promise for a script to wait for, and the function that resolves it. */
 export function latch(): { readonly open: () => void; readonly opened: Promise<void> } {
   const { promise, resolve } = Promise.withResolvers<void>()
   return { open: resolve, opened: promise }
 }
 
-/** A whole JSON answer. */
+/** A JSON answer with a Content-Length. */
 export function json(
   body: unknown,
   { status = 200, headers = {} }: { status?: number; headers?: Record<string, string> } = {},
@@ -223,7 +223,7 @@ export function json(
   }
 }
 
-/** A refusal; `body` may be made of the call, since upstreams echo what they were sent. */
+/** An error response. `body` may be computed from the call: some upstreams echo the request. */
 export function refusal(
   status: number | string,
   body: unknown | ((call: UpstreamCall) => unknown) = {
@@ -241,12 +241,12 @@ export function refusal(
 export interface StreamScript {
   readonly model?: string
   readonly id?: string
-  /** Null: none is sent. */
+  /** Null: leave it out. */
   readonly finish?: string | null
   readonly usage?: Readonly<Record<string, unknown>> | null
   readonly done?: boolean
   readonly headers?: Readonly<Record<string, string>>
-  /** Waited for before each piece but the first. */
+  /** Awaited before each piece but the first. */
   readonly pace?: (piece: number) => Promise<void>
 }
 
@@ -257,7 +257,7 @@ export function event(data: unknown): string {
   return `data: ${typeof data === 'string' ? data : JSON.stringify(data)}\n\n`
 }
 
-/** A stream as chat servers send it: a role, pieces of content, a finish, usage, the terminator. */
+/** A stream of the `chat` wire: the role, pieces of content, a finish reason, usage, `[DONE]`. */
 export function chatStream(pieces: readonly string[], options: StreamScript = {}): Script {
   const object = 'chat.completion.chunk'
   return stream(
@@ -272,7 +272,7 @@ export function chatStream(pieces: readonly string[], options: StreamScript = {}
   )
 }
 
-/** A stream of the legacy wire: pieces of text. */
+/** A stream of the `completions` wire. */
 export function completionsStream(pieces: readonly string[], options: StreamScript = {}): Script {
   return stream(pieces, options, 'text_completion', (text) => ({ text }), { text: '' })
 }
@@ -281,8 +281,8 @@ function stream(
   pieces: readonly string[],
   options: StreamScript,
   object: string,
-  said: (piece: string) => Readonly<Record<string, unknown>>,
-  nothing: Readonly<Record<string, unknown>>,
+  choiceOf: (piece: string) => Readonly<Record<string, unknown>>,
+  empty: Readonly<Record<string, unknown>>,
   opening?: Readonly<Record<string, unknown>>,
 ): Script {
   const { model = 'upstream-model-1', id = 'upstream-id-1', finish = 'stop', pace } = options
@@ -299,9 +299,9 @@ function stream(
     if (opening !== undefined) line.chunk(chunk(opening, null))
     for (const [i, piece] of pieces.entries()) {
       if (i > 0 && pace !== undefined) await pace(i)
-      line.chunk(chunk(said(piece), null))
+      line.chunk(chunk(choiceOf(piece), null))
     }
-    if (finish !== null) line.chunk(chunk(nothing, finish))
+    if (finish !== null) line.chunk(chunk(empty, finish))
     if (usage !== null) line.chunk(event({ ...shared, choices: [], usage }))
     if (done) line.chunk(event('[DONE]'))
     line.lastChunk()

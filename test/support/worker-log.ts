@@ -1,5 +1,5 @@
-// What a running Worker logs, line by line: everything is searched for the canary key, and tests
-// wait for an event instead of sleeping.
+// The log of a running Worker, line by line. Everything is searched for the canary key, and tests
+// can wait for an event.
 import type { Event, RequestEvent } from '../../src/events.ts'
 import { recordOutput } from './canary.ts'
 
@@ -13,10 +13,10 @@ export class WorkerLog {
     const event = eventIn(line)
     if (event === null) this.#runtimeLines.push(line)
     else this.events.push(event)
-    for (const look of this.#waiting) look()
+    for (const check of this.#waiting) check()
   }
 
-  /** All events of one kind so far, of one request if its id is given. */
+  /** All events of one kind so far, optionally of one request. */
   all<K extends Event['event']>(kind: K, requestId?: string): Extract<Event, { event: K }>[] {
     return this.events.filter(
       (event): event is Extract<Event, { event: K }> =>
@@ -25,27 +25,27 @@ export class WorkerLog {
     )
   }
 
-  /** The first event, past or to come, that fits. */
-  find<E extends Event>(fits: (event: Event) => event is E): Promise<E>
-  find(fits: (event: Event) => boolean): Promise<Event>
-  find(fits: (event: Event) => boolean): Promise<Event> {
+  /** Waits for the first event, past or future, that matches. */
+  find<E extends Event>(matches: (event: Event) => event is E): Promise<E>
+  find(matches: (event: Event) => boolean): Promise<Event>
+  find(matches: (event: Event) => boolean): Promise<Event> {
     return new Promise((resolve) => {
       let next = 0
-      const look = () => {
+      const check = () => {
         for (; next < this.events.length; next++) {
           const event = this.events[next]
-          if (event === undefined || !fits(event)) continue
-          this.#waiting.delete(look)
+          if (event === undefined || !matches(event)) continue
+          this.#waiting.delete(check)
           resolve(event)
           return
         }
       }
-      this.#waiting.add(look)
-      look()
+      this.#waiting.add(check)
+      check()
     })
   }
 
-  /** The line that a request leaves. */
+  /** Waits for the event of a request. */
   request(id: string): Promise<RequestEvent> {
     return this.find(
       (event): event is RequestEvent => event.event === 'request' && event.request_id === id,
@@ -53,14 +53,14 @@ export class WorkerLog {
   }
 
   /**
-   * Lines since the last time that are no event of ours: the runtime's own complaints, such as an
-   * uncaught rejection. There must be none that a test does not expect.
+   * Takes the lines since the last call that are not our events: messages of the runtime, such as
+   * uncaught exceptions. Tests expect none.
    */
   takeRuntimeLines(): string[] {
     return this.#runtimeLines.splice(0)
   }
 
-  /** Ids of requests that were reported more than once; there must be none. */
+  /** Ids of requests that were reported more than once. */
   reportedTwice(): string[] {
     const ids = this.all('request').map(({ request_id }) => request_id)
     return ids.filter((id, i) => ids.indexOf(id) !== i)

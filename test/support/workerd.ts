@@ -1,5 +1,5 @@
-// The built Worker in real workerd, as wrangler.toml describes it: dates, flags, KV, Durable
-// Objects, rate limits. Several isolates of it may share all of that. Every log line is watched.
+// The built Worker in real workerd, with the dates, flags, KV, Durable Objects and rate limits of
+// wrangler.toml. Several isolates can share them. Every log line is searched for the canary key.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { basename, dirname, resolve } from 'node:path'
@@ -26,38 +26,38 @@ type WorkerConfig = MiniflareOptions['workers'][number]['config']
 type Bindings = NonNullable<WorkerConfig['env']>
 
 export interface WorkersOptions {
-  /** The variable CONFIG; absent: as shipped in wrangler.toml. */
+  /** The variable CONFIG. Absent: as in wrangler.toml. */
   readonly config?: JsonValue
-  /** Absent: UPSTREAM_API_KEY, which is the canary. */
+  /** Absent: UPSTREAM_API_KEY, set to the canary. */
   readonly secrets?: Readonly<Record<string, string>>
   /** How many isolates of the same Worker. Default 1. */
   readonly isolates?: number
-  /** A folder that outlives this run; absent: nothing is kept. */
+  /** A folder to persist storage in. Absent: storage is in memory. */
   readonly persistIn?: string
-  /** Serve the pages, too: Cloudflare's own router then stands before the Worker. */
+  /** Also serve the pages. Cloudflare's asset router then runs in front of the Worker. */
   readonly site?: boolean
   /** Bindings of wrangler.toml to leave out. */
   readonly without?: readonly string[]
   /**
-   * A main module in place of the Worker's own, which it finds as './worker.js': to break the
-   * platform under it.
+   * A main module that wraps the Worker's own, which it imports as './worker.js'. Used to break
+   * the platform.
    */
   readonly main?: string
 }
 
 export interface Workers {
-  /** Of each isolate. */
+  /** One per isolate. */
   readonly urls: readonly [URL, ...URL[]]
-  /** Of the first. */
+  /** The first one. */
   readonly url: URL
   readonly log: WorkerLog
-  /** A client of the n-th isolate, the first by default. */
+  /** A client for the n-th isolate, by default the first. */
   client(isolate?: number): Client
   /** Everything stored in CACHE. */
   kvEntries(): Promise<Map<string, string>>
   /** Resident memory of the workerd process, in bytes. */
   residentBytes(): number
-  /** Stores something behind the Worker's back. */
+  /** Writes to CACHE directly. */
   kvPut(key: string, value: string): Promise<void>
   /** Stops it. @throws when the canary key is in its log or in KV */
   dispose(): Promise<void>
@@ -80,7 +80,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     workers: names.map((name) => ({
       config: workerConfig(name, names[0] ?? name, manifest, options),
       dev: {
-        // The Worker's own socket: no proxy in front that adds, hides or retries anything.
+        // Connect to the Worker directly: no proxy that adds, hides or retries anything.
         unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
         stripCfConnectingIp: false,
       },
@@ -118,7 +118,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     async dispose() {
       const stored = [...(await kvEntries()).values()]
       await miniflare.dispose()
-      // What came after the last test's own search, and what is kept for later.
+      // Log lines after the last test, and values that are still stored.
       const lines = [...log.takeRuntimeLines(), ...log.events.map((event) => JSON.stringify(event))]
       if ([...stored, ...lines].some((text) => leakIn(text) !== null)) {
         throw new Error('the canary key is in the log or in KV')
@@ -127,7 +127,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
   }
 }
 
-/** Processes of workerd that this one has started. Linux only, like whoever asks for their memory. */
+/** workerd processes started by this process. Linux only. */
 function workerdPids(): number[] {
   if (!existsSync('/proc/self/stat')) return []
   return readdirSync('/proc')
@@ -139,7 +139,7 @@ function workerdPids(): number[] {
         const [, name = '', parent] = /^\d+ \((.*)\) \S (\d+)/s.exec(stat) ?? []
         return name.startsWith('workerd') && Number(parent) === process.pid
       } catch {
-        // It has just ended.
+        // The process has just ended.
         return false
       }
     })
@@ -147,7 +147,7 @@ function workerdPids(): number[] {
 
 type Manifest = NonNullable<WorkerConfig['manifest']>
 
-/** The bundle with its source map, and a module of the test's before it if there is one. */
+/** The bundle with its source map, and the test's main module if there is one. */
 async function modulesOf(bundle: string, main: string | undefined): Promise<Manifest> {
   const name = basename(bundle)
   const worker = { type: 'esm', contents: await readFile(bundle, 'utf8') } as const
@@ -165,7 +165,7 @@ async function modulesOf(bundle: string, main: string | undefined): Promise<Mani
   }
 }
 
-/** Everything that wrangler.toml says and that tests can have, generically. */
+/** The Worker's settings from wrangler.toml, with the options applied. */
 function workerConfig(
   name: string,
   owner: string,
