@@ -1,7 +1,7 @@
-// What the names of elements mean to the tree: the lists of HTML, 13.2.4 and 13.2.6. Knows no document.
+// The tree construction rules for each element name, from the lists in HTML, 13.2.4 and 13.2.6.
 import type { RawText } from './tokens.ts'
 
-/** The insertion mode (HTML, 13.2.4.1): in which part of the document a tag is. */
+/** The insertion mode (HTML, 13.2.4.1): the part of the document that is being built. */
 export type Mode =
   | 'head'
   | 'body'
@@ -13,7 +13,7 @@ export type Mode =
   | 'row'
   | 'cell'
 
-/** Names that the rules for the body treat alike. */
+/** Groups of element names that the "in body" rules treat alike. */
 const KINDS = {
   block:
     'address article aside blockquote center details dialog dir div dl fieldset figcaption figure ' +
@@ -45,39 +45,42 @@ const KINDS = {
 }
 export type Kind = keyof typeof KINDS
 
-/** Where a search for an open element ends (HTML, 13.2.4.2): bits of `Rules.scopes`. */
+/** The scopes that limit a search for an open element (HTML, 13.2.4.2): bits of `Rules.scopes`. */
 export const SCOPE = 1
 export const ITEM_SCOPE = 2
 export const BUTTON_SCOPE = 4
 export const TABLE_SCOPE = 8
 
 export interface Rules {
-  /** In every element the same string, so that comparing is quick; "" for names not listed here. */
+  /** One shared string per name, which makes comparisons fast; "" for names not listed here. */
   readonly name: string
   readonly kind: Kind
-  /** Which searches end at it. */
+  /** The scopes that this element is a boundary of. */
   readonly scopes: number
-  /** End tags of other elements, and formatting, do not reach across it. */
+  /** End tags of other elements and formatting have no effect across this element. */
   readonly isSpecial: boolean
-  /** It is shown as a block (HTML, 15.3) or as a box: words on both sides are two words. */
+  /** Rendered as a block (HTML, 15.3) or a box, so it separates the words before and after it. */
   readonly isBlock: boolean
-  /** It ends without an end tag wherever another element's end requires it (HTML, 13.2.6.3). */
+  /** The end tag may be omitted; it is then implied (HTML, 13.2.6.3). */
   readonly isEndOptional: boolean
-  /** It may stand in the <head>. */
+  /** Allowed in the <head>. */
   readonly isMetadata: boolean
-  /** Text and most elements may not stand in it: they go before the table. */
+  /** Text and most elements are not allowed directly inside: they are moved before the table. */
   readonly isTableInside: boolean
-  /** It may have a declarative shadow tree (DOM, 4.9). */
+  /** May have a declarative shadow tree (DOM, 4.9). */
   readonly isShadowHost: boolean
-  /** Its start tag ends SVG and MathML (HTML, 13.2.6.5). */
+  /** The start tag ends SVG and MathML (HTML, 13.2.6.5). */
   readonly endsForeign: boolean
   /** The mode in which this part of a table may start. */
   readonly outerMode: Mode | null
-  /** The mode of what is in it. */
+  /** The mode for the content. */
   readonly innerMode: Mode | null
-  /** What it contains in place of markup. */
+  /** The kind of raw text it contains; null for markup. */
   readonly raw: RawText | null
-  /** HTML in this element of SVG or MathML: none, text and most elements, everything, or an <svg>. */
+  /**
+   * The HTML that this SVG or MathML element may contain: text and most elements, anything, or only
+   * an <svg>; null if it may contain no HTML.
+   */
   readonly html: 'text' | 'any' | 'svg' | null
 }
 
@@ -153,7 +156,7 @@ const LISTED: ReadonlyMap<string, Rules> = new Map(
 )
 const UNLISTED = listedRules('', 'other')
 
-/** The rules for an element of HTML. */
+/** The rules for an HTML element. */
 export function rulesOf(name: string): Rules {
   return LISTED.get(name) ?? UNLISTED
 }
@@ -168,9 +171,9 @@ const MATH_TEXT = words('mi mo mn ms mtext')
 const SVG_HTML = words('foreignobject desc title')
 
 /**
- * The rules for an element of SVG or MathML.
+ * The rules for an SVG or MathML element.
  *
- * @param encoding the attribute of that name
+ * @param encoding returns the value of the `encoding` attribute
  */
 export function foreignRulesOf(
   name: string,

@@ -1,11 +1,11 @@
-// Character references of HTML (13.2.5.72 to 13.2.5.80) as the characters they stand for. Decodes once:
-// `&amp;lt;` is the text "&lt;". Of the names of mathematics it has only those in common use, as all of
-// them would be a tenth of the Worker; a name that it does not have stays as it is.
+// Decodes HTML character references (HTML, 13.2.5.72 to 13.2.5.80), once: `&amp;lt;` becomes
+// "&lt;". Only the common mathematical names are included, since all of them would be a tenth of
+// the Worker's size. An unknown name is left as it is.
 
-/** `#` and hexadecimal digits set the code point; each name is the next one, `=` the same one again. */
+/** `#` with hex digits sets the code point; each name takes the next one, `=` repeats the last. */
 type Names = string
 
-/** All that HTML decodes without a semicolon, too. */
+/** The names that HTML also decodes without a semicolon. */
 const BARE: Names =
   '#22 QUOT =quot #26 AMP =amp #3c LT =lt #3e GT =gt #a0 nbsp iexcl cent pound curren yen brvbar ' +
   'sect uml COPY =copy ordf laquo not shy REG =reg macr deg plusmn sup2 sup3 acute micro para ' +
@@ -69,10 +69,13 @@ const OTHERS: Names =
   'gtrarr #2995 gtlPar ltrPar #2a30 timesd timesbar #2a79 ltcir gtcir ltquest gtquest #2a86 ' +
   'gtrapprox #2a8c gtreqqless #2aa6 ltcc gtcc'
 
-/** Of a name in BARE. */
+/** The longest name in BARE. */
 const MAX_BARE_CHARS = 6
 
-/** Names of two characters. With them each name that begins like one in BARE is known. */
+/**
+ * Names that stand for two characters. Together, the lists hold every name that begins with one in
+ * BARE, so that none of these is read as the shorter name.
+ */
 const PAIRS: readonly [string, string][] = [
   ['notindot', '\u22f5\u0338'],
   ['notinE', '\u22f9\u0338'],
@@ -101,12 +104,14 @@ function* readNames(names: Names): Generator<[string, string]> {
 
 const REFERENCE = /&(?:#(\d+);?|#[xX]([\da-fA-F]+);?|([A-Za-z][A-Za-z\d]*)(;?))/g
 
-/** The references in text. */
+/** Decodes the references in text. */
 export function decodeReferences(text: string): string {
   return text.includes('&') ? decode(text, false) : text
 }
 
-/** The references in an attribute's value, where "&copy=" and "&copyright" are none. */
+/**
+ * Decodes the references in an attribute value, where "&copy=" and "&copyright" stay as they are.
+ */
 export function decodeAttribute(value: string): string {
   return value.includes('&') ? decode(value, true) : value
 }
@@ -137,7 +142,7 @@ function decode(source: string, isAttribute: boolean): string {
   return source.replace(REFERENCE, decoded)
 }
 
-/** Numbers of Windows' control characters mean Windows' letters (HTML, 13.2.5.80). */
+/** 0x80 to 0x9F are read as windows-1252 (HTML, 13.2.5.80). */
 function characterOf(code: number): string {
   if (code >= 0x80 && code < 0xa0) {
     return new TextDecoder('windows-1252').decode(Uint8Array.of(code))

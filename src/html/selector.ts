@@ -1,14 +1,14 @@
-// Selectors of CSS for the elements of a document: names, classes, ids, attributes, `:not()`, places
-// among siblings, descendants and children. That is what Workers' HTMLRewriter has; what depends on a
-// browser (`:hover`, `::before`) is not a selector here.
+// CSS selectors: names, classes, ids, attributes, `:not()`, `:nth-child()` and its relatives, and
+// the descendant and child combinators. This is the set that Workers' HTMLRewriter supports;
+// selectors that need a browser (`:hover`, `::before`) are rejected.
 import { attributeOf, type Element } from './tree.ts'
 
 export type Selector = (element: Element) => boolean
 
 /**
- * The alternatives of a list, in order; empty ones are left out.
+ * Parses a selector list. Empty items are ignored.
  *
- * @returns null if it is no list of selectors
+ * @returns the selectors in order; null if the text is not a valid selector list
  */
 export function parseSelectors(text: string): Selector[] | null {
   const source = new Source(text)
@@ -31,7 +31,7 @@ const ATTRIBUTE = new RegExp(
 )
 const NOT = /:not\(\s*/iy
 const END = /\s*\)/y
-const PLACE =
+const POSITION =
   /:(?:first-(child|of-type)(?![\w(-])|nth-(child|of-type)\(\s*(odd|even|[+-]?\d*n(?:\s*[+-]\s*\d+)?|[+-]?\d+)\s*\))/iy
 
 class Source {
@@ -46,12 +46,12 @@ class Source {
     return this.#at === this.#text.length
   }
 
-  /** Nothing can be read any more. */
+  /** Makes every later `take` return null, so that the whole list is invalid. */
   fail(): void {
     this.#at = -1
   }
 
-  /** What matches here, which is then passed. */
+  /** Consumes the pattern at the current position; null if it does not match there. */
   take(pattern: RegExp): RegExpExecArray | null {
     if (this.#at === -1) return null
     pattern.lastIndex = this.#at
@@ -72,7 +72,7 @@ function readList(source: Source): Selector[] {
   return selectors
 }
 
-/** Compounds and what joins them; null: there is none. */
+/** Compound selectors with the combinators between them; null if no selector starts here. */
 function readSelector(source: Source): Selector | null {
   let selector: Selector | null = null
   let combinator: RegExpExecArray | null = null
@@ -80,13 +80,13 @@ function readSelector(source: Source): Selector | null {
     const compound = readCompound(source)
     if (compound === null) return null
     selector =
-      selector === null ? compound : joined(selector, combinator?.[0].includes('>'), compound)
+      selector === null ? compound : combine(selector, combinator?.[0].includes('>'), compound)
     combinator = source.take(COMBINATOR)
   } while (combinator !== null)
   return selector
 }
 
-function joined(outer: Selector, isChild: boolean | undefined, inner: Selector): Selector {
+function combine(outer: Selector, isChild: boolean | undefined, inner: Selector): Selector {
   return (element) => {
     if (!inner(element)) return false
     let parent = element.parent
@@ -123,10 +123,10 @@ function readTest(source: Source): Selector | null {
     const bare = unescaped(/^["']/.test(value) ? value.slice(1, -1) : value)
     return byAttribute(unescaped(name).toLowerCase(), operator, bare, flag.toLowerCase() === 'i')
   }
-  const place = source.take(PLACE)
-  if (place !== null) {
-    const [, first, nth, formula = '1'] = place
-    return byPlace((first ?? nth ?? '').toLowerCase() === 'child', formula.toLowerCase())
+  const position = source.take(POSITION)
+  if (position !== null) {
+    const [, first, nth, formula = '1'] = position
+    return byPosition((first ?? nth ?? '').toLowerCase() === 'child', formula.toLowerCase())
   }
   if (source.take(NOT) === null) return null
   const selectors = readList(source)
@@ -146,55 +146,54 @@ function unescaped(text: string): string {
 function byAttribute(
   name: string,
   operator: string,
-  wanted: string,
+  expected: string,
   ignoresCase: boolean,
 ): Selector {
-  const folded = (text: string) => (ignoresCase ? text.toLowerCase() : text)
-  const value = folded(wanted)
-  const test = comparison(operator, value)
+  const fold = (text: string) => (ignoresCase ? text.toLowerCase() : text)
+  const test = comparison(operator, fold(expected))
   return (element) => {
-    const given = attributeOf(element, name)
-    return given !== null && test(folded(given))
+    const value = attributeOf(element, name)
+    return value !== null && test(fold(value))
   }
 }
 
-function comparison(operator: string, value: string): (given: string) => boolean {
+function comparison(operator: string, expected: string): (value: string) => boolean {
   switch (operator) {
     case '=':
-      return (given) => given === value
+      return (value) => value === expected
     case '~=':
-      return (given) => given.includes(value) && given.split(/[\t\n\f\r ]+/).includes(value)
+      return (value) => value.includes(expected) && value.split(/[\t\n\f\r ]+/).includes(expected)
     case '|=':
-      return (given) => given === value || given.startsWith(`${value}-`)
+      return (value) => value === expected || value.startsWith(`${expected}-`)
     case '^=':
-      return (given) => value !== '' && given.startsWith(value)
+      return (value) => expected !== '' && value.startsWith(expected)
     case '$=':
-      return (given) => value !== '' && given.endsWith(value)
+      return (value) => expected !== '' && value.endsWith(expected)
     case '*=':
-      return (given) => value !== '' && given.includes(value)
+      return (value) => expected !== '' && value.includes(expected)
     default:
       return () => true
   }
 }
 
-function byPlace(isAmongAll: boolean, formula: string): Selector {
+function byPosition(isAmongAll: boolean, formula: string): Selector {
   const [step, offset] = stepsOf(formula)
-  // Each parent's children are counted once.
-  const places = new WeakMap<Element, ReadonlyMap<Element, number>>()
+  // Count each parent's children once only: counting per child would be quadratic.
+  const cache = new WeakMap<Element, ReadonlyMap<Element, number>>()
   return (element) => {
     const { parent } = element
     if (parent === null) return false
-    let known = places.get(parent)
-    if (known === undefined) {
-      known = placesIn(parent, isAmongAll)
-      places.set(parent, known)
+    let positions = cache.get(parent)
+    if (positions === undefined) {
+      positions = positionsIn(parent, isAmongAll)
+      cache.set(parent, positions)
     }
-    const from = (known.get(element) ?? 0) - offset
+    const from = (positions.get(element) ?? 0) - offset
     return step === 0 ? from === 0 : from % step === 0 && from / step >= 0
   }
 }
 
-/** `An+B` as A and B. */
+/** Reads `An+B` as A and B. */
 function stepsOf(formula: string): [number, number] {
   if (formula === 'odd') return [2, 1]
   if (formula === 'even') return [2, 0]
@@ -204,16 +203,16 @@ function stepsOf(formula: string): [number, number] {
   return [/\d/.test(step) ? Number(step) : Number(`${step}1`), whole]
 }
 
-/** From 1, among all siblings or those of the same name. */
-function placesIn(parent: Element, isAmongAll: boolean): ReadonlyMap<Element, number> {
+/** The positions of the children, from 1, among all siblings or those with the same name. */
+function positionsIn(parent: Element, isAmongAll: boolean): ReadonlyMap<Element, number> {
   const counts = new Map<string, number>()
-  const places = new Map<Element, number>()
+  const positions = new Map<Element, number>()
   for (const child of parent.children) {
     if (typeof child === 'string') continue
     const group = isAmongAll ? '' : child.name
-    const place = (counts.get(group) ?? 0) + 1
-    counts.set(group, place)
-    places.set(child, place)
+    const position = (counts.get(group) ?? 0) + 1
+    counts.set(group, position)
+    positions.set(child, position)
   }
-  return places
+  return positions
 }

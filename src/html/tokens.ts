@@ -1,25 +1,25 @@
-// HTML's tokenizer (HTML, 13.2.5): gives a sink the tags of a document and the text between them, in
-// order. It looks at each character a fixed number of times, so any document takes time in proportion
-// to its length. Comments, and what else browsers drop, are not reported.
+// HTML tokenizer (HTML, 13.2.5): passes the tags and text of a document to a sink, in order. It
+// visits each character a constant number of times, so it runs in linear time on any input.
+// Comments and anything else that browsers drop are not reported.
 import { decodeReferences } from './references.ts'
 
-/** Name, value, name, value, …: names in lower case, values as written, references not decoded. */
+/** Name, value, name, value, …: names in lower case, values with their references not decoded. */
 export type Attributes = readonly string[]
 
-/** Content that is not markup; it ends with the element's end tag. */
+/** Element content that is not markup and extends to the end tag. */
 export type RawText =
   /** Text with character references. */
   | 'references'
   | 'text'
   | 'script'
-  /** Ends with the document. */
+  /** Extends to the end of the document (`<plaintext>`). */
   | 'rest'
 
 export interface Sink {
-  /** Whether the current node is of SVG or MathML: only there are CDATA sections. */
+  /** Whether the current node is SVG or MathML, the only place for CDATA sections. */
   readonly isForeign: boolean
   doctype(): void
-  /** @returns what the element contains; null: markup */
+  /** @returns the kind of raw text that the element contains; null for markup */
   startTag(name: string, attributes: Attributes, isSelfClosing: boolean): RawText | null
   endTag(name: string): void
   text(text: string): void
@@ -27,7 +27,7 @@ export interface Sink {
   rawText(text: string): void
 }
 
-/** Calls the sink for each tag and text of the document. */
+/** Calls the sink for each tag and piece of text in the document. */
 export function tokenize(source: string, sink: Sink): void {
   new Tokenizer(source, sink).run()
 }
@@ -58,7 +58,7 @@ function isSpace(code: number): boolean {
   return code === 0x20 || (code >= 0x09 && code <= 0x0d && code !== 0x0b)
 }
 
-/** Also at the end of the document. */
+/** Also true at the end of the document, where `charCodeAt` returns NaN. */
 function endsName(code: number): boolean {
   return isSpace(code) || code === SLASH || code === GREATER || Number.isNaN(code)
 }
@@ -66,9 +66,9 @@ function endsName(code: number): boolean {
 class Tokenizer {
   readonly #source: string
   readonly #sink: Sink
-  /** Everything before it has been reported. */
+  /** Everything before this index has been reported. */
   #at = 0
-  /** Of the tag that was read last. */
+  /** The attributes of the tag that was read last. */
   #attributes: string[] = NONE
   #isSelfClosing = false
 
@@ -107,11 +107,13 @@ class Tokenizer {
     this.#at = end
   }
 
-  /** A comment, a doctype, a CDATA section, or something that counts as a comment. */
+  /**
+   * Reads a comment, a doctype, a CDATA section, or anything else that browsers treat as a comment.
+   */
   #declaration(open: number): void {
     const source = this.#source
     if (source.startsWith('<!--', open)) {
-      // "<!-->" and "<!--->" are comments, too.
+      // "<!-->" and "<!--->" are complete comments.
       const [short] = /^-?>/.exec(source.slice(open + 4, open + 6)) ?? []
       this.#at = short === undefined ? this.#endOf(/--!?>/g, open + 4) : open + 4 + short.length
     } else if (this.#sink.isForeign && source.startsWith(CDATA, open)) {
@@ -124,7 +126,7 @@ class Tokenizer {
     }
   }
 
-  /** Behind the first match; the end of the document if there is none. */
+  /** The index after the first match; without one, the end of the document. */
   #endOf(pattern: RegExp, from: number): number {
     pattern.lastIndex = from
     return pattern.test(this.#source) ? pattern.lastIndex : this.#source.length
@@ -145,19 +147,20 @@ class Tokenizer {
     if (end < this.#source.length) this.#tag(end + 2)
   }
 
-  /** Where the end tag begins; the end of the document if there is none. */
+  /** The index of the end tag; without one, the end of the document. */
   #rawEnd(name: string, raw: RawText): number {
     const source = this.#source
     if (raw === 'rest') return source.length
     const tags = raw === 'script' ? SCRIPT_TAG : endTagOf(name)
     tags.lastIndex = this.#at
-    // "<!--" and then "<script" hide the next "</script" (HTML, 13.2.5.17 to 13.2.5.31).
+    // After "<!--" and "<script", the next "</script" does not end it (HTML, 13.2.5.17 to
+    // 13.2.5.31).
     let depth = 0
     for (let found = tags.exec(source); found !== null; found = tags.exec(source)) {
       const [tag] = found
       if (tag === '<!--') {
         depth ||= 1
-        // Its dashes may be those of "-->", too.
+        // "<!-->": its dashes also belong to "-->".
         tags.lastIndex -= 2
       } else if (tag === '-->') depth = 0
       else if (tag[1] !== '/') depth &&= 2
@@ -168,9 +171,9 @@ class Tokenizer {
   }
 
   /**
-   * Reads a tag from its name on, up to and with its ">".
+   * Reads a tag from its name through its ">".
    *
-   * @returns its name; null if it does not end: it is dropped, and the rest of the document with it
+   * @returns its name; null if it is not closed, in which case the rest of the document is dropped
    */
   #tag(from: number): string | null {
     const source = this.#source
@@ -197,10 +200,10 @@ class Tokenizer {
     return null
   }
 
-  /** @returns where it ends; -1: with the document */
+  /** @returns the index after the attribute; -1 if the document ends within it */
   #attribute(from: number): number {
     const source = this.#source
-    // A "=" at the beginning is a part of the name.
+    // A leading "=" is part of the name.
     let at = from + 1
     for (let code = source.charCodeAt(at); !endsName(code) && code !== EQUALS; ) {
       code = source.charCodeAt(++at)

@@ -1,10 +1,10 @@
-// A document's tree, as browsers build it from any text (HTML, 13.2.6): with elements whose tags are
-// left out, formatting that is nested wrongly, text that a table does not allow, SVG and MathML,
-// templates and declarative shadow trees. As in a browser with scripts, <noscript> holds no elements.
+// Builds the tree that browsers build from any text (HTML, 13.2.6), including omitted tags,
+// misnested formatting, misplaced text in tables, SVG and MathML, templates and declarative shadow
+// trees. As in a browser with scripting enabled, <noscript> contains no elements.
 //
-// What differs from a browser's tree: there are no comments and no framesets, names of SVG are in
-// lower case, and depth and repeated formatting have bounds, so that any document takes time in
-// proportion to its length.
+// Differences from a browser's tree: there are no comments and no framesets, SVG names are in lower
+// case, and nesting depth and repeated formatting are limited so that any document takes linear
+// time.
 import {
   BUTTON_SCOPE,
   foreignRulesOf,
@@ -26,15 +26,15 @@ export interface Element {
   readonly attributes: Attributes
   readonly parent: Element | null
   readonly children: readonly (Element | string)[]
-  /** Holds the declarative shadow tree, which is shown in place of the children (HTML, 4.12.3). */
+  /** The declarative shadow tree, which is rendered in place of the children (HTML, 4.12.3). */
   readonly shadow: Element | null
 }
 
 type Namespace = 'html' | 'svg' | 'math'
 
 /**
- * @param isXml whether the document is XHTML that is sent as such: there "<p/>" ends the element
- * @returns the <html> element; it always has a <head> and a <body>
+ * @param isXml whether the document was served as XHTML, in which "<p/>" is a complete element
+ * @returns the <html> element, which always has a <head> and a <body>
  */
 export function parseHtml(source: string, isXml = false): Element {
   const builder = new TreeBuilder(isXml)
@@ -50,20 +50,20 @@ export function attributeOf({ attributes }: Element, name: string): string | nul
   return null
 }
 
-/** Open elements, as many as in Chromium. Deeper ones become children of the last. */
+/** The limit of open elements, the same as Chromium's. Deeper ones become children of the last. */
 const MAX_DEPTH = 512
-/** Elements such as an unclosed <b>, which are opened again in each block that follows. */
+/** The limit of elements such as an unclosed <b>, which are reopened in each following block. */
 const MAX_FORMATTING = 64
-/** How often that is done in a document. */
+/** The limit of such reopened elements per document. */
 const MAX_REOPENED = 10_000
 
 const FONT = /^(?:color|face|size)$/
-/** Without content. */
+/** Elements that have no content. */
 const EMPTY: ReadonlySet<Kind> = new Set<Kind>(['void', 'metadata', 'input', 'rule'])
 
 interface Place {
   readonly parent: Node
-  /** Null: after all others. */
+  /** Null appends the node. */
   readonly before: Node | null
 }
 
@@ -88,7 +88,7 @@ class Node implements Element {
         : foreignRulesOf(name, namespace, () => attributeOf(this, 'encoding') ?? '')
   }
 
-  /** The same element once more, without its children. */
+  /** Creates the same element without its children. */
   copy(): Node {
     return new Node(this, this.namespace)
   }
@@ -112,22 +112,22 @@ function tagOf(name: string, attributes: Attributes = []): Tag {
 class TreeBuilder implements Sink {
   readonly #isXml: boolean
   #mode: Mode = 'head'
-  /** The mode in each open <template>. */
+  /** The insertion mode of each open <template>. */
   readonly #templateModes: Mode[] = []
   readonly #html = new Node(tagOf('html'))
   readonly #body = new Node(tagOf('body'))
   /** The open elements, from <html> to the current one. */
   readonly #stack: Node[] = []
-  /** Formatting that goes on in the next block; null: a marker (HTML, 13.2.4.3). */
+  /** Formatting elements to reopen in the next block; null is a marker (HTML, 13.2.4.3). */
   readonly #formatting: (Node | null)[] = []
   #reopened = 0
-  /** Elements within the last one on the stack. */
+  /** The number of open elements beyond the depth limit. */
   #tooDeep = 0
-  /** What comes now goes before the table. */
+  /** Whether new nodes are inserted before the table ("foster parenting"). */
   #isFostering = false
   #form: Node | null = null
   #isQuirky = true
-  /** The last element that was added. */
+  /** The element that was added last. */
   #latest = this.#html
 
   constructor(isXml: boolean) {
@@ -215,7 +215,7 @@ class TreeBuilder implements Sink {
     const { name, rules } = tag
     switch (this.#mode) {
       case 'head':
-        // Other end tags are ignored here.
+        // Other end tags are ignored in the head.
         if (name === 'br' || rules.kind === 'root') this.#leaveHead()
         if (name === 'br' || rules.kind === 'template') this.#endInBody(tag)
         break
@@ -238,7 +238,7 @@ class TreeBuilder implements Sink {
     this.#push(this.#body)
   }
 
-  /** Finds the mode for the elements that are open (HTML, 13.2.4.1). */
+  /** Sets the mode according to the open elements (HTML, 13.2.4.1). */
   #resetMode(): void {
     const node = this.#stack.findLast(({ rules }) => rules.innerMode ?? rules.kind === 'template')
     this.#mode = node?.rules.innerMode ?? this.#templateModes.at(-1) ?? 'body'
@@ -324,7 +324,7 @@ class TreeBuilder implements Sink {
         return null
       case 'root': {
         const root = name === 'html' ? this.#html : this.#body
-        // The first attribute of a name counts.
+        // The first start tag's attributes win.
         if (root.attributes.length === 0) root.attributes = attributes
         return null
       }
@@ -375,7 +375,7 @@ class TreeBuilder implements Sink {
         this.#endTemplate()
         break
       case 'void':
-        // "</br>" is a line break, too.
+        // "</br>" is treated as "<br>".
         if (name === 'br') this.#startInBody(tagOf(name), false)
         break
       default:
@@ -388,7 +388,7 @@ class TreeBuilder implements Sink {
     if (this.#stack[at]?.is(name)) this.#popAt(at)
   }
 
-  /** Ends an element and what is open in it; false: it is not in the scope. */
+  /** Closes an element and those open in it. Returns false if it is not in scope. */
   #close(name: string, scope = SCOPE): boolean {
     if (!this.#hasInScope(name, scope)) return false
     this.#popTo(name)
@@ -406,7 +406,7 @@ class TreeBuilder implements Sink {
     if (this.#stack[at]?.rules.kind === 'heading') this.#popAt(at)
   }
 
-  /** An item ends where the next one of its list starts. */
+  /** An item ends when the next item of its list starts. */
   #closeItem(name: string): void {
     const isBefore = (node: Node) =>
       node.rules.kind === 'item' && (name === 'li') === (node.name === 'li')
@@ -436,7 +436,7 @@ class TreeBuilder implements Sink {
     this.#form = null
     if (!form?.isOpen || !this.#isInScope(form)) return
     this.#closeOptional()
-    // What is open in it stays open.
+    // Elements open inside the form stay open.
     this.#removeOpen(this.#stack.lastIndexOf(form))
   }
 
@@ -470,7 +470,7 @@ class TreeBuilder implements Sink {
       const link = this.#openFormatting('a')
       if (link !== undefined) {
         this.#endFormatting('a')
-        // Not when it is beyond a scope.
+        // #endFormatting leaves a link that is not in scope.
         this.#forget(link)
         if (link.isOpen) this.#removeOpen(this.#stack.lastIndexOf(link))
       }
@@ -485,7 +485,7 @@ class TreeBuilder implements Sink {
     return null
   }
 
-  /** The last one of that name since the last marker. */
+  /** The last formatting element with this name after the last marker. */
   #openFormatting(name: string): Node | undefined {
     for (let i = this.#formatting.length - 1; i >= 0; i -= 1) {
       const node = this.#formatting[i]
@@ -495,7 +495,7 @@ class TreeBuilder implements Sink {
     return undefined
   }
 
-  /** Of four that are the same, the first is forgotten (HTML, 13.2.4.3). */
+  /** Allows three identical elements: a fourth one replaces the first (HTML, 13.2.4.3). */
   #remember(node: Node): void {
     const list = this.#formatting
     const same: Node[] = []
@@ -514,7 +514,7 @@ class TreeBuilder implements Sink {
     if (i !== -1) this.#formatting.splice(i, 1)
   }
 
-  /** Up to the last marker. */
+  /** Clears the list up to the last marker. */
   #clearFormatting(): void {
     while (this.#formatting.length > 0 && this.#formatting.pop() !== null);
   }
@@ -534,7 +534,7 @@ class TreeBuilder implements Sink {
     }
   }
 
-  /** Ends formatting, also where it is nested wrongly: the "adoption agency" (HTML, 13.2.6.4.7). */
+  /** Ends formatting, misnested or not: the "adoption agency algorithm" (HTML, 13.2.6.4.7). */
   #endFormatting(name: string): void {
     if (this.#current.is(name) && !this.#formatting.includes(this.#current)) {
       this.#pop()
@@ -559,10 +559,11 @@ class TreeBuilder implements Sink {
   }
 
   /**
-   * Takes a block out of formatting that ends in it, and formats the block's content instead.
+   * Moves a block out of the formatting element that ends inside it, and formats its content
+   * instead.
    *
-   * @param at where the formatting is in the stack
-   * @param blockAt where the block is
+   * @param at the index of the formatting element in the stack
+   * @param blockAt the index of the block
    */
   #adopt(at: number, blockAt: number): void {
     const stack = this.#stack
@@ -609,7 +610,7 @@ class TreeBuilder implements Sink {
 
   // Tables (HTML, 13.2.6.4.9 to 13.2.6.4.15)
 
-  /** Where a table has no cell or caption open. */
+  /** Whether a table is open without an open cell or caption. */
   get #isInTable(): boolean {
     return this.#mode === 'table' || this.#mode === 'rows' || this.#mode === 'row'
   }
@@ -644,9 +645,9 @@ class TreeBuilder implements Sink {
   }
 
   /**
-   * Ends and starts parts of the table so that one of this mode can start.
+   * Closes and opens parts of the table until a part can start that requires this mode.
    *
-   * @returns false if it cannot
+   * @returns false if such a part cannot start here
    */
   #enter(mode: Mode): boolean {
     if (this.#mode === 'cell' && !this.#endNearest('cell')) return false
@@ -661,7 +662,7 @@ class TreeBuilder implements Sink {
     return true
   }
 
-  /** Ends the last part whose content is of this mode. */
+  /** Closes the last part whose content has this mode. */
   #endNearest(mode: Mode): boolean {
     const part = this.#stack.findLast(
       ({ rules }) => rules.innerMode === mode || (rules.scopes & TABLE_SCOPE) !== 0,
@@ -715,9 +716,9 @@ class TreeBuilder implements Sink {
   // SVG and MathML (HTML, 13.2.6.5)
 
   /**
-   * Whether HTML is allowed here, though the current node is of SVG or MathML.
+   * Whether the current SVG or MathML node may contain HTML.
    *
-   * @param name of a start tag; "" for text
+   * @param name the name of the start tag; "" for text
    */
   #takesHtml(name: string): boolean {
     const { html } = this.#current.rules
@@ -746,7 +747,7 @@ class TreeBuilder implements Sink {
     if (!isSelfClosing) this.#push(node)
   }
 
-  /** @returns false if it is an end tag of HTML */
+  /** @returns false if the end tag belongs to an HTML element */
   #endForeign(name: string): boolean {
     if (name === 'br' || name === 'p') {
       this.#leaveForeign()
@@ -765,7 +766,7 @@ class TreeBuilder implements Sink {
 
   // The tree
 
-  /** Where the next node goes. */
+  /** The appropriate place for inserting a node (HTML, 13.2.6.1). */
   #place(parent = this.#current): Place {
     if (!this.#isFostering || !parent.rules.isTableInside) return { parent, before: null }
     const at = this.#stack.findLastIndex((each) => each.is('table') || each.is('template'))
@@ -791,7 +792,6 @@ class TreeBuilder implements Sink {
     this.#latest = node
   }
 
-  /** From where it is now. */
   #move(node: Node, place: Place): void {
     const siblings = node.parent?.children ?? []
     const at = siblings.lastIndexOf(node)
@@ -839,12 +839,12 @@ class TreeBuilder implements Sink {
     for (const node of this.#stack.splice(at, 1)) node.isOpen = false
   }
 
-  /** What is at this place and above. */
+  /** Closes the element at this index and those open in it. */
   #popAt(at: number): void {
     while (this.#stack.length > at) this.#pop()
   }
 
-  /** The last one of this name and what is open in it. */
+  /** Closes the last element with this name and those open in it. */
   #popTo(name: string): void {
     const at = this.#stack.findLastIndex((node) => node.is(name))
     if (at > 0) this.#popAt(at)
@@ -868,7 +868,7 @@ class TreeBuilder implements Sink {
     return false
   }
 
-  /** Ends elements whose end tags may be left out. */
+  /** Generates implied end tags (HTML, 13.2.6.3). */
   #closeOptional(except = ''): void {
     while (this.#current.rules.isEndOptional && this.#current.name !== except) this.#pop()
   }

@@ -1,17 +1,17 @@
-// In which encoding a page is, as browsers find out (Encoding; Fetch, "extract a MIME type"; HTML,
-// 13.2.3): its byte order mark, `Content-Type`, what the page itself declares, and without any of
-// these what its bytes can be. A label that browsers do not know does not count.
+// Detects a page's encoding as browsers do (Encoding; Fetch, "extract a MIME type"; HTML, 13.2.3):
+// from the byte order mark, `Content-Type`, the page's own declaration, or else from the bytes.
+// Labels that browsers do not know are ignored.
 import { attributeOf, type Element, parseHtml } from '../html/tree.ts'
 
-/** The meaning of a response's `Content-Type`. */
+/** A parsed `Content-Type` header. */
 export interface ContentType {
-  /** Such as "text/html"; "" if there is none. */
+  /** Such as "text/html"; "" if missing. */
   readonly type: string
-  /** As it is spelled there. */
+  /** The label as written. */
   readonly charset: string | null
 }
 
-/** Several values count one after another, the last one most (Fetch, 2.2.2). */
+/** Parses the header. Of several values, the last one wins (Fetch, 2.2.2). */
 export function parseContentType(header: string): ContentType {
   let type = ''
   let charset: string | null = null
@@ -25,7 +25,7 @@ export function parseContentType(header: string): ContentType {
   return { type, charset }
 }
 
-/** The first one given. */
+/** The first `charset` parameter. */
 function charsetIn(parameters: string): string | null {
   const each = /;\s*([^;=]*)(?:=(?:"((?:[^"\\]|\\.)*)"?|([^;]*)))?/g
   for (const [, name = '', quoted, bare = ''] of parameters.matchAll(each)) {
@@ -35,7 +35,7 @@ function charsetIn(parameters: string): string | null {
   return null
 }
 
-/** The page declares an encoding in which browsers read nothing, since it is not safe. */
+/** The page declares an encoding that browsers refuse to decode since it is not safe. */
 export class ReplacementError extends Error {
   override readonly name = 'ReplacementError'
 }
@@ -43,31 +43,31 @@ export class ReplacementError extends Error {
 /**
  * The text of a page that is not HTML.
  *
- * @param charset of `Content-Type`
+ * @param charset the label in `Content-Type`
  * @throws ReplacementError
  */
 export function decodeText(bytes: Uint8Array, charset: string | null): string {
-  return decode(bytes, knownEncoding(bytes, charset) ?? likelyEncoding(bytes))
+  return decode(bytes, certainEncoding(bytes, charset) ?? likelyEncoding(bytes))
 }
 
 /**
- * The document of a page of HTML. A declaration counts wherever it stands, as long as the encoding
- * is a guess: the page is then read again (HTML, 13.2.3.4).
+ * Parses an HTML page. While its encoding is a guess, a declaration anywhere in the page overrides
+ * it and the page is parsed again (HTML, 13.2.3.4).
  *
  * @throws ReplacementError
  */
 export function decodeHtml(bytes: Uint8Array, { type, charset }: ContentType): Element {
   const read = (encoding: string) =>
     parseHtml(decode(bytes, encoding), type === 'application/xhtml+xml')
-  const known = knownEncoding(bytes, charset)
-  if (known !== null) return read(known)
+  const certain = certainEncoding(bytes, charset)
+  if (certain !== null) return read(certain)
   const guess = xmlEncoding(bytes) ?? likelyEncoding(bytes)
   const document = read(guess)
   const declared = declaredEncoding(document) ?? guess
   return declared === guess ? document : read(declared)
 }
 
-/** Labels of encodings in which markup can be hidden from filters (Encoding, 4.2). */
+/** Labels of encodings that can hide markup from filters (Encoding, 4.2). */
 const REPLACED: ReadonlySet<string> = new Set([
   'csiso2022kr',
   'hz-gb-2312',
@@ -77,7 +77,7 @@ const REPLACED: ReadonlySet<string> = new Set([
   'replacement',
 ])
 
-/** The name of the encoding that a label means; null if there is none. */
+/** The encoding for a label; null if the label is unknown. */
 function encodingOf(label: string): string | null {
   const trimmed = label.trim().toLowerCase()
   if (REPLACED.has(trimmed)) return 'replacement'
@@ -93,19 +93,19 @@ function decode(bytes: Uint8Array, encoding: string): string {
   return new TextDecoder(encoding).decode(bytes)
 }
 
-/** What is beyond doubt. */
-function knownEncoding(bytes: Uint8Array, charset: string | null): string | null {
+/** The encoding that nothing in the page can override. */
+function certainEncoding(bytes: Uint8Array, charset: string | null): string | null {
   return markedEncoding(bytes) ?? (charset === null ? null : encodingOf(charset))
 }
 
-/** As the byte order mark says; null: there is none. */
+/** The encoding of the byte order mark; null without one. */
 export function markedEncoding([a, b, c]: Uint8Array): string | null {
   if (a === 0xef && b === 0xbb && c === 0xbf) return 'utf-8'
   if (a === 0xfe && b === 0xff) return 'utf-16be'
   return a === 0xff && b === 0xfe ? 'utf-16le' : null
 }
 
-/** As the XML declaration names it (HTML, 13.2.3.2); null: there is none, or no encoding is known by it. */
+/** The encoding in the XML declaration (HTML, 13.2.3.2); null if it is missing or unknown. */
 export function xmlEncoding(bytes: Uint8Array): string | null {
   const start = new TextDecoder('windows-1252').decode(bytes.subarray(0, 1024))
   if (start.startsWith('<\0?\0x\0')) return 'utf-16le'
@@ -114,7 +114,7 @@ export function xmlEncoding(bytes: Uint8Array): string | null {
   return readableEncoding(declaration?.[1] ?? declaration?.[2] ?? '')
 }
 
-/** UTF-8 if the bytes can be that, else what is most common in the West. */
+/** UTF-8 if the bytes are valid UTF-8, else the most common legacy encoding. */
 function likelyEncoding(bytes: Uint8Array): string {
   try {
     new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes)
@@ -124,7 +124,7 @@ function likelyEncoding(bytes: Uint8Array): string {
   }
 }
 
-/** As the first <meta> declares it whose label is known. */
+/** The encoding of the first <meta> with a known label. */
 function declaredEncoding(element: Element): string | null {
   const own = element.name === 'meta' ? metaEncoding(element) : null
   if (own !== null) return own
@@ -145,7 +145,9 @@ function metaEncoding(meta: Element): string | null {
   return readableEncoding(label?.[1] ?? label?.[2] ?? label?.[3] ?? '')
 }
 
-/** The declaration could be read, so the page is not in UTF-16. */
+/**
+ * Replaces UTF-16, which a page with a readable ASCII declaration cannot be in (HTML, 13.2.3.2).
+ */
 function readableEncoding(label: string): string | null {
   const encoding = encodingOf(label)
   if (encoding === 'utf-16le' || encoding === 'utf-16be') return 'utf-8'

@@ -1,5 +1,5 @@
-// Fetches one page, as a stranger would: no credentials, no header of a visitor, bounded in time,
-// bytes and redirects. Gives its readable text or says why there is none. Keeps nothing.
+// Fetches one page anonymously: without credentials or visitor headers, and with limits on time,
+// bytes and redirects. Returns its readable text or throws the reason. Stores nothing.
 import type { PageFault } from '../events.ts'
 import { parseSelectors } from '../html/selector.ts'
 import { readBytes } from '../http/bytes.ts'
@@ -12,7 +12,7 @@ import {
 } from './charset.ts'
 import { cut, fold, readableText } from './text.ts'
 
-/** What a page said of its version. */
+/** The validators of a page's version (RFC 9110, 8.8). */
 export interface Validators {
   readonly etag: string | null
   readonly last_modified: string | null
@@ -21,7 +21,7 @@ export interface Validators {
 export interface FetchOptions {
   readonly selector: string
   readonly maxChars: number
-  /** What is in the way of reading an address a redirect leads to; null: nothing is. */
+  /** Why a redirect to this address must not be followed; null if it may be. */
   readonly refusalOf: (url: URL) => string | null
 }
 
@@ -29,12 +29,12 @@ export interface FetchContext {
   readonly fetch: (request: Request) => Promise<Response>
 }
 
-export type Fetched =
-  /** It is the version that the validators name. */
+export type FetchResult =
+  /** The page still matches the validators that were sent. */
   | { readonly kind: 'unchanged' }
   | { readonly kind: 'read'; readonly text: string; readonly validators: Validators }
 
-/** Why a page could not be read: one closed word, and nothing of the page. */
+/** A page could not be read. Holds one code of a closed list and nothing of the page. */
 export class PageError extends Error {
   override readonly name = 'PageError'
   readonly fault: PageFault
@@ -45,19 +45,19 @@ export class PageError extends Error {
   }
 }
 
-/** For all of it, redirects included. */
+/** The limit for the whole fetch, including redirects. */
 const DEADLINE_MS = 5000
-/** Decoded. */
+/** The limit for the body after decompression. */
 const MAX_BYTES = 1_048_576
 const MAX_REDIRECTS = 3
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 const PLAIN: ReadonlySet<string> = new Set(['text/plain', 'text/markdown', 'text/x-markdown'])
 const HTML: ReadonlySet<string> = new Set(['text/html', 'application/xhtml+xml'])
-/** What the runtime unpacks; anything else would be read as text, and paid for. */
+/** The codings that the runtime decodes. Any other would be read as text and sent upstream. */
 const CODINGS: ReadonlySet<string> = new Set(['', 'identity', 'gzip', 'br'])
 
 /**
- * @param known of the version at hand; with it the page may answer that it has not changed
+ * @param known the validators of the version that the caller has, for a conditional request
  * @throws PageError
  */
 export async function fetchPage(
@@ -65,10 +65,10 @@ export async function fetchPage(
   known: Validators | null,
   options: FetchOptions,
   context: FetchContext,
-): Promise<Fetched> {
+): Promise<FetchResult> {
   const deadline = new AbortController()
   let timer: ReturnType<typeof setTimeout> | null = null
-  const late = new Promise<never>((_, reject) => {
+  const timeout = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
       reject(new PageError('timeout'))
       deadline.abort()
@@ -77,7 +77,7 @@ export async function fetchPage(
   try {
     const reading = read(url, known, options, context, deadline.signal)
     reading.catch(() => {})
-    return await Promise.race([reading, late])
+    return await Promise.race([reading, timeout])
   } finally {
     if (timer !== null) clearTimeout(timer)
   }
@@ -89,11 +89,11 @@ async function read(
   options: FetchOptions,
   { fetch }: FetchContext,
   signal: AbortSignal,
-): Promise<Fetched> {
+): Promise<FetchResult> {
   const response = await follow(url, known, options, fetch, signal)
   const { status, headers } = response
   if (status === 304 && known !== null) {
-    letGo(response)
+    discard(response)
     return { kind: 'unchanged' }
   }
   const contentType = parseContentType(headers.get('content-type') ?? '')
@@ -102,7 +102,7 @@ async function read(
   const isText = (HTML.has(type) || PLAIN.has(type)) && CODINGS.has(coding)
   const fault = status !== 200 ? 'status' : isText ? null : 'type'
   if (fault !== null) {
-    letGo(response)
+    discard(response)
     throw new PageError(fault)
   }
   const text = textOf(await receive(response), contentType, options.selector)
@@ -117,7 +117,7 @@ async function read(
   }
 }
 
-/** The page itself, after what redirects there may be. */
+/** Follows redirects within the page's origin and returns the final response. */
 async function follow(
   from: URL,
   known: Validators | null,
@@ -130,7 +130,7 @@ async function follow(
     const request = new Request(url, {
       headers: headersFor(known),
       redirect: 'manual',
-      // A version some cache still holds is not what the owner has just deployed.
+      // A cached version may be older than what the owner has just deployed.
       cache: 'no-store',
       signal,
     })
@@ -138,7 +138,7 @@ async function follow(
       throw new PageError('unreachable')
     })
     if (!REDIRECTS.has(response.status)) return response
-    letGo(response)
+    discard(response)
     const location = response.headers.get('location') ?? ''
     if (redirects === MAX_REDIRECTS || location === '' || !URL.canParse(location, url.href)) {
       throw new PageError('redirects')
@@ -149,7 +149,7 @@ async function follow(
   }
 }
 
-/** Only these, whoever asked: the page is the same for everybody. */
+/** The same headers for every visitor, so that everyone gets the same page. */
 function headersFor(known: Validators | null): Record<string, string> {
   return {
     accept: 'text/html, text/markdown, text/plain',
@@ -159,11 +159,12 @@ function headersFor(known: Validators | null): Record<string, string> {
   }
 }
 
-function letGo({ body }: Response): void {
+/** Cancels a body that is not read, which frees the connection. */
+function discard({ body }: Response): void {
   body?.cancel().catch(() => {})
 }
 
-/** Decoded bytes are counted as they come, so a small gzip body cannot become a large one. */
+/** Counts decoded bytes while reading, so that a small gzip body cannot expand beyond the limit. */
 async function receive({ body }: Response): Promise<Uint8Array> {
   if (body === null) return new Uint8Array()
   const bytes = await readBytes(body.getReader(), MAX_BYTES).catch(() => {
@@ -182,7 +183,7 @@ function textOf(bytes: Uint8Array, contentType: ContentType, selector: string): 
   }
 }
 
-/** What can be sent back as it came. */
+/** A validator that can be sent back unchanged. */
 function validator(value: string | null): string | null {
   return value !== null && /^[\x20-\x7e\x80-\xff]{1,512}$/.test(value) ? value : null
 }

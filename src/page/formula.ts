@@ -1,15 +1,15 @@
-// Formulas as text: MathML, and what KaTeX and MathJax make of TeX. A power is "x^2" and a fraction
-// "1/2", since their parts alone would read as other numbers. Each formula is read once, though it
-// often stands in a page two or three times.
+// Converts formulas to text, from MathML and from the output of KaTeX and MathJax. A power becomes
+// "x^2" and a fraction "1/2": without the signs they would read as other numbers. A page often
+// contains two or three versions of a formula; only one is read.
 import { attributeOf, type Element } from '../html/tree.ts'
 
-/** What KaTeX, MathJax 2 to 4 and MediaWiki put around a formula. */
+/** The classes of the elements that KaTeX, MathJax 2 to 4 and MediaWiki wrap around a formula. */
 const CONTAINER = /(?:^|\s)(?:katex|MathJax(?:_\w+)?|mjx-chtml|mwe-math-element)(?:\s|$)/
-/** How MathJax 2 marks TeX and AsciiMath that it has not drawn yet. */
+/** The script types of TeX and AsciiMath sources for MathJax 2. */
 const SOURCE = /^\s*math\/(?:tex|asciimath)\b/i
 const LETTERS = /[\u{1d400}-\u{1d7ff}]/gu
 
-/** Whether an element holds one formula, in one form or several. */
+/** Whether an element contains one formula, in one or several versions. */
 export function isFormula(element: Element): boolean {
   if (element.namespace !== 'html') return element.name === 'math' && element.namespace === 'math'
   return element.name === 'mjx-container' || CONTAINER.test(attributeOf(element, 'class') ?? '')
@@ -27,7 +27,7 @@ export function mathmlText(formula: Element): string | null {
   return math === null ? null : tidy(textOf(math))
 }
 
-/** What a formula without MathML is drawn with: characters by their numbers, else its label. */
+/** The text of a rendered formula without MathML: its glyphs, or else its label. */
 export function drawnText(formula: Element): string {
   return tidy(textOf(formula)) || (attributeOf(formula, 'aria-label') ?? '')
 }
@@ -53,7 +53,7 @@ function textOf(element: Element): string {
   const parts = element.children.map((child) =>
     typeof child === 'string' ? characters(child) : textOf(child),
   )
-  // Between MathML's elements white space means nothing, and MathJax draws lines that are no text.
+  // Ignore white space between MathML elements, and the lines that MathJax draws.
   const [base = '', second = '', third = ''] = parts.filter(
     (part, i) =>
       part !== '' || (element.namespace === 'math' && typeof element.children[i] !== 'string'),
@@ -99,13 +99,13 @@ function textOf(element: Element): string {
   }
 }
 
-/** The name of MathML's element that this is, or that MathJax has drawn as it. */
+/** The name of the MathML element that this is, or that MathJax rendered it from. */
 function roleOf(element: Element): string {
   if (element.namespace === 'math') return element.name
   return attributeOf(element, 'data-mml-node') ?? element.name.replace(/^mjx-/, '')
 }
 
-/** MathJax names a character by its code point. */
+/** The character of a MathJax glyph, which holds a code point. */
 function glyphOf(element: Element): string {
   if (element.namespace === 'math' || element.attributes.length === 0) return ''
   const drawn = element.name === 'mjx-c' ? attributeOf(element, 'class') : null
@@ -114,7 +114,9 @@ function glyphOf(element: Element): string {
   return code > 0x1f && code <= 0x10ffff ? characters(String.fromCodePoint(code)) : ''
 }
 
-/** U+2061 to U+2064 are operators that nobody sees; "sin" and "x" are two words all the same. */
+/**
+ * Drops the invisible operators U+2061 to U+2064; function application becomes a space ("sin x").
+ */
 function characters(text: string): string {
   return text
     .replaceAll(/^[\t\n\f\r ]+|[\t\n\f\r ]+$/g, '')
@@ -127,7 +129,7 @@ function raised(sign: '^' | '_', text: string): string {
   return /^[′″‴'°]+$/.test(text) ? text : sign + grouped(text)
 }
 
-/** In brackets, unless it is one number or one character. */
+/** Adds parentheses unless the text is one number or one character. */
 function grouped(text: string): string {
   const bare = text.trim()
   return /^(?:[\d.,]+|.)$/su.test(bare) ? bare : `(${bare})`

@@ -1,27 +1,29 @@
-// Pages of the owner's site as this isolate reads them. A text is remembered for as long as another
-// request may use it (`page_seconds` of the variable), in memory only: what visitors find without a
-// page being read is the last answer made from it, not its text.
+// Reads pages of the owner's site and caches their texts in this isolate's memory for the
+// variable's `page_seconds`. Page texts are never stored elsewhere: requests that may not fetch a
+// page are served from the last answer instead.
 import { type PageText, pageText } from '../completion/page-text.ts'
 import { RecentMap } from '../recent.ts'
 import { type FetchContext, type FetchOptions, fetchPage } from './fetch.ts'
 
-/** Raise it when the same page would be read as another text, so that no version is taken for one. */
-const READING = 2
-/** For the texts in an isolate. */
+/**
+ * Increase this when the same page would yield a different text, so that old versions do not match.
+ */
+const READER_VERSION = 2
+/** The limit for all texts in an isolate. */
 const MEMORY_BYTES = 4_194_304
-/** Of a page besides its text. */
+/** The estimated size of a page's entry without its text. */
 const PAGE_BYTES = 1000
 
 /** A page to be read. */
 export interface Page extends FetchOptions {
   readonly url: URL
-  /** What a purge names it by. */
+  /** The name by which a purge refers to it. */
   readonly name: string
-  /** How long a text that was read is used without another look at the page. */
+  /** How long a text may be used before the page is fetched again. */
   readonly freshSeconds: number
 }
 
-/** Which version of a page was read, and how: the page is asked whether it still is that one. */
+/** The version of a page and how it was read, for a conditional request. */
 export interface PageVersion {
   readonly read_as: string
   readonly etag: string | null
@@ -34,14 +36,14 @@ export interface PageRead {
 }
 
 export interface PagesContext extends FetchContext {
-  /** Up to when, in unix ms, what was made from the page of this name is void. */
+  /** When these pages were last purged, in unix ms: anything read up to then is invalid. */
   readonly purgedAt: (names: readonly string[]) => number
   /** Unix ms. */
   readonly now: () => number
 }
 
 interface RememberedPage extends PageRead {
-  /** Unix ms, from before it was asked for. */
+  /** Unix ms, taken before the request was sent. */
   readonly readAt: number
 }
 
@@ -57,9 +59,10 @@ export class Pages {
   }
 
   /**
-   * What this isolate has read within the page's `freshSeconds`; null: nothing.
+   * The text that this isolate has read within the page's `freshSeconds`; null if there is no such
+   * text.
    *
-   * @param since unix ms: what was read before is too old, as is what was read before a purge
+   * @param since unix ms: texts read before this, or before a purge, are not returned
    */
   remembered(page: Page, since: number): PageRead | null {
     const { now, purgedAt } = this.#context
@@ -69,10 +72,10 @@ export class Pages {
   }
 
   /**
-   * Fetches a page. It may answer that it is still the version that was read here before.
+   * Fetches a page, conditionally if this isolate has read it before.
    *
-   * @param known another version that will do: it may as well be that one
-   * @returns null where it is the known version, whose text is not at hand
+   * @param known a version that the caller has an answer for; used if this isolate has no text
+   * @returns null if the page still is the known version, whose text this isolate does not have
    * @throws PageError
    */
   async read(page: Page, known: PageVersion | null): Promise<PageRead | null> {
@@ -98,7 +101,7 @@ export class Pages {
   }
 }
 
-/** What a text depends on besides the page. */
+/** The memory key: everything that the text depends on besides the page's content. */
 function readAs({ url, selector, maxChars }: Page): string {
-  return JSON.stringify([READING, url.href, selector, maxChars])
+  return JSON.stringify([READER_VERSION, url.href, selector, maxChars])
 }

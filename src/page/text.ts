@@ -1,5 +1,5 @@
-// The readable text of a page: what a reader sees of it, as one line. One walk over the tree of the
-// document; what the page hides is left out.
+// Extracts the readable text of a page as one line, in one walk over its tree. Hidden elements are
+// left out.
 import { rulesOf } from '../html/names.ts'
 import type { Selector } from '../html/selector.ts'
 import { attributeOf, type Element } from '../html/tree.ts'
@@ -7,7 +7,7 @@ import { drawnText, formulaSource, isFormula, mathmlText } from './formula.ts'
 
 const words = (text: string): ReadonlySet<string> => new Set(text.split(' '))
 
-/** Not for readers, or not the page's own text. */
+/** Elements whose content is not shown, or is not the page's own text. */
 const SKIPPED = words(
   'audio button canvas datalist embed iframe nav noembed noframes noscript object script select ' +
     'style svg template textarea title video',
@@ -15,10 +15,10 @@ const SKIPPED = words(
 
 const HIDING_STYLE =
   /(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))\s*(?:!|;|$)/i
-/** Elements within each other, slots included. */
+/** The limit of nested elements, including slots. */
 const MAX_DEPTH = 1000
 
-/** The text of the first alternative that has any; "" if none has. */
+/** The text of the first selector that matches any; "" if none does. */
 export function readableText(document: Element, alternatives: readonly Selector[]): string {
   for (const alternative of alternatives) {
     const text = fold(new Reader(alternative).read(document))
@@ -32,20 +32,20 @@ class Reader {
   readonly #texts: string[] = []
   #depth = 0
   #isInFormula = false
-  /** The children of each host whose shadow tree is being read, by the slots they go to. */
+  /** The children of each host whose shadow tree is being read, by slot name. */
   readonly #slotted: Map<string, (Element | string)[]>[] = []
 
   constructor(selector: Selector) {
     this.#selector = selector
   }
 
-  /** All that is in elements which the selector matches, once each. */
+  /** The text of all elements that the selector matches, without duplicates. */
   read(document: Element): string {
     this.#element(document, false)
     return this.#texts.join('')
   }
 
-  /** @param isInside whether an element around it matches */
+  /** @param isInside whether the selector matches an ancestor */
   #element(element: Element, isInside: boolean): void {
     const isSeparating = isInside && rulesOf(element.name).isBlock
     if (isSeparating) this.#texts.push(' ')
@@ -87,7 +87,7 @@ class Reader {
         from = this.#texts.length
         this.#element(node, isInside)
       } else if (before === null || !isFormula(before) || !this.#hasTextSince(from)) {
-        // Otherwise it is the source of the formula that stands before it.
+        // Otherwise it is the source of the formula before it, which has been read.
         this.#texts.push(source)
       }
     }
@@ -113,12 +113,12 @@ class Reader {
     return false
   }
 
-  /** What the document has for the slot; else the slot's own content (HTML, 4.12.4). */
+  /** Reads the nodes assigned to the slot, or else the slot's own content (HTML, 4.12.4). */
   #slot(slot: Element, isInside: boolean): void {
     const slotted = this.#slotted.pop()
     const name = attributeOf(slot, 'name') ?? ''
     const assigned = slotted?.get(name)
-    // Of two slots with one name the first counts.
+    // Of two slots with the same name, only the first gets the nodes.
     slotted?.delete(name)
     if (assigned !== undefined) this.#nodes(assigned, isInside)
     if (slotted !== undefined) this.#slotted.push(slotted)
@@ -137,11 +137,11 @@ function bySlot(children: readonly (Element | string)[]): Map<string, (Element |
   return nodes
 }
 
-/** Whether browsers hide an element, or a page hides it from screen readers. */
+/** Whether an element is hidden in browsers or from screen readers. */
 function isHidden(element: Element): boolean {
   const { name, attributes } = element
   if (name === 'dialog' && attributeOf(element, 'open') === null) return true
-  // A script shows the whole page once it is ready.
+  // Pages often hide <html> or <body> until a script shows them.
   if (attributes.length === 0 || name === 'html' || name === 'body') return false
   return (
     attributeOf(element, 'hidden') !== null ||
@@ -151,7 +151,7 @@ function isHidden(element: Element): boolean {
   )
 }
 
-/** Whether a formula has a line of its own. */
+/** Whether a formula is shown on its own line. */
 function isDisplayed(formula: Element): boolean {
   const { parent } = formula
   return (
@@ -160,18 +160,18 @@ function isDisplayed(formula: Element): boolean {
   )
 }
 
-/** White space but for one space between words, which most of it is. */
+/** Any white space except a single space between words, the most common case. */
 const GAP = /(?:[^\S ]|\p{Cc}| (?=[\s\p{Cc}]))[\s\p{Cc}]*/gu
 
-/** White space and control characters folded into one space each. */
+/** Replaces each run of white space and control characters with one space. */
 export function fold(text: string): string {
   return text.replace(GAP, ' ').trim()
 }
 
-/** At most so many UTF-16 units, and no character torn. */
+/** Cuts a text to at most `maxChars` UTF-16 units without splitting a surrogate pair. */
 export function cut(text: string, maxChars: number): string {
   if (text.length <= maxChars) return text
   const last = text.charCodeAt(maxChars - 1)
-  const torn = last >= 0xd800 && last < 0xdc00
-  return text.slice(0, torn ? maxChars - 1 : maxChars).trimEnd()
+  const isSplit = last >= 0xd800 && last < 0xdc00
+  return text.slice(0, isSplit ? maxChars - 1 : maxChars).trimEnd()
 }

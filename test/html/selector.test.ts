@@ -8,7 +8,7 @@ const document = parseHtml(`
   <div id="d1" class="md:flex"><div id="d2"><p id="p4" class="a"></p></div></div>
   <x-y id="xy" title="Hello There"></x-y>`)
 
-/** The ids of the elements that the n-th alternative matches. */
+/** The ids of the elements that the n-th selector of the list matches. */
 function matched(text: string, n = 0): string {
   const selector = parseSelectors(text)?.[n]
   const ids: string[] = []
@@ -70,18 +70,18 @@ test.each([
   ['p:first-of-type', 'p1 p4'],
   ['main > p:nth-of-type(3)', 'p3'],
   ['main > :nth-of-type(-2n+3)', 'p1 h1 p3'],
-])('parseSelectors(%j)', (text, ids) => {
+])('parseSelectors() supports %j', (text, ids) => {
   expect(matched(text)).toBe(ids)
 })
 
 describe('parseSelectors() of a list', () => {
-  test('has the alternatives in their order', () => {
+  test('returns the selectors in order', () => {
     const list = 'h2, [data-x="a,b \\"c\\""], p:not(.a, #p2) , #xy'
     expect([0, 1, 2, 3].map((n) => matched(list, n))).toEqual(['h1', 'p2', 'p3', 'xy'])
     expect(parseSelectors(list)).toHaveLength(4)
   })
 
-  test('leaves out those that are empty', () => {
+  test('ignores empty items', () => {
     expect(parseSelectors(' , p,, i ,')).toHaveLength(2)
     expect(matched(' , p,, i ,', 1)).toBe('i1')
   })
@@ -112,11 +112,11 @@ test.each([
     '@media',
     'a{}',
   ],
-])('parseSelectors(%j) is null', (text) => {
+])('parseSelectors() rejects %j', (text) => {
   expect(parseSelectors(text)).toBeNull()
 })
 
-test('parseSelectors() of long nonsense is quick, and so is a place among many siblings', () => {
+test('long malformed selectors and positions among many siblings take linear time', () => {
   const startedAt = performance.now()
   for (const piece of ['"', "'", '[', '(', '("', ',', '[)', ':not(', 'a ', 'a>', '\\', ' ']) {
     parseSelectors(piece.repeat(256 / piece.length))

@@ -1,9 +1,8 @@
-// Trees of documents that are written carelessly. test/browser/html.test.ts compares more of them with
-// Chromium's.
+// Trees of malformed documents. test/browser/html.test.ts compares more of them with Chromium's.
 import { describe, expect, test } from 'vitest'
 import { attributeOf, type Element, parseHtml } from '../../src/html/tree.ts'
 
-/** The content of the body: `p(text b(text))`; an attribute as `p[hidden]`. */
+/** The body's content as an outline: `p(text b(text))`, with attributes as `p[hidden]`. */
 function bodyOf(html: string, isXml = false): string {
   const [, body] = parseHtml(html, isXml).children
   return typeof body === 'object' ? inside(body) : 'no body'
@@ -25,7 +24,7 @@ function outline(node: Element | string): string {
 }
 
 const trees: readonly [string, string][] = [
-  // End tags that are left out (HTML, 13.1.2.4).
+  // Omitted end tags (HTML, 13.1.2.4).
   ['<p hidden>a<p>b', 'p[hidden](a) p(b)'],
   ['<p hidden>a<div>b</div>', 'p[hidden](a) div(b)'],
   ['<p hidden>a<h2>b</h2>c', 'p[hidden](a) h2(b) c'],
@@ -55,7 +54,7 @@ const trees: readonly [string, string][] = [
     'table(colgroup[hidden](col) tbody(tr(td(a))))',
   ],
   ['<p hidden>a</body></html>b', 'p[hidden](a b)'],
-  // End tags that have no start tag, or the wrong one.
+  // End tags without a matching start tag.
   ['a</p>b</br>c</i>d</div>e', 'a p b br c d e'],
   ['<div hidden>a</span></section></div>b', 'div[hidden](a) b'],
   ['<h1>a</h2>b', 'h1(a) b'],
@@ -63,12 +62,12 @@ const trees: readonly [string, string][] = [
   ['<form>a<form hidden>b</form>c</form>d', 'form(a b) c d'],
   ['<button>a<button>b', 'button(a) button(b)'],
   ['<a>a<a>b', 'a(a) a(b)'],
-  // Formatting that is nested wrongly.
+  // Misnested formatting.
   ['<b hidden>a<p>b</b>c', 'b[hidden](a) p(b[hidden](b) c)'],
   ['<p><b hidden>a</p><p>b', 'p(b[hidden](a)) p(b[hidden](b))'],
   ['<i>a<b>b</i>c</b>d', 'i(a b(b)) b(c) d'],
   ['<table><b>a<tr><td>b</table>c', 'b(a) table(tbody(tr(td(b)))) b(c)'],
-  // What a table does not allow goes before it.
+  // Content that is not allowed in a table is moved before it.
   ['<table hidden><tr><td>a</td></tr>b<p>c</table>d', 'b p(c) table[hidden](tbody(tr(td(a)))) d'],
   [
     '<table><tr><td>a<table><td>b</table>c</table>d',
@@ -122,7 +121,7 @@ const trees: readonly [string, string][] = [
     '<ul><template shadowrootmode=open>a</template></ul><p><template shadowrootmode=no>b',
     'ul(template[shadowrootmode](a)) p(template[shadowrootmode](b))',
   ],
-  // The beginning of a document.
+  // The start of a document.
   ['', ''],
   [' \n', ''],
   ['<!doctype html><html><head><title>a</title></head><body>b', 'b'],
@@ -132,7 +131,7 @@ const trees: readonly [string, string][] = [
   ['<p>a<table><td>b', 'p(a table(tbody(tr(td(b)))))'],
 ]
 
-test.each(trees)('parseHtml(%j)', (html, body) => {
+test.each(trees)('parseHtml() builds the tree of %j', (html, body) => {
   expect(bodyOf(html)).toBe(body)
 })
 
@@ -146,7 +145,7 @@ test.each([
     '<table><tr><td/><td>a</td></tr></table><svg><g/></svg>b',
     'table(tbody(tr(td td(a)))) svg(g) b',
   ],
-])('parseHtml(%j) as XHTML', (html, body) => {
+])('parseHtml() builds the XHTML tree of %j', (html, body) => {
   expect(bodyOf(html, true)).toBe(body)
 })
 
@@ -160,7 +159,7 @@ test('parseHtml() gives <html> and <body> the attributes of their first tags', (
   ])
 })
 
-test('attributeOf() decodes the value, and takes the first of two', () => {
+test('attributeOf() decodes the value and ignores a repeated attribute', () => {
   const [, body] = parseHtml(
     '<p title="a&amp;b&lt" TITLE=c href="?a=1&copy=2&copy&#65;" hidden>',
   ).children
@@ -174,7 +173,7 @@ test('attributeOf() decodes the value, and takes the first of two', () => {
   ])
 })
 
-describe('parseHtml() takes time in proportion to the length of', () => {
+describe('parseHtml() takes linear time for', () => {
   const long = (piece: string) => piece.repeat(300_000 / piece.length)
   test.each(
     [
@@ -225,13 +224,13 @@ describe('parseHtml() takes time in proportion to the length of', () => {
       ],
       `<b>${'<i><div>'.repeat(60)}</i></b>`,
     ].map((piece) => [piece]),
-  )('%s again and again', (piece) => {
+  )('repeated %s', (piece) => {
     const startedAt = performance.now()
     parseHtml(long(piece))
     expect(performance.now() - startedAt).toBeLessThan(2500)
   })
 
-  test('formatting that differs each time, and is opened again in each block', () => {
+  test('distinct formatting elements that are reopened in each block', () => {
     const startedAt = performance.now()
     const opened = Array.from({ length: 15_000 }, (_, i) => `<b x${i}>`).join('')
     parseHtml(`<p><b>${opened}${long('<p>x')}`)
@@ -239,7 +238,7 @@ describe('parseHtml() takes time in proportion to the length of', () => {
   })
 })
 
-test('parseHtml() keeps the order of text that is nested too deeply', () => {
+test('parseHtml() keeps the order of text nested beyond the depth limit', () => {
   const html = `${'<div>'.repeat(3000)}1<p hidden>2</p>3${'</div>'.repeat(3000)}4`
   expect(bodyOf(html).replaceAll(/\D/g, '')).toBe('1234')
   expect(bodyOf(html)).toMatch(/\) 4$/)

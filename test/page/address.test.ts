@@ -1,4 +1,4 @@
-// Which pages may be read: only those of listed origins and paths, however their URL is spelled.
+// Only pages on listed origins and paths may be fetched, regardless of how their URL is spelled.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
@@ -10,7 +10,7 @@ import {
   refusalOf,
 } from '../../src/page/address.ts'
 
-const given: AddressOptions = {
+const defaults: AddressOptions = {
   origins: ['https://example.com', 'http://localhost:4000', 'http://10.0.0.1', 'https://[::1]'],
   paths: ['/posts/*', '/about', '/*.html'],
   own: new URL('https://edge.example.com/v1/completions'),
@@ -19,7 +19,7 @@ const given: AddressOptions = {
 function judge(text: string, options: Partial<AddressOptions> = {}): string {
   const url = readAddress(text)
   if (url === null) return 'no URL'
-  return refusalOf(url, { ...given, ...options }) === null ? 'allowed' : 'refused'
+  return refusalOf(url, { ...defaults, ...options }) === null ? 'allowed' : 'refused'
 }
 
 test.each([
@@ -27,10 +27,10 @@ test.each([
   ['HTTPS://EXAMPLE.com:443/posts/a?utm_source=x#top', 'https://example.com/posts/a'],
   ['https://example.com/posts/../posts/./a', 'https://example.com/posts/a'],
   ['https://example.com/posts/caf\u00e9', 'https://example.com/posts/caf%C3%A9'],
-  // Spelled otherwise it is the same page, not one more to be fetched and kept.
+  // Equivalent spellings are normalised, so that they are not fetched and stored as another page.
   ['https://example.com/posts/%61%2Dcaf%c3%a9%7e', 'https://example.com/posts/a-caf%C3%A9~'],
   ['https://example.com/posts/a%21!', 'https://example.com/posts/a%21!'],
-])('readAddress() of %s names the page', (text, href) => {
+])('readAddress() normalises %s', (text, href) => {
   expect(readAddress(text)?.href).toBe(href)
   expect(judge(text)).toBe('allowed')
 })
@@ -55,7 +55,7 @@ test.each([
   'https://',
   'https://exa mple.com/',
   `https://example.com/posts/${'a'.repeat(2048)}`,
-])('readAddress() of %j is none', (text) => {
+])('readAddress() rejects %j', (text) => {
   expect(readAddress(text)).toBeNull()
 })
 
@@ -66,42 +66,42 @@ describe('refusalOf()', () => {
     ['another port', 'https://example.com:8443/posts/a'],
     ['a subdomain', 'https://www.example.com/posts/a'],
     ['a longer name', 'https://example.com.evil.example/posts/a'],
-    ['a name that ends alike', 'https://notexample.com/posts/a'],
+    ['a name with the same ending', 'https://notexample.com/posts/a'],
     ['a trailing dot', 'https://example.com./posts/a'],
     ['a user', 'https://me@example.com/posts/a'],
     ['a user that looks like the host', 'https://example.com@evil.example/posts/a'],
     ['user and password', 'https://me:secret@example.com/posts/a'],
     ['a Cyrillic twin', 'https://ex\u0430mple.com/posts/a'],
     ['a punycode twin', 'https://xn--exmple-4nf.com/posts/a'],
-    ['a path outside', 'https://example.com/admin'],
-    ['a path that is longer', 'https://example.com/about/us'],
-    ['a path out of the folder', 'https://example.com/posts/../admin'],
+    ['an unlisted path', 'https://example.com/admin'],
+    ['a path below a listed one', 'https://example.com/about/us'],
+    ['a path that leaves the folder', 'https://example.com/posts/../admin'],
     ['the same, escaped', 'https://example.com/posts/%2e%2e/admin'],
     ['the same, half escaped', 'https://example.com/posts/.%2E/admin'],
     ['the same, with an escaped slash', 'https://example.com/posts/..%2fadmin'],
     ['the same, with an escaped backslash', 'https://example.com/posts/..%5cadmin'],
-    ['a slash that is one segment to a server', 'https://example.com/posts%2Fa'],
+    ['an escaped slash', 'https://example.com/posts%2Fa'],
     ['the same, escaped twice', 'https://example.com/posts/%252e%252e%252fadmin'],
-    ['codes that become codes', 'https://example.com/posts/%%32e%%32e/posts/a'],
+    ['escapes that decode to escapes', 'https://example.com/posts/%%32e%%32e/posts/a'],
     ['an empty segment', 'https://example.com/posts//a'],
     ['an escaped NUL', 'https://example.com/posts/a%00.html'],
     ['an escaped line feed', 'https://example.com/posts/a%0a'],
     ['broken escapes', 'https://example.com/posts/%ff'],
-    ['half an escape', 'https://example.com/posts/%e'],
+    ['an incomplete escape', 'https://example.com/posts/%e'],
     ['a path parameter after two dots', 'https://example.com/posts/..;/secret'],
     ['the same, escaped', 'https://example.com/posts/%2e%2e%3b/secret'],
     ['the same, with a value', 'https://example.com/posts/..;a=b/secret'],
-    ['one in the middle', 'https://example.com/posts/a;/..;b=c/..;/secret'],
-    ['one alone', 'https://example.com/posts/a;v=1'],
-    ['its Greek twin', 'https://example.com/posts/..%CD%BE/secret'],
-    ['its fullwidth twin', 'https://example.com/posts/..%EF%BC%9B/secret'],
+    ['several path parameters', 'https://example.com/posts/a;/..;b=c/..;/secret'],
+    ['a path parameter after a name', 'https://example.com/posts/a;v=1'],
+    ['a Greek question mark', 'https://example.com/posts/..%CD%BE/secret'],
+    ['a fullwidth semicolon', 'https://example.com/posts/..%EF%BC%9B/secret'],
     ['three dots', 'https://example.com/posts/.../secret'],
     ['dots and a space', 'https://example.com/posts/..%20/secret'],
     ['a space and dots', 'https://example.com/posts/%20../secret'],
     ['dots and a colon', 'https://example.com/posts/..::$DATA/secret'],
     ['an overlong dot', 'https://example.com/posts/%c0%ae%c0%ae/secret'],
     ['an overlong slash', 'https://example.com/posts/..%c0%afsecret'],
-    ['codes of IIS', 'https://example.com/posts/%u002e%u002e/secret'],
+    ['IIS escapes', 'https://example.com/posts/%u002e%u002e/secret'],
     ['the same, escaped', 'https://example.com/posts/%25u002e%25u002e/secret'],
     ['the same, escaped three times', 'https://example.com/posts/%25252e%25252e/secret'],
     ['fullwidth dots', 'https://example.com/posts/\uff0e\uff0e/secret'],
@@ -111,15 +111,18 @@ describe('refusalOf()', () => {
     ['fraction slashes', 'https://example.com/posts/a\u2044..\u2044..\u2044secret'],
     ['division slashes', 'https://example.com/posts/a%E2%88%95..%E2%88%95..%E2%88%95secret'],
     ['fullwidth backslashes', 'https://example.com/posts/a\uff3c..\uff3c..\uff3csecret'],
-    ['set minuses', 'https://example.com/posts/a\u2216..\u2216..\u2216secret'],
+    ['set minus signs', 'https://example.com/posts/a\u2216..\u2216..\u2216secret'],
     ['a fullwidth percent', 'https://example.com/posts/\uff052e\uff052e/secret'],
-    ['dots with nothing to be seen between', 'https://example.com/posts/.%E2%80%8B./secret'],
+    [
+      'dots with an invisible character between them',
+      'https://example.com/posts/.%E2%80%8B./secret',
+    ],
     ['a soft hyphen before dots', 'https://example.com/posts/%C2%AD../secret'],
-    ['an empty segment that looks like none', 'https://example.com/posts/%E2%80%8B/a'],
+    ['a segment with only an invisible character', 'https://example.com/posts/%E2%80%8B/a'],
     ['this machine', 'http://localhost:4000/posts/a'],
-    ['an address', 'http://10.0.0.1/posts/a'],
-    ['an address as a number', 'http://167772161/posts/a'],
-    ['an address in hex', 'http://0x0a.0.0.1/posts/a'],
+    ['an IPv4 address', 'http://10.0.0.1/posts/a'],
+    ['an IPv4 address as a number', 'http://167772161/posts/a'],
+    ['an IPv4 address in hex', 'http://0x0a.0.0.1/posts/a'],
     ['an IPv6 address', 'https://[::1]/posts/a'],
   ])('refuses %s', (_, text) => {
     expect(judge(text)).toBe('refused')
@@ -142,11 +145,11 @@ describe('refusalOf()', () => {
     expect(judge(text)).toBe('allowed')
   })
 
-  test('"*" in origins allows no page', () => {
+  test('"*" in origins does not allow any page', () => {
     expect(judge('https://example.com/about', { origins: ['*'] })).toBe('refused')
   })
 
-  test('this machine and addresses are for a Worker on this machine, and only where listed', () => {
+  test('allows localhost and IP addresses only for a local Worker, and only if listed', () => {
     const own = new URL('http://localhost:8787/')
     expect(judge('http://localhost:4000/about', { own })).toBe('allowed')
     expect(judge('http://10.0.0.1/about', { own })).toBe('allowed')
@@ -154,7 +157,7 @@ describe('refusalOf()', () => {
     expect(judge('http://127.0.0.1:4000/about', { own })).toBe('refused')
   })
 
-  test('never the host the Worker is called on, however it is listed', () => {
+  test('refuses the host of the Worker itself, even if it is listed', () => {
     const own = new URL('https://example.com/v1/completions')
     expect(judge('https://example.com/about', { own })).toBe('refused')
     const local = new URL('http://localhost:4000/')
@@ -172,19 +175,19 @@ describe('refusalOf()', () => {
     ['/a.b', '/aXb', false],
     ['/caf\u00e9/*', '/caf%C3%A9/x', true],
     ['/a', '/a/', false],
-  ])('the pattern %s and the path %s: %s', (pattern, path, expected) => {
+  ])('the pattern %s matches the path %s: %s', (pattern, path, expected) => {
     const verdict = judge(`https://example.com${path}`, { paths: [pattern] })
     expect(verdict).toBe(expected ? 'allowed' : 'refused')
   })
 
-  test('no pattern is slow', () => {
+  test('matches a pattern with many wildcards in linear time', () => {
     const startedAt = performance.now()
     const paths = [`/${'a*'.repeat(100)}b`]
     expect(judge(`https://example.com/${'a'.repeat(2000)}`, { paths })).toBe('refused')
     expect(performance.now() - startedAt).toBeLessThan(100)
   })
 
-  test('whatever is allowed is on a listed origin and below a listed path, however a server reads it', () => {
+  test('allows only listed origins and paths, regardless of how a server decodes the path', () => {
     const pieces = fc.constantFrom(
       ...['..', '.', '%2e', '%2E%2e', '%2f', '%5c', '\\', '/', '//', 'posts', 'admin', '@', ':'],
       ...['?', '#', 'example.com', 'evil.example', '%25', '%00', 'a', '\u0430', ';', '\t', ';a=b'],
@@ -198,7 +201,7 @@ describe('refusalOf()', () => {
         const text = `https://example.com/posts/${path.join('')}`
         for (const refusal of [refusalOf, nameRefusalOf]) {
           const url = readAddress(text)
-          if (url === null || refusal(url, { ...given, paths: ['/posts/*'] }) !== null) continue
+          if (url === null || refusal(url, { ...defaults, paths: ['/posts/*'] }) !== null) continue
           allowed += 1
           const { origin, pathname, search, username } = url
           expect(origin + username + search).toBe('https://example.com')
@@ -211,7 +214,7 @@ describe('refusalOf()', () => {
   })
 })
 
-/** What servers, proxies and file systems make of a path, each doing some of what some of them do. */
+/** All paths that a server, proxy or file system may read this one as. */
 function readings(pathname: string): string[] {
   const steps: ((path: string) => string)[] = [
     (path) =>
@@ -238,7 +241,7 @@ function readings(pathname: string): string[] {
 function decoded(path: string): string {
   return path.replaceAll(/(?:%[\da-f]{2})+/gi, (codes) => {
     const bytes = Buffer.from(codes.replaceAll('%', ''), 'hex')
-    // Overlong forms, as old decoders took them.
+    // Overlong forms, which old decoders accept.
     return bytes
       .toString('latin1')
       .replaceAll(/\xc0([\x80-\xbf])/g, (_: string, low: string) =>
@@ -248,26 +251,26 @@ function decoded(path: string): string {
 }
 
 function resolved(path: string): string {
-  const kept: string[] = []
+  const segments: string[] = []
   for (const segment of path.split('/').slice(1)) {
-    if (segment === '..') kept.pop()
-    else if (segment !== '.') kept.push(segment)
+    if (segment === '..') segments.pop()
+    else if (segment !== '.') segments.push(segment)
   }
-  return `/${kept.join('/')}`
+  return `/${segments.join('/')}`
 }
 
-describe('a page has one name', () => {
+describe('a page', () => {
   test.each([
     [['/x', '/x/', '/x/index.html', '/x/index.htm', '/x.html', '/x/index', '/x.html/']],
     [['/', '/index.html', '/index.htm', '/index', '']],
     [['/a/b', '/a/b/', '/a/b.html', '/a/b/index.html']],
     [['/caf%C3%A9', '/caf%c3%a9/', '/caf\u00e9.html', '/c%61f\u00e9/index.html']],
-  ])('at each of %j', (paths) => {
+  ])('has one name at each of %j', (paths) => {
     const names = paths.map((path) => pageAt(readAddress(`https://example.com${path}`) as URL))
     expect(new Set(names).size).toBe(1)
   })
 
-  test('and no two pages have the same', () => {
+  test('does not share its name with another page', () => {
     const paths = [
       ...['/', '/x', '/X', '/x.htm', '/x.HTML', '/x/y', '/x-index', '/indexes', '/myindex'],
       ...['/.html', '/x/.html', '/html', '/x.html.txt', '/index.php', '/x%2F', '/a.b'],
@@ -277,10 +280,10 @@ describe('a page has one name', () => {
     expect(pageAt(new URL('http://example.com/x'))).not.toBe(names[1])
   })
 
-  test('that is found where one of its addresses is listed, and fetched only where it is itself', () => {
+  test('can be looked up if one of its addresses is listed, but fetched only at a listed one', () => {
     const verdict = (path: string, paths: readonly string[]) => {
       const url = readAddress(`https://example.com${path}`) as URL
-      const options = { ...given, paths }
+      const options = { ...defaults, paths }
       const found = nameRefusalOf(url, options) === null
       return [found, refusalOf(url, options) === null]
     }
@@ -293,8 +296,8 @@ describe('a page has one name', () => {
     expect(verdict('/posts/..;/about', ['/about', '/posts/*'])).toEqual([false, false])
   })
 
-  test('and a redirect may lead from one of its addresses to another', () => {
-    const options = { ...given, paths: ['/posts/*.html'] }
+  test('may redirect from one of its addresses to another', () => {
+    const options = { ...defaults, paths: ['/posts/*.html'] }
     const refusal = (from: string, to: string) =>
       redirectRefusalOf(
         new URL(from, 'https://example.com'),

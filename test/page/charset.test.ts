@@ -1,4 +1,5 @@
-// Encodings of pages, as browsers find them: all ways to declare one, and what does not.
+// Encoding detection as in browsers: all ways to declare an encoding, and what must not count as
+// one.
 import { describe, expect, test } from 'vitest'
 import { parseSelectors } from '../../src/html/selector.ts'
 import {
@@ -25,10 +26,10 @@ test.each([
   ['text/html; x="; charset=gbk"; charset=utf-8', 'text/html', 'utf-8'],
   ['text/html; xcharset=gbk; charset', 'text/html', null],
   ['text/html; charset=; charset=utf-8', 'text/html', 'utf-8'],
-  // A label given twice: the first counts.
+  // A repeated parameter: the first one wins.
   ['text/html; charset=utf-8; charset=gbk', 'text/html', 'utf-8'],
   ['text/html; charset=utf-8; charset=utf-8', 'text/html', 'utf-8'],
-  // The header given twice: the last counts, and its encoding goes with its type.
+  // A repeated header: the last one wins, and the charset of another type is dropped.
   ['text/html; charset=utf-8, text/html; charset=utf-8', 'text/html', 'utf-8'],
   ['text/plain; charset=gbk, text/html', 'text/html', null],
   ['text/html; charset=gbk, text/html', 'text/html', 'gbk'],
@@ -37,11 +38,11 @@ test.each([
   ['text/html; x="a, text/plain"; charset=utf-8', 'text/html', 'utf-8'],
   ['', '', null],
   ['html', '', null],
-])('parseContentType(%j)', (header, type, charset) => {
+])('parseContentType() reads %j', (header, type, charset) => {
   expect(parseContentType(header)).toEqual({ type, charset })
 })
 
-test('parseContentType() of long nonsense is quick', () => {
+test('parseContentType() handles long malformed headers in linear time', () => {
   const startedAt = performance.now()
   for (const piece of [';', '"', ',', '; charset', 'text/html,', '\\"', ' ']) {
     parseContentType(`text/html; ${piece.repeat(20_000)}`)
@@ -55,7 +56,7 @@ const utf16 = (text: string) => Uint8Array.from(Buffer.from(text, 'utf16le'))
 const swapped = (bytes: Uint8Array) => Uint8Array.from(Buffer.from(bytes).swap16())
 const xml = (encoding: string) => `<?xml version="1.0" encoding=${encoding}?><p>`
 
-describe('decodeHtml() reads a page in the encoding', () => {
+describe('decodeHtml() uses the encoding', () => {
   test.each([
     ['of Content-Type', utf8('<meta charset=gbk><p>é'), 'utf-8', 'é'],
     ['of Content-Type as browsers know it', latin1('<p>\x93é\x94'), 'ISO-8859-1', '“é”'],
@@ -78,14 +79,14 @@ describe('decodeHtml() reads a page in the encoding', () => {
       'é',
     ],
     [
-      'of <meta> behind much else',
+      'of a <meta> far into the page',
       latin1(`<style>/*${'a'.repeat(2000)}*/</style><meta charset=windows-1252><p>é`),
       null,
       'é',
     ],
     ['of <meta> in the body', latin1('<p>é<p><meta charset=windows-1251>\xe9'), null, 'й й'],
     [
-      'of the first <meta> that names one',
+      'of the first <meta> with a known label',
       latin1('<meta charset=utf8mb4><meta charset="iso-8859-5"><meta charset=gbk><p>\xe9'),
       null,
       'щ',
@@ -121,7 +122,7 @@ describe('decodeHtml() reads a page in the encoding', () => {
   })
 
   test.each(['utf8mb4', "'utf-8'", 'klingon', '', 'utf-7', 'none', 'iso-8859-99', 'utf 8'])(
-    'that the page declares, where Content-Type has the label %j',
+    'that the page declares if Content-Type has the unknown label %j',
     (charset) => {
       expect(read(utf8('<meta charset=utf-8><p>é'), charset)).toBe('é')
       expect(read(latin1('<meta charset=iso-8859-5><p>\xe9'), charset)).toBe('щ')
@@ -155,18 +156,18 @@ describe('decodeHtml() reads a page in the encoding', () => {
     '<?xml version="1.0" encoding="utf-16"?>',
     '<!doctype html><?xml version="1.0" encoding="gbk"?>',
     '<?xml version="1.0" x="encoding=gbk"?>',
-  ])('UTF-8, which this does not change: %s', (html) => {
+  ])('UTF-8 despite %s', (html) => {
     expect(read(utf8(`${html}<p>é日`))).toBe('é日')
   })
 
-  test('as one of UTF-16 if its XML declaration is', () => {
+  test('UTF-16 if its XML declaration is written in it', () => {
     expect(read(utf16(`${xml('"x"')}é`))).toBe('é')
     expect(read(swapped(utf16(`${xml('"x"')}é`)))).toBe('é')
   })
 })
 
 test.each(['iso-2022-kr', 'HZ-GB-2312', 'iso-2022-cn-ext', 'replacement'])(
-  'decodeHtml() refuses %s, as browsers do',
+  'decodeHtml() and decodeText() refuse %s, as browsers do',
   (label) => {
     expect(() => decodeHtml(utf8('<p>a'), html(label))).toThrow(ReplacementError)
     expect(() => decodeHtml(utf8(`<meta charset=${label}><p>a`), html(null))).toThrow(
@@ -184,6 +185,6 @@ test.each([
   [utf16('\ufeffé'), null, 'é'],
   [utf8('é'), 'klingon', 'é'],
   [utf8('<meta charset=gbk>é'), null, '<meta charset=gbk>é'],
-])('decodeText(%j, %j)', (bytes, charset, text) => {
+])('decodeText() decodes %j with the label %j', (bytes, charset, text) => {
   expect(decodeText(bytes, charset)).toBe(text)
 })

@@ -1,5 +1,5 @@
-// What a reader reads of a page. The whole way, from bytes over a socket, is in
-// test/worker/pages.test.ts; encodings are in charset.test.ts.
+// The readable text of HTML. test/worker/pages.test.ts covers pages fetched over HTTP, and
+// charset.test.ts their encodings.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { parseSelectors } from '../../src/html/selector.ts'
@@ -9,7 +9,7 @@ import { cut, fold, readableText } from '../../src/page/text.ts'
 const read = (html: string, selector = 'main, article, body') =>
   readableText(parseHtml(html), parseSelectors(selector) ?? [])
 
-describe('what a page hides is left out:', () => {
+describe('readableText() leaves out hidden content:', () => {
   test.each([
     ['hidden', '<div hidden>a<p>b</div>c', 'c'],
     [
@@ -23,30 +23,34 @@ describe('what a page hides is left out:', () => {
       'ad',
     ],
     [
-      'a style',
+      'display: none and visibility: hidden',
       'a<b style="color:red; display : none !important">b</b><b style=visibility:hidden>c</b>d',
       'ad',
     ],
     [
-      'and not another style',
+      'but not content with another style',
       'a<b style="x-display:none">b</b><b style="display:nonesuch;visibility:visible">c',
       'abc',
     ],
     ['a dialog that is not open', 'a<dialog>b</dialog><dialog open>c</dialog>', 'a c'],
     ['a popover', 'a<div popover>b</div>c', 'a c'],
     [
-      'in what is hidden',
+      'selected elements inside hidden ones',
       '<nav><main>a</main></nav><main hidden>b</main><div hidden><article>c</article></div><article>d',
       'd',
     ],
-    ['but not all of a page that a script shows', '<html hidden><body style="display:none">a', 'a'],
     [
-      'and neither what is closed nor what is inert',
+      'but not a whole page that is hidden until a script shows it',
+      '<html hidden><body style="display:none">a',
+      'a',
+    ],
+    [
+      'but not closed details or inert content',
       '<details><summary>a</summary>b</details><p inert>c',
       'a b c',
     ],
     ['an item without its end tag', '<ul><li>a<li hidden>b<li>c</ul>d', 'a c d'],
-    ['an item with elements in it', '<ul><li hidden>a <b>b<span>c<li>d</ul>e', 'd e'],
+    ['an item with nested elements', '<ul><li hidden>a <b>b<span>c<li>d</ul>e', 'd e'],
     ['a paragraph without its end tag', '<p hidden>a<p>b<p aria-hidden=true>c<h2>d</h2>e', 'b d e'],
     ['a term and a description', '<dl><dt hidden>a<dd>b<dt>c<dd hidden>d</dl>e', 'b c e'],
     ['rows and cells', '<table><tr><td hidden>a<td>b<tr hidden><td>c<tr><th>d</table>e', 'b d e'],
@@ -56,11 +60,15 @@ describe('what a page hides is left out:', () => {
       'c e',
     ],
     ['ruby', '<ruby>a<rt hidden>b<rp hidden>c</ruby>d', 'ad'],
-    ['to the end of what is around it', '<div><p hidden>a</div>b', 'b'],
+    ['to the end of the parent', '<div><p hidden>a</div>b', 'b'],
     ['to the end of the page', 'a<section hidden>b<p>c</section></section>d<div hidden>e', 'a d'],
-    ['elements of one name within each other', '<div hidden>a<div>b</div>c</div>d', 'd'],
-    ['formatting that goes on', '<p>a<b hidden>b</p><p>c</b>d', 'a d'],
-    ['before a table what stands in it', '<table hidden><tr><td>a</td></tr>b</table>c', 'b c'],
+    ['nested elements of the same name', '<div hidden>a<div>b</div>c</div>d', 'd'],
+    ['formatting that continues in the next block', '<p>a<b hidden>b</p><p>c</b>d', 'a d'],
+    [
+      'but not text that is moved out of a hidden table',
+      '<table hidden><tr><td>a</td></tr>b</table>c',
+      'b c',
+    ],
     [
       'elements without content',
       '<p>a<img hidden src=x>b<br hidden>c<input hidden>d</p><p>e',
@@ -71,7 +79,7 @@ describe('what a page hides is left out:', () => {
   })
 })
 
-describe('what is no text, or not the page’s own, is left out:', () => {
+describe('readableText() leaves out content that is not text or not the page’s own:', () => {
   test.each([
     [
       'scripts, styles and controls',
@@ -86,7 +94,7 @@ describe('what is no text, or not the page’s own, is left out:', () => {
     ],
     ['titles', '<title>a</title>b<svg><title>c</title></svg>d', 'b d'],
     [
-      'content for other browsers',
+      'fallback content',
       'a<noscript><p>b</noscript><noembed>c</noembed><noframes>d</noframes>e',
       'ae',
     ],
@@ -95,7 +103,7 @@ describe('what is no text, or not the page’s own, is left out:', () => {
     ['noscript in a select', '<select><option>a<noscript>b</noscript></select><p>c', 'c'],
     ['a style in a select', '<select><style>a</style><option>b</select><p>c', 'c'],
     [
-      'a picture in a select',
+      'an SVG image in a select',
       '<select><option><svg><title>a</title></svg>b</option></select><p>c',
       'c',
     ],
@@ -111,21 +119,25 @@ describe('what is no text, or not the page’s own, is left out:', () => {
   test.each([
     ['plaintext', 'a<plaintext><b>b</plaintext>', 'a <b>b</plaintext>'],
     ['xmp', 'a<xmp><b>b</xmp>c', 'a <b>b c'],
-    ['attributes of all sorts', `<p a='>' b=">" c=>d</p><p e/f "g='h>i'>j`, 'd j'],
-    ['characters that are no text', 'wo\0rd \ufdd0\ufdd1\ufdd2', 'word \ufdd0\ufdd1\ufdd2'],
+    ['unusual attributes', `<p a='>' b=">" c=>d</p><p e/f "g='h>i'>j`, 'd j'],
+    ['NUL and noncharacters', 'wo\0rd \ufdd0\ufdd1\ufdd2', 'word \ufdd0\ufdd1\ufdd2'],
     ['CDATA', '<svg><![CDATA[a]]></svg>b<![CDATA[c]]>d', 'bd'],
-    ['names that objects have', '<constructor>a</constructor>b<table><toString>c</table>', 'abc'],
     [
-      'elements that are too many',
+      'elements named like object properties',
+      '<constructor>a</constructor>b<table><toString>c</table>',
+      'abc',
+    ],
+    [
+      'elements beyond the depth limit',
       `${'<div>'.repeat(5000)}a<p>b${'</div>'.repeat(5000)}c`,
       'a b c',
     ],
-  ])('and the text is read of %s', (_, html, text) => {
+  ])('but reads the text of %s', (_, html, text) => {
     expect(read(html)).toBe(text)
   })
 })
 
-describe('words are apart as they are shown:', () => {
+describe('readableText() separates words at', () => {
   const blocks =
     'address article aside blockquote center dd details dir div dl dt fieldset figcaption figure ' +
     'footer form h1 h6 header hgroup legend li listing main menu ol optgroup option p pre search ' +
@@ -137,8 +149,8 @@ describe('words are apart as they are shown:', () => {
 
   test.each([
     ['line breaks', 'a<br>b</br>c<br/>d', 'a b c d'],
-    ['end tags alone', 'a</p>b', 'a b'],
-    ['rules and pictures', 'a<hr>b<img alt=x>c', 'a b c'],
+    ['stray end tags', 'a</p>b', 'a b'],
+    ['rules and images', 'a<hr>b<img alt=x>c', 'a b c'],
     ['tables', '<table><caption>a<tr><th>b<td>c<tbody><tr><td>d</table>e', 'a b c d e'],
     [
       'center and menu',
@@ -160,11 +172,11 @@ describe('words are apart as they are shown:', () => {
     ],
     ['unknown elements', 'auto<x-y>matic</x-y> wo<q1>rd'],
     ['hidden formatting', 'auto<b hidden>x</b>matic wo<i style="display:none">x</i>rd'],
-  ])('%s does not part them', (_, html) => {
+  ])('block boundaries but not at %s', (_, html) => {
     expect(read(html)).toBe('automatic word')
   })
 
-  test('sub and sup are read with their word', () => {
+  test('block boundaries but not at sub and sup', () => {
     expect(read('H<sub>2</sub>O and x<sup>2</sup>')).toBe('H2O and x2')
   })
 })
@@ -172,7 +184,7 @@ describe('words are apart as they are shown:', () => {
 const mathml =
   '<math><semantics><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow><annotation encoding="application/x-tex">x^2</annotation></semantics></math>'
 
-describe('a formula is read once:', () => {
+describe('readableText() reads a formula once:', () => {
   test.each([
     ['MathML', `Let ${mathml} be.`],
     [
@@ -196,7 +208,7 @@ describe('a formula is read once:', () => {
       'Let <mjx-container class=MathJax jax=CHTML><mjx-math class=MJX-TEX><mjx-msup><mjx-mi class=mjx-i><mjx-c class="mjx-c1D465 TEX-I"></mjx-c></mjx-mi><mjx-script><mjx-mn><mjx-c class=mjx-c32></mjx-c></mjx-mn></mjx-script></mjx-msup></mjx-math></mjx-container> be.',
     ],
     [
-      'MathJax 3 as a picture',
+      'MathJax 3 as SVG',
       'Let <mjx-container class=MathJax jax=SVG><svg><defs><path id=a /></defs><g data-mml-node=math><g data-mml-node=msup><g data-mml-node=mi><use data-c=1D465 /></g><g data-mml-node=mn><use data-c=32 /></g></g></g></svg></mjx-container> be.',
     ],
     [
@@ -264,7 +276,7 @@ describe('a formula is read once:', () => {
     expect(read(`<p><math>${content}</math>`)).toBe(text)
   })
 
-  test('one that stands on a line of its own is apart from the words around it', () => {
+  test('separated from the surrounding words if it is shown on its own line', () => {
     const katex = `<span class=katex><span class=katex-mathml>${mathml}</span></span>`
     expect(read(`a<span class="katex-display">${katex}</span>b`)).toBe('a x^2 b')
     expect(read('a<math display=block><mi>x</mi></math>b')).toBe('a x b')
@@ -273,19 +285,19 @@ describe('a formula is read once:', () => {
     )
   })
 
-  test('one that is hidden is not read, and two of them are two', () => {
+  test('but not a hidden one, and two equal formulas twice', () => {
     expect(read(`a<math hidden><mi>x</mi></math>b${mathml}${mathml}`)).toBe('abx^2x^2')
     const unread = '<script type=math/tex>x</script><script type="text/x-mathjax-config">c</script>'
     expect(read(`.${unread}<script type=math/tex>y</script>`)).toBe('.xy')
   })
 })
 
-describe('a declarative shadow tree is read as it is shown:', () => {
+describe('readableText() reads a declarative shadow tree as it is shown:', () => {
   test.each([
     ['open', '<h1>a</h1><x-y><template shadowrootmode=open><p>b</template></x-y>c', 'a b c'],
     ['closed', '<x-y><template shadowrootmode=closed><p>a</template></x-y>b', 'a b'],
     [
-      'in place of the children',
+      'instead of the children',
       '<x-y>a<template shadowrootmode=open><p>b</template>c</x-y>d',
       'b d',
     ],
@@ -295,41 +307,41 @@ describe('a declarative shadow tree is read as it is shown:', () => {
       '(d) ce b',
     ],
     [
-      'of two slots the first',
+      'with the nodes in the first of two equal slots',
       '<x-y><template shadowrootmode=open><slot></slot>,<slot>a</slot></template>b</x-y>',
       'b,a',
     ],
     [
-      'in another',
+      'inside another shadow tree',
       '<x-y><template shadowrootmode=open><x-z><template shadowrootmode=open>[<slot></slot>]</template><slot></slot></x-z></template>a</x-y>',
       '[a]',
     ],
     [
-      'on elements that can have one',
+      'only on elements that can be a shadow host',
       '<div><template shadowrootmode=open>a</template></div><ul><template shadowrootmode=open>b</template></ul>c',
       'a c',
     ],
     [
-      'and no other template',
+      'but no other template',
       '<x-y><template>a</template><template shadowrootmode=other>b</template>c</x-y>',
       'c',
     ],
     [
-      'of two the first',
+      'only the first of two',
       '<x-y><template shadowrootmode=open>a</template><template shadowrootmode=open>b</template></x-y>',
       'a',
     ],
-    ['a slot outside', 'a<slot>b</slot>', 'ab'],
+    ['a slot outside a shadow tree', 'a<slot>b</slot>', 'ab'],
   ])('%s', (_, html, text) => {
     expect(read(html)).toBe(text)
   })
 
-  test('with the part that the selector looks for', () => {
+  test('for the elements that the selector matches', () => {
     expect(read('<x-y><template shadowrootmode=open>a<main>b</main></template></x-y>c')).toBe('b')
   })
 })
 
-describe('the selector', () => {
+describe('readableText() with the selector', () => {
   test.each([
     ['main, article, body', '<body>a<main>b</main>c', 'b'],
     ['main, article, body', '<body>a<article>b</article>c<article>d</article>', 'b d'],
@@ -371,18 +383,18 @@ test.each(
       '<select><option>x',
     ],
   ].map((piece) => [piece]),
-)('readableText() of %s again and again takes little time', (piece) => {
+)('readableText() of repeated %s takes linear time', (piece) => {
   const html = piece.repeat(300_000 / piece.length)
   const startedAt = performance.now()
   read(html)
   expect(performance.now() - startedAt).toBeLessThan(2500)
 })
 
-test('fold() leaves one space between words, and none around them', () => {
+test('fold() leaves one space between words and trims the text', () => {
   expect(fold('\ufeff a\r\n\tb \u00a0\u2003\u0000\u001b c ')).toBe('a b c')
 })
 
-test('cut() tears no character', () => {
+test('cut() does not split a surrogate pair', () => {
   expect(cut('ab🎈', 4)).toBe('ab🎈')
   expect(cut('ab🎈', 3)).toBe('ab')
   expect(cut('ab c', 3)).toBe('ab')
