@@ -1,5 +1,5 @@
-// Puts the pages together in dist/site: our files as they are, uPlot with its licence, and the headers
-// they are served with. Bundles nothing; only client.js, which other people's pages wait for, is
+// Puts the static files together in dist/site: our pages as they are, uPlot with its licence, the text
+// that the demo model learns from, and the headers all are served with. Bundles nothing; only client.js, which other people's pages wait for, is
 // minified. Wrangler runs it ([build] in wrangler.toml).
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
@@ -45,6 +45,10 @@ const uplot = dirname(dirname(fileURLToPath(import.meta.resolve('uplot'))))
 const read = async (...path: string[]) => await readFile(join(...path), 'utf8')
 const licence = `/*!\n${(await read(uplot, 'LICENSE')).trim()}\n*/\n`
 const files = new Map([
+  // The opening of "Alice's Adventures in Wonderland" by Lewis Carroll (1865), which is in the public
+  // domain. One paragraph a line, quotes made plain, chapter headings left out, the verses run into
+  // the paragraph before them. Not for pages: the Worker reads it (src/objects/environment.ts).
+  ['demo-text.txt', await read('src/upstream/demo-text.txt')],
   ['_headers', headers],
   ['uplot.js', licence + (await read(uplot, 'dist', 'uPlot.esm.js'))],
   ['uplot.css', licence + (await read(uplot, 'dist', 'uPlot.min.css'))],

@@ -441,10 +441,11 @@ class Check {
   }
 
   #bindings(): void {
-    const ai = this.#settings.upstreams.some(({ wire, preset }) =>
-      [wire, preset].includes('workers-ai'),
-    )
-    for (const binding of [...bindings, ...(ai ? ['AI'] : [])]) {
+    const needed = this.#settings.upstreams.flatMap(({ wire, preset }) => {
+      if ([wire, preset].includes('workers-ai')) return ['AI']
+      return [wire, preset].includes('demo') ? ['ASSETS'] : []
+    })
+    for (const binding of new Set([...bindings, ...needed])) {
       if (!this.#bound(binding)) {
         this.#fault(binding, `Cannot find the binding "${binding}": wrangler.toml must have it`)
       }

@@ -51,6 +51,7 @@ function readEnvironment(): Environment {
     kv: binding<KvNamespace>('CACHE'),
     fetch: (request) => fetch(request),
     ai: bound('AI') ? binding<AiBinding>('AI') : null,
+    readDemoText,
     now,
     random: Math.random,
     randomBytes,
@@ -82,6 +83,16 @@ export function ledger(): DurableObjectStub<LedgerObject> {
 /** The one object of its class that no cache key names. */
 function purgeObject(): DurableObjectStub<FlightObject> {
   return binding<DurableObjectNamespace<FlightObject>>('FLIGHTS').getByName('purges')
+}
+
+/**
+ * Reads a static file: the text would be a sixth of the bundle, which every isolate compiles. The
+ * binding does not look at the host.
+ */
+async function readDemoText(): Promise<string> {
+  const response = await binding<Fetcher>('ASSETS').fetch('https://assets.invalid/demo-text.txt')
+  if (!response.ok) throw new Error(`HTTP ${response.status}`)
+  return await response.text()
 }
 
 /** A hit must not wait for a ledger that is down: for a day, this isolate then has its own. */

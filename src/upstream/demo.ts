@@ -5,9 +5,11 @@
 import { createModel, type Model, tokenize } from './demo-model.ts'
 import { type Body, Refusal, readBody } from './demo-request.ts'
 import { generate, type Piece, type Step, score, seededRandom } from './demo-sampling.ts'
-import { demoText } from './demo-text.ts'
+import { upstreamFailure } from './failure.ts'
 
 export interface DemoOptions {
+  /** Reads the text that the model learns from (demo-text.txt). Called until it has resolved once. */
+  readonly readText: () => Promise<string>
   /** Resolves after that many milliseconds; may reject when the signal aborts. */
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
   /** Milliseconds since 1970, for `created`. */
@@ -18,13 +20,20 @@ export interface DemoOptions {
   readonly tokensPerSecond?: number
 }
 
-/** A handler for `POST …/completions`. The model is learnt on the first request. */
+/**
+ * A handler for `POST …/completions`. The model is learnt on the first request; the handler rejects
+ * with a GatewayError `upstream_unavailable` if its text cannot be read.
+ */
 export function createDemo(options: DemoOptions): (request: Request) => Promise<Response> {
   let model: Model | undefined
   return async (request) => {
     try {
       const body = await readBody(request)
-      model ??= createModel(demoText)
+      if (model === undefined) {
+        const text = await read(options)
+        // Requests that came at the same time have read it, too.
+        model ??= createModel(text)
+      }
       const answer = createAnswer(model, body, options)
       if (body.stream) return streamed(answer, body, options, request.signal)
       return Response.json(complete(answer, body.n))
@@ -32,6 +41,14 @@ export function createDemo(options: DemoOptions): (request: Request) => Promise<
       if (error instanceof Refusal) return refused(error)
       throw error
     }
+  }
+}
+
+async function read({ readText }: DemoOptions): Promise<string> {
+  try {
+    return await readText()
+  } catch {
+    throw upstreamFailure('unavailable', { code: 'no_demo_text' })
   }
 }
 

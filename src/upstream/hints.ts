@@ -43,6 +43,8 @@ const hintsByReason = {
     'The request could not be sent. Check base_url: its host, its port, http or https, its DNS entry and its certificate.',
   no_binding:
     'Workers AI did not answer. Check the binding in wrangler.toml, and that the account may use Workers AI.',
+  no_demo_text:
+    'The text of the demo model could not be read from the static files. Check [assets] in wrangler.toml (its binding is ASSETS), and deploy again: that puts demo-text.txt among the files.',
   first_byte:
     'The upstream sent nothing within first_byte_ms. Raise it if the model starts slowly (a cold start, a long prompt); else see whether the server is overloaded.',
   idle: 'The upstream fell silent for idle_ms in the middle of an answer. Raise it if the model pauses that long; else see whether the server is overloaded.',

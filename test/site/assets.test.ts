@@ -2,6 +2,8 @@
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { completionOf } from '../support/answers.ts'
+import { HOST } from '../support/client.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 let workers: Workers
@@ -31,6 +33,7 @@ const files = [
   ['/uplot.css', 'text/css'],
   ['/icon.svg', 'image/svg+xml'],
   ['/client.js', 'text/javascript'],
+  ['/demo-text.txt', 'text/plain'],
 ] as const
 
 test.each(files)('%s is served, with a strict policy', async (path, type) => {
@@ -52,6 +55,13 @@ test.each(files)('%s is served, with a strict policy', async (path, type) => {
   expect((await visit(path, { method: 'HEAD' })).status).toBe(200)
   const again = await visit(path, { headers: { 'if-none-match': headers.get('etag') ?? '' } })
   expect(again.status).toBe(304)
+})
+
+test('the Worker reads the demo model’s text from the files', async () => {
+  const { choices } = completionOf(
+    await workers.client().complete({ prompt: 'Alice was' }, { origin: `http://${HOST}` }),
+  )
+  expect(choices[0]?.text.trim()).not.toBe('')
 })
 
 test('other spellings of a page lead to it', async () => {

@@ -13,6 +13,7 @@ import type { Event, RequestEvent } from '../../src/events.ts'
 import type { FlightDoor } from '../../src/routes/misses.ts'
 import { createApp, createBrokenApp } from '../../src/service.ts'
 import { CANARY, recordOutput } from './canary.ts'
+import { demoText } from './demo-text.ts'
 
 export const EDGE = 'https://edge.test'
 export const ORIGIN = 'https://example.com'
@@ -160,6 +161,7 @@ export class TestApp {
         this.calls.push(request.clone())
         return await upstream(request, this.calls.length - 1)
       },
+      readDemoText: async () => demoText,
       now: () => this.clock.ms,
       random: () => 0.5,
       randomBytes: (bytes) => void crypto.getRandomValues(bytes),

@@ -70,6 +70,11 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
   const manifest = await modulesOf(inject('bundle'), options.main)
   const others = new Set(workerdPids())
   const names = Array.from({ length: isolates }, (_, i) => `isolate-${i}`)
+  const dev = {
+    // Connect to the Worker directly: no proxy that adds, hides or retries anything.
+    unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
+    stripCfConnectingIp: false,
+  }
   const miniflare = new Miniflare({
     log: new Log(LogLevel.NONE),
     handleStructuredLogs: ({ message }) => log.add(message),
@@ -77,14 +82,13 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     telemetry: { enabled: false },
     enableDevRegistry: false,
     ...(persistIn === undefined ? {} : { resourcePersistencePath: persistIn }),
-    workers: names.map((name) => ({
-      config: workerConfig(name, names[0] ?? name, manifest, options),
-      dev: {
-        // Connect to the Worker directly: no proxy that adds, hides or retries anything.
-        unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
-        stripCfConnectingIp: false,
-      },
-    })),
+    workers: [
+      ...names.map((name) => ({
+        config: workerConfig(name, names[0] ?? name, manifest, options),
+        dev,
+      })),
+      ...(options.site ? [] : [{ config: filesConfig() }]),
+    ],
   })
   const urls = await Promise.all(names.map((name) => miniflare.unsafeGetDirectURL(name)))
   const [url = new URL('http://none.invalid'), ...further] = urls
@@ -186,6 +190,10 @@ function workerConfig(
   for (const { name: binding, namespace_id, simple } of raw.ratelimits ?? []) {
     env[binding] = { type: 'rate-limit', namespace: namespace_id, simple }
   }
+  const { directory = '', run_worker_first: runWorkerFirst = false, binding } = raw.assets ?? {}
+  if (binding !== undefined) {
+    env[binding] = site ? { type: 'assets' } : { type: 'worker', worker: FILES }
+  }
   for (const binding of without) delete env[binding]
   const classes = unstable_getDurableObjectClassNameToUseSQLiteMap(raw.migrations, raw.exports)
   const exports: NonNullable<WorkerConfig['exports']> = {}
@@ -193,7 +201,6 @@ function workerConfig(
     exports[className] = { type: 'durable-object', storage: sqlite ? 'sqlite' : 'legacy-kv' }
   }
   const { compatibility_date: compatibilityDate = '', compatibility_flags: flags = [] } = raw
-  const { directory = '', run_worker_first: runWorkerFirst = false } = raw.assets ?? {}
   return {
     name,
     compatibilityDate,
@@ -204,5 +211,27 @@ function workerConfig(
     ...(site
       ? { assets: { directory: resolve(directory), hasUserWorker: true, runWorkerFirst } }
       : {}),
+  }
+}
+
+const FILES = 'files'
+
+/**
+ * A Worker that has the static files and nothing else. With files of its own our Worker would have
+ * Cloudflare's router in front of it.
+ */
+function filesConfig(): WorkerConfig {
+  const { rawConfig: raw } = experimental_readRawConfig({ config: 'wrangler.toml' })
+  const { compatibility_date: compatibilityDate = '', assets } = raw
+  return {
+    name: FILES,
+    compatibilityDate,
+    // Never called, but miniflare wants one.
+    manifest: {
+      mainModule: 'none.js',
+      modulesRoot: resolve('.'),
+      modules: { 'none.js': { type: 'esm', contents: 'export default {}' } },
+    },
+    assets: { directory: resolve(assets?.directory ?? ''), hasUserWorker: false },
   }
 }

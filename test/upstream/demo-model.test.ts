@@ -9,7 +9,7 @@ import {
   score,
   seededRandom,
 } from '../../src/upstream/demo-sampling.ts'
-import { demoText } from '../../src/upstream/demo-text.ts'
+import { demoText } from '../support/demo-text.ts'
 
 const model = createModel(demoText)
 

@@ -2,9 +2,10 @@
 
 import fc from 'fast-check'
 import * as v from 'valibot'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { createDemo } from '../../src/upstream/demo.ts'
 import { tokenize } from '../../src/upstream/demo-model.ts'
+import { demoText } from '../support/demo-text.ts'
 
 const logprobs = v.strictObject({
   tokens: v.array(v.string()),
@@ -41,9 +42,13 @@ const problem = v.strictObject({
   }),
 })
 
-function start(wait = async (_ms: number, _signal: AbortSignal): Promise<void> => {}) {
+function start(
+  wait = async (_ms: number, _signal: AbortSignal): Promise<void> => {},
+  readText = async () => demoText,
+) {
   const waits: number[] = []
   const demo = createDemo({
+    readText,
     wait: (ms, signal) => {
       waits.push(ms)
       return wait(ms, signal)
@@ -404,4 +409,31 @@ test('createDemo() answers other methods, paths and bodies with an error of the 
   expect(await ask('/v1/completions', { method: 'POST', body: '{' })).toEqual([400, null])
   expect(await ask('/v1/completions', { method: 'POST', body: 'null' })).toEqual([400, null])
   expect(await ask('/v1/completions', { method: 'POST', body: '{}' })).toEqual([400, 'model'])
+})
+
+test('createDemo() reads its text on the first good request, and again only after a failure', async () => {
+  const readText = vi
+    .fn(async () => demoText)
+    .mockRejectedValueOnce(new Error('words of the platform'))
+  const { post, whole, refusal } = start(undefined, readText)
+  await refusal({ temperature: 3 })
+  expect(readText).not.toHaveBeenCalled()
+  await expect(post({})).rejects.toMatchObject({
+    code: 'upstream_unavailable',
+    cause: { code: 'no_demo_text', hint: expect.stringContaining('demo-text.txt') },
+  })
+  await whole({})
+  await whole({})
+  expect(readText).toHaveBeenCalledTimes(2)
+})
+
+// On Workers a request may not wait for what another one reads.
+test('createDemo() does not let a request wait for the text that another one reads', async () => {
+  const stuck = Promise.withResolvers<string>()
+  const readText = vi.fn(async () => demoText).mockReturnValueOnce(stuck.promise)
+  const { whole } = start(undefined, readText)
+  const first = whole({ seed: 1 })
+  const { choices } = await whole({ seed: 1 })
+  stuck.resolve(demoText)
+  expect((await first).choices).toEqual(choices)
 })

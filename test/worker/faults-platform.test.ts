@@ -35,6 +35,13 @@ function configOf(more = {}) {
   }
 }
 
+/** A CONFIG that needs no upstream of its own. */
+const demo = {
+  origins: [ORIGIN],
+  models: [{ id: 'm', upstream: 'd', upstream_model: 'm' }],
+  upstreams: [{ name: 'd', preset: 'demo', retries: 0 }],
+}
+
 /** Nothing between a request and KV. */
 const KV_ONLY = { cache: { memory_seconds: 0, flights: 'none' } }
 
@@ -66,6 +73,7 @@ function misconfigured({ log }: Workers) {
 describe('a Worker that misses something (G1)', () => {
   const cases: [string, WorkersOptions, string][] = [
     ['its KV namespace', { without: ['CACHE'] }, 'CACHE'],
+    ['its files, which the demo model is among', { without: ['ASSETS'], config: demo }, 'ASSETS'],
     ['its CONFIG', { without: ['CONFIG'] }, ''],
     ['a secret', { secrets: {} }, 'upstreams[0].key'],
     [
@@ -121,6 +129,39 @@ describe('a Worker that misses something (G1)', () => {
 })
 
 describe('a platform that breaks', () => {
+  test('without the demo model’s text the demo upstream is unavailable, until it can be read', async () => {
+    const main = broken(`
+      import { env } from 'cloudflare:workers'
+      const files = Object.getPrototypeOf(env.ASSETS)
+      const read = files.fetch
+      globalThis.failures ??= 2
+      files.fetch = async function (...given) {
+        // The simulated rate limit is called in the same way.
+        if (globalThis.failures === 0 || !/demo-text/.test(given[0])) return await read.apply(this, given)
+        globalThis.failures -= 1
+        if (globalThis.failures === 0) throw new Error('secret words')
+        return new Response('secret words', { status: 404 })
+      }
+      export default worker
+    `)
+    for (const flights of ['global', 'none']) {
+      const workers = await start({ main, config: { ...demo, cache: { flights } } })
+      for (const _ of ['not found', 'thrown']) {
+        const reply = await workers.client().complete({ prompt: 'Alice was' })
+        await expectProblem(reply, 502, 'upstream_unavailable', workers.log)
+        const id = String(reply.headers['x-request-id'])
+        expect(
+          await workers.log.find(
+            (event) => event.event === 'upstream_failed' && event.request_id === id,
+          ),
+        ).toMatchObject({ hint: expect.stringContaining('demo-text.txt') })
+        expect(reply.text).not.toContain('secret words')
+      }
+      expect(JSON.stringify(workers.log.events)).not.toContain('secret words')
+      completionOf(await workers.client().complete({ prompt: 'Alice was' }))
+    }
+  })
+
   test('where nobody expects it is a 500 with CORS and an id, and no stack (G2)', async () => {
     const main = broken(`
       crypto.subtle.digest = () => {
