@@ -1,4 +1,4 @@
-// The anthropic wire's translations alone. Whole answers, split at every byte, are the fixtures'.
+// Unit tests of the anthropic wire's translations. Whole responses are covered by the fixtures.
 import { expect, test } from 'vitest'
 import type { RawDelta } from '../../src/completion/delta.ts'
 import { Normaliser } from '../../src/completion/normal.ts'
@@ -29,7 +29,7 @@ const failing = (work: () => unknown): GatewayError => {
   throw new TypeError('no GatewayError')
 }
 
-test('toWire() is a message with the version, and no more than was said', () => {
+test('toWire() builds a message with the version header and only the fields that are set', () => {
   expect(anthropic.toWire(request, options)).toEqual({
     path: '/messages',
     headers: { 'anthropic-version': '2023-06-01' },
@@ -42,7 +42,7 @@ test('toWire() is a message with the version, and no more than was said', () => 
   })
 })
 
-test('toWire() puts the system at the top and stops under their name', () => {
+test('toWire() sends the system prompt as "system" and stop as "stop_sequences"', () => {
   const full = {
     ...request,
     stream: false,
@@ -64,7 +64,7 @@ test('toWire() puts the system at the top and stops under their name', () => {
   })
 })
 
-test('toWire() has max_tokens under its one name, whatever the preset says', () => {
+test('toWire() always uses max_tokens, even if the preset sets another field', () => {
   const { body } = anthropic.toWire(request, {
     ...options,
     maxTokensField: 'max_completion_tokens',
@@ -73,7 +73,7 @@ test('toWire() has max_tokens under its one name, whatever the preset says', () 
   expect(body).not.toHaveProperty('max_completion_tokens')
 })
 
-test('toWire() goes where the owner says', () => {
+test('toWire() uses the path from the configuration', () => {
   expect(anthropic.toWire(request, { ...options, path: '/v2/messages' }).path).toBe('/v2/messages')
 })
 
@@ -86,7 +86,7 @@ test.each([
   ['model_context_window_exceeded', 'length'],
   ['refusal', 'content_filter'],
   ['a_new_reason', 'stop'],
-])('fromMessage() takes stop_reason %s for %s', (stop_reason, reason) => {
+])('fromMessage() maps stop_reason %s to %s', (stop_reason, reason) => {
   const [finish] = message({ type: 'message_delta', delta: { stop_reason }, usage: {} })
   expect(finish).toEqual({ kind: 'finish', index: 0, reason })
 })
@@ -102,11 +102,11 @@ test.each([
   [{ type: 'content_block_start', content_block: { type: 'tool_result', text: 'no' } }],
   [{ type: 'something_new', text: 'no' }],
   [{}],
-])('fromMessage() hears nothing in %j', (event) => {
+])('fromMessage() ignores %j', (event) => {
   expect(message(event)).toEqual([])
 })
 
-test('fromMessage() knows an end by message_stop alone', () => {
+test('fromMessage() ends on message_stop only', () => {
   expect(message({ type: 'message_stop' })).toEqual([{ kind: 'end' }])
   expect(anthropic.fromMessage({ event: 'ping', data: ' ' })).toEqual([])
 })
@@ -123,7 +123,7 @@ test.each([
   ['timeout_error', 'upstream_unavailable'],
   ['overloaded_error', 'upstream_unavailable'],
   ['toString', 'upstream_bad_response'],
-])('an error event of type %s is %s', (type, code) => {
+])('maps an error event of type %s to %s', (type, code) => {
   const event = { type: 'error', error: { type, message: 'canary' } }
   const failure = failing(() => message(event))
   expect(failure.code).toBe(code)
@@ -141,7 +141,7 @@ test.each([['42'], ['[1]'], ['"x"'], ['{"type":'], ['{"type":"message_start"}']]
   },
 )
 
-test('fromFailure() tells the owner of the key and of the credit', () => {
+test('fromFailure() gives the owner a hint about the key and about the credit balance', () => {
   const body = (message: string) => ({ type: 'error', error: { type: 'x_error', message } })
   const key = anthropic.fromFailure(401, body('invalid x-api-key'))
   expect(key).toMatchObject({ code: 'upstream_rejected', cause: { code: 'x_error' } })
@@ -165,41 +165,41 @@ const delta = (usage: unknown) => ({
 })
 const text = { type: 'content_block_delta', delta: { type: 'text_delta', text: 'Hi' } }
 
-/** What the parts of usage come to. */
-function counted(...events: readonly unknown[]) {
+/** The usage that a sequence of events adds up to. */
+function usageOf(...events: readonly unknown[]) {
   const normaliser = new Normaliser({ choices: 1, perPrompt: 1, logprobs: false })
   const deltas: RawDelta[] = events.flatMap((event) => [...message(event)])
   for (const raw of deltas) normaliser.add(raw, [])
   return normaliser.end().usage
 }
 
-test('usage in two parts is one count', () => {
+test('usage sent in two parts is added up', () => {
   expect(
-    counted(start({ input_tokens: 25, output_tokens: 1 }), text, delta({ output_tokens: 15 })),
+    usageOf(start({ input_tokens: 25, output_tokens: 1 }), text, delta({ output_tokens: 15 })),
   ).toEqual({ prompt_tokens: 25, completion_tokens: 15, total_tokens: 40 })
 })
 
-test('usage told twice counts once, and the later input counts if it is larger', () => {
+test('repeated usage counts once, and a larger later input count wins', () => {
   const again = delta({ input_tokens: 30, output_tokens: 15 })
-  expect(counted(start({ input_tokens: 25 }), text, again)).toMatchObject({ prompt_tokens: 30 })
+  expect(usageOf(start({ input_tokens: 25 }), text, again)).toMatchObject({ prompt_tokens: 30 })
   const zero = delta({ input_tokens: 0, output_tokens: 15 })
-  expect(counted(start({ input_tokens: 25 }), text, zero)).toMatchObject({ prompt_tokens: 25 })
+  expect(usageOf(start({ input_tokens: 25 }), text, zero)).toMatchObject({ prompt_tokens: 25 })
 })
 
-test('cached input is input', () => {
+test('counts cached input as input', () => {
   const cached = {
     input_tokens: 5,
     cache_creation_input_tokens: 10,
     cache_read_input_tokens: null,
   }
-  expect(counted(start(cached), text, delta({ output_tokens: 1 }))).toMatchObject({
+  expect(usageOf(start(cached), text, delta({ output_tokens: 1 }))).toMatchObject({
     prompt_tokens: 15,
   })
 })
 
-test('half a count is none', () => {
-  expect(counted(start({ input_tokens: 25, output_tokens: 1 }), text, delta({}))).toBeNull()
-  expect(counted(start({}), text, delta({ output_tokens: 15 }))).toBeNull()
-  expect(counted(start({ input_tokens: -1 }), text, delta({ output_tokens: 1.5 }))).toBeNull()
-  expect(counted(start(null), text, delta(null))).toBeNull()
+test('incomplete usage is ignored', () => {
+  expect(usageOf(start({ input_tokens: 25, output_tokens: 1 }), text, delta({}))).toBeNull()
+  expect(usageOf(start({}), text, delta({ output_tokens: 15 }))).toBeNull()
+  expect(usageOf(start({ input_tokens: -1 }), text, delta({ output_tokens: 1.5 }))).toBeNull()
+  expect(usageOf(start(null), text, delta(null))).toBeNull()
 })

@@ -1,5 +1,5 @@
-// An upstream's body, piece by piece, in fake time: what comes together goes on together, and the
-// first word waits for nothing.
+// Reading an upstream's body piece by piece, in fake time: pieces that arrive together are
+// delivered together, and the first text is not delayed.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { BodyReader } from '../../src/upstream/body.ts'
 import { Watchdog } from '../../src/upstream/watchdog.ts'
@@ -27,7 +27,7 @@ function start({ gatherMs = GATHER_MS, maxBytes = 1000, idleMs = 200 } = {}) {
 
 const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms)
 
-/** What a promise has brought by now. */
+/** The result of a promise, if it has already resolved. */
 async function now<T>(promise: Promise<T>): Promise<T | 'nothing yet'> {
   await pass(0)
   return await Promise.race([promise, Promise.resolve('nothing yet' as const)])
@@ -38,11 +38,11 @@ beforeEach(() => {
 })
 
 afterEach(() => {
-  expect(vi.getTimerCount(), 'a timer was left behind').toBe(0)
+  expect(vi.getTimerCount(), 'a timer was left running').toBe(0)
   vi.useRealTimers()
 })
 
-test('the first piece comes at once, and so does one after a pause', async () => {
+test('delivers the first piece immediately, and any piece after a pause', async () => {
   const { source, body, stop } = start()
   for (const piece of ['a', 'b', 'c']) {
     const next = body.next()
@@ -53,7 +53,7 @@ test('the first piece comes at once, and so does one after a pause', async () =>
   stop()
 })
 
-test('pieces that come right after one another come as one, in time', async () => {
+test('delivers pieces that arrive in quick succession together, within the time limit', async () => {
   const { source, body, stop } = start()
   source.push('a')
   expect(await body.next()).toBe('a')
@@ -68,7 +68,7 @@ test('pieces that come right after one another come as one, in time', async () =
   stop()
 })
 
-test('what is put back after a look at its start waits for nothing', async () => {
+test('delivers what start() looked at without delay', async () => {
   const { source, body, stop } = start()
   source.push(' \n')
   const starting = body.start()
@@ -80,7 +80,7 @@ test('what is put back after a look at its start waits for nothing', async () =>
   stop()
 })
 
-test('an end is not waited with', async () => {
+test('does not delay the end', async () => {
   const { source, body, stop } = start()
   source.push('a')
   await body.next()
@@ -93,7 +93,7 @@ test('an end is not waited with', async () => {
   stop()
 })
 
-test('a failure comes after all that came before it', async () => {
+test('reports a failure after all pieces that arrived before it', async () => {
   const { source, body, stop } = start()
   source.push('a')
   await body.next()
@@ -106,14 +106,14 @@ test('a failure comes after all that came before it', async () => {
   stop()
 })
 
-test('without gathering each piece comes by itself', async () => {
+test('delivers each piece separately when gathering is off', async () => {
   const { source, body, stop } = start({ gatherMs: 0 })
   for (const piece of ['a', 'b', 'c']) source.push(piece)
   expect([await body.next(), await body.next(), await body.next()]).toEqual(['a', 'b', 'c'])
   stop()
 })
 
-test('what was read ahead is kept for who asks next', async () => {
+test('keeps what was read ahead for the next call', async () => {
   const { source, body, stop } = start()
   source.push('a')
   await body.next()
@@ -121,14 +121,14 @@ test('what was read ahead is kept for who asks next', async () => {
   source.push('b')
   await pass(GATHER_MS)
   expect(await next).toBe('b')
-  // The read that was under way when the time was up.
+  // The read that was pending when the gathering time was up.
   source.push('c')
   await pass(GATHER_MS)
   expect(await now(body.next())).toBe('c')
   stop()
 })
 
-test('a character that is split is whole, however its halves come', async () => {
+test('decodes a character that is split across pieces', async () => {
   const { source, body, stop } = start()
   const bytes = new TextEncoder().encode('é')
   const next = body.next()
@@ -139,7 +139,7 @@ test('a character that is split is whole, however its halves come', async () => 
   stop()
 })
 
-test('what is gathered counts against the most there may be', async () => {
+test('counts gathered bytes towards the size limit', async () => {
   const { source, body, stop } = start({ maxBytes: 3 })
   source.push('a')
   await body.next()
@@ -152,7 +152,7 @@ test('what is gathered counts against the most there may be', async () => {
   stop()
 })
 
-test('while it gathers, and while nobody asks, silence is no fault', async () => {
+test('does not count gathering, or time without a reader, as idle', async () => {
   const { source, body, stop } = start({ idleMs: 20 })
   source.push('a')
   await body.next()
@@ -166,7 +166,7 @@ test('while it gathers, and while nobody asks, silence is no fault', async () =>
   stop()
 })
 
-test('a caller that lets go ends the wait, with its own reason', async () => {
+test("an abort ends the wait with the caller's reason", async () => {
   const { source, body, leaving, stop } = start()
   source.push('a')
   await body.next()

@@ -1,10 +1,10 @@
-// The breaker: opens after failures in a row, then lets one trial through at a time.
+// The circuit breaker: opens after consecutive failures, then admits one trial at a time.
 import { expect, test } from 'vitest'
 import { type AdmittedCall, Breaker, Breakers } from '../../src/upstream/breaker.ts'
 
 const options = { failures: 3, openMs: 1000 }
 
-/** A call that the breaker must admit. */
+/** Expects the breaker to admit a call, and returns it. */
 function admit(breaker: Breaker, atMs = 0): AdmittedCall {
   const call = breaker.admit(atMs)
   if (call === null) throw new Error('expected the breaker to admit this call')
@@ -25,7 +25,7 @@ function opened(atMs = 0): Breaker {
   return breaker
 }
 
-test('admits every call while there are fewer failures in a row than it takes', () => {
+test('admits every call below the limit of consecutive failures', () => {
   const breaker = new Breaker(options)
   fail(breaker, 2)
   admit(breaker)
@@ -33,7 +33,7 @@ test('admits every call while there are fewer failures in a row than it takes', 
   expect(breaker.isOpen(0)).toBe(false)
 })
 
-test('admits nothing while open, and says for how long', () => {
+test('admits nothing while open, and reports the remaining time', () => {
   const breaker = opened(5000)
   expect(breaker.admit(5000)).toBeNull()
   expect(breaker.admit(5999)).toBeNull()
@@ -44,7 +44,7 @@ test('admits nothing while open, and says for how long', () => {
   expect([0, 1, 7000, 14_999].map((at) => longer.retryAfterSeconds(at))).toEqual([15, 15, 8, 1])
 })
 
-test('admits one trial when it has been open long enough, and nothing beside it', () => {
+test('admits a single trial after the open time', () => {
   const breaker = opened()
   admit(breaker, 1000)
   expect(breaker.admit(1000)).toBeNull()
@@ -60,21 +60,21 @@ test.each(['answered', 'begun'] as const)('closes when its trial has %s', (repor
   admit(breaker, 1000)
 })
 
-test('opens for as long again when its trial fails', () => {
+test('opens for the same time again when the trial fails', () => {
   const breaker = opened()
   admit(breaker, 1000).failed(1200)
   expect(breaker.admit(2199)).toBeNull()
   admit(breaker, 2200)
 })
 
-test('leaves the trial to the next call when it ends without a verdict', () => {
+test('admits another trial when one ends without a verdict', () => {
   const breaker = opened()
   admit(breaker, 1000).over()
   admit(breaker, 1000)
   expect(breaker.admit(1000)).toBeNull()
 })
 
-test('starts the count again after an answer in between', () => {
+test('an answer resets the count', () => {
   const breaker = new Breaker(options)
   for (let i = 0; i < 10; i++) {
     fail(breaker, 2)
@@ -83,7 +83,7 @@ test('starts the count again after an answer in between', () => {
   admit(breaker)
 })
 
-test('text that has begun ends no row of failures: the answer may still break off', () => {
+test('the begin of a text does not reset the count, because the answer may still fail', () => {
   const breaker = new Breaker(options)
   for (let i = 0; i < options.failures; i++) {
     const call = admit(breaker)
@@ -93,7 +93,7 @@ test('text that has begun ends no row of failures: the answer may still break of
   expect(breaker.isOpen(0)).toBe(true)
 })
 
-test('a call that ends without a verdict is no failure and no answer', () => {
+test('a call without a verdict counts neither as a failure nor as an answer', () => {
   const breaker = new Breaker(options)
   fail(breaker, 2)
   admit(breaker).over()
@@ -102,7 +102,7 @@ test('a call that ends without a verdict is no failure and no answer', () => {
   expect(breaker.isOpen(0)).toBe(true)
 })
 
-test('calls from before it opened neither close it nor keep it open for longer', () => {
+test('calls from before it opened neither close it nor keep it open longer', () => {
   const breaker = new Breaker(options)
   const [good, bad, late] = [admit(breaker), admit(breaker), admit(breaker)]
   fail(breaker, options.failures)
@@ -117,19 +117,19 @@ test('calls from before it opened neither close it nor keep it open for longer',
   admit(breaker, 1000)
 })
 
-test('a clock that goes back does not keep it open', () => {
+test('a clock set back does not keep it open', () => {
   const breaker = opened(5_000_000)
   expect(breaker.isOpen(0)).toBe(false)
   admit(breaker, 0)
 })
 
-test('each model has a breaker of its own, and the map of them is bounded', () => {
+test('each model has its own breaker, and their number is bounded', () => {
   const breakers = new Breakers(options)
   fail(breakers.of('gone'), options.failures)
   expect(breakers.of('gone').isOpen(0)).toBe(true)
   expect(breakers.of('other').isOpen(0)).toBe(false)
   for (let i = 0; i < 255; i++) breakers.of(`model-${i}`)
-  expect(breakers.of('gone').isOpen(0), 'the oldest has been forgotten').toBe(false)
+  expect(breakers.of('gone').isOpen(0), 'the oldest is removed').toBe(false)
   const kept = breakers.of('model-254')
   expect(breakers.of('model-254')).toBe(kept)
 })

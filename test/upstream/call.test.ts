@@ -1,4 +1,4 @@
-// One upstream call against every way an upstream can misbehave (PLATFORM E1-E17).
+// One upstream call, and the many ways in which an upstream can misbehave.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { RawDelta } from '../../src/completion/delta.ts'
 import type { Progress } from '../../src/completion/normal.ts'
@@ -59,7 +59,7 @@ function start(send: Send, setting: Setting = {}) {
   )
 }
 
-/** Everything a call brought, and what ended it. */
+/** All deltas of a call, and the error that ended it. */
 async function outcome(calling: AsyncGenerator<readonly RawDelta[]>) {
   const deltas: RawDelta[] = []
   try {
@@ -82,11 +82,11 @@ beforeEach(() => {
 })
 
 afterEach(() => {
-  expect(vi.getTimerCount(), 'a timer was left behind').toBe(0)
+  expect(vi.getTimerCount(), 'a timer was left running').toBe(0)
   vi.useRealTimers()
 })
 
-test('call() sends one POST with the key to the configured address, following nothing', async () => {
+test('call() sends one POST with the key to the configured address, and follows no redirect', async () => {
   const sent: Request[] = []
   await outcome(
     start(async (outgoing) => {
@@ -105,7 +105,7 @@ test('call() sends one POST with the key to the configured address, following no
   expect(await outgoing?.json()).toMatchObject({ model: 'model-1', prompt: 'Once', stream: true })
 })
 
-test('call() without stream asks for JSON only', async () => {
+test('call() accepts only JSON when not streaming', async () => {
   let accept: string | null = null
   const send: Send = async (outgoing) => {
     accept = outgoing.headers.get('accept')
@@ -115,7 +115,7 @@ test('call() without stream asks for JSON only', async () => {
   expect(accept).toBe('application/json')
 })
 
-test('call() reads an event stream, a batch for each piece of the body', async () => {
+test('call() reads an event stream and yields one batch per piece of the body', async () => {
   const batches: string[] = []
   const send: Send = async () =>
     streamAnswer(chunk('He'), chunk('llo') + chunk('!'), chunk('', 'stop') + DONE)
@@ -123,7 +123,7 @@ test('call() reads an event stream, a batch for each piece of the body', async (
   expect(batches).toEqual(['He', 'llo!', ''])
 })
 
-test('call() reads the same however the bytes are split', async () => {
+test('call() reads the same deltas regardless of how the bytes are split', async () => {
   const whole = new TextEncoder().encode(chunk('é🎈') + chunk('', 'stop') + DONE)
   for (let at = 1; at < whole.length; at += 7) {
     const body = openStream()
@@ -136,27 +136,27 @@ test('call() reads the same however the bytes are split', async () => {
 })
 
 test.each([
-  ['JSON though a stream was asked for', () => jsonAnswer('Hello')],
+  ['JSON although a stream was requested', () => jsonAnswer('Hello')],
   [
-    'JSON that says it is a stream',
+    'JSON labelled as a stream',
     () =>
       new Response(JSON.stringify(upstreamBody('Hello')), {
         headers: { 'content-type': 'text/event-stream' },
       }),
   ],
   [
-    'JSON after blank lines and a mark',
+    'JSON after blank lines and a byte order mark',
     () => new Response(`\ufeff\n\n${JSON.stringify(upstreamBody('Hello'))}\n`),
   ],
   [
-    'a stream that says it is text',
+    'a stream labelled as text',
     () =>
       new Response(chunk('Hello') + chunk('', 'stop') + DONE, {
         headers: { 'content-type': 'text/plain' },
       }),
   ],
   [
-    'a stream without its last line end',
+    'a stream without the final newline',
     () => new Response(`${chunk('Hello', 'stop')}data: [DONE]`),
   ],
   [
@@ -167,12 +167,12 @@ test.each([
     'JSON lines',
     () => new Response(`${chunk('Hel').slice(6).trim()}\n${chunk('lo', 'stop').slice(6).trim()}\n`),
   ],
-] as [string, () => Response][])('call() understands %s', async (_, respond) => {
+] as [string, () => Response][])('call() reads %s', async (_, respond) => {
   const { deltas, code } = await outcome(start(async () => respond()))
   expect([textOf(deltas), code]).toEqual(['Hello', null])
 })
 
-test('call() reads nothing after [DONE] and lets go of the body', async () => {
+test('call() stops reading after [DONE] and cancels the body', async () => {
   const body = openStream()
   body.push(chunk('a', 'stop') + DONE + chunk('EXTRA'))
   const { deltas, code } = await outcome(start(async () => body.response()))
@@ -197,18 +197,21 @@ test.each([
   ['an empty list', () => Response.json([])],
   ['a list of numbers', () => Response.json([1, 2])],
   ['no choices', () => Response.json({ choices: [] })],
-  ['a choice that is none', () => Response.json({ choices: [null] })],
-  ['an event that is no JSON', () => new Response(`data: ${CANARY}\n\ndata: x\n\n`)],
+  ['a choice of null', () => Response.json({ choices: [null] })],
+  ['an event that is not JSON', () => new Response(`data: ${CANARY}\n\ndata: x\n\n`)],
   [
     'an error event first',
     () => new Response(`event: error\ndata: {"error":{"message":"${CANARY}"}}\n\n`),
   ],
-] as [string, () => Response][])('call() of %s is a bad response', async (name, respond) => {
-  const { code, deltas } = await outcome(start(async () => respond()))
-  // An empty list holds no answer: that is the normaliser's to say, not a reason to fail here.
-  if (name === 'an empty list') expect(deltas.filter(({ kind }) => kind === 'text')).toEqual([])
-  else expect(code).toBe('upstream_bad_response')
-})
+] as [string, () => Response][])(
+  'call() rejects %s as upstream_bad_response',
+  async (name, respond) => {
+    const { code, deltas } = await outcome(start(async () => respond()))
+    // Whether an empty list is an answer is decided later, by the normaliser.
+    if (name === 'an empty list') expect(deltas.filter(({ kind }) => kind === 'text')).toEqual([])
+    else expect(code).toBe('upstream_bad_response')
+  },
+)
 
 test.each([
   [400, 'upstream_refused_request'],
@@ -231,7 +234,7 @@ test.each([
   [304, 'upstream_rejected'],
   [307, 'upstream_rejected'],
   [308, 'upstream_rejected'],
-])('call() of status %i is %s, in our words', async (status, expected) => {
+])('call() maps status %i to %s and keeps no text of the upstream', async (status, expected) => {
   let sends = 0
   let accepted = 0
   const body = status === 304 ? null : JSON.stringify({ error: { message: `Bad key ${CANARY}` } })
@@ -253,7 +256,7 @@ test.each([
 })
 
 test.each([0, 101, 199, 600, 999])(
-  'call() of the impossible status %i is a rejection, no RangeError',
+  'call() maps the impossible status %i to upstream_rejected instead of throwing a RangeError',
   async (status) => {
     const response = Response.json({})
     Object.defineProperties(response, { status: { value: status }, ok: { value: false } })
@@ -280,12 +283,12 @@ test.each([
 ])('call() of 429 with Retry-After %j', async (header, seconds) => {
   const headers: Record<string, string> = header === null ? {} : { 'retry-after': header }
   const { error } = await outcome(start(async () => new Response('{}', { status: 429, headers })))
-  const said = (error as GatewayError).retryAfterSeconds
+  const retryAfter = (error as GatewayError).retryAfterSeconds
   if (seconds === null) {
-    // Nothing usable was said, so it is ours to choose, within the contract's bounds.
-    expect(said).toBeGreaterThanOrEqual(1)
-    expect(said).toBeLessThanOrEqual(300)
-  } else expect(said).toBe(seconds)
+    // No usable value: the default is within the documented bounds.
+    expect(retryAfter).toBeGreaterThanOrEqual(1)
+    expect(retryAfter).toBeLessThanOrEqual(300)
+  } else expect(retryAfter).toBe(seconds)
 })
 
 test.each([
@@ -296,12 +299,12 @@ test.each([
   ['a list', '[{"error":{"message":"no"}}]'],
   ['a megabyte', `{"error":"${'x'.repeat(1_000_000)}"}`],
   ['deep nesting', '['.repeat(50_000)],
-])('call() of 503 with %s as its body is upstream_unavailable all the same', async (_, body) => {
+])('call() maps 503 to upstream_unavailable even if its body is %s', async (_, body) => {
   const { code } = await outcome(start(async () => new Response(body, { status: 503 })))
   expect(code).toBe('upstream_unavailable')
 })
 
-test('call() reads of an endless error body no more than it must', async () => {
+test('call() stops reading an endless error body', async () => {
   let pulled = 0
   const endless = new ReadableStream<Uint8Array>({
     pull(controller) {
@@ -315,7 +318,7 @@ test('call() reads of an endless error body no more than it must', async () => {
   expect(pulled).toBeLessThanOrEqual(8)
 })
 
-test('call() keeps a code of the upstream’s that reads like one, and nothing that does not', async () => {
+test('call() keeps an upstream error code only if it looks like one', async () => {
   const failure = async (code: string) => {
     const { error } = await outcome(
       start(async () => Response.json({ error: { code, message: CANARY } }, { status: 401 })),
@@ -328,9 +331,9 @@ test('call() keeps a code of the upstream’s that reads like one, and nothing t
 
 test.each([
   ['a refused connection', new TypeError(`fetch failed: ${CANARY}@upstream.test ECONNREFUSED`)],
-  ['a broken one', new Error(`Network connection lost to ${CANARY}`)],
+  ['a broken connection', new Error(`Network connection lost to ${CANARY}`)],
   ['something thrown', CANARY],
-])('call() of %s is upstream_unavailable without its text', async (_, thrown) => {
+])('call() maps %s to upstream_unavailable without its text', async (_, thrown) => {
   const { code, error } = await outcome(
     start(async () => {
       throw thrown
@@ -340,7 +343,7 @@ test.each([
   expect((error as GatewayError).message).not.toMatch(/ECONN|upstream\.test|Network/)
 })
 
-test('call() of an upstream that never answers times out and aborts the request', async () => {
+test('call() times out and aborts the request when the upstream never answers', async () => {
   let signal: AbortSignal | null = null
   const send: Send = (outgoing) => {
     signal = outgoing.signal
@@ -354,7 +357,7 @@ test('call() of an upstream that never answers times out and aborts the request'
   expect(signal).toMatchObject({ aborted: true })
 })
 
-test('call() of headers without a body times out at the first byte', async () => {
+test('call() times out when headers arrive but no body', async () => {
   const body = openStream()
   const calling = outcome(start(async () => body.response()))
   await pass(300)
@@ -362,7 +365,7 @@ test('call() of headers without a body times out at the first byte', async () =>
   expect(body.state.cancelled).toBe(1)
 })
 
-test('call() of a body that falls silent brings what it said, then times out', async () => {
+test('call() yields the text so far, then times out, when the body goes silent', async () => {
   const body = openStream()
   body.push(chunk('Hel'))
   const calling = outcome(start(async () => body.response()))
@@ -376,7 +379,7 @@ test('call() of a body that falls silent brings what it said, then times out', a
   expect(body.state.cancelled).toBe(1)
 })
 
-test('call() of a drip without end meets the deadline', async () => {
+test('call() ends an endless slow stream at the deadline', async () => {
   const body = openStream()
   const calling = outcome(start(async () => body.response(), { deadlineMs: 1000 }))
   for (let i = 0; i < 10; i++) {
@@ -388,7 +391,7 @@ test('call() of a drip without end meets the deadline', async () => {
   expect(body.state.cancelled).toBe(1)
 })
 
-test('call() of an error body that hangs times out, too', async () => {
+test('call() times out when an error body hangs', async () => {
   const body = openStream()
   body.push('{"error":')
   const calling = outcome(start(async () => body.response({ status: 500 })))
@@ -397,18 +400,18 @@ test('call() of an error body that hangs times out, too', async () => {
   expect(body.state.cancelled).toBe(1)
 })
 
-test('call() past its deadline sends nothing that is kept waiting for', async () => {
+test('call() fails immediately when its deadline has passed', async () => {
   const calling = outcome(start(() => new Promise(() => {}), { deadlineMs: 0 }))
   expect((await calling).code).toBe('upstream_timeout')
 })
 
-test('call() of a connection reset before the first byte is upstream_unavailable', async () => {
+test('call() maps a reset before the first byte to upstream_unavailable', async () => {
   const body = openStream()
   body.fail(new Error(`ECONNRESET ${CANARY}`))
   expect((await outcome(start(async () => body.response()))).code).toBe('upstream_unavailable')
 })
 
-test('call() of a connection reset in the middle is upstream_truncated', async () => {
+test('call() maps a reset in the middle to upstream_truncated', async () => {
   const body = openStream()
   const calling = start(async () => body.response())
   body.push(chunk('Hel'))
@@ -420,11 +423,11 @@ test('call() of a connection reset in the middle is upstream_truncated', async (
 test.each([
   ['in the middle of JSON', '{"choices":[{"text":"Hel'],
   ['in the middle of an event', `${chunk('Hello')}data: {"choices":[{"te`],
-])('call() of a body cut %s is upstream_truncated', async (_, body) => {
+])('call() maps a body cut %s to upstream_truncated', async (_, body) => {
   expect((await outcome(start(async () => new Response(body)))).code).toBe('upstream_truncated')
 })
 
-test('call() of a body that cannot be decompressed is a bad response', async () => {
+test('call() maps a body that cannot be decompressed to upstream_bad_response', async () => {
   const body = openStream()
   body.fail(new TypeError(`invalid gzip ${CANARY}`))
   expect((await outcome(start(async () => body.response()))).code).toBe('upstream_bad_response')
@@ -434,9 +437,9 @@ test.each([
   ['JSON', `{"choices":[{"text":"${'x'.repeat(5000)}"}]}`],
   ['one event', `data: {"choices":[{"text":"${'x'.repeat(5000)}"}]}\n\n`],
   ['many events', chunk('x').repeat(100)],
-  ['an event without an end', `data: ${'x'.repeat(5000)}`],
+  ['an unterminated event', `data: ${'x'.repeat(5000)}`],
   ['comments', ':\n\n'.repeat(2000)],
-])('call() ends %s above maxOutputBytes', async (_, body) => {
+])('call() stops reading %s above maxOutputBytes', async (_, body) => {
   const upstream = openStream()
   const whole = new TextEncoder().encode(body)
   for (let at = 0; at < whole.length; at += 1000) upstream.pushBytes(whole.subarray(at, at + 1000))
@@ -445,7 +448,7 @@ test.each([
   await upstream.left
 })
 
-test('call() ends comments above maxOutputBytes after the end of every choice, without a failure', async () => {
+test('call() ends without an error when comments exceed maxOutputBytes after all choices have finished', async () => {
   const progress = () => 'finished' as const
   const { deltas, code } = await outcome(
     start(async () => streamAnswer(chunk('Hello', 'stop'), ':\n\n'.repeat(2000)), { progress }),
@@ -457,27 +460,24 @@ test.each<[Progress, number, string | null]>([
   ['running', 200, 'upstream_timeout'],
   ['claimed', 200, null],
   ['finished', 2000, null],
-])(
-  'call() of a body that falls silent when its answer is %s ends after %i ms',
-  async (state, ms, code) => {
-    const body = openStream()
-    body.push(chunk('Hello'))
-    const setting = {
-      progress: () => state,
-      options: { idleMs: state === 'finished' ? 9000 : 200 },
-    }
-    const calling = outcome(start(async () => body.response(), { ...setting, deadlineMs: 9000 }))
-    await pass(ms - 1)
-    expect(body.state.cancelled).toBe(0)
-    await pass(1)
-    const got = await calling
-    expect(got.code).toBe(code)
-    expect(got.deltas.at(-1)?.kind).toBe(code === null ? 'cut' : 'text')
-    expect(body.state.cancelled).toBe(1)
-  },
-)
+])('call() ends a silent body whose answer is %s after %i ms', async (state, ms, code) => {
+  const body = openStream()
+  body.push(chunk('Hello'))
+  const setting = {
+    progress: () => state,
+    options: { idleMs: state === 'finished' ? 9000 : 200 },
+  }
+  const calling = outcome(start(async () => body.response(), { ...setting, deadlineMs: 9000 }))
+  await pass(ms - 1)
+  expect(body.state.cancelled).toBe(0)
+  await pass(1)
+  const got = await calling
+  expect(got.code).toBe(code)
+  expect(got.deltas.at(-1)?.kind).toBe(code === null ? 'cut' : 'text')
+  expect(body.state.cancelled).toBe(1)
+})
 
-test('call() brings an answer of exactly maxOutputBytes', async () => {
+test('call() accepts an answer of exactly maxOutputBytes', async () => {
   const body = chunk('Hello', 'stop') + DONE
   const { deltas, code } = await outcome(
     start(async () => new Response(body), { options: { maxOutputBytes: body.length } }),
@@ -485,7 +485,7 @@ test('call() brings an answer of exactly maxOutputBytes', async () => {
   expect([textOf(deltas), code]).toEqual(['Hello', null])
 })
 
-test('call() stops reading when its caller aborts, with the caller’s own reason', async () => {
+test("call() stops reading when its caller aborts, and rejects with the caller's reason", async () => {
   const body = openStream()
   const controller = new AbortController()
   const calling = start(async () => body.response(), { signal: controller.signal })
@@ -498,7 +498,7 @@ test('call() stops reading when its caller aborts, with the caller’s own reaso
   expect(body.state.cancelled).toBe(1)
 })
 
-test('call() that is aborted before the answer does not wait for it', async () => {
+test('call() does not wait for an answer after an abort', async () => {
   const controller = new AbortController()
   let signal: AbortSignal | null = null
   const send: Send = (outgoing) => {
@@ -512,7 +512,7 @@ test('call() that is aborted before the answer does not wait for it', async () =
   expect(signal).toMatchObject({ aborted: true })
 })
 
-test('call() that is aborted while it reads an error rejects with the caller’s reason', async () => {
+test("call() rejects with the caller's reason when aborted while reading an error", async () => {
   const body = openStream()
   const controller = new AbortController()
   const first = start(async () => body.response({ status: 500 }), { signal: controller.signal })
@@ -523,7 +523,7 @@ test('call() that is aborted while it reads an error rejects with the caller’s
   await expect(rest).rejects.toBe(reason)
 })
 
-test('call() that is left by its reader lets go of the body', async () => {
+test('call() cancels the body when its reader returns early', async () => {
   const body = openStream()
   body.push(chunk('Hel'))
   const calling = start(async () => body.response())
@@ -532,7 +532,7 @@ test('call() that is left by its reader lets go of the body', async () => {
   expect(body.state.cancelled).toBe(1)
 })
 
-test('call() minds no answer that comes after it was given up', async () => {
+test('call() ignores an answer that arrives after it gave up', async () => {
   const late = Promise.withResolvers<Response>()
   const calling = outcome(start(() => late.promise))
   await pass(300)
@@ -541,7 +541,7 @@ test('call() minds no answer that comes after it was given up', async () => {
   await pass(1)
 })
 
-test('call() says once that the upstream accepted, before the first delta', async () => {
+test('call() reports acceptance once, before the first delta', async () => {
   const order: string[] = []
   const send: Send = async () => streamAnswer(chunk('a'), chunk('b', 'stop'), DONE)
   for await (const _ of start(send, { onAccepted: () => order.push('accepted') }))
@@ -550,7 +550,7 @@ test('call() says once that the upstream accepted, before the first delta', asyn
   expect(order.filter((what) => what === 'accepted')).toHaveLength(1)
 })
 
-test('call() says that the upstream accepted also where its answer is no use', async () => {
+test('call() reports acceptance even if the answer is unusable', async () => {
   let accepted = 0
   const onAccepted = () => {
     accepted += 1
@@ -559,7 +559,7 @@ test('call() says that the upstream accepted also where its answer is no use', a
   expect(accepted).toBe(1)
 })
 
-test('call() brings what came before an error in the same piece of body', async () => {
+test('call() yields the text before an error in the same piece of body', async () => {
   const body = `${chunk('Hello')}data: {"error":{"message":"${CANARY}","code":500}}\n\n`
   const { deltas, code } = await outcome(start(async () => new Response(body)))
   expect([textOf(deltas), code]).toEqual(['Hello', 'upstream_unavailable'])

@@ -1,4 +1,4 @@
-// What OpenAI-shaped servers answer, read as raw deltas: tolerant of shapes, strict about failures.
+// Reads the answers of OpenAI-shaped servers as raw deltas: lenient on shapes, strict on errors.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -18,17 +18,17 @@ const textOf = (deltas: readonly RawDelta[]) =>
 const failure = (code: string) => expect.objectContaining({ code }) as GatewayError
 const choices = (...list: unknown[]) => ({ id: 'x', model: 'm', choices: list })
 
-test('readChunk() takes the terminator with or without spaces', () => {
+test('readChunk() accepts the terminator with or without spaces', () => {
   for (const data of ['[DONE]', ' [DONE]', '[DONE] \t'])
     expect(chunk(data)).toEqual([{ kind: 'end' }])
 })
 
-test('readChunk() takes nothing from an empty message', () => {
+test('readChunk() ignores an empty message', () => {
   expect(chunk('')).toEqual([])
   expect(chunk('  ')).toEqual([])
 })
 
-test('readChunk() prefers the text its wire is about, never both', () => {
+test('readChunk() prefers the text field of its own wire and never takes both', () => {
   const both = choices({
     index: 0,
     text: 'legacy',
@@ -39,35 +39,35 @@ test('readChunk() prefers the text its wire is about, never both', () => {
   expect(textOf(chunk(both, 'chat'))).toBe('chat')
 })
 
-test('readChunk() takes the other text where its own is missing', () => {
+test('readChunk() takes the other text field when its own is missing', () => {
   expect(textOf(chunk(choices({ index: 0, delta: { content: 'chat' } }), 'text'))).toBe('chat')
   expect(textOf(chunk(choices({ index: 0, text: 'legacy' }), 'chat'))).toBe('legacy')
   expect(textOf(chunk(choices({ index: 0, message: { content: 'm' } }), 'chat'))).toBe('m')
 })
 
-test('readChunk() reads numbers and the text parts of lists, and nothing else, as text', () => {
-  const said = (content: unknown) =>
+test('readChunk() reads numbers and text parts of lists as text, and nothing else', () => {
+  const textIn = (content: unknown) =>
     textOf(chunk(choices({ index: 0, delta: { content } }), 'chat'))
-  expect(said(42)).toBe('42')
+  expect(textIn(42)).toBe('42')
   expect(
-    said([
+    textIn([
       { type: 'thinking', thinking: 'no' },
       { type: 'text', text: 'a' },
       { type: 'text', text: 'b' },
     ]),
   ).toBe('ab')
   for (const odd of [null, true, {}, [], [1, 'x', null], [{ type: 'text', text: 1 }]])
-    expect(said(odd)).toBe('')
+    expect(textIn(odd)).toBe('')
 })
 
-test('readChunk() is silent about reasoning, roles and tools', () => {
+test('readChunk() ignores reasoning, roles and tool calls', () => {
   const delta = { role: 'assistant', reasoning: 'a', reasoning_content: 'b', tool_calls: [{}] }
   expect(chunk(choices({ index: 0, delta, finish_reason: null }), 'chat')).toEqual([
     { kind: 'meta', id: 'x', model: 'm' },
   ])
 })
 
-test('readChunk() has no finish for null, its words, "" and nothing', () => {
+test('readChunk() has no finish for null, its spellings, "" or a missing reason', () => {
   for (const finish_reason of [null, 'null', 'None', '', undefined]) {
     expect(only(chunk(choices({ index: 0, text: 'a', finish_reason })), 'finish')).toEqual([])
   }
@@ -80,7 +80,7 @@ test('readChunk() puts the text of a chunk before its finish', () => {
   expect(kinds).toEqual(['meta', 'text', 'finish'])
 })
 
-test('readChunk() marks a reason that comes with text or reasoning', () => {
+test('readChunk() marks a finish reason that arrives with text or reasoning', () => {
   const isOnContent = (choice: object) =>
     only(chunk(choices({ index: 0, finish_reason: 'stop', ...choice }), 'chat'), 'finish').map(
       ({ onContent = false }) => onContent,
@@ -90,17 +90,17 @@ test('readChunk() marks a reason that comes with text or reasoning', () => {
   expect(isOnContent({ delta: { reasoning: 'hm' } })).toEqual([true])
   expect(isOnContent({ delta: { content: '' } })).toEqual([false])
   expect(isOnContent({})).toEqual([false])
-  // A whole message is no piece: it comes at the end.
+  // A whole message is not a piece: it arrives at the end.
   expect(isOnContent({ message: { content: 'a' } })).toEqual([false])
 })
 
-test('readChunk() reads a reason that means failure as such', () => {
+test('readChunk() reads an error finish reason as a failure', () => {
   const broken = choices({ index: 3, text: 'a', finish_reason: 'ERROR' })
   expect(only(chunk(broken), 'failed')).toEqual([{ kind: 'failed', index: 3 }])
   expect(only(chunk(broken), 'finish')).toEqual([])
 })
 
-test('readChunk() marks a message as all of the text so far, unless a delta has text', () => {
+test('readChunk() marks a message as the whole text so far, unless a delta has text', () => {
   const whole = (choice: object) =>
     only(chunk(choices({ index: 0, ...choice }), 'chat'), 'text').map((delta) => [
       delta.text,
@@ -112,7 +112,7 @@ test('readChunk() marks a message as all of the text so far, unless a delta has 
   expect(whole({ delta: { content: 'b' }, message: { content: 'ab' } })).toEqual([['b', false]])
 })
 
-test('readChunk() takes nothing from an event that holds nothing', () => {
+test('readChunk() ignores an empty event', () => {
   for (const data of ['null', '[]', '[null]', '""', ': keepalive']) expect(chunk(data)).toEqual([])
 })
 
@@ -121,30 +121,30 @@ test('readChunk() reads every chunk of a list', () => {
   expect(textOf(chunk(JSON.stringify(list)))).toBe('ab')
 })
 
-test('readChunk() reads a refusal as a filtered finish, its words unsaid', () => {
+test('readChunk() reads a refusal as a content_filter finish without text', () => {
   const deltas = chunk(choices({ index: 0, delta: { refusal: 'no' }, finish_reason: null }), 'chat')
   expect(textOf(deltas)).toBe('')
   expect(only(deltas, 'finish')).toEqual([{ kind: 'finish', index: 0, reason: 'content_filter' }])
 })
 
-test('readChunk() lets a chunk without choices name nothing', () => {
+test('readChunk() takes no id or model from a chunk without choices', () => {
   expect(chunk({ id: 'azure', model: 'azure', choices: [] })).toEqual([{ kind: 'meta' }])
   expect(chunk({ id: 'x', model: 'm' })).toEqual([{ kind: 'meta' }])
 })
 
-test('readChunk() takes position for index where there is none', () => {
+test('readChunk() uses the position when the index is missing', () => {
   const deltas = chunk(choices({ text: 'a' }, { text: 'b', index: 'x' }, { text: 'c', index: 7 }))
   expect(only(deltas, 'text').map(({ index }) => index)).toEqual([0, 1, 7])
 })
 
-test('readChunk() reads an index written as text, and none that two choices share', () => {
+test('readChunk() reads an index given as a string, and ignores one that two choices share', () => {
   const indices = (...list: unknown[]) =>
     only(chunk(choices(...list)), 'text').map(({ index }) => index)
   expect(indices({ text: 'a', index: '1' }, { text: 'b', index: '0' })).toEqual([1, 0])
   expect(indices({ text: 'a', index: 0 }, { text: 'b', index: 0 })).toEqual([0, 1])
 })
 
-test('readChunk() says whose usage it is, where a chunk is about one choice', () => {
+test('readChunk() assigns usage to a choice when the chunk is about one choice', () => {
   const usage = { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 }
   const of = (...list: unknown[]) => only(chunk({ ...choices(...list), usage }), 'usage')
   expect(of({ index: 1, text: '' })).toEqual([{ kind: 'usage', index: 1, usage }])
@@ -157,9 +157,9 @@ test('readChunk() says whose usage it is, where a chunk is about one choice', ()
 test.each<[string, unknown, string | null, string]>([
   ['an error object', { error: { message: 'm' } }, null, 'upstream_bad_response'],
   ['an error with a status', { error: { code: 429 } }, null, 'upstream_rate_limited'],
-  ['an error with a status beside it', { error: 'x', code: '429' }, null, 'upstream_rate_limited'],
+  ['an error with a status next to it', { error: 'x', code: '429' }, null, 'upstream_rate_limited'],
   [
-    'an error beside choices',
+    'an error next to choices',
     { ...choices({ index: 0, text: 'a' }), error: { code: 500 } },
     null,
     'upstream_unavailable',
@@ -171,10 +171,10 @@ test.each<[string, unknown, string | null, string]>([
   ['a flat error', { object: 'error', code: 404 }, null, 'upstream_rejected'],
   ['an error number', { text: 't', error_code: 50_002 }, null, 'upstream_bad_response'],
   ['an error event', { message: 'm' }, 'error', 'upstream_bad_response'],
-  ['an error event that is no JSON', 'gone', 'error', 'upstream_bad_response'],
-  ['text that is no JSON', 'oops', null, 'upstream_bad_response'],
+  ['an error event that is not JSON', 'gone', 'error', 'upstream_bad_response'],
+  ['text that is not JSON', 'oops', null, 'upstream_bad_response'],
   ['a JSON scalar', '42', null, 'upstream_bad_response'],
-  ['a choice that is none', choices(null), null, 'upstream_bad_response'],
+  ['a choice of null', choices(null), null, 'upstream_bad_response'],
 ])('readChunk() throws for %s', (_, value, event, code) => {
   expect(() => chunk(value, 'text', event)).toThrow(failure(code))
 })
@@ -183,11 +183,11 @@ test.each<[string, unknown]>([
   ['a fault (Fireworks)', { fault: { faultstring: 'm', detail: {} } }],
   ['a bare message (one-api)', { message: 'm', code: 'x' }],
   ['an error inside a response (one-api)', { response: { error: { message: 'm' } } }],
-])('readChunk() throws for %s, which a terminator would make a whole answer', (_, value) => {
+])('readChunk() throws for %s, even though a terminator may follow', (_, value) => {
   expect(() => chunk(value)).toThrow(failure('upstream_bad_response'))
 })
 
-test('readChunk() does not mind an error that says nothing', () => {
+test('readChunk() ignores an empty error field', () => {
   for (const error of [null, '', false, undefined]) {
     expect(textOf(chunk({ ...choices({ index: 0, text: 'a' }), error, errors: [] }))).toBe('a')
   }
@@ -198,7 +198,7 @@ test('readBody() ends with the terminator', () => {
   expect(deltas.map(({ kind }) => kind)).toEqual(['meta', 'text', 'finish', 'end'])
 })
 
-test('readBody() infers a stop where there is no reason, and says so', () => {
+test('readBody() infers "stop" when there is no finish reason, and marks it as inferred', () => {
   for (const finish_reason of [null, undefined, 7]) {
     const deltas = readBody(choices({ index: 0, text: 'a', finish_reason }), 'text')
     expect(only(deltas, 'finish')).toEqual([
@@ -207,12 +207,12 @@ test('readBody() infers a stop where there is no reason, and says so', () => {
   }
 })
 
-test('readBody() takes an empty reason of a whole answer for a stop', () => {
+test('readBody() reads an empty finish reason as "stop"', () => {
   const deltas = readBody(choices({ index: 0, text: 'a', finish_reason: '' }), 'text')
   expect(only(deltas, 'finish')).toMatchObject([{ reason: 'stop' }])
 })
 
-test('readBody() throws for what is no completion', () => {
+test('readBody() throws if the body is not a completion', () => {
   for (const body of [
     null,
     'x',
@@ -242,11 +242,11 @@ test.each<[string, unknown]>([
   ['strings', { prompt_tokens: '5', completion_tokens: '1', total_tokens: '6' }],
   ['too much', { prompt_tokens: 5, completion_tokens: 1, total_tokens: 2 ** 60 }],
   ['a list', [5, 1, 6]],
-])('readUsage() of %s is no usage', (_, value) => {
+])('readUsage() returns null for %s', (_, value) => {
   expect(readUsage(value)).toBeNull()
 })
 
-test('readUsage() keeps the three integers as they are, and nothing else', () => {
+test('readUsage() keeps only the three integers', () => {
   const usage = { prompt_tokens: 35, completion_tokens: 12, total_tokens: 109 }
   expect(readUsage({ ...usage, cost: 0.1, prompt_tokens_details: {} })).toEqual(usage)
 })
@@ -254,7 +254,7 @@ test('readUsage() keeps the three integers as they are, and nothing else', () =>
 const logprobsOf = (logprobs: unknown) =>
   only(chunk(choices({ index: 0, text: 'a', logprobs })), 'text').map((delta) => delta.logprobs)[0]
 
-test('readChunk() keeps legacy logprobs, nulls and missing parts included', () => {
+test('readChunk() keeps legacy logprobs, including nulls and missing parts', () => {
   const legacy = {
     tokens: ['a', 'b'],
     token_logprobs: [null, -1],
@@ -288,7 +288,7 @@ test('readChunk() converts logprobs of the chat shape', () => {
   })
 })
 
-test('readChunk() drops logprobs that are neither shape', () => {
+test('readChunk() drops logprobs of any other shape', () => {
   const odd = [
     null,
     [],
@@ -350,7 +350,7 @@ const answer = fc.record(
   { requiredKeys: ['choices'] },
 )
 
-test('readChunk() and readBody() make clean deltas of anything, or fail with a code', () => {
+test('readChunk() and readBody() return valid deltas for any input, or throw an error with a code', () => {
   let clean = 0
   fc.assert(
     fc.property(
@@ -380,5 +380,5 @@ test('readChunk() and readBody() make clean deltas of anything, or fail with a c
     ),
     { numRuns: 2000 },
   )
-  expect(clean, 'some of it was an answer').toBeGreaterThan(0)
+  expect(clean, 'some inputs were answers').toBeGreaterThan(0)
 })

@@ -1,4 +1,4 @@
-// An upstream's settings as a connection: how the key travels, which way it is sent.
+// Turns an upstream's settings into a connection: authentication headers and transport.
 import { expect, test } from 'vitest'
 import { isLoopback } from '../../src/http/cors.ts'
 import { type ConnectOptions, connect } from '../../src/upstream/connect.ts'
@@ -35,11 +35,11 @@ test.each([
   expect(connect({ ...options, auth }, { http, demo }).options.headers).toEqual(headers)
 })
 
-test('connect() without a key sends none', () => {
+test('connect() sends no authentication without a key', () => {
   expect(connect({ ...options, key: null }, { http, demo }).options.headers).toEqual({})
 })
 
-test('connect() sends to the demo model only what is the demo wire’s', () => {
+test('connect() uses the demo transport only for the demo wire', () => {
   expect(connect({ ...options, wire: 'demo' }, { http, demo }).send).toBe(demo)
   for (const wire of wires) {
     if (wire === 'demo' || wire === 'workers-ai') continue
@@ -47,14 +47,14 @@ test('connect() sends to the demo model only what is the demo wire’s', () => {
   }
 })
 
-test('connect() keeps the owner’s bounds', () => {
+test('connect() keeps the configured limits', () => {
   const connection = connect(options, { http, demo })
   expect(connection).toMatchObject({ name: 'main', deadlineMs: 3, retries: 4, alwaysStream: true })
   expect(connection.options).toMatchObject({ firstByteMs: 1, idleMs: 2, maxOutputBytes: 5 })
   expect(connect({ ...options, stream: 'visitor' }, { http, demo }).alwaysStream).toBe(false)
 })
 
-test('connect() gives each model of each upstream a breaker of its own', () => {
+test('connect() creates a breaker for each model of each upstream', () => {
   const one = connect(options, { http, demo })
   const two = connect(options, { http, demo })
   for (let i = 0; i < 10; i++) one.breakers.of('m').admit(0)?.failed(0)
@@ -69,12 +69,12 @@ test('connect() has an adapter for every wire', () => {
   }
 })
 
-test('wireLimits names known features of known wires only', () => {
+test('wireLimits names only known features and known wires', () => {
   expect(Object.keys(wireLimits).sort()).toEqual([...wires].sort())
   for (const wire of wires) expect(features).toEqual(expect.arrayContaining([...wireLimits[wire]]))
 })
 
-test('presets are complete: an address without a slash at the end, unencrypted on this machine only', () => {
+test('presets have base URLs without a trailing slash, and plain HTTP only for loopback', () => {
   for (const [name, preset] of Object.entries(presets)) {
     expect(wires, name).toContain(preset.wire)
     if (preset.baseUrl === null) continue

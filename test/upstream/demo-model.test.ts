@@ -1,4 +1,4 @@
-// The demo model as mathematics: a distribution that sums to one and a sampler that keeps to it.
+// The demo model's mathematics: distributions that sum to one, and a sampler that follows them.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -27,14 +27,14 @@ function write(prompt: string, options: Partial<SamplingOptions> & { seed?: numb
   }
 }
 
-// Prompts as they come: words the model knows, words it does not, quotes, spaces, anything.
+// Realistic prompts: known and unknown words, quotes, spaces and arbitrary text.
 const piece = fc.oneof(
   fc.constantFrom(...new Set(tokenize(demoText.slice(0, 4000))), ' ', '\n', '"', ' "', '--', '('),
   fc.string({ unit: 'binary', maxLength: 6 }),
 )
 const anyPrompt = fc.array(piece, { maxLength: 12 }).map((parts) => parts.join(''))
 
-test('tokenize() loses nothing, whatever the string', () => {
+test('tokenize() loses nothing, for any string', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary' }), (text) => {
       expect(tokenize(text).join('')).toBe(text)
@@ -45,7 +45,7 @@ test('tokenize() loses nothing, whatever the string', () => {
   }
 })
 
-test('tokenize() keeps the space with the word after it', () => {
+test('tokenize() keeps a space with the following word', () => {
   expect(tokenize('Oh, I don\'t--"go" out-of-the-way.')).toEqual([
     'Oh',
     ',',
@@ -60,7 +60,7 @@ test('tokenize() keeps the space with the word after it', () => {
   ])
 })
 
-test('tokenize() takes linear time over a long string without spaces', () => {
+test('tokenize() takes linear time for a long string without spaces', () => {
   const time = (text: string) => {
     const start = performance.now()
     tokenize(text)
@@ -70,7 +70,7 @@ test('tokenize() takes linear time over a long string without spaces', () => {
   expect(time("a'".repeat(400_000))).toBeLessThan(1000)
 })
 
-test('distribution() sums to 1 in any context, and leaves nothing at zero', () => {
+test('distribution() sums to 1 in any context and gives every token a positive probability', () => {
   fc.assert(
     fc.property(anyPrompt, (prompt) => {
       const p = model.distribution(model.read(tokenize(prompt)))
@@ -80,7 +80,7 @@ test('distribution() sums to 1 in any context, and leaves nothing at zero', () =
   )
 })
 
-test('distribution() has learnt what follows what', () => {
+test('distribution() predicts words that follow in the training text', () => {
   const chance = (prompt: string, token: string) => {
     const context = model.read(tokenize(prompt))
     return model.distribution(context)[model.lookUp(context, token)] ?? 0
@@ -90,7 +90,7 @@ test('distribution() has learnt what follows what', () => {
   expect(chance('Say this is a test', ' Rabbit')).toBeLessThan(0.01)
 })
 
-test('generate() writes a space exactly where the prompt needs one', () => {
+test('generate() starts with a space only if the prompt needs one', () => {
   fc.assert(
     fc.property(fc.nat(), (seed) => {
       expect(write('Say this is a test', { seed }).text).toMatch(/^(?: \S|[^\p{L}\p{N}\s])/u)
@@ -103,7 +103,7 @@ test('generate() writes a space exactly where the prompt needs one', () => {
   )
 })
 
-test('generate() closes every quotation it opens before it ends by itself', () => {
+test('generate() closes every quotation it opens before it stops', () => {
   const ended = Array.from({ length: 60 }, (_, seed) => write('', { seed, maxTokens: 400 })).filter(
     ({ finish }) => finish === 'stop',
   )
@@ -111,7 +111,7 @@ test('generate() closes every quotation it opens before it ends by itself', () =
   for (const { text } of ended) expect((text.split('"').length - 1) % 2).toBe(0)
 })
 
-test('generate() writes the same text for the same seed, and another for another', () => {
+test('generate() writes the same text for the same seed, and different text for another', () => {
   fc.assert(
     fc.property(anyPrompt, fc.integer(), (prompt, seed) => {
       expect(write(prompt, { seed }).text).toBe(write(prompt, { seed }).text)
@@ -122,13 +122,13 @@ test('generate() writes the same text for the same seed, and another for another
   expect(new Set(texts).size).toBeGreaterThan(15)
 })
 
-test('seededRandom() differs by stream and by the high bits of the seed', () => {
+test('seededRandom() depends on the stream and on the high bits of the seed', () => {
   const first = (seed: number, stream: number) => seededRandom(seed, stream)()
   const values = [first(1, 0), first(1, 1), first(2, 0), first(2 ** 32 + 2, 0), first(-1, 0)]
   expect(new Set(values).size).toBe(values.length)
 })
 
-test('generate() takes the likeliest token each time at temperature 0', () => {
+test('generate() picks the most likely token at temperature 0', () => {
   const { pieces, text } = write('Say this is a test', { temperature: 0, logprobs: 1 })
   expect(write('Say this is a test', { temperature: 0, seed: 9 }).text).toBe(text)
   for (const { logprob, top } of pieces) {
@@ -136,12 +136,12 @@ test('generate() takes the likeliest token each time at temperature 0', () => {
   }
 })
 
-test('generate() takes the likeliest token each time at top_p 0', () => {
+test('generate() picks the most likely token at top_p 0', () => {
   const greedy = write('The Mouse', { temperature: 0 }).text
   expect(write('The Mouse', { topP: 0, seed: 5 }).text).toBe(greedy)
 })
 
-test('generate() samples within top_p only', () => {
+test('generate() samples only within top_p', () => {
   for (let seed = 0; seed < 10; seed += 1) {
     for (const { logprob, top } of write('The', { topP: 0.3, logprobs: 5, seed }).pieces) {
       const better = Object.values(top).filter((other) => other > logprob)
@@ -151,7 +151,7 @@ test('generate() samples within top_p only', () => {
   }
 })
 
-test('generate() samples as often as the distribution says', () => {
+test('generate() samples tokens with the frequency of their probability', () => {
   const context = model.read(tokenize('said the'))
   const p = model.distribution(context)[model.lookUp(context, ' Mouse')] ?? 0
   const runs = 2000
@@ -166,7 +166,7 @@ test('generate() samples as often as the distribution says', () => {
   expect(Math.abs(hits / runs - p)).toBeLessThan(4 * Math.sqrt((p * (1 - p)) / runs))
 })
 
-test('generate() reports logprobs of the model, whatever the temperature', () => {
+test('generate() reports logprobs that do not depend on the temperature', () => {
   for (const temperature of [0.5, 1, 2]) {
     let context = model.read(tokenize('Alice was'))
     const { pieces } = write('Alice was', { temperature, logprobs: 3, topP: 0.9 })
@@ -189,7 +189,7 @@ test('generate() reports logprobs of the model, whatever the temperature', () =>
   }
 })
 
-test('generate() lists no alternatives unless asked to', () => {
+test('generate() lists alternatives only when requested', () => {
   expect(write('Alice was').pieces.every(({ top }) => Object.keys(top).length === 0)).toBe(true)
   const [first] = write('Alice was', { logprobs: 0 }).pieces
   expect(first && Object.keys(first.top)).toEqual([first?.token])
@@ -208,7 +208,7 @@ test('generate() stops before a stop sequence that spans tokens', () => {
   expect(stopped.sampled).toBeGreaterThan(stopped.pieces.length)
 })
 
-test('generate() never writes a stop sequence, and nothing but what it writes without', () => {
+test('generate() never writes a stop sequence, and otherwise writes the same text as without', () => {
   const pick = fc.tuple(fc.nat({ max: 150 }), fc.integer({ min: 1, max: 12 }))
   fc.assert(
     fc.property(fc.nat(), fc.array(pick, { minLength: 1, maxLength: 4 }), (seed, picks) => {
@@ -225,7 +225,7 @@ test('generate() never writes a stop sequence, and nothing but what it writes wi
   )
 })
 
-test('generate() withholds what may start a stop sequence until it is decided', () => {
+test('generate() holds back text that may start a stop sequence', () => {
   const { text, steps } = write('Alice', { seed: 2 })
   const [first = '', second = ''] = tokenize(text)
   const held = write('Alice', { seed: 2, stop: [`${first}${second}#`] })
@@ -235,7 +235,7 @@ test('generate() withholds what may start a stop sequence until it is decided', 
   expect(held.text).toBe(text)
 })
 
-test('generate() gives back what it withheld when the tokens run out', () => {
+test('generate() releases held-back text when it reaches max_tokens', () => {
   const { text } = write('Alice', { seed: 2, maxTokens: 3 })
   const held = write('Alice', { seed: 2, maxTokens: 3, stop: [`${text}#`] })
   expect(held.text).toBe(text)
@@ -243,7 +243,7 @@ test('generate() gives back what it withheld when the tokens run out', () => {
   expect(held.steps).toHaveLength(3)
 })
 
-test('generate() samples max_tokens tokens at most and says so', () => {
+test('generate() samples at most max_tokens tokens and finishes with "length"', () => {
   fc.assert(
     fc.property(fc.nat(), fc.nat({ max: 30 }), (seed, maxTokens) => {
       const { sampled, finish, pieces, steps } = write('Alice', { seed, maxTokens })
@@ -256,13 +256,13 @@ test('generate() samples max_tokens tokens at most and says so', () => {
   )
 })
 
-test('generate() ends most answers by itself, and none before the first token', () => {
+test('generate() usually stops by itself, but never before the first token', () => {
   const answers = Array.from({ length: 60 }, (_, seed) => write('Oh.', { seed, maxTokens: 300 }))
   expect(answers.filter(({ finish }) => finish === 'stop').length).toBeGreaterThan(40)
   expect(answers.every(({ text }) => text.length > 0)).toBe(true)
 })
 
-test('generate() keeps its head at the extremes of temperature and penalties', () => {
+test('generate() stays valid at extreme temperatures and penalties', () => {
   const greedy = write('Alice', { temperature: 0 }).text
   expect(write('Alice', { temperature: Number.MIN_VALUE }).text).toBe(greedy)
   const again = write('Alice', { frequencyPenalty: -2, maxTokens: 1500, seed: 3 })
@@ -270,14 +270,14 @@ test('generate() keeps its head at the extremes of temperature and penalties', (
   expect(again.text).not.toBe('')
 })
 
-test('generate() repeats itself less under penalties', () => {
+test('generate() repeats itself less with penalties', () => {
   const distinct = (options: Partial<SamplingOptions>) =>
     new Set(tokenize(write('Alice', { temperature: 0, ...options }).text)).size
   expect(distinct({ presencePenalty: 2 })).toBeGreaterThan(distinct({}))
   expect(distinct({ frequencyPenalty: 2 })).toBeGreaterThan(distinct({}))
 })
 
-test('score() gives the first token null and the others their logprob, known or not', () => {
+test('score() gives null for the first token and a logprob for all others, known or not', () => {
   const tokens = tokenize('said the Mouse, zebra')
   const scored = score(model, tokens, 2)
   expect(scored[0]).toBeNull()

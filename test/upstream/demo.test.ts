@@ -1,4 +1,4 @@
-// The demo upstream as a service: what its caller sees on the wire.
+// The demo upstream as a service, through its HTTP interface.
 
 import fc from 'fast-check'
 import * as v from 'valibot'
@@ -90,7 +90,7 @@ function start(
 
 type Chunks = v.InferOutput<typeof completion>[]
 
-function gathered(chunks: Chunks, index: number) {
+function joinChunks(chunks: Chunks, index: number) {
   const parts = chunks.flatMap(({ choices }) => choices).filter((each) => each.index === index)
   const list = (key: keyof v.InferOutput<typeof logprobs>) =>
     parts.flatMap((part): unknown[] => part.logprobs?.[key] ?? [])
@@ -120,7 +120,7 @@ test('createDemo() answers with a completion', async () => {
   expect(waits).toEqual([])
 })
 
-test('createDemo() streams, chunk by chunk, what it would have answered at once', async () => {
+test('createDemo() streams the same answer that it would return whole', async () => {
   const { whole, stream } = start()
   const fields = fc.record({
     prompt: fc.oneof(fc.string({ unit: 'binary' }), fc.constant(['Alice was', 'The Mouse ', ''])),
@@ -136,7 +136,7 @@ test('createDemo() streams, chunk by chunk, what it would have answered at once'
     fc.asyncProperty(fields, async (body) => {
       const answer = await whole(body)
       const chunks = await stream({ ...body, stream_options: { include_usage: true } })
-      expect(answer.choices.map(({ index }) => gathered(chunks, index))).toEqual(answer.choices)
+      expect(answer.choices.map(({ index }) => joinChunks(chunks, index))).toEqual(answer.choices)
       expect(chunks.at(-1)).toMatchObject({ choices: [], usage: answer.usage })
       expect(chunks.slice(0, -1).every((chunk) => chunk.usage === null)).toBe(true)
     }),
@@ -144,7 +144,7 @@ test('createDemo() streams, chunk by chunk, what it would have answered at once'
   )
 })
 
-test('createDemo() counts exactly what it read and sampled', async () => {
+test('createDemo() counts exactly the tokens it read and sampled', async () => {
   const { whole } = start()
   const prompts = fc.array(fc.string({ unit: 'binary' }), { minLength: 1, maxLength: 3 })
   await fc.assert(
@@ -169,7 +169,7 @@ test('createDemo() counts exactly what it read and sampled', async () => {
   )
 })
 
-test('createDemo() counts the tokens a stop sequence swallowed', async () => {
+test('createDemo() counts tokens removed by a stop sequence', async () => {
   const { whole } = start()
   const [free] = (await whole({ seed: 4, logprobs: 0 })).choices
   const stop = free?.logprobs?.tokens.slice(3, 6).join('')
@@ -179,7 +179,7 @@ test('createDemo() counts the tokens a stop sequence swallowed', async () => {
   expect(used?.completion_tokens).toBe(6)
 })
 
-test('createDemo() numbers choices by prompt, then by n, and mixes none up', async () => {
+test('createDemo() numbers choices by prompt, then by n', async () => {
   const { whole } = start()
   const prompt = ['Alice was', 'The Mouse']
   const { choices } = await whole({ prompt, n: 2, seed: 7, echo: true })
@@ -213,7 +213,7 @@ test('createDemo() answers best_of with the candidate of the highest mean logpro
   }
 })
 
-test('createDemo() ranks a candidate that a stop sequence emptied by what it sampled', async () => {
+test('createDemo() ranks a candidate emptied by a stop sequence by its sampled tokens', async () => {
   const { whole } = start()
   const one = (await whole({ seed: 1, max_tokens: 1, n: 4, logprobs: 0 })).choices
   const worst = one.toSorted(
@@ -224,7 +224,7 @@ test('createDemo() ranks a candidate that a stop sequence emptied by what it sam
   expect(best.choices[0]?.text).not.toBe('')
 })
 
-test('createDemo() puts text_offset at the end of the prompt, or at 0 with echo', async () => {
+test('createDemo() starts text_offset at the end of the prompt, or at 0 with echo', async () => {
   const { whole } = start()
   const prompt = 'Say 🙂 this'
   for (const echo of [false, true]) {
@@ -247,7 +247,7 @@ test('createDemo() scores an echoed prompt, with null for its first token', asyn
   expect(top.slice(1).every((each) => each !== null)).toBe(true)
 })
 
-test('createDemo() ends a stream with text for "length" and without for "stop"', async () => {
+test('createDemo() ends a stream with text for "length" and without text for "stop"', async () => {
   const { stream } = start()
   const cut = await stream({ max_tokens: 3, seed: 1 })
   expect(cut).toHaveLength(3)
@@ -258,13 +258,13 @@ test('createDemo() ends a stream with text for "length" and without for "stop"',
   expect(ended.at(-1)?.choices[0]).toMatchObject({ text: '', finish_reason: 'stop' })
 })
 
-test('createDemo() paces a stream, all choices together', async () => {
+test('createDemo() paces a stream, with all choices in step', async () => {
   const { stream, waits } = start()
   await stream({ max_tokens: 5, temperature: 0, n: 3 })
   expect(waits).toEqual([20, 20, 20, 20, 20])
 })
 
-// A wait that resolves only by hand, and rejects on abort as the real one does.
+// A wait that tests resolve by hand. It rejects on abort, like the real one.
 function heldWaits() {
   const resolvers: (() => void)[] = []
   const wait = (_ms: number, signal: AbortSignal) =>
@@ -280,7 +280,7 @@ function heldWaits() {
 
 const settle = () => new Promise((resolve) => setTimeout(resolve, 5))
 
-test('createDemo() stops the work when its stream is cancelled', async () => {
+test('createDemo() stops generating when its stream is cancelled', async () => {
   const { wait, release } = heldWaits()
   let last: AbortSignal | undefined
   const { post, waits } = start((ms, signal) => {
@@ -305,7 +305,7 @@ test('createDemo() stops the work when its stream is cancelled', async () => {
   expect(waits.length).toBe(before)
 })
 
-test('createDemo() stops the work when the request is aborted, in a wait or between', async () => {
+test('createDemo() stops generating when the request is aborted, during a wait or between waits', async () => {
   for (const patient of [true, false]) {
     const held = heldWaits()
     const { post, waits } = start(patient ? held.wait : undefined)
@@ -322,7 +322,7 @@ test('createDemo() stops the work when the request is aborted, in a wait or betw
   }
 })
 
-test('createDemo() generates no more than a token ahead of a slow reader', async () => {
+test('createDemo() generates at most one token ahead of a slow reader', async () => {
   const { post, waits } = start()
   const reader = (await post({ stream: true, max_tokens: 500, temperature: 0 })).body?.getReader()
   for (let i = 0; i < 4; i += 1) await reader?.read()
@@ -331,7 +331,7 @@ test('createDemo() generates no more than a token ahead of a slow reader', async
   await reader?.cancel()
 })
 
-test('createDemo() refuses fields it cannot honour, and names them', async () => {
+test('createDemo() rejects fields it does not support, and names them', async () => {
   const { refusal } = start()
   const cases: [string, unknown][] = [
     ['model', ''],
@@ -373,7 +373,7 @@ test('createDemo() refuses fields it cannot honour, and names them', async () =>
   expect((await refusal({ n: 128, max_tokens: 4096 })).param).toBe('max_tokens')
 })
 
-test('createDemo() takes null for every field that has a default', async () => {
+test('createDemo() accepts null for every field that has a default', async () => {
   const { whole } = start()
   const { usage: used } = await whole({
     prompt: null,
@@ -397,7 +397,7 @@ test('createDemo() takes null for every field that has a default', async () => {
   expect(used?.prompt_tokens).toBe(0)
 })
 
-test('createDemo() answers other methods, paths and bodies with an error of the wire', async () => {
+test('createDemo() answers unsupported methods, paths and bodies with an OpenAI error', async () => {
   const { demo } = start()
   const ask = async (path: string, init: RequestInit) => {
     const response = await demo(new Request(`https://demo.invalid${path}`, init))

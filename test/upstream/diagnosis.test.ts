@@ -1,5 +1,5 @@
-// What upstreams say when something is wrong, in their own words, and what it is recognised as. Each
-// line is how a service phrases it; none of it may come out again.
+// The error messages of upstreams, each as its service phrases it, and what they are recognised as.
+// None of the text may be repeated.
 import { expect, test } from 'vitest'
 import { diagnose, type Subject } from '../../src/upstream/diagnosis.ts'
 
@@ -11,9 +11,9 @@ const error = (message: string, more: Readonly<Record<string, unknown>> = {}) =>
   ...more,
 })
 
-type Said = readonly [service: string, error: unknown]
+type ErrorSample = readonly [service: string, error: unknown]
 
-const said: Readonly<Record<Exclude<Subject, never>, readonly Said[]>> = {
+const said: Readonly<Record<Exclude<Subject, never>, readonly ErrorSample[]>> = {
   quota: [
     [
       'OpenAI',
@@ -565,7 +565,7 @@ test.each(
   Object.entries(said).flatMap(([subject, cases]) =>
     cases.map(([service, what]) => [subject, service, what] as const),
   ),
-)('diagnose() recognises %s by the words of %s', (subject, _, what) => {
+)('diagnose() recognises %s in the message of %s', (subject, _, what) => {
   expect(diagnose(what)?.subject).toBe(subject)
 })
 
@@ -622,17 +622,17 @@ test.each<[string, unknown]>([
   ],
   ['Mistral', error('Requests rate limit exceeded')],
   ['DeepSeek', error('Rate limit reached, please pace your requests reasonably')],
-])('diagnose() takes the rate limit of %s for no quota', (_, what) => {
+])('diagnose() does not take the rate limit of %s for a quota', (_, what) => {
   expect(diagnose(what)?.subject).not.toBe('quota')
 })
 
 test.each<[string, unknown]>([
   ['nothing', null],
   ['no words', { error: {} }],
-  ['words that are not known', error('something happened')],
+  ['an unknown message', error('something happened')],
   ['a page', '<html><title>API key invalid</title></html>'],
   [
-    'what it was sent',
+    'an echo of the request',
     { message: 'value is not valid', input: 'insufficient_quota', ctx: { x: 'invalid_api_key' } },
   ],
   ['a number', 5],
@@ -640,7 +640,7 @@ test.each<[string, unknown]>([
   expect(diagnose(what)).toBeNull()
 })
 
-test('diagnose() goes into no depth, and no length, however hostile', () => {
+test('diagnose() limits depth and length for hostile input', () => {
   let deep: unknown = 'insufficient_quota'
   for (let i = 0; i < 100_000; i++) deep = { error: deep }
   expect(diagnose(deep)).toBeNull()

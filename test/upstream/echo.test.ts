@@ -1,9 +1,9 @@
-// The echo that is added here, and the check of one that an upstream was asked for.
+// Adding an echo here, and checking the echo that an upstream was asked for.
 import { expect, test } from 'vitest'
 import { Echo, EchoCheck } from '../../src/upstream/echo.ts'
 
-const text = (said: string, index = 0) =>
-  ({ kind: 'text', index, text: said, logprobs: null }) as const
+const text = (received: string, index = 0) =>
+  ({ kind: 'text', index, text: received, logprobs: null }) as const
 
 test('Echo adds each prompt once, before the first text of its choice', () => {
   const echo = new Echo(['One', 'Two'])
@@ -15,14 +15,14 @@ test('Echo adds each prompt once, before the first text of its choice', () => {
   expect(echo.rest()).toEqual([])
 })
 
-test('Echo gives choices without a text their prompt at the end', () => {
+test('Echo adds the prompt at the end for choices without text', () => {
   const echo = new Echo(['One', 'Two'])
   echo.add(text('a'))
   expect(echo.rest()).toEqual([text('Two', 1)])
   expect(echo.rest()).toEqual([])
 })
 
-test('Echo adds nothing where nothing was asked for', () => {
+test('Echo adds nothing if no echo was requested', () => {
   expect(new Echo([]).add(text('a'))).toEqual(text('a'))
 })
 
@@ -47,7 +47,7 @@ test.each<[string, string[], readonly (readonly [string, number])[], boolean]>([
     ],
     true,
   ],
-  ['not for all', ['One', 'Two'], [['One', 0]], false],
+  ['for only one of the choices', ['One', 'Two'], [['One', 0]], false],
   [
     'not at all',
     ['One'],
@@ -59,9 +59,9 @@ test.each<[string, string[], readonly (readonly [string, number])[], boolean]>([
   ],
   ['only half', ['One'], [['On', 0]], false],
   ['of a prompt that is not known as text', [''], [['a', 0]], true],
-  ['that nobody asked for', [], [['a', 0]], true],
-])('EchoCheck knows an echo that comes %s', (_, prompts, said, hasCome) => {
+  ['that was not requested', [], [['a', 0]], true],
+])('EchoCheck recognises an echo that comes %s', (_, prompts, received, hasCome) => {
   const check = new EchoCheck(prompts)
-  for (const [piece, index] of said) check.see(text(piece, index))
+  for (const [piece, index] of received) check.see(text(piece, index))
   expect(check.hasCome).toBe(hasCome)
 })

@@ -1,4 +1,4 @@
-// What an upstream's failure becomes, and what of it never gets out.
+// How upstream failures map to error codes, and that no upstream text leaks through them.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -45,7 +45,7 @@ test.each(statuses)('failureOfStatus(%i) is %s', (status, code) => {
   })
 })
 
-test('failureOfStatus() has a time to come back only for 429, 1 to 300 seconds, and for a used-up quota', () => {
+test('failureOfStatus() has a retry time only for 429, of 1 to 300 seconds, and for an exhausted quota', () => {
   for (const [status] of statuses) {
     const { retryAfterSeconds } = failureOfStatus(status, {}, 42)
     expect(retryAfterSeconds).toBe(status === 429 ? 42 : status === 402 ? 3600 : null)
@@ -80,7 +80,7 @@ test.each([
   expect(parseRetryAfter(header, NOW_MS)).toBe(seconds)
 })
 
-test('a 429 says 1 to 300 whole seconds, whatever its header holds', () => {
+test('a 429 has a Retry-After of 1 to 300 whole seconds for any header value', () => {
   fc.assert(
     fc.property(
       fc.oneof(fc.string(), fc.integer().map(String), fc.date().map(String)),
@@ -100,7 +100,7 @@ test.each([
   ['status_code (Groq)', { code: 'x', status_code: 400 }, 'upstream_refused_request'],
   ['http_status_code (TGI)', { http_status_code: 422 }, 'upstream_refused_request'],
   ['status', { status: 429 }, 'upstream_rate_limited'],
-  ['a key of its own that is refused', { code: 401 }, 'upstream_rejected'],
+  ['a rejected key', { code: 401 }, 'upstream_rejected'],
   ['digits (LiteLLM)', { code: '429' }, 'upstream_rate_limited'],
   ['digits and words', { status: '503 Service Unavailable' }, 'upstream_unavailable'],
   ['a status under another name', { statusCode: '400' }, 'upstream_refused_request'],
@@ -111,12 +111,12 @@ test.each([
   ],
   ['metadata with a status', { metadata: { details: [{ code: '503' }] } }, 'upstream_unavailable'],
   ['http_code (MiniMax)', { http_code: '429' }, 'upstream_rate_limited'],
-  ['digits that begin a text', '503 Service Unavailable', 'upstream_unavailable'],
+  ['digits at the start of a text', '503 Service Unavailable', 'upstream_unavailable'],
   ['digits in an inner text', { detail: '404 of 500 tokens' }, 'upstream_bad_response'],
-  ['digits that are no status', { code: '4290' }, 'upstream_bad_response'],
+  ['digits that are not a status', { code: '4290' }, 'upstream_bad_response'],
   ['digits within a word', { code: 'E429' }, 'upstream_bad_response'],
   ['no status', { type: 'server_error' }, 'upstream_bad_response'],
-  ['a status that is none', { code: 200 }, 'upstream_bad_response'],
+  ['a status that is not an error', { code: 200 }, 'upstream_bad_response'],
   ['a vendor number', { code: 50_002 }, 'upstream_bad_response'],
   ['a negative number', { code: -1 }, 'upstream_bad_response'],
   ['a string', 'gone', 'upstream_bad_response'],
@@ -126,12 +126,12 @@ test.each([
   expect(failureOfError(error).code).toBe(code)
 })
 
-test('failureOfError() takes the status beside an error that has none', () => {
+test('failureOfError() takes the status next to an error that has none', () => {
   expect(failureOfError('busy', { error: 'busy', code: '429' }).code).toBe('upstream_rate_limited')
   expect(failureOfError({ code: 400 }, { status: 503 }).code).toBe('upstream_refused_request')
 })
 
-test('failureOfError() looks no deeper than it must', () => {
+test('failureOfError() limits how deep it looks', () => {
   let error: object = { code: 429 }
   for (let depth = 0; depth < 10_000; depth++) error = { error }
   expect(failureOfError(error).code).toBe('upstream_bad_response')
@@ -152,7 +152,7 @@ test.each([
   expect(errorIn(body)).toEqual(error)
 })
 
-test('identifierOf() takes a short identifier and nothing else', () => {
+test('identifierOf() accepts only a short identifier', () => {
   expect(identifierOf({ code: 'context_length', type: 'x' })).toBe('context_length')
   expect(identifierOf({ code: 7, type: 'server_error' })).toBe('server_error')
   expect(identifierOf({ code: null, type: 'ServerError' })).toBe('ServerError')
@@ -181,16 +181,19 @@ test.each([
     /wire = "completions"/,
   ],
   [400, { error: { message: "Use 'max_completion_tokens' instead." } }, /max_tokens_field/],
-] as const)('failureOfResponse() of a %i tells the owner what to change', (status, body, hint) => {
-  expect(failureOfResponse(status, body).cause).toMatchObject({
-    status,
-    hint: expect.stringMatching(hint),
-  })
-})
+] as const)(
+  'failureOfResponse() of a %i has a hint about the setting to change',
+  (status, body, hint) => {
+    expect(failureOfResponse(status, body).cause).toMatchObject({
+      status,
+      hint: expect.stringMatching(hint),
+    })
+  },
+)
 
 const kinds = ['bad_response', 'truncated', 'unavailable', 'timeout'] as const
 
-test('upstreamFailure() has a code and a message of its own for each kind', () => {
+test('upstreamFailure() has a code and a message for each kind', () => {
   const failures = kinds.map((kind) => upstreamFailure(kind))
   expect(failures.map(({ code }) => code)).toEqual(kinds.map((kind) => `upstream_${kind}`))
   expect(new Set(failures.map(({ message }) => message)).size).toBe(kinds.length)
@@ -218,7 +221,7 @@ const bodies = secret.chain((text) =>
   ),
 )
 
-test('a failure repeats nothing that the upstream said', () => {
+test('a failure repeats no upstream text', () => {
   const messages = new Set<string>()
   fc.assert(
     fc.property(bodies, fc.integer({ min: 100, max: 999 }), ([text, body], status) => {
@@ -233,7 +236,7 @@ test('a failure repeats nothing that the upstream said', () => {
     }),
     { numRuns: 500 },
   )
-  // As many as there are in the code, whatever is said.
+  // As many as the code has, for any input.
   expect(messages.size).toBeLessThanOrEqual(9)
 })
 
@@ -250,7 +253,7 @@ const FLAGGED = saying('The response was filtered', { code: 'content_filter' })
 
 test.each<[string, unknown, readonly number[], Code, RegExp]>([
   [
-    'a used-up quota',
+    'an exhausted quota',
     NO_QUOTA,
     [400, 401, 402, 403, 404, 412, 422, 429, 500, 503],
     'upstream_rate_limited',
@@ -265,10 +268,10 @@ test.each<[string, unknown, readonly number[], Code, RegExp]>([
   ['a text too long', TOO_LONG, [500], 'upstream_unavailable', /limits.prompt_chars/],
   ['a filter', FLAGGED, [400, 422], 'upstream_refused_request', /filter/],
   ['a filter', FLAGGED, [403], 'upstream_rejected', /filter/],
-  ['a limit of its own', NO_KEY, [429], 'upstream_rate_limited', /rate of this key/],
-  ['words that are not known', saying('m'), [400, 422], 'upstream_refused_request', /parameters/],
+  ['its own rate limit', NO_KEY, [429], 'upstream_rate_limited', /rate of this key/],
+  ['unknown words', saying('m'), [400, 422], 'upstream_refused_request', /parameters/],
 ])(
-  'failureOfResponse() goes by the words of %s as well as by the status (%#)',
+  'failureOfResponse() considers the text about %s as well as the status (%#)',
   (_, body, statuses, code, hint) => {
     for (const status of statuses) {
       const failure = failureOfResponse(status, body)
@@ -278,7 +281,7 @@ test.each<[string, unknown, readonly number[], Code, RegExp]>([
   },
 )
 
-test('a used-up quota says so, and is not worth another try in a moment', () => {
+test('an exhausted quota is reported as such, with a Retry-After of an hour', () => {
   for (const failure of [
     failureOfResponse(402, null),
     failureOfResponse(403, NO_QUOTA),
@@ -297,13 +300,13 @@ test.each<[string, unknown, Code, RegExp]>([
   ['a model', { message: 'model "x" not found' }, 'upstream_bad_response', /upstream_model/],
   ['an address', 'Unexpected endpoint or method. (POST /x)', 'upstream_bad_response', /base_url/],
   ['nothing', null, 'upstream_bad_response', /not a completion/],
-])('failureOfError() of an error in band about %s has its hint', (_, error, code, hint) => {
+])('failureOfError() of an error in a 200 about %s has a hint', (_, error, code, hint) => {
   const failure = failureOfError(error)
   expect(failure.code).toBe(code)
   expect((failure.cause as UpstreamCause).hint).toMatch(hint)
 })
 
-test('a failure is made of an error that is nested however deeply', () => {
+test('deeply nested errors are mapped without a stack overflow', () => {
   for (const [open, close] of [
     ['[', ']'],
     ['{"error":', '}'],
@@ -317,7 +320,7 @@ test('a failure is made of an error that is nested however deeply', () => {
   }
 })
 
-test('a page for people in place of an API’s answer says where to look', () => {
+test('an HTML page in place of an API response has a hint about the address', () => {
   const page = '<!doctype html><title>Invalid API key</title>'
   for (const status of [302, 400, 403, 404, 405]) {
     expect((failureOfResponse(status, page).cause as UpstreamCause).hint).toMatch(/HTML page/)

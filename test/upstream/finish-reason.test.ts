@@ -1,4 +1,4 @@
-// The reasons of every provider that is known, and of those that are not.
+// The finish reasons of all known providers, and unknown ones.
 import { expect, test } from 'vitest'
 import { type ReadReason, readReason } from '../../src/upstream/finish-reason.ts'
 
@@ -62,7 +62,7 @@ const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
   ],
 ]
 
-test.each(words)('readReason() is %s for its words', (reason, list) => {
+test.each(words)('readReason() maps its known spellings to %s', (reason, list) => {
   const wrong = list.filter((word) => readReason(word) !== (reason === 'null' ? null : reason))
   expect(wrong).toEqual([])
 })

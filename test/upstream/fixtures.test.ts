@@ -1,6 +1,6 @@
-// Every folder of test/fixtures/upstream/<wire>/<case>/ through the real generate(): in one piece,
-// split in two at every byte, and byte by byte. The answer must be the same each time. Upstreams that
-// pause, never hang up or break off do so in fake time.
+// Runs every folder of test/fixtures/upstream/<wire>/<case>/ through the real generate(): whole,
+// split in two at every byte, and byte by byte. The answer must be the same each time. Upstreams
+// that pause, hang or break off do so in fake time.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -22,7 +22,7 @@ import { wireLimits } from '../../src/upstream/presets.ts'
 import type { Upstream, Wire } from '../../src/upstream/upstream.ts'
 import { workersAi } from '../../src/upstream/workers-ai.ts'
 
-/** A new adapter is one line here and one fixture folder. */
+/** A new adapter needs one line here and one fixture folder. */
 const adapters: Partial<Record<Wire, Upstream>> = {
   chat,
   completions,
@@ -35,9 +35,9 @@ const caseSchema = v.strictObject({
   status: v.number(),
   headers: v.record(v.string(), v.string()),
   request: v.optional(v.record(v.string(), v.unknown()), {}),
-  /** Silence before the first place in the body where a text stands. */
+  /** Silence before the first occurrence of a text in the body. */
   pauses: v.optional(v.array(v.strictObject({ before: v.string(), ms: v.number() })), []),
-  /** What follows the body: its end, a reset, silence, or comments without end. */
+  /** What follows the body: its end, a reset, silence, or endless comments. */
   after: v.optional(v.picklist(['end', 'reset', 'open', 'heartbeats']), 'end'),
 })
 const outcomeSchema = v.union([
@@ -45,14 +45,14 @@ const outcomeSchema = v.union([
     completion: v.looseObject({}),
     estimated: v.boolean(),
     stored: v.boolean(),
-    /** What the owner is told of an answer that is served and not stored. */
+    /** What the log reports about an answer that is served but not stored. */
     doubt: v.optional(v.string()),
     /** How long the answer took, in fake time. */
     ms: v.optional(v.number(), 0),
   }),
   v.strictObject({
     error: v.strictObject({ code: v.string(), retryAfterSeconds: v.optional(v.number()) }),
-    /** All text that was delivered before the failure; "" where it can still be a real status. */
+    /** All text delivered before the failure; "" while a real status is still possible. */
     streamed: v.optional(v.string()),
   }),
 ])
@@ -109,10 +109,10 @@ const pass = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, 
 const HEARTBEAT_MS = 300
 const heartbeat = new TextEncoder().encode(': ping\n\n')
 
-/** A step of an upstream: bytes, or milliseconds of silence. */
+/** A piece of the response: bytes, or milliseconds of silence. */
 type Step = Uint8Array | number
 
-/** The chunks, cut where a pause comes. */
+/** The chunks, split at each pause. */
 function* stepsOf(chunks: Iterable<Uint8Array>, { body, pauses }: Case): Generator<Step> {
   const whole = Buffer.from(body)
   const stops = pauses.map(({ before, ms }) => ({ at: whole.indexOf(before), ms }))
@@ -131,7 +131,7 @@ function* stepsOf(chunks: Iterable<Uint8Array>, { body, pauses }: Case): Generat
   }
 }
 
-/** Hands out one chunk for each pull, then does what comes after. */
+/** Delivers one chunk per pull, then does what comes after the body. */
 function bodyOf(chunks: Iterable<Uint8Array>, tested: Case): ReadableStream<Uint8Array> {
   const left = stepsOf(chunks, tested)
   return new ReadableStream<Uint8Array>(
@@ -239,7 +239,7 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
   return { deltas, outcome, leases, doubts }
 }
 
-/** The whole answer, or the failure and all that was said before it. */
+/** The whole answer, or the failure and all text before it. */
 async function ask(tested: Case, chunks: readonly Uint8Array[]) {
   vi.setSystemTime(NOW_S * 1000)
   const { deltas, outcome, leases, doubts } = start(tested, chunks)
@@ -257,12 +257,12 @@ async function ask(tested: Case, chunks: readonly Uint8Array[]) {
     problem = problemOf(error)
   }
   const folded = fold.folded()
-  expect(folded === null, 'an answer or a problem, not both').toBe(problem !== null)
+  expect(folded === null, 'either an answer or a problem').toBe(problem !== null)
   const ms = Date.now() - NOW_S * 1000
   return { folded, problem, streamed, stored: outcome.stored, leases, doubts, ms }
 }
 
-/** What comes, with the clock moved on as long as an upstream that takes its time is waited for. */
+/** The items of `work`; the clock advances while a slow upstream is awaited. */
 async function* inFakeTime<T>(work: AsyncGenerator<T>, tested: Case): AsyncGenerator<T> {
   const takesTime = tested.pauses.length > 0 || ['open', 'heartbeats'].includes(tested.after)
   for (;;) {
@@ -274,7 +274,7 @@ async function* inFakeTime<T>(work: AsyncGenerator<T>, tested: Case): AsyncGener
   }
 }
 
-/** Everything here but the timers is a promise, so a turn of the loop does all that can be done. */
+/** Nothing but timers and promises is used, so a turn of the event loop settles all promises. */
 async function untilSettled(work: Promise<unknown>): Promise<void> {
   const state = { isOver: false }
   const end = () => {
@@ -288,9 +288,9 @@ async function untilSettled(work: Promise<unknown>): Promise<void> {
   }
 }
 
-/** What an answer is, without what differs from one request to the next. */
-function normalForm(answered: Awaited<ReturnType<typeof ask>>) {
-  const { folded, problem, streamed, stored, doubts, ms } = answered
+/** An answer without the parts that differ between requests. */
+function normalForm(result: Awaited<ReturnType<typeof ask>>) {
+  const { folded, problem, streamed, stored, doubts, ms } = result
   if (folded === null) return { problem, streamed }
   const { id, object, created, ...completion } = v.parse(completionSchema, folded.completion)
   expect({ id, object, created }).toEqual({ id: ID, object: 'text_completion', created: NOW_S })
@@ -306,7 +306,7 @@ function normalForm(answered: Awaited<ReturnType<typeof ask>>) {
 
 const pieces = (body: Uint8Array) => Array.from(body, (_, i) => body.subarray(i, i + 1))
 
-/** Contract 2.3: no text of an upstream's reaches a visitor through an error. */
+/** No text of an upstream may reach a visitor through an error. */
 function expectNothingOf(body: Uint8Array, problem: Problem | null) {
   const message = problem?.message ?? ''
   const theirs = new TextDecoder().decode(body)
@@ -325,7 +325,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-test('there is a fixture folder for every adapter, and no other', () => {
+test('there is a fixture folder for every adapter', () => {
   expect(foldersIn(root)).toEqual(Object.keys(adapters).sort())
   expect(names.length).toBeGreaterThanOrEqual(60)
 })
@@ -333,22 +333,22 @@ test('there is a fixture folder for every adapter, and no other', () => {
 test.each(names)('generate() reads %s', async (name) => {
   const tested = readCase(name)
   const { expected } = tested
-  const answered = await ask(tested, [tested.body])
+  const result = await ask(tested, [tested.body])
   if ('error' in expected) {
-    expect(answered.problem).toMatchObject(expected.error)
-    if (expected.streamed !== undefined) expect(answered.streamed).toBe(expected.streamed)
-    expect(answered.stored).toBe(false)
-    expectNothingOf(tested.body, answered.problem)
+    expect(result.problem).toMatchObject(expected.error)
+    if (expected.streamed !== undefined) expect(result.streamed).toBe(expected.streamed)
+    expect(result.stored).toBe(false)
+    expectNothingOf(tested.body, result.problem)
   } else {
-    expect(normalForm(answered)).toEqual(expected)
+    expect(normalForm(result)).toEqual(expected)
   }
   const accepted = tested.status >= 200 && tested.status <= 299 ? 1 : 0
-  for (const lease of answered.leases) expect(lease).toEqual({ accepted, settlements: 1 })
-  expect(answered.leases.length).toBeGreaterThan(0)
+  for (const lease of result.leases) expect(lease).toEqual({ accepted, settlements: 1 })
+  expect(result.leases.length).toBeGreaterThan(0)
 })
 
 test.each(names)(
-  'generate() reads %s the same however it is split',
+  'generate() reads %s the same regardless of how it is split',
   async (name) => {
     const tested = readCase(name)
     const { body } = tested
@@ -357,7 +357,7 @@ test.each(names)(
     const text = JSON.stringify(whole)
     for (let at = 1; at < body.length; at++) {
       const split = normalForm(await ask(tested, [body.subarray(0, at), body.subarray(at)]))
-      // Compared as text first: it is many times faster, and the message is made only on failure.
+      // Compare strings first: it is many times faster than toEqual.
       if (JSON.stringify(split) !== text) expect(split, `split at byte ${at}`).toEqual(whole)
     }
   },
@@ -404,7 +404,7 @@ const errorSchema = v.strictObject({
   }),
 })
 
-/** The bytes a visitor gets, or null where the failure is a real status. */
+/** The text a visitor receives, or null when the failure is a real status. */
 async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage: boolean) {
   vi.setSystemTime(NOW_S * 1000)
   const encoder = new ChunkEncoder({ includeUsage })
@@ -433,19 +433,19 @@ async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage
   return { text, end: ends[0] }
 }
 
-/** The data of each event. Anything but one `data:` line and a blank line is a failure. */
+/** The data of each event, which must be one `data:` line and a blank line. */
 function eventsOf(text: string): string[] {
   const events = text.split('\n\n')
-  expect(events.pop(), 'the last event is whole').toBe('')
+  expect(events.pop(), 'the last event is complete').toBe('')
   return events.map((event) => {
     expect(event).toMatch(/^data: \S[^\r\n]*$/)
     return event.slice('data: '.length)
   })
 }
 
-const asked = names.flatMap((name) => [[name, false] as const, [name, true] as const])
+const requested = names.flatMap((name) => [[name, false] as const, [name, true] as const])
 
-test.each(asked)('streamAnswer() of %s, include_usage %s', async (name, includeUsage) => {
+test.each(requested)('streamAnswer() of %s, include_usage %s', async (name, includeUsage) => {
   const tested = readCase(name)
   const { expected } = tested
   const sent = await emitted(tested, pieces(tested.body), includeUsage)
@@ -458,7 +458,7 @@ test.each(asked)('streamAnswer() of %s, include_usage %s', async (name, includeU
   const events = eventsOf(sent.text)
   const last = events.pop()
   if ('error' in expected) {
-    expect(expected.streamed, 'a failure before any text is a real status').not.toBe('')
+    expect(expected.streamed, 'a failure before any text has a real status').not.toBe('')
     expect(last, 'a failed stream has no terminator').not.toBe('[DONE]')
     const { error } = v.parse(errorSchema, JSON.parse(last ?? ''))
     expect(error.code).toBe(expected.error.code)
@@ -505,7 +505,7 @@ test.each(asked)('streamAnswer() of %s, include_usage %s', async (name, includeU
 
 const [endless = ''] = names.filter((name) => name.endsWith('/truncated-clean'))
 
-test('generate() ends an answer longer than max_output_bytes and lets go of it', async () => {
+test('generate() ends an answer longer than max_output_bytes and cancels the body', async () => {
   const tested = readCase(endless)
   let pulled = 0
   let released = false
@@ -527,7 +527,7 @@ test('generate() ends an answer longer than max_output_bytes and lets go of it',
   expect(leases).toMatchObject([{ accepted: 1, settlements: 1 }])
 })
 
-test('generate() reads one long line without an end no further than max_output_bytes', async () => {
+test('generate() reads no further than max_output_bytes in one endless line', async () => {
   const tested = readCase(endless)
   let pulled = 0
   const chunks = (function* () {

@@ -1,5 +1,5 @@
-// What the owner is told of each kind of failure: the event `upstream_failed` always has a hint that
-// says what to look at, and none of its words are the upstream's.
+// The hint for the owner: the event `upstream_failed` always has a hint about what to check, and it
+// contains no text of the upstream.
 import { expect, test } from 'vitest'
 import type { Code } from '../../src/errors.ts'
 import type { Event } from '../../src/events.ts'
@@ -14,7 +14,7 @@ type Failed = Extract<Event, { event: 'upstream_failed' }>
 
 type Times = Partial<Pick<ConnectOptions, 'firstByteMs' | 'idleMs' | 'deadlineMs'>>
 
-/** One attempt at an upstream that answers like this, and the event it leaves. */
+/** Makes one attempt at an upstream that responds like this; returns the event. */
 async function failureAt(
   respond: (request: Request) => Response | Promise<Response>,
   times: Times = {},
@@ -53,7 +53,7 @@ const plain =
   (body: string, status = 200) =>
   () =>
     new Response(body, { status })
-const said =
+const errorBody =
   (error: unknown, status = 200) =>
   () =>
     Response.json({ error }, { status })
@@ -85,7 +85,7 @@ type Kind = [
 ]
 
 const kinds: Kind[] = [
-  // What workerd throws; it does not tell a port where nobody listens from a broken connection.
+  // What workerd throws. It does not distinguish a closed port from a broken connection.
   [
     'a refused connection',
     refusing('Network connection lost.'),
@@ -98,11 +98,11 @@ const kinds: Kind[] = [
     'upstream_unavailable',
     /DNS.*certificate/,
   ],
-  ['what it never threw before', refusing('fetch failed'), 'upstream_unavailable', /base_url/],
+  ['an unknown exception', refusing('fetch failed'), 'upstream_unavailable', /base_url/],
   ['a reset before the first byte', broken(''), 'upstream_unavailable', /base_url/],
   ['a reset in the middle', broken(chunk('a')), 'upstream_truncated', /stopped before the end/],
   [
-    'a clean end too early',
+    'a clean end that is too early',
     () => streamAnswer(chunk('a')),
     'upstream_truncated',
     /stopped before the end/,
@@ -115,13 +115,7 @@ const kinds: Kind[] = [
     /first_byte_ms/,
     { firstByteMs: 20 },
   ],
-  [
-    'headers and nothing else',
-    silent(''),
-    'upstream_timeout',
-    /first_byte_ms/,
-    { firstByteMs: 20 },
-  ],
+  ['headers but no body', silent(''), 'upstream_timeout', /first_byte_ms/, { firstByteMs: 20 }],
   ['silence in the middle', silent(chunk('a')), 'upstream_timeout', /idle_ms/, { idleMs: 20 }],
   ['a deadline', dripping, 'upstream_timeout', /deadline_ms/, { deadlineMs: 20 }],
   [
@@ -159,32 +153,32 @@ const kinds: Kind[] = [
     /not a completion/,
   ],
   [
-    'a finish that is a failure',
+    'a finish reason that means failure',
     () => streamAnswer(chunk('a'), chunk('', 'error')),
     'upstream_bad_response',
     /gave up/,
   ],
   [
     'an unknown error in a 200',
-    said('an error of the runner'),
+    errorBody('an error of the runner'),
     'upstream_bad_response',
     /not a completion/,
   ],
   [
     'no such address, in a 200',
-    said('Unexpected endpoint or method. (POST /x)'),
+    errorBody('Unexpected endpoint or method. (POST /x)'),
     'upstream_bad_response',
     /base_url and path/,
   ],
   [
     'a busy server, in a 200',
-    said({ code: 503, message: 'The model is overloaded' }),
+    errorBody({ code: 503, message: 'The model is overloaded' }),
     'upstream_unavailable',
     /overloaded/,
   ],
   [
     'a quota, in a 200',
-    said({ code: 'insufficient_quota' }),
+    errorBody({ code: 'insufficient_quota' }),
     'upstream_rate_limited',
     /credit, quota/,
   ],
@@ -218,14 +212,14 @@ const kinds: Kind[] = [
     ),
 ]
 
-test.each<Kind>(kinds)('the log’s hint for %s', async (_, respond, code, hint, times) => {
+test.each<Kind>(kinds)('the log hint for %s', async (_, respond, code, hint, times) => {
   const event = await failureAt(respond, times)
   expect(event).toMatchObject({ code, model: 'default', upstream: 'main' })
   expect(event.hint).toMatch(hint)
   expect(event.hint).toMatch(/^[A-Z].{20,}\.$/)
 })
 
-test('hintOfStatus() has a sentence for every status there can be', () => {
+test('hintOfStatus() has a sentence for every possible status', () => {
   for (let status = 0; status < 1200; status++) {
     for (const isPage of [false, true]) {
       expect(hintOfStatus(status, isPage), String(status)).toMatch(/^[A-Z].{20,}\.$/)
@@ -252,7 +246,7 @@ test.each([
   [526, /certificate/],
   [529, /overloaded/],
   [530, /host of base_url cannot be found/],
-] as const)('hintOfStatus(%i) says where to look', (status, hint) => {
+] as const)('hintOfStatus(%i) is specific', (status, hint) => {
   expect(hintOfStatus(status)).toMatch(hint)
 })
 

@@ -1,9 +1,9 @@
-// Several sequences as one: as they come, so many at once, ended together.
+// Merges several sequences into one, with limited concurrency and a common end.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { merge as mergeWith } from '../../src/upstream/merge.ts'
 
-/** Sequences here wait for nothing that must be stopped. */
+/** merge() for sequences that need no stopping. */
 const merge = <T>(
   starts: readonly (() => AsyncGenerator<T>)[],
   atOnce: number,
@@ -24,7 +24,7 @@ test('merge() of nothing is empty', async () => {
   expect(await all(merge([], 6))).toEqual([])
 })
 
-test('merge() brings every item of every sequence once, each sequence in its order', async () => {
+test('merge() yields every item of every sequence once, in the order of its sequence', async () => {
   const lists = fc.array(fc.array(fc.nat(), { maxLength: 5 }), { maxLength: 10 })
   await fc.assert(
     fc.asyncProperty(lists, fc.integer({ min: 1, max: 4 }), async (sequences, atOnce) => {
@@ -43,7 +43,7 @@ test('merge() brings every item of every sequence once, each sequence in its ord
   )
 })
 
-test('merge() brings items in the order they come, not in the order of the sequences', async () => {
+test('merge() yields items in the order in which they arrive', async () => {
   const slow = Promise.withResolvers<string>()
   const merged = merge<string>(
     [
@@ -61,7 +61,7 @@ test('merge() brings items in the order they come, not in the order of the seque
   expect((await merged.next()).done).toBe(true)
 })
 
-test('merge() has at most so many at work, and starts the next when one is over', async () => {
+test('merge() runs a limited number of sequences at once and starts the next when one ends', async () => {
   let atWork = 0
   let most = 0
   const gates = Array.from({ length: 9 }, () => Promise.withResolvers<void>())
@@ -90,7 +90,7 @@ test('merge() has at most so many at work, and starts the next when one is over'
   expect(most).toBe(3)
 })
 
-test('merge() does not begin a sequence before its turn', async () => {
+test('merge() does not start a sequence before its turn', async () => {
   const begun: number[] = []
   const starts = [0, 1, 2].map((i) => () => {
     begun.push(i)
@@ -103,7 +103,7 @@ test('merge() does not begin a sequence before its turn', async () => {
   expect(begun).toEqual([0, 1, 2])
 })
 
-test('merge() fails with the first failure and lets the others clean up', async () => {
+test('merge() throws the first failure and lets the other sequences clean up', async () => {
   let cleaned = 0
   const failure = new Error('one')
   const merged = merge<string>(
@@ -128,7 +128,7 @@ test('merge() fails with the first failure and lets the others clean up', async 
   expect(cleaned).toBe(1)
 })
 
-test('merge() that is left early lets all clean up', async () => {
+test('merge() lets all sequences clean up when its reader returns early', async () => {
   let cleaned = 0
   const starts = [1, 2, 3].map(
     (i) =>
@@ -147,7 +147,7 @@ test('merge() that is left early lets all clean up', async () => {
   expect(cleaned).toBe(3)
 })
 
-test('merge() with a failure nobody was waiting for leaves no rejection unhandled', async () => {
+test('merge() leaves no unhandled rejection for a failure that nobody was waiting for', async () => {
   const merged = merge<string>(
     [
       () => of('a'),
@@ -163,8 +163,8 @@ test('merge() with a failure nobody was waiting for leaves no rejection unhandle
   await merged.return(undefined)
 })
 
-test.each(['a failure', 'a consumer that leaves'])(
-  'merge() stops what hangs before it waits for it: %s',
+test.each(['a failure', 'an early return'])(
+  'merge() stops hanging sequences before it waits for them, after %s',
   async (why) => {
     const hanging = Promise.withResolvers<never>()
     const failure = new Error('one')
@@ -188,7 +188,7 @@ test.each(['a failure', 'a consumer that leaves'])(
   },
 )
 
-test('merge() that comes to its end stops nothing', async () => {
+test('merge() stops nothing when it ends normally', async () => {
   let stopped = 0
   const merged = mergeWith([async function* () {}], 1, () => {
     stopped += 1

@@ -1,4 +1,4 @@
-// What is in a server-sent message before a wire reads it, and what separates one from the next.
+// Parses server-sent messages before a wire reads them, and separates one message from the next.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { isComplete, JsonEnd, JsonLines, objectsIn, separated } from '../../src/upstream/message.ts'
@@ -6,13 +6,13 @@ import { isComplete, JsonEnd, JsonLines, objectsIn, separated } from '../../src/
 const message = (data: string, event: string | null = null) => ({ event, data })
 const badResponse = expect.objectContaining({ code: 'upstream_bad_response' })
 
-test('objectsIn() reads one object, and those of a list', () => {
+test('objectsIn() reads a single object and the objects of a list', () => {
   expect(objectsIn(message(' {"a":1} '))).toEqual([{ a: 1 }])
   expect(objectsIn(message('[{"a":1},null,{"b":2}]'))).toEqual([{ a: 1 }, { b: 2 }])
 })
 
 test.each(['[DONE]', ' [DONE] ', 'DONE', '"[DONE]"', '[done]', 'Done'])(
-  'objectsIn() takes %j for the terminator',
+  'objectsIn() reads %j as the terminator',
   (data) => {
     expect(objectsIn(message(data))).toBe('end')
   },
@@ -26,7 +26,7 @@ test.each([
 })
 
 test.each(['ping', 'heartbeat', 'keepalive', 'keep-alive'])(
-  'objectsIn() finds nothing in an event named %s, even in data of no known kind',
+  'objectsIn() ignores an event named %s, even if its data is unknown',
   (event) => {
     expect(objectsIn(message('17', event))).toEqual([])
   },
@@ -39,14 +39,14 @@ test.each(['42', 'true', '"text"', 'oops', '{"a":', '[1]', '[DONE', 'pinged', 'n
   },
 )
 
-test('isComplete() is false only for what may have been torn', () => {
+test('isComplete() is false only for data that may be cut off', () => {
   for (const data of ['', '{}', '[DONE]', ': ping', 'null', '42']) {
     expect(isComplete(message(data)), data).toBe(true)
   }
   for (const data of ['{"a":', '[DON', 'oops']) expect(isComplete(message(data)), data).toBe(false)
 })
 
-test('separated() makes a message of each line that is whole, the event’s name with the last', () => {
+test('separated() makes a message of each complete line and gives the event name to the last', () => {
   expect(separated([message('{"a":1}\n{"b":2}\n[DONE]', 'end'), message('{"c":3}')])).toEqual([
     message('{"a":1}'),
     message('{"b":2}'),
@@ -56,12 +56,12 @@ test('separated() makes a message of each line that is whole, the event’s name
   expect(separated([message('{"a":1}\n\n{"b":')])).toEqual([message('{"a":1}'), message('{"b":')])
 })
 
-test('separated() leaves an object that is spread over lines as it is', () => {
+test('separated() keeps an object that spans several lines', () => {
   const spread = [message('{"a":\n1}'), message('{\n"a":{}\n}'), message('oops\n{}')]
   expect(separated(spread)).toEqual(spread)
 })
 
-test('JsonLines reads the same lines however they are split', () => {
+test('JsonLines reads the same lines regardless of how they are split', () => {
   const body = '{"a":1}\r\n\n data: {"b":2}\ndata:[DONE]\n{"c":'
   const expected = ['{"a":1}', ' {"b":2}', '[DONE]', '{"c":']
   for (let at = 0; at <= body.length; at++) {
@@ -75,7 +75,7 @@ test('JsonLines reads the same lines however they are split', () => {
   }
 })
 
-test('JsonEnd finds where the first value ends, however it grows', () => {
+test('JsonEnd finds the end of the first value in any split', () => {
   const value = fc.oneof(fc.dictionary(fc.string(), fc.jsonValue()), fc.array(fc.jsonValue()))
   const behind = fc.constantFrom('', '\n', ' [DONE]', '\n{"a":1}', '}')
   const lead = fc.constantFrom('', '\n ')
@@ -91,7 +91,7 @@ test('JsonEnd finds where the first value ends, however it grows', () => {
   )
 })
 
-test('JsonEnd finds no end of what is not whole', () => {
+test('JsonEnd finds no end of an incomplete value', () => {
   for (const text of ['{', '{"a":"}', '[{"a":[1]}', '{"a\\\\\\":{}']) {
     expect(new JsonEnd().find(text), text).toBeNull()
   }

@@ -1,4 +1,4 @@
-// What OpenAI-compatible servers say when they refuse, and what the owner is told to change.
+// Error messages of OpenAI-compatible servers and the hints for the owner.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { UpstreamCause } from '../../src/upstream/failure.ts'
@@ -8,7 +8,7 @@ function causeOf(status: number, body: unknown): Partial<UpstreamCause> {
   return failureOfResponse(status, body).cause as UpstreamCause
 }
 
-const said = (message: string, more = {}) => ({
+const errorBody = (message: string, more = {}) => ({
   error: { message, param: null, code: null, ...more },
 })
 
@@ -16,12 +16,12 @@ test.each<[string, number, unknown]>([
   [
     'OpenAI and Azure',
     400,
-    said(
+    errorBody(
       "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
       { param: 'max_tokens', code: 'unsupported_parameter' },
     ),
   ],
-  ['a gateway', 400, said('max_tokens is deprecated, use max_completion_tokens instead')],
+  ['a gateway', 400, errorBody('max_tokens is deprecated, use max_completion_tokens instead')],
   ['a terse one', 400, { error: "Unknown parameter: 'max_tokens'." }],
   [
     'a server of pydantic',
@@ -36,7 +36,7 @@ test.each<[string, number, unknown]>([
       ],
     },
   ],
-])('failureOfResponse() hears that %s wants max_completion_tokens', (_, status, body) => {
+])('failureOfResponse() recognises that %s expects max_completion_tokens', (_, status, body) => {
   expect(causeOf(status, body)).toMatchObject({
     wantsField: 'max_completion_tokens',
     hint: expect.stringContaining('max_tokens_field = "max_completion_tokens"'),
@@ -45,12 +45,16 @@ test.each<[string, number, unknown]>([
 })
 
 test.each<[string, number, unknown]>([
-  ['an older OpenAI', 400, said('Unrecognized request argument supplied: max_completion_tokens')],
+  [
+    'an older OpenAI',
+    400,
+    errorBody('Unrecognized request argument supplied: max_completion_tokens'),
+  ],
   [
     'Gemini',
     400,
     [
-      said(
+      errorBody(
         'Invalid JSON payload received. Unknown name "max_completion_tokens": Cannot find field.',
         { code: 400, status: 'INVALID_ARGUMENT' },
       ),
@@ -73,8 +77,8 @@ test.each<[string, number, unknown]>([
       },
     },
   ],
-  ['Groq', 400, said("property 'max_completion_tokens' is unsupported")],
-])('failureOfResponse() hears that %s wants max_tokens', (_, status, body) => {
+  ['Groq', 400, errorBody("property 'max_completion_tokens' is unsupported")],
+])('failureOfResponse() recognises that %s expects max_tokens', (_, status, body) => {
   expect(causeOf(status, body)).toMatchObject({
     wantsField: 'max_tokens',
     hint: expect.stringContaining('max_tokens_field = "max_tokens"'),
@@ -85,25 +89,28 @@ test.each<[string, number, unknown]>([
   [
     'a value that is too large',
     400,
-    said('max_tokens is too large: 5000. This model supports at most 4096 completion tokens.', {
-      param: 'max_tokens',
-    }),
+    errorBody(
+      'max_tokens is too large: 5000. This model supports at most 4096 completion tokens.',
+      {
+        param: 'max_tokens',
+      },
+    ),
   ],
   [
     'a value that is too small',
     400,
-    said("Invalid 'max_completion_tokens': integer below minimum value.", {
+    errorBody("Invalid 'max_completion_tokens': integer below minimum value.", {
       param: 'max_completion_tokens',
       code: 'integer_below_min_value',
     }),
   ],
-  ['a context that is too long', 400, said('You requested 9 max_tokens; please reduce it')],
-  ['another field', 400, said("Unsupported parameter: 'temperature' is not supported")],
-  ['another status', 500, said("Unsupported parameter: 'max_tokens'")],
-  ['a missing page', 404, said("Unknown parameter: 'max_tokens'")],
+  ['a context that is too long', 400, errorBody('You requested 9 max_tokens; please reduce it')],
+  ['another field', 400, errorBody("Unsupported parameter: 'temperature' is not supported")],
+  ['another status', 500, errorBody("Unsupported parameter: 'max_tokens'")],
+  ['a missing page', 404, errorBody("Unknown parameter: 'max_tokens'")],
   ['nothing', 400, null],
   ['a text', 400, 'max_tokens'],
-])('failureOfResponse() of %s wants no other field', (_, status, body) => {
+])('failureOfResponse() of %s suggests no other field', (_, status, body) => {
   expect(causeOf(status, body)).not.toHaveProperty('wantsField')
 })
 
@@ -134,15 +141,15 @@ test.each<[string, string]>([
     'This model is only supported in v1/responses and not in v1/chat/completions.',
     'upstream_model',
   ],
-])('failureOfResponse() of "%s" names %s', (message, hint) => {
+])('failureOfResponse() of "%s" suggests %s', (message, hint) => {
   for (const status of [400, 404]) {
-    for (const body of [said(message), { error: message }, { message }]) {
+    for (const body of [errorBody(message), { error: message }, { message }]) {
       expect(causeOf(status, body).hint).toContain(hint)
     }
   }
 })
 
-test('failureOfResponse() repeats no text of the upstream’s in its hint', () => {
+test('failureOfResponse() repeats no upstream text in its hint', () => {
   const words = 'max_tokens max_completion_tokens chat model unsupported not a use instead'.split(
     ' ',
   )
@@ -152,10 +159,10 @@ test('failureOfResponse() repeats no text of the upstream’s in its hint', () =
   const hints = new Set<string | null | undefined>()
   fc.assert(
     fc.property(message, fc.constantFrom(400, 401, 404, 422), (text, status) => {
-      hints.add(causeOf(status, said(text)).hint)
+      hints.add(causeOf(status, errorBody(text)).hint)
     }),
   )
-  // As many as there are in the code, whatever is said.
+  // As many as the code has, for any input.
   expect(hints.size).toBeGreaterThan(1)
   expect(hints.size).toBeLessThanOrEqual(8)
 })

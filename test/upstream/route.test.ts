@@ -1,4 +1,4 @@
-// A request's way through its upstreams: retries, fallbacks, breakers, several calls, leases.
+// A request's route through its upstreams: retries, fallbacks, breakers, several calls, leases.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { EffectiveRequest, Target } from '../../src/completion/effective.ts'
@@ -162,13 +162,13 @@ const status =
 
 const never: Answering = () => new Promise(() => {})
 const ok: Answering = () => jsonAnswer('Hello')
-/** The n-th answer for the n-th call; the last one for all others. */
+/** The n-th answer for the n-th call; the last one for all further calls. */
 const inTurn =
   (...list: readonly Answering[]): Answering =>
   (call, request) =>
     (list[Math.min(call, list.length - 1)] ?? ok)(call, request)
 
-/** Every lease that was taken was settled, once. */
+/** Expects that every lease was settled exactly once. */
 function expectSettled(leases: readonly LeaseLog[]): void {
   for (const { settled } of leases) expect(settled).toHaveLength(1)
 }
@@ -179,7 +179,7 @@ async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await turn()
 }
 
-/** What a promise brings within a few turns of the event loop, or 'pending'. */
+/** The result of a promise within a few turns of the event loop, or 'pending'. */
 async function soon<T>(work: Promise<T>): Promise<T | 'pending'> {
   const late = (async () => {
     for (let i = 0; i < 50; i++) await turn()
@@ -188,7 +188,7 @@ async function soon<T>(work: Promise<T>): Promise<T | 'pending'> {
   return await Promise.race([work, late])
 }
 
-test('answer() says who answers once and first, then text, finish and the end', async () => {
+test('answer() starts with one delta about the upstream, then yields text, finish and end', async () => {
   const { run, trace } = start({
     a: { answers: () => streamAnswer(chunk('He'), chunk('llo'), chunk('', 'stop'), DONE) },
   })
@@ -206,7 +206,7 @@ test('answer() says who answers once and first, then text, finish and the end', 
   expect(trace).toEqual({ attempts: 1, upstream: 'a' })
 })
 
-test('answer() says the model’s configured name where the upstream gives none', async () => {
+test('answer() reports the configured model name if the upstream sends none', async () => {
   const { model: _, ...body } = upstreamBody('Hello')
   const { run } = start({ a: { answers: () => Response.json(body) } })
   expect((await run()).deltas[0]).toMatchObject({ kind: 'answered', model: 'a-1' })
@@ -225,7 +225,7 @@ test.each([
   expect(events[0]).toMatchObject({ event: 'upstream_failed', code: failure, will: 'retry' })
 })
 
-test('answer() jitters its pause between half and one and a half', async () => {
+test('answer() jitters its pause by a factor of 0.5 to 1.5', async () => {
   await fc.assert(
     fc.asyncProperty(fc.double({ min: 0, max: 1, noNaN: true }), async (random) => {
       const { run, waits } = start(
@@ -254,8 +254,8 @@ test.each([
   ['a refusal', status(400), 'upstream_refused_request'],
   ['a bad key', status(401), 'upstream_rejected'],
   ['a redirect', status(307, { location: 'https://evil.test' }), 'upstream_rejected'],
-  ['a torn answer', () => new Response('{"choices":[{"te'), 'upstream_truncated'],
-] as [string, Answering, Code][])('answer() does not repeat %s', async (_, answers, code) => {
+  ['a cut-off answer', () => new Response('{"choices":[{"te'), 'upstream_truncated'],
+] as [string, Answering, Code][])('answer() does not retry %s', async (_, answers, code) => {
   const { run, calls, waits } = start({ a: { answers, retries: 5 } })
   expect((await run()).code).toBe(code)
   expect(calls).toHaveLength(1)
@@ -265,7 +265,7 @@ test.each([
 test.each([
   ['1', 1125],
   ['2', 2125],
-])('answer() honours Retry-After: %s and tries once more', async (header, waited) => {
+])('answer() waits for Retry-After: %s and retries once', async (header, waited) => {
   const { run, waits } = start({
     a: { answers: inTurn(status(429, { 'retry-after': header }), ok) },
   })
@@ -277,7 +277,7 @@ test.each([
   ['3', 3],
   ['300', 300],
   ['1000000', 300],
-])('answer() does not make a visitor wait for Retry-After: %s', async (header, said) => {
+])('answer() does not wait for Retry-After: %s and passes it on', async (header, said) => {
   const { run, waits, calls } = start({
     a: { answers: status(429, { 'retry-after': header }), retries: 5 },
   })
@@ -288,7 +288,7 @@ test.each([
   expect(calls).toHaveLength(1)
 })
 
-test('answer() does not retry a 429 that does not say when', async () => {
+test('answer() does not retry a 429 without Retry-After', async () => {
   const { run, calls } = start({ a: { answers: status(429), retries: 5 } })
   expect((await run()).code).toBe('upstream_rate_limited')
   expect(calls).toHaveLength(1)
@@ -313,14 +313,14 @@ test.each([
     `${chunk('Hel')}data: {]\n\n${chunk('x')}`,
     'upstream_bad_response',
   ],
-])('answer() of %s is no whole answer', async (_, body, code) => {
+])('answer() fails for %s', async (_, body, code) => {
   const got = await start({ a: { answers: () => new Response(body) } }).run()
   expect(got.code).toBe(code)
   expect(got.deltas.map(({ kind }) => kind)).not.toContain('ended')
   expect(got.deltas.map(({ kind }) => kind)).not.toContain('finish')
 })
 
-test('answer() retries what failed after meaningless events only', async () => {
+test('answer() retries if only events without content preceded the failure', async () => {
   const empty = `data: ${JSON.stringify({ id: 'x', choices: [] })}\n\ndata: {"error":{"code":503}}\n\n`
   const { run, calls } = start({ a: { answers: inTurn(() => new Response(empty), ok) } })
   expect((await run()).texts).toEqual(['Hello'])
@@ -334,8 +334,8 @@ test.each([
   ['404', status(404)],
   ['302', status(302)],
   ['HTML', () => new Response('<html>')],
-  ['nothing', () => new Response('')],
-  ['a torn body', () => new Response('{"ch')],
+  ['an empty body', () => new Response('')],
+  ['a cut-off body', () => new Response('{"ch')],
   [
     'no connection',
     () => {
@@ -353,7 +353,7 @@ test.each([
 })
 
 test.each([400, 413, 422])(
-  'answer() does not fall back from a request refused with %i',
+  'answer() does not fall back after a request refused with %i',
   async (code) => {
     const { run, asked } = start({ a: { answers: status(code) }, b: { answers: ok } })
     expect((await run()).code).toBe('upstream_refused_request')
@@ -361,7 +361,7 @@ test.each([400, 413, 422])(
   },
 )
 
-test('answer() fails as its last upstream did', async () => {
+test('answer() fails with the error of its last upstream', async () => {
   const { run, asked } = start({
     a: { answers: status(500), retries: 0 },
     b: { answers: status(401) },
@@ -373,7 +373,7 @@ test('answer() fails as its last upstream did', async () => {
   expect((error as GatewayError).retryAfterSeconds).toBe(77)
 })
 
-test('answer() has one deadline for all attempts, the first upstream’s', async () => {
+test("answer() applies the first upstream's deadline to all attempts", async () => {
   const app = start({
     a: {
       answers: () => {
@@ -390,7 +390,7 @@ test('answer() has one deadline for all attempts, the first upstream’s', async
   expect(app.asked()).toBe('a a a')
 })
 
-test('answer() does not begin a pause that would outlast the deadline', async () => {
+test('answer() does not start a pause that would pass the deadline', async () => {
   const { run, waits, asked } = start({
     a: { answers: status(429, { 'retry-after': '2' }), deadlineMs: 2000, retries: 5 },
     b: { answers: ok },
@@ -418,7 +418,7 @@ test('answer() skips an upstream whose breaker is open, and tries it again later
   expect(app.calls).toHaveLength(12)
 })
 
-test('answer() goes past an open breaker to the fallback', async () => {
+test('answer() falls back when the breaker is open', async () => {
   const app = start({ a: { answers: status(500), retries: 0 }, b: { answers: ok } })
   for (let i = 0; i < 10; i++) await app.run()
   app.calls.splice(0)
@@ -426,7 +426,7 @@ test('answer() goes past an open breaker to the fallback', async () => {
   expect(app.asked()).toBe('b')
 })
 
-/** Says this and sends comments until it is left; the watchdog's timer is a real one. */
+/** Sends this, then comments until cancelled. Uses the watchdog's real timer. */
 const dripping =
   (text: string): Answering =>
   () => {
@@ -442,13 +442,13 @@ test.each<[string, Answering, Partial<UpstreamSetting>?]>([
   ...[400, 401, 402, 403, 404, 408, 409, 410, 413, 418, 422, 425, 429, 451, 499].map(
     (code): [string, Answering] => [`a ${code}`, status(code)],
   ),
-  ['a 429 that says when', status(429, { 'retry-after': '60' })],
+  ['a 429 with Retry-After', status(429, { 'retry-after': '60' })],
   ['a redirect', status(302)],
-  ['an error in a 200 with a status of its own', () => Response.json({ error: { code: 400 } })],
+  ['an error in a 200 that has its own status', () => Response.json({ error: { code: 400 } })],
   ['a deadline after text has begun', dripping(chunk('a')), { deadlineMs: 150 }],
   ['a size limit after text has begun', tooLong],
-  ['a size limit before', () => new Response(' '.repeat(1_100_000))],
-])('answer() opens no breaker for %s', async (_, answers, setting) => {
+  ['a size limit before text has begun', () => new Response(' '.repeat(1_100_000))],
+])('answer() does not open the breaker for %s', async (_, answers, setting) => {
   const app = start({ a: { answers, retries: 0, ...setting } }, { now: Date.now })
   const codes = new Set<string | null>()
   for (let i = 0; i < 12; i++) codes.add((await app.run()).code)
@@ -466,8 +466,8 @@ test.each<[string, Answering, Partial<UpstreamSetting>?]>([
     },
   ],
   ['HTML', () => new Response('<html>')],
-  ['no body', () => new Response('')],
-  ['a torn answer', () => new Response('{"ch')],
+  ['an empty body', () => new Response('')],
+  ['a cut-off answer', () => new Response('{"ch')],
   ['a stream cut after text', () => streamAnswer(chunk('a'))],
   ['an error event without a status', () => streamAnswer(chunk('a'), 'data: {"error":"gone"}\n\n')],
   ['a 200 that names a 5xx', () => Response.json({ error: { code: 503 } })],
@@ -488,7 +488,7 @@ const openedWith = (text: string): Response => {
   return upstream.response()
 }
 
-test('answer() with the breaker open says when to come back', async () => {
+test('answer() reports when to retry while the breaker is open', async () => {
   const app = start({ a: { answers: status(500), retries: 0 } })
   for (let i = 0; i < 10; i++) await app.run()
   const seconds: (number | null)[] = []
@@ -501,7 +501,7 @@ test('answer() with the breaker open says when to come back', async () => {
   expect(app.trace.attempts).toBe(10)
 })
 
-test('answer() with all breakers of a route open names the first that closes', async () => {
+test('answer() reports the earliest time when all breakers of a route are open', async () => {
   const app = start({
     a: { answers: status(500), retries: 0 },
     b: { answers: status(500), retries: 0 },
@@ -515,7 +515,7 @@ test('answer() with all breakers of a route open names the first that closes', a
   expect(app.calls).toHaveLength(20)
 })
 
-test('answer() keeps one model’s failures from the others of its upstream', async () => {
+test("answer() does not count one model's failures against other models of the same upstream", async () => {
   const app = start({
     a: {
       answers: async (_, request) => {
@@ -531,7 +531,7 @@ test('answer() keeps one model’s failures from the others of its upstream', as
   expect((await ask('good')).texts).toEqual(['Hello'])
 })
 
-test('answer() ends a row of failures at a refusal, since it proves that the upstream lives', async () => {
+test('answer() resets the failure count on a refusal, because it shows that the upstream works', async () => {
   const app = start({
     a: { answers: (call) => new Response('', { status: call % 10 === 9 ? 400 : 500 }), retries: 0 },
   })
@@ -539,7 +539,7 @@ test('answer() ends a row of failures at a refusal, since it proves that the ups
   expect(app.calls).toHaveLength(40)
 })
 
-test('answer() closes the breaker when the trial’s text begins, not only at its end', async () => {
+test("answer() closes the breaker when the trial's text begins", async () => {
   let broken = true
   const upstream = openStream()
   const app = start({
@@ -561,7 +561,7 @@ test('answer() closes the breaker when the trial’s text begins, not only at it
   await trial.return(undefined)
 })
 
-test('answer() counts no visitor who leaves', async () => {
+test("answer() does not count a visitor's disconnect as a failure", async () => {
   const app = start({
     a: { answers: (call) => (call < 30 ? new Promise(() => {}) : jsonAnswer('Hello')), retries: 0 },
   })
@@ -576,7 +576,7 @@ test('answer() counts no visitor who leaves', async () => {
   expect((await app.run()).texts).toEqual(['Hello'])
 })
 
-test('answer() that is left in the middle leaves a half-open breaker to the next visitor', async () => {
+test('answer() leaves a half-open breaker to the next visitor after a disconnect', async () => {
   let broken = true
   const app = start({
     a: {
@@ -592,7 +592,7 @@ test('answer() that is left in the middle leaves a half-open breaker to the next
   app.clock.ms += 15_000
   const trial = app.ask()
   expect((await trial.next()).done).toBe(false)
-  // A reader that is not reading: nothing is pending when its visitor leaves.
+  // A reader that is not reading: nothing is pending when its visitor disconnects.
   app.controller.abort(new Error('left'))
   await trial.return(undefined)
   const next = start({}, { ...app.context, signal: new AbortController().signal })
@@ -600,7 +600,7 @@ test('answer() that is left in the middle leaves a half-open breaker to the next
   expect((await got).texts).toEqual(['abc'])
 })
 
-test('answer() asks a chat upstream once for each choice: index = prompt_index * n + j, seed + j', async () => {
+test('answer() calls a chat upstream once per choice: index = prompt_index * n + j, seed + j', async () => {
   const { run, calls, leases } = start({
     a: {
       wire: 'chat',
@@ -613,7 +613,7 @@ test('answer() asks a chat upstream once for each choice: index = prompt_index *
   expectSettled(leases)
 })
 
-/** Answers each prompt with itself and the seed, in the shape of its wire. */
+/** Answers each prompt with its own text and the seed, in the wire's shape. */
 async function echoOf(request: Request): Promise<Response> {
   const body = (await request.json()) as {
     prompt?: string | string[]
@@ -634,7 +634,7 @@ async function echoOf(request: Request): Promise<Response> {
   return Response.json({ ...upstreamBody(), choices })
 }
 
-test('answer() puts every choice in its place, whatever the upstream can do at once', async () => {
+test('answer() gives every choice its index, with or without n and prompt arrays upstream', async () => {
   const abilities = fc.subarray<Feature>(['n', 'prompt_array'])
   const prompts = fc.uniqueArray(fc.stringMatching(/^[a-z]{1,4}$/), { minLength: 1, maxLength: 4 })
   await fc.assert(
@@ -648,8 +648,8 @@ test('answer() puts every choice in its place, whatever the upstream can do at o
   )
 })
 
-test('answer() echoes for an upstream that cannot, before the text or in its stead', async () => {
-  const silent = streamedSilence
+test('answer() adds the echo for an upstream without it, even to an empty text', async () => {
+  const silent = emptyChat
   const { run } = start({
     a: { wire: 'chat', answers: (call) => (call === 0 ? chatOf('!') : silent()) },
   })
@@ -659,9 +659,9 @@ test('answer() echoes for an upstream that cannot, before the text or in its ste
 
 const chatOf = (content: string) =>
   Response.json({ choices: [{ index: 0, message: { content }, finish_reason: 'stop' }] })
-const streamedSilence = () => chatOf('')
+const emptyChat = () => chatOf('')
 
-test('answer() adds up what several calls used, or says nothing where one of them does not', async () => {
+test('answer() adds up the usage of several calls, and reports none if one is missing', async () => {
   const { run } = start({ a: { wire: 'chat', answers: (_, request) => echoOf(request) } })
   expect((await run({ n: 3 })).deltas.at(-1)).toMatchObject({
     usage: { prompt_tokens: 9, completion_tokens: 12, total_tokens: 21 },
@@ -672,7 +672,7 @@ test('answer() adds up what several calls used, or says nothing where one of the
   expect((await partly.run({ n: 3 })).deltas.at(-1)).toMatchObject({ usage: null, whole: true })
 })
 
-test('answer() has at most six calls at once', async () => {
+test('answer() makes at most six calls at once', async () => {
   let atOnce = 0
   let most = 0
   const waiting: (() => void)[] = []
@@ -699,7 +699,7 @@ test('answer() has at most six calls at once', async () => {
   expect([calls.length, most]).toEqual([16, 6])
 })
 
-test('answer() ends the other calls at once when one of them fails', async () => {
+test('answer() aborts the other calls as soon as one fails', async () => {
   const { run, signals, leases, calls } = start({
     a: {
       wire: 'chat',
@@ -715,13 +715,13 @@ test('answer() ends the other calls at once when one of them fails', async () =>
   })
   const got = await soon(run({ n: 3 }))
   expect(got).toMatchObject({ code: 'upstream_refused_request' })
-  // Of the second nothing is left to be aborted.
+  // The second call has ended, so there is nothing to abort.
   expect([signals[0]?.aborted, signals[2]?.aborted]).toEqual([true, true])
   expect(calls).toHaveLength(3)
   expectSettled(leases)
 })
 
-test('answer() ends bodies that hang when another call fails', async () => {
+test('answer() cancels hanging bodies when another call fails', async () => {
   const bodies = [openStream(), openStream()]
   const app = start({
     a: {
@@ -740,13 +740,13 @@ test('answer() ends bodies that hang when another call fails', async () => {
   expectSettled(app.leases)
 })
 
-test('answer() does not begin further calls after a failure', async () => {
+test('answer() starts no further calls after a failure', async () => {
   const { run, calls } = start({ a: { wire: 'chat', retries: 0, answers: status(400) } })
   expect((await run({ prompts: ['a', 'b', 'c', 'd'], n: 4 })).code).toBe('upstream_refused_request')
   expect(calls.length).toBeLessThanOrEqual(7)
 })
 
-test('answer() reserves before each call and settles it with what it used', async () => {
+test('answer() reserves before each call and settles with its usage', async () => {
   const { run, leases } = start({ a: { answers: inTurn(status(500), ok) } })
   await run()
   expect(leases.map(({ accepted, settled }) => ({ accepted, settled }))).toEqual([
@@ -759,13 +759,13 @@ test('answer() reserves before each call and settles it with what it used', asyn
   expect(leases[0]?.target).toEqual({ upstream: 'a', upstream_model: 'a-1' })
 })
 
-test('answer() settles a call cut short with what was seen of it, and no usage', async () => {
+test('answer() settles an interrupted call with the text received so far and no usage', async () => {
   const { run, leases } = start({ a: { answers: () => new Response(chunk('Hel') + chunk('lo')) } })
   expect((await run()).code).toBe('upstream_truncated')
   expect(leases[0]?.settled).toEqual([{ usage: null, chars: 5 }])
 })
 
-test('answer() makes no call that is not reserved, and asks no other upstream instead', async () => {
+test('answer() makes no call without a reservation, and does not fall back instead', async () => {
   const refused = new GatewayError('budget_exhausted', 'Cannot', { retryAfterSeconds: 60 })
   const { run, calls } = start(
     { a: { answers: ok, retries: 5 }, b: { answers: ok } },
@@ -779,7 +779,7 @@ test('answer() makes no call that is not reserved, and asks no other upstream in
   expect(calls).toEqual([])
 })
 
-test('answer() settles once, whenever its visitor leaves', async () => {
+test('answer() settles once, at any time of a disconnect', async () => {
   const leaving = new Error('left')
   for (const steps of [0, 1, 2, 3, 4]) {
     for (const pending of [false, true]) {
@@ -787,7 +787,7 @@ test('answer() settles once, whenever its visitor leaves', async () => {
       for (const text of ['a', 'b', 'c']) body.push(chunk(text))
       const app = start({ a: { answers: () => body.response(), retries: 5 }, b: { answers: ok } })
       const asking = app.ask()
-      // Read piece by piece; the fourth would come never.
+      // Read piece by piece. A fourth read would never resolve.
       for (let i = 0; i < Math.min(steps, 3); i++) await asking.next()
       if (pending || steps === 4) {
         const next = asking.next()
@@ -805,7 +805,7 @@ test('answer() settles once, whenever its visitor leaves', async () => {
   }
 })
 
-test('answer() settles once when its visitor leaves while the reservation is made', async () => {
+test('answer() settles once when the visitor disconnects during the reservation', async () => {
   const reserving = Promise.withResolvers<void>()
   const settled: unknown[] = []
   const app = start(
@@ -826,7 +826,7 @@ test('answer() settles once when its visitor leaves while the reservation is mad
   expect(app.calls).toEqual([])
 })
 
-test('answer() of a visitor who has left already calls nobody', async () => {
+test('answer() makes no call if the visitor has already disconnected', async () => {
   const app = start({ a: { answers: ok }, b: { answers: ok } })
   const reason = new Error('left')
   app.controller.abort(reason)
@@ -835,7 +835,7 @@ test('answer() of a visitor who has left already calls nobody', async () => {
   expectSettled(app.leases)
 })
 
-test('answer() that is left during a pause makes no further call', async () => {
+test('answer() makes no further call when aborted during a pause', async () => {
   const app = start(
     { a: { answers: status(500) } },
     {
@@ -854,7 +854,7 @@ test('answer() that is left during a pause makes no further call', async () => {
   expectSettled(app.leases)
 })
 
-test('answer() settles every lease once under any script of answers', async () => {
+test('answer() settles every lease exactly once for any sequence of answers', async () => {
   const answers: readonly Answering[] = [
     ok,
     status(500),
@@ -905,7 +905,7 @@ test('answer() settles every lease once under any script of answers', async () =
   )
 })
 
-test('answer() tells the owner why, in codes, and never in the upstream’s words', async () => {
+test('answer() reports the reason to the owner as codes, without upstream text', async () => {
   const { run, events } = start({
     a: {
       answers: () =>
@@ -931,7 +931,7 @@ test('answer() tells the owner why, in codes, and never in the upstream’s word
   ])
 })
 
-test('answer() passes the upstream’s id on only where it looks like one', async () => {
+test("answer() passes on the upstream's id only if it looks like one", async () => {
   const ids: unknown[] = []
   for (const id of ['cmpl-9', `sk ${'x'.repeat(9)}`, 'x'.repeat(129), 5]) {
     const answers: Answering = () => Response.json({ ...upstreamBody('a'), id })
@@ -947,7 +947,7 @@ test.each([
   ['visitor', false, undefined],
   ['visitor', true, true],
 ] as const)(
-  'answer() with stream = "%s", asked %j, asks the upstream %j',
+  'answer() with stream = "%s" and stream: %j requested sends stream: %j',
   async (stream, asked, sent) => {
     const { run, calls } = start({ a: { answers: ok, stream } }, { stream: asked })
     await run()
@@ -955,14 +955,14 @@ test.each([
   },
 )
 
-test('answer() does not ask for a stream with best_of', async () => {
+test('answer() does not stream with best_of', async () => {
   const { run, calls } = start({ a: { answers: ok } })
   await run({ best_of: 2 })
   expect(calls[0]?.body).toMatchObject({ best_of: 2 })
   expect(calls[0]?.body).not.toHaveProperty('stream')
 })
 
-test('capableTargets() leaves out what cannot, keeps the order, and names the field where none can', () => {
+test('capableTargets() drops targets without a feature, keeps the order, and names the field if none is left', () => {
   const app = start({
     a: { wire: 'chat', answers: ok },
     b: { answers: ok },
@@ -987,24 +987,24 @@ test('capableTargets() leaves out what cannot, keeps the order, and names the fi
   }
 })
 
-/** Reads as generate.ts does: whoever has the end does not come back for more. */
+/** Reads as generate.ts does: it does not read on after the end. */
 async function readToTheEnd(app: ReturnType<typeof start>): Promise<void> {
   for await (const batch of app.ask()) {
     if (batch.some(({ kind }) => kind === 'ended')) return
   }
 }
 
-test('answer() counts a success when the end is read, though nobody comes back for more', async () => {
+test('answer() counts a success at the end, even if its reader does not read on', async () => {
   const app = start({ a: { answers: inTurn(...alternating(20)), retries: 0 } })
   for (let i = 0; i < 20; i++) await readToTheEnd(app).catch(() => {})
   expect(app.calls).toHaveLength(20)
 })
 
-/** Fails, answers, fails, answers: never ten failures in a row. */
+/** Alternates failures and answers, so that there are never ten failures in a row. */
 const alternating = (n: number): Answering[] =>
   Array.from({ length: n }, (_, i) => (i % 2 === 0 ? status(500) : ok))
 
-test('answer() whose trial ends well closes the breaker, though nobody comes back for more', async () => {
+test('answer() closes the breaker after a successful trial, even if its reader does not read on', async () => {
   let broken = true
   const app = start({
     a: { answers: () => (broken ? status(500) : ok)(0, anyRequest), retries: 0 },
@@ -1019,7 +1019,7 @@ test('answer() whose trial ends well closes the breaker, though nobody comes bac
 
 const anyRequest = new Request('https://x.test')
 
-test('answer() of an older call does not let others in while a trial is under way', async () => {
+test('answer() keeps the breaker closed to others while a trial runs, even when an older call ends', async () => {
   const hung = Promise.withResolvers<Response>()
   const trial = Promise.withResolvers<Response>()
   const app = start({
@@ -1037,7 +1037,7 @@ test('answer() of an older call does not let others in while a trial is under wa
   app.clock.ms += 15_000
   const trying = app.run()
   await until(() => app.calls.length === 12)
-  // The visitor's own fault: no verdict on the upstream.
+  // A refused request gives no verdict on the upstream.
   hung.resolve(new Response('', { status: 400 }))
   await older
   expect((await app.run()).code).toBe('upstream_unavailable')
@@ -1046,7 +1046,7 @@ test('answer() of an older call does not let others in while a trial is under wa
   expect((await trying).texts).toEqual(['Hello'])
 })
 
-test('answer() does not say it will retry what its own failure has shut', async () => {
+test('answer() does not report "retry" when its own failure has opened the breaker', async () => {
   const { run, calls, waits, events } = start({ a: { answers: status(500), retries: 20 } })
   expect((await run()).code).toBe('upstream_unavailable')
   expect([calls.length, waits.length]).toEqual([10, 9])
@@ -1056,7 +1056,7 @@ test('answer() does not say it will retry what its own failure has shut', async 
 test.each([
   ['1', 1125],
   ['2', 2125],
-])('answer() honours the Retry-After: %s of a server that is down', async (header, waited) => {
+])('answer() waits for the Retry-After: %s of a 503', async (header, waited) => {
   const { run, waits } = start({
     a: { answers: inTurn(status(503, { 'retry-after': header }), ok) },
   })
@@ -1065,7 +1065,7 @@ test.each([
 })
 
 test.each(['3', '86400', new Date(START + 60_000).toUTCString()])(
-  'answer() does not ask again a server that is down and says Retry-After: %s',
+  'answer() does not retry a 503 with Retry-After: %s',
   async (header) => {
     const answers = status(503, { 'retry-after': header })
     const { run, asked, waits, events } = start({ a: { answers, retries: 5 }, b: { answers: ok } })
@@ -1075,13 +1075,13 @@ test.each(['3', '86400', new Date(START + 60_000).toUTCString()])(
   },
 )
 
-test('answer() gives a fallback its own deadline, within the visitor’s', async () => {
+test('answer() gives a fallback its own deadline, within the deadline of the request', async () => {
   const app = start({
     a: { answers: status(500), retries: 0, deadlineMs: 60_000 },
     b: { answers: never, retries: 0, deadlineMs: 10 },
     c: { answers: ok },
   })
-  // The watchdog's timer is a real one; its clock stands still.
+  // The watchdog's timer is real, but the clock stands still.
   const running = app.run()
   await until(() => app.asked() === 'a b')
   app.clock.ms += 20
@@ -1092,7 +1092,7 @@ test('answer() gives a fallback its own deadline, within the visitor’s', async
   ])
 })
 
-test('answer() names the upstream that was asked last, not the one the budget kept from it', async () => {
+test('answer() reports the last upstream called, not the one refused by the budget', async () => {
   let granted = 0
   const app = start(
     { a: { answers: status(500), retries: 0 }, b: { answers: ok } },
@@ -1117,8 +1117,8 @@ const unsupported = (field: string, instead: string) => ({
   },
 })
 
-/** Knows the most tokens as `field` only. */
-const knows =
+/** Accepts the token limit only as `field`. */
+const accepting =
   (field: 'max_tokens' | 'max_completion_tokens'): Answering =>
   async (_, request) => {
     const body = (await request.json()) as object
@@ -1127,8 +1127,8 @@ const knows =
     return Response.json(unsupported(other, field), { status: 400 })
   }
 
-test('answer() learns from the refusal how the most tokens are named, for this upstream and model', async () => {
-  const app = start({ a: { answers: knows('max_completion_tokens'), retries: 0 } })
+test('answer() learns the name of the token limit from a refusal, per upstream and model', async () => {
+  const app = start({ a: { answers: accepting('max_completion_tokens'), retries: 0 } })
   expect((await app.run()).texts).toEqual(['Hello'])
   expect(app.calls.map(({ body }) => Object.keys(body).filter((key) => /^max_/.test(key)))).toEqual(
     [['max_tokens'], ['max_completion_tokens']],
@@ -1138,7 +1138,7 @@ test('answer() learns from the refusal how the most tokens are named, for this u
   expect(app.events).toMatchObject([
     { code: 'upstream_refused_request', reason: 'unsupported_parameter', will: 'retry' },
   ])
-  // The refused call costs nothing.
+  // The refused call is settled with no cost.
   expect(app.leases.map(({ accepted, settled }) => [accepted, settled[0]?.chars])).toEqual([
     [0, 0],
     [1, 5],
@@ -1150,14 +1150,14 @@ test('answer() learns from the refusal how the most tokens are named, for this u
   expect(app.calls).toHaveLength(5)
 })
 
-test('answer() learns it for a reader that does not come back after the end, too', async () => {
-  const app = start({ a: { answers: knows('max_completion_tokens'), retries: 0 } })
+test('answer() also learns it for a reader that does not read on after the end', async () => {
+  const app = start({ a: { answers: accepting('max_completion_tokens'), retries: 0 } })
   await readToTheEnd(app)
   await readToTheEnd(app)
   expect(app.calls).toHaveLength(3)
 })
 
-test('answer() renames the most tokens in all calls of a request', async () => {
+test('answer() renames the token limit in all calls of a request', async () => {
   const app = start({
     a: {
       wire: 'chat',
@@ -1174,13 +1174,13 @@ test('answer() renames the most tokens in all calls of a request', async () => {
   expectSettled(app.leases)
 })
 
-test('answer() does not loop where neither name is taken, and learns nothing from it', async () => {
+test('answer() does not loop when both names are refused, and learns nothing', async () => {
   let open = false
   const app = start({
     a: {
       retries: 5,
       answers: async (call, request) => {
-        if (open) return await knows('max_tokens')(call, request)
+        if (open) return await accepting('max_tokens')(call, request)
         const body = (await request.json()) as object
         const [used, other] =
           'max_tokens' in body
@@ -1200,7 +1200,7 @@ test('answer() does not loop where neither name is taken, and learns nothing fro
   expect(app.calls).toHaveLength(3)
 })
 
-test('answer() does not repeat a refusal that asks for the name it was sent', async () => {
+test('answer() does not retry a refusal that asks for the name already sent', async () => {
   const refused = () =>
     Response.json(unsupported('max_completion_tokens', 'max_tokens'), { status: 400 })
   const { run, calls } = start({ a: { answers: refused } })

@@ -1,9 +1,9 @@
-// The clocks of a call, in fake time.
+// The time limits of a call, in fake time.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Watchdog } from '../../src/upstream/watchdog.ts'
 
 const START = 1_000_000
-/** After the last finish. */
+/** The grace after the last finish. */
 const GRACE_MS = 2000
 
 function start(options: { signal?: AbortSignal; deadlineMs?: number } = {}) {
@@ -27,7 +27,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-test('it aborts when no first byte has come', async () => {
+test('aborts when no first byte arrives', async () => {
   const { signal } = start()
   await pass(299)
   expect(signal.aborted).toBe(false)
@@ -35,7 +35,7 @@ test('it aborts when no first byte has come', async () => {
   expect(signal.reason).toEqual(timeout)
 })
 
-test('alive() gives idleMs from the last sign of life', async () => {
+test('alive() restarts the idle time', async () => {
   const watchdog = start()
   for (let i = 0; i < 4; i++) {
     await pass(199)
@@ -48,7 +48,7 @@ test('alive() gives idleMs from the last sign of life', async () => {
   expect(watchdog.signal.reason).toEqual(timeout)
 })
 
-test('alive() at once shortens the wait from first byte to idle', async () => {
+test('alive() immediately shortens the wait from the first-byte limit to the idle limit', async () => {
   const watchdog = start()
   watchdog.alive()
   await pass(199)
@@ -57,7 +57,7 @@ test('alive() at once shortens the wait from first byte to idle', async () => {
   expect(watchdog.signal.aborted).toBe(true)
 })
 
-test('a drip without end meets the deadline', async () => {
+test('aborts an endless slow stream at the deadline', async () => {
   const watchdog = start()
   for (let i = 0; i < 99; i++) {
     await pass(10)
@@ -68,11 +68,11 @@ test('a drip without end meets the deadline', async () => {
   expect(watchdog.signal.reason).toEqual(timeout)
 })
 
-test.each([0, -5])('a deadline %d ms away aborts before anything is done', (deadlineMs) => {
+test.each([0, -5])('aborts immediately when the deadline is %d ms away', (deadlineMs) => {
   expect(start({ deadlineMs }).signal.reason).toEqual(timeout)
 })
 
-test('the caller’s abort passes with its own reason', () => {
+test("passes on the caller's abort with its reason", () => {
   const controller = new AbortController()
   const watchdog = start({ signal: controller.signal })
   const reason = new Error('left')
@@ -80,21 +80,21 @@ test('the caller’s abort passes with its own reason', () => {
   expect(watchdog.signal.reason).toBe(reason)
 })
 
-test('a caller who left before it began is noticed', () => {
+test('aborts when the caller had already aborted', () => {
   const reason = new Error('left')
   const { signal } = start({ signal: AbortSignal.abort(reason) })
   expect(signal.aborted).toBe(true)
   expect(signal.reason).toBe(reason)
 })
 
-test('race() brings the work’s own result or failure', async () => {
+test('race() returns the result or failure of the work', async () => {
   const watchdog = start()
   expect(await watchdog.race(Promise.resolve(1))).toBe(1)
   const failure = new Error('x')
   await expect(watchdog.race(Promise.reject(failure))).rejects.toBe(failure)
 })
 
-test('race() gives up on work that hangs, and minds no failure of it later', async () => {
+test('race() gives up on work that hangs, and ignores a later failure of it', async () => {
   const watchdog = start()
   const work = Promise.withResolvers<never>()
   const racing = expect(watchdog.race(work.promise)).rejects.toEqual(timeout)
@@ -104,13 +104,13 @@ test('race() gives up on work that hangs, and minds no failure of it later', asy
   await pass(1)
 })
 
-test('race() after the abort rejects with its reason', async () => {
+test('race() rejects with the reason after an abort', async () => {
   const reason = new Error('left')
   const watchdog = start({ signal: AbortSignal.abort(reason) })
   await expect(watchdog.race(new Promise(() => {}))).rejects.toBe(reason)
 })
 
-test('stop() leaves no timer and no listener behind', () => {
+test('stop() leaves no timer and no listener', () => {
   const controller = new AbortController()
   const remove = vi.spyOn(controller.signal, 'removeEventListener')
   const watchdog = start({ signal: controller.signal })
@@ -122,7 +122,7 @@ test('stop() leaves no timer and no listener behind', () => {
   expect(watchdog.signal.aborted).toBe(false)
 })
 
-test('many signs of life keep one timer', async () => {
+test('many calls of alive() share one timer', async () => {
   const watchdog = start()
   const set = vi.spyOn(globalThis, 'setTimeout')
   for (let i = 0; i < 100; i++) watchdog.alive()
@@ -130,7 +130,7 @@ test('many signs of life keep one timer', async () => {
   expect(vi.getTimerCount()).toBe(1)
 })
 
-test('finished() gives GRACE_MS in all, which signs of life do not extend', async () => {
+test('finished() gives GRACE_MS in total, and alive() does not extend it', async () => {
   const watchdog = start({ deadlineMs: 60_000 })
   watchdog.rest()
   watchdog.finished(true)
@@ -139,7 +139,7 @@ test('finished() gives GRACE_MS in all, which signs of life do not extend', asyn
     await pass(99)
     expect(watchdog.signal.aborted).toBe(false)
     watchdog.rest()
-    // Told again with each piece.
+    // Called again with each piece.
     watchdog.finished(true)
     watchdog.alive()
     await pass(1)
@@ -150,7 +150,7 @@ test('finished() gives GRACE_MS in all, which signs of life do not extend', asyn
   expect(watchdog.signal.reason).toEqual(timeout)
 })
 
-test('finished() counts no time in which nobody listens', async () => {
+test('finished() does not count time without a reader', async () => {
   const watchdog = start({ deadlineMs: 60_000 })
   watchdog.rest()
   watchdog.finished(true)
@@ -161,7 +161,7 @@ test('finished() counts no time in which nobody listens', async () => {
   watchdog.stop()
 })
 
-test('finished() of a choice that goes on ends the grace, and the next reason starts another', async () => {
+test('finished(false) ends the grace, and the next finished(true) starts a new one', async () => {
   const watchdog = new Watchdog({
     now: Date.now,
     signal: new AbortController().signal,
@@ -169,15 +169,15 @@ test('finished() of a choice that goes on ends the grace, and the next reason st
     idleMs: 60_000,
     deadlineAt: START + 60_000,
   })
-  const told = async (isFinished: boolean, ms: number) => {
+  const report = async (isFinished: boolean, ms: number) => {
     watchdog.rest()
     watchdog.finished(isFinished)
     watchdog.alive()
     await pass(ms)
   }
-  await told(true, GRACE_MS - 1)
-  await told(false, GRACE_MS)
-  await told(true, GRACE_MS - 1)
+  await report(true, GRACE_MS - 1)
+  await report(false, GRACE_MS)
+  await report(true, GRACE_MS - 1)
   expect(watchdog.signal.aborted).toBe(false)
   await pass(1)
   expect(watchdog.signal.reason).toEqual(timeout)

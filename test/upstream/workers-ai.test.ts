@@ -1,5 +1,5 @@
-// The workers-ai wire and its way to the binding. Whole answers, split at every byte, are the
-// fixtures'; here a binding stands in that behaves as the runtime's does.
+// The workers-ai wire and its calls of the binding. Whole responses are covered by the fixtures;
+// here a stub behaves like the binding of the runtime.
 import { expect, test } from 'vitest'
 import { parseConfig } from '../../src/config.ts'
 import { createCore, type Platform } from '../../src/core.ts'
@@ -28,7 +28,7 @@ interface Run {
   readonly options: { readonly returnRawResponse: true; readonly signal: AbortSignal }
 }
 
-/** A binding that answers with what `run` brings, and remembers what it was asked. */
+/** A stub binding that answers with `answer` and records its calls. */
 function binding(answer: (signal: AbortSignal) => unknown) {
   const runs: Run[] = []
   const ai: AiBinding = {
@@ -90,7 +90,7 @@ async function failureOf(ai: AiBinding): Promise<GatewayError> {
 const sse = 'data: {"response":"Hel"}\n\ndata: {"response":"lo","p":"ab"}\n\ndata: [DONE]\n\n'
 const json = { response: 'Hello', usage: {} }
 
-test('toWire() gives messages and the sampling fields', () => {
+test('toWire() builds messages and the sampling fields', () => {
   const full = {
     ...request,
     system: 'Be brief',
@@ -121,7 +121,7 @@ test('toWire() gives messages and the sampling fields', () => {
   })
 })
 
-test('the binding is run with the model apart, and asked for the raw response', async () => {
+test('runs the binding with the model as its own argument, and requests the raw response', async () => {
   const { ai, runs } = binding(() => new Response(sse))
   expect(await textOf(ai)).toBe('Hello')
   expect(runs).toHaveLength(1)
@@ -139,7 +139,7 @@ test.each([
   ['a stream', () => new Response(sse).body],
   ['an object', () => json],
   ['an object in OpenAI’s shape', () => ({ choices: [{ message: { content: 'Hello' } }] })],
-])('the binding may bring %s', async (_, answer) => {
+])('reads %s from the binding', async (_, answer) => {
   expect(await textOf(binding(answer).ai)).toBe('Hello')
 })
 
@@ -147,7 +147,7 @@ test.each([
   ['null', () => null],
   ['a number', () => 3],
   ['a text', () => 'Hello'],
-])('the binding bringing %s has answered nothing', async (_, answer) => {
+])('reads no text from %s', async (_, answer) => {
   expect(await ask(binding(answer).ai)).toEqual([])
 })
 
@@ -155,7 +155,7 @@ test.each([
   ['an empty response', () => new Response(null)],
   ['a list', () => []],
   ['a number in a list', () => [3]],
-])('the binding bringing %s is a bad response', async (_, answer) => {
+])('rejects %s as upstream_bad_response', async (_, answer) => {
   expect((await failureOf(binding(answer).ai)).code).toBe('upstream_bad_response')
 })
 
@@ -179,7 +179,7 @@ const errors = [
   [3099, 'upstream_unavailable'],
 ] as const
 
-test.each(errors)('a thrown %i is %s, and keeps no text', async (number, code) => {
+test.each(errors)('maps a thrown %i to %s and keeps no text', async (number, code) => {
   for (const prefix of ['', 'InferenceUpstreamError: ']) {
     const failure = await failureOf(
       binding(() => {
@@ -191,7 +191,7 @@ test.each(errors)('a thrown %i is %s, and keeps no text', async (number, code) =
   }
 })
 
-test('the owner reads the code, and what to do about it', async () => {
+test('gives the owner the code and a hint', async () => {
   const failure = await failureOf(
     binding(() => {
       throw new Error('3036: You have used up your daily free allocation')
@@ -207,7 +207,7 @@ test('the owner reads the code, and what to do about it', async () => {
 })
 
 test.each([['Network connection lost.'], ['canary 3040: in the middle'], ['404: Not Found'], ['']])(
-  'a thrown %j without a code is an upstream out of reach',
+  'maps a thrown %j, which has no code, to upstream_unavailable',
   async (text) => {
     const failure = await failureOf(
       binding(() => {
@@ -219,7 +219,7 @@ test.each([['Network connection lost.'], ['canary 3040: in the middle'], ['404: 
   },
 )
 
-test('an object as an answer that is nested too deeply to be written out is a failure', async () => {
+test('rejects an object that is nested too deeply to serialise', async () => {
   const depth = 200_000
   const body = `{"response":${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}}`
   const failure = await failureOf(binding(() => new Response(body)).ai)
@@ -228,24 +228,24 @@ test('an object as an answer that is nested too deeply to be written out is a fa
 
 test.each([
   3003, 3006, 3007, 3008, 3023, 3036, 3039, 3040, 3041, 3042, 5004, 5005, 5007, 5016, 5018, 5019,
-])('the owner reads what to look at for code %i', async (code) => {
+])('gives the owner a specific hint for code %i', async (code) => {
   const thrown = binding(() => {
     throw new Error(`${code}: canary`)
   })
   const { hint } = (await failureOf(thrown.ai)).cause as UpstreamCause
   expect(hint).toMatch(/^[A-Z].{20,}\.$/)
-  // None of our own clocks ran out.
+  // None of our own timers fired.
   expect(hint).not.toMatch(/_ms/)
 })
 
-test('the raw response of a failure is read for its code', async () => {
+test('reads the code from the raw response of a failure', async () => {
   const body = { internalCode: 3040, description: 'canary', name: 'AiError', message: 'canary' }
   const failure = await failureOf(binding(() => Response.json(body, { status: 500 })).ai)
   expect(failure).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 10 })
   expect(JSON.stringify(failure.cause)).not.toContain('canary')
 })
 
-test('the binding is told when nobody wants the answer any more', async () => {
+test('aborts the binding call when the reader has gone', async () => {
   const controller = new AbortController()
   const { ai, runs } = binding((signal) => {
     const waiting = new Promise((_, reject) => {
@@ -258,7 +258,7 @@ test('the binding is told when nobody wants the answer any more', async () => {
   expect(runs[0]?.options.signal.aborted).toBe(true)
 })
 
-test('without a binding the upstream is out of reach', async () => {
+test('is unavailable without a binding', async () => {
   const { send } = connect(
     {
       ...options,
@@ -282,7 +282,7 @@ test('without a binding the upstream is out of reach', async () => {
   })
 })
 
-test('createCore() sends to the binding that the platform lends', async () => {
+test("createCore() uses the platform's binding", async () => {
   const { config } = parseConfig({
     config: {
       models: [{ id: 'default', upstream: 'ai', upstream_model: '@cf/x' }],
