@@ -1,20 +1,20 @@
-// One remembered answer with its times, and its reading back from a text that may hold anything.
-// Stored under its key in KV as JSON; see kv.ts for key and TTL.
+// A cached answer with its times, and the parser for stored values, which may hold anything. Stored
+// in KV as JSON under its key; see kv.ts for the key and the TTL.
 import * as v from 'valibot'
 import { completionSchema } from '../completion/completion.ts'
 import type { Folded } from '../completion/delta.ts'
 import { namesOf } from './names.ts'
 
-/** Raised when the stored shape changes; entries of another schema than these two are misses. */
+/** Raised when the stored shape changes; entries with any other schema number are misses. */
 const SCHEMA = 2
 
 const unixTime = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 
-/** What may be sent back to a site as it came. */
+/** A validator that can be sent back to the site unchanged. */
 const validator = v.pipe(v.string(), v.regex(/^[\x20-\x7e\x80-\xff]{1,512}$/))
 
 const shared = {
-  /** The key again: a value under another key is not this answer. */
+  /** The key it is stored under, repeated so that a value copied to another key is rejected. */
   key: v.string(),
   fresh_until: unixTime,
   stale_until: unixTime,
@@ -22,14 +22,16 @@ const shared = {
   completion: completionSchema,
 }
 
-/** What a prompt's last answer was made from; an ordinary entry's key says it all. */
+/** What a prompt's last answer was made from. For an ordinary entry the key is enough. */
 const sourceSchema = v.strictObject({
-  /** The cache key of what the upstream was sent. */
+  /** The cache key of the request that was sent upstream. */
   key: v.string(),
-  /** That key with the addresses of pages in place of their texts: it changes with the prompt, its
-   * model and their parameters only. */
+  /**
+   * That key with page addresses in place of page texts: it changes only with the prompt, its model
+   * and their parameters.
+   */
   recipe: v.string(),
-  /** The versions of the pages, in the prompt's order (page/pages.ts). */
+  /** The page versions, in the order of the prompt's variables (page/pages.ts). */
   pages: v.array(
     v.strictObject({
       read_as: v.string(),
@@ -42,16 +44,16 @@ const sourceSchema = v.strictObject({
 const entrySchema = v.strictObject({
   schema: v.literal(SCHEMA),
   ...shared,
-  /** What a purge may name it by (names.ts). */
+  /** The names it can be purged by (names.ts). */
   names: v.array(v.string()),
-  /** When it was asked for, in unix milliseconds: what is purged at that time or later is void. */
+  /** When it was requested, in unix milliseconds. A purge at or after this time removes it. */
   requested_at: unixTime,
-  /** When it was last seen to answer a request, in unix ms: of two under one key the later one counts. */
+  /** When it was last confirmed current, in unix ms. For the same key, the later entry wins. */
   confirmed_at: unixTime,
   source: v.nullable(sourceSchema),
 })
 
-/** As version 1 stored it: with a time in seconds, and named by what it says of itself. */
+/** Schema 1: time in seconds, and names derived from the model and the prompt. */
 const version1Schema = v.strictObject({
   schema: v.literal(1),
   ...shared,
@@ -64,7 +66,7 @@ const storedSchema = v.variant('schema', [entrySchema, version1Schema])
 
 export type Source = v.InferOutput<typeof sourceSchema>
 
-/** Fresh until `fresh_until`, then stale until `stale_until`, then gone; unix seconds. */
+/** Fresh until `fresh_until`, then stale until `stale_until`, then expired; unix seconds. */
 export type Entry = v.InferOutput<typeof entrySchema>
 
 export type Freshness = 'fresh' | 'stale' | 'expired'
@@ -74,7 +76,7 @@ export interface EntryTimes {
   readonly requestedAt: number
   readonly nowS: number
   readonly freshSeconds: number
-  /** How long it may be served after that, at most. */
+  /** The longest it may be served stale, after `freshSeconds`. */
   readonly staleSeconds: number
 }
 
@@ -104,7 +106,7 @@ export function createEntry(
   }
 }
 
-/** An entry from a stored text; null for anything that is not one of ours, whole, under this key. */
+/** Parses a stored value; null if it is not a valid, complete entry for this key. */
 export function parseEntry(text: string, key: string): Entry | null {
   let value: unknown
   try {
@@ -134,7 +136,7 @@ function fromVersion1({
   }
 }
 
-/** The cache key of what the upstream was sent. */
+/** The cache key of the request that was sent upstream. */
 export function sourceKey({ key, source }: Entry): string {
   return source?.key ?? key
 }
@@ -144,7 +146,7 @@ export function freshness(entry: Entry, nowS: number): Freshness {
   return nowS < entry.stale_until ? 'stale' : 'expired'
 }
 
-/** Worth remembering: every choice came to its end by itself or by the limit, and says something. */
+/** Worth caching: no choice was cut by a content filter, and at least one has text. */
 export function isWhole({ choices }: Entry['completion']): boolean {
   return (
     choices.every(({ finish_reason }) => finish_reason !== 'content_filter') &&

@@ -1,17 +1,18 @@
-// One load that others join: the deltas are recorded as they come, and each reader goes through the
-// recording at its own pace. Pure: no clock, no platform; objects/flight.ts runs it.
+// Singleflight: one upstream load shared by several readers. Deltas are recorded as they arrive,
+// and each reader consumes the recording at its own pace. Pure (no clock, no platform APIs);
+// objects/flight.ts runs it.
 import { type Delta, Fold, type Folded } from '../completion/delta.ts'
 
 export interface FlightOptions {
   /**
-   * Whether the answer is worth having with nobody waiting for it. If so the load runs on by itself,
-   * its recording bounded by the upstream's `max_output_bytes`; if not it only runs while a reader
-   * has caught up with it, and is aborted when the last one has left.
+   * Whether the answer is worth finishing without readers, because it will be cached. If so, the
+   * load runs at its own pace, bounded by the upstream's `max_output_bytes`. If not, it advances
+   * only when a reader has caught up, and it is aborted when the last reader leaves.
    */
   readonly keepGoing: boolean
 }
 
-/** The load; the signal aborts it. */
+/** Starts the load; the signal aborts it. */
 export type Load = (signal: AbortSignal) => AsyncGenerator<readonly Delta[]>
 
 export type FlightState = 'flying' | 'landed' | 'failed'
@@ -25,8 +26,8 @@ export class Flight {
   readonly #fold = new Fold()
   #state: FlightState = 'flying'
   #error: unknown = null
-  readonly #seats = new Set<Seat>()
-  #wanted = Promise.withResolvers<void>()
+  readonly #readers = new Set<ReaderState>()
+  #demand = Promise.withResolvers<void>()
 
   constructor(load: Load, options: FlightOptions) {
     this.#options = options
@@ -37,27 +38,27 @@ export class Flight {
     return this.#state
   }
 
-  /** The whole answer, once landed. */
+  /** The complete answer; null until the load has finished successfully. */
   get folded(): Folded | null {
     return this.#state === 'landed' ? this.#fold.folded() : null
   }
 
-  /** Everything recorded so far; grows. */
+  /** Everything recorded so far. Grows while the load runs. */
   get recording(): readonly Delta[] {
     return this.#deltas
   }
 
   /**
-   * A reader's way along the recording: its length, each time the reader asks and there is more. So
-   * a slow reader takes much at a time and costs no memory of its own.
+   * Adds a reader. Yields the length of the recording whenever the reader asks and it has grown, so
+   * a slow reader takes many deltas at a time and needs no buffer of its own.
    *
-   * @param left aborts when the reader has gone: it must not wait for news to be noticed
-   * @throws what the load threw, after all that was recorded before it
+   * @param left aborts when the reader disconnects, which must be noticed even if no delta arrives
+   * @throws the error of the load, after everything that was recorded before it
    */
   async *progress(left: AbortSignal): AsyncGenerator<number> {
-    const seat: Seat = { wake: null }
-    const leave = () => this.#leave(seat)
-    this.#seats.add(seat)
+    const reader: ReaderState = { wake: null }
+    const leave = () => this.#leave(reader)
+    this.#readers.add(reader)
     left.addEventListener('abort', leave, { once: true })
     let position = 0
     try {
@@ -66,7 +67,7 @@ export class Flight {
           position = this.#deltas.length
           yield position
         } else if (this.#state === 'flying') {
-          await this.#news(seat)
+          await this.#nextDelta(reader)
         } else {
           if (this.#state === 'failed') throw this.#error
           return
@@ -78,21 +79,21 @@ export class Flight {
     }
   }
 
-  #news(seat: Seat): Promise<void> {
+  #nextDelta(reader: ReaderState): Promise<void> {
     return new Promise((resolve) => {
-      seat.wake = resolve
-      this.#wanted.resolve()
+      reader.wake = resolve
+      this.#demand.resolve()
     })
   }
 
-  #leave(seat: Seat): void {
-    if (!this.#seats.delete(seat)) return
-    seat.wake?.()
-    if (this.#seats.size > 0 || this.#options.keepGoing || this.#state !== 'flying') return
-    // At once: who comes while the load is being ended must not join what has no future.
+  #leave(reader: ReaderState): void {
+    if (!this.#readers.delete(reader)) return
+    reader.wake?.()
+    if (this.#readers.size > 0 || this.#options.keepGoing || this.#state !== 'flying') return
+    // Fail synchronously: a reader that comes during the abort must not join a dying flight.
     this.#fail(new Abandoned())
     this.#controller.abort(this.#error)
-    this.#wanted.resolve()
+    this.#demand.resolve()
   }
 
   #fail(error: unknown): void {
@@ -104,7 +105,7 @@ export class Flight {
   async #run(load: AsyncGenerator<readonly Delta[]>): Promise<void> {
     try {
       for (;;) {
-        if (!this.#options.keepGoing) await this.#someoneWaits()
+        if (!this.#options.keepGoing) await this.#untilDemand()
         if (this.#state !== 'flying') break
         const step = await load.next()
         if (step.done === true || this.#state !== 'flying') break
@@ -122,32 +123,32 @@ export class Flight {
     this.#announce()
   }
 
-  /** Until a reader has read all there is; or, with nobody left, at once. */
-  async #someoneWaits(): Promise<void> {
+  /** Waits until a reader has consumed the whole recording, or the load is aborted. */
+  async #untilDemand(): Promise<void> {
     while (
       !this.#controller.signal.aborted &&
-      ![...this.#seats].some(({ wake }) => wake !== null)
+      ![...this.#readers].some(({ wake }) => wake !== null)
     ) {
-      this.#wanted = Promise.withResolvers()
-      await this.#wanted.promise
+      this.#demand = Promise.withResolvers()
+      await this.#demand.promise
     }
   }
 
   #announce(): void {
-    for (const seat of this.#seats) {
-      const { wake } = seat
-      seat.wake = null
+    for (const reader of this.#readers) {
+      const { wake } = reader
+      reader.wake = null
       wake?.()
     }
   }
 }
 
-/** A reader's place; `wake` is there while it has read everything. */
-interface Seat {
+/** `wake` is set while the reader waits for the next delta. */
+interface ReaderState {
   wake: (() => void) | null
 }
 
-/** Why a load was aborted: nobody is left to read it. */
+/** The reason a load is aborted when its last reader has left. */
 export class Abandoned extends Error {
   override readonly name = 'Abandoned'
 }

@@ -1,11 +1,12 @@
-// The KV tier. Key: the cache key, or of a prompt's last answer the key of prompt and variables
-// (completion/fingerprint.ts). Value: an entry as a JSON string, put whole, never as a stream. TTL:
-// until the entry is no longer even stale, at least 60 s. It cannot fail a request: slow, broken or
-// full storage is a miss or an answer that is not stored, and one event.
+// The KV tier. Key: the cache key, or for a prompt's last answer the key of prompt and variables
+// (completion/fingerprint.ts). Value: an entry as a JSON string, written in one piece. TTL: until
+// the entry is no longer usable even as stale, at least 60 s. KV cannot fail a request: if it is
+// slow, broken or full, the result is a miss or an answer that is not stored, and one event in the
+// log.
 import type { Report } from '../events.ts'
 import { type Entry, parseEntry } from './entry.ts'
 
-/** What is used of a Workers KV namespace. */
+/** The methods of a Workers KV namespace that are used. */
 export interface KvNamespace {
   get(key: string): Promise<string | null>
   put(key: string, value: string, options?: { readonly expirationTtl: number }): Promise<void>
@@ -15,7 +16,7 @@ export interface KvNamespace {
 export interface KvOptions {
   /** Longest wait for a read. */
   readonly waitMs: number
-  /** After a failed put, how long no other is tried. */
+  /** How long writes are skipped after a failed one. */
   readonly restMs: number
   /** Longest value, in UTF-8 bytes. */
   readonly entryBytes: number
@@ -27,7 +28,7 @@ export interface KvContext {
   readonly waitUntil: (work: Promise<unknown>) => void
 }
 
-/** KV takes no TTL below a minute. */
+/** KV's minimum TTL. */
 const MIN_TTL_S = 60
 /** Ten years. */
 export const FOREVER_S = 315_360_000
@@ -44,7 +45,7 @@ export class KvTier {
     this.#context = context
   }
 
-  /** The entry under this key, whatever its freshness; null for a miss. Never throws. */
+  /** The entry under this key, fresh or not; null for a miss. Never throws. */
   async get(key: string): Promise<Entry | null> {
     const text = await this.#read(key)
     if (text === null) return null
@@ -57,9 +58,9 @@ export class KvTier {
   }
 
   /**
-   * Stores an entry, in the background.
+   * Stores an entry in the background.
    *
-   * @returns false when it is not even tried: too large, or KV is resting after a failure
+   * @returns false if no write is attempted: the entry is too large, or a write failed recently
    */
   put(entry: Entry): boolean {
     const { now, waitUntil } = this.#context
@@ -86,11 +87,11 @@ export class KvTier {
     const late = new Promise<'late'>((resolve) => {
       timer = setTimeout(() => resolve('late'), this.#options.waitMs)
     })
-    const given = { up: false }
+    const attempt = { isReported: false }
     try {
-      const result = await Promise.race([this.#get(key, given), late])
+      const result = await Promise.race([this.#get(key, attempt), late])
       if (result !== 'late') return result.text
-      given.up = true
+      attempt.isReported = true
       this.#failed('get', 'timeout')
       return null
     } finally {
@@ -98,12 +99,15 @@ export class KvTier {
     }
   }
 
-  /** @param given.up the wait is over and has been reported */
-  async #get(key: string, given: { up: boolean }): Promise<{ readonly text: string | null }> {
+  /** @param attempt.isReported set when the read has timed out, so that it is reported once only */
+  async #get(
+    key: string,
+    attempt: { readonly isReported: boolean },
+  ): Promise<{ readonly text: string | null }> {
     try {
       return { text: await this.#namespace.get(key) }
     } catch {
-      if (!given.up) this.#failed('get', 'error')
+      if (!attempt.isReported) this.#failed('get', 'error')
       return { text: null }
     }
   }

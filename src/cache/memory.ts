@@ -1,5 +1,5 @@
-// The isolate's own tier: entries with their answers already encoded, bounded by bytes and by age.
-// A hit here parses and serialises nothing. Knows no forms: it keeps what it is given under a name.
+// The in-memory tier of one isolate: entries with already encoded bodies, bounded by bytes and age.
+// A hit here parses and serialises nothing. Bodies are stored by name, independent of their format.
 import { RecentMap } from '../recent.ts'
 import type { Entry } from './entry.ts'
 
@@ -8,18 +8,18 @@ export interface MemoryOptions {
   readonly maxAgeMs: number
 }
 
-/** An entry with the bodies made of it so far. */
+/** An entry with the bodies that have been encoded from it so far. */
 export class Remembered {
   readonly entry: Entry
   readonly #bodies: Map<string, Uint8Array>
 
-  /** @param same another entry with the same answer, whose bodies are these, too */
+  /** @param same another entry with the same answer, to share its encoded bodies */
   constructor(entry: Entry, same: Remembered | null = null) {
     this.entry = entry
     this.#bodies = same === null ? new Map() : same.#bodies
   }
 
-  /** The body of this name, made on the first use. */
+  /** The body with this name, encoded on first use. */
   body(name: string, make: () => string): Uint8Array {
     let body = this.#bodies.get(name)
     if (body === undefined) {
@@ -30,7 +30,7 @@ export class Remembered {
   }
 }
 
-/** Bodies of one entry at most: JSON, text, event stream with and without usage, and the entry. */
+/** Most copies of one answer: JSON, text, event stream with and without usage, and the entry. */
 const COPIES = 5
 
 export class MemoryTier {
@@ -42,7 +42,7 @@ export class MemoryTier {
         ? null
         : new RecentMap({
             maxBytes,
-            // Reckoned before the bodies are made, as if all of them were.
+            // Bodies are encoded later, so their size is counted in advance.
             bytesOf: ({ entry }) => sizeOf(entry) * COPIES,
             age: { maxMs: maxAgeMs, now },
           })
@@ -52,14 +52,16 @@ export class MemoryTier {
     return this.#cache?.get(key) ?? null
   }
 
-  /** Not kept; but where its answer is kept, all its readers share the bodies of that. */
+  /**
+   * Wraps an entry without storing it. Shares the bodies of a stored entry with the same answer.
+   */
   apart(entry: Entry): Remembered {
-    const kept = this.get(entry.key)
-    const isSame = kept?.entry.completion.id === entry.completion.id
-    return new Remembered(entry, isSame ? kept : null)
+    const stored = this.get(entry.key)
+    const isSame = stored?.entry.completion.id === entry.completion.id
+    return new Remembered(entry, isSame ? stored : null)
   }
 
-  /** @returns what is remembered, even where nothing can be */
+  /** Stores an entry. Returns it wrapped even if the memory tier is disabled. */
   set(entry: Entry): Remembered {
     const remembered = this.apart(entry)
     this.#cache?.set(entry.key, remembered)
@@ -71,10 +73,10 @@ export class MemoryTier {
   }
 }
 
-/** What an event stream repeats for each choice: twice the head of a chunk. */
+/** Overhead of an event stream per choice: the fields around the text of two chunks. */
 const CHUNK_BYTES = 800
 
-/** Bytes of an answer in its longest form, from above: a character may take six as JSON. */
+/** Upper bound of an answer's bytes in its longest encoding, which is JSON with its escapes. */
 function sizeOf({ completion }: Entry): number {
   const json = new TextEncoder().encode(JSON.stringify(completion)).length
   return json + CHUNK_BYTES * completion.choices.length

@@ -1,13 +1,13 @@
-// The names an answer can be purged by: its request, its prompt, its model, the pages it was made
-// from. An entry carries its names, so a purge reaches it wherever it is stored and whoever it is
-// kept for. Every name has a prefix, so that none is a name that objects have by birth.
+// The names an answer can be purged by: its request, prompt, model, and the pages it was made from.
+// An entry carries its names, so a purge reaches every copy, including those scoped to one visitor.
+// Every name has a prefix, so that none collides with a property of Object.prototype.
 import { sha256 } from '../completion/fingerprint.ts'
 
-/** 128 bits of a hash tell two things apart, and the list of purges holds thousands of them. */
+/** 128 bits of the hash: enough to be unique, and short, as the purge list may hold thousands. */
 const DIGITS = 32
 
 export interface NamedAnswer {
-  /** The key under which everybody finds it: not that of a visitor's own copy. */
+  /** The key shared by all visitors, not the one scoped to a visitor. */
   readonly key: string
   /** The model's alias. */
   readonly model: string
@@ -30,7 +30,7 @@ export function requestName(key: string): string {
 export const modelName = (alias: string) => `model:${alias}`
 export const promptName = (id: string) => `prompt:${id}`
 
-/** @param address the one spelling of a page's address (src/page/address.ts) */
+/** @param address the normalised address of the page (src/page/address.ts) */
 export async function pageName(address: string): Promise<string> {
   return `page:${(await sha256(address)).slice(0, DIGITS)}`
 }

@@ -1,35 +1,36 @@
-// The list of what has been purged: for each name the time up to which it is void. Pure values, and
-// their text in KV: `{"all":<ms>,"names":{"prompt:haiku":<ms>,…}}`, times in unix milliseconds.
+// The purge list: for each name, the time up to which answers with that name are void. Pure values
+// and their text in KV: `{"all":<ms>,"names":{"prompt:haiku":<ms>,…}}`, in unix milliseconds.
 import * as v from 'valibot'
 import { modelName, promptName, requestName } from './names.ts'
 
 export interface PurgeList {
-  /** Whatever was asked at or before this time is void. */
+  /** Every answer requested at or before this time is void. */
   readonly all: number
   readonly names: ReadonlyMap<string, number>
 }
 
-/** What the operator declares void, up to a time in unix milliseconds. */
+/** One purge by the operator. */
 export interface Purge {
   /** Null: everything. */
   readonly names: readonly string[] | null
+  /** Answers requested at or before this time become void; unix milliseconds. */
   readonly at: number
 }
 
 /**
- * An answer may be kept for ever, so a purge is, too. What keeps the list small is that a name has
- * one time however often it is purged, and this bound: when there are more names, the oldest one is
- * dropped and everything asked before it is void. An owner who purges ten different pages a day gets
- * there after a year, and then loses what has not been made again since. The list then has about
- * 250 KB. Deleting the entries would not do: not all that a purge names can be found in KV, and a
- * call under way would write one again.
+ * Answers may be stored without an expiry, so purges do not expire either. A name has one time
+ * however often it is purged, and this bounds the number of names: beyond it, the oldest name is
+ * dropped and everything requested before its time becomes void. An owner who purges ten different
+ * pages a day reaches the bound after a year; the list then has about 250 KB. Deleting entries from
+ * KV instead would not work: KV cannot be searched by name, and a running call could write an entry
+ * again.
  */
 export const MAX_NAMES = 4000
 
 export const noPurges: PurgeList = { all: 0, names: new Map() }
 
 const time = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
-/** Not a `record`, which drops names that objects have by birth, such as "constructor". */
+/** Not `v.record`, which drops names of Object.prototype such as "constructor". */
 const times = v.custom<Readonly<Record<string, number>>>(
   (value) =>
     typeof value === 'object' &&
@@ -37,10 +38,10 @@ const times = v.custom<Readonly<Record<string, number>>>(
     Object.values(value).every((at) => v.is(time, at)),
 )
 const listSchema = v.object({ all: time, names: times })
-/** Version 1 counted whole seconds. */
+/** Version 1 stored whole seconds. */
 const version1Schema = v.object({ all: time, prompts: times, models: times, keys: times })
 
-/** The list in a stored text; null for anything that is none. */
+/** Parses a stored list; null if it is not valid. */
 export function parsePurgeList(text: string): PurgeList | null {
   let value: unknown
   try {
@@ -69,7 +70,7 @@ export function withPurge(list: PurgeList, { names, at }: Purge): PurgeList {
   return mergedLists(list, { all: names === null ? at : 0, names: new Map(added) })
 }
 
-/** Both lists' purges: no purge is ever taken back. */
+/** The union of both lists; the later time wins. */
 export function mergedLists(a: PurgeList, b: PurgeList): PurgeList {
   const all = Math.max(a.all, b.all)
   const names = new Map(a.names)
@@ -77,7 +78,7 @@ export function mergedLists(a: PurgeList, b: PurgeList): PurgeList {
   return bounded(all, names)
 }
 
-/** What everything's time covers needs no time of its own. */
+/** Drops names that `all` already covers, then the oldest ones above `MAX_NAMES`. */
 function bounded(all: number, names: ReadonlyMap<string, number>): PurgeList {
   const left = [...names].filter(([, at]) => at > all)
   if (left.length <= MAX_NAMES) return { all, names: new Map(left) }
@@ -85,7 +86,7 @@ function bounded(all: number, names: ReadonlyMap<string, number>): PurgeList {
   return bounded(times[MAX_NAMES] ?? all, new Map(left))
 }
 
-/** The end of each second: version 1 counted what was asked within it as void. */
+/** Rounds up to the end of the second, since version 1 voided answers requested within it. */
 function fromVersion1({
   all,
   prompts,

@@ -1,6 +1,6 @@
-// The one writer of the list of purges: two isolates that read, changed and wrote it each for itself
-// would lose a purge whenever KV showed one of them an old list. A Durable Object runs it
-// (objects/flight.ts): its own storage holds the list for ever, KV carries it to all isolates.
+// The single writer of the purge list. If every isolate read, changed and wrote it, a purge would
+// be lost whenever KV returned an outdated list. A Durable Object runs this (objects/flight.ts):
+// its storage holds the list, and KV distributes it to all isolates.
 import type { KvNamespace } from './kv.ts'
 import { PURGE_KEY } from './purge.ts'
 import {
@@ -13,10 +13,10 @@ import {
   withPurge,
 } from './purge-list.ts'
 
-/** KV takes one write per key and second. */
+/** KV allows one write per second to the same key. */
 const WRITE_GAP_MS = 1000
 
-/** The object's own storage: one text under `PURGE_KEY`. */
+/** The Durable Object's storage: one text under `PURGE_KEY`. */
 export interface RegisterStorage {
   get(key: string): Promise<string | undefined>
   put(key: string, value: string): Promise<void>
@@ -40,11 +40,11 @@ export class PurgeRegister {
   }
 
   /**
-   * Writes a purge down, and the list to KV.
+   * Stores a purge and writes the list to KV.
    *
-   * @returns the list as its text
-   * @throws whatever the storages throw. Once the object's own has it, it is never forgotten, and
-   *   goes to KV with the next one at the latest
+   * @returns the formatted list
+   * @throws errors of the object's storage and of KV. If only KV fails, the purge is stored and
+   *   reaches KV with the next one at the latest.
    */
   async add(purge: Purge): Promise<string> {
     this.#opened ??= this.#open()
@@ -59,7 +59,7 @@ export class PurgeRegister {
     return formatPurgeList(this.#list)
   }
 
-  /** What KV has counts, too: version 1 wrote the list there only. */
+  /** Also merges the list in KV, because version 1 stored it only there. */
   async #open(): Promise<void> {
     const { storage, kv } = this.#context
     const texts = await Promise.all([storage.get(PURGE_KEY), kv.get(PURGE_KEY)])
@@ -69,10 +69,10 @@ export class PurgeRegister {
     }
   }
 
-  /** One write for all that is purged until its turn comes. */
+  /** Collects all purges until the next write is allowed, and writes them together. */
   async #write(): Promise<void> {
     const gap = this.#writtenAt + WRITE_GAP_MS - this.#context.now()
-    // Also with nothing to wait for: whoever has begun this write has still to note it.
+    // Always await, so that the caller assigns `#nextWrite` before it is reset below.
     await (gap > 0 ? new Promise((resolve) => setTimeout(resolve, gap)) : null)
     this.#nextWrite = null
     this.#writtenAt = this.#context.now()

@@ -1,7 +1,7 @@
-// What the operator has declared void, as this isolate knows it. The list is written in one place
-// (purge-register.ts) and read from KV: in the background before it grows old, and waited for where
-// it has, so that no isolate serves what was purged more than `intervalMs` and KV's own 60 s ago. An
-// answer that was asked for at or before the time of a purge is neither served nor stored.
+// This isolate's copy of the purge list. The list is written in one place (purge-register.ts) and
+// read from KV: in the background before it is outdated, and awaited once it is. So no isolate
+// serves an answer purged longer ago than `intervalMs` plus KV's own delay of 60 s. An answer
+// requested at or before the time of a purge is neither served nor stored.
 import type { Report } from '../events.ts'
 import type { KvNamespace } from './kv.ts'
 import {
@@ -14,27 +14,27 @@ import {
   withPurge,
 } from './purge-list.ts'
 
-/** KV: the list (purge-list.ts). No TTL, as an answer may be kept for ever. */
+/** The KV key of the list (purge-list.ts). Written without TTL: answers may be stored for years. */
 export const PURGE_KEY = 'purge'
 
-/** Longest wait for the list; KV may be slow, and an answer is not. */
+/** Longest wait for the list, so that a slow KV does not delay a cached answer further. */
 const WAIT_MS = 300
-/** After a list that did not come, so long the one at hand is good enough. */
+/** How long the current list is used without waiting again after a read has failed or timed out. */
 const REST_MS = 10_000
 
-/** The way to the one place where purges are written down. */
+/** The connection to the purge register. */
 export interface PurgeDoor {
   /**
-   * Resolves when the purge is on its way to all isolates.
+   * Resolves when the purge has been written to KV.
    *
-   * @returns the list with it, as its text
-   * @throws where it could not be written: the operator must know
+   * @returns the formatted list, including the purge
+   * @throws if it could not be written: the operator must learn about it
    */
   add(purge: Purge): Promise<string>
 }
 
 export interface PurgeOptions {
-  /** How old the list may be that answers are judged by. */
+  /** The greatest age of the list at which it is used without waiting for a newer one. */
   readonly intervalMs: number
 }
 
@@ -50,10 +50,11 @@ export class Purges {
   readonly #options: PurgeOptions
   readonly #context: PurgeContext
   #list: PurgeList = noPurges
-  /** The text that was read last, so that a list that has not changed is not parsed again. */
+  /** The text that was read last, so that an unchanged list is not parsed again. */
   #text: string | null = null
-  /** When the list at hand was asked for, and when any list was. */
+  /** When the read that returned the current list began. */
   #readAt = Number.NEGATIVE_INFINITY
+  /** When the latest read began, successful or not. */
   #triedAt = Number.NEGATIVE_INFINITY
   #restUntil = Number.NEGATIVE_INFINITY
 
@@ -63,15 +64,15 @@ export class Purges {
     this.#context = context
   }
 
-  /** The time, in unix ms, up to which an answer with these names is void; by the list at hand. */
+  /** The time in unix ms up to which an answer with these names is void, by the current list. */
   purgedAt(names: readonly string[]): number {
     this.#refresh()
     return purgedAt(this.#list, names)
   }
 
   /**
-   * Until the list at hand is young enough to serve by. Each caller reads for itself, since a request
-   * cannot wait for another one's. Never rejects.
+   * Waits until the list is recent enough to serve answers by. Each caller reads KV itself: in
+   * Workers a request cannot await I/O that another request started. Never rejects.
    */
   async known(): Promise<void> {
     const { now, waitUntil } = this.#context
@@ -92,9 +93,9 @@ export class Purges {
   }
 
   /**
-   * Declares things void: at once here, elsewhere when the list is next read.
+   * Purges: immediately in this isolate, in others when they next read the list.
    *
-   * @throws what the door throws
+   * @throws if the purge could not be written
    */
   async purge(purge: Purge): Promise<void> {
     this.#list = withPurge(this.#list, purge)
@@ -102,21 +103,21 @@ export class Purges {
     if (list !== null) this.#list = mergedLists(this.#list, list)
   }
 
-  /** Early enough for a busy isolate never to wait. */
+  /** Reads the list in the background at half its interval, so that a busy isolate never waits. */
   #refresh(): void {
     const { now, waitUntil } = this.#context
     const { intervalMs } = this.#options
-    // Of no interval at all, each look-up waits for a list of its own.
+    // With an interval of 0, each lookup waits for a read of its own (`known`).
     if (intervalMs === 0 || now() - this.#triedAt < intervalMs / 2) return
     waitUntil(this.#load())
   }
 
   async #load(): Promise<void> {
-    const askedAt = this.#context.now()
-    this.#triedAt = askedAt
+    const startedAt = this.#context.now()
+    this.#triedAt = startedAt
     try {
-      this.#take(await this.#namespace.get(PURGE_KEY))
-      this.#readAt = Math.max(this.#readAt, askedAt)
+      this.#merge(await this.#namespace.get(PURGE_KEY))
+      this.#readAt = Math.max(this.#readAt, startedAt)
       this.#restUntil = Number.NEGATIVE_INFINITY
     } catch {
       this.#rest()
@@ -124,14 +125,14 @@ export class Purges {
     }
   }
 
-  #take(text: string | null): void {
+  #merge(text: string | null): void {
     if (text === null || text === this.#text) return
     this.#text = text
     const list = parsePurgeList(text)
     if (list === null) {
       this.#context.report({ event: 'cache_failed', operation: 'get', reason: 'bad_value' })
     } else {
-      // KV may show an older list than this isolate has seen.
+      // Merged, since KV may return an older list than this isolate has.
       this.#list = mergedLists(this.#list, list)
     }
   }

@@ -1,5 +1,5 @@
-// The tiers as one: memory, then KV; what KV has is put into memory. Entries pass, not values, so
-// times and purges count everywhere. What was purged is a miss in all of them.
+// Both tiers as one cache: memory first, then KV, whose entries are copied into memory. Entries
+// keep their times and names in both, and a purged entry is a miss in both.
 import type { Entry } from './entry.ts'
 import type { KvTier } from './kv.ts'
 import type { MemoryTier, Remembered } from './memory.ts'
@@ -21,9 +21,9 @@ export class TieredCache {
     this.#purges = purges
   }
 
-  /** Whatever is remembered under this key, fresh or not; null for a miss. Never throws. */
+  /** The entry stored under this key, fresh or not; null for a miss. Never throws. */
   async get(key: string): Promise<Found | null> {
-    // At the same time: most often there is an entry, and it has to wait for the list.
+    // Started early: the purge list and KV are read concurrently.
     const known = this.#purges.known()
     if (this.#memory.get(key) !== null) await known
     const remembered = this.fromMemory(key)
@@ -31,14 +31,14 @@ export class TieredCache {
     const entry = await this.fromKv(key, known)
     if (entry === null) return null
     const newer = this.fromMemory(key)
-    // Stored here while KV answered.
+    // A newer entry may have been stored here while KV was being read.
     if (newer !== null && newer.entry.confirmed_at > entry.confirmed_at) {
       return { remembered: newer, tier: 'memory' }
     }
     return { remembered: this.#memory.set(entry), tier: 'kv' }
   }
 
-  /** Until the list of purges is young enough to serve by. Never rejects. */
+  /** Waits until the purge list is recent enough to serve answers by. Never rejects. */
   async ready(): Promise<void> {
     await this.#purges.known()
   }
@@ -50,7 +50,7 @@ export class TieredCache {
     return null
   }
 
-  /** Past memory: what a flight asks before it calls an upstream. */
+  /** Skips memory. A flight checks KV this way before it calls an upstream. */
   async fromKv(key: string, known?: Promise<void>): Promise<Entry | null> {
     const entry = await this.#kv.get(key)
     if (entry === null) return null
@@ -59,9 +59,9 @@ export class TieredCache {
   }
 
   /**
-   * Keeps an entry here, and in KV if a write is left of the day's.
+   * Stores an entry in memory, and in KV if the day's write budget permits.
    *
-   * @returns false where it is not stored in KV
+   * @returns whether a write to KV was started
    */
   put(entry: Entry, mayWrite: boolean): boolean {
     if (this.#isOutdated(entry)) return false
@@ -69,15 +69,15 @@ export class TieredCache {
     return mayWrite && this.#kv.put(entry)
   }
 
-  /** Keeps an entry that was stored elsewhere. */
+  /** Stores in memory an entry that another isolate or object has written to KV. */
   remember(entry: Entry): Remembered {
     return this.#isOutdated(entry) ? this.#memory.apart(entry) : this.#memory.set(entry)
   }
 
-  /** It was purged, or another one under its key was asked for later and came sooner. */
+  /** Purged, or memory has an entry with the same key that was confirmed later. */
   #isOutdated(entry: Entry): boolean {
-    const kept = this.#memory.get(entry.key)?.entry
-    return this.#isVoid(entry) || (kept !== undefined && kept.confirmed_at > entry.confirmed_at)
+    const stored = this.#memory.get(entry.key)?.entry
+    return this.#isVoid(entry) || (stored !== undefined && stored.confirmed_at > entry.confirmed_at)
   }
 
   #isVoid({ names, requested_at }: Entry): boolean {

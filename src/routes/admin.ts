@@ -1,4 +1,4 @@
-// The operator's doors: all of them need OPERATOR_TOKEN, none of them may be cached.
+// The operator's endpoints. All of them require OPERATOR_TOKEN, and no response may be cached.
 import * as v from 'valibot'
 import type { Operator } from '../access/operator.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
@@ -24,41 +24,41 @@ import type { Visit } from './visit.ts'
 export interface AdminContext {
   readonly operator: Operator
   readonly purges: Purges
-  /** What a purge of a request names, as visitors send it. @throws GatewayError if it is none */
+  /** The purge names of a completion request's body. @throws GatewayError if it is not valid */
   readonly requestNames: (body: unknown) => Promise<string[]>
-  /** What there is to be purged by its name. */
+  /** Models and prompts that can be purged, by name. */
   readonly models: ReadonlyMap<string, unknown>
   readonly prompts: ReadonlyMap<string, unknown>
-  /** Where pages are read from. */
+  /** The origins that pages may be read from. */
   readonly origins: readonly string[]
   readonly now: () => number
   /** @param until unix seconds, or null */
   readonly pause: (until: number | null) => Promise<void>
   readonly figures: () => Promise<BudgetFigures>
-  /** @param fromHour the first hour to give, unix seconds */
+  /** @param fromHour the first hour to return, unix seconds */
   readonly usage: (fromHour: number) => Promise<UsageFigures>
 }
 
-/** Today's budget, as the ledger has it. */
+/** Today's budget, from the ledger. */
 export interface BudgetFigures {
   readonly tokens_per_day: number
   readonly spent: number
   readonly reserved: number
-  /** 0: not limited in USD. */
+  /** 0: no limit in USD. */
   readonly usd_per_day: number
   readonly usd_spent: number
   readonly paused_until: number | null
 }
 
-/** What all isolates have counted. */
+/** The counts of all isolates. */
 export interface UsageFigures {
-  /** Those with requests, oldest first. */
+  /** Hours with requests, oldest first. */
   readonly hours: ReadonlyMap<number, HourCounts>
-  /** Of the last 30 days those with requests, oldest first. */
+  /** Days with requests among the last 30, oldest first. */
   readonly days: readonly DaySums[]
-  /** The last failed attempts, the newest last. */
+  /** The last failed attempts, oldest first. */
   readonly failures: readonly Failure[]
-  /** Origins that were refused today. */
+  /** Origins refused today. */
   readonly refused: Frequencies
 }
 
@@ -74,7 +74,7 @@ export const pauseSchema = v.strictObject({
   until: v.nullable(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 })
 
-/** Ninety days, as long as figures are kept. */
+/** Ninety days: figures are not stored longer. */
 export const MAX_HOURS = 2160
 const RETRY_AFTER_S = 10
 
@@ -94,12 +94,12 @@ export class Admin {
     if (!result.success) {
       throw new GatewayError(
         'invalid_value',
-        'Cannot purge this: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"}, {"model":"…"} or {"page":"https://…"}',
+        'Cannot use the body: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"}, {"model":"…"} or {"page":"https://…"}',
       )
     }
-    const [word, names] = await this.#target(result.output)
+    const [kind, names] = await this.#target(result.output)
     await this.#context.purges.purge({ names, at: visit.startedAt })
-    return jsonReply({ purged: word })
+    return jsonReply({ purged: kind })
   }
 
   /** `POST /admin/pause`. @throws GatewayError */
@@ -109,7 +109,7 @@ export class Admin {
     if (!result.success) {
       throw new GatewayError(
         'invalid_value',
-        'Cannot pause: expected {"until": <unix seconds>} or {"until": null}',
+        'Cannot use the body: expected {"until": <unix seconds>} or {"until": null}',
         { param: 'until' },
       )
     }
@@ -122,8 +122,8 @@ export class Admin {
   /** `GET /admin/usage?hours=24`. @throws GatewayError */
   async usage(visit: Visit): Promise<Reply> {
     await this.#authorize(visit)
-    const asked = visit.url.searchParams.get('hours') ?? '24'
-    const hours = /^\d{1,4}$/.test(asked) ? Number(asked) : 0
+    const text = visit.url.searchParams.get('hours') ?? '24'
+    const hours = /^\d{1,4}$/.test(text) ? Number(text) : 0
     if (hours < 1 || hours > MAX_HOURS) {
       throw new GatewayError(
         'invalid_value',
@@ -141,26 +141,26 @@ export class Admin {
       budget: { ...budget, usd_spent: roundedUsd(budget.usd_spent) },
       days: usage.days.map(dayFigures),
       hours: [...usage.hours].map(([hour, figures]) => hourFigures(hour, figures)),
-      // The newest first, as they are read.
+      // Newest first, the order in which the dashboard lists them.
       failures: usage.failures.toReversed(),
       refused_origins: refusedFigures(usage.refused),
     })
   }
 
-  /** The word for what is purged, and its names; null: everything. */
-  async #target(given: v.InferOutput<typeof purgeSchema>): Promise<[string, string[] | null]> {
+  /** The kind of purge and the names it covers; null: everything. */
+  async #target(body: v.InferOutput<typeof purgeSchema>): Promise<[string, string[] | null]> {
     const { prompts, models, requestNames } = this.#context
-    if ('all' in given) return ['all', null]
-    if ('prompt_id' in given) {
-      known(prompts, given.prompt_id, 'prompt', 'prompt_id')
-      return ['prompt', [promptName(given.prompt_id)]]
+    if ('all' in body) return ['all', null]
+    if ('prompt_id' in body) {
+      requireName(prompts, body.prompt_id, 'prompt', 'prompt_id')
+      return ['prompt', [promptName(body.prompt_id)]]
     }
-    if ('model' in given) {
-      known(models, given.model, 'model', 'model')
-      return ['model', [modelName(given.model)]]
+    if ('model' in body) {
+      requireName(models, body.model, 'model', 'model')
+      return ['model', [modelName(body.model)]]
     }
-    if ('page' in given) return ['page', [await pageName(this.#address(given.page))]]
-    return ['request', await requestNames(given.request)]
+    if ('page' in body) return ['page', [await pageName(this.#address(body.page))]]
+    return ['request', await requestNames(body.request)]
   }
 
   #address(page: string): string {
@@ -178,13 +178,13 @@ export class Admin {
     if (await this.#context.operator.isOperator(request.headers)) return
     throw new GatewayError(
       'operator_token_invalid',
-      'Cannot do this without the operator\'s token: send it as "Authorization: Bearer …"',
+      'The operator token is missing or wrong. Send it as "Authorization: Bearer …".',
     )
   }
 }
 
-/** @throws GatewayError: a purge of what is misspelled would look like one that worked */
-function known(
+/** @throws GatewayError for an unknown name: a purge with a typo must not look successful */
+function requireName(
   names: ReadonlyMap<string, unknown>,
   name: string,
   what: string,
@@ -199,14 +199,14 @@ function known(
   )
 }
 
-/** Whatever keeps the ledger from answering, the operator hears the same as a visitor. */
+/** Maps every failure of the ledger to one error, without its details. */
 async function fromLedger<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch {
     throw new GatewayError(
       'ledger_unavailable',
-      'Cannot reach the ledger now: try again in a moment',
+      'The budget service is unavailable. Try again shortly.',
       {
         retryAfterSeconds: RETRY_AFTER_S,
       },

@@ -1,5 +1,6 @@
-// What a visitor asks for, made ready to be looked up: the effective request, its key, who asks, in
-// what form, and how long the answer may be kept. Reads no page, looks no answer up and spends nothing.
+// Resolves a completion request for the cache lookup: the effective request, its cache key, the
+// visitor, the shape of the answer, and how long it may be stored. Reads no pages and no cache, and
+// spends nothing.
 
 import type { VisitorGate } from '../access/gate.ts'
 import type { Operator } from '../access/operator.ts'
@@ -27,21 +28,21 @@ import { capableTargets } from '../upstream/route.ts'
 import type { AdmittedPages, NamedPages, PagesRead, PageVariables } from './page-variables.ts'
 import type { Visit } from './visit.ts'
 
-/** One completion asked for, ready to be looked up. */
+/** A completion request, resolved for the cache lookup. */
 export interface Asked {
-  /** What to do on a miss. Of a prompt with pages it lacks their texts: see `withPages`. */
+  /** What to generate on a miss. If the prompt has pages, their texts are added by `withPages`. */
   readonly work: Work
-  /** The pages the answer is made from; null: none. */
+  /** The pages the answer is made from; null: the prompt has no pages. */
   readonly pages: AdmittedPages | null
-  /** The work with the pages' texts in it. */
+  /** The work with the page texts filled in. */
   readonly withPages: (read: PagesRead) => Promise<Work>
   readonly reader: Reader
-  /** The answer is the same for everybody. */
+  /** Whether the answer is shared by all visitors. */
   readonly shared: boolean
   readonly isOperator: boolean
-  /** This request can have no new answer made, so it is served the last one, however old. */
+  /** This request cannot trigger generation, so it is served the last answer of any age. */
   readonly takesLast: boolean
-  /** What the request's `Cache-Control` asks for. */
+  /** The request's `Cache-Control`. */
   readonly wishes: CacheWishes
 }
 
@@ -49,7 +50,7 @@ export interface CachePolicy {
   readonly ttlSeconds: number
   readonly staleWhileRevalidateSeconds: number
   readonly staleIfErrorSeconds: number
-  /** The longer of the two: how long an old answer is kept. */
+  /** How long a stale answer is stored: the longer of the two. */
   readonly staleSeconds: number
   readonly browserSeconds: number
   readonly freePrompts: 'shared' | 'visitor' | 'off'
@@ -59,7 +60,7 @@ export interface AskingOptions {
   readonly effective: EffectiveOptions
   readonly key: KeyOptions
   readonly cache: CachePolicy
-  /** What differs for some locked prompts. */
+  /** Settings of locked prompts that override the cache policy. */
   readonly prompts: ReadonlyMap<
     string,
     { readonly ttl_seconds: number | null; readonly spend: 'visitor' | 'operator' }
@@ -75,30 +76,30 @@ export interface AskingContext {
   readonly report: Report
 }
 
-/** What a request comes to, whoever asks. */
+/** The part of a resolved request that does not depend on the visitor. */
 interface Understood {
   readonly request: VisitorRequest
-  /** With the addresses of pages in place of their texts. */
+  /** With page addresses in place of page texts. */
   readonly effective: EffectiveRequest
   /** The cache key of `effective`, shared by all visitors. */
   readonly key: string
-  /** The key of the last answer; null: answers are stored under their cache keys. */
+  /** The key of the prompt's last answer; null: answers are stored under their cache keys. */
   readonly last: string | null
   readonly pages: NamedPages | null
   readonly names: readonly string[]
 }
 
-/** Where a request stands, and how it is read there. */
+/** The parsers for requests in a body and in a query. */
 const sources = { body: parseJson, query: queryBody }
 type Source = keyof typeof sources
 
-/** For the words of recent requests; what is asked again is often asked in the same ones. */
-const KNOWN_BYTES = 1_048_576
-/** Besides its prompts: the fields of a request, most of them absent. */
-const UNDERSTOOD_BYTES = 2000
+/** Memory for parsed requests, by their raw text: a repeated request is not parsed again. */
+const PARSED_BYTES = 1_048_576
+/** Estimated size of a parsed request without its prompts; most fields are absent. */
+const REQUEST_BYTES = 2000
 
 export class Asking {
-  readonly #known = { body: recent(), query: recent() }
+  readonly #parsed = { body: recentRequests(), query: recentRequests() }
   readonly #options: AskingOptions
   readonly #context: AskingContext
 
@@ -108,43 +109,42 @@ export class Asking {
   }
 
   /**
-   * What a purge of this request names: its answers, whoever they are kept for and whatever was in
-   * the pages that they were made from.
+   * The purge names of this request's answers, for all visitors and all versions of its pages.
    *
    * @param body of a completion request, as visitors send it
-   * @throws GatewayError whatever is wrong with it
+   * @throws GatewayError if the body is not a valid request
    */
   async purgeNames(body: unknown): Promise<string[]> {
     const { key, last, pages } = await this.#understand(body)
-    // An answer from before its prompt had last answers may still be served under its key.
+    // An answer stored before the prompt had last answers may still be served under its key.
     const keys = last === null ? [key] : pages === null ? [last, key] : [last]
     return keys.map(requestName)
   }
 
   /**
-   * @param words the body or the query as it came: asked again in the same words it is known
-   * @throws GatewayError whatever is wrong with the request or with who asks
+   * @param text the raw body or query
+   * @throws GatewayError if the request is not valid or the visitor may not send it
    */
-  async ask(from: Source, words: string, visit: Visit): Promise<Asked> {
+  async ask(from: Source, text: string, visit: Visit): Promise<Asked> {
     const { effective: options, cache, key, prompts } = this.#options
     const { connections, pageVariables } = this.#context
     const { headers, method } = visit.request
-    const understood = await this.#understandWords(from, words)
+    const understood = await this.#understandText(from, text)
     const { request, effective, names, last } = understood
     visit.noted.model = effective.model
     visit.tally = { promptId: effective.prompt_id, saved: null }
     const pages =
       understood.pages === null ? null : pageVariables.admitted(understood.pages, visit.url)
     capableTargets(effective, connections)
-    const { visitor, isOperator } = await this.#whoAsks(visit)
+    const { visitor, isOperator } = await this.#identify(visit)
     const wishes = cacheWishes(headers.get('cache-control'))
-    const own = prompts.get(effective.prompt_id ?? '')
+    const promptPolicy = prompts.get(effective.prompt_id ?? '')
     const free = effective.prompt_id === null
     const scoped = free && cache.freePrompts === 'visitor'
     const freshSeconds =
-      free && cache.freePrompts === 'off' ? 0 : (own?.ttl_seconds ?? cache.ttlSeconds)
-    const isOperators = own?.spend === 'operator'
-    const staleSeconds = isOperators ? FOREVER_S : cache.staleSeconds
+      free && cache.freePrompts === 'off' ? 0 : (promptPolicy?.ttl_seconds ?? cache.ttlSeconds)
+    const operatorSpends = promptPolicy?.spend === 'operator'
+    const staleSeconds = operatorSpends ? FOREVER_S : cache.staleSeconds
     const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
     const workKey = scoped ? await cacheKey(effective, visitor, key) : understood.key
@@ -175,12 +175,12 @@ export class Asking {
       reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
       shared: !scoped,
       isOperator,
-      takesLast: isOperators && (!isOperator || method !== 'POST'),
+      takesLast: operatorSpends && (!isOperator || method !== 'POST'),
       wishes,
     }
   }
 
-  async #whoAsks(
+  async #identify(
     visit: Visit,
   ): Promise<{ readonly visitor: string; readonly isOperator: boolean }> {
     const { gate, operator, report } = this.#context
@@ -197,11 +197,11 @@ export class Asking {
     return { visitor, isOperator }
   }
 
-  async #understandWords(from: Source, words: string): Promise<Understood> {
-    const known = this.#known[from].get(words)
+  async #understandText(from: Source, text: string): Promise<Understood> {
+    const known = this.#parsed[from].get(text)
     if (known !== null) return known
-    const understood = await this.#understand(sources[from](words))
-    this.#known[from].set(words, understood)
+    const understood = await this.#understand(sources[from](text))
+    this.#parsed[from].set(text, understood)
     return understood
   }
 
@@ -224,8 +224,8 @@ export class Asking {
   }
 
   /**
-   * Of a prompt that only the operator may spend on, or that has pages: visitors must find its answer
-   * without reading a page, and whatever the owner has changed since.
+   * The key of the last answer, for a prompt with pages or with spend = "operator". Visitors find
+   * the answer under it without reading a page, even after the owner has changed the prompt.
    */
   async #lastKey(
     request: VisitorRequest,
@@ -234,8 +234,8 @@ export class Asking {
   ): Promise<string | null> {
     const { prompt } = request
     if (!isLocked(prompt)) return null
-    const isOperators = this.#options.prompts.get(prompt.id)?.spend === 'operator'
-    if (!isOperators && pages === null) return null
+    const operatorSpends = this.#options.prompts.get(prompt.id)?.spend === 'operator'
+    if (!operatorSpends && pages === null) return null
     const { effective: options, key } = this.#options
     const addresses = [...(pages ?? [])].map(([name, { address }]) => [name, address])
     const variables = { ...prompt.variables, ...Object.fromEntries(addresses) }
@@ -244,23 +244,23 @@ export class Asking {
   }
 }
 
-/** Addresses in place of texts, for a key that changes with everything but the texts. */
+/** Page addresses in place of page texts, for a key that does not depend on the texts. */
 function addressesOf(pages: NamedPages): PageTexts {
   return new Map([...pages].map(([name, { address }]) => [name, { text: address, mark: 'page' }]))
 }
 
-function recent(): RecentMap<Understood> {
+function recentRequests(): RecentMap<Understood> {
   const bytesOf = ({ effective }: Understood) =>
-    UNDERSTOOD_BYTES + 2 * effective.prompts.reduce((size, { length }) => size + length, 0)
-  return new RecentMap({ maxBytes: KNOWN_BYTES, bytesOf })
+    REQUEST_BYTES + 2 * effective.prompts.reduce((size, { length }) => size + length, 0)
+  return new RecentMap({ maxBytes: PARSED_BYTES, bytesOf })
 }
 
 function shapeOf(
-  { stream: asked, stream_options }: VisitorRequest,
-  preset: boolean | undefined,
+  { stream: requested, stream_options }: VisitorRequest,
+  streamByDefault: boolean | undefined,
   accept: string | null,
 ): Shape {
-  const stream = asked ?? preset ?? false
+  const stream = requested ?? streamByDefault ?? false
   const as = prefersText(accept, stream) ? 'text' : stream ? 'sse' : 'json'
   return { as, stream, includeUsage: stream_options?.include_usage ?? false }
 }

@@ -1,4 +1,4 @@
-// The completion endpoint: POST may ask an upstream, GET answers from the cache only.
+// The completion endpoint. POST may call an upstream, GET answers from the cache only.
 import { bodyName, encodeWhole, streamWhole } from '../answer.ts'
 import type { Found, TieredCache } from '../cache/tiered.ts'
 import { type Code, GatewayError, problemOf } from '../errors.ts'
@@ -37,15 +37,15 @@ export interface CompletionsContext {
   readonly now: () => number
 }
 
-/** What a look into the cache brought. */
-interface Looked {
+/** The result of a cache lookup. */
+interface Lookup {
   readonly found: FoundAnswer | null
   readonly cacheMs: number
-  /** KV was not asked. */
-  readonly pastKv: boolean
+  /** KV was not read. */
+  readonly skippedKv: boolean
 }
 
-/** An answer that is served as it is. */
+/** A stored answer to serve. */
 type Hit = Pick<FoundAnswer, 'remembered' | 'isPrevious'> & {
   readonly tier: Found['tier'] | 'flight'
 }
@@ -76,9 +76,9 @@ export class Completions {
       return this.#hit(found, asked, visit, looked.cacheMs)
     }
     if (wishes.onlyIfCached) {
-      // Nothing newer may be had for this visitor, so an old answer is better than none.
-      const isHelp = found !== null && this.#isStaleIfError(found)
-      return this.#foundOnly(isHelp ? found : null, asked, visit, looked.cacheMs)
+      // No newer answer may be generated, so an entry within stale_if_error is served.
+      const isUsable = found !== null && this.#isStaleIfError(found)
+      return this.#foundOnly(isUsable ? found : null, asked, visit, looked.cacheMs)
     }
     return await this.#miss({ ...asked, work }, visit, { ...looked, found: found ?? older })
   }
@@ -94,28 +94,28 @@ export class Completions {
     return this.#foundOnly(found, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
   }
 
-  /** @param mayJoin a flight that is under way will do instead of KV */
-  async #lookUp(asked: Asked, mayJoin = false): Promise<Looked> {
+  /** @param mayJoin skip KV if this isolate has a reader in a running flight with this key */
+  async #lookUp(asked: Asked, mayJoin = false): Promise<Lookup> {
     const { cache, lookups, misses, now } = this.#context
     const { work } = asked
     const startedAt = now()
-    const passes = work.keep === null || work.forced
-    const pastKv =
+    const bypasses = work.keep === null || work.forced
+    const skippedKv =
       mayJoin &&
       work.source === null &&
       misses.isUnderWay(work.key) &&
       cache.fromMemory(work.key) === null
-    if (pastKv) await cache.ready()
-    const found = passes || pastKv ? null : await lookups.find(asked)
-    return { found, cacheMs: now() - startedAt, pastKv }
+    if (skippedKv) await cache.ready()
+    const found = bypasses || skippedKv ? null : await lookups.find(asked)
+    return { found, cacheMs: now() - startedAt, skippedKv }
   }
 
-  /** Seconds since an entry was last fresh; 0 or less: it is. */
+  /** Seconds since an entry stopped being fresh; 0 or less if it is still fresh. */
   #ageOf(found: Found | null): number {
     return found === null ? 0 : this.#nowS() - found.remembered.entry.fresh_until + 1
   }
 
-  /** @throws GatewayError `not_cached` where nothing was found */
+  /** @throws GatewayError `not_cached` if nothing was found */
   #foundOnly(
     found: FoundAnswer | null,
     asked: Asked,
@@ -124,10 +124,10 @@ export class Completions {
     browserSeconds: number | null = null,
   ): Reply {
     if (found !== null) return this.#hit(found, asked, visit, cacheMs, browserSeconds)
-    throw new GatewayError('not_cached', 'Cannot answer from the cache: it has no answer to this')
+    throw new GatewayError('not_cached', 'Not in the cache.')
   }
 
-  /** @param browserSeconds of a GET; null for a POST */
+  /** @param browserSeconds how long a browser may cache a GET; null: not at all */
   #hit(
     { remembered, tier, isPrevious }: Hit,
     { reader }: Asked,
@@ -152,8 +152,8 @@ export class Completions {
       estimated: entry.estimated,
       browserSeconds,
     })
-    const { method, headers: asked } = visit.request
-    if (method !== 'POST' && matchesTag(asked.get('if-none-match'), tag)) {
+    const { method, headers: requestHeaders } = visit.request
+    if (method !== 'POST' && matchesTag(requestHeaders.get('if-none-match'), tag)) {
       return { status: 304, headers, body: null }
     }
     const body =
@@ -163,7 +163,7 @@ export class Completions {
     return { status: 200, headers, body }
   }
 
-  async #miss(asked: Asked, visit: Visit, looked: Looked): Promise<Reply> {
+  async #miss(asked: Asked, visit: Visit, looked: Lookup): Promise<Reply> {
     const { now } = this.#context
     const { noStore } = asked.wishes
     const work = noStore ? { ...asked.work, keep: null } : asked.work
@@ -171,7 +171,7 @@ export class Completions {
     const { signal } = visit.request
     signal.addEventListener('abort', () => left.abort(), { once: true })
     if (signal.aborted) left.abort()
-    const askedAt = now()
+    const startedAt = now()
     visit.streaming = asked.reader.shape.stream
     const free = work.request.prompt_id === null
     const alone = noStore || (free && this.#options.cache.freePrompts === 'off')
@@ -188,28 +188,28 @@ export class Completions {
       },
       alone,
     )
-    const timing = { cacheMs: looked.cacheMs, upstreamMs: now() - askedAt }
+    const timing = { cacheMs: looked.cacheMs, upstreamMs: now() - startedAt }
     noteSummary(visit, answer.summary)
     if (answer.kind !== 'stream') visit.streaming = false
-    // What failed may still have an old answer in KV.
-    const known = answer.kind === 'problem' && looked.pastKv ? await this.#lookUp(asked) : looked
-    return this.#reply(answer, asked, visit, known, timing)
+    // On a failure KV may still have a stale answer, which the first lookup skipped.
+    const retried = answer.kind === 'problem' && looked.skippedKv
+    return this.#reply(answer, asked, visit, retried ? await this.#lookUp(asked) : looked, timing)
   }
 
-  /** The rate limit stands before everything that may spend; a limit that is broken is none. */
-  async #answer(...asked: Parameters<Misses['answer']>): Promise<MissAnswer> {
-    const [{ visitor }] = asked
+  /** Applies the rate limit before anything is spent. */
+  async #answer(...args: Parameters<Misses['answer']>): Promise<MissAnswer> {
+    const [{ visitor }] = args
     if (visitor === null || (await isWithin(this.#context.spendLimit, visitor))) {
-      return await this.#context.misses.answer(...asked)
+      return await this.#context.misses.answer(...args)
     }
-    return { kind: 'problem', problem: problemOf(rateLimited()), summary: NOTHING_ASKED }
+    return { kind: 'problem', problem: problemOf(rateLimited()), summary: NOTHING_SENT }
   }
 
   #reply(
     answer: MissAnswer,
     { work, reader, ...asked }: Asked,
     visit: Visit,
-    { found, cacheMs }: Looked,
+    { found, cacheMs }: Lookup,
     timing: { readonly cacheMs: number; readonly upstreamMs: number },
   ): Reply {
     if (answer.kind === 'left') {
@@ -218,7 +218,7 @@ export class Completions {
     }
     if (answer.kind === 'problem') {
       const { code, message, ...options } = answer.problem
-      if (found !== null && staleHelps.has(code) && this.#isStaleIfError(found)) {
+      if (found !== null && staleIfErrorCodes.has(code) && this.#isStaleIfError(found)) {
         return this.#hit(found, { work, reader, ...asked }, visit, cacheMs)
       }
       throw new GatewayError(code, message, options)
@@ -251,7 +251,9 @@ export class Completions {
     }
   }
 
-  /** One refresh for any number of visitors: the flight, and the rest between two, see to that. */
+  /**
+   * Many visitors cause one refresh: it runs in a flight, and refreshes of a key are spaced out.
+   */
   async #refresh(work: Work): Promise<void> {
     await this.#context.misses.refresh(work, async () => {
       return work.visitor === null || (await isWithin(this.#context.spendLimit, work.visitor))
@@ -267,10 +269,10 @@ export class Completions {
   }
 }
 
-const NOTHING_ASKED: MissSummary = { upstream: null, attempts: 0, usage: null }
+const NOTHING_SENT: MissSummary = { upstream: null, attempts: 0, usage: null }
 
-/** Failures that are not the visitor's own: an older answer is better than those. */
-const staleHelps: ReadonlySet<Code> = new Set([
+/** Errors that are not caused by the request: a stale answer is served instead. */
+const staleIfErrorCodes: ReadonlySet<Code> = new Set([
   'rate_limited',
   'too_many_streams',
   'budget_exhausted',
@@ -289,7 +291,7 @@ function outcomeOf({ keep, forced }: Work, collapsed: boolean, stored: boolean):
   return keep === null && !collapsed ? { kind: 'bypass' } : { kind: 'miss', stored, collapsed }
 }
 
-/** For the log, and for the headers of what may still become a problem. */
+/** Records the outcome for the log, and for the headers of an error that may follow. */
 function note(visit: Visit, cache: CacheOutcome): CacheOutcome {
   visit.noted.cache = cacheWord(cache)
   visit.headers['cache-status'] = cacheStatus(cache)

@@ -1,9 +1,10 @@
-// What the cache has for a request, and when the pages behind it are read.
+// Finds the stored answer to a request, and decides when the pages behind it are read.
 //
-// A page is fetched only for a request that may also generate. A GET, a visitor's `only-if-cached` and
-// visitors of a prompt with spend = "operator" are served the last answer to the prompt and these
-// variables. The operator's POST always checks the page. A visitor's POST checks it if the last answer
-// is not fresh or older than `page_seconds`, and gets the last answer if no newer one can be made.
+// A page is fetched only for a request that may also generate. A GET, a visitor's `only-if-cached`
+// and visitors of a prompt with spend = "operator" are served the last answer to the prompt and
+// these variables. The operator's POST always checks the page. A visitor's POST checks it if the
+// last answer is not fresh or older than `page_seconds`, and gets the last answer if no newer one
+// can be made.
 import { type Entry, freshness } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/tiered.ts'
 import { GatewayError } from '../errors.ts'
@@ -24,32 +25,32 @@ export interface LookupsContext {
 }
 
 export interface FoundAnswer extends Found {
-  /** The prompt, its model or their parameters have changed since it was made. */
+  /** The prompt, its model or their parameters have changed since it was generated. */
   readonly isPrevious: boolean
 }
 
 /** A POST that may spend, with its pages read. */
 export interface Prepared {
-  /** Null: no new answer is to be made, `found` is the response. */
+  /** Null: no new answer may be generated, `found` is the response. */
   readonly work: Work | null
   /** The answer to exactly this work; the last answer if there is no work. */
   readonly found: FoundAnswer | null
-  /** The answer to earlier texts of the pages, for a visitor whose own answer cannot be made. */
+  /** The answer to an earlier version of the pages, in case a new one cannot be generated. */
   readonly older: FoundAnswer | null
 }
 
-/** While one request checks a page, others get the last answer: as long as that may take. */
+/** While one request checks a page, others are served the last answer, for this time at most. */
 const CHECKING_MS = 10_000
-/** How long a page that could not be read is not checked again. */
+/** How long a page is not checked again after it could not be read. */
 const REST_MS = 60_000
 const MEMORY_BYTES = 262_144
 const CHECK_BYTES = 100
 
-/** What this isolate knows of the pages behind a last answer; unix ms. */
+/** This isolate's last check of the pages behind a last answer; unix ms. */
 interface PageCheck {
   /** When they were last found unchanged. */
   readonly unchangedAt: number
-  /** Until when they are not checked. */
+  /** They are not checked before this time. */
   readonly restUntil: number
 }
 
@@ -64,12 +65,12 @@ export class Lookups {
     this.#context = context
   }
 
-  /** The stored answer that this request may be served as it is, without reading a page. */
+  /** The stored answer that can be served to this request without reading a page. */
   async find({ work, pages, takesLast }: Asked): Promise<FoundAnswer | null> {
     const { cache, now } = this.#context
     const { storedUnder, source, key } = work
     let found = await cache.get(storedUnder)
-    // An answer from before its prompt had last answers.
+    // It may have been stored before the prompt had last answers.
     if (found === null && source !== null && pages === null) found = await cache.get(key)
     if (found === null) return null
     const { entry } = found.remembered
@@ -79,7 +80,7 @@ export class Lookups {
   }
 
   /**
-   * Reads the pages of a POST that may spend, if they must be read.
+   * Reads the pages of a POST that may spend, if they are due.
    *
    * @param found the result of `find`
    * @throws GatewayError `page_unavailable`, `page_not_allowed`, `rate_limited`
@@ -114,7 +115,9 @@ export class Lookups {
     return now() >= Math.max(entry.confirmed_at, unchangedAt) + freshMs
   }
 
-  /** Fetches pages for a visitor: rate limited, and one at a time while others have an answer. */
+  /**
+   * Fetches pages for a visitor: rate limited, and by one request at a time if there is an answer.
+   */
   async #check(
     asked: Asked,
     pages: AdmittedPages,
@@ -122,7 +125,7 @@ export class Lookups {
   ): Promise<PagesRead | null> {
     const { pageVariables, spendLimit, now } = this.#context
     const { work } = asked
-    // These two refuse this visitor only: the next one may check.
+    // These two refuse this visitor only, so they come before the check is recorded.
     pageVariables.refuseUnlisted(pages)
     if (!(await isWithin(spendLimit, work.visitor ?? ''))) throw rateLimited()
     if (found !== null) this.#note(work, { restUntil: now() + CHECKING_MS })
@@ -141,14 +144,14 @@ export class Lookups {
   ): Promise<PagesRead | null> {
     const { pageVariables, report } = this.#context
     const entry = found?.remembered.entry
-    // If the answer is not fresh, a new one is made, which needs the texts even if they have not changed.
+    // A new answer is generated if this one is not fresh, which needs even unchanged texts.
     const known = entry !== undefined && this.#isFresh(entry) ? entry.source?.pages : undefined
     const failed = (reason: PageFault) =>
       report({ event: 'page_failed', request_id: work.requestId, reason })
     return await pageVariables.read(pages, known ?? null, failed)
   }
 
-  /** @param read null: the pages are the versions the found answer was made from */
+  /** @param read null: the found answer was generated from the current versions of the pages */
   async #compared(
     { work, withPages, isOperator }: Asked,
     found: FoundAnswer | null,

@@ -1,4 +1,4 @@
-// What the owner offers: models and locked prompts, as lists. Never a prompt's text or a key.
+// Lists of the models and locked prompts, without prompt texts, upstreams' addresses or keys.
 import type { Variable, Variables } from '../completion/template.ts'
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
@@ -24,7 +24,7 @@ export function showModel({ models }: Offer, id: string): Reply {
   if (model === undefined) {
     throw new GatewayError(
       'model_not_found',
-      `Cannot find the model ${preview(id)}: GET /v1/models lists those that are allowed`,
+      `Cannot find the model ${preview(id)}: GET /v1/models lists the allowed models`,
       { param: 'model' },
     )
   }
@@ -37,15 +37,15 @@ export function listPrompts({ prompts }: Offer): Reply {
     id,
     object: 'prompt',
     variables: Object.fromEntries(
-      Object.entries(variables).map(([name, variable]) => [name, shown(variable)]),
+      Object.entries(variables).map(([name, variable]) => [name, publicVariable(variable)]),
     ),
     visitor_may_set,
   }))
   return jsonReply({ object: 'list', data })
 }
 
-/** What a visitor has to know; where a page's text stands in it is the owner's affair. */
-function shown(variable: Variable) {
+/** The public settings of a variable. The CSS selector of a page is private. */
+function publicVariable(variable: Variable) {
   if (!('from' in variable)) return variable
   const { from, paths, max_chars } = variable
   return { from, paths, max_chars }

@@ -1,5 +1,5 @@
-// The shapes of everything the service takes and gives, as JSON Schema: converted from the schemas
-// that validate where there are such, written down here where nothing needs validating.
+// JSON Schemas of all requests and responses. Converted from the validating schemas where those
+// exist; responses that are not validated at runtime are described here.
 import { toJsonSchema } from '@valibot/to-json-schema'
 import * as v from 'valibot'
 import { completionSchema, finishReasons } from '../completion/completion.ts'
@@ -105,7 +105,7 @@ const problemSchema = v.strictObject({
   }),
 })
 
-/** What other schemas are called by, below `#/components/schemas/`. */
+/** All schemas by their name below `#/components/schemas/`. */
 export function schemasOf(limits: RequestLimits): Table {
   return {
     CompletionRequest: withForeign(asRead(jsonSchema(requestSchema(limits)) as Table)),
@@ -140,12 +140,12 @@ export function schemasOf(limits: RequestLimits): Table {
   }
 }
 
-/** A schema of ours as JSON Schema 2020-12, which OpenAPI 3.1 speaks. */
+/** A valibot schema as JSON Schema 2020-12, the dialect of OpenAPI 3.1. */
 function jsonSchema(schema: v.GenericSchema): Json {
   const { $schema: _, ...rest } = toJsonSchema(schema, {
     target: 'draft-2020-12',
     typeMode: 'output',
-    // What is checked by a function has no other words: well-formed Unicode, finite numbers.
+    // Checks by functions, such as for well-formed Unicode, cannot be expressed and are left out.
     errorMode: 'ignore',
     overrideSchema: ({ valibotSchema, jsonSchema }) =>
       valibotSchema.type === 'custom' ? { type: 'object' } : jsonSchema,
@@ -153,7 +153,7 @@ function jsonSchema(schema: v.GenericSchema): Json {
   return bounded(rest as Table)
 }
 
-/** Without bounds that say nothing: the largest safe integer is no limit anybody meets. */
+/** Removes bounds at the largest safe integer, which are noise to readers. */
 function bounded(value: Json): Json {
   if (Array.isArray(value)) return value.map(bounded)
   if (typeof value !== 'object' || value === null) return value
@@ -163,13 +163,13 @@ function bounded(value: Json): Json {
   return Object.fromEntries(entries) as Table
 }
 
-/** With the fields of other servers, each at the values that count as absent. */
+/** Adds the fields of other servers that are accepted at their neutral values. */
 function withForeign({ properties, ...rest }: Table): Table {
   const foreign = [...neutralValues].map(([name, values]) => [name, { enum: [...values, null] }])
   return { ...rest, properties: { ...(properties as Table), ...Object.fromEntries(foreign) } }
 }
 
-/** A request as request.ts reads it: no other fields, and `null` is the same as absent. */
+/** As request.ts parses it: no unknown fields, and `null` is the same as absent. */
 function asRead({ properties, required, ...rest }: Table): Table {
   const fields = Object.entries(properties as Record<string, Table>).map(([name, field]) => {
     const { type, anyOf } = field

@@ -1,5 +1,5 @@
-// `GET /openapi.json`: the whole service as OpenAPI 3.1, made from the schemas that validate and the
-// closed list of errors. Holds nothing an owner would not show: no prompt, no upstream, no key.
+// `GET /openapi.json`: the whole service as OpenAPI 3.1, generated from the validating schemas and
+// the list of error codes. Contains no prompt, no upstream and no key.
 import type { RequestLimits } from '../completion/request.ts'
 import type { Code } from '../errors.ts'
 import { statusOf } from '../http/problem.ts'
@@ -11,11 +11,11 @@ export interface OpenApiOptions {
   readonly limits: RequestLimits
   /** Whether visitors may send prompts of their own. */
   readonly freePrompts: boolean
-  /** Public, as it stands in every page that has the challenge; "": no challenge. */
+  /** Public: it is part of every page that shows the challenge. "": Turnstile is off. */
   readonly turnstileSitekey: string
 }
 
-/** Made when it is first asked for, then kept. */
+/** Generates the document on the first request. */
 export class OpenApi {
   readonly #options: OpenApiOptions
   #body: string | null = null
@@ -35,40 +35,40 @@ const schema = (name: string): Table => ({ $ref: `#/components/schemas/${name}` 
 const json = (name: string): Table => ({ 'application/json': { schema: schema(name) } })
 
 const responseHeaders: Readonly<Record<string, string>> = {
-  'X-Request-Id': 'Ours; also in errors and in the log.',
+  'X-Request-Id': 'The id of this request, as in the log.',
   'Cache-Status':
-    'Where the answer came from (RFC 9211): `edge-completions; hit; ttl=…; detail=memory|kv|flight|stale`, `…; hit; detail=previous` (a prompt’s last answer, from before the prompt, its model or their parameters changed), `…; fwd=miss` with `; stored` or `; collapsed`, `…; fwd=request`, `…; fwd=bypass`.',
-  Age: 'Seconds since the remembered answer was made.',
-  ETag: 'Of this representation of the remembered answer.',
+    'How the answer was served (RFC 9211): `edge-completions; hit; ttl=…; detail=memory|kv|flight|stale`, `…; hit; detail=previous` (a prompt’s last answer, from before the prompt, its model or their parameters changed), `…; fwd=miss` with `; stored` or `; collapsed`, `…; fwd=request`, `…; fwd=bypass`.',
+  Age: 'Seconds since the cached answer was generated.',
+  ETag: 'Identifies this representation of the cached answer.',
   'Cache-Control': '`public, max-age=…` on a hit of `GET`, else `no-store`.',
   'Server-Timing': '`cache;dur=…, upstream;dur=…`',
-  'X-Usage-Estimated': '`1`: the upstream counted no tokens, `usage` is an estimate.',
+  'X-Usage-Estimated': '`1`: the upstream reported no usage, `usage` is an estimate.',
   'Retry-After': 'Seconds; on every 429.',
-  'X-Should-Retry': '`false`: an SDK should not repeat this.',
+  'X-Should-Retry': '`false`: SDKs should not retry this request.',
   'RateLimit-Policy': 'The limit that was reached.',
-  RateLimit: 'What is left of it.',
-  Vary: 'Always has `Origin`.',
+  RateLimit: 'The remaining quota of that limit.',
+  Vary: 'Always includes `Origin`.',
 }
-const headersOf = (...wanted: readonly string[]): Table =>
+const headersOf = (...extra: readonly string[]): Table =>
   Object.fromEntries(
-    ['X-Request-Id', 'Vary', ...wanted].map((name) => [
+    ['X-Request-Id', 'Vary', ...extra].map((name) => [
       name,
       { $ref: `#/components/headers/${name}` },
     ]),
   )
 
 const requestHeaders: Readonly<Record<string, string>> = {
-  'X-Visitor-Token': 'From `POST /v1/visitors`, where this endpoint has Turnstile.',
+  'X-Visitor-Token': 'From `POST /v1/visitors`, if this endpoint uses Turnstile.',
   'Last-Event-ID':
-    '`<completion id>:<characters of choice 0 received>`: a cut stream goes on from there.',
+    '`<completion id>:<characters of choice 0 received>`: resumes an interrupted stream.',
   'Cache-Control':
-    '`only-if-cached`: a miss is `not_cached`; `no-store`: nothing is kept; `no-cache`: a new answer, for the operator only.',
-  Accept: '`text/plain` above JSON: the bare text of choice 0.',
-  'If-None-Match': 'The `ETag` of an answer you have.',
+    '`only-if-cached`: a miss is `not_cached`; `no-store`: the answer is not stored; `no-cache`: a new answer, for the operator only.',
+  Accept: '`text/plain` preferred to JSON: the bare text of choice 0.',
+  'If-None-Match': 'The `ETag` of an answer you already have.',
 }
 const header = (name: string): Table => ({ $ref: `#/components/parameters/${name}` })
 
-/** What any route may answer with. */
+/** Errors of every route. */
 const anywhere: readonly Code[] = ['origin_not_allowed', 'internal', 'misconfigured']
 const bodyCodes: readonly Code[] = [
   'invalid_json',
@@ -90,7 +90,7 @@ const askedCodes: readonly Code[] = [
   'page_not_allowed',
   'not_cached',
 ]
-/** A miss may meet everything that a route of the cache and the operator's cannot. */
+/** Errors of requests that may call an upstream. */
 const spendingCodes: readonly Code[] = [
   ...bodyCodes,
   ...askedCodes,
@@ -109,7 +109,7 @@ const spendingCodes: readonly Code[] = [
   'upstream_timeout',
 ]
 
-/** A response for each status that these codes have. */
+/** One response for each status of these codes. */
 function problems(...possible: readonly Code[]): Table {
   const byStatus = Map.groupBy(new Set(possible), statusOf)
   return Object.fromEntries(
@@ -136,7 +136,7 @@ function operation(
   return { operationId: id, summary, ...more, responses }
 }
 
-/** Both, since `text/plain` spares a browser the preflight. */
+/** JSON, also as `text/plain`, which needs no CORS preflight. */
 const anyBody = (name: string): Table => ({
   required: true,
   content: { ...json(name), 'text/plain': { schema: schema(name) } },
@@ -156,7 +156,7 @@ const completionBody: Table = {
     schema: {
       type: 'string',
       description:
-        'One `data: <Chunk>` an event, then `data: [DONE]`. A failure in the middle is `data: <Error>`, and no `[DONE]`.',
+        'One `data: <Chunk>` per event, then `data: [DONE]`. If the answer fails midway, the last event is `data: <Error>` without `[DONE]`.',
     },
   },
   'text/plain': { schema: { type: 'string' } },
@@ -168,18 +168,18 @@ const variables: Table = {
   additionalProperties: false,
 }
 
-/** Fields of a body that a query can hold: those of one plain type. */
+/** The body's fields that a query can carry: those with a single primitive type. */
 function queryParameters(request: Table): Json[] {
   const fields = Object.entries(request['properties'] as Record<string, Table>)
   return [
     query('prompt', { type: 'string', minLength: 1 }, 'A free prompt.'),
-    query('prompt_id', { type: 'string' }, 'A locked prompt, in place of `prompt`.'),
+    query('prompt_id', { type: 'string' }, 'A locked prompt, instead of `prompt`.'),
     {
       ...query('variables', variables, 'Variables of the locked prompt, each as `var.<name>=…`.'),
       style: 'form',
       explode: true,
     },
-    query('stop', { type: 'array', items: { type: 'string' } }, 'May repeat.'),
+    query('stop', { type: 'array', items: { type: 'string' } }, 'May be repeated.'),
     ...fields.flatMap(([name, field]) => {
       const [type] = (field['type'] ?? []) as readonly string[]
       return type === undefined || type === 'object' ? [] : [query(name, { ...field, type }, '')]
@@ -196,9 +196,9 @@ function pathsOf(schemas: Table): Table {
     '/v1/completions': {
       post: operation(
         'createCompletion',
-        'A completion of a prompt; of the cache, or of the upstream',
+        'Completes a prompt, from the cache or an upstream',
         {
-          description: 'The completion, whole or as a stream',
+          description: 'The completion, as one body or as a stream',
           headers: headersOf(...answerHeaders, 'X-Usage-Estimated'),
           content: completionBody,
         },
@@ -211,9 +211,9 @@ function pathsOf(schemas: Table): Table {
       ),
       get: operation(
         'getCachedCompletion',
-        'The same from the cache only: never spends, needs no preflight',
+        'Returns a cached completion: never calls an upstream and needs no CORS preflight',
         {
-          description: 'The remembered completion',
+          description: 'The cached completion',
           headers: headersOf(...answerHeaders, 'X-Usage-Estimated'),
           content: completionBody,
         },
@@ -230,7 +230,7 @@ function pathsOf(schemas: Table): Table {
     '/v1/models': {
       get: operation(
         'listModels',
-        'The models that visitors may ask for; the first is the default',
+        'Lists the models visitors may use; the first is the default',
         { description: 'OpenAI’s list object', content: json('ModelList') },
         anywhere,
       ),
@@ -238,7 +238,7 @@ function pathsOf(schemas: Table): Table {
     '/v1/models/{id}': {
       get: operation(
         'getModel',
-        'One of them',
+        'Returns one model',
         { description: 'OpenAI’s model object', content: json('Model') },
         [...anywhere, 'model_not_found'],
         { parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string' } }] },
@@ -247,7 +247,7 @@ function pathsOf(schemas: Table): Table {
     '/v1/prompts': {
       get: operation(
         'listPrompts',
-        'The owner’s locked prompts: ids, variables and their limits, never the text',
+        'Lists the locked prompts: ids, variables and their limits, never the text',
         { description: 'A list object', content: json('PromptList') },
         anywhere,
       ),
@@ -255,9 +255,9 @@ function pathsOf(schemas: Table): Table {
     '/v1/visitors': {
       post: operation(
         'createVisitor',
-        'A solved Turnstile challenge in, a visitor token out; `404` where there is no challenge',
+        'Exchanges a solved Turnstile challenge for a visitor token; `404` if Turnstile is off',
         {
-          description: 'The token, to be sent as `X-Visitor-Token`',
+          description: 'The token, to send as `X-Visitor-Token`',
           content: json('VisitorToken'),
         },
         [
@@ -275,9 +275,10 @@ function pathsOf(schemas: Table): Table {
     '/health': {
       get: {
         operationId: 'getHealth',
-        summary: 'Whether it is configured, and every fault of the settings by its path',
+        summary:
+          'Reports whether the endpoint is configured; lists every configuration error by path',
         responses: {
-          '200': { description: 'It serves', headers: headersOf(), content: json('Health') },
+          '200': { description: 'Configured', headers: headersOf(), content: json('Health') },
           '503': { description: 'Misconfigured', headers: headersOf(), content: json('Health') },
         },
       },
@@ -285,7 +286,7 @@ function pathsOf(schemas: Table): Table {
     '/openapi.json': {
       get: operation(
         'getOpenApi',
-        'This page',
+        'This document',
         {
           description: 'OpenAPI 3.1',
           content: { 'application/json': { schema: { type: 'object' } } },
@@ -314,8 +315,8 @@ function pathsOf(schemas: Table): Table {
     '/admin/pause': {
       post: operation(
         'pause',
-        'Answers from the cache only, until a time (unix seconds); `null` resumes',
-        { description: 'Until when', content: json('Paused') },
+        'Pauses generation until a time (unix seconds), serving cached answers only; `null` resumes it',
+        { description: 'The end of the pause', content: json('Paused') },
         [...anywhere, ...bodyCodes, 'operator_token_invalid', 'ledger_unavailable'],
         { ...operator, requestBody: anyBody('Pause') },
       ),
@@ -323,8 +324,8 @@ function pathsOf(schemas: Table): Table {
     '/admin/purge': {
       post: operation(
         'purge',
-        'Forgets remembered answers: all, of a request, of a locked prompt, of a model, or made from a page',
-        { description: 'What was forgotten', content: json('Purged') },
+        'Purges cached answers: all, or those of a request, a locked prompt, a model or a page',
+        { description: 'The kind of purge', content: json('Purged') },
         [...anywhere, ...bodyCodes, ...askedCodes, 'operator_token_invalid', 'not_found'],
         { ...operator, requestBody: anyBody('Purge') },
       ),
@@ -354,7 +355,8 @@ function openApi({ limits, freePrompts, turnstileSitekey }: OpenApiOptions): Tab
     info: {
       title: 'edge-completions',
       version: '1',
-      description: 'Text completions for pages without a key. `HEAD` mirrors `GET`.',
+      description:
+        'Text completions for web pages, without an API key. `HEAD` is supported wherever `GET` is.',
       license: { name: 'MIT', identifier: 'MIT' },
       'x-free-prompts': freePrompts,
       ...(turnstileSitekey === '' ? {} : { 'x-turnstile-sitekey': turnstileSitekey }),

@@ -1,5 +1,5 @@
-// A locked prompt's variables that are pages: from the URL a visitor names to the text in the prompt.
-// Decides which pages may be had and fetched; when one is, is last-answers.ts.
+// Variables of locked prompts that are pages: from a visitor's URL to the text in the prompt.
+// Decides which pages may be used and fetched; lookups.ts decides when.
 import { pageName } from '../cache/names.ts'
 import type { PageTexts } from '../completion/effective.ts'
 import { isLocked, type VisitorRequest } from '../completion/request.ts'
@@ -27,20 +27,20 @@ export interface PageVariablesOptions {
   readonly prompts: ReadonlyMap<string, { readonly variables: Variables }>
 }
 
-/** A page that a request names, whether it may be had or not. */
+/** A page that a request names, before any check whether it is allowed. */
 interface NamedPage {
   readonly url: URL
-  /** The same for all addresses of the page. */
+  /** The normalised address, the same for all URLs of the page. */
   readonly address: string
-  /** What a purge names it by. */
+  /** The name it is purged by. */
   readonly name: string
   readonly variable: PageVariable
 }
 
-/** A request's pages, by the names of their variables, in the prompt's order. */
+/** A request's pages by variable name, in the prompt's order. */
 export type NamedPages = ReadonlyMap<string, NamedPage>
 
-/** Pages that may be had; which of them may be fetched is seen when they are. */
+/** Pages that may be used. `refusal` is the reason why one must not be fetched at its address. */
 export type AdmittedPages = ReadonlyMap<
   string,
   { readonly page: Page; readonly refusal: string | null }
@@ -54,7 +54,7 @@ export interface PagesRead {
 export class PageVariables {
   readonly #options: PageVariablesOptions
   readonly #pages: Pages
-  /** Of each prompt that has any. */
+  /** The page variables of each prompt that has any. */
   readonly #variables: ReadonlyMap<string, readonly (readonly [string, PageVariable])[]>
 
   constructor(options: PageVariablesOptions, pages: Pages) {
@@ -68,9 +68,9 @@ export class PageVariables {
   }
 
   /**
-   * The pages that a valid request names; null where its prompt has none.
+   * The pages that a valid request names; null if its prompt has no page variables.
    *
-   * @throws GatewayError `invalid_value` for what is no URL
+   * @throws GatewayError `invalid_value` if a value is not a URL
    */
   async named({ prompt }: VisitorRequest): Promise<NamedPages | null> {
     if (!isLocked(prompt)) return null
@@ -88,7 +88,7 @@ export class PageVariables {
   }
 
   /**
-   * @param own where the Worker was called
+   * @param own the URL of this request to the Worker
    * @throws GatewayError `page_not_allowed`
    */
   admitted(named: NamedPages, own: URL): AdmittedPages {
@@ -97,8 +97,8 @@ export class PageVariables {
       [...named].map(([variable, { url, name, variable: settings }]) => {
         const { paths, selector, max_chars: maxChars, page_seconds: freshSeconds } = settings
         const options: AddressOptions = { origins, paths, own }
-        const state = nameRefusalOf(url, options)
-        if (state !== null) throw notAllowed(variable, state)
+        const reason = nameRefusalOf(url, options)
+        if (reason !== null) throw notAllowed(variable, reason)
         const page = {
           url,
           name,
@@ -112,7 +112,7 @@ export class PageVariables {
     )
   }
 
-  /** @throws GatewayError `page_not_allowed` where one of them must not be fetched at its address */
+  /** @throws GatewayError `page_not_allowed` if one of them must not be fetched at its address */
   refuseUnlisted(admitted: AdmittedPages): void {
     for (const [variable, { refusal }] of admitted) {
       if (refusal !== null) throw notAllowed(variable, refusal)
@@ -120,9 +120,9 @@ export class PageVariables {
   }
 
   /**
-   * The texts of all pages, where this isolate has read all of them lately enough.
+   * The texts of all pages if this isolate has read all of them recently; otherwise null.
    *
-   * @param since unix ms: what was read before is too old
+   * @param since unix ms; earlier reads are too old
    */
   remembered(admitted: AdmittedPages, since: number): PagesRead | null {
     const reads = new Map<string, PageRead>()
@@ -137,9 +137,9 @@ export class PageVariables {
   /**
    * Fetches the pages.
    *
-   * @param known versions whose texts are not needed if the pages still are those
-   * @param failed told why a page could not be read
-   * @returns null where all of them are the known versions
+   * @param known versions whose texts are not needed if the pages have not changed
+   * @param failed called with the reason when a page cannot be read
+   * @returns null if no page has changed since the known versions
    * @throws GatewayError `page_unavailable`, `page_not_allowed`
    */
   async read(
@@ -162,9 +162,9 @@ export class PageVariables {
       )
     const reads = await fetchAll(known ?? [])
     if (reads.every(([, read]) => read === null)) return null
-    const isWhole = reads.every(([, read]) => read !== null)
-    // Of several pages one has changed: now the texts of the others are needed, too.
-    return pagesRead(new Map((isWhole ? reads : await fetchAll([])) as [string, PageRead][]))
+    const hasAll = reads.every(([, read]) => read !== null)
+    // If only some have changed, the texts of the unchanged pages are needed, too.
+    return pagesRead(new Map((hasAll ? reads : await fetchAll([])) as [string, PageRead][]))
   }
 }
 
@@ -183,29 +183,29 @@ function pageVariables(variables: Variables): [string, PageVariable][] {
   return pages
 }
 
-function notAllowed(name: string, state: string): GatewayError {
-  return new GatewayError('page_not_allowed', `Cannot read the page of "${name}": ${state}`, {
+function notAllowed(name: string, reason: string): GatewayError {
+  return new GatewayError('page_not_allowed', `Cannot read the page of "${name}": ${reason}`, {
     param: variableParam(name),
   })
 }
 
-const states: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
+const reasons: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
   unreachable: 'it cannot be reached',
-  timeout: 'it takes too long to come',
-  status: 'it does not answer with 200',
-  redirects: 'it redirects too often, or to nowhere',
+  timeout: 'it takes too long to load',
+  status: 'expected status 200',
+  redirects: 'it redirects too often or without a valid address',
   type: 'expected HTML, plain text or Markdown',
-  charset: 'its character encoding is not one that browsers read',
+  charset: 'browsers do not support its character encoding',
   too_large: 'it is larger than 1 MiB',
-  broken: 'it broke off',
-  empty: 'it has no text where the owner\'s "selector" looks for it',
+  broken: 'the connection was lost',
+  empty: 'the owner\'s "selector" matches no text in it',
 }
 
 function unavailable(name: string, fault: PageFault): GatewayError {
-  if (fault === 'elsewhere') return notAllowed(name, 'it redirects to what may not be read')
+  if (fault === 'elsewhere') return notAllowed(name, 'it redirects to a page that is not allowed')
   return new GatewayError(
     'page_unavailable',
-    `Cannot read the page of "${name}": ${states[fault]}`,
+    `Cannot read the page of "${name}": ${reasons[fault]}`,
     {
       param: variableParam(name),
       cause: fault,

@@ -1,11 +1,11 @@
-// The limit on what a visitor may make the Worker do in a minute, beyond answering from the cache.
-// Roughly right, and never in the way where it is broken: the budget stands behind it.
+// The per-visitor rate limit on requests that the cache cannot answer. It is approximate and fails
+// open: the daily budget is the hard limit.
 import { GatewayError } from '../errors.ts'
 
-/** Whether a visitor may have one more miss now. May throw; then the budget alone decides. */
+/** Counts one more miss of a visitor; false if it is above the limit. May throw. */
 export type SpendLimit = (visitor: string) => Promise<boolean>
 
-/** Counts one more of a visitor's. Never rejects. */
+/** Whether the visitor is within the limit, counting this miss. Never rejects. */
 export async function isWithin(limit: SpendLimit, visitor: string): Promise<boolean> {
   try {
     return (await limit(visitor)) !== false
@@ -14,14 +14,14 @@ export async function isWithin(limit: SpendLimit, visitor: string): Promise<bool
   }
 }
 
-/** As wrangler.toml ships it; the binding itself tells no numbers. */
+/** The values in wrangler.toml, since the rate limit binding does not expose them. */
 const SPEND_LIMIT = { quota: 60, windowSeconds: 60 }
 
 export function rateLimited(): GatewayError {
   const { quota, windowSeconds } = SPEND_LIMIT
   return new GatewayError(
     'rate_limited',
-    'Cannot ask the model so often: wait a minute, answers that are remembered go on',
+    `Rate limit reached (${quota} uncached requests per minute). Cached answers are still served.`,
     {
       retryAfterSeconds: windowSeconds,
       rateLimit: {

@@ -1,5 +1,5 @@
-// One request being served: its id, its clock, and the line it leaves in the log. Routes fill it in;
-// whoever ends the request (the app, or a stream's last byte) closes it, once.
+// The state of one request: its id, its start time and its log line. Routes fill in the fields; the
+// app, or the end of a streamed body, closes it once.
 import type { Code } from '../errors.ts'
 import type { Report, RequestEvent } from '../events.ts'
 import type { Tally } from '../usage.ts'
@@ -8,7 +8,7 @@ export interface VisitContext {
   readonly now: () => number
   readonly report: Report
   readonly waitUntil: (work: Promise<unknown>) => void
-  /** Counts a request for the owner's figures. */
+  /** Counts a request for the usage figures. */
   readonly count: (event: RequestEvent, tally: Tally) => void
 }
 
@@ -25,7 +25,7 @@ type Noted = Pick<
   | 'origin'
 >
 
-/** The status of a request whose visitor has gone; in the log only, as nobody is left to read it. */
+/** The status in the log of a request whose visitor disconnected, as in nginx. Never sent. */
 export const CLIENT_LEFT = 499
 
 export class Visit {
@@ -45,9 +45,9 @@ export class Visit {
     origin: null,
   }
   tally: Tally = { promptId: null, saved: null }
-  /** Headers that belong on the response even if it becomes a problem. */
+  /** Headers to send even if the response becomes an error. */
   readonly headers: Record<string, string> = {}
-  /** The body outlives the response: its end closes the visit. */
+  /** The body is a stream, whose end closes the visit. */
   streaming = false
   readonly #context: VisitContext
   #closed = false

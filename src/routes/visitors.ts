@@ -1,5 +1,5 @@
-// `POST /v1/visitors`: a solved challenge in, a visitor token out. Where Turnstile is not set up
-// there is no such path. Spends nothing and keeps nothing.
+// `POST /v1/visitors` exchanges a solved Turnstile challenge for a visitor token. The path does not
+// exist if Turnstile is off. Spends nothing and stores nothing.
 import type { ChallengeRefusal, Turnstile } from '../access/turnstile.ts'
 import type { VisitorTokens } from '../access/visitor-token.ts'
 import { GatewayError } from '../errors.ts'
@@ -9,9 +9,9 @@ import { jsonReply, type Reply } from '../http/reply.ts'
 import type { Visit } from './visit.ts'
 
 export interface NewVisitorsOptions {
-  /** To receive the body. */
+  /** The time to receive the body. */
   readonly bodyMs: number
-  /** As in CONFIG: a challenge counts if it was solved on one of their hosts, or on our own. */
+  /** As in CONFIG. A challenge must have been solved on one of their hosts or on this Worker's. */
   readonly origins: readonly string[]
 }
 
@@ -19,11 +19,11 @@ export interface NewVisitorsContext {
   readonly turnstile: Turnstile
   readonly tokens: VisitorTokens
   readonly now: () => number
-  /** Why a challenge did not count, for the log. */
+  /** Logs why a challenge was refused. */
   readonly refused: (requestId: string, reason: ChallengeRefusal) => void
 }
 
-/** A token of 2048 characters fits in any spelling of JSON. */
+/** A token of 2048 characters fits in any JSON encoding, even with every character escaped. */
 const BODY_BYTES = 16_384
 const PARAM_CHARS = 128
 
@@ -42,7 +42,7 @@ export class NewVisitors {
   /** `POST /v1/visitors`. @throws GatewayError */
   async post(visit: Visit): Promise<Reply> {
     if (this.#context === null) {
-      throw new GatewayError('not_found', 'Cannot find this path: no visitor token is needed here')
+      throw new GatewayError('not_found', 'This endpoint does not use visitor tokens.')
     }
     const { turnstile, tokens, now, refused } = this.#context
     const token = tokenIn(await readJson(visit.request, this.#body))
@@ -61,7 +61,9 @@ export class NewVisitors {
     return jsonReply({ token: minted.token, expires_at: minted.expires_at })
   }
 
-  /** On a loopback host pages of every port and name of this machine are allowed, so theirs, too. */
+  /**
+   * On a loopback host, pages of any loopback name and port are allowed, and so are their hosts.
+   */
   #hostnamesFor({ url, noted }: Visit): ReadonlySet<string> {
     const hostnames = new Set([...this.#hostnames, url.hostname])
     const page = noted.origin !== null && URL.canParse(noted.origin) ? new URL(noted.origin) : null
@@ -79,12 +81,12 @@ function tokenIn(body: unknown): string {
   const { token = null, ...rest } = body as Readonly<Record<string, unknown>>
   const [unknown] = Object.keys(rest)
   if (unknown !== undefined) {
-    throw new GatewayError('unknown_field', 'Cannot use the body: expected nothing but "token"', {
+    throw new GatewayError('unknown_field', 'Cannot use the body: expected only "token"', {
       param: unknown.slice(0, PARAM_CHARS).toWellFormed(),
     })
   }
   if (token === null) {
-    throw new GatewayError('missing_field', 'Cannot find "token": expected a Turnstile token', {
+    throw new GatewayError('missing_field', 'Cannot find "token": a Turnstile token is required', {
       param: 'token',
     })
   }

@@ -1,4 +1,4 @@
-// A remembered answer and its reading back: P4, D3, D9, D14.
+// Cache entries and the parser of their stored form.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { createEntry, type Entry, freshness, isWhole, parseEntry } from '../../src/cache/entry.ts'
@@ -103,10 +103,10 @@ const anyEntry: fc.Arbitrary<Entry> = fc
     ),
   )
 
-test('parseEntry() reads back every entry that was written', () => {
+test('parseEntry() reads back every entry that was stored', () => {
   fc.assert(
     fc.property(anyEntry, (entry) => {
-      // Through JSON: what cannot be written (-0) was never part of an answer.
+      // Through JSON first: it cannot represent -0.
       const written = JSON.stringify(entry)
       expect(parseEntry(written, KEY)).toEqual(JSON.parse(written))
     }),
@@ -114,7 +114,7 @@ test('parseEntry() reads back every entry that was written', () => {
   )
 })
 
-test('parseEntry() reads nothing from an entry cut short', () => {
+test('parseEntry() returns null for a truncated entry', () => {
   fc.assert(
     fc.property(anyEntry, fc.double({ min: 0, max: 1, noNaN: true }), (entry, part) => {
       const written = JSON.stringify(entry)
@@ -124,13 +124,13 @@ test('parseEntry() reads nothing from an entry cut short', () => {
   )
 })
 
-/** Every place in a value, as a path of keys. */
+/** The path of keys to every value in a value. */
 function pathsOf(value: unknown, path: readonly string[] = []): (readonly string[])[] {
   if (typeof value !== 'object' || value === null) return [path]
   return [path, ...Object.entries(value).flatMap(([key, inner]) => pathsOf(inner, [...path, key]))]
 }
 
-/** A copy with another value at one place; undefined removes it. */
+/** A copy with one value replaced; undefined removes it. */
 function changed(value: unknown, [key, ...rest]: readonly string[], to: unknown): unknown {
   if (key === undefined) return to
   const copy = structuredClone(value) as Record<string, unknown>
@@ -139,7 +139,7 @@ function changed(value: unknown, [key, ...rest]: readonly string[], to: unknown)
   return copy
 }
 
-test('parseEntry() misses an entry with any field gone or of another type', () => {
+test('parseEntry() returns null if any field is missing or has another type', () => {
   const entry = JSON.parse(JSON.stringify(good)) as unknown
   for (const path of pathsOf(entry).slice(1)) {
     if (Array.isArray(path.slice(0, -1).reduce<unknown>(inner, entry))) continue
@@ -152,7 +152,7 @@ test('parseEntry() misses an entry with any field gone or of another type', () =
     for (const to of [0.5, -1, 'x'.repeat(3), true, [], [1], {}, { a: 1 }, null]) {
       if (typeof to === typeof was || (to === null && was === null)) continue
       const at = path.join('.')
-      // A table or null, by the schema.
+      // The schema accepts an object or null here.
       if (at.endsWith('logprobs')) continue
       expect(parseEntry(JSON.stringify(changed(entry, path, to)), KEY), `${at} = ${to}`).toBe(null)
     }
@@ -163,7 +163,7 @@ function inner(value: unknown, key: string): unknown {
   return (value as Record<string, unknown>)[key]
 }
 
-test('parseEntry() misses an entry with a field it does not know, anywhere', () => {
+test('parseEntry() returns null if there is an unknown field at any depth', () => {
   const entry = JSON.parse(JSON.stringify(good)) as unknown
   for (const path of pathsOf(entry)) {
     const at = path.reduce<unknown>(inner, entry)
@@ -173,7 +173,7 @@ test('parseEntry() misses an entry with a field it does not know, anywhere', () 
   }
 })
 
-test('parseEntry() of any changed byte is a miss or a whole entry of this key', () => {
+test('parseEntry() returns null or a complete entry of this key when any byte is changed', () => {
   const written = JSON.stringify(good)
   fc.assert(
     fc.property(fc.nat(written.length - 1), fc.string({ minLength: 1 }), (at, by) => {
@@ -184,7 +184,7 @@ test('parseEntry() of any changed byte is a miss or a whole entry of this key', 
       expect(Object.keys(entry).sort()).toEqual(Object.keys(good).sort())
       expect(isWhole(entry.completion)).toBe(true)
       expect(typeof entry.completion.choices[0]?.text).toBe('string')
-      // What it reads is what it would write again: nothing of the change is half understood.
+      // What is accepted can be written again unchanged, so nothing was misread.
       expect(parseEntry(JSON.stringify(entry), KEY)).toEqual(entry)
     }),
     { numRuns: 500 },
@@ -204,7 +204,7 @@ test.each([
   ['another schema', JSON.stringify({ ...good, schema: 3 })],
   ['another key', JSON.stringify({ ...good, key: `${KEY}0` })],
   ['a key in capitals', JSON.stringify({ ...good, key: KEY.toUpperCase() })],
-  ['times that are no seconds', JSON.stringify({ ...good, fresh_until: 1.5 })],
+  ['times that are not whole seconds', JSON.stringify({ ...good, fresh_until: 1.5 })],
   ['times too large to count', JSON.stringify({ ...good, stale_until: 2 ** 60 })],
   [
     'a foreign id',
@@ -258,7 +258,7 @@ test.each([
   expect(isWhole(completionOf(...said))).toBe(whole)
 })
 
-test('parseEntry() reads what version 1 stored, as asked for at the beginning of its second', () => {
+test('parseEntry() reads a version 1 entry as requested at the start of its second', () => {
   const { schema, names, requested_at, confirmed_at, source, ...rest } = good
   const old = { ...rest, schema: 1, model: 'default', prompt_id: 'haiku', stored_at: times.nowS }
   expect(parseEntry(JSON.stringify(old), KEY)).toEqual({
@@ -272,7 +272,7 @@ test('parseEntry() reads what version 1 stored, as asked for at the beginning of
   }
 })
 
-test('createEntry() counts its times from when the flight began', () => {
+test('createEntry() counts its times from the start of the flight', () => {
   expect(good).toMatchObject({
     key: KEY,
     names: owner.names,
@@ -298,7 +298,7 @@ test.each([
   expect(freshness(good, times.nowS + seconds)).toBe(expected)
 })
 
-test('freshness() has no stale time where none is given', () => {
+test('freshness() never returns stale if staleSeconds is 0', () => {
   const entry = createEntry(good, owner, { ...times, staleSeconds: 0 })
   expect(freshness(entry, times.nowS + 99)).toBe('fresh')
   expect(freshness(entry, times.nowS + 100)).toBe('expired')

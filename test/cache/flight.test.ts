@@ -1,4 +1,4 @@
-// One load, many readers: who joins, who leaves, who is slow, and what the load does meanwhile.
+// One load with many readers: joining, leaving, slow readers, and what the load does meanwhile.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Abandoned, Flight, type Load } from '../../src/cache/flight.ts'
@@ -16,10 +16,10 @@ const usage: Delta = {
   estimated: false,
 }
 
-/** Everything that can happen without waiting for the test. */
+/** Waits for everything that happens without action by the test. */
 const calm = () => new Promise<void>((resolve) => setImmediate(resolve))
 
-/** A load in the test's hands; `asked` counts how often the flight wanted more. */
+/** A load that the test controls; `asked` counts how often the flight requested more. */
 function handed() {
   const slots: PromiseWithResolvers<readonly Delta[] | null>[] = []
   const state = { asked: 0, begun: 0, ended: 0, signal: new AbortController().signal }
@@ -59,7 +59,7 @@ function handed() {
   }
 }
 
-/** A reader who writes down every position, and how it ended. */
+/** A reader that records every position and how the flight ended. */
 function readerOf(flight: Flight) {
   const left = new AbortController()
   const positions: number[] = []
@@ -75,7 +75,7 @@ function readerOf(flight: Flight) {
   return { positions, reading, leave: () => left.abort(), end: () => end }
 }
 
-test('a late joiner gets what was said so far at once, then follows live', async () => {
+test('a late follower gets the recording immediately, then follows live', async () => {
   const { load, give, end } = handed()
   const flight = new Flight(load, { keepGoing: true })
   const first = readerOf(flight)
@@ -97,23 +97,26 @@ test('a late joiner gets what was said so far at once, then follows live', async
   expect(flight.folded?.completion.choices[0]?.text).toBe('ab')
 })
 
-test.each([true, false])('the first may leave, the others go on (keepGoing: %s)', async (keep) => {
-  const { load, give, end, state } = handed()
-  const flight = new Flight(load, { keepGoing: keep })
-  const [first, second] = [readerOf(flight), readerOf(flight)]
-  give(head)
-  await calm()
-  first.leave()
-  await first.reading
-  expect(first.end()).toBe('end')
-  give(said('a'), finish, usage)
-  end()
-  await second.reading
-  expect(second.positions.at(-1)).toBe(4)
-  expect([flight.state, state.signal.aborted, state.begun]).toEqual(['landed', false, 1])
-})
+test.each([true, false])(
+  'the others continue when the first reader leaves (keepGoing: %s)',
+  async (keep) => {
+    const { load, give, end, state } = handed()
+    const flight = new Flight(load, { keepGoing: keep })
+    const [first, second] = [readerOf(flight), readerOf(flight)]
+    give(head)
+    await calm()
+    first.leave()
+    await first.reading
+    expect(first.end()).toBe('end')
+    give(said('a'), finish, usage)
+    end()
+    await second.reading
+    expect(second.positions.at(-1)).toBe(4)
+    expect([flight.state, state.signal.aborted, state.begun]).toEqual(['landed', false, 1])
+  },
+)
 
-test('with nobody left a flight worth keeping goes on to its end', async () => {
+test('with keepGoing a flight runs to its end after the last reader has left', async () => {
   const { load, give, end, state } = handed()
   const flight = new Flight(load, { keepGoing: true })
   const only = readerOf(flight)
@@ -128,7 +131,7 @@ test('with nobody left a flight worth keeping goes on to its end', async () => {
   expect(flight.folded?.completion.choices[0]?.text).toBe('a')
 })
 
-test('a flight worth keeping needs nobody at all', async () => {
+test('with keepGoing a flight runs without any reader', async () => {
   const { load, give, end } = handed()
   const flight = new Flight(load, { keepGoing: true })
   give(head, said('a'), finish, usage)
@@ -137,7 +140,7 @@ test('a flight worth keeping needs nobody at all', async () => {
   expect(flight.state).toBe('landed')
 })
 
-test('with nobody left any other flight is aborted, at once and once', async () => {
+test('without keepGoing a flight is aborted once, synchronously, when the last reader leaves', async () => {
   const { load, give, state } = handed()
   const flight = new Flight(load, { keepGoing: false })
   const readers = [readerOf(flight), readerOf(flight)]
@@ -147,7 +150,7 @@ test('with nobody left any other flight is aborted, at once and once', async () 
   await calm()
   expect(state.signal.aborted).toBe(false)
   readers[1]?.leave()
-  // Not after a turn of the loop: whoever comes now must find no load to join.
+  // Checked in the same turn: a reader that comes now must not find a load to join.
   expect(flight.state).toBe('failed')
   expect(state.signal.reason).toBeInstanceOf(Abandoned)
   await flight.over
@@ -155,7 +158,7 @@ test('with nobody left any other flight is aborted, at once and once', async () 
   expect(flight.folded).toBeNull()
 })
 
-test('a load that does not heed its signal is ended, and what it brings is not kept', async () => {
+test('a load that ignores its signal is ended, and what it yields is not recorded', async () => {
   const waiting = Promise.withResolvers<void>()
   let ended = false
   async function* stubborn(): AsyncGenerator<readonly Delta[]> {
@@ -176,25 +179,28 @@ test('a load that does not heed its signal is ended, and what it brings is not k
   expect([ended, flight.state, flight.recording.length]).toEqual([true, 'failed', 1])
 })
 
-test.each([true, false])('a failure is everybody’s, after what came before (%s)', async (keep) => {
-  const { load, give, fail } = handed()
-  const flight = new Flight(load, { keepGoing: keep })
-  const readers = [readerOf(flight), readerOf(flight), readerOf(flight)]
-  give(head, said('a'))
-  await calm()
-  const error = new Error('broken')
-  fail(error)
-  const late = readerOf(flight)
-  await Promise.all([...readers, late].map(({ reading }) => reading))
-  for (const { positions, end } of [...readers, late]) {
-    expect(positions).toEqual([2])
-    expect(end()).toBe(error)
-  }
-  expect([flight.state, flight.folded]).toEqual(['failed', null])
-  const after = readerOf(flight)
-  await after.reading
-  expect([after.positions, after.end()]).toEqual([[2], error])
-})
+test.each([true, false])(
+  'every reader gets the error, after what was recorded before it (keepGoing: %s)',
+  async (keep) => {
+    const { load, give, fail } = handed()
+    const flight = new Flight(load, { keepGoing: keep })
+    const readers = [readerOf(flight), readerOf(flight), readerOf(flight)]
+    give(head, said('a'))
+    await calm()
+    const error = new Error('broken')
+    fail(error)
+    const late = readerOf(flight)
+    await Promise.all([...readers, late].map(({ reading }) => reading))
+    for (const { positions, end } of [...readers, late]) {
+      expect(positions).toEqual([2])
+      expect(end()).toBe(error)
+    }
+    expect([flight.state, flight.folded]).toEqual(['failed', null])
+    const after = readerOf(flight)
+    await after.reading
+    expect([after.positions, after.end()]).toEqual([[2], error])
+  },
+)
 
 test('over never rejects', async () => {
   const { load, fail } = handed()
@@ -203,7 +209,7 @@ test('over never rejects', async () => {
   await expect(flight.over).resolves.toBeUndefined()
 })
 
-test('without keepGoing nothing is loaded before a reader has read all there is', async () => {
+test('without keepGoing nothing is loaded before a reader has caught up', async () => {
   const { load, give, state } = handed()
   const flight = new Flight(load, { keepGoing: false })
   await calm()
@@ -214,7 +220,7 @@ test('without keepGoing nothing is loaded before a reader has read all there is'
   expect(state.asked).toBe(1)
   give(head)
   expect(await first).toEqual({ done: false, value: 1 })
-  // The reader holds what it got; the load holds still.
+  // The reader has not asked for more, so the load pauses.
   await calm()
   expect(state.asked).toBe(1)
   const second = way.next()
@@ -224,7 +230,7 @@ test('without keepGoing nothing is loaded before a reader has read all there is'
   expect(await second).toEqual({ done: false, value: 2 })
 })
 
-test('without keepGoing the fastest reader sets the pace, the slow one takes much at a time', async () => {
+test('without keepGoing the fastest reader sets the pace, and a slow one takes many deltas at a time', async () => {
   const { load, give, end } = handed()
   const flight = new Flight(load, { keepGoing: false })
   const slow = flight.progress(new AbortController().signal)
@@ -240,7 +246,7 @@ test('without keepGoing the fastest reader sets the pace, the slow one takes muc
   expect(await slow.next()).toEqual({ done: true, value: undefined })
 })
 
-test('a reader who never reads slows nobody and holds nothing of its own', async () => {
+test('a reader that never reads slows nobody and needs no buffer', async () => {
   const { load, give, end } = handed()
   const flight = new Flight(load, { keepGoing: true })
   const asleep = flight.progress(new AbortController().signal)
@@ -251,12 +257,12 @@ test('a reader who never reads slows nobody and holds nothing of its own', async
   give(finish, usage)
   end()
   await Promise.all(others.map(({ reading }) => reading))
-  // What it has missed is one number: where it stands in the one recording there is.
+  // Its only state is a position in the shared recording.
   expect(flight.recording).toHaveLength(1003)
   expect(await asleep.next()).toEqual({ done: false, value: 1003 })
 })
 
-test('a reader who leaves while it waits is noticed at once', async () => {
+test('a reader that leaves while waiting is noticed immediately', async () => {
   const { load, give } = handed()
   const flight = new Flight(load, { keepGoing: true })
   const reader = readerOf(flight)
@@ -267,7 +273,7 @@ test('a reader who leaves while it waits is noticed at once', async () => {
   expect([reader.positions, reader.end()]).toEqual([[1], 'end'])
 })
 
-test('a reader who had left before it began gets nothing, and ends what was for it alone', async () => {
+test('a reader that had left before joining gets nothing, and its own flight is aborted', async () => {
   const { load, state } = handed()
   const flight = new Flight(load, { keepGoing: false })
   const progress = flight.progress(AbortSignal.abort())
@@ -276,7 +282,7 @@ test('a reader who had left before it began gets nothing, and ends what was for 
   await flight.over
 })
 
-test('a flight that has landed is not undone by its last reader’s leaving', async () => {
+test('a finished flight stays finished when its last reader leaves', async () => {
   const { load, give, end } = handed()
   const flight = new Flight(load, { keepGoing: false })
   const left = new AbortController()
@@ -292,7 +298,7 @@ test('a flight that has landed is not undone by its last reader’s leaving', as
   expect(flight.state).toBe('landed')
 })
 
-test('whoever comes and goes, one load is made and every reader’s way is whole', async () => {
+test('there is one load, and every reader sees the whole recording, in any order of joins and leaves', async () => {
   const step = fc.record({
     act: fc.constantFrom('give', 'join', 'leave', 'wait'),
     which: fc.nat(9),

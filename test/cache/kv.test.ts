@@ -1,4 +1,4 @@
-// The KV tier: whatever the storage does, a request goes on (D1-D3, D10, D13, D15).
+// The KV tier: no storage failure fails a request.
 import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { createEntry, type Entry } from '../../src/cache/entry.ts'
@@ -66,7 +66,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-test('get() brings back what put() stored', async () => {
+test('get() returns the entry that put() stored', async () => {
   const { tier, put, events } = start()
   const entry = entryOf('é🎈\u2028\u0000')
   expect(await put(entry)).toBe(true)
@@ -74,14 +74,14 @@ test('get() brings back what put() stored', async () => {
   expect(events).toEqual([])
 })
 
-test('get() of nothing is a miss and no event', async () => {
+test('get() of a missing key is a miss without an event', async () => {
   const { tier, events, kv } = start()
   expect(await tier.get(KEY)).toBeNull()
   expect(events).toEqual([])
   expect(kv.deleted).toEqual([])
 })
 
-test('get() hands on an entry whatever its freshness', async () => {
+test('get() returns fresh, stale and expired entries', async () => {
   const { tier, kv } = start()
   const entry = entryOf('x', 10, 10)
   kv.values.set(KEY, { value: JSON.stringify(entry), expiresAt: Infinity, ttl: 60 })
@@ -89,7 +89,7 @@ test('get() hands on an entry whatever its freshness', async () => {
 })
 
 test.each(['429', '500', '503'])(
-  'get() of a storage that answers %s is a miss and one event',
+  'get() is a miss and reports one event when the storage fails with %s',
   async (status) => {
     const { tier, kv, events } = start()
     kv.intercept = () => {
@@ -100,7 +100,7 @@ test.each(['429', '500', '503'])(
   },
 )
 
-test('get() waits no longer than waitMs for a storage that hangs', async () => {
+test('get() waits at most waitMs for a storage that hangs', async () => {
   const { tier, kv, events } = start()
   kv.intercept = never
   let got: unknown = 'waiting'
@@ -115,7 +115,7 @@ test('get() waits no longer than waitMs for a storage that hangs', async () => {
   expect(events).toEqual([failed('get', 'timeout')])
 })
 
-test('get() ignores a value that comes after the wait', async () => {
+test('get() ignores a value that arrives after waitMs', async () => {
   const { tier, kv, events, put } = start()
   await put(entryOf())
   const late = Promise.withResolvers<void>()
@@ -128,7 +128,7 @@ test('get() ignores a value that comes after the wait', async () => {
   expect(events).toEqual([failed('get', 'timeout')])
 })
 
-test('get() that was given up reports once, though it fails later', async () => {
+test('get() reports once when a read times out and fails later', async () => {
   const { tier, kv, events } = start()
   const late = Promise.withResolvers<void>()
   kv.intercept = () => late.promise
@@ -140,7 +140,7 @@ test('get() that was given up reports once, though it fails later', async () => 
   expect(events).toEqual([failed('get', 'timeout')])
 })
 
-test('get() leaves no timer behind', async () => {
+test('get() leaves no timer running', async () => {
   const { tier, kv, put } = start()
   await put(entryOf())
   await tier.get(KEY)
@@ -158,7 +158,7 @@ test.each([
   ['HTML', '<html>'],
   ['another schema', JSON.stringify({ ...entryOf(), schema: 99 })],
   ['another key’s entry', JSON.stringify(entryOf('x', 1, 1, `c1:${'ff'.repeat(32)}`))],
-  ['a torn entry', JSON.stringify(entryOf()).slice(0, -10)],
+  ['a truncated entry', JSON.stringify(entryOf()).slice(0, -10)],
   ['25 MiB', 'x'.repeat(26_214_400)],
 ])('get() of %s is a miss, and the value is deleted', async (_, value) => {
   const { tier, kv, events, settled } = start()
@@ -169,7 +169,7 @@ test.each([
   expect(events).toEqual([failed('get', 'bad_value')])
 })
 
-test('get() survives that a bad value cannot be deleted', async () => {
+test('get() is a miss when a bad value cannot be deleted', async () => {
   const { tier, kv, events, settled } = start()
   kv.values.set(KEY, { value: '{', expiresAt: Infinity, ttl: 60 })
   kv.intercept = (operation) => {
@@ -180,7 +180,7 @@ test('get() survives that a bad value cannot be deleted', async () => {
   expect(events).toEqual([failed('get', 'bad_value'), failed('delete', 'error')])
 })
 
-test('get() never throws, whatever is stored', async () => {
+test('get() never throws, for any stored text', async () => {
   await fc.assert(
     fc.asyncProperty(fc.string({ unit: 'binary' }), async (value) => {
       const { tier, kv, settled } = start()
@@ -214,19 +214,19 @@ test.each([
   expect(events).toEqual([])
 })
 
-test('put() counts the time to live from now, not from when the flight began', async () => {
+test('put() counts the TTL from now, not from the start of the flight', async () => {
   const { kv, put, clock } = start()
   clock.ms += 100_500
   await put(entryOf('x', 1000, 0))
   expect(kv.values.get(KEY)?.ttl).toBe(900)
 })
 
-test('put() of times that are no numbers fails no request', async () => {
+test('put() does not throw when the times are not numbers', async () => {
   const { put, kv } = start()
   for (const wrong of [Number.NaN, Number.POSITIVE_INFINITY, -1e9, 0.5]) {
     await put(entryOf('x', wrong, wrong))
   }
-  // Where something was stored all the same, it was with a time KV takes.
+  // If something was stored, then with a TTL that KV accepts.
   for (const { ttl } of kv.values.values()) expect(ttl).toBeGreaterThanOrEqual(60)
 })
 
@@ -264,7 +264,7 @@ test.each([
   expect(events).toHaveLength(1)
 })
 
-test('put() of one key twice within a second is refused by KV and survived', async () => {
+test('put() survives that KV refuses a second write of a key within a second', async () => {
   const { tier, put, events, clock } = start()
   await put(entryOf('one'))
   clock.ms += 500
@@ -273,7 +273,7 @@ test('put() of one key twice within a second is refused by KV and survived', asy
   expect((await tier.get(KEY))?.completion.choices[0]?.text).toBe('one')
 })
 
-test('get() goes on while put() rests', async () => {
+test('get() still reads while writes are paused', async () => {
   const { kv, put, tier, clock } = start()
   const entry = entryOf()
   await put(entry)

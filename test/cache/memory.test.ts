@@ -1,4 +1,4 @@
-// The isolate's own tier: bounded by bytes and by age, and a hit makes nothing anew.
+// The in-memory tier: bounded by bytes and age, and a hit encodes nothing again.
 import { expect, test, vi } from 'vitest'
 import { bodyName, encodeWhole, type Reader, type Shape } from '../../src/answer.ts'
 import { createEntry, type Entry } from '../../src/cache/entry.ts'
@@ -41,7 +41,7 @@ const shapes: readonly Shape[] = [
   { as: 'text', stream: false, includeUsage: false },
 ]
 
-test('get() brings back what set() got, and nothing under another key', () => {
+test('get() returns what set() stored, and null for another key', () => {
   const { tier } = start()
   const set = tier.set(entryOf('a'))
   expect(tier.get('a')).toBe(set)
@@ -50,7 +50,7 @@ test('get() brings back what set() got, and nothing under another key', () => {
   expect(tier.get('a')).toBeNull()
 })
 
-test('a second hit of the same form encodes nothing', () => {
+test('a second hit in the same format encodes nothing', () => {
   const { tier } = start()
   tier.set(entryOf('a'))
   const make = vi.fn(() => 'body')
@@ -62,7 +62,7 @@ test('a second hit of the same form encodes nothing', () => {
   expect(make).toHaveBeenCalledTimes(2)
 })
 
-test('an entry is kept for maxAgeMs and not a moment longer, however often it is read', () => {
+test('an entry expires after exactly maxAgeMs, however often it is read', () => {
   const { tier, clock } = start({ maxAgeMs: 60_000 })
   tier.set(entryOf('a'))
   for (let i = 0; i < 60; i++) {
@@ -74,7 +74,7 @@ test('an entry is kept for maxAgeMs and not a moment longer, however often it is
   expect(tier.get('a')).toBeNull()
 })
 
-test('the oldest unused entries give way when the bytes are full', () => {
+test('the least recently used entries are evicted when maxBytes is reached', () => {
   const { tier } = start({ maxBytes: 50_000 })
   const keys = Array.from({ length: 100 }, (_, i) => `key-${i}`)
   for (const key of keys) {
@@ -88,7 +88,7 @@ test('the oldest unused entries give way when the bytes are full', () => {
   expect(kept.slice(1)).toEqual(keys.slice(-kept.length + 1))
 })
 
-test('an entry that is larger than all there is, is served and not kept', () => {
+test('an entry larger than maxBytes is served but not stored', () => {
   const { tier } = start({ maxBytes: 10_000 })
   tier.set(entryOf('small'))
   const remembered = tier.set(entryOf('large', 'x'.repeat(20_000)))
@@ -115,7 +115,7 @@ test.each([
   ['surrogate pairs', '😀'],
   ['escapes', '"'],
   ['control characters, six bytes as JSON', '\u0001'],
-])('all bodies of an entry fit into what is reckoned for it: %s', (_, character) => {
+])('all bodies of an entry fit into the size counted for it: %s', (_, character) => {
   for (const choices of [1, 4]) {
     const entry = entryOf('k', character.repeat(3000), choices)
     const remembered = start().tier.set(entry)
@@ -124,7 +124,7 @@ test.each([
       const reader: Reader = { shape, resume: null }
       real += remembered.body(bodyName(shape), () => encodeWhole(entry, reader)).length
     }
-    // The most that fits is at least what is really held.
+    // The size counted is at least the size in memory.
     let fits = 0
     for (let maxBytes = 1000; fits === 0; maxBytes = Math.ceil(maxBytes * 1.02)) {
       const { tier } = start({ maxBytes })

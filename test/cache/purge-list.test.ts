@@ -1,4 +1,4 @@
-// The list of purges as a value: what it covers, its text, that of version 1, and its bound.
+// The purge list as a value: what it covers, its text format, version 1, and its bound.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
@@ -13,7 +13,7 @@ import {
 
 const AT = 1_767_225_600_123
 
-test('a purge covers what has its name, and a purge of everything covers all', () => {
+test('a purge covers answers with its name, and a purge of everything covers all', () => {
   const list = withPurge(noPurges, { names: ['prompt:haiku', 'page:1'], at: AT })
   expect(purgedAt(list, ['request:a', 'prompt:haiku'])).toBe(AT)
   expect(purgedAt(list, ['page:1'])).toBe(AT)
@@ -23,7 +23,7 @@ test('a purge covers what has its name, and a purge of everything covers all', (
   expect(purgedAt(all, [])).toBe(AT + 5)
 })
 
-test('a purge is never taken back by an older one, of the name or of everything', () => {
+test('an older purge never replaces a later one, by name or of everything', () => {
   const list = withPurge(noPurges, { names: ['model:m'], at: AT })
   expect(purgedAt(withPurge(list, { names: ['model:m'], at: AT - 1 }), ['model:m'])).toBe(AT)
   expect(purgedAt(withPurge(list, { names: null, at: AT - 1 }), ['model:m'])).toBe(AT)
@@ -43,7 +43,7 @@ test.each([
   expect(parsePurgeList(text)).toBeNull()
 })
 
-test('a list of version 1 counts whole seconds: to the end of each', () => {
+test('a version 1 list in whole seconds is rounded up to the end of each second', () => {
   const key = `c1:${'0a'.repeat(32)}`
   const text = JSON.stringify({
     all: 5,
@@ -61,11 +61,11 @@ test('a list of version 1 counts whole seconds: to the end of each', () => {
   expect(none).toEqual(noPurges)
 })
 
-test('the list is bounded: the oldest name gives way to one time for everything older', () => {
+test('beyond MAX_NAMES the oldest name is dropped and everything before it is void', () => {
   const names = new Map(Array.from({ length: MAX_NAMES }, (_, i) => [`page:${i}`, AT + i]))
   let list = mergedLists(noPurges, { all: 0, names })
   expect([list.names.size, list.all]).toEqual([MAX_NAMES, 0])
-  // The same name again takes no more room.
+  // Purging the same name again adds no entry.
   list = withPurge(list, { names: ['page:1'], at: AT + MAX_NAMES })
   expect([list.names.size, list.all]).toEqual([MAX_NAMES, 0])
   list = withPurge(list, { names: ['page:new'], at: AT + MAX_NAMES + 1 })
@@ -86,7 +86,7 @@ const purge = fc.record({
   at: fc.integer({ min: 1, max: 100 }),
 })
 
-test('whatever is purged in whatever order, merged and written: the latest time of each counts', () => {
+test('in any order of purges, merges and writes the latest time of each name counts', () => {
   fc.assert(
     fc.property(fc.array(purge), fc.array(purge), (here, there) => {
       const listOf = (purges: typeof here) => purges.reduce(withPurge, noPurges)

@@ -1,5 +1,5 @@
-// What is void, as an isolate knows it: when it reads the list and when it waits for it. And the one
-// place where purges are written down: that none is lost, whoever wrote and whatever KV shows.
+// The purge list in an isolate: when it is read and when it is waited for. And the purge register:
+// no purge is lost, regardless of who wrote it and of what KV returns.
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Purges } from '../../src/cache/purge.ts'
@@ -12,7 +12,7 @@ const INTERVAL_MS = 60_000
 const A = ['request:a', 'model:a', 'prompt:a']
 const B = ['request:b', 'model:b']
 
-/** One place: its clock, KV and register, which several isolates share. */
+/** One deployment that several isolates share: a clock, KV and the register. */
 function place(storage: RegisterStorage = memoryStorage()) {
   const clock = { ms: START }
   const kv = new MemoryKv(clock)
@@ -53,7 +53,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-test('a purge counts at once in its isolate, to the millisecond and for ever', async () => {
+test('a purge applies immediately in its isolate, to the millisecond, and does not expire', async () => {
   const { purges, purge, clock } = isolate()
   expect(purges.purgedAt(A)).toBe(0)
   await purge(['prompt:a'])
@@ -66,7 +66,7 @@ test('a purge counts at once in its isolate, to the millisecond and for ever', a
   expect(purges.purgedAt(A)).toBe(START + 1001)
 })
 
-test('a busy isolate reads the list in the background, before it has to wait for it', async () => {
+test('a busy isolate reads the list in the background before it would have to wait', async () => {
   const shared = place()
   const [here, there] = [isolate(shared), isolate(shared)]
   await there.purges.known()
@@ -78,7 +78,7 @@ test('a busy isolate reads the list in the background, before it has to wait for
   expect(there.purges.purgedAt(A)).toBe(START)
 })
 
-test('an isolate that was idle waits for the list: what it has is too old to serve by', async () => {
+test('an isolate that was idle waits for the list, as its copy is too old', async () => {
   const shared = place()
   const [here, there] = [isolate(shared), isolate(shared)]
   await there.purges.known()
@@ -94,7 +94,7 @@ test('an isolate that was idle waits for the list: what it has is too old to ser
   await there.settled()
 })
 
-test('the list is read twice an interval, however many ask', async () => {
+test('the list is read twice per interval for any number of requests', async () => {
   const { purges, kv, clock, settled } = isolate()
   const get = vi.spyOn(kv, 'get')
   for (let second = 0; second < 180; second++) {
@@ -108,7 +108,7 @@ test('the list is read twice an interval, however many ask', async () => {
   expect(get).toHaveBeenCalledTimes(6)
 })
 
-test('known() waits 300 ms for a KV that hangs, then goes on, and takes the list when it comes', async () => {
+test('known() waits 300 ms for a KV that hangs, and the list still applies when it arrives', async () => {
   const shared = place()
   await isolate(shared).purge(null)
   const slow = Promise.withResolvers<void>()
@@ -130,7 +130,7 @@ test('known() waits 300 ms for a KV that hangs, then goes on, and takes the list
   expect(events).toEqual([])
 })
 
-test('with KV down a list that was read once is good enough for ten seconds at a time', async () => {
+test('while KV is down the last list is used for ten seconds at a time', async () => {
   const shared = place()
   const { purges, settled, events, clock } = isolate(shared)
   await purges.known()
@@ -149,7 +149,7 @@ test('with KV down a list that was read once is good enough for ten seconds at a
   await settled()
 })
 
-test('known() survives a KV that fails, says so, and asks again the next time', async () => {
+test('known() reports a KV failure and reads again the next time', async () => {
   const shared = place()
   await isolate(shared).purge(null)
   shared.kv.intercept = () => {
@@ -164,7 +164,7 @@ test('known() survives a KV that fails, says so, and asks again the next time', 
   expect(purges.purgedAt(A)).toBe(START)
 })
 
-test('a list that is none takes nothing back, and the next purge writes a whole one', async () => {
+test('an invalid list reverts no purge, and the next purge writes a valid one', async () => {
   const { purges, purge, kv, clock, events, settled } = isolate()
   await purge(['model:a'])
   kv.values.set('purge', { value: '{', expiresAt: Number.POSITIVE_INFINITY, ttl: 0 })
@@ -177,7 +177,7 @@ test('a list that is none takes nothing back, and the next purge writes a whole 
   expect([...(listIn(kv)?.names.keys() ?? [])]).toEqual(['model:a', 'request:b'])
 })
 
-test('an isolate whose KV shows an older list keeps what it knows', async () => {
+test('an isolate keeps its purges when KV returns an older list', async () => {
   const { purges, purge, kv, clock, settled } = isolate()
   await purge(['request:a'])
   vi.spyOn(kv, 'get').mockResolvedValueOnce('{"all":0,"names":{"request:b":1}}')
@@ -187,7 +187,7 @@ test('an isolate whose KV shows an older list keeps what it knows', async () => 
   expect([purges.purgedAt(A), purges.purgedAt(B)]).toEqual([START, 1])
 })
 
-test('purge() throws where it could not be written: the operator must know', async () => {
+test('purge() throws if the purge could not be written', async () => {
   const { purge, kv } = isolate()
   kv.intercept = (operation) => {
     if (operation === 'put') throw new Error('KV PUT failed: 500')
@@ -196,7 +196,7 @@ test('purge() throws where it could not be written: the operator must know', asy
 })
 
 describe('the register', () => {
-  test('loses no purge to another isolate whose KV shows an old list', async () => {
+  test('loses no purge when another isolate’s KV returns an old list', async () => {
     const shared = place()
     const [here, there] = [isolate(shared), isolate(shared)]
     await here.purge(['request:a'])
@@ -213,7 +213,7 @@ describe('the register', () => {
     expect(shared.kv.values.get('purge')?.ttl).toBe(Number.POSITIVE_INFINITY)
   })
 
-  test('writes purges that come at once in one write a second, and answers when they are written', async () => {
+  test('batches concurrent purges into one write a second, and resolves when they are written', async () => {
     const shared = place()
     const { kv, clock } = shared
     const one = isolate(shared)
@@ -236,7 +236,7 @@ describe('the register', () => {
     expect(kv.puts.filter((key) => key === 'purge').length).toBeLessThanOrEqual(2)
   })
 
-  test('knows after its object was evicted what it had written, though KV has lost it', async () => {
+  test('restores its list after an eviction even if KV has lost it', async () => {
     const storage = memoryStorage()
     await place(storage).register.add({ names: ['request:a'], at: START })
     const later = place(storage)
@@ -244,7 +244,7 @@ describe('the register', () => {
     expect([...(listIn(later.kv)?.names.keys() ?? [])]).toEqual(['request:a', 'request:b'])
   })
 
-  test('takes over the list that version 1 left in KV', async () => {
+  test('merges the list that version 1 stored in KV', async () => {
     const shared = place()
     const value = '{"all":7,"prompts":{"haiku":9},"models":{},"keys":{}}'
     shared.kv.values.set('purge', { value, expiresAt: Number.POSITIVE_INFINITY, ttl: 0 })
@@ -255,7 +255,7 @@ describe('the register', () => {
     expect(purgedAt(list, ['other'])).toBe(7999)
   })
 
-  test('opens again when its storage failed, and a purge that KV refused goes along with the next', async () => {
+  test('retries after a storage failure, and a purge refused by KV is written with the next one', async () => {
     const storage = memoryStorage()
     const get = vi.spyOn(storage, 'get').mockRejectedValueOnce(new Error('storage failed'))
     const { register, kv, clock } = place(storage)
@@ -274,7 +274,7 @@ describe('the register', () => {
   })
 })
 
-test('whatever is purged, wherever, and whenever it is read: nothing becomes valid again', async () => {
+test('for any sequence of purges and reads in any isolate nothing becomes valid again', async () => {
   const names = fc.option(
     fc.array(fc.constantFrom('request:a', 'model:a', 'prompt:a', 'request:b')),
   )
@@ -294,7 +294,7 @@ test('whatever is purged, wherever, and whenever it is read: nothing becomes val
           last[i] = at
         }
       }
-      // Both know everything within an interval.
+      // Within an interval both isolates have both purges.
       shared.clock.ms += INTERVAL_MS
       for (const { purges, settled } of isolates) {
         await purges.known()

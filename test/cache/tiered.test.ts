@@ -1,4 +1,4 @@
-// Memory before KV, what KV has goes into memory, and what was purged is a miss in both.
+// Memory before KV, entries from KV are copied into memory, and a purged entry is a miss in both.
 import { expect, test, vi } from 'vitest'
 import { createEntry, type Entry } from '../../src/cache/entry.ts'
 import { KvTier } from '../../src/cache/kv.ts'
@@ -35,7 +35,7 @@ function place() {
   return { clock, kv: new MemoryKv(clock) }
 }
 
-/** One isolate's tiers, over a KV that others may share. */
+/** One isolate's tiers over a KV that several may share. */
 function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
   const events: Event[] = []
   const background: Promise<unknown>[] = []
@@ -57,13 +57,13 @@ function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
   return { clock, kv, events, purges, cache, settled }
 }
 
-/** Reads of the entry; the purge list's are others. */
+/** Reads of the entry, without those of the purge list. */
 function readsOf(kv: MemoryKv) {
   const get = vi.spyOn(kv, 'get')
   return () => get.mock.calls.filter(([key]) => key === KEY).length
 }
 
-test('a miss in both tiers is a miss, and one read', async () => {
+test('a miss in both tiers costs one KV read', async () => {
   const { cache, kv, settled } = isolate()
   const reads = readsOf(kv)
   expect(await cache.get(KEY)).toBeNull()
@@ -71,7 +71,7 @@ test('a miss in both tiers is a miss, and one read', async () => {
   await settled()
 })
 
-test('what put() kept is in memory, and a hit there reads nothing', async () => {
+test('put() stores in memory, and a hit there reads nothing from KV', async () => {
   const { cache, kv, settled } = isolate()
   const reads = readsOf(kv)
   expect(cache.put(entryOf(), true)).toBe(true)
@@ -82,7 +82,7 @@ test('what put() kept is in memory, and a hit there reads nothing', async () => 
   expect(kv.values.has(KEY)).toBe(true)
 })
 
-test('what KV has is put into memory: the next hit is there', async () => {
+test('an entry found in KV is copied into memory for the next hit', async () => {
   const shared = place()
   const first = isolate(shared)
   first.cache.put(entryOf(), true)
@@ -92,14 +92,14 @@ test('what KV has is put into memory: the next hit is there', async () => {
   const fromKv = await cache.get(KEY)
   const fromMemory = await cache.get(KEY)
   expect([fromKv?.tier, fromMemory?.tier]).toEqual(['kv', 'memory'])
-  // Entries pass, with their times; the bodies made of them stay.
+  // Times are shared by the tiers; encoded bodies exist in memory only.
   expect(fromMemory?.remembered).toBe(fromKv?.remembered)
   expect(fromKv?.remembered.entry).toEqual(entryOf())
   expect(reads()).toBe(1)
   await settled()
 })
 
-test('memory forgets after its time, and KV is asked again', async () => {
+test('KV is read again after an entry has expired from memory', async () => {
   const { cache, clock, settled } = isolate()
   cache.put(entryOf(), true)
   await settled()
@@ -109,7 +109,7 @@ test('memory forgets after its time, and KV is asked again', async () => {
   await settled()
 })
 
-test('an entry past its freshness is handed on, for the reader to judge', async () => {
+test('an expired entry is returned, for the caller to judge', async () => {
   const { cache, clock, settled } = isolate()
   cache.put(entryOf({ freshSeconds: 10 }), true)
   await settled()
@@ -117,7 +117,7 @@ test('an entry past its freshness is handed on, for the reader to judge', async 
   expect((await cache.get(KEY))?.remembered.entry.fresh_until).toBe(NOW_S + 10)
 })
 
-test('without a write left of the day’s an entry is kept in memory alone', async () => {
+test('an entry is stored in memory only when the day’s write budget is used up', async () => {
   const { cache, kv, settled } = isolate()
   expect(cache.put(entryOf(), false)).toBe(false)
   await settled()
@@ -125,7 +125,7 @@ test('without a write left of the day’s an entry is kept in memory alone', asy
   expect((await cache.get(KEY))?.tier).toBe('memory')
 })
 
-test('what is purged is a miss in every tier, at once in this isolate', async () => {
+test('a purged entry is a miss in both tiers, immediately in this isolate', async () => {
   const { cache, purges, settled, clock } = isolate()
   cache.put(entryOf(), true)
   await settled()
@@ -134,7 +134,7 @@ test('what is purged is a miss in every tier, at once in this isolate', async ()
   expect(cache.fromMemory(KEY)).toBeNull()
   expect(await cache.fromKv(KEY)).toBeNull()
   expect(await cache.get(KEY)).toBeNull()
-  // What is begun later is served again.
+  // An answer requested later is served again.
   clock.ms += 1000
   const newer = entryOf({ nowS: NOW_S + 2, text: 'newer' })
   expect(cache.put(newer, true)).toBe(true)
@@ -142,21 +142,21 @@ test('what is purged is a miss in every tier, at once in this isolate', async ()
   await settled()
 })
 
-test('what began before a purge is not kept after it, in no tier', async () => {
+test('an answer requested before a purge is not stored in any tier', async () => {
   const { cache, kv, purges, settled, clock } = isolate()
   const begunBefore = entryOf()
   clock.ms += 5000
   await purges.purge({ names: null, at: clock.ms })
   expect(cache.put(begunBefore, true)).toBe(false)
   const remembered = cache.remember(begunBefore)
-  // The one who waited for it gets it; nobody else does.
+  // Only the visitor who waited for it gets it.
   expect(remembered.entry).toBe(begunBefore)
   await settled()
   expect(kv.values.has(KEY)).toBe(false)
   expect(await cache.get(KEY)).toBeNull()
 })
 
-test('an isolate that has only just begun serves nothing that was purged before', async () => {
+test('a new isolate serves nothing that was purged before it started', async () => {
   const shared = place()
   const old = isolate(shared)
   old.cache.put(entryOf(), true)
@@ -169,7 +169,7 @@ test('an isolate that has only just begun serves nothing that was purged before'
   await fresh.settled()
 })
 
-test('an answer asked for earlier takes no later one’s place, in no tier', async () => {
+test('an answer requested earlier replaces no later one, in any tier', async () => {
   const { cache, kv, settled, clock } = isolate()
   const [older, newer] = [entryOf({ text: 'older' }), entryOf({ text: 'newer', nowS: NOW_S + 1 })]
   clock.ms += 2000
@@ -181,7 +181,7 @@ test('an answer asked for earlier takes no later one’s place, in no tier', asy
   expect(JSON.parse(kv.values.get(KEY)?.value ?? '')).toEqual(newer)
 })
 
-test('what is stored while KV answers with an older entry is the newer one', async () => {
+test('an entry stored during the KV read wins over an older one from KV', async () => {
   const shared = place()
   const first = isolate(shared)
   first.cache.put(entryOf({ text: 'older' }), true)
@@ -198,7 +198,7 @@ test('what is stored while KV answers with an older entry is the newer one', asy
   await settled()
 })
 
-test('remember() of an answer that is here already keeps its bodies, for all its readers', () => {
+test('remember() shares the encoded bodies of an answer that is already in memory', () => {
   const { cache } = isolate()
   const entries = [2, 1, 3, 3].map((after) => entryOf({ nowS: NOW_S + after }))
   const remembered = entries.map((entry) => cache.remember(entry))
@@ -210,7 +210,7 @@ test('remember() of an answer that is here already keeps its bodies, for all its
   expect(cache.remember({ ...other, completion: answer }).body('json', () => '')).not.toBe(body)
 })
 
-test('remember() keeps what another isolate stored, without a write', async () => {
+test('remember() stores another isolate’s entry in memory without a KV write', async () => {
   const { cache, kv, settled } = isolate()
   const put = vi.spyOn(kv, 'put')
   const remembered = cache.remember(entryOf())

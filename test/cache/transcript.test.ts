@@ -1,5 +1,5 @@
-// What the cache does, as transcripts: each request and, below it, everything that happened for it,
-// in order. The app in process, its flights shared, its clock set.
+// Transcripts of the cache: each request is followed by everything that happened for it, in order.
+// Runs the app in process with shared flights and a controlled clock.
 import { expect, test } from 'vitest'
 import {
   chunk,
@@ -21,9 +21,9 @@ const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
 interface Play {
   readonly app: TestApp
-  /** What has happened since the last look. */
+  /** What has happened since the last call. */
   readonly happened: () => string[]
-  /** Asks, and says how it was answered and what happened for it. */
+  /** Sends a request; returns what happened for it and how it was answered. */
   readonly ask: (headers?: Record<string, string>, fields?: object) => Promise<string[]>
   readonly get: (headers?: Record<string, string>) => Promise<string[]>
   readonly forward: (seconds: number) => void
@@ -31,7 +31,7 @@ interface Play {
   readonly flights: LocalFlights
 }
 
-/** Records, in one list, what reaches the flight's door, the upstream and KV. */
+/** Records in one list the calls to flights, the upstream and KV. */
 function play(options: TestAppOptions = {}): Play {
   const log: string[] = []
   let answers = 0
@@ -63,7 +63,7 @@ function play(options: TestAppOptions = {}): Play {
     await put(key, value, more)
     log.push(key === 'purge' ? 'purge list written' : 'store')
   }
-  if (flights === null) throw new TypeError('the config of this test is faulty')
+  if (flights === null) throw new TypeError('the test config is invalid')
   const happened = () => log.splice(0)
   const said = (status: number, headers: Headers, text: string) => {
     const cache = (headers.get('cache-status') ?? '').replace('edge-completions; ', '')
@@ -101,12 +101,12 @@ function textOf(body: string): string {
     .join('')
 }
 
-/** Until something is so, turn of the loop by turn of the loop. */
+/** Lets the event loop run until the condition holds. */
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise<void>((resolve) => setImmediate(resolve))
 }
 
-/** Flights that nobody waits for end in their own time: no timer, only turns of the loop. */
+/** Lets flights without readers finish: they use no timers, only turns of the event loop. */
 async function calm(app: TestApp): Promise<void> {
   for (let i = 0; i < 10; i++) {
     await new Promise<void>((resolve) => setImmediate(resolve))
@@ -138,7 +138,7 @@ test('join, join → one load, one store', async () => {
   const replies = await Promise.all([first, second, third])
   await calm(app)
   expect(replies.map(({ text }) => textOf(text))).toEqual(['together', 'together', 'together'])
-  // Who leads is a race; a stream cannot know yet that it will be stored.
+  // Either may lead. A stream cannot know yet that it will be stored.
   const statuses = replies.map(({ headers }) => headers.get('cache-status') ?? '')
   expect(statuses.filter((status) => status.includes('collapsed'))).toHaveLength(2)
   expect(statuses.map((status) => status.includes('stored'))).toEqual([true, false, true])
@@ -146,10 +146,10 @@ test('join, join → one load, one store', async () => {
   expect(new Set(replies.map(({ text }) => /cmpl-\w+/.exec(text)?.[0])).size).toBe(1)
 })
 
-test('a join just after the landing gets the flight’s answer, without a load', async () => {
+test('a join just after the flight has finished gets its answer without a load', async () => {
   const { ask, app, forward } = play({ config: { cache: { memory_seconds: 0, ttl_seconds: 100 } } })
   await ask()
-  // KV shows a new value late; until then only the object has it.
+  // KV returns a new value late; until then only the object has it.
   const { values } = app.kv
   const kept = new Map(values)
   values.clear()
@@ -194,7 +194,7 @@ test('stale → serve → refresh: one refresh for many, then the new answer', a
   expect(await ask()).toEqual(['answer 2 (hit; ttl=100; detail=memory)'])
 })
 
-test('stale → serve → refresh works where every miss is answered alone, too', async () => {
+test('stale → serve → refresh works with flights = "none"', async () => {
   const newer = openStream()
   const app = new TestApp({
     config: swr,
@@ -212,7 +212,7 @@ test('stale → serve → refresh works where every miss is answered alone, too'
   expect(textOf((await app.post({ prompt: PROMPT })).text)).toBe('answer 2')
 })
 
-test('a refresh that fails leaves the old answer, and is tried again a little later', async () => {
+test('a failed refresh keeps the old answer and is retried after a pause', async () => {
   let broken = false
   const { ask, forward } = play({
     config: { ...swr, upstreams: [{ ...noRetry }] },
@@ -232,7 +232,7 @@ test('a refresh that fails leaves the old answer, and is tried again a little la
   expect(await ask()).toEqual(['good (hit; ttl=100; detail=memory)'])
 })
 
-/** Asked without waiting for what happens in the background. */
+/** Sends a request without waiting for its background work. */
 const page = {
   url: `${EDGE}/v1/completions`,
   init: {
@@ -251,7 +251,7 @@ const noRetry = {
   retries: 0,
 }
 
-test('stale-if-error: too old to serve at once, good enough when nothing better can be had', async () => {
+test('stale-if-error: an entry too old for stale-while-revalidate is served when the upstream fails', async () => {
   let broken = false
   const { ask, forward } = play({
     config: { ...swr, upstreams: [noRetry] },
@@ -269,7 +269,7 @@ test('stale-if-error: too old to serve at once, good enough when nothing better 
   expect((await ask()).at(-1)).toMatch(/^upstream_unavailable /)
 })
 
-test('stale-if-error does not cover what is the visitor’s own fault', async () => {
+test('stale-if-error does not apply to invalid requests', async () => {
   let broken = false
   const { ask, forward } = play({
     config: swr,
@@ -281,7 +281,7 @@ test('stale-if-error does not cover what is the visitor’s own fault', async ()
   expect((await ask()).at(-1)).toMatch(/^upstream_refused_request /)
 })
 
-test('budget gone: hits and stale answers are served, misses are not', async () => {
+test('budget exhausted: hits and stale answers are served, misses are not', async () => {
   const { ask, app, forward } = play({ config: swr })
   await ask()
   app.ledger.refusal = {
@@ -307,7 +307,7 @@ const purges: readonly [string, object, boolean][] = [
   ['a prompt', { prompt_id: 'haiku' }, false],
   ['another model', { model: 'other' }, false],
 ]
-test.each(purges)('purge of %s → miss, or not', async (_, body, gone) => {
+test.each(purges)('purge of %s → miss or still a hit', async (_, body, gone) => {
   const other = { id: 'other', upstream: 'main', upstream_model: 'model-2' }
   const { ask, get, app, forward, happened } = play({
     config: {
@@ -329,13 +329,13 @@ test.each(purges)('purge of %s → miss, or not', async (_, body, gone) => {
     return
   }
   expect(await get()).toEqual(['not_cached (fwd=miss) no-store'])
-  // To the millisecond: whatever is asked after a purge is stored.
+  // Exact to the millisecond: an answer requested just after a purge is stored.
   forward(0.001)
   expect(await ask()).toEqual(['join', 'load', 'store', 'answer 2 (fwd=miss; stored)'])
   expect(await ask()).toEqual(['answer 2 (hit; ttl=2592000; detail=memory)'])
 })
 
-test('purge during a load → those aboard get it, nobody later does, and it is not stored', async () => {
+test('purge during a load → its readers get the answer, nobody later does, and it is not stored', async () => {
   const first = openStream()
   const { app, forward, happened, ask } = play({
     upstream: (_, call) => (call === 0 ? first.response() : jsonAnswer('new')),
@@ -366,7 +366,7 @@ test('purge during a load → those aboard get it, nobody later does, and it is 
   expect((await ask()).at(-1)).toMatch(/^new \(hit/)
 })
 
-test('a millisecond after a purge: one load for many, and it is stored', async () => {
+test('a millisecond after a purge one load serves many, and it is stored', async () => {
   const said = openStream()
   const { app, happened, ask, forward, flights } = play({ upstream: () => said.response() })
   await app.ask('/admin/purge', { method: 'POST', headers: operator, body: '{"all":true}' })
@@ -385,7 +385,7 @@ test('a millisecond after a purge: one load for many, and it is stored', async (
   expect(await ask()).toEqual(['same second (hit; ttl=2592000; detail=memory)'])
 })
 
-test('the operator’s no-cache → load → store over the old; a visitor’s is none', async () => {
+test('the operator’s no-cache → load → replaces the entry; a visitor’s no-cache is ignored', async () => {
   const { ask, forward } = play()
   await ask()
   forward(10)
@@ -403,7 +403,7 @@ test('the operator’s no-cache → load → store over the old; a visitor’s i
   expect(await ask()).toEqual(['answer 2 (hit; ttl=2591939; detail=kv)'])
 })
 
-test('no-store → neither joined nor stored; what is remembered already is served', async () => {
+test('no-store → neither joined nor stored; an existing entry is served', async () => {
   const said = openStream()
   const { app, happened, ask } = play({
     upstream: (_, call) => (call === 0 ? said.response() : jsonAnswer('own')),
@@ -422,7 +422,7 @@ test('no-store → neither joined nor stored; what is remembered already is serv
   ])
 })
 
-test('nobody joins a no-store visitor’s call', async () => {
+test('a no-store visitor’s call is joined by nobody', async () => {
   const said = openStream()
   const { app, ask } = play({
     upstream: (_, call) => (call === 0 ? said.response() : jsonAnswer('shared')),
@@ -435,7 +435,7 @@ test('nobody joins a no-store visitor’s call', async () => {
   expect(textOf((await own).text)).toBe('own')
 })
 
-test('ttl_seconds = 0 → joined while under way, never stored', async () => {
+test('ttl_seconds = 0 → joined while running, never stored', async () => {
   const said = openStream()
   const { app, happened, ask, flights } = play({
     config: { cache: { ttl_seconds: 0 } },
@@ -457,7 +457,7 @@ test('ttl_seconds = 0 → joined while under way, never stored', async () => {
   expect(app.kv.values.size).toBe(0)
 })
 
-test('ttl_seconds = 0 → what was stored before it was set is not served', async () => {
+test('ttl_seconds = 0 → an entry from before the setting is not served', async () => {
   const before = play()
   await before.ask()
   const { clock, kv } = before.app
@@ -470,7 +470,7 @@ test('ttl_seconds = 0 → what was stored before it was set is not served', asyn
   expect(await ask()).toEqual(['join', 'load', 'new (fwd=bypass)'])
 })
 
-test('free_prompts = "visitor" → own answers only', async () => {
+test('free_prompts = "visitor" → each visitor has answers of their own', async () => {
   const { ask, get } = play({ config: { cache: { free_prompts: 'visitor' } } })
   const ada = { 'cf-connecting-ip': '192.0.2.1' }
   const bob = { 'cf-connecting-ip': '192.0.2.2' }
@@ -478,11 +478,11 @@ test('free_prompts = "visitor" → own answers only', async () => {
   expect((await ask(bob)).at(-1)).toBe('answer 2 (fwd=miss; stored)')
   expect(await ask(ada)).toEqual(['answer 1 (hit; ttl=2592000; detail=memory)'])
   expect(await ask(bob)).toEqual(['answer 2 (hit; ttl=2592000; detail=memory)'])
-  // Nor may a cache between here and there keep it for others.
+  // HTTP caches in between must not store it for others either.
   expect(await get(bob)).toEqual(['answer 2 (hit; ttl=2592000; detail=memory) no-store'])
 })
 
-test('free_prompts = "visitor" → a purge of the request reaches every visitor’s own answer', async () => {
+test('free_prompts = "visitor" → a purge of the request removes every visitor’s answer', async () => {
   const { ask, app, forward } = play({ config: { cache: { free_prompts: 'visitor' } } })
   const ada = { 'cf-connecting-ip': '192.0.2.1' }
   const bob = { 'cf-connecting-ip': '192.0.2.2' }
@@ -509,12 +509,12 @@ test('free_prompts = "off" → free prompts are never stored or joined, locked o
   })
   expect(await ask()).toEqual(['load', 'answer 1 (fwd=bypass)'])
   expect(await ask()).toEqual(['load', 'answer 2 (fwd=bypass)'])
-  // In src/routes/completions.ts `alone` must look at the prompt, not at the setting alone.
+  // `alone` in src/routes/completions.ts depends on the prompt, not only on the setting.
   expect(await ask({}, locked)).toEqual(['join', 'load', 'store', 'answer 3 (fwd=miss; stored)'])
   expect(await ask({}, locked)).toEqual(['answer 3 (hit; ttl=2592000; detail=memory)'])
 })
 
-test('a locked prompt’s own ttl_seconds counts; purged by its id it is a miss', async () => {
+test('a locked prompt’s own ttl_seconds applies; a purge by its id makes it a miss', async () => {
   const prompts = { haiku: { ...haiku.haiku, ttl_seconds: 40 } }
   const { ask, app, forward } = play({ config: { prompts } })
   expect((await ask({}, locked)).at(-1)).toBe('answer 1 (fwd=miss; stored)')
@@ -541,7 +541,7 @@ const withFallback = {
   upstreams: [noRetry, { ...noRetry, name: 'spare', base_url: 'https://spare.test/v1' }],
 }
 
-test('a fallback’s answer is fresh for 300 s, then the first upstream is asked again', async () => {
+test('a fallback’s answer is fresh for 300 s, then the first upstream is tried again', async () => {
   let broken = true
   const { ask, forward } = play({
     config: withFallback,
@@ -560,7 +560,7 @@ test('a fallback’s answer is fresh for 300 s, then the first upstream is asked
   expect(await ask()).toEqual(['main (hit; ttl=2592000; detail=memory)'])
 })
 
-test('a shorter ttl than 300 s holds for a fallback’s answer, too', async () => {
+test('a TTL below 300 s applies to a fallback’s answer, too', async () => {
   const { ask } = play({
     config: { ...withFallback, cache: { ttl_seconds: 100 } },
     upstream: ({ url }) =>
@@ -572,7 +572,7 @@ test('a shorter ttl than 300 s holds for a fallback’s answer, too', async () =
   expect(await ask()).toEqual(['spare (hit; ttl=100; detail=memory)'])
 })
 
-test('GET of what is stale: served with max-age=0, and nothing is refreshed', async () => {
+test('GET of a stale entry is served with max-age=0 and refreshes nothing', async () => {
   const { ask, get, forward } = play({ config: swr })
   await ask()
   forward(60)
@@ -584,7 +584,7 @@ test('GET of what is stale: served with max-age=0, and nothing is refreshed', as
   expect(await get()).toEqual(['not_cached (fwd=miss) no-store'])
 })
 
-test('only-if-cached → a hit or 404; the stale is served and not refreshed', async () => {
+test('only-if-cached → a hit or 404; a stale entry is served and not refreshed', async () => {
   const { ask, forward } = play({ config: swr })
   const only = { 'cache-control': 'only-if-cached' }
   expect(await ask(only)).toEqual(['not_cached (fwd=miss)'])
@@ -595,7 +595,7 @@ test('only-if-cached → a hit or 404; the stale is served and not refreshed', a
   expect(await ask(only)).toEqual(['answer 1 (hit; ttl=-10; detail=stale)'])
 })
 
-test('what is not whole is not stored: the next one asks again', async () => {
+test('an incomplete answer is not stored, so the next request calls the upstream', async () => {
   const filtered = upstreamBody('half')
   const [choice] = filtered['choices'] as Record<string, unknown>[]
   Object.assign(choice ?? {}, { finish_reason: 'content_filter' })
@@ -604,11 +604,11 @@ test('what is not whole is not stored: the next one asks again', async () => {
   expect(await ask()).toEqual(['join', 'load', 'half (fwd=miss)'])
 })
 
-test('KV has it after all: what another place stored is found before money is spent', async () => {
+test('an entry that another isolate has just stored in KV is found before money is spent', async () => {
   const elsewhere = play()
   const { clock, kv } = elsewhere.app
   const { ask, happened } = play({ clock, kv })
-  // The first look here came too early.
+  // The first lookup here came too early.
   let looks = 0
   const get = kv.get.bind(kv)
   await elsewhere.ask()
