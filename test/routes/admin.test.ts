@@ -1,5 +1,5 @@
-// The operator's doors in process: what they take, what they answer, and what they say when the
-// objects behind them are out of reach.
+// The operator's endpoints in process: input, responses, and errors when the Durable Objects behind
+// them are unavailable.
 import { expect, test } from 'vitest'
 import { Operator } from '../../src/access/operator.ts'
 import { Purges } from '../../src/cache/purge.ts'
@@ -89,7 +89,7 @@ function visit(path: string, body?: unknown, token = TOKEN): Visit {
   })
 }
 
-test('usage() answers the contract’s object', async () => {
+test('usage() returns the budget, hours, days, failures and refused origins', async () => {
   const { admin, asked } = adminWith()
   const response = await admin.usage(visit('/admin/usage'))
   expect(JSON.parse(String(response.body))).toEqual({
@@ -126,14 +126,14 @@ test.each([
   ['1', 0],
   ['24', 23],
   ['2160', 2159],
-])('usage() of %s hours begins %i hours ago', async (hours, ago) => {
+])('usage() of %s hours starts %i hours before the current one', async (hours, ago) => {
   const { admin, asked } = adminWith()
   await admin.usage(visit(`/admin/usage?hours=${hours}`))
   expect(asked).toEqual([HOUR - ago * 3600])
 })
 
 test.each(['0', '-1', '2161', '1.5', '1e2', '99999', 'x', '', '%2024'])(
-  'usage() refuses "%s" hours',
+  'usage() rejects "%s" hours',
   async (hours) => {
     const { admin, asked } = adminWith()
     const error = await failureOf(admin.usage(visit(`/admin/usage?hours=${hours}`)))
@@ -148,7 +148,7 @@ test.each<[unknown, number | null, number | null]>([
   [{ until: NOW_S - 60 }, NOW_S - 60, null],
   [{ until: NOW_S }, NOW_S, null],
   [{ until: 0 }, 0, null],
-])('pause() takes %j', async (body, until, answer) => {
+])('pause() accepts %j', async (body, until, answer) => {
   const { admin, paused } = adminWith()
   const response = await admin.pause(visit('/admin/pause', body))
   expect(JSON.parse(String(response.body))).toEqual({ paused_until: answer })
@@ -165,7 +165,7 @@ test.each<[unknown]>([
   [{ until: null, more: 1 }],
   [[]],
   ['null'],
-])('pause() refuses %j and pauses nothing', async (body) => {
+])('pause() rejects %j without pausing', async (body) => {
   const { admin, paused } = adminWith()
   expect((await failureOf(admin.pause(visit('/admin/pause', body)))).code).toBe('invalid_value')
   expect(paused).toEqual([])
@@ -181,7 +181,7 @@ test.each<[object, string, string | null]>([
   [{ page: 'https://example.com/posts/x' }, 'page', PAGE],
   [{ page: 'https://example.com/posts/x/?a=b#c' }, 'page', PAGE],
   [{ page: 'https://example.com/posts/x/index.html' }, 'page', PAGE],
-])('purge() takes %j', async (body, word, name) => {
+])('purge() accepts %j', async (body, word, name) => {
   const { admin, kv } = adminWith()
   const response = await admin.purge(visit('/admin/purge', body))
   expect(JSON.parse(String(response.body))).toEqual({ purged: word })
@@ -195,7 +195,7 @@ test.each<[object, string, string]>([
   [{ prompt_id: 'hiaku' }, 'prompt_id', 'Cannot find the prompt "hiaku": this endpoint has haiku'],
   [{ prompt_id: 'toString' }, 'prompt_id', 'Cannot find the prompt "toString"'],
   [{ model: 'gone' }, 'model', 'Cannot find the model "gone": this endpoint has default'],
-])('purge() of %j finds nothing of that name', async (body, param, message) => {
+])('purge() of %j is an error that lists the known names', async (body, param, message) => {
   const { admin, kv } = adminWith()
   const error = await failureOf(admin.purge(visit('/admin/purge', body)))
   expect(error).toMatchObject({ code: 'not_found', param })
@@ -204,7 +204,7 @@ test.each<[object, string, string]>([
 })
 
 test.each(['/posts/x', 'https://elsewhere.example/posts/x', 'file:///posts/x', 'https://'])(
-  'purge() of the page %s is refused: no answer is made from it',
+  'purge() rejects the page %s, which no answer can be made from',
   async (page) => {
     const { admin, kv } = adminWith()
     const error = await failureOf(admin.purge(visit('/admin/purge', { page })))
@@ -225,13 +225,13 @@ test.each<[unknown]>([
   [{ page: 7 }],
   [{ page: 'https://example.com/', all: true }],
   [[]],
-])('purge() refuses %j and voids nothing', async (body) => {
+])('purge() rejects %j and purges nothing', async (body) => {
   const { admin, kv } = adminWith()
   expect((await failureOf(admin.purge(visit('/admin/purge', body)))).code).toBe('invalid_value')
   expect(kv.values.size).toBe(0)
 })
 
-test('nobody else gets anywhere, and their bodies are not read', async () => {
+test('requests without the operator’s token are rejected without reading their bodies', async () => {
   const { admin, kv, paused, asked } = adminWith()
   for (const token of ['', 'x', TOKEN.slice(1), `${TOKEN}x`]) {
     for (const work of [
@@ -245,7 +245,7 @@ test('nobody else gets anywhere, and their bodies are not read', async () => {
   expect([kv.values.size, paused, asked]).toEqual([0, [], []])
 })
 
-test('a ledger out of reach is said to be, without its words', async () => {
+test('an unavailable ledger is reported without its error message', async () => {
   const down = async () => {
     throw new Error('words from inside')
   }

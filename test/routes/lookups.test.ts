@@ -1,5 +1,5 @@
-// What is served from the cache where a prompt has last answers: to visitors who may not spend on it,
-// and about pages. Who has a page fetched is page-variables.test.ts's.
+// What is served from the cache if a prompt has last answers: to visitors of a prompt with
+// spend = "operator", and for pages. page-variables.test.ts covers when a page is fetched.
 import { describe, expect, test, vi } from 'vitest'
 import type { Core } from '../../src/core.ts'
 import {
@@ -27,7 +27,7 @@ import {
 
 const operators = { spend: 'operator' }
 
-/** The same storage and clock under another configuration, as after a deploy: nothing in memory. */
+/** Another configuration over the same storage and clock, as after a deploy: memory is empty. */
 function deployed({ app, site }: ReturnType<typeof startWithPages>, setup: PagesSetup) {
   return startWithPages({ kv: app.kv, clock: app.clock, site, ...setup })
 }
@@ -35,7 +35,7 @@ function deployed({ app, site }: ReturnType<typeof startWithPages>, setup: Pages
 const statusOf = (reply: Reply) =>
   reply.headers.get('cache-status')?.replace('edge-completions; ', '')
 
-/** Reads of KV but for the purge list's, from now on. */
+/** Counts KV reads from now on, without those of the purge list. */
 function readsOf({ kv }: TestApp) {
   const get = vi.spyOn(kv, 'get')
   return () => get.mock.calls.map(([key]) => key).filter((key) => key !== 'purge')
@@ -47,13 +47,13 @@ async function purge(app: TestApp, body: object): Promise<Reply> {
 }
 
 const changes: readonly [string, PagesSetup][] = [
-  ['the prompt’s words', { prompt: { ...operators, text: 'In one sentence: {{page}}' } }],
+  ['the prompt’s text', { prompt: { ...operators, text: 'In one sentence: {{page}}' } }],
   ['its system message', { prompt: { ...operators, system: 'You summarise.' } }],
   ['its parameters', { prompt: { ...operators, parameters: { temperature: 0.1 } } }],
-  ['its longest answer', { prompt: { ...operators, max_tokens: 7 } }],
+  ['its max_tokens', { prompt: { ...operators, max_tokens: 7 } }],
   ['the owner’s defaults', { prompt: operators, config: { defaults: { temperature: 0.3 } } }],
   [
-    'the model behind its name',
+    'the model behind its alias',
     {
       prompt: operators,
       config: { models: [{ id: 'default', upstream: 'main', upstream_model: 'model-2' }] },
@@ -85,7 +85,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(posted.headers.get('cache-control')).toBe('no-store')
     expect(app.lines.map(({ cache }) => cache)).toEqual(['previous', 'previous'])
     expect(site.fetches).toHaveLength(1)
-    // Until a new one is stored. For the operator the old one is none.
+    // Until a new one is stored. The operator's POST ignores the old one.
     const only = { ...OPERATOR, 'cache-control': 'only-if-cached' }
     expect(codeOf(await app.post(ask(URL_A), only))[1]).toBe('not_cached')
     expect(statusOf(await app.get(query(URL_A)))).toBe('hit; detail=previous')
@@ -97,7 +97,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     ])
   })
 
-  test('are served it in every shape, with its own tag, and from where a stream had stopped', async () => {
+  test('are served it in every shape, with its own ETag, and can resume a stream', async () => {
     const before = startWithPages({ prompt: operators })
     const whole = await before.app.post(ask(URL_A), OPERATOR)
     const { id } = whole.json() as { id: string }
@@ -117,7 +117,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect([head.status, head.text, statusOf(head)]).toEqual([200, '', 'hit; detail=previous'])
   })
 
-  test('are served it beyond every ttl, stale but not previous, as a changed page is not', async () => {
+  test('are served it after every TTL as stale, also if the page has changed, but not as previous', async () => {
     const { app, site } = startWithPages({
       prompt: { ...operators, ttl_seconds: 60 },
       config: { cache: { stale_while_revalidate_seconds: 0, stale_if_error_seconds: 0 } },
@@ -135,7 +135,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(site.fetches).toHaveLength(1)
   })
 
-  test('are served an answer that took one write and takes one read', async () => {
+  test('are served it at the cost of one KV write and one KV read', async () => {
     const before = startWithPages({ prompt: operators })
     await before.app.post(ask(URL_A), OPERATOR)
     expect(before.app.kv.puts).toEqual([expect.stringMatching(/^l1:[0-9a-f]{64}$/)])
@@ -152,12 +152,12 @@ describe('visitors of a prompt that only the operator may spend on', () => {
 
   test.each([
     ['the page', { page: URL_A }],
-    ['the page by another of its names', { page: `${ORIGIN}/posts/a/index.html?x=1` }],
+    ['the page by another of its addresses', { page: `${ORIGIN}/posts/a/index.html?x=1` }],
     ['the prompt', { prompt_id: 'summary' }],
     ['the model', { model: 'default' }],
     ['the request', { request: { ...ask(`${URL_A}/`), stream: true } }],
     ['everything', { all: true }],
-  ])('are served it no more after a purge of %s, and a new one at once', async (_, target) => {
+  ])('are not served it after a purge of %s, but a new one immediately', async (_, target) => {
     const before = startWithPages({ prompt: operators })
     await before.app.post(ask(URL_A), OPERATOR)
     for (const prompt of [operators, { ...operators, text: 'New: {{page}}' }]) {
@@ -175,7 +175,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     }
   })
 
-  test('are served it after a purge of anything else, and not under a new cache.version', async () => {
+  test('are served it after a purge of something else, but not under a new cache.version', async () => {
     const models = [
       { id: 'default', upstream: 'main', upstream_model: 'model-1' },
       { id: 'other', upstream: 'main', upstream_model: 'model-2' },
@@ -196,7 +196,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(codeOf(await app.get(query(URL_A)))[1]).toBe('not_cached')
   })
 
-  test('keep it when what the operator gets is not whole, or is not to be stored', async () => {
+  test('keep it if the operator’s new answer is incomplete or must not be stored', async () => {
     const { app, site } = startWithPages({ prompt: operators })
     await app.post(ask(URL_A), OPERATOR)
     site.put('/posts/a', 'A second text.', 'v2')
@@ -217,7 +217,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(textOf(await app.get(query(URL_A)))).toBe('new')
   })
 
-  test('get what the operator has forced, of a page that has not changed, too', async () => {
+  test('are served the answer that the operator forced, even if the page has not changed', async () => {
     const { app, site } = startWithPages({ prompt: operators })
     await app.post(ask(URL_A), OPERATOR)
     app.clock.ms += 2000
@@ -227,7 +227,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(site.prompts[1]?.prompt).toContain('The first text.')
   })
 
-  test('get the answer to the page as it is, also where it was once so before', async () => {
+  test('are served the answer to the current page, also if the page returns to an earlier version', async () => {
     const { app, site } = startWithPages({
       prompt: operators,
       flights: ({ miss }: Core) => new LocalFlights(miss),
@@ -241,7 +241,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
       site.put('/posts/a', text)
       app.clock.ms += 2000
       const reply = await app.post(ask(URL_A), OPERATOR)
-      // What the flight still has at hand is given again, not paid for again.
+      // A flight that still has the answer returns it without a new call.
       expect(textOf(reply)).toBe(expected)
       expect(textOf(await app.get(query(URL_A)))).toBe(expected)
     }
@@ -249,7 +249,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(textOf(await later.app.get(query(URL_A)))).toBe('answer 2')
   })
 
-  test('get a fallback’s answer, which is fresh for 300 s and replaced by the next warming', async () => {
+  test('are served a fallback’s answer, which is fresh for 300 s and then replaced by warming', async () => {
     const models = [
       {
         id: 'default',
@@ -273,7 +273,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(textOf(await app.get(query(URL_A)))).toBe('call 3')
   })
 
-  test('find one page by all of its addresses, in each with what they may set', async () => {
+  test('find one page by all of its addresses, for each value of the fields they may set', async () => {
     const before = startWithPages({ prompt: { ...operators, visitor_may_set: ['seed', 'stop'] } })
     before.site.put('/posts/a/', 'The first text.')
     await before.app.post({ ...ask(`${URL_A}/`), seed: 1, stop: 'x' }, OPERATOR)
@@ -289,7 +289,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     }
   })
 
-  test('who set a field to what the owner has set ask the same', async () => {
+  test('share the answer if they set a field to the owner’s value', async () => {
     const prompt = { ...operators, visitor_may_set: ['max_tokens', 'temperature'], max_tokens: 50 }
     const { app } = startWithPages({ prompt })
     await app.post(ask(URL_A), OPERATOR)
@@ -302,7 +302,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(codeOf(await warm.app.post({ ...ask(URL_A), temperature: 1 }))[1]).toBe('not_cached')
   })
 
-  test('find in another isolate what was stored in the first, within memory_seconds', async () => {
+  test('find in another isolate what the first stored, within memory_seconds', async () => {
     const first = startWithPages({ prompt: operators })
     await first.app.post(ask(URL_A), OPERATOR)
     const second = deployed(first, { prompt: operators })
@@ -315,7 +315,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(second.site.fetches).toHaveLength(2)
   })
 
-  test('are told not_cached where nothing is stored, by one read and without a fetch', async () => {
+  test('get not_cached if nothing is stored, after one KV read and without a fetch', async () => {
     const { app, site } = startWithPages({ prompt: operators })
     const reads = readsOf(app)
     for (const reply of [await app.get(query(URL_A)), await app.post(ask(URL_A))]) {
@@ -327,7 +327,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(app.lines.map(({ cache }) => cache)).toEqual(['miss', 'miss'])
   })
 
-  test('are served nothing where nothing is to be kept', async () => {
+  test('are served nothing if ttl_seconds = 0', async () => {
     const before = startWithPages({ prompt: operators })
     await before.app.post(ask(URL_A), OPERATOR)
     const { app } = deployed(before, { prompt: { ...operators, ttl_seconds: 0 } })
@@ -335,14 +335,14 @@ describe('visitors of a prompt that only the operator may spend on', () => {
   })
 
   test.each([
-    ['no JSON', '{'],
+    ['not JSON', '{'],
     ['another request’s', { key: `l1:${'0'.repeat(64)}` }],
     ['without its source', { source: undefined }],
-    ['with a header smuggled in', { source: { pages: [{ etag: '"a"\r\nx: y' }] } }],
+    ['with an injected header', { source: { pages: [{ etag: '"a"\r\nx: y' }] } }],
     ['of another schema', { schema: 3 }],
-    ['more than it should be', { more: 1 }],
+    ['with an extra field', { more: 1 }],
   ])(
-    'are not served a stored value that is %s; the operator makes a new one',
+    'are not served a stored value that is %s; the operator’s POST replaces it',
     async (_, change) => {
       const before = startWithPages({ prompt: operators })
       await before.app.post(ask(URL_A), OPERATOR)
@@ -376,7 +376,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
   const redeployed = ({ kv, clock }: TestApp, prompt: object) =>
     start(prompt, { kv, clock, upstream: () => jsonAnswer('new') })
 
-  test('has its last answer served after a change, by one read', async () => {
+  test('serves its last answer after a change, with one KV read', async () => {
     const before = start()
     await before.post(sea, OPERATOR)
     const app = redeployed(before, { text: 'A haiku about {{topic}}' })
@@ -387,7 +387,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
     expect(codeOf(await app.get('prompt_id=haiku&var.topic=moon'))[1]).toBe('not_cached')
   })
 
-  test('has the answer served that was stored before visitors might not spend on it', async () => {
+  test('serves the answer that was stored before spend = "operator" was set', async () => {
     const before = start({ spend: 'visitor' })
     await before.post(sea)
     const app = redeployed(before, {})
@@ -398,7 +398,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
     expect(codeOf(await app.post(sea))[1]).toBe('not_cached')
   })
 
-  test('has the answer served that version 1 stored, until a purge in its second or later', async () => {
+  test('serves the answer that version 1 stored, until a purge in the same second or later', async () => {
     const before = start({ spend: 'visitor' })
     await before.post(sea)
     const [[key = '', stored] = []] = before.kv.values
@@ -418,7 +418,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
   })
 })
 
-test('two pages with the same text are one upstream call, and each is found', async () => {
+test('two pages with the same text cost one upstream call, and both are stored', async () => {
   const { app, site } = startWithPages({
     prompt: operators,
     flights: ({ miss }: Core) => new LocalFlights(miss),
@@ -432,7 +432,7 @@ test('two pages with the same text are one upstream call, and each is found', as
   for (const url of [first, ...more]) {
     expect(textOf(await later.app.get(query(url)))).toBe('answer 1')
   }
-  // Of the flight whose answer is at hand, not paid for again.
+  // The flight still has the answer, so it is not paid for again.
   const late = `${ORIGIN}/posts/e`
   site.put('/posts/e', 'The first text.')
   app.clock.ms += 5000
@@ -443,7 +443,7 @@ test('two pages with the same text are one upstream call, and each is found', as
   const purged = deployed({ app, site }, { prompt: operators })
   expect(codeOf(await purged.app.get(query(first)))[1]).toBe('not_cached')
   expect(textOf(await purged.app.get(query(others[2] ?? '')))).toBe('answer 1')
-  // A copy is void with the answer that it is of, whenever it was made.
+  // Purging an answer also purges its copies, including later ones.
   await purged.app.settled()
   const copies = [...app.kv.values.entries()].filter(([key]) => key !== 'purge')
   expect(copies.map(([, { value }]) => JSON.parse(value).requested_at)).toEqual(
@@ -451,7 +451,7 @@ test('two pages with the same text are one upstream call, and each is found', as
   )
 })
 
-test('of several pages one that has changed is read with those that have not', async () => {
+test('if one of several pages has changed, the texts of all are read', async () => {
   const variables = { a: { from: 'url' }, b: { from: 'url' } }
   const setup = { config: { prompts: { summary: { text: '{{a}} {{b}}', variables } } } }
   const first = startWithPages(setup)
@@ -468,7 +468,7 @@ test('of several pages one that has changed is read with those that have not', a
   expect(site.prompts[1]?.prompt).toMatch(/The first text\..*A second text\./s)
 })
 
-test('what version 1 stored about a page is stored as its last answer, and not paid for again', async () => {
+test('an answer that version 1 stored for a page becomes its last answer without a new call', async () => {
   const before = startWithPages({ prompt: { spend: 'visitor' } })
   await before.app.post(ask(URL_A))
   const [[, stored] = []] = before.app.kv.values
@@ -490,7 +490,7 @@ test('what version 1 stored about a page is stored as its last answer, and not p
 })
 
 describe('a page that visitors may spend on', () => {
-  test('has its last answer served by GET for as long as that may be served, but no previous one', async () => {
+  test('serves its last answer to GET until it expires, but no previous one', async () => {
     const config = { cache: { stale_while_revalidate_seconds: 50, stale_if_error_seconds: 100 } }
     const before = startWithPages({ prompt: { ttl_seconds: 60 }, config })
     await before.app.post(ask(URL_A))
@@ -507,7 +507,7 @@ describe('a page that visitors may spend on', () => {
     expect(before.site.fetches).toHaveLength(1)
   })
 
-  test('is seen to be as it was, and not looked at again for page_seconds, in every isolate', async () => {
+  test('that is unchanged is not checked again for page_seconds, in any isolate', async () => {
     const first = startWithPages()
     await first.app.post(ask(URL_A))
     const second = deployed(first, {})
@@ -515,14 +515,14 @@ describe('a page that visitors may spend on', () => {
     for (const { app } of [first, second]) {
       for (let i = 0; i < 3; i++) expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
     }
-    // The second isolate knows the version by the answer.
+    // The second isolate has the page's version from the stored answer.
     const sent = first.site.fetches.map(({ headers }) => headers.get('if-none-match'))
     expect(sent).toEqual([null, '"v1"', '"v1"'])
     expect(first.site.prompts).toHaveLength(1)
     expect(first.app.kv.puts).toHaveLength(1)
   })
 
-  test('that has changed is answered by its old answer where no new one can be had', async () => {
+  test('that has changed is answered with the old answer if no new one can be generated', async () => {
     const { app, site } = startWithPages()
     await app.post(ask(URL_A))
     site.put('/posts/a', 'A second text.', 'v2')
@@ -531,11 +531,11 @@ describe('a page that visitors may spend on', () => {
     const reply = await app.post(ask(URL_A))
     expect([reply.status, textOf(reply)]).toEqual([200, 'answer 1'])
     expect(site.prompts).toHaveLength(2)
-    // The operator hears of it.
+    // The operator gets the error.
     expect(codeOf(await app.post(ask(URL_A), OPERATOR))[1]).toBe('upstream_unavailable')
   })
 
-  test('is read once in page_seconds for whatever is asked about it', async () => {
+  test('is read once in page_seconds for all requests about it', async () => {
     const variables = {
       page: { from: 'url', page_seconds: 600 },
       question: { max_chars: 20 },
@@ -556,7 +556,7 @@ describe('a page that visitors may spend on', () => {
     expect(site.prompts[3]?.prompt).toContain('A second text.')
   })
 
-  test('is read again after its purge, by everybody', async () => {
+  test('is read again after its purge, for every request', async () => {
     const variables = { page: { from: 'url' }, question: { max_chars: 20 } }
     const prompts = { summary: { text: '{{question}} {{page}}', variables } }
     const { app, site } = startWithPages({ config: { prompts } })
@@ -577,7 +577,7 @@ describe('a page that visitors may spend on', () => {
     expect(site.fetches[1]?.headers.has('if-none-match')).toBe(false)
   })
 
-  test('that is being read while it is purged makes no answer that is stored', async () => {
+  test('that is purged while it is being read produces no stored answer', async () => {
     const { app, site } = startWithPages()
     const served = Promise.withResolvers<void>()
     const fetched = Promise.withResolvers<void>()
@@ -600,7 +600,7 @@ describe('a page that visitors may spend on', () => {
     expect(textOf(await app.get(query(URL_A)))).toBe('answer 2')
   })
 
-  test('has a stale answer served, and refreshed with the page as it is', async () => {
+  test('serves a stale answer, and refreshes it with the current page', async () => {
     const { app, site } = startWithPages({ prompt: { ttl_seconds: 60 } })
     await app.post(ask(URL_A))
     app.clock.ms += 61_000
@@ -612,7 +612,7 @@ describe('a page that visitors may spend on', () => {
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 3')
   })
 
-  test('has a stale answer refreshed by an isolate that has not read the page, though it is unchanged', async () => {
+  test('that is unchanged has its stale answer refreshed by an isolate that has not read it', async () => {
     const before = startWithPages({ prompt: { ttl_seconds: 60 } })
     await before.app.post(ask(URL_A))
     const { app, site } = deployed(before, { prompt: { ttl_seconds: 60 } })
@@ -622,7 +622,7 @@ describe('a page that visitors may spend on', () => {
     expect(site.fetches[1]?.headers.has('if-none-match')).toBe(false)
   })
 
-  test('with page_seconds = 0 is checked for each visitor who may spend', async () => {
+  test('with page_seconds = 0 is checked for every visitor who may spend', async () => {
     const { app, site } = startWithPages({ variable: { page_seconds: 0 } })
     for (let i = 0; i < 3; i++) expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
     expect(site.fetches).toHaveLength(3)
@@ -630,7 +630,7 @@ describe('a page that visitors may spend on', () => {
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 2')
   })
 
-  test('is fetched only at an address that is listed itself, and found at all of its addresses', async () => {
+  test('is fetched only at an allowed address, and its answer found at all of its addresses', async () => {
     const { app, site } = startWithPages({ variable: { paths: ['/posts/*.html'] } })
     site.put('/posts/a.html', 'The first text.')
     expect(codeOf(await app.post(ask(URL_A)))[1]).toBe('page_not_allowed')
@@ -640,14 +640,14 @@ describe('a page that visitors may spend on', () => {
     await app.post(ask(`${URL_A}.html`))
     expect(textOf(await app.get(query(URL_A)))).toBe('answer 1')
     app.clock.ms += 3_600_000
-    // It cannot look, and keeps nobody else from it.
+    // Its request cannot check the page, and does not keep others from it.
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
     site.put('/posts/a.html', 'A second text.')
     expect(textOf(await app.post(ask(`${URL_A}.html`)))).toBe('answer 2')
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 2')
   })
 
-  test('may redirect to another of its addresses, listed or not', async () => {
+  test('may redirect to any of its own addresses', async () => {
     const { app, site } = startWithPages({ variable: { paths: ['/posts/*.html'] } })
     site.pages.set(
       '/posts/b.html',
@@ -658,7 +658,7 @@ describe('a page that visitors may spend on', () => {
     expect(site.prompts[0]?.prompt).toContain('Found.')
   })
 
-  test('counts one write a day’s quota for each answer, and one for a copy', async () => {
+  test('uses one write of the day’s budget for each answer, and one for a copy', async () => {
     const { app, site } = startWithPages({
       prompt: operators,
       config: { cache: { kv_writes_per_day: 10 } },

@@ -1,5 +1,5 @@
-// Where a miss is answered: through the flight's door, or alone where that must be or cannot be
-// otherwise; and a stream passed on, whatever becomes of it.
+// How a miss is answered: through the flight of its key, or locally if there are no flights, the
+// answer must not be shared or the flight is unreachable. And relay(), which passes a stream on.
 import { expect, test } from 'vitest'
 import { Ending, type Reader, relay, type Shape, type StreamEnd } from '../../src/answer.ts'
 import type { Problem } from '../../src/errors.ts'
@@ -34,7 +34,7 @@ const textOf = (answer: MissAnswer) =>
 
 const found: MissAnswer = { kind: 'left', summary }
 
-test('the door is asked with the purge this isolate knows of; its answer is the answer', async () => {
+test('a miss joins the flight with this isolate’s purge time, and its answer is returned', async () => {
   const got: SharedWork[] = []
   const { answer, state } = start({
     join: async (given) => {
@@ -50,7 +50,7 @@ test('the door is asked with the purge this isolate knows of; its answer is the 
 test.each([
   ['flights = "none"', null, false],
   ['an answer that must not be shared', {}, true],
-])('%s: generated here, the door untouched', async (_, door, alone) => {
+])('%s: the answer is generated locally without a flight', async (_, door, alone) => {
   const { answer, state, events } = start(door)
   expect(textOf(await answer({}, json, alone))).toBe('alone')
   expect(state.calls).toBe(1)
@@ -58,29 +58,32 @@ test.each([
 })
 
 const errors: readonly [string, object, number][] = [
-  ['that is out of reach', {}, 1],
+  ['that is unreachable', {}, 1],
   ['that is overloaded', { retryable: true, overloaded: true }, 1],
-  ['that has only just gone', { retryable: true }, 2],
+  ['that was just evicted', { retryable: true }, 2],
   ['that was reset', { durableObjectReset: true }, 2],
 ]
-test.each(errors)('a flight %s: generated alone, and said', async (_, flags, joins) => {
-  let tries = 0
-  const { answer, state, events } = start({
-    join: async () => {
-      tries += 1
-      throw Object.assign(new Error('private'), flags)
-    },
-  })
-  const reply = await answer()
-  expect(textOf(reply)).toBe('alone')
-  expect([tries, state.calls]).toEqual([joins, 1])
-  expect(events.filter(({ event }) => event === 'flight_unreachable')).toEqual([
-    { event: 'flight_unreachable', request_id: 'req_1' },
-  ])
-  expect(JSON.stringify(events)).not.toContain('private')
-})
+test.each(errors)(
+  'a flight %s: the answer is generated locally, and the failure is reported',
+  async (_, flags, joins) => {
+    let tries = 0
+    const { answer, state, events } = start({
+      join: async () => {
+        tries += 1
+        throw Object.assign(new Error('private'), flags)
+      },
+    })
+    const reply = await answer()
+    expect(textOf(reply)).toBe('alone')
+    expect([tries, state.calls]).toEqual([joins, 1])
+    expect(events.filter(({ event }) => event === 'flight_unreachable')).toEqual([
+      { event: 'flight_unreachable', request_id: 'req_1' },
+    ])
+    expect(JSON.stringify(events)).not.toContain('private')
+  },
+)
 
-test('a flight that is back at the second try is no event', async () => {
+test('a flight that is reachable at the second attempt is not reported', async () => {
   let tries = 0
   const { answer, state, events } = start({
     join: async () => {
@@ -93,7 +96,7 @@ test('a flight that is back at the second try is no event', async () => {
   expect([state.calls, events]).toEqual([0, []])
 })
 
-test('the flight of what is not kept knows of its reader until the end', async () => {
+test('a flight whose answer is not stored gets its reader’s presence until the end', async () => {
   const got: SharedWork[] = []
   const { answer, boarded } = start({
     join: async (given) => {
@@ -126,11 +129,11 @@ test.each([
   const reply = await answer({ keep: null }, sse)
   if (reply.kind === 'stream') await new Response(reply.body).text()
   expect(await got[0]?.presence?.getReader().read()).toEqual({ done: true, value: undefined })
-  // Once more does no harm.
+  // Cancelling twice is harmless.
   boarded.left.abort()
 })
 
-test('a flight is under way from its first reader here to the end of one of them', async () => {
+test('isUnderWay() is true from the first local reader to the end of any of them', async () => {
   const source = openStream()
   const ending = openStream()
   const given = { body: source.stream, ending: ending.stream }
@@ -144,7 +147,7 @@ test('a flight is under way from its first reader here to the end of one of them
   if (reply.kind !== 'stream') throw new TypeError('no stream')
   const reading = new Response(reply.body).text()
   expect([misses.isUnderWay(work.key), misses.isUnderWay('other')]).toEqual([true, false])
-  // An end that was missed is not waited for longer than this.
+  // If an end was missed, this limits how long the flight counts as running.
   clock.ms += 60_000
   expect(misses.isUnderWay(work.key)).toBe(false)
   clock.ms -= 1
@@ -157,15 +160,15 @@ test('a flight is under way from its first reader here to the end of one of them
 })
 
 test.each([
-  ['whole, or a problem', async () => found],
-  ['out of reach', async () => Promise.reject(new Error('gone'))],
-])('no flight is under way after an answer that is %s', async (_, join) => {
+  ['complete, or a problem', async () => found],
+  ['unreachable', async () => Promise.reject(new Error('gone'))],
+])('isUnderWay() is false after an answer that is %s', async (_, join) => {
   const { misses, answer } = start({ join })
   await answer()
   expect(misses.isUnderWay(work.key)).toBe(false)
 })
 
-test('who joins without a look into KV has its old answer all the same when the flight fails', async () => {
+test('a reader that joined without reading KV is served the stale answer when the flight fails', async () => {
   const source = openStream()
   const answers = [jsonAnswer('old'), source.response()]
   const app = new TestApp({
@@ -199,7 +202,7 @@ test('who joins without a look into KV has its old answer all the same when the 
   expect(reads).toBe(1)
 })
 
-test('a refresh goes through the door, once in ten seconds for a key', async () => {
+test('a refresh goes to the flight, once in ten seconds per key', async () => {
   const keys: string[] = []
   const { misses, clock } = start({
     refresh: async ({ key, purgedAt }) => void keys.push(`${key} ${purgedAt}`),
@@ -219,7 +222,7 @@ test('a refresh goes through the door, once in ten seconds for a key', async () 
   expect(keys).toHaveLength(4)
 })
 
-test('what is remembered of refreshes is bounded', async () => {
+test('the memory of recent refreshes is bounded', async () => {
   let refreshes = 0
   const { misses } = start({
     refresh: async () => {
@@ -233,8 +236,8 @@ test('what is remembered of refreshes is bounded', async () => {
 
 test.each([
   ['without flights', null],
-  ['with the flight out of reach', { refresh: () => Promise.reject(new Error('gone')) }],
-])('a refresh %s runs here to its end, and is stored', async (_, door) => {
+  ['with the flight unreachable', { refresh: () => Promise.reject(new Error('gone')) }],
+])('a refresh %s runs locally to its end, and is stored', async (_, door) => {
   const { misses, stored } = start(door)
   await misses.refresh(work)
   expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['alone'])
@@ -246,7 +249,7 @@ test('a refresh never throws', async () => {
   await expect(misses.refresh(work)).resolves.toBeUndefined()
 })
 
-test('alone, the reader who leaves ends the call', async () => {
+test('a local call is aborted when its reader leaves', async () => {
   const said = openStream()
   const { answer, upstream, boarded } = start(null)
   upstream.respond = () => said.response()
@@ -282,7 +285,7 @@ function ended(how: StreamEnd): ReadableStream<Uint8Array> {
   return ending.stream
 }
 
-/** A stream that is relayed: what comes, how it ends, and what is heard of that. */
+/** A relayed stream: its source, its ending, and the ends that were reported. */
 function relaying(shape: Shape, left: AbortSignal = stays) {
   const source = openStream()
   const ending = openStream()
@@ -308,7 +311,7 @@ function relaying(shape: Shape, left: AbortSignal = stays) {
   }
 }
 
-/** Reads to the end, whichever it is. */
+/** Reads a stream until it ends or fails. */
 async function readOut(body: ReadableStream<Uint8Array>) {
   const reader = body.getReader()
   let text = ''
@@ -319,7 +322,7 @@ async function readOut(body: ReadableStream<Uint8Array>) {
   }
 }
 
-/** Relays what a test gives, and reads all of it. */
+/** Relays what a test provides, and reads all of it. */
 async function relayed(
   pieces: readonly string[],
   end: StreamEnd | 'cut' | 'cutClean',
@@ -342,7 +345,7 @@ async function relayed(
 const hello = 'data: {"choices":[{"text":"Hello"}]}\n\n'
 const told = /data: \{"error":\{.*"code":"upstream_truncated"\}\}\n\n$/
 
-test('relay() passes everything on, and ends as it is told', async () => {
+test('relay() passes everything on and reports the given end', async () => {
   const timeout: Problem = { ...broken, code: 'upstream_timeout' }
   for (const end of ['whole', 'left', timeout] as const) {
     for (const shape of [sse.shape, bare]) {
@@ -355,7 +358,7 @@ test('relay() passes everything on, and ends as it is told', async () => {
   }
 })
 
-test('relay() waits to be told, whatever the bytes say', async () => {
+test('relay() waits for the ending, regardless of the bytes', async () => {
   const { source, body, ends, tell } = relaying(sse.shape)
   const reading = readOut(body)
   source.push(hello + DONE)
@@ -369,7 +372,7 @@ test('relay() waits to be told, whatever the bytes say', async () => {
 })
 
 test.each(['cut', 'cutClean'] as const)(
-  'relay() of a stream that is %s says so in band',
+  'relay() of a stream that is %s ends with an error event',
   async (how) => {
     for (const pieces of [[], [hello], [hello, ':\n\n'], [hello + DONE]]) {
       const { text, failed, ends } = await relayed(pieces, how, sse.shape)
@@ -380,7 +383,7 @@ test.each(['cut', 'cutClean'] as const)(
   },
 )
 
-test('relay() of a stream that is torn within an event: the error is an event all the same', async () => {
+test('relay() of a stream that is cut within an event still ends with a separate error event', async () => {
   for (const half of ['data: {"choi', 'data: {"choices":[]}', 'data: {"choices":[]}\n', 'da']) {
     const { text, ends } = await relayed([hello, half], 'cut', sse.shape)
     const last = text.split('\n\n').at(-2)
@@ -391,14 +394,14 @@ test('relay() of a stream that is torn within an event: the error is an event al
 })
 
 test.each(['cut', 'cutClean'] as const)(
-  'relay() of bare text that is %s breaks off',
+  'relay() of bare text that is %s ends with a stream error',
   async (how) => {
     const { failed, ends } = await relayed(['a', 'b'], how, bare)
     expect([failed, ends]).toEqual([true, [broken]])
   },
 )
 
-test('relay() of a stream that breaks does not wait to be told', async () => {
+test('relay() of a broken stream does not wait for the ending', async () => {
   const { source, body, ends } = relaying(sse.shape)
   source.fail(new Error('disconnected prematurely'))
   expect((await readOut(body)).text).toMatch(told)
@@ -406,7 +409,7 @@ test('relay() of a stream that breaks does not wait to be told', async () => {
   expect(ends).toEqual([broken])
 })
 
-test('relay() that is left lets go of its source, once', async () => {
+test('relay() cancels its source once when its reader leaves', async () => {
   for (const shape of [sse.shape, bare]) {
     const { source, body, ends } = relaying(shape)
     const reader = body.getReader()
@@ -420,7 +423,7 @@ test('relay() that is left lets go of its source, once', async () => {
   }
 })
 
-test('relay() hears that its reader has gone while nothing is said', async () => {
+test('relay() notices that its reader has left while no data arrives', async () => {
   for (const before of [true, false]) {
     const left = new AbortController()
     if (before) left.abort()
@@ -434,7 +437,7 @@ test('relay() hears that its reader has gone while nothing is said', async () =>
   }
 })
 
-test('relay() does not mind a reader who goes after the end', async () => {
+test('relay() ignores a reader that leaves after the end', async () => {
   const left = new AbortController()
   const { source, body, ends, tell } = relaying(sse.shape, left.signal)
   source.push(hello)
@@ -447,7 +450,7 @@ test('relay() does not mind a reader who goes after the end', async () => {
   expect(ends).toEqual(['whole'])
 })
 
-test('relay() reads no further than its reader', async () => {
+test('relay() reads its source no faster than its reader', async () => {
   let pulled = 0
   const body = new ReadableStream<Uint8Array>(
     {

@@ -1,5 +1,5 @@
-// GET /openapi.json: that it names every route, is OpenAPI 3.1, and that what the service really
-// answers is what it says. Schemas are judged by the few keywords they use; an unknown one fails.
+// GET /openapi.json: every route is in it, it is valid OpenAPI 3.1, and real responses match it.
+// A small validator checks the schema keywords that are used, and fails on unknown ones.
 import { readFileSync } from 'node:fs'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { codes } from '../../src/errors.ts'
@@ -54,7 +54,7 @@ beforeAll(async () => {
   api = (await app.ask('/openapi.json')).json() as Document
 })
 
-/** Where a `$ref` points. */
+/** Resolves a `$ref`. */
 function resolved(schema: Schema): Schema {
   const { $ref } = schema
   if (typeof $ref !== 'string') return schema
@@ -125,7 +125,7 @@ const operations = () =>
     Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
   )
 
-test('fits() can say no', () => {
+test('fits() rejects values that do not match', () => {
   const strict = { type: 'object', properties: { a: { const: 1 } }, additionalProperties: false }
   expect(fits({ a: 1 }, strict)).toBe(true)
   expect(fits({ a: 2 }, strict)).toBe(false)
@@ -135,7 +135,7 @@ test('fits() can say no', () => {
 })
 
 describe('the document', () => {
-  test('is served to anybody, and made once', async () => {
+  test('is served to anybody, and generated once', async () => {
     const reply = await app.ask('/openapi.json', { headers: { origin: 'https://evil.com' } })
     expect(reply.status).toBe(200)
     expect(reply.headers.get('content-type')).toBe('application/json')
@@ -146,7 +146,7 @@ describe('the document', () => {
     expect([head.status, head.text]).toEqual([200, ''])
   })
 
-  test('has every route of the app with its methods, and the pages', async () => {
+  test('lists every route of the app with its methods, and the pages', async () => {
     const source = readFileSync('src/app.ts', 'utf8')
     const routes = [...source.matchAll(/^ {4}'(\/[^']*)': \{/gm)].map(([, path = '']) => path)
     expect(routes.length).toBeGreaterThan(8)
@@ -166,7 +166,7 @@ describe('the document', () => {
     ).toEqual({ ...served, ...pages })
   })
 
-  test('is OpenAPI 3.1', () => {
+  test('is valid OpenAPI 3.1', () => {
     expect(api.openapi).toMatch(/^3\.1\.\d$/)
     expect(api.info).toMatchObject({ title: 'edge-completions', version: expect.any(String) })
     const ids = operations().map(({ operation }) => operation.operationId)
@@ -193,19 +193,19 @@ describe('the document', () => {
     }
   })
 
-  test('has no reference that points nowhere, and nothing that is pointed to from nowhere', () => {
+  test('has no dangling reference and no unused component', () => {
     const text = JSON.stringify(api)
     const pointed = new Set([...text.matchAll(/"#\/components\/([^"]+)"/g)].map(([, to]) => to))
     for (const to of pointed) expect(resolved({ $ref: `#/components/${to}` })).toBeTypeOf('object')
     const parts = ['schemas', 'headers', 'parameters'].flatMap((part) =>
       Object.keys(api.components[part] ?? {}).map((name) => `${part}/${name}`),
     )
-    // Named in the words that describe a stream.
+    // The description of a stream mentions it.
     const said = text.includes('data: <Chunk>') ? ['schemas/Chunk'] : []
     expect(parts.filter((part) => !pointed.has(part) && !said.includes(part))).toEqual([])
   })
 
-  test('names every code, under its own status', () => {
+  test('lists every error code under its status', () => {
     const named = new Set<string>()
     for (const { operation } of operations()) {
       for (const [status, { description }] of Object.entries(operation.responses)) {
@@ -216,12 +216,12 @@ describe('the document', () => {
         }
       }
     }
-    // Answers to a method or path that is not in it.
+    // These are returned for methods and paths that are not in the document.
     const missing = codes.filter((code) => !named.has(code))
     expect(missing).toEqual(['method_not_allowed'])
   })
 
-  test('exposes what the pages need to know of the settings, and no more', async () => {
+  test('exposes only the settings that the pages need', async () => {
     expect(api.info).toMatchObject({ 'x-free-prompts': true })
     expect(api.info).not.toHaveProperty('x-turnstile-sitekey')
     expect(JSON.stringify(api)).not.toContain('Write a haiku about')
@@ -235,7 +235,7 @@ describe('the document', () => {
     })
   })
 
-  test('is not there while the settings are at fault', async () => {
+  test('is not served while the configuration has errors', async () => {
     const broken = new TestApp({ config: { models: [] } })
     const reply = await broken.ask('/openapi.json')
     expect(reply.status).toBe(503)
@@ -260,12 +260,15 @@ describe('a request', () => {
     [{ prompt: 'a', stream_options: { other: 1 }, stream: true }, false],
     [{ prompt: 'a', logit_bias: { 1: 101 } }, false],
   ]
-  test.each(bodies)('%j is judged alike by the schema and by the service', async (body, good) => {
-    expect(fits(body, schema('CompletionRequest'))).toBe(good)
-    expect((await app.post(body)).status).toBe(good ? 200 : 400)
-  })
+  test.each(bodies)(
+    '%j is accepted by the schema if and only if the service accepts it',
+    async (body, good) => {
+      expect(fits(body, schema('CompletionRequest'))).toBe(good)
+      expect((await app.post(body)).status).toBe(good ? 200 : 400)
+    },
+  )
 
-  test('every parameter of the query is one that the service reads', async () => {
+  test('has only query parameters that the service reads', async () => {
     const { parameters = [] } = api.paths['/v1/completions']?.['get'] ?? {}
     const names = parameters.filter(({ in: place }) => place === 'query').map(({ name }) => name)
     expect(names).toContain('temperature')
@@ -278,8 +281,8 @@ describe('a request', () => {
   })
 })
 
-describe('answers are what it says they are', () => {
-  /** The schema of an answer, by where it came from. */
+describe('responses match the document', () => {
+  /** The schema of a response, by where it came from. */
   function expectSaid(
     path: string,
     method: string,
@@ -344,7 +347,7 @@ describe('answers are what it says they are', () => {
     ['/admin/pause', post({ until: -1 }, OPERATOR_TOKEN), 400],
   ]
   test.each(asked)('%s %j %i', async (...[path, init, status, of = path]) => {
-    // KV takes one write a second.
+    // KV allows one write per second.
     app.clock.ms += 2000
     const reply = await app.ask(path, init)
     expect(reply.status, reply.text).toBe(status)
@@ -356,7 +359,7 @@ describe('answers are what it says they are', () => {
     expectSaid('/v1/prompts', 'get', 403, reply.json())
   })
 
-  test('the figures of the dashboard', () => {
+  test('the usage figures', () => {
     const counts = {
       ...noCounts(),
       requests: 3,

@@ -1,6 +1,6 @@
-// A variable that is a page: who has it fetched and when, what becomes of its text in the prompt, and
-// what visitors hear when there is none. What they are served from the cache is lookups.test.ts's,
-// HTML itself is test/worker/pages.
+// Variables that are pages: when a page is fetched, how its text appears in the prompt, and the
+// errors if it cannot be read. lookups.test.ts covers what is served from the cache,
+// test/worker/pages the HTML itself.
 import { describe, expect, test, vi } from 'vitest'
 import { EDGE, type MemoryKv, ORIGIN, type TestApp } from '../support/app.ts'
 import {
@@ -17,10 +17,10 @@ import {
 
 const reasons = (app: TestApp) =>
   app.events.flatMap((event) => (event.event === 'page_failed' ? [event.reason] : []))
-/** The keys of last answers. */
+/** The KV keys of last answers. */
 const lasts = (kv: MemoryKv) => [...kv.values.keys()].filter((key) => key.startsWith('l1:'))
 
-test('a page’s text is in the prompt, between marks that the system message speaks of', async () => {
+test('a page’s text is in the prompt between marks that the system message explains', async () => {
   const { app, site } = start({ prompt: { system: 'You summarise.' } })
   const reply = await app.post(ask(`${URL_A}?utm_source=x#top`))
   expect(reply.status).toBe(200)
@@ -34,7 +34,7 @@ test('a page’s text is in the prompt, between marks that the system message sp
   expect(prompt + system).not.toContain('example.com')
 })
 
-test('a page is fetched as a stranger would: no header of the visitor’s', async () => {
+test('a page is fetched without any header of the visitor’s', async () => {
   const { app, site } = start()
   await app.post(ask(`${URL_A}?session=1`), {
     cookie: 'session=1',
@@ -55,7 +55,7 @@ test('a page is fetched as a stranger would: no header of the visitor’s', asyn
 })
 
 describe('a page is fetched only for a request that may generate:', () => {
-  test('a GET is 404 not_cached where nothing was read, and fetches nothing', async () => {
+  test('a GET of an unread page returns 404 not_cached and fetches nothing', async () => {
     const { app, site } = start()
     for (const headers of [{}, OPERATOR]) {
       const reply = await app.get(query(URL_A), headers)
@@ -69,7 +69,7 @@ describe('a page is fetched only for a request that may generate:', () => {
     expect(app.lines.every(({ cache }) => cache === 'miss')).toBe(true)
   })
 
-  test('then hits cost no fetch', async () => {
+  test('hits fetch nothing', async () => {
     const { app, site } = start()
     await app.post(ask(URL_A))
     const got = await app.get(query(URL_A))
@@ -80,7 +80,7 @@ describe('a page is fetched only for a request that may generate:', () => {
     expect(site.fetches).toHaveLength(1)
   })
 
-  test('with spend = "operator" a visitor has nothing fetched, ever', async () => {
+  test('with spend = "operator" a visitor’s request never fetches', async () => {
     const { app, site } = start({ prompt: { spend: 'operator' } })
     expect(codeOf(await app.post(ask(URL_A)))[1]).toBe('not_cached')
     expect(site.fetches).toEqual([])
@@ -93,7 +93,7 @@ describe('a page is fetched only for a request that may generate:', () => {
     expect(site.fetches).toHaveLength(1)
   })
 
-  test('a text older than page_seconds is looked at again; unchanged, it costs nothing else', async () => {
+  test('a text older than page_seconds is checked again, which costs nothing else if unchanged', async () => {
     const { app, site } = start()
     await app.post(ask(URL_A))
     app.clock.ms += 3_599_000
@@ -107,7 +107,7 @@ describe('a page is fetched only for a request that may generate:', () => {
     expect(app.kv.puts).toHaveLength(1)
   })
 
-  test('a page without an ETag is asked by its Last-Modified, one with neither is read anew', async () => {
+  test('a page without ETag is checked by Last-Modified, and one with neither is read again', async () => {
     const { app, site } = start()
     const date = 'Thu, 01 Jan 2026 00:00:00 GMT'
     const headers: Record<string, string>[] = [{ 'last-modified': date }, {}, {}]
@@ -121,7 +121,7 @@ describe('a page is fetched only for a request that may generate:', () => {
     expect(app.kv.puts).toHaveLength(1)
   })
 
-  test('the rate limit of misses counts it, and an old text goes on', async () => {
+  test('a check counts against the rate limit, above which the old answer is served', async () => {
     let left = 2
     const asked: string[] = []
     const { app, site } = start({
@@ -130,7 +130,7 @@ describe('a page is fetched only for a request that may generate:', () => {
         return left-- > 0
       },
     })
-    // One for the page, one for the model.
+    // One for the page, one for the upstream.
     expect((await app.post(ask(URL_A))).status).toBe(200)
     expect(asked).toHaveLength(2)
     expect(codeOf(await app.post(ask(`${ORIGIN}/posts/b`)))).toEqual([429, 'rate_limited', null])
@@ -142,7 +142,7 @@ describe('a page is fetched only for a request that may generate:', () => {
   })
 })
 
-test('a visitor over the rate keeps nobody else from looking at the page', async () => {
+test('a visitor over the rate limit does not keep others from checking the page', async () => {
   let limited = false
   const { app, site } = start({ spendLimit: async () => !limited })
   await app.post(ask(URL_A))
@@ -154,7 +154,7 @@ test('a visitor over the rate keeps nobody else from looking at the page', async
   expect(textOf(await app.post(ask(URL_A)))).toBe('answer 2')
 })
 
-test('of many at once one looks at an old page, and the others go on with its old text', async () => {
+test('of many concurrent requests one checks an old page, and the others get the last answer', async () => {
   const { app, site } = start()
   await app.post(ask(URL_A))
   const fetched = Promise.withResolvers<void>()
@@ -176,7 +176,7 @@ test('of many at once one looks at an old page, and the others go on with its ol
 })
 
 describe('a changed page', () => {
-  test('is a new answer, and the old one until then', async () => {
+  test('gets a new answer, and the old one until then', async () => {
     const { app, site } = start({ prompt: { spend: 'operator' } })
     await app.post(ask(URL_A), OPERATOR)
     site.put('/posts/a', 'A second text.', 'v2')
@@ -187,18 +187,18 @@ describe('a changed page', () => {
     expect(textOf(await app.get(query(URL_A)))).toBe('answer 2')
   })
 
-  test('keeps its old answer when no new one can be had, and when one was only looked for', async () => {
+  test('keeps its old answer if no new one can be generated, or after only-if-cached', async () => {
     const { app, site } = start({ prompt: { spend: 'operator' } })
     await app.post(ask(URL_A), OPERATOR)
     site.put('/posts/a', 'A second text.', 'v2')
     app.clock.ms += 2000
-    // What warming does first: it sees that there is no answer to this page.
+    // The first step of warming, which finds no answer to this page.
     const looked = await app.post(ask(URL_A), { ...OPERATOR, 'cache-control': 'only-if-cached' })
     expect(codeOf(looked)[1]).toBe('not_cached')
     site.upstream = () => new Response('no', { status: 500 })
     expect((await app.post(ask(URL_A), OPERATOR)).status).toBe(502)
     site.upstream = null
-    // Its answer is not stored, so visitors would not find it.
+    // The new answer is not stored, so visitors keep the old one.
     await app.post(ask(URL_A), { ...OPERATOR, 'cache-control': 'no-store' })
     expect(textOf(await app.get(query(URL_A)))).toBe('answer 1')
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
@@ -207,7 +207,7 @@ describe('a changed page', () => {
   })
 
   test.each([false, true])(
-    'keeps its old answer when the new one is none that is kept (stream: %s)',
+    'keeps its old answer if the new one must not be stored (stream: %s)',
     async (stream) => {
       const { app, site } = start({ prompt: { spend: 'operator' } })
       await app.post(ask(URL_A), OPERATOR)
@@ -216,7 +216,7 @@ describe('a changed page', () => {
       site.upstream = () => chatAnswer('half', 'content_filter')
       expect((await app.post({ ...ask(URL_A), stream }, OPERATOR)).status).toBe(200)
       expect(textOf(await app.get(query(URL_A)))).toBe('answer 1')
-      // A stream does not know what became of its answer; whoever finds it does.
+      // A stream cannot tell whether its answer was stored; a later request can.
       site.upstream = null
       await app.post({ ...ask(URL_A), stream }, OPERATOR)
       await app.post(ask(URL_A), OPERATOR)
@@ -224,7 +224,7 @@ describe('a changed page', () => {
     },
   )
 
-  test('is what is kept at once, where no answer is', async () => {
+  test('is stored immediately if there was no answer', async () => {
     const { app, site } = start({ prompt: { ttl_seconds: 0 } })
     await app.post(ask(URL_A))
     site.put('/posts/a', 'A second text.', 'v2')
@@ -235,7 +235,7 @@ describe('a changed page', () => {
     expect(site.prompts.at(-1)?.prompt).toContain('A second text.')
   })
 
-  test('with one prompt takes no answer of another prompt away', async () => {
+  test('that is used with one prompt leaves the answers of other prompts alone', async () => {
     const page = { from: 'url', page_seconds: 60 }
     const prompts = {
       own: { text: '{{page}}', variables: { page }, spend: 'operator' },
@@ -250,7 +250,7 @@ describe('a changed page', () => {
     expect(textOf(await app.post(about('own')))).toBe('answer 1')
   })
 
-  test('has its answer stored by a stream, too', async () => {
+  test('has its answer stored from a stream, too', async () => {
     const { app } = start()
     const reply = await app.post({ ...ask(URL_A), stream: true })
     expect(reply.text).toMatch(/\[DONE\]\n\n$/)
@@ -258,7 +258,7 @@ describe('a changed page', () => {
     expect((await app.get(query(URL_A))).status).toBe(200)
   })
 
-  test('the operator sees it at once, whatever page_seconds says', async () => {
+  test('is seen by the operator immediately, regardless of page_seconds', async () => {
     const { app, site } = start({ variable: { page_seconds: 86_400 } })
     await app.post(ask(URL_A))
     site.put('/posts/a', 'A second text.', 'v2')
@@ -274,23 +274,23 @@ describe('a page that cannot be read', () => {
     ['status', 'is not found', () => html('gone', {}) && new Response('', { status: 404 })],
     ['status', 'fails', () => new Response('', { status: 500 })],
     ['status', 'has no content', () => new Response(null, { status: 204 })],
-    ['status', 'says unchanged without being asked', () => new Response(null, { status: 304 })],
+    [
+      'status',
+      'answers 304 to an unconditional request',
+      () => new Response(null, { status: 304 }),
+    ],
     ['type', 'is JSON', () => Response.json({})],
     ['type', 'is an image', () => html('', { 'content-type': 'image/png' })],
-    [
-      'type',
-      'is packed in a way nobody here unpacks',
-      () => html('x', { 'content-encoding': 'zstd' }),
-    ],
+    ['type', 'has an unknown content encoding', () => html('x', { 'content-encoding': 'zstd' })],
     ['type', 'has no type', () => new Response(new Uint8Array([65]))],
     [
       'charset',
-      'is in a charset in which browsers read nothing',
+      'is in a charset that browsers refuse',
       () => html('x', { 'content-type': 'text/html; charset=iso-2022-kr' }),
     ],
     ['empty', 'is empty', () => html('')],
     ['empty', 'has no text', () => html('<main> \n&nbsp;</main>'.replace('&nbsp;', '\u00a0'))],
-    ['unreachable', 'is not there', () => Promise.reject(new Error('connect'))],
+    ['unreachable', 'cannot be reached', () => Promise.reject(new Error('connect'))],
     ['broken', 'breaks off', () => broken()],
     ['too_large', 'never ends', () => endless()],
     ['redirects', 'redirects nowhere', () => new Response(null, { status: 302 })],
@@ -298,7 +298,7 @@ describe('a page that cannot be read', () => {
   ]
 
   test.each(failures)(
-    '(%s) because it %s is said so, and nothing is spent',
+    '(%s) because it %s is an error, and nothing is spent',
     async (reason, _, serve) => {
       const { app, site } = start()
       site.pages.set('/posts/b', serve)
@@ -319,17 +319,20 @@ describe('a page that cannot be read', () => {
     ['another path', '/admin'],
     ['a user', 'https://me:secret@example.com/posts/b'],
     ['a file', 'file:///etc/passwd'],
-  ])('as it redirects to %s is not allowed, and that is not fetched', async (_, location) => {
-    const { app, site } = start({ config: { origins: [ORIGIN, 'https://other.example'] } })
-    site.pages.set('/posts/b', () => redirect(location))
-    const reply = await app.post(ask(`${ORIGIN}/posts/b`))
-    expect(codeOf(reply)).toEqual([403, 'page_not_allowed', 'prompt.variables.page'])
-    expect(reasons(app)).toEqual(['elsewhere'])
-    expect(site.fetches).toHaveLength(1)
-    expect(site.prompts).toEqual([])
-  })
+  ])(
+    'because it redirects to %s is not allowed, and the target is not fetched',
+    async (_, location) => {
+      const { app, site } = start({ config: { origins: [ORIGIN, 'https://other.example'] } })
+      site.pages.set('/posts/b', () => redirect(location))
+      const reply = await app.post(ask(`${ORIGIN}/posts/b`))
+      expect(codeOf(reply)).toEqual([403, 'page_not_allowed', 'prompt.variables.page'])
+      expect(reasons(app)).toEqual(['elsewhere'])
+      expect(site.fetches).toHaveLength(1)
+      expect(site.prompts).toEqual([])
+    },
+  )
 
-  test('within its origin a redirect is followed', async () => {
+  test('is found by a redirect within its origin', async () => {
     const { app, site } = start()
     site.pages.set('/posts/b', () => redirect('/posts/b/'))
     site.put('/posts/b/', 'Found.')
@@ -337,7 +340,7 @@ describe('a page that cannot be read', () => {
     expect(site.prompts[0]?.prompt).toContain('Found.')
   })
 
-  test('but was read before goes on with its old text; the operator hears of it', async () => {
+  test('but was read before is served from its last answer, and the operator gets the error', async () => {
     const { app, site } = start()
     await app.post(ask(URL_A))
     const serve = vi.fn(() => new Response('', { status: 500 }))
@@ -345,7 +348,7 @@ describe('a page that cannot be read', () => {
     app.clock.ms += 3_600_000
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
     expect(textOf(await app.post(ask(URL_A)))).toBe('answer 1')
-    // For a minute nobody looks again.
+    // It is not checked again for a minute.
     expect(serve).toHaveBeenCalledTimes(1)
     app.clock.ms += 59_000
     await app.post(ask(URL_A))
@@ -358,7 +361,7 @@ describe('a page that cannot be read', () => {
     expect(reasons(app)).toEqual(['status', 'status', 'status'])
   })
 
-  test('in time is given up after 5 s', async () => {
+  test('in time is an error after 5 s', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     try {
       const { app, site } = start()
@@ -395,7 +398,7 @@ test.each([
   ['page_not_allowed', 403, 'https://me:secret@example.com/posts/a'],
   ['page_not_allowed', 403, `${EDGE}/posts/a`],
 ])(
-  '%s (%d) is the answer to %s, for visitors and the operator, without a fetch',
+  'returns %s (%d) for %s, to visitors and the operator, without a fetch',
   async (code, status, url) => {
     const { app, site } = start({ config: { origins: [ORIGIN, EDGE] } })
     for (const headers of [{}, OPERATOR]) {
@@ -410,7 +413,7 @@ test.each([
 )
 
 describe('a page’s text', () => {
-  test('cannot forge its marks: another text has other ones', async () => {
+  test('cannot forge its marks, because they depend on the text', async () => {
     const { app, site } = start()
     await app.post(ask(URL_A))
     const forged = (site.prompts[0]?.prompt ?? '').slice('Summarise: '.length)
@@ -442,7 +445,7 @@ describe('a page’s text', () => {
     expect(site.prompts[0]?.prompt).toContain('>\n12345678\n<')
   })
 
-  test('in another charset is read in it', async () => {
+  test('in another charset is decoded', async () => {
     const { app, site } = start()
     const pages: [string, Uint8Array<ArrayBuffer>][] = [
       ['text/plain; charset="ISO-8859-1"', new Uint8Array(Buffer.from('Grüße', 'latin1'))],
@@ -459,7 +462,7 @@ describe('a page’s text', () => {
     }
   })
 
-  test('and its address are in no line of the log', async () => {
+  test('and its address are never logged', async () => {
     const { app, site } = start()
     await app.post(ask(URL_A))
     site.pages.set('/posts/b', () => html('', { 'content-type': 'x/y' }))
@@ -470,7 +473,7 @@ describe('a page’s text', () => {
   })
 })
 
-test('GET /v1/prompts says which pages, and not how they are read', async () => {
+test('GET /v1/prompts shows which pages are allowed, but not their selectors', async () => {
   const { app } = start()
   const { data } = (await app.ask('/v1/prompts')).json() as { data: unknown[] }
   expect(data).toEqual([
@@ -498,7 +501,7 @@ test('GET /health warns of pages that are too long for the budget', async () => 
   expect(await warnings({ spend: 'operator' }, { tokens_per_day: 1 })).toHaveLength(1)
 })
 
-test('several pages in one prompt have a mark each', async () => {
+test('several pages in one prompt each have their own mark', async () => {
   const variables = { a: { from: 'url' }, b: { from: 'url' }, topic: { max_chars: 9 } }
   const { app, site } = start({ prompt: { text: '{{topic}}: {{a}} or {{b}}', variables } })
   site.put('/posts/b', 'The other text.')

@@ -1,4 +1,4 @@
-// POST /v1/visitors: a solved challenge in, a visitor token out, and nothing else. PLATFORM B6, B8.
+// POST /v1/visitors exchanges a solved challenge for a visitor token.
 import { expect, test } from 'vitest'
 import { type ChallengeRefusal, Turnstile } from '../../src/access/turnstile.ts'
 import { VisitorTokens } from '../../src/access/visitor-token.ts'
@@ -26,7 +26,7 @@ interface Given {
 
 const solvedOn = (hostname: string) => Response.json({ success: true, hostname })
 
-/** Asks as the app would, after its look at the origin. */
+/** Calls the route as the app does after checking the origin. */
 async function ask(body: unknown, given: Given = {}) {
   const { answer = () => solvedOn('example.com'), secret = CANARY, origins = [ORIGIN] } = given
   const { origin = ORIGIN, edge = EDGE, on = true, headers = {} } = given
@@ -77,7 +77,7 @@ async function ask(body: unknown, given: Given = {}) {
   return { code: null, param: null, reasons, sent, visit, tokens, json }
 }
 
-test('a solved challenge gives a token for its origin, and the time it ends', async () => {
+test('a solved challenge is exchanged for a token for its origin, with its expiry', async () => {
   const { json, reasons, visit, tokens } = await ask({ token: 'a token' })
   expect(json).toEqual({ token: expect.any(String), expires_at: NOW_S + 1800 })
   expect(reasons).toEqual([])
@@ -88,13 +88,13 @@ test('a solved challenge gives a token for its origin, and the time it ends', as
   await expect(elsewhere).rejects.toMatchObject({ code: 'visitor_token_invalid' })
 })
 
-test('a challenge of a caller without Origin gives a token for such', async () => {
+test('without an Origin header the token is for callers without Origin', async () => {
   const { json, tokens } = await ask({ token: 'a token' }, { origin: null })
   const token = String(json?.['token'])
   await tokens.verify(token, { origin: '', nowS: NOW_S })
 })
 
-test('siteverify gets the address that Cloudflare saw, and no other', async () => {
+test('siteverify gets only the address in CF-Connecting-IP', async () => {
   const spoofed = { 'x-forwarded-for': '198.51.100.1', 'x-real-ip': '198.51.100.1' }
   const known = { 'cf-connecting-ip': '203.0.113.7', ...spoofed }
   expect((await ask({ token: 'x' }, { headers: known })).sent).toMatchObject([
@@ -104,7 +104,7 @@ test('siteverify gets the address that Cloudflare saw, and no other', async () =
   expect(body).not.toHaveProperty('remoteip')
 })
 
-test('the same challenge sent as text/plain, which needs no preflight, is good', async () => {
+test('a challenge sent as text/plain, which needs no preflight, is accepted', async () => {
   const headers = { 'content-type': 'text/plain' }
   expect((await ask({ token: 'x' }, { headers })).json).not.toBeNull()
 })
@@ -114,35 +114,31 @@ test.each<[string, string, Given]>([
   ["the Worker's own", 'edge.test', {}],
   ['a host with a port in its origin', 'localhost', { origins: ['http://localhost:4000'] }],
   ['any host where any page may spend', 'any.test', { origins: ['*'], origin: 'https://any.test' }],
-  [
-    'a page on this machine',
-    'localhost',
-    { edge: 'http://127.0.0.1:8787', origin: 'http://localhost:4000' },
-  ],
-])('a challenge solved on %s counts', async (_, host, given) => {
+  ['a local page', 'localhost', { edge: 'http://127.0.0.1:8787', origin: 'http://localhost:4000' }],
+])('a challenge solved on %s is accepted', async (_, host, given) => {
   expect((await ask({ token: 'x' }, { ...given, answer: () => solvedOn(host) })).code).toBeNull()
 })
 
 test.each<[string, string, Given]>([
-  ['a stranger’s host', 'evil.test', {}],
-  ['a stranger’s host, where there are no origins', 'example.com', { origins: [] }],
-  ['this machine, called from the world', 'localhost', {}],
+  ['a foreign host', 'evil.test', {}],
+  ['a foreign host, with no origins configured', 'example.com', { origins: [] }],
+  ['localhost, when the Worker is on a public host', 'localhost', {}],
   [
-    'this machine, by its page, called from the world',
+    'localhost, from its own page, when the Worker is on a public host',
     'localhost',
     { origin: 'http://localhost:1' },
   ],
   [
-    'a stranger’s host, by its page',
+    'a foreign host, from its own page',
     'evil.test',
     { edge: 'http://localhost:8787', origin: 'https://evil.test' },
   ],
   [
-    'a stranger’s host, on this machine',
+    'a foreign host, when the Worker is local',
     'evil.test',
     { edge: 'http://localhost:8787', origin: 'http://localhost:1' },
   ],
-])('a challenge solved on %s does not', async (_, host, given) => {
+])('a challenge solved on %s is refused', async (_, host, given) => {
   const { code, reasons, visit } = await ask(
     { token: 'x' },
     { ...given, answer: () => solvedOn(host) },
@@ -152,7 +148,7 @@ test.each<[string, string, Given]>([
   expect(visit.noted.visitor).toBeNull()
 })
 
-test('no challenge, no token: 2049 characters, none, a refusal', async () => {
+test('no token is issued for a challenge that is too long, empty or refused', async () => {
   const refusal = () => Response.json({ success: false, 'error-codes': ['timeout-or-duplicate'] })
   const heard = new Set<string>()
   for (const [token, answer, reason] of [
@@ -168,7 +164,7 @@ test('no challenge, no token: 2049 characters, none, a refusal', async () => {
   expect(heard.size).toBe(1)
 })
 
-test('the longest token arrives in the longest spelling JSON has', async () => {
+test('the longest challenge token is accepted in the longest JSON encoding', async () => {
   const body = `{"token":"${'\\u0041'.repeat(2048)}"}`
   const { json, sent } = await ask(body)
   expect(json).not.toBeNull()
@@ -188,13 +184,13 @@ test.each<[unknown, string, string | null]>([
   ['"x"', 'invalid_value', null],
   ['{', 'invalid_json', null],
   [`{"token":"${'x'.repeat(20_000)}"}`, 'body_too_large', null],
-])('the body %j is refused before Turnstile is asked', async (body, code, param) => {
+])('the body %j is rejected before Turnstile is called', async (body, code, param) => {
   const result = await ask(body)
   expect([result.code, result.param]).toEqual([code, param])
   expect(result.sent).toEqual([])
 })
 
-test('a body of another type, or one that never ends, is refused', async () => {
+test('a body of another type, or one that never ends, is rejected', async () => {
   const headers = { 'content-type': 'application/x-www-form-urlencoded' }
   expect((await ask('token=x', { headers })).code).toBe('unsupported_media_type')
   const stalled = openStream()
@@ -202,7 +198,7 @@ test('a body of another type, or one that never ends, is refused', async () => {
   expect((await ask(stalled.stream)).code).toBe('body_timeout')
 })
 
-test('without Turnstile there is no such path, and the body is not read', async () => {
+test('returns 404 without reading the body if Turnstile is off', async () => {
   const body = openStream()
   const { code, sent } = await ask(body.stream, { on: false })
   expect(code).toBe('not_found')
@@ -210,7 +206,7 @@ test('without Turnstile there is no such path, and the body is not read', async 
   expect(body.state.cancelled).toBe(0)
 })
 
-test('a test secret serves this machine only', async () => {
+test('a test secret works on loopback hosts only', async () => {
   const answer = () =>
     Response.json({
       success: true,
