@@ -1,7 +1,7 @@
 // Visitor tokens: only what was minted here, for this origin, at this time, passes; and all the rest
 // fails in one and the same way. PLATFORM B3, B4, B11, P6, T21.
 import fc from 'fast-check'
-import { base64url, CompactSign, SignJWT } from 'jose'
+import { base64url, CompactSign, jwtVerify, SignJWT } from 'jose'
 import { expect, test, vi } from 'vitest'
 import { type TokenRefusal, VisitorTokens } from '../../src/access/visitor-token.ts'
 import { GatewayError } from '../../src/errors.ts'
@@ -94,6 +94,17 @@ test('verify(mint(x)) is x for every origin, clock and lifetime', async () => {
     }),
     { numRuns: 60 },
   )
+})
+
+test('mint() makes what another library takes for a signed JWT', async () => {
+  const { token, subject } = await tokensWith().mint(here)
+  const { payload, protectedHeader } = await jwtVerify(token, await keyOf(SECRET), {
+    algorithms: ['HS256'],
+    audience: goodClaims.aud,
+    currentDate: new Date(NOW_S * 1000),
+  })
+  expect(payload).toEqual({ ...goodClaims, sub: subject })
+  expect(protectedHeader).toEqual({ alg: 'HS256', typ: 'JWT' })
 })
 
 test('mint() never names two visitors alike', async () => {
