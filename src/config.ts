@@ -11,6 +11,9 @@ import { configSchema, name, promptSchema, type Settings } from './settings.ts'
 import { type AuthStyle, presets, wireLimits } from './upstream/presets.ts'
 import type { Feature, Wire } from './upstream/upstream.ts'
 
+/** What becomes of a call that nobody waits for any more: it is finished and stored, or cancelled. */
+export type Abandon = 'finish' | 'stop'
+
 type UpstreamSetting = Settings['upstreams'][number]
 
 /** An upstream with its preset filled in and its key at hand. */
@@ -36,11 +39,14 @@ export interface UpstreamOptions {
 
 export interface Model extends ModelOptions {
   readonly price: { readonly input: number; readonly output: number } | null
+  readonly abandon: Abandon
 }
 
 export interface LockedPromptOptions extends PromptOptions {
   readonly ttl_seconds: number | null
   readonly spend: 'visitor' | 'operator'
+  /** Null: as the model has it. */
+  readonly abandon: Abandon | null
 }
 
 export interface Config {
@@ -319,6 +325,7 @@ class Check {
         parameters: model.parameters,
         route,
         price: model.price ?? null,
+        abandon: model.abandon,
       })
     }
     return models
@@ -363,6 +370,7 @@ class Check {
         visitor_may_set: prompt.visitor_may_set,
         ttl_seconds: prompt.ttl_seconds ?? null,
         spend: prompt.spend,
+        abandon: prompt.abandon ?? null,
       })
     }
     return prompts

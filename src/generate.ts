@@ -4,6 +4,7 @@ import { createEntry, type Entry, freshness, isWhole, type Source } from './cach
 import { estimateTokens, type Usage } from './completion/completion.ts'
 import { type Delta, Fold, replay } from './completion/delta.ts'
 import type { EffectiveRequest } from './completion/effective.ts'
+import type { Abandon } from './config.ts'
 import type { PageVersion } from './page/pages.ts'
 import type { Answered, RouteContext } from './upstream/attempt.ts'
 import { answer, type Trace } from './upstream/route.ts'
@@ -23,6 +24,8 @@ export interface Work {
   readonly requestedAt: number
   /** How long the answer may be kept; null: it is not kept. */
   readonly keep: { readonly freshSeconds: number; readonly staleSeconds: number } | null
+  /** What becomes of the call when the last reader has left; a call for nobody is always finished. */
+  readonly abandon: Abandon
   /** An answer newer than anything remembered is wanted. */
   readonly forced: boolean
   /** Of the visitor who asked first. */

@@ -9,6 +9,7 @@ import {
   type MissContext,
   SharedMiss,
   type SharedWork,
+  stopsWithReaders,
 } from './miss.ts'
 
 /** How often a reader whose flight was no good for it boards another one, at most. */
@@ -31,7 +32,7 @@ export class KeyFlights {
    */
   async join(work: SharedWork, reader: Reader, left: AbortController): Promise<MissAnswer> {
     for (let boardings = 1; ; boardings++) {
-      const boarding = this.#board(work, reader.shape.stream)
+      const boarding = this.#board(work, reader.shape.stream, !stopsWithReaders(work))
       if (boarding.role === 'late') return this.#late(work, boarding.entry)
       const { miss, role } = boarding
       if (miss.work.storedUnder !== work.storedUnder) this.#copyWhenLanded(work, miss)
@@ -45,12 +46,12 @@ export class KeyFlights {
     }
   }
 
-  /** Begins a load that nobody waits for, unless one is under way or just over. */
+  /** Begins a load that nobody waits for, unless one is under way or just over. It is finished always. */
   refresh(work: SharedWork): void {
-    this.#board(work, false)
+    this.#board(work, false, true)
   }
 
-  #board(work: SharedWork, stream: boolean): Boarding {
+  #board(work: SharedWork, stream: boolean, keepGoing: boolean): Boarding {
     const purgedAt = Math.max(work.purgedAt, this.#context.purgedAt(work))
     const current = this.#miss
     if (current?.flight.state === 'flying' && current.serves(work, purgedAt)) {
@@ -61,7 +62,7 @@ export class KeyFlights {
     const atHand =
       entry !== null && freshness(entry, nowS) === 'fresh' && entry.requested_at > purgedAt
     if (atHand && !work.forced) return { role: 'late', entry }
-    const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: work.keep !== null, purgedAt }
+    const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing, purgedAt }
     const miss = new SharedMiss(work, stream, options, this.#context)
     this.#miss = miss
     this.#landed = null

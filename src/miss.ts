@@ -2,7 +2,7 @@
 // shared by all of them in a Durable Object. The values here may cross the object's door.
 import { Encodings, type Reader, type StreamEnd, streamAnswer } from './answer.ts'
 import type { Entry } from './cache/entry.ts'
-import { Flight, type FlightOptions } from './cache/flight.ts'
+import { Flight } from './cache/flight.ts'
 import type { Completion, Usage } from './completion/completion.ts'
 import { GatewayError, type Problem, problemOf } from './errors.ts'
 import { internalEvent, type Report } from './events.ts'
@@ -61,6 +61,11 @@ export interface SharedWork extends Work {
   readonly presence: ReadableStream<Uint8Array> | null
 }
 
+/** Whether a load for this work is cancelled when its last reader has left. */
+export function stopsWithReaders({ keep, abandon }: Work): boolean {
+  return keep === null || abandon === 'stop'
+}
+
 /** A reader's seat. */
 export interface Passenger {
   readonly role: 'leader' | 'follower'
@@ -70,7 +75,9 @@ export interface Passenger {
   readonly onEnd: (end: StreamEnd) => void
 }
 
-export interface MissOptions extends FlightOptions {
+export interface MissOptions {
+  /** Whether the load is finished with nobody waiting for it. */
+  readonly keepGoing: boolean
   /** Silence in a stream after which a comment is sent. */
   readonly keepAliveMs: number
   /** The last purge of it before it began, in unix ms. */
@@ -107,10 +114,13 @@ export class SharedMiss {
     this.#options = options
     this.#now = context.now
     this.#report = context.report
-    this.flight = new Flight((signal) => {
-      const given = context.generate(work, stream, signal)
-      return generate(work, bounded(given, work, options.purgedAt), this.#outcome)
-    }, options)
+    this.flight = new Flight(
+      (signal) => {
+        const given = context.generate(work, stream, signal)
+        return generate(work, bounded(given, work, options.purgedAt), this.#outcome)
+      },
+      { keepGoing: options.keepGoing, readAhead: work.abandon === 'stop' },
+    )
     this.#encodings = new Encodings(this.flight)
   }
 

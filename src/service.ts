@@ -76,6 +76,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
       },
       cache: policy,
       prompts,
+      models,
     },
     {
       parse: requestParser(limits),

@@ -18,6 +18,8 @@ const ms = integer(1, 600_000)
 const seconds = integer(0)
 const words = text(1, 65_536)
 const parameters = v.record(v.string(), v.unknown(), 'a table of upstream parameters')
+/** What becomes of a call that nobody waits for any more. */
+const abandon = oneOf(['finish', 'stop'])
 const target = v.strictObject({ upstream: name, upstream_model: text(1, 256) }, 'a table')
 
 const modelSchema = v.strictObject(
@@ -34,6 +36,7 @@ const modelSchema = v.strictObject(
         output: finite(0, Number.POSITIVE_INFINITY),
       }),
     ),
+    abandon: v.optional(abandon, 'finish'),
   },
   'a table',
 )
@@ -114,6 +117,7 @@ export const promptSchema = v.strictObject(
     visitor_may_set: v.optional(v.array(oneOf(settable), 'a list of fields'), []),
     ttl_seconds: v.optional(seconds),
     spend: v.optional(oneOf(['visitor', 'operator']), 'visitor'),
+    abandon: v.optional(abandon),
   },
   'a table',
 )

@@ -25,6 +25,7 @@ parameters = { reasoning_effort = "none" }   # the owner's own upstream paramete
 fallbacks = [ { upstream = "workers-ai", upstream_model = "@cf/meta/llama-3.1-8b-instruct" } ]
 system = "Continue the text. Answer with the continuation only."   # a model's own system message (chat wires)
 price = { input = 0.1, output = 0.5 }      # USD per million tokens, for budgets in USD and the dashboard
+abandon = "finish"                    # or "stop": a call that nobody waits for any more is cancelled and costs what was seen
 
 [[vars.CONFIG.upstreams]]
 name = "openai"
@@ -49,6 +50,7 @@ parameters = {}                       # more upstream parameters of the owner's
 visitor_may_set = []                  # e.g. ["seed"]
 ttl_seconds = 2592000
 spend = "visitor"                     # "operator": only the operator's requests may spend, a visitor's miss is 404 not_cached
+abandon = "finish"
 
 [vars.CONFIG.defaults]                # used where the visitor is silent; any scalar request field may stand here
 max_tokens = 256
@@ -161,6 +163,7 @@ test('parseConfig() takes the whole example of the contract', () => {
         { upstream: 'workers-ai', upstream_model: '@cf/meta/llama-3.1-8b-instruct' },
       ],
       price: { input: 0.1, output: 0.5 },
+      abandon: 'finish',
     },
   })
   expect([...config.upstreams.keys()]).toEqual(['openai', 'workers-ai'])
@@ -189,6 +192,7 @@ test('parseConfig() takes the whole example of the contract', () => {
       visitor_may_set: [],
       ttl_seconds: 2_592_000,
       spend: 'visitor',
+      abandon: 'finish',
     },
   })
   expect(config.defaults).toEqual({ max_tokens: 256 })
@@ -301,6 +305,7 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [{ free_prompts: 1 }, 'free_prompts', 'expected true or false, got 1'],
   [withModel({ id: '' }), 'models[0].id', 'expected a string that is not empty'],
   [withModel({ price: { input: -1, output: 0 } }), 'models[0].price.input', 'at least 0, got -1'],
+  [withModel({ abandon: 'wait' }), 'models[0].abandon', 'expected one of finish, stop'],
   [withModel({ parameters: 5 }), 'models[0].parameters', 'a table of upstream parameters, got 5'],
   [withUpstream({ name: 'a b' }), 'upstreams[0].name', 'up to 64 letters, digits'],
   [withUpstream({ preset: 'x' }), 'upstreams[0].preset', 'expected one of '],
@@ -312,6 +317,7 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [withUpstream({ unsupported: ['x'] }), 'upstreams[0].unsupported[0]', 'one of token_prompts'],
   [withPrompt({ text: '' }), 'prompts.h.text', 'expected a string that is not empty'],
   [withPrompt({ spend: 'x' }), 'prompts.h.spend', 'one of visitor, operator'],
+  [withPrompt({ abandon: true }), 'prompts.h.abandon', 'one of finish, stop, got true'],
   [withPrompt({ visitor_may_set: ['echo'] }), 'prompts.h.visitor_may_set[0]', 'one of model, '],
   [{ limits: { n: 0 } }, 'limits.n', 'a whole number from 1 to 16, got 0'],
   [{ limits: { max_tokens: 1.5 } }, 'limits.max_tokens', 'a whole number of at least 1, got 1.5'],

@@ -62,6 +62,7 @@ function start(
       names: ['model:default'],
       requestedAt: START - 123,
       keep: { freshSeconds: 3600, staleSeconds: 60 },
+      abandon: 'finish',
       forced: false,
       requestId: 'req_1',
       visitor: 'h:1',

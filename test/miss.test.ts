@@ -6,7 +6,7 @@ import type { Entry } from '../src/cache/entry.ts'
 import { GatewayError } from '../src/errors.ts'
 import { KeyFlights } from '../src/key-flights.ts'
 import type { MissAnswer, SharedWork } from '../src/miss.ts'
-import { chunk, DONE, jsonAnswer, openStream, START } from './support/app.ts'
+import { chunk, DONE, jsonAnswer, openStream, START, streamAnswer } from './support/app.ts'
 import { missSetup, untilIdle, work } from './support/flights.ts'
 
 const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }, resume: null }
@@ -314,6 +314,92 @@ test('all leave: what is not kept is aborted, and the next one begins anew', asy
   expect(said(await join({ keep: null }))).toBe('leader: new')
   await upstream.left
   expect([stored, events.filter(({ event }) => event === 'internal')]).toEqual([[], []])
+})
+
+test('abandon = "stop": what is kept is cancelled, too, when its last reader leaves', async () => {
+  const upstream = openStream()
+  const { join, stored, state, events } = start((call) =>
+    call === 0 ? upstream.response() : jsonAnswer('new'),
+  )
+  const leader = await streaming(() => join({ abandon: 'stop' }, sse), upstream)
+  const follower = await streaming(() => join({ abandon: 'stop' }, sse), upstream)
+  await leader.cancel()
+  await untilIdle()
+  expect([upstream.state.cancelled, state.calls]).toEqual([0, 1])
+  await follower.cancel()
+  await upstream.left
+  expect([stored, events.filter(({ event }) => event === 'internal')]).toEqual([[], []])
+  expect(said(await join({ abandon: 'stop' }))).toBe('leader: new')
+  expect(said(await join({ abandon: 'stop' }))).toBe('late: new')
+})
+
+test('abandon = "stop": an answer whose readers stay is stored, however slowly they read', async () => {
+  const upstream = openStream()
+  const { join, stored } = start(() => upstream.response())
+  const reader = await streaming(() => join({ abandon: 'stop' }, sse), upstream)
+  for (let i = 0; i < 100; i++) upstream.push(chunk('lo'))
+  upstream.push(chunk('', 'stop') + DONE)
+  upstream.end()
+  await untilIdle()
+  expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual([
+    `Hel${'lo'.repeat(100)}`,
+  ])
+  await reader.cancel()
+})
+
+test('abandon = "stop": a refresh is finished, also when a reader has joined it and left', async () => {
+  const upstream = openStream()
+  const { flights, join, stored } = start(() => upstream.response())
+  flights.refresh(workOf({ abandon: 'stop' }))
+  const reader = await streaming(() => join({ abandon: 'stop' }, sse), upstream)
+  await reader.cancel()
+  await untilIdle()
+  upstream.push(chunk('lo', 'stop') + DONE)
+  upstream.end()
+  await untilIdle()
+  expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['Hello'])
+})
+
+describe('a reader who joins while the last one leaves', () => {
+  /** Every moment around the leaving: before it, in the same turn, and some microtasks after it. */
+  test.each([
+    ['a stream', sse],
+    ['a whole answer', json],
+  ])('gets the running answer or a new one, never an error (%s)', async (_, shape) => {
+    for (const keep of [null, work.keep]) {
+      for (const how of ['cancel', 'signal'] as const) {
+        for (let moment = -1; moment < 30; moment++) {
+          const first = openStream()
+          const { join, events, state } = start((call) => {
+            if (call > 0) return streamAnswer(chunk('Hello', 'stop') + DONE)
+            return first.response()
+          })
+          const more = { keep, abandon: 'stop' } as const
+          const left = new AbortController()
+          const leaving = await streaming(() => join(more, sse, left), first)
+          let joining: Promise<MissAnswer> | null = null
+          if (moment < 0) joining = join(more, shape)
+          const gone = how === 'cancel' ? leaving.cancel() : left.abort()
+          for (let i = 0; i < moment; i++) await null
+          joining ??= join(more, shape)
+          await gone
+          if (first.state.cancelled === 0) {
+            first.push(chunk('lo', 'stop') + DONE)
+            first.end()
+          }
+          const text = await textIn(await joining)
+          const at = `${how} ${moment}`
+          if (shape === json) expect(text, at).toMatch(/^(leader|follower): Hello$/)
+          else {
+            expect(text, at).toContain('[DONE]')
+            expect(text, at).not.toContain('error')
+          }
+          if (moment < 0) expect(state.calls, at).toBe(1)
+          expect(events.filter(({ event }) => event === 'internal')).toEqual([])
+        }
+      }
+    }
+  })
 })
 
 async function streaming(

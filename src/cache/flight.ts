@@ -5,11 +5,15 @@ import { type Delta, Fold, type Folded } from '../completion/delta.ts'
 
 export interface FlightOptions {
   /**
-   * Whether the answer is worth finishing without readers, because it will be cached. If so, the
-   * load runs at its own pace, bounded by the upstream's `max_output_bytes`. If not, it advances
-   * only when a reader has caught up, and it is aborted when the last reader leaves.
+   * Whether the load is finished without readers. If so, it runs at its own pace, bounded by the
+   * upstream's `max_output_bytes`. If not, it is aborted when the last reader leaves.
    */
   readonly keepGoing: boolean
+  /**
+   * Whether a load that is aborted without readers runs at its own pace until then, so that the text
+   * recorded is the text that was paid for. If not, it advances only when a reader has caught up.
+   */
+  readonly readAhead?: boolean
 }
 
 /** Starts the load; the signal aborts it. */
@@ -103,9 +107,10 @@ export class Flight {
   }
 
   async #run(load: AsyncGenerator<readonly Delta[]>): Promise<void> {
+    const { keepGoing, readAhead = false } = this.#options
     try {
       for (;;) {
-        if (!this.#options.keepGoing) await this.#untilDemand()
+        if (!(keepGoing || readAhead)) await this.#untilDemand()
         if (this.#state !== 'flying') break
         const step = await load.next()
         if (step.done === true || this.#state !== 'flying') break

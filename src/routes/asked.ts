@@ -18,6 +18,7 @@ import { cacheKey, type KeyOptions, lastKey } from '../completion/fingerprint.ts
 import { queryBody } from '../completion/query.ts'
 import { isLocked, type ParseRequest, type VisitorRequest } from '../completion/request.ts'
 import { parseResumePoint } from '../completion/resume.ts'
+import type { LockedPromptOptions, Model } from '../config.ts'
 import type { Report } from '../events.ts'
 import type { Work } from '../generate.ts'
 import { parseJson } from '../http/body.ts'
@@ -63,8 +64,9 @@ export interface AskingOptions {
   /** Settings of locked prompts that override the cache policy. */
   readonly prompts: ReadonlyMap<
     string,
-    { readonly ttl_seconds: number | null; readonly spend: 'visitor' | 'operator' }
+    Pick<LockedPromptOptions, 'ttl_seconds' | 'spend' | 'abandon'>
   >
+  readonly models: ReadonlyMap<string, Pick<Model, 'abandon'>>
 }
 
 export interface AskingContext {
@@ -126,7 +128,7 @@ export class Asking {
    * @throws GatewayError if the request is not valid or the visitor may not send it
    */
   async ask(from: Source, text: string, visit: Visit): Promise<Asked> {
-    const { effective: options, cache, key, prompts } = this.#options
+    const { effective: options, cache, key, prompts, models } = this.#options
     const { connections, pageVariables } = this.#context
     const { headers, method } = visit.request
     const understood = await this.#understandText(from, text)
@@ -156,6 +158,7 @@ export class Asking {
       names,
       requestedAt: visit.startedAt,
       keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
+      abandon: promptPolicy?.abandon ?? models.get(effective.model)?.abandon ?? 'finish',
       forced: isOperator && wishes.noCache && method === 'POST',
       requestId: visit.id,
       visitor: isOperator ? null : visitor,

@@ -10,6 +10,7 @@ import {
   type MissContext,
   SharedMiss,
   type SharedWork,
+  stopsWithReaders,
 } from '../miss.ts'
 
 /** The way to a key's flight. */
@@ -60,7 +61,7 @@ export class Misses {
   async answer(work: Work, reader: Reader, boarded: Boarded, alone: boolean): Promise<MissAnswer> {
     if (this.#door === null || alone) return await this.#alone(work, reader, boarded)
     this.#board(work.key)
-    const presence = work.keep === null ? presenceOf(boarded.left.signal) : null
+    const presence = stopsWithReaders(work) ? presenceOf(boarded.left.signal) : null
     const answer = await this.#join(this.#door, work, reader, presence?.stream ?? null)
     if (answer?.kind !== 'stream' || answer.ending === null) {
       this.#boardedAt.delete(work.key)

@@ -230,6 +230,23 @@ test('without keepGoing nothing is loaded before a reader has caught up', async 
   expect(await second).toEqual({ done: false, value: 2 })
 })
 
+test('with readAhead a load runs at its own pace until its last reader leaves', async () => {
+  const { load, give, state } = handed()
+  const flight = new Flight(load, { keepGoing: false, readAhead: true })
+  const left = new AbortController()
+  const asleep = flight.progress(left.signal)
+  give(head)
+  await asleep.next()
+  for (let i = 0; i < 100; i++) give(said('a'))
+  await calm()
+  expect(flight.recording).toHaveLength(101)
+  expect(flight.state).toBe('flying')
+  left.abort()
+  expect([flight.state, state.signal.aborted]).toEqual(['failed', true])
+  await flight.over
+  expect(state.ended).toBe(1)
+})
+
 test('without keepGoing the fastest reader sets the pace, and a slow one takes many deltas at a time', async () => {
   const { load, give, end } = handed()
   const flight = new Flight(load, { keepGoing: false })

@@ -6,7 +6,7 @@ import type { Problem } from '../../src/errors.ts'
 import type { Work } from '../../src/generate.ts'
 import type { MissAnswer, SharedWork } from '../../src/miss.ts'
 import { type FlightDoor, Misses } from '../../src/routes/misses.ts'
-import { jsonAnswer, openStream, TestApp } from '../support/app.ts'
+import { chunk, jsonAnswer, openStream, TestApp } from '../support/app.ts'
 import { LocalFlights, missSetup, untilIdle, work } from '../support/flights.ts'
 
 const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
@@ -96,7 +96,10 @@ test('a flight that is reachable at the second attempt is not reported', async (
   expect([state.calls, events]).toEqual([0, []])
 })
 
-test('a flight whose answer is not stored gets its reader’s presence until the end', async () => {
+test.each<[string, Partial<Work>]>([
+  ['is not stored', { keep: null }],
+  ['is cancelled without readers', { abandon: 'stop' }],
+])('a flight whose answer %s gets its reader’s presence until the end', async (_, more) => {
   const got: SharedWork[] = []
   const { answer, boarded } = start({
     join: async (given) => {
@@ -104,7 +107,7 @@ test('a flight whose answer is not stored gets its reader’s presence until the
       return await never()
     },
   })
-  answer({ keep: null })
+  answer(more)
   await untilIdle()
   const presence = got[0]?.presence?.getReader()
   const over = presence?.read()
@@ -258,6 +261,36 @@ test('a local call is aborted when its reader leaves', async () => {
   boarded.left.abort()
   expect((await answering).kind).toBe('left')
   await said.left
+})
+
+test.each([
+  ['the model', {}, 'stop', 1],
+  ['the model', {}, 'finish', 0],
+  ['the prompt', { abandon: 'stop' }, 'finish', 1],
+  ['the prompt', { abandon: 'finish' }, 'stop', 0],
+] as const)('%s decides: %j over %s', async (_, prompt, model, cancelled) => {
+  const said = openStream()
+  said.push(chunk('Hel'))
+  const app = new TestApp({
+    config: {
+      models: [{ id: 'default', upstream: 'main', upstream_model: 'model-1', abandon: model }],
+      prompts: { hello: { text: 'Hello', ...prompt } },
+    },
+    upstream: () => said.response(),
+    flights: ({ miss }) => new LocalFlights(miss),
+  })
+  const response = await app.fetch(
+    new Request('https://edge.test/v1/completions', {
+      method: 'POST',
+      headers: { origin: 'https://example.com', 'content-type': 'application/json' },
+      body: JSON.stringify({ prompt: { id: 'hello' }, stream: true }),
+    }),
+  )
+  const reader = response.body?.getReader()
+  await reader?.read()
+  await reader?.cancel()
+  await untilIdle()
+  expect(said.state.cancelled).toBe(cancelled)
 })
 
 // relay()

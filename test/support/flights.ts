@@ -90,6 +90,7 @@ export const work: Work = {
   names: ['model:default'],
   requestedAt: START,
   keep: { freshSeconds: 100, staleSeconds: 0 },
+  abandon: 'finish',
   forced: false,
   requestId: 'req_1',
   visitor: 'h:ada',

@@ -224,6 +224,7 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
     names: [],
     requestedAt: 0,
     keep: { freshSeconds: 60, staleSeconds: 0 },
+    abandon: 'finish' as const,
     forced: false,
     requestId: 'req_1',
     visitor: 'visitor-1',
