@@ -1,5 +1,5 @@
-// What is bounded when an upstream or a reader is not (PLATFORM 3.2, rows F3, F10, E9), and what a
-// fault costs (E1, E3, E5, E8): over real sockets, against the bundle in workerd.
+// Limits on what a misbehaving upstream or reader can use, and the cost of each kind of failure,
+// over real sockets against the bundle in workerd.
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { expectProblem, parseStream, requestEvent, streamOf } from '../support/answers.ts'
@@ -48,10 +48,10 @@ afterEach(() => {
 })
 
 const sse = { 'content-type': 'text/event-stream' }
-const said = (text: string) => event({ choices: [{ index: 0, text }] })
+const textEvent = (text: string) => event({ choices: [{ index: 0, text }] })
 
-describe('a line without an end (F3)', () => {
-  /** Writes for as long as it is listened to. */
+describe('an endless line', () => {
+  /** Writes as long as the connection is open. */
   const endless =
     (before: string): Script =>
     async (call, line) => {
@@ -74,9 +74,9 @@ describe('a line without an end (F3)', () => {
     expect(call.left).toBe(true)
   })
 
-  test('ends a stream with an error, after the words that came', async () => {
+  test('ends a stream with an error after the text received so far', async () => {
     const { model, lane } = lanes.take('legacy')
-    lane.answers(endless(said('one')))
+    lane.answers(endless(textEvent('one')))
     const stream = streamOf(await client.complete({ prompt: 'p', model, stream: true }))
     expect([stream.text(), stream.problem?.code]).toEqual(['one', 'upstream_bad_response'])
     const call = await lane.call()
@@ -85,11 +85,11 @@ describe('a line without an end (F3)', () => {
   })
 })
 
-describe('a reader who does not read (F10)', () => {
+describe('a reader that does not read', () => {
   const PIECES = 600
   const piece = (i: number) => `${String(i).padStart(4, '0')}${'y'.repeat(1000)}`
 
-  /** Opens a stream and takes nothing of it from its socket until it is told to. */
+  /** Opens a stream and reads nothing from its socket until told to. */
   function idleReader(model: string) {
     const body = JSON.stringify({ prompt: 'p', model, stream: true })
     const socket = connect({ host: workers.url.hostname, port: Number(workers.url.port) })
@@ -126,13 +126,13 @@ describe('a reader who does not read (F10)', () => {
     }
   }
 
-  test('holds no upstream, and gets all of it in the end', async () => {
+  test('does not block the upstream, and gets the whole answer in the end', async () => {
     const { model, lane } = lanes.take('legacy')
     const pieces = Array.from({ length: PIECES }, (_, i) => piece(i))
     lane.answers(completionsStream(pieces))
     const read = idleReader(model)
     const call = await lane.call()
-    // The upstream has said everything, while nobody reads.
+    // The upstream finishes although nobody reads.
     await call.closed
     expect(call.left).toBe(false)
     const stream = parseStream(await read())
@@ -140,12 +140,12 @@ describe('a reader who does not read (F10)', () => {
     expect(stream.text()).toBe(pieces.join(''))
   })
 
-  test('is kept no more for than max_output_bytes', async () => {
+  test('is buffered up to max_output_bytes only', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers(async (call, line) => {
       line.head(200, sse)
       for (let i = 0; !call.left; i++) {
-        line.write(said(piece(i)))
+        line.write(textEvent(piece(i)))
         await new Promise((resolve) => setImmediate(resolve))
       }
     })
@@ -196,7 +196,7 @@ describe('readers that never read', () => {
 
   afterAll(() => roomy.dispose())
 
-  /** Asks, and leaves whatever is answered in the socket. */
+  /** Sends a request and leaves the response in the socket. */
   function neverReading(body: object, headers: readonly string[]): void {
     const text = JSON.stringify(body)
     const socket = connect({ host: roomy.url.hostname, port: Number(roomy.url.port) })
@@ -221,7 +221,7 @@ describe('readers that never read', () => {
     await requestEvent(reply, roomy.log)
   }
 
-  /** Resident bytes that each of many such readers adds. */
+  /** Resident bytes per reader of this kind. */
   async function costOfEach(ask: () => void, allAnswered: () => Promise<void>): Promise<number> {
     const before = roomy.residentBytes()
     for (let i = 0; i < READERS; i++) ask()
@@ -235,19 +235,19 @@ describe('readers that never read', () => {
     ['a stream', []],
     ['bare text', ['Accept: text/plain']],
     ['the rest of a stream', resume],
-  ])('cost their queues, not the answer once more: %s', async (prompt, headers) => {
+  ])('cost their queues, not another copy of the answer: %s', async (prompt, headers) => {
     const opening = latch()
     upstream.lane('roomy').answers(async (call, line) => {
       if (call.body['prompt'] === prompt) await opening.opened
       await completionsStream(words)(call, line)
     })
-    // What one such answer takes by itself is not the question.
+    // Exclude what a single answer takes.
     await readAll(`before ${prompt}`)
     const cost = await costOfEach(
       () => neverReading({ prompt, stream: true }, headers),
       async () => {
         opening.open()
-        // One who reads shows that all of it has come.
+        // One reader that reads shows that the whole answer has arrived.
         await readAll(prompt)
       },
     )
@@ -257,21 +257,24 @@ describe('readers that never read', () => {
   test.each<[string, object, readonly string[]]>([
     ['as JSON', {}, []],
     ['as a stream', { stream: true }, []],
-    ['the rest of it', { stream: true }, resume],
-  ])('cost their queues, not the stored answer once more: %s', async (prompt, more, headers) => {
-    upstream.lane('roomy').answers(completionsStream(words))
-    await readAll(prompt)
-    const told = new Set(roomy.log.all('request'))
-    const cost = await costOfEach(
-      () => neverReading({ prompt, ...more }, headers),
-      async () => {
-        await expect
-          .poll(() => roomy.log.all('request').filter((line) => !told.has(line)).length)
-          .toBe(READERS)
-      },
-    )
-    expect(cost).toBeLessThan(ANSWER_BYTES / 2)
-  })
+    ['the rest of a stream', { stream: true }, resume],
+  ])(
+    'cost their queues, not another copy of the stored answer: %s',
+    async (prompt, more, headers) => {
+      upstream.lane('roomy').answers(completionsStream(words))
+      await readAll(prompt)
+      const told = new Set(roomy.log.all('request'))
+      const cost = await costOfEach(
+        () => neverReading({ prompt, ...more }, headers),
+        async () => {
+          await expect
+            .poll(() => roomy.log.all('request').filter((line) => !told.has(line)).length)
+            .toBe(READERS)
+        },
+      )
+      expect(cost).toBeLessThan(ANSWER_BYTES / 2)
+    },
+  )
 })
 
 interface Spent {
@@ -287,37 +290,47 @@ async function budget(): Promise<Spent> {
   return (JSON.parse(text) as { budget: Spent }).budget
 }
 
-/** What is spent, once every call has settled. */
+/** The amount spent, once every call has settled. */
 async function settled(): Promise<number> {
   await expect.poll(async () => (await budget()).reserved).toBe(0)
   return (await budget()).spent
 }
 
-describe('what a fault costs', () => {
+describe('the cost of a failure', () => {
   const PROMPT = 'once'
   const MAX_TOKENS = 20
-  /** Contract 5: bytes of the prompt + 64 + max_tokens. */
+  /** The reservation: bytes of the prompt + 64 + max_tokens. */
   const WORST = PROMPT.length + 64 + MAX_TOKENS
   const cut: Script = (_, line) => {
     line.head(200, sse)
-    line.write(said('one'))
+    line.write(textEvent('one'))
     line.end()
   }
   const silent: Script = (_, line) => {
     line.head(200, sse)
-    line.write(said('one'))
+    line.write(textEvent('one'))
   }
 
   test.each<[string, keyof typeof kinds, Script, number]>([
-    ['a refused connection: nothing (E1)', 'refused', () => {}, 0],
-    ['no headers: the whole reservation, it may be billed (E2)', 'impatient', () => {}, WORST],
-    ['a refusal: nothing (E8)', 'legacy', refusal(401), 0],
-    ['an error of the server: nothing (E10)', 'legacy', refusal(500), 0],
-    ['a redirect: nothing (E11)', 'legacy', refusal(307, {}, { location: '/x' }), 0],
-    ['silence after a word: the whole reservation (E3)', 'impatient', silent, WORST],
-    ['an answer cut short: the whole reservation (E5, E6)', 'legacy', cut, WORST],
-    ['a 200 that is no completion: the whole reservation (E7)', 'legacy', refusal(200, 7), WORST],
-    ['a whole answer: what it says', 'legacy', completionsStream(['one']), USAGE.total_tokens],
+    ['a refused connection costs nothing', 'refused', () => {}, 0],
+    [
+      'a call without response headers costs the whole reservation, because it may be billed',
+      'impatient',
+      () => {},
+      WORST,
+    ],
+    ['a refusal costs nothing', 'legacy', refusal(401), 0],
+    ['a server error costs nothing', 'legacy', refusal(500), 0],
+    ['a redirect costs nothing', 'legacy', refusal(307, {}, { location: '/x' }), 0],
+    ['silence after some text costs the whole reservation', 'impatient', silent, WORST],
+    ['an answer cut short costs the whole reservation', 'legacy', cut, WORST],
+    [
+      'a 200 that is not a completion costs the whole reservation',
+      'legacy',
+      refusal(200, 7),
+      WORST,
+    ],
+    ['a complete answer costs its usage', 'legacy', completionsStream(['one']), USAGE.total_tokens],
   ])('%s', async (_, kind, script, cost) => {
     const { model, lane } = lanes.take(kind)
     lane.answers(script)

@@ -1,5 +1,5 @@
-// What can be missing or broken under the Worker (PLATFORM 3.2, rows G, D1 and D2), in workerd: the
-// visitor gets a clear error or none at all, the owner a line in the log, nobody a stack or a key.
+// A missing or broken platform under the Worker, in workerd: visitors get a clear error or notice
+// nothing, the owner gets a log line, and nobody gets a stack trace or a key.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import {
   completionOf,
@@ -42,7 +42,7 @@ const demo = {
   upstreams: [{ name: 'd', preset: 'demo', retries: 0 }],
 }
 
-/** Nothing between a request and KV. */
+/** Disables the memory cache, so that requests reach KV. */
 const KV_ONLY = { cache: { memory_seconds: 0, flights: 'none' } }
 
 async function start(options: WorkersOptions = {}): Promise<Workers> {
@@ -52,12 +52,12 @@ async function start(options: WorkersOptions = {}): Promise<Workers> {
   return workers
 }
 
-/** The Worker, with something of the platform broken first. */
-function broken(sabotage: string): string {
+/** A main module that breaks something of the platform before it loads the Worker. */
+function broken(code: string): string {
   return `
     import worker from './worker.js'
     export * from './worker.js'
-    ${sabotage}
+    ${code}
   `
 }
 
@@ -70,43 +70,42 @@ function misconfigured({ log }: Workers) {
   return log.find((event) => event.event === 'misconfigured')
 }
 
-describe('a Worker that misses something (G1)', () => {
+describe('a Worker without', () => {
   const cases: [string, WorkersOptions, string][] = [
     ['its KV namespace', { without: ['CACHE'] }, 'CACHE'],
     ['its files, which the demo model is among', { without: ['ASSETS'], config: demo }, 'ASSETS'],
     ['its CONFIG', { without: ['CONFIG'] }, ''],
     ['a secret', { secrets: {} }, 'upstreams[0].key'],
-    [
-      'the sense of a secret',
-      { secrets: { UPSTREAM_API_KEY: `${CANARY} \n x` } },
-      'upstreams[0].key',
-    ],
+    ['a valid secret', { secrets: { UPSTREAM_API_KEY: `${CANARY} \n x` } }, 'upstreams[0].key'],
   ]
-  test.each(cases)('%s says so to the owner, and is 503 for visitors', async (_, options, path) => {
-    const before = upstream.lane('u').calls.length
-    const workers = await start(options)
-    for (const origin of [ORIGIN, 'https://not-listed.example', null]) {
-      for (const sent of [
-        { method: 'POST', body: { prompt: 'p' } },
-        { path: '/v1/completions?prompt=p' },
-        { path: '/v1/models' },
-        { method: 'PUT', path: '/v1/models' },
-        { method: 'POST', path: '/v1/visitors' },
-        { path: '/openapi.json' },
-      ]) {
-        const reply = await workers.client().send({ ...sent, headers: { origin } })
-        await expectProblem(reply, 503, 'misconfigured', workers.log, '*')
-        expect(reply.text).not.toContain('UPSTREAM_API_KEY')
+  test.each(cases)(
+    '%s reports it to the owner and answers 503 to visitors',
+    async (_, options, path) => {
+      const before = upstream.lane('u').calls.length
+      const workers = await start(options)
+      for (const origin of [ORIGIN, 'https://not-listed.example', null]) {
+        for (const sent of [
+          { method: 'POST', body: { prompt: 'p' } },
+          { path: '/v1/completions?prompt=p' },
+          { path: '/v1/models' },
+          { method: 'PUT', path: '/v1/models' },
+          { method: 'POST', path: '/v1/visitors' },
+          { path: '/openapi.json' },
+        ]) {
+          const reply = await workers.client().send({ ...sent, headers: { origin } })
+          await expectProblem(reply, 503, 'misconfigured', workers.log, '*')
+          expect(reply.text).not.toContain('UPSTREAM_API_KEY')
+        }
       }
-    }
-    const health = await healthOf(workers)
-    expect(health.status).toBe(503)
-    expect(health.faults.map((fault) => fault.path)).toContain(path)
-    await misconfigured(workers)
-    expect(upstream.lane('u').calls).toHaveLength(before)
-  })
+      const health = await healthOf(workers)
+      expect(health.status).toBe(503)
+      expect(health.faults.map((fault) => fault.path)).toContain(path)
+      await misconfigured(workers)
+      expect(upstream.lane('u').calls).toHaveLength(before)
+    },
+  )
 
-  test('takes no base_url that it then cannot call', async () => {
+  test('rejects a base_url that it could not call', async () => {
     const [upstreamSetting] = configOf().upstreams
     const spaced = { ...upstreamSetting, base_url: `http://127.0.0.1:${upstream.port} ` }
     const workers = await start({ config: configOf({ upstreams: [spaced] }) })
@@ -119,7 +118,7 @@ describe('a Worker that misses something (G1)', () => {
     expect(reply.text).not.toContain('"internal"')
   })
 
-  test('names every fault at once, in /health and in the log', async () => {
+  test('lists every configuration error in /health and in the log', async () => {
     const config = configOf({ origins: [ORIGIN, 'example.com'], limits: { nn: 1 }, colour: 'red' })
     const workers = await start({ config })
     const { faults } = await healthOf(workers)
@@ -128,7 +127,7 @@ describe('a Worker that misses something (G1)', () => {
   })
 })
 
-describe('a platform that breaks', () => {
+describe('when the platform breaks', () => {
   test('without the demo model’s text the demo upstream is unavailable, until it can be read', async () => {
     const main = broken(`
       import { env } from 'cloudflare:workers'
@@ -162,7 +161,7 @@ describe('a platform that breaks', () => {
     }
   })
 
-  test('where nobody expects it is a 500 with CORS and an id, and no stack (G2)', async () => {
+  test('an unexpected exception is a 500 with CORS headers and an id, and no stack trace', async () => {
     const main = broken(`
       crypto.subtle.digest = () => {
         throw new Error('secret words ${CANARY}')
@@ -185,31 +184,26 @@ describe('a platform that breaks', () => {
 
   const kvs: [string, string, 'get' | 'put', 'error' | 'timeout'][] = [
     [
-      'throws when read (D1)',
+      'throws on read',
       "get() { throw new Error('KV GET failed: 500') }, put: async () => {}",
       'get',
       'error',
     ],
     [
-      'rejects when read (D1)',
+      'rejects on read',
       "get: async () => { throw new Error('KV GET failed: 429') }, put: async () => {}",
       'get',
       'error',
     ],
+    ['hangs on read', 'get: () => new Promise(() => {}), put: async () => {}', 'get', 'timeout'],
     [
-      'hangs when read (D1)',
-      'get: () => new Promise(() => {}), put: async () => {}',
-      'get',
-      'timeout',
-    ],
-    [
-      'throws when written (D2)',
+      'throws on write',
       "get: async () => null, put() { throw new Error('KV PUT failed: 429') }",
       'put',
       'error',
     ],
     [
-      'rejects when written (D2, G3)',
+      'rejects on write',
       "get: async () => null, put: async () => { throw new Error('KV PUT failed: 429') }",
       'put',
       'error',
@@ -229,11 +223,11 @@ describe('a platform that breaks', () => {
     const failed = await workers.log.find((event) => event.event === 'cache_failed')
     expect(failed).toEqual({ event: 'cache_failed', operation, reason })
     expect(workers.log.all('internal')).toEqual([])
-    // Nor does the next one suffer.
+    // The next request succeeds, too.
     completionOf(await workers.client().complete({ prompt: 'q' }))
   })
 
-  test('a stored value that is none is a miss, and is gone after it (D3)', async () => {
+  test('an invalid stored value is a miss and is replaced', async () => {
     const workers = await start({ config: configOf(KV_ONLY) })
     const first = await workers.client().complete({ prompt: 'p' })
     const [[key] = ['']] = await workers.kvEntries()
@@ -249,8 +243,8 @@ describe('a platform that breaks', () => {
   })
 })
 
-describe('a Worker without origins (G9)', () => {
-  test('serves its own pages and no others, and says what to set', async () => {
+describe('a Worker without configured origins', () => {
+  test('serves its own pages only, and reports which setting is missing', async () => {
     const workers = await start({ config: configOf({ origins: [] }) })
     const foreign = await workers.client().complete({ prompt: 'p' })
     const problem = await expectProblem(foreign, 403, 'origin_not_allowed', workers.log)

@@ -1,5 +1,5 @@
-// What visitors can send wrong, over real sockets (PLATFORM 3.2, rows A and B): each gets its status
-// and code, readable from the page, and none of it reaches the upstream.
+// Invalid requests over real sockets: each gets its status and code, readable for the page, and
+// none reaches the upstream.
 import { gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import {
@@ -49,7 +49,7 @@ afterEach(() => {
   }
 })
 
-/** The upstream calls that `work` caused. */
+/** The number of upstream calls made during `work`. */
 async function callsDuring(work: () => Promise<unknown>): Promise<number> {
   const before = upstream.lane('u').calls.length
   await work()
@@ -64,22 +64,22 @@ describe('a body that is not JSON', () => {
   const utf16 = Buffer.from('{"prompt":"a"}', 'utf16le')
   const brokenUtf8 = Buffer.from([...Buffer.from('{"prompt":"'), 0xc3, 0x28, ...Buffer.from('"}')])
   test.each([
-    ['is empty (A1)', ''],
-    ['is white space (A1)', ' \r\n\t '],
-    ['goes on after its end (A2)', '{"prompt":"a"}x'],
-    ['has NaN (A2)', '{"prompt":"a","temperature":NaN}'],
-    ['has single quotes (A2)', "{'prompt':'a'}"],
-    ['is UTF-16 (A2)', utf16],
-    ['has a byte that is not UTF-8 (A4)', brokenUtf8],
-    ['is a torn object', '{"prompt":"a"'],
-  ])('is refused when it %s', async (_, body) => {
+    ['is empty', ''],
+    ['is white space', ' \r\n\t '],
+    ['has data after its end', '{"prompt":"a"}x'],
+    ['has NaN', '{"prompt":"a","temperature":NaN}'],
+    ['has single quotes', "{'prompt':'a'}"],
+    ['is UTF-16', utf16],
+    ['has a byte that is not UTF-8', brokenUtf8],
+    ['is a truncated object', '{"prompt":"a"'],
+  ])('is rejected when it %s', async (_, body) => {
     const calls = await callsDuring(async () =>
       expectProblem(await post(body), 400, 'invalid_json', workers.log),
     )
     expect(calls).toBe(0)
   })
 
-  test('is refused without a body at all (A1)', async () => {
+  test('is rejected when it is missing', async () => {
     const reply = await client.send({
       method: 'POST',
       headers: { 'content-type': 'application/json', 'content-length': '0' },
@@ -88,8 +88,8 @@ describe('a body that is not JSON', () => {
   })
 })
 
-describe('a body that is JSON', () => {
-  test('is the same with a byte order mark (A3)', async () => {
+describe('a JSON body', () => {
+  test('may start with a byte order mark', async () => {
     const calls = await callsDuring(async () => {
       const plain = completionOf(await post('{"prompt":"bom"}'))
       const marked = completionOf(await post('\ufeff{"prompt":"bom"}'))
@@ -98,7 +98,7 @@ describe('a body that is JSON', () => {
     expect(calls).toBe(1)
   })
 
-  test('counts with its last of two equal keys, and is written anew for the upstream (A6)', async () => {
+  test('uses the last of duplicate keys, and is serialised again for the upstream', async () => {
     const body = '{"prompt":"first","max_tokens":7,"prompt":"last"}'
     completionOf(await post(body))
     const call = upstream.lane('u').calls.at(-1)
@@ -108,7 +108,7 @@ describe('a body that is JSON', () => {
   })
 })
 
-describe('a body nested deeply', () => {
+describe('a deeply nested body', () => {
   let wide: Workers
   const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
@@ -149,7 +149,7 @@ describe('a body nested deeply', () => {
   ]
 
   test.each(Object.keys(nested).flatMap((kind) => [3000, 100_000].map((depth) => [kind, depth])))(
-    'is a 400 that says what was expected: %s, %i deep',
+    'is a 400 that states what was expected: %s, %i deep',
     async (kind, depth) => {
       const deep = nested[kind]?.(Number(depth)) ?? ''
       const sent: (readonly [path: string, body: string])[] = [
@@ -159,7 +159,7 @@ describe('a body nested deeply', () => {
         ['/admin/purge', deep],
         ['/admin/purge', `{"prompt_id":${deep}}`],
         ...completions.map((body) => ['/admin/purge', `{"request":${body(deep)}}`] as const),
-        // Its bodies hold a token and nothing else.
+        // This endpoint accepts a token and nothing else.
         ...(depth === 3000 && kind === 'arrays'
           ? [deep, `{"token":${deep}}`].map((body) => ['/v1/visitors', body] as const)
           : []),
@@ -185,7 +185,7 @@ describe('the size of a body', () => {
     `POST /v1/completions HTTP/1.1\r\nHost: ${HOST}\r\nOrigin: ${ORIGIN}\r\n` +
     `Content-Type: application/json\r\nConnection: close\r\n${length}\r\n\r\n`
 
-  test('is judged by what it claims, before it comes (A14)', async () => {
+  test('is checked against Content-Length before the body arrives', async () => {
     const calls = await callsDuring(async () => {
       const text = await client.raw([`${head('Content-Length: 10000000000')}{}`])
       expect(text).toMatch(/^HTTP\/1.1 413 /)
@@ -195,7 +195,7 @@ describe('the size of a body', () => {
     expect(calls).toBe(0)
   })
 
-  test('that is negative is a bad request (A14)', async () => {
+  test('is a bad request when it is negative', async () => {
     const calls = await callsDuring(async () => {
       expect(await client.raw([`${head('Content-Length: -1')}{"prompt":"a"}`])).toMatch(
         /^HTTP\/1.1 400 /,
@@ -204,24 +204,24 @@ describe('the size of a body', () => {
     expect(calls).toBe(0)
   })
 
-  test('that is claimed too small cuts the body there (A14)', async () => {
+  test('truncates the body when the claimed size is too small', async () => {
     const text = await client.raw([`${head('Content-Length: 5')}{"prompt":"a"}`])
     expect(text).toMatch(/^HTTP\/1.1 400 /)
     expect(text).toContain('"code":"invalid_json"')
   })
 
-  test('at the limit is accepted, one byte more is not', async () => {
+  test('is accepted at the limit and rejected one byte above', async () => {
     const padded = (bytes: number) => `{"prompt":"size"}`.padEnd(bytes, ' ')
     completionOf(await post(padded(LIMITS.body_bytes)))
     const reply = await post(padded(LIMITS.body_bytes + 1))
     await expectProblem(reply, 413, 'body_too_large', workers.log)
   })
 
-  test('is counted while a chunked body comes: it is not read to its end (A15)', async () => {
+  test('is checked while a chunked body arrives: the rest is not read', async () => {
     let written = 0
     function* pieces() {
       yield head('Transfer-Encoding: chunked')
-      // Far more than the limit, and no last chunk: only the Worker can end this.
+      // Far above the limit and without a last chunk: only the Worker can end this.
       for (; written < 4; written++) yield `4000\r\n${'x'.repeat(0x4000)}\r\n`
     }
     const calls = await callsDuring(async () => {
@@ -232,7 +232,7 @@ describe('the size of a body', () => {
     expect(calls).toBe(0)
   })
 
-  test('comes in time or not at all: a dripping body is a 408 (A16)', async () => {
+  test('within the limit is a 408 when the body arrives too slowly', async () => {
     const over = latch()
     async function* pieces() {
       yield head('Content-Length: 14')
@@ -261,7 +261,7 @@ describe('the type of a body', () => {
     ['APPLICATION/JSON'],
     ['text/plain'],
     ['text/plain;charset=UTF-8'],
-  ])('may be %s (A18)', async (type) => {
+  ])('may be %s', async (type) => {
     completionOf(await post(body, { 'content-type': type }))
   })
 
@@ -272,7 +272,7 @@ describe('the type of a body', () => {
     ['multipart', 'multipart/form-data; boundary=x'],
     ['nearly JSON', 'application/jsonp'],
     ['no type at all', ';;;,'],
-  ])('is refused when it is %s (A18)', async (_, type) => {
+  ])('is rejected when it is %s', async (_, type) => {
     const calls = await callsDuring(async () => {
       const reply = await post(body, { 'content-type': type })
       await expectProblem(reply, 415, 'unsupported_media_type', workers.log)
@@ -280,7 +280,7 @@ describe('the type of a body', () => {
     expect(calls).toBe(0)
   })
 
-  test('is refused when it is compressed (A17)', async () => {
+  test('is rejected when it is compressed', async () => {
     const reply = await post(gzipSync(JSON.stringify(body)), { 'content-encoding': 'gzip' })
     await expectProblem(reply, 415, 'unsupported_media_type', workers.log)
   })
@@ -295,7 +295,7 @@ describe('a method or a path', () => {
     ['OPTIONS', '/v1/completions', 'GET, HEAD, POST'],
     ['POST', '/v1/models', 'GET, HEAD'],
     ['POST', '/health', 'GET, HEAD'],
-  ])('%s %s is a 405 that says what is allowed (A21)', async (method, path, allow) => {
+  ])('%s %s is a 405 with an Allow header', async (method, path, allow) => {
     const calls = await callsDuring(async () => {
       const reply = await client.send({ method, path, headers: { origin: null } })
       await expectProblem(reply, 405, 'method_not_allowed', workers.log, null)
@@ -306,25 +306,25 @@ describe('a method or a path', () => {
 
   test.each([
     ['an unknown path', '/nothing'],
-    ['half a path', '/v1'],
-    ['a path too long', '/v1/completions/x'],
+    ['a partial path', '/v1'],
+    ['a longer path', '/v1/completions/x'],
     ['two slashes', '//'],
     ['two slashes before a path', '//v1/completions'],
-    ['a path that climbs', '/v1/%2e%2e/%2e%2e/etc/passwd'],
+    ['a path with dot segments', '/v1/%2e%2e/%2e%2e/etc/passwd'],
     ['another API', '/v1/chat/completions'],
     ['upper case', '/V1/COMPLETIONS'],
     ['a broken escape', '/v1/models/%'],
     ['16 KiB of path', `/${'x'.repeat(16_384)}`],
-  ])('%s is a 404, whoever asks (A21)', async (_, path) => {
+  ])('%s is a 404 from any origin', async (_, path) => {
     for (const method of ['GET', 'POST']) {
       const reply = await client.send({ method, path })
       await expectProblem(reply, 404, 'not_found', workers.log)
     }
   })
 
-  test('HEAD mirrors GET without its body (A21)', async () => {
+  test('HEAD returns the headers of GET without a body', async () => {
     const volatile = ['date', 'x-request-id', 'server-timing', 'content-length']
-    const kept = ({ headers }: Reply) =>
+    const comparable = ({ headers }: Reply) =>
       Object.fromEntries(Object.entries(headers).filter(([name]) => !volatile.includes(name)))
     await post({ prompt: 'head' })
     for (const path of ['/health', '/v1/models', '/v1/completions?prompt=head', '/nothing']) {
@@ -332,14 +332,14 @@ describe('a method or a path', () => {
       const head = await client.send({ method: 'HEAD', path })
       expect(head.status, path).toBe(get.status)
       expect(head.text).toBe('')
-      expect({ ...kept(head), 'transfer-encoding': 0 }).toEqual({
-        ...kept(get),
+      expect({ ...comparable(head), 'transfer-encoding': 0 }).toEqual({
+        ...comparable(get),
         'transfer-encoding': 0,
       })
     }
   })
 
-  test('GET of a long query is refused as a prompt too long, and GET never spends (A21)', async () => {
+  test('GET rejects a query that is too long, and never spends', async () => {
     const calls = await callsDuring(async () => {
       const long = await client.send({ path: `/v1/completions?prompt=${'a'.repeat(16_000)}` })
       await expectProblem(long, 400, 'invalid_value', workers.log)
@@ -365,38 +365,41 @@ describe('an origin', () => {
     ['*'],
     [`${ORIGIN}, ${ORIGIN}`],
     ['http://localhost:4000'],
-  ])('%j is refused before any work, and reads at most why (B1)', async (origin) => {
-    // Only what a browser would send is echoed.
-    const reader = /^https?:\/\/[a-z.]+(:444|:4000)?$/.test(origin) ? origin : null
-    const calls = await callsDuring(async () => {
-      for (const sent of [
-        { method: 'POST', body: { prompt: 'origin' } },
-        { path: '/v1/completions?prompt=origin' },
-        { path: '/v1/models' },
-      ]) {
-        const reply = await client.send({ ...sent, headers: { origin } })
-        const { message, event } = await expectProblem(
-          reply,
-          403,
-          'origin_not_allowed',
-          workers.log,
-          reader,
-        )
-        expect(message).toContain('"origins"')
-        if (reader !== null) expect(message).toContain(origin)
-        expect(event.origin).toBe(origin === 'null' ? 'null' : reader)
-      }
-    })
-    expect(calls).toBe(0)
-  })
+  ])(
+    '%j is rejected before any work; the error is readable if the origin is valid',
+    async (origin) => {
+      // Only an origin that a browser could send is echoed.
+      const reader = /^https?:\/\/[a-z.]+(:444|:4000)?$/.test(origin) ? origin : null
+      const calls = await callsDuring(async () => {
+        for (const sent of [
+          { method: 'POST', body: { prompt: 'origin' } },
+          { path: '/v1/completions?prompt=origin' },
+          { path: '/v1/models' },
+        ]) {
+          const reply = await client.send({ ...sent, headers: { origin } })
+          const { message, event } = await expectProblem(
+            reply,
+            403,
+            'origin_not_allowed',
+            workers.log,
+            reader,
+          )
+          expect(message).toContain('"origins"')
+          if (reader !== null) expect(message).toContain(origin)
+          expect(event.origin).toBe(origin === 'null' ? 'null' : reader)
+        }
+      })
+      expect(calls).toBe(0)
+    },
+  )
 
-  test('sent twice is refused (B1)', async () => {
+  test('is rejected when sent twice', async () => {
     const reply = await post({ prompt: 'origin' }, { origin: [ORIGIN, ORIGIN] })
     await expectProblem(reply, 403, 'origin_not_allowed', workers.log, null)
   })
 
   test.each([[ORIGIN], ['https://other.example:8443'], [`http://${HOST}`]])(
-    '%s is allowed: it is in the list or the own one (B1)',
+    "%s is allowed: it is listed or the Worker's own",
     async (origin) => {
       const reply = await post({ prompt: 'origin' }, { origin })
       completionOf(reply)
@@ -405,13 +408,13 @@ describe('an origin', () => {
     },
   )
 
-  test('may be absent, as curl has none (B2)', async () => {
+  test('may be missing, as in curl requests', async () => {
     const reply = await post({ prompt: 'origin' }, { origin: null })
     completionOf(reply)
     expectPlainHeaders(reply, null)
   })
 
-  test('that is empty is none at all (B1)', async () => {
+  test('counts as missing when it is empty', async () => {
     const empty = { origin: '' }
     const reply = await post({ prompt: 'origin' }, empty)
     completionOf(reply)
@@ -420,7 +423,7 @@ describe('an origin', () => {
     await expectProblem(refused, 403, 'origin_not_allowed', strict.log, null)
   })
 
-  test('must be there for a POST where the owner requires it, not for a GET (B2)', async () => {
+  test('is required for POST, not for GET, if the owner requires it', async () => {
     const calls = await callsDuring(async () => {
       const body = { prompt: 'required' }
       const bare = { origin: null }
@@ -433,7 +436,7 @@ describe('an origin', () => {
     expect(calls).toBe(1)
   })
 
-  test('is told what it may do before anything is checked', async () => {
+  test('gets a preflight response before anything is checked', async () => {
     const preflight = (origin: string) =>
       client.send({
         method: 'OPTIONS',
@@ -453,7 +456,7 @@ describe('an origin', () => {
     expect(String(allowed.headers['access-control-allow-headers']).toLowerCase()).toMatch(
       /content-type.*x-stainless-os/,
     )
-    // So that its page can send the request, and read why that is refused.
+    // So that the page can send the request and read the error.
     const refused = await preflight('https://evil.example')
     expect(refused.status).toBe(204)
     expect(refused.headers['access-control-allow-origin']).toBe('https://evil.example')

@@ -1,5 +1,5 @@
-// Streams that are odd, and readers that leave, over real sockets (PLATFORM 3.2, rows F). F11 (a
-// comment after 15 s of silence) and every split of every byte belong to the unit tests.
+// Unusual streams and readers that disconnect, over real sockets. Keep-alive comments and splits at
+// every byte are covered by the unit tests.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
 import type { Client } from '../support/client.ts'
@@ -47,7 +47,7 @@ afterEach(() => {
 const sse = { 'content-type': 'text/event-stream' }
 const usage = { stream_options: { include_usage: true } }
 
-/** What a visitor gets of this script, as a stream; and as JSON from another model. */
+/** The visitor's response to this script as a stream, and as JSON from another model. */
 async function both(kind: keyof typeof kinds, script: Script) {
   const streamed = lanes.take(kind)
   streamed.lane.answers(script)
@@ -67,7 +67,7 @@ async function both(kind: keyof typeof kinds, script: Script) {
 describe('an event stream from an upstream', () => {
   const texts = ['Zwölf ', 'Boxkämpfer ', '🧑‍🚀 ', '日本語']
 
-  test('may be split anywhere, within a character and within CRLF (F1)', async () => {
+  test('may be split anywhere, even within a character or CRLF', async () => {
     const bytes = Buffer.from(
       texts
         .map((content) => event({ choices: [{ index: 0, delta: { content } }] }))
@@ -88,7 +88,7 @@ describe('an event stream from an upstream', () => {
   })
 
   test.each<[string, string]>([
-    ['a byte order mark, comments and fields of no use', '\ufeff: hi\n\nid: 7\nretry: abc\n'],
+    ['a byte order mark, comments and unused fields', '\ufeff: hi\n\nid: 7\nretry: abc\n'],
     ['CR only', '\r: x\r\r'],
   ])('may have %s', async (_, before) => {
     const { completion } = await both('legacy', (_call, line) => {
@@ -100,41 +100,44 @@ describe('an event stream from an upstream', () => {
     expect(completion.choices[0]?.text).toBe('fine')
   })
 
-  // workerd's TextDecoder drops the first mark that begins a piece, wherever that is.
+  // workerd's TextDecoder drops the first byte order mark at the start of any piece.
   test.each([
-    ['', 'a body without one of its own'],
+    ['', 'a body without one'],
     ['\ufeff', 'a body that begins with one'],
-  ])('keeps a byte order mark that begins a packet within a text: %j, %s', async (before) => {
-    const { model, lane } = lanes.take('chat')
-    const rest = latch()
-    const chunk = (content: string) =>
-      JSON.stringify({ choices: [{ index: 0, delta: { content } }] })
-    lane.answers(async (_, line) => {
-      line.head(200, sse)
-      line.write(`${before}data: ${chunk('a')}\n\ndata: ${chunk('\ufeffb').split('\ufeff')[0]}`)
-      await rest.opened
-      line.write(`\ufeff${chunk('\ufeffb').split('\ufeff')[1]}\n\n`)
-      line.write(event({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] }))
-      line.write(event('[DONE]'))
-      line.end()
-    })
-    const reading = await client.open({
-      method: 'POST',
-      body: { prompt: 'p', model, stream: true },
-    })
-    await reading.until('"text":"a"')
-    rest.open()
-    expect(parseStream(await reading.rest()).text()).toBe('a\ufeffb')
-  })
+  ])(
+    'keeps a byte order mark at the start of a packet in the middle of a text: %j, %s',
+    async (before) => {
+      const { model, lane } = lanes.take('chat')
+      const rest = latch()
+      const chunk = (content: string) =>
+        JSON.stringify({ choices: [{ index: 0, delta: { content } }] })
+      lane.answers(async (_, line) => {
+        line.head(200, sse)
+        line.write(`${before}data: ${chunk('a')}\n\ndata: ${chunk('\ufeffb').split('\ufeff')[0]}`)
+        await rest.opened
+        line.write(`\ufeff${chunk('\ufeffb').split('\ufeff')[1]}\n\n`)
+        line.write(event({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] }))
+        line.write(event('[DONE]'))
+        line.end()
+      })
+      const reading = await client.open({
+        method: 'POST',
+        body: { prompt: 'p', model, stream: true },
+      })
+      await reading.until('"text":"a"')
+      rest.open()
+      expect(parseStream(await reading.rest()).text()).toBe('a\ufeffb')
+    },
+  )
 
   test.each<[string, string]>([
-    ['an end of its own', 'a\n\ndata: [DONE]\n\nb'],
-    ['an error of its own', '\n\ndata: {"error":{"message":"no"}}\n\n'],
+    ['a terminator in it', 'a\n\ndata: [DONE]\n\nb'],
+    ['an error event in it', '\n\ndata: {"error":{"message":"no"}}\n\n'],
     ['carriage returns', 'a\rb\r\nc\r\r'],
     ['line separators', 'a\u2028b\u2029c\u0085d'],
-    ['a script’s end', '</script><!--'],
+    ['a closing script tag', '</script><!--'],
     ['NUL and other controls', '\u0000\u0007\u001b[31m'],
-  ])('may hold text with %s: it stays text (F5)', async (_, text) => {
+  ])('may contain text with %s, which stays text', async (_, text) => {
     const { completion, stream } = await both('chat', chatStream([text, '!']))
     expect(completion.choices[0]?.text).toBe(`${text}!`)
     expect(stream.text()).toBe(`${text}!`)
@@ -155,36 +158,36 @@ describe('an event stream from an upstream', () => {
         line.end()
       },
     ],
-  ])('may count %s: the last count is the count (F6)', async (_, script) => {
+  ])('may report usage %s: the last report counts', async (_, script) => {
     const { completion, reply } = await both('chat', script)
     expect(completion.usage).toEqual(USAGE)
     expect(reply.headers['x-usage-estimated']).toBeUndefined()
     expect(await requestEvent(reply, workers.log)).toMatchObject({ tokens_in: 5, tokens_out: 7 })
   })
 
-  test('may count nothing: the tokens are estimated, and it says so (F6)', async () => {
+  test('may report no usage: it is estimated and marked as such', async () => {
     const { completion, reply } = await both('chat', chatStream(['a', 'b'], { usage: null }))
     expect(completion.usage.completion_tokens).toBeGreaterThan(0)
     expect(completion.usage.prompt_tokens).toBeGreaterThan(0)
     expect(reply.headers['x-usage-estimated']).toBe('1')
   })
 
-  test('may finish in an empty chunk (F7)', async () => {
+  test('may finish in an empty chunk', async () => {
     const { completion } = await both('chat', chatStream(['a'], { finish: 'length' }))
     expect(completion.choices[0]?.finish_reason).toBe('length')
   })
 
-  test('may end with [DONE] alone: that is a stop (F7)', async () => {
+  test('may end with [DONE] alone, which means "stop"', async () => {
     const { completion } = await both('legacy', completionsStream(['a'], { finish: null }))
     expect(completion.choices[0]?.finish_reason).toBe('stop')
   })
 
-  test('may finish without [DONE] (F7)', async () => {
+  test('may finish without [DONE]', async () => {
     const { completion } = await both('legacy', completionsStream(['a'], { done: false }))
     expect(completion.choices[0]?.finish_reason).toBe('stop')
   })
 
-  test('loses the choices that nobody asked for (F8)', async () => {
+  test('loses choices that were not requested', async () => {
     const { completion, stream } = await both('chat', (_, line) => {
       line.head(200, sse)
       for (const [index, content] of [
@@ -207,7 +210,7 @@ describe('an event stream from an upstream', () => {
     )
   })
 
-  test('is over at its [DONE], whatever comes after (F4)', async () => {
+  test('ends at [DONE]; anything after it is ignored', async () => {
     const own = lanes.take('chat')
     own.lane.answers(async (call, line) => {
       line.head(200, sse)
@@ -220,12 +223,12 @@ describe('an event stream from an upstream', () => {
     const reply = await client.complete({ prompt: 'p', model: own.model, stream: true })
     expect(streamOf(reply)).toMatchObject({ done: true, problem: null })
     expect(streamOf(reply).text()).toBe('a')
-    // It keeps the connection open; the gateway does not wait for it.
+    // The upstream keeps the connection open; the gateway does not wait for it.
     await (await own.lane.call()).closed
     expect((await own.lane.call()).left).toBe(true)
   })
 
-  test('is passed on as it comes, not when it is whole', async () => {
+  test('is passed on as it arrives', async () => {
     const own = lanes.take('chat')
     const second = latch()
     own.lane.answers(chatStream(['one', 'two'], { pace: () => second.opened }))
@@ -240,29 +243,29 @@ describe('an event stream from an upstream', () => {
   })
 })
 
-describe('a reader who leaves (F9)', () => {
-  /** Says a word each time the test asks, until nobody listens. */
+describe('a reader that disconnects', () => {
+  /** Sends a word every 20 ms until the connection is closed. */
   function talker() {
-    let said = latch()
+    let next = latch()
     const script: Script = async (call, line) => {
       line.head(200, { ...sse, 'transfer-encoding': 'chunked' })
       while (!call.left) {
         line.chunk(event({ choices: [{ index: 0, delta: { content: 'word ' } }] }))
-        await Promise.race([said.opened, call.closed])
-        said = latch()
+        await Promise.race([next.opened, call.closed])
+        next = latch()
       }
     }
-    const talk = setInterval(() => said.open(), 20)
+    const talk = setInterval(() => next.open(), 20)
     return { script, stop: () => clearInterval(talk) }
   }
 
   /** What nobody may join and nobody will remember is not worth a token once its reader is gone. */
   const alone = { 'cache-control': 'no-store' }
-
+  /** With no-store, nobody joins and nothing is stored, so the upstream call ends with its reader. */
   test.each([
     ['at the first chunk', 0],
     ['in the middle', 5],
-  ])('%s takes the upstream call along, if nobody else wants it', async (_, more) => {
+  ])('%s ends the upstream call if nobody else uses it', async (_, more) => {
     const own = lanes.take('chat')
     const { script, stop } = talker()
     own.lane.answers(script)
@@ -285,7 +288,7 @@ describe('a reader who leaves (F9)', () => {
     expect(await countStored(workers, own.model)).toBe(0)
   })
 
-  test('of a cacheable answer lets it finish: the next one finds it', async () => {
+  test('does not interrupt a cacheable answer: the next request gets it from the cache', async () => {
     const own = lanes.take('chat')
     const rest = latch()
     own.lane.answers(chatStream(['one ', 'two'], { pace: () => rest.opened }))
@@ -303,7 +306,7 @@ describe('a reader who leaves (F9)', () => {
     expect(own.lane.calls).toHaveLength(1)
   })
 
-  test('before there are headers leaves nothing hanging', async () => {
+  test('before the response headers leaves nothing running', async () => {
     const own = lanes.take('impatient')
     own.lane.answers(() => {})
     const { response, leave } = client.start({
@@ -314,7 +317,7 @@ describe('a reader who leaves (F9)', () => {
     const call = await own.lane.call()
     leave()
     await expect(response).rejects.toThrow()
-    // The runtime may not tell the Worker (PLATFORM 1.2); then the call's own clock ends it.
+    // The runtime may not report the disconnect. Then a time limit ends the call.
     await call.closed
     expect(call.left).toBe(true)
     const isOurs = await workers.log.find(
@@ -324,7 +327,7 @@ describe('a reader who leaves (F9)', () => {
     expect(own.lane.calls).toHaveLength(1)
   })
 
-  test('at the last moment changes nothing: the answer is stored whole', async () => {
+  test('at the last moment changes nothing: the whole answer is stored', async () => {
     const own = lanes.take('chat')
     own.lane.answers(chatStream(['one']))
     const body = { prompt: 'p', model: own.model }

@@ -1,6 +1,6 @@
-// What upstreams do wrong, over real sockets (PLATFORM 3.2, rows E): the status and code of contract
-// 2.3 for JSON and for a stream, as many calls as are right, the connection let go, nothing stored,
-// nothing of the upstream's said. The canary key stands wherever an upstream could repeat it.
+// Upstream failures over real sockets: the status and code for JSON and for a stream, the number of
+// calls, the connection closed, nothing stored and no upstream text passed on. The scripts repeat
+// the canary key wherever an upstream could.
 import { createServer } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -75,7 +75,7 @@ async function closedPort(): Promise<number> {
   return typeof address === 'object' && address !== null ? address.port : 1
 }
 
-/** The two ways to ask; each has an error's status as long as no word was said. */
+/** JSON and stream: both get an error status as long as no text has been sent. */
 const ways = [
   ['JSON', false],
   ['a stream', true],
@@ -88,7 +88,7 @@ function ask(model: string, stream: boolean, more = {}) {
 /** Models whose answers must not have been stored. */
 const failed = new Set<string>()
 
-/** Asks, and expects a problem that left no trace but the log's. */
+/** Sends a request and expects an error that leaves only log lines. */
 async function expectFailure(
   { model, lane }: OwnModel,
   stream: boolean,
@@ -102,14 +102,14 @@ async function expectFailure(
   return { ...problem, reply }
 }
 
-/** As many calls as are right, and none of their connections held; nothing may be stored. */
+/** Expects this many calls, all their connections closed, and nothing stored. */
 async function expectLetGo({ model, lane }: OwnModel, calls: number): Promise<void> {
   expect(lane.calls).toHaveLength(calls)
   await Promise.all(lane.calls.map(({ closed }) => closed))
   failed.add(model)
 }
 
-/** Asks for a stream, and expects it to say `text` and then the error, without `[DONE]`. */
+/** Requests a stream; expects `text`, then the error, and no `[DONE]`. */
 async function expectBrokenStream(own: OwnModel, text: string, code: Code) {
   const reply = await ask(own.model, true)
   const stream = streamOf(reply)
@@ -120,43 +120,43 @@ async function expectBrokenStream(own: OwnModel, text: string, code: Code) {
   await expectLetGo(own, 1)
 }
 
-const said = (content: string) => event({ choices: [{ index: 0, delta: { content } }] })
+const contentEvent = (content: string) => event({ choices: [{ index: 0, delta: { content } }] })
 const sseHead = { 'content-type': 'text/event-stream', 'transfer-encoding': 'chunked' }
-/** Says "one" and stays silent. */
+/** Sends "one" and goes silent. */
 const silentAfterOne: Script = (_, line) => {
   line.head(200, sseHead)
-  line.chunk(said('one'))
+  line.chunk(contentEvent('one'))
 }
 const never: Script = () => {}
 
-describe.each(ways)('%s from an upstream out of reach', (_, stream) => {
+describe.each(ways)('%s from an unreachable upstream', (_, stream) => {
   test.each([
     ['refused', /Nothing answers at base_url/],
     ['tls', /TLS handshake/],
     ['nowhere', /host of base_url cannot be found/],
-  ] as const)('%s is a 502, and the log says where to look (E1)', async (kind, hint) => {
+  ] as const)('%s is a 502 with a hint in the log', async (kind, hint) => {
     const { model } = lanes.take(kind)
     const reply = await ask(model, stream)
     await expectProblem(reply, 502, 'upstream_unavailable', workers.log)
     const [failure] = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
     expect(failure?.hint).toMatch(hint)
-    // The runtime says in the owner's log why it cannot connect; that is all there may be.
-    const strays = workers.log.takeRuntimeLines()
-    expect(strays.every((line) => /lookup address|TLS handshake/.test(line))).toBe(true)
+    // The runtime logs why it cannot connect, and nothing else.
+    const lines = workers.log.takeRuntimeLines()
+    expect(lines.every((line) => /lookup address|TLS handshake/.test(line))).toBe(true)
   })
 
   test.each<[string, Script]>([
-    ['ends before its first byte', (_call, line) => line.end()],
+    ['closes before its first byte', (_call, line) => line.end()],
     ['resets before its first byte', (_call, line) => line.reset()],
     [
-      'says something that is not HTTP',
+      'sends something that is not HTTP',
       (call, line) => {
         line.write(`SSH-2.0-${call.headers['authorization']}\r\n`)
         line.end()
       },
     ],
     [
-      'ends within its headers',
+      'closes within its headers',
       (_call, line) => {
         line.write('HTTP/1.1 200 OK\r\nContent-Ty')
         line.end()
@@ -170,7 +170,7 @@ describe.each(ways)('%s from an upstream out of reach', (_, stream) => {
         line.reset()
       },
     ],
-  ])('%s: it is asked once more, then it is a 502 (E1)', async (_name, script) => {
+  ])('is a 502 after one retry if the upstream %s', async (_name, script) => {
     const own = lanes.take('twice')
     own.lane.answers(script)
     await expectFailure(own, stream, 502, 'upstream_unavailable', 2)
@@ -179,31 +179,31 @@ describe.each(ways)('%s from an upstream out of reach', (_, stream) => {
 
 describe.each(ways)('%s from an upstream that hangs', (_, stream) => {
   test.each<[string, Script]>([
-    ['before headers (E2)', never],
-    ['within headers (E2)', (_call, line) => line.write('HTTP/1.1 200 OK\r\nContent-Type: text')],
-    ['after headers (E3)', (_call, line) => line.head(200, sseHead)],
+    ['before headers', never],
+    ['within headers', (_call, line) => line.write('HTTP/1.1 200 OK\r\nContent-Type: text')],
+    ['after headers', (_call, line) => line.head(200, sseHead)],
     [
-      'after its role, before a word (E3)',
+      'after the role, before any text',
       (_call, line) => {
         line.head(200, sseHead)
         line.chunk(event({ choices: [{ index: 0, delta: { role: 'assistant', content: '' } }] }))
       },
     ],
     [
-      'within a refusal (E3)',
+      'within an error response',
       (_call, line) => {
         line.head(500, { 'content-length': '1000' })
         line.write('{')
       },
     ],
-  ])('%s is a 504, and the connection is let go', async (_name, script) => {
+  ])('%s is a 504, and the connection is closed', async (_name, script) => {
     const own = lanes.take('impatient')
     own.lane.answers(script)
     await expectFailure(own, stream, 504, 'upstream_timeout')
     expect((await own.lane.call()).left).toBe(true)
   })
 
-  test('and drips for ever ends at its deadline (E4)', async () => {
+  test('and sends an endless slow stream ends at its deadline', async () => {
     const own = lanes.take('dated')
     own.lane.answers((call, line) => {
       line.head(200, sseHead)
@@ -217,99 +217,99 @@ describe.each(ways)('%s from an upstream that hangs', (_, stream) => {
 
 describe('an answer that breaks off', () => {
   const breaks: [string, Code, OwnModelKind, Script][] = [
-    ['silent between chunks (E3)', 'upstream_timeout', 'impatient', silentAfterOne],
+    ['silent between chunks', 'upstream_timeout', 'impatient', silentAfterOne],
     [
-      'dripping past the deadline (E4)',
+      'slower than the deadline',
       'upstream_timeout',
       'dated',
       (call, line) => {
         line.head(200, sseHead)
-        line.chunk(said('one'))
+        line.chunk(contentEvent('one'))
         const drip = setInterval(() => line.chunk(':'), 50)
         call.closed.then(() => clearInterval(drip))
       },
     ],
     [
-      'reset between chunks (E5)',
+      'reset between chunks',
       'upstream_truncated',
       'once',
       async (_call, line) => {
         line.head(200, sseHead)
-        line.chunk(said('one'))
+        line.chunk(contentEvent('one'))
         await line.flushed()
         line.reset()
       },
     ],
     [
-      'ended within a chunk (E5)',
+      'closed within a chunk',
       'upstream_truncated',
       'once',
       (_call, line) => {
         line.head(200, sseHead)
-        line.chunk(said('one'))
+        line.chunk(contentEvent('one'))
         line.write('ff\r\ndata: {"choices":[{"ind')
         line.end()
       },
     ],
     [
-      'shorter than its Content-Length (E5)',
+      'shorter than its Content-Length',
       'upstream_truncated',
       'once',
       (_call, line) => {
         line.head(200, { 'content-type': 'text/event-stream', 'content-length': '5000' })
-        line.write(said('one'))
+        line.write(contentEvent('one'))
         line.end()
       },
     ],
     [
-      'cut where it looks like a clean end (E6)',
+      'cut where it looks like a clean end',
       'upstream_truncated',
       'once',
       (_call, line) => {
         line.head(200, { 'content-type': 'text/event-stream' })
-        line.write(said('one'))
+        line.write(contentEvent('one'))
         line.end()
       },
     ],
     [
-      'cut within an event (E6)',
+      'cut within an event',
       'upstream_truncated',
       'once',
       (_call, line) => {
         line.head(200, { 'content-type': 'text/event-stream' })
-        line.write(`${said('one')}data: {"choices":[{"index":0,"del`)
+        line.write(`${contentEvent('one')}data: {"choices":[{"index":0,"del`)
         line.end()
       },
     ],
     [
-      'turning into an error (E15)',
+      'turning into an error',
       'upstream_bad_response',
       'once',
       (call, line) => {
         line.head(200, sseHead)
-        line.chunk(said('one'))
+        line.chunk(contentEvent('one'))
         line.chunk(event({ error: { message: `bad key ${call.headers['authorization']}` } }))
         line.lastChunk()
       },
     ],
     [
-      'turning into nonsense (F4)',
+      'turning into nonsense',
       'upstream_bad_response',
       'once',
       (call, line) => {
         line.head(200, sseHead)
-        line.chunk(said('one'))
+        line.chunk(contentEvent('one'))
         line.chunk(`data: {nonsense ${call.headers['authorization']}\n\n`)
         line.lastChunk()
       },
     ],
     [
-      'as long as it likes (E14, E16)',
+      'longer than max_output_bytes',
       'upstream_bad_response',
       'small',
       async (call, line) => {
         line.head(200, sseHead)
-        line.chunk(said('one'))
+        line.chunk(contentEvent('one'))
         while (!call.left) {
           line.chunk(`: ${'x'.repeat(1000)}\n`)
           await new Promise((resolve) => setImmediate(resolve))
@@ -321,23 +321,26 @@ describe('an answer that breaks off', () => {
   type OwnModelKind = keyof typeof kinds
   const statuses: Partial<Record<Code, number>> = { upstream_timeout: 504 }
 
-  test.each(breaks)('%s ends a stream with an error event', async (_name, code, kind, script) => {
+  test.each(breaks)('%s: a stream ends with an error event', async (_name, code, kind, script) => {
     const own = lanes.take(kind)
     own.lane.answers(script)
     await expectBrokenStream(own, 'one', code)
   })
 
-  test.each(breaks)('%s is a status where JSON was asked', async (_name, code, kind, script) => {
-    const own = lanes.take(kind)
-    own.lane.answers(script)
-    await expectFailure(own, false, statuses[code] ?? 502, code)
-  })
+  test.each(breaks)(
+    '%s: a JSON request gets an error status',
+    async (_name, code, kind, script) => {
+      const own = lanes.take(kind)
+      own.lane.answers(script)
+      await expectFailure(own, false, statuses[code] ?? 502, code)
+    },
+  )
 
-  test('breaks off a text/plain stream, too: it never ends cleanly (E6)', async () => {
+  test('breaks off a text/plain stream, which has no other way to report an error', async () => {
     const own = lanes.take('once')
     own.lane.answers((_call, line) => {
       line.head(200, sseHead)
-      line.chunk(said('one'))
+      line.chunk(contentEvent('one'))
       line.end()
     })
     const incoming = await client.open({
@@ -349,12 +352,12 @@ describe('an answer that breaks off', () => {
     expect(['', 'one']).toContain(await incoming.rest())
     expect(incoming.broken).toBe(true)
     await expectLetGo(own, 1)
-    // The runtime notes the broken response, and what we said of it.
+    // The runtime logs the aborted response, with our reason.
     expect(workers.log.takeRuntimeLines().join()).toContain('the answer broke off')
   })
 })
 
-describe.each(ways)('%s from an upstream whose 200 is no completion', (_, stream) => {
+describe.each(ways)('%s from an upstream whose 200 is not a completion', (_, stream) => {
   const html = `<html><h1>Welcome ${CANARY}</h1></html>`
   test.each<[string, Script]>([
     [
@@ -387,7 +390,7 @@ describe.each(ways)('%s from an upstream whose 200 is no completion', (_, stream
     ['a number', json(7)],
     ['a string', json(CANARY)],
     ['null', json(null)],
-    ['a choice that says nothing', json({ choices: [{ index: 0 }] })],
+    ['a choice without text', json({ choices: [{ index: 0 }] })],
     [
       'a finish of "error"',
       json({ choices: [{ index: 0, message: { content: 'x' }, finish_reason: 'error' }] }),
@@ -401,14 +404,14 @@ describe.each(ways)('%s from an upstream whose 200 is no completion', (_, stream
       },
     ],
     [
-      'nothing but [DONE]',
+      'only [DONE]',
       (_call, line) => {
         line.head(200, sseHead)
         line.chunk(event('[DONE]'))
         line.lastChunk()
       },
     ],
-  ])('%s is a 502 (E7)', async (_name, script) => {
+  ])('%s is a 502', async (_name, script) => {
     const own = lanes.take('once')
     own.lane.answers(script)
     await expectFailure(own, stream, 502, 'upstream_bad_response')
@@ -425,7 +428,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     [403, 502, 'upstream_rejected'],
     [404, 502, 'upstream_rejected'],
     [418, 502, 'upstream_rejected'],
-  ])('with %i is a %i %s, and its words stay unsaid (E8, E15)', async (from, status, code) => {
+  ])('with %i is a %i %s without upstream text', async (from, status, code) => {
     const own = lanes.take('twice')
     own.lane.answers(
       refusal(
@@ -453,21 +456,18 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     ['5', { 'retry-after': '5' }, 5, 5],
     ['a date', { 'retry-after': 'in 60 s' }, 55, 60],
     ['-1', { 'retry-after': '-1' }, 10, 10],
-    ['too much', { 'retry-after': '1000000000' }, 300, 300],
+    ['an excessive value', { 'retry-after': '1000000000' }, 300, 300],
     ['garbage', { 'retry-after': `soon ${CANARY}` }, 10, 10],
     ['nothing', {}, 10, 10],
-  ])(
-    'with 429 and Retry-After %s is a 429, not asked again (E9)',
-    async (_n, headers, min, max) => {
-      const own = lanes.take('twice')
-      const inAMinute = new Date(Date.now() + 60_000).toUTCString()
-      const sent = headers['retry-after'] === 'in 60 s' ? { 'retry-after': inAMinute } : headers
-      own.lane.answers(refusal(429, undefined, sent))
-      const { reply } = await expectFailure(own, stream, 429, 'upstream_rate_limited')
-      expect(Number(reply.headers['retry-after'])).toBeGreaterThanOrEqual(min)
-      expect(Number(reply.headers['retry-after'])).toBeLessThanOrEqual(max)
-    },
-  )
+  ])('with 429 and Retry-After %s is a 429 without a retry', async (_n, headers, min, max) => {
+    const own = lanes.take('twice')
+    const inAMinute = new Date(Date.now() + 60_000).toUTCString()
+    const sent = headers['retry-after'] === 'in 60 s' ? { 'retry-after': inAMinute } : headers
+    own.lane.answers(refusal(429, undefined, sent))
+    const { reply } = await expectFailure(own, stream, 429, 'upstream_rate_limited')
+    expect(Number(reply.headers['retry-after'])).toBeGreaterThanOrEqual(min)
+    expect(Number(reply.headers['retry-after'])).toBeLessThanOrEqual(max)
+  })
 
   test.each<[string, Script]>([
     ['429', refusal(429, { error: { message: 'no', code: 'insufficient_quota' } })],
@@ -484,15 +484,18 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
         line.lastChunk()
       },
     ],
-  ])('that is out of quota says so, in %s, and asks for no other try soon', async (_n, script) => {
-    const own = lanes.take('twice')
-    own.lane.answers(script)
-    const { message, reply } = await expectFailure(own, stream, 429, 'upstream_rate_limited')
-    expect(message).toMatch(/quota .* is used up/)
-    expect(reply.headers).toMatchObject({ 'retry-after': '3600', 'x-should-retry': 'false' })
-    const [failure] = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
-    expect(failure?.hint).toMatch(/account at the upstream/)
-  })
+  ])(
+    'because its quota is exhausted (%s) says so, with a Retry-After of an hour',
+    async (_n, script) => {
+      const own = lanes.take('twice')
+      own.lane.answers(script)
+      const { message, reply } = await expectFailure(own, stream, 429, 'upstream_rate_limited')
+      expect(message).toMatch(/quota .* is used up/)
+      expect(reply.headers).toMatchObject({ 'retry-after': '3600', 'x-should-retry': 'false' })
+      const [failure] = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
+      expect(failure?.hint).toMatch(/account at the upstream/)
+    },
+  )
 
   test.each<[string, number, unknown, number, Code, RegExp]>([
     [
@@ -514,7 +517,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
       /upstream_model/,
     ],
     [
-      'a model that one-api has no channel for',
+      'a model without a channel in one-api',
       503,
       { error: { message: '当前分组 default 下对于模型 m 无可用渠道', type: 'one_api_error' } },
       502,
@@ -522,7 +525,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
       /upstream_model/,
     ],
     [
-      'a key that Gemini does not accept',
+      'a key that Gemini rejects',
       400,
       [{ error: { code: 400, message: 'API key not valid. Please pass a valid API key.' } }],
       502,
@@ -530,7 +533,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
       /upstream's key/,
     ],
     [
-      'a text too long for llama.cpp',
+      'a text that is too long for llama.cpp',
       400,
       { error: { code: 400, message: 'too long', type: 'exceed_context_size_error' } },
       400,
@@ -538,7 +541,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
       /limits\.prompt_chars/,
     ],
     [
-      'a filter',
+      'a content filter',
       400,
       { error: { message: 'filtered', code: 'content_filter' } },
       400,
@@ -546,16 +549,16 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
       /content filter/,
     ],
     [
-      'a page',
+      'an HTML page',
       403,
       '<!doctype html><title>Just a moment…</title>',
       502,
       'upstream_rejected',
       /HTML/,
     ],
-  ])('with %s tells the owner where to look', async (_n, from, said, status, code, hint) => {
+  ])('with %s gives the owner a hint', async (_n, from, error, status, code, hint) => {
     const own = lanes.take('once')
-    const text = typeof said === 'string' ? said : JSON.stringify(said)
+    const text = typeof error === 'string' ? error : JSON.stringify(error)
     own.lane.answers((_call, line) => {
       line.head(from, { 'content-type': 'application/json' })
       line.write(text)
@@ -571,13 +574,13 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     if (status !== 400) expect(message).not.toMatch(/this request/i)
   })
 
-  test.each([[500], [502], [503], [529]])('with %i is asked once more (E10)', async (status) => {
+  test.each([[500], [502], [503], [529]])('with %i is retried once', async (status) => {
     const own = lanes.take('twice')
     own.lane.answers(refusal(status))
     await expectFailure(own, stream, 502, 'upstream_unavailable', 2)
   })
 
-  test('once and then answers is an answer (E10)', async () => {
+  test('once and then answers is an answer', async () => {
     const own = lanes.take('twice')
     own.lane.answers(refusal(503), chatStream(['fine']))
     const reply = await ask(own.model, stream)
@@ -587,7 +590,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     expect(own.lane.calls).toHaveLength(2)
   })
 
-  test('ten times is not called for 15 s, and says when to come back (E10)', async () => {
+  test('ten times is not called for 15 s, and the error has a Retry-After', async () => {
     const own = lanes.take('once')
     own.lane.answers(refusal(500))
     for (let i = 1; i <= 10; i++) {
@@ -603,9 +606,9 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
   test.each<[string, Script, number, Code]>([
     ['a moderated prompt', refusal(400), 400, 'upstream_refused_request'],
     ['a rate limit', refusal(429, undefined, { 'retry-after': '7' }), 429, 'upstream_rate_limited'],
-    ['a model that is gone', refusal(404), 502, 'upstream_rejected'],
-    ['a key that is not accepted', refusal(401), 502, 'upstream_rejected'],
-  ])('with %s is asked for the eleventh time, too', async (_n, script, status, code) => {
+    ['a missing model', refusal(404), 502, 'upstream_rejected'],
+    ['a rejected key', refusal(401), 502, 'upstream_rejected'],
+  ])('with %s is still called the eleventh time', async (_n, script, status, code) => {
     const own = lanes.take('once')
     own.lane.answers(script)
     for (let i = 1; i <= 11; i++) {
@@ -615,7 +618,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
   })
 
   test.each([[301], [302], [303], [307], [308]])(
-    'with %i is not followed, here or elsewhere (E11)',
+    'with %i is not followed, to the same or another host',
     async (status) => {
       for (const target of [upstream.url('trap'), elsewhere.url('trap'), '/once-0']) {
         const own = lanes.take('once')
@@ -632,7 +635,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     [101, 'upstream_rejected'],
     [199, 'upstream_unavailable'],
     [999, 'upstream_rejected'],
-  ])('with the strange status %i is a 502 (E12)', async (status, code) => {
+  ])('with the unusual status %i is a 502', async (status, code) => {
     const own = lanes.take('once')
     own.lane.answers(refusal(status, { error: CANARY }))
     await expectFailure(own, stream, 502, code)
@@ -667,7 +670,7 @@ describe('an upstream with two models', () => {
 
   afterAll(() => shared.dispose())
 
-  test('goes on with one while the other fails, and the fallback answers for that', async () => {
+  test('keeps serving one model while the fallback answers for the failing one', async () => {
     const lane = upstream.lane('u')
     lane.answers((call, line) =>
       (call.body['model'] === 'down' ? refusal(503) : chatStream(['fine']))(call, line),
@@ -688,7 +691,7 @@ describe('an upstream with two models', () => {
 })
 
 describe('headers of an upstream', () => {
-  test('stay with the gateway (E13)', async () => {
+  test('are not passed on', async () => {
     const own = lanes.take('once')
     const headers = {
       'set-cookie': `session=${CANARY}`,
@@ -721,7 +724,7 @@ describe('headers of an upstream', () => {
     expect(reply.headers['cache-control']).toBe('no-store')
   })
 
-  test('of 300 KB are taken or refused, never a crash (E13)', async () => {
+  test('of 300 KB are accepted or rejected, without a crash', async () => {
     const own = lanes.take('once')
     own.lane.answers(chatStream(['fine'], { headers: { 'x-long': 'x'.repeat(300_000) } }))
     const reply = await ask(own.model, false)
@@ -732,7 +735,7 @@ describe('headers of an upstream', () => {
   test.each<[string, number, Code]>([
     ['too long', 10, 'upstream_truncated'],
     ['too short', -10, 'upstream_truncated'],
-  ])('that claim a Content-Length %s are a 502 (E13)', async (_name, off, code) => {
+  ])('with a Content-Length that is %s are a 502', async (_name, off, code) => {
     const own = lanes.take('once')
     const text = JSON.stringify({ choices: [{ index: 0, message: { content: 'fine' } }] })
     own.lane.answers((_call, line) => {
@@ -754,7 +757,7 @@ describe.each(ways)('%s from an upstream that compresses', (_, stream) => {
     }
   }
 
-  test('well is an answer', async () => {
+  test('correctly is an answer', async () => {
     const own = lanes.take('once')
     own.lane.answers(zipped(gzipSync(JSON.stringify(whole))))
     const reply = await ask(own.model, stream)
@@ -762,13 +765,13 @@ describe.each(ways)('%s from an upstream that compresses', (_, stream) => {
     else expect(completionOf(reply).choices[0]?.text).toBe('fine')
   })
 
-  test('garbage is a 502 (E14)', async () => {
+  test('incorrectly is a 502', async () => {
     const own = lanes.take('once')
     own.lane.answers(zipped(Buffer.from(`not gzip ${CANARY}`)))
     await expectFailure(own, stream, 502, 'upstream_bad_response')
   })
 
-  test('a bomb is a 502, and is not read to its end (E14)', async () => {
+  test('a decompression bomb is a 502 and is not read to its end', async () => {
     const own = lanes.take('once')
     own.lane.answers(zipped(gzipSync(Buffer.alloc(50_000_000, ' '))))
     await expectFailure(own, stream, 502, 'upstream_bad_response')
@@ -783,8 +786,8 @@ describe('an answer in another shape', () => {
       'once',
       { choices: [{ index: 0, message: { content: text }, finish_reason: 'stop' }] },
     ],
-    ['chat from a legacy wire', 'legacy', { choices: [{ message: { content: text } }] }],
-    ['legacy from a chat wire', 'once', { choices: [{ text, finish_reason: 'stop' }] }],
+    ['chat from the completions wire', 'legacy', { choices: [{ message: { content: text } }] }],
+    ['legacy from the chat wire', 'once', { choices: [{ text, finish_reason: 'stop' }] }],
     [
       'with content in parts',
       'once',
@@ -805,7 +808,7 @@ describe('an answer in another shape', () => {
       },
     ],
     [
-      'with an index as text and vendor fields',
+      'with an index as a string and vendor fields',
       'legacy',
       {
         id: 'cmpl-7',
@@ -818,7 +821,7 @@ describe('an answer in another shape', () => {
     ],
   ]
 
-  test.each(shapes)('%s becomes a proper object (E17)', async (_name, kind, body) => {
+  test.each(shapes)('%s becomes a valid completion', async (_name, kind, body) => {
     const own = lanes.take(kind)
     own.lane.answers(json(body))
     const completion = completionOf(await ask(own.model, false))
@@ -827,7 +830,7 @@ describe('an answer in another shape', () => {
     expect(completion.model).toBe('m')
   })
 
-  test.each(shapes)('%s becomes a proper stream (E17)', async (_name, kind, body) => {
+  test.each(shapes)('%s becomes a valid stream', async (_name, kind, body) => {
     const own = lanes.take(kind)
     own.lane.answers(json(body))
     const stream = streamOf(await ask(own.model, true, { stream_options: { include_usage: true } }))
