@@ -261,7 +261,7 @@ describe('a reader that disconnects', () => {
 
   /** What nobody may join and nobody will remember is not worth a token once its reader is gone. */
   const alone = { 'cache-control': 'no-store' }
-  /** With no-store, nobody joins and nothing is stored, so the upstream call ends with its reader. */
+  /** With no-store, nobody joins and nothing is stored: the upstream call ends with its reader. */
   test.each([
     ['at the first chunk', 0],
     ['in the middle', 5],
