@@ -113,8 +113,10 @@ export function write({ where, rows, growths, failures }: Figures): void {
   const met = `${where}: ${judged - missed} of ${judged} targets met.`
   const lost = failures.map((failure) => `- not measured: ${failure.slice(0, 200)}`)
   rewrite('machine', [met, ...(lost.length > 0 ? ['', ...lost] : [])].join('\n'))
-  rewrite('cost', rowsTable(of(['µs', 'ms', 'KiB', ''])))
-  rewrite('growth', growths.map(growthTable).join('\n\n'))
+  const costs = rowsTable(of(['µs', 'ms', 'KiB', '']))
+  rewrite('cost', `${costs}\n\n![CPU of other Workers as a multiple of ours](performance.svg)`)
+  const curves = '![CPU for each request against what it depends on](growth.svg)'
+  rewrite('growth', [...growths.map(growthTable), curves].join('\n\n'))
   rewrite('memory', rowsTable(of(['MB'])))
   const compared = rows.flatMap(({ what, against, share, target }): Bar[] =>
     share === undefined || against === undefined

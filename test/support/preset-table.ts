@@ -1,4 +1,4 @@
-// Generates the preset table of the README. A test compares the two.
+// The table of presets in docs/upstreams.md, made from the presets themselves. A test compares the two.
 import { type Preset, presets, wireLimits } from '../../src/upstream/presets.ts'
 import { type Feature, features } from '../../src/upstream/upstream.ts'
 

@@ -1,4 +1,4 @@
-// The presets as data: complete, consistent with the wires, and as the README tells them. What a
+// The presets as data: complete, consistent with the wires, and as docs/upstreams.md lists them. What a
 // preset makes of a request is checked on the body that would be sent.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -266,8 +266,8 @@ test('presetTable() has a row for each preset, in their order', () => {
   for (const row of rows) expect(row.split(' | ')).toHaveLength(5)
 })
 
-test('the README has the table of presets as they are', () => {
-  const readme = readFileSync(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8')
-  const [, table] = /<!-- presets -->\n([\s\S]*?)\n<!-- \/presets -->/.exec(readme) ?? []
+test('docs/upstreams.md has the table of presets', () => {
+  const page = readFileSync(join(import.meta.dirname, '..', '..', 'docs', 'upstreams.md'), 'utf8')
+  const [, table] = /<!-- presets -->\n([\s\S]*?)\n<!-- \/presets -->/.exec(page) ?? []
   expect(table?.trim()).toBe(presetTable())
 })

@@ -1,0 +1,187 @@
+// README.md and docs/ agree with the code: the table of settings, every block of configuration, every
+// link, and every npm script they name.
+import { existsSync } from 'node:fs'
+import type * as v from 'valibot'
+import { describe, expect, test } from 'vitest'
+import { parseConfig } from '../src/config.ts'
+import { configSchema } from '../src/settings.ts'
+import { warningsOf } from '../src/warnings.ts'
+import {
+  allBlocks,
+  anchorsOf,
+  configIn,
+  localLinks,
+  pages,
+  pasted,
+  textOf,
+} from './support/documents.ts'
+
+interface Setting {
+  readonly path: string
+  /** As JSON; null where there is none. */
+  readonly fallback: string | null
+}
+
+/** A valibot schema, as far as settings are made of it. */
+interface Node {
+  readonly type: string
+  readonly entries?: Readonly<Record<string, Node>>
+  readonly item?: Node
+  readonly value?: Node
+  readonly options?: readonly (Node | string)[]
+  readonly wrapped?: Node
+  readonly default?: unknown
+}
+
+/** Every setting below a schema, with a path such as `models[].fallbacks[].upstream`. */
+function settingsIn(node: Node, path: string, fallback: unknown = undefined): Setting[] {
+  const leaf = { path, fallback: fallback === undefined ? null : JSON.stringify(fallback) }
+  switch (node.type) {
+    case 'optional':
+      return node.wrapped === undefined ? [] : settingsIn(node.wrapped, path, node.default)
+    case 'strict_object':
+      return Object.entries(node.entries ?? {}).flatMap(([key, entry]) =>
+        settingsIn(entry, path === '' ? key : `${path}.${key}`),
+      )
+    case 'array':
+      return isTable(node.item) ? settingsIn(node.item, `${path}[]`) : [leaf]
+    case 'record':
+      return isTable(node.value) ? settingsIn(node.value, `${path}.*`) : [leaf]
+    case 'union':
+      return (node.options ?? []).flatMap((option) =>
+        typeof option === 'string' ? [] : settingsIn(option, path),
+      )
+    default:
+      return [leaf]
+  }
+}
+
+function isTable(node: Node | undefined): node is Node {
+  return node !== undefined && ['strict_object', 'record', 'union'].includes(node.type)
+}
+
+/** Settings by path; a path that stands in several shapes of a table keeps each default. */
+function expectedSettings(): Map<string, string[]> {
+  const settings = new Map<string, string[]>()
+  for (const { path, fallback } of settingsIn(configSchema as v.GenericSchema as Node, '')) {
+    const defaults = settings.get(path) ?? []
+    settings.set(path, fallback === null ? defaults : [...defaults, fallback])
+  }
+  return settings
+}
+
+/** The rows `| \`path\` | default | meaning |` between the two marks. */
+function rowsOf(readme: string): string[][] {
+  const table = /<!-- settings -->([\s\S]*)<!-- \/settings -->/.exec(readme)?.[1] ?? ''
+  return table
+    .split('\n')
+    .filter((line) => line.startsWith('| `'))
+    .map((line) =>
+      line
+        .split(/(?<!\\)\|/)
+        .slice(1, -1)
+        .map((cell) => cell.trim()),
+    )
+}
+
+const rows = rowsOf(textOf('docs/settings.md'))
+
+describe('docs/settings.md', () => {
+  test('is compared with every kind of setting that the schema has', () => {
+    expect([...expectedSettings().keys()]).toEqual(
+      expect.arrayContaining([
+        'origins',
+        'models[].id',
+        'models[].parameters',
+        'models[].fallbacks[].upstream',
+        'models[].price.input',
+        'upstreams[].idle_ms',
+        'prompts.*.text',
+        'prompts.*.variables.*.max_chars',
+        'prompts.*.variables.*.paths',
+        'defaults.max_tokens',
+        'cache.ttl_seconds',
+      ]),
+    )
+    expect(expectedSettings().get('cache.ttl_seconds')).toEqual(['2592000'])
+    expect(expectedSettings().get('upstreams[].stream')).toEqual(['"always"'])
+    expect(expectedSettings().get('models[].id')).toEqual([])
+  })
+
+  test('lists every setting once, and no other', () => {
+    const paths = rows.map(([path = '']) => path)
+    const expected = [...expectedSettings().keys()].map((path) => `\`${path}\``)
+    expect(paths.toSorted()).toEqual(expected.toSorted())
+  })
+
+  test('states the defaults that are in force', () => {
+    const stated = new Map(rows.map(([path = '', fallback = '']) => [path, fallback]))
+    for (const [path, defaults] of expectedSettings()) {
+      for (const fallback of defaults) {
+        expect(stated.get(`\`${path}\``), path).toContain(`\`${fallback}\``)
+      }
+    }
+  })
+
+  test('explains every setting', () => {
+    expect(rows.length).toBeGreaterThan(0)
+    for (const row of rows) {
+      expect(row, row[0]).toHaveLength(3)
+      expect(row[2]?.length, row[0]).toBeGreaterThan(5)
+    }
+  })
+})
+
+describe('a block of configuration', () => {
+  test.each(allBlocks('toml').map((block) => [block.at, block] as const))(
+    'works when it is pasted: %s',
+    (_, block) => {
+      const config = configIn(pasted(textOf('wrangler.toml'), [block]))
+      const parsed = parseConfig({
+        config,
+        prompts: {},
+        secret: () => 'a-secret',
+        bound: () => true,
+      })
+      expect(parsed.faults ?? []).toEqual([])
+      // Otherwise pasting it would switch off the README's own curl.
+      expect(parsed.config?.freePrompts).toBe(true)
+      expect(parsed.config === null ? [] : warningsOf(parsed.config)).not.toContainEqual(
+        expect.stringContaining('free prompts off'),
+      )
+    },
+  )
+})
+
+test('every json block is JSON', () => {
+  for (const { at, text } of allBlocks('json')) expect(() => JSON.parse(text), at).not.toThrow()
+})
+
+test('every block is of a language whose blocks are tested', () => {
+  const tested = new Set(['sh', 'toml', 'json', 'js', 'html', 'text', ''])
+  for (const page of pages) {
+    for (const [, language = ''] of textOf(page).matchAll(/^```(\w+)$/gm)) {
+      expect(tested, `${page}: ${language}`).toContain(language)
+    }
+  }
+})
+
+test.each(pages)('%s: every link leads somewhere', (page) => {
+  for (const { file, anchor } of localLinks(page)) {
+    expect(existsSync(file), file).toBe(true)
+    if (anchor !== '') expect([...anchorsOf(file)], file).toContain(anchor)
+  }
+})
+
+test('every npm script that a page names exists', () => {
+  const { scripts } = JSON.parse(textOf('package.json'))
+  for (const page of pages.filter((name) => name !== 'CHANGELOG.md')) {
+    for (const [, script = ''] of textOf(page).matchAll(/\bnpm run ([\w:]+)/g)) {
+      expect(Object.keys(scripts), page).toContain(script)
+    }
+  }
+})
+
+test('README.md stays short: 230 lines', () => {
+  expect(textOf('README.md').trimEnd().split('\n').length).toBeLessThanOrEqual(230)
+})
