@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { CANARY, seen } from './support/canary.ts'
+import { CANARY, recordOutput } from './support/canary.ts'
 import { allBlocks, codeBlocks, isPrompt, pasted } from './support/documents.ts'
 import { chatStream, UpstreamServer } from './support/upstream-server.ts'
 
@@ -117,7 +117,7 @@ async function run(lines: readonly string[]): Promise<string> {
     cwd: clone,
     env: { ...process.env, OPERATOR_TOKEN: TOKEN },
   })
-  seen(stdout, stderr)
+  recordOutput(stdout, stderr)
   return stdout
 }
 

@@ -95,9 +95,9 @@ test.each(scripts)('%s runs in a page and shows the answer', async (_, language,
   const watched = await WatchedPage.open(browser)
   await watched.page.goto(`${origin}${PATH}`)
   await expect.poll(() => watched.text()).toContain(ANSWER)
-  expect(watched.strangers(origin, workers.url.origin)).toEqual([])
+  expect(watched.foreignRequests(origin, workers.url.origin)).toEqual([])
   // Browsers list every 404, also one that a page expects: `cached: true` begins with a GET.
   const expected = text.includes('cached: true') ? /404/ : /^$/
-  expect(watched.takeComplaints().filter((complaint) => !expected.test(complaint))).toEqual([])
+  expect(watched.takeConsoleErrors().filter((error) => !expected.test(error))).toEqual([])
   await watched.close()
 })
