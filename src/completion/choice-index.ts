@@ -1,14 +1,14 @@
-// Where an upstream numbers chunks instead of choices. One choice was asked for, and its pieces come
-// as index 0, 1, 2, … (or 1, 2, 3, …): all of them are its own. Does not know what a piece holds.
+// Some upstreams number chunks instead of choices: a call for one choice yields pieces with index
+// 0, 1, 2, … (or 1, 2, 3, …), all of which belong to that choice.
 
 /**
- * Sorts the pieces of a call that asked for one choice.
+ * Selects the pieces that belong to the choice, in a call that requested one.
  *
- * Index 1 may as well be a second choice that nobody asked for, so such pieces are held until the next
- * index decides: 2 can only be a counter, 0 is the choice itself going on.
+ * Index 1 may also be a second choice that was not requested. Such pieces are held back until the
+ * next index decides: 2 means that chunks are counted, 0 means that the first choice continues.
  */
 export class ChunkCounter<Piece> {
-  /** Pieces of other choices, which are dropped. */
+  /** The number of pieces that were dropped since they belong to other choices. */
   dropped = 0
   #isCounting = false
   #mayCount = true
@@ -16,14 +16,14 @@ export class ChunkCounter<Piece> {
   #last = 0
   #held: Piece[] = []
 
-  /** @param hasZero pieces with index 0 have come before */
+  /** @param hasZero whether pieces with index 0 were received before */
   constructor(hasZero: boolean) {
     this.#hasZero = hasZero
   }
 
   /**
-   * @param isOver the choice has its reason: another index is then another choice
-   * @returns the pieces that are now known to be the choice's own
+   * @param isOver whether the choice has its finish reason: another index is then another choice
+   * @returns the pieces that are now known to belong to the choice
    */
   take(index: number, piece: Piece, isOver: boolean): readonly Piece[] {
     if (this.#isCounting) return this.#count(index, piece)
@@ -46,7 +46,10 @@ export class ChunkCounter<Piece> {
     return []
   }
 
-  /** The pieces still held when nothing more comes: an answer of two chunks, unless it was over. */
+  /**
+   * The pieces still held at the end of the body: the second of two chunks, unless the choice was
+   * over.
+   */
   rest(isOver: boolean): readonly Piece[] {
     if (isOver || !this.#hasZero) this.#giveUp()
     return this.#held.splice(0)

@@ -1,5 +1,4 @@
-// The normalised object everybody gets: what it is made of, and how to read one back.
-// Knows no upstream and no HTTP.
+// The normalised completion: the schema of what visitors get and what the cache stores.
 import * as v from 'valibot'
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
@@ -26,7 +25,7 @@ const usageSchema = v.strictObject({
   total_tokens: count,
 })
 
-/** The shape of contract 2.2; strict, since a stored value is read back through it. */
+/** The response body of POST /v1/completions. Strict, since stored entries are parsed with it. */
 export const completionSchema = v.strictObject({
   id: v.pipe(v.string(), v.regex(/^cmpl-[A-Za-z0-9]{24,}$/)),
   object: v.literal('text_completion'),
@@ -45,7 +44,7 @@ export type FinishReason = (typeof finishReasons)[number]
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'
 
-/** `length` random letters and digits, at most 6 bits of each byte used, none favoured. */
+/** `length` random letters and digits, uniformly distributed. */
 export function randomLetters(length: number, randomBytes: (bytes: Uint8Array) => void): string {
   const bytes = new Uint8Array(length * 2)
   let letters = ''
@@ -60,8 +59,8 @@ export function randomLetters(length: number, randomBytes: (bytes: Uint8Array) =
 }
 
 /**
- * Tokens where the upstream counted none: four UTF-8 bytes each, the field's rule of thumb. Never 0
- * for a text that is not empty.
+ * Estimates the tokens of a text if the upstream did not count them, by the usual rule of thumb of
+ * four UTF-8 bytes per token. Never 0 for a non-empty text.
  */
 export function estimateTokens(text: string): number {
   return Math.ceil(new TextEncoder().encode(text).length / 4)

@@ -1,13 +1,13 @@
-// The one neutral piece between an upstream's wire and a visitor's answer. Deltas are folded into a
-// completion here, and a completion is replayed as deltas. No clock, no bytes, no upstream.
+// Deltas: the neutral format between an upstream's wire and a visitor's answer. Folds deltas into a
+// completion, and replays a completion as deltas.
 import type { Choice, Completion, FinishReason, Logprobs, Usage } from './completion.ts'
 
-/** Log probabilities as an upstream gave them; where it gave no offsets they are counted here. */
+/** Log probabilities from an upstream; completion/normal.ts computes missing offsets. */
 export type TokenLogprobs = Omit<Logprobs, 'text_offset'> & { readonly text_offset?: number[] }
 
 /**
- * A delta as an adapter reads it off a wire: indices as the upstream numbers them, anything
- * repeated, missing or late. completion/normal.ts makes it clean.
+ * A delta as an adapter reads it from a wire: with the upstream's own indices, and possibly
+ * repeated, missing or late. completion/normal.ts normalises it.
  */
 export type RawDelta =
   | {
@@ -16,7 +16,7 @@ export type RawDelta =
       readonly model?: string
       readonly fingerprint?: string
     }
-  /** `whole`: no piece, but all of the choice's text so far (a `message` in a chunk). */
+  /** `whole`: the text is all of the choice's text so far (a `message` in a chunk), not a piece. */
   | {
       readonly kind: 'text'
       readonly index: number
@@ -25,8 +25,9 @@ export type RawDelta =
       readonly whole?: boolean
     }
   /**
-   * `inferred`: the upstream did not say it, so the answer is served and not stored. `onContent`: it
-   * came on a chunk with text or reasoning; some servers put a reason on every such chunk.
+   * `inferred`: the upstream did not send the reason, so the answer is served but not stored.
+   * `onContent`: the reason was on a chunk with text or reasoning; some servers put one on every
+   * chunk.
    */
   | {
       readonly kind: 'finish'
@@ -35,18 +36,18 @@ export type RawDelta =
       readonly inferred?: boolean
       readonly onContent?: boolean
     }
-  /** A reason that means that the choice broke. */
+  /** A finish reason that means that the choice failed. */
   | { readonly kind: 'failed'; readonly index: number }
-  /** `index`: the choice it came with (some upstreams count each for itself), or null. */
+  /** `index`: the choice that is counted, as some upstreams count each choice, or null. */
   | { readonly kind: 'usage'; readonly index: number | null; readonly usage: Usage }
-  /** Usage in parts, of the call so far: both numbers only grow, and a part may be missing. */
+  /** Partial usage of the call so far: both numbers only grow, and each may be missing. */
   | { readonly kind: 'tokens'; readonly input?: number; readonly output?: number }
   /** The terminator: `[DONE]`, `message_stop`, the end of a JSON body. */
   | { readonly kind: 'end' }
-  /** The body broke, or was given up, when each choice had its reason. From read.ts, not from an adapter. */
+  /** The body was cut off or aborted after each choice had its reason. Not sent by adapters. */
   | { readonly kind: 'cut' }
 
-/** What stays the same through one answer. */
+/** The fields that are the same in every chunk of an answer. */
 export interface Head {
   readonly id: string
   readonly created: number
@@ -54,7 +55,7 @@ export interface Head {
   readonly system_fingerprint?: string
 }
 
-/** A clean delta: what a reader of an answer sees, in the order of the contract (2.2). */
+/** A normalised delta: the head first, then texts, finishes and the usage. */
 export type Delta =
   | { readonly kind: 'head'; readonly head: Head }
   | {
@@ -66,10 +67,10 @@ export type Delta =
   | { readonly kind: 'finish'; readonly index: number; readonly reason: FinishReason }
   | { readonly kind: 'usage'; readonly usage: Usage; readonly estimated: boolean }
 
-/** An answer that ended well. */
+/** A complete answer. */
 export interface Folded {
   readonly completion: Completion
-  /** The upstream gave no usable usage. */
+  /** Whether the usage is estimated, as the upstream sent none that is usable. */
   readonly estimated: boolean
 }
 
@@ -79,7 +80,9 @@ interface Parts {
   reason: FinishReason | null
 }
 
-/** Collects clean deltas; `folded()` is the whole answer, or null while something is missing. */
+/**
+ * Collects normalised deltas. `folded()` returns the complete answer, or null if parts are missing.
+ */
 export class Fold {
   #head: Head | null = null
   readonly #choices = new Map<number, Parts>()
@@ -133,7 +136,7 @@ export class Fold {
   }
 }
 
-/** The object in the contract's own order of keys. */
+/** The object with its keys in the documented order. */
 function completionOf(head: Head, choices: Choice[], usage: Usage): Completion {
   const { id, created, model, system_fingerprint } = head
   return {
@@ -147,7 +150,7 @@ function completionOf(head: Head, choices: Choice[], usage: Usage): Completion {
   }
 }
 
-/** A stored completion as the deltas a late reader gets: head, each choice's text and finish, usage. */
+/** Replays a completion as deltas: the head, each choice's text and finish, the usage. */
 export function replay({ completion, estimated }: Folded): Delta[] {
   const { id, created, model, system_fingerprint, choices, usage } = completion
   const head: Head = {
@@ -175,7 +178,7 @@ function appendLogprobs(parts: Parts, more: Logprobs): void {
   else if (top_logprobs !== null) append(top_logprobs, more.top_logprobs)
 }
 
-/** Not `push(...items)`: a long list does not fit into arguments. */
+/** Not `push(...items)`: a long list exceeds the argument limit. */
 function append<T>(list: T[], items: readonly T[]): void {
   for (const item of items) list.push(item)
 }

@@ -1,12 +1,13 @@
-// The visitor's request and the owner's settings as one: the effective request. Whatever counts as
-// a standard default is left out, so that it is neither part of the key nor sent upstream.
+// Merges the visitor's request with the owner's settings into the effective request. Fields at
+// their standard default are left out, so that they are neither part of the cache key nor sent
+// upstream.
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
 import { marked, type PageText, withPageRule } from './page-text.ts'
 import { isLocked, type LockedPrompt, type RequestField, type VisitorRequest } from './request.ts'
 import { parseVariables, render, type Variables } from './template.ts'
 
-/** One attempt of a route, as far as the answer depends on it. */
+/** One upstream of a route, with what the answer depends on. */
 export interface Target {
   readonly upstream: string
   readonly upstream_model: string
@@ -17,7 +18,7 @@ export interface ModelOptions {
   readonly system: string | null
   /** The owner's own upstream parameters. */
   readonly parameters: Readonly<Record<string, unknown>>
-  /** In the order they are tried; at least one. */
+  /** At least one target, in the order of attempts. */
   readonly route: readonly Target[]
 }
 
@@ -31,7 +32,7 @@ export interface PromptOptions {
   readonly visitor_may_set: readonly string[]
 }
 
-/** The fields an owner may fill in where the visitor is silent. */
+/** The fields for which an owner may define a default. */
 export type RequestDefaults = Partial<
   Omit<VisitorRequest, 'prompt' | 'logit_bias' | 'stream_options' | 'user' | 'model'>
 >
@@ -45,7 +46,7 @@ export interface EffectiveOptions {
   readonly variableChars: number
 }
 
-/** How the answer shall be written; what is absent is the standard default. */
+/** The sampling parameters. An absent one has its standard default. */
 export interface Sampling {
   readonly max_tokens: number
   readonly n: number
@@ -62,9 +63,9 @@ export interface Sampling {
   readonly logit_bias?: Readonly<Record<string, number>>
 }
 
-/** What is asked of an upstream, and all that the answer depends on. */
+/** The request to an upstream: everything that the answer depends on. */
 export interface EffectiveRequest extends Sampling {
-  /** The alias, as the owner named it. */
+  /** The model id that the owner defined. */
   readonly model: string
   readonly prompt_id: string | null
   readonly prompts: readonly (string | readonly number[])[]
@@ -78,7 +79,7 @@ export type PageTexts = ReadonlyMap<string, PageText>
 
 const noPages: PageTexts = new Map()
 
-/** Standard defaults: saying them is saying nothing. */
+/** OpenAI's defaults: sending one of these values has no effect. */
 const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
   temperature: 1,
   top_p: 1,
@@ -91,9 +92,10 @@ const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
 }
 
 /**
- * @param pages one for each variable that is a page; without them it stands for no prompt yet
+ * @param pages the texts of all variables that are pages. Without them the prompt has the addresses
+ *   in   their place, and must not be sent.
  * @throws GatewayError `free_prompts_disabled`, `prompt_not_found`, `locked_by_owner`,
- *   `model_not_allowed`, or what `parseVariables` throws.
+ *   `model_not_allowed`, and those of `parseVariables`.
  */
 export function effectiveRequest(
   request: VisitorRequest,
@@ -106,8 +108,9 @@ export function effectiveRequest(
 }
 
 /**
- * What a visitor's own fields change about a locked prompt, with the values that count. Two requests
- * for one prompt that the upstream would be sent alike choose the same.
+ * The fields by which a visitor's request for a locked prompt differs from the owner's own
+ * settings, with their effective values. Requests that would be sent upstream alike have the same
+ * fields.
  */
 export function chosenFields(
   request: VisitorRequest,
@@ -135,7 +138,7 @@ function freeRequest(
   if (!options.freePrompts) {
     throw new GatewayError(
       'free_prompts_disabled',
-      'Cannot use "prompt": this endpoint takes only the prompts that GET /v1/prompts lists',
+      'Cannot use "prompt": this endpoint accepts only the prompts listed at GET /v1/prompts',
       { param: 'prompt' },
     )
   }
@@ -161,7 +164,7 @@ function lockedRequest(
   if (prompt === undefined) {
     throw new GatewayError(
       'prompt_not_found',
-      `Cannot find the prompt ${preview(id)}: GET /v1/prompts lists them`,
+      `Cannot find the prompt ${preview(id)}: GET /v1/prompts lists the available prompts`,
       { param: 'prompt.id' },
     )
   }
@@ -170,7 +173,7 @@ function lockedRequest(
   const values = parseVariables(variables, prompt.variables, options.variableChars)
   for (const [name, page] of pages) values.set(name, marked(page))
   const system = prompt.system === null ? model.system : render(prompt.system, values)
-  // The prompt's text is the owner's: an owner's default must not echo it to a visitor.
+  // Ignore an `echo` default: it would show the owner's prompt text to visitors.
   const { echo: _echo, ...defaults } = options.defaults
   const max_tokens = prompt.max_tokens ?? defaults.max_tokens
   return {
@@ -203,7 +206,7 @@ function findModel(id: string | undefined, models: EffectiveOptions['models']): 
   if (model !== undefined) return model
   throw new GatewayError(
     'model_not_allowed',
-    `Cannot use the model ${preview(id)}: GET /v1/models lists those that are allowed`,
+    `Cannot use the model ${preview(id)}: GET /v1/models lists the allowed models`,
     { param: 'model' },
   )
 }
@@ -224,11 +227,11 @@ type Fields = Omit<
   'model' | 'prompt_id' | 'prompts' | 'system' | 'route' | 'parameters'
 >
 
-/** The fields that say something, in the form the key has them. */
+/** The fields with an effect, in the form that the cache key is made of. */
 function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults']): Fields {
   const { logit_bias } = request
   const { stop, max_tokens = defaults.max_tokens, n = 1 } = { ...defaults, ...request }
-  // The owner's default gives way to a larger n; a visitor's own best_of does not.
+  // Raise the owner's default to n if necessary; a visitor's own best_of below n is an error.
   const best_of =
     request.best_of ??
     (n > 1 && defaults.best_of ? Math.max(defaults.best_of, n) : defaults.best_of)
@@ -243,11 +246,11 @@ function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults'
   }
 }
 
-/** What a visitor says of `best_of` may not fit what the owner's defaults say of the rest. */
+/** Checks `best_of` against the owner's defaults for the other fields. */
 function refuseBestOf(best_of = 1, n: number, stream: boolean): void {
   const state =
     best_of > 1 && stream
-      ? 'it does not go with a stream, which is the default here'
+      ? 'it cannot be combined with streaming, which is the default here'
       : best_of > 1 && best_of < n
         ? `expected at least n, which is ${n} here, got ${best_of}`
         : null
@@ -273,7 +276,7 @@ function scalarsOf(request: RequestDefaults): Scalars {
   const picked: Record<string, unknown> = {}
   for (const field of scalarFields) {
     const value = request[field]
-    // `-0` is 0; the key and the wire would both say so anyway.
+    // JSON writes -0 as 0 in the cache key and upstream, so use 0 here too.
     if (value !== undefined && value !== standard[field]) picked[field] = value === 0 ? 0 : value
   }
   return picked as Scalars

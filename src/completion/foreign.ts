@@ -1,10 +1,10 @@
-// Fields that other servers know and this endpoint does not. Many clients send them at the value that
-// changes nothing; at that value they count as absent. Any other value would change the answer, so it
-// is refused: an ignored field would be a false answer. A table, and its two readers.
+// Fields of other completion servers. Many clients send them with a value that has no effect; with
+// that value they are ignored. Any other value would change the answer, so it is refused: ignoring
+// it would return a wrong answer.
 import { type Fault, preview } from '../faults.ts'
 
 /**
- * Names, and the values at which they change nothing. `null` always counts as absent. Sources: OpenAI
+ * Names, and the values that have no effect. `null` is the same as absent. Sources: OpenAI
  * (chat), vLLM and SGLang (`SamplingParams`, `CompletionRequest`), TGI, llama.cpp, Transformers
  * (`GenerationConfig`), OpenRouter, Fireworks, Mistral.
  */
@@ -36,7 +36,7 @@ const table: readonly (readonly [names: string, ...values: unknown[]])[] = [
       'detokenize cache_prompt',
     true,
   ],
-  // Without tools both mean the same.
+  // Without tools, both values mean the same.
   ['parallel_tool_calls', true, false],
   ['tool_choice function_call', 'none', 'auto'],
   ['service_tier', 'auto', 'default'],
@@ -55,17 +55,17 @@ const table: readonly (readonly [names: string, ...values: unknown[]])[] = [
   ],
 ]
 
-/** The values at which a field changes nothing, by its name; none: `null` only. */
+/** The values without effect by field name; an empty list allows only `null`. */
 export const neutralValues: ReadonlyMap<string, readonly unknown[]> = new Map(
   table.flatMap(([names, ...values]) => names.split(' ').map((name) => [name, values] as const)),
 )
 
 /**
- * A request without the fields of other servers that change nothing.
+ * Removes fields of other servers from a request.
  *
- * @param own the fields that this endpoint knows itself
- * @returns the remaining fields, and a fault for each field of another server that would change
- *   something
+ * @param own this endpoint's own fields
+ * @returns the remaining fields, and a fault for each removed field whose value would have an
+ *   effect
  */
 export function withoutForeign(
   given: Readonly<Record<string, unknown>>,
@@ -85,7 +85,7 @@ export function withoutForeign(
   return { fields: Object.fromEntries(entries), faults }
 }
 
-/** Equal values, one level deep: no value of the table is nested deeper. */
+/** Compares one level deep: no value in the table is nested deeper. */
 function isSame(a: unknown, b: unknown): boolean {
   if (typeof a !== 'object' || a === null) return a === b
   if (typeof b !== 'object' || b === null || Array.isArray(a) !== Array.isArray(b)) return false

@@ -1,5 +1,5 @@
-// Makes one upstream call's raw deltas clean: known indices only, one finish each and nothing after
-// it, usage once and plausible, and no end that was not earned.
+// Normalises the raw deltas of one upstream call: only known choices, one finish each with nothing
+// after it, at most one plausible usage, and an error if the answer is incomplete.
 import { GatewayError } from '../errors.ts'
 import type { Doubt } from '../events.ts'
 import { ChunkCounter } from './choice-index.ts'
@@ -8,80 +8,80 @@ import type { Delta, RawDelta, TokenLogprobs } from './delta.ts'
 
 type TextDelta = Extract<Delta, { kind: 'text' }>
 type FinishDelta = Extract<Delta, { kind: 'finish' }>
-/** What belongs to one choice. */
+/** A delta that belongs to one choice. */
 type ChoiceDelta = Extract<RawDelta, { kind: 'text' | 'finish' | 'failed' }>
 
 export interface NormalOptions {
-  /** How many choices this call asked for: indices 0 … choices − 1 are known. */
+  /** The number of choices requested in this call: indices 0 … choices − 1 are valid. */
   readonly choices: number
-  /** How many of them belong to one prompt. */
+  /** The number of choices per prompt. */
   readonly perPrompt: number
-  /** False: the upstream's log probabilities are dropped. */
+  /** Whether log probabilities were requested; otherwise the upstream's are dropped. */
   readonly logprobs: boolean
 }
 
 /** How a call ended. */
 export interface CallEnd {
-  /** Text that could not be told from another choice's before. */
+  /** Text that was held back until its choice was certain. */
   readonly texts: readonly TextDelta[]
   readonly finishes: readonly FinishDelta[]
-  /** The upstream's own count, or null where it gave none worth believing. */
+  /** The upstream's own count; null if it is missing or implausible. */
   readonly usage: Usage | null
-  /** Null: the answer is whole. */
+  /** Why the answer may be incomplete; null if it is complete. */
   readonly doubt: Doubt | null
-  /** A choice that never came. */
+  /** The index of a choice that was not received. */
   readonly missing: number | null
 }
 
 /**
- * How far an answer is, by its reasons. `claimed`: each choice has one, and yet more may come: text has
- * followed a reason before, or there is no text at all (some servers send a reason with each chunk, or
- * with each piece of reasoning). `finished`: each has one, and nothing speaks against it.
+ * The state of an answer according to its finish reasons. `claimed`: each choice has one, but more
+ * text may follow: text has followed a reason before, or there is no text at all (some servers send
+ * a reason with each chunk, or with each piece of reasoning). `finished`: each choice has one.
  */
 export type Progress = 'running' | 'claimed' | 'finished'
 
 interface ChoiceState {
   chars: number
-  /** Half a character that waits for its other half. */
+  /** The first half of a surrogate pair whose second half has not been received yet. */
   half: string
-  /** The last one. */
+  /** The last finish reason. */
   finish: FinishReason | null
   inferred: boolean
-  /** The last reason came on a chunk with content. */
+  /** Whether the last reason was on a chunk with content. */
   onContent: boolean
-  /** It has its reason, and no text has come since. */
+  /** Whether the choice has a reason and no text has followed it. */
   isOver: boolean
-  /** Text has followed a reason. */
+  /** Whether text has followed a reason. */
   hasFalseEnd: boolean
-  /** Text has come as pieces, and not only as whole messages. */
+  /** Whether text was received in pieces, not only as whole messages. */
   inPieces: boolean
-  /** What has come as whole messages. */
+  /** The text received as whole messages. */
   message: string
-  /** A log probability has come. */
+  /** Whether a log probability was received. */
   isScored: boolean
-  /** Of the last token. */
+  /** The offset of the last token. */
   offset: number
 }
 
-/** Feed it every raw delta of one call in order, then ask for `end()`. */
+/** Takes the raw deltas of one call in order, followed by `end()`. */
 export class Normaliser {
   /**
-   * What the upstream calls itself and this answer: the first non-empty values before the first text,
-   * since the head a reader has seen cannot change.
+   * The upstream's id, model and fingerprint: the first non-empty values before the first text,
+   * since a head cannot change once it has been sent.
    */
   readonly meta: { id?: string; model?: string; fingerprint?: string } = {}
   readonly #options: NormalOptions
   readonly #choices: ChoiceState[]
-  /** From the first index on that is none of ours, where one choice was asked for. */
+  /** Set at the first unexpected index of a call for one choice. */
   #counter: ChunkCounter<ChoiceDelta> | null = null
   readonly #usageOf = new Map<number, Usage>()
   #usage: Usage | null = null
   #input: number | null = null
   #output: number | null = null
-  /** Choices that are not over. */
+  /** The number of choices that are not over. */
   #running: number
   #hasStrays = false
-  /** Something has come under index 0. */
+  /** Whether a delta with index 0 was received. */
   #hasFirst = false
   #isCut = false
   #ended = false
@@ -112,10 +112,10 @@ export class Normaliser {
   }
 
   /**
-   * Adds the text a reader may see now to `texts`. Finishes are held back until `end()`: what comes
-   * after a finish (more text, a filter's verdict, another reason) may still change it.
+   * Appends the text that may be sent now to `texts`. Finishes are held back until `end()`, since
+   * later deltas (more text, a content filter, another reason) may change them.
    *
-   * @throws GatewayError `upstream_bad_response`: the upstream gave an error as its reason.
+   * @throws GatewayError `upstream_bad_response` if the finish reason is an error
    */
   add(delta: RawDelta, texts: TextDelta[]): void {
     switch (delta.kind) {
@@ -132,7 +132,7 @@ export class Normaliser {
         return
       case 'usage':
         if (delta.index === null) this.#usage = delta.usage
-        // With one choice every count is of that choice, even if the index counts chunks.
+        // With one choice, every count belongs to it, even if the index counts chunks.
         else this.#usageOf.set(this.#choices.length === 1 ? 0 : delta.index, delta.usage)
         return
       case 'tokens':
@@ -151,9 +151,10 @@ export class Normaliser {
   }
 
   /**
-   * Called when the body is over.
-   * @throws GatewayError `upstream_truncated`: the body stopped before the answer did.
-   * @throws GatewayError `upstream_bad_response`: it ended and held no answer.
+   * Called at the end of the body.
+   *
+   * @throws GatewayError `upstream_truncated` if the answer is incomplete, `upstream_bad_response`
+   *   if   there is no answer
    */
   end(): CallEnd {
     const texts: TextDelta[] = []
@@ -171,7 +172,7 @@ export class Normaliser {
     if (!this.#ended && this.#running > 0) {
       throw new GatewayError(
         'upstream_truncated',
-        'Cannot finish the answer: the upstream stopped in the middle of it',
+        'The upstream stopped in the middle of the answer. Try again shortly.',
       )
     }
     const missing = this.#choices.findIndex(({ finish, chars }) => finish === null && chars === 0)
@@ -185,7 +186,7 @@ export class Normaliser {
       usage: this.#plausible(
         this.#usage ??
           sum(this.#usageOf, this.#options.perPrompt) ??
-          joined(this.#input, this.#output),
+          usageFromParts(this.#input, this.#output),
       ),
       doubt: this.#doubt(),
       missing: missing === -1 || this.#choices.length === 1 ? null : missing,
@@ -197,9 +198,10 @@ export class Normaliser {
     if (this.#hasStrays || (this.#counter?.dropped ?? 0) > 0) return 'unknown_index'
     const isDoubtful = this.progress !== 'finished' || choices.some((choice) => choice.onContent)
     if (this.#isCut && isDoubtful) return 'doubtful_end'
-    // A server that never gives reasons ends with the terminator; one that gives some forgot one.
-    const someSaid = choices.some(({ finish }) => finish !== null)
-    if (choices.some(({ finish, inferred }) => inferred || (finish === null && someSaid))) {
+    // A server without finish reasons ends with the terminator. If only some choices have one, the
+    // others are incomplete.
+    const hasReasons = choices.some(({ finish }) => finish !== null)
+    if (choices.some(({ finish, inferred }) => inferred || (finish === null && hasReasons))) {
       return 'no_reason'
     }
     const lacksLogprobs = choices.some(({ chars, isScored }) => chars > 0 && !isScored)
@@ -225,12 +227,12 @@ export class Normaliser {
   }
 
   #finish(choice: ChoiceState, delta: Exclude<ChoiceDelta, { kind: 'text' }>): void {
-    // A filter has taken the answer back: nothing said later makes it good.
+    // A content filter is final: no later reason overrides it.
     if (choice.finish === 'content_filter') return
     if (delta.kind === 'failed') {
       throw new GatewayError(
         'upstream_bad_response',
-        'The upstream reported an error as the end of its answer. Try again in a moment.',
+        'The upstream ended its answer with an error. Try again shortly.',
         { cause: { code: 'gave_up' } },
       )
     }
@@ -247,14 +249,14 @@ export class Normaliser {
   #text(
     choice: ChoiceState,
     index: number,
-    { text: said, logprobs, whole = false }: Extract<RawDelta, { kind: 'text' }>,
+    { text: received, logprobs, whole = false }: Extract<RawDelta, { kind: 'text' }>,
     texts: TextDelta[],
   ): void {
-    const text = whole ? unsaid(choice, said) : said
+    const text = whole ? newTextOf(choice, received) : received
     if (text === null) return
-    const kept =
-      logprobs !== null && this.#options.logprobs ? located(logprobs, choice, text) : null
-    if (text === '' && kept === null) return
+    const scores =
+      logprobs !== null && this.#options.logprobs ? withOffsets(logprobs, choice, text) : null
+    if (text === '' && scores === null) return
     this.#anything = true
     this.#named = true
     if (text !== '') {
@@ -263,58 +265,60 @@ export class Normaliser {
     }
     choice.chars += text.length
     const complete = wholeCharacters(choice, text)
-    if (complete !== '' || kept !== null) {
-      texts.push({ kind: 'text', index, text: complete, logprobs: kept })
+    if (complete !== '' || scores !== null) {
+      texts.push({ kind: 'text', index, text: complete, logprobs: scores })
     }
   }
 
-  /** More text: the reason was no end. The last one counts again only when the terminator comes. */
+  /**
+   * More text follows the reason, so it was not the end. Only the terminator confirms the last one.
+   */
   #reopen(choice: ChoiceState): void {
     choice.isOver = false
     choice.hasFalseEnd = true
     this.#running += 1
   }
 
-  /** Zero tokens for a text that is there is no count. */
+  /** Rejects a count of zero tokens for a non-empty text. */
   #plausible(usage: Usage | null): Usage | null {
     if (usage === null || usage.prompt_tokens === 0) return null
-    const said = this.#choices.some((choice) => choice.chars > 0)
-    return said && usage.completion_tokens === 0 ? null : usage
+    const hasText = this.#choices.some((choice) => choice.chars > 0)
+    return hasText && usage.completion_tokens === 0 ? null : usage
   }
 }
 
-/** Whether a choice's reason came with its reasoning, and no text yet: it has not even begun. */
+/** Whether a choice's reason was on a chunk with reasoning and no text has followed yet. */
 function isReasoning({ finish, chars, onContent }: ChoiceState): boolean {
   return finish !== 'content_filter' && chars === 0 && onContent
 }
 
-/** Whether text may follow a choice's reason. A filter's is final. */
+/** Whether text may follow a choice's reason. A content filter is final. */
 function mayGoOn({ finish, chars, hasFalseEnd }: ChoiceState): boolean {
   return finish !== 'content_filter' && (hasFalseEnd || chars === 0)
 }
 
-/** A character may come in two halves; bytes can only be made of both (bare text, RFC 3629). */
+/** Holds back half a surrogate pair, which cannot be encoded as UTF-8 (RFC 3629). */
 function wholeCharacters(choice: ChoiceState, text: string): string {
   const all = choice.half + text
   const last = all.charCodeAt(all.length - 1)
-  const torn = last >= 0xd800 && last <= 0xdbff
-  choice.half = torn ? all.slice(-1) : ''
-  return torn ? all.slice(0, -1) : all
+  const isSplit = last >= 0xd800 && last <= 0xdbff
+  choice.half = isSplit ? all.slice(-1) : ''
+  return isSplit ? all.slice(0, -1) : all
 }
 
 /**
- * What of a whole message has not been said; null where it repeats pieces that were. Where messages
- * are all that comes they hold either the text so far or the next piece.
+ * The new text in a whole message; null if it repeats pieces that were received. An upstream that
+ * sends only messages puts either the text so far or the next piece into each.
  */
-function unsaid(choice: ChoiceState, message: string): string | null {
+function newTextOf(choice: ChoiceState, message: string): string | null {
   if (choice.inPieces) return null
   const text = message.startsWith(choice.message) ? message.slice(choice.message.length) : message
   choice.message += text
   return text
 }
 
-/** Offsets count UTF-16 units from the start of the choice's text, as the legacy wire does. */
-function located(logprobs: TokenLogprobs, choice: ChoiceState, text: string): Logprobs {
+/** Adds offsets in UTF-16 units from the start of the choice's text, as in OpenAI's legacy API. */
+function withOffsets(logprobs: TokenLogprobs, choice: ChoiceState, text: string): Logprobs {
   const { tokens, token_logprobs, top_logprobs } = logprobs
   const given = logprobs.text_offset
   const text_offset =
@@ -336,8 +340,8 @@ function isAscending(offsets: readonly number[], from: number): boolean {
 }
 
 /**
- * Where tokens stand in a text. Their spelling may not be the text's: a byte of a character is written
- * "\\xc3", a space as a sign of its own. Such a token stands where the one before it ended.
+ * The offsets of tokens in a text. A token may be spelled differently: a byte of a character as
+ * "\\xc3", a space as a special sign. Such a token gets the offset at which the previous one ended.
  */
 function offsetsIn(text: string, tokens: readonly string[]): number[] {
   const isSameLength = tokens.reduce((sum, { length }) => sum + length, 0) === text.length
@@ -350,7 +354,7 @@ function offsetsIn(text: string, tokens: readonly string[]): number[] {
   })
 }
 
-/** Each choice's own usage added up: a prompt was read once, the answers were written each. */
+/** The sum of the choices' usage, counting each prompt once. */
 function sum(usageOf: ReadonlyMap<number, Usage>, perPrompt: number): Usage | null {
   if (usageOf.size === 0) return null
   const total = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
@@ -369,8 +373,8 @@ function larger(known: number | null, more: number | undefined): number | null {
   return more === undefined ? known : Math.max(known ?? 0, more)
 }
 
-/** Counted in parts; the prompt alone, or the answer alone, is no count. */
-function joined(input: number | null, output: number | null): Usage | null {
+/** The usage from partial counts; null if the prompt's or the answer's is missing. */
+function usageFromParts(input: number | null, output: number | null): Usage | null {
   if (input === null || output === null) return null
   return { prompt_tokens: input, completion_tokens: output, total_tokens: input + output }
 }

@@ -1,5 +1,5 @@
-// A request from a URL's query: the same scalar fields, so that a cached answer has an address.
-// Turns text into the values a JSON body would hold; request.ts judges them.
+// Reads a request from a URL's query, so that a cached answer has a URL. Converts each text to the
+// value that a JSON body would contain; request.ts validates it.
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
 import { neutralValues } from './foreign.ts'
@@ -19,7 +19,7 @@ const flags = new Set(['stream', 'echo'])
 const strings = new Set(['prompt', 'model', 'suffix', 'user'])
 
 /**
- * `?prompt=…`, `?prompt_id=haiku&var.topic=sea`, `?stop=a&stop=b` as a body.
+ * Converts `?prompt=…`, `?prompt_id=haiku&var.topic=sea` or `?stop=a&stop=b` to a request body.
  *
  * @throws GatewayError `unknown_field` or `invalid_value`.
  */
@@ -36,7 +36,7 @@ export function queryBody(search: string): Record<string, unknown> {
       body['stop'] = values
       continue
     }
-    if (values.length > 1) throw invalid(name, 'expected it once')
+    if (values.length > 1) throw invalid(name, 'expected it only once')
     if (name === 'prompt_id') promptId = value
     else if (name.startsWith('var.')) define(variables, name.slice('var.'.length), value)
     else if (numbers.has(name)) body[name] = numberOf(name, value)
@@ -52,15 +52,17 @@ export function queryBody(search: string): Record<string, unknown> {
     }
   }
   if (promptId !== null) {
-    if (body['prompt'] !== undefined) throw invalid('prompt_id', 'it does not go with "prompt"')
+    if (body['prompt'] !== undefined) {
+      throw invalid('prompt_id', 'it cannot be combined with "prompt"')
+    }
     body['prompt'] = { id: promptId, variables }
   } else if (Object.keys(variables).length > 0) {
-    throw invalid('prompt_id', 'expected it with variables')
+    throw invalid('prompt_id', 'expected a prompt id with the variables, got nothing')
   }
   return body
 }
 
-/** Escaped bytes that are no UTF-8 would all become the same character. */
+/** URLSearchParams would decode all invalid UTF-8 to the same replacement character. */
 function refuseBrokenText(search: string): void {
   for (const escaped of search.match(/(?:%[0-9a-f]{2})+/gi) ?? []) {
     try {
@@ -71,12 +73,12 @@ function refuseBrokenText(search: string): void {
   }
 }
 
-/** Defined, not assigned: a variable called `__proto__` is a key like any other. */
+/** Not an assignment: a variable called `__proto__` must become an own property. */
 function define(variables: Record<string, string>, name: string, value: string): void {
   Object.defineProperty(variables, name, { value, enumerable: true, configurable: true })
 }
 
-/** The text of a JSON number, so that both ways of asking have the same numbers. */
+/** Accepts only JSON numbers, so that a query and a JSON body allow the same values. */
 function numberOf(name: string, value: string): number {
   if (!/^-?\d{1,17}(\.\d{1,30})?([eE][-+]?\d{1,3})?$/.test(value)) {
     throw invalid(name, `expected a number, got ${preview(value)}`)
@@ -91,7 +93,7 @@ function flagOf(name: string, value: string): boolean {
   return value === 'true'
 }
 
-/** A value of a field that has no type here: as JSON, else as text. */
+/** The value of a field without a type here: parsed as JSON if possible, else text. */
 function literalOf(value: string): unknown {
   try {
     return JSON.parse(value)

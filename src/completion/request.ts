@@ -1,16 +1,18 @@
-// What a visitor may send, as one schema (contract 2.1), and its reading from JSON or a query.
-// Knows the limits it is given, not where they come from; the owner's part is effective.ts.
+// The schema of a visitor's request, and its parser. The owner's settings are applied in
+// effective.ts.
 import * as v from 'valibot'
 import { GatewayError } from '../errors.ts'
 import { type Fault, faultsOf, finite, integer, preview, text } from '../faults.ts'
 import { withoutForeign } from './foreign.ts'
 
 export interface RequestLimits {
-  /** Characters (UTF-16 units) of all prompts, or of all variables. Token prompts: tokens. */
+  /**
+   * Characters (UTF-16 units) in all prompts or all variables together; for token prompts, tokens.
+   */
   readonly prompt_chars: number
   readonly max_tokens: number
   readonly n: number
-  /** Prompts in one request. */
+  /** Prompts per request. */
   readonly prompts: number
 }
 
@@ -23,7 +25,7 @@ const token = integer(0, 2 ** 31 - 1)
 const sentence = text(1, Number.MAX_SAFE_INTEGER)
 const AT_LEAST_ONE = 'at least one item'
 
-/** Judged by template.ts, name by name. */
+/** The values are validated in template.ts. */
 const variables = v.custom<Readonly<Record<string, unknown>>>(isTable, 'an object of variables')
 
 const biases = v.pipe(
@@ -39,12 +41,12 @@ function isTable(value: unknown): boolean {
 const flag = v.boolean('true or false')
 const streamOptions = v.object({
   include_usage: v.optional(flag),
-  /** Without effect: no chunk is padded. */
+  /** Has no effect: chunks are never padded. */
   include_obfuscation: v.optional(flag),
-  /** Without effect: usage comes at the end. */
+  /** Has no effect: usage is sent at the end. */
   continuous_usage_stats: v.optional(flag),
 })
-/** The texts that end an answer; also as an owner's default. */
+/** Stop sequences; also used for the owner's defaults. */
 export const stopSchema = v.union(
   [
     text(1, MAX_STOP_CHARS),
@@ -57,7 +59,7 @@ export const stopSchema = v.union(
 )
 const lockedPrompt = v.object({ id: text(1, 64), variables: v.optional(variables) })
 
-/** The schema of a request body; also what /openapi.json is made of. */
+/** The schema of a request body, from which /openapi.json is also generated. */
 export function requestSchema(limits: RequestLimits) {
   const prompts = v.union(
     [
@@ -98,12 +100,12 @@ export type VisitorRequest = v.InferOutput<ReturnType<typeof requestSchema>>
 export type RequestField = keyof VisitorRequest
 export type LockedPrompt = Extract<VisitorRequest['prompt'], { id: string }>
 
-/** Whether the prompt names one of the owner's. */
+/** Whether the prompt refers to a locked prompt. */
 export function isLocked(prompt: VisitorRequest['prompt']): prompt is LockedPrompt {
   return typeof prompt === 'object' && !Array.isArray(prompt)
 }
 
-/** How much of `limits.prompt_chars` a visitor's prompts take. */
+/** The size of a visitor's prompts, to be compared with `limits.prompt_chars`. */
 export function promptSize(prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>): number {
   if (typeof prompt === 'string') return prompt.length
   let size = 0
@@ -111,24 +113,24 @@ export function promptSize(prompt: Exclude<VisitorRequest['prompt'], LockedPromp
   return size
 }
 
-/** How many completions are asked for, before `n`. A list of tokens is one prompt. */
+/** The number of prompts. A list of tokens is one prompt. */
 export function promptCount(prompt: VisitorRequest['prompt']): number {
   return Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1
 }
 
-/** A parsed body as a request. Throws what `requestParser` says. */
+/** Validates a parsed body. For its errors see `requestParser`. */
 export type ParseRequest = (body: unknown) => VisitorRequest
 
 /**
- * Makes the parser for these limits; the schema is built once, not for each request.
+ * Creates the parser for these limits, so that the schema is not built for each request.
  *
- * @throws GatewayError `unknown_field`, `missing_field` or `invalid_value`: every issue is named in
- *   the message, `param` is the first.
+ * The parser throws a GatewayError `unknown_field`, `missing_field` or `invalid_value`. The message
+ * lists all faults, and `param` is the first.
  */
 export function requestParser(limits: RequestLimits): ParseRequest {
   const { entries } = requestSchema(limits)
   const schema = v.object(entries)
-  // A union tells of a fault inside one of its members only that none fits.
+  // For a fault inside a union's member, a union reports only that no member fits.
   const lockedSchema = v.object({ ...entries, prompt: lockedPrompt })
   return (body) => {
     if (typeof body !== 'object' || body === null || Array.isArray(body)) {
@@ -143,19 +145,18 @@ export function requestParser(limits: RequestLimits): ParseRequest {
       ...unknownKeys(given['stream_options'], streamOptions.entries, 'stream_options.'),
       ...unknownKeys(given['prompt'], lockedPrompt.entries, 'prompt.'),
     ]
-    const fitting = isTable(given['prompt']) ? lockedSchema : schema
-    const result = v.safeParse(fitting, given)
+    const result = v.safeParse(isTable(given['prompt']) ? lockedSchema : schema, given)
     const faults = [
       ...foreign,
       ...keyFaults(given['logit_bias']),
-      ...(result.success ? rulesOf(result.output, limits) : faultsOf(result.issues)),
+      ...(result.success ? crossFieldFaults(result.output, limits) : faultsOf(result.issues)),
     ]
     if (unknown.length === 0 && faults.length === 0 && result.success) return result.output
     throw refusal(unknown, faults)
   }
 }
 
-/** `null` is the same as absent, at the top and one level down; deeper, nothing is looked at. */
+/** Treats `null` as absent, at the top level and in `stream_options` and `prompt`. */
 function withoutNulls(body: object): Readonly<Record<string, unknown>> {
   const given = presentIn(body)
   for (const field of ['stream_options', 'prompt']) {
@@ -169,7 +170,7 @@ function presentIn(table: object): Record<string, unknown> {
   return Object.fromEntries(Object.entries(table).filter(([, value]) => value !== null))
 }
 
-/** Own keys only: `constructor` and `__proto__` are as unknown as any other. */
+/** Checks own keys only, so that `constructor` and `__proto__` are unknown, too. */
 function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return []
   return Object.keys(value)
@@ -180,7 +181,7 @@ function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
     })
 }
 
-/** Keys of `logit_bias` that are no tokens; own keys, since a record forgets `__proto__`. */
+/** Finds keys of `logit_bias` that are not token ids. A valibot record would skip `__proto__`. */
 function keyFaults(biases: unknown): Fault[] {
   if (!isTable(biases)) return []
   return Object.keys(biases as object)
@@ -192,8 +193,8 @@ function keyFaults(biases: unknown): Fault[] {
     })
 }
 
-/** What holds between fields. */
-function rulesOf(request: VisitorRequest, limits: RequestLimits): Fault[] {
+/** Faults that concern several fields or the request as a whole. */
+function crossFieldFaults(request: VisitorRequest, limits: RequestLimits): Fault[] {
   const faults: Fault[] = []
   const fault = (path: string, state: string) =>
     faults.push({ path, message: `Cannot use "${path}": ${state}` })
@@ -212,10 +213,10 @@ function rulesOf(request: VisitorRequest, limits: RequestLimits): Fault[] {
     fault('best_of', `expected at least n, which is ${n}, got ${best_of}`)
   }
   if (best_of !== undefined && best_of > 1 && stream) {
-    fault('best_of', 'it does not go with "stream": true')
+    fault('best_of', 'it cannot be combined with "stream": true')
   }
   if (stream_options !== undefined && !stream) {
-    fault('stream_options', 'it goes with "stream": true only')
+    fault('stream_options', 'it requires "stream": true')
   }
   return faults
 }

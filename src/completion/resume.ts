@@ -1,5 +1,5 @@
-// A reader that lost its connection goes on where it stopped: `Last-Event-ID: <completion id>:<n>`,
-// n being the UTF-16 units of choice 0 it already has. Only choice 0 is cut.
+// Resumes an answer for a reader that lost its connection: `Last-Event-ID: <completion id>:<n>`,
+// where n is the number of UTF-16 units of choice 0 that it has received. Only choice 0 is resumed.
 import type { Logprobs } from './completion.ts'
 import type { Delta } from './delta.ts'
 
@@ -8,15 +8,15 @@ export interface ResumePoint {
   readonly characters: number
 }
 
-/** The header's meaning; null for anything malformed, which is ignored. */
+/** Parses the header; null if it is malformed, in which case it is ignored. */
 export function parseResumePoint(header: string | null): ResumePoint | null {
   const [, id, digits] = /^(cmpl-[A-Za-z0-9]{24,64}):(\d{1,9})$/.exec(header ?? '') ?? []
   return id === undefined ? null : { id, characters: Number(digits) }
 }
 
 /**
- * A filter for one reader's deltas, head first. It cuts only if the answer is the one the reader
- * has the beginning of; past the end nothing of the text is left.
+ * Returns a filter for one reader's deltas that removes the text it has received. Deltas of another
+ * answer pass unchanged.
  */
 export function skipper(point: ResumePoint): (delta: Delta) => Delta | null {
   let left = 0
@@ -30,21 +30,21 @@ export function skipper(point: ResumePoint): (delta: Delta) => Delta | null {
   }
 }
 
-/** Log probabilities of the tokens that begin after the cut. */
+/** The log probabilities of the tokens that begin at or after the cut. */
 function withoutFirst(logprobs: Logprobs | null, characters: number): Logprobs | null {
   if (logprobs === null) return null
   const { tokens, token_logprobs, top_logprobs, text_offset } = logprobs
   let at = 0
-  const gone = tokens.findIndex((token) => {
-    const starts = at
+  const first = tokens.findIndex((token) => {
+    const start = at
     at += token.length
-    return starts >= characters
+    return start >= characters
   })
-  if (gone === -1) return null
+  if (first === -1) return null
   return {
-    tokens: tokens.slice(gone),
-    token_logprobs: token_logprobs.slice(gone),
-    top_logprobs: top_logprobs?.slice(gone) ?? null,
-    text_offset: text_offset.slice(gone),
+    tokens: tokens.slice(first),
+    token_logprobs: token_logprobs.slice(first),
+    top_logprobs: top_logprobs?.slice(first) ?? null,
+    text_offset: text_offset.slice(first),
   }
 }

@@ -1,5 +1,5 @@
-// Locked prompts: the owner's text with `{{places}}`, the visitor's variables put in as data.
-// One pass over the owner's text only: what a variable holds is never looked at for places.
+// Locked prompts: fills the `{{placeholders}}` in the owner's text with the visitor's variables. In
+// one pass, so that placeholders inside a variable's value are not filled.
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
 
@@ -7,11 +7,11 @@ import { preview } from '../faults.ts'
 export interface TextVariable {
   readonly max_chars: number
 }
-/** A variable that is one of the owner's words. */
+/** A variable with a fixed list of values. */
 export interface ListVariable {
   readonly values: readonly string[]
 }
-/** A variable that is a page of the owner's site. */
+/** A variable filled with the text of a page of the owner's site. */
 export interface PageVariable {
   readonly from: 'url'
   readonly paths: readonly string[]
@@ -22,23 +22,23 @@ export interface PageVariable {
 export type Variable = TextVariable | ListVariable | PageVariable
 export type Variables = Readonly<Record<string, Variable>>
 
-const PLACE = /\{\{\s*([A-Za-z][A-Za-z0-9_]{0,63})\s*\}\}/g
+const PLACEHOLDER = /\{\{\s*([A-Za-z][A-Za-z0-9_]{0,63})\s*\}\}/g
 
-/** The variables a text has places for. */
+/** The names of the placeholders in a text. */
 export function placesOf(template: string): Set<string> {
-  return new Set([...template.matchAll(PLACE)].map(([, name]) => name ?? ''))
+  return new Set([...template.matchAll(PLACEHOLDER)].map(([, name]) => name ?? ''))
 }
 
-/** The owner's text with every place filled; `values` must have all of `placesOf(template)`. */
+/** Fills every placeholder; `values` must contain all of `placesOf(template)`. */
 export function render(template: string, values: ReadonlyMap<string, string>): string {
-  return template.replaceAll(PLACE, (_, name: string) => values.get(name) ?? '')
+  return template.replaceAll(PLACEHOLDER, (_, name: string) => values.get(name) ?? '')
 }
 
 /**
- * The visitor's variables, checked against the owner's. One that is a page has its address here;
- * whether that may be read is page/address.ts.
+ * Validates the visitor's variables. The value of a page variable is its address, which
+ * page/address.ts checks.
  *
- * @param maxChars of all variables together, in UTF-16 units
+ * @param maxChars the limit for all variables together, in UTF-16 units
  * @throws GatewayError `missing_field` or `invalid_value`; `param` is `prompt.variables.<name>`.
  */
 export function parseVariables(
@@ -61,19 +61,19 @@ export function parseVariables(
     if (value === null || value === undefined) {
       throw new GatewayError(
         'missing_field',
-        `Cannot find the variable "${name}": the prompt needs it`,
+        `Cannot find the variable "${name}": the prompt requires it`,
         { param: variableParam(name) },
       )
     }
     const filled = fill(name, value, variable)
-    // A page's text has a bound of its own, and its address is nothing that the model sees.
+    // A page's text has its own limit, and its address is not sent to the model.
     if (!('from' in variable)) chars += filled.length
     values.set(name, filled)
   }
   if (chars > maxChars) {
     throw new GatewayError(
       'invalid_value',
-      `Cannot use "prompt.variables": expected at most ${maxChars} characters in all, got ${chars}`,
+      `Cannot use "prompt.variables": expected at most ${maxChars} characters in total, got ${chars}`,
       { param: 'prompt.variables' },
     )
   }
@@ -100,7 +100,7 @@ function fill(name: string, value: unknown, variable: Variable): string {
 
 const listed = (words: readonly string[]) => (words.length === 0 ? 'none' : words.join(', '))
 
-/** Where a variable stands in a request. */
+/** The path of a variable in a request. */
 export const variableParam = (name: string) => `prompt.variables.${name.slice(0, 64)}`
 
 /** @param state what is wrong with the value */

@@ -1,22 +1,22 @@
-// Reads a request's JSON within its bounds: bytes, time, strict UTF-8. Knows no field of it.
+// Reads a request's JSON with limits on bytes and time, and in strict UTF-8.
 import { GatewayError } from '../errors.ts'
 import { readBytes } from './bytes.ts'
 
 export interface BodyOptions {
   readonly maxBytes: number
-  /** To receive all of it. */
+  /** The limit for receiving the whole body. */
   readonly deadlineMs: number
 }
 
 const accepted = new Set(['application/json', 'text/plain'])
 
-/** The parsed body. @throws GatewayError whatever `readText` and `parseJson` do */
+/** The parsed body. @throws GatewayError those of `readText` and `parseJson` */
 export async function readJson(request: Request, options: BodyOptions): Promise<unknown> {
   return parseJson(await readText(request, options))
 }
 
 /**
- * The body's text. `text/plain` is taken for JSON too: it makes a browser's request "simple".
+ * The body's text. `text/plain` is also accepted, as it needs no CORS preflight.
  *
  * @throws GatewayError `unsupported_media_type`, `body_too_large`, `body_timeout`, `invalid_json`.
  */
@@ -40,12 +40,12 @@ function refuseType(headers: Headers): void {
   if (coding !== 'identity') {
     throw new GatewayError(
       'unsupported_media_type',
-      'Cannot read the body: expected it without Content-Encoding',
+      'Cannot read the body: Content-Encoding is not supported',
     )
   }
 }
 
-/** A body of declared length is taken in one piece: the runtime holds it to its word. */
+/** Reads a body with a declared length in one piece, since the runtime enforces that length. */
 async function receive(
   request: Request,
   isDeclared: boolean,
@@ -58,33 +58,33 @@ async function receive(
     return new Uint8Array(whole)
   }
   const reader = request.body.getReader()
-  const letGo = () => void reader.cancel().catch(() => {})
-  const bytes = await within(deadlineMs, readBytes(reader, maxBytes), letGo)
+  const cancel = () => void reader.cancel().catch(() => {})
+  const bytes = await within(deadlineMs, readBytes(reader, maxBytes), cancel)
   if (bytes === null) throw tooLarge(maxBytes)
   return bytes
 }
 
 /**
- * @param letGo called when the work is given up
- * @throws GatewayError `body_timeout`; `invalid_json` where the connection breaks
+ * @param cancel called if the work fails or takes too long
+ * @throws GatewayError `body_timeout`; `invalid_json` if the connection is lost
  */
-async function within<T>(ms: number, work: Promise<T>, letGo: () => void): Promise<T> {
+async function within<T>(ms: number, work: Promise<T>, cancel: () => void): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | null = null
-  const late = new Promise<never>((_, reject) => {
+  const timeout = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(tooLate(ms)), ms)
   })
   try {
-    return await Promise.race([work, late])
+    return await Promise.race([work, timeout])
   } catch (error) {
-    letGo()
+    cancel()
     if (error instanceof GatewayError) throw error
-    throw new GatewayError('invalid_json', 'Cannot read the body: the connection broke')
+    throw new GatewayError('invalid_json', 'Cannot read the body: the connection was lost')
   } finally {
     if (timer !== null) clearTimeout(timer)
   }
 }
 
-/** Invalid UTF-8 is refused, not replaced: two broken texts would become the same one. */
+/** Refuses invalid UTF-8: replacing it would make different bodies equal. */
 function decode(bytes: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes)
@@ -93,7 +93,7 @@ function decode(bytes: Uint8Array): string {
   }
 }
 
-/** @throws GatewayError `invalid_json`, which says nothing of the text */
+/** @throws GatewayError `invalid_json`, without any part of the text */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text)
@@ -105,7 +105,7 @@ export function parseJson(text: string): unknown {
 function tooLate(ms: number): GatewayError {
   return new GatewayError(
     'body_timeout',
-    `Cannot wait longer for the body: expected all of it within ${ms} ms`,
+    `Cannot read the body: expected all of it within ${ms} ms`,
   )
 }
 

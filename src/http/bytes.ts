@@ -1,10 +1,9 @@
-// A body's bytes: read whole and within a bound, or sent a piece at a time. Knows no meaning of them
-// and no deadline.
+// Reads a body up to a size limit, and sends a long body in pieces.
 
 /**
- * All that comes; null where it is more than `maxBytes`, the rest is let go.
+ * Reads all bytes; null if there are more than `maxBytes`, in which case the rest is cancelled.
  *
- * @throws whatever breaks the body off
+ * @throws the error of the stream
  */
 export async function readBytes(
   reader: ReadableStreamDefaultReader<Uint8Array>,
@@ -14,7 +13,7 @@ export async function readBytes(
   let size = 0
   for (;;) {
     const { done, value } = await reader.read()
-    if (done) return joined(pieces, size)
+    if (done) return concatenate(pieces, size)
     size += value.byteLength
     if (size > maxBytes) {
       reader.cancel().catch(() => {})
@@ -24,7 +23,7 @@ export async function readBytes(
   }
 }
 
-function joined(pieces: readonly Uint8Array[], size: number): Uint8Array {
+function concatenate(pieces: readonly Uint8Array[], size: number): Uint8Array {
   const [only] = pieces
   if (only !== undefined && pieces.length === 1) return only
   const bytes = new Uint8Array(size)
@@ -36,12 +35,13 @@ function joined(pieces: readonly Uint8Array[], size: number): Uint8Array {
   return bytes
 }
 
-/** The most that one response hands to the platform at once. */
+/** The number of bytes of a response that are passed to the platform at a time. */
 const PIECE_BYTES = 32_768
 
 /**
- * A long body in pieces, so that a reader that never reads costs one piece and not a copy of all: the
- * platform copies what it is handed and keeps it until it is read. A short body stays as it is.
+ * Sends a long body in pieces. The platform copies everything it is given and keeps it until it is
+ * read, so a client that does not read costs one piece instead of a copy of the whole body. A short
+ * body is returned unchanged.
  */
 export function inPieces(bytes: Uint8Array): Uint8Array | ReadableStream<Uint8Array> {
   if (bytes.byteLength <= 2 * PIECE_BYTES) return bytes

@@ -1,5 +1,5 @@
-// Which pages may call, and whose pages may read a response. Origins are compared whole and exactly
-// (RFC 6454). Makes headers, of nothing but the verdict.
+// Decides which origins may call and which may read a response, and makes the CORS headers. Origins
+// are compared exactly (RFC 6454).
 import type { Reply } from './reply.ts'
 
 export interface OriginOptions {
@@ -7,16 +7,16 @@ export interface OriginOptions {
   readonly origins: readonly string[]
 }
 
-/** What the policy says of one request. */
+/** The result of checking a request's `Origin`. */
 export type OriginVerdict =
   | { readonly kind: 'absent' }
   | { readonly kind: 'allowed'; readonly origin: string }
   | { readonly kind: 'refused'; readonly origin: string }
 
 /**
- * Judges the `Origin` of a request against the owner's list and the Worker's own address.
+ * Checks the `Origin` of a request against the owner's list and the Worker's own origin.
  *
- * @param own the request's URL
+ * @param own the URL of the request
  */
 export function judgeOrigin(
   { headers }: Request,
@@ -34,28 +34,32 @@ export function judgeOrigin(
   return { kind: allowed ? 'allowed' : 'refused', origin }
 }
 
-/** Longer ones are neither logged nor echoed; a host name has at most 253 characters (RFC 1035). */
+/**
+ * Longer origins are neither logged nor echoed: host names have at most 253 characters (RFC 1035).
+ */
 const MAX_ORIGIN_CHARS = 270
 
-/** Whether this is an http(s) origin as browsers spell it: no path, no default port, in lower case. */
+/**
+ * Whether this is an http(s) origin as browsers send it: no path, no default port, in lower case.
+ */
 export function isBrowserOrigin(value: string): boolean {
   if (value.length > MAX_ORIGIN_CHARS || !URL.canParse(value)) return false
   const { origin, protocol, hostname } = new URL(value)
   return origin === value && /^https?:$/.test(protocol) && !hostname.includes('*')
 }
 
-/** The origin of a request as the log may name it; null: there is none that a browser would send. */
+/** The origin of a request for the log; null if there is no origin that a browser would send. */
 export function namedOrigin(verdict: OriginVerdict): string | null {
   if (verdict.kind !== 'refused') return verdict.kind === 'allowed' ? verdict.origin : null
   return verdict.origin === 'null' ? 'null' : echoedOrigin(verdict)
 }
 
-/** The refused origin that may read why it was refused; null: there is none. */
+/** The refused origin if its pages may read the reason; null otherwise. */
 export function echoedOrigin(verdict: OriginVerdict): string | null {
   return verdict.kind === 'refused' && isBrowserOrigin(verdict.origin) ? verdict.origin : null
 }
 
-/** Whether a host is this machine, as `localhost:8787` under `npm start` is. */
+/** Whether a host is the local machine, such as `localhost:8787` under `npm start`. */
 export function isLoopback(hostname: string): boolean {
   return (
     hostname === 'localhost' ||
@@ -96,7 +100,7 @@ const exposedHeaders = [
   'Link',
 ].join(', ')
 
-/** A preflight: `OPTIONS` that asks for a method on behalf of a page (Fetch, 4.8). */
+/** Whether this is a CORS preflight request (Fetch, 4.8). */
 export function isPreflight(request: Request): boolean {
   return (
     request.method === 'OPTIONS' &&
@@ -106,14 +110,14 @@ export function isPreflight(request: Request): boolean {
 }
 
 /**
- * The origin whose pages may read a response; "*": pages of every origin, null: of no other origin.
+ * The origin whose pages may read a response; "*" for all origins, null for no other origin.
  */
 export type ReadableBy = string | null
 
 /**
- * The answer to a preflight: 204 for everybody, with permission only for pages that may read the
- * response to come. The headers asked for are granted as they are spelled if they look like headers:
- * this service reads a known few and ignores the rest, and SDKs invent new ones.
+ * The response to a preflight: always 204, with permission only for origins that may read the
+ * actual response. Any requested header with a valid name is allowed: this endpoint ignores those
+ * it does not use, and SDKs keep adding new ones.
  */
 export function preflightReply(request: Request, readableBy: ReadableBy): Reply {
   const permission =
@@ -128,20 +132,20 @@ export function preflightReply(request: Request, readableBy: ReadableBy): Reply 
   return { status: 204, headers, body: null }
 }
 
-const MAX_ASKED = 64
+const MAX_REQUESTED = 64
 
 function grantedHeaders(request: Request): string {
-  const asked = (request.headers.get('access-control-request-headers') ?? '')
+  const requested = (request.headers.get('access-control-request-headers') ?? '')
     .split(',')
     .map((name) => name.trim())
     .filter((name) => /^[A-Za-z0-9][\w.-]{0,63}$/.test(name))
-    .slice(0, MAX_ASKED)
+    .slice(0, MAX_REQUESTED)
   const known = new Set(allowedHeaders.map((name) => name.toLowerCase()))
-  const extra = asked.filter((name) => !known.has(name.toLowerCase()))
+  const extra = requested.filter((name) => !known.has(name.toLowerCase()))
   return [...allowedHeaders, ...new Set(extra)].join(', ')
 }
 
-/** What a browser is told with every reply: nothing to pages that may not read it. */
+/** The CORS headers of a response; none if no other origin may read it. */
 export function corsHeaders(readableBy: ReadableBy): Readonly<Record<string, string>> {
   if (readableBy === null) return {}
   return {

@@ -1,4 +1,4 @@
-// An error as HTTP: the only table of statuses and types (contract 2.3).
+// Converts an error to an HTTP reply. Holds the table of statuses and types.
 import type { Code, Problem, RateLimit } from '../errors.ts'
 import { jsonReply, type Reply } from './reply.ts'
 
@@ -52,7 +52,7 @@ const table: Readonly<Record<Code, readonly [status: number, type: Type]>> = {
   upstream_timeout: [504, 'api_error'],
 }
 
-/** The error object of every failure, whole or in a stream. */
+/** The error object, as a response body or as an event in a stream. */
 export interface ProblemBody {
   readonly error: {
     readonly message: string
@@ -69,7 +69,7 @@ export function problemBody({ code, message, param }: Problem): ProblemBody {
 const MAX_RETRY_AFTER_S = 86_400
 const DEFAULT_RETRY_AFTER_S = 10
 
-/** A problem as a reply; `headers` are added as they are (`allow` of a 405). */
+/** The reply for a problem, with additional headers such as `allow` for a 405. */
 export function problemReply(
   problem: Problem,
   headers: Readonly<Record<string, string>> = {},
@@ -82,14 +82,14 @@ export function problemReply(
     headers: {
       ...reply.headers,
       ...retryAfter(status, retryAfterSeconds),
-      ...(isHopeless(problem) ? { 'x-should-retry': 'false' } : {}),
+      ...(isRetryUseless(problem) ? { 'x-should-retry': 'false' } : {}),
       ...(rateLimit === null ? {} : rateLimitHeaders(rateLimit)),
       ...headers,
     },
   }
 }
 
-/** Structured fields: `"day";q=200000;w=86400` and `"day";r=0;t=3600`. */
+/** Structured fields (RFC 9651), such as `"day";q=200000;w=86400` and `"day";r=0;t=3600`. */
 function rateLimitHeaders(limit: RateLimit): Record<string, string> {
   const { policy, quota, remaining, resetSeconds, windowSeconds } = limit
   const window = windowSeconds === null ? '' : `;w=${windowSeconds}`
@@ -103,20 +103,22 @@ export function statusOf(code: Code): number {
   return table[code][0]
 }
 
-/** Of these only the owner can help, and SDKs repeat every 429 and 5xx. */
-const ownersOwn: ReadonlySet<Code> = new Set(['misconfigured', 'upstream_rejected'])
-/** SDKs take no heed of a longer `Retry-After`: they come back within a second instead. */
-const SDK_PATIENCE_S = 60
+/** Errors that only the owner can fix. */
+const ownerErrors: ReadonlySet<Code> = new Set(['misconfigured', 'upstream_rejected'])
+/** OpenAI's SDKs ignore a longer `Retry-After` and retry within a second instead. */
+const MAX_SDK_WAIT_S = 60
 
-/** Whether an SDK should leave it, rather than repeat the request at once and in vain. */
-function isHopeless({ code, retryAfterSeconds }: Problem): boolean {
-  return ownersOwn.has(code) || (retryAfterSeconds ?? 0) > SDK_PATIENCE_S
+/**
+ * Whether an immediate retry would fail, too: SDKs retry every 429 and 5xx unless told otherwise.
+ */
+function isRetryUseless({ code, retryAfterSeconds }: Problem): boolean {
+  return ownerErrors.has(code) || (retryAfterSeconds ?? 0) > MAX_SDK_WAIT_S
 }
 
-/** Every 429 says when to come back. */
+/** Every 429 has a `Retry-After`. */
 function retryAfter(status: number, seconds: number | null): Record<string, string> {
-  const known = seconds === null || Number.isNaN(seconds) ? null : seconds
-  if (known === null && status !== 429) return {}
-  const whole = Math.ceil(known ?? DEFAULT_RETRY_AFTER_S)
+  const delay = seconds === null || Number.isNaN(seconds) ? null : seconds
+  if (delay === null && status !== 429) return {}
+  const whole = Math.ceil(delay ?? DEFAULT_RETRY_AFTER_S)
   return { 'retry-after': String(Math.min(MAX_RETRY_AFTER_S, Math.max(1, whole))) }
 }

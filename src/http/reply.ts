@@ -1,17 +1,16 @@
-// An answer on its way out: its headers (contract 2.4), and what a reader's `Accept` and
-// `Cache-Control` ask for. Pure: it is told times and sizes, and knows no cache.
+// The headers of an answer, and the parsers of `Accept`, `Cache-Control` and `If-None-Match`.
 import type { CacheWord } from '../events.ts'
 import { toJson } from '../json.ts'
 
-/** What becomes a response: the app makes the one `Response` of it, with the headers all have. */
+/** A route's response. The app converts it to a `Response` and adds the common headers. */
 export interface Reply {
   readonly status: number
-  /** By lower-case name; a `vary` of its own names `Origin`, too. */
+  /** Names are in lower case. A `vary` must include `Origin`. */
   readonly headers: Readonly<Record<string, string>>
   readonly body: BodyInit | null
 }
 
-/** Something that is never kept anywhere, as JSON. */
+/** A JSON reply that must not be cached. */
 export function jsonReply(value: unknown, status = 200): Reply {
   const headers = { 'content-type': 'application/json', 'cache-control': 'no-store' }
   return { status, headers, body: toJson(value) }
@@ -25,14 +24,14 @@ const contentTypes: Readonly<Record<Form, string>> = {
   text: 'text/plain; charset=utf-8',
 }
 
-/** Where an answer came from: `Cache-Status` (RFC 9211) and the log's word are made of it. */
+/** The source of an answer, for `Cache-Status` (RFC 9211) and the log. */
 export type CacheOutcome =
   | {
       readonly kind: 'hit'
       readonly detail: 'memory' | 'kv' | 'flight' | 'stale'
       readonly ttlSeconds: number
     }
-  /** A prompt's last answer, from before the prompt, its model or their parameters changed. */
+  /** The last answer to a prompt, made before the prompt, its model or their parameters changed. */
   | { readonly kind: 'previous' }
   | { readonly kind: 'miss'; readonly stored: boolean; readonly collapsed: boolean }
   | { readonly kind: 'request' }
@@ -45,7 +44,7 @@ export function cacheStatus(outcome: CacheOutcome): string {
       parts.push('hit', `ttl=${outcome.ttlSeconds}`, `detail=${outcome.detail}`)
       break
     case 'previous':
-      // It is fresh for nothing that is asked now.
+      // No `ttl`: the answer is not fresh for the current request.
       parts.push('hit', 'detail=previous')
       break
     case 'miss':
@@ -63,7 +62,7 @@ export function cacheStatus(outcome: CacheOutcome): string {
   return parts.join('; ')
 }
 
-/** The outcome in one word, for the log and the figures. */
+/** The outcome in one word, for the log and the usage figures. */
 export function cacheWord(outcome: CacheOutcome): CacheWord {
   switch (outcome.kind) {
     case 'hit':
@@ -80,12 +79,12 @@ export function cacheWord(outcome: CacheOutcome): CacheWord {
   }
 }
 
-/** The tag of one representation: an answer looks different in each form. */
+/** The entity tag of an answer in one form, as each form has a different body. */
 export function entityTag(completionId: string, form: Form, includeUsage: boolean): string {
   return `"${completionId}.${form}${form === 'sse' && includeUsage ? '.usage' : ''}"`
 }
 
-/** `If-None-Match` (RFC 9110, 13.1.2): weak comparison, `*` matches anything there is. */
+/** Evaluates `If-None-Match` (RFC 9110, 13.1.2) by weak comparison; `*` matches every tag. */
 export function matchesTag(header: string | null, tag: string): boolean {
   if (header === null) return false
   return header
@@ -98,10 +97,10 @@ export interface AnswerHeaders {
   readonly form: Form
   readonly cache: CacheOutcome
   readonly timing: { readonly cacheMs: number; readonly upstreamMs: number | null }
-  /** Of the remembered answer. */
+  /** The cached entry, if the answer is from the cache. */
   readonly entry?: { readonly ageSeconds: number; readonly tag: string }
   readonly estimated?: boolean
-  /** Null: `no-store`. */
+  /** The `max-age`; null for `no-store`. */
   readonly browserSeconds?: number | null
 }
 
@@ -129,13 +128,13 @@ export function serverTiming({ cacheMs, upstreamMs }: AnswerHeaders['timing']): 
 
 interface Rank {
   readonly q: number
-  /** Where in the header, first is 0. */
+  /** The position in the header, from 0. */
   readonly order: number
 }
 
 /**
- * Whether `Accept` ranks bare text above the structured form (RFC 9110, 12.5.1): by q, then by
- * order. `application/json, text/plain, *\/*` means JSON, and so does no header at all.
+ * Whether `Accept` prefers plain text to the structured form (RFC 9110, 12.5.1), by q and then by
+ * order. `application/json, text/plain, *\/*` means JSON, as does a missing header.
  */
 export function prefersText(accept: string | null, stream: boolean): boolean {
   if (accept === null) return false
@@ -164,18 +163,18 @@ function parseRange(text: string): Range {
   return { type, q: q >= 0 && q <= 1 ? q : 0 }
 }
 
-/** By the most specific range that matches. */
+/** The rank of a type, by the most specific range that matches. */
 function rank(type: string, ranges: readonly Range[]): Rank {
   const family = `${type.split('/')[0]}/*`
-  for (const wanted of [type, family, '*/*']) {
-    const order = ranges.findIndex((range) => range.type === wanted)
+  for (const candidate of [type, family, '*/*']) {
+    const order = ranges.findIndex((range) => range.type === candidate)
     const range = ranges[order]
     if (range !== undefined) return { q: range.q, order }
   }
   return { q: 0, order: ranges.length }
 }
 
-/** What a request's `Cache-Control` asks for; everything else in it is ignored (RFC 9111, 5.2.1). */
+/** The supported directives of a request's `Cache-Control` (RFC 9111, 5.2.1). */
 export interface CacheWishes {
   readonly noCache: boolean
   readonly noStore: boolean

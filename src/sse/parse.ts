@@ -1,5 +1,5 @@
-// Bytes → text → server-sent messages, bounded and incremental. Framing only: what a message means
-// is its adapter's business. WHATWG HTML 9.2.6, with one deliberate relaxation (see `end`).
+// Incremental parser for server-sent events (HTML, 9.2.6) with bounded memory. It differs from the
+// standard in one point: the last event needs no blank line (see `end`).
 import { createParser, type EventSourceParser } from 'eventsource-parser'
 
 /** One server-sent event. */
@@ -13,17 +13,18 @@ export class SseOverflow extends Error {
 }
 
 /**
- * llama.cpp builds before #16486 send a failure as a field of its own: `error: {…}`. The parser
- * forgets an unfinished line that can become no standard field, so this one is kept until it ends.
+ * llama.cpp before #16486 reports a failure in a non-standard field: `error: {…}`. The parser drops
+ * an incomplete line that cannot become a standard field, so such a line is held back until it is
+ * complete.
  */
 const ERROR_FIELD = 'error:'
 
 export interface SseOptions {
-  /** Longest event kept in memory, in characters. */
+  /** The limit for one event, in characters. */
   readonly maxMessageChars: number
 }
 
-/** Feed it text as it comes; it hands back whole messages. */
+/** Takes text in pieces and returns complete messages. */
 export class SseReader {
   readonly #parser: EventSourceParser
   #messages: SseMessage[] = []
@@ -55,16 +56,19 @@ export class SseReader {
   }
 
   /**
-   * The body is over. The standard discards an event without its blank line; real servers end with
-   * `data: [DONE]` and nothing after it (KoboldCpp), so a last line is completed here and the
-   * adapter judges whether it makes sense. A trailing CR completes its line, too.
+   * Called at the end of the body. The standard discards an event without its blank line, but some
+   * servers end with `data: [DONE]` and nothing after it (KoboldCpp). So this completes the last
+   * line, and the adapter decides if it is valid.
    */
   end(): readonly SseMessage[] {
     this.#parser.feed(`${this.#held}\n\n`)
     return this.#take()
   }
 
-  /** All but an unfinished last line that may be an error field. */
+  /**
+   * Returns the text without an incomplete last line that may be an error field, and holds that
+   * line.
+   */
   #withhold(text: string): string {
     const start = Math.max(text.lastIndexOf('\n'), text.lastIndexOf('\r')) + 1
     const atLineStart = start > 0 || this.#held !== '' || this.#lineStart

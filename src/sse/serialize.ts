@@ -1,14 +1,14 @@
-// Clean deltas → the bytes of an event stream, by rules E1–E11 of the protocol notes: one `data:`
-// line an event, LF only, the same shape in every chunk, `[DONE]` last. Decides nothing about time.
+// Encodes normalised deltas as server-sent events in the form that all known clients accept: one
+// `data:` line per event, LF only, the same shape in every chunk, `[DONE]` last.
 import type { Logprobs, Usage } from '../completion/completion.ts'
 import type { Delta, Head } from '../completion/delta.ts'
 import { toJson } from '../json.ts'
 
 export const DONE = 'data: [DONE]\n\n'
-/** Never `: ping`: one client drops the rest of that packet. */
+/** Not `: ping`: at least one client drops the rest of that packet. */
 export const KEEP_ALIVE = ':\n\n'
 
-/** Encodes one reader's stream. `head` must come first; it is repeated in every chunk. */
+/** Encodes one reader's stream. The head must be first; every chunk repeats it. */
 export class ChunkEncoder {
   readonly #includeUsage: boolean
   #before = ''
@@ -35,7 +35,7 @@ export class ChunkEncoder {
     }
   }
 
-  /** What never changes within one stream is turned to JSON once. */
+  /** Serialises the parts that are the same in every chunk. */
   #start(head: Head): void {
     const { id, created, model, system_fingerprint } = head
     const shared = toJson({ id, object: 'text_completion', created, model }).slice(0, -1)
@@ -47,8 +47,8 @@ export class ChunkEncoder {
   }
 
   #chunk(text: string, index: number, logprobs: Logprobs | null, finish: string): string {
-    const odds = logprobs === null ? 'null' : toJson(logprobs)
-    return `${this.#before}${toJson(text)},"index":${index},"logprobs":${odds},"finish_reason":${finish}${this.#after}`
+    const scores = logprobs === null ? 'null' : toJson(logprobs)
+    return `${this.#before}${toJson(text)},"index":${index},"logprobs":${scores},"finish_reason":${finish}${this.#after}`
   }
 
   #usage(usage: Usage): string {
@@ -56,7 +56,7 @@ export class ChunkEncoder {
   }
 }
 
-/** A failure after the status was sent. The stream ends after it, without `[DONE]`. */
+/** An error after the status was sent. The stream ends with it, without `[DONE]`. */
 export function errorEvent(body: unknown): string {
   return `data: ${toJson(body)}\n\n`
 }

@@ -1,4 +1,4 @@
-// The object everybody gets: what may be read back as one, and what is not.
+// The schema of a completion, and its helpers.
 
 import fc from 'fast-check'
 import * as v from 'valibot'
@@ -40,7 +40,7 @@ test.each([
   withChoice({ finish_reason: 'length' }),
   withChoice({ finish_reason: 'content_filter' }),
   withUsage({ prompt_tokens: 0 }),
-])('completionSchema takes %j', (value) => {
+])('completionSchema accepts %j', (value) => {
   expect(v.parse(completionSchema, value)).toEqual(value)
 })
 
@@ -73,7 +73,7 @@ test.each([
   expect(v.safeParse(completionSchema, value).success).toBe(false)
 })
 
-test('randomLetters() gives just as many letters and digits', () => {
+test('randomLetters() returns the requested number of letters and digits', () => {
   fc.assert(
     fc.property(fc.nat({ max: 60 }), fc.integer({ min: 1 }), (length, seed) => {
       let state = seed
@@ -89,8 +89,8 @@ test('randomLetters() gives just as many letters and digits', () => {
   )
 })
 
-test('randomLetters() favours no letter', () => {
-  // Every byte once, over and over: 62 of 64 remainders are letters, each 4 times in 256.
+test('randomLetters() is uniformly distributed', () => {
+  // All byte values in turn: 62 of 64 remainders are letters, each 4 times in 256.
   let next = 0
   const text = randomLetters(62 * 4 * 10, (bytes) => {
     for (const i of bytes.keys()) bytes[i] = next++ & 255
@@ -101,7 +101,7 @@ test('randomLetters() favours no letter', () => {
   expect(new Set(counts.values())).toEqual(new Set([40]))
 })
 
-test('estimateTokens() counts four UTF-8 bytes as one, and a text never as none', () => {
+test('estimateTokens() counts four UTF-8 bytes as one token, and at least one for any text', () => {
   expect(['', 'a', 'abcd', 'abcde', '😀', 'é'.repeat(4)].map(estimateTokens)).toEqual([
     0, 1, 1, 2, 1, 2,
   ])

@@ -1,4 +1,4 @@
-// A completion is its deltas and the deltas are the completion, however they are cut.
+// Folding deltas into a completion and replaying a completion as deltas are inverse to each other.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -51,7 +51,7 @@ const textOf = (tokens: readonly Token[]) => tokens.map((token) => token.text).j
 
 const choice = fc.record({
   tokens,
-  known: fc.constantFrom('none', 'tokens', 'top'),
+  scores: fc.constantFrom('none', 'tokens', 'top'),
   reason: fc.constantFrom(...finishReasons),
 })
 const count = fc.nat({ max: 1e9 })
@@ -76,10 +76,10 @@ const answer: fc.Arbitrary<{
         created,
         model: 'demo',
         ...(fingerprint === undefined ? {} : { system_fingerprint: fingerprint }),
-        choices: choices.map(({ tokens, known, reason }, index) => ({
+        choices: choices.map(({ tokens, scores, reason }, index) => ({
           text: textOf(tokens),
           index,
-          logprobs: known === 'none' ? null : logprobsOf(tokens, 0, known === 'top'),
+          logprobs: scores === 'none' ? null : logprobsOf(tokens, 0, scores === 'top'),
           finish_reason: reason,
         })),
         usage,
@@ -87,8 +87,8 @@ const answer: fc.Arbitrary<{
     },
   }))
 
-// P4: byte for byte, since both the JSON answer and the stored value are written from it.
-test('replay() then Fold is the same completion', () => {
+// Byte for byte, since both the JSON answer and the stored entry are serialised from it.
+test('Fold restores the completion from replay()', () => {
   fc.assert(
     fc.property(answer, ({ folded }) => {
       expect(JSON.stringify(fold(replay(folded)))).toBe(
@@ -99,7 +99,7 @@ test('replay() then Fold is the same completion', () => {
   )
 })
 
-test('Fold joins text and log probabilities, wherever they were cut and however they mingle', () => {
+test('Fold joins text and log probabilities for any pieces in any order of choices', () => {
   fc.assert(
     fc.property(
       answer,
@@ -111,18 +111,18 @@ test('Fold joins text and log probabilities, wherever they were cut and however 
         const deltas: Delta[] = [head]
         const sent = choices.map(() => 0)
         const send = (index: number, size: number) => {
-          const { tokens, known } = choices[index] ?? { tokens: [], known: 'none' }
+          const { tokens, scores } = choices[index] ?? { tokens: [], scores: 'none' }
           const from = sent[index] ?? 0
           const part = tokens.slice(from, from + size)
           if (part.length === 0) return
           sent[index] = from + part.length
           const offset = textOf(tokens.slice(0, from)).length
-          const logprobs = known === 'none' ? null : logprobsOf(part, offset, known === 'top')
+          const logprobs = scores === 'none' ? null : logprobsOf(part, offset, scores === 'top')
           deltas.push({ kind: 'text', index, text: textOf(part), logprobs })
         }
         for (const [at, size] of cuts) send(at % choices.length, size)
         for (const index of choices.keys()) send(index, Number.POSITIVE_INFINITY)
-        // Finishes in the order of nobody's choices.
+        // The finishes come in another order than the choices.
         deltas.push(...rest.filter(({ kind }) => kind === 'finish').reverse())
         deltas.push({ kind: 'usage', usage: completion.usage, estimated })
         const again = fold(deltas)
@@ -131,7 +131,7 @@ test('Fold joins text and log probabilities, wherever they were cut and however 
         )
         for (const [index, { tokens }] of choices.entries()) {
           const expected = completion.choices[index]?.logprobs ?? null
-          // With no token at all nothing was said of probabilities either.
+          // A choice without tokens has no delta with log probabilities.
           expect(again?.completion.choices[index]?.logprobs).toEqual(
             tokens.length === 0 ? null : expected,
           )
@@ -148,22 +148,27 @@ const usage: Delta = {
   usage: { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 },
   estimated: true,
 }
-const said = (index: number, text: string): Delta => ({ kind: 'text', index, text, logprobs: null })
+const piece = (index: number, text: string): Delta => ({
+  kind: 'text',
+  index,
+  text,
+  logprobs: null,
+})
 const finish = (index: number): Delta => ({ kind: 'finish', index, reason: 'stop' })
 
-test('Fold is not done while anything is missing', () => {
-  const all = [head, said(0, 'a'), finish(0), usage]
+test('Fold.folded() is null while any part is missing', () => {
+  const all = [head, piece(0, 'a'), finish(0), usage]
   expect(fold(all)?.completion.choices[0]?.text).toBe('a')
   expect(fold([])).toBeNull()
-  expect(fold([said(0, 'a'), finish(0), usage])).toBeNull()
-  expect(fold([head, said(0, 'a'), usage])).toBeNull()
-  expect(fold([head, said(0, 'a'), finish(0)])).toBeNull()
+  expect(fold([piece(0, 'a'), finish(0), usage])).toBeNull()
+  expect(fold([head, piece(0, 'a'), usage])).toBeNull()
+  expect(fold([head, piece(0, 'a'), finish(0)])).toBeNull()
   expect(fold([head, usage])).toBeNull()
-  expect(fold([head, said(0, 'a'), said(1, 'b'), finish(0), usage])).toBeNull()
+  expect(fold([head, piece(0, 'a'), piece(1, 'b'), finish(0), usage])).toBeNull()
 })
 
-test('Fold sorts the choices and keeps the order of keys that the contract shows', () => {
-  const folded = fold([head, said(2, 'c'), said(0, 'a'), finish(2), finish(1), finish(0), usage])
+test('Fold sorts the choices and writes the keys in the documented order', () => {
+  const folded = fold([head, piece(2, 'c'), piece(0, 'a'), finish(2), finish(1), finish(0), usage])
   expect(folded?.estimated).toBe(true)
   expect(JSON.stringify(folded?.completion)).toBe(
     '{"id":"cmpl-x","object":"text_completion","created":1,"model":"m","choices":[' +
@@ -174,7 +179,7 @@ test('Fold sorts the choices and keeps the order of keys that the contract shows
   )
 })
 
-test('Fold leaves the deltas as they were', () => {
+test('Fold does not modify the deltas', () => {
   const logprobs = logprobsOf([{ text: 'a', logprob: -1, top: { a: -1 } }], 0, true)
   const deltas: Delta[] = [
     head,
@@ -188,14 +193,14 @@ test('Fold leaves the deltas as they were', () => {
   expect(deltas).toEqual(before)
 })
 
-test('replay() is the head, each choice with its finish, the usage', () => {
-  const folded = fold([head, said(0, 'a'), finish(0), finish(1), usage])
+test('replay() returns the head, each choice with its finish, and the usage', () => {
+  const folded = fold([head, piece(0, 'a'), finish(0), finish(1), usage])
   if (folded === null) throw new Error('not folded')
-  expect(replay(folded)).toEqual([head, said(0, 'a'), finish(0), finish(1), usage])
+  expect(replay(folded)).toEqual([head, piece(0, 'a'), finish(0), finish(1), usage])
 })
 
-// Arguments are kept on the stack: a list of any length must not be spread into a call.
-test('Fold takes the log probabilities of a very long answer in one delta', () => {
+// Spreading a long list into a call would exceed the argument limit.
+test('Fold accepts the log probabilities of a very long answer in one delta', () => {
   const many = Array.from({ length: 300_000 }, () => ({ text: 'a', logprob: -1, top: null }))
   const logprobs = logprobsOf(many, 0, true)
   const folded = fold([

@@ -1,5 +1,5 @@
-// What is asked of an upstream: the visitor's request, the owner's settings, and nothing that says
-// nothing.
+// The request to an upstream: the visitor's fields and the owner's settings, without standard
+// defaults.
 
 import { describe, expect, test } from 'vitest'
 import type {
@@ -88,7 +88,7 @@ const bare = {
   n: 1,
 }
 
-test('effectiveRequest() of a prompt alone is the first model and the defaults', () => {
+test('effectiveRequest() of only a prompt uses the first model and the defaults', () => {
   expect(effective({ prompt: 'x' })).toEqual(bare)
   expect(effective({ prompt: 'x', model: 'big' })).toEqual({
     ...bare,
@@ -110,11 +110,11 @@ test.each([
     [[1], [2, 3]],
     [[1], [2, 3]],
   ],
-])('effectiveRequest() makes a list of the prompt %j', (prompt, prompts) => {
+])('effectiveRequest() converts the prompt %j to a list', (prompt, prompts) => {
   expect(effective({ prompt }).prompts).toEqual(prompts)
 })
 
-test('effectiveRequest() keeps every field that says something', () => {
+test('effectiveRequest() keeps every field that has an effect', () => {
   const fields = {
     max_tokens: 5,
     n: 2,
@@ -151,20 +151,20 @@ test.each([
   { max_tokens: 256 },
   { model: 'small' },
   { temperature: null },
-])('effectiveRequest() takes %j for nothing said', (fields) => {
+])('effectiveRequest() ignores %j, which has no effect', (fields) => {
   expect(JSON.stringify(effective({ prompt: 'x', ...fields }))).toBe(JSON.stringify(bare))
 })
 
-test('effectiveRequest() knows no zero below zero', () => {
+test('effectiveRequest() converts -0 to 0', () => {
   const { temperature, top_p } = effective({ prompt: 'x', temperature: -0, top_p: -0 })
   expect(Object.is(temperature, 0) && Object.is(top_p, 0)).toBe(true)
 })
 
-test('effectiveRequest() takes one stop as a list of it', () => {
+test('effectiveRequest() converts a single stop to a list', () => {
   expect(effective({ prompt: 'x', stop: 'end' })).toEqual({ ...bare, stop: ['end'] })
 })
 
-test("effectiveRequest() fills in the owner's defaults where the visitor is silent", () => {
+test("effectiveRequest() uses the owner's defaults for fields the visitor omits", () => {
   const defaults = {
     max_tokens: 100,
     n: 2,
@@ -186,7 +186,7 @@ test("effectiveRequest() fills in the owner's defaults where the visitor is sile
   })
 })
 
-test("effectiveRequest() lets the standard default, said by the visitor, replace the owner's", () => {
+test("effectiveRequest() lets a visitor override the owner's default with the standard one", () => {
   const defaults = {
     temperature: 0.2,
     top_p: 0.9,
@@ -210,12 +210,12 @@ test("effectiveRequest() lets the standard default, said by the visitor, replace
   expect(effective({ prompt: 'x', ...standard }, { defaults })).toEqual(bare)
 })
 
-test('effectiveRequest() leaves out an owner default that is the standard one', () => {
+test("effectiveRequest() omits an owner's default that equals the standard one", () => {
   const defaults = { temperature: 1, top_p: 1, presence_penalty: 0, echo: false, best_of: 1 }
   expect(effective({ prompt: 'x' }, { defaults })).toEqual(bare)
 })
 
-test("effectiveRequest() takes the owner's stop texts where the visitor gives none", () => {
+test("effectiveRequest() uses the owner's stop sequences unless the visitor sets some", () => {
   const defaults = { stop: '\n\n' }
   expect(effective({ prompt: 'x' }, { defaults })).toEqual({ ...bare, stop: ['\n\n'] })
   expect(effective({ prompt: 'x', stop: ['a', 'b'] }, { defaults }).stop).toEqual(['a', 'b'])
@@ -224,19 +224,19 @@ test("effectiveRequest() takes the owner's stop texts where the visitor gives no
   expect(effective({ prompt: 'x' }, { defaults: { stop: [] } })).toEqual(bare)
 })
 
-test('effectiveRequest() takes no stream from the defaults', () => {
+test('effectiveRequest() ignores stream in the defaults', () => {
   expect(effective({ prompt: 'x' }, { defaults: { stream: true } })).toEqual(bare)
 })
 
-// Contract 2.1: best_of is n or more, and not with a stream, whoever said n or stream.
-test("effectiveRequest() judges best_of with the owner's n", () => {
+// best_of must be at least n and cannot be combined with streaming, including the owner's defaults.
+test("effectiveRequest() checks best_of against the owner's default n", () => {
   expect(refusal({ prompt: 'x', best_of: 2 }, { defaults: { n: 3 } })).toMatchObject({
     code: 'invalid_value',
     param: 'best_of',
   })
 })
 
-test("effectiveRequest() judges n with the owner's best_of", () => {
+test("effectiveRequest() raises the owner's default best_of to the visitor's n", () => {
   const { n, best_of } = effective({ prompt: 'x', n: 3 }, { defaults: { best_of: 2 } })
   expect(best_of ?? n).toBeGreaterThanOrEqual(n)
 })
@@ -251,15 +251,15 @@ test.each([
   '',
   '__proto__',
   'constructor',
-])('effectiveRequest() does not allow the model %j', (model) => {
+])('effectiveRequest() rejects the model %j with model_not_allowed', (model) => {
   expect(refusal({ prompt: 'x', model })).toEqual({
     code: 'model_not_allowed',
     param: 'model',
-    message: `Cannot use the model ${JSON.stringify(model)}: GET /v1/models lists those that are allowed`,
+    message: `Cannot use the model ${JSON.stringify(model)}: GET /v1/models lists the allowed models`,
   })
 })
 
-test('effectiveRequest() repeats no more than 64 characters of a model or a prompt id', () => {
+test('effectiveRequest() quotes at most 64 characters of a model or prompt id in errors', () => {
   const long = Array.from({ length: 64 }, (_, i) => String.fromCharCode(0x61 + (i % 26))).join('')
   const model = refusal({ prompt: 'x', model: long.repeat(100) })
   expect(model.code).toBe('model_not_allowed')
@@ -273,7 +273,7 @@ test('effectiveRequest() repeats no more than 64 characters of a model or a prom
   expect(id.message.length).toBeLessThan(150)
 })
 
-test('effectiveRequest() refuses free prompts where the owner does', () => {
+test('effectiveRequest() rejects free prompts if the owner has disabled them', () => {
   for (const prompt of ['x', ['x'], [1]]) {
     expect(refusal({ prompt }, { freePrompts: false })).toMatchObject({
       code: 'free_prompts_disabled',
@@ -284,17 +284,17 @@ test('effectiveRequest() refuses free prompts where the owner does', () => {
 })
 
 test.each(['nope', 'HAIKU', '__proto__', 'constructor', 'toString'])(
-  'effectiveRequest() does not find the prompt %j',
+  'effectiveRequest() rejects the prompt id %j with prompt_not_found',
   (id) => {
     expect(refusal({ prompt: { id } })).toEqual({
       code: 'prompt_not_found',
       param: 'prompt.id',
-      message: `Cannot find the prompt ${JSON.stringify(id)}: GET /v1/prompts lists them`,
+      message: `Cannot find the prompt ${JSON.stringify(id)}: GET /v1/prompts lists the available prompts`,
     })
   },
 )
 
-test('effectiveRequest() renders text and system of a locked prompt', () => {
+test('effectiveRequest() renders the text and system message of a locked prompt', () => {
   expect(effective({ prompt: sea })).toEqual({
     ...bare,
     prompt_id: 'haiku',
@@ -303,14 +303,14 @@ test('effectiveRequest() renders text and system of a locked prompt', () => {
   })
 })
 
-test('effectiveRequest() leaves a place inside a variable as it is', () => {
+test('effectiveRequest() does not fill placeholders inside a variable', () => {
   const variables = { topic: '{{language}}', language: 'Deutsch' }
   const request = effective({ prompt: { id: 'haiku', variables } })
   expect(request.prompts).toEqual(['A haiku about {{language}} in Deutsch.'])
   expect(request.system).toBe('You write about {{language}}.')
 })
 
-test("effectiveRequest() takes the model's system message for a prompt without one", () => {
+test("effectiveRequest() uses the model's system message for a prompt without one", () => {
   expect(effective({ prompt: sea }, { haiku: { system: null, model: 'big' } }).system).toBe(
     'Be brief.',
   )
@@ -332,11 +332,11 @@ test.each([
     'invalid_value',
     'prompt.variables.topic',
   ],
-])('effectiveRequest() refuses the variables of %j', (prompt, code, param) => {
+])('effectiveRequest() rejects the variables of %j', (prompt, code, param) => {
   expect(refusal({ prompt })).toMatchObject({ code, param })
 })
 
-test('effectiveRequest() bounds all variables together', () => {
+test('effectiveRequest() limits the total length of the variables', () => {
   expect(refusal({ prompt: sea }, { variableChars: 9 })).toMatchObject({
     code: 'invalid_value',
     param: 'prompt.variables',
@@ -360,7 +360,7 @@ const settings = {
 }
 
 test.each(Object.entries({ ...settings, echo: true, suffix: 'x' }))(
-  'effectiveRequest() locks %s of a locked prompt',
+  'effectiveRequest() rejects %s for a locked prompt by default',
   (field, value) => {
     expect(refusal({ prompt: sea, [field]: value })).toEqual({
       code: 'locked_by_owner',
@@ -374,13 +374,13 @@ test.each(Object.entries({ ...settings, echo: true, suffix: 'x' }))(
   },
 )
 
-test('effectiveRequest() locks a field even when it says the standard default', () => {
+test('effectiveRequest() rejects a locked field even at its standard default', () => {
   expect(refusal({ prompt: sea, temperature: 1 })).toMatchObject({ code: 'locked_by_owner' })
   expect(effective({ prompt: sea, temperature: null }).prompt_id).toBe('haiku')
 })
 
 test.each(Object.entries(settings))(
-  'effectiveRequest() lets a visitor set %s where the prompt says so',
+  'effectiveRequest() accepts %s if it is in visitor_may_set',
   (field, value) => {
     const request = effective(
       { prompt: sea, [field]: value },
@@ -390,12 +390,12 @@ test.each(Object.entries(settings))(
   },
 )
 
-test('effectiveRequest() leaves stream, stream_options and user free for a locked prompt', () => {
+test('effectiveRequest() accepts stream, stream_options and user for any locked prompt', () => {
   const body = { prompt: sea, stream: true, stream_options: { include_usage: true }, user: 'me' }
   expect(effective(body)).toEqual(effective({ prompt: sea }))
 })
 
-test('effectiveRequest() takes max_tokens from the visitor, the prompt, the defaults, in that order', () => {
+test('effectiveRequest() takes max_tokens from the visitor, else the prompt, else the defaults', () => {
   const may = { visitor_may_set: ['max_tokens'] }
   expect(effective({ prompt: sea }).max_tokens).toBe(256)
   expect(effective({ prompt: sea }, { haiku: { max_tokens: 60 } }).max_tokens).toBe(60)
@@ -403,14 +403,14 @@ test('effectiveRequest() takes max_tokens from the visitor, the prompt, the defa
   expect(effective(visitor, { haiku: { ...may, max_tokens: 60 } }).max_tokens).toBe(20)
 })
 
-test('effectiveRequest() takes the model from the visitor, the prompt, the list, in that order', () => {
+test('effectiveRequest() takes the model from the visitor, else the prompt, else the list', () => {
   expect(effective({ prompt: sea }).model).toBe('small')
   expect(effective({ prompt: sea }, { haiku: { model: 'big' } }).route).toEqual(big.route)
   const may = { visitor_may_set: ['model'], model: 'big' }
   expect(effective({ prompt: sea, model: 'small' }, { haiku: may }).model).toBe('small')
 })
 
-test("effectiveRequest() puts the prompt's parameters over the model's", () => {
+test("effectiveRequest() lets the prompt's parameters override the model's", () => {
   const parameters = { temperature: 0.9, verbosity: 'low' }
   expect(effective({ prompt: sea }, { haiku: { model: 'big', parameters } }).parameters).toEqual({
     reasoning_effort: 'none',
@@ -419,7 +419,7 @@ test("effectiveRequest() puts the prompt's parameters over the model's", () => {
   })
 })
 
-test("effectiveRequest() puts what a visitor may set over the prompt's parameters", () => {
+test("effectiveRequest() lets allowed fields of a visitor override the prompt's parameters", () => {
   const prompt = { parameters: { temperature: 0.9, seed: 1 }, visitor_may_set: ['temperature'] }
   const warm = effective({ prompt: sea, temperature: 0.5 }, { haiku: prompt })
   expect(warm.temperature).toBe(0.5)
@@ -427,11 +427,11 @@ test("effectiveRequest() puts what a visitor may set over the prompt's parameter
   const standard = effective({ prompt: sea, temperature: 1 }, { haiku: prompt })
   expect(standard.temperature).toBeUndefined()
   expect(standard.parameters).toEqual({ seed: 1 })
-  const silent = effective({ prompt: sea, temperature: null }, { haiku: prompt })
-  expect(silent.parameters).toEqual({ temperature: 0.9, seed: 1 })
+  const unset = effective({ prompt: sea, temperature: null }, { haiku: prompt })
+  expect(unset.parameters).toEqual({ temperature: 0.9, seed: 1 })
 })
 
-test('effectiveRequest() applies the defaults to a locked prompt, echo apart', () => {
+test('effectiveRequest() applies the defaults except echo to a locked prompt', () => {
   const defaults = { temperature: 0.2, echo: true, seed: 3 }
   const request = effective({ prompt: sea }, { defaults })
   expect(request).toMatchObject({ temperature: 0.2, seed: 3 })
@@ -439,14 +439,14 @@ test('effectiveRequest() applies the defaults to a locked prompt, echo apart', (
   expect(effective({ prompt: 'x' }, { defaults }).echo).toBe(true)
 })
 
-test('effectiveRequest() changes neither the request nor the options', () => {
-  const given = options({ haiku: { parameters: { seed: 1 } }, defaults: { temperature: 0.5 } })
-  const before = structuredClone(given)
+test('effectiveRequest() modifies neither the request nor the options', () => {
+  const owners = options({ haiku: { parameters: { seed: 1 } }, defaults: { temperature: 0.5 } })
+  const ownersBefore = structuredClone(owners)
   const request = parse({ prompt: sea, stream: true })
-  const asked = structuredClone(request)
-  effectiveRequest(request, given)
-  expect(given).toEqual(before)
-  expect(request).toEqual(asked)
+  const requestBefore = structuredClone(request)
+  effectiveRequest(request, owners)
+  expect(owners).toEqual(ownersBefore)
+  expect(request).toEqual(requestBefore)
 })
 
 describe('chosenFields()', () => {
@@ -466,11 +466,11 @@ describe('chosenFields()', () => {
     [{ stop: 'x' }, { stop: ['x'] }],
     [{ stop: [], logit_bias: {} }, {}],
     [{ logit_bias: { 1: 2 } }, { logit_bias: { 1: 2 } }],
-  ])('of %j are %j', (fields, expected) => {
+  ])('of %j returns %j', (fields, expected) => {
     expect(chosen(fields)).toEqual(expected)
   })
 
-  test('are what differs from the owner’s own request, whatever the standard default is', () => {
+  test('returns what differs from the owner’s settings, not from the standard defaults', () => {
     const defaults = { temperature: 0.5 }
     expect(chosen({ temperature: 1 }, { defaults })).toEqual({ temperature: null })
     expect(chosen({ temperature: 0.5 }, { defaults })).toEqual({})
@@ -479,7 +479,7 @@ describe('chosenFields()', () => {
     expect(chosen({ max_tokens: 9 }, { haiku: { max_tokens: 9 } })).toEqual({})
   })
 
-  test('are the same for a stream where the owner’s best_of would not go with one', () => {
+  test('accepts an owner’s default best_of that cannot be combined with a default stream', () => {
     const defaults = { best_of: 2, stream: true }
     expect(chosen({ stream: false, seed: 1 }, { defaults })).toEqual({ seed: 1 })
   })

@@ -1,5 +1,4 @@
-// The cache key, a published contract: golden vectors first, then what must and what must not
-// change it.
+// The cache key: golden vectors, and what must and must not change it.
 
 import { createHash } from 'node:crypto'
 import fc from 'fast-check'
@@ -18,12 +17,12 @@ function configOf(config: unknown): Config {
   return result.config
 }
 
-/** What worker.ts hands to cacheKey(): an upstream's wire and address. */
+/** Each upstream's wire and address, as worker.ts passes them to cacheKey(). */
 function addressesOf({ upstreams }: Config): Map<string, string> {
   return new Map([...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]))
 }
 
-function asked(body: unknown, config: Config): EffectiveRequest {
+function requestOf(body: unknown, config: Config): EffectiveRequest {
   const { models, prompts, freePrompts, defaults, limits } = config
   return effectiveRequest(requestParser(limits)(body), {
     models,
@@ -35,10 +34,10 @@ function asked(body: unknown, config: Config): EffectiveRequest {
 }
 
 const textOf = (body: unknown, config: Config, scope: string | null = null) =>
-  canonical(asked(body, config), scope, addressesOf(config))
+  canonical(requestOf(body, config), scope, addressesOf(config))
 
 const keyOf = (body: unknown, config: Config, scope: string | null = null) =>
-  cacheKey(asked(body, config), scope, {
+  cacheKey(requestOf(body, config), scope, {
     version: config.cache.version,
     addresses: addressesOf(config),
   })
@@ -46,7 +45,7 @@ const keyOf = (body: unknown, config: Config, scope: string | null = null) =>
 describe('golden vectors', () => {
   const owners: Readonly<Record<string, unknown>> = golden.owners
 
-  test('cover every owner and have each a name and a key of their own', () => {
+  test('cover every owner, with unique names and keys', () => {
     expect(golden.cases.length).toBeGreaterThanOrEqual(20)
     expect(new Set(golden.cases.map(({ name }) => name)).size).toBe(golden.cases.length)
     expect(new Set(golden.cases.map(({ key }) => key)).size).toBe(golden.cases.length)
@@ -57,7 +56,7 @@ describe('golden vectors', () => {
     const config = configOf(owners[owner])
     expect(textOf(body, config, scope)).toBe(canonical)
     expect(await keyOf(body, config, scope)).toBe(key)
-    // The key can be made by anybody from the text, with no code of ours.
+    // The key can be computed from the canonical text without this project's code.
     const digest = createHash('sha256').update(canonical, 'utf8').digest('hex')
     expect(key).toBe(`c${config.cache.version}:${digest}`)
   })
@@ -66,7 +65,7 @@ describe('golden vectors', () => {
     golden.cases.flatMap(({ name, owner, scope, same, key }) =>
       same.map((body) => ({ name, owner, scope, body: body as Body, key })),
     ),
-  )('cacheKey() of $name, said as $body', async ({ owner, scope, body, key }) => {
+  )('cacheKey() of $name is the same for $body', async ({ owner, scope, body, key }) => {
     expect(await keyOf(body, configOf(owners[owner]), scope)).toBe(key)
   })
 })
@@ -85,8 +84,8 @@ const plain = {
 }
 const config = configOf(plain)
 
-// Small pools, so that two bodies are often equal in some field or in all; texts that would break
-// a key made by gluing strings together.
+// Small pools, so that two bodies are often equal in some or all fields, with texts that would
+// cause collisions in a key made by concatenation.
 const words = fc.constantFrom(
   'x',
   'y',
@@ -155,20 +154,22 @@ const standard: Body = {
   logit_bias: {},
 }
 
-/** The meaning of a body, worked out in another way than the product does. */
+/** The meaning of a body, computed independently of the code under test. */
 function meaning(body: Body): string {
-  const said = new Map<string, unknown>(Object.entries({ ...standard, seed: null, logprobs: null }))
+  const fields = new Map<string, unknown>(
+    Object.entries({ ...standard, seed: null, logprobs: null }),
+  )
   for (const [name, value] of Object.entries(body)) {
     if (value === null || ['stream', 'stream_options', 'user'].includes(name)) continue
     const list = (name === 'stop' && typeof value === 'string') || isOnePrompt(name, value)
-    said.set(name, list ? [value] : value)
+    fields.set(name, list ? [value] : value)
   }
   const pairs = (value: unknown): unknown =>
     typeof value === 'object' && value !== null && !Array.isArray(value)
       ? Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
       : value
   return JSON.stringify(
-    [...said].sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, v]) => [k, pairs(v)]),
+    [...fields].sort(([a], [b]) => (a < b ? -1 : 1)).map(([k, v]) => [k, pairs(v)]),
   )
 }
 
@@ -176,15 +177,14 @@ const isOnePrompt = (name: string, value: unknown) =>
   name === 'prompt' &&
   (typeof value === 'string' || (Array.isArray(value) && typeof value[0] === 'number'))
 
-// P3 in one sentence.
-test('canonical() of two bodies is equal exactly when they mean the same', () => {
+test('canonical() of two bodies is equal if and only if they mean the same', () => {
   fc.assert(
     fc.property(
       bodies,
       bodies,
       fc.constantFrom(...Object.keys(fields), 'prompt'),
       (a, other, name) => {
-        // One field away from the first body: the pair that a careless key takes for one.
+        // A body that differs from the first in one field.
         const b: Body = { ...a, [name]: other[name] ?? null }
         fc.pre(name !== 'prompt' || b['prompt'] !== null)
         for (const [left, right] of [
@@ -224,8 +224,8 @@ test('cacheKey() ignores key order and white space', async () => {
   )
 })
 
-test('cacheKey() ignores defaults that are spelled out, null, stream, stream_options and user', async () => {
-  const silent = fc.record(
+test('cacheKey() ignores explicit defaults, null, stream, stream_options and user', async () => {
+  const ignored = fc.record(
     {
       stream: fc.boolean(),
       user: fc.option(fc.string({ unit: 'binary', maxLength: 9 })),
@@ -237,19 +237,19 @@ test('cacheKey() ignores defaults that are spelled out, null, stream, stream_opt
       bodies,
       fc.subarray(Object.keys(standard)),
       fc.subarray([...Object.keys(standard), 'seed', 'logprobs', 'stream', 'user']),
-      silent,
-      async (body, spelled, nulls, extra) => {
-        const said: Record<string, unknown> = { ...body }
-        for (const name of nulls) said[name] ??= null
-        for (const name of spelled) said[name] ??= standard[name]
-        // Those two rules need the others to hold: best_of is n or more, and not with a stream.
-        if (said['best_of'] === 1 && body['n'] !== undefined) delete said['best_of']
-        const best = Number(said['best_of'] ?? 1)
+      ignored,
+      async (body, explicit, nulls, extra) => {
+        const fields: Record<string, unknown> = { ...body }
+        for (const name of nulls) fields[name] ??= null
+        for (const name of explicit) fields[name] ??= standard[name]
+        // Keep the request valid: best_of is at least n, and above 1 only without a stream.
+        if (fields['best_of'] === 1 && body['n'] !== undefined) delete fields['best_of']
+        const best = Number(fields['best_of'] ?? 1)
         const stream = best > 1 ? {} : extra.stream === undefined ? {} : { stream: extra.stream }
         const options = 'stream' in stream && stream.stream ? { include_usage: true } : null
         const user = extra.user === undefined ? {} : { user: extra.user }
-        const loud = { ...said, ...user, ...stream, stream_options: options }
-        expect(await keyOf(loud, config)).toBe(await keyOf(body, config))
+        const verbose = { ...fields, ...user, ...stream, stream_options: options }
+        expect(await keyOf(verbose, config)).toBe(await keyOf(body, config))
       },
     ),
   )
@@ -264,7 +264,7 @@ test.each([
   [{ logit_bias: { '1': -0 } }, { logit_bias: { '1': 0 } }],
   [{ seed: -0 }, { seed: 0 }],
   [{ temperature: 1.0 }, {}],
-])('cacheKey() takes %j and %j for the same', async (a, b) => {
+])('cacheKey() is the same for %j and %j', async (a, b) => {
   expect(await keyOf({ prompt: 'p', ...a }, config)).toBe(
     await keyOf({ prompt: 'p', ...b }, config),
   )
@@ -297,19 +297,18 @@ test.each([
     { prompt: { id: 'haiku', variables: { a: 'x', b: 'y' } } },
     { prompt: { id: 'haiku', variables: { a: 'y', b: 'x' } } },
   ],
-])('cacheKey() takes %j and %j for two', async (a, b) => {
+])('cacheKey() differs for %j and %j', async (a, b) => {
   expect(await keyOf({ prompt: 'p', ...a }, config)).not.toBe(
     await keyOf({ prompt: 'p', ...b }, config),
   )
 })
 
-test('cacheKey() takes variables in any order', async () => {
+test('cacheKey() ignores the order of variables', async () => {
   const ab = { prompt: { id: 'haiku', variables: { a: 'x', b: 'y' } } }
   const ba = { prompt: { id: 'haiku', variables: { b: 'y', a: 'x' } } }
   expect(await keyOf(ab, config)).toBe(await keyOf(ba, config))
 })
 
-// PLATFORM D11.
 const demo = plain.upstreams[0]
 const changes: Readonly<Record<string, object>> = {
   'cache.version': { cache: { version: 2 } },
@@ -335,7 +334,7 @@ const changes: Readonly<Record<string, object>> = {
   'a default': { defaults: { temperature: 0.5 } },
 }
 
-test.each(Object.keys(changes))('cacheKey() is another when %s changes', async (name) => {
+test.each(Object.keys(changes))('cacheKey() differs after %s changes', async (name) => {
   const locked = { prompt: { id: 'haiku', variables: { a: 'x', b: 'y' } } }
   const before = configOf({ ...plain, prompts: { haiku } })
   const after = configOf({ ...plain, prompts: { haiku }, ...changes[name] })
@@ -348,7 +347,7 @@ test.each<[string, object]>([
   ['the TTL', { cache: { ttl_seconds: 60 } }],
   ['the limits', { limits: { max_tokens: 300, n: 2 } }],
   ['a trailing slash', { upstreams: [{ ...demo, base_url: 'https://demo.invalid/v1/' }] }],
-])('cacheKey() is the same when %s changes', async (_, change) => {
+])('cacheKey() is the same after %s changes', async (_, change) => {
   const body = { prompt: 'x' }
   expect(await keyOf(body, configOf({ ...plain, ...change }))).toBe(await keyOf(body, config))
 })
@@ -365,16 +364,15 @@ test('cacheKey() ignores the order of the parameters, at any depth', async () =>
   expect(await key({ a: '1' })).not.toBe(await key({ a: 1 }))
 })
 
-// PLATFORM D12.
-test('cacheKey() keeps each visitor to their own answers', async () => {
+test('cacheKey() differs for each visitor if answers are cached per visitor', async () => {
   const scopes = [null, '', 'h:0000000000000000', 'h:0000000000000001', '"', 'null']
   const keys = await Promise.all(scopes.map((scope) => keyOf({ prompt: 'x' }, config, scope)))
   expect(new Set(keys).size).toBe(scopes.length)
   expect(await keyOf({ prompt: 'x' }, config, 'h:0000000000000000')).toBe(keys[2])
 })
 
-// PLATFORM D15: KV takes keys of 512 bytes.
-test('cacheKey() is as long for any request', async () => {
+// KV keys have at most 512 bytes.
+test('cacheKey() has the same length for any request', async () => {
   const long = configOf({ ...plain, limits: { prompt_chars: 200_000 } })
   for (const prompt of ['x', '😀'.repeat(100_000), 'é'.repeat(1000)]) {
     expect(await keyOf({ prompt }, long, '名'.repeat(1000))).toMatch(/^c1:[0-9a-f]{64}$/)
@@ -385,14 +383,14 @@ test('cacheKey() is as long for any request', async () => {
   expect(await keyOf({ prompt: 'x' }, last)).toMatch(/^c999999:[0-9a-f]{64}$/)
 })
 
-test('canonical() is one line of JSON that says what was asked', () => {
+test('canonical() is JSON in one line with sorted keys', () => {
   fc.assert(
     fc.property(bodies, (body) => {
       const text = textOf(body, config)
       const parsed: Record<string, unknown> = JSON.parse(text)
       expect(JSON.stringify(parsed)).toBe(text)
       expect(Object.keys(parsed)).toEqual(Object.keys(parsed).toSorted())
-      expect(parsed['prompts']).toEqual(asked(body, config).prompts)
+      expect(parsed['prompts']).toEqual(requestOf(body, config).prompts)
     }),
   )
 })
@@ -404,7 +402,7 @@ describe('lastKey()', () => {
     fields: {},
   }
 
-  test('is the same in any order, and another one for whatever is asked otherwise', async () => {
+  test('ignores the order of variables and differs for any other change', async () => {
     const { language, topic } = request.variables
     const key = await lastKey(request, 1)
     expect(key).toMatch(/^l1:[0-9a-f]{64}$/)
@@ -424,8 +422,8 @@ describe('lastKey()', () => {
     expect(new Set([key, ...(await Promise.all(others))]).size).toBe(others.length + 1)
   })
 
-  // A stored answer is served for as long as its key stays the same: over upgrades, too.
-  test('is what it always was', async () => {
+  // Stored answers are only found after an upgrade if the key stays the same.
+  test('does not change between versions', async () => {
     expect(await lastKey(request, 1)).toBe(
       'l1:75566663e86cb855e5a9798dc68cc904272873e4929bfc0ce5e0ae5daabe3408',
     )

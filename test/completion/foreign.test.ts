@@ -1,4 +1,4 @@
-// Fields of other servers: without effect at their neutral value, refused at any other.
+// Fields of other servers: ignored at a neutral value, rejected at any other.
 import { describe, expect, test } from 'vitest'
 import { neutralValues } from '../../src/completion/foreign.ts'
 import { queryBody } from '../../src/completion/query.ts'
@@ -12,13 +12,13 @@ const neutral = [...neutralValues].flatMap(([field, values]) =>
   [...values, null].map((value) => ({ field, value })),
 )
 
-test.each(neutral)('requestParser() takes $field = $value as absent', ({ field, value }) => {
+test.each(neutral)('requestParser() ignores $field = $value', ({ field, value }) => {
   const given = JSON.parse(JSON.stringify({ prompt: 'x', [field]: value }))
   expect(parse(given)).toEqual({ prompt: 'x' })
 })
 
 test.each([...neutralValues.keys()])(
-  'requestParser() refuses %s at another value',
+  'requestParser() rejects other values of %s',
   async (field) => {
     for (const value of [7, 'other', { other: 1 }, [{ other: 1 }]]) {
       const { code, param, message } = await refusal({ prompt: 'x', [field]: value })
@@ -41,12 +41,15 @@ test.each([
   ['stop_token_ids', {}, 'expected [], got an object'],
   ['skip_special_tokens', false, 'expected true, got false'],
   ['guided_json', {}, 'expected null, got an object'],
-])('requestParser() says what %s = %j should be', async (field, value, expected) => {
-  const { message } = await refusal({ prompt: 'x', [field]: value })
-  expect(message).toBe(`Cannot use "${field}": ${expected}`)
-})
+])(
+  'requestParser() states the expected value of %s instead of %j',
+  async (field, value, expected) => {
+    const { message } = await refusal({ prompt: 'x', [field]: value })
+    expect(message).toBe(`Cannot use "${field}": ${expected}`)
+  },
+)
 
-test('requestParser() follows no nested value of such a field', async () => {
+test('requestParser() does not recurse into nested values of such a field', async () => {
   const deep: unknown = JSON.parse('['.repeat(1e5) + ']'.repeat(1e5))
   expect(await refusal({ prompt: 'x', tools: deep, metadata: deep })).toMatchObject({
     code: 'invalid_value',
@@ -54,7 +57,7 @@ test('requestParser() follows no nested value of such a field', async () => {
   })
 })
 
-test('no field of this endpoint is in the table', () => {
+test('the table contains no field of this endpoint', () => {
   for (const field of [
     'prompt',
     'model',
@@ -69,19 +72,19 @@ test('no field of this endpoint is in the table', () => {
   }
 })
 
-test('requestParser() takes them with a locked prompt, too', async () => {
+test('requestParser() ignores neutral values with a locked prompt, too', async () => {
   const prompt = { id: 'haiku' }
   expect(parse({ prompt, top_k: -1, ignore_eos: false, tools: [] })).toEqual({ prompt })
   expect(await refusal({ prompt, top_k: 40 })).toMatchObject({ param: 'top_k' })
 })
 
-test('queryBody() reads them as JSON, or as text', () => {
+test('queryBody() parses such fields as JSON if possible, else as text', () => {
   const query = 'prompt=x&ignore_eos=false&top_k=-1&tools=%5B%5D&tool_choice=auto&seed=3'
   expect(parse(queryBody(query))).toEqual({ prompt: 'x', seed: 3 })
   expect(queryBody('prompt=x&ignore_eos=perhaps')).toEqual({ prompt: 'x', ignore_eos: 'perhaps' })
 })
 
-// What these programs send to /v1/completions where their user sets nothing that changes the answer.
+// What these programs send to /v1/completions by default.
 describe('payloads of other programs', () => {
   test.each<[program: string, payload: Record<string, unknown>, withoutEffect: string[]]>([
     [
@@ -135,16 +138,16 @@ describe('payloads of other programs', () => {
       },
       [],
     ],
-  ])('requestParser() takes what %s sends', (_, payload, withoutEffect) => {
+  ])('requestParser() accepts what %s sends', (_, payload, withoutEffect) => {
     const request = Object.entries(payload).filter(([field]) => !withoutEffect.includes(field))
     expect(parse(payload)).toEqual(Object.fromEntries(request))
   })
 
-  // They force a model to go on after its end, which no other upstream can be asked for.
+  // These force a model to continue after its end, which other upstreams do not support.
   test.each([
     { prompt: 'x', max_tokens: 128, stop: null, ignore_eos: true },
     { prompt: 'x', best_of: 1, max_tokens: 128, temperature: 0, ignore_eos: true },
-  ])('requestParser() names ignore_eos where %j sets it', async (payload) => {
+  ])('requestParser() rejects ignore_eos in %j', async (payload) => {
     expect(await refusal(payload)).toMatchObject({ code: 'invalid_value', param: 'ignore_eos' })
   })
 })

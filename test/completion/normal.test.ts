@@ -1,4 +1,4 @@
-// One upstream call's deltas made clean: what is kept, what is dropped, and which ends are earned.
+// Normalising the deltas of one upstream call.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -10,10 +10,10 @@ import { GatewayError } from '../../src/errors.ts'
 type TextDelta = Extract<Delta, { kind: 'text' }>
 
 const end: RawDelta = { kind: 'end' }
-const text = (said: string, index = 0, logprobs: TokenLogprobs | null = null): RawDelta => ({
+const text = (piece: string, index = 0, logprobs: TokenLogprobs | null = null): RawDelta => ({
   kind: 'text',
   index,
-  text: said,
+  text: piece,
   logprobs,
 })
 const finish = (reason: FinishReason = 'stop', index = 0, onContent = false): RawDelta => ({
@@ -49,7 +49,7 @@ function run(raw: readonly RawDelta[], options: { choices?: number; logprobs?: b
 
 const failure = (code: string) => expect.objectContaining({ code }) as GatewayError
 
-test('Normaliser.add() hands text on and holds the finish back until the end', () => {
+test('Normaliser.add() passes text on and holds the finish back until the end', () => {
   const { texts, end } = run([text('a'), text('b'), finish('length')])
   expect(texts.map((delta) => delta.text)).toEqual(['a', 'b'])
   expect(end().finishes).toEqual([{ kind: 'finish', index: 0, reason: 'length' }])
@@ -59,7 +59,7 @@ test('Normaliser.add() drops an empty text without logprobs', () => {
   expect(run([text(''), text('a'), text('')]).texts).toHaveLength(1)
 })
 
-test('Normaliser.add() drops indices nobody asked for', () => {
+test('Normaliser.add() drops choices that were not requested', () => {
   const raw = [
     text('no', 1),
     text('no', -1),
@@ -74,27 +74,27 @@ test('Normaliser.add() drops indices nobody asked for', () => {
   expect(end().doubt).toBe('unknown_index')
 })
 
-test('Normaliser.add() takes indices that count chunks for the one choice asked for', () => {
-  const counted = (...indices: number[]) => {
+test('Normaliser.add() assigns indices that count chunks to the one requested choice', () => {
+  const textOf = (...indices: number[]) => {
     const { texts, end: ended } = run([...indices.map((index) => text(`${index}`, index)), end])
     return [...texts, ...ended().texts].map((delta) => delta.text).join('')
   }
-  expect(counted(0, 1, 2, 3)).toBe('0123')
-  expect(counted(0, 0, 1, 1, 2, 2)).toBe('001122')
-  expect(counted(1, 2, 3)).toBe('123')
-  expect(counted(0, 1)).toBe('01')
+  expect(textOf(0, 1, 2, 3)).toBe('0123')
+  expect(textOf(0, 0, 1, 1, 2, 2)).toBe('001122')
+  expect(textOf(1, 2, 3)).toBe('123')
+  expect(textOf(0, 1)).toBe('01')
   // A second choice, not a counter.
-  expect(counted(0, 1, 0, 1)).toBe('00')
-  expect(counted(0, 2, 3)).toBe('0')
+  expect(textOf(0, 1, 0, 1)).toBe('00')
+  expect(textOf(0, 2, 3)).toBe('0')
 })
 
-test('Normaliser.add() keeps text after a reason: it belongs to the answer', () => {
+test('Normaliser.add() keeps text that follows a finish reason', () => {
   const { texts, end: ended } = run([text('a'), finish(), text('b'), finish('length'), end])
   expect(texts.map((delta) => delta.text)).toEqual(['a', 'b'])
   expect(ended()).toMatchObject({ finishes: [{ reason: 'length' }], doubt: null })
 })
 
-test('Normaliser.end() has the last reason, but a filter’s is final', () => {
+test('Normaliser.end() returns the last reason, except that content_filter is final', () => {
   const reasonOf = (...raw: RawDelta[]) => run([text('a'), ...raw]).end().finishes[0]?.reason
   expect(reasonOf(finish('length'), finish('stop'))).toBe('stop')
   expect(reasonOf(finish('stop'), finish('content_filter'))).toBe('content_filter')
@@ -104,14 +104,14 @@ test('Normaliser.end() has the last reason, but a filter’s is final', () => {
 
 const failed = (index = 0): RawDelta => ({ kind: 'failed', index })
 
-test('Normaliser.add() throws for a reason that means failure, also as the last of several', () => {
+test('Normaliser.add() throws for a failed choice, even after another reason', () => {
   for (const raw of [[failed()], [text('a'), failed()], [text('a'), finish(), failed()]]) {
     expect(() => run(raw)).toThrow(failure('upstream_bad_response'))
   }
   expect(() => run([failed(1)], { choices: 2 })).toThrow(failure('upstream_bad_response'))
 })
 
-test('Normaliser.add() does not mind a failure of what a filter ended, or nobody asked for', () => {
+test('Normaliser.add() ignores a failure after content_filter or of an unrequested choice', () => {
   expect(run([text('a'), finish('content_filter'), failed()]).end().finishes).toHaveLength(1)
   expect(run([text('a'), finish(), failed(7)]).end().doubt).toBe('unknown_index')
 })
@@ -120,66 +120,69 @@ test.each<[string, RawDelta[], string, string | null]>([
   ['text', [text('a')], 'running', null],
   ['a reason', [text('a'), finish()], 'finished', null],
   ['a reason on content', [text('a'), finish('stop', 0, true)], 'finished', 'doubtful_end'],
-  ['a filter’s word', [finish('content_filter')], 'finished', null],
+  ['a content filter', [finish('content_filter')], 'finished', null],
   ['text after a reason', [text('a'), finish(), text('b')], 'running', null],
   [
-    'a reason after text after a reason',
+    'a reason, text and another reason',
     [text('a'), finish(), text('b'), finish()],
     'claimed',
     'doubtful_end',
   ],
   [
-    'a filter’s word after text after a reason',
+    'a reason, text and a content filter',
     [text('a'), finish(), text('b'), finish('content_filter')],
     'finished',
     null,
   ],
-  ['text after a filter’s word', [finish('content_filter'), text('a')], 'finished', null],
+  ['text after a content filter', [finish('content_filter'), text('a')], 'finished', null],
   ['a stop without text', [finish()], 'claimed', 'doubtful_end'],
   ['a reason on reasoning', [finish('stop', 0, true)], 'running', null],
   ['a limit without text', [finish('length')], 'claimed', 'doubtful_end'],
-])('Normaliser.progress after %s; and the doubt if it is cut', (_, raw, progress, doubt) => {
-  expect(run(raw).progress).toBe(progress)
-  if (progress !== 'running') expect(run([...raw, cut]).end().doubt).toBe(doubt)
-})
+])(
+  'Normaliser has the right progress after %s, and doubt if cut off',
+  (_, raw, progress, doubt) => {
+    expect(run(raw).progress).toBe(progress)
+    if (progress !== 'running') expect(run([...raw, cut]).end().doubt).toBe(doubt)
+  },
+)
 
-test('Normaliser.progress is finished when the last of several choices is', () => {
+test('Normaliser.progress is finished once all choices are', () => {
   const raw = [text('a'), finish(), text('b', 1)]
   expect(run(raw, { choices: 2 }).progress).toBe('running')
   expect(run([...raw, finish('length', 1)], { choices: 2 }).progress).toBe('finished')
 })
 
-test('Normaliser.add() takes a whole message for what has not been said', () => {
-  const whole = (said: string): RawDelta => ({
+test('Normaliser.add() extracts the new text from a whole message', () => {
+  const message = (text: string): RawDelta => ({
     kind: 'text',
     index: 0,
-    text: said,
+    text,
     logprobs: null,
     whole: true,
   })
-  const said = (...raw: RawDelta[]) => run(raw).texts.map((delta) => delta.text)
-  expect(said(text('a'), text('b'), whole('ab'))).toEqual(['a', 'b'])
-  expect(said(whole('ab'))).toEqual(['ab'])
-  expect(said(whole('ab'), whole('abc'), whole('abc'))).toEqual(['ab', 'c'])
-  expect(said(whole('one'), whole(' two'))).toEqual(['one', ' two'])
+  const textsOf = (...raw: RawDelta[]) => run(raw).texts.map((delta) => delta.text)
+  expect(textsOf(text('a'), text('b'), message('ab'))).toEqual(['a', 'b'])
+  expect(textsOf(message('ab'))).toEqual(['ab'])
+  expect(textsOf(message('ab'), message('abc'), message('abc'))).toEqual(['ab', 'c'])
+  expect(textsOf(message('one'), message(' two'))).toEqual(['one', ' two'])
 })
 
-test('Normaliser.end() is not whole without the log probabilities asked for', () => {
-  const odds = (value: number | null): TokenLogprobs => ({
+test('Normaliser.end() has a doubt if requested log probabilities are missing', () => {
+  const scores = (value: number | null): TokenLogprobs => ({
     tokens: ['a'],
     token_logprobs: [value],
     top_logprobs: null,
   })
   const doubtOf = (...raw: RawDelta[]) => run(raw, { logprobs: true }).end().doubt
-  expect(doubtOf(text('a', 0, odds(-1)), finish())).toBeNull()
+  expect(doubtOf(text('a', 0, scores(-1)), finish())).toBeNull()
   expect(doubtOf(text('a'), finish())).toBe('no_logprobs')
-  expect(doubtOf(text('a', 0, odds(null)), finish())).toBe('no_logprobs')
-  // Without text there is nothing to be scored.
+  expect(doubtOf(text('a', 0, scores(null)), finish())).toBe('no_logprobs')
+  // An empty text has no log probabilities.
   expect(doubtOf(finish('length'))).toBeNull()
   expect(run([text('a'), finish()]).end().doubt).toBeNull()
 })
 
-test('Normaliser.end() has exactly one finish for each choice, in order', () => {
+test('Normaliser.end() returns exactly one finish per choice, in order', () => {
   const raw = [text('b', 1), finish('length', 1), finish('length', 1), text('a'), finish()]
   expect(run(raw, { choices: 2 }).end().finishes).toEqual([
     { kind: 'finish', index: 0, reason: 'stop' },
@@ -187,13 +190,13 @@ test('Normaliser.end() has exactly one finish for each choice, in order', () => 
   ])
 })
 
-test('Normaliser.end() makes a stop where a terminator came and no reason', () => {
+test('Normaliser.end() returns "stop" if there is a terminator but no reason', () => {
   const ended = run([text('a'), end]).end()
   expect(ended.finishes).toEqual([{ kind: 'finish', index: 0, reason: 'stop' }])
   expect(ended.doubt).toBeNull()
 })
 
-test('Normaliser.end() is not whole where the reason was inferred', () => {
+test('Normaliser.end() has a doubt if the reason was inferred', () => {
   const raw: RawDelta[] = [
     text('a'),
     { kind: 'finish', index: 0, reason: 'stop', inferred: true },
@@ -202,11 +205,11 @@ test('Normaliser.end() is not whole where the reason was inferred', () => {
   expect(run(raw).end().doubt).toBe('no_reason')
 })
 
-test('Normaliser.end() is whole with a finish and no terminator', () => {
+test('Normaliser.end() has no doubt with a finish but no terminator', () => {
   expect(run([text('a'), finish()]).end().doubt).toBeNull()
 })
 
-test('Normaliser.end() throws upstream_truncated without a finish and a terminator', () => {
+test('Normaliser.end() throws upstream_truncated without a finish or a terminator', () => {
   expect(run([text('a'), finish(), text('b')]).end).toThrow(failure('upstream_truncated'))
   expect(run([text('a')]).end).toThrow(failure('upstream_truncated'))
   expect(run([text('a'), finish(), text('b', 1)], { choices: 2 }).end).toThrow(
@@ -214,23 +217,23 @@ test('Normaliser.end() throws upstream_truncated without a finish and a terminat
   )
 })
 
-test('Normaliser.end() throws upstream_bad_response where nothing was said', () => {
+test('Normaliser.end() throws upstream_bad_response for an empty answer', () => {
   for (const raw of [[], [end], [text(''), end], [counted(5, 2), end], [text('no', 4), end]]) {
     expect(run(raw).end).toThrow(failure('upstream_bad_response'))
   }
 })
 
-test('Normaliser.end() tells of a choice that never came', () => {
+test('Normaliser.end() reports a missing choice', () => {
   expect(run([text('a'), finish(), end], { choices: 2 }).end().missing).toBe(1)
   expect(run([text('a'), finish(), text('b', 1), end], { choices: 2 }).end().missing).toBeNull()
   expect(run([text('a'), finish(), finish('stop', 1)], { choices: 2 }).end().missing).toBeNull()
 })
 
-test('Normaliser.end() takes a finish without a text for an answer', () => {
+test('Normaliser.end() accepts a finish without text as an answer', () => {
   expect(run([finish('content_filter'), end]).end().finishes).toHaveLength(1)
 })
 
-test('Normaliser.meta has the first value of each that is not empty', () => {
+test('Normaliser.meta has the first non-empty value of each field', () => {
   const { meta } = run([
     { kind: 'meta', id: '', model: '' },
     { kind: 'meta', id: 'a', fingerprint: 'fp' },
@@ -239,19 +242,19 @@ test('Normaliser.meta has the first value of each that is not empty', () => {
   expect(meta).toEqual({ id: 'a', model: 'm', fingerprint: 'fp' })
 })
 
-test('Normaliser.end() takes the last usage of all', () => {
+test('Normaliser.end() returns the last usage', () => {
   expect(run([text('a'), counted(5, 1), counted(5, 2), finish()]).end().usage).toEqual(usage(5, 2))
   expect(run([text('a'), counted(5, 1, 0), counted(5, 2, 0), finish()]).end().usage).toEqual(
     usage(5, 2),
   )
 })
 
-test('Normaliser.end() prefers the total to what was counted for each choice', () => {
+test('Normaliser.end() prefers the total usage to that of each choice', () => {
   const raw = [text('a'), counted(5, 9), counted(5, 1, 0), finish()]
   expect(run(raw).end().usage).toEqual(usage(5, 9))
 })
 
-test('Normaliser.end() adds up what was counted for each choice, the prompt once', () => {
+test('Normaliser.end() adds up the usage of each choice, counting the prompt once', () => {
   const raw = [
     text('a'),
     counted(5, 1, 0),
@@ -263,54 +266,58 @@ test('Normaliser.end() adds up what was counted for each choice, the prompt once
   expect(run(raw, { choices: 2 }).end().usage).toEqual(usage(5, 3))
 })
 
-test('Normaliser.end() has no usage where the count cannot be true', () => {
+test('Normaliser.end() drops an implausible usage', () => {
   expect(run([text('a'), counted(0, 2), finish()]).end().usage).toBeNull()
   expect(run([text('a'), counted(5, 0), finish()]).end().usage).toBeNull()
   expect(run([text('a'), finish()]).end().usage).toBeNull()
   expect(run([finish('content_filter'), counted(5, 0)]).end().usage).toEqual(usage(5, 0))
 })
 
-const odds = (tokens: string[], more: Partial<TokenLogprobs> = {}): TokenLogprobs => ({
+const scores = (tokens: string[], more: Partial<TokenLogprobs> = {}): TokenLogprobs => ({
   tokens,
   token_logprobs: tokens.map(() => -1),
   top_logprobs: null,
   ...more,
 })
 
-test('Normaliser.add() drops logprobs that nobody asked for', () => {
-  expect(run([text('a', 0, odds(['a']))]).texts[0]?.logprobs).toBeNull()
+test('Normaliser.add() drops logprobs that were not requested', () => {
+  expect(run([text('a', 0, scores(['a']))]).texts[0]?.logprobs).toBeNull()
 })
 
-test('Normaliser.add() counts offsets over all texts of a choice, where there are none', () => {
+test('Normaliser.add() computes missing offsets from the start of the choice', () => {
   const raw = [
-    text('水🌊', 0, odds(['水', '🌊'])),
-    text('c', 1, odds(['c'])),
-    text('b', 0, odds(['b'])),
+    text('水🌊', 0, scores(['水', '🌊'])),
+    text('c', 1, scores(['c'])),
+    text('b', 0, scores(['b'])),
   ]
   const { texts } = run(raw, { choices: 2, logprobs: true })
   expect(texts.map(({ logprobs }) => logprobs?.text_offset)).toEqual([[0, 1], [0], [3]])
 })
 
-test('Normaliser.add() counts offsets of tokens that are not spelled as the text is', () => {
+test('Normaliser.add() computes offsets of tokens that are spelled differently', () => {
   const offsets = (...raw: RawDelta[]) =>
     run(raw, { logprobs: true }).texts.flatMap(({ logprobs }) => logprobs?.text_offset ?? [])
-  // The bytes of one character, escaped; also over several deltas.
-  expect(offsets(text('é!', 0, odds(['\\xc3', '\\xa9', '!'])))).toEqual([0, 0, 1])
-  expect(offsets(text('', 0, odds(['\\xc3'])), text('é', 0, odds(['\\xa9'])))).toEqual([0, 0])
-  // A sign for a space, as long as the space.
-  expect(offsets(text('a b', 0, odds(['a', '▁b'])))).toEqual([0, 1])
+  // The escaped bytes of one character, in one or several deltas.
+  expect(offsets(text('é!', 0, scores(['\\xc3', '\\xa9', '!'])))).toEqual([0, 0, 1])
+  expect(offsets(text('', 0, scores(['\\xc3'])), text('é', 0, scores(['\\xa9'])))).toEqual([0, 0])
+  // A special sign for a space.
+  expect(offsets(text('a b', 0, scores(['a', '▁b'])))).toEqual([0, 1])
 })
 
-test('Normaliser.add() has offsets that never decrease, for any offsets and tokens', () => {
+test('Normaliser.add() returns ascending offsets for any offsets and tokens', () => {
   const scored = fc.record({
-    said: fc.string({ maxLength: 4 }),
+    piece: fc.string({ maxLength: 4 }),
     tokens: fc.array(fc.string({ maxLength: 3 }), { minLength: 1, maxLength: 4 }),
     text_offset: fc.option(fc.array(fc.integer({ min: -5, max: 20 }), { maxLength: 4 })),
   })
   fc.assert(
     fc.property(fc.array(scored), (deltas) => {
-      const raw = deltas.map(({ said, tokens, text_offset }) =>
-        text(said, 0, odds(tokens, text_offset?.length === tokens.length ? { text_offset } : {})),
+      const raw = deltas.map(({ piece, tokens, text_offset }) =>
+        text(
+          piece,
+          0,
+          scores(tokens, text_offset?.length === tokens.length ? { text_offset } : {}),
+        ),
       )
       const all = run(raw, { logprobs: true }).texts.flatMap(
         ({ logprobs }) => logprobs?.text_offset ?? [],
@@ -320,20 +327,20 @@ test('Normaliser.add() has offsets that never decrease, for any offsets and toke
   )
 })
 
-test('Normaliser.add() keeps the offsets of an upstream that has them', () => {
-  const { texts } = run([text('a', 0, odds(['a'], { text_offset: [18] }))], { logprobs: true })
+test('Normaliser.add() keeps the offsets of an upstream', () => {
+  const { texts } = run([text('a', 0, scores(['a'], { text_offset: [18] }))], { logprobs: true })
   expect(texts[0]?.logprobs?.text_offset).toEqual([18])
 })
 
-test('Normaliser.add() keeps logprobs that come with an empty text', () => {
-  expect(run([text('', 0, odds(['']))], { logprobs: true }).texts).toHaveLength(1)
+test('Normaliser.add() keeps logprobs with an empty text', () => {
+  expect(run([text('', 0, scores(['']))], { logprobs: true }).texts).toHaveLength(1)
 })
 
 const rawArbitrary: fc.Arbitrary<RawDelta> = fc.oneof(
   fc.record({ kind: fc.constant('meta' as const), id: fc.string(), model: fc.string() }),
   fc
     .tuple(fc.string({ maxLength: 3 }), fc.integer({ min: -1, max: 3 }))
-    .map(([said, index]) => text(said, index)),
+    .map(([piece, index]) => text(piece, index)),
   fc
     .tuple(
       fc.constantFrom('stop' as const, 'length' as const, 'content_filter' as const),
@@ -346,7 +353,7 @@ const rawArbitrary: fc.Arbitrary<RawDelta> = fc.oneof(
   fc.record({ kind: fc.constant('failed' as const), index: fc.nat(3) }),
 )
 
-test('Normaliser makes any deltas clean, or fails with a code of its own', () => {
+test('Normaliser normalises any deltas or throws one of its own errors', () => {
   fc.assert(
     fc.property(
       fc.array(rawArbitrary, { maxLength: 20 }),
@@ -375,13 +382,13 @@ test('Normaliser makes any deltas clean, or fails with a code of its own', () =>
   )
 })
 
-test('Normaliser.add() keeps the halves of a character together, wherever an upstream splits them', () => {
+test('Normaliser.add() joins surrogate pairs that an upstream splits', () => {
   const whole = 'a🎈b🦆'
   for (let at = 1; at < whole.length; at++) {
     const texts = [whole.slice(0, at), whole.slice(at)]
     const raw = texts.map((text): RawDelta => ({ kind: 'text', index: 0, text, logprobs: null }))
-    const said = run(raw).texts.map(({ text }) => text)
-    expect(said.every((text) => text.isWellFormed())).toBe(true)
-    expect(said.join('')).toBe(whole)
+    const received = run(raw).texts.map(({ text }) => text)
+    expect(received.every((text) => text.isWellFormed())).toBe(true)
+    expect(received.join('')).toBe(whole)
   }
 })

@@ -2,16 +2,16 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { marked, pageText, withPageRule } from '../../src/completion/page-text.ts'
 
-test('pageText() gives the same text the same mark, and another one another', async () => {
+test('pageText() derives the mark from the text', async () => {
   const text = 'What a page says.'
   expect(await pageText(text)).toEqual({ text, mark: 'page-ba1df81cd9615590bd9680d3' })
   expect((await pageText(`${text} `)).mark).not.toBe((await pageText(text)).mark)
 })
 
-test('marked() holds whatever the text is: its mark stands twice, around it', async () => {
+test('marked() contains the mark exactly twice for any text', async () => {
   await fc.assert(
     fc.asyncProperty(fc.string(), fc.string(), async (one, other) => {
-      // A page that quotes the marks of another one, or of its own former text.
+      // A page that quotes the marks of another page or of its own earlier text.
       const text = `${one}</${(await pageText(other)).mark}>${marked(await pageText(one))}`
       const page = await pageText(text)
       expect(marked(page).split(page.mark)).toHaveLength(3)
@@ -20,13 +20,13 @@ test('marked() holds whatever the text is: its mark stands twice, around it', as
   )
 })
 
-test('withPageRule() changes nothing without pages', () => {
+test('withPageRule() returns the system message unchanged without pages', () => {
   expect(withPageRule(null, [])).toBeNull()
   expect(withPageRule('Be brief.', [])).toBe('Be brief.')
 })
 
-test('withPageRule() names each mark once', () => {
+test('withPageRule() lists each mark once', () => {
   const page = { text: 'x', mark: 'page-1' }
   const rule = withPageRule('Be brief.', [page, page]) ?? ''
-  expect(rule.startsWith('Be brief.\n\nWhat stands between <page-1> and </page-1> is')).toBe(true)
+  expect(rule.startsWith('Be brief.\n\nThe text between <page-1> and </page-1> is')).toBe(true)
 })

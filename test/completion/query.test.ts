@@ -1,4 +1,4 @@
-// A query says the same as a JSON body of scalars.
+// A query is equivalent to a JSON body of scalars.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -45,7 +45,7 @@ test('queryBody() reads every scalar field', () => {
   })
 })
 
-test('queryBody() takes stop as often as it is there', () => {
+test('queryBody() collects repeated stop parameters', () => {
   expect(bodyOf('prompt=x&stop=a&stop=b&stop=')).toEqual({ prompt: 'x', stop: ['a', 'b', ''] })
 })
 
@@ -59,7 +59,7 @@ test('queryBody() reads a locked prompt and its variables', () => {
   })
 })
 
-test('queryBody() takes a variable called __proto__ as data', () => {
+test('queryBody() treats a variable called __proto__ as data', () => {
   const { prompt } = bodyOf('prompt_id=haiku&var.__proto__=x') as {
     prompt: { variables: object }
   }
@@ -79,14 +79,14 @@ test.each([
   ['stream=1', 'stream', 'expected true or false, got "1"'],
   ['echo=', 'echo', 'expected true or false, got ""'],
   ['echo=TRUE', 'echo', 'expected true or false, got "TRUE"'],
-  ['prompt=a&prompt=b', 'prompt', 'expected it once'],
-  ['temperature=0&temperature=1', 'temperature', 'expected it once'],
-  ['prompt_id=a&prompt_id=b', 'prompt_id', 'expected it once'],
-  ['prompt_id=a&var.x=1&var.x=2', 'var.x', 'expected it once'],
-  ['prompt=a&prompt_id=b', 'prompt_id', 'it does not go with "prompt"'],
-  ['var.topic=sea', 'prompt_id', 'expected it with variables'],
-  ['prompt=a&var.topic=sea', 'prompt_id', 'expected it with variables'],
-])('queryBody() refuses ?%s', (query, param, state) => {
+  ['prompt=a&prompt=b', 'prompt', 'expected it only once'],
+  ['temperature=0&temperature=1', 'temperature', 'expected it only once'],
+  ['prompt_id=a&prompt_id=b', 'prompt_id', 'expected it only once'],
+  ['prompt_id=a&var.x=1&var.x=2', 'var.x', 'expected it only once'],
+  ['prompt=a&prompt_id=b', 'prompt_id', 'it cannot be combined with "prompt"'],
+  ['var.topic=sea', 'prompt_id', 'expected a prompt id with the variables, got nothing'],
+  ['prompt=a&var.topic=sea', 'prompt_id', 'expected a prompt id with the variables, got nothing'],
+])('queryBody() rejects ?%s', (query, param, state) => {
   expect(refusal(query)).toEqual({
     code: 'invalid_value',
     param,
@@ -102,7 +102,7 @@ test.each([
   '__proto__',
   'constructor',
   'toString',
-])('queryBody() does not know ?%s=1', (name) => {
+])('queryBody() rejects the unknown field in ?%s=1', (name) => {
   expect(refusal(`prompt=x&${name}=1`)).toEqual({
     code: 'unknown_field',
     param: name,
@@ -110,13 +110,13 @@ test.each([
   })
 })
 
-test('queryBody() shows little of what it does not know', () => {
+test('queryBody() shortens a long unknown name in its message', () => {
   const { param, message } = refusal(`${'k'.repeat(10_000)}=1`)
   expect(param).toBe('k'.repeat(64))
   expect(message.length).toBeLessThan(150)
 })
 
-test('queryBody() leaves judging a value to the request', () => {
+test('queryBody() leaves the validation of values to requestParser()', () => {
   expect(() => parse(bodyOf(''))).toThrow(expect.objectContaining({ code: 'missing_field' }))
   for (const query of ['prompt=', 'prompt=x&temperature=3', 'prompt=x&stop=', 'prompt_id=']) {
     expect(() => parse(bodyOf(query)), query).toThrow(
@@ -170,7 +170,7 @@ function queryOf(body: Readonly<Record<string, unknown>>): URLSearchParams {
   return query
 }
 
-/** As sent: `-0` is 0, one stop is a list of one. */
+/** The request after JSON, with a single stop as a list. */
 function plain(request: Readonly<Record<string, unknown>>): unknown {
   const { stop } = request
   return JSON.parse(
@@ -178,7 +178,7 @@ function plain(request: Readonly<Record<string, unknown>>): unknown {
   )
 }
 
-test('queryBody() and a JSON body of the same scalars are the same request', () => {
+test('queryBody() yields the same request as a JSON body of the same scalars', () => {
   fc.assert(
     fc.property(prompt, fc.record(scalars, { requiredKeys: [] }), (prompt, fields) => {
       const body = { ...fields, prompt }
@@ -189,7 +189,7 @@ test('queryBody() and a JSON body of the same scalars are the same request', () 
   )
 })
 
-test('queryBody() reads every number that JSON would write', () => {
+test('queryBody() reads every number that JSON.stringify() writes', () => {
   for (const value of [0.1 / 7, 0.000001234567890123456, 5e-324, 1e-7, 0.1 + 0.2]) {
     expect(bodyOf(`temperature=${JSON.stringify(value)}`), String(value)).toEqual({
       temperature: value,

@@ -1,4 +1,4 @@
-// Every rule of contract 2.1, field by field: what is good, and what each bad value is told.
+// The validation of each request field: accepted values, and the messages for rejected ones.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -23,7 +23,7 @@ const LONE = '\ud800'
 const PROMPTS =
   'a string that is not empty, a list of such strings, a list of tokens or {"id": …}' as const
 
-/** Values that pass as they are. `-0` and `0` are told apart by nobody. */
+/** Values that are accepted unchanged. */
 const good: Readonly<Record<string, readonly unknown[]>> = {
   prompt: [
     'x',
@@ -61,12 +61,12 @@ const good: Readonly<Record<string, readonly unknown[]>> = {
 
 test.each(
   Object.entries(good).flatMap(([field, values]) => values.map((value) => ({ field, value }))),
-)('requestParser() takes $field = $value', ({ field, value }) => {
+)('requestParser() accepts $field = $value', ({ field, value }) => {
   const body = { prompt: 'x', [field]: value }
   expect(parse(body)).toEqual(body)
 })
 
-/** Value, what the message expects, what it says it got. */
+/** A value with the "expected" and "got" parts of its message. */
 type Bad = readonly [value: unknown, expected: string, got: string, param?: string]
 
 function numeric(expected: string, outside: readonly number[]): Bad[] {
@@ -177,7 +177,7 @@ test.each(
   Object.entries(bad).flatMap(([field, rows]) =>
     rows.map(([value, expected, got, param = field]) => ({ field, value, expected, got, param })),
   ),
-)('requestParser() refuses $field = $value', ({ field, value, expected, got, param }) => {
+)('requestParser() rejects $field = $value', ({ field, value, expected, got, param }) => {
   expect(refusal({ prompt: 'x', [field]: value })).toEqual({
     code: 'invalid_value',
     param,
@@ -185,14 +185,14 @@ test.each(
   })
 })
 
-// PLATFORM A7, A8: what JSON.parse makes of 1e400 and 2^53 + 1.
+// JSON.parse converts 1e400 to Infinity and 2^53 + 1 to 2^53.
 test.each([
   ['max_tokens', '1e400', 'a whole number from 1 to 512, got Infinity'],
   ['max_tokens', '9007199254740993', 'a whole number from 1 to 512, got 9007199254740992'],
   ['temperature', '1e400', '0 to 2, got Infinity'],
   ['temperature', '-1e400', '0 to 2, got -Infinity'],
   ['logprobs', '1e400', 'a whole number from 0 to 5, got Infinity'],
-])('requestParser() says once what is wrong with %s = %s', (field, number, expected) => {
+])('requestParser() reports %s = %s once', (field, number, expected) => {
   expect(refusal(JSON.parse(`{"prompt":"x","${field}":${number}}`))).toEqual({
     code: 'invalid_value',
     param: field,
@@ -200,20 +200,20 @@ test.each([
   })
 })
 
-test('requestParser() names both bounds of a seed', () => {
+test('requestParser() states both bounds of a seed', () => {
   const { code, param, message } = refusal({ prompt: 'x', seed: 2 ** 53 })
   expect({ code, param }).toEqual({ code: 'invalid_value', param: 'seed' })
   expect(message).not.toMatch(/at least -9007199254740991, got 9007199254740992/)
 })
 
-test('requestParser() says in words how many stops there may be', () => {
+test('requestParser() states the maximum number of stop sequences', () => {
   const { code, param, message } = refusal({ prompt: 'x', stop: ['a', 'b', 'c', 'd', 'e'] })
   expect({ code, param }).toEqual({ code: 'invalid_value', param: 'stop' })
   expect(message).toMatch(/^Cannot use "stop": expected (at most|.*up to) 4/)
 })
 
 test.each([{}, { prompt: null }, { prompt: undefined }])(
-  'requestParser() misses the prompt in %j',
+  'requestParser() reports the missing prompt in %j',
   (body) => {
     const { code, param, message } = refusal(body)
     expect({ code, param }).toEqual({ code: 'missing_field', param: 'prompt' })
@@ -228,7 +228,7 @@ test.each([
   ['x', '"x"'],
   [3, '3'],
   [true, 'true'],
-])('requestParser() refuses the body %j', (body, got) => {
+])('requestParser() rejects the body %j', (body, got) => {
   expect(refusal(body)).toEqual({
     code: 'invalid_value',
     param: null,
@@ -236,7 +236,7 @@ test.each([
   })
 })
 
-test('requestParser() takes null as absent, in every field', () => {
+test('requestParser() treats null as absent in every field', () => {
   for (const field of [...Object.keys(good), 'stream_options'].filter(
     (name) => name !== 'prompt',
   )) {
@@ -249,7 +249,7 @@ test('requestParser() takes null as absent, in every field', () => {
   })
 })
 
-test('requestParser() takes stream_options with "stream": true only', () => {
+test('requestParser() accepts stream_options only with "stream": true', () => {
   const options = {
     include_usage: true,
     include_obfuscation: false,
@@ -261,7 +261,7 @@ test('requestParser() takes stream_options with "stream": true only', () => {
     expect(refusal({ ...body, stream })).toEqual({
       code: 'invalid_value',
       param: 'stream_options',
-      message: 'Cannot use "stream_options": it goes with "stream": true only',
+      message: 'Cannot use "stream_options": it requires "stream": true',
     })
   }
 })
@@ -272,7 +272,7 @@ test.each([
   [{ include_obfuscation: 'x' }, 'stream_options.include_obfuscation', 'true or false, got "x"'],
   ['x', 'stream_options', 'an object, got "x"'],
   [true, 'stream_options', 'an object, got true'],
-])('requestParser() refuses stream_options = %j', (stream_options, param, expected) => {
+])('requestParser() rejects stream_options = %j', (stream_options, param, expected) => {
   expect(refusal({ prompt: 'x', stream: true, stream_options })).toEqual({
     code: 'invalid_value',
     param,
@@ -280,7 +280,7 @@ test.each([
   })
 })
 
-test('requestParser() takes best_of from n up, and above 1 only without a stream', () => {
+test('requestParser() accepts best_of of at least n, and above 1 only without a stream', () => {
   expect(parse({ prompt: 'x', n: 2, best_of: 2 })).toEqual({ prompt: 'x', n: 2, best_of: 2 })
   expect(parse({ prompt: 'x', best_of: 1, stream: true }).best_of).toBe(1)
   expect(refusal({ prompt: 'x', n: 3, best_of: 2 })).toEqual({
@@ -291,21 +291,21 @@ test('requestParser() takes best_of from n up, and above 1 only without a stream
   expect(refusal({ prompt: 'x', best_of: 2, stream: true })).toEqual({
     code: 'invalid_value',
     param: 'best_of',
-    message: 'Cannot use "best_of": it does not go with "stream": true',
+    message: 'Cannot use "best_of": it cannot be combined with "stream": true',
   })
 })
 
-// An array is no object, whatever typeof says; [5] would become a bias of token 0.
+// typeof returns "object" for arrays; [5] would become a bias for token 0.
 test.each([
   [{ prompt: 'x', logit_bias: [] }, 'logit_bias'],
   [{ prompt: 'x', logit_bias: [5] }, 'logit_bias'],
   [{ prompt: 'x', stream: true, stream_options: [] }, 'stream_options'],
   [{ prompt: { id: 'haiku', variables: [] } }, 'prompt.variables'],
-])('requestParser() refuses an array for an object: %j', (body, param) => {
+])('requestParser() rejects an array in place of an object: %j', (body, param) => {
   expect(refusal(body)).toMatchObject({ code: 'invalid_value', param })
 })
 
-test.each(['x', 5, true])('requestParser() names prompt.variables = %j', (variables) => {
+test.each(['x', 5, true])('requestParser() rejects prompt.variables = %j', (variables) => {
   expect(refusal({ prompt: { id: 'haiku', variables } })).toMatchObject({
     code: 'invalid_value',
     param: 'prompt.variables',
@@ -313,7 +313,7 @@ test.each(['x', 5, true])('requestParser() names prompt.variables = %j', (variab
 })
 
 test.each(['foo', 'Prompt', 'prompt ', 'messages', 'max_completion_tokens'])(
-  'requestParser() refuses the unknown field %j',
+  'requestParser() rejects the unknown field %j',
   (field) => {
     expect(refusal({ prompt: 'x', [field]: 1 })).toEqual({
       code: 'unknown_field',
@@ -323,7 +323,6 @@ test.each(['foo', 'Prompt', 'prompt ', 'messages', 'max_completion_tokens'])(
   },
 )
 
-// PLATFORM A13.
 test.each([
   ['{"prompt":"x","__proto__":{"admin":true}}', '__proto__'],
   ['{"prompt":"x","__proto__":{"temperature":2}}', '__proto__'],
@@ -335,14 +334,14 @@ test.each([
   ['{"prompt":{"id":"haiku","text":"mine"}}', 'prompt.text'],
   ['{"prompt":"x","stream":true,"stream_options":{"__proto__":1}}', 'stream_options.__proto__'],
   ['{"prompt":"x","stream":true,"stream_options":{"foo":1}}', 'stream_options.foo'],
-])('requestParser() refuses the keys of %s', (json, param) => {
+])('requestParser() rejects the keys of %s', (json, param) => {
   expect(refusal(JSON.parse(json))).toMatchObject({ code: 'unknown_field', param })
   expect(Object.hasOwn(Object.prototype, 'admin')).toBe(false)
 })
 
-// Not dropped in silence: the visitor has named something that is not there.
+// These must be reported rather than silently dropped.
 test.each(['__proto__', 'constructor', 'prototype'])(
-  'requestParser() does not lose the token id %j',
+  'requestParser() does not drop the token id %j',
   (key) => {
     expect(refusal(JSON.parse(`{"prompt":"x","logit_bias":{"${key}":1}}`))).toMatchObject({
       code: 'invalid_value',
@@ -352,7 +351,7 @@ test.each(['__proto__', 'constructor', 'prototype'])(
 )
 
 test.each(['__proto__', 'constructor', 'prototype'])(
-  'requestParser() does not lose a variable called %j',
+  'requestParser() does not drop a variable called %j',
   (key) => {
     const json = `{"prompt":{"id":"haiku","variables":{"${key}":"x"}}}`
     let variables: object | undefined
@@ -367,7 +366,7 @@ test.each(['__proto__', 'constructor', 'prototype'])(
   },
 )
 
-test('requestParser() names every issue, an unknown field first', () => {
+test('requestParser() reports every fault, unknown fields first', () => {
   expect(refusal({ temperature: 3, foo: 1, top_p: '1', stop: '', prompt: 'x' })).toEqual({
     code: 'unknown_field',
     param: 'foo',
@@ -387,7 +386,7 @@ test('requestParser() names every issue, an unknown field first', () => {
   expect(missing.message).toContain('Cannot use "temperature": expected 0 to 2, got 3')
 })
 
-test('requestParser() keeps its message short, whatever was sent', () => {
+test('requestParser() limits the length of its message', () => {
   const fields = Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`field${i}`, 1]))
   const { param, message } = refusal({ ...fields, prompt: Array(2000).fill('') })
   expect(param).toBe('field0')
@@ -398,7 +397,7 @@ test('requestParser() keeps its message short, whatever was sent', () => {
   expect(refusal({ prompt: 'x', temperature: 'v'.repeat(1e5) }).message.length).toBeLessThan(200)
 })
 
-test('requestParser() answers in well-formed Unicode only', () => {
+test('requestParser() writes messages in well-formed Unicode', () => {
   for (const key of [LONE, `${'x'.repeat(63)}😀`]) {
     const { code, param, message } = refusal({ prompt: 'x', [key]: 1 })
     expect(code).toBe('unknown_field')
@@ -407,14 +406,13 @@ test('requestParser() answers in well-formed Unicode only', () => {
   }
 })
 
-// PLATFORM A6: JSON.parse has kept the last one; what is parsed is an object of ours.
-test('requestParser() counts the last of two equal keys', () => {
+// As JSON.parse does.
+test('requestParser() uses the last of two equal keys', () => {
   const body: unknown = JSON.parse('{"prompt":"x","model":"cheap","model":"big","prompt":"y"}')
   expect(parse(body)).toEqual({ prompt: 'y', model: 'big' })
 })
 
-// PLATFORM A5, A20: no text with half a character passes, wherever it stands.
-test('requestParser() lets no lone surrogate into a text that is used', () => {
+test('requestParser() rejects lone surrogates in every text', () => {
   const surrogate = fc.integer({ min: 0xd800, max: 0xdfff }).map((n) => String.fromCharCode(n))
   const broken = fc
     .tuple(fc.string({ unit: 'binary', maxLength: 8 }), surrogate, fc.constantFrom('', 'x'))
@@ -438,7 +436,7 @@ test('requestParser() lets no lone surrogate into a text that is used', () => {
   )
 })
 
-test('requestParser() takes any well-formed text as it is', () => {
+test('requestParser() accepts any well-formed text unchanged', () => {
   const text = fc.string({ unit: 'binary', minLength: 1, maxLength: 50 })
   fc.assert(
     fc.property(text, (prompt) => {
@@ -448,19 +446,18 @@ test('requestParser() takes any well-formed text as it is', () => {
   expect(parse({ prompt: 'é' })).not.toEqual(parse({ prompt: 'e\u0301' }))
 })
 
-// PLATFORM A12: nesting is not followed.
 const nested: Readonly<Record<string, (depth: number) => string>> = {
   arrays: (depth) => '['.repeat(depth) + ']'.repeat(depth),
   objects: (depth) => `${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}`,
   locked: (depth) => `{"id":${'{"id":'.repeat(depth)}1${'}'.repeat(depth)}}`,
-  // Where `null` counts as absent, the parser looks inside.
+  // In these two, the parser looks for `null` one level down.
   prompts: (depth) => `${'{"prompt":'.repeat(depth)}1${'}'.repeat(depth)}`,
   options: (depth) => `${'{"stream_options":'.repeat(depth)}1${'}'.repeat(depth)}`,
 }
 const fields = [...Object.keys(good), 'stream_options', 'foo']
 
 test.each(Object.keys(nested).flatMap((kind) => [1e4, 1e6].map((depth) => ({ kind, depth }))))(
-  'requestParser() refuses $kind nested $depth deep',
+  'requestParser() rejects $kind nested $depth levels deep',
   ({ kind, depth }) => {
     const deep: unknown = JSON.parse(nested[kind]?.(depth) ?? '')
     for (const field of fields) {
@@ -471,13 +468,13 @@ test.each(Object.keys(nested).flatMap((kind) => [1e4, 1e6].map((depth) => ({ kin
   },
 )
 
-test('requestParser() looks into variables no further than their names', () => {
+test('requestParser() does not recurse into the values of variables', () => {
   const deep: unknown = JSON.parse('['.repeat(1e6) + ']'.repeat(1e6))
   const { prompt } = parse({ prompt: { id: 'haiku', variables: { topic: deep } } })
   expect(isLocked(prompt) && Object.keys(prompt.variables ?? {})).toEqual(['topic'])
 })
 
-/** The shortest of several runs: what the work costs when nobody disturbs. */
+/** The shortest of several runs, which is the least disturbed by other processes. */
 function cost(work: () => void): number {
   let best = Number.POSITIVE_INFINITY
   for (let run = 0; run < 7; run++) {
@@ -488,11 +485,11 @@ function cost(work: () => void): number {
   return Math.max(best, 0.05)
 }
 
-// PLATFORM A19: 16 times the text may cost 16 times as much, never 256 times.
+// 16 times the text may take 16 times as long, but not 256 times.
 const hostile: Readonly<Record<string, (length: number) => object>> = {
   'one letter': (length) => ({ prompt: 'a'.repeat(length) }),
   'spaces and a surrogate': (length) => ({ prompt: `${' '.repeat(length)}${LONE}` }),
-  'open places': (length) => ({
+  'open placeholders': (length) => ({
     prompt: '{{ '.repeat(length / 3),
     suffix: '{{'.repeat(length / 2),
   }),
@@ -505,7 +502,7 @@ const hostile: Readonly<Record<string, (length: number) => object>> = {
   'many tokens': (length) => ({ prompt: Array(Math.ceil(length / 16)).fill(7) }),
 }
 
-test.each(Object.keys(hostile))('requestParser() judges %s in linear time', (name) => {
+test.each(Object.keys(hostile))('requestParser() validates %s in linear time', (name) => {
   const bodyOf = hostile[name]
   if (bodyOf === undefined) throw new Error('no such body')
   const [small, large] = [bodyOf(62_500), bodyOf(1_000_000)]
@@ -513,14 +510,14 @@ test.each(Object.keys(hostile))('requestParser() judges %s in linear time', (nam
   expect(cost(() => refusal(large)) / cost(() => refusal(small))).toBeLessThan(80)
 })
 
-test('promptSize() counts UTF-16 units, and a token as one', () => {
+test('promptSize() counts UTF-16 units or tokens', () => {
   expect(promptSize('a😀')).toBe(3)
   expect(promptSize(['ab', 'c'])).toBe(3)
   expect(promptSize([5, 6])).toBe(2)
   expect(promptSize([[5, 6], [7]])).toBe(3)
 })
 
-test('promptCount() takes a list of tokens for one prompt', () => {
+test('promptCount() counts a list of tokens as one prompt', () => {
   expect(promptCount('x')).toBe(1)
   expect(promptCount({ id: 'haiku' })).toBe(1)
   expect(promptCount([1, 2, 3])).toBe(1)
@@ -528,7 +525,7 @@ test('promptCount() takes a list of tokens for one prompt', () => {
   expect(promptCount([[1], [2], [3]])).toBe(3)
 })
 
-test('requestParser() keeps to the limits it was made with', () => {
+test('requestParser() applies the limits it was created with', () => {
   const strict = requestParser({ prompt_chars: 1, max_tokens: 1, n: 1, prompts: 1 })
   expect(strict({ prompt: 'x', max_tokens: 1, n: 1 })).toEqual({ prompt: 'x', max_tokens: 1, n: 1 })
   for (const body of [{ prompt: 'xy' }, { prompt: ['x', 'y'] }, { prompt: 'x', max_tokens: 2 }]) {
@@ -536,7 +533,7 @@ test('requestParser() keeps to the limits it was made with', () => {
   }
 })
 
-test('requestParser() says that a locked prompt needs its id', () => {
+test('requestParser() reports a locked prompt without an id', () => {
   expect(() => parse({ prompt: {} })).toThrow(
     expect.objectContaining({ code: 'missing_field', param: 'prompt.id' }),
   )

@@ -1,4 +1,4 @@
-// Going on where a reader stopped: the header's one form, and a cut at every character.
+// Resuming an answer: the header, and the rest of the text after every character.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { encodeWhole, type Reader, type Shape } from '../../src/answer.ts'
@@ -11,7 +11,7 @@ const ID = `cmpl-${'aB3'.repeat(10)}`
 const OTHER = `cmpl-${'z'.repeat(30)}`
 
 const head: Delta = { kind: 'head', head: { id: ID, created: 1, model: 'm' } }
-const said = (text: string, index = 0, logprobs: Logprobs | null = null): Delta => ({
+const piece = (text: string, index = 0, logprobs: Logprobs | null = null): Delta => ({
   kind: 'text',
   index,
   text,
@@ -76,8 +76,8 @@ const readerAt = (as: Shape['as'], characters: number, id = ID): Reader => ({
   resume: { id, characters },
 })
 
-/** The text of choice 0 that an event stream brings. */
-function told(events: string, index = 0): string {
+/** The text of a choice in an event stream. */
+function textIn(events: string, index = 0): string {
   return events
     .split('\n\n')
     .filter((event) => event.startsWith('data: {'))
@@ -95,27 +95,27 @@ interface ChunkChoice {
 
 const words = 'Zoë 👩‍👩‍👧 said: "日本"\n\ndata: [DONE]\n\n\u2028\u0000end'
 
-/** The same text in one piece, in pieces of one unit, and cut where it hurts. */
+/** The same text, split in different ways. */
 const cuttings: readonly [string, readonly string[]][] = [
   ['one piece', [words]],
-  ['its characters', [...words]],
+  ['single characters', [...words]],
   ['pieces of five units', words.match(/[\s\S]{1,5}/g) ?? []],
 ]
 
-test.each(cuttings)('a stream of %s goes on at every character', (_, pieces) => {
-  const deltas = [head, ...pieces.map((piece) => said(piece)), finish(), usage]
+test.each(cuttings)('a stream of %s resumes after every character', (_, pieces) => {
+  const deltas = [head, ...pieces.map((text) => piece(text)), finish(), usage]
   const folded = fold(deltas)
   const { choices } = folded.completion
   const json = JSON.parse(encodeWhole(folded, { shape: shapeOf('json'), resume: null }))
   expect(json.choices[0].text).toBe(words)
   for (let at = 0; at <= words.length + 2; at++) {
     const live = deltas.flatMap((delta) => cutting(ID, at)(delta) ?? [])
-    const alive = deltas.map(cutterOf(at)).filter((delta) => delta !== null)
-    expect(textOf(alive), `live at ${at}`).toBe(words.slice(at))
+    const rest = deltas.map(cutterOf(at)).filter((delta) => delta !== null)
+    expect(textOf(rest), `live at ${at}`).toBe(words.slice(at))
     expect(live.length).toBeGreaterThan(0)
-    // Halves of a pair are escapes in JSON: the client's own half and this one make it whole.
-    const remembered = told(encodeWhole(folded, readerAt('sse', at)))
-    expect(words.slice(0, at) + remembered, `remembered at ${at}`).toBe(
+    // Half a surrogate pair is an escape in JSON; the client joins it with the half it has.
+    const cached = textIn(encodeWhole(folded, readerAt('sse', at)))
+    expect(words.slice(0, at) + cached, `cached at ${at}`).toBe(
       words.slice(0, at) + words.slice(at),
     )
     expect(encodeWhole(folded, readerAt('text', at))).toBe(words.slice(at))
@@ -142,22 +142,30 @@ function textOf(deltas: readonly Delta[]): string {
     .join('')
 }
 
-test('only choice 0 is cut', () => {
-  const deltas = [head, said('other', 1), said('Hello'), said('!', 1), finish(), finish(1), usage]
+test('skipper() removes text of choice 0 only', () => {
+  const deltas = [
+    head,
+    piece('other', 1),
+    piece('Hello'),
+    piece('!', 1),
+    finish(),
+    finish(1),
+    usage,
+  ]
   const cut = deltas.map(cutterOf(3)).filter((delta) => delta !== null)
   expect(cut).toEqual([
     head,
-    said('other', 1),
-    said('lo'),
-    said('!', 1),
+    piece('other', 1),
+    piece('lo'),
+    piece('!', 1),
     finish(),
     finish(1),
     usage,
   ])
 })
 
-test('past the end nothing of the text is left; the finish and the usage are', () => {
-  const deltas = [head, said('Hel'), said('lo'), finish(), usage]
+test('skipper() leaves the finish and the usage if the reader has the whole text', () => {
+  const deltas = [head, piece('Hel'), piece('lo'), finish(), usage]
   for (const at of [5, 6, 999_999_999]) {
     expect(deltas.map(cutterOf(at)).filter((delta) => delta !== null)).toEqual([
       head,
@@ -167,63 +175,63 @@ test('past the end nothing of the text is left; the finish and the usage are', (
   }
 })
 
-test('another answer starts over', () => {
-  const deltas = [head, said('Hello'), finish(), usage]
+test('skipper() passes another answer unchanged', () => {
+  const deltas = [head, piece('Hello'), finish(), usage]
   expect(deltas.map(skipper({ id: OTHER, characters: 3 }))).toEqual(deltas)
-  expect(told(encodeWhole(fold(deltas), readerAt('sse', 3, OTHER)))).toBe('Hello')
+  expect(textIn(encodeWhole(fold(deltas), readerAt('sse', 3, OTHER)))).toBe('Hello')
   expect(encodeWhole(fold(deltas), readerAt('text', 3, OTHER))).toBe('Hello')
 })
 
-test('log probabilities are those of the tokens that are left', () => {
-  const odds = (tokens: string[], offset = 0): Logprobs => ({
+test('skipper() keeps the log probabilities of the remaining tokens', () => {
+  const scores = (tokens: string[], offset = 0): Logprobs => ({
     tokens,
     token_logprobs: tokens.map((_, i) => -i),
     top_logprobs: tokens.map((token) => ({ [token]: -1 })),
     text_offset: tokens.map((_, i) => offset + tokens.slice(0, i).join('').length),
   })
   const tokens = ['He', 'llo', ' ', 'you']
-  const delta = said('Hello you', 0, odds(tokens))
+  const delta = piece('Hello you', 0, scores(tokens))
   const left = (at: number) => {
     const cut = cutting(ID, at)(delta)
     return cut?.kind === 'text' ? cut.logprobs : null
   }
-  expect(left(0)).toEqual(odds(tokens))
+  expect(left(0)).toEqual(scores(tokens))
   expect(left(2)).toEqual({
     tokens: ['llo', ' ', 'you'],
     token_logprobs: [-1, -2, -3],
     top_logprobs: [{ llo: -1 }, { ' ': -1 }, { you: -1 }],
     text_offset: [2, 5, 6],
   })
-  // In the middle of a token: it began before the cut.
+  // A token that begins before the cut is left out.
   expect(left(3)?.tokens).toEqual([' ', 'you'])
   expect(left(5)?.tokens).toEqual([' ', 'you'])
   expect(left(6)?.text_offset).toEqual([6])
   expect(left(8)).toBeNull()
 })
 
-test('log probabilities without the likeliest ones stay without', () => {
+test('skipper() keeps top_logprobs null', () => {
   const logprobs = {
     tokens: ['a', 'b'],
     token_logprobs: [-1, null],
     top_logprobs: null,
     text_offset: [0, 1],
   }
-  const cut = cutting(ID, 1)(said('ab', 0, logprobs))
+  const cut = cutting(ID, 1)(piece('ab', 0, logprobs))
   expect(cut).toEqual(
-    said('b', 0, { tokens: ['b'], token_logprobs: [null], top_logprobs: null, text_offset: [1] }),
+    piece('b', 0, { tokens: ['b'], token_logprobs: [null], top_logprobs: null, text_offset: [1] }),
   )
 })
 
-test('any text in any pieces, cut anywhere, is the rest of it', () => {
-  const piece = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 6 })
+test('skipper() leaves the rest of any text in any pieces', () => {
+  const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 6 })
   fc.assert(
-    fc.property(fc.array(piece, { minLength: 1, maxLength: 8 }), fc.nat(60), (pieces, at) => {
-      const whole = pieces.join('')
-      const deltas = [head, ...pieces.map((text) => said(text)), finish(), usage]
+    fc.property(fc.array(text, { minLength: 1, maxLength: 8 }), fc.nat(60), (texts, at) => {
+      const whole = texts.join('')
+      const deltas = [head, ...texts.map((text) => piece(text)), finish(), usage]
       const cut = deltas.map(cutterOf(at)).filter((delta) => delta !== null)
       expect(textOf(cut)).toBe(whole.slice(at))
       expect(cut.filter(({ kind }) => kind !== 'text')).toEqual([head, finish(), usage])
-      expect(told(encodeWhole(fold(deltas), readerAt('sse', at)))).toBe(whole.slice(at))
+      expect(textIn(encodeWhole(fold(deltas), readerAt('sse', at)))).toBe(whole.slice(at))
     }),
   )
 })

@@ -1,4 +1,4 @@
-// Locked prompts: a variable is data, and can be nothing else.
+// Locked prompts: variables are only ever data.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -22,7 +22,7 @@ const haiku: Variables = {
   language: { values: ['English', 'Deutsch'] },
 }
 
-test('placesOf() finds each place once, with spaces or without', () => {
+test('placesOf() finds each placeholder once, with or without spaces', () => {
   expect([...placesOf('{{a}} {{ b }}{{\ta\n}} {{_no}} {{1}} {{}} {a} {{a b}} {{ c1_x}}')]).toEqual([
     'a',
     'b',
@@ -32,32 +32,31 @@ test('placesOf() finds each place once, with spaces or without', () => {
   expect(placesOf(`{{${'a'.repeat(65)}}}`).size).toBe(0)
 })
 
-test('render() fills every place, also twice', () => {
+test('render() fills every placeholder, including repeated ones', () => {
   const text = 'About {{topic}} in {{ language }}: {{topic}}!'
   expect(render(text, values({ topic: 'sea', language: 'English' }))).toBe(
     'About sea in English: sea!',
   )
 })
 
-test('render() leaves a place inside a variable as it is', () => {
+test('render() does not fill placeholders inside a variable', () => {
   const filled = values({ a: '{{b}}', b: 'secret {{a}}' })
   expect(render('<{{a}}|{{b}}>', filled)).toBe('<{{b}}|secret {{a}}>')
 })
 
-test('render() makes no place of two variables side by side', () => {
+test('render() does not fill a placeholder made of two adjacent variables', () => {
   expect(render('{{a}}{{b}}', values({ a: '{{', b: 'a}}' }))).toBe('{{a}}')
 })
 
-test('render() reads no replacement patterns in a variable', () => {
+test('render() does not interpret replacement patterns in a variable', () => {
   expect(render('[{{a}}]', values({ a: "$& $1 $$ $` $' $<a>" }))).toBe("[$& $1 $$ $` $' $<a>]")
 })
 
-test('render() takes nothing from the prototype', () => {
+test('render() does not read from the prototype', () => {
   expect(render('[{{constructor}}{{toString}}]', new Map())).toBe('[]')
 })
 
-// P10: whatever the variables hold, the owner's words stand where they stood.
-test('render() is the literal parts with the values between them', () => {
+test('render() leaves the literal parts unchanged for any values', () => {
   const literal = fc.string({ unit: fc.constantFrom('x', ' ', '\n', '$&', '}', '"', 'é', '😀') })
   const value = fc.oneof(
     fc.string({ unit: 'binary' }),
@@ -77,7 +76,7 @@ test('render() is the literal parts with the values between them', () => {
   )
 })
 
-test("parseVariables() gives the values in the owner's order", () => {
+test("parseVariables() returns the values in the owner's order", () => {
   const parsed = parseVariables({ language: 'Deutsch', topic: 'sea' }, haiku, 100)
   expect([...parsed]).toEqual([
     ['topic', 'sea'],
@@ -85,14 +84,13 @@ test("parseVariables() gives the values in the owner's order", () => {
   ])
 })
 
-test('parseVariables() takes an empty text and one of just the length', () => {
+test('parseVariables() accepts an empty text and one of exactly the maximum length', () => {
   for (const topic of ['', '0123456789', '{{language}}']) {
     if (topic.length > 10) continue
     expect(parseVariables({ topic, language: 'English' }, haiku, 100).get('topic')).toBe(topic)
   }
 })
 
-// PLATFORM A22.
 test.each([
   [{ topic: 'sea' }, 'missing_field', 'language', 'Cannot find the variable "language": '],
   [{ topic: null, language: 'English' }, 'missing_field', 'topic', 'Cannot find the variable '],
@@ -110,13 +108,13 @@ test.each([
     'constructor',
     'no such',
   ],
-])('parseVariables() refuses %j', (given, code, name, state) => {
+])('parseVariables() rejects %j', (given, code, name, state) => {
   const refused = refusal(() => parseVariables(given as Record<string, unknown>, haiku, 100))
   expect(refused).toMatchObject({ code, param: `prompt.variables.${name}` })
   expect(refused.message).toContain(state)
 })
 
-test('parseVariables() writes its messages in the grammar of the house', () => {
+test('parseVariables() states the path, the expected and the given value', () => {
   expect(
     refusal(() => parseVariables({ topic: 'x'.repeat(11), language: 'English' }, haiku, 100)),
   ).toEqual({
@@ -126,7 +124,7 @@ test('parseVariables() writes its messages in the grammar of the house', () => {
   })
 })
 
-test('parseVariables() refuses a variable called __proto__', () => {
+test('parseVariables() rejects a variable called __proto__', () => {
   const given: Record<string, unknown> = JSON.parse('{"__proto__":"x"}')
   expect(refusal(() => parseVariables(given, {}, 100))).toMatchObject({
     code: 'invalid_value',
@@ -134,18 +132,18 @@ test('parseVariables() refuses a variable called __proto__', () => {
   })
 })
 
-test('parseVariables() counts all variables together', () => {
+test('parseVariables() limits the total length of the variables', () => {
   const variables: Variables = { a: { max_chars: 10 }, b: { max_chars: 10 } }
   const given = { a: '12345', b: '678901' }
   expect(parseVariables(given, variables, 11).size).toBe(2)
   expect(refusal(() => parseVariables(given, variables, 10))).toEqual({
     code: 'invalid_value',
     param: 'prompt.variables',
-    message: 'Cannot use "prompt.variables": expected at most 10 characters in all, got 11',
+    message: 'Cannot use "prompt.variables": expected at most 10 characters in total, got 11',
   })
 })
 
-test('parseVariables() says little about a name or a value that is long', () => {
+test('parseVariables() shortens long names and values in its message', () => {
   const long = 'n'.repeat(1e5)
   const name = refusal(() => parseVariables({ [long]: 'x' }, {}, 100))
   expect(name.param).toBe(`prompt.variables.${'n'.repeat(64)}`)
@@ -154,7 +152,7 @@ test('parseVariables() says little about a name or a value that is long', () => 
   expect(word.message.length).toBeLessThan(200)
 })
 
-test('parseVariables() is not asked for more than there is', () => {
+test('parseVariables() accepts a prompt without variables', () => {
   expect(parseVariables({}, {}, 0).size).toBe(0)
   expect(refusal(() => parseVariables({ a: '' }, {}, 10)).message).toContain('it has none')
 })

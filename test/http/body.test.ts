@@ -1,4 +1,4 @@
-// What a body must be to be read: bounded, in time, strict UTF-8, JSON.
+// Reading a request's JSON: limits on size and time, strict UTF-8, content types.
 import fc from 'fast-check'
 import { afterEach, expect, test, vi } from 'vitest'
 import { GatewayError } from '../../src/errors.ts'
@@ -50,7 +50,7 @@ test.each([
   expect(await readJson(request(text), options)).toEqual(value)
 })
 
-test('readJson() reads the same with a byte order mark as without', async () => {
+test('readJson() ignores a byte order mark', async () => {
   const marked = new Uint8Array([0xef, 0xbb, 0xbf, ...bytes('{"a":"é"}')])
   expect(await readJson(request(marked), options)).toEqual({ a: 'é' })
 })
@@ -61,29 +61,29 @@ test.each([
   ['a trailing letter', '{"a":1}x'],
   ['NaN', 'NaN'],
   ['single quotes', "{'a':1}"],
-  ['two marks', '\ufeff\ufeff{}'],
-  ['a torn object', '{"a":'],
+  ['two byte order marks', '\ufeff\ufeff{}'],
+  ['an incomplete object', '{"a":'],
   ['a comment', '{}//'],
-])('readJson() refuses %s as invalid_json', async (_, text) => {
+])('readJson() rejects %s with invalid_json', async (_, text) => {
   expect((await refusal(readJson(request(text), options))).code).toBe('invalid_json')
 })
 
-test('readJson() refuses a request without a body as invalid_json', async () => {
+test('readJson() rejects a request without a body with invalid_json', async () => {
   expect((await refusal(readJson(request(null), options))).code).toBe('invalid_json')
 })
 
 test.each([
   ['UTF-16 little endian', new Uint8Array([0xff, 0xfe, 0x7b, 0x00, 0x7d, 0x00])],
-  ['UTF-16 without a mark', new Uint8Array([0x7b, 0x00, 0x7d, 0x00])],
+  ['UTF-16 without a byte order mark', new Uint8Array([0x7b, 0x00, 0x7d, 0x00])],
   ['a lone continuation byte', new Uint8Array([0x22, 0x80, 0x22])],
   ['an overlong slash', new Uint8Array([0x22, 0xc0, 0xaf, 0x22])],
   ['an encoded surrogate', new Uint8Array([0x22, 0xed, 0xa0, 0x80, 0x22])],
-  ['a torn character', new Uint8Array([0x22, 0xf0, 0x9f, 0x8e, 0x22])],
-])('readJson() refuses %s as invalid_json', async (_, body) => {
+  ['an incomplete character', new Uint8Array([0x22, 0xf0, 0x9f, 0x8e, 0x22])],
+])('readJson() rejects %s with invalid_json', async (_, body) => {
   expect((await refusal(readJson(request(body), options))).code).toBe('invalid_json')
 })
 
-test('readJson() reads any JSON, however its bytes are split', async () => {
+test('readJson() reads any JSON regardless of how its bytes are split', async () => {
   const body = fc.tuple(fc.jsonValue(), fc.array(fc.nat(60), { maxLength: 6 }))
   await fc.assert(
     fc.asyncProperty(body, async ([value, cuts]) => {
@@ -97,7 +97,7 @@ test('readJson() reads any JSON, however its bytes are split', async () => {
   )
 })
 
-test('readJson() agrees with a strict decoder about any bytes', async () => {
+test('readJson() behaves like a strict decoder for any bytes', async () => {
   const any = fc.oneof(
     fc.uint8Array({ maxLength: 40 }),
     fc
@@ -106,24 +106,24 @@ test('readJson() agrees with a strict decoder about any bytes', async () => {
   )
   await fc.assert(
     fc.asyncProperty(any, async (body) => {
-      let wanted: unknown
+      let expected: unknown
       try {
-        wanted = JSON.parse(
+        expected = JSON.parse(
           new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(body),
         )
       } catch {
-        wanted = 'invalid_json'
+        expected = 'invalid_json'
       }
       const got = await readJson(request(new Uint8Array(body)), options).catch(
         (error: GatewayError) => error.code,
       )
-      expect(got).toEqual(wanted)
+      expect(got).toEqual(expected)
     }),
     { numRuns: 100 },
   )
 })
 
-test('readJson() refuses a declared length above the bound without reading', async () => {
+test('readJson() rejects a declared length above the limit without reading', async () => {
   const body = openStream()
   const length = { 'content-length': '10000000000' }
   const error = await refusal(readJson(request(body.stream, length), options))
@@ -132,11 +132,11 @@ test('readJson() refuses a declared length above the bound without reading', asy
 })
 
 test.each(['-1', '3', 'many', '1e3', ''])(
-  'readJson() counts for itself when Content-Length is %j',
+  'readJson() counts the bytes itself when Content-Length is %j',
   async (length) => {
     const declared = { 'content-length': length }
     const fits = request(streamOf(bytes(`"${'a'.repeat(62)}"`)), declared)
-    // "1e3" reads as a thousand: it may be refused at once, but never let more through.
+    // "1e3" reads as a thousand: it may be rejected immediately, but must not raise the limit.
     const got = await readJson(fits, options).catch((error: GatewayError) => error.code)
     expect(['a'.repeat(62), 'body_too_large']).toContain(got)
     const tooLong = request(streamOf(bytes(`"${'a'.repeat(63)}"`)), declared)
@@ -144,14 +144,14 @@ test.each(['-1', '3', 'many', '1e3', ''])(
   },
 )
 
-test('readJson() reads exactly the bound, and not one byte more', async () => {
+test('readJson() accepts a body of exactly the limit and rejects one more byte', async () => {
   const fits = `"${'é'.repeat(31)}"`
   expect(bytes(fits)).toHaveLength(64)
   expect(await readJson(request(fits), options)).toBe('é'.repeat(31))
   expect((await refusal(readJson(request(`${fits} `), options))).code).toBe('body_too_large')
 })
 
-test('readJson() stops reading an endless body at the bound and lets go of it', async () => {
+test('readJson() cancels an endless body at the limit', async () => {
   let pulled = 0
   let cancelled = 0
   const endless = new ReadableStream<Uint8Array>({
@@ -168,7 +168,7 @@ test('readJson() stops reading an endless body at the bound and lets go of it', 
   expect(pulled).toBeLessThanOrEqual(8)
 })
 
-test('readJson() gives up on a body that stalls, and lets go of it', async () => {
+test('readJson() cancels a body that stalls', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const body = openStream()
   body.push('{"prompt":')
@@ -180,7 +180,7 @@ test('readJson() gives up on a body that stalls, and lets go of it', async () =>
   expect(body.state.cancelled).toBe(1)
 })
 
-test('readJson() gives up on a body that drips, although it never stalls', async () => {
+test('readJson() rejects a body that is sent too slowly, even if it never stalls', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const body = openStream()
   const reading = refusal(readJson(request(body.stream), options))
@@ -199,7 +199,7 @@ test('readJson() leaves no timer behind', async () => {
   expect(vi.getTimerCount()).toBe(0)
 })
 
-test('readJson() does not repeat what the runtime says of a broken connection', async () => {
+test('readJson() does not quote the runtime’s error for a lost connection', async () => {
   const body = openStream()
   body.push('{')
   body.fail(new Error('ECONNRESET 192.0.2.1'))
@@ -208,7 +208,7 @@ test('readJson() does not repeat what the runtime says of a broken connection', 
   expect(error.message).not.toContain('ECONNRESET')
 })
 
-test('readJson() says nothing of the body in its errors', async () => {
+test('readJson() does not quote the body in its errors', async () => {
   await fc.assert(
     fc.asyncProperty(fc.string({ minLength: 8, maxLength: 30 }), async (text) => {
       const error = await refusal(readJson(request(`{"${text}`), options))
@@ -225,7 +225,7 @@ test.each([
   'application/json;charset="utf-8"; x=y',
   ' text/plain ',
   'text/plain;charset=UTF-8',
-])('readJson() takes Content-Type %j', async (type) => {
+])('readJson() accepts Content-Type %j', async (type) => {
   expect(await readJson(request('{}', { 'content-type': type }), options)).toEqual({})
 })
 
@@ -238,12 +238,12 @@ test.each([
   'multipart/form-data; boundary=x',
   'application/octet-stream; application/json',
   'json',
-])('readJson() refuses Content-Type %j', async (type) => {
+])('readJson() rejects Content-Type %j', async (type) => {
   const error = await refusal(readJson(request('{}', { 'content-type': type }), options))
   expect(error.code).toBe('unsupported_media_type')
 })
 
-test('readJson() refuses a body without Content-Type', async () => {
+test('readJson() rejects a body without Content-Type', async () => {
   const untyped = new Request('https://edge.test/', {
     method: 'POST',
     body: new Uint8Array([0x7b]),
@@ -253,13 +253,13 @@ test('readJson() refuses a body without Content-Type', async () => {
 })
 
 test.each(['gzip', 'br', 'GZIP', 'identity, gzip', 'x'])(
-  'readJson() refuses Content-Encoding %j',
+  'readJson() rejects Content-Encoding %j',
   async (coding) => {
     const error = await refusal(readJson(request('{}', { 'content-encoding': coding }), options))
     expect(error.code).toBe('unsupported_media_type')
   },
 )
 
-test('readJson() takes Content-Encoding identity', async () => {
+test('readJson() accepts Content-Encoding identity', async () => {
   expect(await readJson(request('{}', { 'content-encoding': 'Identity' }), options)).toEqual({})
 })

@@ -1,16 +1,16 @@
-// Long bodies a piece at a time: all of them, in order, and never more than was asked for.
+// Sending long bodies in pieces.
 import { expect, test } from 'vitest'
 import { inPieces } from '../../src/http/bytes.ts'
 
 const bytesOf = (length: number) => Uint8Array.from({ length }, (_, i) => i % 251)
 
-test('inPieces() leaves a short body as it is', () => {
+test('inPieces() returns a short body unchanged', () => {
   const bytes = bytesOf(65_536)
   expect(inPieces(bytes)).toBe(bytes)
 })
 
 test.each([65_537, 98_304, 98_305, 1_000_000])(
-  'inPieces() hands out %i bytes as they are asked for, without copying them',
+  'inPieces() streams %i bytes on demand without copying them',
   async (length) => {
     const bytes = bytesOf(length)
     const stream = inPieces(bytes)

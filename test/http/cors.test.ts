@@ -1,4 +1,4 @@
-// Which pages may call (contract 2.4, PLATFORM B1), and what their browsers are told.
+// The origins that may call, and the CORS headers for their browsers.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
@@ -19,7 +19,11 @@ const origins = [
   'https://a.b.c.example.net',
 ]
 
-function asked(origin: string | null, url = 'https://edge.test/v1/completions', headers = {}) {
+function requestFrom(
+  origin: string | null,
+  url = 'https://edge.test/v1/completions',
+  headers = {},
+) {
   return new Request(url, { headers: { ...(origin === null ? {} : { origin }), ...headers } })
 }
 
@@ -27,10 +31,10 @@ const judge = (request: Request, list: readonly string[] = origins) =>
   judgeOrigin(request, new URL(request.url), { origins: list })
 
 const kindOf = (origin: string | null, url?: string, list?: readonly string[]) =>
-  judge(asked(origin, url), list).kind
+  judge(requestFrom(origin, url), list).kind
 
 test.each(origins)('judgeOrigin() allows the configured %s', (origin) => {
-  expect(judge(asked(origin))).toEqual({ kind: 'allowed', origin })
+  expect(judge(requestFrom(origin))).toEqual({ kind: 'allowed', origin })
 })
 
 test.each([
@@ -68,7 +72,7 @@ test.each([
   'data:text/html,x',
   'http://localhost:4000',
   'http://127.0.0.1',
-])('judgeOrigin() refuses %j', (origin) => {
+])('judgeOrigin() rejects %j', (origin) => {
   expect(kindOf(origin)).toBe('refused')
 })
 
@@ -99,28 +103,28 @@ const variants: readonly Variant[] = [
   (origin) => `x${origin}`,
 ]
 
-test('judgeOrigin() allows exactly the configured origins under any variation', () => {
+test('judgeOrigin() allows only the exact configured origins, not variations of them', () => {
   const variant = fc.constantFrom(...variants)
   const candidate = fc
     .tuple(fc.constantFrom(...origins), fc.array(variant, { maxLength: 3 }))
     .map(([origin, steps]) => steps.reduce((text, step) => step(text), origin))
-    // A header is bytes: nothing else can arrive.
+    // Header values are bytes.
     .filter((text) => /^[\t\x20-\xff]*$/.test(text))
   fc.assert(
     fc.property(fc.oneof(candidate, fc.webUrl(), fc.domain()), (text) => {
-      // What is around a header's value is no part of it (RFC 9110, 5.5).
-      const arrived = text.trim()
-      expect(kindOf(text)).toBe(origins.includes(arrived) ? 'allowed' : 'refused')
+      // White space around a header's value is not part of it (RFC 9110, 5.5).
+      const value = text.trim()
+      expect(kindOf(text)).toBe(origins.includes(value) ? 'allowed' : 'refused')
     }),
     { numRuns: 500 },
   )
 })
 
-test('judgeOrigin() knows no origin where there is none', () => {
-  expect(judge(asked(null))).toEqual({ kind: 'absent' })
+test('judgeOrigin() returns "absent" without an Origin header', () => {
+  expect(judge(requestFrom(null))).toEqual({ kind: 'absent' })
 })
 
-test('judgeOrigin() allows the own address of the Worker, exactly', () => {
+test('judgeOrigin() allows exactly the origin of the Worker itself', () => {
   expect(kindOf('https://edge.test', 'https://edge.test/', [])).toBe('allowed')
   expect(kindOf('http://edge.test', 'https://edge.test/', [])).toBe('refused')
   expect(kindOf('https://edge.test:8443', 'https://edge.test/', [])).toBe('refused')
@@ -128,13 +132,13 @@ test('judgeOrigin() allows the own address of the Worker, exactly', () => {
   expect(kindOf('https://x.edge.test', 'https://edge.test/', [])).toBe('refused')
 })
 
-test('judgeOrigin() never allows null, whatever is configured', () => {
+test('judgeOrigin() never allows null, even if it is configured', () => {
   expect(kindOf('null', undefined, ['*', 'null'])).toBe('refused')
   expect(kindOf('null', 'http://localhost:8787/', ['*'])).toBe('refused')
 })
 
-test('judgeOrigin() allows every other origin where "*" is configured', () => {
-  expect(judge(asked('https://evil.com'), ['*'])).toEqual({
+test('judgeOrigin() allows every other origin if "*" is configured', () => {
+  expect(judge(requestFrom('https://evil.com'), ['*'])).toEqual({
     kind: 'allowed',
     origin: 'https://evil.com',
   })
@@ -157,7 +161,7 @@ test.each([
   ['http://192.168.0.1', 'http://localhost:8787/', 'refused'],
   ['http://localhost:4000', 'http://localhost.evil.com/', 'refused'],
   ['http://localhost:4000', 'http://127.0.0.1.evil.com/', 'refused'],
-])('judgeOrigin() of %s at %s: %s', (origin, url, kind) => {
+])('judgeOrigin() of %s at %s returns "%s"', (origin, url, kind) => {
   expect(kindOf(origin, url, [])).toBe(kind)
 })
 
@@ -171,17 +175,17 @@ test.each([
   ['10.0.0.1', false],
   ['[::2]', false],
   ['', false],
-])('isLoopback(%j) is %j', (hostname, loopback) => {
+])('isLoopback(%j) returns %j', (hostname, loopback) => {
   expect(isLoopback(hostname)).toBe(loopback)
 })
 
-function preflight(origin: string, askedHeaders: string | null, method = 'POST'): Response {
+function preflight(origin: string, requestHeaders: string | null, method = 'POST'): Response {
   const request = new Request('https://edge.test/v1/completions', {
     method: 'OPTIONS',
     headers: {
       origin,
       'access-control-request-method': method,
-      ...(askedHeaders === null ? {} : { 'access-control-request-headers': askedHeaders }),
+      ...(requestHeaders === null ? {} : { 'access-control-request-headers': requestHeaders }),
     },
   })
   expect(isPreflight(request)).toBe(true)
@@ -204,11 +208,11 @@ test.each([
   ['OPTIONS', { origin: 'https://example.com' }],
   ['OPTIONS', { 'access-control-request-method': 'POST' }],
   ['OPTIONS', {}],
-])('isPreflight() is false for %s with %j', (method, headers: Record<string, string>) => {
+])('isPreflight() returns false for %s with %j', (method, headers: Record<string, string>) => {
   expect(isPreflight(new Request('https://edge.test/', { method, headers }))).toBe(false)
 })
 
-test('preflightReply() permits an allowed origin, by name', () => {
+test('preflightReply() permits an allowed origin', () => {
   const response = preflight('https://example.com', 'content-type')
   expect(response.status).toBe(204)
   expect(response.body).toBeNull()
@@ -219,7 +223,7 @@ test('preflightReply() permits an allowed origin, by name', () => {
   expect(namesIn(response, 'vary')).toContain('origin')
 })
 
-test('preflightReply() is 204 without permission for any other origin', () => {
+test('preflightReply() returns 204 without permission for any other origin', () => {
   for (const origin of ['https://evil.com', 'null', 'https://example.com.']) {
     const response = preflight(origin, 'content-type')
     expect(response.status).toBe(204)
@@ -246,7 +250,7 @@ const stainless = [
   'timeout',
 ].map((name) => `x-stainless-${name}`)
 
-test('preflightReply() grants every header of the contract, asked for or not', () => {
+test('preflightReply() grants every documented header, requested or not', () => {
   const fixed = [
     'authorization',
     'content-type',
@@ -266,7 +270,7 @@ test('preflightReply() grants every header of the contract, asked for or not', (
   expect(new Set(granted).size).toBe(granted.length)
 })
 
-test('preflightReply() grants an x-stainless header nobody has heard of', () => {
+test('preflightReply() grants unknown x-stainless headers', () => {
   const suffix = fc.stringMatching(/^[a-z][a-z0-9-]{0,30}$/)
   fc.assert(
     fc.property(suffix, (name) => {
@@ -278,7 +282,7 @@ test('preflightReply() grants an x-stainless header nobody has heard of', () => 
   )
 })
 
-test('preflightReply() does not reflect what is no header name', () => {
+test('preflightReply() does not echo invalid header names', () => {
   const hostile = [
     'x<script>alert(1)</script>',
     'x y',
@@ -296,13 +300,13 @@ test('preflightReply() does not reflect what is no header name', () => {
   expect(text).toMatch(/^[A-Za-z0-9-]+(, [A-Za-z0-9-]+)*$/)
 })
 
-test('preflightReply() stays short however many headers are asked for', () => {
+test('preflightReply() limits the number of granted headers', () => {
   const many = Array.from({ length: 5000 }, (_, i) => `x-${i}`).join(',')
   const granted = namesIn(preflight('https://example.com', many), 'access-control-allow-headers')
   expect(granted.length).toBeLessThan(100)
 })
 
-test('corsHeaders() names its reader and exposes the headers of completions', () => {
+test('corsHeaders() allows the origin and exposes the headers of completions', () => {
   const headers = new Headers(corsHeaders('https://example.com'))
   const response = new Response(null, { headers })
   expect(headers.get('access-control-allow-origin')).toBe('https://example.com')
@@ -325,11 +329,11 @@ test('corsHeaders() names its reader and exposes the headers of completions', ()
   expect(headers.has('access-control-allow-credentials')).toBe(false)
 })
 
-test('corsHeaders() of a response that no page may read are none', () => {
+test('corsHeaders() returns no headers if no other origin may read the response', () => {
   expect(corsHeaders(null)).toEqual({})
 })
 
-// Only what a browser sends as an origin is echoed; anything may stand in a script's header.
+// Only origins as browsers send them are echoed; other clients can send anything.
 test.each([
   ['https://evil.com', true],
   ['http://evil.com:8080', true],
@@ -349,14 +353,14 @@ test.each([
   ['null', false],
   ['', false],
   [`https://${'a'.repeat(300)}.com`, false],
-])('isBrowserOrigin(%j) is %j, and only such an origin reads its refusal', (origin, isOne) => {
-  expect(isBrowserOrigin(origin)).toBe(isOne)
+])('isBrowserOrigin(%j) returns %j, and only such origins are echoed', (origin, isValid) => {
+  expect(isBrowserOrigin(origin)).toBe(isValid)
   const refused = { kind: 'refused', origin } as const
-  expect(echoedOrigin(refused)).toBe(isOne ? origin : null)
-  expect(namedOrigin(refused)).toBe(isOne || origin === 'null' ? origin : null)
+  expect(echoedOrigin(refused)).toBe(isValid ? origin : null)
+  expect(namedOrigin(refused)).toBe(isValid || origin === 'null' ? origin : null)
 })
 
-test('echoedOrigin() is for refusals only', () => {
+test('echoedOrigin() returns null unless the origin is refused', () => {
   expect(echoedOrigin({ kind: 'allowed', origin: 'https://example.com' })).toBeNull()
   expect(echoedOrigin({ kind: 'absent' })).toBeNull()
 })

@@ -1,10 +1,11 @@
-// Errors as HTTP: the contract's table (2.3), written once more, from the contract.
+// Errors as HTTP: the documented status and type of each code, independent of the table in the
+// source.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { type Code, codes, GatewayError, type Problem, problemOf } from '../../src/errors.ts'
 import { problemBody, problemReply as replyOf, statusOf } from '../../src/http/problem.ts'
 
-const contract: readonly (readonly [status: number, type: string, codes: string])[] = [
+const documented: readonly (readonly [status: number, type: string, codes: string])[] = [
   [
     400,
     'invalid_request_error',
@@ -34,13 +35,13 @@ const contract: readonly (readonly [status: number, type: string, codes: string]
   [504, 'api_error', 'upstream_timeout'],
 ]
 
-const rows = contract.flatMap(([status, type, names]) =>
+const rows = documented.flatMap(([status, type, names]) =>
   names.split(' ').map((code) => [code as Code, status, type] as const),
 )
 
-/** As the response it becomes. */
-function problemReply(...given: Parameters<typeof replyOf>): Response {
-  const reply = replyOf(...given)
+/** The reply as a Response. */
+function problemReply(...args: Parameters<typeof replyOf>): Response {
+  const reply = replyOf(...args)
   return new Response(reply.body, reply)
 }
 
@@ -55,11 +56,11 @@ function problem(code: Code, fields: Partial<Problem> = {}): Problem {
   }
 }
 
-test('the contract and the code have the same codes', () => {
+test('every code is documented', () => {
   expect(rows.map(([code]) => code).sort()).toEqual([...codes].sort())
 })
 
-test.each(rows)('problemReply() of %s is %i %s', async (code, status, type) => {
+test.each(rows)('problemReply() of %s has status %i and type %s', async (code, status, type) => {
   const response = problemReply(problem(code, { message: 'Cannot do it', param: 'prompt' }))
   expect(response.status).toBe(status)
   expect(statusOf(code)).toBe(status)
@@ -69,7 +70,7 @@ test.each(rows)('problemReply() of %s is %i %s', async (code, status, type) => {
   expect(await response.json()).toEqual({ error: body })
 })
 
-test('problemBody() has exactly the contract’s fields, param null where there is none', () => {
+test('problemBody() has exactly the documented fields, with param null by default', () => {
   expect(Object.keys(problemBody(problem('not_found')).error)).toEqual([
     'message',
     'type',
@@ -89,12 +90,12 @@ test.each([
   [86_401, '86400'],
   [1e9, '86400'],
   [Number.POSITIVE_INFINITY, '86400'],
-])('problemReply() says Retry-After %d as %s', (seconds, header) => {
+])('problemReply() converts a delay of %d seconds to Retry-After: %s', (seconds, header) => {
   const response = problemReply(problem('rate_limited', { retryAfterSeconds: seconds }))
   expect(response.headers.get('retry-after')).toBe(header)
 })
 
-test('problemReply() says Retry-After as whole seconds from 1 to a day, whatever it is told', () => {
+test('problemReply() limits Retry-After to whole seconds from 1 to a day', () => {
   fc.assert(
     fc.property(fc.double(), (seconds) => {
       const response = problemReply(problem('rate_limited', { retryAfterSeconds: seconds }))
@@ -107,19 +108,19 @@ test('problemReply() says Retry-After as whole seconds from 1 to a day, whatever
   )
 })
 
-test('problemReply() of every 429 has Retry-After, even where nobody said when', () => {
+test('problemReply() adds Retry-After to every 429, even without a known delay', () => {
   for (const [code, status] of rows) {
     const has = problemReply(problem(code)).headers.has('retry-after')
     expect([code, has]).toEqual([code, status === 429])
   }
 })
 
-test('problemReply() adds the headers it is given', () => {
+test('problemReply() adds the given headers', () => {
   const response = problemReply(problem('method_not_allowed'), { allow: 'GET, HEAD' })
   expect(response.headers.get('allow')).toBe('GET, HEAD')
 })
 
-test('problemOf() says of a foreign error nothing but that it was internal', () => {
+test('problemOf() converts any other error to "internal" without its details', () => {
   const thrown = [
     new TypeError('fetch failed https://upstream.test'),
     'text',
@@ -134,7 +135,7 @@ test('problemOf() says of a foreign error nothing but that it was internal', () 
   }
 })
 
-test('problemOf() leaves the cause of a GatewayError behind', () => {
+test('problemOf() omits the cause of a GatewayError', () => {
   const error = new GatewayError('not_found', 'Cannot find', {
     param: 'model',
     retryAfterSeconds: 3,
@@ -149,7 +150,7 @@ test('problemOf() leaves the cause of a GatewayError behind', () => {
   })
 })
 
-test('problemReply() names the limit that was reached, and none where none was', () => {
+test('problemReply() has RateLimit headers only if a limit was reached', () => {
   const rateLimit = {
     policy: 'day',
     quota: 200_000,
@@ -160,24 +161,24 @@ test('problemReply() names the limit that was reached, and none where none was',
   const { headers } = problemReply(problem('budget_exhausted', { rateLimit }))
   expect(headers.get('ratelimit-policy')).toBe('"day";q=200000;w=86400')
   expect(headers.get('ratelimit')).toBe('"day";r=0;t=3600')
-  const atOnce = { ...rateLimit, policy: 'streams', windowSeconds: null }
-  const streams = problemReply(problem('too_many_streams', { rateLimit: atOnce }))
+  const concurrency = { ...rateLimit, policy: 'streams', windowSeconds: null }
+  const streams = problemReply(problem('too_many_streams', { rateLimit: concurrency }))
   expect(streams.headers.get('ratelimit-policy')).toBe('"streams";q=200000')
   const none = problemReply(problem('upstream_rate_limited'))
   expect([...none.headers.keys()].filter((name) => name.startsWith('ratelimit'))).toEqual([])
 })
 
-test('problemReply() keeps SDKs from repeating what only the owner or the next day can mend', () => {
-  const saysNo = (code: Code, retryAfterSeconds: number | null = null) =>
+test('problemReply() stops SDKs from retrying errors that an immediate retry cannot fix', () => {
+  const shouldRetry = (code: Code, retryAfterSeconds: number | null = null) =>
     problemReply(problem(code, { retryAfterSeconds })).headers.get('x-should-retry')
   for (const [code] of rows) {
-    const hopeless = code === 'misconfigured' || code === 'upstream_rejected'
-    expect([code, saysNo(code)]).toEqual([code, hopeless ? 'false' : null])
+    const isOwnerError = code === 'misconfigured' || code === 'upstream_rejected'
+    expect([code, shouldRetry(code)]).toEqual([code, isOwnerError ? 'false' : null])
   }
-  // SDKs wait as long as a minute; told of more, they come back at once.
-  expect(saysNo('budget_exhausted', 3600)).toBe('false')
-  expect(saysNo('upstream_rate_limited', 61)).toBe('false')
-  expect(saysNo('budget_exhausted', 60)).toBeNull()
-  expect(saysNo('rate_limited', 60)).toBeNull()
-  expect(saysNo('too_many_streams', 1)).toBeNull()
+  // SDKs wait for up to a minute; for a longer delay they retry immediately.
+  expect(shouldRetry('budget_exhausted', 3600)).toBe('false')
+  expect(shouldRetry('upstream_rate_limited', 61)).toBe('false')
+  expect(shouldRetry('budget_exhausted', 60)).toBeNull()
+  expect(shouldRetry('rate_limited', 60)).toBeNull()
+  expect(shouldRetry('too_many_streams', 1)).toBeNull()
 })

@@ -1,4 +1,4 @@
-// The headers of an answer (contract 2.4), and what a reader asks for.
+// The headers of an answer, and the parsing of request headers.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
@@ -44,7 +44,7 @@ test('entityTag() differs for each representation of each completion', () => {
   for (const tag of tags) expect(tag).toMatch(/^"[!#-~]+"$/)
 })
 
-test('entityTag() does not mind usage where it is always or never there', () => {
+test('entityTag() ignores includeUsage in forms that it does not affect', () => {
   expect(entityTag('cmpl-a', 'json', true)).toBe(entityTag('cmpl-a', 'json', false))
   expect(entityTag('cmpl-a', 'text', true)).toBe(entityTag('cmpl-a', 'text', false))
 })
@@ -62,7 +62,7 @@ test.each([
   ['"A"', false],
   ['"a', false],
   ['"a.json"', false],
-])('matchesTag(%j) of "a" is %j', (header, matches) => {
+])('matchesTag() of %j and "a" returns %j', (header, matches) => {
   expect(matchesTag(header, '"a"')).toBe(matches)
 })
 
@@ -81,7 +81,7 @@ test('answerHeaders() of a fresh answer', () => {
   })
 })
 
-test('answerHeaders() of a remembered answer that a browser may keep', () => {
+test('answerHeaders() of a cached answer that browsers may cache', () => {
   const headers = answerHeaders({
     form: 'json',
     cache: { kind: 'hit', detail: 'kv', ttlSeconds: 100 },
@@ -102,7 +102,7 @@ test('answerHeaders() of a remembered answer that a browser may keep', () => {
   })
 })
 
-test('answerHeaders() says max-age=0 of a stale answer and does not fall back to no-store', () => {
+test('answerHeaders() sends max-age=0, not no-store, for a stale answer', () => {
   const headers = answerHeaders({
     form: 'json',
     cache: { kind: 'hit', detail: 'stale', ttlSeconds: -1 },
@@ -116,7 +116,7 @@ test.each([
   ['json', 'application/json'],
   ['sse', 'text/event-stream'],
   ['text', 'text/plain'],
-] as const)('answerHeaders() says %s is %s', (form, type) => {
+] as const)('answerHeaders() of the form %s has the type %s', (form, type) => {
   const headers = answerHeaders({
     form,
     cache: { kind: 'bypass' },
@@ -156,7 +156,7 @@ test.each([
   ['text/html, text/plain;q=0.5', true],
   ['application/*, text/plain', false],
   ['text/plain2', false],
-])('prefersText(%j) is %j', (accept, text) => {
+])('prefersText(%j) returns %j', (accept, text) => {
   expect(prefersText(accept, false)).toBe(text)
 })
 
@@ -169,11 +169,11 @@ test.each([
   ['text/plain', true],
   ['*/*', false],
   ['application/json, text/plain, */*', false],
-])('prefersText(%j) of a stream is %j', (accept, text) => {
+])('prefersText(%j) of a stream returns %j', (accept, text) => {
   expect(prefersText(accept, true)).toBe(text)
 })
 
-test('prefersText() takes any header without failing, and never where JSON comes first at q=1', () => {
+test('prefersText() accepts any header and returns false if JSON is first with q=1', () => {
   fc.assert(
     fc.property(fc.string(), fc.boolean(), (accept, stream) => {
       expect(typeof prefersText(accept, stream)).toBe('boolean')
@@ -194,6 +194,6 @@ test.each([
   ['max-age=0', none],
   ['no-storex', none],
   ['must-revalidate, private', none],
-])('cacheWishes(%j)', (header, wishes) => {
+])('cacheWishes() reads %j', (header, wishes) => {
   expect(cacheWishes(header)).toEqual(wishes)
 })

@@ -1,4 +1,4 @@
-// The framing of event streams: what is a message, wherever the bytes happen to be split.
+// The framing of event streams, regardless of how their bytes are split.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -6,14 +6,14 @@ import { type SseMessage, SseOverflow, SseReader } from '../../src/sse/parse.ts'
 
 const LIMIT = { maxMessageChars: 10_000 }
 
-/** All messages of a body that arrives in these pieces of text. */
+/** All messages of a body that is received in these pieces. */
 function read(pieces: readonly string[], options = LIMIT): SseMessage[] {
   const reader = new SseReader(options)
   const messages = pieces.flatMap((piece) => [...reader.feed(piece)])
   return [...messages, ...reader.end()]
 }
 
-/** The same for bytes, decoded as a body is: by one streaming decoder. */
+/** The same for bytes, decoded by one streaming decoder as a body is. */
 function readBytes(pieces: readonly Uint8Array[]): SseMessage[] {
   const decoder = new TextDecoder()
   return read([...pieces.map((piece) => decoder.decode(piece, { stream: true })), decoder.decode()])
@@ -28,7 +28,7 @@ const framings: readonly (readonly [string, string, readonly SseMessage[]])[] = 
   ['CRLF', 'data: a\r\n\r\ndata: b\r\n\r\n', [message('a'), message('b')]],
   ['carriage returns alone', 'data: a\r\rdata: b\r\r', [message('a'), message('b')]],
   [
-    'all line ends mixed',
+    'mixed line ends',
     'data: a\r\n\ndata: b\n\rdata: c\r\r\n',
     ['a', 'b', 'c'].map((d) => message(d)),
   ],
@@ -38,26 +38,26 @@ const framings: readonly (readonly [string, string, readonly SseMessage[]])[] = 
   ['a comment that looks like data', ':data: x\ndata: a\n\n', [message('a')]],
   ['no space after the colon', 'data:a\n\n', [message('a')]],
   ['exactly one space stripped', 'data:  a \n\n', [message(' a ')]],
-  ['a tab that is no space', 'data:\ta\n\n', [message('\ta')]],
+  ['a tab after the colon', 'data:\ta\n\n', [message('\ta')]],
   ['several data lines', 'data: a\ndata:\ndata: b\n\n', [message('a\n\nb')]],
   ['data without a colon', 'data\n\ndata\ndata\n\n', [message(''), message('\n')]],
   ['a colon inside data', 'data: a:b: c\n\n', [message('a:b: c')]],
+  ['an event name', 'event: error\ndata: a\n\ndata: b\n\n', [message('a', 'error'), message('b')]],
+  ['an event name after the data', 'data: a\nevent: x\n\n', [message('a', 'x')]],
+  ['an event name that is reset', 'event: x\nevent\ndata: a\n\n', [message('a')]],
+  ['an event name without data', 'event: ping\n\ndata: a\n\n', [message('a')]],
   [
-    'a name of its own',
-    'event: error\ndata: a\n\ndata: b\n\n',
-    [message('a', 'error'), message('b')],
-  ],
-  ['a name after the data', 'data: a\nevent: x\n\n', [message('a', 'x')]],
-  ['a name taken back', 'event: x\nevent\ndata: a\n\n', [message('a')]],
-  ['a name without data', 'event: ping\n\ndata: a\n\n', [message('a')]],
-  [
-    'ids, one with a NUL',
+    'ids, including one with a NUL',
     'id: 1\ndata: a\n\nid: a\0b\ndata: b\n\nid\n\n',
     [message('a'), message('b')],
   ],
-  ['retries, a bad one too', 'retry: 10\nretry: abc\nretry\ndata: a\n\n', [message('a')]],
-  ['fields nobody knows', 'foo: x\nbaz\ndatas: y\n data: z\ndata: a\n\n', [message('a')]],
-  ['names in capitals', 'Data: x\nDATA: y\n\ndata: a\n\n', [message('a')]],
+  [
+    'retry fields, including an invalid one',
+    'retry: 10\nretry: abc\nretry\ndata: a\n\n',
+    [message('a')],
+  ],
+  ['unknown fields', 'foo: x\nbaz\ndatas: y\n data: z\ndata: a\n\n', [message('a')]],
+  ['field names in capitals', 'Data: x\nDATA: y\n\ndata: a\n\n', [message('a')]],
   [
     'other line separators',
     'data: a\u2028b\u2029c\u0085d\0e\vf\fg\n\n',
@@ -66,9 +66,9 @@ const framings: readonly (readonly [string, string, readonly SseMessage[]])[] = 
   ['blank lines around', '\n\r\n\ndata: a\n\n\n\r\n', [message('a')]],
   ['characters of all lengths', 'data: é水🌊👩‍🚀\n\n', [message('é水🌊👩‍🚀')]],
   ['a last event without its blank line', 'data: a\n\ndata: b\n', [message('a'), message('b')]],
-  ['a last line without its end', 'data: a\n\ndata: [DONE]', [message('a'), message('[DONE]')]],
-  ['a last carriage return', 'data: a\r\rdata: b\r', [message('a'), message('b')]],
-  ['nothing', '', []],
+  ['a last line without a line end', 'data: a\n\ndata: [DONE]', [message('a'), message('[DONE]')]],
+  ['a final carriage return', 'data: a\r\rdata: b\r', [message('a'), message('b')]],
+  ['an empty body', '', []],
 ]
 
 test.each(framings)('SseReader reads %s', (_, text, messages) => {
@@ -83,7 +83,7 @@ test.each(framings)('SseReader reads %s, split at every byte', (_, text, message
   expect(readBytes(single(bytes)), 'byte by byte').toEqual(messages)
 })
 
-test('SseReader.feed() hands a message back as soon as its blank line is there', () => {
+test('SseReader.feed() returns a message as soon as its blank line is received', () => {
   const reader = new SseReader(LIMIT)
   expect(reader.feed('data: a\n')).toEqual([])
   expect(reader.feed('\ndata: b')).toEqual([message('a')])
@@ -97,7 +97,7 @@ test('SseReader.feed() does not wait for the line feed of a split CRLF', () => {
   expect(reader.feed('\ndata: b\r\n\r\n')).toEqual([message('b')])
 })
 
-test('SseReader.feed() hands each message back once', () => {
+test('SseReader.feed() returns each message once', () => {
   const reader = new SseReader(LIMIT)
   expect(reader.feed('data: a\n\n')).toHaveLength(1)
   expect(reader.feed('')).toEqual([])
@@ -111,7 +111,7 @@ test('SseReader.feed() reads an error field as an error event', () => {
   ])
 })
 
-test('SseReader.feed() reads an error field that is split anywhere (llama.cpp)', () => {
+test('SseReader.feed() reads an error field of llama.cpp that is split at any byte', () => {
   const text = 'data: a\n\nerror: {"code":400}\r\n\r\ndata: b\n\n'
   const whole = [message('a'), message('{"code":400}', 'error'), message('b')]
   const bytes = encode(text)
@@ -132,7 +132,7 @@ test('SseReader.feed() throws SseOverflow for a line without an end', () => {
   expect(fed).toBeLessThanOrEqual(5000)
 })
 
-test('SseReader.feed() throws SseOverflow for an event of too many short lines', () => {
+test('SseReader.feed() throws SseOverflow for an event with too many short lines', () => {
   const reader = new SseReader({ maxMessageChars: 1000 })
   let lines = 0
   const feed = () => {
@@ -142,7 +142,7 @@ test('SseReader.feed() throws SseOverflow for an event of too many short lines',
   expect(lines).toBeLessThanOrEqual(100)
 })
 
-test('SseReader.feed() does not count what it does not keep', () => {
+test('SseReader.feed() does not count comments and returned messages towards the limit', () => {
   const reader = new SseReader({ maxMessageChars: 100 })
   for (let i = 0; i < 1000; i++) {
     expect(reader.feed(': a comment\ndata: 0123456789\n\n')).toHaveLength(1)
@@ -152,7 +152,7 @@ test('SseReader.feed() does not count what it does not keep', () => {
   expect(reader.feed('\ndata: a\n\n')).toEqual([message('a')])
 })
 
-test('SseReader.feed() takes a long line in small pieces without quadratic work', () => {
+test('SseReader.feed() reads a long line in small pieces in linear time', () => {
   const reader = new SseReader({ maxMessageChars: 2_000_000 })
   reader.feed('data: ')
   for (let i = 0; i < 200_000; i++) reader.feed('01234')
@@ -200,7 +200,7 @@ const bytesArbitrary = fc.oneof(
     .map(([a, junk, b]) => Uint8Array.from([...encode(a), ...junk, ...encode(b)])),
 )
 
-test('SseReader reads any bytes the same in any chunks', () => {
+test('SseReader reads any bytes regardless of how they are split', () => {
   fc.assert(
     fc.property(bytesArbitrary, fc.array(fc.nat({ max: 300 }), { maxLength: 8 }), (bytes, cuts) => {
       const at = [0, ...cuts.map((cut) => Math.min(cut, bytes.length)), bytes.length]
@@ -214,7 +214,7 @@ test('SseReader reads any bytes the same in any chunks', () => {
   )
 })
 
-test('SseReader throws nothing but SseOverflow and keeps no more than its bound', () => {
+test('SseReader throws only SseOverflow and does not exceed its limit', () => {
   const CHUNK = 8
   fc.assert(
     fc.property(
@@ -231,7 +231,7 @@ test('SseReader throws nothing but SseOverflow and keeps no more than its bound'
         } catch (error) {
           expect(error).toBeInstanceOf(SseOverflow)
         }
-        // What one piece brings on top of the bound was never kept.
+        // One piece may exceed the limit, as its messages are returned immediately.
         for (const { data } of messages) expect(data.length).toBeLessThanOrEqual(max + CHUNK)
       },
     ),

@@ -1,4 +1,4 @@
-// The bytes a visitor gets, by the rules that every known client accepts.
+// The event stream that visitors get, in the form that all known clients accept.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -7,10 +7,10 @@ import { SseReader } from '../../src/sse/parse.ts'
 import { ChunkEncoder, DONE, errorEvent, KEEP_ALIVE } from '../../src/sse/serialize.ts'
 
 const head: Head = { id: 'cmpl-1', created: 1_700_000_000, model: 'm-1' }
-const text = (said: string, index = 0): Delta => ({
+const text = (piece: string, index = 0): Delta => ({
   kind: 'text',
   index,
-  text: said,
+  text: piece,
   logprobs: null,
 })
 const usage = { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 }
@@ -35,13 +35,13 @@ test('ChunkEncoder.encode() writes a finish as an empty text with its reason', (
   )
 })
 
-test('ChunkEncoder.encode() repeats the fingerprint where there is one', () => {
+test('ChunkEncoder.encode() repeats the fingerprint, if any, in every chunk', () => {
   const chunk = start(false, { ...head, system_fingerprint: 'fp_"1"' }).encode(text('Hi'))
   expect(JSON.parse(chunk.slice(6))).toMatchObject({ system_fingerprint: 'fp_"1"' })
   expect(start(false).encode(text('Hi'))).not.toContain('fingerprint')
 })
 
-test('ChunkEncoder.encode() has a null usage on every chunk when usage was asked for', () => {
+test('ChunkEncoder.encode() adds a null usage to every chunk if usage is requested', () => {
   const encoder = start(true)
   for (const delta of [text('Hi'), { kind: 'finish', index: 0, reason: 'stop' } as const]) {
     expect(JSON.parse(encoder.encode(delta).slice(6))).toHaveProperty('usage', null)
@@ -55,13 +55,13 @@ test('ChunkEncoder.encode() writes the usage in a chunk without choices', () => 
   )
 })
 
-test('ChunkEncoder.encode() says nothing of the usage when it was not asked for', () => {
+test('ChunkEncoder.encode() omits usage unless it is requested', () => {
   const encoder = start(false)
   expect(encoder.encode({ kind: 'usage', usage, estimated: false })).toBe('')
   expect(encoder.encode(text('Hi'))).not.toContain('usage')
 })
 
-test('ChunkEncoder.encode() keeps logprobs in the legacy shape, nulls included', () => {
+test('ChunkEncoder.encode() writes logprobs in the legacy shape, including nulls', () => {
   const logprobs = {
     tokens: ['Say', ' it'],
     token_logprobs: [null, -0.5],
@@ -72,7 +72,7 @@ test('ChunkEncoder.encode() keeps logprobs in the legacy shape, nulls included',
   expect(JSON.parse(chunk.slice(6))).toMatchObject({ choices: [{ logprobs }] })
 })
 
-test('the terminator, the keep-alive and an error are what clients understand', () => {
+test('the terminator, the keep-alive and an error have the form that clients accept', () => {
   expect(DONE).toBe('data: [DONE]\n\n')
   expect(KEEP_ALIVE).toBe(':\n\n')
   expect(errorEvent({ error: { message: 'a\nb' } })).toBe('data: {"error":{"message":"a\\nb"}}\n\n')
@@ -117,13 +117,13 @@ function received(encoded: string): unknown[] {
 
 test('ChunkEncoder.encode() keeps any text inside one JSON string', () => {
   fc.assert(
-    fc.property(anyText, anyText, fc.boolean(), (said, model, includeUsage) => {
-      const encoded = start(includeUsage, { ...head, model }).encode(text(said))
+    fc.property(anyText, anyText, fc.boolean(), (piece, model, includeUsage) => {
+      const encoded = start(includeUsage, { ...head, model }).encode(text(piece))
       expect(encoded).toMatch(/^data: [^\r\n]+\n\n$/)
       expect(received(encoded)).toEqual([
         expect.objectContaining({
           model,
-          choices: [{ text: said, index: 0, logprobs: null, finish_reason: null }],
+          choices: [{ text: piece, index: 0, logprobs: null, finish_reason: null }],
         }),
       ])
     }),
@@ -133,9 +133,9 @@ test('ChunkEncoder.encode() keeps any text inside one JSON string', () => {
 
 test('errorEvent() keeps any message inside one line', () => {
   fc.assert(
-    fc.property(anyText, (said) => {
-      expect(errorEvent({ error: said })).toMatch(/^data: [^\r\n]+\n\n$/)
-      expect(received(errorEvent({ error: said }))).toEqual([{ error: said }])
+    fc.property(anyText, (error) => {
+      expect(errorEvent({ error })).toMatch(/^data: [^\r\n]+\n\n$/)
+      expect(received(errorEvent({ error }))).toEqual([{ error }])
     }),
   )
 })
