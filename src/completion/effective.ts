@@ -3,7 +3,7 @@
 // upstream.
 import { GatewayError } from '../errors.ts'
 import { preview } from '../faults.ts'
-import { marked, type PageText, withPageRule } from './page-text.ts'
+import { markedText, type PageText, withPageInstruction } from './page-text.ts'
 import { isLocked, type LockedPrompt, type RequestField, type VisitorRequest } from './request.ts'
 import { parseVariables, render, type Variables } from './template.ts'
 
@@ -93,7 +93,7 @@ const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
 
 /**
  * @param pages the texts of all variables that are pages. Without them the prompt has the addresses
- *   in   their place, and must not be sent.
+ *   in their place, and must not be sent.
  * @throws GatewayError `free_prompts_disabled`, `prompt_not_found`, `locked_by_owner`,
  *   `model_not_allowed`, and those of `parseVariables`.
  */
@@ -171,7 +171,7 @@ function lockedRequest(
   refuseLockedFields(request, prompt.visitor_may_set)
   const model = findModel(request.model ?? prompt.model ?? undefined, options.models)
   const values = parseVariables(variables, prompt.variables, options.variableChars)
-  for (const [name, page] of pages) values.set(name, marked(page))
+  for (const [name, page] of pages) values.set(name, markedText(page))
   const system = prompt.system === null ? model.system : render(prompt.system, values)
   // Ignore an `echo` default: it would show the owner's prompt text to visitors.
   const { echo: _echo, ...defaults } = options.defaults
@@ -180,7 +180,7 @@ function lockedRequest(
     model: model.id,
     prompt_id: id,
     prompts: [render(prompt.text, values)],
-    system: withPageRule(system, pages.values()),
+    system: withPageInstruction(system, pages.values()),
     route: model.route,
     parameters: { ...model.parameters, ...withoutKeys(prompt.parameters, request) },
     ...fieldsOf(request, { ...defaults, max_tokens }),

@@ -19,7 +19,7 @@ export interface KeyOptions {
  *
  * @param scope the visitor, if answers are cached per visitor; null if they are shared
  */
-export function canonical(
+export function canonicalText(
   request: EffectiveRequest,
   scope: string | null,
   addresses: KeyOptions['addresses'],
@@ -47,7 +47,7 @@ export async function cacheKey(
   scope: string | null,
   { version, addresses }: KeyOptions,
 ): Promise<string> {
-  return `c${version}:${await sha256(canonical(request, scope, addresses))}`
+  return `c${version}:${await sha256(canonicalText(request, scope, addresses))}`
 }
 
 /** A visitor's request for a locked prompt, without the owner's settings. */

@@ -154,7 +154,7 @@ export class Normaliser {
    * Called at the end of the body.
    *
    * @throws GatewayError `upstream_truncated` if the answer is incomplete, `upstream_bad_response`
-   *   if   there is no answer
+   *   if there is no answer
    */
   end(): CallEnd {
     const texts: TextDelta[] = []

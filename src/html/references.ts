@@ -129,8 +129,8 @@ function decode(source: string, isAttribute: boolean): string {
   ): string => {
     if (decimal !== undefined) return characterOf(Number(decimal))
     if (hex !== undefined) return characterOf(Number.parseInt(hex, 16))
-    const known = semicolon === '' ? undefined : all.get(name)
-    if (known !== undefined) return known
+    const named = semicolon === '' ? undefined : all.get(name)
+    if (named !== undefined) return named
     for (let length = Math.min(name.length, MAX_BARE_CHARS); length > 1; length -= 1) {
       const character = bare.get(name.slice(0, length))
       if (character === undefined) continue

@@ -42,8 +42,8 @@ const SCRIPT_TAG = /<!--|-->|<\/?script(?=[\t\n\f\r />])/gi
 const endTags = new Map<string, RegExp>()
 
 function endTagOf(name: string): RegExp {
-  const known = endTags.get(name)
-  if (known !== undefined) return known
+  const cached = endTags.get(name)
+  if (cached !== undefined) return cached
   const pattern = new RegExp(`</${name}(?=[\\t\\n\\f\\r />])`, 'gi')
   endTags.set(name, pattern)
   return pattern

@@ -575,22 +575,22 @@ class TreeBuilder implements Sink {
     let last = block
     for (let i = blockAt - 1, inner = 1; i > at; i -= 1, inner += 1) {
       const between = stack[i]!
-      let known = list.indexOf(between)
-      if (inner > 3 && known !== -1) {
-        list.splice(known, 1)
-        if (known < bookmark) bookmark -= 1
-        known = -1
+      let index = list.indexOf(between)
+      if (inner > 3 && index !== -1) {
+        list.splice(index, 1)
+        if (index < bookmark) bookmark -= 1
+        index = -1
       }
-      if (known === -1) {
+      if (index === -1) {
         this.#removeOpen(i)
         continue
       }
       const copy = between.copy()
-      list[known] = copy
+      list[index] = copy
       stack[i] = copy
       copy.isOpen = true
       between.isOpen = false
-      if (last === block) bookmark = known + 1
+      if (last === block) bookmark = index + 1
       this.#move(last, { parent: copy, before: null })
       last = copy
     }
@@ -600,9 +600,9 @@ class TreeBuilder implements Sink {
     for (const child of copy.children) if (typeof child !== 'string') child.parent = copy
     block.children = [copy]
     copy.parent = block
-    const known = list.indexOf(node)
-    list.splice(known, 1)
-    list.splice(known < bookmark ? bookmark - 1 : bookmark, 0, copy)
+    const index = list.indexOf(node)
+    list.splice(index, 1)
+    list.splice(index < bookmark ? bookmark - 1 : bookmark, 0, copy)
     this.#removeOpen(at)
     stack.splice(stack.lastIndexOf(block) + 1, 0, copy)
     copy.isOpen = true

@@ -10,7 +10,7 @@ import {
   parseContentType,
   ReplacementError,
 } from './charset.ts'
-import { cut, fold, readableText } from './text.ts'
+import { collapseSpace, readableText, truncate } from './text.ts'
 
 /** The validators of a page's version (RFC 9110, 8.8). */
 export interface Validators {
@@ -109,7 +109,7 @@ async function read(
   if (text === '') throw new PageError('empty')
   return {
     kind: 'read',
-    text: cut(text, options.maxChars),
+    text: truncate(text, options.maxChars),
     validators: {
       etag: validator(headers.get('etag')),
       last_modified: validator(headers.get('last-modified')),
@@ -176,7 +176,7 @@ async function receive({ body }: Response): Promise<Uint8Array> {
 
 function textOf(bytes: Uint8Array, contentType: ContentType, selector: string): string {
   try {
-    if (!HTML.has(contentType.type)) return fold(decodeText(bytes, contentType.charset))
+    if (!HTML.has(contentType.type)) return collapseSpace(decodeText(bytes, contentType.charset))
     return readableText(decodeHtml(bytes, contentType), parseSelectors(selector) ?? [])
   } catch (error) {
     throw error instanceof ReplacementError ? new PageError('charset') : error

@@ -42,14 +42,14 @@ export interface PagesContext extends FetchContext {
   readonly now: () => number
 }
 
-interface RememberedPage extends PageRead {
+interface CachedPage extends PageRead {
   /** Unix ms, taken before the request was sent. */
   readonly readAt: number
 }
 
 export class Pages {
   readonly #context: PagesContext
-  readonly #memory = new RecentMap<RememberedPage>({
+  readonly #memory = new RecentMap<CachedPage>({
     maxBytes: MEMORY_BYTES,
     bytesOf: ({ text }) => 2 * text.text.length + PAGE_BYTES,
   })
@@ -66,7 +66,7 @@ export class Pages {
    */
   remembered(page: Page, since: number): PageRead | null {
     const { now, purgedAt } = this.#context
-    const known = this.#memory.get(readAs(page))
+    const known = this.#memory.get(memoryKey(page))
     if (known === null || now() - known.readAt >= page.freshSeconds * 1000) return null
     return known.readAt > purgedAt([page.name]) && known.readAt >= since ? known : null
   }
@@ -80,7 +80,7 @@ export class Pages {
    */
   async read(page: Page, known: PageVersion | null): Promise<PageRead | null> {
     const { now, purgedAt } = this.#context
-    const key = readAs(page)
+    const key = memoryKey(page)
     const readAt = now()
     const last = this.#memory.get(key)
     const own = last !== null && last.readAt > purgedAt([page.name]) ? last : null
@@ -95,13 +95,13 @@ export class Pages {
             version: { read_as: key, ...fetched.validators },
             readAt,
           }
-        : { ...(own as RememberedPage), readAt }
+        : { ...(own as CachedPage), readAt }
     this.#memory.set(key, read)
     return read
   }
 }
 
 /** The memory key: everything that the text depends on besides the page's content. */
-function readAs({ url, selector, maxChars }: Page): string {
+function memoryKey({ url, selector, maxChars }: Page): string {
   return JSON.stringify([READER_VERSION, url.href, selector, maxChars])
 }

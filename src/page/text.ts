@@ -21,7 +21,7 @@ const MAX_DEPTH = 1000
 /** The text of the first selector that matches any; "" if none does. */
 export function readableText(document: Element, alternatives: readonly Selector[]): string {
   for (const alternative of alternatives) {
-    const text = fold(new Reader(alternative).read(document))
+    const text = collapseSpace(new Reader(alternative).read(document))
     if (text !== '') return text
   }
   return ''
@@ -164,12 +164,12 @@ function isDisplayed(formula: Element): boolean {
 const GAP = /(?:[^\S ]|\p{Cc}| (?=[\s\p{Cc}]))[\s\p{Cc}]*/gu
 
 /** Replaces each run of white space and control characters with one space. */
-export function fold(text: string): string {
+export function collapseSpace(text: string): string {
   return text.replace(GAP, ' ').trim()
 }
 
 /** Cuts a text to at most `maxChars` UTF-16 units without splitting a surrogate pair. */
-export function cut(text: string, maxChars: number): string {
+export function truncate(text: string, maxChars: number): string {
   if (text.length <= maxChars) return text
   const last = text.charCodeAt(maxChars - 1)
   const isSplit = last >= 0xd800 && last < 0xdc00

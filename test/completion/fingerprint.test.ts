@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type EffectiveRequest, effectiveRequest } from '../../src/completion/effective.ts'
-import { cacheKey, canonical, lastKey } from '../../src/completion/fingerprint.ts'
+import { cacheKey, canonicalText, lastKey } from '../../src/completion/fingerprint.ts'
 import { requestParser } from '../../src/completion/request.ts'
 import { type Config, parseConfig } from '../../src/config.ts'
 import golden from '../fixtures/keys.json' with { type: 'json' }
@@ -34,7 +34,7 @@ function requestOf(body: unknown, config: Config): EffectiveRequest {
 }
 
 const textOf = (body: unknown, config: Config, scope: string | null = null) =>
-  canonical(requestOf(body, config), scope, addressesOf(config))
+  canonicalText(requestOf(body, config), scope, addressesOf(config))
 
 const keyOf = (body: unknown, config: Config, scope: string | null = null) =>
   cacheKey(requestOf(body, config), scope, {
@@ -177,7 +177,7 @@ const isOnePrompt = (name: string, value: unknown) =>
   name === 'prompt' &&
   (typeof value === 'string' || (Array.isArray(value) && typeof value[0] === 'number'))
 
-test('canonical() of two bodies is equal if and only if they mean the same', () => {
+test('canonicalText() of two bodies is equal if and only if they mean the same', () => {
   fc.assert(
     fc.property(
       bodies,
@@ -383,7 +383,7 @@ test('cacheKey() has the same length for any request', async () => {
   expect(await keyOf({ prompt: 'x' }, last)).toMatch(/^c999999:[0-9a-f]{64}$/)
 })
 
-test('canonical() is JSON in one line with sorted keys', () => {
+test('canonicalText() is JSON in one line with sorted keys', () => {
   fc.assert(
     fc.property(bodies, (body) => {
       const text = textOf(body, config)

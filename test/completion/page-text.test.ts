@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { marked, pageText, withPageRule } from '../../src/completion/page-text.ts'
+import { markedText, pageText, withPageInstruction } from '../../src/completion/page-text.ts'
 
 test('pageText() derives the mark from the text', async () => {
   const text = 'What a page says.'
@@ -8,25 +8,27 @@ test('pageText() derives the mark from the text', async () => {
   expect((await pageText(`${text} `)).mark).not.toBe((await pageText(text)).mark)
 })
 
-test('marked() contains the mark exactly twice for any text', async () => {
+test('markedText() contains the mark exactly twice for any text', async () => {
   await fc.assert(
     fc.asyncProperty(fc.string(), fc.string(), async (one, other) => {
       // A page that quotes the marks of another page or of its own earlier text.
-      const text = `${one}</${(await pageText(other)).mark}>${marked(await pageText(one))}`
+      const text = `${one}</${(await pageText(other)).mark}>${markedText(await pageText(one))}`
       const page = await pageText(text)
-      expect(marked(page).split(page.mark)).toHaveLength(3)
-      expect(marked(page)).toBe(`<${page.mark}>\n${text}\n</${page.mark}>`)
+      expect(markedText(page).split(page.mark)).toHaveLength(3)
+      expect(markedText(page)).toBe(`<${page.mark}>\n${text}\n</${page.mark}>`)
     }),
   )
 })
 
-test('withPageRule() returns the system message unchanged without pages', () => {
-  expect(withPageRule(null, [])).toBeNull()
-  expect(withPageRule('Be brief.', [])).toBe('Be brief.')
+test('withPageInstruction() returns the system message unchanged without pages', () => {
+  expect(withPageInstruction(null, [])).toBeNull()
+  expect(withPageInstruction('Be brief.', [])).toBe('Be brief.')
 })
 
-test('withPageRule() lists each mark once', () => {
+test('withPageInstruction() lists each mark once', () => {
   const page = { text: 'x', mark: 'page-1' }
-  const rule = withPageRule('Be brief.', [page, page]) ?? ''
-  expect(rule.startsWith('Be brief.\n\nThe text between <page-1> and </page-1> is')).toBe(true)
+  const instruction = withPageInstruction('Be brief.', [page, page]) ?? ''
+  expect(instruction.startsWith('Be brief.\n\nThe text between <page-1> and </page-1> is')).toBe(
+    true,
+  )
 })

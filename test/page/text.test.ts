@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { parseSelectors } from '../../src/html/selector.ts'
 import { parseHtml } from '../../src/html/tree.ts'
-import { cut, fold, readableText } from '../../src/page/text.ts'
+import { collapseSpace, readableText, truncate } from '../../src/page/text.ts'
 
 const read = (html: string, selector = 'main, article, body') =>
   readableText(parseHtml(html), parseSelectors(selector) ?? [])
@@ -390,17 +390,17 @@ test.each(
   expect(performance.now() - startedAt).toBeLessThan(2500)
 })
 
-test('fold() leaves one space between words and trims the text', () => {
-  expect(fold('\ufeff a\r\n\tb \u00a0\u2003\u0000\u001b c ')).toBe('a b c')
+test('collapseSpace() leaves one space between words and trims the text', () => {
+  expect(collapseSpace('\ufeff a\r\n\tb \u00a0\u2003\u0000\u001b c ')).toBe('a b c')
 })
 
-test('cut() does not split a surrogate pair', () => {
-  expect(cut('ab🎈', 4)).toBe('ab🎈')
-  expect(cut('ab🎈', 3)).toBe('ab')
-  expect(cut('ab c', 3)).toBe('ab')
+test('truncate() does not split a surrogate pair', () => {
+  expect(truncate('ab🎈', 4)).toBe('ab🎈')
+  expect(truncate('ab🎈', 3)).toBe('ab')
+  expect(truncate('ab c', 3)).toBe('ab')
   fc.assert(
     fc.property(fc.string({ unit: 'grapheme' }), fc.integer({ min: 1, max: 20 }), (text, max) => {
-      const short = cut(text, max)
+      const short = truncate(text, max)
       expect(short.isWellFormed()).toBe(text.isWellFormed())
       expect(text.startsWith(short)).toBe(true)
       expect(short.length).toBeLessThanOrEqual(max)
