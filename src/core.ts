@@ -175,6 +175,7 @@ export function createCore(config: Config, platform: Platform): Core {
           report,
           // A request must not be stopped by its own streams.
           callsAtOnce: Math.min(CALLS_AT_ONCE, config.budget.streams_per_visitor),
+          abandon: work.abandon,
           reserve: async (planned, { upstream }) => {
             const lease = await ledger.reserve({
               ...costsOf(planned),

@@ -48,7 +48,12 @@ export interface Lease {
   /** The upstream answered 2xx: from now on it costs. */
   accepted(): void
   /** @param end.chars of the answer that were seen: at four a token it cannot have cost less */
-  settle(end: { readonly usage: Usage | null; readonly chars: number }): void
+  settle(end: {
+    readonly usage: Usage | null
+    readonly chars: number
+    /** Of the tokens reserved for output: those that a cancelled call has surely not written. */
+    readonly unwritten?: number | undefined
+  }): void
 }
 
 /** Around each prompt: what a chat's roles and separators may take. */
@@ -104,8 +109,13 @@ export class Ledger {
       accepted: () => {
         accepted = true
       },
-      settle: ({ usage, chars }) => {
-        const cost = accepted ? this.#costOf(usage, chars, worst, price) : { tokens: 0, usd: 0 }
+      settle: ({ usage, chars, unwritten = 0 }) => {
+        const { tokens, usd: money } = worst
+        const most =
+          usage === null
+            ? { tokens: tokens - unwritten, usd: money - usd(price, 0, unwritten) }
+            : worst
+        const cost = accepted ? this.#costOf(usage, chars, most, price) : { tokens: 0, usd: 0 }
         this.#settle(id, cost).then(onSettled)
       },
     }

@@ -33,8 +33,15 @@ export interface Connection {
 export interface Lease {
   /** The upstream answered 2xx. */
   accepted(): void
-  /** Called once, whatever happened. `seen` is text's lower bound; usage null where none arrived. */
-  settle(end: { readonly usage: Usage | null; readonly chars: number }): void
+  /**
+   * Called once, whatever happened. `chars` were seen; usage null where none arrived. `unwritten` of the
+   * tokens that it might have written it has not written, as it was cancelled; left out: unknown.
+   */
+  settle(end: {
+    readonly usage: Usage | null
+    readonly chars: number
+    readonly unwritten?: number | undefined
+  }): void
 }
 
 export interface RouteContext {
@@ -50,6 +57,8 @@ export interface RouteContext {
   readonly report: Report
   /** Calls at once for one request. */
   readonly callsAtOnce: number
+  /** `stop`: a call that `signal` cancels costs what was seen of it. Left out: all that was reserved. */
+  readonly abandon?: 'finish' | 'stop'
   /** Called for every upstream call before it is made; throws when it may not be. */
   readonly reserve: (call: PlannedCall, target: Target) => Promise<Lease>
 }
@@ -156,7 +165,7 @@ interface CallItem {
 async function* callDeltas(
   planned: PlannedCall,
   { request, target, connection, deadlineAt }: Attempt,
-  { now, reserve }: RouteContext,
+  { now, reserve, abandon, signal: left }: RouteContext,
   signal: AbortSignal,
 ): AsyncGenerator<CallItem> {
   const { upstream, send, options } = connection
@@ -170,6 +179,8 @@ async function* callDeltas(
   const check = new EchoCheck(planned.echoed)
   let usage: Usage | null = null
   let chars = 0
+  let bytes = 0
+  const startedAt = now()
   try {
     signal.throwIfAborted()
     const context = {
@@ -184,6 +195,7 @@ async function* callDeltas(
     }
     const said = (delta: TextDelta) => {
       chars += delta.text.length
+      if (abandon === 'stop') bytes += new TextEncoder().encode(delta.text).length
       check.see(delta)
       return echo.add(delta)
     }
@@ -200,8 +212,24 @@ async function* callDeltas(
     const doubt = end.doubt ?? (check.hasCome ? null : 'no_echo')
     yield { meta: normaliser.meta, deltas, end: { usage, doubt } }
   } finally {
-    lease.settle({ usage, chars })
+    const isStopped = abandon === 'stop' && left.aborted
+    const unwritten = isStopped ? unwrittenTokens(planned, bytes, now() - startedAt) : undefined
+    lease.settle({ usage, chars, unwritten })
   }
+}
+
+/** Faster than most upstreams write one choice. */
+const TOKENS_PER_MS = 0.25
+
+/**
+ * What a cancelled call has not written of the tokens it reserved. It has written what was seen, and a
+ * token is never less than a byte; and what was not seen, such as hidden reasoning and what was on its
+ * way, in the time since it began.
+ */
+function unwrittenTokens({ request }: PlannedCall, bytes: number, ms: number): number {
+  const completions = request.prompts.length * Math.max(request.n, request.best_of ?? 1)
+  const written = Math.max(bytes, Math.ceil(ms * TOKENS_PER_MS) * completions)
+  return Math.max(0, request.max_tokens * completions - written)
 }
 
 type TextDelta = Extract<Delta, { kind: 'text' }>

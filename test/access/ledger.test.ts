@@ -177,12 +177,12 @@ describe('Ledger.reserve()', () => {
 describe('a lease', () => {
   async function settledWith(
     usage: Parameters<Awaited<ReturnType<Ledger['reserve']>>['settle']>[0]['usage'],
-    { chars = 0, accepted = true } = {},
+    { chars = 0, accepted = true, unwritten = 0 } = {},
   ) {
     const { ledger, settled, events } = ledgerWith()
     const lease = await ledger.reserve(spending)
     if (accepted) lease.accepted()
-    lease.settle({ usage, chars })
+    lease.settle({ usage, chars, unwritten })
     expect(settled).toHaveLength(1)
     return { cost: settled[0]?.cost, events }
   }
@@ -198,6 +198,19 @@ describe('a lease', () => {
 
   test('without a report costs all it reserved', async () => {
     expect((await settledWith(null, { chars: 3 })).cost).toEqual(WORST)
+  })
+
+  test('that was cancelled without a report costs its input and what it may have written', async () => {
+    const { cost } = await settledWith(null, { chars: 3, unwritten: 90 })
+    expect(cost?.tokens).toBe(110)
+    expect(cost?.usd).toBeCloseTo((100 * 1 + 10 * 10) / 1e6, 12)
+    const unaccepted = await settledWith(null, { unwritten: 90, accepted: false })
+    expect(unaccepted.cost).toEqual({ tokens: 0, usd: 0 })
+  })
+
+  test('costs what is reported, also when it was cancelled', async () => {
+    const { cost } = await settledWith(usageOf(5, 7, 12), { chars: 28, unwritten: 95 })
+    expect(cost).toEqual({ tokens: 12, usd: 75 / 1e6 })
   })
 
   test('costs what the upstream reports, in tokens and USD', async () => {

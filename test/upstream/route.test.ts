@@ -765,6 +765,36 @@ test('answer() settles an interrupted call with the text received so far and no 
   expect(leases[0]?.settled).toEqual([{ usage: null, chars: 5 }])
 })
 
+test.each<[string, Partial<EffectiveRequest>, number, number]>([
+  ['a byte a token of what was seen', {}, 0, 1000 - 6],
+  ['the tokens of the time it took, if that is more', {}, 400, 1000 - 100],
+  ['no less than nothing is left', {}, 1e6, 0],
+  ['each choice in that time', { n: 2 }, 400, 2000 - 200],
+])('answer() settles a stopped call with %s', async (_, fields, ms, unwritten) => {
+  for (const abandon of ['stop', 'finish'] as const) {
+    const body = openStream()
+    body.push(chunk('Zoë') + chunk('a') + chunk('a'))
+    const app = start({ a: { answers: () => body.response() } }, { abandon })
+    const asking = app.ask({ max_tokens: 1000, ...fields })
+    await asking.next()
+    app.clock.ms += ms
+    app.controller.abort(new Error('left'))
+    await asking.return(undefined)
+    expect(app.leases[0]?.settled).toEqual([
+      { usage: null, chars: 5, unwritten: abandon === 'stop' ? unwritten : undefined },
+    ])
+  }
+})
+
+test('answer() that ends before its readers leave is not settled as a stopped call', async () => {
+  const { run, leases } = start({ a: { answers: inTurn(ok) } }, { abandon: 'stop' })
+  await run()
+  expect(leases[0]?.settled[0]).toMatchObject({ usage: { total_tokens: 7 } })
+  const torn = start({ a: { answers: () => new Response(chunk('Hel')) } }, { abandon: 'stop' })
+  expect((await torn.run()).code).toBe('upstream_truncated')
+  expect(torn.leases[0]?.settled).toEqual([{ usage: null, chars: 3 }])
+})
+
 test('answer() makes no call without a reservation, and does not fall back instead', async () => {
   const refused = new GatewayError('budget_exhausted', 'Cannot', { retryAfterSeconds: 60 })
   const { run, calls } = start(

@@ -41,9 +41,11 @@ const kinds = {
 let lanes: Lanes<keyof typeof kinds>
 
 /** Several isolates of one Worker. `main` may break the platform under it. */
-async function start(options: { cache?: object; main?: string } = {}): Promise<Workers> {
+async function start(
+  options: { cache?: object; main?: string; prompts?: object } = {},
+): Promise<Workers> {
   lanes ??= new Lanes(upstream, kinds, 24)
-  const config = lanes.config({ cache: { ...options.cache } })
+  const config = lanes.config({ cache: { ...options.cache }, prompts: { ...options.prompts } })
   const { main } = options
   const workers = await startWorkers({
     config,
@@ -330,6 +332,74 @@ describe('what is not kept', () => {
     const next = completionOf(await workers.client(2).complete({ prompt: 'p', model: own.model }))
     expect(next.choices[0]?.text).toBe('new')
   })
+})
+
+describe('a call that stops without readers', () => {
+  const MAX_TOKENS = 100_000
+  let workers: Workers
+
+  beforeAll(async () => {
+    const stopping = { text: 'p', max_tokens: MAX_TOKENS, visitor_may_set: ['model'] }
+    workers = await start({ prompts: { stopping: { ...stopping, abandon: 'stop' } } })
+  })
+
+  afterEach(() => {
+    expect(workers.log.takeRuntimeLines()).toEqual([])
+    expect(workers.log.reportedTwice()).toEqual([])
+  })
+
+  const body = (model: string) => ({ prompt: { id: 'stopping' }, model, stream: true })
+
+  test('is cancelled when the last reader leaves, and costs what was seen', async () => {
+    const own = lanes.take('legacy')
+    const { script, say } = spoken(MANY)
+    own.lane.answers(script)
+    const readers = await Promise.all(
+      [0, 1].map((i) => workers.client(i).open({ method: 'POST', body: body(own.model) })),
+    )
+    for (const reader of readers) await reader.until('"text":"0 "')
+    const call = await own.lane.call()
+    const [first, last] = readers
+    first?.leave()
+    await speaking(say, workers.log.request(String(first?.headers['x-request-id'])))
+    await speaking(say, last?.until('"text":"2 "') ?? Promise.reject(new Error('no reader')))
+    expect(call.left).toBe(false)
+    last?.leave()
+    await speaking(say, call.closed)
+    expect([call.left, own.lane.calls.length]).toEqual([true, 1])
+    await expect.poll(async () => (await figures()).reserved).toBe(0)
+    const { spent } = await figures()
+    // The prompt, what surrounds it, and at least the bytes of "0 1 2 ".
+    expect(spent).toBeGreaterThanOrEqual(1 + 64 + 6)
+    expect(spent).toBeLessThan(MAX_TOKENS / 2)
+    expect(await countStored(workers, own.model)).toBe(0)
+    own.lane.answers(completionsStream(['new']))
+    const next = await workers.client(2).complete({ ...body(own.model), stream: false })
+    expect(completionOf(next).choices[0]?.text).toBe('new')
+  })
+
+  test('is finished and stored while one of its readers stays', async () => {
+    const own = lanes.take('legacy')
+    const { script, say, all } = spoken(MANY)
+    own.lane.answers(script)
+    const leaving = await workers.client(0).open({ method: 'POST', body: body(own.model) })
+    await leaving.until('"text":"0 "')
+    const staying = workers.client(1).complete({ ...body(own.model), stream: false })
+    leaving.leave()
+    await speaking(say, workers.log.request(String(leaving.headers['x-request-id'])))
+    all()
+    const { text } = completionOf(await staying).choices[0] ?? {}
+    expect(text).toBe(MANY.join(''))
+    await expect.poll(() => countStored(workers, own.model)).toBe(1)
+  })
+
+  async function figures(): Promise<{ spent: number; reserved: number }> {
+    const { text } = await workers.client(0).send({
+      path: '/admin/usage',
+      headers: { authorization: `Bearer ${OPERATOR_TOKEN}` },
+    })
+    return JSON.parse(text).budget
+  }
 })
 
 /** The Worker, told that the visitor has gone once the upstream has been asked for a while. */
