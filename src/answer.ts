@@ -1,5 +1,5 @@
-// A flight's deltas as one reader's body: JSON, an event stream or bare text; from the start, from
-// where the reader had stopped, live or whole. Knows no headers and no cache.
+// Encodes a flight's deltas as a response body: JSON, an event stream or bare text, live or
+// complete, from the start or from the point where an earlier stream was interrupted.
 import type { Flight } from './cache/flight.ts'
 import { type Delta, type Folded, replay } from './completion/delta.ts'
 import { type ResumePoint, skipper } from './completion/resume.ts'
@@ -8,32 +8,34 @@ import { problemBody } from './http/problem.ts'
 import { toJson } from './json.ts'
 import { ChunkEncoder, DONE, errorEvent, KEEP_ALIVE } from './sse/serialize.ts'
 
-/** The form a reader wants. */
+/** The format of an answer. */
 export interface Shape {
   readonly as: 'json' | 'sse' | 'text'
-  /** False: the body is sent when it is whole. */
+  /** False: the body is sent when the answer is complete. */
   readonly stream: boolean
   readonly includeUsage: boolean
 }
 
 export interface Reader {
   readonly shape: Shape
-  /** Where a stream goes on; null: from its beginning. */
+  /** Where to resume the stream; null: from the beginning. */
   readonly resume: ResumePoint | null
 }
 
-/** A name for each different body of one answer. */
+/** A distinct name for each encoding of one answer. */
 export function bodyName({ as, includeUsage }: Shape): string {
   return as === 'sse' && includeUsage ? 'sse.usage' : as
 }
 
-/** A whole answer in a reader's shape. */
+/** A complete answer in a reader's shape. */
 export function encodeWhole(folded: Folded, reader: Reader): string {
   if (reader.shape.as === 'json') return toJson(folded.completion)
   return [...textsOf(folded, reader)].join('')
 }
 
-/** The same of a stream, made piece by piece as the reader takes it: what few share is not kept. */
+/**
+ * Like `encodeWhole`, but encoded lazily as the reader consumes it, for bodies not worth caching.
+ */
 export function streamWhole(folded: Folded, reader: Reader): ReadableStream<Uint8Array> {
   const bytes = new TextEncoder()
   const texts = textsOf(folded, reader)
@@ -60,19 +62,21 @@ function* textsOf(folded: Folded, { shape, resume }: Reader): Generator<string> 
   if (shape.as === 'sse') yield DONE
 }
 
-/** A long text as several deltas. Log probabilities belong to all of it, so with them it stays one. */
+/**
+ * Splits a long text into several deltas, unless it has log probabilities, which cover all of it.
+ */
 function* partsOf(delta: Delta): Generator<Delta> {
   if (delta.kind !== 'text' || delta.logprobs !== null) return yield delta
   for (const text of piecesOf(delta.text)) yield { ...delta, text }
 }
 
 /**
- * UTF-16 units of a text that a reader is handed at once. What it has been handed and has not read
- * is all that a slow reader costs: the answer itself is there once for all of them.
+ * UTF-16 units enqueued for a reader at a time. A slow reader costs only this much memory, because
+ * the answer itself is shared by all readers.
  */
 const PIECE_CHARS = 32_768
 
-/** A text in pieces of at most `PIECE_CHARS`; no character is cut in two. */
+/** Splits a text into pieces of at most `PIECE_CHARS`, never within a surrogate pair. */
 function* piecesOf(text: string): Generator<string> {
   let at = 0
   while (text.length - at > PIECE_CHARS) {
@@ -86,16 +90,16 @@ function* piecesOf(text: string): Generator<string> {
 
 const isHighSurrogate = (unit: number) => unit >= 0xd800 && unit <= 0xdbff
 
-/** The encoded form of a flight, made once for all readers of the same shape. */
+/** The encodings of a flight: each is produced once for all readers of the same shape. */
 export class Encodings {
   readonly #flight: Flight
-  readonly #made = new Map<string, { readonly encode: Encode; readonly texts: string[] }>()
+  readonly #encodings = new Map<string, { readonly encode: Encode; readonly texts: string[] }>()
 
   constructor(flight: Flight) {
     this.#flight = flight
   }
 
-  /** The reader's text as the flight goes on: what has come, in pieces of at most `PIECE_CHARS`. */
+  /** The reader's text while the flight runs, in pieces of at most `PIECE_CHARS`. */
   async *read({ shape, resume }: Reader, left: AbortSignal): AsyncGenerator<string> {
     const textAt = resume === null ? this.#shared(shape) : this.#own(encoder(shape, resume))
     let position = 0
@@ -103,7 +107,7 @@ export class Encodings {
       let piece = ''
       for (; position < end; position++) {
         const text = textAt(position)
-        // Yielded before, not joined: joining would copy a long text for each reader.
+        // Yield instead of concatenating, which would copy a long text for each reader.
         if (piece !== '' && piece.length + text.length > PIECE_CHARS) {
           yield piece
           piece = ''
@@ -113,22 +117,23 @@ export class Encodings {
       }
       yield piece
     }
-    // Cut short by leaving: that must not look like the answer's end.
+    // If the reader has left, this must not look like the end of the answer.
     left.throwIfAborted()
   }
 
   #shared(shape: Shape): (position: number) => string {
     const name = bodyName(shape)
-    const made = this.#made.get(name) ?? { encode: encoder(shape, null), texts: [] }
-    this.#made.set(name, made)
-    const encode = this.#own(made.encode)
+    const encoding = this.#encodings.get(name) ?? { encode: encoder(shape, null), texts: [] }
+    this.#encodings.set(name, encoding)
+    const { texts } = encoding
+    const encode = this.#own(encoding.encode)
     return (position) => {
-      for (let i = made.texts.length; i <= position; i++) made.texts.push(encode(i))
-      return made.texts[position] ?? ''
+      for (let i = texts.length; i <= position; i++) texts.push(encode(i))
+      return texts[position] ?? ''
     }
   }
 
-  /** Of one reader alone, and kept nowhere. Positions must be asked for in order. */
+  /** An encoding for a single reader, not cached. Positions must be requested in order. */
   #own(encode: Encode): (position: number) => string {
     return (position) => {
       const delta = this.#flight.recording[position]
@@ -156,21 +161,21 @@ function chunkEncoder({ includeUsage }: Shape): Encode {
   return (delta) => chunks.encode(delta)
 }
 
-/** How a stream ended: well, with a problem told in band, or with its reader gone. */
+/** How a stream ended: completely, because its reader left, or with a problem. */
 export type StreamEnd = 'whole' | 'left' | Problem
 
 export interface StreamOptions {
-  /** Silence after which a comment is sent. */
+  /** Silence after which a keep-alive comment is sent. */
   readonly keepAliveMs: number
   readonly now: () => number
   readonly onEnd: (end: StreamEnd) => void
-  /** The error behind a failed stream, for the log. */
+  /** Called with the error of a failed stream, for the log. */
   readonly onError: (error: unknown) => void
 }
 
 /**
- * Encoded text as a stream of bytes. `first` is what has come already, so that the caller could
- * still send a real status. A failure after that is an event in band; bare text can only break off.
+ * Encoded text as a stream of bytes. The caller awaits `first` before it chooses the status. A
+ * later failure becomes an error event in the stream; a stream of bare text can only be aborted.
  */
 export function streamAnswer(
   first: string,
@@ -179,14 +184,14 @@ export function streamAnswer(
   options: StreamOptions,
 ): ReadableStream<Uint8Array> {
   const bytes = new TextEncoder()
-  const patience = new Patience(options.keepAliveMs, options.now)
+  const silence = new SilenceTimer(options.keepAliveMs, options.now)
   let unsent = first
   let next: Promise<IteratorResult<string>> | null = null
   let over = false
   const end = (how: StreamEnd) => {
     if (over) return
     over = true
-    patience.stop()
+    silence.stop()
     options.onEnd(how)
   }
   return new ReadableStream<Uint8Array>({
@@ -194,7 +199,7 @@ export function streamAnswer(
       try {
         while (unsent === '') {
           next ??= rest.next()
-          const step = as === 'sse' ? await patience.wait(next) : await next
+          const step = as === 'sse' ? await silence.wait(next) : await next
           if (step === null) {
             unsent = KEEP_ALIVE
             break
@@ -213,7 +218,7 @@ export function streamAnswer(
         if (over) return
         options.onError(error)
         const problem = problemOf(error)
-        breakOff(controller, bytes, as, problem)
+        sendFailure(controller, bytes, as, problem)
         end(problem)
       }
     },
@@ -223,7 +228,7 @@ export function streamAnswer(
   })
 }
 
-/** Tells, on a stream of its own, how another stream has ended. */
+/** Transmits how a stream has ended, over a second stream, across a Durable Object's RPC. */
 export class Ending {
   readonly stream: ReadableStream<Uint8Array>
   #tell: ((end: StreamEnd) => void) | null = null
@@ -248,8 +253,8 @@ export class Ending {
   }
 }
 
-/** What an ending tells; null where it was cut before it could. */
-async function told(ending: ReadableStream<Uint8Array>): Promise<StreamEnd | null> {
+/** Reads how a stream has ended; null if the connection was lost before that. */
+async function readEnding(ending: ReadableStream<Uint8Array>): Promise<StreamEnd | null> {
   try {
     return JSON.parse(await new Response(ending).text()) as StreamEnd
   } catch {
@@ -257,21 +262,21 @@ async function told(ending: ReadableStream<Uint8Array>): Promise<StreamEnd | nul
   }
 }
 
-/** Another's stream, and how it ends. */
+/** A stream from a Durable Object, and the stream that reports how it ends. */
 export interface Relayed {
   readonly body: ReadableStream<Uint8Array>
   readonly ending: ReadableStream<Uint8Array>
 }
 
-/** What is written at one end comes out at the other, in the platform's own hands. */
+/** An identity transform, which the platform runs without our code. */
 export type Pipe = Pick<TransformStream<Uint8Array, Uint8Array>, 'readable' | 'writable'>
 
 /**
- * Another's stream passed on, so that its breaking is told in band and its end is noticed. The bytes
- * are never looked at: that would cost more than all the rest of a stream.
+ * Passes a stream on, appending an error event if the connection breaks, and reports how it ends.
+ * The bytes pass through the platform's pipe, since handling them here would dominate the CPU time.
  *
- * @param broken the problem of a stream that breaks
- * @param left aborts when the reader has gone, which a stream notices only when it is written to
+ * @param broken the problem to send if the connection breaks
+ * @param left aborts when the reader disconnects, which a stream notices only on the next write
  */
 export function relay(
   relayed: Relayed,
@@ -288,16 +293,18 @@ export function relay(
     left.removeEventListener('abort', leave)
     onEnd(how)
   }
-  // At once: nothing that is waited for need come when the reader has gone.
+  // Report the disconnect now: a pending read may never settle.
   const leave = () => end('left')
   left.addEventListener('abort', leave, { once: true })
   if (left.aborted) leave()
-  passOn(relayed, writable, as, broken, left, end)
+  pipe(relayed, writable, as, broken, left, end)
   return readable
 }
 
-/** Never rejects. Its end is told before the stream is closed: after that nothing here need run. */
-async function passOn(
+/**
+ * Never rejects. Reports the end before it closes the stream, after which this may be cancelled.
+ */
+async function pipe(
   { body, ending }: Relayed,
   writable: WritableStream<Uint8Array>,
   as: Shape['as'],
@@ -305,7 +312,7 @@ async function passOn(
   signal: AbortSignal,
   end: (how: StreamEnd) => void,
 ): Promise<void> {
-  const ended = told(ending)
+  const ended = readEnding(ending)
   const whole = await body
     .pipeTo(writable, { preventClose: true, preventAbort: true, signal })
     .then(() => true)
@@ -315,13 +322,13 @@ async function passOn(
     const isLeft = signal.aborted || writer.desiredSize === null
     const how = isLeft ? 'left' : whole ? await ended : null
     if (how === null && as === 'sse') {
-      // The comment ends what the cut may have left half.
+      // The comment terminates an event that may have been cut in half.
       const text = KEEP_ALIVE + errorEvent(problemBody(broken))
       await writer.write(new TextEncoder().encode(text))
     }
     end(how ?? broken)
     if (isLeft || (how === null && as !== 'sse')) {
-      await writer.abort(new Error('the answer broke off'))
+      await writer.abort(new Error(INCOMPLETE))
     } else {
       await writer.close()
     }
@@ -330,7 +337,10 @@ async function passOn(
   }
 }
 
-function breakOff(
+/** The reason of an aborted stream; the runtime logs it. */
+const INCOMPLETE = 'the answer broke off'
+
+function sendFailure(
   controller: ReadableStreamDefaultController<Uint8Array>,
   bytes: TextEncoder,
   as: Shape['as'],
@@ -340,12 +350,12 @@ function breakOff(
     controller.enqueue(bytes.encode(errorEvent(problemBody(problem))))
     controller.close()
   } else {
-    controller.error(new Error('the answer broke off'))
+    controller.error(new Error(INCOMPLETE))
   }
 }
 
-/** Waits for one thing after another with one timer, which sleeps again if it wakes too early. */
-class Patience {
+/** Limits successive waits with a single timer, rescheduled when it fires too early. */
+class SilenceTimer {
   readonly #ms: number
   readonly #now: () => number
   #timer: ReturnType<typeof setTimeout> | null = null
@@ -357,13 +367,13 @@ class Patience {
     this.#now = now
   }
 
-  /** What `work` brings, or null after so long. */
+  /** The result of `work`, or null if it takes longer than `ms`. */
   async wait<T>(work: Promise<T>): Promise<T | null> {
     const late = new Promise<null>((resolve) => {
       this.#late = () => resolve(null)
     })
     this.#dueAt = this.#now() + this.#ms
-    if (this.#timer === null) this.#sleep(this.#ms)
+    if (this.#timer === null) this.#schedule(this.#ms)
     try {
       return await Promise.race([work, late])
     } finally {
@@ -375,11 +385,11 @@ class Patience {
     if (this.#timer !== null) clearTimeout(this.#timer)
   }
 
-  #sleep(ms: number): void {
+  #schedule(ms: number): void {
     this.#timer = setTimeout(() => {
       this.#timer = null
       const left = this.#dueAt - this.#now()
-      if (left > 0 && this.#late !== null) this.#sleep(left)
+      if (left > 0 && this.#late !== null) this.#schedule(left)
       else this.#late?.()
     }, ms)
   }

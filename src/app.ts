@@ -1,5 +1,5 @@
-// The whole service as `fetch(Request) → Response`: which route answers, and what every response of
-// the Worker has in common. Knows no platform: worker.ts hands it everything.
+// The whole service as `fetch(Request) → Response`: routing, the origin policy, errors, and the
+// headers that every response has. Platform APIs are passed in by worker.ts.
 import { IttyRouter } from 'itty-router'
 import type { Operator } from './access/operator.ts'
 import { type Code, GatewayError, problemOf } from './errors.ts'
@@ -29,7 +29,7 @@ import type { NewVisitors } from './routes/visitors.ts'
 export interface AppOptions {
   readonly origins: readonly string[]
   readonly originRequired: boolean
-  /** Faults that apply everywhere but on a loopback host; there they are warnings. */
+  /** Faults on a public host; on a loopback host they are warnings. */
   readonly publicFaults: readonly Fault[]
   /** `GET /health` shows them to the operator. */
   readonly warnings: readonly string[]
@@ -39,7 +39,9 @@ export interface AppContext extends VisitContext {
   readonly newUuid: () => string
 }
 
-/** What there is to serve; with faults only GET /health, and why everything else is refused. */
+/**
+ * The routes' services. With faults in the configuration, only GET /health and errors are served.
+ */
 export type Service =
   | { readonly faults: readonly Fault[] }
   | {
@@ -56,9 +58,9 @@ type Handler = (visit: Visit, params: Readonly<Record<string, string>>) => Reply
 
 interface Route {
   readonly name: string
-  /** It answers while the configuration has faults, too. */
+  /** Served even if the configuration has faults. */
   readonly always?: boolean
-  /** Only pages of allowed origins may use it. */
+  /** Restricted to pages of allowed origins. */
   readonly guarded: boolean
   readonly methods: Readonly<Record<string, Handler>>
 }
@@ -67,7 +69,7 @@ export class App {
   readonly #options: AppOptions
   readonly #context: AppContext
   readonly #operator: Operator | null
-  /** By path, where that is all there is to it. */
+  /** Routes without parameters, by path. */
   readonly #routes: ReadonlyMap<string, Match>
   readonly #match: (request: Request) => Promise<Match | undefined>
   readonly #faults: readonly Fault[]
@@ -191,7 +193,7 @@ export class App {
     if (verdict.kind === 'absent' && required && !(await this.#isOperator(request))) {
       throw new GatewayError(
         'origin_not_allowed',
-        "Cannot be called without an Origin header: this endpoint's owner has set origin_required",
+        'Cannot find the header "Origin": this endpoint requires it (origin_required)',
       )
     }
   }
@@ -205,7 +207,7 @@ export class App {
     const allow = (names.includes('GET') ? ['HEAD', ...names] : names).sort().join(', ')
     const error = new GatewayError(
       'method_not_allowed',
-      `Cannot use this method here: allowed are ${allow}`,
+      `Cannot use this method: expected ${allow}`,
     )
     return this.#problem(error, visit, { allow })
   }
@@ -222,13 +224,13 @@ export class App {
 }
 
 function notFound(): GatewayError {
-  return new GatewayError('not_found', 'Cannot find this path: completions are at /v1/completions')
+  return new GatewayError('not_found', 'Not found. The completion endpoint is /v1/completions.')
 }
 
 /** Names the origin and the setting that allows it: the reader is often the owner. */
 function refusalOf(origin: string | null): string {
   if (origin === null) {
-    return 'Cannot use the header "Origin": expected an origin that is listed in "origins", such as https://example.com'
+    return 'Cannot use the header "Origin": expected an origin listed in "origins", such as https://example.com'
   }
   if (origin === 'null') {
     return 'This page has no origin, as it is a file or in a sandboxed frame. Open it from a web server and add its address to "origins" in wrangler.toml.'
@@ -359,17 +361,17 @@ function refuse(): never {
 
 interface Match {
   readonly route: Route
-  /** As they stand in the path. */
+  /** Percent-encoded, as in the path. */
   readonly params: Readonly<Record<string, string>>
 }
 
-/** Matching is itty-router's; what to do with a match is ours. */
+/** itty-router only finds the route; its handlers return the match instead of a response. */
 function matcher(routes: Record<string, Route>): (request: Request) => Promise<Match | undefined> {
   const router = IttyRouter()
   for (const [path, route] of Object.entries(routes)) {
     router.all(path, ({ params }): Match => ({ route, params }))
   }
-  // It writes on what it is given, so it gets no Request.
+  // The router adds properties to the object it gets, so it must not be the Request.
   return ({ method, url }) => router.fetch({ method, url })
 }
 

@@ -1,9 +1,9 @@
-// What can happen, as data for the owner's log. No event may hold a prompt, a completion, a token, a
-// key, an address or an upstream's own text: values here are codes, counts, names from CONFIG, ids.
+// The events in the owner's log. No event may contain a prompt, a completion, a token, a key, an
+// address or an upstream's text: values are codes, counts, ids and names from CONFIG.
 import type { Code } from './errors.ts'
 import type { Fault } from './faults.ts'
 
-/** What the cache did for a request. */
+/** How the cache served a request. */
 export type CacheWord =
   | 'memory'
   | 'kv'
@@ -14,7 +14,7 @@ export type CacheWord =
   | 'miss'
   | 'bypass'
 
-/** One line per request (contract section 6). */
+/** Logged once per request. */
 export interface RequestEvent {
   readonly event: 'request'
   readonly request_id: string
@@ -32,13 +32,13 @@ export interface RequestEvent {
   readonly origin: string | null
 }
 
-/** Why a page of the owner's could not be read. */
+/** Why a page could not be read. */
 export type PageFault =
   | 'unreachable'
   | 'timeout'
   | 'status'
   | 'redirects'
-  /** A redirect leads to what must not be read. */
+  /** A redirect leads to an address that is not allowed. */
   | 'elsewhere'
   | 'type'
   | 'charset'
@@ -46,23 +46,23 @@ export type PageFault =
   | 'broken'
   | 'empty'
 
-/** Why an answer that was served may not be all that was asked for, so that it is not stored. */
+/** Why an answer that was served may be incomplete and is not stored. */
 export type Doubt =
-  /** A choice came under an index that nobody asked for, and was dropped. */
+  /** A choice had an index beyond `n`, and was dropped. */
   | 'unknown_index'
-  /** The upstream broke off or fell silent after a reason that may have been no end. */
+  /** The stream was cut or stalled after a finish reason that may not have been the last. */
   | 'doubtful_end'
-  /** The upstream gave no reason for the end of a choice. */
+  /** The upstream sent no finish reason for a choice. */
   | 'no_reason'
-  /** Log probabilities were asked for, and none came. */
+  /** Log probabilities were requested but not returned. */
   | 'no_logprobs'
-  /** The upstream was asked to echo the prompt, and did not. */
+  /** An echo of the prompt was requested but not returned. */
   | 'no_echo'
 
 export type Event =
   | RequestEvent
   | { readonly event: 'misconfigured'; readonly faults: readonly Fault[] }
-  /** One attempt that brought no answer, and why. `hint` is what the owner should look at. */
+  /** A failed attempt at an upstream. `hint` names what the owner should check. */
   | {
       readonly event: 'upstream_failed'
       readonly request_id: string
@@ -75,7 +75,7 @@ export type Event =
       readonly hint: string
       readonly will: 'retry' | 'fall_back' | 'give_up'
     }
-  /** An answer was served and not stored. `hint` is what the owner should change. */
+  /** An answer was served but not stored. `hint` names what the owner should change. */
   | {
       readonly event: 'answer_not_stored'
       readonly request_id: string
@@ -83,17 +83,18 @@ export type Event =
       readonly reason: Doubt
       readonly hint: string
     }
-  /** A whole answer of an upstream's. `request_id` is the first visitor's of those who got it. */
+  /** An upstream completed an answer. `request_id` is the leader's. */
   | {
       readonly event: 'generated'
       readonly request_id: string
       readonly upstream: string
       /** The model's alias. */
       readonly model: string
-      /** The upstream's own id of it, for its support. */
+      /** The upstream's id of the answer, for enquiries at its support. */
       readonly upstream_id: string | null
-      /** Until its first text, and in all. */
+      /** Time to the first text. */
       readonly first_ms: number
+      /** Total time. */
       readonly ms: number
       readonly tokens_in: number
       readonly tokens_out: number
@@ -104,20 +105,20 @@ export type Event =
       readonly operation: 'get' | 'put' | 'delete'
       readonly reason: 'timeout' | 'error' | 'bad_value'
     }
-  /** A locked prompt's page could not be read; an older text of it may have been used. */
+  /** A locked prompt's page could not be read; the last answer may have been served. */
   | { readonly event: 'page_failed'; readonly request_id: string; readonly reason: PageFault }
-  /** A key's flight object did not answer; the request was answered without it. */
+  /** A flight object was unreachable; the request was answered without it. */
   | { readonly event: 'flight_unreachable'; readonly request_id: string }
-  /** Half, four fifths or all of the day's budget are spent. */
+  /** 50, 80 or 100 percent of the day's budget are spent. */
   | { readonly event: 'budget_mark'; readonly percent: number }
   | { readonly event: 'alert_failed'; readonly status: number | null }
-  /** An upstream said that a call cost more than it can have cost. */
+  /** An upstream reported a higher usage than the call can have had. */
   | { readonly event: 'usage_clamped'; readonly said: number; readonly reserved: number }
-  /** A lease could not be ended: it expires as spent. */
+  /** A lease could not be settled: it expires and counts as spent. */
   | { readonly event: 'settle_failed' }
-  /** Why a visitor's token or challenge did not count; the visitor hears one sentence for all. */
+  /** A visitor's token or challenge was refused. The error message does not contain the reason. */
   | { readonly event: 'visitor_refused'; readonly request_id: string; readonly reason: string }
-  /** A fault of our own: where it was thrown, never what it said. */
+  /** An unexpected error: its name and stack, without its message. */
   | {
       readonly event: 'internal'
       readonly request_id: string | null
@@ -127,7 +128,7 @@ export type Event =
 
 export type Report = (event: Event) => void
 
-/** An error that is not ours, as an event: its name and stack, without its message. */
+/** The event of an unexpected error. */
 export function internalEvent(error: unknown, requestId: string | null): Event {
   const at =
     error instanceof Error

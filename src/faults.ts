@@ -1,18 +1,18 @@
-// Says in one grammar what is wrong with a value: `Cannot use "x": expected …, got …`.
-// Serves the owner's configuration and the visitor's request; decides nothing about either.
+// Messages about invalid values, in one grammar: `Cannot use "x": expected …, got …`. Used for both
+// the configuration and requests.
 import * as v from 'valibot'
 
-/** One thing wrong, at one place: `models[0].upstream`. */
+/** An error at one path, such as `models[0].upstream`. */
 export interface Fault {
   readonly path: string
   readonly message: string
 }
 
 const SHOWN_CHARS = 40
-/** Where somebody may have put a secret by mistake. GET /health is public. */
+/** Paths whose values are never shown, since they may hold a secret. GET /health is public. */
 const NEVER_SHOWN = /(^|\.)(key|auth)$/
 
-/** A value as an error may show it: short, and never the inside of a structure or a secret. */
+/** A value as shown in an error: short, without the contents of structures, and secrets masked. */
 export function preview(value: unknown): string {
   if (value === undefined) return 'nothing'
   if (Array.isArray(value)) return 'an array'
@@ -24,12 +24,14 @@ export function preview(value: unknown): string {
 }
 
 const SECRET_CHARS = 20
-/** A part of a secret that mixes letters and digits; those of a model's name ("70b") are shorter. */
+/**
+ * Least length of a part that mixes letters and digits; in model names they are shorter ("70b").
+ */
 const MIXED_CHARS = 8
 
 /**
- * Whether a text holds something that looks like a key: `sk-…`, `AKIA…`, or at least 20 letters and
- * digits in which a longer part mixes both.
+ * Whether a text contains something like a key: `sk-…`, `AKIA…`, or a word of at least 20 letters
+ * and digits with a part of at least 8 that mixes both.
  */
 export function looksSecret(text: string): boolean {
   if (/(?<![A-Za-z0-9])(?:[spr]k[-_][\w-]|AKIA[A-Z0-9])/.test(text)) return true
@@ -42,7 +44,7 @@ export function looksSecret(text: string): boolean {
   return false
 }
 
-/** A name, or of a text that looks like a secret as much as tells its owner which one it is. */
+/** The text itself; if it looks like a secret, only enough of it to recognise it. */
 export function masked(text: string): string {
   if (!looksSecret(text)) return text
   return `${text.slice(0, 3).toWellFormed()}… (${text.length} characters)`
@@ -51,8 +53,8 @@ export function masked(text: string): string {
 type Path = readonly { readonly key?: unknown }[]
 
 /**
- * `models[0].upstream` for the path of a valibot issue; "" for the value as a whole. A key may be a
- * secret that was pasted in the wrong place.
+ * Formats the path of a valibot issue, such as `models[0].upstream`; "" for the whole value. Keys
+ * are masked, too: one may be a secret that was pasted in the wrong place.
  */
 export function pathOf(path: Path | undefined): string {
   let text = ''
@@ -63,7 +65,7 @@ export function pathOf(path: Path | undefined): string {
   return text
 }
 
-/** Each place that a failed parse complains of, once, with a message in the house's grammar. */
+/** The faults of a failed parse, one for each path. */
 export function faultsOf(issues: readonly v.BaseIssue<unknown>[]): Fault[] {
   const faults = new Map<string, Fault>()
   for (const issue of issues) {
@@ -81,16 +83,16 @@ function messageOf(path: string, issue: v.BaseIssue<unknown>): string {
   if (issue.kind === 'schema' && issue.input === undefined) {
     return `Cannot find ${name}: it is required`
   }
-  const shown = NEVER_SHOWN.test(path) ? '' : `, got ${got(issue)}`
-  return `Cannot use ${name}: expected ${expectation(issue)}${shown}`
+  const actual = NEVER_SHOWN.test(path) ? '' : `, got ${actualValue(issue)}`
+  return `Cannot use ${name}: expected ${expectation(issue)}${actual}`
 }
 
-/** Our schemas carry what they expect as their message; a bare schema says its type. */
+/** Our schemas have their expectation as message; for others, valibot's `expected` type is used. */
 function expectation(issue: v.BaseIssue<unknown>): string {
   return issue.message.startsWith('Invalid ') ? (issue.expected ?? 'another value') : issue.message
 }
 
-function got(issue: v.BaseIssue<unknown>): string {
+function actualValue(issue: v.BaseIssue<unknown>): string {
   const { input } = issue
   if (issue.type === 'max_length' && (typeof input === 'string' || Array.isArray(input))) {
     return String(input.length)
@@ -125,7 +127,7 @@ export function finite(min: number, max: number) {
   )
 }
 
-/** Well-formed text of `min` to `max` UTF-16 units. Lone surrogates would all hash alike. */
+/** Well-formed text of `min` to `max` UTF-16 units. UTF-8 encodes all lone surrogates alike. */
 export function text(min: number, max: number) {
   return v.pipe(
     v.string('a string'),
@@ -135,7 +137,7 @@ export function text(min: number, max: number) {
   )
 }
 
-/** One of a few words. */
+/** One of a list of strings. */
 export function oneOf<const T extends string>(values: readonly T[]) {
   return v.picklist(values, `one of ${values.join(', ')}`)
 }

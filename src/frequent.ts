@@ -1,9 +1,10 @@
-// Counts names in bounded space. The counts are exact while there is room; then a new name replaces the
-// rarest one, so a name that occurs again and again outlasts any number of names that occur once.
+// Counts names in bounded space. The counts are exact while there is room; then a new name replaces
+// the rarest one, so a name that occurs again and again outlasts any number of names that occur
+// once.
 
 /** How often a name has been seen. */
 export interface Frequency {
-  /** Since the name was added to the map, so never too high. */
+  /** Counted since the name was added to the map, so never too high. */
   readonly count: number
   /** When it was last seen, unix seconds. */
   readonly last: number

@@ -1,10 +1,10 @@
-// JSON as it leaves the Worker. It is a line of text for many readers, and those that split lines as
-// Python's str.splitlines does also split at U+0085, U+2028 and U+2029, which JSON.stringify leaves raw.
+// JSON for responses, on one line for every client. Clients that split lines like Python's
+// str.splitlines also split at U+0085, U+2028 and U+2029, which JSON.stringify does not escape.
 
 const LINE_SEPARATOR = /[\u0085\u2028\u2029]/
 const ALL_LINE_SEPARATORS = /[\u0085\u2028\u2029]/g
 
-/** `value` as one line of JSON. Escaped only where needed: the test costs next to nothing. */
+/** `value` as one line of JSON. */
 export function toJson(value: unknown): string {
   const json = JSON.stringify(value)
   return LINE_SEPARATOR.test(json) ? json.replace(ALL_LINE_SEPARATORS, escaped) : json

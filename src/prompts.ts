@@ -1,5 +1,6 @@
-// The owner's longer locked prompts: the same shape as [vars.CONFIG.prompts], without its 5 KB.
-// Ids must not repeat those of CONFIG. `npm run check` and GET /health say what is wrong here.
+// Locked prompts that are too long for CONFIG, which is limited to 5 KB. Same format as
+// [vars.CONFIG.prompts]; an id must not be used in both. `npm run check` and GET /health list
+// errors.
 import type { PromptSetting } from './settings.ts'
 
 export const prompts: Readonly<Record<string, PromptSetting>> = {}

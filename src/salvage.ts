@@ -1,8 +1,8 @@
-// The sound parts of a value that a schema refuses, so that everything that depends on them is judged
-// too. Reads the structure of a valibot schema; knows no setting.
+// Extracts the valid parts of a value that a schema rejects, so that checks between settings can
+// run and all errors are reported together. Works on the structure of any valibot schema.
 import * as v from 'valibot'
 
-/** A valibot schema, as far as settings are made of it. */
+/** The parts of valibot schemas that settings use. */
 interface Node {
   readonly type: string
   readonly entries?: Readonly<Record<string, Node>>
@@ -14,43 +14,43 @@ interface Node {
 }
 
 /**
- * The value with each part that does not fit as if it were absent: a default where there is one, and
- * for something required an empty value ("", 0, false, {} or []).
+ * The value with each invalid part replaced by its default, or by an empty value ("", 0, false, {}
+ * or []) if it is required.
  */
 export function salvage<Schema extends v.GenericSchema>(
   schema: Schema,
   value: unknown,
 ): v.InferOutput<Schema> {
-  return soundPart(schema as unknown as Node, value) as v.InferOutput<Schema>
+  return validPart(schema as unknown as Node, value) as v.InferOutput<Schema>
 }
 
-function soundPart(node: Node, value: unknown): unknown {
+function validPart(node: Node, value: unknown): unknown {
   const { success, output } = parsed(node, value)
   if (success) return output
   switch (node.type) {
     case 'optional': {
       const { wrapped = node } = node
       const isContainer = Array.isArray(value) ? wrapped.type === 'array' : isTable(value)
-      if (isContainer && wrapped.type !== 'union') return soundPart(wrapped, value)
+      if (isContainer && wrapped.type !== 'union') return validPart(wrapped, value)
       return parsed(node, undefined).output
     }
     case 'strict_object':
       return mapped(node.entries ?? {}, (key, entry) => {
-        return soundPart(
+        return validPart(
           entry,
           isTable(value) && Object.hasOwn(value, key) ? value[key] : undefined,
         )
       })
     case 'array':
-      return Array.isArray(value) ? value.map((item) => soundPart(node.item ?? node, item)) : []
+      return Array.isArray(value) ? value.map((item) => validPart(node.item ?? node, item)) : []
     case 'record': {
       const keys = Object.entries(isTable(value) ? value : {}).filter(
         ([key]) => node.key === undefined || parsed(node.key, key).success,
       )
-      return mapped(Object.fromEntries(keys), (_, item) => soundPart(node.value ?? node, item))
+      return mapped(Object.fromEntries(keys), (_, item) => validPart(node.value ?? node, item))
     }
     case 'union':
-      return soundPart(node.options?.at(-1) ?? node, value)
+      return validPart(node.options?.at(-1) ?? node, value)
     case 'number':
       return 0
     case 'boolean':

@@ -1,38 +1,39 @@
-// Warnings about a valid configuration, and secrets that are too weak for a Worker that strangers can
-// reach. Shows no secret.
+// Warnings about valid settings, and faults of secrets that are too weak for a public Worker.
+// Messages never contain a secret.
 import { isTestSecret } from './access/turnstile.ts'
 import type { Config } from './config.ts'
 import type { Fault } from './faults.ts'
 import { isLoopback } from './http/cors.ts'
 
-/** An operator token below this many characters could be guessed. */
+/** Shorter operator tokens could be guessed. */
 const MIN_TOKEN_CHARS = 24
 
 export interface Secrets {
   readonly turnstileSecret: string
-  /** "": there is no operator. */
+  /** "": operator endpoints are disabled. */
   readonly operatorToken: string
 }
 
-/** Faults of secrets that apply everywhere but on a loopback host. */
+/** Faults of secrets on a public host; on a loopback host they are warnings. */
 export function publicFaultsOf({ turnstileSecret, operatorToken }: Secrets): Fault[] {
   const faults: Fault[] = []
   if (isTestSecret(turnstileSecret)) {
     faults.push({
       path: 'TURNSTILE_SECRET',
-      message: 'Cannot use a test secret here: it lets everybody in, set the one of your widget',
+      message:
+        'Cannot use a test secret on a public host, since it accepts every challenge: set the secret of your Turnstile widget',
     })
   }
   if (operatorToken !== '' && operatorToken.length < MIN_TOKEN_CHARS) {
     faults.push({
       path: 'OPERATOR_TOKEN',
-      message: `Cannot use the secret "OPERATOR_TOKEN": expected at least ${MIN_TOKEN_CHARS} characters, since a shorter one can be guessed; set 32 random ones with "npx wrangler secret put OPERATOR_TOKEN"`,
+      message: `Cannot use the secret "OPERATOR_TOKEN": expected at least ${MIN_TOKEN_CHARS} characters, since a shorter token can be guessed; set 32 random characters with "npx wrangler secret put OPERATOR_TOKEN"`,
     })
   }
   return faults
 }
 
-/** Warnings about settings that are valid and may still surprise their owner. */
+/** Warnings about valid settings that may still surprise the owner. */
 export function warningsOf({
   freePrompts,
   freePromptsSaid,
@@ -45,25 +46,25 @@ export function warningsOf({
   const warnings: string[] = []
   if (!freePrompts && !freePromptsSaid) {
     warnings.push(
-      'the locked prompts switch free prompts off: set free_prompts = true to allow both, or free_prompts = false to confirm',
+      'locked prompts disable free prompts: set free_prompts = true to allow both, or free_prompts = false to confirm',
     )
   }
   if (paid && freePrompts && access.turnstile_sitekey === '') {
-    warnings.push('no Turnstile: anyone may spend up to the budget')
+    warnings.push('Turnstile is off: anyone can spend up to the budget')
   }
   if (paid && origins.length === 0) {
-    warnings.push('origins is empty: only pages of this Worker itself may call it')
+    warnings.push('origins is empty: only pages served by this Worker can call it')
   }
   warnings.push(...costlyPages(config))
   for (const { name, baseUrl, key } of upstreams.values()) {
     if (key !== null && baseUrl.startsWith('http://') && !isLoopback(new URL(baseUrl).hostname)) {
-      warnings.push(`upstream "${name}" gets its key over plain http`)
+      warnings.push(`upstream "${name}" receives its key over unencrypted http`)
     }
   }
   return warnings
 }
 
-/** Prompts whose pages may be too long for their budget: a call reserves a token for each byte. */
+/** Prompts whose pages may exceed their budget, because a call reserves one token per byte. */
 function costlyPages({
   prompts,
   defaults,

@@ -1,4 +1,5 @@
-// The shell: bindings → doors → app. Exports the Durable Objects.
+// Worker entry point: reads the bindings, builds the app once per isolate, exports the Durable
+// Objects.
 import type { App } from './app.ts'
 import {
   binding,
@@ -47,7 +48,7 @@ function create(): App {
       pause: async (until: number | null) => await ledger().pause(until),
       figures: async () => await ledger().figures(),
       usage: async (fromHour: number) => {
-        // So that the operator sees at least what this isolate knows.
+        // So that the figures include this isolate's latest requests.
         await flushUsage()
         return await usageObject().figures(fromHour)
       },
@@ -57,13 +58,13 @@ function create(): App {
   return createApp(config, core, platform, doors, context)
 }
 
-/** The platform's rate limit: roughly right, in each place for itself, and free. */
+/** The platform's rate limit: approximate and counted per location, but free. */
 const spendLimit: SpendLimit = async (visitor) => {
   const { success } = await binding<RateLimit>('SPEND_LIMIT').limit({ key: visitor })
   return success
 }
 
-/** One object for each cache key; near the visitor who was first. */
+/** One object per cache key, created near its first visitor. */
 const flightDoor: FlightDoor = {
   join: async (work, reader) => await flight(work.key).join(work, reader),
   pipe: () => new IdentityTransformStream(),

@@ -1,4 +1,4 @@
-// Deltas in a reader's form: JSON, events and text say the same (PROTOCOL E1-E10).
+// Deltas in each format: JSON, events and text carry the same answer.
 import fc from 'fast-check'
 import { afterEach, expect, test, vi } from 'vitest'
 import {
@@ -53,7 +53,7 @@ const oddsOf = (token: string): Logprobs => ({
   text_offset: [0],
 })
 
-/** A whole answer's deltas in batches, choices interleaved as several calls bring them. */
+/** A complete answer's deltas in batches; choices are interleaved as if from several calls. */
 const answers: fc.Arbitrary<Delta[][]> = fc
   .record({
     fingerprint: fc.option(word),
@@ -106,7 +106,7 @@ interface Chunk {
   readonly usage?: unknown
 }
 
-/** Takes a stream apart by rules E1-E9 and puts its answer together again. */
+/** Parses an event stream strictly and assembles its answer. */
 function readEvents(body: string, includeUsage: boolean) {
   expect(body.startsWith('\ufeff')).toBe(false)
   expect(body).not.toContain('\r')
@@ -158,14 +158,14 @@ async function* load(batches: readonly (readonly Delta[])[]) {
   yield* batches
 }
 
-/** The body a reader of a flight gets, to its end. */
+/** The complete body that a reader of a flight gets. */
 async function liveBody(flight: Flight, reader: Reader): Promise<string> {
   const texts = new Encodings(flight).read(reader, new AbortController().signal)
   return await bodyOf(streamAnswer('', texts, reader.shape, quiet))
 }
 
 async function bodyOf(stream: ReadableStream<Uint8Array>): Promise<string> {
-  // Not `text()`, which takes a byte order mark for its own.
+  // Not `text()`, which strips a byte order mark.
   const bytes = await new Response(stream).arrayBuffer()
   return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
 }
@@ -188,7 +188,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-test('JSON, events and text say the same of any answer, live and remembered', async () => {
+test('JSON, events and text carry the same answer, live and cached', async () => {
   await fc.assert(
     fc.asyncProperty(answers, fc.boolean(), async (batches, includeUsage) => {
       const folded = fold(batches.flat())
@@ -204,7 +204,7 @@ test('JSON, events and text say the same of any answer, live and remembered', as
   )
 })
 
-test('encodeWhole() of JSON is exactly the contract’s object, in its order', () => {
+test('encodeWhole() returns the documented JSON object with its fields in order', () => {
   const deltas = [head, said('b', 1), said('a', 0), finish(1, 'length'), finish(0), usage]
   expect(encodeWhole(fold(deltas), json)).toBe(
     `{"id":"${ID}","object":"text_completion","created":1,"model":"m","choices":[` +
@@ -214,7 +214,7 @@ test('encodeWhole() of JSON is exactly the contract’s object, in its order', (
   )
 })
 
-/** Texts as a test hands them out. */
+/** Texts that the test provides one by one. */
 function handed() {
   const queue: PromiseWithResolvers<IteratorResult<string>>[] = []
   let asked = 0
@@ -251,7 +251,7 @@ function stream(first: string, shape: Shape, keepAliveMs = 15_000) {
 const events = sse().shape
 const bare: Shape = { as: 'text', stream: true, includeUsage: false }
 
-test('streamAnswer() sends what has come at once, and [DONE] last', async () => {
+test('streamAnswer() sends the first text immediately, and [DONE] last', async () => {
   const { read, give, end, ends } = stream('first', events)
   expect(await read()).toBe('first')
   give('second')
@@ -272,7 +272,7 @@ test('streamAnswer() of bare text ends without [DONE]', async () => {
   expect(ends).toEqual(['whole'])
 })
 
-test('streamAnswer() sends no empty pieces', async () => {
+test('streamAnswer() sends no empty chunks', async () => {
   const { read, give, end } = stream('', events)
   give('')
   give('')
@@ -282,7 +282,7 @@ test('streamAnswer() sends no empty pieces', async () => {
   expect(await read()).toBe('data: [DONE]\n\n')
 })
 
-test('streamAnswer() sends ":" after each silence, and goes on', async () => {
+test('streamAnswer() sends ":" after each silence and continues', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const { read, give, end } = stream('', events)
   const first = read()
@@ -301,7 +301,7 @@ test('streamAnswer() sends ":" after each silence, and goes on', async () => {
   expect(vi.getTimerCount()).toBe(0)
 })
 
-test('streamAnswer() asks for the next text once, however often it is silent', async () => {
+test('streamAnswer() requests the next text once, however many keep-alives it sends', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const { read, asked } = stream('', events)
   for (let i = 0; i < 3; i++) {
@@ -312,7 +312,7 @@ test('streamAnswer() asks for the next text once, however often it is silent', a
   expect(asked()).toBe(1)
 })
 
-test('streamAnswer() keeps bare text free of comments', async () => {
+test('streamAnswer() sends no keep-alive comments in bare text', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
   const { read, give } = stream('', bare)
   const first = read()
@@ -321,7 +321,7 @@ test('streamAnswer() keeps bare text free of comments', async () => {
   expect(await first).toBe('a')
 })
 
-test('streamAnswer() tells a failure in band, without [DONE]', async () => {
+test('streamAnswer() sends a failure as an error event, without [DONE]', async () => {
   const { read, fail, ends, errors } = stream('data: {}\n\n', events)
   expect(await read()).toBe('data: {}\n\n')
   const error = new GatewayError('upstream_truncated', 'Cannot finish', { cause: 'private' })
@@ -334,7 +334,7 @@ test('streamAnswer() tells a failure in band, without [DONE]', async () => {
   expect(errors).toEqual([error])
 })
 
-test('streamAnswer() tells a foreign failure as internal, without its text', async () => {
+test('streamAnswer() sends an unexpected error as internal, without its message', async () => {
   const { read, fail } = stream('a', events)
   await read()
   fail(new TypeError('private text'))
@@ -343,7 +343,7 @@ test('streamAnswer() tells a foreign failure as internal, without its text', asy
   expect(event).not.toContain('private text')
 })
 
-test('streamAnswer() breaks bare text off: an error, never a clean end', async () => {
+test('streamAnswer() aborts bare text on a failure, never ends it cleanly', async () => {
   const { reader, fail, ends } = stream('a', bare)
   await reader.read()
   fail(new GatewayError('upstream_timeout', 'private text'))
@@ -353,7 +353,7 @@ test('streamAnswer() breaks bare text off: an error, never a clean end', async (
   expect(ends).toEqual([expect.objectContaining({ code: 'upstream_timeout' })])
 })
 
-test('streamAnswer() says once that its reader left, whatever comes later', async () => {
+test('streamAnswer() reports once that its reader left, regardless of later events', async () => {
   for (const later of ['text', 'end', 'failure'] as const) {
     const { reader, read, give, end, fail, ends, errors } = stream('a', events)
     await read()
@@ -368,14 +368,14 @@ test('streamAnswer() says once that its reader left, whatever comes later', asyn
   }
 })
 
-test('streamAnswer() does not read on for a reader that does not', async () => {
+test('streamAnswer() does not read ahead of its reader', async () => {
   const { asked, give } = stream('a', events)
   for (let i = 0; i < 10; i++) give('b')
   await new Promise<void>((resolve) => setImmediate(resolve))
   expect(asked()).toBeLessThanOrEqual(1)
 })
 
-test('Encodings encodes a flight once for all readers of one form', async () => {
+test('Encodings encodes a flight once for all readers of a format', async () => {
   const batches = [[head, said('a')], [said('b')], [finish(), usage]]
   const flight = new Flight(() => load(batches), { keepGoing: true })
   await flight.over
@@ -393,7 +393,7 @@ test('Encodings encodes a flight once for all readers of one form', async () => 
   expect(plain).toBe('ab')
 })
 
-/** Texts that are long in one piece, in many, and full of pairs that must not be cut in two. */
+/** Texts that are long in one delta, in many, and full of surrogate pairs. */
 const longTexts: readonly [string, readonly string[]][] = [
   ['one long piece', ['x'.repeat(200_000)]],
   ['many pieces', Array.from({ length: 5000 }, (_, i) => `${i} `)],
@@ -401,31 +401,28 @@ const longTexts: readonly [string, readonly string[]][] = [
   ['pairs', [`.${'😀'.repeat(50_000)}`, '😀'.repeat(50_000)]],
 ]
 
-test.each(longTexts)(
-  'a reader is handed %s in pieces, each whole characters',
-  async (_, pieces) => {
-    const batches = [[head, ...pieces.map((piece) => said(piece)), finish(), usage]]
-    const flight = new Flight(() => load(batches), { keepGoing: true })
-    await flight.over
-    const encodings = new Encodings(flight)
-    for (const resume of [null, { id: ID, characters: 0 }]) {
-      for (const { shape } of [sse(), text]) {
-        const reader = { shape: { ...shape, stream: true }, resume }
-        let whole = ''
-        for await (const piece of encodings.read(reader, new AbortController().signal)) {
-          expect(piece.length).toBeLessThanOrEqual(32_768)
-          expect(piece.isWellFormed()).toBe(true)
-          whole += piece
-        }
-        const told =
-          shape.as === 'text' ? whole : readEvents(`${whole}data: [DONE]\n\n`, false).texts.get(0)
-        expect(told).toBe(pieces.join(''))
+test.each(longTexts)('a reader gets %s in pieces that split no character', async (_, pieces) => {
+  const batches = [[head, ...pieces.map((piece) => said(piece)), finish(), usage]]
+  const flight = new Flight(() => load(batches), { keepGoing: true })
+  await flight.over
+  const encodings = new Encodings(flight)
+  for (const resume of [null, { id: ID, characters: 0 }]) {
+    for (const { shape } of [sse(), text]) {
+      const reader = { shape: { ...shape, stream: true }, resume }
+      let whole = ''
+      for await (const piece of encodings.read(reader, new AbortController().signal)) {
+        expect(piece.length).toBeLessThanOrEqual(32_768)
+        expect(piece.isWellFormed()).toBe(true)
+        whole += piece
       }
+      const told =
+        shape.as === 'text' ? whole : readEvents(`${whole}data: [DONE]\n\n`, false).texts.get(0)
+      expect(told).toBe(pieces.join(''))
     }
-  },
-)
+  }
+})
 
-test.each(longTexts)('a remembered answer of %s is the same in pieces', async (_, pieces) => {
+test.each(longTexts)('a cached answer of %s is the same in pieces', async (_, pieces) => {
   const folded = fold([head, ...pieces.map((piece) => said(piece)), finish(), usage])
   for (const { shape } of [sse(), text]) {
     for (const characters of [0, 1, 40_001]) {
@@ -436,14 +433,14 @@ test.each(longTexts)('a remembered answer of %s is the same in pieces', async (_
       const whole = Buffer.concat(parts).toString('utf8')
       const told = shape.as === 'text' ? whole : readEvents(whole, false).texts.get(0)
       const rest = pieces.join('').slice(characters)
-      // Half a pair is no character: a reader that has one of JSON's halves gets the other.
+      // Halves of a surrogate pair that JSON escapes separately must be joined again.
       expect(told).toBe(shape.as === 'text' ? Buffer.from(rest).toString('utf8') : rest)
       expect(encodeWhole(folded, reader)).toBe(shape.as === 'text' ? rest : whole)
     }
   }
 })
 
-test('a reader that resumes gets the rest of its own answer, and all of another', async () => {
+test('a reader that resumes gets the rest of the same answer, and all of another one', async () => {
   const deltas = [head, said('Hel'), said('lo'), said('x', 1), finish(), finish(1), usage]
   const folded = fold(deltas)
   const resumed = (id: string, characters: number) =>

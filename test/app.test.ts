@@ -1,4 +1,4 @@
-// The whole service in process: routes, origin policy, errors, cache headers, events.
+// The whole service in process: routes, origin policy, errors, cache headers and events.
 import { describe, expect, test } from 'vitest'
 import { type Code, codes } from '../src/errors.ts'
 import { statusOf } from '../src/http/problem.ts'
@@ -33,7 +33,7 @@ const problemIn = (reply: Reply) => (reply.json() as Problem).error
 const vary = ({ headers }: Pick<Reply, 'headers'>) =>
   (headers.get('vary') ?? '').split(/\s*,\s*/).map((name) => name.toLowerCase())
 
-/** What every response of the Worker has; an allowed page can read it. */
+/** Checks the headers that every response has; an allowed page can read it. */
 function expectReadable(reply: Reply, origin: string | null = ORIGIN): void {
   expect(reply.headers.get('x-request-id')).toMatch(/^req_[0-9a-f]{32}$/)
   expect(vary(reply)).toContain('origin')
@@ -48,7 +48,7 @@ function expectReadable(reply: Reply, origin: string | null = ORIGIN): void {
 function expectProblem(reply: Reply, code: Code, origin: string | null = ORIGIN): Problem['error'] {
   const { error } = reply.json() as Problem
   expect(error).toEqual({
-    // What is wrong with the request; or, in sentences, what happened and what helps.
+    // An invalid request (`Cannot …`), or sentences with what happened and what helps.
     message: expect.stringMatching(/^(Cannot [^\n]*[^.\s]|(?!Cannot)[A-Z][^\n]*\.)$/),
     type: expect.stringMatching(/_error$/),
     param: error.param === null ? null : expect.any(String),
@@ -61,7 +61,7 @@ function expectProblem(reply: Reply, code: Code, origin: string | null = ORIGIN)
   return error
 }
 
-/** The one line a request left, and that it is this reply's. */
+/** The log line of this reply; there must be exactly one. */
 function expectLine(app: TestApp, reply: Reply, fields: object): void {
   expect(app.lines).toHaveLength(1)
   expect(app.lines[0]).toMatchObject({
@@ -98,7 +98,7 @@ test.each(
       .filter((method) => !allowed.includes(method))
       .map((method) => [method, path, allowed] as const),
   ),
-)('%s %s is 405 with Allow', async (method, path, allowed) => {
+)('%s %s returns 405 with Allow', async (method, path, allowed) => {
   const app = new TestApp()
   const reply = await app.ask(path, { method, headers: { origin: ORIGIN } })
   if (method === 'HEAD') expect([reply.status, reply.text]).toEqual([405, ''])
@@ -125,7 +125,7 @@ test.each([
   '/v1/%2e%2e/health2',
   '/%2e%2e/etc/passwd',
   `/${'x'.repeat(16_000)}`,
-])('POST and GET %.40s are 404', async (path) => {
+])('POST and GET %.40s return 404', async (path) => {
   const app = new TestApp()
   for (const method of ['GET', 'POST']) {
     const reply = await app.ask(path, { method, headers: { origin: ORIGIN } })
@@ -142,7 +142,7 @@ test.each([
   `/v1/completions?${query}`,
   '/v1/completions',
   '/nowhere',
-])('HEAD %s mirrors GET', async (path) => {
+])('HEAD %s returns the headers of GET', async (path) => {
   const app = new TestApp()
   await app.post({ prompt: PROMPT })
   const headers = { origin: ORIGIN }
@@ -155,7 +155,7 @@ test.each([
   expect(stable(head)).toEqual(stable(get))
 })
 
-test('GET /health, /v1/models, /v1/models/{id} and /v1/prompts are what the contract shows', async () => {
+test('GET /health, /v1/models, /v1/models/{id} and /v1/prompts return the documented objects', async () => {
   const app = new TestApp({
     config: {
       prompts: {
@@ -190,7 +190,7 @@ test('GET /health, /v1/models, /v1/models/{id} and /v1/prompts are what the cont
   })
 })
 
-test('GET /v1/models/{id} finds ids with slashes, and says which it does not', async () => {
+test('GET /v1/models/{id} accepts ids with slashes, and names an unknown id in its error', async () => {
   const app = new TestApp({
     config: { models: [{ id: 'org/model 1', upstream: 'main', upstream_model: 'm' }] },
   })
@@ -199,7 +199,7 @@ test('GET /v1/models/{id} finds ids with slashes, and says which it does not', a
     expect((await app.ask(path, { headers })).status).toBe(200)
   }
   expectProblem(await app.ask('/v1/models/org', { headers }), 'model_not_found')
-  // No text at all, once decoded.
+  // Not valid UTF-8 once decoded.
   expectProblem(await app.ask('/v1/models/%E0%A4%A', { headers }), 'not_found')
 })
 
@@ -207,11 +207,11 @@ const guarded = routes.flatMap(([path, allowed, isGuarded]) =>
   isGuarded ? allowed.map((method) => [method, path] as const) : [],
 )
 
-test.each(guarded)('%s %s is refused to any other page, before any work', async (method, path) => {
+test.each(guarded)('%s %s refuses pages of other origins before any work', async (method, path) => {
   for (const origin of [EVIL, 'null', 'https://example.com.', 'http://localhost:4000', '']) {
     const app = new TestApp()
     const reply = await app.ask(path, { method, headers: { origin } })
-    // It may read why, as nothing else.
+    // The page may read the error, but nothing else.
     const reader = origin.startsWith('http') ? origin : null
     if (method === 'HEAD') expect(reply.status).toBe(403)
     else expectProblem(reply, 'origin_not_allowed', reader)
@@ -222,7 +222,7 @@ test.each(guarded)('%s %s is refused to any other page, before any work', async 
   }
 })
 
-test('a refused page reads its origin and the setting that would allow it', async () => {
+test('a refused page can read its origin and the setting that would allow it', async () => {
   const app = new TestApp()
   const messageFor = async (origin: string) =>
     problemIn(await app.post({ prompt: PROMPT }, { origin })).message
@@ -235,7 +235,7 @@ test('a refused page reads its origin and the setting that would allow it', asyn
   expect(nonsense).not.toContain('evil')
 })
 
-test('a refused page reads nothing but that refusal', async () => {
+test('a refused page can read nothing but that error', async () => {
   for (const [method, path, status] of [
     ['GET', '/health', 200],
     ['GET', '/openapi.json', 200],
@@ -252,7 +252,7 @@ test.each([
   ['the configured page', ORIGIN],
   ['the Worker’s own pages', EDGE],
   ['nobody in particular', null],
-])('POST is answered to %s', async (_, origin) => {
+])('POST is accepted from %s', async (_, origin) => {
   const app = new TestApp()
   const reply = await app.ask('/v1/completions', {
     method: 'POST',
@@ -264,7 +264,7 @@ test.each([
   expectLine(app, reply, { origin })
 })
 
-test('origin_required refuses a POST without Origin, but no GET, and not the operator', async () => {
+test('origin_required refuses a POST without Origin, except from the operator, and no GET', async () => {
   const app = new TestApp({ config: { origin_required: true } })
   const post = (headers: Record<string, string>) =>
     app.ask('/v1/completions', {
@@ -282,7 +282,7 @@ test('origin_required refuses a POST without Origin, but no GET, and not the ope
 })
 
 test.each([
-  // The page of the refused request may read why; a page without an origin cannot be named.
+  // A refused page may read the error, unless it has no origin to name.
   ['/v1/completions', ORIGIN, ORIGIN],
   ['/v1/completions', EDGE, EDGE],
   ['/v1/completions', EVIL, EVIL],
@@ -295,28 +295,31 @@ test.each([
   ['/health', ORIGIN, ORIGIN],
   ['/health', EVIL, null],
   ['/openapi.json', EVIL, null],
-])('a preflight of %s from %s is 204 before any check, for %s', async (path, origin, reader) => {
-  const app = new TestApp()
-  const reply = await app.ask(path, {
-    method: 'OPTIONS',
-    headers: {
-      origin,
-      'access-control-request-method': 'POST',
-      'access-control-request-headers': 'content-type,x-stainless-lang',
-    },
-  })
-  expect([reply.status, reply.text]).toEqual([204, ''])
-  expect(reply.headers.get('access-control-allow-origin')).toBe(reader)
-  expect(reply.headers.has('access-control-allow-headers')).toBe(reader !== null)
-  expect(vary(reply)).toContain('origin')
-  expect(reply.headers.get('x-request-id')).toMatch(/^req_/)
-  expectLine(app, reply, { route: 'preflight', code: null })
-})
+])(
+  'a preflight of %s from %s returns 204 before any check and allows %s',
+  async (path, origin, reader) => {
+    const app = new TestApp()
+    const reply = await app.ask(path, {
+      method: 'OPTIONS',
+      headers: {
+        origin,
+        'access-control-request-method': 'POST',
+        'access-control-request-headers': 'content-type,x-stainless-lang',
+      },
+    })
+    expect([reply.status, reply.text]).toEqual([204, ''])
+    expect(reply.headers.get('access-control-allow-origin')).toBe(reader)
+    expect(reply.headers.has('access-control-allow-headers')).toBe(reader !== null)
+    expect(vary(reply)).toContain('origin')
+    expect(reply.headers.get('x-request-id')).toMatch(/^req_/)
+    expectLine(app, reply, { route: 'preflight', code: null })
+  },
+)
 
 const textOf = (reply: Reply) =>
   (reply.json() as { choices: { text: string }[] }).choices.map(({ text }) => text).join('|')
 
-test('POST answers from the upstream, then from the cache, in the contract’s shape', async () => {
+test('POST answers from the upstream, then from the cache, with the documented object', async () => {
   const app = new TestApp({
     upstream: () => jsonAnswer('Hello'),
   })
@@ -348,7 +351,7 @@ test('POST answers from the upstream, then from the cache, in the contract’s s
   }
 })
 
-test('POST remembers in KV what another isolate can read', async () => {
+test('POST stores in KV an answer that another isolate can read', async () => {
   const app = new TestApp()
   await app.post({ prompt: PROMPT })
   const [[key, stored] = []] = [...app.kv.values]
@@ -364,7 +367,7 @@ test('POST remembers in KV what another isolate can read', async () => {
   expectLine(other, hit, { cache: 'kv', attempts: 0, upstream: null })
 })
 
-test('POST streams, and remembers the stream for JSON, text and GET', async () => {
+test('POST streams, and stores the stream for JSON, text and GET', async () => {
   const app = new TestApp({
     upstream: () => streamAnswer(chunk('Hel'), chunk('lo'), chunk('', 'stop'), DONE),
   })
@@ -382,7 +385,7 @@ test('POST streams, and remembers the stream for JSON, text and GET', async () =
   expect(app.calls).toHaveLength(1)
 })
 
-test('GET never asks an upstream', async () => {
+test('GET never calls an upstream', async () => {
   const app = new TestApp()
   const miss = await app.get(query)
   expectProblem(miss, 'not_cached')
@@ -393,7 +396,7 @@ test('GET never asks an upstream', async () => {
   expect(app.calls).toHaveLength(1)
 })
 
-test('what is understood as a query is not understood as a body, and the other way round', async () => {
+test('a parsed query is not reused for a body with the same text, nor the reverse', async () => {
   const app = new TestApp()
   const asked = (method: string, words: string) =>
     app.ask(method === 'GET' ? `/v1/completions${words}` : '/v1/completions', {
@@ -409,7 +412,7 @@ test('what is understood as a query is not understood as a body, and the other w
   expect((await asked('GET', `?${encodeURIComponent(json)}`)).status).toBe(400)
 })
 
-test('GET of a hit may be kept by browsers, as long as it is fresh', async () => {
+test('GET of a hit can be cached by browsers while it is fresh', async () => {
   const app = new TestApp({
     config: { cache: { ttl_seconds: 400, browser_seconds: 300, memory_seconds: 0 } },
   })
@@ -434,7 +437,7 @@ test('GET of a hit may be kept by browsers, as long as it is fresh', async () =>
   expect(app.calls).toHaveLength(1)
 })
 
-test('GET of an entry past its use is not_cached', async () => {
+test('GET of an expired entry returns not_cached', async () => {
   const app = new TestApp({
     config: {
       cache: { ttl_seconds: 100, stale_if_error_seconds: 50, stale_while_revalidate_seconds: 50 },
@@ -445,7 +448,7 @@ test('GET of an entry past its use is not_cached', async () => {
   expectProblem(await app.get(query), 'not_cached')
 })
 
-test('GET and HEAD answer 304 to their own tag, each form to its own', async () => {
+test('GET and HEAD return 304 for the ETag of the same format', async () => {
   const app = new TestApp()
   await app.post({ prompt: PROMPT })
   const forms = [
@@ -474,7 +477,7 @@ test('GET and HEAD answer 304 to their own tag, each form to its own', async () 
   expect((await app.post({ prompt: PROMPT }, { 'if-none-match': '*' })).status).toBe(200)
 })
 
-test('a visitor’s no-cache, Pragma and the like refresh nothing', async () => {
+test('a visitor’s no-cache, Pragma and similar headers refresh nothing', async () => {
   const app = new TestApp()
   const first = await app.post({ prompt: PROMPT })
   for (const headers of [
@@ -490,7 +493,7 @@ test('a visitor’s no-cache, Pragma and the like refresh nothing', async () => 
   expect(app.calls).toHaveLength(1)
 })
 
-test('no-store is obeyed for all, only-if-cached too', async () => {
+test('no-store and only-if-cached are obeyed for every visitor', async () => {
   const app = new TestApp()
   const unstored = await app.post({ prompt: PROMPT }, { 'cache-control': 'no-store' })
   expect(unstored.status).toBe(200)
@@ -501,7 +504,7 @@ test('no-store is obeyed for all, only-if-cached too', async () => {
   expect(app.calls).toHaveLength(1)
 })
 
-test('caching off says bypass and stores nothing', async () => {
+test('without caching the status is bypass and nothing is stored', async () => {
   const app = new TestApp({ config: { cache: { ttl_seconds: 0 } } })
   for (let i = 0; i < 2; i++) {
     const reply = await app.post({ prompt: PROMPT })
@@ -513,7 +516,7 @@ test('caching off says bypass and stores nothing', async () => {
   expect([app.kv.values.size, app.calls.length]).toEqual([0, 2])
 })
 
-test('an estimated usage is marked, fresh and remembered', async () => {
+test('an estimated usage is marked, on a miss and on a hit', async () => {
   const { usage: _, ...body } = upstreamBody('Hello')
   const app = new TestApp({ upstream: () => Response.json(body) })
   for (let i = 0; i < 2; i++) {
@@ -524,7 +527,7 @@ test('an estimated usage is marked, fresh and remembered', async () => {
 })
 
 test.each(['get', 'put', 'delete'] as const)(
-  'KV that fails to %s fails no request',
+  'a KV failure in %s fails no request',
   async (operation) => {
     const app = new TestApp({ config: { cache: { memory_seconds: 0 } } })
     app.kv.intercept = (now) => {
@@ -643,8 +646,8 @@ const failing: readonly [Code, string, Case][] = [
   ],
   [
     'internal',
-    'a fault of ours',
-    // No response at all is nothing any upstream can do.
+    'an unexpected error',
+    // An upstream cannot cause fetch to return nothing.
     { upstream: () => null as unknown as Response },
   ],
 ]
@@ -681,7 +684,7 @@ test('body_timeout: POST with a body that never ends', async () => {
   expect(body.state.cancelled).toBe(1)
 })
 
-test('upstream_timeout: an upstream that says nothing', async () => {
+test('upstream_timeout: an upstream that never responds', async () => {
   const upstream = { ...compatible, first_byte_ms: 1, retries: 0 }
   const app = new TestApp({
     config: { upstreams: [upstream] },
@@ -693,9 +696,9 @@ test('upstream_timeout: an upstream that says nothing', async () => {
   expectProblem(await app.post({ prompt: PROMPT }), 'upstream_timeout')
 })
 
-test('every code of the contract that has its place here is provoked somewhere above', () => {
+test('every error code of these routes is covered above', () => {
   const elsewhere: readonly Code[] = [
-    // Turnstile, budget, ledger and pages have suites of their own.
+    // Turnstile, budget, ledger and pages have their own tests.
     'visitor_token_required',
     'visitor_token_invalid',
     'challenge_failed',
@@ -740,7 +743,7 @@ test('operator_token_invalid: POST /admin/purge without the operator’s token',
   expectProblem(await app.get(query), 'not_cached')
 })
 
-test('a fault of ours is told by name and place to the owner, without its text', async () => {
+test('an unexpected error is logged with its name and stack, without its message', async () => {
   const app = new TestApp({ upstream: () => null as unknown as Response })
   const reply = await app.post({ prompt: PROMPT })
   expect(problemIn(reply).message).not.toMatch(/null|reading|TypeError/)
@@ -753,7 +756,7 @@ test('a fault of ours is told by name and place to the owner, without its text',
   expect(JSON.stringify(event)).not.toContain('Cannot read')
 })
 
-test('a stream that fails in the middle says so in band, and ends without [DONE]', async () => {
+test('a stream that fails midway ends with an error event and without [DONE]', async () => {
   const app = new TestApp({ upstream: () => new Response(chunk('Hel') + chunk('lo')) })
   const reply = await app.post({ prompt: PROMPT, stream: true })
   expect(reply.status).toBe(200)
@@ -766,7 +769,7 @@ test('a stream that fails in the middle says so in band, and ends without [DONE]
   expectLine(app, reply, { code: 'upstream_truncated', status: 200 })
 })
 
-test('a text stream that fails in the middle breaks off', async () => {
+test('a text stream that fails midway is aborted', async () => {
   const upstream = openStream()
   const app = new TestApp({ upstream: () => upstream.response() })
   upstream.push(chunk('Hel'))
@@ -787,7 +790,7 @@ test('a text stream that fails in the middle breaks off', async () => {
   recordOutput(String(broken))
 })
 
-/** A POST whose visitor can leave, before anything is read of its answer. */
+/** A POST whose visitor can disconnect before reading the answer. */
 function leaving(app: TestApp, body: object) {
   const visitor = new AbortController()
   const request = new Request(`${EDGE}/v1/completions`, {
@@ -803,7 +806,7 @@ async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise<void>((resolve) => setImmediate(resolve))
 }
 
-test('a visitor who leaves a stream ends the upstream’s call, once, and is no error', async () => {
+test('a visitor who leaves a stream aborts the upstream call once, without an error', async () => {
   const upstream = openStream()
   const app = new TestApp({ upstream: () => upstream.response() })
   const { answering } = leaving(app, { stream: true })
@@ -820,7 +823,7 @@ test('a visitor who leaves a stream ends the upstream’s call, once, and is no 
   expect(app.events.filter(({ event }) => event === 'internal')).toEqual([])
 })
 
-test('a visitor who leaves before a whole answer ends the upstream’s call, and is no error', async () => {
+test('a visitor who leaves before the complete answer aborts the upstream call, without an error', async () => {
   const upstream = openStream()
   const app = new TestApp({ upstream: () => upstream.response() })
   const { visitor, answering } = leaving(app, {})
@@ -834,7 +837,7 @@ test('a visitor who leaves before a whole answer ends the upstream’s call, and
   expect(app.lines[0]).toMatchObject({ code: null, status: 499 })
 })
 
-test('a visitor who leaves before the first word of a stream is no error', async () => {
+test('a visitor who leaves before a stream’s first text causes no error', async () => {
   const upstream = openStream()
   const app = new TestApp({ upstream: () => upstream.response() })
   const { visitor, answering } = leaving(app, { stream: true })
@@ -848,7 +851,7 @@ test('a visitor who leaves before the first word of a stream is no error', async
   expect(app.lines[0]).toMatchObject({ code: null, status: 499 })
 })
 
-test('a visitor who left while the cache was read costs no upstream call', async () => {
+test('a visitor who left during the cache lookup causes no upstream call', async () => {
   const app = new TestApp()
   const reading = Promise.withResolvers<void>()
   let reads = 0
@@ -865,7 +868,7 @@ test('a visitor who left while the cache was read costs no upstream call', async
   expect(app.calls).toEqual([])
 })
 
-test('one line is left for each request, with the contract’s fields', async () => {
+test('each request logs one line with the documented fields', async () => {
   const app = new TestApp()
   const reply = await app.post({ prompt: PROMPT })
   expect(app.lines).toEqual([
@@ -888,7 +891,7 @@ test('one line is left for each request, with the contract’s fields', async ()
   ])
 })
 
-test('a stream leaves its line when it ends, with what it used', async () => {
+test('a stream logs its line when it ends, with its usage', async () => {
   const usage =
     'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}\n\n'
   const app = new TestApp({
@@ -898,7 +901,7 @@ test('a stream leaves its line when it ends, with what it used', async () => {
   expectLine(app, reply, { cache: 'miss', tokens_in: 3, tokens_out: 4, attempts: 1 })
 })
 
-test('a clock that jumps back makes no negative durations', async () => {
+test('a clock that jumps back causes no negative durations', async () => {
   const app = new TestApp({
     upstream: () => {
       app.clock.ms -= 60_000
@@ -949,7 +952,7 @@ test('the visitor’s key and headers never reach the upstream', async () => {
 
 const broken = { models: [{ id: 'default', upstream: 'nowhere', upstream_model: 'm' }] }
 
-/** Requests that would be a 403, a 404 or a 405 of a good configuration. */
+/** Requests that a valid configuration would answer with 403, 404 or 405. */
 const elsewhere: readonly (readonly [method: string, path: string])[] = [
   ['PUT', '/v1/models'],
   ['OPTIONS', '/v1/completions'],
@@ -963,7 +966,7 @@ const elsewhere: readonly (readonly [method: string, path: string])[] = [
 ]
 
 describe('misconfigured', () => {
-  test.each([...guarded, ...elsewhere])('%s %s is told to every page', async (method, path) => {
+  test.each([...guarded, ...elsewhere])('%s %s can be read by every page', async (method, path) => {
     for (const origin of [ORIGIN, EVIL, 'null', null]) {
       const app = new TestApp({ config: broken })
       const headers = origin === null ? {} : { origin }
@@ -975,7 +978,7 @@ describe('misconfigured', () => {
     }
   })
 
-  test('a preflight permits every page to read it', async () => {
+  test('a preflight allows every page to read it', async () => {
     for (const path of ['/v1/completions', '/v1/models/x', '/admin/usage']) {
       const reply = await new TestApp({ config: broken }).ask(path, {
         method: 'OPTIONS',
@@ -987,7 +990,7 @@ describe('misconfigured', () => {
     }
   })
 
-  test('other paths are the same as ever', async () => {
+  test('other paths are unaffected', async () => {
     const app = new TestApp({ config: broken })
     const headers = { origin: ORIGIN, 'access-control-request-method': 'POST' }
     expect((await app.ask('/nowhere', { method: 'OPTIONS', headers })).status).toBe(204)
@@ -996,7 +999,7 @@ describe('misconfigured', () => {
   })
 })
 
-describe('secrets that will do on this machine only', () => {
+describe('secrets that are accepted on loopback hosts only', () => {
   const LOCAL = 'http://localhost:8787'
   const short = { operatorToken: 'guessme-guessme-guessme' }
   const forTests = { turnstileSecret: `1x${'0'.repeat(31)}AA` }
@@ -1009,47 +1012,44 @@ describe('secrets that will do on this machine only', () => {
   test.each([
     ['OPERATOR_TOKEN', short],
     ['TURNSTILE_SECRET', forTests],
-  ])(
-    '%s is a fault where strangers can call, and a warning on a loopback host',
-    async (path, secrets) => {
-      const app = new TestApp(secrets)
-      const token = secrets === short ? short.operatorToken : OPERATOR_TOKEN
-      const message = expect.stringMatching(/^Cannot use /)
-      expect(await health(app, EDGE, token)).toEqual([
-        503,
-        { status: 'misconfigured', faults: [{ path, message }] },
-      ])
-      expectProblem(await app.post({ prompt: PROMPT }), 'misconfigured', '*')
-      expectProblem(await app.ask('/admin/usage'), 'misconfigured', '*')
-      expect(app.calls).toEqual([])
-      const told = app.events.filter(({ event }) => event === 'misconfigured')
-      expect(told).toEqual([{ event: 'misconfigured', faults: [{ path, message }] }])
-      expect(JSON.stringify(told)).not.toContain('guessme')
+  ])('%s is a fault on a public host, and a warning on a loopback host', async (path, secrets) => {
+    const app = new TestApp(secrets)
+    const token = secrets === short ? short.operatorToken : OPERATOR_TOKEN
+    const message = expect.stringMatching(/^Cannot use /)
+    expect(await health(app, EDGE, token)).toEqual([
+      503,
+      { status: 'misconfigured', faults: [{ path, message }] },
+    ])
+    expectProblem(await app.post({ prompt: PROMPT }), 'misconfigured', '*')
+    expectProblem(await app.ask('/admin/usage'), 'misconfigured', '*')
+    expect(app.calls).toEqual([])
+    const told = app.events.filter(({ event }) => event === 'misconfigured')
+    expect(told).toEqual([{ event: 'misconfigured', faults: [{ path, message }] }])
+    expect(JSON.stringify(told)).not.toContain('guessme')
 
-      expect(await health(app, LOCAL, token)).toEqual([
-        200,
-        {
-          status: 'ok',
-          warnings: expect.arrayContaining([
-            expect.stringMatching(new RegExp(`^${path}: Cannot use `)),
-          ]),
-        },
-      ])
-      const body = JSON.stringify({ prompt: PROMPT })
-      const init = { method: 'POST', headers: { 'content-type': 'text/plain' }, body }
-      const local = await app.fetch(new Request(`${LOCAL}/v1/completions`, init))
-      expect(local.status).toBe(200)
-    },
-  )
+    expect(await health(app, LOCAL, token)).toEqual([
+      200,
+      {
+        status: 'ok',
+        warnings: expect.arrayContaining([
+          expect.stringMatching(new RegExp(`^${path}: Cannot use `)),
+        ]),
+      },
+    ])
+    const body = JSON.stringify({ prompt: PROMPT })
+    const init = { method: 'POST', headers: { 'content-type': 'text/plain' }, body }
+    const local = await app.fetch(new Request(`${LOCAL}/v1/completions`, init))
+    expect(local.status).toBe(200)
+  })
 
-  test('they are faults beside those of CONFIG', async () => {
+  test('they are listed together with the faults of CONFIG', async () => {
     const app = new TestApp({ config: broken, ...short })
     const [, body] = await health(app, EDGE, '')
     const paths = (body as { faults: { path: string }[] }).faults.map(({ path }) => path)
     expect(paths).toEqual(['models[0].upstream', 'OPERATOR_TOKEN'])
   })
 
-  test('24 characters are enough, and no token is no fault', async () => {
+  test('a token of 24 characters and an unset token are no faults', async () => {
     for (const operatorToken of ['x'.repeat(24), '']) {
       const app = new TestApp({ operatorToken })
       expect((await health(app, EDGE, ''))[0]).toBe(200)
@@ -1057,7 +1057,7 @@ describe('secrets that will do on this machine only', () => {
   })
 })
 
-test('GET /health warns the operator, and nobody else', async () => {
+test('GET /health shows warnings to the operator only', async () => {
   const locked = { h: { text: 'x' } }
   const warnings = async (config: Record<string, unknown>) => {
     const app = new TestApp({ config: { access: { turnstile_sitekey: '' }, ...config } })
@@ -1067,15 +1067,15 @@ test('GET /health warns the operator, and nobody else', async () => {
     const { warnings } = (await app.ask('/health', { headers })).json() as { warnings: string[] }
     return warnings
   }
-  expect(await warnings({})).toEqual(['no Turnstile: anyone may spend up to the budget'])
+  expect(await warnings({})).toEqual(['Turnstile is off: anyone can spend up to the budget'])
   expect(await warnings({ prompts: locked })).toEqual([
-    expect.stringContaining('the locked prompts switch free prompts off'),
+    expect.stringContaining('locked prompts disable free prompts'),
   ])
   expect(await warnings({ prompts: locked, free_prompts: false })).toEqual([])
   expect((await warnings({ origins: [] })).join()).toContain('origins is empty')
 })
 
-test('GET /health lists every fault by its path, and no secret', async () => {
+test('GET /health lists every fault by its path, without secrets', async () => {
   const config = {
     ...broken,
     origins: [ORIGIN, 'https://example.com/'],

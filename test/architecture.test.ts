@@ -1,35 +1,35 @@
-// The floors of the house: imports point down, neighbours do not import each other, and only the
-// shell knows the platform. Reads the import statements, runs nothing.
+// The layers of the source: imports point down, modules of one layer do not import each other, and
+// only worker.ts and objects/ use the platform. Reads import statements, runs nothing.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 
-/** From the ground up. A name is a folder of src/ or a file in it. */
-const floors: readonly (readonly string[])[] = [
+/** From the lowest layer up. A name is a folder or a file of src/. */
+const layers: readonly (readonly string[])[] = [
   ['errors.ts', 'events.ts', 'faults.ts', 'frequent.ts', 'json.ts', 'recent.ts', 'salvage.ts'],
   ['completion', 'sse', 'http', 'html'],
   ['cache', 'page', 'upstream', 'access', 'usage.ts'],
   ['generate.ts', 'answer.ts'],
-  // One miss from its first joiner to its last: generate's deltas in answer's shapes.
+  // A miss: generate's deltas, encoded in answer's shapes.
   ['miss.ts'],
-  // One key's misses, one after another.
+  // The flights of one key.
   ['key-flights.ts'],
   ['routes'],
-  // What may be written, under what becomes of it.
+  // The settings' schema, below the checks between them.
   ['settings.ts'],
   ['app.ts', 'config.ts', 'prompts.ts'],
   ['warnings.ts'],
-  // What the Worker and its Durable Objects are both built from.
+  // Shared by the Worker and its Durable Objects.
   ['core.ts'],
   ['service.ts'],
   ['objects'],
   ['worker.ts'],
-  // Runs in browsers; a test of its own keeps it apart.
+  // Runs in browsers; test/site/source.test.ts checks its imports.
   ['site'],
 ]
 
-/** Imports between neighbours, each with its reason. Nothing else may be added without one. */
+/** Imports within a layer, each with its reason. Add none without one. */
 const exceptions: Readonly<Record<string, string>> = {
   'events.ts → errors.ts': 'type only: an event names a code of the closed list',
   'events.ts → faults.ts': 'type only: the event "misconfigured" carries the faults',
@@ -43,7 +43,7 @@ const files = readdirSync('src', { recursive: true, encoding: 'utf8' })
 
 const sources = new Map(files.map((file) => [file, readFileSync(join('src', file), 'utf8')]))
 
-/** The code without comments and without what stands in strings, so that words are names. */
+/** The code without comments and the contents of strings, so that only identifiers remain. */
 function bare(source: string): string {
   return source.replaceAll(
     /\/\*[\s\S]*?\*\/|\/\/[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"/g,
@@ -53,14 +53,14 @@ function bare(source: string): string {
 
 interface Import {
   readonly name: string
-  /** `import type` is gone when the code runs. */
+  /** `import type` does not exist at runtime. */
   readonly typeOnly: boolean
 }
 
 const STATEMENT = /^(?:import|export)\s+(?:(type\s)?[\w*{][^'";]*?\bfrom\s+)?'([^']+)'/gm
 const CALL = /\bimport\(\s*'([^']+)'\s*\)/g
 
-/** What a file imports or exports from. */
+/** The modules that a file imports or re-exports. */
 function importsOf(source: string): Import[] {
   return [
     ...[...source.matchAll(STATEMENT)].map(([, type, name = '']) => ({
@@ -72,16 +72,16 @@ function importsOf(source: string): Import[] {
 }
 
 /** The files of src/ that a file imports, by their path in src/. */
-function neighboursOf(file: string, { types = true } = {}): string[] {
+function importedFiles(file: string, { types = true } = {}): string[] {
   return importsOf(sources.get(file) ?? '')
     .filter(({ name, typeOnly }) => name.startsWith('.') && (types || !typeOnly))
     .map(({ name }) => join(dirname(file), name))
 }
 
-/** The folder, or the file itself where it stands in none. */
-const roomOf = (file: string) => (file.includes('/') ? file.slice(0, file.indexOf('/')) : file)
+/** The folder of a file, or the file itself at the top level. */
+const moduleOf = (file: string) => (file.includes('/') ? file.slice(0, file.indexOf('/')) : file)
 
-const floorOf = (file: string) => floors.findIndex((rooms) => rooms.includes(roomOf(file)))
+const layerOf = (file: string) => layers.findIndex((rooms) => rooms.includes(moduleOf(file)))
 
 test('importsOf() reads every kind of import', () => {
   const source = [
@@ -100,18 +100,18 @@ test('importsOf() reads every kind of import', () => {
   expect(importsOf("const text = 'import'\n\nexport const b = 'c'\n// from 'd'\n")).toEqual([])
 })
 
-test('bare() leaves code and takes words', () => {
+test('bare() removes comments and the contents of strings', () => {
   expect(bare('a // any\n/* any\nany */ b \'any\' c "any" d `x`')).toBe("a  \n  b '' c '' d `x`")
 })
 
-test('every file has its floor', () => {
+test('every file belongs to a layer', () => {
   expect(files.length).toBeGreaterThan(30)
-  expect(files.filter((file) => floorOf(file) === -1)).toEqual([])
+  expect(files.filter((file) => layerOf(file) === -1)).toEqual([])
 })
 
-test('every import of ours is a file of src', () => {
+test('every relative import is a file of src', () => {
   const missing = files.flatMap((file) =>
-    neighboursOf(file)
+    importedFiles(file)
       .filter((to) => !sources.has(to))
       .map((to) => `${file} → ${to}`),
   )
@@ -119,16 +119,16 @@ test('every import of ours is a file of src', () => {
 })
 
 const crossings = files.flatMap((file) =>
-  neighboursOf(file)
-    .filter((to) => roomOf(to) !== roomOf(file) && floorOf(to) >= floorOf(file))
+  importedFiles(file)
+    .filter((to) => moduleOf(to) !== moduleOf(file) && layerOf(to) >= layerOf(file))
     .map((to) => `${file} → ${to}`),
 )
 
-test('imports point down, and neighbours on one floor do not import each other', () => {
+test('imports point down, and modules of one layer do not import each other', () => {
   expect(crossings.filter((crossing) => !Object.hasOwn(exceptions, crossing))).toEqual([])
 })
 
-test('every exception is needed still, and imports types only', () => {
+test('every exception is still needed and imports types only', () => {
   expect(Object.keys(exceptions).filter((crossing) => !crossings.includes(crossing))).toEqual([])
   for (const crossing of Object.keys(exceptions)) {
     const [from = '', to = ''] = crossing.split(' → ')
@@ -137,22 +137,22 @@ test('every exception is needed still, and imports types only', () => {
   }
 })
 
-test('no file imports itself by a detour', () => {
+test('there are no import cycles', () => {
   const done = new Set<string>()
   const cycles: string[] = []
-  const visit = (file: string, way: readonly string[]) => {
-    if (way.includes(file)) cycles.push([...way.slice(way.indexOf(file)), file].join(' → '))
-    if (done.has(file) || way.includes(file)) return
-    for (const to of neighboursOf(file, { types: false })) visit(to, [...way, file])
+  const visit = (file: string, path: readonly string[]) => {
+    if (path.includes(file)) cycles.push([...path.slice(path.indexOf(file)), file].join(' → '))
+    if (done.has(file) || path.includes(file)) return
+    for (const to of importedFiles(file, { types: false })) visit(to, [...path, file])
     done.add(file)
   }
   for (const file of files) visit(file, [])
   expect(cycles).toEqual([])
 })
 
-test('only worker.ts and objects/ know the platform', () => {
-  const shell = new Set(['worker.ts', 'objects'])
-  const others = files.filter((file) => !shell.has(roomOf(file)))
+test('only worker.ts and objects/ use platform APIs', () => {
+  const platform = new Set(['worker.ts', 'objects'])
+  const others = files.filter((file) => !platform.has(moduleOf(file)))
   const naming = others.filter((file) => {
     const source = sources.get(file) ?? ''
     return (
@@ -163,9 +163,9 @@ test('only worker.ts and objects/ know the platform', () => {
   expect(naming).toEqual([])
 })
 
-test('modules are given their options: only the top floors import config.ts', () => {
-  const importing = files.filter((file) => neighboursOf(file).includes('config.ts'))
-  expect(importing.filter((file) => floorOf(file) < floorOf('config.ts'))).toEqual([])
+test('only the top layers import config.ts; other modules are passed their options', () => {
+  const importing = files.filter((file) => importedFiles(file).includes('config.ts'))
+  expect(importing.filter((file) => layerOf(file) < layerOf('config.ts'))).toEqual([])
 })
 
 test('the pages and the Worker share no module', () => {
@@ -177,20 +177,20 @@ test('the pages and the Worker share no module', () => {
       .map(({ name }) => `${file} → ${name}`),
   )
   expect(elsewhere).toEqual([])
-  const theirs = files.filter((file) => neighboursOf(file).some((to) => roomOf(to) === 'site'))
+  const theirs = files.filter((file) => importedFiles(file).some((to) => moduleOf(to) === 'site'))
   expect(theirs).toEqual([])
 })
 
-/** What a pure module does not touch: the clock, chance, the network, timers. */
+/** APIs that a pure module does not use: clock, randomness, network, timers. */
 const impure =
   /\bfetch\(|\bDate\b|\bperformance\b|\bMath\.random\b|\bgetRandomValues\b|\brandomUUID\b|\bset(?:Timeout|Interval)\b|\bscheduler\b|\bcaches\b|\bconsole\b|\bprocess\b/
 
-/** http/body.ts bounds the time a body takes, so it has a timer and nothing else. */
+/** http/body.ts limits the time to receive a body, so it may use a timer. */
 const allowed: Readonly<Record<string, RegExp>> = { 'http/body.ts': /\bsetTimeout\b/g }
 
-test('the two lowest floors are pure', () => {
+test('the two lowest layers are pure', () => {
   const touching = files
-    .filter((file) => floorOf(file) <= 1)
+    .filter((file) => layerOf(file) <= 1)
     .filter((file) => {
       const source = bare(sources.get(file) ?? '')
       const pardoned = allowed[file]
@@ -199,12 +199,12 @@ test('the two lowest floors are pure', () => {
   expect(touching).toEqual([])
 })
 
-test('no file is named for nothing in particular', () => {
+test('no file has an unspecific name', () => {
   const vague = /(^|[/-])(utils?|helpers?|common|types?|constants?|misc|shared|lib)(\.ts|[/-])/
   expect(files.filter((file) => vague.test(file))).toEqual([])
 })
 
-test('there is no any', () => {
+test('no code uses any', () => {
   const any = /(?:[:<,|&=(]|\bas|\bextends)\s*any\b(?!\s*[=:(])|\bany\[\]/
   expect(any.test('let x: any')).toBe(true)
   expect(any.test('x as any')).toBe(true)
@@ -212,6 +212,6 @@ test('there is no any', () => {
   expect(files.filter((file) => any.test(bare(sources.get(file) ?? '')))).toEqual([])
 })
 
-test('every file begins by saying what it is', () => {
+test('every file begins with a comment', () => {
   expect(files.filter((file) => !/^\/\/ [A-Z`]/.test(sources.get(file) ?? ''))).toEqual([])
 })

@@ -1,4 +1,4 @@
-// One grammar for everything that is wrong with a value.
+// Messages about invalid values.
 
 import fc from 'fast-check'
 import * as v from 'valibot'
@@ -30,7 +30,7 @@ test.each([
   expect(preview(value)).toBe(shown)
 })
 
-// Names that only look odd are shown; what looks like a key is not.
+// Unusual names are shown; texts that look like keys are masked.
 test.each([
   'gpt-4o-mini-2024-07-18',
   'claude-3-5-sonnet-20241022',
@@ -41,7 +41,7 @@ test.each([
   'a-task-force-of-disk_cache',
   'internationalisation_and_localisation',
   '12345678901234567890123',
-])('preview(%j) shows it', (name) => {
+])('preview(%j) shows it unmasked', (name) => {
   expect(preview(name)).toBe(JSON.stringify(name))
 })
 
@@ -59,7 +59,7 @@ test.each([
   expect(preview(secret)).toBe(shown)
 })
 
-test('preview() is short and well-formed, whatever it is given', () => {
+test('preview() is short and well-formed for any value', () => {
   fc.assert(
     fc.property(fc.anything(), (value) => {
       const shown = preview(value)
@@ -67,12 +67,12 @@ test('preview() is short and well-formed, whatever it is given', () => {
       expect(shown.length).toBeLessThan(300)
     }),
   )
-  // The cut falls between the halves of a character.
+  // The cut falls within a surrogate pair.
   expect(preview(`${'x'.repeat(39)}😀y`).isWellFormed()).toBe(true)
   expect(preview(`${'x'.repeat(39)}😀y`)).not.toContain('\\ud83d')
 })
 
-test('pathOf() writes a path as an owner would', () => {
+test('pathOf() formats a path as in TOML', () => {
   expect(pathOf(undefined)).toBe('')
   expect(pathOf([])).toBe('')
   expect(pathOf([{ key: 'models' }, { key: 0 }, { key: 'upstream' }])).toBe('models[0].upstream')
@@ -85,7 +85,7 @@ test.each([
   [finite(0, 2), [0, 0.5, 2], [-1, 3, '1', null], '0 to 2'],
   [finite(0, Number.POSITIVE_INFINITY), [0, 1e300], [-1, '1'], 'a number of at least 0'],
   [oneOf(['a', 'b']), ['a', 'b'], ['c', 5, null, 'A'], 'one of a, b'],
-])('a schema says what it expects, example %#', (schema, good, bad, expected) => {
+])('the message contains the expectation, example %#', (schema, good, bad, expected) => {
   for (const value of good) expect(message(schema, value)).toEqual([])
   for (const value of bad) {
     expect(message(schema, value)).toEqual([
@@ -101,13 +101,13 @@ test.each([
   [finite(0, 2), Number.POSITIVE_INFINITY, '0 to 2, got Infinity'],
   [finite(0, Number.POSITIVE_INFINITY), Number.POSITIVE_INFINITY, 'at least 0, got Infinity'],
   [integer(1), -0.5, 'a whole number of at least 1, got -0.5'],
-])('a schema names its issue once, example %#', (schema, value, expected) => {
+])('a schema reports one issue, example %#', (schema, value, expected) => {
   const messages = message(schema, value)
   expect(messages).toHaveLength(1)
   expect(messages[0]).toContain(expected)
 })
 
-test('text() counts UTF-16 units and refuses lone surrogates', () => {
+test('text() counts UTF-16 units and rejects lone surrogates', () => {
   const schema = text(1, 3)
   for (const good of ['a', 'abc', '😀a', '\u0000']) expect(message(schema, good)).toEqual([])
   expect(message(schema, '')).toEqual([
@@ -120,7 +120,7 @@ test('text() counts UTF-16 units and refuses lone surrogates', () => {
   expect(message(schema, 5)).toEqual(['Cannot use "x": expected a string, got 5'])
 })
 
-test('faultsOf() gives every fault its path', () => {
+test('faultsOf() returns every fault with its path', () => {
   const schema = v.strictObject({
     list: v.array(v.strictObject({ n: integer(1, 2) })),
     flag: v.boolean('true or false'),
@@ -140,7 +140,7 @@ test('faultsOf() gives every fault its path', () => {
   ])
 })
 
-test('faultsOf() says of a missing value what it should be, not its own name', () => {
+test('faultsOf() reports a missing value as required', () => {
   const [fault] = faults(v.strictObject({ name: text(1, 3) }), {})
   expect(fault?.path).toBe('name')
   expect(fault?.message).toMatch(/^Cannot find "name"/)
@@ -149,7 +149,7 @@ test('faultsOf() says of a missing value what it should be, not its own name', (
   expect(titled?.message).not.toContain('expected a table')
 })
 
-test('faultsOf() never shows what stands under "key"', () => {
+test('faultsOf() never shows the value of "key"', () => {
   const secret = 'sk-canary-Zk3vQ9mXwT7rLbN2hYc8'
   const schema = v.object({ key: v.pipe(v.string(), v.regex(/^[A-Z]+$/, 'a name')) })
   const [top] = faults(schema, { key: secret })

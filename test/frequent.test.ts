@@ -1,4 +1,4 @@
-// The most frequent names in bounded space: exact while there is room, and true under a flood.
+// The most frequent names in bounded space: exact while there is room, and never too high.
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { addSightings, type Frequency, mostFrequent } from '../src/frequent.ts'
@@ -37,7 +37,7 @@ function* madeUp(n: number, often: string, each: number): Generator<string> {
   }
 }
 
-test('keeps a name that comes back through a flood of names that do not', () => {
+test('keeps a recurring name through a flood of names that occur once', () => {
   for (const names of [
     [...Array(30).fill('real'), ...madeUp(10_000, 'x', 1e9)],
     [...madeUp(10_000, 'x', 1e9), ...Array(30).fill('real')],
@@ -51,7 +51,7 @@ test('keeps a name that comes back through a flood of names that do not', () => 
   }
 })
 
-test('claims no more sightings than there were, and all of them while there is room', () => {
+test('never counts too many sightings, and counts all while there is room', () => {
   const names = fc.array(fc.nat(60).map(String), { maxLength: 400 })
   fc.assert(
     fc.property(names, (all) => {

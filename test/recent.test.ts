@@ -1,4 +1,4 @@
-// The bounded map: whose turn it is to go, by bytes and by age.
+// The LRU map: eviction by bytes and by age.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { RecentMap } from '../src/recent.ts'
@@ -6,7 +6,7 @@ import { RecentMap } from '../src/recent.ts'
 const sized = (maxBytes: number) =>
   new RecentMap<{ readonly bytes: number }>({ maxBytes, bytesOf: ({ bytes }) => bytes })
 
-test('what was not read for the longest goes first', () => {
+test('the least recently used value is evicted first', () => {
   const map = sized(36)
   for (const key of ['a', 'b', 'c']) map.set(key, { bytes: 10 })
   expect(map.get('a')).not.toBeNull()
@@ -14,7 +14,7 @@ test('what was not read for the longest goes first', () => {
   expect(['a', 'b', 'c', 'd'].filter((key) => map.get(key) !== null)).toEqual(['a', 'c', 'd'])
 })
 
-test('a value set again is counted once', () => {
+test('a value that is set again is counted once', () => {
   const map = sized(36)
   for (let i = 0; i < 100; i++) map.set('a', { bytes: 10 + (i % 2) })
   map.set('b', { bytes: 10 })
@@ -25,7 +25,7 @@ test('a value set again is counted once', () => {
   expect(map.get('c')).not.toBeNull()
 })
 
-test('what is larger than everything takes nothing with it but its own forerunner', () => {
+test('a value larger than maxBytes evicts only the earlier value of its key', () => {
   const map = sized(30)
   map.set('a', { bytes: 10 })
   map.set('b', { bytes: 10 })
@@ -33,7 +33,7 @@ test('what is larger than everything takes nothing with it but its own forerunne
   expect([map.get('a'), map.get('b')]).toEqual([{ bytes: 10 }, null])
 })
 
-test('nothing is older than it may be, and reading keeps nothing young', () => {
+test('a value expires after maxMs regardless of reads', () => {
   const clock = { ms: 1000 }
   const age = { maxMs: 100, now: () => clock.ms }
   const map = new RecentMap<number>({ maxBytes: 100, bytesOf: () => 1, age })
@@ -49,7 +49,7 @@ test('nothing is older than it may be, and reading keeps nothing young', () => {
   expect(map.get('a')).toBe(2)
 })
 
-test('any order of calls: never more than the bytes, and always the ones last used', () => {
+test('in any order of calls it holds the last used values, within maxBytes', () => {
   const call = fc.record({
     name: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'),
     bytes: fc.nat(20),
@@ -58,7 +58,7 @@ test('any order of calls: never more than the bytes, and always the ones last us
   fc.assert(
     fc.property(fc.array(call, { maxLength: 60 }), (calls) => {
       const map = sized(40)
-      /** The same, written for reading: least recently used first. */
+      /** A simple model: least recently used first. */
       let model: { name: string; bytes: number }[] = []
       for (const { name, bytes, what } of calls) {
         const held = model.find((other) => other.name === name)

@@ -1,4 +1,4 @@
-// What is left of a value with bad parts: the good ones, and nothing in the place of the others.
+// The valid parts of an invalid value.
 import * as v from 'valibot'
 import { expect, test } from 'vitest'
 import { salvage } from '../src/salvage.ts'
@@ -38,11 +38,11 @@ test.each([
   [null, []],
 ])('salvage() of %j has the items %j', (value, items) => {
   const { items: found } = salvage(schema, value)
-  // An absent field and an undefined one are the same to its reader.
+  // Readers treat an absent field and an undefined one alike.
   expect(JSON.parse(JSON.stringify(found))).toEqual(items)
 })
 
-test('salvage() gives a bad table its defaults, and keeps the good entries of a record', () => {
+test('salvage() replaces an invalid table by its defaults, and keeps the valid entries of a record', () => {
   const { limits, named } = salvage(schema, {
     limits: 'none',
     named: { a: { page: 'x' }, b: { max: 'x' }, 'not a name': { max: 1 } },
@@ -51,12 +51,12 @@ test('salvage() gives a bad table its defaults, and keeps the good entries of a 
   expect(named).toEqual({ a: { page: 'x' }, b: { max: 0 } })
 })
 
-test('salvage() of a good value is what the schema makes of it', () => {
+test('salvage() of a valid value is the schema’s output', () => {
   const value = { items: [{ name: 'a', size: 1 }], limits: { n: 2 } }
   expect(salvage(schema, value)).toEqual(v.parse(schema, value))
 })
 
-test('salvage() takes nothing from the prototype', () => {
+test('salvage() reads nothing from the prototype', () => {
   const value: unknown = JSON.parse('{"__proto__":{"items":[{"name":"a","size":1}]}}')
   expect(salvage(schema, value).items).toEqual([])
 })

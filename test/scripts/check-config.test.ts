@@ -35,7 +35,7 @@ test('a CONFIG above 5 KB fails the check, and the message says what to do', asy
 test('what works but may surprise is printed, and is no failure', async () => {
   const { code, said } = await check((toml) => toml.replace('free_prompts = true', ''))
   expect(code).toBe(0)
-  expect(said).toMatch(/^warning: the locked prompts switch free prompts off/m)
+  expect(said).toMatch(/^warning: locked prompts disable free prompts/m)
 })
 
 test('a key in the place of its name fails the check without being shown', async () => {

@@ -1,5 +1,5 @@
-// The owner behind OPERATOR_TOKEN in workerd: what only they may do, what binds them all the same, and
-// what /health tells an owner whose endpoint anybody may spend at.
+// The owner behind OPERATOR_TOKEN in workerd: what only they may do, what binds them all the same,
+// and what /health tells an owner whose endpoint anybody may spend at.
 import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
@@ -138,7 +138,7 @@ describe('the operator', () => {
 })
 
 describe('GET /health', () => {
-  const ANYONE = 'no Turnstile: anyone may spend up to the budget'
+  const ANYONE = 'Turnstile is off: anyone can spend up to the budget'
   const paid = {
     name: 'u',
     base_url: 'https://upstream.example/v1',
