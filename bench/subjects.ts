@@ -82,6 +82,8 @@ function bindings(owner: string, raw = rawConfig('.')): { env: Env; exports: Exp
   for (const { name, namespace_id, simple } of raw.ratelimits ?? []) {
     env[name] = { type: 'rate-limit', namespace: namespace_id, simple }
   }
+  // It must be there; nothing here is read from it.
+  env[raw.assets?.binding ?? 'ASSETS'] = { type: 'worker', worker: owner }
   const exports: Exports = {}
   const classes = unstable_getDurableObjectClassNameToUseSQLiteMap(raw.migrations, raw.exports)
   for (const [name] of classes) exports[name] = { type: 'durable-object', storage: 'sqlite' }

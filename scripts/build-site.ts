@@ -1,10 +1,12 @@
 // Puts the static files together in dist/site: our pages as they are, uPlot with its licence, the text
-// that the demo model learns from, and the headers all are served with. Bundles nothing; only client.js, which other people's pages wait for, is
+// that the demo model learns from, the document for /openapi.json, and the headers of all these. Bundles nothing; only client.js, which other people's pages wait for, is
 // minified. Wrangler runs it ([build] in wrangler.toml).
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { transform } from 'esbuild'
+import { openApiDocument } from '../src/routes/openapi.ts'
+import { placeholders, TEMPLATE } from '../src/routes/openapi-file.ts'
 
 const SOURCE = 'src/site'
 const TARGET = 'dist/site'
@@ -50,6 +52,7 @@ const files = new Map([
   // the paragraph before them. Not for pages: the Worker reads it (src/objects/environment.ts).
   ['demo-text.txt', await read('src/upstream/demo-text.txt')],
   ['_headers', headers],
+  [TEMPLATE, JSON.stringify(openApiDocument(placeholders))],
   ['uplot.js', licence + (await read(uplot, 'dist', 'uPlot.esm.js'))],
   ['uplot.css', licence + (await read(uplot, 'dist', 'uPlot.min.css'))],
 ])

@@ -8,7 +8,7 @@ import { gzipSync } from 'node:zlib'
  * The gate. It goes down with the bundle, to 62, and never up without a reason; the last one was 11 KiB
  * to read pages as browsers do (docs/decisions/page-text.md).
  */
-const LIMIT_KIB = 94
+const LIMIT_KIB = 87
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024

@@ -22,7 +22,7 @@ import { jsonReply, type Reply } from './http/reply.ts'
 import type { Admin } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
-import type { OpenApi } from './routes/openapi.ts'
+import type { OpenApi } from './routes/openapi-file.ts'
 import { CLIENT_LEFT, Visit, type VisitContext } from './routes/visit.ts'
 import type { NewVisitors } from './routes/visitors.ts'
 

@@ -449,11 +449,10 @@ class Check {
   }
 
   #bindings(): void {
-    const needed = this.#settings.upstreams.flatMap(({ wire, preset }) => {
-      if ([wire, preset].includes('workers-ai')) return ['AI']
-      return [wire, preset].includes('demo') ? ['ASSETS'] : []
-    })
-    for (const binding of new Set([...bindings, ...needed])) {
+    const ai = this.#settings.upstreams.some(({ wire, preset }) =>
+      [wire, preset].includes('workers-ai'),
+    )
+    for (const binding of [...bindings, ...(ai ? ['AI'] : [])]) {
       if (!this.#bound(binding)) {
         this.#fault(binding, `Cannot find the binding "${binding}": wrangler.toml must have it`)
       }
@@ -470,7 +469,7 @@ class Check {
 }
 
 const DEFAULT_MAX_TOKENS = 256
-const bindings = ['CACHE', 'FLIGHTS', 'LEDGER', 'USAGE', 'SPEND_LIMIT'] as const
+const bindings = ['CACHE', 'FLIGHTS', 'LEDGER', 'USAGE', 'SPEND_LIMIT', 'ASSETS'] as const
 
 /** Fields of an upstream call that bound its cost or its shape. */
 const reserved: ReadonlySet<string> = new Set([

@@ -29,8 +29,8 @@ export interface Platform {
   readonly fetch: Send
   /** Absent where the Worker has no such binding. */
   readonly ai?: AiBinding | null
-  /** Reads the text that the demo model learns from. */
-  readonly readDemoText: () => Promise<string>
+  /** Reads a static file of dist/site. Rejects if that fails. */
+  readonly readFile: (name: string) => Promise<string>
   readonly now: () => number
   /** 0 … 1 */
   readonly random: () => number
@@ -98,7 +98,7 @@ const KV_REST_MS = 10_000
 export function createCore(config: Config, platform: Platform): Core {
   const { now, random, randomBytes, wait, waitUntil, report } = platform
   const { cache: settings } = config
-  const demo = createDemo({ wait, now, random, readText: platform.readDemoText })
+  const demo = createDemo({ wait, now, random, readText: () => platform.readFile('demo-text.txt') })
   const transports = {
     http: platform.fetch,
     demo,

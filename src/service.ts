@@ -10,7 +10,7 @@ import { Asking } from './routes/asked.ts'
 import { Completions } from './routes/completions.ts'
 import { Lookups } from './routes/lookups.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
-import { OpenApi } from './routes/openapi.ts'
+import { OpenApi } from './routes/openapi-file.ts'
 import { PageVariables } from './routes/page-variables.ts'
 import type { SpendLimit } from './routes/spend-limit.ts'
 import { NewVisitors } from './routes/visitors.ts'
@@ -110,11 +110,10 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     ...doors.admin,
   })
   const visitors = createVisitors(config, core, platform, doors)
-  const openApi = new OpenApi({
-    limits,
-    freePrompts,
-    turnstileSitekey: config.access.turnstile_sitekey,
-  })
+  const openApi = new OpenApi(
+    { limits, freePrompts, turnstileSitekey: config.access.turnstile_sitekey },
+    platform.readFile,
+  )
   const offer = { models, prompts }
   return { faults: null, completions, visitors, admin, operator, offer, openApi }
 }

@@ -797,13 +797,6 @@ test('parseConfig() names the bindings that are missing', () => {
   const ai = { ...minimal, upstreams: [{ name: 'demo', wire: 'workers-ai' }] }
   expect(paths(ai, { unbound: ['AI'] })).toEqual(['AI'])
   expect(good(ai).upstreams.get('demo')?.baseUrl).toBe('')
-  for (const [upstream, wanted] of [
-    [{ name: 'demo', preset: 'demo' }, ['ASSETS']],
-    [{ ...openai }, []],
-  ] as const) {
-    const config = { ...minimal, upstreams: [upstream] }
-    expect(faults(config, { unbound: ['ASSETS'], secrets }).map(({ path }) => path)).toEqual(wanted)
-  }
 })
 
 test('parseConfig() lets every line of a preset be overridden', () => {

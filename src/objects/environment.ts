@@ -51,7 +51,7 @@ function readEnvironment(): Environment {
     kv: binding<KvNamespace>('CACHE'),
     fetch: (request) => fetch(request),
     ai: bound('AI') ? binding<AiBinding>('AI') : null,
-    readDemoText,
+    readFile,
     now,
     random: Math.random,
     randomBytes,
@@ -85,12 +85,10 @@ function purgeObject(): DurableObjectStub<FlightObject> {
   return binding<DurableObjectNamespace<FlightObject>>('FLIGHTS').getByName('purges')
 }
 
-/**
- * Reads a static file: the text would be a sixth of the bundle, which every isolate compiles. The
- * binding does not look at the host.
- */
-async function readDemoText(): Promise<string> {
-  const response = await binding<Fetcher>('ASSETS').fetch('https://assets.invalid/demo-text.txt')
+/** Static files hold what only some requests need, so that the bundle does not. */
+async function readFile(name: string): Promise<string> {
+  // The binding ignores the host.
+  const response = await binding<Fetcher>('ASSETS').fetch(`https://assets.invalid/${name}`)
   if (!response.ok) throw new Error(`HTTP ${response.status}`)
   return await response.text()
 }

@@ -1,35 +1,11 @@
-// `GET /openapi.json`: the whole service as OpenAPI 3.1, generated from the validating schemas and
-// the list of error codes. Contains no prompt, no upstream and no key.
+// The whole service as OpenAPI 3.1, generated from the validating schemas and the list of error codes.
+// Contains no prompt, no upstream and no key. Not part of the bundle: scripts/build-site.ts writes
+// the document to a static file, and openapi-file.ts serves that.
 import type { RequestLimits } from '../completion/request.ts'
 import type { Code } from '../errors.ts'
 import { statusOf } from '../http/problem.ts'
-import type { Reply } from '../http/reply.ts'
 import { MAX_HOURS } from './admin.ts'
 import { type Json, schemasOf, type Table } from './openapi-schemas.ts'
-
-export interface OpenApiOptions {
-  readonly limits: RequestLimits
-  /** Whether visitors may send prompts of their own. */
-  readonly freePrompts: boolean
-  /** Public: it is part of every page that shows the challenge. "": Turnstile is off. */
-  readonly turnstileSitekey: string
-}
-
-/** Generates the document on the first request. */
-export class OpenApi {
-  readonly #options: OpenApiOptions
-  #body: string | null = null
-
-  constructor(options: OpenApiOptions) {
-    this.#options = options
-  }
-
-  get(): Reply {
-    this.#body ??= JSON.stringify(openApi(this.#options))
-    const headers = { 'content-type': 'application/json', 'cache-control': 'no-cache' }
-    return { status: 200, headers, body: this.#body }
-  }
-}
 
 const schema = (name: string): Table => ({ $ref: `#/components/schemas/${name}` })
 const json = (name: string): Table => ({ 'application/json': { schema: schema(name) } })
@@ -343,7 +319,7 @@ function pathsOf(schemas: Table): Table {
   }
 }
 
-function openApi({ limits, freePrompts, turnstileSitekey }: OpenApiOptions): Table {
+export function openApiDocument(limits: RequestLimits): Table {
   const schemas = schemasOf(limits)
   const described = (text: string): Table => ({ description: text, schema: { type: 'string' } })
   const mapped = (
@@ -358,8 +334,6 @@ function openApi({ limits, freePrompts, turnstileSitekey }: OpenApiOptions): Tab
       description:
         'Text completions for web pages, without an API key. `HEAD` is supported wherever `GET` is.',
       license: { name: 'MIT', identifier: 'MIT' },
-      'x-free-prompts': freePrompts,
-      ...(turnstileSitekey === '' ? {} : { 'x-turnstile-sitekey': turnstileSitekey }),
     },
     servers: [{ url: '/' }],
     paths: pathsOf(schemas),

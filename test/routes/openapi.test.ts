@@ -1,10 +1,12 @@
 // GET /openapi.json: every route is in it, it is valid OpenAPI 3.1, and real responses match it.
 // A small validator checks the schema keywords that are used, and fails on unknown ones.
 import { readFileSync } from 'node:fs'
-import { beforeAll, describe, expect, test } from 'vitest'
+import fc from 'fast-check'
+import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { codes } from '../../src/errors.ts'
 import { statusOf } from '../../src/http/problem.ts'
-import { OpenApi } from '../../src/routes/openapi.ts'
+import { openApiDocument } from '../../src/routes/openapi.ts'
+import { OpenApi, type OpenApiOptions, placeholders } from '../../src/routes/openapi-file.ts'
 import { dayFigures, hourFigures, noCounts } from '../../src/usage.ts'
 import { jsonAnswer, OPERATOR_TOKEN, ORIGIN, TestApp } from '../support/app.ts'
 
@@ -28,6 +30,20 @@ interface Document {
   readonly info: Schema
   readonly paths: Record<string, Record<string, Operation>>
   readonly components: Record<string, Record<string, Schema>>
+}
+
+const optionsOf = (given: Partial<OpenApiOptions>): OpenApiOptions => ({
+  limits: { prompt_chars: 10, max_tokens: 10, n: 1, prompts: 1 },
+  freePrompts: false,
+  turnstileSitekey: '',
+  ...given,
+})
+
+/** The document of an endpoint with these settings. */
+async function served(given: Partial<OpenApiOptions>): Promise<Document> {
+  const readFile = async (name: string) => readFileSync(`dist/site/${name}`, 'utf8')
+  const { body } = await new OpenApi(optionsOf(given), readFile).get()
+  return JSON.parse(String(body)) as Document
 }
 
 let app: TestApp
@@ -227,12 +243,45 @@ describe('the document', () => {
     expect(JSON.stringify(api)).not.toContain('Write a haiku about')
     expect(JSON.stringify(api)).not.toContain('upstream.test')
     const limits = { prompt_chars: 10, max_tokens: 77, n: 1, prompts: 1 }
-    const other = new OpenApi({ limits, freePrompts: false, turnstileSitekey: '0x4AAA' })
-    const { info, components } = JSON.parse(String(other.get().body)) as Document
+    const { info, components } = await served({ limits, turnstileSitekey: '0x4AAA' })
     expect(info).toMatchObject({ 'x-free-prompts': false, 'x-turnstile-sitekey': '0x4AAA' })
     expect(components['schemas']).toMatchObject({
       CompletionRequest: { properties: { max_tokens: { maximum: 77 } } },
     })
+  })
+
+  test('is the built document with the limits of this endpoint in it', async () => {
+    const limit = fc.integer({ min: 1, max: 1_000_000 })
+    const anyLimits = fc.record({
+      prompt_chars: limit,
+      max_tokens: limit,
+      n: limit,
+      prompts: limit,
+    })
+    await fc.assert(
+      fc.asyncProperty(anyLimits, async (limits) => {
+        const { info, ...rest } = await served({ limits })
+        const { info: built, ...whole } = openApiDocument(limits)
+        expect(rest).toEqual(whole)
+        expect(info).toEqual({ ...(built as object), 'x-free-prompts': false })
+      }),
+      { numRuns: 20 },
+    )
+    const limits = { prompt_chars: 1, max_tokens: 1, n: 1, prompts: 1 }
+    for (const number of Object.values(placeholders)) {
+      expect(JSON.stringify(openApiDocument(limits))).not.toContain(String(number))
+    }
+  })
+
+  test('is read again after it could not be read', async () => {
+    const readFile = vi
+      .fn(async () => '{"info":{}}')
+      .mockRejectedValueOnce(new Error('the files are away'))
+    const file = new OpenApi(optionsOf({}), readFile)
+    await expect(file.get()).rejects.toThrow()
+    await file.get()
+    expect((await file.get()).body).toBe('{"info":{"x-free-prompts":false}}')
+    expect(readFile).toHaveBeenCalledTimes(2)
   })
 
   test('is not served while the configuration has errors', async () => {

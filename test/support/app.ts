@@ -1,6 +1,7 @@
 // The whole service in process, built from the same parts as src/worker.ts, with scripted
 // upstreams, an in-memory KV with the platform's limits, a settable clock and recorded events. The
 // upstream key is the canary, and all output is searched for it.
+import { readFile } from 'node:fs/promises'
 import { expect } from 'vitest'
 import type { Cost, Refusal, ReserveRequest } from '../../src/access/budget.ts'
 import type { LedgerDoor } from '../../src/access/ledger.ts'
@@ -13,7 +14,6 @@ import type { Event, RequestEvent } from '../../src/events.ts'
 import type { FlightDoor } from '../../src/routes/misses.ts'
 import { createApp, createBrokenApp } from '../../src/service.ts'
 import { CANARY, recordOutput } from './canary.ts'
-import { demoText } from './demo-text.ts'
 
 export const EDGE = 'https://edge.test'
 export const ORIGIN = 'https://example.com'
@@ -161,7 +161,7 @@ export class TestApp {
         this.calls.push(request.clone())
         return await upstream(request, this.calls.length - 1)
       },
-      readDemoText: async () => demoText,
+      readFile: async (name) => await readFile(`dist/site/${name}`, 'utf8'),
       now: () => this.clock.ms,
       random: () => 0.5,
       randomBytes: (bytes) => void crypto.getRandomValues(bytes),

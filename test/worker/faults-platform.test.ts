@@ -73,7 +73,7 @@ function misconfigured({ log }: Workers) {
 describe('a Worker without', () => {
   const cases: [string, WorkersOptions, string][] = [
     ['its KV namespace', { without: ['CACHE'] }, 'CACHE'],
-    ['its files, which the demo model is among', { without: ['ASSETS'], config: demo }, 'ASSETS'],
+    ['its static files', { without: ['ASSETS'] }, 'ASSETS'],
     ['its CONFIG', { without: ['CONFIG'] }, ''],
     ['a secret', { secrets: {} }, 'upstreams[0].key'],
     ['a valid secret', { secrets: { UPSTREAM_API_KEY: `${CANARY} \n x` } }, 'upstreams[0].key'],

@@ -1,0 +1,57 @@
+// `GET /openapi.json`: the document of openapi.ts, built beforehand, with this endpoint's settings.
+// Generating it here would add a tenth to the bundle, which every isolate compiles.
+import type { RequestLimits } from '../completion/request.ts'
+import type { Reply } from '../http/reply.ts'
+
+export interface OpenApiOptions {
+  readonly limits: RequestLimits
+  /** Whether visitors may send prompts of their own. */
+  readonly freePrompts: boolean
+  /** Public: it is part of every page that shows the challenge. "": Turnstile is off. */
+  readonly turnstileSitekey: string
+}
+
+export const TEMPLATE = 'openapi-template.json'
+
+/** Takes the place of the limits in the built document: numbers that occur nowhere else in it. */
+export const placeholders: RequestLimits = {
+  prompt_chars: 8_000_000_000_000_001,
+  max_tokens: 8_000_000_000_000_002,
+  n: 8_000_000_000_000_003,
+  prompts: 8_000_000_000_000_004,
+}
+
+/** Reads and completes the document on the first request. */
+export class OpenApi {
+  readonly #options: OpenApiOptions
+  readonly #readFile: (name: string) => Promise<string>
+  #body: string | null = null
+
+  /** @param readFile reads a static file */
+  constructor(options: OpenApiOptions, readFile: (name: string) => Promise<string>) {
+    this.#options = options
+    this.#readFile = readFile
+  }
+
+  async get(): Promise<Reply> {
+    this.#body ??= complete(await this.#readFile(TEMPLATE), this.#options)
+    const headers = { 'content-type': 'application/json', 'cache-control': 'no-cache' }
+    return { status: 200, headers, body: this.#body }
+  }
+}
+
+function complete(
+  template: string,
+  { limits, freePrompts, turnstileSitekey }: OpenApiOptions,
+): string {
+  const values = new Map<unknown, number>([
+    [placeholders.prompt_chars, limits.prompt_chars],
+    [placeholders.max_tokens, limits.max_tokens],
+    [placeholders.n, limits.n],
+    [placeholders.prompts, limits.prompts],
+  ])
+  const document = JSON.parse(template, (_, value: unknown) => values.get(value) ?? value)
+  document.info['x-free-prompts'] = freePrompts
+  if (turnstileSitekey !== '') document.info['x-turnstile-sitekey'] = turnstileSitekey
+  return JSON.stringify(document)
+}
