@@ -28,6 +28,7 @@ export const codes = [
   'rate_limited',
   'too_many_streams',
   'budget_exhausted',
+  'paused',
   'upstream_rate_limited',
   'internal',
   'upstream_rejected',

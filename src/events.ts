@@ -112,8 +112,16 @@ export type Event =
   /** 50, 80 or 100 percent of the day's budget are spent. */
   | { readonly event: 'budget_mark'; readonly percent: number }
   | { readonly event: 'alert_failed'; readonly status: number | null }
-  /** An upstream reported a higher usage than the call can have had. */
-  | { readonly event: 'usage_clamped'; readonly said: number; readonly reserved: number }
+  /** A call cost more than it had reserved. `counted` is what the budget has spent for it. */
+  | {
+      readonly event: 'usage_above_reservation'
+      readonly said: number
+      readonly reserved: number
+      readonly counted: number
+      readonly usd_said: number
+      readonly usd_reserved: number
+      readonly usd_counted: number
+    }
   /** A lease could not be settled: it expires and counts as spent. */
   | { readonly event: 'settle_failed' }
   /** A visitor's token or challenge was refused. The error message does not contain the reason. */

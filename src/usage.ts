@@ -291,7 +291,8 @@ export class UsageCounter {
     else if (cache === 'collapsed' || cache === 'flight') hour.collapsed += 1
     else if (cache === 'previous') hour.hits.stale += 1
     else if (cache !== null) hour.hits[cache] += 1
-    if (code !== null) count(hour.errors, code)
+    // The owner's pause is no error.
+    if (code !== null && code !== 'paused') count(hour.errors, code)
     if (promptId !== null) count(hour.prompts, promptId)
     if (model !== null) count(hour.models, model)
     if (origin !== null && code !== 'origin_not_allowed') countOrigin(hour.origins, origin)

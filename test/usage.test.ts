@@ -218,13 +218,15 @@ describe('UsageCounter', () => {
     counter.request(request({ cache: 'previous' }), { promptId: 'haiku', saved: usage })
     counter.request(request({ cache: null, code: 'invalid_json', model: null }), noTally)
     counter.request(request({ code: 'rate_limited' }), noTally)
+    // The owner's pause is no error.
+    counter.request(request({ cache: null, code: 'paused', model: null }), noTally)
     counter.observe(generated(0, 3, 9))
     counter.observe({ event: 'cache_failed', operation: 'get', reason: 'timeout' })
     counter.observe({ event: 'budget_mark', percent: 50 })
     const [[hour, figures] = []] = await taken(counter)
     expect(hour).toBe(START / 1000)
     expect(figures).toMatchObject({
-      requests: 10,
+      requests: 11,
       hits: { memory: 1, kv: 1, stale: 2 },
       collapsed: 2,
       misses: 3,

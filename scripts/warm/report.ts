@@ -64,6 +64,9 @@ export function summary(tasks: readonly Task[], outcomes: readonly Outcome[]): s
       'The budget of the day is spent: it begins anew at 00:00 UTC, or raise it in CONFIG.',
     )
   }
+  if (codes(outcomes).has('paused')) {
+    lines.push('Generation is paused: resume it on the dashboard (/admin).')
+  }
   if (unasked > 0) {
     lines.push('To go on, run the same command again: what is there is skipped, and costs nothing.')
   }

@@ -44,7 +44,11 @@ const MAX_WAIT_MS = 60_000
 /** Failures that another moment may mend. */
 const MENDING: ReadonlySet<number> = new Set([429, 502, 503, 504])
 /** Not within a minute, and not for the next request either. */
-const HOPELESS: ReadonlySet<string | null> = new Set(['budget_exhausted', 'misconfigured'])
+const HOPELESS: ReadonlySet<string | null> = new Set([
+  'budget_exhausted',
+  'paused',
+  'misconfigured',
+])
 
 /** Asks for all of them; what one fails with is its outcome, and the others go on. */
 export async function warm(

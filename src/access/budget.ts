@@ -1,8 +1,14 @@
 // Who may spend how much of the day: reservations before each upstream call, settled once with what
-// it really cost. Pure and synchronous; objects/ledger.ts keeps the rows.
+// it really cost. Synchronous, and stores through `BudgetRows` (objects/ledger-rows.ts).
 //
-// The invariant: of one UTC day, what is spent and what is reserved never exceed the day's budget,
-// and what is spent never gets less. A lease that is not settled in time has spent all it reserved.
+// The invariant: a call is only granted if its reservation fits into the day's budget together with
+// everything spent and reserved before. Usage above a reservation is spent in full, up to ten times the
+// reservation, so the day's spending may pass the budget by what the calls under way report above
+// their reservations; after that nothing is granted until the next day. What is spent never gets less.
+//
+// Leases are in memory only. The day's row holds their reservations from before the grant, so a lease that
+// is lost with the object's memory stays spent, and settling it later does nothing. Its visitor's row
+// is not charged for it: that row is written once for each call, when it ends.
 
 export interface BudgetLimits {
   readonly tokensPerDay: number
@@ -15,20 +21,16 @@ export interface BudgetLimits {
   readonly kvWritesPerDay: number
 }
 
-/** One upstream call: a lease while `settled` is false, history after that. */
-export interface CallRow {
-  readonly id: string
+/** One upstream call that is under way. */
+interface Lease {
   /** Days since 1970 (UTC), of the reservation: the day that pays. */
   readonly day: number
   /** Null: the operator, whom no visitor's limit binds. */
   readonly visitor: string | null
-  /** Reserved, and once settled, spent. */
-  readonly tokens: number
-  readonly usd: number
-  readonly settled: boolean
-  readonly expires_at: number
+  readonly reserved: Cost
+  readonly expiresAt: number
   /** It was granted one of the day's KV writes. */
-  readonly stores: boolean
+  readonly mayStore: boolean
 }
 
 export interface ReserveRequest {
@@ -45,19 +47,14 @@ export interface ReserveRequest {
 /** Which of the limits was reached. */
 export interface Refusal {
   readonly granted: false
-  readonly code: 'budget_exhausted' | 'too_many_streams'
+  readonly code: 'budget_exhausted' | 'paused' | 'too_many_streams'
   readonly policy: 'paused' | 'day' | 'usd' | 'visitor' | 'streams'
   readonly quota: number
   readonly remaining: number
   readonly retryAfterSeconds: number
 }
 
-export interface Grant {
-  readonly granted: true
-  readonly row: CallRow
-  /** The row is to be stored; else it was before. */
-  readonly fresh: boolean
-}
+export type ReserveAnswer = { readonly granted: true; readonly mayStore: boolean } | Refusal
 
 /** What a call cost. */
 export interface Cost {
@@ -65,23 +62,37 @@ export interface Cost {
   readonly usd: number
 }
 
-/** The settled calls of one day, added up, so that their rows need not be read again. */
-export interface DaySum extends Cost {
-  readonly day: number
-  readonly kvWrites: number
-  /** Tokens of each visitor. */
-  readonly visitors: Readonly<Record<string, number>>
+/** A call that cost more than it had reserved. */
+export interface Overshoot {
+  readonly said: Cost
+  readonly reserved: Cost
+  /** What was spent of the budget: what was said, up to ten times the reservation. */
+  readonly counted: Cost
 }
 
-/** What the ledger has stored. A call is in a row or in a sum, never in both. */
-export interface Stored {
-  readonly rows: readonly CallRow[]
-  readonly sums: readonly DaySum[]
+/** The sums of one day. */
+export interface DayRow extends Cost {
+  readonly day: number
+  /** Of the tokens, those that calls cost above their reservations. */
+  readonly above: number
+  readonly kvWrites: number
+}
+
+/** Where the sums are stored. A method that throws has stored nothing. */
+export interface BudgetRows {
+  /** The latest of these days that has a row, or null. */
+  latestDay(from: number, to: number): number | null
+  /** Makes room for a day and removes those before its eve. @returns its row, zeros if it is new */
+  open(day: number): DayRow
+  visitorTokens(day: number, visitor: string): number
+  /** Stores the row, and in the same transaction adds to a visitor's tokens of that day. */
+  save(row: DayRow, charge: { readonly visitor: string; readonly tokens: number } | null): void
 }
 
 export interface DayFigures {
   readonly spent: number
   readonly reserved: number
+  readonly above: number
   readonly usdSpent: number
 }
 
@@ -93,36 +104,28 @@ export function dayOf(nowMs: number): number {
   return Math.floor(nowMs / DAY_MS)
 }
 
+/** What a call may cost of what it reserved, however much its upstream reports. */
+const MAX_OVERSHOOT = 10
+
 export class Budget {
   readonly #limits: BudgetLimits
-  #day = -1
-  /** Spent and reserved of the day, and of each visitor in it. */
-  #total: Cost = { tokens: 0, usd: 0 }
-  readonly #visitors = new Map<string, number>()
-  #kvWrites = 0
+  readonly #rows: BudgetRows
+  /** Spent and reserved. */
+  #today: DayRow
   /** Calls under way, of yesterday's too. */
-  readonly #leases = new Map<string, CallRow>()
-  #expired: CallRow[] = []
-  #pausedUntilMs = 0
-  /** The latest time there was: a clock that goes back revives no lease and no day. */
-  #nowMs = Number.NEGATIVE_INFINITY
+  readonly #leases = new Map<string, Lease>()
+  #pausedUntilMs: number
+  /** The latest time so far: a clock that goes back revives no lease and no day. */
+  #nowMs: number
 
-  /** @param stored of yesterday, today and, should the clock have gone back, tomorrow */
-  constructor(limits: BudgetLimits, { rows, sums }: Stored, pausedUntilMs: number, nowMs: number) {
+  constructor(limits: BudgetLimits, rows: BudgetRows, pausedUntilMs: number, nowMs: number) {
     this.#limits = limits
+    this.#rows = rows
     this.#pausedUntilMs = pausedUntilMs
-    this.#day = [...rows, ...sums].reduce((last, { day }) => Math.max(last, day), dayOf(nowMs))
-    for (const { day, tokens, usd, kvWrites, visitors } of sums) {
-      if (day !== this.#day) continue
-      this.#total = { tokens, usd }
-      this.#kvWrites = kvWrites
-      for (const [visitor, own] of Object.entries(visitors)) this.#visitors.set(visitor, own)
-    }
-    for (const row of rows) {
-      if (!row.settled) this.#leases.set(row.id, row)
-      if (row.day === this.#day) this.#add(row, row.tokens, row.usd)
-    }
-    this.#advance(nowMs)
+    this.#nowMs = nowMs
+    const day = dayOf(nowMs)
+    // Tomorrow's too: another machine's clock may have been ahead of this one's.
+    this.#today = rows.open(Math.max(day, rows.latestDay(day - 1, day + 1) ?? day))
   }
 
   get pausedUntilMs(): number {
@@ -133,66 +136,64 @@ export class Budget {
     this.#pausedUntilMs = untilMs
   }
 
-  /** Grants a lease, or says which limit is in the way. The row must be stored before it counts. */
-  reserve(request: ReserveRequest, nowMs: number): Grant | Refusal {
+  /**
+   * Stores a reservation and grants a lease, or says which limit is in the way. The id of a lease is
+   * granted again without a second reservation: the first answer was lost on its way. Once the lease
+   * has ended or is lost with the object's memory, its id reserves again, which counts too much.
+   */
+  reserve(request: ReserveRequest, nowMs: number): ReserveAnswer {
     this.#advance(nowMs)
-    // Asked again under the same id: the first answer was lost on its way.
     const known = this.#leases.get(request.id)
-    if (known !== undefined) return { granted: true, row: known, fresh: false }
+    if (known !== undefined) return { granted: true, mayStore: known.mayStore }
     const refusal = this.#refusalOf(request, nowMs)
     if (refusal !== null) return refusal
     const { kvWritesPerDay } = this.#limits
-    const row: CallRow = {
-      id: request.id,
-      day: this.#day,
-      visitor: request.visitor,
-      tokens: request.tokens,
-      usd: request.usd,
-      settled: false,
-      expires_at: this.#nowMs + request.leaseMs,
-      stores: request.stores && (kvWritesPerDay === 0 || this.#kvWrites < kvWritesPerDay),
-    }
-    this.#leases.set(row.id, row)
-    this.#add(row, row.tokens, row.usd)
-    return { granted: true, row, fresh: true }
+    const { visitor, tokens, usd, leaseMs } = request
+    const today = this.#today
+    const hasWrites = kvWritesPerDay === 0 || today.kvWrites < kvWritesPerDay
+    const mayStore = request.stores && hasWrites
+    const kvWrites = today.kvWrites + (mayStore ? 1 : 0)
+    this.#save({ ...today, kvWrites, tokens: today.tokens + tokens, usd: today.usd + usd }, null)
+    const expiresAt = this.#nowMs + leaseMs
+    const reserved = { tokens, usd }
+    this.#leases.set(request.id, { day: today.day, visitor, reserved, expiresAt, mayStore })
+    return { granted: true, mayStore }
   }
 
   /**
-   * Ends a lease with what it cost, never more than it reserved.
+   * Ends a lease with what it cost. Does nothing for an id that is not under way: what that had
+   * reserved stays spent.
    *
-   * @returns the row as it now is, or null: settled before, expired, or never granted
+   * @returns null, unless the call cost more than it had reserved
    */
-  settle(id: string, cost: Cost, nowMs: number): CallRow | null {
+  settle(id: string, said: Cost, nowMs: number): Overshoot | null {
     this.#advance(nowMs)
     const lease = this.#leases.get(id)
     if (lease === undefined) return null
-    this.#leases.delete(id)
-    const tokens = clamp(cost.tokens, lease.tokens)
-    const usd = clamp(cost.usd, lease.usd)
-    const row = { ...lease, tokens, usd, settled: true, stores: lease.stores }
-    if (lease.day === this.#day)
-      this.#add(null, tokens - lease.tokens, usd - lease.usd, lease.visitor)
-    return row
+    const { reserved } = lease
+    const counted = {
+      tokens: countedOf(said.tokens, reserved.tokens),
+      usd: countedOf(said.usd, reserved.usd),
+    }
+    this.#end(id, lease, counted)
+    const isAbove = counted.tokens > reserved.tokens || counted.usd > reserved.usd
+    return isAbove ? { said, reserved, counted } : null
   }
 
-  /** Leases that ran out since the last time, as they are to be stored: spent. */
-  takeExpired(): CallRow[] {
-    return this.#expired.splice(0)
+  /** When the next lease runs out; null: no call is under way. */
+  get nextExpiryMs(): number | null {
+    if (this.#leases.size === 0) return null
+    return Math.min(...[...this.#leases.values()].map(({ expiresAt }) => expiresAt))
   }
 
   figures(nowMs: number): DayFigures {
     this.#advance(nowMs)
-    let reserved = 0
-    let usdReserved = 0
-    for (const lease of this.#leases.values()) {
-      if (lease.day !== this.#day) continue
-      reserved += lease.tokens
-      usdReserved += lease.usd
-    }
+    const reserved = this.#reservedBy(() => true)
     return {
-      spent: this.#total.tokens - reserved,
-      reserved,
-      usdSpent: Math.max(0, this.#total.usd - usdReserved),
+      spent: this.#today.tokens - reserved.tokens,
+      reserved: reserved.tokens,
+      above: this.#today.above,
+      usdSpent: Math.max(0, this.#today.usd - reserved.usd),
     }
   }
 
@@ -209,25 +210,28 @@ export class Budget {
 
   #refusalOf(request: ReserveRequest, nowMs: number): Refusal | null {
     const { tokensPerDay, usdPerDay, tokensPerVisitorPerDay, streamsPerVisitor } = this.#limits
-    const untilMidnight = Math.ceil(((this.#day + 1) * DAY_MS - nowMs) / 1000)
+    const untilMidnight = Math.ceil(((this.#today.day + 1) * DAY_MS - nowMs) / 1000)
     if (this.#pausedUntilMs > nowMs) {
       const retryAfterSeconds = Math.ceil((this.#pausedUntilMs - nowMs) / 1000)
-      return exhausted('paused', 0, 0, retryAfterSeconds)
+      return { ...exhausted('paused', 0, 0, retryAfterSeconds), code: 'paused' }
     }
-    const left = tokensPerDay - this.#total.tokens
+    const left = tokensPerDay - this.#today.tokens
     if (request.tokens > left) return exhausted('day', tokensPerDay, left, untilMidnight)
-    const usdLeft = usdPerDay - this.#total.usd
+    const usdLeft = usdPerDay - this.#today.usd
     if (usdPerDay > 0 && request.usd > usdLeft) {
       // The header's fields are whole numbers: millionths of a dollar.
       const [quota, micros] = [usdPerDay, usdLeft].map((value) => Math.floor(value * 1_000_000))
       return exhausted('usd', quota ?? 0, micros ?? 0, untilMidnight)
     }
-    if (request.visitor === null) return null
-    const own = tokensPerVisitorPerDay - (this.#visitors.get(request.visitor) ?? 0)
+    const { visitor } = request
+    if (visitor === null) return null
+    const reserved = this.#reservedBy((lease) => lease.visitor === visitor).tokens
+    const spent = this.#rows.visitorTokens(this.#today.day, visitor)
+    const own = tokensPerVisitorPerDay - spent - reserved
     if (request.tokens > own) {
       return exhausted('visitor', tokensPerVisitorPerDay, own, untilMidnight)
     }
-    const streams = [...this.#leases.values()].filter(({ visitor }) => visitor === request.visitor)
+    const streams = [...this.#leases.values()].filter((lease) => lease.visitor === visitor)
     if (streams.length < streamsPerVisitor) return null
     return {
       granted: false,
@@ -239,45 +243,45 @@ export class Budget {
     }
   }
 
+  /** What today's calls under way have reserved. */
+  #reservedBy(isCounted: (lease: Lease) => boolean): Cost {
+    let [tokens, usd] = [0, 0]
+    for (const lease of this.#leases.values()) {
+      if (lease.day !== this.#today.day || !isCounted(lease)) continue
+      tokens += lease.reserved.tokens
+      usd += lease.reserved.usd
+    }
+    return { tokens, usd }
+  }
+
   /** Lets time pass: leases run out (their tokens stay spent), and a new day starts with nothing. */
   #advance(nowMs: number): void {
     this.#nowMs = Math.max(this.#nowMs, nowMs)
-    for (const [id, lease] of this.#leases) {
-      if (lease.expires_at > this.#nowMs) continue
-      this.#leases.delete(id)
-      this.#expired.push({ ...lease, settled: true })
-    }
     const day = dayOf(this.#nowMs)
-    if (day <= this.#day) return
-    this.#day = day
-    this.#total = { tokens: 0, usd: 0 }
-    this.#visitors.clear()
-    this.#kvWrites = 0
+    if (day > this.#today.day) this.#today = this.#rows.open(day)
+    for (const [id, lease] of this.#leases) {
+      if (lease.expiresAt <= this.#nowMs) this.#end(id, lease, lease.reserved)
+    }
   }
 
-  #add(row: CallRow | null, tokens: number, usd: number, visitor = row?.visitor ?? null): void {
-    this.#total = { tokens: this.#total.tokens + tokens, usd: Math.max(0, this.#total.usd + usd) }
-    if (row?.stores === true) this.#kvWrites += 1
-    if (visitor === null) return
-    this.#visitors.set(visitor, (this.#visitors.get(visitor) ?? 0) + tokens)
+  /** Nobody needs the rows of a day that is over: there, what was reserved stays spent. */
+  #end(id: string, { day, visitor, reserved }: Lease, counted: Cost): void {
+    const today = this.#today
+    if (day === today.day) {
+      const tokens = counted.tokens - reserved.tokens
+      const usd = Math.max(0, today.usd + (counted.usd - reserved.usd))
+      const above = today.above + Math.max(0, tokens)
+      const charge =
+        visitor === null || counted.tokens === 0 ? null : { visitor, tokens: counted.tokens }
+      this.#save({ ...today, above, usd, tokens: today.tokens + tokens }, charge)
+    }
+    this.#leases.delete(id)
   }
-}
 
-/** Settled calls of the sum's day added to it. */
-export function addUp(sum: DaySum, rows: Iterable<CallRow>): DaySum {
-  let { tokens, usd, kvWrites } = sum
-  const visitors = { ...sum.visitors }
-  for (const row of rows) {
-    tokens += row.tokens
-    usd += row.usd
-    if (row.stores) kvWrites += 1
-    if (row.visitor !== null) visitors[row.visitor] = (visitors[row.visitor] ?? 0) + row.tokens
+  #save(row: DayRow, charge: Parameters<BudgetRows['save']>[1]): void {
+    this.#rows.save(row, charge)
+    this.#today = row
   }
-  return { day: sum.day, tokens, usd, kvWrites, visitors }
-}
-
-export function noSum(day: number): DaySum {
-  return { day, tokens: 0, usd: 0, kvWrites: 0, visitors: {} }
 }
 
 function exhausted(
@@ -296,7 +300,8 @@ function exhausted(
   }
 }
 
-/** Not a number, negative or too much: at most what was reserved, at least nothing. */
-function clamp(value: number, reserved: number): number {
-  return Number.isFinite(value) ? Math.min(reserved, Math.max(0, value)) : reserved
+/** At least nothing, at most ten times the reservation; the reservation if it is not a number. */
+function countedOf(said: number, reserved: number): number {
+  if (Number.isNaN(said)) return reserved
+  return Math.min(reserved * MAX_OVERSHOOT, Math.max(0, said))
 }

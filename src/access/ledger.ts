@@ -3,13 +3,11 @@
 import type { Usage } from '../completion/completion.ts'
 import { GatewayError } from '../errors.ts'
 import type { Report } from '../events.ts'
-import type { Cost, Refusal, ReserveRequest } from './budget.ts'
+import type { Cost, Refusal, ReserveAnswer, ReserveRequest } from './budget.ts'
 
 /** The object's door. A fresh stub for each call: one that failed once fails for ever. */
 export interface LedgerDoor {
-  reserve(
-    request: ReserveRequest,
-  ): Promise<{ readonly granted: true; readonly mayStore: boolean } | Refusal>
+  reserve(request: ReserveRequest): Promise<ReserveAnswer>
   settle(id: string, cost: Cost): Promise<void>
 }
 
@@ -81,7 +79,7 @@ export class Ledger {
     this.#context = context
   }
 
-  /** @throws GatewayError `budget_exhausted`, `too_many_streams`, `ledger_unavailable` */
+  /** @throws GatewayError `budget_exhausted`, `paused`, `too_many_streams`, `ledger_unavailable` */
   async reserve(spending: Spending): Promise<Lease> {
     // Held from before the grant: else a visitor who leaves takes along whoever would settle it.
     const { promise, resolve: release } = Promise.withResolvers<void>()
@@ -115,7 +113,7 @@ export class Ledger {
           usage === null
             ? { tokens: tokens - unwritten, usd: money - usd(price, 0, unwritten) }
             : worst
-        const cost = accepted ? this.#costOf(usage, chars, most, price) : { tokens: 0, usd: 0 }
+        const cost = accepted ? costOf(usage, chars, most, price) : { tokens: 0, usd: 0 }
         this.#settle(id, cost).then(onSettled)
       },
     }
@@ -158,29 +156,26 @@ export class Ledger {
     throw unavailable()
   }
 
-  /** What it cost, never less than what was seen and never more than what was reserved. */
-  #costOf(usage: Usage | null, chars: number, worst: Cost, price: Price | null): Cost {
-    // A report that is no count is none.
-    if (usage === null || !Object.values(usage).every((n) => n >= 0)) return worst
-    const { prompt_tokens, completion_tokens, total_tokens } = usage
-    const input = prompt_tokens
-    const output = Math.max(
-      completion_tokens,
-      total_tokens - prompt_tokens,
-      Math.ceil(chars / CHARS_PER_TOKEN),
-    )
-    const cost = { tokens: input + output, usd: usd(price, input, output) }
-    if (cost.tokens > worst.tokens) {
-      this.#context.report({ event: 'usage_clamped', said: cost.tokens, reserved: worst.tokens })
-    }
-    return { tokens: Math.min(cost.tokens, worst.tokens), usd: Math.min(cost.usd, worst.usd) }
-  }
-
   /** Never rejects. */
   async #settle(id: string, cost: Cost): Promise<void> {
     const { door, report } = this.#context
     await door.settle(id, cost).catch(() => report({ event: 'settle_failed' }))
   }
+}
+
+/**
+ * What a call cost: what its upstream reported, at least what was seen of the answer. Without a
+ * report, all that was reserved.
+ */
+function costOf(usage: Usage | null, chars: number, worst: Cost, price: Price | null): Cost {
+  const seen = Math.ceil(chars / CHARS_PER_TOKEN)
+  // A report of less than nothing is none.
+  if (usage === null || !Object.values(usage).every((n) => n >= 0)) {
+    return { tokens: Math.max(worst.tokens, seen), usd: Math.max(worst.usd, usd(price, 0, seen)) }
+  }
+  const { prompt_tokens: input, completion_tokens, total_tokens } = usage
+  const output = Math.max(completion_tokens, total_tokens - input, seen)
+  return { tokens: input + output, usd: usd(price, input, output) }
 }
 
 /** What tokens cost at a price. */
@@ -197,17 +192,19 @@ function isRetryable(error: unknown): boolean {
 function unavailable(): GatewayError {
   return new GatewayError(
     'ledger_unavailable',
-    'Cannot check the budget now, and nothing is spent without: try again in a moment',
+    'The budget service is unavailable, so nothing was sent upstream. Try again shortly.',
     { retryAfterSeconds: RETRY_AFTER_S },
   )
 }
 
+const DAY_EXHAUSTED =
+  'Daily budget exhausted. Cached answers are still served; it resets at 00:00 UTC.'
 const reasons: Readonly<Record<Refusal['policy'], string>> = {
-  paused: 'Cannot ask the model now: its owner has paused it, answers that are remembered go on',
-  day: "Cannot ask the model today: the day's budget is spent, answers that are remembered go on",
-  usd: "Cannot ask the model today: the day's budget is spent, answers that are remembered go on",
-  visitor: 'Cannot ask the model today: your share of the budget is spent',
-  streams: 'Cannot ask the model now: you have too many requests under way',
+  paused: 'Generation is paused by the owner. Cached answers are still served.',
+  day: DAY_EXHAUSTED,
+  usd: DAY_EXHAUSTED,
+  visitor: 'Your share of the daily budget is used up. Cached answers are still served.',
+  streams: 'Too many of your requests are under way. Wait until one of them has ended.',
 }
 
 function refused({ code, policy, quota, remaining, ...refusal }: Refusal): GatewayError {

@@ -39,6 +39,7 @@ const table: Readonly<Record<Code, readonly [status: number, type: Type]>> = {
   rate_limited: [429, 'rate_limit_error'],
   too_many_streams: [429, 'rate_limit_error'],
   budget_exhausted: [429, 'rate_limit_error'],
+  paused: [429, 'rate_limit_error'],
   upstream_rate_limited: [429, 'rate_limit_error'],
   internal: [500, 'api_error'],
   upstream_rejected: [502, 'api_error'],

@@ -1,50 +1,38 @@
-// The Durable Object that knows what the day has cost: one for the whole service. A thin shell over
-// access/budget.ts; every decision and its row are made in one synchronous block.
-//
-// Stored in SQLite: `calls`, one row per upstream call, written by reserve, once more by settle or
-// when it runs out, and deleted once it is added up: 3 row writes a miss, as measured by
-// test/objects/ledger.test.ts, so that the free plan's 100,000 a day are 33,000 misses. `settings`:
-// the pause, the sums of settled calls, marks of alerts sent, the secret made up where the owner has
-// none. The platform forgets an idle object after some seconds, and it then reads its rows again:
-// that is what the sums are for.
+// The Durable Object that keeps the day's budget: one for the whole service. A thin shell over
+// access/budget.ts; every decision and its rows (ledger-rows.ts) are made in one synchronous block.
 import { DurableObject } from 'cloudflare:workers'
 import {
-  addUp,
   Budget,
-  type CallRow,
   type Cost,
-  type DaySum,
   dayOf,
-  noSum,
-  type Refusal,
+  type Overshoot,
+  type ReserveAnswer,
   type ReserveRequest,
 } from '../access/budget.ts'
 import { randomLetters } from '../completion/completion.ts'
 import { environment, now, randomBytes, report, secret, waitUntil } from './environment.ts'
+import { LedgerRows } from './ledger-rows.ts'
 
 export interface LedgerFigures {
   readonly tokens_per_day: number
   readonly spent: number
   readonly reserved: number
+  /** Of `spent`, what calls cost above their reservations; absent: nothing. */
+  readonly above_reservations?: number
   readonly usd_per_day: number
   readonly usd_spent: number
   /** Unix seconds. */
   readonly paused_until: number | null
 }
 
-export type ReserveAnswer = { readonly granted: true; readonly mayStore: boolean } | Refusal
-
 const MARKS = [50, 80, 100]
 /** A day that is this far spent and has no room for a call is, to its owner, all spent. */
 const GONE_PERCENT = 80
-const DAYS_KEPT = 2
-/** Settled rows that are read again rather than added up. */
-const ROWS_KEPT = 200
 
 export class LedgerObject extends DurableObject {
-  readonly #sql: SqlStorage = this.ctx.storage.sql
+  #rows: LedgerRows | null = null
   #budget: Budget | null = null
-  #cleanedDay = -1
+  #timer: ReturnType<typeof setTimeout> | null = null
 
   /** Reserves for one upstream call. No await between the check and the row. */
   reserve(request: ReserveRequest): ReserveAnswer {
@@ -52,18 +40,16 @@ export class LedgerObject extends DurableObject {
       const answer = budget.reserve(request, nowMs)
       if (!answer.granted) {
         this.#alert(budget, nowMs, answer.policy === 'day' || answer.policy === 'usd')
-        return answer
       }
-      if (answer.fresh) this.#insert(answer.row)
-      return { granted: true, mayStore: answer.row.stores }
+      return answer
     })
   }
 
   /** Ends a lease with what it cost; a second time it does nothing. */
   settle(id: string, cost: Cost): void {
     this.#use((budget, nowMs) => {
-      const row = budget.settle(id, cost, nowMs)
-      if (row !== null) this.#update(row)
+      const overshoot = budget.settle(id, cost, nowMs)
+      if (overshoot !== null) this.#reportOvershoot(overshoot, budget, nowMs)
     })
   }
 
@@ -71,8 +57,8 @@ export class LedgerObject extends DurableObject {
   pause(until: number | null): void {
     const untilMs = (until ?? 0) * 1000
     this.#use((budget) => {
+      this.#open().set('paused_until_ms', String(untilMs))
       budget.pause(untilMs)
-      this.#set('paused_until_ms', String(untilMs))
     })
   }
 
@@ -82,169 +68,105 @@ export class LedgerObject extends DurableObject {
 
   /** A secret of the service's own, made once and kept here. */
   ownSecret(): string {
-    this.#open(now())
-    const known = this.#get('own_secret')
+    const rows = this.#open()
+    const known = rows.setting('own_secret')
     if (known !== null) return known
     const made = randomLetters(43, randomBytes)
-    this.#set('own_secret', made)
+    rows.set('own_secret', made)
     return made
   }
 
-  /**
-   * One decision and its rows. What cannot be stored must not be remembered either: after any
-   * failure everything is read again.
-   */
+  #open(): LedgerRows {
+    const { tokensPerDay, usdPerDay } = limitsOf()
+    const limit = { tokens: tokensPerDay, usd: usdPerDay }
+    this.#rows ??= new LedgerRows(this.ctx.storage, limit, dayOf(now()))
+    return this.#rows
+  }
+
   #use<T>(decide: (budget: Budget, nowMs: number) => T): T {
     const nowMs = now()
-    try {
-      const budget = this.#open(nowMs)
-      const decision = decide(budget, nowMs)
-      for (const row of budget.takeExpired()) this.#update(row)
-      this.#alert(budget, nowMs, false)
-      return decision
-    } catch (error) {
-      this.#budget = null
-      throw error
+    const rows = this.#open()
+    const pausedUntilMs = () => Number(rows.setting('paused_until_ms') ?? 0)
+    this.#budget ??= new Budget(limitsOf(), rows, pausedUntilMs(), nowMs)
+    const decision = decide(this.#budget, nowMs)
+    this.#alert(this.#budget, nowMs, false)
+    this.#stayAwake(this.#budget, nowMs)
+    return decision
+  }
+
+  /**
+   * Ends leases when they run out. The timer also keeps the platform from evicting the object as idle while calls
+   * are under way: their leases would be lost, and all that they had reserved would be spent.
+   */
+  #stayAwake(budget: Budget, nowMs: number): void {
+    const { nextExpiryMs } = budget
+    if (nextExpiryMs !== null) {
+      this.#timer ??= setTimeout(() => {
+        this.#timer = null
+        try {
+          this.#use(() => {})
+        } catch {
+          // The next call tries again.
+        }
+      }, nextExpiryMs - nowMs)
+    } else if (this.#timer !== null) {
+      clearTimeout(this.#timer)
+      this.#timer = null
     }
   }
 
-  #open(nowMs: number): Budget {
-    this.#budget ??= this.#read(nowMs)
-    this.#clean(nowMs)
-    return this.#budget
+  /** One event for each, and one alert a day about those that are beyond what is counted. */
+  #reportOvershoot({ said, reserved, counted }: Overshoot, budget: Budget, nowMs: number): void {
+    const call = {
+      said: said.tokens,
+      reserved: reserved.tokens,
+      counted: counted.tokens,
+      usd_said: said.usd,
+      usd_reserved: reserved.usd,
+      usd_counted: counted.usd,
+    }
+    const event = 'usage_above_reservation'
+    report({ event, ...call })
+    if (said.tokens <= counted.tokens && said.usd <= counted.usd) return
+    this.#alertOnce('overshoot', { event, call }, budget, nowMs)
   }
 
-  #read(nowMs: number): Budget {
-    this.#sql.exec(`CREATE TABLE IF NOT EXISTS calls (
-      day INTEGER, id TEXT, visitor TEXT, tokens INTEGER, usd REAL, settled INTEGER,
-      expires_at INTEGER, stores INTEGER, PRIMARY KEY (day, id)) WITHOUT ROWID`)
-    this.#sql.exec(
-      'CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID',
-    )
-    // Tomorrow's, since clocks differ and the one of this machine may be behind the last one's.
-    const days = [-1, 0, 1].map((days) => dayOf(nowMs) + days)
-    const stored = this.#sql.exec<StoredRow>(
-      'SELECT * FROM calls WHERE day BETWEEN ? AND ?',
-      days[0],
-      days[2],
-    )
-    const rows = this.#addUp([...stored].map(fromStored))
-    const sums = days.map((day) => this.#sum(day)).filter((sum) => sum !== null)
-    const pausedUntilMs = Number(this.#get('paused_until_ms') ?? 0)
-    return new Budget(limitsOf(), { rows, sums }, pausedUntilMs, nowMs)
-  }
-
-  /** Adds settled rows to their days' sums, if they are many. @returns those that are still rows */
-  #addUp(rows: readonly CallRow[]): readonly CallRow[] {
-    const settled = rows.filter((row) => row.settled)
-    if (settled.length < ROWS_KEPT) return rows
-    this.ctx.storage.transactionSync(() => {
-      for (const day of new Set(settled.map((row) => row.day))) {
-        const own = settled.filter((row) => row.day === day)
-        this.#set(`sum ${day}`, JSON.stringify(addUp(this.#sum(day) ?? noSum(day), own)))
-        this.#sql.exec('DELETE FROM calls WHERE day = ? AND settled = 1', day)
-      }
-    })
-    return rows.filter((row) => !row.settled)
-  }
-
-  #sum(day: number): DaySum | null {
-    const sum = this.#get(`sum ${day}`)
-    return sum === null ? null : (JSON.parse(sum) as DaySum)
-  }
-
-  /** Once a day, so that old rows cost one write each and no more. */
-  #clean(nowMs: number): void {
-    const day = dayOf(nowMs)
-    if (day === this.#cleanedDay) return
-    this.#cleanedDay = day
-    this.#sql.exec('DELETE FROM calls WHERE day <= ?', day - DAYS_KEPT)
-    this.#sql.exec("DELETE FROM settings WHERE name LIKE 'mark %' AND name < ?", `mark ${day}`)
-    const oldest = `sum ${day - DAYS_KEPT + 1}`
-    this.#sql.exec("DELETE FROM settings WHERE name LIKE 'sum %' AND name < ?", oldest)
-  }
-
-  /** Throws when the id was there before: what that has spent must not be written over. */
-  #insert({ day, id, visitor, tokens, usd, settled, expires_at, stores }: CallRow): void {
-    this.#sql.exec(
-      'INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
-      day,
-      id,
-      visitor,
-      tokens,
-      usd,
-      settled ? 1 : 0,
-      expires_at,
-      stores ? 1 : 0,
-    )
-  }
-
-  #update({ day, id, tokens, usd }: CallRow): void {
-    this.#sql.exec(
-      'UPDATE calls SET tokens = ?, usd = ?, settled = 1 WHERE day = ? AND id = ?',
-      tokens,
-      usd,
-      day,
-      id,
-    )
-  }
-
-  /** One POST with figures when half, four fifths and all of the day's budget are spent. */
+  /** An alert when half, four fifths and all of the day's budget are spent. */
   #alert(budget: Budget, nowMs: number, refused: boolean): void {
     // The rounding of many small sums of money is no reason to be late.
     const spent = budget.share(nowMs) * 100 + 1e-6
     const percent = refused && spent >= GONE_PERCENT ? 100 : spent
     for (const mark of MARKS) {
-      const name = `mark ${dayOf(nowMs)} ${mark}`
-      if (percent < mark || this.#get(name) !== null) continue
-      this.#set(name, String(nowMs))
-      report({ event: 'budget_mark', percent: mark })
-      const url = secret('ALERT_URL')
-      if (url !== undefined && url !== '') {
-        waitUntil(sendAlert(url, mark, figuresOf(budget, nowMs)))
-      }
+      if (percent < mark) continue
+      const alert = { event: 'budget_mark', percent: mark } as const
+      if (this.#alertOnce(String(mark), alert, budget, nowMs)) report(alert)
     }
   }
 
-  #get(name: string): string | null {
-    const [row] = this.#sql.exec<{ value: string }>(
-      'SELECT value FROM settings WHERE name = ?',
-      name,
-    )
-    return row?.value ?? null
-  }
-
-  #set(name: string, value: string): void {
-    this.#sql.exec('INSERT OR REPLACE INTO settings VALUES (?, ?)', name, value)
+  /** One POST a day with the day's figures. @returns false if it was sent before */
+  #alertOnce(mark: string, alert: object, budget: Budget, nowMs: number): boolean {
+    const rows = this.#open()
+    const name = `mark ${dayOf(nowMs)} ${mark}`
+    if (rows.setting(name) !== null) return false
+    rows.set(name, String(nowMs))
+    const url = secret('ALERT_URL')
+    if (url) waitUntil(sendAlert(url, { ...alert, ...figuresOf(budget, nowMs) }))
+    return true
   }
 }
 
 function figuresOf(budget: Budget, nowMs: number): LedgerFigures {
-  const { spent, reserved, usdSpent } = budget.figures(nowMs)
+  const { spent, reserved, above, usdSpent } = budget.figures(nowMs)
   const paused = budget.pausedUntilMs > nowMs
   const { tokensPerDay, usdPerDay } = limitsOf()
   return {
     tokens_per_day: tokensPerDay,
     spent,
     reserved,
+    ...(above > 0 ? { above_reservations: above } : {}),
     usd_per_day: usdPerDay,
     usd_spent: usdSpent,
     paused_until: paused ? Math.ceil(budget.pausedUntilMs / 1000) : null,
-  }
-}
-
-type StoredRow = Record<keyof CallRow, SqlStorageValue>
-
-function fromStored(row: StoredRow): CallRow {
-  return {
-    id: String(row.id),
-    day: Number(row.day),
-    visitor: row.visitor === null ? null : String(row.visitor),
-    tokens: Number(row.tokens),
-    usd: Number(row.usd),
-    settled: row.settled === 1,
-    expires_at: Number(row.expires_at),
-    stores: row.stores === 1,
   }
 }
 
@@ -261,12 +183,12 @@ function limitsOf() {
   }
 }
 
-async function sendAlert(url: string, percent: number, figures: LedgerFigures): Promise<void> {
+async function sendAlert(url: string, alert: object): Promise<void> {
   try {
     const response = await fetch(url, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ event: 'budget_mark', percent, ...figures }),
+      body: JSON.stringify(alert),
       redirect: 'manual',
       signal: AbortSignal.timeout(10_000),
     })

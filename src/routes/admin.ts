@@ -44,6 +44,8 @@ export interface BudgetFigures {
   readonly tokens_per_day: number
   readonly spent: number
   readonly reserved: number
+  /** Of `spent`, what calls cost above their reservations; absent: nothing. */
+  readonly above_reservations?: number
   /** 0: no limit in USD. */
   readonly usd_per_day: number
   readonly usd_spent: number

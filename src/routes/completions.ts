@@ -276,6 +276,7 @@ const staleIfErrorCodes: ReadonlySet<Code> = new Set([
   'rate_limited',
   'too_many_streams',
   'budget_exhausted',
+  'paused',
   'upstream_rate_limited',
   'internal',
   'upstream_rejected',

@@ -77,6 +77,7 @@ const usageSchema = v.strictObject({
     tokens_per_day: count,
     spent: count,
     reserved: count,
+    above_reservations: v.optional(count),
     usd_per_day: v.number(),
     usd_spent: v.number(),
     paused_until: v.nullable(count),

@@ -75,6 +75,7 @@ const spendingCodes: readonly Code[] = [
   'rate_limited',
   'too_many_streams',
   'budget_exhausted',
+  'paused',
   'upstream_rate_limited',
   'upstream_rejected',
   'upstream_bad_response',

@@ -7,8 +7,8 @@ import { bars, byName, latency, ranges, stacked, totals } from './figures.js'
 import { duration } from './source.js'
 
 /**
- * @typedef {{ tokens_per_day: number, spent: number, reserved: number, usd_per_day: number,
- *   usd_spent: number, paused_until: number | null }} Budget
+ * @typedef {{ tokens_per_day: number, spent: number, reserved: number, above_reservations?: number,
+ *   usd_per_day: number, usd_spent: number, paused_until: number | null }} Budget
  * @typedef {{ at: number, request_id: string, upstream: string, model: string, code: string,
  *   hint: string | null }} FailedAttempt
  * @typedef {{ origin: string, count: number, last: number }} RefusedOrigin
@@ -327,7 +327,7 @@ const DAY_S = 86_400
 
 /** @param {Budget} budget @param {number} now */
 function showBudget(
-  { tokens_per_day, spent, reserved, usd_per_day, usd_spent, paused_until },
+  { tokens_per_day, spent, reserved, above_reservations = 0, usd_per_day, usd_spent, paused_until },
   now,
 ) {
   const left = Math.max(0, tokens_per_day - spent - reserved)
@@ -336,6 +336,11 @@ function showBudget(
   const resets = duration(DAY_S - (now % DAY_S))
   say('spent', whole.format(spent))
   say('of-budget', `of ${whole.format(tokens_per_day)} tokens${usd}; begins anew in ${resets}`)
+  at('above').hidden = above_reservations === 0
+  say(
+    'above',
+    `${percent.format(above_reservations / Math.max(1, spent))} of it is above what its calls had reserved (usage_above_reservation in the log)`,
+  )
   /** @param {number} tokens */
   const share = (tokens) =>
     `${(100 * Math.min(1, tokens / Math.max(1, tokens_per_day))).toFixed(2)}%`

@@ -21,7 +21,8 @@ const byCode = {
   rate_limited: 'Wait a little. The limit is SPEND_LIMIT in wrangler.toml.',
   too_many_streams: 'Let another answer of yours end first, or raise budget.streams_per_visitor.',
   budget_exhausted:
-    'The day’s budget is spent or paused; remembered answers still come. The dashboard shows it.',
+    'The day’s budget is spent; cached answers are still served. The dashboard shows it.',
+  paused: 'The owner has paused generation; cached answers are still served.',
   upstream_rate_limited: 'The model service is busy: try again in a moment.',
   upstream_rejected:
     'The owner should check the upstream’s key and address; the log has the cause.',

@@ -338,7 +338,7 @@ describe('of a day’s traffic', () => {
     await page.getByText('Paused until you resume').waitFor()
     expect((await usage()).budget.paused_until).toBe(4_102_444_800)
     const refused = await client.complete({ prompt: 'never asked before' })
-    expect([refused.status, JSON.parse(refused.text).error.code]).toEqual([429, 'budget_exhausted'])
+    expect([refused.status, JSON.parse(refused.text).error.code]).toEqual([429, 'paused'])
     expect(await page.evaluate('document.activeElement.id')).toBe('resume')
     await page.getByRole('button', { name: 'Resume' }).click()
     await page.getByRole('button', { name: 'Pause spending' }).waitFor()

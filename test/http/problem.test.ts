@@ -23,7 +23,11 @@ const documented: readonly (readonly [status: number, type: string, codes: strin
   [408, 'invalid_request_error', 'body_timeout'],
   [413, 'invalid_request_error', 'body_too_large'],
   [415, 'invalid_request_error', 'unsupported_media_type'],
-  [429, 'rate_limit_error', 'rate_limited too_many_streams budget_exhausted upstream_rate_limited'],
+  [
+    429,
+    'rate_limit_error',
+    'rate_limited too_many_streams budget_exhausted paused upstream_rate_limited',
+  ],
   [500, 'api_error', 'internal'],
   [
     502,

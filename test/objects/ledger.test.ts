@@ -58,102 +58,151 @@ async function newDay(): Promise<void> {
   await workers.rig.set({ clockMs: days * DAY_MS })
 }
 
+const DAYS_BETWEEN = 3
+const sql = (query: string, ...values: JsonValue[]) =>
+  workers.rig.call('ledger', 'sql', query, ...values) as Promise<Record<string, number>[]>
+const dayNow = () => Math.floor(Date.now() / DAY_MS) + days
+const counts = async () => await workers.rig.counts()
+
 describe('the ledger object', () => {
-  test('writes one row to reserve and one to settle; the third is its deletion', async () => {
+  test('writes one row to reserve and two to settle; removing them writes none', async () => {
     await newDay()
     await figures()
-    const before = await workers.rig.counts()
-    const calls = Array.from({ length: 20 }, () => call(100))
+    const before = await counts()
+    const calls = Array.from({ length: 20 }, (_, i) => call(100, { visitor: `h:${i}` }))
     for (const one of calls) expect(await reserve(one)).toMatchObject({ granted: true })
-    const reserved = await workers.rig.counts()
+    const reserved = await counts()
     expect(reserved.written - before.written).toBe(20)
     for (const { id } of calls) await settle(id, 10)
-    const settled = await workers.rig.counts()
-    expect(settled.written - reserved.written).toBe(20)
+    const settled = await counts()
+    expect(settled.written - reserved.written).toBe(40)
     for (const { id } of calls) await settle(id, 90)
-    expect((await workers.rig.counts()).written).toBe(settled.written)
+    expect((await counts()).written).toBe(settled.written)
     expect(await figures()).toMatchObject({ spent: 200, reserved: 0 })
-    // Two days later they are gone, for one row each.
+    expect((await workers.rig.rows()).visitors).toHaveLength(20)
+    // Two days later they are gone: the day's row is deleted, and a table made for new visitors.
     days += 2
     await workers.rig.set({ clockMs: days * DAY_MS })
     await figures()
-    const cleaned = await workers.rig.counts()
-    expect(cleaned.written - settled.written).toBeLessThanOrEqual(21)
-    expect((await workers.rig.rows()).calls).toEqual([])
+    expect((await counts()).written - settled.written).toBeLessThanOrEqual(3)
+    const { visitors, days: kept } = await workers.rig.rows()
+    expect([visitors, kept]).toEqual([[], []])
   })
 
-  test('keeps everything when it is evicted, and when the machine is', async () => {
+  test('keeps what is spent and reserved when it is evicted, and when the machine is', async () => {
     await newDay()
-    const [open, done, running] = [call(1000), call(1000, { usd: 2 }), call(1000, { leaseMs: 1 })]
-    for (const one of [open, done, running]) await reserve(one)
+    const [open, done] = [call(1000), call(1000, { usd: 2 })]
+    for (const one of [open, done]) await reserve(one)
     await settle(done.id, 400, 1.5)
     const until = Math.floor(Date.now() / 1000) + days * 86_400 + 3600
     await workers.rig.admin('/admin/pause', { until })
     const before = await figures()
     expect(before).toEqual({
       tokens_per_day: 100_000,
-      spent: 1400,
+      spent: 400,
       reserved: 1000,
       usd_per_day: 10,
       usd_spent: 1.5,
       paused_until: until,
     })
+    // The lease is lost, so that all it had reserved is spent.
+    const after = { ...before, spent: 1400, reserved: 0 }
     await workers.rig.evict()
-    expect(await figures()).toEqual(before)
+    expect(await figures()).toEqual(after)
     await workers.dispose()
     workers = await startRigged({ config, persistIn: folder })
     await workers.rig.set({ clockMs: days * DAY_MS })
-    expect(await figures()).toEqual(before)
+    expect(await figures()).toEqual(after)
     await settle(open.id, 300)
-    expect(await figures()).toMatchObject({ spent: 1700, reserved: 0 })
+    expect(await figures()).toEqual(after)
     await workers.rig.admin('/admin/pause', { until: null })
     expect(await figures()).toMatchObject({ paused_until: null })
   })
 
-  test('finds a lease that ran out while it was away: it is spent, and blocks nobody (C3)', async () => {
+  test('spends a lease that runs out, and no clock that goes back revives it (C3)', async () => {
     await newDay()
     await reserve(call(60_000, { leaseMs: 60_000 }))
-    await workers.rig.evict()
-    expect(await reserve(call(60_000))).toMatchObject({ granted: false, policy: 'day' })
+    expect(await reserve(call(60_000, { visitor: 'h:1' }))).toMatchObject({ policy: 'day' })
     await workers.rig.set({ clockMs: days * DAY_MS + 61_000 })
     expect(await figures()).toMatchObject({ spent: 60_000, reserved: 0 })
-    // Not even a clock that goes back brings the lease to life again.
     await workers.rig.set({ clockMs: days * DAY_MS })
-    await workers.rig.evict()
     expect(await figures()).toMatchObject({ spent: 60_000, reserved: 0 })
+    await workers.rig.evict()
+    expect(await reserve(call(60_000, { visitor: 'h:1' }))).toMatchObject({ policy: 'day' })
+    expect(await reserve(call(30_001))).toMatchObject({ policy: 'visitor' })
   })
 
-  test('reads few rows however many calls there were, and still knows them all', async () => {
+  test('ends a lease that runs out though nobody calls it', async () => {
     await newDay()
-    for (let i = 0; i < 250; i++) {
-      const one = call(100, { visitor: `h:${i % 5}` })
-      await reserve(one)
+    await reserve(call(1000, { leaseMs: 1 }))
+    await expect
+      .poll(async () => (await workers.rig.rows()).visitors)
+      .toContainEqual({ visitor: 'h:0', tokens: 1000 })
+  })
+
+  test('keeps yesterday when the clock goes back over midnight and it is evicted', async () => {
+    await newDay()
+    const one = call(1000)
+    await reserve(one)
+    await settle(one.id, 700)
+    await workers.rig.set({ clockMs: (days + 1) * DAY_MS })
+    expect(await figures()).toMatchObject({ spent: 0 })
+    await workers.rig.evict()
+    await workers.rig.set({ clockMs: days * DAY_MS })
+    expect(await figures()).toMatchObject({ spent: 700 })
+    // Once something was spent the next day, that day goes on.
+    await workers.rig.set({ clockMs: (days + 1) * DAY_MS })
+    await reserve(call(50))
+    await workers.rig.evict()
+    await workers.rig.set({ clockMs: days * DAY_MS })
+    expect(await figures()).toMatchObject({ spent: 50 })
+    days += 1
+  })
+
+  test('reads and writes as few rows with 300,000 visitors as with none', async () => {
+    /** The rows of waking up, one call and the figures. */
+    const wake = async () => {
+      await workers.rig.evict()
+      const before = await counts()
+      const one = call(100, { visitor: 'h:new' })
+      expect(await reserve(one)).toMatchObject({ granted: true })
       await settle(one.id, 10)
+      await figures()
+      const after = await counts()
+      return { read: after.read - before.read, written: after.written - before.written }
     }
-    const open = call(500)
-    await reserve(open)
-    const before = await workers.rig.counts()
-    await workers.rig.evict()
-    expect(await figures()).toMatchObject({ spent: 2500, reserved: 500 })
-    const addedUp = await workers.rig.counts()
-    // As many rows as two days later, and the day's sum.
-    expect(addedUp.written - before.written).toBeLessThan(260)
-    expect((await workers.rig.rows()).calls).toHaveLength(1)
-    await workers.rig.evict()
-    expect(await figures()).toMatchObject({ spent: 2500, reserved: 500 })
-    expect((await workers.rig.counts()).read - addedUp.read).toBeLessThan(20)
-    // A visitor's own share is in the sum, too.
-    await settle(open.id, 500)
-    expect(await reserve(call(89_501, { visitor: 'h:1' }))).toMatchObject({ policy: 'visitor' })
-    expect(await reserve(call(89_500, { visitor: 'h:1' }))).toMatchObject({ granted: true })
+    await newDay()
+    await wake()
+    const alone = await wake()
+    expect(alone.written).toBe(3)
+    const size = async () => Number(await workers.rig.call('ledger', 'size'))
+    const empty = await size()
+    await sql(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000)
+      INSERT INTO visitors_${dayNow()} SELECT 'h:' || lower(hex(randomblob(8))), 100 FROM n`)
+    expect(await wake()).toEqual(alone)
+    expect(await sql(`SELECT COUNT(*) AS n FROM visitors_${dayNow()}`)).toEqual([{ n: 300_001 }])
+    // A visitor and day take less than 64 bytes, and calls of the same visitors take none.
+    const full = await size()
+    expect(full - empty).toBeLessThan(300_000 * 64)
+    expect(await wake()).toEqual(alone)
+    expect(await size()).toBe(full)
+    // The day after the next, all of them go without a row being written for each.
+    days += DAYS_BETWEEN
+    await workers.rig.set({ clockMs: days * DAY_MS })
+    const before = await counts()
+    await figures()
+    const cleaned = await counts()
+    expect(cleaned.read - before.read).toBeLessThan(30)
+    expect(cleaned.written - before.written).toBeLessThanOrEqual(4)
+    expect(await size()).toBeLessThanOrEqual(empty + 4096 * 2)
   })
 
   test('grants nothing that it cannot store, and remembers no such grant (C11)', async () => {
     await newDay()
     const before = await figures()
-    await workers.rig.call('ledger', 'breakTable', 'calls')
+    await workers.rig.call('ledger', 'breakTable', 'days')
     await expect(reserve(call(1000))).rejects.toThrow()
-    await workers.rig.call('ledger', 'repairTable', 'calls')
+    await workers.rig.call('ledger', 'repairTable', 'days')
     expect(await figures()).toEqual(before)
     expect(await reserve(call(1000))).toMatchObject({ granted: true })
   })
@@ -162,22 +211,55 @@ describe('the ledger object', () => {
     await newDay()
     const one = call(1000, { leaseMs: 60_000 })
     await reserve(one)
-    await workers.rig.call('ledger', 'breakTable', 'calls')
+    // Neither half of it is stored when one of them fails.
+    const visitors = `visitors_${dayNow()}`
+    await workers.rig.call('ledger', 'breakTable', visitors)
     await expect(settle(one.id, 10)).rejects.toThrow()
-    await workers.rig.call('ledger', 'repairTable', 'calls')
+    await workers.rig.call('ledger', 'repairTable', visitors)
     expect(await figures()).toMatchObject({ spent: 0, reserved: 1000 })
     await workers.rig.set({ clockMs: days * DAY_MS + 61_000 })
     expect(await figures()).toMatchObject({ spent: 1000, reserved: 0 })
   })
+})
 
-  test('refuses an id that has spent already, and forgets nothing of it', async () => {
+describe('the rows of an earlier version', () => {
+  /** The tables as they were, with a sum of 1,000 tokens and two calls, one of them under way. */
+  async function old(sum: string): Promise<void> {
     await newDay()
-    const one = call(1000)
-    await reserve(one)
-    await settle(one.id, 1000)
-    await expect(reserve(one)).rejects.toThrow()
-    expect(await figures()).toMatchObject({ spent: 1000, reserved: 0 })
+    await sql('DROP TABLE days')
+    await sql(`CREATE TABLE calls (day INTEGER, id TEXT, visitor TEXT, tokens INTEGER, usd REAL,
+      settled INTEGER, expires_at INTEGER, stores INTEGER, PRIMARY KEY (day, id)) WITHOUT ROWID`)
+    const insert = 'INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)'
+    await sql(insert, dayNow(), 'a', 'h:1', 300, 0.5, 1, 0, 1)
+    await sql(insert, dayNow(), 'b', 'h:2', 200, 0.25, 0, 0, 0)
+    await sql(insert, dayNow() - 1, 'c', 'h:2', 5000, 1, 1, 0, 0)
+    await sql('INSERT INTO settings VALUES (?, ?)', `sum ${dayNow()}`, sum)
     await workers.rig.evict()
-    expect(await figures()).toMatchObject({ spent: 1000, reserved: 0 })
+  }
+
+  test('are taken over once: what was spent and under way is spent', async () => {
+    const visitors = { 'h:0': 900, 'h:1': 100 }
+    await old(JSON.stringify({ day: dayNow() + 1, tokens: 1000, usd: 1, kvWrites: 4, visitors }))
+    expect(await figures()).toMatchObject({ spent: 1500, reserved: 0, usd_spent: 1.75 })
+    expect(await sql(`SELECT * FROM visitors_${dayNow()}`)).toEqual([
+      { visitor: 'h:0', tokens: 900 },
+      { visitor: 'h:1', tokens: 400 },
+      { visitor: 'h:2', tokens: 200 },
+    ])
+    const { days: rows, settings } = await workers.rig.rows()
+    expect(rows.map(({ day, kv_writes }) => [day, kv_writes])).toContainEqual([dayNow(), 5])
+    expect(settings.filter(({ name }) => name.startsWith('sum '))).toEqual([])
+    expect(await workers.rig.call('ledger', 'tables')).not.toContain('calls')
+    await workers.rig.evict()
+    expect(await figures()).toMatchObject({ spent: 1500 })
   })
+
+  test.each(['{"tokens":1', 'null', '{"tokens":"many","visitors":{}}'])(
+    'count as the whole budget if the sum cannot be read: %s',
+    async (sum) => {
+      await old(sum)
+      expect(await figures()).toMatchObject({ spent: 100_500 })
+      expect(await reserve(call(1))).toMatchObject({ policy: 'day' })
+    },
+  )
 })

@@ -32,6 +32,7 @@ export interface Figures {
     readonly tokens_per_day: number
     readonly spent: number
     readonly reserved: number
+    readonly above_reservations?: number
     readonly usd_per_day: number
     readonly usd_spent: number
     readonly paused_until: number | null
@@ -43,7 +44,9 @@ export interface Figures {
 }
 
 export interface Rows {
-  readonly calls: readonly Readonly<Record<string, string | number | null>>[]
+  readonly days: readonly Readonly<Record<string, number>>[]
+  /** Of all days. */
+  readonly visitors: readonly { readonly visitor: string; readonly tokens: number }[]
   readonly settings: readonly { readonly name: string; readonly value: string }[]
   readonly hours: readonly { readonly hour: number; readonly counts: string }[]
   readonly lists: readonly { readonly name: string; readonly value: string }[]
@@ -194,6 +197,11 @@ function watch(sql) {
   }
 }
 
+function tablesOf(sql) {
+  return [...sql.exec("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    .map(({ name }) => name)
+}
+
 function rowsOf(sql, table) {
   try {
     return [...sql.exec('SELECT * FROM ' + table)]
@@ -212,7 +220,21 @@ export class LedgerObject extends Ledger {
   }
   rows() {
     const { sql } = this.ctx.storage
-    return { calls: rowsOf(sql, 'calls'), settings: rowsOf(sql, 'settings') }
+    const visitors = tablesOf(sql).filter((name) => name.startsWith('visitors_'))
+    return {
+      days: rowsOf(sql, 'days'),
+      visitors: visitors.flatMap((name) => rowsOf(sql, name)),
+      settings: rowsOf(sql, 'settings'),
+    }
+  }
+  size() {
+    return this.ctx.storage.sql.databaseSize
+  }
+  tables() {
+    return tablesOf(this.ctx.storage.sql)
+  }
+  sql(query, ...values) {
+    return [...this.ctx.storage.sql.exec(query, ...values)]
   }
   breakTable(table) {
     this.ctx.storage.sql.exec('ALTER TABLE ' + table + ' RENAME TO ' + table + '_gone')

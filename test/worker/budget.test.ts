@@ -95,7 +95,8 @@ async function expectExhausted(
   policy: string,
   quota: number,
 ): Promise<void> {
-  await expectProblem(reply, 429, 'budget_exhausted', workers.log)
+  const code = policy === 'paused' ? 'paused' : 'budget_exhausted'
+  await expectProblem(reply, 429, code, workers.log)
   expect(reply.headers['ratelimit-policy']).toBe(`"${policy}";q=${quota};w=86400`)
   expect(reply.headers['ratelimit']).toMatch(new RegExp(`^"${policy}";r=\\d+;t=\\d+$`))
   const seconds = Number(reply.headers['retry-after'])
@@ -168,6 +169,40 @@ describe('the day’s budget', () => {
       .client()
       .send({ path: `/v1/completions?prompt=prompt%20100&max_tokens=${MAX_TOKENS}` })
     expect(completionOf(got).id).toBe(first.id)
+  })
+
+  test('is passed by one overshoot at most when an upstream reports more than was reserved', async () => {
+    const usage = { prompt_tokens: 100, completion_tokens: 400, total_tokens: 500 }
+    const shop = await open(
+      { tokens_per_day: 2000 },
+      { script: completionsStream(['fine'], { usage }) },
+    )
+    let served = 0
+    for (const prompt of prompts(10)) {
+      const reply = await shop.ask(prompt)
+      if (reply.status === 200) served += 1
+      else await expectExhausted(shop, reply, 'day', 2000)
+      expect((await shop.settled()).spent).toBe(500 * served)
+    }
+    expect(served).toBe(4)
+    await shop.workers.rig.evict()
+    await expectExhausted(shop, await shop.ask('after a restart'), 'day', 2000)
+    expect(await shop.budget()).toMatchObject({ spent: 2000, above_reservations: 4 * 400 })
+    expect(shop.lane.calls).toHaveLength(4)
+    shop.workers.log.takeRuntimeLines()
+  })
+
+  test('is passed by what each call under way reports above its reservation, and no more', async () => {
+    const held = latch()
+    const usage = { prompt_tokens: 100, completion_tokens: 400, total_tokens: 500 }
+    const script = completionsStream(['a', 'b'], { usage, pace: () => held.opened })
+    const shop = await open({ tokens_per_day: 5 * RESERVED }, { script })
+    const asking = prompts(5).map((prompt) => shop.ask(prompt))
+    await shop.lane.call(5)
+    held.open()
+    for (const reply of await Promise.all(asking)) completionOf(reply)
+    expect((await shop.settled()).spent).toBe(2500)
+    await expectExhausted(shop, await shop.ask('prompt 200'), 'day', 5 * RESERVED)
   })
 
   test('in USD is as hard as one in tokens', async () => {
@@ -413,11 +448,16 @@ describe('a call is settled once', () => {
     ['no number', { prompt_tokens: 'NaN', completion_tokens: 'x', total_tokens: '' }, RESERVED],
     ['half a token', { prompt_tokens: 5.5, completion_tokens: 1.5, total_tokens: 7 }, RESERVED],
     ['a list', [5, 7], RESERVED],
-    ['far too much', { prompt_tokens: 5, completion_tokens: 1e12, total_tokens: 1e12 }, RESERVED],
+    ['too much', { prompt_tokens: 5, completion_tokens: 495, total_tokens: 500 }, 500],
+    [
+      'far too much',
+      { prompt_tokens: 5, completion_tokens: 1e12, total_tokens: 1e12 },
+      10 * RESERVED,
+    ],
     ['less than was said', { prompt_tokens: 5, completion_tokens: 1, total_tokens: 6 }, 5 + 10],
     ['more in total', { prompt_tokens: 5, completion_tokens: 7, total_tokens: 40 }, 40],
   ])(
-    'within what was seen and what was reserved, when %s is reported (C6, T5)',
+    'with no less than was seen and at most ten times what it reserved, when %s is reported (C6, T5)',
     async (name, usage, spent) => {
       const text = name === 'less than was said' ? 'x'.repeat(40) : 'fine'
       const shop = await open({ tokens_per_day: 1e6 })
@@ -433,8 +473,13 @@ describe('a call is settled once', () => {
         await shop.workers.log.request(id)
         expect((await shop.settled()).spent - before).toBe(spent)
       }
-      const clamped = shop.workers.log.all('usage_clamped')
-      expect(clamped).toHaveLength(name === 'far too much' ? 2 : 0)
+      const above = shop.workers.log.all('usage_above_reservation')
+      expect(above).toHaveLength(spent > RESERVED ? 2 : 0)
+      for (const { reserved, counted } of above) {
+        expect([reserved, counted]).toEqual([RESERVED, spent])
+      }
+      const shown = (await shop.budget()).above_reservations
+      expect(shown).toBe(spent > RESERVED ? 2 * (spent - RESERVED) : undefined)
     },
   )
 
@@ -549,7 +594,7 @@ describe('a ledger that does not answer,', () => {
     expect(shop.lane.calls).toEqual([])
   })
 
-  test('since it was restarted while a call was under way: the call is settled all the same (C3, G4)', async () => {
+  test('since it was restarted while a call was under way: what that had reserved stays spent (C3, G4)', async () => {
     const held = latch()
     const shop = await open(
       { tokens_per_day: 150 },
@@ -558,11 +603,11 @@ describe('a ledger that does not answer,', () => {
     const asking = shop.ask('prompt 100')
     await shop.lane.call()
     await shop.workers.rig.evict()
-    expect(await shop.budget()).toMatchObject({ spent: 0, reserved: RESERVED })
+    expect(await shop.budget()).toMatchObject({ spent: RESERVED, reserved: 0 })
     await expectExhausted(shop, await shop.ask('prompt 101'), 'day', 150)
     held.open()
     completionOf(await asking)
-    expect((await shop.settled()).spent).toBe(12)
+    expect((await shop.settled()).spent).toBe(RESERVED)
     // The runtime says that the object was reset, as it was.
     shop.workers.log.takeRuntimeLines()
   })
@@ -656,6 +701,43 @@ describe('alerts', () => {
     await alerts.call(2)
     await expectExhausted(shop, await shop.ask('prompt 108', { max_tokens: 200 }), 'day', 1000)
     expect((await alerts.call(3)).body).toMatchObject({ percent: 100, spent: 800 })
+  })
+
+  test('are sent once a day of a report beyond ten times its reservation', async () => {
+    const { shop, alerts, spend } = await alerted(json({}))
+    const usage = { prompt_tokens: 5, completion_tokens: 1e6, total_tokens: 1e6 + 5 }
+    shop.lane.answers(completionsStream(['fine'], { usage }))
+    const max_tokens = 1
+    // Each reserves 75 and is counted as 750.
+    completionOf(await shop.ask('prompt 100', { max_tokens }))
+    await shop.settled()
+    completionOf(await shop.ask('prompt 101', { max_tokens }))
+    expect((await shop.settled()).spent).toBe(1500)
+    await expect.poll(() => alerts.calls.length).toBe(4)
+    const overshoots = alerts.calls
+      .map(({ body }) => body as Table)
+      .filter((body) => body['event'] === 'usage_above_reservation')
+    expect(overshoots).toEqual([
+      {
+        event: 'usage_above_reservation',
+        call: {
+          said: 1e6 + 5,
+          reserved: 75,
+          counted: 750,
+          usd_said: 1000.005,
+          usd_reserved: 0.075,
+          usd_counted: 0.75,
+        },
+        tokens_per_day: 1000,
+        spent: 750,
+        reserved: 0,
+        above_reservations: 675,
+        usd_per_day: 0,
+        usd_spent: 0.75,
+        paused_until: null,
+      },
+    ])
+    await expect(spend(1, 102)).rejects.toThrow()
   })
 
   test('are about what is spent: a reservation alone is none', async () => {

@@ -1,0 +1,160 @@
+// What the ledger stores in SQLite, and the way there from the rows of earlier versions.
+//
+// `days`: one row for each day with its sums. `visitors_<day>`: one row for each visitor who spent
+// something that day; a table for each day, since dropping a table of 300,000 rows takes some
+// milliseconds and counts as no row written (test/objects/ledger.test.ts). `settings`: the pause, marks
+// of alerts that were sent, the secret that is generated where the owner has set none.
+//
+// A miss writes one row when it reserves (the day's) and two when it is settled (the day's and the
+// visitor's), so the free plan's 100,000 rows a day are 33,000 misses. No query reads more rows than
+// there are days and settings, so waking takes the same time however many visitors there are.
+import type { BudgetRows, Cost, DayRow } from '../access/budget.ts'
+
+export class LedgerRows implements BudgetRows {
+  readonly #storage: DurableObjectStorage
+  readonly #sql: SqlStorage
+
+  /** @param limit the day's budget: what a day has spent whose old sum cannot be read */
+  constructor(storage: DurableObjectStorage, limit: Cost, today: number) {
+    this.#storage = storage
+    this.#sql = storage.sql
+    storage.transactionSync(() => {
+      this.#sql.exec(`CREATE TABLE IF NOT EXISTS days
+        (day INTEGER PRIMARY KEY, tokens REAL, usd REAL, above REAL, kv_writes INTEGER)`)
+      this.#sql.exec(`CREATE TABLE IF NOT EXISTS settings
+        (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID`)
+      this.#takeOver(limit, today)
+    })
+  }
+
+  latestDay(from: number, to: number): number | null {
+    const [row] = this.#sql.exec<{ day: number }>(
+      'SELECT day FROM days WHERE day BETWEEN ? AND ? ORDER BY day DESC LIMIT 1',
+      from,
+      to,
+    )
+    return row?.day ?? null
+  }
+
+  open(day: number): DayRow {
+    this.#createVisitors(day)
+    // The eve stays, in case that the next machine's clock is still there.
+    this.#sql.exec('DELETE FROM days WHERE day < ?', day - 1)
+    for (const old of this.#days()) {
+      if (old < day - 1) this.#sql.exec(`DROP TABLE ${visitorsOf(old)}`)
+    }
+    this.#sql.exec("DELETE FROM settings WHERE name LIKE 'mark %' AND name < ?", `mark ${day}`)
+    const [row] = this.#sql.exec<DayRow & Record<string, number>>(
+      'SELECT day, tokens, usd, above, kv_writes AS kvWrites FROM days WHERE day = ?',
+      day,
+    )
+    return row ?? { day, tokens: 0, usd: 0, above: 0, kvWrites: 0 }
+  }
+
+  visitorTokens(day: number, visitor: string): number {
+    const [row] = this.#sql.exec<{ tokens: number }>(
+      `SELECT tokens FROM ${visitorsOf(day)} WHERE visitor = ?`,
+      visitor,
+    )
+    return row?.tokens ?? 0
+  }
+
+  save(
+    { day, tokens, usd, above, kvWrites }: DayRow,
+    charge: { readonly visitor: string; readonly tokens: number } | null,
+  ): void {
+    this.#storage.transactionSync(() => {
+      const values = [day, tokens, usd, above, kvWrites]
+      this.#sql.exec('INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?)', ...values)
+      if (charge === null) return
+      this.#sql.exec(
+        `INSERT INTO ${visitorsOf(day)} VALUES (?, ?) ${ADDED}`,
+        charge.visitor,
+        charge.tokens,
+      )
+    })
+  }
+
+  setting(name: string): string | null {
+    const [row] = this.#sql.exec<{ value: string }>(
+      'SELECT value FROM settings WHERE name = ?',
+      name,
+    )
+    return row?.value ?? null
+  }
+
+  set(name: string, value: string): void {
+    this.#sql.exec('INSERT OR REPLACE INTO settings VALUES (?, ?)', name, value)
+  }
+
+  #createVisitors(day: number): void {
+    this.#sql.exec(`CREATE TABLE IF NOT EXISTS ${visitorsOf(day)}
+      (visitor TEXT PRIMARY KEY, tokens REAL) WITHOUT ROWID`)
+  }
+
+  /** Days whose visitors have a table. */
+  #days(): number[] {
+    const tables = this.#sql.exec<{ name: string }>(
+      `SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB '${visitorsOf('*')}'`,
+    )
+    return [...tables].map(({ name }) => Number(name.slice(visitorsOf('').length)))
+  }
+
+  /**
+   * Takes over the rows of earlier versions, once: `calls` had one row for each call, `sum <day>` in
+   * `settings` the calls that were added up, with all visitors in one JSON value. Calls under way are
+   * spent, and so is the whole day if its sum cannot be read.
+   */
+  #takeOver(limit: Cost, today: number): void {
+    const [calls] = this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'calls'")
+    if (calls === undefined) return
+    for (const day of [today - 1, today, today + 1]) {
+      const [own] = this.#sql.exec<Record<'calls' | 'tokens' | 'usd' | 'kvWrites', number>>(
+        `SELECT COUNT(*) AS calls, TOTAL(tokens) AS tokens, TOTAL(usd) AS usd,
+          COALESCE(SUM(stores), 0) AS kvWrites FROM calls WHERE day = ?`,
+        day,
+      )
+      const stored = this.setting(`sum ${day}`)
+      if (own === undefined || (own.calls === 0 && stored === null)) continue
+      const sum = stored === null ? noSum : (parseSum(stored) ?? { ...noSum, ...limit })
+      this.#createVisitors(day)
+      const into = `INSERT INTO ${visitorsOf(day)}`
+      this.#sql.exec(
+        `${into} SELECT key, value FROM json_each(?) WHERE true ${ADDED}`,
+        JSON.stringify(sum.visitors),
+      )
+      this.#sql.exec(
+        `${into} SELECT visitor, SUM(tokens) FROM calls WHERE day = ? AND visitor IS NOT NULL
+          GROUP BY visitor ${ADDED}`,
+        day,
+      )
+      const [tokens, usd] = [own.tokens + sum.tokens, own.usd + sum.usd]
+      this.save({ day, tokens, usd, above: 0, kvWrites: own.kvWrites + sum.kvWrites }, null)
+    }
+    this.#sql.exec('DROP TABLE calls')
+    this.#sql.exec("DELETE FROM settings WHERE name LIKE 'sum %'")
+  }
+}
+
+const ADDED = 'ON CONFLICT (visitor) DO UPDATE SET tokens = tokens + excluded.tokens'
+
+function visitorsOf(day: number | string): string {
+  return `visitors_${day}`
+}
+
+interface OldSum extends Cost {
+  readonly kvWrites: number
+  readonly visitors: Readonly<Record<string, number>>
+}
+
+const noSum: OldSum = { tokens: 0, usd: 0, kvWrites: 0, visitors: {} }
+
+function parseSum(text: string): OldSum | null {
+  try {
+    const { tokens, usd, kvWrites, visitors } = JSON.parse(text)
+    const numbers = [tokens, usd, kvWrites, ...Object.values(visitors)]
+    return numbers.every(Number.isFinite) ? { tokens, usd, kvWrites, visitors } : null
+  } catch {
+    return null
+  }
+}
