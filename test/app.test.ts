@@ -708,6 +708,7 @@ test('every error code of these routes is covered above', () => {
     'rate_limited',
     'too_many_streams',
     'budget_exhausted',
+    'paused',
     'ledger_unavailable',
   ]
   const here: readonly Code[] = [
