@@ -1,14 +1,19 @@
 // The settings as the rest of the house uses them: presets filled in, secrets at hand, names
 // resolved. All faults are found at once and named by their path. Reads no environment itself.
 import * as v from 'valibot'
-import type { EffectiveOptions, ModelOptions, PromptOptions } from './completion/effective.ts'
+import type {
+  EffectiveOptions,
+  ModelOptions,
+  PromptOptions,
+  Target,
+} from './completion/effective.ts'
 import { placesOf } from './completion/template.ts'
 import { type Fault, faultsOf, masked, preview } from './faults.ts'
 import { parseSelectors } from './html/selector.ts'
 import { isBrowserOrigin } from './http/cors.ts'
 import { salvage } from './salvage.ts'
 import { configSchema, name, promptSchema, type Settings } from './settings.ts'
-import { type AuthStyle, presets, wireLimits } from './upstream/presets.ts'
+import { type AuthStyle, type Preset, presets, wireLimits } from './upstream/presets.ts'
 import type { Feature, Wire } from './upstream/upstream.ts'
 
 /** What becomes of a call that nobody waits for any more: it is finished and stored, or cancelled. */
@@ -37,9 +42,22 @@ export interface UpstreamOptions {
   readonly maxOutputBytes: number
 }
 
+/** USD per million tokens. */
+type Price = NonNullable<Settings['models'][number]['price']>
+
 export interface Model extends ModelOptions {
-  readonly price: { readonly input: number; readonly output: number } | null
+  readonly price: Price | null
   readonly abandon: Abandon
+  /** Of each target of the route. */
+  readonly prices: readonly (Price | null)[]
+}
+
+/** What a model's target costs; one that stands in the route twice has its first price. */
+export function priceAt({ route, prices }: Model, { upstream, upstream_model }: Target) {
+  const position = route.findIndex(
+    (target) => target.upstream === upstream && target.upstream_model === upstream_model,
+  )
+  return prices[position] ?? null
 }
 
 export interface LockedPromptOptions extends PromptOptions {
@@ -238,7 +256,7 @@ class Check {
       maxTokensField: upstream.max_tokens_field ?? preset.maxTokensField,
       streamUsage: upstream.stream_usage ?? preset.streamUsage,
       rename: preset.rename,
-      unsupported: new Set([...wireLimits[wire], ...(upstream.unsupported ?? preset.unsupported)]),
+      unsupported: this.#unsupported(upstream, preset, wire, path),
       stream: upstream.stream,
       firstByteMs: upstream.first_byte_ms,
       idleMs: upstream.idle_ms,
@@ -246,6 +264,28 @@ class Check {
       retries: upstream.retries,
       maxOutputBytes: upstream.max_output_bytes,
     }
+  }
+
+  /** `native_n` is one more thing that an upstream can do or cannot. */
+  #unsupported(
+    { unsupported, native_n }: UpstreamSetting,
+    preset: Preset,
+    wire: Wire,
+    path: string,
+  ): ReadonlySet<Feature> {
+    const limits = wireLimits[wire]
+    if (native_n && limits.includes('n')) {
+      this.#fault(
+        `${path}.native_n`,
+        `Cannot use "native_n": the wire "${wire}" has one choice a call`,
+      )
+    }
+    const nativeN = native_n ?? preset.nativeN ?? wire !== 'chat'
+    return new Set([
+      ...limits,
+      ...(unsupported ?? preset.unsupported),
+      ...(nativeN ? [] : (['n'] as const)),
+    ])
   }
 
   #baseUrl(given: string | null, wire: Wire, path: string): string {
@@ -309,7 +349,8 @@ class Check {
       if (models.has(id) && id !== '') {
         this.#fault(`${path}.id`, `Cannot use "${masked(id)}": another model has this id`)
       }
-      const route = [{ upstream, upstream_model }, ...fallbacks]
+      const price = model.price ?? null
+      const route = [{ upstream, upstream_model }, ...fallbacks.map(targetOf)]
       for (const [j, attempt] of route.entries()) {
         if (upstreams.has(attempt.upstream) || !isWhole(upstreams)) continue
         const at = j === 0 ? path : `${path}.fallbacks[${j - 1}]`
@@ -324,8 +365,9 @@ class Check {
         system: model.system ?? null,
         parameters: model.parameters,
         route,
-        price: model.price ?? null,
         abandon: model.abandon,
+        price,
+        prices: [price, ...fallbacks.map((fallback) => fallback.price ?? price)],
       })
     }
     return models
@@ -485,6 +527,8 @@ const reserved: ReadonlySet<string> = new Set([
   'max_completion_tokens',
   'echo',
 ])
+
+const targetOf = ({ upstream, upstream_model }: Target): Target => ({ upstream, upstream_model })
 
 /** Whether a table has all its names: one that is empty here may be the one that is looked for. */
 function isWhole(named: ReadonlyMap<string, unknown>): boolean {

@@ -12,7 +12,7 @@ import { MemoryTier } from './cache/memory.ts'
 import { type PurgeDoor, Purges } from './cache/purge.ts'
 import { TieredCache } from './cache/tiered.ts'
 import { randomLetters } from './completion/completion.ts'
-import type { Config } from './config.ts'
+import { type Config, priceAt } from './config.ts'
 import type { Report } from './events.ts'
 import type { MissContext } from './miss.ts'
 import { Pages } from './page/pages.ts'
@@ -20,7 +20,6 @@ import type { Connection } from './upstream/attempt.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connect.ts'
 import { createDemo } from './upstream/demo.ts'
-import type { PlannedCall } from './upstream/plan.ts'
 import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
 
 /** What the runtime lends. */
@@ -60,23 +59,9 @@ export interface Core {
   readonly miss: MissContext
 }
 
-/** What one call may read and write, for its reservation. */
-function costsOf({ request }: PlannedCall) {
-  const system = utf8Length(request.system ?? '')
-  return {
-    promptBytes: request.prompts.map(
-      (prompt) => system + (typeof prompt === 'string' ? utf8Length(prompt) : prompt.length),
-    ),
-    maxTokens: request.max_tokens,
-    completions: Math.max(request.n, request.best_of ?? 1),
-  }
-}
-
-const utf8Length = (text: string) => new TextEncoder().encode(text).length
-
 /** One of the day's KV writes, as a call that costs nothing else; false: there is none. */
 async function takeKvWrite(ledger: Ledger): Promise<boolean> {
-  const nothing = { promptBytes: [], maxTokens: 0, completions: 0, price: null }
+  const nothing = { input: 0, output: 0, price: null, routePrices: [] }
   try {
     const lease = await ledger.reserve({ ...nothing, visitor: null, leaseMs: 0, stores: true })
     lease.settle({ usage: null, chars: 0 })
@@ -176,12 +161,14 @@ export function createCore(config: Config, platform: Platform): Core {
           // A request must not be stopped by its own streams.
           callsAtOnce: Math.min(CALLS_AT_ONCE, config.budget.streams_per_visitor),
           abandon: work.abandon,
-          reserve: async (planned, { upstream }) => {
+          reserve: async (extent, target) => {
+            const model = config.models.get(work.request.model)
             const lease = await ledger.reserve({
-              ...costsOf(planned),
-              price: config.models.get(work.request.model)?.price ?? null,
+              ...extent,
+              price: model === undefined ? null : priceAt(model, target),
+              routePrices: model?.prices ?? [],
               visitor: work.visitor,
-              leaseMs: config.upstreams.get(upstream)?.deadlineMs ?? 0,
+              leaseMs: config.upstreams.get(target.upstream)?.deadlineMs ?? 0,
               stores: work.keep !== null,
             })
             mayStore ||= lease.mayStore

@@ -90,6 +90,8 @@ export type Event =
       readonly upstream: string
       /** The model's alias. */
       readonly model: string
+      /** The upstream's own name of the model that was asked. */
+      readonly upstream_model: string
       /** The upstream's id of the answer, for enquiries at its support. */
       readonly upstream_id: string | null
       /** Time to the first text. */

@@ -156,6 +156,7 @@ function reportGenerated(
     request_id: requestId,
     upstream: answered?.upstream ?? '',
     model: request.model,
+    upstream_model: answered?.upstreamModel ?? '',
     upstream_id: answered?.upstreamId ?? null,
     first_ms: firstMs,
     ms,

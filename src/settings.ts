@@ -20,7 +20,14 @@ const words = text(1, 65_536)
 const parameters = v.record(v.string(), v.unknown(), 'a table of upstream parameters')
 /** What becomes of a call that nobody waits for any more. */
 const abandon = oneOf(['finish', 'stop'])
-const target = v.strictObject({ upstream: name, upstream_model: text(1, 256) }, 'a table')
+const price = v.strictObject({
+  input: finite(0, Number.POSITIVE_INFINITY),
+  output: finite(0, Number.POSITIVE_INFINITY),
+})
+const fallback = v.strictObject(
+  { upstream: name, upstream_model: text(1, 256), price: v.optional(price) },
+  'a table',
+)
 
 const modelSchema = v.strictObject(
   {
@@ -28,14 +35,9 @@ const modelSchema = v.strictObject(
     upstream: name,
     upstream_model: text(1, 256),
     parameters: v.optional(parameters, {}),
-    fallbacks: v.optional(v.array(target, 'a list of upstreams'), []),
+    fallbacks: v.optional(v.array(fallback, 'a list of upstreams'), []),
     system: v.optional(words),
-    price: v.optional(
-      v.strictObject({
-        input: finite(0, Number.POSITIVE_INFINITY),
-        output: finite(0, Number.POSITIVE_INFINITY),
-      }),
-    ),
+    price: v.optional(price),
     abandon: v.optional(abandon, 'finish'),
   },
   'a table',
@@ -51,6 +53,7 @@ const upstreamSchema = v.strictObject(
     path: v.optional(v.pipe(v.string('a path'), v.startsWith('/', 'a path that starts with "/"'))),
     max_tokens_field: v.optional(oneOf(['max_tokens', 'max_completion_tokens'])),
     stream_usage: v.optional(flag),
+    native_n: v.optional(flag),
     unsupported: v.optional(v.array(oneOf(features), 'a list of features')),
     key: v.optional(
       v.pipe(

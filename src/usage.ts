@@ -198,15 +198,17 @@ export interface UsageReport {
   readonly refused: ReadonlyMap<number, Frequencies>
 }
 
+type AskedTarget = Pick<EventOf<'generated'>, 'upstream' | 'upstream_model'>
+
 export interface CounterOptions {
   /** Between two flushes. */
   readonly intervalMs: number
   /**
    * What an answer costs.
    *
-   * @param upstream the one that answered; null: the model's first
+   * @param target who answered; null: the model's first upstream
    */
-  readonly usdOf: (model: string, upstream: string | null, usage: Usage) => number
+  readonly usdOf: (model: string, target: AskedTarget | null, usage: Usage) => number
 }
 
 /** Sends a report on. */
@@ -249,7 +251,8 @@ export class UsageCounter {
     }
   }
 
-  #generated({ model, upstream, tokens_in, tokens_out, first_ms }: EventOf<'generated'>): void {
+  #generated(event: EventOf<'generated'>): void {
+    const { model, tokens_in, tokens_out, first_ms } = event
     const hour = this.#hour()
     hour.tokens_in += tokens_in
     hour.tokens_out += tokens_out
@@ -258,7 +261,7 @@ export class UsageCounter {
       completion_tokens: tokens_out,
       total_tokens: tokens_in + tokens_out,
     }
-    hour.usd += this.#options.usdOf(model, upstream, usage)
+    hour.usd += this.#options.usdOf(model, event, usage)
     const bound = latencyBoundsMs.findIndex((ms) => first_ms <= ms)
     const slot = bound === -1 ? latencyBoundsMs.length : bound
     hour.upstream_ms[slot] = (hour.upstream_ms[slot] ?? 0) + 1

@@ -164,6 +164,10 @@ test('parseConfig() takes the whole example of the contract', () => {
       ],
       price: { input: 0.1, output: 0.5 },
       abandon: 'finish',
+      prices: [
+        { input: 0.1, output: 0.5 },
+        { input: 0.1, output: 0.5 },
+      ],
     },
   })
   expect([...config.upstreams.keys()]).toEqual(['openai', 'workers-ai'])
@@ -306,6 +310,16 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [withModel({ id: '' }), 'models[0].id', 'expected a string that is not empty'],
   [withModel({ price: { input: -1, output: 0 } }), 'models[0].price.input', 'at least 0, got -1'],
   [withModel({ abandon: 'wait' }), 'models[0].abandon', 'expected one of finish, stop'],
+  [
+    withUpstream({ preset: 'anthropic', auth: 'none', native_n: true }),
+    'upstreams[0].native_n',
+    'the wire "anthropic" has one choice a call',
+  ],
+  [
+    withModel({ fallbacks: [{ upstream: 'demo', upstream_model: 'm', price: { input: 1 } }] }),
+    'models[0].fallbacks[0].price.output',
+    '',
+  ],
   [withModel({ parameters: 5 }), 'models[0].parameters', 'a table of upstream parameters, got 5'],
   [withUpstream({ name: 'a b' }), 'upstreams[0].name', 'up to 64 letters, digits'],
   [withUpstream({ preset: 'x' }), 'upstreams[0].preset', 'expected one of '],

@@ -7,6 +7,7 @@ import {
   addCounts,
   addFailures,
   addRefused,
+  type CounterOptions,
   dayFigures,
   type Failure,
   type HourCounts,
@@ -26,8 +27,8 @@ const START = 1_779_998_400_000
 function counterAt(startMs = START) {
   const clock = { ms: startMs }
   const prices: Readonly<Record<string, number>> = { default: 0.25, 'default at u': 0.5 }
-  const usdOf = (model: string, upstream: string | null, usage: { total_tokens: number }) =>
-    usage.total_tokens * (prices[upstream === null ? model : `${model} at ${upstream}`] ?? 0)
+  const usdOf: CounterOptions['usdOf'] = (model, target, { total_tokens }) =>
+    total_tokens * (prices[target === null ? model : `${model} at ${target.upstream}`] ?? 0)
   return { clock, counter: new UsageCounter({ intervalMs: 60_000, usdOf }, () => clock.ms) }
 }
 
@@ -55,8 +56,18 @@ function request(more: Partial<RequestEvent> = {}): RequestEvent {
 }
 
 function generated(first_ms: number, tokens_in = 5, tokens_out = 7): Event {
-  const ids = { request_id: 'req_1', upstream: 'u', model: 'default', upstream_id: null }
-  return { event: 'generated', ...ids, first_ms, ms: 900, tokens_in, tokens_out, stored: true }
+  const ids = { request_id: 'req_1', model: 'default', upstream_id: null }
+  const target = { upstream: 'u', upstream_model: 'm' }
+  return {
+    event: 'generated',
+    ...ids,
+    ...target,
+    first_ms,
+    ms: 900,
+    tokens_in,
+    tokens_out,
+    stored: true,
+  }
 }
 
 function failed(more: Partial<Extract<Event, { event: 'upstream_failed' }>> = {}): Event {

@@ -19,12 +19,14 @@ export interface Price {
 
 /** One upstream call, as far as it costs. */
 export interface Spending {
-  /** UTF-8 bytes of each prompt with the system message, or the number of its tokens. */
-  readonly promptBytes: readonly number[]
-  readonly maxTokens: number
-  /** Completions written for each prompt: the larger of n and best_of. */
-  readonly completions: number
+  /** The most tokens it can read. */
+  readonly input: number
+  /** The most tokens it can write. */
+  readonly output: number
+  /** Of the upstream that is called. */
   readonly price: Price | null
+  /** Of every upstream that may answer: the dearest is reserved. */
+  readonly routePrices: readonly (Price | null)[]
   /** Null: the operator. */
   readonly visitor: string | null
   readonly leaseMs: number
@@ -54,8 +56,6 @@ export interface Lease {
   }): void
 }
 
-/** Around each prompt: what a chat's roles and separators may take. */
-const OVERHEAD_TOKENS = 64
 const PATIENCE_MS = 2000
 const RETRY_MS = 100
 /** The clocks of a call and of the ledger are not the same. */
@@ -64,12 +64,10 @@ const RETRY_AFTER_S = 10
 const CHARS_PER_TOKEN = 4
 const DAY_S = 86_400
 
-/** The most a call can cost: a token is never less than a byte. */
-export function worstCase({ promptBytes, maxTokens, completions, price }: Spending): Cost {
-  let input = 0
-  for (const bytes of promptBytes) input += bytes + OVERHEAD_TOKENS
-  const output = promptBytes.length * maxTokens * completions
-  return { tokens: input + output, usd: usd(price, input, output) }
+/** The most a call can cost, at the price of the dearest upstream on its way. */
+export function worstCase({ input, output, price, routePrices }: Spending): Cost {
+  const costs = [price, ...routePrices].map((each) => usd(each, input, output))
+  return { tokens: input + output, usd: Math.max(...costs) }
 }
 
 export class Ledger {

@@ -4,7 +4,7 @@ import { env, waitUntil } from 'cloudflare:workers'
 import { type LedgerDoor, usd } from '../access/ledger.ts'
 import type { KvNamespace } from '../cache/kv.ts'
 import { randomLetters } from '../completion/completion.ts'
-import { type Config, type ConfigResult, parseConfig } from '../config.ts'
+import { type Config, type ConfigResult, parseConfig, priceAt } from '../config.ts'
 import { type Core, createCore, type Platform } from '../core.ts'
 import type { Event, RequestEvent } from '../events.ts'
 import { prompts } from '../prompts.ts'
@@ -146,8 +146,10 @@ export function report(event: Event): void {
 const usage = new UsageCounter(
   {
     intervalMs: 60_000,
-    usdOf: (model, _upstream, { prompt_tokens, completion_tokens }) => {
-      const price = environment().config?.models.get(model)?.price ?? null
+    usdOf: (id, target, { prompt_tokens, completion_tokens }) => {
+      const model = environment().config?.models.get(id)
+      if (model === undefined) return 0
+      const price = target === null ? model.price : priceAt(model, target)
       return usd(price, prompt_tokens, completion_tokens)
     },
   },

@@ -9,6 +9,7 @@ import type { Doubt, Report } from '../events.ts'
 import type { Breakers } from './breaker.ts'
 import { type CallOptions, call, type Send } from './call.ts'
 import { Echo, EchoCheck } from './echo.ts'
+import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
 import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
 import { merge } from './merge.ts'
@@ -60,7 +61,7 @@ export interface RouteContext {
   /** `stop`: a call that `signal` cancels costs what was seen of it. Left out: all that was reserved. */
   readonly abandon?: 'finish' | 'stop'
   /** Called for every upstream call before it is made; throws when it may not be. */
-  readonly reserve: (call: PlannedCall, target: Target) => Promise<Lease>
+  readonly reserve: (extent: Extent, target: Target) => Promise<Lease>
 }
 
 /** Who answers; said once, before the first text. */
@@ -69,6 +70,8 @@ export interface Answered {
   readonly model: string
   readonly fingerprint: string | null
   readonly upstream: string
+  /** The upstream's own name of the model that was asked. */
+  readonly upstreamModel: string
   /** The upstream's own id of the answer, if it looks like one. */
   readonly upstreamId: string | null
   /** An upstream that is not the model's first. */
@@ -119,6 +122,7 @@ export async function* attempt(
       model: meta.model ?? target.upstream_model,
       fingerprint: meta.fingerprint ?? null,
       upstream: connection.name,
+      upstreamModel: target.upstream_model,
       upstreamId: meta.id !== undefined && /^[\w-]{1,128}$/.test(meta.id) ? meta.id : null,
       fallback,
     }
@@ -169,7 +173,8 @@ async function* callDeltas(
   signal: AbortSignal,
 ): AsyncGenerator<CallItem> {
   const { upstream, send, options } = connection
-  const lease = await reserve(planned, target)
+  const wire = upstream.toWire(planned.request, options)
+  const lease = await reserve(extentOf(wire, planned.request), target)
   const normaliser = new Normaliser({
     choices: planned.choices,
     perPrompt: planned.request.n,
@@ -199,7 +204,7 @@ async function* callDeltas(
       check.see(delta)
       return echo.add(delta)
     }
-    for await (const batch of call(planned.request, context)) {
+    for await (const batch of call(wire, context)) {
       const { texts, failure } = normalised(batch, normaliser)
       const deltas = texts.map(said)
       if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }

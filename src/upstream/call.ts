@@ -7,7 +7,7 @@ import { BodyReader } from './body.ts'
 import { failureOfStatus, parseRetryAfter, upstreamFailure } from './failure.ts'
 import type { Reason } from './hints.ts'
 import { readAnswer } from './read.ts'
-import type { CallRequest, Upstream, WireOptions } from './upstream.ts'
+import type { Upstream, WireCall, WireOptions } from './upstream.ts'
 import { Watchdog } from './watchdog.ts'
 
 /** Sends a request to an upstream. HTTP's `fetch`, the demo model and the AI binding are such. */
@@ -49,7 +49,7 @@ const ERROR_BODY_BYTES = 65_536
  * @throws GatewayError with an `upstream_…` code.
  */
 export async function* call(
-  request: CallRequest,
+  wire: WireCall,
   context: CallContext,
 ): AsyncGenerator<readonly RawDelta[]> {
   const { options, signal } = context
@@ -62,7 +62,7 @@ export async function* call(
   })
   let body: BodyReader | null = null
   try {
-    const response = await respond(request, context, watchdog)
+    const response = await respond(wire, context, watchdog)
     if (response.ok) context.onAccepted?.()
     body = new BodyReader(response.body ?? new Blob([]).stream(), watchdog, {
       maxBytes: options.maxOutputBytes,
@@ -82,16 +82,15 @@ export async function* call(
 }
 
 async function respond(
-  request: CallRequest,
-  { upstream, send, options, onAccepted }: CallContext,
+  wire: WireCall,
+  { send, options, onAccepted }: CallContext,
   watchdog: Watchdog,
 ): Promise<Response> {
-  const wire = upstream.toWire(request, options)
   const outgoing = new Request(options.baseUrl + wire.path, {
     method: 'POST',
     headers: {
       'content-type': 'application/json',
-      accept: request.stream ? 'text/event-stream, application/json' : 'application/json',
+      accept: wire.body['stream'] ? 'text/event-stream, application/json' : 'application/json',
       ...options.headers,
       ...wire.headers,
     },

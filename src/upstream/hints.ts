@@ -91,7 +91,9 @@ export const hintsByDoubt: Readonly<Record<Doubt, string>> = {
 
 /** Fewer choices than one call asked for. @param field what the upstream takes one at a time */
 export const hintOfMissingChoice = (field: 'n' | 'prompt_array'): string =>
-  `The upstream does not answer several ${field === 'n' ? 'choices' : 'prompts'} in one call. Set unsupported = ["${field}"] ${WITH_PRESET} for it.`
+  field === 'n'
+    ? 'The upstream does not answer several choices in one call. Set native_n = false for it.'
+    : `The upstream does not answer several prompts in one call. Set unsupported = ["prompt_array"] ${WITH_PRESET} for it.`
 
 const DOWN =
   'See the status page or the log of the upstream; a fallback keeps the endpoint answering.'

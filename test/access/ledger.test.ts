@@ -9,15 +9,14 @@ import { failureOf } from '../support/failure.ts'
 
 const price = { input: 1, output: 10 }
 const spending: Spending = {
-  promptBytes: [36],
-  maxTokens: 100,
-  completions: 1,
+  input: 100,
+  output: 100,
   price,
+  routePrices: [],
   visitor: 'v',
   leaseMs: 1000,
   stores: true,
 }
-/** 36 bytes + 64 + 100. */
 const WORST = { tokens: 200, usd: (100 * 1 + 100 * 10) / 1e6 }
 const granted = { granted: true, mayStore: true } as const
 
@@ -71,19 +70,16 @@ const broken = (more: object) => async () => {
 }
 
 describe('worstCase()', () => {
-  test.each<[string, Partial<Spending>, number]>([
-    ['one prompt', {}, 200],
-    ['an empty one', { promptBytes: [0] }, 164],
-    ['three prompts', { promptBytes: [1, 2, 3] }, 6 + 3 * 64 + 300],
-    ['several completions', { completions: 4 }, 100 + 400],
-    ['both', { promptBytes: [10, 10], completions: 2 }, 148 + 400],
-  ])('of %s is bytes + 64 + max_tokens for each completion', (_, more, tokens) => {
-    expect(worstCase({ ...spending, ...more }).tokens).toBe(tokens)
-  })
-
   test('is in USD by the model’s price, and nothing without one', () => {
     expect(worstCase(spending)).toEqual(WORST)
     expect(worstCase({ ...spending, price: null }).usd).toBe(0)
+  })
+
+  test('is at the price of the dearest upstream of the route, whichever is called', () => {
+    const cheap = { input: 1, output: 1 }
+    const routePrices = [cheap, null, price, { input: 2, output: 3 }]
+    expect(worstCase({ ...spending, price: cheap, routePrices })).toEqual(WORST)
+    expect(worstCase({ ...spending, routePrices: [cheap] })).toEqual(WORST)
   })
 })
 

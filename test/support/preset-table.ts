@@ -29,12 +29,21 @@ const places: Readonly<Record<string, string>> = {
 
 export const presetTable = (): string =>
   [
-    '| preset | base URL | wire | auth | cannot |',
-    '|---|---|---|---|---|',
+    '| preset | base URL | wire | auth | `n` in one call | cannot |',
+    '|---|---|---|---|---|---|',
     ...Object.entries(presets).map(([name, preset]) => presetRow(name, preset)),
   ].join('\n')
 
-function presetRow(name: string, { baseUrl, wire, auth, path, unsupported }: Preset): string {
+const nativeNs = new Map<boolean | null, string>([
+  [true, 'yes'],
+  [false, 'no'],
+  [null, 'only with `completions`'],
+])
+
+function presetRow(
+  name: string,
+  { baseUrl, wire, auth, path, nativeN, unsupported }: Preset,
+): string {
   const missing = new Set<Feature>([...wireLimits[wire], ...unsupported])
   // `logprobs` already covers `echo` with `logprobs`.
   if (missing.has('logprobs')) missing.delete('echo')
@@ -47,6 +56,7 @@ function presetRow(name: string, { baseUrl, wire, auth, path, unsupported }: Pre
     places[name] ?? (baseUrl === null ? 'yours' : `\`${baseUrl}\``),
     `\`${wire}\`${path === null ? '' : ` at \`${path}\``}`,
     auth === 'none' ? 'none' : `\`${auth}\``,
+    nativeNs.get(nativeN) ?? '',
     cannot.length === 0 ? '–' : cannot.join(', '),
   ]
   return `| ${cells.join(' | ')} |`

@@ -44,19 +44,18 @@ interface Setting {
 }
 
 function start(send: Send, setting: Setting = {}) {
-  return call(
-    { ...request, ...setting.request },
-    {
-      upstream: setting.upstream ?? completions,
-      send,
-      options: { ...options, ...setting.options },
-      now: Date.now,
-      signal: setting.signal ?? new AbortController().signal,
-      deadlineAt: Date.now() + (setting.deadlineMs ?? 1000),
-      progress: setting.progress ?? (() => 'running'),
-      ...(setting.onAccepted === undefined ? {} : { onAccepted: setting.onAccepted }),
-    },
-  )
+  const { upstream = completions } = setting
+  const ownOptions = { ...options, ...setting.options }
+  return call(upstream.toWire({ ...request, ...setting.request }, ownOptions), {
+    upstream,
+    send,
+    options: ownOptions,
+    now: Date.now,
+    signal: setting.signal ?? new AbortController().signal,
+    deadlineAt: Date.now() + (setting.deadlineMs ?? 1000),
+    progress: setting.progress ?? (() => 'running'),
+    ...(setting.onAccepted === undefined ? {} : { onAccepted: setting.onAccepted }),
+  })
 }
 
 /** All deltas of a call, and the error that ended it. */

@@ -173,7 +173,7 @@ test('preset workers-ai is sent the seed', () => {
   expect(sent('workers-ai', { seed: 7 }).body['seed']).toBe(7)
 })
 
-test.each(['ollama', 'llamacpp', 'deepseek-fim', 'mistral-fim', 'transformers'])(
+test.each(['ollama', 'deepseek-fim', 'mistral-fim', 'transformers'])(
   'preset %s gets one call for each prompt and choice',
   (name) => {
     const { calls, body } = sent(name, { prompts: ['One', 'Two'], n: 2 })
@@ -182,6 +182,42 @@ test.each(['ollama', 'llamacpp', 'deepseek-fim', 'mistral-fim', 'transformers'])
     expect(body).not.toHaveProperty('n')
   },
 )
+
+test.each(names)('preset %s gets several choices in one call only if it takes n', (name) => {
+  const { calls, body } = sent(name, { n: 3 })
+  const takesN = [
+    'openai',
+    'azure',
+    'together',
+    'fireworks',
+    'xai',
+    'llamacpp',
+    'vllm',
+    'demo',
+  ].includes(name)
+  expect(calls.map(({ choices }) => choices)).toEqual(takesN ? [3] : [1, 1, 1])
+  expect(body['n']).toBe(takesN ? 3 : undefined)
+})
+
+test('preset compatible gets several choices in one call on the completions wire', () => {
+  expect(configured('compatible', { wire: 'completions' }).unsupported.has('n')).toBe(false)
+  expect(configured('compatible', { wire: 'chat' }).unsupported.has('n')).toBe(true)
+})
+
+test('native_n overrides the preset', () => {
+  expect(configured('openai', { native_n: false }).unsupported.has('n')).toBe(true)
+  expect(configured('groq', { native_n: true }).unsupported.has('n')).toBe(false)
+  expect(configured('groq', { native_n: true, unsupported: [] }).unsupported.has('n')).toBe(false)
+})
+
+test('unsupported = ["n"] is native_n = false, as it was before there was native_n', () => {
+  expect(configured('openai', { unsupported: ['n'] }).unsupported.has('n')).toBe(true)
+  expect(configured('vllm', { unsupported: ['suffix'] }).unsupported.has('n')).toBe(false)
+})
+
+test.each(['anthropic', 'workers-ai'] as const)('the wire %s never gets n', (wire) => {
+  expect(configured('openai', { wire }).unsupported.has('n')).toBe(true)
+})
 
 test('preset vllm gets several prompts and choices in one call', () => {
   const { calls, body } = sent('vllm', { prompts: ['One', 'Two'], n: 2 })
@@ -263,7 +299,7 @@ test('an AI Gateway that keeps the keys gets its own token', () => {
 test('presetTable() has a row for each preset, in their order', () => {
   const rows = presetTable().split('\n').slice(2)
   expect(rows.map((row) => /^\| `([\w-]+)` \|/.exec(row)?.[1])).toEqual(names)
-  for (const row of rows) expect(row.split(' | ')).toHaveLength(5)
+  for (const row of rows) expect(row.split(' | ')).toHaveLength(6)
 })
 
 test('docs/upstreams.md has the table of presets', () => {

@@ -6,7 +6,7 @@ import { type Code, GatewayError } from '../../src/errors.ts'
 import type { Event } from '../../src/events.ts'
 import type { RouteContext, RouteDelta } from '../../src/upstream/attempt.ts'
 import { connect } from '../../src/upstream/connect.ts'
-import type { PlannedCall } from '../../src/upstream/plan.ts'
+import type { Extent } from '../../src/upstream/extent.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
 import { answer, capableTargets } from '../../src/upstream/route.ts'
 import type { Feature, Wire } from '../../src/upstream/upstream.ts'
@@ -29,7 +29,7 @@ interface UpstreamSetting {
 }
 
 interface LeaseLog {
-  readonly planned: PlannedCall
+  readonly extent: Extent
   readonly target: Target
   accepted: number
   settled: { usage: unknown; chars: number }[]
@@ -48,7 +48,8 @@ function start(
   const controller = new AbortController()
   const connections = new Map(
     Object.entries(settings).map(([name, setting]) => {
-      const { answers, wire = 'completions', unsupported = [] } = setting
+      const { answers, wire = 'completions' } = setting
+      const { unsupported = wire === 'chat' ? ['n'] : [] } = setting
       const send = async (request: Request) => {
         signals.push(request.signal)
         const body = (await request.clone().json()) as Record<string, unknown>
@@ -95,8 +96,8 @@ function start(
       recordOutput(JSON.stringify(event))
       events.push(event)
     },
-    reserve: async (planned, target) => {
-      const log: LeaseLog = { planned, target, accepted: 0, settled: [] }
+    reserve: async (extent, target) => {
+      const log: LeaseLog = { extent, target, accepted: 0, settled: [] }
       leases.push(log)
       return {
         accepted: () => {
@@ -199,6 +200,7 @@ test('answer() starts with one delta about the upstream, then yields text, finis
     model: 'model-1-0001',
     fingerprint: null,
     upstream: 'a',
+    upstreamModel: 'a-1',
     upstreamId: 'cmpl-upstream',
     fallback: false,
   })
@@ -646,6 +648,23 @@ test('answer() gives every choice its index, with or without n and prompt arrays
     }),
     { numRuns: 60 },
   )
+})
+
+test('answer() asks a chat upstream that takes n once for all choices of a prompt', async () => {
+  const { run, calls, leases } = start({
+    a: { wire: 'chat', unsupported: [], answers: (_, request) => echoOf(request) },
+  })
+  const { texts } = await run({ prompts: ['p', 'q'], n: 3, seed: 7 })
+  expect(texts).toEqual(['p7', 'p7', 'p7', 'q7', 'q7', 'q7'])
+  expect(calls.map(({ body }) => [body['n'], body['seed']])).toEqual([
+    [3, 7],
+    [3, 7],
+  ])
+  // The prompt is paid once for each call, and every choice may be as long as allowed.
+  expect(leases.map(({ extent }) => extent)).toEqual([
+    { input: 1 + 64, output: 3 * 16 },
+    { input: 1 + 64, output: 3 * 16 },
+  ])
 })
 
 test('answer() adds the echo for an upstream without it, even to an empty text', async () => {

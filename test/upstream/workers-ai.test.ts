@@ -68,7 +68,7 @@ function ask(ai: AiBinding, signal = new AbortController().signal) {
     deadlineAt: 60_000,
     progress: () => 'running',
   }
-  return Array.fromAsync(call(request, context))
+  return Array.fromAsync(call(workersAi.toWire(request, options), context))
 }
 
 const neither = async () => {

@@ -169,7 +169,9 @@ test('fewer choices than asked for are a 502, and the log says what to set', asy
   const id = String(reply.headers['x-request-id'])
   await expect
     .poll(() => workers.log.all('upstream_failed', id))
-    .toMatchObject([{ reason: 'missing_choice', hint: expect.stringContaining('"n"') }])
+    .toMatchObject([
+      { reason: 'missing_choice', hint: expect.stringContaining('native_n = false') },
+    ])
 })
 
 test('an echo is added on the legacy wire, too, and the upstream not asked for it', async () => {

@@ -1,0 +1,92 @@
+// The most that a call can read and write, measured on the body that is sent.
+import { describe, expect, test } from 'vitest'
+import { anthropic } from '../../src/upstream/anthropic.ts'
+import { chat } from '../../src/upstream/chat.ts'
+import { completions } from '../../src/upstream/completions.ts'
+import { extentOf } from '../../src/upstream/extent.ts'
+import type { CallRequest, Upstream } from '../../src/upstream/upstream.ts'
+import { workersAi } from '../../src/upstream/workers-ai.ts'
+
+const request: CallRequest = {
+  model: 'model-1',
+  prompts: ['Once €'],
+  system: null,
+  locked: false,
+  stream: true,
+  max_tokens: 100,
+  n: 1,
+  parameters: {},
+}
+const options = { maxTokensField: 'max_tokens', streamUsage: true, path: null } as const
+
+function extent(upstream: Upstream, fields: Partial<CallRequest> = {}) {
+  const call = { ...request, ...fields }
+  return extentOf(upstream.toWire(call, options), call)
+}
+
+const wires = { chat, completions, anthropic, 'workers-ai': workersAi }
+
+describe.each(Object.entries(wires))('extentOf() on the %s wire', (_, upstream) => {
+  test('is the bytes of the prompt and 64, and max_tokens', () => {
+    expect(extent(upstream)).toEqual({ input: 8 + 64, output: 100 })
+  })
+
+  test('counts what the owner adds, at any depth and with the names of a schema', () => {
+    const hidden = { guided: 'x'.repeat(1000), tools: [{ function: { ['y'.repeat(1000)]: 1 } }] }
+    expect(extent(upstream, { parameters: hidden }).input).toBeGreaterThan(2072)
+    const number = { enum: { values: [123_456_789] } }
+    expect(extent(upstream, { parameters: number }).input).toBeGreaterThan(72 + 9)
+  })
+
+  test.each([
+    { num_predict: 5000 },
+    { max_output_tokens: 5000 },
+    { options: { num_predict: 5000 } },
+    { reasoning: { max_tokens: 5000 } },
+    { thinking: { type: 'enabled', budget_tokens: 5000 } },
+    { candidate_count: 50 },
+    { extra_body: { num_return_sequences: 50 } },
+  ])('covers an owner’s %j', (parameters) => {
+    expect(extent(upstream, { parameters }).output).toBe(5000)
+  })
+
+  test('takes the larger of two limits, and no fraction of one', () => {
+    expect(extent(upstream, { parameters: { num_predict: -1, n: 0.5 } }).output).toBe(100)
+  })
+})
+
+test.each([
+  ['chat', chat],
+  ['anthropic', anthropic],
+  ['workers-ai', workersAi],
+] as const)('extentOf() counts the system on the %s wire', (_, upstream) => {
+  expect(extent(upstream, { system: 'Be brief.' }).input).toBe(8 + 9 + 64)
+})
+
+describe('extentOf() on the completions wire', () => {
+  test('counts the system of a locked prompt with its separator, and not where it is not sent', () => {
+    expect(extent(completions, { system: 'Be brief.', locked: true }).input).toBe(8 + 11 + 64)
+    expect(extent(completions, { system: 'Be brief.' }).input).toBe(8 + 64)
+  })
+
+  test('counts each of several prompts, and what stands beside them with each', () => {
+    const fields = { prompts: ['a', 'bc', 'def'], suffix: '€€', stop: ['stop'] }
+    expect(extent(completions, fields)).toEqual({ input: 6 + 3 * (64 + 6 + 4), output: 300 })
+  })
+
+  test('counts token prompts by their tokens', () => {
+    const tokens = { prompts: [[123_456, 1], [7]] }
+    expect(extent(completions, tokens)).toEqual({ input: 3 + 2 * 64, output: 200 })
+  })
+
+  test('counts max_tokens for the larger of n and best_of', () => {
+    expect(extent(completions, { n: 3 }).output).toBe(300)
+    expect(extent(completions, { n: 2, best_of: 4 }).output).toBe(400)
+  })
+
+  test('leaves out what no model reads', () => {
+    expect(
+      extent(completions, { logit_bias: { 50256: -100 }, seed: 123_456, logprobs: 5 }),
+    ).toEqual({ input: 8 + 64, output: 100 })
+  })
+})
