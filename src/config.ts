@@ -9,15 +9,13 @@ import type {
 } from './completion/effective.ts'
 import { placesOf } from './completion/template.ts'
 import { type Fault, faultsOf, masked, preview } from './faults.ts'
+import type { Abandon } from './generate.ts'
 import { parseSelectors } from './html/selector.ts'
 import { isBrowserOrigin } from './http/cors.ts'
 import { salvage } from './salvage.ts'
 import { configSchema, name, promptSchema, type Settings } from './settings.ts'
 import { type AuthStyle, type Preset, presets, wireLimits } from './upstream/presets.ts'
 import type { Feature, Wire } from './upstream/upstream.ts'
-
-/** What becomes of a call that nobody waits for any more: it is finished and stored, or cancelled. */
-export type Abandon = 'finish' | 'stop'
 
 type UpstreamSetting = Settings['upstreams'][number]
 

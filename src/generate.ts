@@ -4,10 +4,12 @@ import { createEntry, type Entry, freshness, isWhole, type Source } from './cach
 import { estimateTokens, type Usage } from './completion/completion.ts'
 import { type Delta, Fold, replay } from './completion/delta.ts'
 import type { EffectiveRequest } from './completion/effective.ts'
-import type { Abandon } from './config.ts'
 import type { PageVersion } from './page/pages.ts'
 import type { Answered, RouteContext } from './upstream/attempt.ts'
 import { answer, type Trace } from './upstream/route.ts'
+
+/** What becomes of a call that nobody waits for any more: it is finished and stored, or cancelled. */
+export type Abandon = 'finish' | 'stop'
 
 /** A miss to be answered. */
 export interface Work {

@@ -18,9 +18,8 @@ import { cacheKey, type KeyOptions, lastKey } from '../completion/fingerprint.ts
 import { queryBody } from '../completion/query.ts'
 import { isLocked, type ParseRequest, type VisitorRequest } from '../completion/request.ts'
 import { parseResumePoint } from '../completion/resume.ts'
-import type { LockedPromptOptions, Model } from '../config.ts'
 import type { Report } from '../events.ts'
-import type { Work } from '../generate.ts'
+import type { Abandon, Work } from '../generate.ts'
 import { parseJson } from '../http/body.ts'
 import { type CacheWishes, cacheWishes, prefersText } from '../http/reply.ts'
 import { RecentMap } from '../recent.ts'
@@ -64,9 +63,13 @@ export interface AskingOptions {
   /** Settings of locked prompts that override the cache policy. */
   readonly prompts: ReadonlyMap<
     string,
-    Pick<LockedPromptOptions, 'ttl_seconds' | 'spend' | 'abandon'>
+    {
+      readonly ttl_seconds: number | null
+      readonly spend: 'visitor' | 'operator'
+      readonly abandon: Abandon | null
+    }
   >
-  readonly models: ReadonlyMap<string, Pick<Model, 'abandon'>>
+  readonly models: ReadonlyMap<string, { readonly abandon: Abandon }>
 }
 
 export interface AskingContext {
