@@ -415,15 +415,21 @@ const leaving = `
   }
 `
 
-// Miniflare tells a Worker of leavers only when it writes (PLATFORM 1.2); the platform may do better.
-test.each([
-  ['a stream', true],
-  ['a whole answer', false],
-])('what is not kept is aborted when %s is left before the first word', async (_, asStream) => {
-  const workers = await start({ cache: { ttl_seconds: 0 }, main: leaving })
+const notStored = { cache: { ttl_seconds: 0 } }
+const stopping = { prompts: { p: { text: 'p', visitor_may_set: ['model'], abandon: 'stop' } } }
+
+// Miniflare reports a disconnect only when the Worker writes; the platform may do better.
+test.each<[string, string, boolean, object, unknown]>([
+  ['that is not stored', 'a stream', true, notStored, 'p'],
+  ['that is not stored', 'a whole answer', false, notStored, 'p'],
+  ['with abandon = "stop"', 'a stream', true, stopping, { id: 'p' }],
+  ['with abandon = "stop"', 'a whole answer', false, stopping, { id: 'p' }],
+])('a call %s is aborted when the only reader of %s leaves before text', async (...given) => {
+  const [, , asStream, options, prompt] = given
+  const workers = await start({ ...options, main: leaving })
   const own = lanes.take('legacy')
   own.lane.answers(() => {})
-  const body = { prompt: 'p', model: own.model, stream: asStream }
+  const body = { prompt, model: own.model, stream: asStream }
   const { response, leave } = workers.client(1).start({ method: 'POST', body })
   const call = await own.lane.call()
   await call.closed
