@@ -1,13 +1,13 @@
-// Charts of the dashboard: uPlot with the colours of the page's theme. Knows no figures.
+// The charts of the dashboard: uPlot with the colours of the page's theme.
 import uPlot from './uplot.js'
 
 /**
  * @typedef {object} Chart
  * @property {'bars' | 'lines'} kind
  * @property {number[]} times unix seconds
- * @property {(number | null)[][]} series stacked already; drawn the last first
- * @property {number[]} colours of the series, 1 to 4: `--series-1` …
- * @property {(value: number) => string} format of the y axis
+ * @property {(number | null)[][]} series stacked already (see `stacked`); the last is drawn first
+ * @property {number[]} colours of the series, 1 to 4: `--series-1` to `--series-4`
+ * @property {(value: number) => string} format labels of the y axis
  */
 
 const HEIGHT = 200
@@ -21,7 +21,7 @@ function colour(name) {
 }
 
 /**
- * Draws a chart, in place of the one that was there.
+ * Draws a chart, replacing any previous one in this box.
  *
  * @param {HTMLElement} box
  * @param {Chart} chart
@@ -59,7 +59,7 @@ export function draw(box, chart) {
       legend: { show: false },
       scales: {
         x: { range: (_, from, to) => [from, kind === 'bars' ? to + step : to] },
-        // A range of its own also where all is zero.
+        // At least 1, so that the range is not empty when all values are zero.
         y: { range: (_, __, top) => [0, Math.max(top * 1.08, 1)] },
       },
       axes: [
@@ -74,12 +74,12 @@ export function draw(box, chart) {
           ...axis,
           size: 56,
           gap: 8,
-          // Counts have no halves.
+          // Whole numbers only: most series are counts.
           incrs: [1, 2, 5, ...tens()],
           values: (_, values) => values.map(format),
         },
       ],
-      // The tallest first, so that the ones below it stay in sight.
+      // Draw the tallest first, so that it does not cover the others.
       series: [{}, ...lines.toReversed()],
     },
     [times, ...series.toReversed()],
@@ -92,10 +92,10 @@ const day = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short' 
 const hour = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' })
 
 /**
- * The day where one begins, else the hour; uPlot's own are American.
+ * The date at midnight, else the time of day. uPlot's own labels use the American format.
  *
  * @param {number} ms
- * @param {number} step seconds between two of them
+ * @param {number} step seconds between two labels
  */
 function timeOf(ms, step) {
   const midnight = new Date(ms).getHours() === 0
@@ -112,7 +112,7 @@ function tens() {
   ])
 }
 
-/** After a change of the theme. */
+/** Redraws all charts in the colours of the current theme. */
 function drawAgain() {
   for (const [box, { chart }] of drawn) draw(box, chart)
 }
@@ -129,7 +129,7 @@ const sizes = new ResizeObserver((entries) => {
   }
 })
 
-/** Keeps the charts of these boxes as wide as they are. @param {HTMLElement[]} boxes */
+/** Resizes the charts in these boxes with the boxes. @param {HTMLElement[]} boxes */
 export function keepSized(boxes) {
   for (const box of boxes) sizes.observe(box)
 }

@@ -1,5 +1,5 @@
-// The browser client of edge-completions. It asks for text and returns text: show it with textContent,
-// never as HTML. It keeps nothing, and touches the page only to show a Turnstile challenge.
+// The browser client of edge-completions. It returns plain text: show it with textContent, never as
+// HTML. It stores nothing and touches the page only to show a Turnstile challenge.
 
 /**
  * @typedef {string | string[] | number[] | number[][] | LockedPrompt} Prompt
@@ -9,28 +9,28 @@
  *   frequency_penalty?: number, logprobs?: number, echo?: boolean, suffix?: string, user?: string,
  *   logit_bias?: Record<string, number>, stream_options?: { include_usage?: boolean } }} Fields
  * @typedef {Fields & { signal?: AbortSignal, cached?: boolean | 'only' }} Options
- *   `cached`: look into the cache first, with a GET that browsers may cache, too. `'only'`: and nowhere
- *   else; what is not there is an error with the code `not_cached`.
+ *   `cached: true` tries the cache first, with a GET that the browser may cache as well. `'only'` never
+ *   generates: an uncached request fails with the code `not_cached`.
  * @typedef {{ text: string, index: number, finish_reason: string | null,
  *   logprobs: Record<string, unknown[] | null> | null }} Choice
  * @typedef {{ id: string, object: string, created: number, model: string, choices: Choice[],
  *   usage: Record<string, number>, system_fingerprint?: string }} Completion
  * @typedef {AsyncGenerator<string, void, void> & { completion: Completion | null }} TextStream
- *   The text of the first choice, piece by piece; `completion` is null until its end.
+ *   Yields the text of the first choice as it arrives. `completion` is null until the stream has ended.
  * @typedef {{ sitekey: string, container?: HTMLElement }} Turnstile
  */
 
-/** The endpoint breaks every silence of 15 s; after a longer one the connection is dead. */
-const PATIENCE_MS = 45_000
-const RESUMES = 5
-/** More choices than any request can ask for, and a power of two. */
-const CHOICES = 1024
+/** The endpoint sends a keep-alive every 15 s, so a connection that is silent for longer is dead. */
+const MAX_SILENCE_MS = 45_000
+const MAX_RESUMES = 5
+/** Exceeds the largest allowed `n`. Must be a power of two: `add` uses it as a bit mask. */
+const MAX_CHOICES = 1024
 
 export class CompletionError extends Error {
   /**
    * @param {string} message
-   * @param {string} code the endpoint's, or `network`, `restarted` (a cut answer is lost, the next
-   *   one would be another), `unavailable`, `bad_answer`
+   * @param {string} code from the endpoint, or `network`, `restarted` (the rest of an interrupted
+   *   answer is lost; a retry generates a different one), `unavailable`, `bad_answer`
    * @param {{ status?: number, retryAfter?: number | null, param?: string | null, cause?: unknown }} more
    *   `retryAfter` in seconds
    */
@@ -46,20 +46,20 @@ export class CompletionError extends Error {
 
 /**
  * @param {{ endpoint?: string | URL, turnstile?: Turnstile, fetch?: typeof fetch }} options
- *   `endpoint`: where the Worker is; default: where this module is from
+ *   `endpoint`: the Worker's address; defaults to the origin that served this module
  */
 export function createClient({
   endpoint = import.meta.url,
   turnstile,
-  fetch: ask = (...request) => fetch(...request),
+  fetch: request = (...args) => fetch(...args),
 } = {}) {
-  /** The visitor token in use. @type {{ token: string, renewAt: number } | null} */
-  let pass = null
-  /** The one being fetched. @type {Promise<void> | null} */
-  let admission = null
+  /** @type {{ token: string, renewAt: number } | null} */
+  let visitor = null
+  /** The renewal in progress. @type {Promise<void> | null} */
+  let renewal = null
 
   /**
-   * Asks, and once more where that may help: nothing came back, or it is a matter of seconds.
+   * Sends a request. Retries once after a network failure, or after a 429 whose Retry-After is short.
    *
    * @template T
    * @param {string} path
@@ -71,15 +71,15 @@ export function createClient({
     for (let last = false; ; last = true) {
       let failure
       try {
-        const response = await ask(url, init)
+        const response = await request(url, init)
         if (response.ok) return await read(response)
-        failure = await problemIn(response)
+        failure = await errorOf(response)
         if (failure.status !== 429 || (failure.retryAfter ?? 9) > 5) last = true
       } catch (cause) {
         init.signal?.throwIfAborted()
         if (cause instanceof CompletionError) throw cause
-        // Refusals of the endpoint are readable; Cloudflare's own look like this, too.
-        const message = 'Cannot reach the endpoint: check the connection and its address'
+        // Cloudflare's own error pages have no CORS headers, so they fail like a lost connection.
+        const message = 'Could not reach the endpoint. Check the connection and the address.'
         failure = new CompletionError(message, 'network', { cause })
       }
       if (last) throw failure
@@ -88,7 +88,7 @@ export function createClient({
   }
 
   /**
-   * Without a token and a point to resume from this is a simple request: no preflight.
+   * Without a visitor token and Last-Event-ID this is a CORS simple request: no preflight.
    *
    * @template T
    * @param {string} body
@@ -98,9 +98,9 @@ export function createClient({
    */
   async function post(body, signal, read, from) {
     for (let last = !turnstile; ; last = true) {
-      // It is good for a minute yet.
-      if (pass && pass.renewAt < Date.now()) renew().catch(() => {})
-      const used = pass
+      // Renew in the background: the current token is valid for another minute.
+      if (visitor && visitor.renewAt < Date.now()) renew().catch(() => {})
+      const used = visitor
       /** @type {Record<string, string>} */
       const headers = {}
       if (used) headers['X-Visitor-Token'] = used.token
@@ -110,26 +110,26 @@ export function createClient({
         return await send('/v1/completions', init, read)
       } catch (error) {
         if (last || !/^visitor_token_/.test(codeOf(error))) throw error
-        if (pass === used) await orAborted(renew(), signal)
+        if (visitor === used) await orAborted(renew(), signal)
       }
     }
   }
 
-  /** One at a time. */
+  /** Concurrent callers share one renewal. */
   function renew() {
-    admission ??= admit().finally(() => {
-      admission = null
+    renewal ??= fetchToken().finally(() => {
+      renewal = null
     })
-    return admission
+    return renewal
   }
 
-  async function admit() {
-    const token = await solveChallenge(/** @type {Turnstile} */ (turnstile))
-    const init = { method: 'POST', body: JSON.stringify({ token }) }
-    const visitor = await send('/v1/visitors', init, (response) => response.json())
-    const renewAt = visitor.expires_at * 1000 - 60_000
-    // A clock that is wrong must not renew at each request; then a 401 tells.
-    pass = { token: visitor.token, renewAt: renewAt > Date.now() ? renewAt : Infinity }
+  async function fetchToken() {
+    const challenge = await solveChallenge(/** @type {Turnstile} */ (turnstile))
+    const init = { method: 'POST', body: JSON.stringify({ token: challenge }) }
+    const { token, expires_at } = await send('/v1/visitors', init, (response) => response.json())
+    const renewAt = expires_at * 1000 - 60_000
+    // If the local clock is wrong, renew on a 401 instead of on every request.
+    visitor = { token, renewAt: renewAt > Date.now() ? renewAt : Infinity }
   }
 
   /**
@@ -139,13 +139,13 @@ export function createClient({
    * @param {Options['cached']} cached
    * @returns {Promise<Completion | null>}
    */
-  async function look(prompt, fields, signal, cached) {
+  async function fromCache(prompt, fields, signal, cached) {
     if (!cached) return null
     const query = queryOf(prompt, fields)
     try {
       if (query) return await send(`/v1/completions?${query}`, { signal: signal ?? null }, whole)
       throw new CompletionError(
-        'Cannot look for this in the cache: no URL can say it',
+        'Not in the cache: this request does not fit in a URL.',
         'not_cached',
       )
     } catch (error) {
@@ -155,7 +155,7 @@ export function createClient({
   }
 
   /**
-   * The text of the first choice.
+   * Returns the text of the first choice.
    *
    * @param {Prompt} prompt
    * @param {Options} options
@@ -164,13 +164,13 @@ export function createClient({
     const body = JSON.stringify({ ...fields, prompt, stream: false })
     /** @type {Completion} */
     const { choices } =
-      (await look(prompt, fields, signal, cached)) ?? (await post(body, signal, whole))
+      (await fromCache(prompt, fields, signal, cached)) ?? (await post(body, signal, whole))
     return choices[0]?.text ?? ''
   }
 
   /**
-   * A stream that is cut is resumed where it stopped, at no second charge. To stop it leave the loop or
-   * abort the signal; that throws the signal's reason, everything else a CompletionError.
+   * Streams the text. If the connection drops, it resumes without paying twice. To stop, break out of
+   * the loop or abort the signal. Aborting throws the signal's reason, any failure a CompletionError.
    *
    * @param {Prompt} prompt
    * @param {Options} options
@@ -183,37 +183,38 @@ export function createClient({
     /** @returns {AsyncGenerator<string, void, void>} */
     async function* run() {
       const { signal, cached, ...fields } = options
-      pieces.completion = await look(prompt, fields, signal, cached)
+      pieces.completion = await fromCache(prompt, fields, signal, cached)
       if (pieces.completion) return yield pieces.completion.choices[0]?.text ?? ''
       const usage = { stream_options: { include_usage: true } }
       const body = JSON.stringify({ ...usage, ...fields, prompt, stream: true })
       /** @type {Completion | undefined} */
-      let said
+      let received
       for (let cuts = 0; ; cuts += 1) {
-        const from = said && `${said.id}:${said.choices[0]?.text.length ?? 0}`
-        // Only the first choice goes on; others are sent again.
-        said?.choices.splice(1)
+        const from = received && `${received.id}:${received.choices[0]?.text.length ?? 0}`
+        // Only the first choice is resumed; the endpoint sends the others again from the start.
+        received?.choices.splice(1)
         const response = await post(body, signal, eventStream, from).catch((error) => {
           if (from && codeOf(error) === 'network') return null
           throw error
         })
         for await (const data of response ? messages(response) : []) {
           if (data === '[DONE]') {
-            pieces.completion = said ?? null
+            pieces.completion = received ?? null
             continue
           }
           const chunk = answerIn(data)
-          said ??= { ...chunk, choices: [] }
-          if (said.id !== chunk.id) {
-            throw new CompletionError('Cannot go on where it stopped: ask again', 'restarted')
+          received ??= { ...chunk, choices: [] }
+          if (received.id !== chunk.id) {
+            const message = 'The rest of this answer was lost. Send the request again.'
+            throw new CompletionError(message, 'restarted')
           }
-          const text = add(said, chunk)
+          const text = add(received, chunk)
           if (text) yield text
         }
         if (pieces.completion) return
         signal?.throwIfAborted()
-        if (cuts === RESUMES) {
-          throw new CompletionError('Cannot go on: the connection is lost', 'network')
+        if (cuts === MAX_RESUMES) {
+          throw new CompletionError('The connection was lost. Try again.', 'network')
         }
         await pause(250 * 2 ** cuts, signal)
       }
@@ -226,31 +227,31 @@ export function createClient({
 export const { complete, stream } = createClient()
 
 /**
- * Adds a chunk, and returns what it has of the first choice.
+ * Adds a chunk to the completion, and returns the text it adds to the first choice.
  *
- * @param {Completion} said
+ * @param {Completion} completion
  * @param {Completion} chunk
  */
-function add(said, chunk) {
-  let news = ''
-  if (chunk.usage) said.usage = chunk.usage
+function add(completion, chunk) {
+  let added = ''
+  if (chunk.usage) completion.usage = chunk.usage
   for (const { index, text, logprobs, finish_reason } of chunk.choices) {
-    // Equal only for whole numbers from 0 to 1023.
-    if (index !== (index & (CHOICES - 1))) continue
-    said.choices[index] ??= { text: '', index, logprobs: null, finish_reason: null }
-    const choice = said.choices[index]
+    // True only for integers from 0 to 1023.
+    if (index !== (index & (MAX_CHOICES - 1))) continue
+    completion.choices[index] ??= { text: '', index, logprobs: null, finish_reason: null }
+    const choice = completion.choices[index]
     choice.text += text
     choice.finish_reason ??= finish_reason
     for (const [name, values] of Object.entries(logprobs ?? {})) {
       choice.logprobs ??= {}
       choice.logprobs[name] = values && [...(choice.logprobs[name] ?? []), ...values]
     }
-    if (index === 0) news += text
+    if (index === 0) added += text
   }
-  return news
+  return added
 }
 
-/** The data of each event, until the end or a broken connection. @param {Response} response */
+/** Yields the data of each event until the stream ends or breaks. @param {Response} response */
 async function* messages({ body }) {
   if (!body) return
   const reader = body.getReader()
@@ -258,7 +259,7 @@ async function* messages({ body }) {
   let rest = ''
   try {
     for (;;) {
-      const timer = setTimeout(() => reader.cancel(), PATIENCE_MS)
+      const timer = setTimeout(() => reader.cancel(), MAX_SILENCE_MS)
       const { value } = await reader.read().catch(() => ({ value: undefined }))
       clearTimeout(timer)
       if (!value) return
@@ -290,17 +291,17 @@ function answerIn(text) {
     answer = JSON.parse(text)
   } catch {}
   const { error, choices } = answer ?? {}
-  // In a stream, after its beginning.
+  // An error event in the middle of a stream, whose HTTP status was 200.
   if (error) throw new CompletionError(error.message, error.code, { ...error, status: 200 })
   if (!Array.isArray(choices)) throw badAnswer()
   return answer
 }
 
 const badAnswer = () =>
-  new CompletionError('Cannot read the answer: it is not from the endpoint', 'bad_answer')
+  new CompletionError('This is not a completion endpoint. Check the address.', 'bad_answer')
 
-/** What a refusal says; Cloudflare's own are pages. @param {Response} response */
-async function problemIn(response) {
+/** The error in a response. Cloudflare's own errors are HTML pages. @param {Response} response */
+async function errorOf(response) {
   const { status, headers } = response
   const text = await response.text()
   const more = { status, retryAfter: Number(headers.get('retry-after')) || null }
@@ -310,14 +311,19 @@ async function problemIn(response) {
   } catch {
     if (status === 429) {
       const when = text.includes('1027') ? 'tomorrow' : 'in a moment'
-      return new CompletionError(`Too many requests: try again ${when}`, 'rate_limited', more)
+      return new CompletionError(`Too many requests. Try again ${when}.`, 'rate_limited', more)
     }
     if (status < 500) return badAnswer()
-    return new CompletionError('Cannot answer now: try again later', 'unavailable', more)
+    return new CompletionError('The endpoint is unavailable. Try again later.', 'unavailable', more)
   }
 }
 
-/** A request as a query, or null if it has none. @param {Prompt} prompt @param {Fields} fields */
+/**
+ * The request as a query string, or null if a URL cannot hold it.
+ *
+ * @param {Prompt} prompt
+ * @param {Fields} fields
+ */
 function queryOf(prompt, fields) {
   const query = new URLSearchParams('stream=false')
   /** @type {Record<string, unknown>} */
@@ -352,23 +358,23 @@ const pause = (ms, signal) => orAborted(new Promise((resolve) => setTimeout(reso
 function orAborted(promise, signal) {
   return new Promise((resolve, reject) => {
     promise.then(resolve, reject)
-    const leave = () => reject(signal?.reason)
-    if (signal?.aborted) leave()
-    signal?.addEventListener('abort', leave, { once: true })
+    const abort = () => reject(signal?.reason)
+    if (signal?.aborted) abort()
+    signal?.addEventListener('abort', abort, { once: true })
   })
 }
 
 /**
  * @typedef {{ render(box: HTMLElement, options: object): string | undefined, remove(id: string): void }} Widgets
- * Cloudflare's script, loaded when the first challenge is needed.
+ * Turnstile's API. Its script is loaded when the first challenge is needed.
  */
 
 const page = /** @type {{ turnstile?: Widgets }} */ (globalThis)
-/** While it is loading, all clients wait for the same. @type {Promise<void> | null} */
+/** The script being loaded, shared by all clients. @type {Promise<void> | null} */
 let loading = null
 
 /** @param {string} code */
-const unchecked = (code) =>
+const botCheckError = (code) =>
   new CompletionError('The bot check could not be completed. Try again.', code)
 
 function ready() {
@@ -389,11 +395,11 @@ async function load() {
   })
   if (page.turnstile) return
   script.remove()
-  throw unchecked('challenge_unavailable')
+  throw botCheckError('challenge_unavailable')
 }
 
 /**
- * Settles on every way a challenge can end.
+ * Shows a challenge and resolves with its token. Handles each callback that can end a challenge.
  * https://developers.cloudflare.com/turnstile/get-started/client-side-rendering/widget-configurations/
  *
  * @param {Turnstile} options
@@ -409,7 +415,7 @@ async function solveChallenge({ sitekey, container = document.body }) {
   try {
     return await new Promise((resolve, reject) => {
       const fail = () => {
-        reject(unchecked('challenge_failed'))
+        reject(botCheckError('challenge_failed'))
         return true
       }
       try {
@@ -424,7 +430,7 @@ async function solveChallenge({ sitekey, container = document.body }) {
           'unsupported-callback': fail,
         })
       } catch {}
-      // It returns nothing, or throws, for a sitekey that it cannot read.
+      // For a malformed sitekey, render() throws or returns undefined.
       if (!id) fail()
     })
   } finally {

@@ -1,4 +1,4 @@
-// What the pages look for in their own HTML. Knows no page.
+// Short helpers for finding elements by id.
 
 /** @param {string} id @returns {HTMLElement} */
 export const at = (id) => document.getElementById(id) ?? document.body

@@ -1,7 +1,7 @@
-// Hourly figures of GET /admin/usage, added up for tiles, tables and charts. Pure: no page, no clock.
+// Sums of the hourly figures of GET /admin/usage, for tiles, tables and charts.
 
 /**
- * @typedef {object} Hour one of `hours` (contract section 6)
+ * @typedef {object} Hour one element of `hours`
  * @property {number} hour unix seconds
  * @property {number} requests
  * @property {{ memory: number, kv: number, stale: number }} hits
@@ -18,10 +18,10 @@
  * @property {{ p50: number, p95: number }} upstream_ms
  */
 
-/** The ranges on offer, in hours, and the width of a bar in each, in seconds. */
+/** The selectable ranges in hours, each with the width of its bars in seconds. */
 export const ranges = /** @type {const} */ ({ 24: 3600, 168: 21_600, 720: 86_400 })
 
-/** @param {Hour} hour answers that came from memory, KV or were stale */
+/** @param {Hour} hour */
 const hitsOf = ({ hits }) => hits.memory + hits.kv + hits.stale
 
 /** @param {readonly Hour[]} hours */
@@ -38,11 +38,11 @@ export function totals(hours) {
     hits,
     collapsed,
     misses,
-    /** Of what was looked up: without a call of its own. Null: nothing was. */
+    /** The share of lookups that needed no upstream call of their own; null without lookups. */
     ratio: answered === 0 ? null : (hits + collapsed) / answered,
     tokensSaved: sum((hour) => hour.tokens_saved),
     tokensSpent: sum((hour) => hour.tokens_in + hour.tokens_out),
-    /** 0: no model that was asked has a price. */
+    /** 0 if no model that was used has a price. */
     usd: sum((hour) => hour.usd),
     usdSaved: sum((hour) => hour.usd_saved),
     failed: errors.reduce((all, [, n]) => all + n, 0),
@@ -50,7 +50,7 @@ export function totals(hours) {
 }
 
 /**
- * Names with their counts, the largest first.
+ * Names with their counts, the largest count first.
  *
  * @param {readonly Hour[]} hours
  * @param {'errors' | 'prompts' | 'models'} field
@@ -66,8 +66,8 @@ export function byName(hours, field) {
 }
 
 /**
- * @typedef {object} Bars one value of each list for each bar
- * @property {number[]} times unix seconds at which a bar begins
+ * @typedef {object} Bars each list has one value per bar
+ * @property {number[]} times unix seconds at which the bar begins
  * @property {number[]} cached
  * @property {number[]} shared
  * @property {number[]} upstream
@@ -77,7 +77,7 @@ export function byName(hours, field) {
  */
 
 /**
- * Bars for the whole range, also where there was nothing.
+ * Bars for the whole range, including hours without requests.
  *
  * @param {readonly Hour[]} hours
  * @param {number} rangeHours
@@ -117,7 +117,7 @@ export function bars(hours, rangeHours, step, now) {
 }
 
 /**
- * Percentiles do not add up, so latency is shown hour by hour; null where no upstream was asked.
+ * The latency of each hour, because percentiles cannot be added up; null without an upstream call.
  *
  * @param {readonly Hour[]} hours
  * @param {number} rangeHours
@@ -133,7 +133,7 @@ export function latency(hours, rangeHours, now) {
 }
 
 /**
- * Each list on top of those before it: what stacked bars are drawn from.
+ * Adds each list to the sum of those before it, for stacked bars.
  *
  * @param {readonly (readonly number[])[]} lists
  * @returns {number[][]}

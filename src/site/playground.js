@@ -1,6 +1,6 @@
-// The playground page: one call at a time through client.js, what its headers say, and its code.
-// Text of a model is only ever set as text. Keeps nothing.
-import { advice } from './advice.js'
+// The playground page: sends one request at a time through client.js, and shows the answer, where it
+// came from, and the code of the call. Inserts model output as text only. Stores nothing.
+import { advice, sentence } from './advice.js'
 import { createClient } from './client.js'
 import { at, button, input, say, select } from './elements.js'
 import { snippets } from './snippets.js'
@@ -24,22 +24,26 @@ let prompts = []
 /** @type {string[]} */
 let models = []
 let sitekey = ''
-/** The last response: its head, and what a JSON body holds. @type {{ headers: Headers, ms: number, completion: Promise<Completion | null> } | null} */
-let head = null
+/**
+ * The last response: its headers, the time until they arrived, and the completion of a JSON body.
+ *
+ * @type {{ headers: Headers, ms: number, completion: Promise<Completion | null> } | null}
+ */
+let last = null
 /** @type {AbortController | null} */
 let running = null
-let client = createClient({ endpoint, fetch: watched })
+let client = createClient({ endpoint, fetch: recordedFetch })
 
-/** @type {typeof fetch} */
-async function watched(url, init) {
-  const askedAt = performance.now()
+/** Records the last response. @type {typeof fetch} */
+async function recordedFetch(url, init) {
+  const startedAt = performance.now()
   const response = await fetch(url, init)
   const { headers } = response
   const isJson = headers.get('content-type') === 'application/json'
   const body = isJson && response.ok ? response.clone().json() : Promise.resolve(null)
   const completion = body.catch(() => null)
   if (String(url).endsWith('/v1/completions')) {
-    head = { headers, ms: performance.now() - askedAt, completion }
+    last = { headers, ms: performance.now() - startedAt, completion }
   }
   return response
 }
@@ -75,24 +79,24 @@ async function load() {
   sitekey = String(info['x-turnstile-sitekey'] ?? '')
   if (sitekey !== '') {
     const turnstile = { sitekey, container: at('challenge') }
-    client = createClient({ endpoint, turnstile, fetch: watched })
+    client = createClient({ endpoint, turnstile, fetch: recordedFetch })
   }
   button('send').disabled = false
 }
 
-/** @param {HTMLSelectElement} list @param {string[][]} options value and text each */
+/** @param {HTMLSelectElement} list @param {string[][]} options pairs of value and text */
 function fill(list, options) {
   list.replaceChildren(...options.map(([value = '', text = '']) => new Option(text, value)))
 }
 
-/** The locked prompt that is chosen. */
-function chosen() {
+/** The selected locked prompt. */
+function selectedPrompt() {
   return prompts.find(({ id }) => id === select('prompt-id').value) ?? null
 }
 
-/** Shows the fields that this prompt lets a visitor set. */
-function arrange() {
-  const prompt = chosen()
+/** Shows the fields that a visitor may set for the selected prompt. */
+function showFields() {
+  const prompt = selectedPrompt()
   at('free').hidden = prompt !== null
   at('locked').hidden = prompt === null || Object.keys(prompt.variables).length === 0
   /** @param {string} field */
@@ -111,7 +115,7 @@ function field(name, { values, max_chars, from }) {
   const label = document.createElement('label')
   const control = document.createElement(values === undefined ? 'input' : 'select')
   label.htmlFor = control.id = `variable-${name}`
-  label.textContent = from === 'url' ? `${name} (the address of a page)` : name
+  label.textContent = from === 'url' ? `${name} (page URL)` : name
   control.dataset['variable'] = name
   if (control instanceof HTMLSelectElement)
     fill(
@@ -123,15 +127,15 @@ function field(name, { values, max_chars, from }) {
   return box
 }
 
-/** The request as the form has it: only what differs from the endpoint's own defaults. */
+/** The request body for the form: only the fields that differ from the endpoint's defaults. */
 function bodyOf() {
-  const prompt = chosen()
+  const prompt = selectedPrompt()
   /** @type {Record<string, unknown>} */
   const body = { prompt: input('prompt').value }
   if (prompt !== null) {
     const fields = [...at('variables').querySelectorAll('[data-variable]')]
-    const variables = fields.map((given) => {
-      const { dataset, value } = /** @type {HTMLInputElement} */ (given)
+    const variables = fields.map((control) => {
+      const { dataset, value } = /** @type {HTMLInputElement} */ (control)
       return [dataset['variable'] ?? '', value]
     })
     body['prompt'] =
@@ -166,7 +170,7 @@ function showCode() {
     endpoint,
     body: bodyOf(),
     defaultModel: models[0] ?? 'default',
-    mayNameModel: chosen() === null || !at('model-field').hidden,
+    mayNameModel: selectedPrompt() === null || !at('model-field').hidden,
     sitekey,
   }
   const tab = tabs.find((one) => one.ariaSelected === 'true')
@@ -203,7 +207,7 @@ function showProblem({ message, code = '', retryAfter = null }) {
   const first = document.createElement('p')
   const name = document.createElement('code')
   name.textContent = code
-  first.append(message, '. ', name)
+  first.append(sentence(message), ' ', name)
   const second = document.createElement('p')
   second.textContent = advice(code, retryAfter)
   box.replaceChildren(first, ...(second.textContent === '' ? [] : [second]))
@@ -212,7 +216,7 @@ function showProblem({ message, code = '', retryAfter = null }) {
 
 const facts = /** @type {const} */ ([
   'first-byte',
-  'in-all',
+  'total-time',
   'age',
   'fresh',
   'tokens-in',
@@ -223,11 +227,11 @@ const facts = /** @type {const} */ ([
 ])
 
 function clear() {
-  head = null
+  last = null
   at('problem').hidden = true
   say('answer', '')
   for (const fact of facts) say(fact, '–')
-  showSource('none', 'Asking…', '')
+  showSource('none', 'Sending…', '')
 }
 
 /** @param {string} kind @param {string} title @param {string} detail */
@@ -242,15 +246,15 @@ function showSource(kind, title, detail) {
   box.replaceChildren(strong, span)
 }
 
-/** What is known as soon as the response begins. */
+/** Shows what is known once the response headers have arrived. */
 function showHead() {
-  if (head === null) return
-  const { kind, title, detail, ageSeconds, ttlSeconds } = sourceOf(head.headers)
+  if (last === null) return
+  const { kind, title, detail, ageSeconds, ttlSeconds } = sourceOf(last.headers)
   showSource(kind, title, detail)
-  say('first-byte', milliseconds(head.ms))
+  say('first-byte', milliseconds(last.ms))
   say('age', ageSeconds === null ? 'new' : duration(ageSeconds))
   say('fresh', ttlSeconds === null ? '–' : ttlSeconds < 0 ? 'stale' : duration(ttlSeconds))
-  say('request-id', head.headers.get('x-request-id') ?? '–')
+  say('request-id', last.headers.get('x-request-id') ?? '–')
 }
 
 /** @param {number} ms */
@@ -265,26 +269,26 @@ async function send() {
   const { signal } = running
   clear()
   setRunning(true)
-  const askedAt = performance.now()
+  const startedAt = performance.now()
   try {
-    const given = /** @type {Prompt} */ (prompt)
-    if (stream === true) await showStream(given, { ...fields, signal })
+    const input = /** @type {Prompt} */ (prompt)
+    if (stream === true) await showStream(input, { ...fields, signal })
     else {
-      say('answer', await client.complete(given, { ...fields, signal }))
+      say('answer', await client.complete(input, { ...fields, signal }))
       showHead()
-      showCompletion((await head?.completion) ?? null)
+      showCompletion((await last?.completion) ?? null)
     }
     say('status', 'Done')
   } catch (error) {
     showHead()
     if (signal.aborted) say('status', 'Stopped')
     else {
-      if (head === null) showSource('none', 'No answer', '')
+      if (last === null) showSource('none', 'No response', '')
       say('status', 'Failed')
       showProblem(/** @type {Error} */ (error))
     }
   } finally {
-    say('in-all', milliseconds(performance.now() - askedAt))
+    say('total-time', milliseconds(performance.now() - startedAt))
     running = null
     setRunning(false)
   }
@@ -301,35 +305,35 @@ async function showStream(prompt, options) {
   showCompletion(pieces.completion)
 }
 
-/** What is known at the end. @param {Completion | null} completion */
+/** Shows what is known once the answer is complete. @param {Completion | null} completion */
 function showCompletion(completion) {
   const { prompt_tokens = '–', completion_tokens = '–' } = completion?.usage ?? {}
-  const estimated = head?.headers.get('x-usage-estimated') === '1' ? '≈ ' : ''
+  const estimated = last?.headers.get('x-usage-estimated') === '1' ? '≈ ' : ''
   say('tokens-in', `${estimated}${prompt_tokens}`)
   say('tokens-out', `${estimated}${completion_tokens}`)
   say('finish', completion?.choices[0]?.finish_reason ?? '–')
   say('answered-by', completion?.model ?? '–')
 }
 
-/** @param {boolean} is */
-function setRunning(is) {
-  button('send').disabled = is
-  button('stop').disabled = !is
-  at('answer').ariaBusy = String(is)
-  if (is) say('status', 'Writing…')
+/** @param {boolean} isRunning */
+function setRunning(isRunning) {
+  button('send').disabled = isRunning
+  button('stop').disabled = !isRunning
+  at('answer').ariaBusy = String(isRunning)
+  if (isRunning) say('status', 'Generating…')
 }
 
-at('ask').addEventListener('submit', (event) => {
+at('request').addEventListener('submit', (event) => {
   event.preventDefault()
   send()
 })
-at('ask').addEventListener('keydown', (event) => {
+at('request').addEventListener('keydown', (event) => {
   if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return
   event.preventDefault()
   send()
 })
-at('ask').addEventListener('input', (event) => {
-  if (event.target === at('prompt-id')) arrange()
+at('request').addEventListener('input', (event) => {
+  if (event.target === at('prompt-id')) showFields()
   showCode()
 })
 button('stop').addEventListener('click', () => {
@@ -342,7 +346,7 @@ button('copy').addEventListener('click', async () => {
     say('copied', 'Copied')
   } catch {
     getSelection()?.selectAllChildren(at('code'))
-    say('copied', 'Selected: copy it with Ctrl + C')
+    say('copied', 'Selected. Press Ctrl + C to copy.')
   }
 })
 for (const tab of tabs) {
@@ -352,7 +356,7 @@ for (const tab of tabs) {
 
 try {
   await load()
-  arrange()
+  showFields()
 } catch (error) {
   showProblem(/** @type {Error} */ (error))
 }

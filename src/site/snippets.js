@@ -1,13 +1,13 @@
-// The code of one call, to be copied: with client.js, fetch, curl and the openai SDK. Pure: text in,
-// text out, each value quoted as its language wants it.
+// The code of one call, for copying: with client.js, fetch, curl and the openai SDK. Every value is
+// quoted by the rules of its language.
 
 /**
  * @typedef {object} Call
  * @property {string} endpoint the Worker's origin
- * @property {Record<string, unknown>} body with `prompt`; without what is left to the default
- * @property {string} defaultModel the SDK wants one to be named
- * @property {boolean} mayNameModel a locked prompt may refuse it
- * @property {string} sitekey of Turnstile; "": no visitor token is needed
+ * @property {Record<string, unknown>} body `prompt` and the fields that differ from the defaults
+ * @property {string} defaultModel for the SDK, which requires a model
+ * @property {boolean} mayNameModel false if the locked prompt does not accept a model
+ * @property {string} sitekey of Turnstile; "" if no visitor token is needed
  */
 
 /**
@@ -93,7 +93,7 @@ function openai({ endpoint, body, defaultModel, mayNameModel, sitekey }) {
     'const client = new OpenAI({',
     `  baseURL: ${literal(`${endpoint}/v1`)},`,
     sitekey === ''
-      ? "  apiKey: 'none', // any will do: the key is the Worker's"
+      ? "  apiKey: 'none', // any value: the Worker adds the real key"
       : '  apiKey: token,',
     '  dangerouslyAllowBrowser: true,',
     '})',
@@ -106,12 +106,12 @@ function openai({ endpoint, body, defaultModel, mayNameModel, sitekey }) {
   )
 }
 
-/** @param {(string | null)[]} all null: no line */
+/** @param {(string | null)[]} all null entries are left out */
 function lines(...all) {
   return all.filter((line) => line !== null).join('\n')
 }
 
-/** A name in the code, not a text. */
+/** An identifier in the generated code, written without quotes. */
 class Raw {
   /** @param {string} name */
   constructor(name) {
@@ -122,10 +122,10 @@ class Raw {
 const WIDTH = 72
 
 /**
- * A value as JavaScript, in single quotes.
+ * A value as a JavaScript literal with single-quoted strings.
  *
  * @param {unknown} value
- * @param {number} [indent] of the line it begins in
+ * @param {number} [indent] of the line on which the literal begins
  * @returns {string}
  */
 function literal(value, indent = 0) {
@@ -146,7 +146,7 @@ function literal(value, indent = 0) {
 
 /** @param {string} key */
 function keyOf(key) {
-  // Written bare, `__proto__` would be the prototype.
+  // As a plain key, `__proto__` would set the prototype.
   if (key === '__proto__') return "['__proto__']"
   return /^[A-Za-z_$][\w$]*$/.test(key) ? key : quoted(key)
 }

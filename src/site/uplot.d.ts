@@ -1,2 +1,2 @@
-// The types of /uplot.js, which scripts/build-site.ts copies from the package. Has no code.
+// The types of /uplot.js, which scripts/build-site.ts copies from the package.
 export { default } from 'uplot'

@@ -171,7 +171,7 @@ describe('states', () => {
     await page.getByLabel('The secret OPERATOR_TOKEN').fill(TOKEN)
     await page.getByRole('button', { name: 'Show the figures' }).click()
     await page.getByRole('alert').waitFor()
-    expect(await text('problem-advice')).toContain('Possible again in 10 s.')
+    expect(await text('problem-advice')).toContain('Retry in 10 s.')
     expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('503')])
   })
 })

@@ -1,5 +1,5 @@
-// The playground in Chromium over workerd: it asks, streams, stops, says where answers came from, and
-// the code it shows does exactly what it did.
+// The playground in Chromium, served by workerd: it sends, streams and stops requests, shows where
+// answers came from, and shows code that gets the same answer.
 import { execFile } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -15,9 +15,9 @@ import { completionsStream, latch, UpstreamServer } from '../support/upstream-se
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 const OWN = 'http://localhost:8787'
-/** The same, but visitors have to solve a challenge. */
+/** The same Worker with Turnstile enabled. */
 const GUARDED = 'http://localhost:8788'
-/** A page of somebody's, on another origin. */
+/** A page on another origin. */
 const OTHER = 'http://localhost:4000'
 const run = promisify(execFile)
 
@@ -51,7 +51,7 @@ let browser: Browser
 let watched: WatchedPage
 let page: Page
 
-/** Of the other page. */
+/** The script of the page on the other origin. */
 let script = ''
 const other = createServer(({ url }, response) => {
   const html = '<!doctype html><title>A page</title><script type="module" src="/page.js"></script>'
@@ -97,11 +97,11 @@ afterEach(async () => {
   await watched.close()
 })
 
-/** A request that no other test makes. */
-let asked = 0
+let prompts = 0
+/** Fills in a prompt that no other test uses. */
 async function write(text = 'The Queen said'): Promise<string> {
-  asked += 1
-  const prompt = `${text} ${asked}`
+  prompts += 1
+  const prompt = `${text} ${prompts}`
   await page.getByLabel('Your prompt').fill(prompt)
   return prompt
 }
@@ -114,17 +114,17 @@ async function send(): Promise<string> {
 
 const fact = async (id: string) => (await page.locator(`#${id}`).textContent()) ?? ''
 
-test('asks without a stream: text, source, times and tokens', async () => {
+test('shows text, source, times and tokens of an answer without streaming', async () => {
   upstream.lane('scripted').answers(completionsStream([' once', ' upon', ' a time']))
   await write()
   await page.getByLabel('Model').selectOption('scripted')
-  await page.getByLabel('Longest answer').fill('9')
+  await page.getByLabel('Max tokens').fill('9')
   await page.getByLabel('Stream').uncheck()
   expect(await send()).toBe(' once upon a time')
   expect(await page.locator('#source').getAttribute('data-kind')).toBe('miss')
   expect(await fact('source')).toContain('Miss')
   expect(await fact('first-byte')).toMatch(/^[\d.]+ m?s$/)
-  expect(await fact('in-all')).toMatch(/^[\d.]+ m?s$/)
+  expect(await fact('total-time')).toMatch(/^[\d.]+ m?s$/)
   expect([await fact('tokens-in'), await fact('tokens-out')]).toEqual(['5', '7'])
   expect([await fact('finish'), await fact('answered-by')]).toEqual(['stop', 'upstream-model-1'])
   expect(await fact('request-id')).toMatch(/^req_[0-9a-f]{32}$/)
@@ -134,7 +134,7 @@ test('asks without a stream: text, source, times and tokens', async () => {
   ])
 })
 
-test('shows the text as it comes, and a hit when asked again', async () => {
+test('shows the text as it arrives, and a hit when it is sent again', async () => {
   const { open, opened } = latch()
   const pieces = [' once', ' upon', ' a time']
   upstream.lane('scripted').answers(completionsStream(pieces, { pace: () => opened }))
@@ -146,7 +146,7 @@ test('shows the text as it comes, and a hit when asked again', async () => {
   expect(await answer.getAttribute('aria-busy')).toBe('true')
   expect(await fact('source')).toContain('Miss')
   expect(await fact('first-byte')).toMatch(/^[\d.]+ m?s$/)
-  expect(await fact('in-all')).toBe('–')
+  expect(await fact('total-time')).toBe('–')
   open()
   await page.locator('#status', { hasText: 'Done' }).waitFor()
   expect(await answer.textContent()).toBe(' once upon a time')
@@ -160,7 +160,7 @@ test('shows the text as it comes, and a hit when asked again', async () => {
   expect(await fact('fresh')).toBe('30 d')
 })
 
-test('stops', async () => {
+test('the Stop button stops an answer and keeps the text so far', async () => {
   const { open, opened } = latch()
   upstream.lane('scripted').answers(completionsStream([' once', ' upon'], { pace: () => opened }))
   await write()
@@ -174,12 +174,12 @@ test('stops', async () => {
   expect(await answer.textContent()).toBe(' once')
   expect(await page.getByRole('button', { name: 'Send' }).isEnabled()).toBe(true)
   expect(await page.locator('#problem').isHidden()).toBe(true)
-  // The call goes on for others; asked again, it is joined or remembered.
+  // The upstream call continues, so the same request joins it or is a hit.
   open()
   expect(await send()).toBe(' once upon')
 })
 
-test('a locked prompt: its variables, and only the fields that it allows', async () => {
+test('a locked prompt shows its variables and only the fields that visitors may set', async () => {
   await page.getByLabel('Prompt', { exact: true }).selectOption('haiku')
   expect(await page.getByLabel('Your prompt').isVisible()).toBe(false)
   expect(await page.getByLabel('Temperature').isVisible()).toBe(false)
@@ -192,39 +192,37 @@ test('a locked prompt: its variables, and only the fields that it allows', async
   const variables = { topic: 'the sea, its salt an', language: 'Deutsch' }
   expect(JSON.parse(body ?? '')).toEqual({ prompt: { id: 'haiku', variables }, stream: false })
   await page.getByLabel('Prompt', { exact: true }).selectOption('story')
-  expect(await page.getByLabel('Longest answer').isVisible()).toBe(true)
+  expect(await page.getByLabel('Max tokens').isVisible()).toBe(true)
   expect(await page.locator('#locked').isHidden()).toBe(true)
 })
 
-test('says what is wrong, its code and what to do', async () => {
+test('an error shows its message, its code and what to do', async () => {
   await page.getByLabel('Your prompt').fill('')
   await page.getByRole('button', { name: 'Send' }).click()
   const problem = page.getByRole('alert')
   await problem.waitFor()
   expect(await problem.textContent()).toContain('Cannot use "prompt"')
   expect(await problem.locator('code').textContent()).toBe('invalid_value')
-  expect(await problem.locator('p').nth(1).textContent()).toBe(
-    'Change the field that is named and send again.',
-  )
-  // Chromium's own line about a 400.
+  expect(await problem.locator('p').nth(1).textContent()).toBe('Correct this field and send again.')
+  // Chromium logs each failed request.
   expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('400 (Bad Request)')])
   await write()
-  await page.getByLabel('Longest answer').fill('3')
+  await page.getByLabel('Max tokens').fill('3')
   await send()
   expect(await problem.isHidden()).toBe(true)
 })
 
-test('a Worker that is misconfigured: says where to look, and sends nothing', async () => {
+test('on a misconfigured Worker, refers to GET /health and disables Send', async () => {
   const error = { message: 'Cannot serve', code: 'misconfigured' }
   await page.route('**/v1/models', (route) => route.fulfill({ status: 503, json: { error } }))
   await page.reload()
   await page.getByRole('alert').waitFor()
-  expect(await page.locator('#problem').textContent()).toContain('GET /health names every fault')
+  expect(await page.locator('#problem').textContent()).toContain('GET /health lists every')
   expect(await page.getByRole('button', { name: 'Send' }).isEnabled()).toBe(false)
   expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('503')])
 })
 
-test('shows text of a model as text', async () => {
+test('inserts model output as text, not as HTML', async () => {
   const nasty = '<img src=x onerror=alert(1)><b>bold</b>'
   upstream.lane('scripted').answers(completionsStream([nasty]))
   const prompt = await write(nasty)
@@ -243,14 +241,14 @@ describe('the code', () => {
         await write('First line\nand second')
         await page.getByLabel('Model').selectOption('second')
         await page.getByLabel('Temperature').fill('0.5')
-        await page.getByLabel('Longest answer').fill('8')
+        await page.getByLabel('Max tokens').fill('8')
       },
     ],
     [
       'a locked prompt',
       async () => {
         await page.getByLabel('Prompt', { exact: true }).selectOption('haiku')
-        await page.getByLabel('topic').fill(`it's $HOME ${asked}`)
+        await page.getByLabel('topic').fill(`it's $HOME ${prompts}`)
       },
     ],
   ]
@@ -259,10 +257,10 @@ describe('the code', () => {
   )
 
   test.each(cases)(
-    '%s, stream %s: each of the four says what the page said',
+    '%s, stream %s: all four snippets get the same answer as the page',
     async (_, stream, fill) => {
-      if (await page.getByLabel('Longest answer').isVisible()) {
-        await page.getByLabel('Longest answer').fill('16')
+      if (await page.getByLabel('Max tokens').isVisible()) {
+        await page.getByLabel('Max tokens').fill('16')
       }
       await fill()
       await page.getByLabel('Stream').setChecked(stream)
@@ -283,7 +281,7 @@ describe('the code', () => {
     },
   )
 
-  /** Printing a piece a line loses the spaces between them. */
+  /** Ignores white space, which is lost when each piece is printed on its own line. */
   const bare = (text: string) => text.replaceAll(/\s/g, '')
   const joined = (texts: readonly string[]) => bare(texts.join(''))
 
@@ -297,7 +295,7 @@ describe('the code', () => {
     return code
   }
 
-  /** Runs it as the module of a page on another origin, and returns what it logs. */
+  /** Runs the code as the module of a page on another origin, and returns what it logs. */
   async function inPage(code: string): Promise<string[]> {
     const visited = await WatchedPage.open(browser)
     const logged: string[] = []
@@ -311,7 +309,7 @@ describe('the code', () => {
   }
 
   async function inNode(code: string): Promise<string> {
-    // Where `openai` is found.
+    // Inside node_modules, so that `openai` is resolved.
     const folder = await mkdtemp(join('node_modules', '.snippet-'))
     const file = join(folder, 'snippet.mjs')
     await writeFile(file, code.replaceAll(OWN, workers.url.origin))
@@ -327,7 +325,7 @@ describe('the code', () => {
   }
 })
 
-test('with Turnstile: the challenge is solved in the page, and the code says what it needs', async () => {
+test('with Turnstile, the page solves the challenge and the code includes the sitekey', async () => {
   const guarded = await WatchedPage.open(browser)
   await guarded.page.route('https://challenges.cloudflare.com/**', (route) =>
     route.fulfill({ contentType: 'text/javascript', body: widgetStub }),
@@ -340,7 +338,7 @@ test('with Turnstile: the challenge is solved in the page, and the code says wha
   )
   await guarded.page.getByRole('button', { name: 'Send' }).click()
   await guarded.page.locator('#status', { hasText: 'Done' }).waitFor()
-  // The first try, without a token.
+  // The first attempt has no token.
   expect(guarded.takeConsoleErrors()).toEqual([expect.stringContaining('401')])
   expect(guarded.foreignRequests(GUARDED)).toEqual([
     'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
@@ -348,7 +346,7 @@ test('with Turnstile: the challenge is solved in the page, and the code says wha
   await guarded.close()
 })
 
-/** Cloudflare's script, as far as client.js uses it. */
+/** The parts of Cloudflare's script that client.js uses. */
 const widgetStub = `
   globalThis.turnstile = {
     render(box, { callback }) {
@@ -359,7 +357,7 @@ const widgetStub = `
   }
 `
 
-test('works by keyboard alone', async () => {
+test('can be used with the keyboard alone', async () => {
   await page.getByLabel('Your prompt').focus()
   await page.keyboard.press('Control+A')
   await page.keyboard.type('By keyboard')
@@ -376,27 +374,30 @@ test('works by keyboard alone', async () => {
   expect(await first.getAttribute('aria-selected')).toBe('true')
 })
 
-test.each(['light', 'dark'] as const)('is accessible and fits, %s', async (colorScheme) => {
-  const look = await WatchedPage.open(browser, { colorScheme, height: 1000 })
-  await look.page.goto(OWN)
-  await look.page.locator('#send:not([disabled])').waitFor()
-  await look.page.getByLabel('Your prompt').fill('Alice was beginning to get very tired of')
-  await look.page.getByLabel('Longest answer').fill('70')
-  for (const _ of ['a miss', 'a hit']) {
-    await look.page.getByRole('button', { name: 'Send' }).click()
-    await look.page.locator('#status', { hasText: 'Done' }).waitFor()
-  }
-  expect(await look.accessibilityFaults()).toEqual([])
-  if (colorScheme === 'light') await look.picture('playground', { full: true })
-  for (const width of [360, 768]) {
-    await look.page.setViewportSize({ width, height: 740 })
-    await expect.poll(() => look.overflow(), { message: `at ${width} px` }).toBe(0)
-  }
-  await look.page.getByLabel('Your prompt').fill('')
-  await look.page.getByRole('button', { name: 'Send' }).click()
-  await look.page.getByRole('alert').waitFor()
-  expect(await look.accessibilityFaults()).toEqual([])
-  look.takeConsoleErrors()
-  expect(look.foreignRequests(OWN)).toEqual([])
-  await look.close()
-})
+test.each(['light', 'dark'] as const)(
+  'is accessible and fits every width, %s',
+  async (colorScheme) => {
+    const view = await WatchedPage.open(browser, { colorScheme, height: 1000 })
+    await view.page.goto(OWN)
+    await view.page.locator('#send:not([disabled])').waitFor()
+    await view.page.getByLabel('Your prompt').fill('Alice was beginning to get very tired of')
+    await view.page.getByLabel('Max tokens').fill('70')
+    for (const _ of ['a miss', 'a hit']) {
+      await view.page.getByRole('button', { name: 'Send' }).click()
+      await view.page.locator('#status', { hasText: 'Done' }).waitFor()
+    }
+    expect(await view.accessibilityFaults()).toEqual([])
+    if (colorScheme === 'light') await view.picture('playground', { full: true })
+    for (const width of [360, 768]) {
+      await view.page.setViewportSize({ width, height: 740 })
+      await expect.poll(() => view.overflow(), { message: `at ${width} px` }).toBe(0)
+    }
+    await view.page.getByLabel('Your prompt').fill('')
+    await view.page.getByRole('button', { name: 'Send' }).click()
+    await view.page.getByRole('alert').waitFor()
+    expect(await view.accessibilityFaults()).toEqual([])
+    view.takeConsoleErrors()
+    expect(view.foreignRequests(OWN)).toEqual([])
+    await view.close()
+  },
+)

@@ -1,9 +1,9 @@
-// What to do about an error: there is a word for each one that the pages can meet.
+// The advice that the pages show for each error code.
 import { expect, test } from 'vitest'
 import { codes } from '../../src/errors.ts'
 import { advice } from '../../src/site/advice.js'
 
-/** The pages' own requests do not get these: they send whole JSON, to paths that are there. */
+/** The pages never receive these: they send valid JSON to existing paths. */
 const never = [
   'invalid_json',
   'unknown_field',
@@ -16,18 +16,18 @@ const never = [
   'page_unavailable',
 ]
 
-test('every code that the pages can meet has its advice', () => {
+test('advice() covers every error code that the pages can receive', () => {
   expect(codes.filter((code) => advice(code, null) === '').toSorted()).toEqual(never.toSorted())
 })
 
-test('a used-up quota is not "try again in a moment"', () => {
+test('advice() does not suggest an early retry when the quota is used up', () => {
   expect(advice('upstream_rate_limited', 30)).toMatch(/in a moment/)
   expect(advice('upstream_rate_limited', 3600)).toMatch(/out of credit or quota/)
   expect(advice('upstream_rate_limited', 3600)).not.toMatch(/moment/)
 })
 
-test('says when to come back', () => {
-  expect(advice('rate_limited', 7)).toMatch(/SPEND_LIMIT.* Possible again in 7 s\.$/)
-  expect(advice('of another version', 7)).toBe('Possible again in 7 s.')
+test('advice() includes Retry-After', () => {
+  expect(advice('rate_limited', 7)).toMatch(/SPEND_LIMIT.* Retry in 7 s\.$/)
+  expect(advice('of another version', 7)).toBe('Retry in 7 s.')
   expect(advice('of another version', null)).toBe('')
 })

@@ -1,4 +1,4 @@
-// The static files as wrangler serves them: their headers, and that every other path is the Worker's.
+// The static files as wrangler serves them: their headers, and that the Worker answers all other paths.
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -14,7 +14,7 @@ beforeAll(async () => {
 
 afterAll(() => workers.dispose())
 
-/** As a browser that goes there. */
+/** Requests a path as a browser does when navigating. */
 async function visit(path: string, init: RequestInit = {}): Promise<Response> {
   return await fetch(new URL(path, workers.url), {
     redirect: 'manual',
@@ -37,7 +37,7 @@ const files = [
   ['/openapi-template.json', 'application/json'],
 ] as const
 
-test.each(files)('%s is served, with a strict policy', async (path, type) => {
+test.each(files)('%s is served with a strict Content-Security-Policy', async (path, type) => {
   const { status, headers } = await visit(path)
   expect(status).toBe(200)
   expect(headers.get('content-type')?.split(';')[0]).toBe(type)
@@ -50,8 +50,8 @@ test.each(files)('%s is served, with a strict policy', async (path, type) => {
   expect(policy.join()).not.toMatch(/unsafe|\*/)
   const foreign = policy.flatMap((directive) => directive.match(/https?:\S+/g) ?? [])
   expect(new Set(foreign)).toEqual(new Set(['https://challenges.cloudflare.com']))
-  const ours = path === '/client.js' ? 'public, max-age=3600' : 'no-cache'
-  expect(headers.get('cache-control')).toBe(ours)
+  const cacheControl = path === '/client.js' ? 'public, max-age=3600' : 'no-cache'
+  expect(headers.get('cache-control')).toBe(cacheControl)
   expect(headers.get('access-control-allow-origin')).toBe(path === '/client.js' ? '*' : null)
   expect((await visit(path, { method: 'HEAD' })).status).toBe(200)
   const again = await visit(path, { headers: { 'if-none-match': headers.get('etag') ?? '' } })
@@ -65,7 +65,7 @@ test('the Worker reads the demo model’s text from the files', async () => {
   expect(choices[0]?.text.trim()).not.toBe('')
 })
 
-test('other spellings of a page lead to it', async () => {
+test('other spellings of a page’s path redirect to it', async () => {
   for (const [path, to] of [
     ['/index.html', '/'],
     ['/admin.html', '/admin'],
@@ -87,16 +87,19 @@ test.each([
   ['/_headers', 404],
   ['/tsconfig.json', 404],
   ['/uplot.d.ts', 404],
-])('%s is the Worker’s: JSON, %i, also for a browser that goes there', async (path, status) => {
-  const response = await visit(path)
-  expect(response.status).toBe(status)
-  expect(response.headers.get('content-type')).toBe('application/json')
-  expect(response.headers.get('x-request-id')).toMatch(/^req_/)
-  expect(await response.json()).toBeTypeOf('object')
-})
+])(
+  '%s is answered by the Worker with JSON and %i, even when navigated to',
+  async (path, status) => {
+    const response = await visit(path)
+    expect(response.status).toBe(status)
+    expect(response.headers.get('content-type')).toBe('application/json')
+    expect(response.headers.get('x-request-id')).toMatch(/^req_/)
+    expect(await response.json()).toBeTypeOf('object')
+  },
+)
 
-describe('the files themselves', () => {
-  test('have no inline script or style, and nothing of another host', () => {
+describe('the files', () => {
+  test('contain no inline script or style and no reference to another host', () => {
     for (const name of ['index.html', 'admin.html']) {
       const html = readFileSync(`src/site/${name}`, 'utf8')
       expect(html, name).not.toMatch(/<style|\sstyle=|\son\w+=|javascript:|https?:\/\//)
@@ -106,7 +109,7 @@ describe('the files themselves', () => {
     }
   })
 
-  test('set no HTML from text', () => {
+  test('never parse text as HTML or code', () => {
     const scripts = readdirSync('src/site').filter((name) => name.endsWith('.js'))
     expect(scripts.length).toBeGreaterThan(5)
     for (const name of scripts) {
@@ -117,7 +120,7 @@ describe('the files themselves', () => {
     }
   })
 
-  test('uPlot comes with its licence', () => {
+  test('include the licence of uPlot', () => {
     for (const name of ['uplot.js', 'uplot.css']) {
       const source = readFileSync(`dist/site/${name}`, 'utf8')
       expect(source.slice(0, 600), name).toContain('Permission is hereby granted')
@@ -125,7 +128,7 @@ describe('the files themselves', () => {
     }
   })
 
-  test('building again changes nothing', () => {
+  test('are not rewritten by a second build', () => {
     const times = () =>
       readdirSync('dist/site').map((name) => [name, statSync(`dist/site/${name}`).mtimeMs])
     const before = times()

@@ -1,5 +1,5 @@
-// The browser client: against the built Worker in workerd, over a scripted network for what a real
-// one does only on its bad days, and as a type for the pages that use it.
+// The browser client: against the built Worker in workerd, over a scripted network for failures that
+// a real one rarely produces, and type-checked as a page would use it.
 import { execFile } from 'node:child_process'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -24,15 +24,15 @@ import { startWorkers, type Workers } from '../support/workerd.ts'
 
 const { CompletionError, createClient } = client
 
-/** What went over the wire: method, query or body, the headers that the client set. */
-interface Asked {
+/** A request as sent: method, query or body, and the headers that the client set. */
+interface SentRequest {
   readonly method: string
   readonly url: URL
   readonly body: Readonly<Record<string, unknown>> | null
   readonly headers: Readonly<Record<string, string>>
 }
 
-function askedOf(input: Parameters<typeof fetch>[0], init: RequestInit = {}): Asked {
+function sentRequest(input: Parameters<typeof fetch>[0], init: RequestInit = {}): SentRequest {
   const { method = 'GET', body } = init
   return {
     method,
@@ -48,7 +48,7 @@ async function textOf(pieces: AsyncIterable<string>): Promise<string> {
   return text
 }
 
-/** The error of something that must fail, without its cause and stack. */
+/** The error that the promise rejects with, without its cause and stack. */
 async function failureOf(work: Promise<unknown>): Promise<Readonly<Record<string, unknown>>> {
   const error = await work.then(
     () => expect.fail('it did not fail'),
@@ -105,41 +105,41 @@ describe('with the Worker', () => {
     }
   })
 
-  /** A page of the owner's site, with everything it asked. */
+  /** A page of the owner's site, and every request it sends. */
   function page({ of = workers, turnstile = false, wire = recordedFetch } = {}) {
-    const asked: Asked[] = []
+    const requests: SentRequest[] = []
     const address = newAddress()
     const client = createClient({
       endpoint: of.url,
       ...(turnstile ? { turnstile: { sitekey: '0x4AAA' } } : {}),
       fetch: (input, init) => {
-        asked.push(askedOf(input, init))
+        requests.push(sentRequest(input, init))
         const headers = new Headers(init?.headers)
         headers.set('origin', ORIGIN)
         headers.set('cf-connecting-ip', address)
         return wire(input, { ...init, headers })
       },
     })
-    return { ...client, asked }
+    return { ...client, requests }
   }
 
-  test('complete() gets the text, with a simple request', async () => {
+  test('complete() returns the text and sends a CORS simple request', async () => {
     const { model, lane } = lanes.take('chat')
     lane.answers(chatStream(['Hello', ' there'], { finish: 'length' }))
-    const { complete, asked } = page()
+    const { complete, requests } = page()
     expect(await complete('Say hello', { model, max_tokens: 9 })).toBe('Hello there')
-    expect(asked).toEqual([
+    expect(requests).toEqual([
       {
         method: 'POST',
         url: new URL('/v1/completions', workers.url),
         body: { model, max_tokens: 9, prompt: 'Say hello', stream: false },
-        // None: a text as body is text/plain by itself, and there is no preflight.
+        // No Content-Type: a string body is text/plain by default, which needs no preflight.
         headers: {},
       },
     ])
   })
 
-  test('stream() gives the pieces as they come, and the completion at the end', async () => {
+  test('stream() yields each piece as it arrives and has the completion at the end', async () => {
     const { model, lane } = lanes.take('legacy')
     const gates = [latch(), latch(), latch()]
     const pace = async (piece: number) => await gates[piece - 1]?.opened
@@ -150,7 +150,7 @@ describe('with the Worker', () => {
     for await (const piece of pieces) {
       expect(pieces.completion).toBeNull()
       texts.push(piece)
-      // The next one is not said before this one is here.
+      // The upstream sends the next piece only after this one has been received.
       gates[texts.length - 1]?.open()
     }
     expect(texts).toEqual(['One', ' two', ' thrée 🎈'])
@@ -166,33 +166,33 @@ describe('with the Worker', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('a locked prompt goes with its variables', async () => {
+  test('a locked prompt is sent with its variables', async () => {
     haikuLane().answers(chatStream(['Waves.']))
-    const { stream, complete, asked } = page()
+    const { stream, complete, requests } = page()
     const haiku = { id: 'haiku', variables: { topic: 'the sea' } }
     expect(await textOf(stream(haiku))).toBe('Waves.')
     expect(await complete(haiku)).toBe('Waves.')
-    expect(asked.map(({ body }) => body?.['prompt'])).toEqual([haiku, haiku])
+    expect(requests.map(({ body }) => body?.['prompt'])).toEqual([haiku, haiku])
     expect(await failureOf(complete({ id: 'haiku', variables: { tpic: 'a' } }))).toMatchObject({
       code: 'invalid_value',
       param: 'prompt.variables.tpic',
     })
   })
 
-  test('cached: true looks with a GET first, and POSTs on a miss only', async () => {
+  test('cached: true sends a GET first and a POST only on a miss', async () => {
     const { model, lane } = lanes.take('chat')
     lane.answers(chatStream(['Yes']))
-    const { complete, stream, asked } = page()
+    const { complete, stream, requests } = page()
     const options = { model, stop: ['a', 'b'], temperature: 0.5, cached: true }
     expect(await complete('Is it & so?', options)).toBe('Yes')
-    expect(asked.map(({ method }) => method)).toEqual(['GET', 'POST'])
+    expect(requests.map(({ method }) => method)).toEqual(['GET', 'POST'])
     expect(await complete('Is it & so?', options)).toBe('Yes')
     const pieces = stream('Is it & so?', options)
     expect(await textOf(pieces)).toBe('Yes')
     expect(pieces.completion?.usage).toEqual(USAGE)
-    expect(asked.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET', 'GET'])
-    expect(asked.every(({ headers }) => Object.keys(headers).length === 0)).toBe(true)
-    expect([...(asked[0]?.url.searchParams ?? [])]).toEqual([
+    expect(requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET', 'GET'])
+    expect(requests.every(({ headers }) => Object.keys(headers).length === 0)).toBe(true)
+    expect([...(requests[0]?.url.searchParams ?? [])]).toEqual([
       ['stream', 'false'],
       ['model', model],
       ['stop', 'a'],
@@ -203,61 +203,61 @@ describe('with the Worker', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('cached: true asks for a locked prompt by its variables', async () => {
+  test('cached: true puts the variables of a locked prompt into the query', async () => {
     haikuLane().answers(chatStream(['Leaves.']))
-    const { complete, asked } = page()
+    const { complete, requests } = page()
     const haiku = { id: 'haiku', variables: { topic: 'autumn' } }
     expect(await complete(haiku, { cached: true })).toBe('Leaves.')
     expect(await complete(haiku, { cached: true })).toBe('Leaves.')
-    expect(asked.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET'])
-    expect(asked[2]?.url.search).toBe('?stream=false&prompt_id=haiku&var.topic=autumn')
+    expect(requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET'])
+    expect(requests[2]?.url.search).toBe('?stream=false&prompt_id=haiku&var.topic=autumn')
   })
 
-  test("cached: 'only' never POSTs: what is not there is an error", async () => {
+  test("cached: 'only' never sends a POST and fails with not_cached on a miss", async () => {
     haikuLane().answers(chatStream(['Snow.']))
-    const { complete, stream, asked } = page()
+    const { complete, stream, requests } = page()
     const haiku = { id: 'haiku', variables: { topic: 'winter' } }
     const absent = { code: 'not_cached', status: 404, message: expect.stringMatching(/^Cannot /) }
     expect(await failureOf(complete(haiku, { cached: 'only' }))).toMatchObject(absent)
     expect(await failureOf(textOf(stream(haiku, { cached: 'only' })))).toMatchObject(absent)
-    // No URL says this.
+    // Several prompts do not fit in a URL.
     const several = complete(['a', 'b'], { cached: 'only' })
     expect(await failureOf(several)).toMatchObject({ code: 'not_cached', status: 0 })
-    expect(asked.map(({ method }) => method)).toEqual(['GET', 'GET'])
+    expect(requests.map(({ method }) => method)).toEqual(['GET', 'GET'])
     await complete(haiku)
     expect(await complete(haiku, { cached: 'only' })).toBe('Snow.')
     expect(await textOf(stream(haiku, { cached: 'only' }))).toBe('Snow.')
-    expect(asked.map(({ method }) => method)).toEqual(['GET', 'GET', 'POST', 'GET', 'GET'])
+    expect(requests.map(({ method }) => method)).toEqual(['GET', 'GET', 'POST', 'GET', 'GET'])
   })
 
   test.each([
     ['several prompts', ['a', 'b'], {}],
-    ['a field that no query has', 'a', { logit_bias: { 1: 1 } }],
+    ['a field that a query cannot hold', 'a', { logit_bias: { 1: 1 } }],
     ['a prompt too long for a URL', 'é'.repeat(1400), {}],
-  ])('cached: true POSTs at once what no query can say: %s', async (_, prompt, fields) => {
+  ])('cached: true sends only a POST if no URL can hold it: %s', async (_, prompt, fields) => {
     const { model, lane } = lanes.take('chat')
     lane.answers(chatStream(['Yes']))
-    const { complete, asked } = page()
+    const { complete, requests } = page()
     const asking = complete(prompt, { model, cached: true, ...fields })
-    // Whether the upstream can do it is another matter.
+    // The upstream may not support the field; only the request matters here.
     await asking.catch((error) => expect(error).toBeInstanceOf(CompletionError))
-    expect(asked.map(({ method }) => method)).toEqual(['POST'])
+    expect(requests.map(({ method }) => method)).toEqual(['POST'])
   })
 
-  test('cached: true tells what is wrong, without a POST', async () => {
-    const { complete, asked } = page()
+  test('cached: true reports an invalid request without sending a POST', async () => {
+    const { complete, requests } = page()
     expect(await failureOf(complete('a', { temperature: 9, cached: true }))).toMatchObject({
       code: 'invalid_value',
       status: 400,
       param: 'temperature',
     })
-    expect(asked).toHaveLength(1)
+    expect(requests).toHaveLength(1)
   })
 
-  test('a refusal is an error with its code, status, param and when to come back', async () => {
+  test('an error response becomes an error with its code, status, param and retryAfter', async () => {
     const { model, lane } = lanes.take('chat')
     lane.answers(refusal(429, {}, { 'retry-after': '40' }))
-    const { complete, stream, asked } = page()
+    const { complete, stream, requests } = page()
     const busy = {
       name: 'CompletionError',
       message: 'The upstream has too many requests at the moment. Try again shortly.',
@@ -268,7 +268,7 @@ describe('with the Worker', () => {
     }
     expect(await failureOf(complete('a', { model }))).toEqual(busy)
     expect(await failureOf(textOf(stream('b', { model })))).toEqual(busy)
-    expect(asked).toHaveLength(2)
+    expect(requests).toHaveLength(2)
     expect(await failureOf(complete('', {}))).toMatchObject({
       code: 'invalid_value',
       status: 400,
@@ -277,7 +277,7 @@ describe('with the Worker', () => {
     })
   })
 
-  test('an error in the stream comes after the text, and is not asked for again', async () => {
+  test('an error in the stream is thrown after the text, and the request is not repeated', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers(async (call, line) => {
       completionsStream(['Half'], { finish: null, usage: null, done: false })(call, {
@@ -287,21 +287,21 @@ describe('with the Worker', () => {
       await line.flushed()
       line.reset()
     })
-    const { stream, asked } = page()
+    const { stream, requests } = page()
     const pieces = stream('a', { model })
     const texts: string[] = []
     const reading = (async () => {
       for await (const piece of pieces) texts.push(piece)
     })()
     expect(await failureOf(reading)).toMatchObject({ code: 'upstream_truncated', status: 200 })
-    expect([texts.join(''), pieces.completion, asked.length]).toEqual(['Half', null, 1])
+    expect([texts.join(''), pieces.completion, requests.length]).toEqual(['Half', null, 1])
   })
 
-  test('an aborted signal stops it, with its own reason', async () => {
+  test('aborting the signal stops the request and throws the reason of the signal', async () => {
     const { model, lane } = lanes.take('chat')
-    const shut = latch()
-    lane.answers(chatStream(['One', ' two'], { pace: () => shut.opened }))
-    const { stream, complete, asked } = page()
+    const rest = latch()
+    lane.answers(chatStream(['One', ' two'], { pace: () => rest.opened }))
+    const { stream, complete, requests } = page()
     const stop = new AbortController()
     const texts: string[] = []
     const reading = (async () => {
@@ -315,24 +315,24 @@ describe('with the Worker', () => {
     await expect(complete('x', { signal: stop.signal })).rejects.toMatchObject({
       name: 'AbortError',
     })
-    expect(asked.map(({ body }) => body?.['prompt'])).toEqual(['Count', 'x'])
-    shut.open()
+    expect(requests.map(({ body }) => body?.['prompt'])).toEqual(['Count', 'x'])
+    rest.open()
   })
 
-  describe('a stream that is cut', () => {
+  describe('an interrupted stream', () => {
     const cached = async () => [...(await workers.kvEntries()).values()].join()
 
-    test('goes on where it was, while it is still being said', async () => {
+    test('resumes where it stopped while the answer is still being generated', async () => {
       const { model, lane } = lanes.take('chat')
       const later = latch()
       lane.answers(
         chatStream(['Öne', ' two', ' three'], { pace: (i) => (i === 2 ? later.opened : nothing) }),
       )
       const wire = cutting({ after: ' two', meanwhile: later.open })
-      const { stream, asked } = page({ wire })
+      const { stream, requests } = page({ wire })
       const pieces = stream('Count', { model })
       expect(await textOf(pieces)).toBe('Öne two three')
-      const [first, second] = asked
+      const [first, second] = requests
       expect(second).toEqual({
         ...first,
         headers: { 'last-event-id': `${pieces.completion?.id}:7` },
@@ -342,30 +342,30 @@ describe('with the Worker', () => {
         finish_reason: 'stop',
       })
       expect(pieces.completion?.usage).toEqual(USAGE)
-      expect([asked.length, lane.calls.length]).toEqual([2, 1])
+      expect([requests.length, lane.calls.length]).toEqual([2, 1])
     })
 
-    test('goes on from the cache when it has long been said', async () => {
+    test('resumes from the cache when the answer is complete', async () => {
       const { model, lane } = lanes.take('chat')
       lane.answers(chatStream(['One', ' two', ' three']))
       const wire = cutting({
         after: 'One',
         meanwhile: () => expect.poll(cached).toContain('One two three'),
       })
-      const { stream, asked } = page({ wire })
+      const { stream, requests } = page({ wire })
       expect(await textOf(stream('Count up', { model }))).toBe('One two three')
-      expect([asked.length, lane.calls.length]).toEqual([2, 1])
+      expect([requests.length, lane.calls.length]).toEqual([2, 1])
     })
 
-    test('is cut, too, when it ends in good order but without [DONE]', async () => {
+    test('is also resumed if it ends cleanly but without [DONE]', async () => {
       const { model, lane } = lanes.take('chat')
       lane.answers(chatStream(['One', ' two', ' three']))
-      const { stream, asked } = page({ wire: cutting({ after: ' two', orderly: true }) })
+      const { stream, requests } = page({ wire: cutting({ after: ' two', orderly: true }) })
       expect(await textOf(stream('Count down', { model }))).toBe('One two three')
-      expect([asked.length, lane.calls.length]).toEqual([2, 1])
+      expect([requests.length, lane.calls.length]).toEqual([2, 1])
     })
 
-    test('is an error where the answer is lost and another one begins', async () => {
+    test('fails with restarted if the answer is lost and a different one begins', async () => {
       const { model, lane } = lanes.take('chat')
       lane.answers(chatStream(['One', ' two']), chatStream(['Uno', ' due']))
       const purge = async () => {
@@ -374,39 +374,39 @@ describe('with the Worker', () => {
         const headers = { authorization: `Bearer ${OPERATOR_TOKEN}` }
         expect((await workers.client().send({ ...sent, headers })).status).toBe(200)
       }
-      const { stream, asked } = page({ wire: cutting({ after: 'One', meanwhile: purge }) })
+      const { stream, requests } = page({ wire: cutting({ after: 'One', meanwhile: purge }) })
       const texts: string[] = []
       const reading = (async () => {
         for await (const piece of stream('Conta', { model })) texts.push(piece)
       })()
       expect(await failureOf(reading)).toMatchObject({ code: 'restarted' })
-      expect([texts, asked.length]).toEqual([['One'], 2])
+      expect([texts, requests.length]).toEqual([['One'], 2])
     })
   })
 
-  describe('where Turnstile is on', () => {
-    test('gets one visitor token for all, keeps it, and sends it as a header', async () => {
+  describe('with Turnstile enabled', () => {
+    test('fetches one visitor token, reuses it, and sends it as a header', async () => {
       const { model, lane } = lanes.take('chat')
       lane.answers(chatStream(['Hi']))
       const widgets = stubTurnstile()
-      const { complete, stream, asked } = page({ of: guarded, turnstile: true })
+      const { complete, stream, requests } = page({ of: guarded, turnstile: true })
       const both = [complete('a', { model }), textOf(stream('b', { model }))]
       expect(await Promise.all(both)).toEqual(['Hi', 'Hi'])
       expect(await complete('c', { model })).toBe('Hi')
-      const paths = asked.map(({ url }) => url.pathname.slice(4))
+      const paths = requests.map(({ url }) => url.pathname.slice(4))
       expect(paths.filter((path) => path === 'visitors')).toHaveLength(1)
       expect(paths.slice(-1)).toEqual(['completions'])
       expect(widgets.rendered).toEqual([
         expect.objectContaining({ sitekey: '0x4AAA', action: 'visitor' }),
       ])
       expect([widgets.removed, widgets.left()]).toEqual([['widget-1'], 0])
-      const tokens = asked.map(({ headers }) => headers['x-visitor-token'])
+      const tokens = requests.map(({ headers }) => headers['x-visitor-token'])
       expect(tokens.slice(0, 2)).toEqual([undefined, undefined])
       expect(new Set(tokens.slice(-3)).size).toBe(1)
       expect(tokens.at(-1)).toMatch(/\S{40}/)
     })
 
-    test('of another origin is told which setting it is missing in', async () => {
+    test('an origin that is not allowed gets an error naming the setting to change', async () => {
       const { complete } = createClient({
         endpoint: workers.url,
         fetch: (input, init) => {
@@ -420,13 +420,13 @@ describe('with the Worker', () => {
       })
     })
 
-    test('without the option the error is the page’s', async () => {
-      const { complete, asked } = page({ of: guarded })
+    test('throws visitor_token_required if the client has no turnstile option', async () => {
+      const { complete, requests } = page({ of: guarded })
       expect(await failureOf(complete('a'))).toMatchObject({
         code: 'visitor_token_required',
         status: 401,
       })
-      expect(asked).toHaveLength(1)
+      expect(requests).toHaveLength(1)
     })
 
     test.each([
@@ -436,21 +436,21 @@ describe('with the Worker', () => {
       'unsupported-callback',
       'render: throws',
       'render: nothing',
-    ] as const)('a challenge that ends with %s is the error', async (end) => {
+    ] as const)('a challenge that ends with %s fails with challenge_failed', async (end) => {
       const widgets = stubTurnstile({ end })
-      const { complete, stream, asked } = page({ of: guarded, turnstile: true })
+      const { complete, stream, requests } = page({ of: guarded, turnstile: true })
       const failed = {
         code: 'challenge_failed',
         message: 'The bot check could not be completed. Try again.',
       }
       expect(await failureOf(complete('a'))).toMatchObject(failed)
       expect(await failureOf(textOf(stream('a')))).toMatchObject(failed)
-      expect(asked).toHaveLength(2)
+      expect(requests).toHaveLength(2)
       expect(widgets.left()).toBe(0)
     })
   })
 
-  /** Of the model that writes haiku. */
+  /** The lane of the model that the haiku prompt uses. */
   function haikuLane() {
     return upstream.lane('chat-19')
   }
@@ -459,7 +459,7 @@ describe('with the Worker', () => {
 const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 const nothing = Promise.resolve()
 
-/** A network that breaks the first response once it has said something, after `meanwhile`. */
+/** A network that breaks the first response after the event with `after`, once `meanwhile` is done. */
 function cutting(options: {
   readonly after: string
   readonly orderly?: boolean
@@ -480,11 +480,11 @@ function cutting(options: {
         text += decoder.decode(value, { stream: true })
         const end = text.indexOf('\n\n', text.indexOf(after))
         if (!text.includes(after) || end === -1) return controller.enqueue(value)
-        const said = text.slice(0, end + 2)
-        recordOutput(said)
-        // What came of it by now, and of the next event only a torn beginning.
+        const delivered = text.slice(0, end + 2)
+        recordOutput(delivered)
+        // Deliver up to the cut, followed by a partial event.
         const old = text.length - decoder.decode(value).length
-        controller.enqueue(new TextEncoder().encode(`${said.slice(old)}data: {"id":"cm`))
+        controller.enqueue(new TextEncoder().encode(`${delivered.slice(old)}data: {"id":"cm`))
         await reader.cancel()
         await meanwhile?.()
         if (orderly) controller.close()
@@ -495,12 +495,12 @@ function cutting(options: {
   }
 }
 
-/** Cloudflare's script and as much of a document as it takes to show a challenge. */
 type WidgetEnd =
   | 'callback'
   | `${'error' | 'expired' | 'timeout' | 'unsupported'}-callback`
   | `render: ${'throws' | 'nothing'}`
 
+/** Stubs Cloudflare's script and the parts of a document that showing a challenge needs. */
 function stubTurnstile({ end = 'callback' as WidgetEnd } = {}) {
   const rendered: object[] = []
   const removed: string[] = []
@@ -531,22 +531,22 @@ function stubTurnstile({ end = 'callback' as WidgetEnd } = {}) {
   return { rendered, removed, left: () => boxes.size }
 }
 
-describe('on a bad day of the network', () => {
+describe('with a failing network', () => {
   type Step = Error | Response | ((init: RequestInit) => Response | Promise<Response>)
 
-  /** A network with one answer for each call to come. */
+  /** A client whose network gives one of these answers to each call. */
   function page(...steps: readonly Step[]) {
-    const asked: Asked[] = []
+    const requests: SentRequest[] = []
     const client = createClient({
       endpoint: 'https://edge.test/client.js',
       fetch: async (input, init = {}) => {
-        asked.push(askedOf(input, init))
-        const step = steps[asked.length - 1] ?? expect.fail('one call too many')
+        requests.push(sentRequest(input, init))
+        const step = steps[requests.length - 1] ?? expect.fail('one call too many')
         if (step instanceof Error) throw step
         return typeof step === 'function' ? await step(init) : step
       },
     })
-    return { ...client, asked }
+    return { ...client, requests }
   }
 
   beforeAll(() => {
@@ -556,7 +556,7 @@ describe('on a bad day of the network', () => {
     vi.useRealTimers()
   })
 
-  /** Waits for something while the clock runs as fast as it may; how long that took on the clock. */
+  /** Awaits the promise while running all fake timers. `ms` is the fake time that passed. */
   async function quickly<T>(work: Promise<T>): Promise<{ readonly value: T; readonly ms: number }> {
     const startedAt = Date.now()
     let ms = 0
@@ -577,20 +577,20 @@ describe('on a bad day of the network', () => {
       { error: { message: 'Cannot', code: 'too_many_streams', param: null } },
       { status: 429, headers: seconds === null ? {} : { 'retry-after': seconds } },
     )
-  const said = (text: string, more: object = {}) => ({
+  const chunk = (text: string, more: object = {}) => ({
     id: 'cmpl-1',
     object: 'text_completion',
     created: 1,
     model: 'm',
     choices: [{ text, index: 0, logprobs: null, finish_reason: null, ...more }],
   })
-  /** A response of these bytes, in these pieces. */
+  /** An event stream that delivers these pieces. */
   const eventStream = (
     pieces: Iterable<string | Uint8Array<ArrayBuffer>>,
-    { open = false, left = () => {} } = {},
+    { open = false, canceled = () => {} } = {},
   ) => {
     const body = new ReadableStream({
-      cancel: left,
+      cancel: canceled,
       start(controller) {
         for (const piece of pieces) {
           controller.enqueue(typeof piece === 'string' ? new TextEncoder().encode(piece) : piece)
@@ -601,72 +601,72 @@ describe('on a bad day of the network', () => {
     return new Response(body, { headers: { 'content-type': 'text/event-stream; charset=utf-8' } })
   }
 
-  test('a connection that fails is tried once more', async () => {
-    const { complete, asked } = page(offline, whole('Yes'))
+  test('a failed connection is retried after 500 ms', async () => {
+    const { complete, requests } = page(offline, whole('Yes'))
     const { value, ms } = await quickly(complete('a'))
-    expect([value, asked.length, ms]).toEqual(['Yes', 2, 500])
+    expect([value, requests.length, ms]).toEqual(['Yes', 2, 500])
   })
 
-  test('and no more than once', async () => {
-    const { complete, asked } = page(offline, offline)
+  test('a failed connection is retried only once', async () => {
+    const { complete, requests } = page(offline, offline)
     expect(await failureOf(quickly(complete('a')))).toMatchObject({ code: 'network', status: 0 })
-    expect(asked).toHaveLength(2)
+    expect(requests).toHaveLength(2)
   })
 
-  test('so is an answer that breaks off, when it is a whole one', async () => {
+  test('a JSON answer that breaks off is retried', async () => {
     const torn = new Response(
       new ReadableStream({ pull: (controller) => controller.error(offline) }),
     )
-    const { complete, asked } = page(torn, whole('Yes'))
+    const { complete, requests } = page(torn, whole('Yes'))
     expect((await quickly(complete('a'))).value).toBe('Yes')
-    expect(asked).toHaveLength(2)
+    expect(requests).toHaveLength(2)
   })
 
-  test('a 429 that lasts seconds is waited for, once', async () => {
+  test('a 429 is retried once if Retry-After is at most 5 s', async () => {
     const one = page(busy('5'), whole('Yes'))
     expect(await quickly(one.complete('a'))).toEqual({ value: 'Yes', ms: 5000 })
     const two = page(busy('1'), busy('1'))
     expect(await failureOf(quickly(two.complete('a')))).toMatchObject({ retryAfter: 1 })
-    expect([one.asked.length, two.asked.length]).toEqual([2, 2])
+    expect([one.requests.length, two.requests.length]).toEqual([2, 2])
   })
 
   test.each(['6', null, 'Wed, 21 Oct 2026 07:28:00 GMT'])(
-    'a 429 with Retry-After %s is not',
+    'a 429 with Retry-After %s is not retried',
     async (seconds) => {
-      const { complete, asked } = page(busy(seconds))
+      const { complete, requests } = page(busy(seconds))
       expect(await failureOf(quickly(complete('a')))).toMatchObject({
         code: 'too_many_streams',
         retryAfter: Number(seconds) || null,
       })
-      expect(asked).toHaveLength(1)
+      expect(requests).toHaveLength(1)
     },
   )
 
-  test.each([400, 401, 403, 404, 500, 502, 503, 504])('a %i is not', async (status) => {
+  test.each([400, 401, 403, 404, 500, 502, 503, 504])('a %i is not retried', async (status) => {
     const error = { message: 'Cannot', code: 'some_code', param: 'x' }
-    const { complete, asked } = page(
+    const { complete, requests } = page(
       Response.json({ error }, { status, headers: { 'retry-after': '1' } }),
     )
     const failure = await failureOf(quickly(complete('a')))
     expect(failure).toMatchObject({ ...error, status, retryAfter: 1 })
-    expect(asked).toHaveLength(1)
+    expect(requests).toHaveLength(1)
   })
 
   test.each([
     ['1015 (rate limited)', 429, 'error code: 1015', 'rate_limited', /in a moment/],
     ['1027 (the plan’s day)', 429, 'error code: 1027', 'rate_limited', /tomorrow/],
     ['1102 (the Worker’s limits)', 503, '<h1>Error 1102</h1>', 'unavailable', /later/],
-    ['of a gateway', 502, '', 'unavailable', /later/],
-    ['of somebody else', 404, '<h1>Not found</h1>', 'bad_answer', /not from the endpoint/],
-    ['JSON of somebody else', 500, '{"detail":"no"}', 'unavailable', /later/],
-  ])('a page that is none of ours, %s, is told in words', async (_, status, body, code, words) => {
+    ['a 502 of a gateway', 502, '', 'unavailable', /later/],
+    ['a 404 of another server', 404, '<h1>Not found</h1>', 'bad_answer', /Check the address/],
+    ['JSON of another server', 500, '{"detail":"no"}', 'unavailable', /later/],
+  ])('a foreign error gets a readable message: %s', async (_, status, body, code, words) => {
     const { complete } = page(new Response(body, { status, headers: { 'retry-after': '30' } }))
     const failure = await failureOf(quickly(complete('a')))
     expect(failure).toMatchObject({ code, message: expect.stringMatching(words) })
     expect(failure['message']).not.toContain('<')
   })
 
-  test('a 200 that is none of ours is an error, at once', async () => {
+  test('a foreign 200 fails with bad_answer and is not retried', async () => {
     const html = () => new Response('<p>Log in</p>', { headers: { 'content-type': 'text/html' } })
     const { complete, stream } = page(html(), html(), Response.json({ ok: true }))
     const bad = { code: 'bad_answer' }
@@ -675,15 +675,15 @@ describe('on a bad day of the network', () => {
     expect(await failureOf(quickly(complete('a')))).toMatchObject(bad)
   })
 
-  test('a stream that says something unreadable is an error, at once', async () => {
+  test('an unreadable event fails with bad_answer and is not retried', async () => {
     for (const data of ['{"id"', '[]', '{"id":"cmpl-1"}']) {
-      const { stream } = page(eventStream([event(said('Hi')), event(data)]))
+      const { stream } = page(eventStream([event(chunk('Hi')), event(data)]))
       expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject({ code: 'bad_answer' })
     }
   })
 
-  test('a stream is read the same however its bytes are cut', async () => {
-    const text = `:\n\n${event(said('Zwölf 🎈'))}:\r\n\r\n${event(said(' Boxkämpfer'))}data:[DONE]\r\n\r\n`
+  test('a stream yields the same text for every split of its bytes', async () => {
+    const text = `:\n\n${event(chunk('Zwölf 🎈'))}:\r\n\r\n${event(chunk(' Boxkämpfer'))}data:[DONE]\r\n\r\n`
     const bytes = new TextEncoder().encode(text)
     for (let at = 0; at <= bytes.length; at++) {
       const { stream } = page(eventStream([bytes.slice(0, at), bytes.slice(at)]))
@@ -691,7 +691,7 @@ describe('on a bad day of the network', () => {
     }
   })
 
-  test('several choices and their logprobs are put together, the text is the first one’s', async () => {
+  test('choices and logprobs are assembled, and only the first choice is yielded', async () => {
     const logprobs = (token: string) => ({
       tokens: [token],
       token_logprobs: [-1],
@@ -700,11 +700,11 @@ describe('on a bad day of the network', () => {
     })
     const pieces = page(
       eventStream([
-        event(said('b', { index: 1 })),
-        event(said('a', { logprobs: logprobs('a') })),
-        event(said('A', { logprobs: logprobs('A'), finish_reason: 'length' })),
-        event(said('B', { index: 1, finish_reason: 'stop' })),
-        event({ ...said(''), choices: [], usage: USAGE }),
+        event(chunk('b', { index: 1 })),
+        event(chunk('a', { logprobs: logprobs('a') })),
+        event(chunk('A', { logprobs: logprobs('A'), finish_reason: 'length' })),
+        event(chunk('B', { index: 1, finish_reason: 'stop' })),
+        event({ ...chunk(''), choices: [], usage: USAGE }),
         event('[DONE]'),
       ]),
     ).stream('x', { n: 2 })
@@ -726,13 +726,13 @@ describe('on a bad day of the network', () => {
     ])
   })
 
-  test('a choice whose index is no small whole number is skipped', async () => {
+  test('a choice is skipped if its index is not an integer from 0 to 1023', async () => {
     const odd = [-1, 0.5, 1024, 1e9, Number.NaN, '0', '__proto__', 'length', null, undefined, [0]]
     const pieces = page(
       eventStream([
-        ...odd.map((index) => event(said('x', { index: index as number }))),
-        event(said('a', { index: 1023 })),
-        event(said('b')),
+        ...odd.map((index) => event(chunk('x', { index: index as number }))),
+        event(chunk('a', { index: 1023 })),
+        event(chunk('b')),
         event('[DONE]'),
       ]),
     ).stream('x')
@@ -746,88 +746,88 @@ describe('on a bad day of the network', () => {
     expect(Object.keys(choices)).toEqual(['0', '1023'])
   })
 
-  test('a cut stream takes only the first choice on, the others come again', async () => {
+  test('a resumed stream continues the first choice and receives the others again', async () => {
     const pieces = page(
-      eventStream([event(said('a')), event(said('b', { index: 1 }))]),
-      eventStream([event(said('A')), event(said('bB', { index: 1 })), event('[DONE]')]),
+      eventStream([event(chunk('a')), event(chunk('b', { index: 1 }))]),
+      eventStream([event(chunk('A')), event(chunk('bB', { index: 1 })), event('[DONE]')]),
     ).stream('x', { n: 2 })
     expect((await quickly(textOf(pieces))).value).toBe('aA')
     expect(pieces.completion?.choices.map(({ text }) => text)).toEqual(['aA', 'bB'])
   })
 
-  test('resuming has an end, and longer and longer pauses', async () => {
-    const cut = () => eventStream([event(said('x'))])
-    const { stream, asked } = page(cut(), cut(), cut(), cut(), cut(), cut())
+  test('resuming stops after five attempts with growing pauses', async () => {
+    const cut = () => eventStream([event(chunk('x'))])
+    const { stream, requests } = page(cut(), cut(), cut(), cut(), cut(), cut())
     const startedAt = Date.now()
     const failure = await failureOf(quickly(textOf(stream('a'))))
     expect(failure).toMatchObject({ code: 'network' })
-    expect(asked.map(({ headers }) => headers['last-event-id'])).toEqual([
+    expect(requests.map(({ headers }) => headers['last-event-id'])).toEqual([
       undefined,
       ...[1, 2, 3, 4, 5].map((n) => `cmpl-1:${n}`),
     ])
     expect(Date.now() - startedAt).toBe(250 + 500 + 1000 + 2000 + 4000)
   })
 
-  test('resuming outlasts a while without a network', async () => {
-    const rest = eventStream([event(said(' two')), event('[DONE]')])
-    const { stream, asked } = page(
-      eventStream([event(said('One'))]),
+  test('resuming survives a network that is down for several attempts', async () => {
+    const rest = eventStream([event(chunk(' two')), event('[DONE]')])
+    const { stream, requests } = page(
+      eventStream([event(chunk('One'))]),
       ...[offline, offline, offline, offline],
       rest,
     )
     expect((await quickly(textOf(stream('a')))).value).toBe('One two')
-    expect(asked).toHaveLength(6)
+    expect(requests).toHaveLength(6)
   })
 
-  test('a refusal to resume is the error', async () => {
-    const { stream, asked } = page(eventStream([event(said('One'))]), busy('60'))
+  test('an error response to a resume request is thrown', async () => {
+    const { stream, requests } = page(eventStream([event(chunk('One'))]), busy('60'))
     expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject({
       code: 'too_many_streams',
       retryAfter: 60,
     })
-    expect(asked).toHaveLength(2)
+    expect(requests).toHaveLength(2)
   })
 
-  test('a stream that is silent for 45 s counts as cut', async () => {
-    const left = vi.fn()
+  test('a stream that is silent for 45 s is resumed', async () => {
+    const canceled = vi.fn()
     const pieces = page(
-      eventStream([event(said('One'))], { open: true, left }),
-      eventStream([event(said(' two')), event('[DONE]')]),
+      eventStream([event(chunk('One'))], { open: true, canceled }),
+      eventStream([event(chunk(' two')), event('[DONE]')]),
     ).stream('a')
     const { value, ms } = await quickly(textOf(pieces))
     expect([value, ms]).toEqual(['One two', 45_000 + 250])
-    expect(left).toHaveBeenCalledOnce()
+    expect(canceled).toHaveBeenCalledOnce()
   })
 
-  test('leaving the loop leaves the connection', async () => {
-    const left = vi.fn()
+  test('breaking out of the loop closes the connection', async () => {
+    const canceled = vi.fn()
     const { stream } = page(
-      eventStream([event(said('One')), event(said(' two'))], { open: true, left }),
+      eventStream([event(chunk('One')), event(chunk(' two'))], { open: true, canceled }),
     )
     for await (const piece of stream('a')) {
       expect(piece).toBe('One')
       break
     }
-    expect(left).toHaveBeenCalledOnce()
+    expect(canceled).toHaveBeenCalledOnce()
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  test('a pause ends when the signal aborts', async () => {
-    const { complete, asked } = page(busy('5'))
+  test('aborting the signal ends a pause before a retry', async () => {
+    const { complete, requests } = page(busy('5'))
     const stop = new AbortController()
     const asking = complete('a', { signal: stop.signal })
     const ended = expect(asking).rejects.toMatchObject({ name: 'AbortError' })
     await vi.advanceTimersByTimeAsync(1000)
     stop.abort()
     await ended
-    expect(asked).toHaveLength(1)
+    expect(requests).toHaveLength(1)
   })
 
   describe('a visitor token', () => {
     const refused = () =>
       Response.json({ error: { message: '', code: 'visitor_token_invalid' } }, { status: 401 })
 
-    /** An endpoint that wants a token of its own minting, which lasts for so many seconds. */
+    /** An endpoint that issues and requires tokens which are valid for `lastsS` seconds. */
     function guardedPage({ lastsS = 1800, skewS = 0 } = {}) {
       const tokens: (string | undefined)[] = []
       let minted = 0
@@ -837,7 +837,7 @@ describe('on a bad day of the network', () => {
         endpoint: 'https://edge.test',
         turnstile: { sitekey: '0x4AAA' },
         fetch: async (input, init) => {
-          const { url, headers } = askedOf(input, init)
+          const { url, headers } = sentRequest(input, init)
           const nowS = Date.now() / 1000 + skewS
           if (url.pathname === '/v1/visitors') {
             minted += 1
@@ -856,7 +856,7 @@ describe('on a bad day of the network', () => {
       vi.unstubAllGlobals()
     })
 
-    test('is renewed before it expires, with nobody waiting for it', async () => {
+    test('is renewed in the background before it expires', async () => {
       const { complete, tokens } = guardedPage({ lastsS: 1800 })
       await complete('a')
       await vi.advanceTimersByTimeAsync(1_700_000)
@@ -867,7 +867,7 @@ describe('on a bad day of the network', () => {
       expect(tokens).toEqual([undefined, 't1', 't1', 't1', 't2'])
     })
 
-    test('that has expired or is revoked is renewed by the refusal', async () => {
+    test('is renewed after a 401 if it has expired or is revoked', async () => {
       const { complete, tokens, revoke } = guardedPage({ lastsS: 100 })
       await complete('a')
       await vi.advanceTimersByTimeAsync(200_000)
@@ -877,13 +877,13 @@ describe('on a bad day of the network', () => {
       expect(tokens).toEqual([undefined, 't1', 't1', 't2', 't2', 't4'])
     })
 
-    test('is not fetched at each request where the clock is wrong', async () => {
+    test('is not fetched on every request if the local clock is wrong', async () => {
       const { complete, tokens, widgets } = guardedPage({ skewS: -7200 })
       for (const prompt of ['a', 'b', 'c']) await complete(prompt)
       expect([tokens, widgets.rendered.length]).toEqual([[undefined, 't1', 't1', 't1'], 1])
     })
 
-    test('that is never accepted is asked for once', async () => {
+    test('is fetched only once if the endpoint never accepts it', async () => {
       stubTurnstile()
       const paths: string[] = []
       const { complete } = createClient({
@@ -900,7 +900,7 @@ describe('on a bad day of the network', () => {
       expect(paths).toEqual(['completions', 'visitors', 'completions'])
     })
 
-    /** A page that has yet to load Cloudflare's script: each attempt, to be ended by hand. */
+    /** A page without Cloudflare's script. The test completes each loading attempt itself. */
     function withoutScript() {
       const { turnstile, document } = globalThis as unknown as {
         turnstile: object
@@ -916,12 +916,12 @@ describe('on a bad day of the network', () => {
       vi.stubGlobal('turnstile', undefined)
       const head = { append: (script: Script) => scripts.push(script) }
       vi.stubGlobal('document', { ...document, head })
-      return { scripts, arrive: () => vi.stubGlobal('turnstile', turnstile) }
+      return { scripts, define: () => vi.stubGlobal('turnstile', turnstile) }
     }
 
-    test('needs Cloudflare’s script, which is loaded when it is first needed', async () => {
+    test('loads Cloudflare’s script on the first challenge, and again after a failure', async () => {
       const { complete } = guardedPage()
-      const { scripts, arrive } = withoutScript()
+      const { scripts, define } = withoutScript()
       const first = failureOf(complete('a'))
       await vi.waitFor(() => expect(scripts).toHaveLength(1))
       expect(scripts[0]?.src).toBe(
@@ -931,24 +931,24 @@ describe('on a bad day of the network', () => {
       expect(await first).toMatchObject({ code: 'challenge_unavailable' })
       const second = complete('a')
       await vi.waitFor(() => expect(scripts).toHaveLength(2))
-      arrive()
+      define()
       scripts[1]?.onload()
       expect(await second).toBe('Yes')
     })
 
-    test('loads the script once for two clients, and again when it did not come', async () => {
+    test('loads the script once for two clients, and again if it was blocked', async () => {
       const [one, two] = [guardedPage(), guardedPage()]
-      const { scripts, arrive } = withoutScript()
+      const { scripts, define } = withoutScript()
       const blocked = [failureOf(one.complete('a')), failureOf(two.complete('b'))]
       await vi.waitFor(() => expect(scripts).toHaveLength(1))
-      // What a blocker puts in its place loads, and brings nothing.
+      // A content blocker may replace the script with an empty one, which loads.
       scripts[0]?.onload()
       for (const failure of await Promise.all(blocked)) {
         expect(failure).toMatchObject({ code: 'challenge_unavailable' })
       }
       const both = [one.complete('a'), two.complete('b')]
       await vi.waitFor(() => expect(scripts).toHaveLength(2))
-      arrive()
+      define()
       scripts[1]?.onload()
       expect(await Promise.all(both)).toEqual(['Yes', 'Yes'])
       await one.complete('c')
@@ -957,9 +957,8 @@ describe('on a bad day of the network', () => {
   })
 })
 
-describe('as it is shipped', () => {
-  test('client.js is one module, under 3 KB gzipped', async () => {
-    // Built with the bundle.
+describe('the built client.js', () => {
+  test('is one module, under 3 KB gzipped', async () => {
     const shipped = await readFile('dist/site/client.js', 'utf8')
     expect(gzipSync(shipped, { level: 9 }).length).toBeLessThan(3 * 1024)
     expect(shipped).not.toMatch(/\bimport\s*[({'"*]|\bfrom\s*['"]/)
@@ -969,22 +968,22 @@ describe('as it is shipped', () => {
     expect(exported).toEqual(['CompletionError', 'complete', 'createClient', 'stream'])
   })
 
-  test('its types are sound, and tell a page what it may do', async () => {
+  test('has types that accept correct calls and reject wrong ones', async () => {
     const folder = 'dist/client-types'
     await mkdir(folder, { recursive: true })
     const tsconfig = { extends: '../../src/site/tsconfig.json', include: ['page.ts'] }
     await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(tsconfig))
     await writeFile(join(folder, 'page.ts'), typedPage)
     const tsc = promisify(execFile)('node_modules/.bin/tsc', ['-p', folder])
-    const said = await tsc.then(
+    const errors = await tsc.then(
       () => '',
       (error: { stdout: string }) => error.stdout,
     )
-    expect(said).toBe('')
+    expect(errors).toBe('')
   })
 })
 
-/** A page in TypeScript; what must not compile says so. */
+/** A page in TypeScript. The calls that must not compile are marked with @ts-expect-error. */
 const typedPage = `
 import { CompletionError, complete, createClient, stream } from '../../src/site/client.js'
 

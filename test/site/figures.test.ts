@@ -1,4 +1,4 @@
-// Hourly figures added up: nothing lost, nothing counted twice, whatever the range.
+// The sums of hourly figures: in every range, each hour is counted exactly once.
 import { expect, test } from 'vitest'
 import { bars, byName, latency, ranges, stacked, totals } from '../../src/site/figures.js'
 import { hourFigures, noCounts } from '../../src/usage.ts'
@@ -24,7 +24,7 @@ const busy = {
   errors: { invalid_value: 2, rate_limited: 1 },
 }
 
-test('totals()', () => {
+test('totals() adds up all hours', () => {
   expect(totals([hour(1, busy), hour(0, busy)])).toEqual({
     requests: 24,
     hits: 12,
@@ -41,7 +41,7 @@ test('totals()', () => {
   expect(totals([hour(0, { requests: 1 })]).ratio).toBeNull()
 })
 
-test('byName() puts the largest first, also of names that every object has', () => {
+test('byName() sorts by count and handles names such as __proto__', () => {
   const names = JSON.parse('{"b":2,"__proto__":9,"constructor":1,"a":2}') as Record<string, number>
   expect(byName([hour(1, { prompts: names }), hour(0, { prompts: { a: 1 } })], 'prompts')).toEqual([
     ['__proto__', 9],
@@ -51,7 +51,7 @@ test('byName() puts the largest first, also of names that every object has', () 
   ])
 })
 
-test.each(Object.entries(ranges))('bars() of %s hours hold every hour of them', (range, step) => {
+test.each(Object.entries(ranges))('bars() of %s hours include every hour', (range, step) => {
   const count = Number(range)
   const hours = Array.from({ length: count }, (_, i) => hour(i, busy))
   const all = bars(hours, count, step, NOW)
@@ -68,13 +68,13 @@ test.each(Object.entries(ranges))('bars() of %s hours hold every hour of them', 
   expect(all.times[0]).toBeLessThanOrEqual(HOUR - (count - 1) * 3600)
 })
 
-test('bars() has bars for hours in which there was nothing, and none for others', () => {
+test('bars() include hours without requests and leave out hours outside the range', () => {
   const all = bars([hour(500, busy), hour(-30, busy)], 24, 3600, NOW)
   expect(all.times).toHaveLength(24)
   expect(all.cached.every((n) => n === 0)).toBe(true)
 })
 
-test('latency() has a gap where no upstream was asked', () => {
+test('latency() is null for hours without an upstream call', () => {
   const upstream_ms = noCounts().upstream_ms.map((_, i) => (i === 0 ? 1 : 0))
   const { times, p50, p95 } = latency([hour(1, { upstream_ms }), hour(0)], 3, NOW)
   expect(times).toEqual([HOUR - 7200, HOUR - 3600, HOUR])
@@ -82,7 +82,7 @@ test('latency() has a gap where no upstream was asked', () => {
   expect(p95).toEqual([null, 20, null])
 })
 
-test('stacked()', () => {
+test('stacked() adds each list to those before it', () => {
   expect(
     stacked([
       [1, 2],

@@ -1,5 +1,5 @@
-// The code that the playground shows: quoted right for its language, whatever the prompt holds. That
-// it runs and says what the page said is shown in test/browser/playground.test.ts.
+// The code that the playground shows: correctly quoted for every prompt. That the code runs and prints
+// the same answer as the page is tested in test/browser/playground.test.ts.
 import { execFileSync } from 'node:child_process'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
@@ -13,7 +13,7 @@ const call = {
   sitekey: '',
 }
 
-test('the plain call is a few lines', () => {
+test('a call with only a prompt takes a few lines', () => {
   const { client, fetch, curl, openai } = snippets(call)
   expect(client).toBe(
     `import { complete } from 'https://edge.example/client.js'\n\nconsole.log(await complete('Once upon a time'))`,
@@ -26,7 +26,7 @@ test('the plain call is a few lines', () => {
   expect(openai).toContain("create({ model: 'default', prompt: 'Once upon a time' })")
 })
 
-test('a stream is read as one', () => {
+test('a streaming call reads the answer as a stream', () => {
   const { client, fetch, curl, openai } = snippets({
     ...call,
     body: { ...call.body, stream: true },
@@ -38,14 +38,14 @@ test('a stream is read as one', () => {
   expect(openai).toContain('for await (const { choices } of stream)')
 })
 
-test('a locked prompt that refuses a model gets none', () => {
+test('the code leaves out the model if the locked prompt does not accept one', () => {
   const prompt = { id: 'haiku', variables: { topic: 'sea' } }
   const { client, openai } = snippets({ ...call, body: { prompt }, mayNameModel: false })
   expect(client).toContain("complete({ id: 'haiku', variables: { topic: 'sea' } })")
   expect(openai).not.toContain('model')
 })
 
-test('with Turnstile every one sends a visitor token', () => {
+test('with Turnstile, all four snippets send a visitor token', () => {
   const { client, fetch, curl, openai } = snippets({ ...call, sitekey: '0x4AAA' })
   expect(client).toContain("createClient({ turnstile: { sitekey: '0x4AAA' } })")
   expect(fetch).toContain("'X-Visitor-Token': token")
@@ -53,13 +53,13 @@ test('with Turnstile every one sends a visitor token', () => {
   expect(openai).toContain('apiKey: token')
 })
 
-test('a model that is chosen is in all of them, once', () => {
+test('a selected model appears once in each snippet', () => {
   const all = Object.values(snippets({ ...call, body: { ...call.body, model: 'second' } }))
   for (const code of all) expect(code.split('second')).toHaveLength(2)
   expect(all.join('')).not.toContain("'default'")
 })
 
-describe('whatever the prompt holds', () => {
+describe('for any prompt', () => {
   const texts = fc.string({ unit: 'grapheme', maxLength: 60 })
   const nasty = ["it's", '"', '\\', "\\'", '\\"', '$', '`', '\n', '$HOME', '</script>', '\u2028']
   const prompts = fc.oneof(
@@ -75,7 +75,7 @@ describe('whatever the prompt holds', () => {
     temperature: fc.double({ min: 0, max: 2, noNaN: true }),
   })
 
-  test('the JavaScript means the same', () => {
+  test('the JavaScript literal evaluates to the request body', () => {
     fc.assert(
       fc.property(bodies, (body) => {
         const { fetch } = snippets({ ...call, body })
@@ -88,7 +88,7 @@ describe('whatever the prompt holds', () => {
     )
   })
 
-  test('the shell hands over the same bytes', () => {
+  test('the shell passes the same bytes to curl', () => {
     for (const prompt of [...nasty, nasty.join(' ')]) {
       const { curl } = snippets({ ...call, body: { prompt } })
       const printed = execFileSync('sh', ['-c', curl.replace(/^curl/, "printf '%s\\n'")], {
