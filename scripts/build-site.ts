@@ -1,6 +1,7 @@
-// Puts the static files together in dist/site: our pages as they are, uPlot with its licence, the text
-// that the demo model learns from, the document for /openapi.json, and the headers of all these. Bundles nothing; only client.js, which other people's pages wait for, is
-// minified. Wrangler runs it ([build] in wrangler.toml).
+// Builds the static files in dist/site: the pages unchanged, uPlot with its licence, the training text of
+// the demo model, the template of /openapi.json, and the response headers. Nothing is bundled. Only
+// client.js is minified, because visitors of other sites load it. Wrangler runs this script ([build] in
+// wrangler.toml).
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -11,10 +12,9 @@ import { placeholders, TEMPLATE } from '../src/routes/openapi-file.ts'
 const SOURCE = 'src/site'
 const TARGET = 'dist/site'
 
-/** What is served; type declarations and the like are not. */
-const served = new Set(['.html', '.js', '.css', '.svg'])
+const servedExtensions = new Set(['.html', '.js', '.css', '.svg'])
 
-/** No inline script or style, no other host; Turnstile's, for owners who have switched it on. */
+/** Forbids inline scripts and styles, and other hosts except Turnstile's, which owners may enable. */
 const policy = [
   "default-src 'none'",
   "script-src 'self' https://challenges.cloudflare.com",
@@ -27,7 +27,10 @@ const policy = [
   "frame-ancestors 'none'",
 ].join('; ')
 
-/** Read by Cloudflare and by wrangler: headers of static files. "!" takes back what "/*" has set. */
+/**
+ * The headers of the static files. "!" removes a header that "/*" has set.
+ * https://developers.cloudflare.com/workers/static-assets/headers/
+ */
 const headers = `/*
   Content-Security-Policy: ${policy}
   X-Content-Type-Options: nosniff
@@ -48,8 +51,8 @@ const read = async (...path: string[]) => await readFile(join(...path), 'utf8')
 const licence = `/*!\n${(await read(uplot, 'LICENSE')).trim()}\n*/\n`
 const files = new Map([
   // The opening of "Alice's Adventures in Wonderland" by Lewis Carroll (1865), which is in the public
-  // domain. One paragraph a line, quotes made plain, chapter headings left out, the verses run into
-  // the paragraph before them. Not for pages: the Worker reads it (src/objects/environment.ts).
+  // domain. One paragraph per line, with straight quotes, without chapter headings, and with verses
+  // appended to the previous paragraph. Read by the Worker (src/objects/environment.ts), not by pages.
   ['demo-text.txt', await read('src/upstream/demo-text.txt')],
   ['_headers', headers],
   [TEMPLATE, JSON.stringify(openApiDocument(placeholders))],
@@ -57,9 +60,9 @@ const files = new Map([
   ['uplot.css', licence + (await read(uplot, 'dist', 'uPlot.min.css'))],
 ])
 for (const name of await readdir(SOURCE)) {
-  if (served.has(extname(name))) files.set(name, await read(SOURCE, name))
+  if (servedExtensions.has(extname(name))) files.set(name, await read(SOURCE, name))
 }
-const banner = '/* edge-completions; readable, with its types, as src/site/client.js */'
+const banner = '/* edge-completions. The readable source with types is src/site/client.js. */'
 const { code } = await transform(await read(SOURCE, 'client.js'), {
   minify: true,
   target: 'es2022',
@@ -67,7 +70,7 @@ const { code } = await transform(await read(SOURCE, 'client.js'), {
 })
 files.set('client.js', code)
 
-// Only what differs is written: a Worker that is being served from here keeps its files.
+// Write only changed files, so that a running `wrangler dev` does not reload without need.
 await mkdir(TARGET, { recursive: true })
 for (const [name, content] of files) {
   const old = await read(TARGET, name).catch(() => null)

@@ -1,11 +1,11 @@
-// Part of `npm run check`: the CONFIG of wrangler.toml must fit a Worker variable, and must parse.
-// Prints what GET /health would warn of, too; a warning is no failure.
+// Part of `npm run check`: verifies that the CONFIG of wrangler.toml is valid and fits in a Worker
+// variable. Also prints the warnings of GET /health, which do not fail the check.
 import { experimental_readRawConfig } from 'wrangler'
 import { parseConfig } from '../src/config.ts'
 import { prompts } from '../src/prompts.ts'
 import { warningsOf } from '../src/warnings.ts'
 
-/** Cloudflare's limit for one variable: 5 KB. */
+/** 5 KB: https://developers.cloudflare.com/workers/platform/limits/#environment-variables */
 const MAX_BYTES = 5120
 
 const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
@@ -18,14 +18,14 @@ const faults =
     ? [
         {
           path: 'CONFIG',
-          message: `Cannot deploy CONFIG: it has ${bytes} bytes, a Worker variable holds ${MAX_BYTES}; move prompts to src/prompts.ts`,
+          message: `Cannot deploy CONFIG: expected at most ${MAX_BYTES} bytes, got ${bytes}; move prompts to src/prompts.ts`,
         },
       ]
     : []
 const result = parseConfig({
   config,
   prompts,
-  // Secrets live elsewhere; here only their names are judged.
+  // Secrets are not stored in wrangler.toml, so only their names can be checked.
   secret: () => 'set-elsewhere',
   bound: () => true,
 })
@@ -33,5 +33,5 @@ faults.push(...(result.faults ?? []))
 const warnings = result.config === null ? [] : warningsOf(result.config)
 for (const warning of warnings) console.log(`warning: ${warning}`)
 for (const { path, message } of faults) console.error(`${path}: ${message}`)
-if (faults.length === 0) console.log(`CONFIG is good: ${bytes} of ${MAX_BYTES} bytes`)
+if (faults.length === 0) console.log(`CONFIG is valid: ${bytes} of ${MAX_BYTES} bytes`)
 process.exitCode = faults.length === 0 ? 0 : 1

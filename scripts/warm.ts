@@ -1,5 +1,5 @@
-// `npm run warm`: asks for a list of completions, or about every page of a sitemap, through the
-// operator's door, so that visitors find the answers in the cache.
+// `npm run warm`: requests a list of completions, or one for every page of a sitemap, as the operator,
+// so that visitors find the answers in the cache.
 import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Arguments, parseArguments, USAGE } from './warm/arguments.ts'
@@ -13,31 +13,31 @@ import { type Task, warm } from './warm/warming.ts'
 
 const OK = 0
 const FAILED = 1
-const CANNOT_BEGIN = 2
-/** As shells count: 128 and the number of SIGINT. */
+const NOT_STARTED = 2
+/** The convention of shells: 128 plus the number of SIGINT. */
 const INTERRUPTED = 130
 
-/** What is asked for, and how much text each of it brings into its prompt. */
 interface Plan {
   readonly tasks: readonly Task[]
-  /** Sitemaps whose pages are missing among the tasks. */
+  /** Sitemaps that could not be read, so their pages are missing from the tasks. */
   readonly unread: readonly Skipped[]
+  /** The bytes of text that a task adds to its prompt. */
   readonly bytesOf: (task: Task) => Promise<number>
 }
 
 /** @returns the exit code */
 async function main(): Promise<number> {
   try {
-    const given = parseArguments(process.argv.slice(2))
+    const args = parseArguments(process.argv.slice(2))
     const token = process.env['OPERATOR_TOKEN'] ?? ''
     if (token === '') throw new Error(`Cannot warm without OPERATOR_TOKEN\n\n${USAGE}`)
-    const gateway = new Gateway({ url: given.url, token }, fetch)
+    const gateway = new Gateway({ url: args.url, token }, fetch)
     await gateway.checkToken()
-    const plan = await planOf(given, gateway)
-    return await (given.dryRun ? lookOnly : run)(plan, given, gateway, interruption())
+    const plan = await planOf(args, gateway)
+    return await (args.dryRun ? dryRun : run)(plan, args, gateway, interruption())
   } catch (error) {
     console.error(error instanceof Error ? error.message : error)
-    return CANNOT_BEGIN
+    return NOT_STARTED
   }
 }
 
@@ -51,11 +51,11 @@ async function planOf({ source, url }: Arguments, gateway: Gateway): Promise<Pla
   const prompt = pagePrompt(await gateway.prompts(), source.prompt)
   const sitemap = await readSitemap(source.sitemap, fetch)
   const { tasks, skipped } = pageTasks(sitemap, prompt, source.variables, new URL(url))
-  for (const said of skippedLines([...sitemap.skipped, ...skipped])) console.log(said)
+  for (const text of skippedLines([...sitemap.skipped, ...skipped])) console.log(text)
   const { unread } = sitemap
   if (tasks.length === 0) {
-    for (const said of unreadLines(unread)) console.log(said)
-    throw new Error(`Cannot warm: ${source.sitemap} has no page that may be asked about`)
+    for (const text of unreadLines(unread)) console.log(text)
+    throw new Error(`Cannot warm: ${source.sitemap} has no page that this prompt may use`)
   }
   return { tasks, unread, bytesOf: ({ name }) => pageBytes(name, prompt.maxChars, fetch) }
 }
@@ -85,26 +85,26 @@ async function run(
   )
   if (process.stdout.isTTY) console.log()
   console.log(summary(tasks, outcomes))
-  for (const said of unreadLines(unread)) console.log(said)
+  for (const text of unreadLines(unread)) console.log(text)
   if (signal.aborted) return INTERRUPTED
-  const isWhole = outcomes.every(({ kind }) => kind !== 'failed' && kind !== 'unasked')
-  return isWhole && unread.length === 0 ? OK : FAILED
+  const isComplete = outcomes.every(({ kind }) => kind !== 'failed' && kind !== 'not-started')
+  return isComplete && unread.length === 0 ? OK : FAILED
 }
 
-async function lookOnly(
+async function dryRun(
   { tasks, unread, bytesOf }: Plan,
   { concurrency }: Arguments,
   gateway: Gateway,
   signal: AbortSignal,
 ): Promise<number> {
-  const found = await estimate(
+  const result = await estimate(
     tasks,
     { concurrency },
     {
       gateway,
       signal,
       bytesOf,
-      onLooked(done) {
+      onProgress(done) {
         if (!process.stdout.isTTY) return
         draw(bar({ done, all: tasks.length, failed: 0, tokens: 0 }))
       },
@@ -112,20 +112,20 @@ async function lookOnly(
   )
   if (process.stdout.isTTY) console.log()
   if (signal.aborted) return INTERRUPTED
-  console.log(forecast(found))
-  for (const said of unreadLines(unread)) console.log(said)
-  return found.failed.length === 0 && unread.length === 0 ? OK : FAILED
+  console.log(forecast(result))
+  for (const text of unreadLines(unread)) console.log(text)
+  return result.failed.length === 0 && unread.length === 0 ? OK : FAILED
 }
 
-/** In place of what stands in the line. */
+/** Replaces the current line of the terminal. */
 function draw(text: string): void {
   process.stdout.write(`\r\x1b[K${text}`)
 }
 
-/** npm hands on the Ctrl-C that the terminal has sent already. */
+/** After Ctrl-C, npm repeats the SIGINT that the terminal has already sent. */
 const ECHO_MS = 500
 
-/** Given at the first Ctrl-C; what is under way is paid for and waited for. The second one ends all. */
+/** Aborts at the first Ctrl-C: running requests are paid for, so they may finish. The second exits. */
 function interruption(): AbortSignal {
   const interrupted = new AbortController()
   let firstAt = 0
@@ -134,7 +134,7 @@ function interruption(): AbortSignal {
     if (interrupted.signal.aborted) process.exit(INTERRUPTED)
     firstAt = Date.now()
     interrupted.abort()
-    console.error('\nEnding with what is under way; Ctrl-C again to end at once.')
+    console.error('\nWaiting for running requests to finish. Press Ctrl-C again to quit now.')
   })
   return interrupted.signal
 }

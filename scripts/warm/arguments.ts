@@ -1,13 +1,12 @@
-// The command line of `npm run warm`: what is to be warmed, where, and how many at once.
-// Reads no file and asks nobody.
+// The command line of `npm run warm`.
 import { parseArgs } from 'node:util'
 
 export interface Arguments {
-  /** Where the Worker is. */
+  /** The Worker's address. */
   readonly url: string
-  /** Requests at once. */
+  /** The number of concurrent requests. */
   readonly concurrency: number
-  /** Look only, spend nothing. */
+  /** Count and estimate only; nothing is spent. */
   readonly dryRun: boolean
   readonly source:
     | { readonly kind: 'list'; readonly file: string }
@@ -15,7 +14,7 @@ export interface Arguments {
         readonly kind: 'sitemap'
         readonly sitemap: string
         readonly prompt: string
-        /** Of the prompt's variables those that are no page. */
+        /** The variables of the prompt other than the page. */
         readonly variables: Readonly<Record<string, string>>
       }
 }
@@ -25,11 +24,11 @@ export const USAGE = `Usage, with the operator's token in the environment variab
   npm run warm -- prompts.json --url https://…
 
   --url          the Worker's address
-  --sitemap      a sitemap or an index of sitemaps; every page of it is asked for
+  --sitemap      a sitemap or a sitemap index; each of its pages is warmed
   --prompt       id of the locked prompt with a variable { from = "url", … }
   --variable     name=value of another variable of that prompt; may be repeated
-  --dry-run      count what is missing and estimate its tokens, spend nothing
-  --concurrency  requests at once, 1 to 32; default 4
+  --dry-run      count missing answers and estimate their tokens; nothing is spent
+  --concurrency  concurrent requests, 1 to 32; default 4
 
 prompts.json is a list of request bodies, as visitors would send them, or of strings (free prompts):
   ["Once upon a time", { "prompt": { "id": "haiku", "variables": { "topic": "sea" } } }]`
@@ -46,13 +45,13 @@ const options = {
   'dry-run': { type: 'boolean', default: false },
 } as const
 
-/** @throws Error that says what is wrong and how it should be */
+/** @throws Error with a message for the user */
 export function parseArguments(args: readonly string[]): Arguments {
   const { values, positionals } = parsed(args)
   const concurrency = Number(values.concurrency)
   if (!Number.isSafeInteger(concurrency) || concurrency < 1 || concurrency > MAX_CONCURRENCY) {
     throw new Error(
-      `Cannot use --concurrency: expected a whole number from 1 to ${MAX_CONCURRENCY}`,
+      `Cannot use --concurrency ${JSON.stringify(values.concurrency)}: expected a whole number from 1 to ${MAX_CONCURRENCY}`,
     )
   }
   const source =
@@ -106,9 +105,9 @@ function sitemapOf(
   }
 }
 
-function address(name: string, given: string | undefined): string {
-  const url = URL.canParse(given ?? '') ? new URL(given ?? '') : null
+function address(name: string, value: string | undefined): string {
+  const url = URL.canParse(value ?? '') ? new URL(value ?? '') : null
   if (url !== null && /^https?:$/.test(url.protocol) && url.username === '') return url.href
-  // What stands there may be a token in the wrong place.
+  // Do not print the value: it may be a misplaced token.
   throw new Error(`Cannot use ${name}: expected an address such as https://…\n\n${USAGE}`)
 }

@@ -1,23 +1,23 @@
-// A look before anything is spent: how much is there already, and about how many tokens the rest
-// would take. A guess: only the upstream counts tokens, and only the Worker knows the whole prompt.
+// The dry run: counts the answers that are already cached, and estimates the tokens that the missing
+// ones would take. It is only an estimate because the tokenizer and the full prompt are not known here.
 import { codeIn, type Fetch, type Gateway, refusalIn } from './gateway.ts'
 import { isStale, someAtOnce, type Task, usageIn } from './warming.ts'
 
 export interface Estimate {
   readonly present: number
   readonly missing: number
-  /** Of the missing ones' texts, by their bytes. */
+  /** Input tokens of the missing answers, from the bytes of their texts. */
   readonly tokensRead: number
-  /** As many as the answers that are there took on average; null: none is there. */
+  /** Output tokens of the missing answers, from the average cached answer; null without any. */
   readonly tokensWritten: number | null
-  /** What could not even be asked for. */
+  /** Tasks whose requests were refused or failed. */
   readonly failed: readonly { readonly task: Task; readonly reason: string }[]
 }
 
-/** As where usage is estimated: a token is four UTF-8 bytes. */
+/** The same ratio that the Worker uses to estimate usage. */
 const BYTES_PER_TOKEN = 4
 
-/** @param bytesOf the text that goes into a task's prompt */
+/** @param bytesOf the bytes of text that a task adds to its prompt */
 export async function estimate(
   tasks: readonly Task[],
   { concurrency }: { readonly concurrency: number },
@@ -25,29 +25,29 @@ export async function estimate(
     gateway,
     signal,
     bytesOf,
-    onLooked,
+    onProgress,
   }: {
     readonly gateway: Gateway
     readonly signal: AbortSignal
     readonly bytesOf: (task: Task) => Promise<number>
-    readonly onLooked?: (done: number) => void
+    readonly onProgress?: (done: number) => void
   },
 ): Promise<Estimate> {
   let done = 0
-  const found = await someAtOnce(tasks, concurrency, signal, async (task) => {
-    const look = await lookFor(task, gateway, bytesOf)
+  const results = await someAtOnce(tasks, concurrency, signal, async (task) => {
+    const lookup = await lookUp(task, gateway, bytesOf)
     done += 1
-    onLooked?.(done)
-    return { task, ...look }
+    onProgress?.(done)
+    return { task, ...lookup }
   })
   const present: number[] = []
   const missing: number[] = []
   const failed: { task: Task; reason: string }[] = []
-  for (const look of found) {
-    if (look === null) continue
-    if ('written' in look) present.push(look.written)
-    else if ('bytes' in look) missing.push(look.bytes)
-    else failed.push(look)
+  for (const result of results) {
+    if (result === null) continue
+    if ('written' in result) present.push(result.written)
+    else if ('bytes' in result) missing.push(result.bytes)
+    else failed.push(result)
   }
   return {
     present: present.length,
@@ -61,14 +61,17 @@ export async function estimate(
 
 const sum = (numbers: readonly number[]) => numbers.reduce((all, each) => all + each, 0)
 
-/** Tokens of the answer that is there, or bytes of the text about which there is none. */
-type Look = { readonly written: number } | { readonly bytes: number } | { readonly reason: string }
+/** The output tokens of a cached answer, the bytes of text of a missing one, or why it failed. */
+type Lookup =
+  | { readonly written: number }
+  | { readonly bytes: number }
+  | { readonly reason: string }
 
-async function lookFor(
+async function lookUp(
   task: Task,
   gateway: Gateway,
   bytesOf: (task: Task) => Promise<number>,
-): Promise<Look> {
+): Promise<Lookup> {
   try {
     const answer = await gateway.complete(task.request, 'only-if-cached')
     const { status, text } = answer
@@ -84,8 +87,8 @@ const MAX_PAGE_BYTES = 2_097_152
 const PAGE_MS = 15_000
 
 /**
- * About how many bytes of a page's text go into the prompt: without tags, scripts and white space, cut
- * at `maxChars`. A page that cannot be read counts as the longest one.
+ * Estimates how many bytes of a page's text go into the prompt: without tags, scripts and repeated
+ * white space, cut at `maxChars`. A page that cannot be read counts as `maxChars`.
  */
 export async function pageBytes(url: string, maxChars: number, fetch: Fetch): Promise<number> {
   try {

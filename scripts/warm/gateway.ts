@@ -1,4 +1,5 @@
-// The Worker as its operator reaches it. Follows no redirect: the token is for this address only.
+// Sends requests to the Worker as its operator. Does not follow redirects, which would send the token
+// to another address.
 
 export type Fetch = (request: Request) => Promise<Response>
 
@@ -22,46 +23,46 @@ export class Gateway {
     this.#fetch = fetch
   }
 
-  /** `POST /v1/completions`. Rejects where there is no connection. */
+  /** `POST /v1/completions`. Rejects if the connection fails. */
   async complete(body: unknown, cacheControl: string | null = null): Promise<Answer> {
     const headers: Record<string, string> = { 'content-type': 'application/json' }
     if (cacheControl !== null) headers['cache-control'] = cacheControl
-    return await this.#ask('/v1/completions', {
+    return await this.#send('/v1/completions', {
       method: 'POST',
       headers,
       body: JSON.stringify(body),
     })
   }
 
-  /** The locked prompts, as `GET /v1/prompts` lists them. @throws Error where it does not */
+  /** The locked prompts, as listed by `GET /v1/prompts`. */
   async prompts(): Promise<unknown> {
     const { status, text } = await this.#reach('/v1/prompts')
     if (status === 200) return JSON.parse(text)
     throw new Error(`Cannot list the prompts: ${refusalIn(status, text)}`)
   }
 
-  /** @throws Error when the token is not the Worker's, before a whole list fails for it */
+  /** Fails early if the token is wrong. @throws Error */
   async checkToken(): Promise<void> {
     const { status, text } = await this.#reach('/admin/usage?hours=1')
     if (codeIn(text) === 'operator_token_invalid') {
       throw new Error(
-        'Cannot warm: OPERATOR_TOKEN is not the one that the Worker has; see "npx wrangler secret put OPERATOR_TOKEN", or .dev.vars for a local one',
+        'Cannot warm: OPERATOR_TOKEN does not match the secret of the Worker. Set it with "npx wrangler secret put OPERATOR_TOKEN", or in .dev.vars for a local Worker.',
       )
     }
     if (status !== 200 && codeIn(text) === null) {
-      throw new Error(`Cannot warm: ${this.#options.url} is ${refusalIn(status, text)}`)
+      throw new Error(`Cannot warm: ${this.#options.url} answered ${refusalIn(status, text)}`)
     }
   }
 
   async #reach(path: string): Promise<Answer> {
     try {
-      return await this.#ask(path, {})
+      return await this.#send(path, {})
     } catch {
       throw new Error(`Cannot reach the Worker at ${this.#options.url}: no connection`)
     }
   }
 
-  async #ask(path: string, init: RequestInit): Promise<Answer> {
+  async #send(path: string, init: RequestInit): Promise<Answer> {
     const request = new Request(new URL(path, this.#options.url), { ...init, redirect: 'manual' })
     request.headers.set('authorization', `Bearer ${this.#options.token}`)
     const response = await this.#fetch(request)
@@ -70,16 +71,16 @@ export class Gateway {
   }
 }
 
-/** The code of an error of the Worker's own, or null. */
+/** The error code in a response of the Worker, or null. */
 export function codeIn(text: string): string | null {
   const code = errorIn(text)['code']
   return typeof code === 'string' ? code : null
 }
 
-/** What a refusal says, in one line for the owner's terminal. */
+/** Describes an error response in one line. */
 export function refusalIn(status: number, text: string): string {
   const { code, message } = errorIn(text)
-  if (typeof code !== 'string') return `${status} not an answer of this gateway`
+  if (typeof code !== 'string') return `${status}, not from an edge-completions Worker`
   return typeof message === 'string'
     ? `${status} ${code}: ${printable(message)}`
     : `${status} ${code}`
@@ -95,8 +96,8 @@ function errorIn(text: string): Record<string, unknown> {
 
 const MAX_CHARS = 300
 
-/** One line without control characters: a terminal obeys them. */
+/** The text as one line without control characters, which a terminal would interpret. */
 export function printable(text: string): string {
-  const bare = text.replaceAll(/\p{Cc}+/gu, ' ')
-  return bare.length > MAX_CHARS ? `${bare.slice(0, MAX_CHARS - 1)}…` : bare
+  const line = text.replaceAll(/\p{Cc}+/gu, ' ')
+  return line.length > MAX_CHARS ? `${line.slice(0, MAX_CHARS - 1)}…` : line
 }

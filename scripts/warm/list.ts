@@ -1,8 +1,8 @@
-// A file with a list of requests, as tasks. Judges no request: the Worker does.
+// Reads a list of requests from a file. The Worker validates the requests.
 import { decodeText } from './text.ts'
 import type { Task } from './warming.ts'
 
-/** @throws Error when the file is no list of requests */
+/** @throws Error if the file is not a list of requests */
 export function parseList(file: Uint8Array): Task[] {
   const list = read(file)
   if (!Array.isArray(list)) throw new Error('Cannot read the list: expected a JSON array')
@@ -18,7 +18,7 @@ function read(file: Uint8Array): unknown {
   try {
     return JSON.parse(decodeText(file))
   } catch (error) {
-    const reason = error instanceof SyntaxError ? 'it is no JSON' : (error as Error).message
+    const reason = error instanceof SyntaxError ? 'invalid JSON' : (error as Error).message
     throw new Error(`Cannot read the list: ${reason}`)
   }
 }
@@ -29,7 +29,7 @@ function requestOf(item: unknown): Task['request'] | null {
   return typeof item === 'object' && item !== null && !Array.isArray(item) ? { ...item } : null
 }
 
-/** Its place in the list and the beginning of its prompt. */
+/** The index in the list and the beginning of the prompt. */
 function nameOf(request: Task['request'], index: number): string {
   const prompt = JSON.stringify(request['prompt']) ?? 'no prompt'
   return `#${index} ${prompt.length > 60 ? `${prompt.slice(0, 59)}…` : prompt}`

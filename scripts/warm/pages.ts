@@ -1,20 +1,19 @@
-// From the pages of a site to what is asked about them: a locked prompt whose one page variable is
-// filled with each. Asks nothing itself.
+// Turns the pages of a site into requests: a locked prompt with each page in its page variable.
 import * as v from 'valibot'
 import { pageAt, readAddress, refusalOf } from '../../src/page/address.ts'
 import { printable } from './gateway.ts'
 import type { Sitemap, Skipped } from './sitemap.ts'
 import type { Task } from './warming.ts'
 
-/** A locked prompt about a page, as `GET /v1/prompts` shows it. */
+/** A locked prompt with a page variable, as listed by `GET /v1/prompts`. */
 export interface PagePrompt {
   readonly id: string
-  /** The variable that is the page. */
+  /** The name of the page variable. */
   readonly variable: string
   readonly paths: readonly string[]
-  /** As much of a page's text as is used. */
+  /** The maximum length of the page's text. */
   readonly maxChars: number
-  /** What else has to be filled. */
+  /** The names of the other variables. */
   readonly others: readonly string[]
 }
 
@@ -34,15 +33,17 @@ const listSchema = v.object({
   ),
 })
 
-/** @throws Error that says why no page can be asked about with it */
+/** @throws Error if the prompt does not exist or does not have exactly one page variable */
 export function pagePrompt(list: unknown, id: string): PagePrompt {
   const result = v.safeParse(listSchema, list)
-  if (!result.success) throw new Error('Cannot read the list of prompts: is it this gateway’s?')
+  if (!result.success) {
+    throw new Error('Cannot read the list of prompts: it is not from an edge-completions Worker')
+  }
   const prompts = result.output.data
   const prompt = prompts.find((each) => each.id === id)
   const name = JSON.stringify(id)
   if (prompt === undefined) {
-    const known = prompts.map((each) => each.id).join(', ') || 'none'
+    const known = prompts.map((each) => each.id).join(', ') || 'no prompts'
     throw new Error(`Cannot find the prompt ${name}: the Worker has ${known}`)
   }
   const entries = Object.entries(prompt.variables)
@@ -61,10 +62,10 @@ export function pagePrompt(list: unknown, id: string): PagePrompt {
 }
 
 /**
- * A request for each page that may be asked about, and why the others may not.
+ * A request for each page that the prompt may use, and the reasons for skipping the others.
  *
- * @param own where the Worker is: it reads no page of its own
- * @throws Error where the variables are not those of the prompt
+ * @param own the Worker's address, which page variables may not have
+ * @throws Error if a variable is missing or unknown
  */
 export function pageTasks(
   { origin, pages }: Pick<Sitemap, 'origin' | 'pages'>,
@@ -72,7 +73,7 @@ export function pageTasks(
   variables: Readonly<Record<string, string>>,
   own: URL,
 ): { readonly tasks: readonly Task[]; readonly skipped: readonly Skipped[] } {
-  refuseVariables(Object.keys(variables), prompt)
+  checkVariables(Object.keys(variables), prompt)
   const tasks = new Map<string, Task>()
   const skipped: Skipped[] = []
   for (const page of pages) {
@@ -82,7 +83,7 @@ export function pageTasks(
       skipped.push({ url: printable(page), reason: reason ?? '' })
       continue
     }
-    // Listed at two of its addresses it is one page: the first of them will do.
+    // Two addresses of the same page need only one request.
     if (tasks.has(pageAt(url))) continue
     const filled = { ...variables, [prompt.variable]: url.href }
     const request = { prompt: { id: prompt.id, variables: filled } }
@@ -91,14 +92,12 @@ export function pageTasks(
   return { tasks: [...tasks.values()], skipped }
 }
 
-function refuseVariables(given: readonly string[], { id, others }: PagePrompt): void {
-  for (const name of given.filter((each) => !others.includes(each))) {
-    throw new Error(
-      `Cannot use --variable ${name}: the prompt "${id}" has no such variable to be given`,
-    )
+function checkVariables(names: readonly string[], { id, others }: PagePrompt): void {
+  for (const name of names.filter((each) => !others.includes(each))) {
+    throw new Error(`Cannot use --variable ${name}: the prompt "${id}" has no such variable`)
   }
-  for (const name of others.filter((each) => !given.includes(each))) {
-    throw new Error(`Cannot fill the variable "${name}": add --variable ${name}=…`)
+  for (const name of others.filter((each) => !names.includes(each))) {
+    throw new Error(`Missing the variable "${name}": add --variable ${name}=…`)
   }
 }
 
@@ -107,10 +106,10 @@ function faultOf(
   url: URL | null,
   options: Parameters<typeof refusalOf>[1],
 ): string | null {
-  if (url === null) return 'it is no address of a page'
+  if (url === null) return 'it is not the address of a page'
   const [origin] = options.origins
-  if (url.origin !== origin) return `it is of another origin than ${origin}`
-  // The Worker drops a query, and what is left would be another page.
+  if (url.origin !== origin) return `its origin is not ${origin}`
+  // The Worker drops the query, so it would read a different page.
   if (new URL(page).search !== '') return 'its address has a query'
   return refusalOf(url, options)
 }

@@ -1,58 +1,57 @@
-// What `npm run warm` says: a bar or a line for each request, and the table at the end.
+// The output of `npm run warm`: a progress bar or a line per request, and the summary.
 import type { Estimate } from './estimate.ts'
 import type { Skipped } from './sitemap.ts'
 import type { Outcome, Task } from './warming.ts'
 
-/** How far a run has come. */
 export interface Progress {
   readonly done: number
   readonly all: number
   readonly failed: number
-  /** What has been spent. */
+  /** Tokens spent so far. */
   readonly tokens: number
 }
 
 const number = new Intl.NumberFormat('en').format
 
-/** A bar for a terminal's one line. */
+/** A progress bar that fits in one line. */
 export function bar({ done, all, failed, tokens }: Progress, width = 30): string {
   const filled = all === 0 ? width : Math.round((done / all) * width)
-  const drawn = '█'.repeat(filled) + '░'.repeat(width - filled)
+  const blocks = '█'.repeat(filled) + '░'.repeat(width - filled)
   const facts = [`${done}/${all}`]
   if (failed > 0) facts.push(`${failed} failed`)
   if (tokens > 0) facts.push(`${number(tokens)} tokens spent`)
-  return `${drawn} ${facts.join(', ')}`
+  return `${blocks} ${facts.join(', ')}`
 }
 
-/** One request in a few words: what became of it, which one it is, and why or for how much. */
+/** The outcome of one request, with its cost or the reason for its failure. */
 export function line(outcome: Outcome, { name }: Task): string {
   switch (outcome.kind) {
     case 'stored':
       return `stored         ${name}  ${number(outcome.tokens)} tokens`
     case 'present':
-      return `already there  ${name}`
+      return `cached         ${name}`
     case 'failed':
       return `failed         ${name}  ${outcome.reason}`
-    case 'unasked':
-      return `not asked      ${name}`
+    case 'not-started':
+      return `not started    ${name}`
     default:
       return outcome satisfies never
   }
 }
 
-/** What was spent on a request, for an answer that could not be kept, too. */
+/** The tokens spent on a request, including answers that could not be stored. */
 export const tokensOf = (outcome: Outcome): number => ('tokens' in outcome ? outcome.tokens : 0)
 
-/** The table at the end, then each failure again, and what to do next. */
+/** The counts, each failure, and what to do next. */
 export function summary(tasks: readonly Task[], outcomes: readonly Outcome[]): string {
   const of = (kind: Outcome['kind']) => outcomes.filter((outcome) => outcome.kind === kind)
   const rows: [string, number][] = [
     ['stored', of('stored').length],
-    ['already there', of('present').length],
+    ['cached', of('present').length],
     ['failed', of('failed').length],
   ]
-  const unasked = of('unasked').length
-  if (unasked > 0) rows.push(['not asked', unasked])
+  const notStarted = of('not-started').length
+  if (notStarted > 0) rows.push(['not started', notStarted])
   rows.push(['tokens spent', outcomes.reduce((sum, outcome) => sum + tokensOf(outcome), 0)])
   const lines = rows.map(([name, n]) => `${name.padEnd(14)}${number(n).padStart(8)}`)
   for (const [i, task] of tasks.entries()) {
@@ -60,15 +59,13 @@ export function summary(tasks: readonly Task[], outcomes: readonly Outcome[]): s
     if (outcome?.kind === 'failed') lines.push(line(outcome, task))
   }
   if (codes(outcomes).has('budget_exhausted')) {
-    lines.push(
-      'The budget of the day is spent: it begins anew at 00:00 UTC, or raise it in CONFIG.',
-    )
+    lines.push('Daily budget exhausted. It resets at 00:00 UTC, or raise it in CONFIG.')
   }
   if (codes(outcomes).has('paused')) {
-    lines.push('Generation is paused: resume it on the dashboard (/admin).')
+    lines.push('Generation is paused. Resume it on the dashboard (/admin).')
   }
-  if (unasked > 0) {
-    lines.push('To go on, run the same command again: what is there is skipped, and costs nothing.')
+  if (notStarted > 0) {
+    lines.push('To resume, run the same command again: cached answers are skipped at no cost.')
   }
   return lines.join('\n')
 }
@@ -79,7 +76,7 @@ function codes(outcomes: readonly Outcome[]): ReadonlySet<string | null> {
 
 const MAX_SKIPPED = 10
 
-/** Pages that are left out: the first of them, and why. */
+/** The first skipped pages with the reasons, and how many more there are. */
 export function skippedLines(skipped: readonly Skipped[]): string[] {
   const lines = skipped
     .slice(0, MAX_SKIPPED)
@@ -88,30 +85,30 @@ export function skippedLines(skipped: readonly Skipped[]): string[] {
   return more === 0 ? lines : [...lines, `skipped        ${number(more)} more`]
 }
 
-/** Sitemaps of an index that could not be read, each of them. */
+/** A line for each sitemap of an index that could not be read. */
 export function unreadLines(unread: readonly Skipped[]): string[] {
   return unread.map(
-    ({ url, reason }) => `failed         ${url}  the sitemap cannot be read: ${reason}`,
+    ({ url, reason }) => `failed         ${url}  cannot read the sitemap: ${reason}`,
   )
 }
 
-/** What a dry run has found. */
+/** The result of a dry run. */
 export function forecast({ present, missing, ...estimate }: Estimate): string {
   const { tokensRead, tokensWritten, failed } = estimate
   const lines = [
-    `already there ${number(present).padStart(8)}`,
-    `to be asked   ${number(missing).padStart(8)}`,
+    `cached        ${number(present).padStart(8)}`,
+    `missing       ${number(missing).padStart(8)}`,
     `failed        ${number(failed.length).padStart(8)}`,
     ...failed.map(({ task, reason }) => `failed         ${task.name}  ${reason}`),
   ]
   if (missing > 0) {
     const written =
       tokensWritten === null
-        ? 'and up to max_tokens of the prompt for each answer'
-        : `and ${number(tokensWritten)} to be written, as those that are there took`
+        ? 'up to max_tokens of the prompt per answer'
+        : `${number(tokensWritten)} output tokens, by the average of the cached answers`
     lines.push(
-      `about ${number(tokensRead)} tokens to be read, ${written}`,
-      'An estimate: four bytes of text for a token, without the words of the prompt itself.',
+      `about ${number(tokensRead)} input tokens and ${written}`,
+      'This estimate assumes four bytes per token and leaves out the text of the prompt itself.',
     )
   }
   lines.push('Nothing was spent.')

@@ -1,17 +1,17 @@
-// Reads what a site says that it has: sitemaps and indexes of sitemaps (sitemaps.org), as XML or as
-// plain lines, gzipped or not. Bounded in time, bytes, number and depth; judges no page.
+// Reads sitemaps and sitemap indexes (https://www.sitemaps.org/protocol.html), as XML or as plain
+// text, gzipped or not, within limits of time, size, number and depth.
 import { gunzipSync } from 'node:zlib'
 import { parseXml, XmlElement } from '@rgrove/parse-xml'
 import { type Fetch, printable } from './gateway.ts'
 import { decodeText } from './text.ts'
 
 export interface Sitemap {
-  /** Where the sitemap was found, after redirects: the site's. */
+  /** The origin of the sitemap after redirects. */
   readonly origin: string
-  /** Addresses of pages as they are written there, each once. */
+  /** The addresses of the pages as written in the sitemap, without duplicates. */
   readonly pages: readonly string[]
   readonly skipped: readonly Skipped[]
-  /** Sitemaps of an index that could not be read: their pages are missing. */
+  /** Sitemaps of an index that could not be read, so their pages are missing. */
   readonly unread: readonly Skipped[]
 }
 
@@ -21,17 +21,17 @@ export interface Skipped {
 }
 
 export interface SitemapLimits {
-  /** Indexes within indexes. */
+  /** Nesting of indexes. */
   readonly depth: number
   readonly sitemaps: number
   readonly pages: number
-  /** Of all of them together, unpacked. */
+  /** The decompressed size of all sitemaps together. */
   readonly bytes: number
-  /** For each of them. */
+  /** The time to read one sitemap. */
   readonly ms: number
 }
 
-/** Of pages and bytes as much as the protocol allows one sitemap. */
+/** `pages` and `bytes` are what the protocol allows for one sitemap. */
 export const LIMITS: SitemapLimits = {
   depth: 3,
   sitemaps: 1000,
@@ -42,13 +42,12 @@ export const LIMITS: SitemapLimits = {
 
 interface Found {
   readonly kind: 'index' | 'pages'
-  /** As they are written there. */
   readonly urls: readonly string[]
 }
 
 /**
- * @throws Error where the first sitemap cannot be read, or where there is more of something than the
- * limits allow: half a list would look like a whole one
+ * @throws Error if the first sitemap cannot be read, or a limit is exceeded: a truncated list would
+ * look complete
  */
 export async function readSitemap(
   url: string,
@@ -66,8 +65,8 @@ export async function readSitemap(
     const { url: current, depth } = next
     const cannot = (reason: string) => new Error(`Cannot read the sitemap ${current}: ${reason}`)
     const read = await readOne(current, fetch, limits, bytes).catch((error) => {
-      const reason = error instanceof Refused ? error.message : 'no answer'
-      if (depth === 0 || error instanceof Exceeded) throw cannot(reason)
+      const reason = error instanceof SitemapError ? error.message : 'no response'
+      if (depth === 0 || error instanceof LimitError) throw cannot(reason)
       return reason
     })
     if (typeof read === 'string') {
@@ -78,12 +77,12 @@ export async function readSitemap(
     bytes += size
     origin ||= base.origin
     if (base.origin !== origin) {
-      skipped.push({ url: current, reason: `a sitemap of another origin than ${origin}` })
+      skipped.push({ url: current, reason: `the origin of this sitemap is not ${origin}` })
       continue
     }
     const isIndex = found.kind === 'index'
     if (isIndex && depth === limits.depth) {
-      throw cannot(`more than ${limits.depth} indexes in one another`)
+      throw cannot(`indexes are nested more than ${limits.depth} deep`)
     }
     for (const written of found.urls) {
       const fault = faultOf(written, base, isIndex ? origin : null)
@@ -94,46 +93,45 @@ export async function readSitemap(
         rest.push({ url: written, depth: depth + 1 })
       }
     }
-    if (pages.size > limits.pages) throw cannot(`more than ${limits.pages} pages in all`)
-    if (seen.size > limits.sitemaps) throw cannot(`more than ${limits.sitemaps} sitemaps in all`)
+    if (pages.size > limits.pages) throw cannot(`more than ${limits.pages} pages in total`)
+    if (seen.size > limits.sitemaps) throw cannot(`more than ${limits.sitemaps} sitemaps in total`)
   }
   return { origin, pages: [...pages], skipped, unread }
 }
 
 /**
- * What is wrong with an address in a sitemap; null: nothing.
+ * What is wrong with an address in a sitemap, or null.
  *
- * @param origin of the site, for a sitemap: it is read from nowhere else
+ * @param origin required for sitemaps in an index; null for pages
  */
 function faultOf(written: string, base: URL, origin: string | null): string | null {
-  if (written === '') return 'a <loc> in it is empty'
+  if (written === '') return 'it has an empty <loc>'
   if (!URL.canParse(written)) {
-    const whole = URL.canParse(written, base.href) ? new URL(written, base).href : null
-    return whole === null
-      ? 'it is no address'
-      : `it is relative, and a sitemap needs whole addresses; write ${printable(whole)}`
+    const absolute = URL.canParse(written, base.href) ? new URL(written, base).href : null
+    return absolute === null
+      ? 'it is not an address'
+      : `it is relative, but a sitemap requires absolute addresses; write ${printable(absolute)}`
   }
   if (origin === null || new URL(written).origin === origin) return null
-  return `a sitemap of another origin than ${origin}`
+  return `the origin of this sitemap is not ${origin}`
 }
 
-/** A reason that is written to be read. */
-class Refused extends Error {}
+/** Its message is meant for the user. */
+class SitemapError extends Error {}
 
-/** There is more of something than the limits allow. */
-class Exceeded extends Refused {}
+class LimitError extends SitemapError {}
 
 /**
- * @param before bytes of the sitemaps before
- * @throws Refused, and what a broken connection throws
+ * @param before the bytes read from previous sitemaps
+ * @throws SitemapError, or any error of a failed connection
  */
 async function readOne(url: string, fetch: Fetch, limits: SitemapLimits, before: number) {
   const response = await fetch(new Request(url, { signal: AbortSignal.timeout(limits.ms) }))
   if (response.status !== 200) {
     await response.body?.cancel()
-    throw new Refused(`the site answers ${response.status}`)
+    throw new SitemapError(`the site returned ${response.status}`)
   }
-  const tooLarge = new Exceeded(`more than ${limits.bytes} bytes in all`)
+  const tooLarge = new LimitError(`more than ${limits.bytes} bytes in total`)
   const left = limits.bytes - before
   const parts: Uint8Array[] = []
   let size = 0
@@ -151,23 +149,23 @@ function textOf(bytes: Uint8Array): string {
   try {
     return decodeText(bytes)
   } catch (error) {
-    throw new Refused(error instanceof Error ? error.message : 'it is no text')
+    throw new SitemapError(error instanceof Error ? error.message : 'it is not text')
   }
 }
 
 const isGzip = (bytes: Uint8Array) => bytes[0] === 0x1f && bytes[1] === 0x8b
 
-function unpack(packed: Uint8Array, maxOutputLength: number, tooLarge: Refused): Uint8Array {
+function unpack(packed: Uint8Array, maxOutputLength: number, tooLarge: LimitError): Uint8Array {
   try {
     return gunzipSync(packed, { maxOutputLength })
   } catch (error) {
     const { code } = error as { code?: string }
-    throw code === 'ERR_BUFFER_TOO_LARGE' ? tooLarge : new Refused('its gzip is broken')
+    throw code === 'ERR_BUFFER_TOO_LARGE' ? tooLarge : new SitemapError('invalid gzip data')
   }
 }
 
 function found(text: string): Found {
-  // Templates leave empty lines before the declaration, which XML does not allow.
+  // Templates often leave blank lines before the XML declaration, which XML does not allow.
   const trimmed = text.trimStart()
   if (!trimmed.startsWith('<')) return { kind: 'pages', urls: lines(trimmed) }
   let root: XmlElement | null
@@ -176,15 +174,15 @@ function found(text: string): Found {
   } catch (error) {
     const { line } = error as { line?: number }
     const above = text.slice(0, text.length - trimmed.length).split('\n').length - 1
-    const place = line === undefined ? '' : `, see its line ${line + above}`
-    throw new Refused(`it is no well-formed XML${place}`)
+    const place = line === undefined ? '' : ` at line ${line + above}`
+    throw new SitemapError(`invalid XML${place}`)
   }
   const { namespace, name } = nameOf(root, NO_PREFIXES)
   const kinds = { sitemapindex: ['index', 'sitemap'], urlset: ['pages', 'url'] } as const
   const kind = Object.entries(kinds).find(([each]) => name === each)?.[1]
   if (root === null || kind === undefined) {
     const got = printable(root?.name ?? '')
-    throw new Refused(`expected <urlset> or <sitemapindex>, got <${got}>`)
+    throw new SitemapError(`expected <urlset> or <sitemapindex>, got <${got}>`)
   }
   const prefixes = prefixesIn(root, NO_PREFIXES)
   const urls = childrenOf(root, prefixes, { namespace, name: kind[1] })
@@ -195,15 +193,15 @@ function found(text: string): Found {
   return { kind: kind[0], urls }
 }
 
-/** Of its elements; those of a root without a namespace are read, too. */
+/** The namespace of the protocol. A root element without any namespace is accepted as well. */
 const PROTOCOL = 'http://www.sitemaps.org/schemas/sitemap/0.9'
 
-/** The namespaces that prefixes stand for; "" is the prefix of names without one. */
+/** Maps each prefix to its namespace; "" is the default namespace. */
 type Prefixes = ReadonlyMap<string, string>
 
 const NO_PREFIXES: Prefixes = new Map()
 
-/** Two names are the same if namespace and local name are; the prefix does not count (Namespaces, 6). */
+/** Two names are equal if namespace and local name are (https://www.w3.org/TR/xml-names/#ns-qualnames). */
 interface Name {
   readonly namespace: string
   readonly name: string
@@ -217,14 +215,14 @@ function prefixesIn({ attributes }: XmlElement, outer: Prefixes): Prefixes {
   return own.length === 0 ? outer : new Map([...outer, ...own])
 }
 
-/** A prefix that is bound to nothing is a namespace of its own. */
+/** An undeclared prefix is treated as a namespace of its own. */
 function nameOf(element: XmlElement | null, outer: Prefixes): Name {
   if (element === null) return { namespace: '', name: '' }
   const [name = '', prefix = ''] = element.name.split(':').toReversed()
   return { namespace: prefixesIn(element, outer).get(prefix) ?? prefix, name }
 }
 
-/** Others are of extensions, such as image:loc. */
+/** The children with this name. Elements of extensions, such as image:loc, are ignored. */
 function childrenOf(parent: XmlElement, prefixes: Prefixes, { namespace, name }: Name) {
   return parent.children.flatMap((element) => {
     if (!(element instanceof XmlElement)) return []
@@ -235,12 +233,12 @@ function childrenOf(parent: XmlElement, prefixes: Prefixes, { namespace, name }:
   })
 }
 
-/** The protocol's text form: one address in each line. */
+/** The plain text format of the protocol: one address per line. */
 function lines(text: string): string[] {
-  const given = text
+  const urls = text
     .split(/\r?\n/)
     .map((line) => line.trim())
     .filter((line) => line !== '')
-  if (given.some((line) => /^https?:\/\//i.test(line) && URL.canParse(line))) return given
-  throw new Refused('expected XML, or one address in each line')
+  if (urls.some((line) => /^https?:\/\//i.test(line) && URL.canParse(line))) return urls
+  throw new SitemapError('expected XML or one address per line')
 }

@@ -1,12 +1,12 @@
-// Asks for a list of completions, some at once, so that visitors find them in the cache. What is there
-// already is skipped, which is also how a run that broke off is taken up again: it has no state.
+// Requests a list of completions concurrently, so that visitors find them in the cache. Cached ones are
+// skipped, so running it again resumes an interrupted run. It keeps no state of its own.
 import { type Answer, codeIn, type Gateway, refusalIn } from './gateway.ts'
 
-/** One completion to be asked for. */
+/** A completion to request. */
 export interface Task {
-  /** For people: which one it is. */
+  /** A name to display. */
   readonly name: string
-  /** A request body. */
+  /** The request body. */
   readonly request: Readonly<Record<string, unknown>>
 }
 
@@ -19,68 +19,63 @@ export type Outcome =
       readonly reason: string
       readonly tokens: number
     }
-  /** The run was over before its turn came. */
-  | { readonly kind: 'unasked' }
+  /** The run ended before this task began. */
+  | { readonly kind: 'not-started' }
 
 export interface WarmOptions {
-  /** Requests at once. */
+  /** The number of concurrent requests. */
   readonly concurrency: number
 }
 
 export interface WarmContext {
   readonly gateway: Gateway
-  /** Resolves at once when the signal has been given. */
+  /** Resolves early if the signal is aborted. */
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
-  /** Given: what is under way is ended, nothing more is begun. */
+  /** When aborted, running requests finish and no more are started. */
   readonly signal: AbortSignal
-  /** Called after each request, in the order in which they end. */
+  /** Called after each request, in the order in which they finish. */
   readonly onOutcome?: (outcome: Outcome, task: Task, done: number) => void
 }
 
-/** Tries of one request; between them as long as the gateway says, within bounds. */
+/** Attempts per request. Between them it waits for Retry-After, within these bounds. */
 const MAX_TRIES = 4
 const MIN_WAIT_MS = 1000
 const MAX_WAIT_MS = 60_000
-/** Failures that another moment may mend. */
-const MENDING: ReadonlySet<number> = new Set([429, 502, 503, 504])
-/** Not within a minute, and not for the next request either. */
-const HOPELESS: ReadonlySet<string | null> = new Set([
-  'budget_exhausted',
-  'paused',
-  'misconfigured',
-])
+const RETRYABLE: ReadonlySet<number> = new Set([429, 502, 503, 504])
+/** Every other request would fail as well, so the run ends. */
+const FATAL: ReadonlySet<string | null> = new Set(['budget_exhausted', 'paused', 'misconfigured'])
 
-/** Asks for all of them; what one fails with is its outcome, and the others go on. */
+/** Requests all tasks. A failure is the outcome of its task and does not stop the others. */
 export async function warm(
   tasks: readonly Task[],
   { concurrency }: WarmOptions,
   { gateway, wait, signal, onOutcome }: WarmContext,
 ): Promise<Outcome[]> {
-  const hopeless = new AbortController()
-  const over = AbortSignal.any([signal, hopeless.signal])
+  const fatal = new AbortController()
+  const stop = AbortSignal.any([signal, fatal.signal])
   let done = 0
-  const outcomes = await someAtOnce(tasks, concurrency, over, async (task) => {
-    const outcome = await warmOne(task, gateway, (ms) => wait(ms, over), over)
-    if (outcome.kind === 'failed' && HOPELESS.has(outcome.code)) hopeless.abort()
+  const outcomes = await someAtOnce(tasks, concurrency, stop, async (task) => {
+    const outcome = await warmOne(task, gateway, (ms) => wait(ms, stop), stop)
+    if (outcome.kind === 'failed' && FATAL.has(outcome.code)) fatal.abort()
     done += 1
     onOutcome?.(outcome, task, done)
     return outcome
   })
-  return outcomes.map((outcome) => outcome ?? { kind: 'unasked' })
+  return outcomes.map((outcome) => outcome ?? { kind: 'not-started' })
 }
 
-/** The results in the order of the items; null of those not begun when the signal came. */
+/** The results in the order of the items; null for items not started before the signal aborted. */
 export async function someAtOnce<Item, Result>(
   items: readonly Item[],
   concurrency: number,
-  over: AbortSignal,
+  stop: AbortSignal,
   work: (item: Item) => Promise<Result>,
 ): Promise<(Result | null)[]> {
   const results: (Result | null)[] = items.map(() => null)
   const rest = items.entries()
   const worker = async () => {
     for (const [i, item] of rest) {
-      if (over.aborted) return
+      if (stop.aborted) return
       results[i] = await work(item)
     }
   }
@@ -92,50 +87,50 @@ async function warmOne(
   { request }: Task,
   gateway: Gateway,
   wait: (ms: number) => Promise<void>,
-  over: AbortSignal,
+  stop: AbortSignal,
 ): Promise<Outcome> {
-  // The answer is the same in every shape, and JSON says whether it was stored.
+  // All shapes share one cache entry, and only a JSON response reports whether it was stored.
   const { stream: _, stream_options: __, ...body } = request
   for (let tries = 1; ; tries++) {
     const { outcome, waitMs } = await tryOnce(body, gateway, MIN_WAIT_MS * tries)
-    if (waitMs === null || tries === MAX_TRIES || over.aborted) return outcome
+    if (waitMs === null || tries === MAX_TRIES || stop.aborted) return outcome
     await wait(waitMs)
-    if (over.aborted) return outcome
+    if (stop.aborted) return outcome
   }
 }
 
-interface Try {
+interface Attempt {
   readonly outcome: Outcome
-  /** Null: another try would not help. */
+  /** The time to wait before the next attempt; null if a retry would not help. */
   readonly waitMs: number | null
 }
 
-async function tryOnce(body: unknown, gateway: Gateway, restMs: number): Promise<Try> {
+async function tryOnce(body: unknown, gateway: Gateway, pauseMs: number): Promise<Attempt> {
   try {
-    const looked = await gateway.complete(body, 'only-if-cached')
-    if (looked.status === 200 && !isStale(looked)) {
+    const lookup = await gateway.complete(body, 'only-if-cached')
+    if (lookup.status === 200 && !isStale(lookup)) {
       return { outcome: { kind: 'present' }, waitMs: null }
     }
-    if (looked.status !== 200 && codeIn(looked.text) !== 'not_cached') return failureOf(looked)
-    // What is stale would be served as it is; the operator wants the new one.
-    const answer = await gateway.complete(body, looked.status === 200 ? 'no-cache' : null)
+    if (lookup.status !== 200 && codeIn(lookup.text) !== 'not_cached') return failureOf(lookup)
+    // A plain request would return the stale answer, so force a refresh.
+    const answer = await gateway.complete(body, lookup.status === 200 ? 'no-cache' : null)
     return answer.status === 200 ? outcomeOf(answer) : failureOf(answer)
   } catch {
     const reason = 'no connection'
-    return { outcome: { kind: 'failed', code: null, reason, tokens: 0 }, waitMs: restMs }
+    return { outcome: { kind: 'failed', code: null, reason, tokens: 0 }, waitMs: pauseMs }
   }
 }
 
-/** An answer that is served and not kept is none for visitors. */
-function outcomeOf({ headers, text }: Answer): Try {
+/** An answer that was not stored counts as a failure: visitors will not find it. */
+function outcomeOf({ headers, text }: Answer): Attempt {
   const status = headers.get('cache-status') ?? ''
   if (/; hit\b/.test(status)) return { outcome: { kind: 'present' }, waitMs: null }
   const tokens = tokensIn(text)
-  // A refresh by the operator says only that it was forwarded; it replaces what was there.
+  // For a refresh, Cache-Status has fwd=request and no "stored", but the entry is replaced.
   if (/; stored\b/.test(status) || /fwd=request/.test(status)) {
     return { outcome: { kind: 'stored', tokens }, waitMs: null }
   }
-  // Two pages of the same words are one request. Who asked first pays and hears what became of it.
+  // Two pages with the same text share one call. Its leader pays and learns whether it was stored.
   const joined = /; collapsed\b/.test(status)
   const reason = `answered, but not stored (${status || 'no Cache-Status'})`
   return {
@@ -144,17 +139,17 @@ function outcomeOf({ headers, text }: Answer): Try {
   }
 }
 
-/** Whether an answer is served though it is to be asked for anew. */
+/** Whether the answer is a stale cache entry. */
 export function isStale({ headers }: Answer): boolean {
   return /detail=stale/.test(headers.get('cache-status') ?? '')
 }
 
-function failureOf({ status, headers, text }: Answer): Try {
+function failureOf({ status, headers, text }: Answer): Attempt {
   const code = codeIn(text)
-  const mends = MENDING.has(status) && !HOPELESS.has(code)
+  const isRetryable = RETRYABLE.has(status) && !FATAL.has(code)
   return {
     outcome: { kind: 'failed', code, reason: refusalIn(status, text), tokens: 0 },
-    waitMs: mends ? waitOf(headers.get('retry-after')) : null,
+    waitMs: isRetryable ? waitOf(headers.get('retry-after')) : null,
   }
 }
 
@@ -167,7 +162,7 @@ function tokensIn(text: string): number {
   return usageIn(text)?.total ?? 0
 }
 
-/** What an answer says that it took. */
+/** The usage that an answer reports. */
 export function usageIn(text: string): { readonly total: number; readonly written: number } | null {
   try {
     const { usage } = JSON.parse(text) as { usage?: Record<string, unknown> }

@@ -125,14 +125,14 @@ async function summaryOf(page: Page, name: string): Promise<string> {
 test('the command has had three posts summed up, and said what it left out', async () => {
   expect(warmed).toContain(`skipped        ${origin}/  its path is not one of the "paths"`)
   expect(warmed).toContain(`skipped        ${origin}/posts/  its path is not`)
-  expect(warmed).toMatch(/stored\s+3\nalready there\s+0\nfailed\s+0\ntokens spent\s+36\n$/)
+  expect(warmed).toMatch(/stored\s+3\ncached\s+0\nfailed\s+0\ntokens spent\s+36\n$/)
   const texts = calls().map(({ text }) => text)
   for (const word of Object.keys(summaries)) {
     expect(texts.filter((text) => text.includes(word))).toHaveLength(1)
   }
   // The article and nothing around it.
   expect(texts.join()).not.toMatch(/All posts|Summary"/)
-  expect(await warm()).toMatch(/stored\s+0\nalready there\s+3\nfailed\s+0\ntokens spent\s+0\n$/)
+  expect(await warm()).toMatch(/stored\s+0\ncached\s+3\nfailed\s+0\ntokens spent\s+0\n$/)
 })
 
 test('every button of the list shows its summary from the cache: one GET each, no preflight', async () => {

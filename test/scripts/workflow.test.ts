@@ -1,4 +1,4 @@
-// examples/warm.yml is valid YAML with the parts that GitHub wants, and runs commands that there are.
+// examples/warm.yml is a valid GitHub workflow and runs commands that exist.
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { experimental_readRawConfig } from 'wrangler'
@@ -13,12 +13,12 @@ interface Step {
 }
 
 const text = readFileSync('examples/warm.yml', 'utf8')
-// Strict: a key that stands twice, for example, is an error.
+// Strict parsing, so that a duplicate key is an error, for example.
 const workflow = parse(text, { strict: true, uniqueKeys: true, prettyErrors: true })
 const steps: readonly Step[] = workflow.jobs.warm.steps
 const { scripts } = JSON.parse(readFileSync('package.json', 'utf8'))
 
-test('it runs after a deploy that went well, and by hand', () => {
+test('the workflow runs after a successful deploy and on demand', () => {
   expect(Object.keys(workflow.on)).toEqual(['workflow_run', 'workflow_dispatch'])
   expect(workflow.on.workflow_run).toEqual({
     workflows: [expect.any(String)],
@@ -27,18 +27,18 @@ test('it runs after a deploy that went well, and by hand', () => {
   expect(workflow.jobs.warm.if).toContain("workflow_run.conclusion == 'success'")
 })
 
-test('it may write nothing, is bounded, and gives way to the next deploy', () => {
+test('the workflow has read access only, a time limit, and is cancelled by the next deploy', () => {
   expect(workflow.permissions).toEqual({ contents: 'read' })
   expect(workflow.jobs.warm['timeout-minutes']).toBeLessThanOrEqual(60)
   expect(workflow.concurrency['cancel-in-progress']).toBe(true)
 })
 
-test('each step uses an action of GitHub’s own, by its commit, or runs a command that there is', () => {
+test('each step uses an action of GitHub pinned by commit, or runs an existing command', () => {
   for (const { uses, run } of steps) {
     expect([uses, run].filter((each) => each !== undefined)).toHaveLength(1)
     if (uses !== undefined) {
       expect(uses).toMatch(/^actions\/(checkout|setup-node)@[\da-f]{40}$/)
-      // With the release, for people and for tools that propose a newer one.
+      // The release is in a comment, for readers and for tools that propose updates.
       expect(text).toMatch(new RegExp(`uses: ${uses} # v\\d+\\.\\d+\\.\\d+\n`))
     }
     const [, script] = /^npm run (\S+)/.exec(run ?? '') ?? []
@@ -49,15 +49,15 @@ test('each step uses an action of GitHub’s own, by its commit, or runs a comma
   expect(node?.with?.['node-version']).toBeGreaterThanOrEqual(22)
 })
 
-test('the command is one that the script understands, for a prompt that is shipped', () => {
+test('the warm command has valid arguments and uses a shipped prompt', () => {
   const step = steps.find(({ run }) => run?.startsWith('npm run warm -- '))
   const { OPERATOR_TOKEN, ...env } = step?.env ?? {}
   expect(OPERATOR_TOKEN).toBe('$' + '{{ secrets.OPERATOR_TOKEN }}')
-  const given = (step?.run ?? '')
+  const args = (step?.run ?? '')
     .replace('npm run warm -- ', '')
     .split(' ')
     .map((word) => word.replace(/^"\$(\w+)"$/, (_, name: string) => env[name] ?? 'unknown'))
-  expect(parseArguments(given)).toMatchObject({
+  expect(parseArguments(args)).toMatchObject({
     url: 'https://edge-completions.you.workers.dev/',
     source: { kind: 'sitemap', sitemap: 'https://example.com/sitemap.xml', prompt: 'summary' },
   })

@@ -1,4 +1,4 @@
-// The command line: what it means, and what is said where it means nothing.
+// The command line and the lists of `npm run warm`: what they mean, and the messages when invalid.
 import { expect, test } from 'vitest'
 import { parseArguments } from '../../../scripts/warm/arguments.ts'
 import { parseList } from '../../../scripts/warm/list.ts'
@@ -6,7 +6,7 @@ import { parseList } from '../../../scripts/warm/list.ts'
 const WORKER = 'https://w.example/'
 const plain = { url: WORKER, concurrency: 4, dryRun: false }
 
-test('a list, in any order', () => {
+test('parseArguments() takes a list and options in any order', () => {
   const expected = { ...plain, source: { kind: 'list', file: 'p.json' } }
   expect(parseArguments(['p.json', '--url', 'https://w.example'])).toEqual(expected)
   expect(
@@ -14,17 +14,17 @@ test('a list, in any order', () => {
   ).toEqual({ ...expected, concurrency: 9, dryRun: true })
 })
 
-test('a sitemap and a prompt', () => {
-  const given = ['--sitemap', 'https://a.example/sitemap.xml', '--prompt', 'summary']
+test('parseArguments() takes a sitemap, a prompt and variables', () => {
+  const args = ['--sitemap', 'https://a.example/sitemap.xml', '--prompt', 'summary']
   const source = {
     kind: 'sitemap',
     sitemap: 'https://a.example/sitemap.xml',
     prompt: 'summary',
     variables: {},
   }
-  expect(parseArguments([...given, '--url', WORKER])).toEqual({ ...plain, source })
+  expect(parseArguments([...args, '--url', WORKER])).toEqual({ ...plain, source })
   const more = ['--variable', 'language=English', '--variable=tone=a=b']
-  expect(parseArguments([...given, '--url', WORKER, ...more]).source).toEqual({
+  expect(parseArguments([...args, '--url', WORKER, ...more]).source).toEqual({
     ...source,
     variables: { language: 'English', tone: 'a=b' },
   })
@@ -52,13 +52,13 @@ test.each([
     ['--url', WORKER, '--sitemap', WORKER, '--prompt', 'x', '--variable', 'language'],
     /^Cannot use --variable "language": expected name=value/,
   ],
-])('%j is refused in words', (given, said) => {
-  expect(() => parseArguments(given)).toThrow(said)
+])('parseArguments() refuses %j with a message', (args, message) => {
+  expect(() => parseArguments(args)).toThrow(message)
 })
 
 const list = (text: string) => parseList(new TextEncoder().encode(text))
 
-test('parseList() takes bodies and strings, and says which item is neither', () => {
+test('parseList() takes request bodies and strings, and reports an item that is neither', () => {
   expect(list('["a", {"prompt": {"id": "haiku"}}, {}]')).toEqual([
     { name: '#0 "a"', request: { prompt: 'a' } },
     { name: '#1 {"id":"haiku"}', request: { prompt: { id: 'haiku' } } },
@@ -68,16 +68,16 @@ test('parseList() takes bodies and strings, and says which item is neither', () 
   expect(() => list('["a", 1]')).toThrow('Cannot use item 1')
   expect(() => list('[["a"]]')).toThrow('Cannot use item 0')
   expect(() => list('{}')).toThrow('expected a JSON array')
-  expect(() => list('[')).toThrow('no JSON')
+  expect(() => list('[')).toThrow('invalid JSON')
 })
 
-test('parseList() reads what Windows writes: a byte order mark, and UTF-16', () => {
+test('parseList() reads files with a byte order mark or in UTF-16, as Windows writes them', () => {
   const tasks = [{ name: '#0 "é"', request: { prompt: 'é' } }]
   const text = '\ufeff["é"]\r\n'
   expect(list(text)).toEqual(tasks)
   const utf16 = Buffer.from(text, 'utf16le')
   expect(parseList(utf16)).toEqual(tasks)
   expect(parseList(Buffer.from(utf16).swap16())).toEqual(tasks)
-  expect(() => list('["a"]\ufeff')).toThrow('no JSON')
-  expect(() => parseList(Buffer.from('["é"]', 'latin1'))).toThrow('it is no UTF-8')
+  expect(() => list('["a"]\ufeff')).toThrow('invalid JSON')
+  expect(() => parseList(Buffer.from('["é"]', 'latin1'))).toThrow('invalid UTF-8')
 })

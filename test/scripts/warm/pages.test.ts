@@ -1,5 +1,4 @@
-// From a prompt and the pages of a sitemap to requests: which pages are asked about, and why others
-// are not.
+// Turning the pages of a sitemap into requests: which pages are used, and why others are skipped.
 import { describe, expect, test } from 'vitest'
 import { pagePrompt, pageTasks } from '../../../scripts/warm/pages.ts'
 
@@ -11,7 +10,7 @@ const page = {
   page_seconds: 60,
 }
 
-/** As `GET /v1/prompts` lists them. */
+/** A response of `GET /v1/prompts`. */
 function listed(prompts: Readonly<Record<string, object>>) {
   const data = Object.entries(prompts).map(([id, variables]) => ({
     id,
@@ -23,7 +22,7 @@ function listed(prompts: Readonly<Record<string, object>>) {
 }
 
 describe('pagePrompt()', () => {
-  test('finds the variable that is a page, and what else is to be filled', () => {
+  test('finds the page variable and the other variables', () => {
     const list = listed({
       story: { hero: { max_chars: 40 } },
       summary: { language: { values: ['English'] }, post: page },
@@ -38,17 +37,20 @@ describe('pagePrompt()', () => {
   })
 
   test.each([
-    ['there is none', {}, 'Cannot find the prompt "summary": the Worker has none'],
-    ['others', { a: {}, b: {} }, 'Cannot find the prompt "summary": the Worker has a, b'],
+    ['no prompts', {}, 'Cannot find the prompt "summary": the Worker has no prompts'],
+    ['other prompts', { a: {}, b: {} }, 'Cannot find the prompt "summary": the Worker has a, b'],
     ['no page', { summary: { topic: { max_chars: 9 } } }, 'it has no variable { from = "url" }'],
-    ['two', { summary: { a: page, b: page } }, 'it has several variables { from = "url" }'],
-  ])('says what is wrong: %s', (_, prompts, said) => {
-    expect(() => pagePrompt(listed(prompts), 'summary')).toThrow(said)
+    ['two pages', { summary: { a: page, b: page } }, 'it has several variables { from = "url" }'],
+  ])('throws an error for a list with %s', (_, prompts, message) => {
+    expect(() => pagePrompt(listed(prompts), 'summary')).toThrow(message)
   })
 
-  test.each([null, {}, { data: [{}] }, 'no'])('another server’s answer is no list: %j', (list) => {
-    expect(() => pagePrompt(list, 'summary')).toThrow('Cannot read the list of prompts')
-  })
+  test.each([null, {}, { data: [{}] }, 'no'])(
+    'throws an error for a foreign response: %j',
+    (list) => {
+      expect(() => pagePrompt(list, 'summary')).toThrow('Cannot read the list of prompts')
+    },
+  )
 })
 
 describe('pageTasks()', () => {
@@ -57,7 +59,7 @@ describe('pageTasks()', () => {
   const origin = 'https://a.example'
   const from = (...pages: string[]) => ({ origin, pages })
 
-  test('asks about each page once, without the part after #', () => {
+  test('makes one request per page, without the fragment', () => {
     const pages = from(`${origin}/a`, `${origin}/b#top`, `${origin}/b`, `${origin}/ü`)
     const { tasks, skipped } = pageTasks(pages, prompt, {}, own)
     expect(tasks.map(({ name }) => name)).toEqual([
@@ -71,7 +73,7 @@ describe('pageTasks()', () => {
     expect(skipped).toEqual([])
   })
 
-  test('leaves out what is of another origin, has a query or another path, or is no address', () => {
+  test('skips other origins, queries, other paths and invalid addresses', () => {
     const pages = from(
       'https://b.example/posts/a',
       'http://a.example/posts/a',
@@ -83,18 +85,18 @@ describe('pageTasks()', () => {
     )
     const { tasks, skipped } = pageTasks(pages, { ...prompt, paths: ['/posts/*', '/x'] }, {}, own)
     expect(tasks.map(({ name }) => name)).toEqual([`${origin}/posts/a`])
-    const foreign = `it is of another origin than ${origin}`
+    const foreign = `its origin is not ${origin}`
     expect(skipped.map(({ reason }) => reason)).toEqual([
       foreign,
       foreign,
       foreign,
       'its address has a query',
       'its path is not one of the "paths" of this variable',
-      'it is no address of a page',
+      'it is not the address of a page',
     ])
   })
 
-  test('what the Worker would refuse is not even asked', () => {
+  test('skips pages that the Worker would refuse', () => {
     const at = (page: string, worker: URL) => {
       const { origin } = new URL(page)
       return pageTasks({ origin, pages: [page] }, prompt, {}, worker)
@@ -106,14 +108,14 @@ describe('pageTasks()', () => {
     expect(at('http://localhost:4000/a', new URL('http://localhost:8787')).tasks).toHaveLength(1)
   })
 
-  test('other variables are given by the command, all of them', () => {
+  test('requires a value for each other variable, and only for those', () => {
     const others = { ...prompt, others: ['language'] }
     const { tasks } = pageTasks(from(`${origin}/a`), others, { language: 'Deutsch' }, own)
     expect(tasks[0]?.request).toEqual({
       prompt: { id: 'summary', variables: { language: 'Deutsch', page: `${origin}/a` } },
     })
     expect(() => pageTasks(from(), others, {}, own)).toThrow(
-      'Cannot fill the variable "language": add --variable language=…',
+      'Missing the variable "language": add --variable language=…',
     )
     expect(() => pageTasks(from(), prompt, { what: 'x' }, own)).toThrow(
       'Cannot use --variable what: the prompt "summary" has no such variable',

@@ -1,4 +1,4 @@
-// Sitemaps as sites serve them, over real connections: what is read, and where reading ends.
+// Sitemaps as sites serve them, over real connections: which are read, and the limits.
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { gzipSync } from 'node:zlib'
@@ -11,11 +11,11 @@ let server: Server
 let other: Server
 let site: string
 const files = new Map<string, Handler>()
-const asked: string[] = []
+const requests: string[] = []
 
 beforeAll(async () => {
   server = createServer(({ url = '' }, response) => {
-    asked.push(url)
+    requests.push(url)
     const found = files.get(url)
     if (found === undefined) response.writeHead(404).end('<html>no</html>')
     else if (typeof found === 'function') found(response)
@@ -35,7 +35,7 @@ afterAll(() => {
 
 beforeEach(() => {
   files.clear()
-  asked.length = 0
+  requests.length = 0
 })
 
 const listen = (each: Server) =>
@@ -54,7 +54,7 @@ const index = (...urls: string[]) =>
 const read = async (path = '/sitemap.xml', limits = {}) =>
   await readSitemap(`${site}${path}`, fetch, { ...LIMITS, ...limits })
 
-test('a sitemap: its pages in their order, each once', async () => {
+test('returns the pages of a sitemap in order, without duplicates', async () => {
   files.set(
     '/sitemap.xml',
     urlset('https://a.example/1', 'https://a.example/2', 'https://a.example/1'),
@@ -67,7 +67,7 @@ test('a sitemap: its pages in their order, each once', async () => {
   })
 })
 
-test('entities, CDATA, comments, white space, a byte order mark and a prefix are read as XML says', async () => {
+test('follows XML on entities, CDATA, comments, white space, byte order marks and prefixes', async () => {
   files.set(
     '/sitemap.xml',
     `\ufeff<?xml version="1.0"?>
@@ -98,10 +98,10 @@ const entry = (url: string, prefix = '') =>
 const utf16 = (text: string) => Buffer.from(`\ufeff${text}`, 'utf16le')
 
 test.each<readonly [string, string | Buffer, string[]]>([
-  ['a line before the declaration', `\n${urlset(a)}\n`, [a]],
-  ['lines and white space before the declaration', ` \r\n\t\r\n${urlset(a)}`, [a]],
+  ['a blank line before the declaration', `\n${urlset(a)}\n`, [a]],
+  ['blank lines and white space before the declaration', ` \r\n\t\r\n${urlset(a)}`, [a]],
   ['a byte order mark', `\ufeff${urlset(a)}`, [a]],
-  ['a byte order mark and a line', `\ufeff\n${urlset(a)}`, [a]],
+  ['a byte order mark and a blank line', `\ufeff\n${urlset(a)}`, [a]],
   [
     'white space before a root without a declaration',
     `\n\n<urlset ${NAMESPACE}>${entry(a)}</urlset>`,
@@ -110,7 +110,7 @@ test.each<readonly [string, string | Buffer, string[]]>([
   ['UTF-16', utf16(urlset(a).replace('UTF-8', 'UTF-16')), [a]],
   ['UTF-16, big-endian', utf16(urlset(a)).swap16(), [a]],
   [
-    'the encoding of its declaration',
+    'the encoding of the declaration',
     Buffer.from(urlset('https://a.example/é').replace('UTF-8', 'ISO-8859-1'), 'latin1'),
     ['https://a.example/é'],
   ],
@@ -120,17 +120,17 @@ test.each<readonly [string, string | Buffer, string[]]>([
     [a],
   ],
   [
-    'a prefix on all',
+    'a prefix on all elements',
     `<sit:urlset ${NAMESPACE.replace('=', ':sit=')}>${entry(a, 'sit:')}</sit:urlset>`,
     [a],
   ],
   [
-    'a prefix on the root alone',
+    'a prefix on the root only',
     `<s:urlset ${NAMESPACE.replace('=', ':s=')} ${NAMESPACE}>${entry(a)}</s:urlset>`,
     [a],
   ],
   [
-    'a prefix that is bound where it is used',
+    'a prefix declared on the element that uses it',
     `<urlset ${NAMESPACE}><s:url ${NAMESPACE.replace('=', ':s=')}><s:loc>${a}</s:loc></s:url><url><t:loc ${NAMESPACE.replace('=', ':t=')}>${b}</t:loc></url></urlset>`,
     [a, b],
   ],
@@ -140,11 +140,11 @@ test.each<readonly [string, string | Buffer, string[]]>([
     [a],
   ],
   [
-    'a namespace that the children bind again',
+    'a namespace redeclared on the children',
     `<s:urlset ${NAMESPACE.replace('=', ':s=')}><url ${NAMESPACE}><loc>${a}</loc></url></s:urlset>`,
     [a],
   ],
-  ['a prefix that is bound to nothing', `<s:urlset>${entry(a, 's:')}</s:urlset>`, [a]],
+  ['an undeclared prefix', `<s:urlset>${entry(a, 's:')}</s:urlset>`, [a]],
   ['no namespace', `<urlset>${entry(a)}</urlset>`, [a]],
   [
     'a prefix below a root without a namespace',
@@ -157,12 +157,12 @@ test.each<readonly [string, string | Buffer, string[]]>([
     [a],
   ],
   [
-    'locations of pictures',
+    'image locations, which are ignored',
     `<urlset ${NAMESPACE} xmlns:image="i"><url><image:image><image:loc>${b}</image:loc></image:image><image:loc>${b}</image:loc><loc>${a}</loc></url></urlset>`,
     [a],
   ],
   [
-    'a prefix that means something else within',
+    'a prefix redeclared for another namespace',
     `<s:urlset ${NAMESPACE.replace('=', ':s=')}><s:url><s:loc xmlns:s="i">${b}</s:loc><s:loc>${a}</s:loc></s:url></s:urlset>`,
     [a],
   ],
@@ -172,20 +172,20 @@ test.each<readonly [string, string | Buffer, string[]]>([
     [a, b],
   ],
   [
-    'references',
+    'character references',
     urlset('https://a.example/?a=1&amp;b=%20&#x26;c'),
     ['https://a.example/?a=1&b=%20&c'],
   ],
-  ['an address twice', urlset(a, b, a), [a, b]],
-  ['gzip under a name that does not say so', gzipSync(`\n${urlset(a)}`), [a]],
-  ['plain lines with a byte order mark', `\ufeff\n${a}\r\n\r\n  ${b}  `, [a, b]],
-  ['plain lines in UTF-16', utf16(`${a}\r\n${b}`), [a, b]],
+  ['a duplicate address', urlset(a, b, a), [a, b]],
+  ['gzip without a .gz name', gzipSync(`\n${urlset(a)}`), [a]],
+  ['plain text with a byte order mark', `\ufeff\n${a}\r\n\r\n  ${b}  `, [a, b]],
+  ['plain text in UTF-16', utf16(`${a}\r\n${b}`), [a, b]],
 ])('reads %s', async (_, file, pages) => {
   files.set('/sitemap.xml', file)
   expect(await read()).toMatchObject({ pages, skipped: [], unread: [] })
 })
 
-test('gzip in transport, of a file that is gzip, too', async () => {
+test('reads a gzipped file that is sent with Content-Encoding: gzip', async () => {
   files.set('/sitemap.xml', (response) => {
     response.setHeader('content-encoding', 'gzip')
     response.end(gzipSync(gzipSync(urlset(a))))
@@ -193,9 +193,9 @@ test('gzip in transport, of a file that is gzip, too', async () => {
   expect((await read()).pages).toEqual([a])
 })
 
-test('addresses that are relative are told, with what they would be; so are empty ones', async () => {
-  const relative = (whole: string) =>
-    `it is relative, and a sitemap needs whole addresses; write ${whole}`
+test('skips relative and empty addresses, and suggests the absolute one', async () => {
+  const relative = (absolute: string) =>
+    `it is relative, but a sitemap requires absolute addresses; write ${absolute}`
   files.set(
     '/maps/s.xml',
     urlset('/posts/1', 'posts/2', '//b.example/3', 'a.example/4', '', ' ', a),
@@ -208,8 +208,8 @@ test('addresses that are relative are told, with what they would be; so are empt
       { url: 'posts/2', reason: relative(`${site}/maps/posts/2`) },
       { url: '//b.example/3', reason: relative('http://b.example/3') },
       { url: 'a.example/4', reason: relative(`${site}/maps/a.example/4`) },
-      { url: `${site}/maps/s.xml`, reason: 'a <loc> in it is empty' },
-      { url: `${site}/maps/s.xml`, reason: 'a <loc> in it is empty' },
+      { url: `${site}/maps/s.xml`, reason: 'it has an empty <loc>' },
+      { url: `${site}/maps/s.xml`, reason: 'it has an empty <loc>' },
     ],
     unread: [],
   })
@@ -225,7 +225,7 @@ test('addresses that are relative are told, with what they would be; so are empt
   })
 })
 
-test('a sitemap of an index that cannot be read is told, and the others are read', async () => {
+test('reports the unreadable sitemaps of an index and reads the others', async () => {
   files.set(
     '/index.xml',
     index(
@@ -243,21 +243,21 @@ test('a sitemap of an index that cannot be read is told, and the others are read
   expect(pages).toEqual([a, b])
   expect(skipped).toEqual([])
   expect(unread).toEqual([
-    { url: `${site}/gone`, reason: 'the site answers 404' },
-    { url: `${site}/page`, reason: expect.stringContaining('no well-formed XML') },
-    { url: `${site}/cut`, reason: 'it is no well-formed XML, see its line 2' },
-    { url: `${site}/gz`, reason: 'its gzip is broken' },
-    { url: `${site}/reset`, reason: 'no answer' },
-    { url: `${site}/gone-too`, reason: 'the site answers 404' },
+    { url: `${site}/gone`, reason: 'the site returned 404' },
+    { url: `${site}/page`, reason: expect.stringContaining('invalid XML') },
+    { url: `${site}/cut`, reason: 'invalid XML at line 2' },
+    { url: `${site}/gz`, reason: 'invalid gzip data' },
+    { url: `${site}/reset`, reason: 'no response' },
+    { url: `${site}/gone-too`, reason: 'the site returned 404' },
   ])
 })
 
-test('the line of a fault counts the empty ones before the declaration', async () => {
+test('line numbers in errors include blank lines before the declaration', async () => {
   files.set('/sitemap.xml', '\n\n<?xml version="1.0"?>\n<urlset>\n<url>')
-  await expect(read()).rejects.toThrow('no well-formed XML, see its line 5')
+  await expect(read()).rejects.toThrow('invalid XML at line 5')
 })
 
-test('an index is followed, also gzipped, also in an index, and no sitemap is read twice', async () => {
+test('follows indexes, nested or gzipped, and reads no sitemap twice', async () => {
   files.set('/sitemap.xml', index(`${site}/a.xml.gz`, `${site}/more.xml`, `${site}/sitemap.xml`))
   files.set('/a.xml.gz', gzipSync(urlset('https://a.example/1')))
   files.set('/more.xml', index(`${site}/b.xml`, `${site}/a.xml.gz`))
@@ -266,20 +266,20 @@ test('an index is followed, also gzipped, also in an index, and no sitemap is re
     response.end(gzipSync(urlset('https://a.example/2')))
   })
   expect((await read()).pages).toEqual(['https://a.example/1', 'https://a.example/2'])
-  expect(asked).toEqual(['/sitemap.xml', '/a.xml.gz', '/more.xml', '/b.xml'])
+  expect(requests).toEqual(['/sitemap.xml', '/a.xml.gz', '/more.xml', '/b.xml'])
 })
 
-test('plain lines are a sitemap, too', async () => {
+test('reads plain text with one address per line', async () => {
   files.set('/sitemap.txt', 'https://a.example/1\r\n\r\nhttps://a.example/2\n')
   expect((await read('/sitemap.txt')).pages).toEqual(['https://a.example/1', 'https://a.example/2'])
 })
 
-test('an empty sitemap has no pages', async () => {
+test('reads an empty sitemap', async () => {
   files.set('/sitemap.xml', `<urlset ${NAMESPACE}/>`)
   expect((await read()).pages).toEqual([])
 })
 
-test('sitemaps of another origin are left out, and said; the first one’s own redirect is followed', async () => {
+test('skips sitemaps of another origin, but follows a redirect of the first one', async () => {
   const elsewhere = `http://127.0.0.1:${portOf(other)}`
   const redirect = (to: string) => (response: ServerResponse) =>
     response.writeHead(301, { location: to }).end()
@@ -292,16 +292,16 @@ test('sitemaps of another origin are left out, and said; the first one’s own r
   files.set('/c.xml', urlset('https://a.example/1'))
   const { pages, skipped } = await read('/old.xml')
   expect(pages).toEqual(['https://a.example/1'])
-  const reason = `a sitemap of another origin than ${site}`
+  const reason = `the origin of this sitemap is not ${site}`
   expect(skipped).toEqual([
     { url: `${elsewhere}/s.xml`, reason },
     {
       url: 'b.xml',
-      reason: `it is relative, and a sitemap needs whole addresses; write ${site}/b.xml`,
+      reason: `it is relative, but a sitemap requires absolute addresses; write ${site}/b.xml`,
     },
     { url: `${site}/away.xml`, reason },
   ])
-  // A site that has moved altogether.
+  // The whole site has moved to another origin.
   files.set('/moved.xml', redirect(`${elsewhere}/s.xml`))
   expect(await read('/moved.xml')).toMatchObject({
     origin: elsewhere,
@@ -309,105 +309,105 @@ test('sitemaps of another origin are left out, and said; the first one’s own r
   })
 })
 
-describe('says what it cannot read', () => {
+describe('throws an error for', () => {
   const bomb = () => {
     const entities = Array.from({ length: 20 }, (_, i) => `<!ENTITY e${i + 1} "&e${i};&e${i};">`)
     return `<!DOCTYPE urlset [<!ENTITY e0 "x">${entities.join('')}]><urlset><url><loc>&e20;</loc></url></urlset>`
   }
   test.each<readonly [string, Handler | null, string]>([
-    ['nothing there', null, 'the site answers 404'],
+    ['a missing file', null, 'the site returned 404'],
     [
-      'a page',
+      'an HTML page',
       '<html><body>Hello</body></html>',
       'expected <urlset> or <sitemapindex>, got <html>',
     ],
-    ['no root of the protocol', '<myurlset/>', 'got <myurlset>'],
+    ['an unknown root element', '<myurlset/>', 'got <myurlset>'],
     ['a feed', '<feed><entry/></feed>', 'got <feed>'],
-    ['no XML', '<urlset>\n<url>', 'no well-formed XML, see its line 2'],
-    ['HTML of many', '<!doctype html><p>Hello<br></p>', 'no well-formed XML'],
-    ['JSON', '{"error":1}', 'expected XML, or one address in each line'],
-    ['nothing in it', '', 'expected XML, or one address in each line'],
-    ['broken gzip', gzipSync('x'.repeat(999)).subarray(0, 20), 'its gzip is broken'],
-    ['another charset', Buffer.from('<urlset>é</urlset>', 'latin1'), 'it is no UTF-8'],
-    ['an entity bomb', bomb(), 'no well-formed XML'],
+    ['truncated XML', '<urlset>\n<url>', 'invalid XML at line 2'],
+    ['HTML that is not XML', '<!doctype html><p>Hello<br></p>', 'invalid XML'],
+    ['JSON', '{"error":1}', 'expected XML or one address per line'],
+    ['an empty file', '', 'expected XML or one address per line'],
+    ['broken gzip', gzipSync('x'.repeat(999)).subarray(0, 20), 'invalid gzip data'],
+    ['an undeclared charset', Buffer.from('<urlset>é</urlset>', 'latin1'), 'invalid UTF-8'],
+    ['an entity bomb', bomb(), 'invalid XML'],
     [
-      'an entity of a file',
+      'an external entity',
       '<!DOCTYPE u [<!ENTITY f SYSTEM "file:///etc/passwd">]><urlset><url><loc>&f;</loc></url></urlset>',
-      'no well-formed XML',
+      'invalid XML',
     ],
-    ['a tower of elements', '<a>'.repeat(200_000), 'no well-formed XML'],
-    ['a broken connection', (response) => void response.destroy(), 'no answer'],
+    ['deeply nested elements', '<a>'.repeat(200_000), 'invalid XML'],
+    ['a broken connection', (response) => void response.destroy(), 'no response'],
     [
-      'half an answer',
+      'an incomplete response',
       (response) => {
         response.writeHead(200, { 'content-length': '100' })
         response.write('<urlset>', () => response.destroy())
       },
-      'no answer',
+      'no response',
     ],
-  ])('%s', async (_, file, said) => {
+  ])('%s', async (_, file, message) => {
     if (file !== null) files.set('/sitemap.xml', file)
     const failure = await read().catch((error: Error) => error.message)
     expect(failure).toMatch(/^Cannot read the sitemap http:\/\/127\.0\.0\.1:\d+\/sitemap\.xml: /)
-    expect(failure).toContain(said)
+    expect(failure).toContain(message)
   })
 })
 
-describe('ends where it is told to', () => {
-  test('at so many pages', async () => {
+describe('limits', () => {
+  test('the number of pages', async () => {
     files.set('/sitemap.xml', urlset('https://a.example/1', 'https://a.example/2'))
     expect((await read('/sitemap.xml', { pages: 2 })).pages).toHaveLength(2)
-    await expect(read('/sitemap.xml', { pages: 1 })).rejects.toThrow('more than 1 pages in all')
+    await expect(read('/sitemap.xml', { pages: 1 })).rejects.toThrow('more than 1 pages in total')
   })
 
-  test('at so many sitemaps', async () => {
+  test('the number of sitemaps', async () => {
     files.set('/sitemap.xml', index(`${site}/a.xml`, `${site}/b.xml`))
     for (const name of ['/a.xml', '/b.xml']) files.set(name, urlset('https://a.example/1'))
     expect((await read('/sitemap.xml', { sitemaps: 3 })).pages).toHaveLength(1)
     await expect(read('/sitemap.xml', { sitemaps: 2 })).rejects.toThrow('more than 2 sitemaps')
   })
 
-  test('at so many indexes in one another', async () => {
+  test('the nesting of indexes', async () => {
     for (let i = 0; i < 5; i += 1) files.set(`/${i}.xml`, index(`${site}/${i + 1}.xml`))
     files.set('/5.xml', urlset('https://a.example/1'))
     expect((await read('/0.xml', { depth: 5 })).pages).toHaveLength(1)
-    await expect(read('/0.xml', { depth: 4 })).rejects.toThrow('more than 4 indexes')
+    await expect(read('/0.xml', { depth: 4 })).rejects.toThrow('nested more than 4 deep')
   })
 
-  test('at so many bytes, packed or unpacked, of all together', async () => {
+  test('the total size of all sitemaps, before and after decompression', async () => {
     const text = urlset('https://a.example/1')
     files.set('/sitemap.xml', text)
     expect((await read('/sitemap.xml', { bytes: text.length })).pages).toHaveLength(1)
-    await expect(read('/sitemap.xml', { bytes: text.length - 1 })).rejects.toThrow('bytes in all')
+    await expect(read('/sitemap.xml', { bytes: text.length - 1 })).rejects.toThrow('bytes in total')
     const index1 = index(`${site}/a.xml`, `${site}/b.xml`)
     files.set('/index.xml', index1)
     for (const name of ['/a.xml', '/b.xml']) files.set(name, text)
     const bytes = index1.length + text.length * 2
     expect((await read('/index.xml', { bytes })).pages).toHaveLength(1)
-    await expect(read('/index.xml', { bytes: bytes - 1 })).rejects.toThrow('bytes in all')
+    await expect(read('/index.xml', { bytes: bytes - 1 })).rejects.toThrow('bytes in total')
     files.set('/bomb.xml.gz', gzipSync(Buffer.alloc(30_000_000, ' ')))
-    await expect(read('/bomb.xml.gz', { bytes: 1_000_000 })).rejects.toThrow('bytes in all')
+    await expect(read('/bomb.xml.gz', { bytes: 1_000_000 })).rejects.toThrow('bytes in total')
   })
 
-  test('at an endless one, without waiting for its end', async () => {
-    let left = false
+  test('the size of an endless response, whose connection is closed', async () => {
+    let isClosed = false
     files.set('/sitemap.xml', (response) => {
       const timer = setInterval(() => response.write(' '.repeat(10_000)), 1)
       response.on('close', () => {
         clearInterval(timer)
-        left = true
+        isClosed = true
       })
     })
-    await expect(read('/sitemap.xml', { bytes: 100_000 })).rejects.toThrow('bytes in all')
-    await expect.poll(() => left).toBe(true)
+    await expect(read('/sitemap.xml', { bytes: 100_000 })).rejects.toThrow('bytes in total')
+    await expect.poll(() => isClosed).toBe(true)
   })
 
-  test('at so much time', async () => {
+  test('the time to read a sitemap', async () => {
     files.set('/sitemap.xml', (response) => void response.write('<urlset>'))
-    await expect(read('/sitemap.xml', { ms: 200 })).rejects.toThrow('no answer')
+    await expect(read('/sitemap.xml', { ms: 200 })).rejects.toThrow('no response')
   })
 
-  test('a sitemap as long as the protocol allows is read', async () => {
+  test('allow the largest sitemap that the protocol permits', async () => {
     files.set('/sitemap.xml', urlset(...Array.from({ length: 50_000 }, (_, i) => `${site}/${i}`)))
     expect((await read()).pages).toHaveLength(50_000)
   })

@@ -1,4 +1,4 @@
-// What is asked, in what order and how often, against the Worker in process.
+// warm() against the Worker in process: which requests it sends, in what order and how often.
 import { expect, test } from 'vitest'
 import { Gateway } from '../../../scripts/warm/gateway.ts'
 import { type Outcome, type Task, warm } from '../../../scripts/warm/warming.ts'
@@ -19,21 +19,21 @@ function start(options: TestAppOptions = {}, hooks: Hooks = {}) {
   const { onOutcome = () => {}, onWait = () => {} } = hooks
   const app = new TestApp(options)
   const stop = new AbortController()
-  const asked: (string | null)[] = []
+  const cacheControls: (string | null)[] = []
   const waits: number[] = []
-  const state = { now: 0, most: 0 }
+  const concurrent = { now: 0, most: 0 }
   const run = async (
     requests: readonly Task['request'][],
     concurrency = 4,
     token = OPERATOR_TOKEN,
   ) => {
     const gateway = new Gateway({ url: EDGE, token }, async (request) => {
-      asked.push(request.headers.get('cache-control'))
-      state.now += 1
-      state.most = Math.max(state.most, state.now)
+      cacheControls.push(request.headers.get('cache-control'))
+      concurrent.now += 1
+      concurrent.most = Math.max(concurrent.most, concurrent.now)
       const response = await app.fetch(request)
       const text = await response.text()
-      state.now -= 1
+      concurrent.now -= 1
       return new Response(text, { status: response.status, headers: response.headers })
     })
     const outcomes = await warm(
@@ -52,14 +52,14 @@ function start(options: TestAppOptions = {}, hooks: Hooks = {}) {
     await app.settled()
     return outcomes
   }
-  return { app, asked, waits, state, stop, run }
+  return { app, cacheControls, waits, concurrent, stop, run }
 }
 
 const prompts = (n: number) => Array.from({ length: n }, (_, i) => ({ prompt: `p${i}` }))
 const kinds = (outcomes: readonly Outcome[]) =>
   outcomes.map((outcome) => (outcome.kind === 'failed' ? outcome.reason : outcome.kind))
 
-test('what is not there is asked for and stored; visitors then find it', async () => {
+test('missing answers are generated and stored, so that visitors find them', async () => {
   const { app, run } = start()
   expect(kinds(await run([{ prompt: 'a' }, { prompt: 'b', stream: true }]))).toEqual([
     'stored',
@@ -70,7 +70,7 @@ test('what is not there is asked for and stored; visitors then find it', async (
   expect(reply.headers.get('cache-status')).toContain('hit')
 })
 
-test('what is there is skipped, without an upstream call: so a run is taken up again', async () => {
+test('cached answers are skipped without an upstream call, so a second run resumes', async () => {
   const { app, run } = start()
   await run(prompts(5))
   expect(kinds(await run(prompts(8)))).toEqual([
@@ -80,7 +80,7 @@ test('what is there is skipped, without an upstream call: so a run is taken up a
   expect(app.calls).toHaveLength(8)
 })
 
-test('what is stale is replaced', async () => {
+test('stale answers are refreshed', async () => {
   let answers = 0
   const { app, run } = start({
     config: { cache: { ttl_seconds: 100 } },
@@ -93,13 +93,13 @@ test('what is stale is replaced', async () => {
   expect(text).toContain('answer 2')
 })
 
-test('never more at once than it is told', async () => {
-  const { state, run } = start()
+test('the number of concurrent requests does not exceed the limit', async () => {
+  const { concurrent, run } = start()
   await run(prompts(30), 3)
-  expect(state.most).toBe(3)
+  expect(concurrent.most).toBe(3)
 })
 
-test('a failure is said with its code, and the others go on', async () => {
+test('a failure is reported with its code and does not stop the others', async () => {
   const { run, waits } = start({
     upstream: async (request) =>
       (await request.text()).includes('bad') ? new Response('', { status: 400 }) : jsonAnswer(),
@@ -114,7 +114,7 @@ test('a failure is said with its code, and the others go on', async () => {
   expect(waits).toEqual([])
 })
 
-test('what may mend is tried again, after as long as the gateway says, within bounds', async () => {
+test('temporary failures are retried after Retry-After, within bounds', async () => {
   const { run, waits } = start({
     config: {
       upstreams: [
@@ -141,7 +141,7 @@ test('what may mend is tried again, after as long as the gateway says, within bo
   expect(waits.slice(0, 2)).toEqual([7000, 60_000])
 })
 
-test('it is not tried for ever, and not at all when the day’s budget is gone', async () => {
+test('a request is tried four times, and not retried when the daily budget is exhausted', async () => {
   const { run, waits, app } = start({ upstream: () => new Response('', { status: 500 }) })
   expect(kinds(await run([{ prompt: 'a' }]))).toEqual([
     expect.stringMatching(/^502 upstream_unavailable: /),
@@ -162,12 +162,12 @@ test('it is not tried for ever, and not at all when the day’s budget is gone',
   expect(waits).toEqual([])
 })
 
-test('an answer that is not kept is a failure: visitors will not find it', async () => {
+test('an answer that is not stored counts as a failure', async () => {
   const { run } = start({ config: { cache: { ttl_seconds: 0 } } })
   expect(kinds(await run([{ prompt: 'a' }]))[0]).toMatch(/^answered, but not stored/)
 })
 
-test('another server’s answers are no success', async () => {
+test('responses of another server count as failures', async () => {
   const gateway = new Gateway({ url: EDGE, token: 't' }, async (request) => {
     const { prompt } = (await request.json()) as { prompt: string }
     if (prompt === 'a') return new Response('<html>', { status: 404 })
@@ -181,23 +181,23 @@ test('another server’s answers are no success', async () => {
     { gateway, wait: async () => {}, signal: new AbortController().signal },
   )
   expect(kinds(outcomes)).toEqual([
-    '404 not an answer of this gateway',
-    '302 not an answer of this gateway',
-    '500 not an answer of this gateway',
+    '404, not from an edge-completions Worker',
+    '302, not from an edge-completions Worker',
+    '500, not from an edge-completions Worker',
     'no connection',
   ])
 })
 
-test('says what each answer took, also of one that was not kept', async () => {
+test('the tokens of each answer are reported, even if it was not stored', async () => {
   const tokens: Outcome[] = []
   const { run } = start({}, { onOutcome: (outcome) => void tokens.push(outcome) })
   await run([{ prompt: 'a' }, { prompt: 'a' }], 1)
   expect(tokens).toEqual([{ kind: 'stored', tokens: 7 }, { kind: 'present' }])
-  const unkept = start({ config: { cache: { ttl_seconds: 0 } } })
-  expect(await unkept.run([{ prompt: 'a' }])).toMatchObject([{ kind: 'failed', tokens: 7 }])
+  const uncached = start({ config: { cache: { ttl_seconds: 0 } } })
+  expect(await uncached.run([{ prompt: 'a' }])).toMatchObject([{ kind: 'failed', tokens: 7 }])
 })
 
-test('one that joined another’s call has paid nothing, and looks again', async () => {
+test('a request that joined another call costs nothing and checks the cache again', async () => {
   const answers = [
     new Response('{"error":{"code":"not_cached"}}', { status: 404 }),
     Response.json(
@@ -216,23 +216,27 @@ test('one that joined another’s call has paid nothing, and looks again', async
   expect([outcomes, waits, answers]).toEqual([[{ kind: 'present' }], [1000], []])
 })
 
-test('told to stop it ends what is under way, begins nothing more, and can go on later', async () => {
+test('after an abort, running requests finish and no more are started', async () => {
   const { run, stop, app } = start({}, { onOutcome: () => stop.abort() })
-  expect(kinds(await run(prompts(6), 2))).toEqual(['stored', 'stored', ...Array(4).fill('unasked')])
+  expect(kinds(await run(prompts(6), 2))).toEqual([
+    'stored',
+    'stored',
+    ...Array(4).fill('not-started'),
+  ])
   expect(app.calls).toHaveLength(2)
 })
 
-test('told to stop it does not try again', async () => {
-  const { run, stop, waits, asked } = start(
+test('after an abort, failed requests are not retried', async () => {
+  const { run, stop, waits, cacheControls } = start(
     { upstream: () => new Response('', { status: 500 }) },
     { onWait: () => stop.abort() },
   )
   expect(kinds(await run([{ prompt: 'a' }]))).toEqual([expect.stringMatching(/^502/)])
   expect(waits).toEqual([1000])
-  expect(asked).toEqual(['only-if-cached', null])
+  expect(cacheControls).toEqual(['only-if-cached', null])
 })
 
-test('nothing more is asked once the day’s budget is gone', async () => {
+test('no more requests are started once the daily budget is exhausted', async () => {
   const { run, app } = start()
   app.ledger.refusal = {
     granted: false,
@@ -244,6 +248,6 @@ test('nothing more is asked once the day’s budget is gone', async () => {
   }
   expect(kinds(await run(prompts(9), 1))).toEqual([
     expect.stringMatching(/^429 budget_exhausted/),
-    ...Array(8).fill('unasked'),
+    ...Array(8).fill('not-started'),
   ])
 })
