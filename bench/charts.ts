@@ -1,4 +1,4 @@
-// The charts of docs/performance.md, in SVG that needs nothing else.
+// Renders the charts of docs/performance.md as standalone SVG.
 import type { Growth } from './growth.ts'
 
 export interface Bar {
@@ -26,7 +26,7 @@ const LABELS = 300
 const BAR = 22
 const HEAD = 28
 
-/** How many times ours another Worker costs; a heading for each thing that was measured. */
+/** Bars of the cost of other Workers as multiples of ours, with a heading per scenario. */
 export function bars(all: readonly Bar[]): string {
   const most = Math.max(1.5, ...all.map(({ share, target }) => Math.max(share, target ?? 0)))
   const x = (share: number) => LABELS + (share / most) * (WIDTH - LABELS - 60)
@@ -48,14 +48,14 @@ export function bars(all: readonly Bar[]): string {
     y += BAR
   }
   const head =
-    'CPU of another Worker, as a multiple of ours (dashed: the same; red: target, at least)'
+    'CPU of another Worker as a multiple of ours (dashed line: equal; red: minimum target)'
   const one = `<line class="one" x1="${x(1)}" x2="${x(1)}" y1="24" y2="${y}"/>`
   return svg(y + 8, head, [`<text x="8" y="16">${head}</text>`, one, ...parts])
 }
 
 const PANEL = { width: 190, height: 210, gap: 62, columns: 3, left: 52 }
 
-/** A panel for each growth, both axes logarithmic, the vertical one the same in all. */
+/** One panel per growth, with logarithmic axes; all panels share the vertical scale. */
 export function lines(panels: readonly Growth[]): string {
   const all = panels.flatMap(({ curves }) => curves.flatMap(({ us }) => us.map((of) => of.median)))
   const known = all.filter((us) => us > 0)
@@ -63,13 +63,13 @@ export function lines(panels: readonly Growth[]): string {
   const most = 10 ** Math.ceil(Math.log10(Math.max(...known)))
   const rows = Math.ceil(panels.length / PANEL.columns)
   const height = rows * (PANEL.height + PANEL.gap) + 10
-  const label = 'CPU of workerd for each request against what it depends on; both axes logarithmic'
-  const drawn = panels.map((panel, i) => {
+  const label = 'CPU time of workerd per request by input size; both axes logarithmic'
+  const groups = panels.map((panel, i) => {
     const left = PANEL.left + (i % PANEL.columns) * (PANEL.width + PANEL.gap - 16)
     const top = 36 + Math.floor(i / PANEL.columns) * (PANEL.height + PANEL.gap)
     return panelOf(panel, left, top, least, most)
   })
-  return svg(height, label, drawn)
+  return svg(height, label, groups)
 }
 
 function panelOf(

@@ -1,5 +1,5 @@
-// Ours with a ledger that can be given many visitors: a PUT with their number repeats the last real
-// call, reserved and settled, for as many others; a PUT of 0 makes the ledger's object start again.
+// Our Worker with a ledger that can be filled with visitors: a PUT with a number repeats the last real
+// reservation and settlement for that many visitors; a PUT of 0 restarts the ledger object.
 import { env } from 'cloudflare:workers'
 import worker, { LedgerObject as Ledger } from './worker.js'
 
@@ -10,8 +10,8 @@ export default {
     if (request.method !== 'PUT') return await worker.fetch(request, ...context)
     const visitors = Number(await request.text())
     const ledger = env.LEDGER.getByName('ledger')
-    if (visitors === 0) await ledger.forget().catch(() => {})
-    // Each call is one transaction, so it should not be endless.
+    if (visitors === 0) await ledger.restart().catch(() => {})
+    // Each call is one transaction, so limit its size.
     for (let from = 0; from < visitors; from += 5000) {
       await ledger.repeat(from, Math.min(visitors, from + 5000))
     }
@@ -43,7 +43,7 @@ export class LedgerObject extends Ledger {
     }
   }
 
-  forget() {
-    this.ctx.abort('forget')
+  restart() {
+    this.ctx.abort('restart')
   }
 }

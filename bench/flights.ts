@@ -1,4 +1,4 @@
-// Many requests that wait for the upstream together: readers of one answer, or as many answers.
+// Many requests that wait for the upstream at the same time, for one answer or for different ones.
 import { setTimeout as passed } from 'node:timers/promises'
 import { ask, judge } from './load.ts'
 import type { Question, Subject } from './subjects.ts'
@@ -8,18 +8,18 @@ export interface Flight {
   readonly questions: readonly Question[]
   readonly answer: Answer
   /**
-   * As many are on their way to the upstream at once, and as many are answered at once. Default: all.
-   * In the simulator all objects share a thread, so that a crowd of misses would only wait in line.
+   * How many requests start, and how many answers are released, at a time. Default: all. The simulator
+   * runs all objects in one thread, so a larger number of misses would only queue up.
    */
   readonly atOnce?: number
-  /** Called when all wait, before the upstream goes on. */
+  /** Called when all requests are waiting, before the upstream answers. */
   readonly underWay?: () => Promise<void>
 }
 
 /**
- * The upstream says nothing before all have come and wait.
- * @returns CPU of each of them in µs, the upstream calls included
- * @throws when one is not answered right, or an answer was asked for twice
+ * Holds the upstream's answers back until all requests are waiting.
+ * @returns CPU time per request in µs, including the upstream calls
+ * @throws if an answer is wrong, or the same answer was requested twice from the upstream
  */
 export async function fly(
   subject: Subject,
@@ -30,8 +30,8 @@ export async function fly(
   const held = () => new Promise<void>((resolve) => waiting.push(resolve))
   upstream.answer({ ...answer, held })
   const calls = new Set(questions.map(({ prompt }) => prompt)).size
-  const flying: Promise<void>[] = []
-  let landed = 0
+  const running: Promise<void>[] = []
+  let finished = 0
   let fault: unknown = null
   const until = async (condition: () => boolean) => {
     while (!condition()) {
@@ -41,29 +41,29 @@ export async function fly(
   }
   const begin = subject.cpuMs()
   for (const question of questions) {
-    await until(() => flying.length - waiting.length < atOnce)
+    await until(() => running.length - waiting.length < atOnce)
     const one = ask(subject.url, subject.sent(question)).then((reply) => {
-      judge(reply, upstream.text(), landed === 0)
-      landed += 1
+      judge(reply, upstream.text(), finished === 0)
+      finished += 1
     })
     one.catch((error) => {
       fault ??= error
     })
-    flying.push(one)
+    running.push(one)
   }
   await until(() => waiting.length >= calls)
   await subject.quiet()
   await underWay?.()
   for (const [i, go] of waiting.entries()) {
-    await until(() => calls < questions.length || i - landed < atOnce)
+    await until(() => calls < questions.length || i - finished < atOnce)
     go()
   }
-  await Promise.all(flying)
+  await Promise.all(running)
   await subject.quiet()
   if (waiting.length !== calls) throw new Error(`${waiting.length} calls for ${calls} prompts`)
   return ((subject.cpuMs() - begin) * 1000) / questions.length
 }
 
-/** So many readers of one answer. */
+/** The same question `count` times. */
 export const readers = (count: number, question: Question): Question[] =>
   Array.from({ length: count }, () => question)

@@ -1,5 +1,5 @@
-// How the cost of a request grows with what it depends on: CPU of workerd at each size, all sizes in
-// each round. Nothing should grow faster than its input.
+// How the cost of a request grows with the size of its input: CPU time of workerd at each size, with all
+// sizes in each round. Nothing should grow faster than linearly.
 import { readFileSync } from 'node:fs'
 import { fly, readers } from './flights.ts'
 import { ask, load } from './load.ts'
@@ -20,17 +20,17 @@ export interface Growth {
   readonly curves: readonly Curve[]
 }
 
-/** About what a token is in English text. */
+/** The approximate length of a token in English text. */
 const TOKEN_CHARS = 4
 const SHORT = { events: 1, chars: 100 }
 
-/** CPU of one request, in µs, at one size in one round. */
+/** Measures the CPU time of one request in µs. */
 type Measure = (size: number, round: number) => Promise<number>
 
 interface Axis {
   readonly title: string
   readonly sizes: readonly number[]
-  /** Starts what is measured. */
+  /** Starts the subjects. */
   begin(): Promise<{
     readonly curves: Readonly<Record<string, Measure>>
     readonly subjects: readonly Subject[]
@@ -60,7 +60,7 @@ export function axesOf(upstream: BenchUpstream): Axis[] {
     await ask(subject.url, subject.sent({ prompt }))
     return await cpuOf(subject, 1000, () => ({ prompt }), true)
   }
-  /** Subjects that differ in what they hold, one for each size. */
+  /** One subject per size, because their state differs. */
   const beginEach = async (
     sizes: readonly number[],
     start: (size: number) => Promise<Subject>,
@@ -116,7 +116,7 @@ export function axesOf(upstream: BenchUpstream): Axis[] {
       begin: () =>
         begin((subject) => ({
           'each reader, stream': async (count, round) => {
-            // A flight of few is too short to be measured.
+            // A small flight is too short to measure, so run several.
             const flights = Math.max(1, Math.round(20 / count))
             let us = 0
             for (let i = 0; i < flights; i++) {
@@ -134,7 +134,7 @@ export function axesOf(upstream: BenchUpstream): Axis[] {
       begin: () =>
         beginEach(
           keys,
-          // So that KV, asked by thousands, counts as asked.
+          // Long enough that thousands of concurrent KV reads do not time out.
           () => ours(configFor(upstream.url, { cache: { kv_wait_ms: 60_000 } })),
           (of) => ({
             'each miss, JSON': async (count, round) => {
@@ -157,7 +157,7 @@ export function axesOf(upstream: BenchUpstream): Axis[] {
             const subject = await ours(configFor(upstream.url), { main })
             upstream.answer(SHORT)
             await cpuOf(subject, 1, () => ({ prompt: 'to be repeated' }))
-            await tell(subject, count)
+            await fillLedger(subject, count)
             return subject
           },
           (of) => ({
@@ -165,9 +165,9 @@ export function axesOf(upstream: BenchUpstream): Axis[] {
               upstream.answer(SHORT)
               return await cpuOf(of(count), 60, (i) => ({ prompt: `crowd ${round} ${i}` }))
             },
-            'first miss of a ledger that wakes': async (count, round) => {
+            'first miss after the ledger starts': async (count, round) => {
               upstream.answer(SHORT)
-              await tell(of(count), 0)
+              await fillLedger(of(count), 0)
               return await cpuOf(of(count), 1, () => ({ prompt: `woken ${round}` }))
             },
           }),
@@ -180,7 +180,7 @@ export function axesOf(upstream: BenchUpstream): Axis[] {
         beginEach(
           entries,
           async (count) => {
-            // Nothing is looked up again while this lasts, and no object is opened to fill it.
+            // Entries stay in memory for the whole run, and filling it needs no flight objects.
             const cache = { memory_seconds: 86_400, flights: 'none' }
             const subject = await ours(configFor(upstream.url, { cache }))
             upstream.answer(SHORT)
@@ -207,7 +207,7 @@ export function axesOf(upstream: BenchUpstream): Axis[] {
   ]
 }
 
-/** @param failed is told of a size that could not be measured; its figure is NaN */
+/** @param failed called for a size that could not be measured, whose figure is NaN */
 export async function growthOf(
   { title, sizes, begin }: Axis,
   rounds: number,
@@ -217,13 +217,13 @@ export async function growthOf(
   try {
     const measured: Curve[] = []
     for (const [name, measure] of Object.entries(curves)) {
-      const lost = new Set<number>()
+      const failedSizes = new Set<number>()
       const values = await inRounds(sizes, rounds, async (size, round) => {
-        if (lost.has(size)) return Number.NaN
+        if (failedSizes.has(size)) return Number.NaN
         try {
           return await measure(size, round)
         } catch (error) {
-          lost.add(size)
+          failedSizes.add(size)
           failed(`${name} by ${title}, ${size}`, error)
           return Number.NaN
         }
@@ -236,7 +236,7 @@ export async function growthOf(
   }
 }
 
-/** k where the cost at the larger end grows as size^k, of what could be measured. */
+/** The exponent k with which the cost of the larger sizes grows, as size^k. Ignores failed sizes. */
 export function exponentOf(sizes: readonly number[], us: readonly Figure[]): number {
   const known = us.flatMap(({ median }, i) =>
     median > 0 ? [[sizes[i] ?? 1, median] as const] : [],
@@ -246,11 +246,12 @@ export function exponentOf(sizes: readonly number[], us: readonly Figure[]): num
   return Math.log(most / cost) / Math.log(largest / size)
 }
 
-/** Words, of exactly so many bytes, that begin with a name of their own. */
+/** A prompt of exactly this many bytes that begins with the name. */
 const promptOf = (name: string, bytes: number) =>
   `${name} ${'the quick brown fox '.repeat(Math.ceil(bytes / 20))}`.slice(0, bytes)
 
-async function tell(subject: Subject, visitors: number): Promise<void> {
+/** Adds visitors to the ledger, or restarts it if 0 (bench/crowded-ledger.js). */
+async function fillLedger(subject: Subject, visitors: number): Promise<void> {
   const reply = await fetch(subject.url, { method: 'PUT', body: String(visitors) })
   if (!reply.ok) throw new Error(`${visitors} visitors: ${reply.status} ${await reply.text()}`)
 }

@@ -1,8 +1,8 @@
-// What the isolates of a workerd hold alive: their heaps after a forced collection, asked of the
-// inspector. Resident memory alone does not tell what is kept from what was not yet collected.
+// The live heap of each isolate of a workerd after a forced garbage collection, read from the inspector.
+// Resident memory also includes garbage that is not collected yet.
 import type { Miniflare } from 'miniflare'
 
-/** Bytes by the name of the Worker; the subject's option `inspected` must be on. */
+/** Bytes by Worker name. Requires the option `inspected` of the subject. */
 export async function liveHeaps(miniflare: Miniflare): Promise<Map<string, number>> {
   const { host } = await miniflare.getInspectorURL()
   const reply = await fetch(`http://${host}/json`)
@@ -14,9 +14,9 @@ export async function liveHeaps(miniflare: Miniflare): Promise<Map<string, numbe
   return heaps
 }
 
-const LONGEST_MS = 30_000
+const TIMEOUT_MS = 30_000
 
-/** A snapshot collects all garbage first. (`HeapProfiler.collectGarbage` never ends in workerd.) */
+/** Taking a snapshot collects garbage first. (`HeapProfiler.collectGarbage` never returns in workerd.) */
 const COMMANDS = ['HeapProfiler.takeHeapSnapshot', 'Runtime.getHeapUsage']
 
 function liveHeap(id: string, url: string): Promise<number> {
@@ -27,14 +27,14 @@ function liveHeap(id: string, url: string): Promise<number> {
       socket.close()
       reject(new Error(`the inspector of ${id} ${why}`))
     }
-    const timer = setTimeout(() => fail('does not answer'), LONGEST_MS)
-    socket.addEventListener('error', () => fail('broke off'))
+    const timer = setTimeout(() => fail('does not respond'), TIMEOUT_MS)
+    socket.addEventListener('error', () => fail('closed the connection'))
     socket.addEventListener('open', () => {
       for (const [i, method] of COMMANDS.entries()) socket.send(JSON.stringify({ id: i, method }))
     })
     socket.addEventListener('message', ({ data }) => {
       const text = String(data)
-      // The snapshot itself is megabytes, and not looked at.
+      // Skip the snapshot itself, which is megabytes.
       if (text.includes('HeapSnapshot') && !text.startsWith('{"id"')) return
       const { id, result } = JSON.parse(text)
       if (id !== COMMANDS.length - 1) return

@@ -1,22 +1,21 @@
-// A bounded load on 127.0.0.1: so many requests, so many at a time, each read to its end and judged.
+// A load with a fixed number of requests and a fixed concurrency. Every answer is read and checked.
 import http from 'node:http'
 import type { Question, Sent, Subject } from './subjects.ts'
 
 export interface Load {
   readonly requests: number
   readonly atOnce: number
-  /** The i-th. */
   readonly question: (i: number) => Question
-  /** What each answer is to say. */
+  /** The expected text of each answer. */
   readonly text: string
-  /** All from one visitor: hits are not limited, misses of one visitor would be. */
+  /** All requests come from one visitor. Only for hits: misses of one visitor are rate limited. */
   readonly oneVisitor?: boolean
 }
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 10_000 })
 let visitors = 0
 
-/** @throws when an answer is no 200, is cut, or says something else */
+/** @throws if an answer is not a 200, incomplete or wrong */
 export async function load(
   subject: Subject,
   { requests, atOnce, question, text, oneVisitor = false }: Load,
@@ -35,22 +34,22 @@ export async function load(
 export interface Reply {
   readonly status: number
   readonly headers: http.IncomingHttpHeaders
-  /** Empty where it is not kept. */
+  /** Empty without `keepText`. */
   readonly text: string
-  /** Of the body. */
+  /** The length of the body. */
   readonly bytes: number
-  /** Until the first bytes with text in them, in ms. */
+  /** The time until the first bytes of text. */
   readonly firstTextMs: number
 }
 
 export interface AskOptions {
-  /** From the same visitor as others; default: from one that nobody has seen before. */
+  /** Send as the same visitor as before. Default: as a new visitor. */
   readonly sameVisitor?: boolean
   /** Default true. */
   readonly keepText?: boolean
 }
 
-/** @param whole compare every character; else only the length and the end, which costs little */
+/** @param whole compare the whole text; otherwise only the length and the end, which is cheaper */
 export function judge({ status, text: body, headers }: Reply, text: string, whole = true): void {
   const stream = String(headers['content-type']).startsWith('text/event-stream')
   const ended = stream ? body.endsWith('data: [DONE]\n\n') : body.endsWith('}')
@@ -65,7 +64,7 @@ interface Choice {
   readonly message?: { readonly content?: string }
 }
 
-/** The text of an answer, whatever its shape. */
+/** The text of an answer in any shape. */
 export function textOf(body: string): string {
   const objects = body.startsWith('data:')
     ? body.split('\n\n').flatMap((event) => (event.startsWith('data: {') ? [event.slice(6)] : []))
@@ -78,7 +77,7 @@ export function textOf(body: string): string {
 
 const WITH_TEXT = /"(?:text|content)":"[^"]/
 
-/** The headers of one request, from a new visitor unless it shall be the same as before. */
+/** The headers of one request. */
 export function headersOf({ headers, body }: Sent, sameVisitor = false) {
   if (!sameVisitor) visitors += 1
   return {
@@ -88,7 +87,7 @@ export function headersOf({ headers, body }: Sent, sameVisitor = false) {
   }
 }
 
-/** One request, its answer read to the end. */
+/** Sends one request and reads the whole answer. */
 export function ask(
   url: URL,
   sent: Sent,

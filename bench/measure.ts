@@ -1,5 +1,5 @@
-// How anything here is measured: all sides in each round, one after another, in turned order; the
-// first round warms up. Figures are medians with the quartiles around them.
+// The measuring method: each round measures all sides one after another, in reversed order every other
+// round. The first round only warms up. Figures are medians with quartiles.
 
 export interface Figure {
   readonly median: number
@@ -14,7 +14,7 @@ export function figureOf(values: readonly number[]): Figure {
   return { median: at(0.5), low: at(0.25), high: at(0.75) }
 }
 
-/** What each side gave in each round. */
+/** The values of each side, one per round. */
 export async function inRounds<Side>(
   sides: readonly Side[],
   rounds: number,
@@ -32,7 +32,7 @@ export async function inRounds<Side>(
   return values
 }
 
-/** Of two sides that were measured in the same rounds. */
+/** The ratio of two sides, computed per round. */
 export function ratioOf(a: readonly number[], b: readonly number[]): Figure {
   return figureOf(a.map((value, round) => value / (b[round] ?? Number.NaN)))
 }

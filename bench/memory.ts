@@ -1,5 +1,5 @@
-// What ours holds in memory: its live heap, after a forced collection, with crowds that wait, readers
-// that never read, and traffic that goes on.
+// The memory use of our Worker: its live heap with many waiting requests, with readers that never read,
+// and under continuous traffic.
 import net from 'node:net'
 import { fly } from './flights.ts'
 import { liveHeaps } from './heap.ts'
@@ -12,17 +12,17 @@ import type { BenchUpstream } from './upstream.ts'
 const MB = 1_048_576
 const MEMORY_BYTES = 8 * MB
 const MAX_OUTPUT_BYTES = 16 * MB
-/** So that KV, asked by thousands at once, counts as asked. */
-const PATIENT = { cache: { kv_wait_ms: 60_000, memory_bytes: MEMORY_BYTES } }
+/** `kv_wait_ms` is long enough that thousands of concurrent KV reads do not time out. */
+const SETTINGS = { cache: { kv_wait_ms: 60_000, memory_bytes: MEMORY_BYTES } }
 
 const READERS = 1000
 const NEVER_READ = 100
-/** 6 MB of text: more than the kernel takes for a connection whose reader never reads (4 MB). */
+/** 6 MB of text, more than the 4 MB that the kernel buffers for a connection that is never read. */
 const LONG = { events: 1500, chars: 4000 }
 const MISSES = 5000
 const SHORT = { events: 1, chars: 100 }
 
-/** A figure in MB that is to be at most this. */
+/** A figure in MB, with an optional maximum. */
 const row = (what: string, mb: number, most?: number): Row => ({
   what,
   unit: 'MB',
@@ -35,12 +35,12 @@ async function heapMb({ miniflare, quiet }: Subject): Promise<number> {
   return ((await liveHeaps(miniflare)).get('ours-0') ?? Number.NaN) / MB
 }
 
-/** Ours with its inspector open, while `work` runs. */
+/** Runs `work` on our Worker with its inspector open. */
 async function inspected(
   upstream: BenchUpstream,
   work: (subject: Subject, idleMb: number) => Promise<Row[]>,
 ): Promise<Row[]> {
-  const subject = await ours(configFor(upstream.url, PATIENT), { inspected: true })
+  const subject = await ours(configFor(upstream.url, SETTINGS), { inspected: true })
   try {
     return await work(subject, await heapMb(subject))
   } finally {
@@ -48,7 +48,7 @@ async function inspected(
   }
 }
 
-/** 1,000 readers of one long answer, a tenth of which never read. */
+/** 1,000 readers of one long answer, of which a tenth never read. */
 export function crowd(upstream: BenchUpstream): Promise<Row[]> {
   return inspected(upstream, async (subject, idle) => {
     const { promise: held, resolve: go } = Promise.withResolvers<void>()
@@ -70,15 +70,15 @@ export function crowd(upstream: BenchUpstream): Promise<Row[]> {
     for (const socket of stuck) socket.destroy()
     const after = await heapMb(subject)
     return [
-      row(`live heap for each of ${READERS} readers who wait`, (waiting - idle) / READERS),
+      row(`live heap per reader, with ${READERS} waiting readers`, (waiting - idle) / READERS),
       row(
-        `live heap while ${NEVER_READ} of ${READERS} have not read 6 MB, over the idle one; at most max_output_bytes and memory_bytes`,
+        `live heap above idle, with ${NEVER_READ} of ${READERS} readers not reading 6 MB (limit: max_output_bytes + memory_bytes)`,
         unread - idle,
         (MAX_OUTPUT_BYTES + MEMORY_BYTES) / MB,
       ),
-      row('resident memory then', residentMb),
+      row('resident memory in that state', residentMb),
       row(
-        'live heap when they have gone, over the idle one; at most memory_bytes',
+        'live heap above idle after all readers have left (limit: memory_bytes)',
         after - idle,
         MEMORY_BYTES / MB,
       ),
@@ -86,7 +86,7 @@ export function crowd(upstream: BenchUpstream): Promise<Row[]> {
   })
 }
 
-/** 5,000 different misses at once. */
+/** 5,000 concurrent misses of different prompts. */
 export function misses(upstream: BenchUpstream): Promise<Row[]> {
   return inspected(upstream, async (subject, idle) => {
     let flying = Number.NaN
@@ -100,9 +100,9 @@ export function misses(upstream: BenchUpstream): Promise<Row[]> {
     })
     const after = await heapMb(subject)
     return [
-      row(`live heap for each of ${MISSES} different misses in flight`, (flying - idle) / MISSES),
+      row(`live heap per miss, with ${MISSES} misses in flight`, (flying - idle) / MISSES),
       row(
-        'live heap when they have landed, over the idle one; at most memory_bytes',
+        'live heap above idle after all misses have finished (limit: memory_bytes)',
         after - idle,
         MEMORY_BYTES / MB,
       ),
@@ -110,7 +110,7 @@ export function misses(upstream: BenchUpstream): Promise<Row[]> {
   })
 }
 
-/** A full memory, then hits in both shapes with 1 % misses. */
+/** Fills the memory cache, then sends hits in both shapes with 1 % misses. */
 export function traffic(upstream: BenchUpstream, quick: boolean): Promise<Row[]> {
   return inspected(upstream, async (subject, idle) => {
     const requests = quick ? 10_000 : 100_000
@@ -127,16 +127,16 @@ export function traffic(upstream: BenchUpstream, quick: boolean): Promise<Row[]>
     const after = await heapMb(subject)
     return [
       row(
-        'live heap with 12 MB of answers offered to the memory, over the idle one; at most 1.5 times memory_bytes',
+        'live heap above idle after caching 12 MB of answers (limit: 1.5 × memory_bytes)',
         full - idle,
         (1.5 * MEMORY_BYTES) / MB,
       ),
-      row(`growth of it by ${requests} more requests, 1 % misses`, after - full, 2),
+      row(`growth of that heap over ${requests} more requests, 1 % misses`, after - full, 2),
     ]
   })
 }
 
-/** Asks, and never reads the answer. */
+/** Sends a request and never reads the answer. */
 function neverRead({ hostname, port }: URL, sent: Sent): net.Socket {
   const socket = net.connect({ host: hostname, port: Number(port) })
   socket.on('error', () => {})

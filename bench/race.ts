@@ -1,4 +1,4 @@
-// Ours and its rivals in the same rounds, and the rows that come of it.
+// Measures our Worker and its rivals in the same rounds.
 import { ask, load } from './load.ts'
 import { figureOf, inRounds, ratioOf } from './measure.ts'
 import type { Row } from './report.ts'
@@ -13,35 +13,35 @@ import {
 } from './subjects.ts'
 import type { BenchUpstream } from './upstream.ts'
 
-/** What holds for the whole run. */
+/** The settings of a run. */
 export interface Course {
   readonly upstream: BenchUpstream
   readonly quick: boolean
   readonly rounds: number
   /** Other gateways. */
   readonly peers: readonly Peer[]
-  /** The folder of an earlier checkout of ours. */
+  /** The folder of an earlier checkout of this repository. */
   readonly before: string | undefined
 }
 
-/** One of what is measured in the same rounds; the first one is ours. */
+/** One of the Workers measured in the same rounds. The first one is ours. */
 export interface Side {
   readonly name: string
   readonly subject: Subject
   readonly target?: number
-  /** Asked for a chat. */
+  /** Whether it is sent chat requests. */
   readonly chat: boolean
 }
 
 export interface SidesOptions {
   readonly rivals?: readonly Rival[]
-  /** Other gateways, too. */
+  /** Include other gateways. */
   readonly peers?: { readonly target?: number }
-  /** Over the benchmark's CONFIG. */
+  /** Overrides of the benchmark's CONFIG. */
   readonly config?: object
 }
 
-/** Starts ours and what it is measured beside, and stops them after `work`. */
+/** Starts our Worker and the others, runs `work`, and stops them. */
 export async function withSides<Result>(
   { upstream, peers, before }: Course,
   { rivals = [], peers: gateways, config: more }: SidesOptions,
@@ -53,12 +53,12 @@ export async function withSides<Result>(
   const earlier: Rival[] =
     before === undefined ? [] : [{ name: BEFORE, start: () => ours(config, {}, before) }]
   try {
-    // One after another: a workerd is known by being new.
+    // Sequentially, because a workerd is identified as the newest process.
     for (const { start, ...rival } of [...rivals, ...earlier]) {
       sides.push({ ...rival, subject: await start(upstream.url), chat: false })
     }
     if (gateways !== undefined && peers.length > 0) {
-      // They answer a chat, so ours is asked for one beside them.
+      // Other gateways only accept chat requests, so also measure ours with a chat request.
       if (answersChats()) sides.push({ name: AS_CHAT, subject, chat: true })
       for (const { name, start } of peers) {
         sides.push({ name, ...gateways, subject: await start(upstream.url), chat: true })
@@ -73,7 +73,7 @@ export async function withSides<Result>(
 const AS_CHAT = 'ours, as a chat'
 export const BEFORE = 'ours, before'
 
-/** A row for each rival; one for ours alone where there is none. */
+/** A row for each rival, or one for our Worker alone without rivals. */
 export function rowsOf(
   what: string,
   unit: Row['unit'],
@@ -102,17 +102,17 @@ export function rowsOf(
 
 let serial = 0
 
-/** A prompt that was not asked before. */
+/** A name that no earlier prompt has. */
 export const newName = () => String(serial++)
 
-/** CPU for each request. */
+/** Measures CPU time per request. */
 export function compare(course: Course, scenario: Scenario): Promise<Row[]> {
   const { upstream, quick } = course
   const { what, answer, question, atOnce, oneVisitor = false } = scenario
   const requests = quick ? Math.max(atOnce, Math.ceil(scenario.requests / 4)) : scenario.requests
   upstream.answer(answer)
   return withSides(course, scenario, async (sides) => {
-    if (scenario.remembered) await remember(sides, question(''))
+    if (scenario.cached) await cacheAnswer(sides, question(''))
     const values = await inRounds(
       sides,
       Math.min(course.rounds, scenario.rounds ?? course.rounds),
@@ -134,8 +134,8 @@ export function compare(course: Course, scenario: Scenario): Promise<Row[]> {
   })
 }
 
-/** Ours makes the answer and remembers it; the floors are given what it then says. */
-async function remember([own, ...others]: readonly Side[], question: Question): Promise<void> {
+/** Lets our Worker cache an answer, and stores the same answer in the floors. */
+async function cacheAnswer([own, ...others]: readonly Side[], question: Question): Promise<void> {
   if (own === undefined) return
   const { url, sent } = own.subject
   await ask(url, sent(question))

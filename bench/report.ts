@@ -1,4 +1,4 @@
-// What was measured, as lines on the console and as the tables of docs/performance.md.
+// Prints the results, and writes them to docs/performance.md as tables.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { type Bar, bars, lines } from './charts.ts'
@@ -9,12 +9,12 @@ export interface Row {
   readonly what: string
   readonly unit: 'µs' | 'ms' | 'MB' | 'KiB' | ''
   readonly ours: Figure
-  /** What ours is measured beside. */
+  /** The Worker that ours is compared with. */
   readonly against?: string
   readonly theirs?: Figure
-  /** Theirs ÷ ours, of the same rounds. */
+  /** Theirs ÷ ours, per round. */
   readonly share?: Figure
-  /** Of the share at least, or of ours at most. */
+  /** The minimum of the share, or the maximum of ours. */
   readonly target?: { readonly least: number } | { readonly most: number }
 }
 
@@ -22,11 +22,11 @@ export interface Figures {
   readonly where: string
   readonly rows: readonly Row[]
   readonly growths: readonly Growth[]
-  /** What could not be measured, and why. */
+  /** The measurements that failed, with reasons. */
   readonly failures: readonly string[]
 }
 
-/** Null where there is no target. */
+/** Null without a target. */
 export function isMet({ target, share, ours }: Row): boolean | null {
   if (target === undefined) return null
   return 'least' in target
@@ -34,7 +34,7 @@ export function isMet({ target, share, ours }: Row): boolean | null {
     : ours.median <= target.most
 }
 
-/** The machine, the versions, the day. */
+/** The machine, the versions and the date. */
 export function where(): string {
   const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores`
   const versions = `workerd ${version('workerd')}, node ${process.version}`
@@ -45,8 +45,8 @@ function version(name: string): string {
   return JSON.parse(readFileSync(`node_modules/${name}/package.json`, 'utf8')).version
 }
 
-/** One row, as it comes. */
-export function told(row: Row): string {
+/** One row as a line of text. */
+export function lineOf(row: Row): string {
   const [what, against, ours, theirs, share, target, met] = cellsOf(row)
   return `${what?.padEnd(40)} ${ours} ${against === '–' ? '' : `| ${against}: ${theirs}, ${share}`} ${target === '–' ? '' : `| ${target}: ${met}`}`
 }

@@ -1,13 +1,13 @@
-// `npm run bench`: the built Worker beside the smallest Workers that could do the same (bench/floors/),
-// each in a workerd of its own, in alternating rounds. What counts is the CPU time of workerd for each
-// request, as a ratio; absolute figures must not be compared between machines.
-//   --only "stream miss"    what has these words in its name
+// `npm run bench`: compares the built Worker with the smallest Workers that do the same job (bench/floors/),
+// each in its own workerd, in alternating rounds. The figure is CPU time of workerd per request, as a
+// ratio. Absolute figures are not comparable between machines.
+//   --only "stream miss"    only scenarios with these words in their name
 //   --quick                 fewer rounds and requests
-//   --peer DIR              another gateway beside ours (bench/subjects.ts, `peerIn`); may be repeated
-//   --before DIR            an earlier checkout of ours, built, beside this one
-//   --out figures.json      all figures
-// A whole run writes docs/performance.md and its charts. What cannot be measured is listed there and
-// makes the run end non-zero; a missed target does not.
+//   --peer DIR              also measure another gateway (bench/subjects.ts, `peerIn`); repeatable
+//   --before DIR            also measure an earlier checkout, which must be built
+//   --out figures.json      write all figures to a file
+// A full run updates docs/performance.md and its charts. Failed measurements are listed there and make
+// the exit code non-zero; missed targets do not.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -18,7 +18,7 @@ import { ask, judge, textOf } from './load.ts'
 import { figureOf, inRounds } from './measure.ts'
 import { crowd, misses, traffic } from './memory.ts'
 import { BEFORE, type Course, compare, newName, rowsOf, withSides } from './race.ts'
-import { growthTable, type Row, told, where, write } from './report.ts'
+import { growthTable, lineOf, type Row, where, write } from './report.ts'
 import { type Scenario, scenarios } from './scenarios.ts'
 import { configFor, floor, ours, peerIn, type Subject } from './subjects.ts'
 import { startUpstream } from './upstream.ts'
@@ -39,7 +39,7 @@ const rounds = quick ? 3 : 9
 const course: Course = { upstream, quick, rounds, peers, before }
 const config = configFor(upstream.url)
 
-/** Milliseconds between a request and the first text, over those of the upstream asked directly. */
+/** The time from a request to the first text, minus that of a direct request to the upstream. */
 function firstText(): Promise<Row[]> {
   upstream.answer({ events: 16, chars: 5, paceMs: 2 })
   const { rivals } = scenarios.find(({ what }) => what.startsWith('stream miss')) as Scenario
@@ -65,7 +65,7 @@ function firstText(): Promise<Row[]> {
   })
 }
 
-/** CPU for each of many readers of one answer. */
+/** CPU time per reader, with many readers of one answer. */
 function follower(
   what: string,
   count: number,
@@ -86,7 +86,7 @@ function follower(
   return { what, run }
 }
 
-/** A crowd in three isolates, in both shapes. */
+/** 1,000 identical requests to three isolates, in both shapes. */
 async function thousand(): Promise<Row[]> {
   const subject = await ours(config, { isolates: 3 })
   const { promise: held, resolve: go } = Promise.withResolvers<void>()
@@ -106,7 +106,7 @@ async function thousand(): Promise<Row[]> {
   return [{ what, unit: '', ours: made, target: { most: 1 } }]
 }
 
-/** CPU until the first answer, over that of the empty Worker with the same bindings. */
+/** CPU time until the first answer, above that of the empty Worker with the same bindings. */
 async function startUp(): Promise<Row[]> {
   const starts = [
     () => floor('empty'),
@@ -123,7 +123,7 @@ async function startUp(): Promise<Row[]> {
   const over = values.map((of) => of.map((ms, round) => ms - (empty[round] ?? Number.NaN)))
   const sides = ['ours', BEFORE].slice(0, over.length).map((name) => ({ name, chat: false }))
   const rows = rowsOf(
-    'start-up, CPU over the empty Worker with the same bindings',
+    'start-up, CPU above an empty Worker with the same bindings',
     'ms',
     sides,
     over,
@@ -131,7 +131,7 @@ async function startUp(): Promise<Row[]> {
   return rows.map((row) => ({ ...row, target: { most: 15 } }))
 }
 
-/** Of the whole bundles, gzipped. */
+/** The size of each gzipped bundle. */
 async function size(): Promise<Row[]> {
   const kib = (path: string) => [gzipSync(readFileSync(path), { level: 9 }).length / 1024]
   const bundles = [
@@ -181,7 +181,7 @@ for (const { what, run } of jobs) {
   await attempt(what, async () => {
     for (const row of await run()) {
       rows.push(row)
-      console.log(told(row))
+      console.log(lineOf(row))
     }
   })
 }

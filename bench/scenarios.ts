@@ -1,12 +1,11 @@
-// What is measured beside what: one table. The figure is CPU time of workerd for each request; a
-// target is the least that a rival's may be as a share of ours.
+// The scenarios and the Workers that ours is compared with. The figure is CPU time of workerd per request.
 import type { Question, Subject } from './subjects.ts'
 import { floor } from './subjects.ts'
 import type { Answer } from './upstream.ts'
 
 export interface Rival {
   readonly name: string
-  /** Rival ÷ ours is to be at least this. Absent: shown, not judged. */
+  /** The minimum of rival ÷ ours. Without it, the ratio is only shown. */
   readonly target?: number
   start(upstreamUrl: string): Promise<Subject>
 }
@@ -14,19 +13,19 @@ export interface Rival {
 export interface Scenario {
   readonly what: string
   readonly answer: Answer
-  /** Of a name that no request had before. */
+  /** @param name one that no earlier request has */
   readonly question: (name: string) => Question
-  /** In one round. */
+  /** Per round. */
   readonly requests: number
   readonly atOnce: number
   readonly rounds?: number
-  /** All requests are one visitor's. Default false: each is a new one's. */
+  /** All requests come from one visitor. Default: each from a new one. */
   readonly oneVisitor?: boolean
-  /** The rivals answer with what ours has remembered. */
-  readonly remembered?: boolean
-  /** Over the benchmark's CONFIG. */
+  /** The answer is cached beforehand, also in the rivals. */
+  readonly cached?: boolean
+  /** Overrides of the benchmark's CONFIG. */
   readonly config?: object
-  /** Other gateways are measured, too, where their bundles are given. */
+  /** Also measure the gateways given with --peer. */
   readonly peers?: { readonly target?: number }
   readonly rivals: readonly Rival[]
 }
@@ -47,7 +46,7 @@ const hit = {
   requests: 5000,
   atOnce: 8,
   oneVisitor: true,
-  remembered: true,
+  cached: true,
 }
 
 const miss = (more: Omit<Question, 'prompt'> = {}) => ({
@@ -56,12 +55,12 @@ const miss = (more: Omit<Question, 'prompt'> = {}) => ({
 })
 
 const streamFloors = (relay?: number, gathered?: number): Rival[] => [
-  smallest('a relay that stores, joins and counts nothing', 'relay', relay),
-  smallest('KV, object, ledger; text gathered as ours', 'stream', gathered, gatherMs('16')),
-  smallest('KV, object, ledger; each event by itself', 'stream', undefined, gatherMs('0')),
+  smallest('relay without cache, joining or accounting', 'relay', relay),
+  smallest('KV, object, ledger; coalesced like ours', 'stream', gathered, gatherMs('16')),
+  smallest('KV, object, ledger; each event written separately', 'stream', undefined, gatherMs('0')),
 ]
 
-/** As good as a model's tokens: a few characters in each event. */
+/** Events of a few characters each, like the tokens of a model. */
 const paced = (events: number, paceMs?: number): Answer => ({
   events,
   chars: 5,
@@ -75,7 +74,7 @@ export const scenarios: readonly Scenario[] = [
     ...hit,
     rivals: [
       smallest('hash and answer', 'hit', 0.55),
-      smallest('the same with the promised headers, bound and log line', 'hit-promises'),
+      smallest('hash and answer, with headers, time limit and log line', 'hit-promises'),
     ],
   },
   {
@@ -92,7 +91,7 @@ export const scenarios: readonly Scenario[] = [
     rivals: [smallest('hash and answer', 'hit')],
   },
   {
-    // Its address is hashed: no visitor is remembered.
+    // The Worker has to hash each visitor's address.
     what: 'memory hit, each a new visitor',
     answer: { events: 1, chars: 100 },
     ...hit,
@@ -103,7 +102,7 @@ export const scenarios: readonly Scenario[] = [
     what: 'KV hit, JSON 300 B',
     answer: { events: 1, chars: 100 },
     ...hit,
-    // Said differently each time (`user` is no part of the key): nothing is remembered of it.
+    // `user` is not part of the cache key, but it makes each body different, so no parsed body is reused.
     question: (name) => ({ prompt: 'Say this is a test', user: name }),
     requests: 2000,
     config: { cache: { memory_bytes: 0 } },
@@ -117,7 +116,10 @@ export const scenarios: readonly Scenario[] = [
     requests: 200,
     rivals: [
       smallest('KV, object, ledger, upstream', 'miss', 0.85),
-      smallest('the same with rate limit, settlement and log lines', 'miss-promises'),
+      smallest(
+        'KV, object, ledger, upstream, with rate limit, settlement and logs',
+        'miss-promises',
+      ),
     ],
     peers: {},
   },

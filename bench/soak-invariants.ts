@@ -1,37 +1,37 @@
-// What must hold whatever happens to a Worker under load: of each answer by itself, and of the whole
-// run in the end. Pure: bench/soak.ts does the asking.
+// The invariants of a soak run (bench/soak.ts): those of each answer, and those of the whole run.
 import { codes } from '../src/errors.ts'
-import type { Got } from './visitor.ts'
+import type { Result } from './visitor.ts'
 
-export interface Asked {
-  /** For the message. */
+export interface Expectation {
+  /** A description for messages. */
   readonly what: string
-  /** The whole answer, as the upstream makes it; null: there is none, or none is due. */
+  /** The complete answer of the upstream; null if no complete answer is possible. */
   readonly answer: string | null
-  /** What any part of an answer begins with. */
+  /** Every partial answer must be a prefix of this. */
   readonly words: string
-  /** A stream of bare text: a failure has no other way to be told than to break off. */
+  /** A plain-text stream, which can only report a failure by breaking the connection. */
   readonly bareStream: boolean
   /** Sent as `Last-Event-ID`. */
   readonly resume: { readonly id: string; readonly chars: number } | null
 }
 
-/** What an answer breaks, in a sentence; null: nothing. */
-export function fault(asked: Asked, got: Got): string | null {
-  if (got.how === 'hung') return 'hung: it was not over in time'
-  if (got.how === 'broken' && asked.bareStream) return faultOfBreak(asked, got)
-  if (got.status === 0) return got.how === 'left' ? null : 'no answer: the connection broke'
-  if (got.status >= 400) return got.how === 'left' ? null : faultOfError(got)
-  if (got.status !== 200) return `status ${got.status} is none of ours`
-  const type = String(got.headers['content-type'])
-  if (type.startsWith('text/event-stream')) return faultOfStream(asked, got)
-  if (type.startsWith('text/plain')) return faultOfText(asked, got)
-  if (got.how === 'left') return null
-  if (got.how === 'broken') return 'a JSON answer broke off'
-  return faultOfWhole(asked.answer, textOf(got.text))
+/** The invariant that a result violates, or null. */
+export function fault(expected: Expectation, result: Result): string | null {
+  const { how, status } = result
+  if (how === 'hung') return 'hung: timed out'
+  if (how === 'broken' && expected.bareStream) return faultOfBreak(expected, result)
+  if (status === 0) return how === 'left' ? null : 'no response: the connection broke'
+  if (status >= 400) return how === 'left' ? null : faultOfError(result)
+  if (status !== 200) return `unexpected status ${status}`
+  const type = String(result.headers['content-type'])
+  if (type.startsWith('text/event-stream')) return faultOfStream(expected, result)
+  if (type.startsWith('text/plain')) return faultOfText(expected, result)
+  if (how === 'left') return null
+  if (how === 'broken') return 'a JSON answer broke off'
+  return faultOfWhole(expected.answer, textOf(result.text))
 }
 
-function faultOfError({ status, text }: Got): string | null {
+function faultOfError({ status, text }: Result): string | null {
   let code: unknown
   try {
     code = JSON.parse(text).error.code
@@ -43,27 +43,27 @@ function faultOfError({ status, text }: Got): string | null {
   return codes.some((known) => known === code) ? null : `unknown code ${String(code)}`
 }
 
-function faultOfText(asked: Asked, got: Got): string | null {
-  if (got.how === 'whole') return faultOfWhole(asked.answer, got.text)
-  if (got.how === 'broken') return 'bare text broke off that was to be sent whole'
-  return faultOfBreak(asked, got)
+function faultOfText(expected: Expectation, result: Result): string | null {
+  if (result.how === 'whole') return faultOfWhole(expected.answer, result.text)
+  if (result.how === 'broken') return 'a plain-text answer without streaming broke off'
+  return faultOfBreak(expected, result)
 }
 
-/** There may have been no time for a status even. */
-function faultOfBreak({ words }: Asked, { text }: Got): string | null {
-  // Bytes of a character may be missing where it broke off.
+/** The connection may have broken before the status. */
+function faultOfBreak({ words }: Expectation, { text }: Result): string | null {
+  // The last character may be incomplete.
   return words.startsWith(text.replace(/\uFFFD+$/, ''))
     ? null
-    : 'a part is no beginning of the answer'
+    : 'a partial answer is not a prefix of the answer'
 }
 
 const DONE = 'data: [DONE]'
 
-function faultOfStream(asked: Asked, { how, text }: Got): string | null {
+function faultOfStream(expected: Expectation, { how, text }: Result): string | null {
   const events = text.split('\n\n')
-  // What follows the last blank line is no event yet.
+  // Text after the last blank line is an incomplete event.
   const rest = events.pop()
-  let said = ''
+  let received = ''
   let id: string | null = null
   let finished = false
   for (const [i, event] of events.entries()) {
@@ -74,20 +74,21 @@ function faultOfStream(asked: Asked, { how, text }: Got): string | null {
       continue
     }
     const chunk = parse(event)
-    if (chunk === null) return `no event of ours: ${event.slice(0, 100)}`
+    if (chunk === null) return `invalid event: ${event.slice(0, 100)}`
     if (chunk.error !== undefined) {
       if (i < events.length - 1) return 'something follows an error event'
-      if (chunk.error.code === 'internal') return 'internal error, in band'
-      return faultOfPart(asked, id, said)
+      if (chunk.error.code === 'internal') return 'internal error in the stream'
+      return faultOfPart(expected, id, received)
     }
     id = chunk.id
-    said += chunk.choices[0]?.text ?? ''
+    received += chunk.choices[0]?.text ?? ''
   }
-  if (how === 'left') return faultOfPart(asked, id, said)
+  if (how === 'left') return faultOfPart(expected, id, received)
   if (how === 'broken') return 'an event stream broke off without an error event'
   if (!finished || rest !== '')
     return 'an event stream ended with neither [DONE] nor an error event'
-  return faultOfWhole(asked.answer === null ? null : from(asked, id, asked.answer), said)
+  const { answer } = expected
+  return faultOfWhole(answer === null ? null : remainder(expected, id, answer), received)
 }
 
 interface Chunk {
@@ -104,21 +105,23 @@ function parse(event: string): Chunk | null {
   }
 }
 
-/** Another id means that it began anew. */
-function from({ resume }: Asked, id: string | null, text: string): string {
+/** The text after the resume point. A different id means that the answer started over. */
+function remainder({ resume }: Expectation, id: string | null, text: string): string {
   return resume !== null && resume.id === id ? text.slice(resume.chars) : text
 }
 
-function faultOfPart(asked: Asked, id: string | null, said: string): string | null {
+function faultOfPart(expected: Expectation, id: string | null, received: string): string | null {
   if (id === null) return null
-  return from(asked, id, asked.words).startsWith(said)
+  return remainder(expected, id, expected.words).startsWith(received)
     ? null
-    : 'a part is no beginning of the answer'
+    : 'a partial answer is not a prefix of the answer'
 }
 
-function faultOfWhole(answer: string | null, said: string | null): string | null {
-  if (answer === null) return 'a whole answer where the upstream gave none'
-  return said === answer ? null : `not what the upstream said: ${String(said).slice(0, 100)}`
+function faultOfWhole(answer: string | null, received: string | null): string | null {
+  if (answer === null) return 'a complete answer although the upstream did not complete one'
+  return received === answer
+    ? null
+    : `not the answer of the upstream: ${String(received).slice(0, 100)}`
 }
 
 function textOf(json: string): string | null {
@@ -129,39 +132,39 @@ function textOf(json: string): string | null {
   }
 }
 
-/** What is known when everything is over. */
+/** The figures at the end of a run. */
 export interface Totals {
   readonly budget: number
   readonly spent: number
   readonly reserved: number
-  /** What the upstream could charge for, at least. */
+  /** The minimum that the upstream could charge for. */
   readonly served: number
-  /** Midnight passed: what was spent yesterday is not in `spent`. */
+  /** Midnight passed, so `spent` does not include the previous day. */
   readonly dayEnded: boolean
-  /** Of each prompt whose answer can be shared, how often the upstream gave it. */
+  /** How often the upstream answered each prompt whose answer can be shared. */
   readonly answered: ReadonlyMap<string, number>
-  /** Lines of the log that are no event of ours, and internal ones. */
+  /** Unexpected lines of the log. */
   readonly strays: readonly string[]
   readonly memory: readonly MemorySample[]
 }
 
-/** What workerd says when a stream of bare text is made to break off. */
-const TOLD = 'remote.jsg.Error: the answer broke off'
+/** workerd logs this when a plain-text stream breaks off on purpose. */
+const BREAK_OFF = 'remote.jsg.Error: the answer broke off'
 
-/** Whether a line of the log is neither an event that may happen nor the runtime's word for one. */
+/** Whether a line of the log is unexpected. */
 export function isStray(line: string): boolean {
   try {
     const { event } = JSON.parse(line)
     return typeof event !== 'string' || event === 'internal' || event === 'misconfigured'
   } catch {
-    return !line.endsWith(TOLD)
+    return !line.endsWith(BREAK_OFF)
   }
 }
 
 export interface MemorySample {
   readonly atS: number
   readonly residentMb: number
-  /** Heap of our isolates after a forced collection. */
+  /** The heap of our isolates after a forced garbage collection. */
   readonly liveMb: number
 }
 
@@ -171,9 +174,9 @@ export function faultsOfTotals(totals: Totals): string[] {
   if (spent + reserved > budget)
     found.push(`over the budget: ${spent} and ${reserved} of ${budget}`)
   if (!dayEnded && served > spent + reserved) {
-    found.push(`the upstream served ${served} tokens, the ledger knows of ${spent + reserved}`)
+    found.push(`the upstream served ${served} tokens, but the ledger has ${spent + reserved}`)
   }
-  if (reserved > 0) found.push(`a lease is left: ${reserved} tokens are still reserved`)
+  if (reserved > 0) found.push(`a lease was not settled: ${reserved} tokens are still reserved`)
   const twice = [...answered].filter(([, times]) => times > 1)
   if (twice.length > 0) {
     found.push(`${twice.length} prompts were paid for twice, as ${JSON.stringify(twice[0])}`)
@@ -183,14 +186,14 @@ export function faultsOfTotals(totals: Totals): string[] {
   return found
 }
 
-/** In a shorter run everything is still being warmed up. */
-const SHORTEST_S = 60
-/** Between the third and the last quarter. */
+/** A shorter run is still warming up. */
+const MIN_RUN_S = 60
+/** Maximum growth between the third and the last quarter. */
 const LIVE_MB = 4
 const RESIDENT_MB = 60
 
 function growthOf(memory: readonly MemorySample[]): string | null {
-  if ((memory.at(-1)?.atS ?? 0) < SHORTEST_S) return null
+  if ((memory.at(-1)?.atS ?? 0) < MIN_RUN_S) return null
   const quarter = Math.floor(memory.length / 4)
   const mean = (samples: readonly MemorySample[], of: 'liveMb' | 'residentMb') =>
     samples.reduce((sum, sample) => sum + sample[of], 0) / samples.length

@@ -1,5 +1,5 @@
-// A chat upstream whose behaviour stands in the prompt: right answers in several ways, and faults.
-// What it says to a prompt is a function of the prompt, so that every answer can be judged.
+// A chat upstream whose behaviour is chosen by the prompt: correct answers sent in several ways, and faults.
+// The answer is a function of the prompt, so that it can be checked.
 import { pick, seeded } from '../test/support/random.ts'
 import {
   chatStream,
@@ -11,7 +11,7 @@ import {
   UpstreamServer,
 } from '../test/support/upstream-server.ts'
 
-/** Those that end well, however they get there. */
+/** Behaviours with a complete answer. */
 const good = ['ok', 'private', 'slow', 'late', 'torn', 'json', 'flaky'] as const
 const bad = ['cut', 'reset', 'e500', 'e429', 'garbage', 'huge', 'silent'] as const
 export const faults: readonly [Behaviour, ...Behaviour[]] = [
@@ -23,21 +23,21 @@ export const faults: readonly [Behaviour, ...Behaviour[]] = [
 ]
 export type Behaviour = (typeof good)[number] | (typeof bad)[number]
 
-/** `private` is asked for with `no-store`: each request is a call of its own. */
+/** `private` prompts are sent with `no-store`, so each request is a separate call. */
 export function promptOf(behaviour: Behaviour, name: string): string {
   return `${behaviour}: ${name}`
 }
 
 const behaviourOf = (prompt: string) => prompt.slice(0, prompt.indexOf(':')) as Behaviour
 
-/** What the upstream says to it; null: never a whole answer. */
+/** The complete answer to the prompt; null if the upstream never completes it. */
 export function answerTo(prompt: string): string | null {
   return isGood(behaviourOf(prompt)) ? wordsOf(prompt) : null
 }
 
 const isGood = (behaviour: Behaviour) => (good as readonly string[]).includes(behaviour)
 
-/** What any part of an answer to it is the beginning of. */
+/** The text of which every partial answer to the prompt is a prefix. */
 export const wordsOf = (prompt: string): string => piecesOf(prompt).join('')
 
 const WORDS = [
@@ -68,14 +68,14 @@ function hash(text: string): number {
 export interface SoakUpstream {
   readonly url: string
   readonly calls: number
-  /** What all calls cost at least: their usage where it was told, the reservation where it was not. */
+  /** The minimum cost of all calls: their usage, or the reservation if no usage was reported. */
   readonly tokens: number
-  /** Of each prompt, how often it was answered to the end. */
+  /** How often each prompt was answered completely. */
   readonly answered: ReadonlyMap<string, number>
   stop(): Promise<void>
 }
 
-/** A reservation's overhead for each prompt (contract, section 5). */
+/** The overhead that a reservation adds per prompt (SECURITY.md, "What is not promised"). */
 const OVERHEAD_TOKENS = 64
 
 interface ChatRequest {
@@ -87,18 +87,18 @@ export async function startSoakUpstream(): Promise<SoakUpstream> {
   const server = await UpstreamServer.start()
   const lane = server.lane('soak')
   const answered = new Map<string, number>()
-  const asked = new Set<string>()
+  const seen = new Set<string>()
   let calls = 0
   let tokens = 0
   lane.answers(async (call, line) => {
     calls += 1
-    // The lane's own record would grow for ever.
+    // The record of calls would grow without limit.
     lane.calls.length = 0
     const { max_tokens: maxTokens, messages } = call.body as unknown as ChatRequest
     const prompt = messages.at(-1)?.content ?? ''
     const input = Math.ceil(prompt.length / 4)
-    const again = asked.has(prompt)
-    asked.add(prompt)
+    const again = seen.has(prompt)
+    seen.add(prompt)
     const written = await act(prompt, again, input, call, line)
     const most = Buffer.byteLength(prompt) + OVERHEAD_TOKENS + maxTokens
     tokens += costOf(behaviourOf(prompt), call.left, written, input, most)
@@ -119,7 +119,7 @@ export async function startSoakUpstream(): Promise<SoakUpstream> {
   }
 }
 
-/** Of one call; written is null where it was refused. */
+/** The cost of one call. @param written tokens of the answer; null if the call was refused */
 function costOf(
   behaviour: Behaviour,
   left: boolean,
@@ -128,12 +128,12 @@ function costOf(
   most: number,
 ): number {
   if (written === null) return 0
-  // The gateway went before it could know what it costs: it may have been told, or not.
+  // The Worker disconnected, before or after it received the usage.
   if (left) return Math.min(most, input + written)
   return isGood(behaviour) ? input + written : most
 }
 
-/** Does what the prompt says. @returns how many tokens of an answer were written; null: refused */
+/** Answers as the prompt demands. @returns the tokens written; null if the call was refused */
 async function act(
   prompt: string,
   again: boolean,
@@ -184,9 +184,9 @@ async function act(
       await whole(call, line)
       return tokens
     case 'cut': {
-      const said = pieces.slice(0, Math.ceil(tokens / 2))
-      await chatStream(said, { finish: null, usage: null, done: false })(call, line)
-      return said.length
+      const half = pieces.slice(0, Math.ceil(tokens / 2))
+      await chatStream(half, { finish: null, usage: null, done: false })(call, line)
+      return half.length
     }
     case 'reset':
       await chatStream(pieces, { finish: null, usage: null, done: false })(call, {
@@ -217,7 +217,7 @@ async function act(
   }
 }
 
-/** The same bytes in pieces that respect neither events nor characters. */
+/** Sends the same bytes in pieces that split events and characters. */
 async function torn(script: Script, call: UpstreamCall, line: Line): Promise<void> {
   let text = ''
   const chunk = (piece: string) => {

@@ -1,11 +1,17 @@
-// `npm run soak`: some minutes of everything at once on the built Worker: hits of memory and of KV,
-// misses, streams, followers, GETs, resumes, visitors who leave, bad requests, and an upstream that
-// fails in every way it can. Ends non-zero when an invariant (bench/soak-invariants.ts) is broken.
-// `--seconds 180`, `--seed 1`: the same seed asks the same; what meets what differs all the same.
+// `npm run soak`: minutes of mixed load on the built Worker: hits in memory and KV, misses, streams,
+// followers, GETs, resumes, disconnects, invalid requests, and an upstream that fails in every way it
+// can. The exit code is 1 if an invariant (bench/soak-invariants.ts) is violated.
+// `--seconds 180`, `--seed 1`: the same seed sends the same requests, but their timing still varies.
 import { parseArgs } from 'node:util'
 import { pick, type Random, seeded } from '../test/support/random.ts'
 import { liveHeaps } from './heap.ts'
-import { type Asked, fault, faultsOfTotals, isStray, type MemorySample } from './soak-invariants.ts'
+import {
+  type Expectation,
+  fault,
+  faultsOfTotals,
+  isStray,
+  type MemorySample,
+} from './soak-invariants.ts'
 import {
   answerTo,
   type Behaviour,
@@ -15,7 +21,7 @@ import {
   wordsOf,
 } from './soak-upstream.ts'
 import { configFor, OPERATOR_TOKEN, ours } from './subjects.ts'
-import { type Got, type Sent, visit } from './visitor.ts'
+import { type Result, type Sent, visit } from './visitor.ts'
 
 const { values: options } = parseArgs({
   options: { seconds: { type: 'string', default: '180' }, seed: { type: 'string' } },
@@ -23,18 +29,20 @@ const { values: options } = parseArgs({
 const seconds = Number(options.seconds)
 const seed = Number(options.seed ?? Date.now() % 1_000_000)
 if (!(seconds > 0 && Number.isInteger(seed))) {
-  throw new Error('Cannot soak: --seconds takes a number above 0, --seed a whole number')
+  throw new Error('Expected --seconds above 0 and a whole number as --seed')
 }
 
+/** The name of the run that exhausts its budget. */
+const SMALL = 'small budget'
 const ISOLATES = 3
 const CLIENTS = 24
 const VISITORS = 3000
-/** An upstream call may take 4 s, and there are two of them. */
+/** The deadline of an upstream call; there may be two calls per request. */
 const DEADLINE_MS = 4000
 const GIVE_UP_MS = 20_000
-/** A load that goes on without its visitors ends by its deadline; a lease would expire 10 s later. */
+/** A call without visitors ends by its deadline. Its lease would only expire 10 s later. */
 const SETTLED_MS = DEADLINE_MS + 2000
-/** Prompts that everybody asks for. */
+/** The number of prompts that all visitors share. */
 const POPULAR = 60
 
 const config = (upstreamUrl: string, tokensPerDay: number) => ({
@@ -49,7 +57,7 @@ const config = (upstreamUrl: string, tokensPerDay: number) => ({
       max_output_bytes: 65_536,
     },
   ],
-  // Short, so that KV is read again and again; patient, so that a busy simulator is no miss.
+  // A short time in memory, so that KV is read often; a long KV timeout, because the simulator is busy.
   cache: { memory_seconds: 5, kv_wait_ms: 5000 },
   budget: {
     tokens_per_day: tokensPerDay,
@@ -58,21 +66,21 @@ const config = (upstreamUrl: string, tokensPerDay: number) => ({
   },
 })
 
-/** What one visitor sends, and what it may get. */
-interface Turn {
+/** A request and its expected result. */
+interface Exchange {
   readonly sent: Sent
-  readonly asked: Asked
+  readonly expected: Expectation
 }
 
 const forms = ['json', 'sse', 'sse', 'text', 'text stream'] as const
 
 class Soak {
-  readonly broken = new Map<string, string[]>()
+  readonly violations = new Map<string, string[]>()
   readonly outcomes = new Map<string, number>()
   readonly #random: Random
   readonly #urls: readonly URL[]
   #serial = 0
-  /** Ids of answers, to go on from. */
+  /** Ids of answers by prompt, for resuming. */
   readonly #ids = new Map<string, string>()
 
   constructor(random: Random, urls: readonly URL[]) {
@@ -89,18 +97,18 @@ class Soak {
 
   async #step(): Promise<void> {
     const chance = this.#random()
-    if (chance < 0.5) return await this.#ask(this.#turn(this.#popular()))
-    if (chance < 0.62) return await this.#ask(this.#turn(this.#fresh('ok')))
+    if (chance < 0.5) return await this.#send(this.#post(this.#popular()))
+    if (chance < 0.62) return await this.#send(this.#post(this.#fresh('ok')))
     if (chance < 0.7) return await this.#crowd()
-    if (chance < 0.75) return await this.#ask(this.#get())
-    if (chance < 0.8) return await this.#ask(this.#resumed())
-    if (chance < 0.83) return await this.#ask(this.#private())
-    if (chance < 0.88) return await this.#ask(this.#nonsense())
-    return await this.#ask(this.#turn(this.#fresh(pick(faults, this.#random))))
+    if (chance < 0.75) return await this.#send(this.#get())
+    if (chance < 0.8) return await this.#send(this.#resumed())
+    if (chance < 0.83) return await this.#send(this.#private())
+    if (chance < 0.88) return await this.#send(this.#invalid())
+    return await this.#send(this.#post(this.#fresh(pick(faults, this.#random))))
   }
 
   #popular(): string {
-    // The first are asked for most.
+    // Lower ranks are more frequent.
     const rank = Math.floor(this.#random() ** 2 * POPULAR)
     return promptOf('ok', `popular ${rank}`)
   }
@@ -110,14 +118,14 @@ class Soak {
     return promptOf(behaviour, `fresh ${this.#serial}`)
   }
 
-  /** Many who ask the same at once, wherever they are. */
+  /** Concurrent identical requests to all isolates. */
   async #crowd(): Promise<void> {
     const prompt = this.#fresh(pick(['ok', 'slow', 'slow', 'late', 'cut'], this.#random))
     const readers = 2 + Math.floor(this.#random() * 14)
-    await Promise.all(Array.from({ length: readers }, () => this.#ask(this.#turn(prompt))))
+    await Promise.all(Array.from({ length: readers }, () => this.#send(this.#post(prompt))))
   }
 
-  #turn(prompt: string, more: Partial<Sent> = {}): Turn {
+  #post(prompt: string, more: Partial<Sent> = {}): Exchange {
     const form = pick(forms, this.#random)
     const leaves = this.#random() < 0.1
     const headers = {
@@ -135,25 +143,25 @@ class Soak {
         giveUpAfterMs: GIVE_UP_MS,
         ...(leaves ? { leaveAfterMs: this.#random() * 300 } : {}),
       },
-      asked: {
+      expected: {
         what: `${form} of "${prompt}"`,
-        ...expected(prompt),
+        ...answerFor(prompt),
         bareStream: form === 'text stream',
       },
     }
   }
 
-  #get(): Turn {
+  #get(): Exchange {
     const prompt = this.#random() < 0.8 ? this.#popular() : this.#fresh('ok')
     const path = `/v1/completions?prompt=${encodeURIComponent(prompt)}`
     return {
       sent: { method: 'GET', path, headers: this.#visitor(), giveUpAfterMs: GIVE_UP_MS },
-      asked: { what: `GET of "${prompt}"`, ...expected(prompt) },
+      expected: { what: `GET of "${prompt}"`, ...answerFor(prompt) },
     }
   }
 
-  /** A stream that goes on where another one stopped, or says so. */
-  #resumed(): Turn {
+  /** A stream that resumes another one, or starts over with a new id. */
+  #resumed(): Exchange {
     const prompt = this.#popular()
     const id = this.#ids.get(prompt) ?? 'cmpl-never'
     const chars = Math.floor(this.#random() * wordsOf(prompt).length)
@@ -165,15 +173,15 @@ class Soak {
     }
     return {
       sent: { headers, body, giveUpAfterMs: GIVE_UP_MS },
-      asked: { what: `resume of "${prompt}"`, ...expected(prompt), resume: { id, chars } },
+      expected: { what: `resume of "${prompt}"`, ...answerFor(prompt), resume: { id, chars } },
     }
   }
 
-  #private(): Turn {
-    return this.#turn(this.#fresh('private'), { headers: { 'cache-control': 'no-store' } })
+  #private(): Exchange {
+    return this.#post(this.#fresh('private'), { headers: { 'cache-control': 'no-store' } })
   }
 
-  #nonsense(): Turn {
+  #invalid(): Exchange {
     const json = { ...this.#visitor(), 'content-type': 'application/json' }
     const sent: Omit<Sent, 'giveUpAfterMs'> = pick(
       [
@@ -190,7 +198,7 @@ class Soak {
     )
     return {
       sent: { ...sent, giveUpAfterMs: GIVE_UP_MS },
-      asked: { what: `nonsense ${sent.method ?? sent.body?.slice(0, 40)}`, ...NOTHING },
+      expected: { what: `invalid ${sent.method ?? sent.body?.slice(0, 40)}`, ...NO_ANSWER },
     }
   }
 
@@ -199,36 +207,36 @@ class Soak {
     return { 'cf-connecting-ip': `10.0.${n >> 8}.${n & 255}` }
   }
 
-  async #ask({ sent, asked }: Turn): Promise<void> {
+  async #send({ sent, expected }: Exchange): Promise<void> {
     const url = this.#urls[Math.floor(this.#random() * this.#urls.length)]
     if (url === undefined) return
-    const got = await visit(url, sent)
-    this.#remember(asked, got)
-    const outcome = outcomeOf(got)
+    const result = await visit(url, sent)
+    this.#storeId(expected, result)
+    const outcome = outcomeOf(result)
     this.outcomes.set(outcome, (this.outcomes.get(outcome) ?? 0) + 1)
-    const wrong = fault(asked, got)
-    if (wrong === null) return
-    const request = String(got.headers['x-request-id'])
-    this.broken.set(wrong, [...(this.broken.get(wrong) ?? []), `${asked.what} (${request})`])
+    const violation = fault(expected, result)
+    if (violation === null) return
+    const request = `${expected.what} (${result.headers['x-request-id']})`
+    this.violations.set(violation, [...(this.violations.get(violation) ?? []), request])
   }
 
-  #remember({ what }: Asked, { status, text }: Got): void {
+  #storeId({ what }: Expectation, { status, text }: Result): void {
     const [, prompt] = /"(ok: popular \d+)"$/.exec(what) ?? []
     const [, id] = /"id":"(cmpl-\w+)"/.exec(text) ?? []
     if (status === 200 && prompt !== undefined && id !== undefined) this.#ids.set(prompt, id)
   }
 }
 
-const NOTHING = { answer: null, words: '', bareStream: false, resume: null }
+const NO_ANSWER = { answer: null, words: '', bareStream: false, resume: null }
 
-const expected = (prompt: string) => ({
-  ...NOTHING,
+const answerFor = (prompt: string) => ({
+  ...NO_ANSWER,
   answer: answerTo(prompt),
   words: wordsOf(prompt),
 })
 
-/** For the summary: where an answer came from, or why there was none. */
-function outcomeOf({ how, status, headers, text }: Got): string {
+/** For the summary: where an answer came from, or why there was no answer. */
+function outcomeOf({ how, status, headers, text }: Result): string {
   if (how !== 'whole') return how
   if (status !== 200) return /"code":"(\w+)"/.exec(text)?.[1] ?? String(status)
   const from = String(headers['cache-status'])
@@ -237,7 +245,7 @@ function outcomeOf({ how, status, headers, text }: Got): string {
   return /"error":\{/.test(text) ? `${from}, then an error event` : from
 }
 
-/** A run on Workers of its own. @returns what it broke */
+/** A run with its own Workers. @returns the violated invariants */
 async function soak(name: string, runSeconds: number, tokensPerDay: number): Promise<string[]> {
   const upstream = await startSoakUpstream()
   const strays: string[] = []
@@ -270,7 +278,7 @@ async function soak(name: string, runSeconds: number, tokensPerDay: number): Pro
     })
   }
   await running
-  // Loads that go on without their visitors end, and settle.
+  // Wait until upstream calls whose visitors have left end and settle.
   const overAt = Date.now()
   let budget = await figures()
   for (const until = Date.now() + SETTLED_MS; budget.reserved > 0 && Date.now() < until; ) {
@@ -291,17 +299,19 @@ async function soak(name: string, runSeconds: number, tokensPerDay: number): Pro
     strays,
     memory,
   }
-  tell(name, run, calls, totals)
+  report(name, run, calls, totals)
   console.log(`  every lease ended ${settledS.toFixed(1)} s after the last request`)
   return [
-    ...[...run.broken].map(([wrong, where]) => `${where.length} × ${wrong}: ${where[0]}`),
+    ...[...run.violations].map(([wrong, where]) => `${where.length} × ${wrong}: ${where[0]}`),
     ...faultsOfTotals(totals),
-    // Else it has shown nothing.
-    ...(name === 'poor' && !run.outcomes.has('budget_exhausted') ? ['the budget never ended'] : []),
+    // Otherwise this run would prove nothing.
+    ...(name === SMALL && !run.outcomes.has('budget_exhausted')
+      ? ['the budget was never exhausted']
+      : []),
   ]
 }
 
-function tell(
+function report(
   name: string,
   { outcomes }: Soak,
   calls: number,
@@ -324,12 +334,16 @@ function passed(ms: number): Promise<void> {
 }
 
 console.log(`seed ${seed}, ${seconds} s`)
-// First in plenty, then with a budget that is soon gone.
-const poorSeconds = Math.min(15, seconds / 4)
-const broken = [
-  ...(await soak('plenty', seconds - poorSeconds, 9_000_000_000)),
-  ...(await soak('poor', poorSeconds, 3000)),
+// First with an ample budget, then with one that is soon exhausted.
+const smallSeconds = Math.min(15, seconds / 4)
+const violations = [
+  ...(await soak('ample budget', seconds - smallSeconds, 9_000_000_000)),
+  ...(await soak(SMALL, smallSeconds, 3000)),
 ]
-for (const line of broken) console.error(`BROKEN  ${line}`)
-console.log(broken.length === 0 ? 'every invariant held' : `${broken.length} broken, seed ${seed}`)
-process.exitCode = broken.length === 0 ? 0 : 1
+for (const line of violations) console.error(`VIOLATED  ${line}`)
+console.log(
+  violations.length === 0
+    ? 'every invariant held'
+    : `${violations.length} invariants violated, seed ${seed}`,
+)
+process.exitCode = violations.length === 0 ? 0 : 1

@@ -1,5 +1,5 @@
-// The Workers that are measured: ours, the floors and other people's gateways, each in a workerd of
-// its own with nothing in front of it.
+// The Workers that are measured: ours, the floors and other gateways, each in its own workerd that is
+// reached directly, without miniflare's proxy.
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { extname, join, resolve } from 'node:path'
 import { setTimeout as passed } from 'node:timers/promises'
@@ -15,13 +15,13 @@ type Env = NonNullable<WorkerConfig['env']>
 type Exports = NonNullable<WorkerConfig['exports']>
 type Manifest = NonNullable<WorkerConfig['manifest']>
 
-/** A request for text, however a subject wants it sent. */
+/** A completion request, independent of how a subject expects it. */
 export interface Question {
   readonly prompt: string
   readonly stream?: boolean
-  /** Ask as a chat of one message. */
+  /** Send it as a chat with one message. */
   readonly chat?: boolean
-  /** A field that is no part of the key. */
+  /** A field that is not part of the cache key. */
   readonly user?: string
 }
 
@@ -32,13 +32,13 @@ export interface Sent {
 }
 
 export interface Subject {
-  /** Of each isolate. */
+  /** The address of each isolate. */
   readonly urls: readonly URL[]
   readonly url: URL
   sent(question: Question): Sent
-  /** CPU time its workerd has used, in ms. */
+  /** The CPU time used by its workerd so far. */
   cpuMs(): number
-  /** Until it has nothing more to do. */
+  /** Waits until it uses no more CPU. */
   quiet(): Promise<void>
   /** Resident memory, in bytes. */
   memoryBytes(): number
@@ -46,8 +46,8 @@ export interface Subject {
   stop(): Promise<void>
 }
 
-// The simulator keeps KV and the objects' SQLite below TMPDIR, and asks for it at each start. On a
-// real disk a new object costs milliseconds of the simulator's own, on a memory disk it does not.
+// The simulator stores KV and the objects' SQLite files under TMPDIR. On a disk, each new object would
+// cost it milliseconds of CPU, so use a RAM disk.
 const MEMORY_DISK = '/dev/shm'
 if (existsSync(MEMORY_DISK)) {
   const folder = mkdtempSync(join(MEMORY_DISK, 'edge-completions-'))
@@ -56,23 +56,20 @@ if (existsSync(MEMORY_DISK)) {
 }
 
 export interface SubjectOptions {
-  /** How many isolates of the same Worker. Default 1. */
+  /** The number of isolates. Default 1. */
   readonly isolates?: number
   /** Opens the inspector, for `bench/heap.ts`. */
   readonly inspected?: boolean
-  /** A main module in place of the Worker's own, which it finds as './worker.js'. */
+  /** A main module that wraps the Worker's own, which it can import as './worker.js'. */
   readonly main?: string
-  /**
-   * Gets each line of the log, which is thrown away otherwise. Rejections that nobody handles are
-   * in it, too: by itself workerd does not tell of them.
-   */
+  /** Receives each line of the log, including unhandled rejections, which workerd does not log itself. */
   readonly onLog?: (line: string) => void
 }
 
 const rawConfig = (folder: string) =>
   experimental_readRawConfig({ config: join(folder, 'wrangler.toml') }).rawConfig
 
-/** What a wrangler.toml binds; the objects are those of the Worker of this name. */
+/** The bindings in a wrangler.toml. `owner` is the Worker that has the Durable Objects. */
 function bindings(owner: string, raw = rawConfig('.')): { env: Env; exports: Exports } {
   const env: Env = {}
   for (const { binding } of raw.kv_namespaces ?? []) env[binding] = { type: 'kv', id: binding }
@@ -90,7 +87,7 @@ function bindings(owner: string, raw = rawConfig('.')): { env: Env; exports: Exp
   return { env, exports }
 }
 
-/** A CONFIG with this upstream and no limit that a load would reach. */
+/** A CONFIG with this upstream, and with limits that no benchmark reaches. */
 export function configFor(upstreamUrl: string, more: object = {}) {
   return {
     models: [{ id: 'default', upstream: 'bench', upstream_model: 'm' }],
@@ -132,10 +129,10 @@ const asChat = ({ prompt, stream, user }: Question): Sent => ({
   body: JSON.stringify({ model: 'm', messages: [{ role: 'user', content: prompt }], stream, user }),
 })
 
-/** Whether the bundle in dist/ answers chats. */
+/** Whether the bundle in dist/ accepts chat requests. */
 export const answersChats = () => readFileSync('dist/worker.js', 'utf8').includes(CHAT_PATH)
 
-/** Our bundle, with this CONFIG. @param folder another checkout, built, with its wrangler.toml */
+/** Our bundle with this CONFIG. @param folder of a built checkout */
 export async function ours(
   config: unknown,
   options: SubjectOptions = {},
@@ -161,8 +158,9 @@ export async function ours(
 }
 
 /**
- * One of bench/floors/, with these variables. Bound to it is what it has classes for; the empty one
- * has all of ours, since the simulator starts Workers of its own for them and their cost is neither's.
+ * A Worker of bench/floors/ with these variables. It gets bindings for the objects it defines. The empty
+ * one defines all of ours, because the simulator starts extra Workers for them, and that cost must cancel
+ * out.
  */
 export async function floor(name: string, variables: Env = {}): Promise<Subject> {
   const folder = 'bench/floors'
@@ -184,19 +182,19 @@ export async function floor(name: string, variables: Env = {}): Promise<Subject>
   return await start([worker], asPrompt)
 }
 
-/** `peer.json` beside a peer's bundle; each field may be left out. */
+/** `peer.json` next to a peer's bundle. All fields are optional. */
 interface PeerFile {
   readonly name?: string
   /** Default: the only `.js` file there. */
   readonly main?: string
   readonly compatibility_date?: string
   readonly compatibility_flags?: readonly string[]
-  /** `{upstream}` in a value stands for the upstream's address, up to and with `/v1`. */
+  /** `{upstream}` in a value is replaced by the upstream's address, including `/v1`. */
   readonly vars?: Readonly<Record<string, string>>
   readonly headers?: Readonly<Record<string, string>>
 }
 
-/** With these any Worker is found that takes its upstream from a variable, and Portkey's gateway. */
+/** Defaults that suit Workers configured by UPSTREAM_URL, and Portkey's gateway. */
 const PEER_VARS = { UPSTREAM_URL: '{upstream}' }
 const PEER_HEADERS = {
   authorization: 'Bearer bench',
@@ -204,17 +202,17 @@ const PEER_HEADERS = {
   'x-portkey-custom-host': '{upstream}',
 }
 
-/** The rest of what `--peer DIR` means. */
+/** Another gateway, given by `--peer DIR`. */
 export interface Peer {
   readonly name: string
-  /** Path of its main module. */
+  /** The path of its main module. */
   readonly main: string
   start(upstreamUrl: string): Promise<Subject>
 }
 
 /**
- * Another gateway: a folder that `wrangler deploy --dry-run --outdir` has written, whose Worker
- * answers POST /v1/chat/completions. @throws when there is no such Worker in it
+ * Reads a folder written by `wrangler deploy --dry-run --outdir`, with a Worker that answers
+ * POST /v1/chat/completions. @throws if the folder has no such Worker
  */
 export function peerIn(folder: string): Peer {
   const path = join(folder, 'peer.json')
@@ -231,8 +229,8 @@ export function peerIn(folder: string): Peer {
     name,
     main: join(folder, main),
     async start(upstreamUrl) {
-      const filled = (given: Readonly<Record<string, string>>): [string, string][] =>
-        Object.entries(given).map(([key, value]) => [
+      const filled = (fields: Readonly<Record<string, string>>): [string, string][] =>
+        Object.entries(fields).map(([key, value]) => [
           key,
           value.replaceAll('{upstream}', upstreamUrl),
         ])
@@ -261,8 +259,8 @@ const ESM = ['.js', '.mjs']
 const MODULE_TYPES = { '.wasm': 'wasm', '.txt': 'text', '.html': 'text', '.bin': 'data' } as const
 
 /**
- * All modules of a folder. @param main its main module
- * @param before a module before that, which finds it by its name
+ * The manifest with all modules of a folder. @param main its main module
+ * @param before a main module that wraps it and imports it by name
  */
 function manifestOf(folder: string, main: string, before?: string): Manifest {
   const modules: Manifest['modules'] = {}
@@ -328,16 +326,16 @@ async function start(
   }
 }
 
-/** What ends a workerd, or makes it refuse everything. */
+/** Messages after which workerd crashes or refuses all requests. */
 const FATAL = /V8 fatal error|Too many open files/
 
 const QUIET_MS = 20
 const NOISE_MS = 0.5
-const LONGEST_MS = 5000
+const MAX_WAIT_MS = 5000
 
-/** What goes on after an answer (a KV write, a settlement) belongs to its cost. */
+/** Waits for work after the answer (a KV write, a settlement), which is part of the cost. */
 async function quiet(pid: number): Promise<void> {
-  const until = Date.now() + LONGEST_MS
+  const until = Date.now() + MAX_WAIT_MS
   for (let last = -1, now = cpuMsOf(pid); now - last > NOISE_MS && Date.now() < until; ) {
     await passed(QUIET_MS)
     last = now
@@ -345,7 +343,7 @@ async function quiet(pid: number): Promise<void> {
   }
 }
 
-/** Children of this process that are workerd. */
+/** The workerd processes that are children of this process. */
 function workerds(): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -361,14 +359,14 @@ function workerds(): number[] {
     })
 }
 
-/** Of all threads, ended ones apart: the first field of schedstat is time on a core, in ns. */
+/** The CPU time of all live threads. The first field of schedstat is the time on a core in ns. */
 function cpuMsOf(pid: number): number {
   let ns = 0
   for (const task of readdirSync(`/proc/${pid}/task`)) {
     try {
       ns += Number(readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0])
     } catch {
-      // The thread has just ended.
+      // The thread has ended since readdir.
     }
   }
   return ns / 1e6

@@ -1,25 +1,25 @@
-// A chat upstream on 127.0.0.1: so many events of so many characters, at once or paced.
+// A chat upstream on 127.0.0.1 whose answers have a given number and size of events, paced or not.
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setImmediate as nextTurn, setTimeout as passed } from 'node:timers/promises'
 
 export interface Answer {
   readonly events: number
-  /** Of each event. */
+  /** Characters per event. */
   readonly chars: number
-  /** Between two events; absent: as fast as they can be written, each in a packet of its own. */
+  /** The time between two events. Default: as fast as possible, each in its own packet. */
   readonly paceMs?: number
-  /** Keeps everything but the headers back until it resolves; called for each request. */
+  /** Called for each request. Delays everything but the headers until it resolves. */
   readonly held?: () => Promise<void>
 }
 
 export interface BenchUpstream {
-  /** Up to and with `/v1`. */
+  /** Its address, including `/v1`. */
   readonly url: string
   calls(): number
-  /** Answers of this shape from now on. */
+  /** Sets the shape of subsequent answers. */
   answer(shape: Answer): void
-  /** The text of the answers. */
+  /** The text of the current answer. */
   text(): string
   stop(): Promise<void>
 }
@@ -80,13 +80,13 @@ async function whole(response: http.ServerResponse, shape: Answer): Promise<void
   const choices = [{ index: 0, message, finish_reason: 'stop' }]
   response.writeHead(200, { 'content-type': 'application/json' })
   response.end(
-    JSON.stringify({ ...ANSWERED, object: 'chat.completion', choices, usage: usageOf(shape) }),
+    JSON.stringify({ ...COMMON, object: 'chat.completion', choices, usage: usageOf(shape) }),
   )
 }
 
-const ANSWERED = { id: 'up', created: 1, model: 'm' }
+const COMMON = { id: 'up', created: 1, model: 'm' }
 
 function event(choices: readonly object[], usage?: object): string {
-  const chunk = { ...ANSWERED, object: 'chat.completion.chunk', choices, usage }
+  const chunk = { ...COMMON, object: 'chat.completion.chunk', choices, usage }
   return `data: ${JSON.stringify(chunk)}\n\n`
 }

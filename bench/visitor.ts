@@ -1,5 +1,5 @@
-// One visitor's request on 127.0.0.1, however it ends: read to its end, left on purpose, broken off,
-// or given up on. Never throws.
+// Sends one request and reports how it ended: completely, by disconnecting on purpose, by a broken
+// connection, or by a timeout. Never throws.
 import http from 'node:http'
 
 export interface Sent {
@@ -8,31 +8,31 @@ export interface Sent {
   readonly path?: string
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: string
-  /** Goes away after so long. */
+  /** Disconnect after this time. */
   readonly leaveAfterMs?: number
-  /** Longest time to its end. */
+  /** Time out after this time. */
   readonly giveUpAfterMs: number
 }
 
-export interface Got {
-  /** `hung`: it was not over when it should have been. */
+export interface Result {
+  /** `hung` after a timeout. */
   readonly how: 'whole' | 'left' | 'broken' | 'hung'
-  /** 0: there was none. */
+  /** 0 without a response. */
   readonly status: number
   readonly headers: http.IncomingHttpHeaders
   readonly text: string
 }
 
-/** Some connections are used again and again, as a page's are. */
+/** Connections are reused, as browsers do. */
 const agent = new http.Agent({ keepAlive: true, maxSockets: 500 })
 
-export function visit(url: URL, sent: Sent): Promise<Got> {
+export function visit(url: URL, sent: Sent): Promise<Result> {
   const { method = 'POST', path = '/v1/completions', headers = {}, body = '' } = sent
   return new Promise((resolve) => {
     let status = 0
     let received: http.IncomingHttpHeaders = {}
     const chunks: Buffer[] = []
-    const end = (how: Got['how']) => {
+    const end = (how: Result['how']) => {
       clearTimeout(leaving)
       clearTimeout(givingUp)
       const text = Buffer.concat(chunks).toString()
@@ -49,7 +49,7 @@ export function visit(url: URL, sent: Sent): Promise<Got> {
         response.on('end', () => end(response.complete ? 'whole' : 'broken'))
       },
     )
-    const go = (how: Got['how']) => {
+    const go = (how: Result['how']) => {
       end(how)
       request.destroy()
     }

@@ -1,4 +1,4 @@
-// What the floors of hits answer: what was PUT before.
+// The answer of the hit floors, stored by a PUT.
 export let answer = null
 export let type = ''
 

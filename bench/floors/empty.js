@@ -1,4 +1,4 @@
-// The smallest Worker there is, with the objects of ours, which do nothing.
+// The smallest possible Worker, with empty versions of our objects.
 import { DurableObject } from 'cloudflare:workers'
 
 export class FlightObject extends DurableObject {}

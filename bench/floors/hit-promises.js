@@ -1,5 +1,5 @@
-// The hit floor with what each answer is owed besides: a bound on the time of the body, the promised
-// headers with an id, a line in the log. A hit that keeps these promises cannot cost less.
+// The hit floor with what every answer requires in addition: a time limit for the body, the documented
+// headers with a request id, and a log line. No hit with these features can cost less.
 import { answer, take, type } from './at-hand.js'
 
 const bytes = new TextEncoder()

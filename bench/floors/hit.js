@@ -1,4 +1,4 @@
-// What no hit can do without: read the body, parse it, hash it, answer something that is at hand.
+// The minimum work of a hit: read the body, parse it, hash it, return an answer from memory.
 import { answer, take, type } from './at-hand.js'
 
 const bytes = new TextEncoder()

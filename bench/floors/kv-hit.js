@@ -1,4 +1,4 @@
-// A hit that comes from KV: the same as hit.js, and one read of what was PUT there before.
+// The minimum work of a KV hit: as hit.js, with one KV read of the answer stored by a PUT.
 const bytes = new TextEncoder()
 
 export default {

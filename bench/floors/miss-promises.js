@@ -1,5 +1,5 @@
-// The miss floor with what a miss may not leave out besides: the visitor's rate limit, the call
-// settled in the ledger, a line in the log for the answer and one for the request.
+// The miss floor with what every miss requires in addition: the rate limit, settling the call in the
+// ledger, and a log line each for the answer and the request.
 import floor, { FlightObject as FloorFlight, LedgerObject as FloorLedger } from './miss.js'
 
 export class LedgerObject extends FloorLedger {

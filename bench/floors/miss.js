@@ -1,5 +1,5 @@
-// What no miss can do without, if identical ones are to meet: a KV read, one object for the key, one
-// call of the ledger's, one upstream call that is parsed and written anew, a KV write.
+// The minimum work of a miss with singleflight: a KV read, a flight object, a ledger call, an upstream
+// call whose answer is parsed and serialized again, a KV write.
 import { DurableObject } from 'cloudflare:workers'
 import { ask, completion } from './upstream.js'
 

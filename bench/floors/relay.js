@@ -1,5 +1,5 @@
-// The least a gateway does for a stream: one upstream call, each event parsed and written anew. It
-// stores nothing, joins nothing and counts nothing.
+// The minimum work of a gateway for a stream: an upstream call whose events are parsed and serialized
+// again, without cache, joining or accounting.
 import { ask, push } from './upstream.js'
 
 export default {

@@ -1,7 +1,6 @@
-// The least a stream costs that is stored, shared and paid for: a KV read, one of a pool of flight
-// objects, the ledger's reservation, one upstream call whose events are parsed and written anew, the
-// ledger's settlement, a KV write. GATHER_MS: how long later text waits for more, as ours does; 0:
-// each event is written by itself.
+// The minimum work of a stream that is cached, shared and accounted for: a KV read, a flight object, the
+// reservation, an upstream call whose events are parsed and serialized again, the settlement, a KV write.
+// GATHER_MS is the coalescing window for text after the first; 0 writes each event separately.
 import { DurableObject } from 'cloudflare:workers'
 import { ask, completion, push } from './upstream.js'
 

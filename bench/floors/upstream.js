@@ -1,5 +1,5 @@
-// What the floors with an upstream share: how it is asked, and for those that stream the loop that
-// parses its events and writes them anew.
+// Shared by the floors with an upstream: the upstream call, and the loop that parses the events of a stream
+// and serializes them again.
 const encoder = new TextEncoder()
 
 export function ask(upstream, prompt) {
@@ -12,8 +12,8 @@ export function ask(upstream, prompt) {
 }
 
 /**
- * The first text goes at once; later text waits so long for more; 0: each event is written by itself.
- * @returns the whole text
+ * Writes the first text immediately, and later text after a coalescing window. 0 disables coalescing.
+ * @returns the complete text
  */
 export async function push(body, writer, gatherMs, id) {
   const decoder = new TextDecoder()

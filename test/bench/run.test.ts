@@ -1,4 +1,4 @@
-// The benchmark must not lie: it warms up, alternates, refuses wrong answers, and judges by the target.
+// The benchmark itself: it warms up, alternates, rejects wrong answers, and compares with the targets.
 import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -12,12 +12,12 @@ import { isMet, type Row } from '../../bench/report.ts'
 import { peerIn } from '../../bench/subjects.ts'
 
 describe('measuring', () => {
-  test('a figure is the median with the quartiles', () => {
+  test('figureOf() returns the median and the quartiles', () => {
     expect(figureOf([5, 1, 4, 2, 3])).toEqual({ median: 3, low: 2, high: 4 })
     expect(figureOf([7])).toEqual({ median: 7, low: 7, high: 7 })
   })
 
-  test('all sides are measured in each round, in turned order, and the first round does not count', async () => {
+  test('inRounds() alternates the order of the sides and discards the first round', async () => {
     const calls: string[] = []
     const values = await inRounds(['a', 'b'], 2, async (side, round) => {
       calls.push(side)
@@ -30,18 +30,18 @@ describe('measuring', () => {
     ])
   })
 
-  test('a ratio is taken round by round', () => {
+  test('ratioOf() computes the ratio per round', () => {
     expect(ratioOf([10, 40, 90], [10, 20, 30]).median).toBe(2)
   })
 
-  test('growth is judged at the larger end, without sizes that failed', () => {
+  test('exponentOf() uses the larger sizes and ignores failed ones', () => {
     const us = (...values: number[]) => values.map((value) => figureOf([value]))
     expect(exponentOf([1, 10, 100], us(5, 10, 100))).toBeCloseTo(1)
     expect(exponentOf([1, 10, 100], us(900, 10, 10))).toBeCloseTo(0)
     expect(exponentOf([1, 10, 100, 1000], us(1, 10, 1000, Number.NaN))).toBeCloseTo(2)
   })
 
-  test('a target is the least share or the largest figure', () => {
+  test('isMet() compares with the minimum share or the maximum figure', () => {
     const row: Row = { what: 'x', unit: 'µs', ours: figureOf([10]), share: figureOf([0.8]) }
     expect(isMet(row)).toBe(null)
     expect(isMet({ ...row, target: { least: 0.8 } })).toBe(true)
@@ -66,7 +66,7 @@ describe('answers', () => {
   })
   const streamed = `${event({ choices: [{ text: 'ab' }] })}${event({ choices: [{ text: 'c' }] })}`
 
-  test('the text is the same whatever the shape', () => {
+  test('textOf() returns the same text for every shape', () => {
     const { stringify } = JSON
     expect(textOf(stringify({ choices: [{ text: 'abc' }] }))).toBe('abc')
     expect(textOf(stringify({ choices: [{ message: { content: 'abc' } }] }))).toBe('abc')
@@ -78,10 +78,10 @@ describe('answers', () => {
 
   test.each([
     ['an error', reply('{"error":{"code":"x"}}', { status: 503 })],
-    ['another text', reply('{"choices":[{"text":"abd"}]}')],
-    ['a stream that is cut', reply(streamed)],
-    ['a stream that says less', reply(event({ choices: [{ text: 'ab' }] }) + DONE)],
-  ])('%s ends the run', (_, wrong) => {
+    ['a different text', reply('{"choices":[{"text":"abd"}]}')],
+    ['a stream without [DONE]', reply(streamed)],
+    ['a stream with less text', reply(event({ choices: [{ text: 'ab' }] }) + DONE)],
+  ])('judge() throws an error for %s', (_, wrong) => {
     expect(() => judge(wrong, 'abc')).toThrow(/not the right answer/)
     expect(() => judge(reply(streamed + DONE), 'abc')).not.toThrow()
   })
@@ -96,9 +96,9 @@ describe('another gateway', () => {
     await rm(folder, { recursive: true })
   })
 
-  test('is measured beside ours, with its variables and headers from peer.json', async () => {
+  test('is compared with ours, using the variables and headers of its peer.json', async () => {
     expect(() => peerIn(folder)).toThrow(/expected one .js file/)
-    const passes = `export default {
+    const proxy = `export default {
       async fetch(request, env) {
         const { pathname } = new URL(request.url)
         if (request.headers.get('x-tenant') !== 'bench') return new Response('who?', { status: 401 })
@@ -106,11 +106,11 @@ describe('another gateway', () => {
       },
     }`
     const peer = {
-      name: 'one that passes on',
+      name: 'plain proxy',
       vars: { BASE: '{upstream}' },
       headers: { 'x-tenant': 'bench' },
     }
-    await writeFile(join(folder, 'index.js'), passes)
+    await writeFile(join(folder, 'index.js'), proxy)
     await writeFile(join(folder, 'peer.json'), JSON.stringify(peer))
     const out = join(folder, 'figures.json')
     const page = await readFile('docs/performance.md', 'utf8')
@@ -118,11 +118,11 @@ describe('another gateway', () => {
     const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 100_000 })
     const { rows, failures } = JSON.parse(await readFile(out, 'utf8'))
     expect(failures).toEqual([])
-    const beside = rows.find(({ against }: Row) => against === 'one that passes on')
-    expect(beside.share.median).toBeGreaterThan(0)
-    // What stores, joins and counts nothing costs less than what does.
-    expect(beside.theirs.median).toBeLessThan(beside.ours.median)
-    expect(stdout).toContain('one that passes on')
+    const row = rows.find(({ against }: Row) => against === 'plain proxy')
+    expect(row.share.median).toBeGreaterThan(0)
+    // A plain proxy costs less than a Worker that caches, joins and accounts.
+    expect(row.theirs.median).toBeLessThan(row.ours.median)
+    expect(stdout).toContain('plain proxy')
     expect(await readFile('docs/performance.md', 'utf8')).toBe(page)
   }, 110_000)
 })

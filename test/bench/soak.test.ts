@@ -1,10 +1,10 @@
-// The soak itself: that its checker sees each broken invariant, and that a short run of it still
-// works. `npm run soak` is the long one.
+// The soak test itself: its checker detects each violated invariant, and a short run passes.
+// `npm run soak` is the long one.
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 import {
-  type Asked,
+  type Expectation,
   fault,
   faultsOfTotals,
   isStray,
@@ -12,100 +12,96 @@ import {
   type Totals,
 } from '../../bench/soak-invariants.ts'
 import { answerTo, promptOf, wordsOf } from '../../bench/soak-upstream.ts'
-import type { Got } from '../../bench/visitor.ts'
+import type { Result } from '../../bench/visitor.ts'
 
-const asked: Asked = {
+const expected: Expectation = {
   what: 'a test',
   answer: 'one two',
   words: 'one two',
   bareStream: false,
   resume: null,
 }
-const got = (text: string, type: string, more: Partial<Got> = {}): Got => ({
+const result = (text: string, type: string, more: Partial<Result> = {}): Result => ({
   how: 'whole',
   status: 200,
   headers: { 'content-type': type },
   text,
   ...more,
 })
-const json = (text: string, more: Partial<Got> = {}) =>
-  got(JSON.stringify({ choices: [{ text }] }), 'application/json', more)
+const json = (text: string, more: Partial<Result> = {}) =>
+  result(JSON.stringify({ choices: [{ text }] }), 'application/json', more)
 const chunk = (text: string) => `data: ${JSON.stringify({ id: 'a', choices: [{ text }] })}\n\n`
 const failure = (code: string) => `data: ${JSON.stringify({ error: { code } })}\n\n`
 const DONE = 'data: [DONE]\n\n'
-const sse = (text: string, more: Partial<Got> = {}) => got(text, 'text/event-stream', more)
-const text = (body: string, more: Partial<Got> = {}) => got(body, 'text/plain; charset=utf-8', more)
+const sse = (text: string, more: Partial<Result> = {}) => result(text, 'text/event-stream', more)
+const text = (body: string, more: Partial<Result> = {}) =>
+  result(body, 'text/plain; charset=utf-8', more)
 const problem = (status: number, code: string) =>
-  got(JSON.stringify({ error: { code } }), 'application/json', { status })
+  result(JSON.stringify({ error: { code } }), 'application/json', { status })
 
 test.each([
   ['JSON', json('one two')],
   ['an event stream', sse(`${chunk('one ')}:\n\n${chunk('two')}${DONE}`)],
-  ['bare text', text('one two')],
-  ['a refusal', problem(429, 'rate_limited')],
-  ['an error in band', sse(chunk('one ') + failure('upstream_truncated'))],
-  [
-    'a stream that was left, in the middle of an event',
-    sse(`${chunk('one ')}data: {"id`, { how: 'left' }),
-  ],
-  ['a request that was left before any answer', got('', '', { how: 'left', status: 0 })],
-])('no fault: %s', (_, answer) => {
-  expect(fault(asked, answer)).toBe(null)
+  ['plain text', text('one two')],
+  ['an error response', problem(429, 'rate_limited')],
+  ['an error event', sse(chunk('one ') + failure('upstream_truncated'))],
+  ['a disconnect in the middle of an event', sse(`${chunk('one ')}data: {"id`, { how: 'left' })],
+  ['a disconnect before the response', result('', '', { how: 'left', status: 0 })],
+])('fault() accepts %s', (_, answer) => {
+  expect(fault(expected, answer)).toBe(null)
 })
 
 test.each([
-  ['hung', json('one two', { how: 'hung' }), /hung/],
-  ['no answer', got('', '', { how: 'broken', status: 0 }), /the connection broke/],
-  ['other words', json('one too'), /not what the upstream said/],
+  ['a timeout', json('one two', { how: 'hung' }), /hung/],
+  ['no response', result('', '', { how: 'broken', status: 0 }), /the connection broke/],
+  ['a different text', json('one too'), /not the answer of the upstream/],
   ['an internal error', problem(500, 'internal'), /internal/],
   ['an unknown code', problem(400, 'oops'), /unknown code oops/],
   [
     'an error without an object',
-    got('no', 'text/html', { status: 502 }),
+    result('no', 'text/html', { status: 502 }),
     /without an error object/,
   ],
-  ['JSON that broke off', json('one', { how: 'broken' }), /broke off/],
-  ['a stream that misses its end', sse(chunk('one ') + DONE), /not what the upstream said/],
+  ['incomplete JSON', json('one', { how: 'broken' }), /broke off/],
+  ['a truncated stream', sse(chunk('one ') + DONE), /not the answer of the upstream/],
   ['a stream without [DONE]', sse(chunk('one ') + chunk('two')), /neither \[DONE\] nor an error/],
   ['a stream that broke off', sse(chunk('one '), { how: 'broken' }), /without an error event/],
-  ['words after [DONE]', sse(chunk('one two') + DONE + chunk('!')), /follows \[DONE\]/],
+  ['text after [DONE]', sse(chunk('one two') + DONE + chunk('!')), /follows \[DONE\]/],
   [
-    'words after an error',
+    'text after an error event',
     sse(failure('upstream_truncated') + chunk('one')),
     /follows an error event/,
   ],
-  ['an internal error in band', sse(failure('internal')), /in band/],
-  ['a part of something else', sse(chunk('two'), { how: 'left' }), /no beginning/],
-  ['half an event', sse(`${chunk('one ')}data: {"id\n\n`), /no event of ours/],
-  ['bare text cut', text('one'), /not what the upstream said/],
-  [
-    'bare text that broke off though it was to be whole',
-    text('one', { how: 'broken' }),
-    /broke off/,
-  ],
-])('a fault: %s', (_, answer, said) => {
-  expect(fault(asked, answer)).toMatch(said)
+  ['an internal error event', sse(failure('internal')), /internal error in the stream/],
+  ['a part of a different text', sse(chunk('two'), { how: 'left' }), /not a prefix/],
+  ['half an event', sse(`${chunk('one ')}data: {"id\n\n`), /invalid event/],
+  ['truncated plain text', text('one'), /not the answer of the upstream/],
+  ['plain text without streaming that broke off', text('one', { how: 'broken' }), /broke off/],
+])('fault() rejects %s', (_, answer, message) => {
+  expect(fault(expected, answer)).toMatch(message)
 })
 
-test('a stream of bare text may break off, but only as a beginning', () => {
-  const bare = { ...asked, bareStream: true }
+test('fault() accepts a plain-text stream that breaks off only after a prefix of the answer', () => {
+  const bare = { ...expected, bareStream: true }
   expect(fault(bare, text('one', { how: 'broken' }))).toBe(null)
-  expect(fault(bare, text('two', { how: 'broken' }))).toMatch(/no beginning/)
+  expect(fault(bare, text('two', { how: 'broken' }))).toMatch(/not a prefix/)
 })
 
-test('no answer may be whole where the upstream gave none', () => {
-  expect(fault({ ...asked, answer: null }, json('one two'))).toMatch(/a whole answer where/)
+test('fault() rejects a complete answer if the upstream did not complete one', () => {
+  expect(fault({ ...expected, answer: null }, json('one two'))).toMatch(
+    /a complete answer although/,
+  )
 })
 
-test('a stream that goes on must go on at the right place, or begin anew under another id', () => {
-  const resumed = (id: string): Asked => ({ ...asked, resume: { id, chars: 4 } })
+test('fault() requires a resumed stream to continue at its point, or to start over with a new id', () => {
+  const resumed = (id: string): Expectation => ({ ...expected, resume: { id, chars: 4 } })
   expect(fault(resumed('a'), sse(chunk('two') + DONE))).toBe(null)
-  expect(fault(resumed('a'), sse(chunk('one two') + DONE))).toMatch(/not what/)
+  expect(fault(resumed('a'), sse(chunk('one two') + DONE))).toMatch(/not the answer/)
   expect(fault(resumed('b'), sse(chunk('one two') + DONE))).toBe(null)
-  expect(fault(resumed('b'), sse(chunk('two') + DONE))).toMatch(/not what/)
+  expect(fault(resumed('b'), sse(chunk('two') + DONE))).toMatch(/not the answer/)
 })
 
-test('the log may hold events, and what the runtime says of a stream that had to break off', () => {
+test('isStray() accepts log events and the runtime’s message about a stream that broke off', () => {
   expect(isStray('{"event":"request","status":200}')).toBe(false)
   expect(isStray('Uncaught exception: x: failed: remote.jsg.Error: the answer broke off')).toBe(
     false,
@@ -136,42 +132,46 @@ const totals: Totals = {
 const growing = (of: 'residentMb' | 'liveMb', mb: number) =>
   flat.map((sample, i) => ({ ...sample, [of]: sample[of] + mb * i }))
 
-test('no fault: a run that kept everything', () => {
+test('faultsOfTotals() accepts a run in which every invariant held', () => {
   expect(faultsOfTotals(totals)).toEqual([])
 })
 
 test.each<[string, Partial<Totals>, RegExp]>([
-  ['more spent than there was', { spent: 1001 }, /over the budget: 1001/],
-  ['spent and reserved are more', { spent: 990, reserved: 20 }, /over the budget: 990 and 20/],
+  ['more spent than the budget', { spent: 1001 }, /over the budget: 1001/],
   [
-    'served behind the ledger’s back',
-    { served: 901 },
-    /served 901 tokens, the ledger knows of 900/,
+    'spent and reserved above the budget',
+    { spent: 990, reserved: 20 },
+    /over the budget: 990 and 20/,
   ],
-  ['a lease left', { reserved: 1 }, /a lease is left/],
+  [
+    'tokens that the ledger does not have',
+    { served: 901 },
+    /served 901 tokens, but the ledger has 900/,
+  ],
+  ['an unsettled lease', { reserved: 1 }, /a lease was not settled/],
   ['a prompt paid for twice', { answered: new Map([['a', 2]]) }, /1 prompts were paid for twice/],
-  ['a stray line', { strays: ['Uncaught'] }, /in the log: Uncaught/],
-  ['live heap grows', { memory: growing('liveMb', 2) }, /memory grows: liveMb by 8\.0/],
-  ['resident memory grows', { memory: growing('residentMb', 20) }, /memory grows: residentMb/],
-])('a fault of the whole: %s', (_, more, said) => {
+  ['an unexpected log line', { strays: ['Uncaught'] }, /in the log: Uncaught/],
+  ['a growing live heap', { memory: growing('liveMb', 2) }, /memory grows: liveMb by 8\.0/],
+  ['growing resident memory', { memory: growing('residentMb', 20) }, /memory grows: residentMb/],
+])('faultsOfTotals() rejects %s', (_, more, message) => {
   const found = faultsOfTotals({ ...totals, ...more })
   expect(found.length).toBeGreaterThan(0)
-  expect(found[0]).toMatch(said)
+  expect(found[0]).toMatch(message)
 })
 
-test('a short run says nothing about memory, and midnight nothing about what was spent before', () => {
+test('faultsOfTotals() ignores memory in a short run, and tokens spent before midnight', () => {
   const short = growing('liveMb', 9).map((sample) => ({ ...sample, atS: sample.atS / 10 }))
   expect(faultsOfTotals({ ...totals, memory: short, dayEnded: true, spent: 0 })).toEqual([])
 })
 
-test('what the upstream says is a function of the prompt; faults have no whole answer', () => {
+test('the answer of the upstream is a function of the prompt, and null for faults', () => {
   const prompt = promptOf('slow', 'x')
   expect(answerTo(prompt)).toBe(wordsOf(prompt))
   expect(answerTo(promptOf('slow', 'y'))).not.toBe(answerTo(prompt))
   expect(answerTo(promptOf('cut', 'x'))).toBe(null)
 })
 
-test('some seconds of it hold on the built Worker', { timeout: 90_000 }, async () => {
+test('a run of five seconds passes on the built Worker', { timeout: 90_000 }, async () => {
   const args = ['bench/soak.ts', '--seconds', '5', '--seed', '7']
   const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 80_000 })
   expect(stdout).toMatch(/^seed 7, 5 s\n/)
