@@ -1,4 +1,4 @@
-// The browser tests: real Chromium over real workerd. Apart from `npm test`, which needs no browser.
+// The browser tests, in Chromium with workerd. Separate from `npm test`, which needs no browser.
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
@@ -9,9 +9,9 @@ export default defineConfig({
     reporters: process.env['CI']
       ? ['default', ['json', { outputFile: 'dist/browser-tests.json' }]]
       : ['default'],
-    // One browser at a time: two of them and their Workers are more than two cores bear.
+    // One browser at a time: two of them with their Workers overload two cores.
     fileParallelism: false,
-    // What a page does takes its time where other tests run beside.
+    // Pages are slow while other processes use the machine.
     expect: { poll: { timeout: 15_000 } },
     testTimeout: 60_000,
     hookTimeout: 90_000,

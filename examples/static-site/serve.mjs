@@ -1,5 +1,4 @@
-// Serves this folder on http://localhost:4000, as any host of static files would, and nothing else.
-// Another port: node serve.mjs 4001
+// A static file server for this folder on http://localhost:4000. For another port: node serve.mjs 4001
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -21,16 +20,16 @@ const server = createServer(async (request, response) => {
     response.writeHead(404, { 'content-type': 'text/plain' }).end('Not found')
     return
   }
-  // A sitemap has whole addresses, which are others on another port.
+  // A sitemap requires absolute addresses, so replace the port in them.
   const body = type === types['.xml'] ? file.replaceAll('http://localhost:4000', origin()) : file
-  // By it a browser, and the Worker, need not be sent again what they have.
+  // Browsers and the Worker send it in If-None-Match to avoid downloading an unchanged file.
   const etag = `"${createHash('sha256').update(body).digest('base64url')}"`
   const headers = { 'content-type': `${type}; charset=utf-8`, 'cache-control': 'no-cache', etag }
   const unchanged = request.headers['if-none-match'] === etag
   response.writeHead(unchanged ? 304 : 200, headers).end(unchanged ? undefined : body)
 })
 
-/** URLs have no ".." left once they are parsed: it stays in this folder. */
+/** URL parsing resolves "..", so the path stays in this folder. */
 function pathOf(url) {
   const address = `http://localhost${url}`
   const { pathname } = new URL(URL.canParse(address) ? address : 'http://localhost/none')

@@ -1,5 +1,5 @@
-// The posts of the example site in Chromium, after `npm run warm` has been run as the README says: what
-// was summed up beforehand is read from the cache, and nothing that a visitor does costs anything.
+// The posts of the example site in Chromium, after running `npm run warm` as described in its README:
+// warmed summaries are read from the cache, and visitors cannot cause any cost.
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
@@ -11,14 +11,14 @@ import { launchBrowser, WatchedPage, type WatchOptions } from '../support/browse
 import { CANARY } from '../support/canary.ts'
 import { chatStream, UpstreamServer } from '../support/upstream-server.ts'
 import { type JsonValue, startWorkers, type Workers } from '../support/workerd.ts'
-import { Door } from './door.ts'
+import { EndpointProxy } from './endpoint-proxy.ts'
 
-/** Where the site expects its Worker. */
+/** The Worker's address in the site's source. */
 const ENDPOINT = 'http://localhost:8787'
 const TOKEN = 'an-operator-token-of-32-characters'
-const NOT_YET = 'The author has not had this page summed up yet.'
+const NOT_YET = 'This page has no summary yet.'
 
-/** What the upstream says of a post, by a word in it. */
+/** The summary that the upstream generates for a post, by a word in the post. */
 const summaries: Readonly<Record<string, string>> = {
   Hooper:
     'The kinds of tree and shrub in thirty paces of a hedge tell its age: about one for each century. The rule is rough, since gardeners and poor soil can mislead it.',
@@ -35,7 +35,7 @@ let workers: Workers
 let site: ChildProcess
 /** The site's origin. */
 let origin: string
-let door: Door
+let proxy: EndpointProxy
 let browser: Browser
 let watched: WatchedPage | null = null
 let warmed: string
@@ -51,22 +51,22 @@ beforeAll(async () => {
   })
   const [line] = await once(createInterface({ input: site.stdout! }), 'line')
   origin = line
-  ;[workers, door] = await Promise.all([
+  ;[workers, proxy] = await Promise.all([
     startWorkers({
       config: configOf(origin),
       secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN: TOKEN },
       site: true,
     }),
-    Door.open(),
+    EndpointProxy.open(),
   ])
-  door.leadTo(workers.url)
-  browser = await launchBrowser({ ports: { 'localhost:8787': door.port } })
+  proxy.forwardTo(workers.url)
+  browser = await launchBrowser({ ports: { 'localhost:8787': proxy.port } })
   warmed = await warm()
 })
 
 afterAll(async () => {
   await browser?.close()
-  await Promise.all([door?.close(), workers?.dispose()])
+  await Promise.all([proxy?.close(), workers?.dispose()])
   await upstream?.stop()
   site?.kill()
 })
@@ -74,7 +74,7 @@ afterAll(async () => {
 afterEach(async () => {
   await watched?.close()
   watched = null
-  // Whatever the visitors of these tests have done.
+  // Visitors have not caused any further calls.
   expect(calls()).toHaveLength(3)
   expect(workers.log.takeRuntimeLines()).toEqual([])
   expect(workers.log.all('internal')).toEqual([])
@@ -82,7 +82,7 @@ afterEach(async () => {
 
 const calls = () => upstream.lane('model').calls
 
-/** As shipped, but with the site where it is here, and an upstream that counts. */
+/** The shipped configuration with the origin of this site and a scripted upstream. */
 function configOf(siteOrigin: string): JsonValue {
   const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
   const shipped = rawConfig.vars?.['CONFIG'] as Record<string, JsonValue>
@@ -95,25 +95,25 @@ function configOf(siteOrigin: string): JsonValue {
   }
 }
 
-/** The command of the README, on the ports of this test. */
+/** Runs the command of the README with the ports of this test. */
 async function warm(): Promise<string> {
-  const given = ['--sitemap', `${origin}/sitemap.xml`, '--prompt', 'summary']
+  const args = ['--sitemap', `${origin}/sitemap.xml`, '--prompt', 'summary']
   const { stdout } = await promisify(execFile)(
     process.execPath,
-    ['scripts/warm.ts', ...given, '--url', workers.url.origin],
+    ['scripts/warm.ts', ...args, '--url', workers.url.origin],
     { env: { ...process.env, OPERATOR_TOKEN: TOKEN } },
   )
   return stdout
 }
 
 async function visit(path: string, options: WatchOptions = {}): Promise<Page> {
-  door.leadTo(workers.url)
+  proxy.forwardTo(workers.url)
   watched = await WatchedPage.open(browser, options)
   await watched.page.goto(`${origin}${path}`)
   return watched.page
 }
 
-/** Presses the button of a post and returns what is shown then. */
+/** Clicks the button of a post and returns the text it shows. */
 async function summaryOf(page: Page, name: string): Promise<string> {
   const box = page.locator(`.summary[data-page="${name}.html"]`)
   await box.getByRole('button', { name: /^Summary/ }).click()
@@ -122,7 +122,7 @@ async function summaryOf(page: Page, name: string): Promise<string> {
   return (await shown.textContent()) ?? ''
 }
 
-test('the command has had three posts summed up, and said what it left out', async () => {
+test('the command generates three summaries and reports the skipped pages', async () => {
   expect(warmed).toContain(`skipped        ${origin}/  its path is not one of the "paths"`)
   expect(warmed).toContain(`skipped        ${origin}/posts/  its path is not`)
   expect(warmed).toMatch(/stored\s+3\ncached\s+0\nfailed\s+0\ntokens spent\s+36\n$/)
@@ -130,14 +130,14 @@ test('the command has had three posts summed up, and said what it left out', asy
   for (const word of Object.keys(summaries)) {
     expect(texts.filter((text) => text.includes(word))).toHaveLength(1)
   }
-  // The article and nothing around it.
+  // Only the article is sent to the model.
   expect(texts.join()).not.toMatch(/All posts|Summary"/)
   expect(await warm()).toMatch(/stored\s+0\ncached\s+3\nfailed\s+0\ntokens spent\s+0\n$/)
 })
 
-test('every button of the list shows its summary from the cache: one GET each, no preflight', async () => {
+test('each button of the list shows its summary from the cache with one GET and no preflight', async () => {
   const page = await visit('/posts/')
-  expect(door.calls()).toEqual([])
+  expect(proxy.calls()).toEqual([])
   for (const [word, name] of Object.entries(names)) {
     expect(await summaryOf(page, name)).toBe(summaries[word])
   }
@@ -150,10 +150,10 @@ test('every button of the list shows its summary from the cache: one GET each, n
       }),
     ),
   )
-  expect(door.calls()).toEqual(queries.map((query) => `GET /v1/completions?${query}`))
-  // Asked again it does not leave the browser.
+  expect(proxy.calls()).toEqual(queries.map((query) => `GET /v1/completions?${query}`))
+  // The second time, the browser's cache answers.
   expect(await summaryOf(page, 'walk')).toBe(summaries['Naismith'])
-  expect(door.calls()).toHaveLength(3)
+  expect(proxy.calls()).toHaveLength(3)
   const events = workers.log.all('request').filter(({ route }) => route === 'completions')
   expect(events.slice(-3).map(({ cache }) => cache)).toEqual(
     Array(3).fill(expect.stringMatching(/^(memory|kv)$/)),
@@ -162,38 +162,38 @@ test('every button of the list shows its summary from the cache: one GET each, n
 })
 
 test.each(Object.entries(names))(
-  'the post with "%s" shows the same on its own page',
+  'the post with "%s" shows the same summary on its own page',
   async (word, name) => {
     const page = await visit(`/posts/${name}.html`)
     expect(await summaryOf(page, name)).toBe(summaries[word])
-    expect(door.calls()).toHaveLength(1)
+    expect(proxy.calls()).toHaveLength(1)
     watched?.expectQuiet(origin, ENDPOINT)
   },
 )
 
-test('a post that is not warmed says so, and nothing is asked of the model', async () => {
+test('a post without a summary says so, and the model is not called', async () => {
   for (const path of ['/posts/', '/posts/moss.html']) {
     const page = await visit(path)
     expect(await summaryOf(page, 'moss')).toBe(NOT_YET)
-    expect(door.calls()).toEqual([expect.stringMatching(/^GET .*moss\.html$/)])
-    // The browser notes the miss, as it does every 404.
+    expect(proxy.calls()).toEqual([expect.stringMatching(/^GET .*moss\.html$/)])
+    // Chromium logs every 404.
     expect(watched?.takeConsoleErrors()).toEqual([expect.stringContaining('404')])
     watched?.expectQuiet(origin, ENDPOINT)
     await watched?.close()
   }
 })
 
-test('without its Worker the page says where it looked, and works when it is back', async () => {
+test('if the Worker is unreachable, the page shows its address, and works after a reload', async () => {
   const page = await visit('/posts/')
-  door.leadTo(null)
-  expect(await summaryOf(page, 'walk')).toBe(`No summary from ${ENDPOINT}: is it running?`)
+  proxy.forwardTo(null)
+  expect(await summaryOf(page, 'walk')).toBe(`Could not reach ${ENDPOINT}. Is the Worker running?`)
   expect(watched?.takeConsoleErrors()).toEqual([expect.stringContaining('net::ERR_')])
   await page.reload()
-  door.leadTo(workers.url)
+  proxy.forwardTo(workers.url)
   expect(await summaryOf(page, 'walk')).toBe(summaries['Naismith'])
 })
 
-test('works by keyboard alone', async () => {
+test('can be used with the keyboard alone', async () => {
   const page = await visit('/posts/hedge.html')
   await page.keyboard.press('Tab')
   await page.keyboard.press('Tab')
@@ -204,7 +204,7 @@ test('works by keyboard alone', async () => {
 })
 
 describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
-  test.each([1000, 360])('at %i pixels it fits, and everybody can use it', async (width) => {
+  test.each([1000, 360])('it fits and is accessible at a width of %i pixels', async (width) => {
     for (const path of ['/posts/hedge.html', '/posts/']) {
       await watched?.close()
       const page = await visit(path, { colorScheme, width, height: 640 })
@@ -216,8 +216,8 @@ describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
       expect(await watched?.overflow()).toBe(0)
       expect(watched?.foreignRequests(origin, ENDPOINT)).toEqual([])
     }
-    const look = `${colorScheme} ${width}`
-    if (look === 'light 1000') await watched?.picture('example-posts', { full: true })
-    if (look === 'dark 360') await watched?.picture('example-posts-phone', { full: true })
+    const view = `${colorScheme} ${width}`
+    if (view === 'light 1000') await watched?.picture('example-posts', { full: true })
+    if (view === 'dark 360') await watched?.picture('example-posts-phone', { full: true })
   })
 })

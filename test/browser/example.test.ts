@@ -1,5 +1,5 @@
-// The example site in Chromium, byte for byte as it is in the repository, on its own origin: what
-// its README promises, and what client.js does over a browser's real connections.
+// The unmodified example site in Chromium, on its own origin: what its README promises, and how
+// client.js behaves over real connections of a browser.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
@@ -12,23 +12,23 @@ import { expectQuiet } from '../support/quiet.ts'
 import { passingSiteverify } from '../support/siteverify.ts'
 import { chatStream, latch, refusal, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
-import { Door } from './door.ts'
+import { EndpointProxy } from './endpoint-proxy.ts'
 
-/** Where the page is and where it expects its Worker, as after the commands of the README. */
+/** The addresses of the page and its Worker in the README. */
 const SITE = 'http://localhost:4000'
 const ENDPOINT = 'http://localhost:8787'
-/** The same page at an address that no owner has listed. */
+/** The same page on an origin that is not allowed. */
 const ELSEWHERE = 'http://elsewhere.example'
 const OPENING = (hero: string) => `Once upon a time ${hero} went for a walk, and`
 
 let upstream: UpstreamServer
-/** As shipped. */
+/** With the shipped configuration. */
 let workers: Workers
-/** With an upstream that says what a test wants. */
+/** With a scripted upstream. */
 let scripted: Workers
 let guarded: Workers
 let site: ChildProcess
-let door: Door
+let proxy: EndpointProxy
 let browser: Browser
 let watched: WatchedPage
 
@@ -43,7 +43,7 @@ beforeAll(async () => {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const [line] = await once(createInterface({ input: site.stdout! }), 'line')
-  ;[workers, scripted, guarded, door] = await Promise.all([
+  ;[workers, scripted, guarded, proxy] = await Promise.all([
     startWorkers({ secrets: {}, site: true }),
     startWorkers({
       config: lanes.config({ free_prompts: true, prompts: { story } }),
@@ -55,13 +55,13 @@ beforeAll(async () => {
       main: passingSiteverify('localhost'),
       site: true,
     }),
-    Door.open(),
+    EndpointProxy.open(),
   ])
   const sitePort = Number(new URL(line).port)
   browser = await launchBrowser({
     ports: {
       'localhost:4000': sitePort,
-      'localhost:8787': door.port,
+      'localhost:8787': proxy.port,
       'elsewhere.example:80': sitePort,
     },
   })
@@ -69,7 +69,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await browser?.close()
-  await Promise.all([door?.close(), workers?.dispose(), scripted?.dispose(), guarded?.dispose()])
+  await Promise.all([proxy?.close(), workers?.dispose(), scripted?.dispose(), guarded?.dispose()])
   await upstream?.stop()
   site?.kill()
 })
@@ -89,9 +89,9 @@ function lane() {
   return upstream.lane('chat-0')
 }
 
-/** Opens the site, with a Worker behind the endpoint. */
+/** Opens the site, with this Worker as its endpoint. */
 async function visit(of: Workers | null, options: WatchOptions = {}): Promise<Site> {
-  door.leadTo(of?.url ?? null)
+  proxy.forwardTo(of?.url ?? null)
   watched = await WatchedPage.open(browser, options)
   await watched.page.goto(SITE)
   const { page } = watched
@@ -106,49 +106,49 @@ async function visit(of: Workers | null, options: WatchOptions = {}): Promise<Si
 
 type Site = Readonly<Record<'hero' | 'tell' | 'stop' | 'story' | 'alert', Locator>>
 
-/** The story is over, whichever way. */
-async function ended({ story, stop }: Site): Promise<void> {
+/** Waits until the story has finished, stopped or failed. */
+async function untilEnd({ story, stop }: Site): Promise<void> {
   await story.and(watched.page.locator('[aria-busy=false]')).waitFor()
   expect(await stop.isDisabled()).toBe(true)
 }
 
 const textOf = async ({ story }: Site) => (await story.textContent()) ?? ''
 
-/** Runs something in the page with client.js as the site loads it. */
+/** Runs code in the page with client.js as `client`. */
 async function inPage<T>(code: string): Promise<T> {
   return await watched.page.evaluate<T>(
     `import('${ENDPOINT}/client.js').then(async (client) => { ${code} })`,
   )
 }
 
-test('a story comes word by word, without a preflight, and the second time at once', async () => {
+test('a story streams without a preflight, and comes from the cache the second time', async () => {
   const page = await visit(workers)
-  // Every text that the page has shown.
+  // Record every text that the page shows.
   await watched.page.evaluate(`
     const story = document.querySelector('#story')
     globalThis.shown = []
     new MutationObserver(() => shown.push(story.textContent)).observe(story, { childList: true })`)
   await page.tell.click()
-  await ended(page)
+  await untilEnd(page)
   const text = await textOf(page)
   const shown = (await watched.page.evaluate<string[]>('shown')).filter((each) => each !== '')
   expect(shown[0]).toBe(OPENING('Alice'))
   expect(shown.length).toBeGreaterThan(10)
   for (const [i, each] of shown.entries()) expect(each.startsWith(shown[i - 1] ?? '')).toBe(true)
   expect(shown.at(-1)).toBe(text)
-  expect(door.calls()).toEqual(['POST /v1/completions'])
-  expect(door.requests.at(-1)?.headers).toMatchObject({ origin: SITE, host: 'localhost:8787' })
+  expect(proxy.calls()).toEqual(['POST /v1/completions'])
+  expect(proxy.requests.at(-1)?.headers).toMatchObject({ origin: SITE, host: 'localhost:8787' })
 
   await page.tell.click()
-  await ended(page)
+  await untilEnd(page)
   expect(await textOf(page)).toBe(text)
-  expect(door.calls()).toEqual(['POST /v1/completions', 'POST /v1/completions'])
+  expect(proxy.calls()).toEqual(['POST /v1/completions', 'POST /v1/completions'])
   const caches = workers.log.all('request').filter(({ route }) => route === 'completions')
   expect(caches.map(({ cache }) => cache)).toEqual(['miss', expect.stringMatching(/memory|kv/)])
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
-test('a page that is not listed reads why, with and without a preflight, and nothing else', async () => {
+test('a page on an origin that is not allowed can read that error and nothing else', async () => {
   await visit(workers)
   await watched.page.goto(ELSEWHERE)
   const refusal = {
@@ -170,9 +170,9 @@ test('a page that is not listed reads why, with and without a preflight, and not
   expect(lane().calls).toEqual([])
 })
 
-test('it stops when told to, and the keyboard keeps its place', async () => {
-  const shut = latch()
-  lane().answers(chatStream([' met', ' a'], { pace: () => shut.opened }))
+test('the Stop button stops the story and moves the focus to the other button', async () => {
+  const rest = latch()
+  lane().answers(chatStream([' met', ' a'], { pace: () => rest.opened }))
   const page = await visit(scripted)
   await page.hero.fill('Bob')
   await page.hero.press('Enter')
@@ -181,85 +181,85 @@ test('it stops when told to, and the keyboard keeps its place', async () => {
   await page.tell.focus()
   await watched.page.keyboard.press('Tab')
   await watched.page.keyboard.press('Space')
-  await ended(page)
+  await untilEnd(page)
   expect(await page.tell.and(watched.page.locator(':focus')).count()).toBe(1)
-  await expect.poll(() => door.requests.at(-1)?.left).toBe(true)
+  await expect.poll(() => proxy.requests.at(-1)?.left).toBe(true)
   expect(await textOf(page)).toBe(`${OPENING('Bob')} met`)
   expect(await page.alert.textContent()).toBe('')
-  shut.open()
+  rest.open()
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
-test('another hero in the middle begins another story', async () => {
-  const shut = latch()
-  lane().answers(chatStream([' met', ' a'], { pace: () => shut.opened }), chatStream([' slept']))
+test('submitting another hero during a story starts a new one', async () => {
+  const rest = latch()
+  lane().answers(chatStream([' met', ' a'], { pace: () => rest.opened }), chatStream([' slept']))
   const page = await visit(scripted)
   await page.hero.fill('Carol')
   await page.tell.click()
   await expect.poll(() => textOf(page)).toBe(`${OPENING('Carol')} met`)
   await page.hero.fill('Dave')
   await page.tell.click()
-  await ended(page)
-  shut.open()
+  await untilEnd(page)
+  rest.open()
   expect(await textOf(page)).toBe(`${OPENING('Dave')} slept`)
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
-test('a connection that breaks is resumed where it was, and the upstream is asked once', async () => {
+test('a broken connection is resumed without a second upstream call', async () => {
   const [shown, resumed] = [latch(), latch()]
   const pace = (piece: number) => (piece === 1 ? shown.opened : resumed.opened)
   lane().answers(chatStream([' mét', ' a', ' cat'], { pace }))
   const page = await visit(scripted)
-  door.cutAfter(' a"')
+  proxy.cutAfter(' a"')
   await page.hero.fill('Erin')
   await page.tell.click()
   await expect.poll(() => textOf(page)).toBe(`${OPENING('Erin')} mét`)
   shown.open()
-  // Only the header that says where to go on needs a preflight.
+  // Only the Last-Event-ID header needs a preflight.
   const calls = ['POST /v1/completions', 'OPTIONS /v1/completions', 'POST /v1/completions']
-  await expect.poll(() => door.calls()).toEqual(calls)
+  await expect.poll(() => proxy.calls()).toEqual(calls)
   resumed.open()
-  await ended(page)
+  await untilEnd(page)
   expect(await textOf(page)).toBe(`${OPENING('Erin')} mét a cat`)
-  expect(door.calls()).toEqual(calls)
-  const points = door.requests.map(({ headers }) => headers['last-event-id'])
-  // A browser may throw away what came right before the break.
+  expect(proxy.calls()).toEqual(calls)
+  const points = proxy.requests.map(({ headers }) => headers['last-event-id'])
+  // A browser may discard data that arrived right before the break.
   expect(points.pop()).toMatch(/^cmpl-\w{24,}:[46]$/)
   expect(points.every((point) => point === undefined)).toBe(true)
   expect(lane().calls).toHaveLength(1)
   expect(await page.alert.textContent()).toBe('')
-  // What the browser itself says of the broken connection.
+  // Chromium logs the broken connection.
   for (const complaint of watched.takeConsoleErrors()) expect(complaint).toMatch(/net::ERR_/)
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
-test('a connection that breaks before the first word is tried again, and the flight goes on', async () => {
+test('a connection that breaks before the first text is retried and joins the same flight', async () => {
   const resumed = latch()
   lane().answers(chatStream([' met', ' a cat'], { pace: () => resumed.opened }))
   const page = await visit(scripted)
-  door.cutAfter('')
+  proxy.cutAfter('')
   await page.hero.fill('Ivan')
   await page.tell.click()
-  await expect.poll(() => door.calls()).toHaveLength(2)
+  await expect.poll(() => proxy.calls()).toHaveLength(2)
   resumed.open()
-  await ended(page)
+  await untilEnd(page)
   expect(await textOf(page)).toBe(`${OPENING('Ivan')} met a cat`)
-  expect(door.calls()).toEqual(['POST /v1/completions', 'POST /v1/completions'])
+  expect(proxy.calls()).toEqual(['POST /v1/completions', 'POST /v1/completions'])
   expect(lane().calls).toHaveLength(1)
 })
 
-test('a refusal is shown in words', async () => {
+test('an error response is shown as a message', async () => {
   lane().answers(refusal(429, {}, { 'retry-after': '30' }))
   const page = await visit(scripted)
   await page.hero.fill('Frank')
   await page.tell.click()
-  await ended(page)
+  await untilEnd(page)
   expect(await page.alert.textContent()).toMatch(/^The upstream has too many requests/)
   expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('429')])
-  expect(door.calls()).toEqual(['POST /v1/completions'])
+  expect(proxy.calls()).toEqual(['POST /v1/completions'])
 })
 
-test('an upstream that breaks off leaves the text and says so', async () => {
+test('if the upstream breaks off, the page keeps the text and shows an error', async () => {
   lane().answers(async (call, line) => {
     const unended = { ...line, lastChunk: () => {} }
     await chatStream([' met'], { finish: null, usage: null, done: false })(call, unended)
@@ -269,48 +269,48 @@ test('an upstream that breaks off leaves the text and says so', async () => {
   const page = await visit(scripted)
   await page.hero.fill('Grace')
   await page.tell.click()
-  await ended(page)
+  await untilEnd(page)
   expect(await textOf(page)).toBe(`${OPENING('Grace')} met`)
   expect(await page.alert.textContent()).toMatch(/upstream stopped in the middle/)
-  expect(door.calls()).toEqual(['POST /v1/completions'])
+  expect(proxy.calls()).toEqual(['POST /v1/completions'])
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
-test('without its Worker the page says where it looked', async () => {
+test('if the Worker is unreachable, the page shows its address', async () => {
   const page = await visit(null)
   await page.tell.click()
-  await ended(page)
-  expect(await page.alert.textContent()).toBe(`No answer from ${ENDPOINT}: is it running?`)
+  await untilEnd(page)
+  expect(await page.alert.textContent()).toBe(`Could not reach ${ENDPOINT}. Is the Worker running?`)
   expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('net::ERR_')])
 })
 
-test('markup from a model is text', async () => {
+test('markup in an answer is shown as text', async () => {
   const markup = ' <img src="x" onerror="document.title = \'owned\'"><b>bold</b>'
   lane().answers(chatStream([markup.slice(0, 9), markup.slice(9)]))
   const page = await visit(scripted)
   await page.hero.fill('Heidi')
   await page.tell.click()
-  await ended(page)
+  await untilEnd(page)
   expect(await textOf(page)).toBe(OPENING('Heidi') + markup)
   expect(await page.story.locator('*').count()).toBe(0)
   expect(await watched.page.title()).toBe('A story, please')
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
-test('cached: true needs no preflight, and the browser keeps the answer', async () => {
+test('cached: true needs no preflight, and the browser caches the answer', async () => {
   lane().answers(chatStream([' yes']))
   await visit(scripted)
   const ask = `return await client.complete('Is it?', { cached: true })`
   expect(await inPage(ask)).toBe(' yes')
-  expect(door.calls()).toEqual([
+  expect(proxy.calls()).toEqual([
     'GET /v1/completions?stream=false&prompt=Is+it%3F',
     'POST /v1/completions',
   ])
   expect(await inPage(ask)).toBe(' yes')
   expect(await inPage(ask)).toBe(' yes')
-  // The third one has not left the browser.
-  expect(door.calls().slice(2)).toEqual(['GET /v1/completions?stream=false&prompt=Is+it%3F'])
-  // The browser notes the miss, as it does every 404.
+  // The third request is answered by the browser's cache.
+  expect(proxy.calls().slice(2)).toEqual(['GET /v1/completions?stream=false&prompt=Is+it%3F'])
+  // Chromium logs every 404.
   expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('404')])
   watched.expectQuiet(SITE, ENDPOINT)
 })
@@ -320,14 +320,14 @@ describe('with Turnstile', () => {
     const turnstile = { sitekey: '0x4AAA' }
     const { complete } = client.createClient({ endpoint: '${ENDPOINT}', turnstile });`
 
-  test('one challenge is enough, and only the token needs a preflight', async () => {
+  test('one challenge is enough for all requests, and only the token header needs a preflight', async () => {
     lane().answers(chatStream([' yes']))
     await visit(guarded)
     await watched.page.evaluate(widgetStub)
     const answers = inPage<string[]>(`${create}
       return [await complete('one'), await complete('two')]`)
     expect(await answers).toEqual([' yes', ' yes'])
-    expect(door.calls()).toEqual([
+    expect(proxy.calls()).toEqual([
       'POST /v1/completions',
       'POST /v1/visitors',
       'OPTIONS /v1/completions',
@@ -337,13 +337,13 @@ describe('with Turnstile', () => {
     expect(await watched.page.evaluate('challenges')).toEqual([
       { sitekey: '0x4AAA', action: 'visitor', visible: true },
     ])
-    // Nothing of it stays in the page.
+    // The box of the challenge has been removed.
     expect(await watched.page.locator('body > div').count()).toBe(0)
     expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('401')])
     watched.expectQuiet(SITE, ENDPOINT)
   })
 
-  test('Cloudflare’s script is loaded when it is needed, and nothing else of theirs', async () => {
+  test('Cloudflare’s script is loaded for the first challenge, and no other foreign resource', async () => {
     lane().answers(chatStream([' yes']))
     await visit(guarded)
     await watched.page.route('https://challenges.cloudflare.com/**', (route) =>
@@ -358,27 +358,27 @@ describe('with Turnstile', () => {
 })
 
 describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
-  test.each([1000, 360])('at %i pixels it fits, and everybody can use it', async (width) => {
+  test.each([1000, 360])('it fits and is accessible at a width of %i pixels', async (width) => {
     const page = await visit(workers, { colorScheme, width, height: 640 })
     expect(await watched.accessibilityFaults()).toEqual([])
     await page.tell.click()
-    await ended(page)
+    await untilEnd(page)
     expect(await watched.accessibilityFaults()).toEqual([])
     expect(await watched.overflow()).toBe(0)
     if (colorScheme === 'light' && width === 1000) await watched.picture('example')
     if (colorScheme === 'dark' && width === 360) await watched.picture('example-phone')
     // And with an error.
-    door.leadTo(null)
+    proxy.forwardTo(null)
     await page.tell.click()
     await expect.poll(() => page.alert.textContent()).not.toBe('')
-    await ended(page)
+    await untilEnd(page)
     expect(await watched.accessibilityFaults()).toEqual([])
     expect(await watched.overflow()).toBe(0)
     expect(watched.foreignRequests(SITE, ENDPOINT)).toEqual([])
   })
 })
 
-/** Cloudflare's script, as far as client.js uses it: a box, and a token a moment later. */
+/** The parts of Cloudflare's script that client.js uses. */
 const widgetStub = `
   globalThis.challenges = []
   globalThis.turnstile = {

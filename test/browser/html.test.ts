@@ -1,5 +1,5 @@
-// The trees that we build of documents, compared with Chromium's: of thousands of documents made of
-// tags in no order, with seeds, and of every character reference that we know.
+// Compares our HTML parser with Chromium: the trees of thousands of documents of random tags (with fixed
+// seeds), and every character reference that we support.
 import { readFileSync } from 'node:fs'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -8,7 +8,7 @@ import { type Element, parseHtml } from '../../src/html/tree.ts'
 import { launchBrowser } from '../support/browser.ts'
 import { pick, type Random, seeded } from '../support/random.ts'
 
-/** Name, shadow tree, children. */
+/** The name, the shadow tree and the children. */
 type Tree = readonly [string, readonly Node[] | null, readonly Node[]]
 type Node = Tree | string
 
@@ -29,7 +29,7 @@ afterAll(async () => {
   await browser?.close()
 })
 
-/** Runs in the page: `treesOf(documents)` loads each in a frame of its own. */
+/** Runs in the page: `treesOf(documents)` loads each document in its own frame. */
 const inPage = `
   const shown = ({ nodeType }) => nodeType === 1 || nodeType === 3 || nodeType === 4
   const namespaces = { 'http://www.w3.org/2000/svg': 'svg ', 'http://www.w3.org/1998/Math/MathML': 'math ' }
@@ -80,7 +80,7 @@ function ours({ name, namespace, shadow, children }: Element): Tree {
   ]
 }
 
-/** What is compared: text that stands together as one, without white space and what stands for NUL. */
+/** Joins adjacent texts, and removes white space and replacements of NUL. */
 function plain([name, shadow, children]: Tree): Tree {
   const nodes = (all: readonly Node[]) => {
     const joined: Node[] = []
@@ -104,7 +104,7 @@ const all =
   'nobr noembed noframes noscript object ol optgroup option p param pre rb rp rt rtc ruby script ' +
   'section select source span style summary svg table tbody td textarea tfoot th thead title tr ' +
   'track u ul wbr x xmp my-el'
-/** Templates are without tables and forms: there Chromium differs from the standard. */
+/** No tables or forms in templates: Chromium differs from the standard there. */
 const vocabularies: Readonly<Record<string, string>> = {
   'all elements': all,
   tables:
@@ -166,7 +166,7 @@ function documentOf(names: readonly [string, ...string[]], random: Random): stri
 }
 
 test.each(Object.entries(vocabularies))(
-  '300 documents of %s have the trees of Chromium',
+  '300 documents of %s have the same trees as in Chromium',
   async (_, words) => {
     const names = words.split(' ') as [string, ...string[]]
     const documents = Array.from({ length: 300 }, (_, seed) => documentOf(names, seeded(seed)))
@@ -180,7 +180,7 @@ test.each(Object.entries(vocabularies))(
   },
 )
 
-test('every name of a character reference means what it does in Chromium, with and without what follows', async () => {
+test('every character reference decodes as in Chromium, with and without a semicolon', async () => {
   const source = readFileSync('src/html/references.ts', 'utf8')
   const names = [...new Set(source.match(/\b[A-Za-z]{2,}\d{0,2}\b/g))]
   const texts = names.flatMap((name) => [`&${name};`, `&${name}x`, `&${name} `])
@@ -192,7 +192,7 @@ test('every name of a character reference means what it does in Chromium, with a
   expect(texts.filter((text) => decodeReferences(text) !== text).length).toBeGreaterThan(700)
   const known = (text: string) => decodeReferences(text) !== text
   expect(texts.filter((text, i) => known(text) && decodeReferences(text) !== theirs[i])).toEqual([])
-  // And of the old names, which need no semicolon, none is missing.
+  // All names that need no semicolon are supported.
   const bare = texts.filter((text, i) => !text.endsWith(';') && theirs[i] !== text)
   expect(bare.filter((text) => !known(text))).toEqual([])
 })

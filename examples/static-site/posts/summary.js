@@ -1,31 +1,31 @@
-// The "Summary" buttons. Each names a page of this site and gets what the owner has had said of it,
-// from the cache and from nowhere else: whatever visitors do here costs nothing.
+// The "Summary" buttons. Each shows the summary of a page that the owner has generated in advance. It only
+// reads the cache, so visitors cannot cause any cost.
 
-// Your Worker: https://edge-completions.YOU.workers.dev
+// The address of your Worker: https://edge-completions.YOU.workers.dev
 const endpoint = 'http://localhost:8787'
 
 for (const box of document.querySelectorAll('.summary')) {
   const [button, text] = box.querySelectorAll('button, p')
   button.addEventListener('click', async () => {
     text.ariaBusy = 'true'
-    const [said, absent] = await summaryOf(new URL(box.dataset.page, location))
-    // Always textContent: what a model says is text, whatever it looks like.
-    text.textContent = said
+    const [shown, absent] = await summaryOf(new URL(box.dataset.page, location))
+    // Always use textContent: model output must never be parsed as HTML.
+    text.textContent = shown
     text.toggleAttribute('data-absent', absent)
     text.ariaBusy = 'false'
   })
 }
 
-/** What to show, and whether it is a word in place of a summary. */
+/** The text to show, and whether it is a message instead of a summary. */
 async function summaryOf(page) {
   try {
     const { complete } = await import(`${endpoint}/client.js`)
     const prompt = { id: 'summary', variables: { page: page.href } }
-    // One GET: no preflight, and the browser keeps the answer for a while, too.
+    // A single GET without a preflight, which the browser may cache as well.
     return [await complete(prompt, { cached: 'only' }), false]
   } catch ({ code, message }) {
-    if (code === 'not_cached') return ['The author has not had this page summed up yet.', true]
-    // Errors of the client are written to be read; without a code the client itself was not there.
-    return [code ? message : `No summary from ${endpoint}: is it running?`, true]
+    if (code === 'not_cached') return ['This page has no summary yet.', true]
+    // Errors of the client have a readable message. An error without a code means that client.js did not load.
+    return [code ? message : `Could not reach ${endpoint}. Is the Worker running?`, true]
   }
 }

@@ -1,19 +1,19 @@
-// A door between the browser and a Worker, at one address whichever Worker is behind it. Notes what
-// comes through, preflights too; can be shut, and can break a connection in the middle of an answer.
+// A proxy between the browser and a Worker that can be replaced. Records all requests, including
+// preflights, and can refuse connections or break them in the middle of an answer.
 import { createServer, request as httpRequest, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { recordOutput } from '../support/canary.ts'
 
-export interface DoorRequest {
+export interface ProxyRequest {
   readonly method: string
   readonly path: string
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>
-  /** The browser ended the connection before the answer's end. */
+  /** The browser disconnected before the end of the answer. */
   left: boolean
 }
 
-export class Door {
-  readonly requests: DoorRequest[] = []
+export class EndpointProxy {
+  readonly requests: ProxyRequest[] = []
   readonly #server: Server
   #target: URL | null = null
   #cutAfter: string | null = null
@@ -21,7 +21,7 @@ export class Door {
   private constructor() {
     this.#server = createServer((incoming, response) => {
       const { method = '', url: path = '', headers } = incoming
-      const request: DoorRequest = { method, path, headers, left: false }
+      const request: ProxyRequest = { method, path, headers, left: false }
       this.requests.push(request)
       response.on('close', () => {
         request.left = !response.writableFinished
@@ -37,15 +37,15 @@ export class Door {
         recordOutput(JSON.stringify(answer.rawHeaders))
         let text = ''
         try {
-          this.#cutIfSaid(text, request, response)
+          this.#cutIfReached(text, request, response)
           for await (const chunk of answer) {
             text += String(chunk)
             await written(response, chunk)
-            this.#cutIfSaid(text, request, response)
+            this.#cutIfReached(text, request, response)
           }
           response.end()
         } catch {
-          // Either side is gone: then the other one is, too.
+          // If either side disconnects, disconnect the other.
           incoming.socket.destroy()
         }
         recordOutput(text)
@@ -56,37 +56,37 @@ export class Door {
     })
   }
 
-  static async open(): Promise<Door> {
-    const door = new Door()
-    await new Promise<void>((resolve) => door.#server.listen(0, '127.0.0.1', resolve))
-    return door
+  static async open(): Promise<EndpointProxy> {
+    const proxy = new EndpointProxy()
+    await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve))
+    return proxy
   }
 
   get port(): number {
     return (this.#server.address() as AddressInfo).port
   }
 
-  /** Who is behind it from now on; null: nobody, connections are dropped. Forgets past requests. */
-  leadTo(target: URL | null): void {
+  /** Sets the Worker and clears the recorded requests. With null, connections are dropped. */
+  forwardTo(target: URL | null): void {
     this.#target = target
     this.#cutAfter = null
     this.requests.length = 0
   }
 
-  /** Breaks the connection, once, when an answer of the API has said this; '': before its body. */
+  /** Breaks the next API connection whose answer contains this text; '' breaks it before the body. */
   cutAfter(text: string): void {
     this.#cutAfter = text
   }
 
-  #cutIfSaid(text: string, { path }: DoorRequest, response: ServerResponse): void {
+  #cutIfReached(text: string, { path }: ProxyRequest, response: ServerResponse): void {
     if (this.#cutAfter === null || !isCall(path) || !text.includes(this.#cutAfter)) return
     this.#cutAfter = null
     response.flushHeaders()
-    // What was said goes out first.
+    // Send buffered data first.
     response.socket?.destroySoon()
   }
 
-  /** What was asked of the API, as `POST /v1/completions`. */
+  /** The requests to the API, as `POST /v1/completions`. */
   calls(): string[] {
     return this.requests
       .filter(({ path }) => isCall(path))
@@ -99,7 +99,7 @@ export class Door {
   }
 }
 
-/** Of the API: client.js is let through. */
+/** Requests to the API, as opposed to client.js. */
 const isCall = (path: string) => path.startsWith('/v1/')
 
 function written(response: ServerResponse, chunk: Uint8Array): Promise<void> {
