@@ -1,4 +1,4 @@
-// Who is the operator: one token, compared whole, and nobody where there is no secret.
+// The operator is authenticated by one token, compared in full; without a secret nobody is.
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { bearerOf, Operator } from '../../src/access/operator.ts'
@@ -10,7 +10,7 @@ function isOperator(token: string | null, authorization: string | null): Promise
   return new Operator(token).isOperator(headers)
 }
 
-test('isOperator() knows the token as a bearer, in any case of that word', async () => {
+test("isOperator() accepts the token as a bearer, regardless of the scheme's case", async () => {
   for (const scheme of ['Bearer', 'bearer', 'BEARER', 'Bearer  ']) {
     expect(await isOperator(TOKEN, `${scheme} ${TOKEN}`)).toBe(true)
   }
@@ -31,11 +31,11 @@ test.each([
   `Bearer Bearer ${TOKEN}`,
   'Bearer null',
   'Bearer undefined',
-])('isOperator() knows nobody by %j', async (authorization) => {
+])('isOperator() rejects %j', async (authorization) => {
   expect(await isOperator(TOKEN, authorization)).toBe(false)
 })
 
-test('isOperator() is false for everybody where there is no secret', async () => {
+test('isOperator() is false for everybody if no secret is set', async () => {
   for (const token of [null, '']) {
     for (const authorization of [null, '', 'Bearer', 'Bearer ', 'Bearer null', `Bearer ${TOKEN}`]) {
       expect(await isOperator(token, authorization)).toBe(false)
@@ -43,7 +43,7 @@ test('isOperator() is false for everybody where there is no secret', async () =>
   }
 })
 
-test('isOperator() takes nothing but the token', async () => {
+test('isOperator() accepts only the token', async () => {
   const text = fc.string({ minLength: 1 }).filter((one) => /^[\x21-\x7e]+$/.test(one))
   await fc.assert(
     fc.asyncProperty(text, text, async (token, guess) => {
@@ -54,8 +54,8 @@ test('isOperator() takes nothing but the token', async () => {
   )
 })
 
-test('isOperator() compares digests of one length, all of their bytes', async () => {
-  // How much of a guess is right changes nothing about what is compared: each is hashed first.
+test('isOperator() compares all bytes of digests of the same length', async () => {
+  // Both are hashed first, so a partly correct guess makes no difference to the comparison.
   const { digest } = crypto.subtle
   const hashed: string[] = []
   crypto.subtle.digest = (algorithm, data) => {
@@ -75,7 +75,7 @@ test('isOperator() compares digests of one length, all of their bytes', async ()
   }
 })
 
-test('bearerOf() is null where there is none', () => {
+test('bearerOf() is null without a bearer', () => {
   expect(bearerOf(new Headers())).toBeNull()
   expect(bearerOf(new Headers({ authorization: 'Basic abc' }))).toBeNull()
   expect(bearerOf(new Headers({ authorization: 'Bearer abc ' }))).toBe('abc')

@@ -1,5 +1,5 @@
-// siteverify, as it answers and as it fails: what counts as solved, what is tried again, what a
-// stranger hears. PLATFORM B6, B7, B8.
+// siteverify: which answers count as solved, which failures are retried, and that the visitor's
+// error gives no details.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import {
   CHALLENGE_ACTION,
@@ -35,7 +35,7 @@ const wait = (ms: number, signal: AbortSignal) =>
     })
   })
 
-/** The client with the canary as its secret, and what it has sent. */
+/** The client with the canary as its secret, and the requests it has sent. */
 function turnstileWith(script: Script, secret = CANARY) {
   const sent: Record<string, unknown>[] = []
   const requests: Request[] = []
@@ -60,7 +60,7 @@ const challenge: Challenge = {
   testSecretAllowed: false,
 }
 
-/** The outcome, and how long it took; the clock runs as far as it must. */
+/** The outcome and its duration. The clock advances as far as needed. */
 async function outcome(turnstile: Turnstile, given: Partial<Challenge> = {}) {
   const startedAt = Date.now()
   const reasons: ChallengeRefusal[] = []
@@ -77,15 +77,15 @@ async function outcome(turnstile: Turnstile, given: Partial<Challenge> = {}) {
   recordOutput(JSON.stringify(reasons), String(error))
   if (error === null) {
     expect(reasons).toEqual([])
-    return { code: 'solved' as const, reason: null, heard: null, ms }
+    return { code: 'solved' as const, reason: null, error: null, ms }
   }
   expect(error).toBeInstanceOf(GatewayError)
   expect(reasons).toHaveLength(1)
   const { code, message, param, retryAfterSeconds, cause } = error as GatewayError
-  return { code, reason: reasons[0], heard: { code, message, param, retryAfterSeconds, cause }, ms }
+  return { code, reason: reasons[0], error: { code, message, param, retryAfterSeconds, cause }, ms }
 }
 
-test('verify() sends what siteverify asks for, and nothing more', async () => {
+test('verify() sends only the fields that siteverify requires', async () => {
   const { turnstile, sent, requests } = turnstileWith(() => Response.json(solved), ` ${CANARY}\n`)
   expect((await outcome(turnstile, { address: '203.0.113.7' })).code).toBe('solved')
   const body = { secret: CANARY, response: 'a token', idempotency_key: 'uuid-0' }
@@ -109,7 +109,7 @@ test.each<[string, object]>([
   ["the Worker's own host", { ...solved, hostname: 'edge.test' }],
   ['a host in capitals', { ...solved, hostname: 'Example.COM' }],
   ['more fields', { ...solved, cdata: 'x', metadata: { interactive: true }, challenge_ts: 'x' }],
-])('verify() takes an answer with %s', async (_, answer) => {
+])('verify() accepts an answer with %s', async (_, answer) => {
   const { turnstile, sent } = turnstileWith(() => Response.json(answer))
   expect((await outcome(turnstile)).code).toBe('solved')
   expect(sent).toHaveLength(1)
@@ -117,16 +117,16 @@ test.each<[string, object]>([
 
 const failures: readonly [string, ChallengeRefusal, object][] = [
   ['another host', 'other_host', { ...solved, hostname: 'evil.test' }],
-  ['a host that ends alike', 'other_host', { ...solved, hostname: 'evilexample.com' }],
-  ['a host below ours', 'other_host', { ...solved, hostname: 'www.example.com' }],
-  ['a host above ours', 'other_host', { ...solved, hostname: 'com' }],
+  ['a host with our host as a suffix', 'other_host', { ...solved, hostname: 'evilexample.com' }],
+  ['a subdomain of our host', 'other_host', { ...solved, hostname: 'www.example.com' }],
+  ['a parent of our host', 'other_host', { ...solved, hostname: 'com' }],
   ['a trailing dot', 'other_host', { ...solved, hostname: 'example.com.' }],
   ['an empty host', 'other_host', { ...solved, hostname: '' }],
   ['no host', 'other_host', { ...solved, hostname: undefined }],
   ['another action', 'other_action', { ...solved, action: 'login' }],
   ['our action in capitals', 'other_action', { ...solved, action: 'Visitor' }],
   [
-    'the mark of a dummy token',
+    'the metadata of a dummy token',
     'dummy_token',
     { ...solved, metadata: { result_with_testing_key: true } },
   ],
@@ -143,9 +143,9 @@ const failures: readonly [string, ChallengeRefusal, object][] = [
   ['no reason', 'not_solved', { success: false }],
 ]
 
-// PLATFORM B6. Single use is siteverify's: each verify() has an idempotency key of its own.
+// siteverify enforces single use; each verify() has its own idempotency key.
 test.each(failures)(
-  'verify() refuses an answer with %s as %s, at once',
+  'verify() rejects an answer with %s as %s, without a retry',
   async (_, reason, answer) => {
     const { turnstile, sent } = turnstileWith(() => Response.json(answer))
     expect(await outcome(turnstile)).toMatchObject({ code: 'challenge_failed', reason, ms: 0 })
@@ -153,13 +153,13 @@ test.each(failures)(
   },
 )
 
-test('verify() reads a refusal whatever its status below 500', async () => {
+test('verify() reads a rejection with any status below 500', async () => {
   const answer = { success: false, 'error-codes': ['invalid-input-response'] }
   const { turnstile } = turnstileWith(() => Response.json(answer, { status: 400 }))
   expect(await outcome(turnstile)).toMatchObject({ code: 'challenge_failed', reason: 'not_solved' })
 })
 
-test('verify() does not ask about tokens that cannot be any', async () => {
+test('verify() does not send values that cannot be tokens', async () => {
   const { turnstile, sent } = turnstileWith(() => Response.json(solved))
   for (const token of ['', 'x'.repeat(2049), 'x'.repeat(1_048_576)]) {
     const { code, reason } = await outcome(turnstile, { token })
@@ -171,20 +171,20 @@ test('verify() does not ask about tokens that cannot be any', async () => {
   }
 })
 
-test('verify() takes any host where the owner lets any page spend', async () => {
+test('verify() accepts any host if any page may spend', async () => {
   const { turnstile } = turnstileWith(() => Response.json({ ...solved, hostname: 'any.test' }))
   expect((await outcome(turnstile, { hostnames: new Set(['*']) })).code).toBe('solved')
 })
 
-test('verify() says the same to a stranger whatever made it fail', async () => {
-  const heard = new Set<string>()
+test('verify() gives the visitor the same error for every reason', async () => {
+  const errors = new Set<string>()
   for (const [, , answer] of failures) {
     const { turnstile } = turnstileWith(() => Response.json(answer))
-    heard.add(JSON.stringify((await outcome(turnstile)).heard))
+    errors.add(JSON.stringify((await outcome(turnstile)).error))
   }
   const { turnstile } = turnstileWith(() => Response.json(solved))
-  heard.add(JSON.stringify((await outcome(turnstile, { token: '' })).heard))
-  expect(heard.size).toBe(1)
+  errors.add(JSON.stringify((await outcome(turnstile, { token: '' })).error))
+  expect(errors.size).toBe(1)
 })
 
 const hang = () => new Promise<never>(() => {})
@@ -224,23 +224,19 @@ const outages: readonly [string, ChallengeRefusal, Script][] = [
   ['half a body', 'timeout', halfABody],
 ]
 
-// PLATFORM B7.
-test.each(outages)(
-  'verify() tries once more after %s, then gives up',
-  async (_, reason, script) => {
-    const { turnstile, sent } = turnstileWith(script)
-    const { ms, ...result } = await outcome(turnstile)
-    expect(result).toMatchObject({ code: 'challenge_unavailable', reason })
-    expect(result.heard?.retryAfterSeconds).toBeGreaterThan(0)
-    expect(result.heard?.message).not.toMatch(/ECONN|html|oops/)
-    expect(sent).toHaveLength(2)
-    expect(sent[0]).toEqual(sent[1])
-    expect(sent[0]?.['idempotency_key']).toBe('uuid-0')
-    expect(ms).toBeLessThanOrEqual(3000)
-  },
-)
+test.each(outages)('verify() retries once after %s, then gives up', async (_, reason, script) => {
+  const { turnstile, sent } = turnstileWith(script)
+  const { ms, ...result } = await outcome(turnstile)
+  expect(result).toMatchObject({ code: 'challenge_unavailable', reason })
+  expect(result.error?.retryAfterSeconds).toBeGreaterThan(0)
+  expect(result.error?.message).not.toMatch(/ECONN|html|oops/)
+  expect(sent).toHaveLength(2)
+  expect(sent[0]).toEqual(sent[1])
+  expect(sent[0]?.['idempotency_key']).toBe('uuid-0')
+  expect(ms).toBeLessThanOrEqual(3000)
+})
 
-test.each(outages)('verify() takes a good second answer after %s', async (_, __, script) => {
+test.each(outages)('verify() accepts a good second answer after %s', async (_, __, script) => {
   const { turnstile, sent } = turnstileWith((request, call) =>
     call === 0 ? script(request, call) : Response.json(solved),
   )
@@ -250,7 +246,7 @@ test.each(outages)('verify() takes a good second answer after %s', async (_, __,
   expect(ms).toBeLessThanOrEqual(3000)
 })
 
-test('verify() needs no more than 3 s however slowly both tries fail', async () => {
+test('verify() takes at most 3 s, however slowly both attempts fail', async () => {
   for (const [first, second] of [
     [1399, 2900],
     [1300, 5000],
@@ -271,7 +267,7 @@ test('verify() needs no more than 3 s however slowly both tries fail', async () 
   }
 })
 
-test('verify() leaves no timer behind when the answer is there', async () => {
+test('verify() leaves no timer running after an answer', async () => {
   const { turnstile } = turnstileWith(() => Response.json(solved))
   await turnstile.verify(challenge)
   expect(vi.getTimerCount()).toBe(0)
@@ -283,7 +279,7 @@ test('verify() aborts a call that hangs', async () => {
   expect(requests.map(({ signal }) => signal.aborted)).toEqual([true, true])
 })
 
-test('verify() calls a refused secret an outage: no visitor can mend it', async () => {
+test('verify() treats a rejected secret as an outage, because no visitor can fix it', async () => {
   for (const said of ['missing-input-secret', 'invalid-input-secret']) {
     const answer = { success: false, 'error-codes': [said] }
     const { turnstile, sent } = turnstileWith(() => Response.json(answer))
@@ -293,22 +289,21 @@ test('verify() calls a refused secret an outage: no visitor can mend it', async 
   }
 })
 
-// PLATFORM B8.
 test.each([...TEST_SECRETS, ` ${TEST_SECRETS[0]}\n`, '1x00000000000000000000AA'])(
-  'isTestSecret() knows %j',
+  'isTestSecret() recognises %j',
   (secret) => {
     expect(isTestSecret(secret)).toBe(true)
   },
 )
 
 test.each(['', '0x4AAAAAAADnPIDROrmt1Wwj', '0x4AAAAAAAB_0000000000000000000000AA', CANARY])(
-  'isTestSecret() lets %j be',
+  'isTestSecret() is false for %j',
   (secret) => {
     expect(isTestSecret(secret)).toBe(false)
   },
 )
 
-test('verify() asks nothing with a test secret outside local development', async () => {
+test('verify() makes no call with a test secret outside local development', async () => {
   for (const secret of TEST_SECRETS) {
     const { turnstile, sent } = turnstileWith(() => Response.json(solved), secret)
     const { code, reason } = await outcome(turnstile)
@@ -317,7 +312,7 @@ test('verify() asks nothing with a test secret outside local development', async
   }
 })
 
-test('verify() takes the made-up answer to a test secret in local development', async () => {
+test('verify() accepts the dummy answer to a test secret in local development', async () => {
   const metadata = { result_with_testing_key: true }
   const answer = { success: true, 'error-codes': [], hostname: 'example.com', metadata }
   const { turnstile } = turnstileWith(() => Response.json(answer), TEST_SECRETS[0])
@@ -328,7 +323,7 @@ test('verify() takes the made-up answer to a test secret in local development', 
   expect((await outcome(never.turnstile, local)).code).toBe('challenge_failed')
 })
 
-// A page's widget must say so, too: data-action="visitor".
-test('the action is the one the client and the docs name', () => {
+// The widget in the owner's page must set data-action="visitor".
+test('the action is the same in the client and in the docs', () => {
   expect(CHALLENGE_ACTION).toBe('visitor')
 })

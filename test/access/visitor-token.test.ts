@@ -1,5 +1,5 @@
-// Visitor tokens: only what was minted here, for this origin, at this time, passes; and all the rest
-// fails in one and the same way. PLATFORM B3, B4, B11, P6, T21.
+// Visitor tokens: only a token created here, for this origin and this time, is accepted. All others
+// fail with the same error.
 import fc from 'fast-check'
 import { base64url, CompactSign, jwtVerify, SignJWT } from 'jose'
 import { expect, test, vi } from 'vitest'
@@ -21,14 +21,14 @@ interface Given {
 }
 
 function tokensWith({ tokenSeconds = SECONDS, ...given }: Given = {}): VisitorTokens {
-  const fallbackSecret = () => Promise.reject(new Error('not to be asked'))
+  const fallbackSecret = () => Promise.reject(new Error('must not be called'))
   return new VisitorTokens(
     { tokenSeconds },
     { secret: SECRET, previousSecret: null, fallbackSecret, randomBytes, ...given },
   )
 }
 
-/** What a stranger hears and what the log does; or that the token passed. */
+/** What verify() reports to the visitor and to the log. */
 async function verdict(tokens: VisitorTokens, token: string, use = here) {
   const reasons: TokenRefusal[] = []
   try {
@@ -37,17 +37,17 @@ async function verdict(tokens: VisitorTokens, token: string, use = here) {
     expect(error).toBeInstanceOf(GatewayError)
     const { code, message, param, retryAfterSeconds, cause } = error as GatewayError
     expect(reasons).toHaveLength(1)
-    return { heard: { code, message, param, retryAfterSeconds, cause }, reason: reasons[0] }
+    return { error: { code, message, param, retryAfterSeconds, cause }, reason: reasons[0] }
   }
   expect(reasons).toEqual([])
-  return { heard: null, reason: 'passed' as const }
+  return { error: null, reason: 'passed' as const }
 }
 
 async function reasonOf(...args: Parameters<typeof verdict>) {
   return (await verdict(...args)).reason
 }
 
-/** The key as RFC 5869 gives it, made with none of the code under test. */
+/** The key by RFC 5869, derived without the code under test. */
 async function keyOf(secret: string): Promise<Uint8Array> {
   const bytes = (text: string) => new TextEncoder().encode(text)
   const material = await crypto.subtle.importKey('raw', bytes(secret), 'HKDF', false, [
@@ -67,8 +67,8 @@ const goodClaims = {
   exp: NOW_S + SECONDS,
 }
 
-/** A token of any claims, signed with the right key. */
-async function signed(claims: unknown, header: object = { alg: 'HS256', typ: 'JWT' }) {
+/** A token with any claims, signed with the right key. */
+async function sign(claims: unknown, header: object = { alg: 'HS256', typ: 'JWT' }) {
   return await new CompactSign(new TextEncoder().encode(JSON.stringify(claims)))
     .setProtectedHeader(header as { alg: string })
     .sign(await keyOf(SECRET))
@@ -96,7 +96,7 @@ test('verify(mint(x)) is x for every origin, clock and lifetime', async () => {
   )
 })
 
-test('mint() makes what another library takes for a signed JWT', async () => {
+test('mint() makes JWTs that another library accepts', async () => {
   const { token, subject } = await tokensWith().mint(here)
   const { payload, protectedHeader } = await jwtVerify(token, await keyOf(SECRET), {
     algorithms: ['HS256'],
@@ -107,13 +107,13 @@ test('mint() makes what another library takes for a signed JWT', async () => {
   expect(protectedHeader).toEqual({ alg: 'HS256', typ: 'JWT' })
 })
 
-test('mint() never names two visitors alike', async () => {
+test('mint() never gives two visitors the same subject', async () => {
   const tokens = tokensWith()
   const minted = await Promise.all(Array.from({ length: 50 }, () => tokens.mint(here)))
   expect(new Set(minted.map(({ subject }) => subject)).size).toBe(50)
 })
 
-test('mint() fits the longest origin a page can have, and makes no token it would not take', async () => {
+test('mint() supports the longest possible origin, and makes only tokens that verify() accepts', async () => {
   const tokens = tokensWith()
   const host = `${'a'.repeat(63)}.${'b'.repeat(63)}.${'c'.repeat(63)}.${'d'.repeat(61)}`
   const longest = { ...here, origin: `https://${host}:65535` }
@@ -123,7 +123,7 @@ test('mint() fits the longest origin a page can have, and makes no token it woul
   await expect(absurd).rejects.toMatchObject({ code: 'origin_not_allowed' })
 })
 
-test('verify() refuses a token with any one character changed, dropped, added or doubled', async () => {
+test('verify() rejects a token with one character changed, dropped, added or doubled', async () => {
   const tokens = tokensWith()
   const { token } = await tokens.mint(here)
   const characters = fc.oneof(
@@ -144,7 +144,7 @@ test('verify() refuses a token with any one character changed, dropped, added or
   )
 })
 
-test('verify() refuses a token with any one bit changed, be it spelled canonically', async () => {
+test('verify() rejects a token with one bit changed, even in canonical base64url', async () => {
   const tokens = tokensWith()
   const { token } = await tokens.mint(here)
   const parts = token.split('.')
@@ -159,8 +159,8 @@ test('verify() refuses a token with any one bit changed, be it spelled canonical
   }
 })
 
-// The last character of 32 bytes carries two bits that decode to nothing.
-test('verify() refuses other spellings of the very same bytes', async () => {
+// The last character of 32 bytes has two bits that are not decoded.
+test('verify() rejects other spellings of the same bytes', async () => {
   const tokens = tokensWith()
   const { token } = await tokens.mint(here)
   const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
@@ -175,7 +175,7 @@ test('verify() refuses other spellings of the very same bytes', async () => {
   for (const spelling of spellings) expect(await reasonOf(tokens, spelling)).toBe('malformed')
 })
 
-test('verify() refuses copies, pieces and lists of a good token', async () => {
+test('verify() rejects copies, pieces and lists of a good token', async () => {
   const tokens = tokensWith()
   const { token } = await tokens.mint(here)
   const [head, payload, signature] = token.split('.')
@@ -199,12 +199,12 @@ test('verify() refuses copies, pieces and lists of a good token', async () => {
   }
 })
 
-test('verify() refuses what is too long before it decodes any of it', async () => {
+test('verify() rejects a token that is too long before decoding it', async () => {
   const verify = vi.spyOn(crypto.subtle, 'verify')
   const encode = vi.spyOn(globalThis, 'btoa')
   const decode = vi.spyOn(globalThis, 'atob')
   const { token } = await tokensWith().mint(here)
-  // These are the ways a token is read, or counting them would prove nothing.
+  // A good token calls all of them; otherwise the counts below would prove nothing.
   await tokensWith().verify(token, here)
   for (const spy of [verify, encode, decode]) {
     expect(spy).toHaveBeenCalled()
@@ -216,7 +216,7 @@ test('verify() refuses what is too long before it decodes any of it', async () =
   vi.restoreAllMocks()
 })
 
-test('verify() refuses every header but its own, alg:none and all', async () => {
+test('verify() rejects every header but its own, including alg: none', async () => {
   const tokens = tokensWith()
   const { token } = await tokens.mint(here)
   const [, payload = '', signature = ''] = token.split('.')
@@ -237,12 +237,12 @@ test('verify() refuses every header but its own, alg:none and all', async () => 
     }
   }
   expect(await reasonOf(tokens, JSON.stringify({ alg: 'none', sub: 't:1' }))).toBe('malformed')
-  // Rightly signed under another header it is still not ours.
-  const other = await signed(goodClaims, { alg: 'HS256' })
+  // A valid signature over another header is rejected, too.
+  const other = await sign(goodClaims, { alg: 'HS256' })
   expect(await reasonOf(tokens, other)).toBe('malformed')
 })
 
-test('verify() ends a token at its second, with no leeway', async () => {
+test('verify() rejects a token from its exp on, without leeway', async () => {
   const tokens = tokensWith()
   const { token, expires_at } = await tokens.mint(here)
   expect(expires_at).toBe(NOW_S + SECONDS)
@@ -254,7 +254,7 @@ test('verify() ends a token at its second, with no leeway', async () => {
   expect(await at(NOW_S - 1)).toBe('from_the_future')
 })
 
-test('verify() never takes a token again that it once found expired', async () => {
+test('verify() never accepts a token again after it has expired', async () => {
   const tokens = tokensWith()
   const { token, expires_at } = await tokens.mint(here)
   const times = fc.tuple(fc.integer({ min: 0, max: 5000 }), fc.nat(5000))
@@ -269,7 +269,7 @@ test('verify() never takes a token again that it once found expired', async () =
   )
 })
 
-test('verify() refuses a token at every origin but its own', async () => {
+test('verify() rejects a token at any other origin', async () => {
   const tokens = tokensWith()
   await fc.assert(
     fc.asyncProperty(origins, origins, async (mintedAt, shownAt) => {
@@ -285,8 +285,8 @@ test('verify() refuses a token at every origin but its own', async () => {
   }
 })
 
-test('the tests can sign a token that passes', async () => {
-  expect(await tokensWith().verify(await signed(goodClaims), here)).toEqual({
+test('the tests can sign an accepted token', async () => {
+  expect(await tokensWith().verify(await sign(goodClaims), here)).toEqual({
     subject: goodClaims.sub,
   })
 })
@@ -294,36 +294,36 @@ test('the tests can sign a token that passes', async () => {
 test.each<[string, object, TokenRefusal]>([
   ['exp ten years ahead', { exp: NOW_S + 315_576_000 }, 'too_far_ahead'],
   ['exp a second too far ahead', { exp: NOW_S + SECONDS + 1 }, 'too_far_ahead'],
-  ['an issue a second ahead', { iat: NOW_S + 1 }, 'from_the_future'],
-  ['an issue ten years ahead', { iat: NOW_S + 315_576_000 }, 'from_the_future'],
+  ['iat a second ahead', { iat: NOW_S + 1 }, 'from_the_future'],
+  ['iat ten years ahead', { iat: NOW_S + 315_576_000 }, 'from_the_future'],
   ['exp now', { exp: NOW_S }, 'expired'],
   ['a fractional exp', { exp: NOW_S + 0.5 }, 'bad_claims'],
-  ['a textual exp', { exp: String(NOW_S + 1) }, 'bad_claims'],
+  ['exp as a string', { exp: String(NOW_S + 1) }, 'bad_claims'],
   ['no exp', { exp: undefined }, 'bad_claims'],
   ['no iat', { iat: undefined }, 'bad_claims'],
   ['no origin', { origin: undefined }, 'bad_claims'],
   ['a list of origins', { origin: [ORIGIN] }, 'bad_claims'],
   ['no subject', { sub: undefined }, 'bad_claims'],
-  ['the subject of an address', { sub: 'h:0123456789abcdef' }, 'bad_claims'],
+  ['a subject of a visitor without a token', { sub: 'h:0123456789abcdef' }, 'bad_claims'],
   ['a long subject', { sub: `t:${'0'.repeat(17)}` }, 'bad_claims'],
   ['no audience', { aud: undefined }, 'bad_claims'],
   ['another audience', { aud: 'edge-completions' }, 'bad_claims'],
   ['a list of audiences', { aud: ['edge-completions visitor', 'x'] }, 'bad_claims'],
-  ['a claim more', { admin: true }, 'bad_claims'],
+  ['an extra claim', { admin: true }, 'bad_claims'],
   ['nbf ahead', { nbf: NOW_S + 1 }, 'bad_claims'],
-])('verify() refuses %s although it is rightly signed', async (_, claims, reason) => {
-  const token = await signed({ ...goodClaims, ...claims })
+])('verify() rejects %s even with a valid signature', async (_, claims, reason) => {
+  const token = await sign({ ...goodClaims, ...claims })
   expect(await reasonOf(tokensWith(), token)).toBe(reason)
 })
 
 test.each([[null], [[]], ['t:0123456789abcdef'], [1]])(
-  'verify() refuses the signed payload %j',
+  'verify() rejects the signed payload %j',
   async (payload) => {
-    expect(await reasonOf(tokensWith(), await signed(payload))).toBe('bad_claims')
+    expect(await reasonOf(tokensWith(), await sign(payload))).toBe('bad_claims')
   },
 )
 
-test('verify() refuses tokens of other keys, and of the secret itself as the key', async () => {
+test('verify() rejects tokens signed with other keys, or with the secret itself as the key', async () => {
   const tokens = tokensWith()
   const { token } = await tokensWith({ secret: `${SECRET}.` }).mint(here)
   expect(await reasonOf(tokens, token)).toBe('bad_signature')
@@ -338,29 +338,29 @@ test('verify() refuses tokens of other keys, and of the secret itself as the key
   }
 })
 
-test('verify() says the same to a stranger whatever the reason, and the reason to the log', async () => {
+test('verify() gives the visitor the same error for every reason, and logs the reason', async () => {
   const tokens = tokensWith()
   const { token } = await tokens.mint(here)
   const cases: readonly (readonly [string, typeof here])[] = [
     ['x'.repeat(2000), here],
     ['x', here],
     [token.replace(/\.[^.]*$/, `.${'A'.repeat(43)}`), here],
-    [await signed({ ...goodClaims, sub: 'x' }), here],
+    [await sign({ ...goodClaims, sub: 'x' }), here],
     [token, { ...here, nowS: NOW_S + SECONDS }],
     [token, { ...here, nowS: NOW_S - 1 }],
-    [await signed({ ...goodClaims, exp: NOW_S + SECONDS + 1 }), here],
+    [await sign({ ...goodClaims, exp: NOW_S + SECONDS + 1 }), here],
     [token, { ...here, origin: 'https://evil.test' }],
   ]
   const verdicts = await Promise.all(cases.map(([text, use]) => verdict(tokens, text, use)))
   const reasons = verdicts.map(({ reason }) => reason)
   expect(new Set(reasons).size).toBe(cases.length)
-  expect(new Set(verdicts.map(({ heard }) => JSON.stringify(heard))).size).toBe(1)
-  expect(verdicts[0]?.heard).toMatchObject({ code: 'visitor_token_invalid', cause: undefined })
-  // Words only: neither the log nor the stranger gets a piece of the token.
+  expect(new Set(verdicts.map(({ error }) => JSON.stringify(error))).size).toBe(1)
+  expect(verdicts[0]?.error).toMatchObject({ code: 'visitor_token_invalid', cause: undefined })
+  // Only fixed codes: no part of a token reaches the log or the visitor.
   for (const reason of reasons) expect(reason).toMatch(/^[a-z_]+$/)
 })
 
-test('verify() throws nothing but its own refusal, whatever it is given', async () => {
+test('verify() throws only its own error for any input', async () => {
   const tokens = tokensWith()
   const texts = fc.oneof(
     fc.string({ unit: 'binary', maxLength: 60 }),
@@ -379,8 +379,7 @@ test('verify() throws nothing but its own refusal, whatever it is given', async 
   )
 })
 
-// PLATFORM B11.
-test('a token of the previous secret is good while that secret is kept, and none is made with it', async () => {
+test('a token of the previous secret stays valid while that is configured; new tokens use the new one', async () => {
   const old = await tokensWith({ secret: 'old' }).mint(here)
   const rotated = tokensWith({ secret: 'new', previousSecret: 'old' })
   expect(await rotated.verify(old.token, here)).toEqual({ subject: old.subject })
@@ -395,7 +394,7 @@ test('a token of the previous secret is good while that secret is kept, and none
   }
 })
 
-test('without TOKEN_SECRET the fallback is the secret, asked until it has answered once', async () => {
+test('without TOKEN_SECRET the fallback is read until it succeeds once', async () => {
   const fallbackSecret = vi
     .fn<() => Promise<string>>()
     .mockRejectedValueOnce(new Error('the object is away, and its words stay here'))
@@ -414,8 +413,8 @@ test('without TOKEN_SECRET the fallback is the secret, asked until it has answer
   expect(await reasonOf(tokensWith(), token)).toBe('passed')
 })
 
-// An isolate may not wait for what another request has asked: each asks for itself until one knows.
-test('requests that come before the key is known do not wait for each other', async () => {
+// An isolate must not wait for I/O of another request, so each reads the secret itself.
+test('requests before the key is available do not wait for each other', async () => {
   const first = Promise.withResolvers<string>()
   const fallbackSecret = vi.fn(() => Promise.resolve(SECRET)).mockReturnValueOnce(first.promise)
   const tokens = tokensWith({ secret: null, fallbackSecret })
@@ -426,7 +425,7 @@ test('requests that come before the key is known do not wait for each other', as
   expect(await reasonOf(tokens, token)).toBe('passed')
 })
 
-test('the secret is in no token, nor its key', async () => {
+test('a token contains neither the secret nor the key', async () => {
   const { token } = await tokensWith().mint(here)
   const seen = token.split('.').map((part) => Buffer.from(part, 'base64url').toString('latin1'))
   expect(seen.join()).not.toContain(SECRET)

@@ -1,4 +1,4 @@
-// Who a visitor is without a token: one network, one day, and nothing else.
+// Identifies visitors without a token by their network and the day.
 
 import { isIPv4, isIPv6 } from 'node:net'
 import fc from 'fast-check'
@@ -14,7 +14,6 @@ const visitorsOf = (secret: string) => new Visitors(async () => secret)
 const DAY_MS = 86_400_000
 const NOON_MS = 20_000 * DAY_MS + DAY_MS / 2
 
-// PLATFORM B10.
 test.each([
   ['203.0.113.7', '203.0.113.7'],
   ['0.0.0.0', '0.0.0.0'],
@@ -28,7 +27,7 @@ test.each([
   ['2001:db8::1', '2001:db8:0:0::/64'],
   ['2001:db8:0:0:1::', '2001:db8:0:0::/64'],
   ['1::', '1:0:0:0::/64'],
-])('networkOf() puts %s into %s', (address, network) => {
+])('networkOf() maps %s to %s', (address, network) => {
   expect(networkOf(address)).toBe(network)
 })
 
@@ -56,17 +55,17 @@ test.each([
   '2001:db8::g',
   '\u0000',
   `${'1:'.repeat(10_000)}:`,
-])('networkOf() puts %j where everybody shares', (address) => {
+])('networkOf() maps %j to the shared network', (address) => {
   expect(networkOf(address)).toBe('shared')
 })
 
-test('networkOf() knows an IPv4 address in every IPv6 spelling', () => {
+test('networkOf() recognises an IPv4 address in every IPv6 spelling', () => {
   for (const address of ['::ffff:cb00:7107', '0:0:0:0:0:ffff:203.0.113.7', '0::ffff:cb00:7107']) {
     expect(networkOf(address), address).toBe('203.0.113.7')
   }
 })
 
-test('networkOf() puts a whole /64 into one network and its neighbour into another', () => {
+test('networkOf() maps a whole /64 to one network and its neighbour to another', () => {
   const group = fc.integer({ min: 0, max: 0xffff }).map((n) => n.toString(16))
   const groups = (length: number) => fc.array(group, { minLength: length, maxLength: length })
   fc.assert(
@@ -81,8 +80,8 @@ test('networkOf() puts a whole /64 into one network and its neighbour into anoth
   )
 })
 
-// node:net is the judge of what an address is; a zone id has no meaning outside its host.
-test('networkOf() shares whatever is no address', () => {
+// node:net decides what an address is. A zone id has no meaning outside its host.
+test('networkOf() maps anything that is not an address to the shared network', () => {
   const piece = fc.constantFrom(':', '::', '1', 'ff', '.', '0', ']', '[', '/', '@', '%', '?', '\n')
   const text = fc.oneof(
     fc.array(piece, { maxLength: 10 }).map((pieces) => pieces.join('')),
@@ -110,7 +109,7 @@ test('Visitors.idOf() is 16 hex digits, the same all day', async () => {
   }
 })
 
-test('Visitors.idOf() is new each UTC day, and with each secret', async () => {
+test('Visitors.idOf() changes each UTC day and with each secret', async () => {
   const visitors = visitorsOf('secret')
   const day = Math.floor(NOON_MS / DAY_MS) * DAY_MS
   const ids = [
@@ -122,7 +121,7 @@ test('Visitors.idOf() is new each UTC day, and with each secret', async () => {
   expect(new Set(ids).size).toBe(4)
 })
 
-test('Visitors.idOf() has one visitor per network and one for all without an address', async () => {
+test('Visitors.idOf() gives one id per network, and one for all requests without an address', async () => {
   const visitors = visitorsOf('secret')
   const id = (address: string | null) => visitors.idOf(address, NOON_MS)
   expect(await id('2001:db8:1:2::1')).toBe(await id('2001:db8:1:2:ffff::9'))
@@ -132,14 +131,14 @@ test('Visitors.idOf() has one visitor per network and one for all without an add
   expect(new Set(await Promise.all(others.map(id))).size).toBe(5)
 })
 
-test('Visitors.idOf() does not hold the address', async () => {
+test('Visitors.idOf() does not contain the address', async () => {
   const id = await visitorsOf('secret').idOf('203.0.113.7', NOON_MS)
   const hex = Buffer.from([203, 0, 113, 7]).toString('hex')
   expect(id).not.toContain(hex)
 })
 
-// A request that began before midnight ends after it: its name must not live on.
-test("Visitors.idOf() does not carry yesterday's name over midnight", async () => {
+// A request may run across midnight; its id must not be kept.
+test("Visitors.idOf() does not keep yesterday's id after midnight", async () => {
   const visitors = visitorsOf('secret')
   const late = visitors.idOf('203.0.113.7', DAY_MS - 1)
   const early = visitors.idOf('203.0.113.8', DAY_MS)
@@ -149,7 +148,7 @@ test("Visitors.idOf() does not carry yesterday's name over midnight", async () =
   )
 })
 
-test('Visitors.idOf() names visitors rightly when all come at once', async () => {
+test('Visitors.idOf() gives the right ids to concurrent requests', async () => {
   const visitors = visitorsOf('secret')
   const addresses = Array.from({ length: 50 }, (_, i) => `203.0.113.${i % 10}`)
   const ids = await Promise.all(addresses.map((address) => visitors.idOf(address, NOON_MS)))
@@ -157,7 +156,7 @@ test('Visitors.idOf() names visitors rightly when all come at once', async () =>
   for (const [i, id] of ids.entries()) expect(id).toBe(ids[i % 10])
 })
 
-test('Visitors.idOf() remembers a thousand networks and no more', async () => {
+test('Visitors.idOf() caches up to a thousand networks', async () => {
   const sign = vi.spyOn(crypto.subtle, 'sign')
   const visitors = visitorsOf('secret')
   const address = (i: number) => `10.0.${i >> 8}.${i & 255}`
@@ -166,12 +165,12 @@ test('Visitors.idOf() remembers a thousand networks and no more', async () => {
   expect(sign).toHaveBeenCalledTimes(1)
   for (let i = 1; i <= 1000; i++) await visitors.idOf(address(i), NOON_MS)
   expect(sign).toHaveBeenCalledTimes(1001)
-  // Had it room for the 1001st beside the first, it would have room for any number.
+  // If it had kept the first network next to 1,000 others, the cache would be unbounded.
   await visitors.idOf(address(0), NOON_MS)
   expect(sign).toHaveBeenCalledTimes(1002)
 })
 
-test('Visitors.idOf() asks for the secret once a day, and again after it was out of reach', async () => {
+test('Visitors.idOf() reads the secret once a day, and again after a failure', async () => {
   const secret = vi
     .fn<() => Promise<string>>()
     .mockRejectedValueOnce(new Error('out of reach'))

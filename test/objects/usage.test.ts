@@ -1,4 +1,4 @@
-// The figures' object in workerd: one row an hour, ninety days of them, and two short lists.
+// The usage object in workerd: one row per hour, kept for ninety days, and two short lists.
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -41,7 +41,7 @@ async function hoursOf(query: string): Promise<number[]> {
   return JSON.parse(reply.text).hours.map(({ hour }: { hour: number }) => hour)
 }
 
-test('hours are given oldest first, as many as were asked for', async () => {
+test('returns as many hours as requested, oldest first', async () => {
   expect(await hoursOf('')).toEqual([])
   for (const ago of [3, 0, 30, 2000]) {
     await workers.rig.call('usage', 'put', hourAgo(ago), counts(ago))
@@ -52,7 +52,7 @@ test('hours are given oldest first, as many as were asked for', async () => {
   expect(await hoursOf('?hours=2160')).toHaveLength(4)
 })
 
-test('an hour of an older version counts as zeros where it has nothing', async () => {
+test('fills fields missing in hours of an older version with zeros', async () => {
   await workers.rig.call(
     'usage',
     'put',
@@ -72,7 +72,7 @@ test('an hour of an older version counts as zeros where it has nothing', async (
   })
 })
 
-test('days add their hours up, also those of older versions', async () => {
+test('adds up hours to days, including those of older versions', async () => {
   const day = (ago: number) => (Math.floor(Date.now() / DAY_MS) - ago) * 86_400
   const put = async (hour: number, counts: object) =>
     await workers.rig.call('usage', 'put', hour, JSON.stringify(counts))
@@ -95,7 +95,7 @@ test('days add their hours up, also those of older versions', async () => {
   expect(names).toEqual(names.toSorted())
 })
 
-test('failed attempts and refused origins outlive the machine, origins for a day', async () => {
+test('keeps failed attempts and refused origins across a restart, refused origins for a day', async () => {
   const origin = 'https://www.site.example'
   const client = workers.client()
   expect((await client.complete({ prompt: 'p', model: 'gone' })).status).toBe(502)
@@ -118,7 +118,7 @@ test('failed attempts and refused origins outlive the machine, origins for a day
   await workers.rig.set({ clockMs: 0 })
 })
 
-test('ninety days are kept, and not a day more', async () => {
+test('keeps ninety days', async () => {
   await workers.rig.call('usage', 'put', hourAgo(90 * 24), counts(1))
   await workers.rig.call('usage', 'put', hourAgo(89 * 24), counts(1))
   await workers.rig.set({ clockMs: 3_600_000 })

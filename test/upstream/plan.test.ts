@@ -1,4 +1,4 @@
-// Which calls a request becomes, where their choices stand, and what is refused before any call.
+// The calls that a request becomes, the index of each choice, and requests refused before any call.
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -24,7 +24,7 @@ const target = (unsupported: readonly Feature[] = [], stream = true) => ({
   unsupported: new Set(unsupported),
 })
 
-test("plan() makes one call of a plain request, in the upstream's own name for the model", () => {
+test("plan() makes one call for a simple request, with the upstream's model name", () => {
   expect(plan(request(), target())).toEqual([
     {
       request: {
@@ -45,7 +45,7 @@ test("plan() makes one call of a plain request, in the upstream's own name for t
   ])
 })
 
-test('plan() passes on the fields that say something', () => {
+test('plan() passes on the fields that are set', () => {
   const fields = {
     temperature: 0.5,
     top_p: 0.5,
@@ -63,7 +63,7 @@ test('plan() passes on the fields that say something', () => {
   expect(plan(request(fields), target())[0]?.request).toMatchObject(fields)
 })
 
-test('plan() leaves prompts and choices together where the upstream takes them so', () => {
+test('plan() keeps prompts and choices together if the upstream supports both', () => {
   const calls = plan(request({ prompts: ['One', 'Two'], n: 3 }), target())
   expect(calls).toHaveLength(1)
   expect(calls[0]).toMatchObject({
@@ -73,7 +73,7 @@ test('plan() leaves prompts and choices together where the upstream takes them s
   })
 })
 
-test('plan() makes a call for each prompt where the upstream takes one', () => {
+test('plan() makes a call for each prompt if the upstream takes only one', () => {
   const calls = plan(request({ prompts: ['One', 'Two'], n: 3 }), target(['prompt_array']))
   expect(calls.map(({ firstIndex, choices }) => [firstIndex, choices])).toEqual([
     [0, 3],
@@ -85,7 +85,7 @@ test('plan() makes a call for each prompt where the upstream takes one', () => {
   ])
 })
 
-test('plan() makes a call for each choice where the upstream has no n', () => {
+test('plan() makes a call for each choice if the upstream does not support n', () => {
   const calls = plan(request({ prompts: ['One', 'Two'], n: 2 }), target(['prompt_array', 'n']))
   expect(
     calls.map(({ firstIndex, choices, request: { prompts, n } }) => [
@@ -102,7 +102,7 @@ test('plan() makes a call for each choice where the upstream has no n', () => {
   ])
 })
 
-test('plan() gives the calls of one prompt different seeds, and each prompt the same', () => {
+test('plan() gives the calls of one prompt different seeds, and each prompt the same ones', () => {
   const calls = plan(
     request({ prompts: ['One', 'Two'], n: 2, seed: 7 }),
     target(['prompt_array', 'n']),
@@ -111,11 +111,11 @@ test('plan() gives the calls of one prompt different seeds, and each prompt the 
   expect(plan(request({ n: 2, seed: 7 }), target())[0]?.request.seed).toBe(7)
 })
 
-test('plan() leaves the seed out where the upstream has none', () => {
+test('plan() drops the seed if the upstream does not support it', () => {
   expect(plan(request({ seed: 7 }), target(['seed']))[0]?.request).not.toHaveProperty('seed')
 })
 
-test('plan() does not stream best_of, nor where nobody wants it', () => {
+test('plan() does not stream with best_of, or if the visitor does not', () => {
   expect(plan(request({ n: 1, best_of: 2 }), target())[0]?.request).toMatchObject({
     best_of: 2,
     stream: false,
@@ -126,14 +126,14 @@ test('plan() does not stream best_of, nor where nobody wants it', () => {
 test.each<[string, Feature[]]>([
   ['has none', ['echo']],
   ['has one', []],
-])('plan() emulates the echo of an upstream that %s, a prompt for each choice', (_, no) => {
+])('plan() emulates the echo for an upstream that %s, with a prompt for each choice', (_, no) => {
   const [call] = plan(request({ prompts: ['One', 'Two'], n: 2, echo: true }), target(no))
   expect(call?.echoes).toEqual(['One', 'One', 'Two', 'Two'])
   expect(call?.echoed).toEqual([])
   expect(call?.request).not.toHaveProperty('echo')
 })
 
-test('plan() leaves an echo with log probabilities, and of token prompts, to the upstream', () => {
+test('plan() leaves an echo with log probabilities, and one of token prompts, to the upstream', () => {
   const [scored] = plan(request({ n: 2, echo: true, logprobs: 0 }), target())
   expect(scored).toMatchObject({ echoes: [], echoed: ['One', 'One'], request: { echo: true } })
   const [tokens] = plan(request({ prompts: [[1, 2]], echo: true }), target())
@@ -144,14 +144,14 @@ test('plan() marks the call of a locked prompt', () => {
   expect(plan(request({ prompt_id: 'haiku' }), target())[0]?.request.locked).toBe(true)
 })
 
-test('plan() tells an upstream nothing of aliases, routes and prompt ids', () => {
+test('plan() sends no aliases, routes and prompt ids to an upstream', () => {
   const [call] = plan(request({ prompt_id: 'haiku' }), target())
   expect(call?.request).not.toHaveProperty('route')
   expect(call?.request).not.toHaveProperty('prompt_id')
   expect(JSON.stringify(call)).not.toContain('alias')
 })
 
-test('plan() gives every choice one place: index = prompt_index * n + j', () => {
+test('plan() gives each choice its index = prompt_index * n + j', () => {
   const some = fc.subarray<Feature>(['prompt_array', 'n', 'echo', 'seed'])
   fc.assert(
     fc.property(
@@ -189,18 +189,18 @@ const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] 
   ['frequency_penalty', 'frequency_penalty', { frequency_penalty: 1 }],
 ]
 
-test.each(needs)('missingFeature() names %s by its field "%s"', (feature, param, fields) => {
+test.each(needs)('missingFeature() reports %s as the field "%s"', (feature, param, fields) => {
   expect(missingFeature(request(fields), new Set([feature]))).toEqual({ feature, param })
   const others = features.filter((other) => other !== feature && other !== 'logprobs')
   expect(missingFeature(request(fields), new Set(others))).toBeNull()
 })
 
-test('missingFeature() needs nothing for what becomes several calls or is emulated', () => {
+test('missingFeature() is null for features that become several calls or are emulated', () => {
   const asked = request({ prompts: ['One', 'Two'], n: 2, echo: true, seed: 7 })
   expect(missingFeature(asked, new Set(features))).toBeNull()
 })
 
-test('missingFeature() of token prompts on the chat wire names the prompt', () => {
+test('missingFeature() reports token prompts on the chat wire as "prompt"', () => {
   const asked = request({ prompts: [[1, 2]] })
   expect(missingFeature(asked, new Set(wireLimits.chat))).toEqual({
     feature: 'token_prompts',
@@ -209,7 +209,7 @@ test('missingFeature() of token prompts on the chat wire names the prompt', () =
   expect(missingFeature(asked, new Set(wireLimits.completions))).toBeNull()
 })
 
-test('missingFeature() refuses an echo of token prompts that it cannot emulate', () => {
+test('missingFeature() refuses an echo of token prompts, which cannot be emulated', () => {
   const asked = request({ prompts: [[1, 2]], echo: true })
   expect(missingFeature(asked, new Set<Feature>(['echo']))).toEqual({
     feature: 'echo',

@@ -1,6 +1,6 @@
-// Clients that others wrote, against the bundle in workerd: each of them reads our answers and our
-// streams, on a miss and on a hit, and raises and repeats its own typed errors as it should. What is
-// particular to the `openai` package is in openai-client.test.ts.
+// Third-party clients against the bundle in workerd: each reads answers and streams, on a miss and
+// on a hit, and raises its own typed errors and retries as it should. Tests specific to the
+// `openai` package are in openai-client.test.ts.
 import { createOpenAI } from '@ai-sdk/openai'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
 import { OpenAI as LangChainOpenAI } from '@langchain/openai'
@@ -22,14 +22,14 @@ import {
 } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
-// They warn of options that the completions endpoint never had.
+// They warn about options that the completions endpoint never had.
 globalThis.AI_SDK_LOG_WARNINGS = false
 
 const kinds = {
   chat: { retries: 0 },
   legacy: { retries: 0, wire: 'completions' },
 }
-/** What SDKs insist on. */
+/** An API key, which SDKs require. */
 const API_KEY = 'sk-visitor'
 const OPERATOR_TOKEN = 'the-operator-token-of-the-clients'
 
@@ -75,25 +75,25 @@ afterEach(() => {
   }
 })
 
-/** How a program sets its client up. */
+/** The client's settings. */
 interface Setting {
   readonly model: string
   readonly of?: Workers
   readonly maxRetries?: number
   readonly temperature?: number
-  /** Null: the program takes out the header that its client insists on. */
+  /** Null: remove the Authorization header that the client insists on. */
   readonly apiKey?: null
 }
 
-/** A program with one of the clients; `sent` are its requests, each with the time it left at. */
+/** A program that uses one of the clients, and its requests with the time of each. */
 interface Program {
   readonly sent: readonly { readonly body: Record<string, unknown>; readonly atMs: number }[]
   whole(prompt: string): Promise<string>
   stream(prompt: string): AsyncIterable<string>
 }
 
-/** What a program can tell of an error: all that its client's own type says. */
-interface Told {
+/** The information a client's own error type gives. */
+interface ClientError {
   readonly status: number | undefined
   readonly code: unknown
   readonly message: string
@@ -103,10 +103,10 @@ interface RealClient {
   readonly name: string
   readonly program: (setting: Setting) => Program
   /** @throws when it is not the client's own type of error */
-  readonly told: (error: unknown) => Told
-  /** It obeys `x-should-retry: false`. */
+  readonly errorOf: (error: unknown) => ClientError
+  /** Whether it obeys `x-should-retry: false`. */
   readonly obeys: boolean
-  /** It does not come back at once where Retry-After is hours. */
+  /** Whether it does not retry immediately when Retry-After is hours. */
   readonly hasPatience: boolean
 }
 
@@ -149,15 +149,15 @@ function aiProgram(
   }
 }
 
-/** The last error of an AI SDK call that was, or was not, made again. */
-function aiTold(thrown: unknown): Told {
+/** Reads the last error of an AI SDK call, which may have been retried. */
+function aiError(thrown: unknown): ClientError {
   const error = RetryError.isInstance(thrown) ? thrown.lastError : thrown
   if (APICallError.isInstance(error)) {
     const body: unknown = JSON.parse(error.responseBody ?? '{}')
     const code = (body as { error?: { code?: unknown } }).error?.code
     return { status: error.statusCode, code, message: error.message }
   }
-  // An error in a stream is passed on as the object it is.
+  // An error in a stream is passed on as a plain object.
   if (isRecord(error) && typeof error['message'] === 'string') {
     return { status: undefined, code: error['code'], message: error['message'] }
   }
@@ -167,7 +167,7 @@ function aiTold(thrown: unknown): Told {
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null
 
-function openaiTold(error: unknown): Told {
+function openaiError(error: unknown): ClientError {
   if (!(error instanceof APIError)) throw new Error(`expected an APIError, got ${error}`)
   return { status: error.status, code: error.code, message: error.message }
 }
@@ -177,7 +177,7 @@ const clients: readonly RealClient[] = [
     name: 'openai',
     obeys: true,
     hasPatience: true,
-    told: openaiTold,
+    errorOf: openaiError,
     program(setting) {
       const { model, maxRetries = 0, temperature } = setting
       const { sent, send } = requests(setting)
@@ -203,7 +203,7 @@ const clients: readonly RealClient[] = [
     name: '@ai-sdk/openai-compatible',
     obeys: false,
     hasPatience: false,
-    told: aiTold,
+    errorOf: aiError,
     program: (setting) =>
       aiProgram(setting, (send, { model }) =>
         createOpenAICompatible({
@@ -219,7 +219,7 @@ const clients: readonly RealClient[] = [
     name: '@ai-sdk/openai',
     obeys: false,
     hasPatience: false,
-    told: aiTold,
+    errorOf: aiError,
     program: (setting) =>
       aiProgram(setting, (send, { model }) => {
         const provider = createOpenAI({ baseURL: baseUrl(setting), apiKey: API_KEY, fetch: send })
@@ -230,7 +230,7 @@ const clients: readonly RealClient[] = [
     name: '@langchain/openai',
     obeys: false,
     hasPatience: true,
-    told: openaiTold,
+    errorOf: openaiError,
     program(setting) {
       const { model, maxRetries = 0, temperature } = setting
       const { sent, send } = requests(setting)
@@ -274,22 +274,22 @@ async function thrownBy(work: Promise<unknown>): Promise<unknown> {
   return thrown
 }
 
-/** Waits until an answer can be had by another request. */
-async function stored({ model }: OwnModel): Promise<void> {
+/** Waits until an answer is stored. */
+async function untilStored({ model }: OwnModel): Promise<void> {
   await expect.poll(() => countStored(workers, model)).toBeGreaterThan(0)
 }
 
-describe.each(clients)('$name', ({ program, told, obeys, hasPatience }) => {
+describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
   const text = 'Grüße, 🌍!\n\ndata: [DONE]\n\n"Ende"'
   const pieces = [text.slice(0, 5), text.slice(5, 12), text.slice(12)]
 
-  test.each(shapes)('gets an answer %s, on a miss and on hits in both shapes', async (_, first) => {
+  test.each(shapes)('reads a %s answer, on a miss and on hits in both shapes', async (_, first) => {
     for (const kind of ['chat', 'legacy'] as const) {
       const own = lanes.take(kind)
       own.lane.answers(kind === 'chat' ? chatStream(pieces) : completionsStream(pieces))
       const { whole, stream, sent } = program({ model: own.model })
       expect(await read({ whole, stream, sent }, first)).toBe(text)
-      await stored(own)
+      await untilStored(own)
       expect(await read({ whole, stream, sent }, true)).toBe(text)
       expect(await read({ whole, stream, sent }, false)).toBe(text)
       expect(own.lane.calls).toHaveLength(1)
@@ -298,42 +298,45 @@ describe.each(clients)('$name', ({ program, told, obeys, hasPatience }) => {
     }
   })
 
-  test.each(shapes)('gets an empty answer %s', async (_, stream) => {
+  test.each(shapes)('reads an empty %s answer', async (_, stream) => {
     const { model, lane } = lanes.take('chat')
     lane.answers(chatStream([]))
     expect(await read(program({ model }), stream)).toBe('')
     expect(lane.calls).toHaveLength(1)
   })
 
-  test.each(shapes)('is told %s what is wrong with its request, once', async (_, stream) => {
+  test.each(shapes)('gets a validation error, without a retry (%s)', async (_, stream) => {
     const { model, lane } = lanes.take('chat')
     const asked = program({ model, temperature: 3, maxRetries: 2 })
-    const error = told(await thrownBy(read(asked, stream)))
+    const error = errorOf(await thrownBy(read(asked, stream)))
     expect(error).toMatchObject({ status: 400, code: 'invalid_value' })
     expect(error.message).toContain('Cannot use "temperature"')
     expect(asked.sent).toHaveLength(1)
     expect(lane.calls).toEqual([])
   })
 
-  test.each(shapes)('is told %s that a visitor token is wanted, once', async (_, stream) => {
-    const { model, lane } = lanes.take('chat')
-    for (const [key, code] of [
-      [{ apiKey: null }, 'visitor_token_required'],
-      [{}, 'visitor_token_invalid'],
-    ] as const) {
-      const asked = program({ model, of: guarded, maxRetries: 2, ...key })
-      const error = told(await thrownBy(read(asked, stream)))
-      expect(error).toMatchObject({ status: 401, code })
-      expect(asked.sent).toHaveLength(1)
-    }
-    expect(lane.calls).toEqual([])
-  })
+  test.each(shapes)(
+    'gets the error for a missing visitor token, without a retry (%s)',
+    async (_, stream) => {
+      const { model, lane } = lanes.take('chat')
+      for (const [key, code] of [
+        [{ apiKey: null }, 'visitor_token_required'],
+        [{}, 'visitor_token_invalid'],
+      ] as const) {
+        const asked = program({ model, of: guarded, maxRetries: 2, ...key })
+        const error = errorOf(await thrownBy(read(asked, stream)))
+        expect(error).toMatchObject({ status: 401, code })
+        expect(asked.sent).toHaveLength(1)
+      }
+      expect(lane.calls).toEqual([])
+    },
+  )
 
-  /** The two shapes at once, since their clients take their time. */
+  /** Runs both shapes at once, because the clients wait between retries. */
   const inBothShapes = (ask: (stream: boolean) => Promise<void>) =>
     Promise.all([ask(false), ask(true)])
 
-  test('comes back when Retry-After says, and is answered', async () => {
+  test('retries after Retry-After and gets the answer', async () => {
     await inBothShapes(async (stream) => {
       const { model, lane } = lanes.take('chat')
       lane.answers(refusal(429, {}, { 'retry-after': '3' }), chatStream(['fine']))
@@ -342,12 +345,12 @@ describe.each(clients)('$name', ({ program, told, obeys, hasPatience }) => {
       expect(asked.sent).toHaveLength(2)
       expect(lane.calls).toHaveLength(2)
       const [first, second] = asked.sent
-      // Longer than any of them waits by itself.
+      // Longer than the default delay of each client.
       expect((second?.atMs ?? 0) - (first?.atMs ?? 0)).toBeGreaterThanOrEqual(2950)
     })
   })
 
-  test('comes back after an upstream was down', async () => {
+  test('retries after the upstream was down', async () => {
     await inBothShapes(async (stream) => {
       const { model, lane } = lanes.take('chat')
       lane.answers(refusal(503), chatStream(['fine']))
@@ -357,40 +360,46 @@ describe.each(clients)('$name', ({ program, told, obeys, hasPatience }) => {
     })
   })
 
-  test.each(shapes)('is told %s that the budget is gone, and when to come', async (_, stream) => {
-    const { model, lane } = lanes.take('chat')
-    const asked = program({ model, of: paused, maxRetries: hasPatience ? 2 : 0 })
-    const error = told(await thrownBy(read(asked, stream)))
-    expect(error).toMatchObject({ status: 429, code: 'budget_exhausted' })
-    expect(asked.sent).toHaveLength(1)
-    expect(lane.calls).toEqual([])
-  })
+  test.each(shapes)(
+    'gets the error for an exhausted budget, with Retry-After (%s)',
+    async (_, stream) => {
+      const { model, lane } = lanes.take('chat')
+      const asked = program({ model, of: paused, maxRetries: hasPatience ? 2 : 0 })
+      const error = errorOf(await thrownBy(read(asked, stream)))
+      expect(error).toMatchObject({ status: 429, code: 'budget_exhausted' })
+      expect(asked.sent).toHaveLength(1)
+      expect(lane.calls).toEqual([])
+    },
+  )
 
-  test.each(shapes)('is told %s of a broken configuration', async (_, stream) => {
+  test.each(shapes)('gets the error for a broken configuration (%s)', async (_, stream) => {
     const { model } = lanes.take('chat')
     const asked = program({ model, of: misconfigured, maxRetries: obeys ? 2 : 0 })
-    const error = told(await thrownBy(read(asked, stream)))
+    const error = errorOf(await thrownBy(read(asked, stream)))
     expect(error).toMatchObject({ status: 503, code: 'misconfigured' })
     expect(asked.sent).toHaveLength(1)
   })
 
-  test.each(shapes)('is told %s that only the owner can help', async (_, stream) => {
-    const { model, lane } = lanes.take('chat')
-    lane.answers(refusal(401, { error: { message: CANARY } }))
-    const asked = program({ model, maxRetries: obeys ? 2 : 0 })
-    const error = told(await thrownBy(read(asked, stream)))
-    expect(error).toMatchObject({ status: 502, code: 'upstream_rejected' })
-    expect(lane.calls).toHaveLength(1)
-  })
+  test.each(shapes)(
+    'gets the error for a problem that only the owner can fix (%s)',
+    async (_, stream) => {
+      const { model, lane } = lanes.take('chat')
+      lane.answers(refusal(401, { error: { message: CANARY } }))
+      const asked = program({ model, maxRetries: obeys ? 2 : 0 })
+      const error = errorOf(await thrownBy(read(asked, stream)))
+      expect(error).toMatchObject({ status: 502, code: 'upstream_rejected' })
+      expect(lane.calls).toHaveLength(1)
+    },
+  )
 
-  /** Says two words and is gone. */
+  /** Sends two words, then closes the connection. */
   const broken: Script = completionsStream(['one ', 'two'], {
     finish: null,
     done: false,
     usage: null,
   })
 
-  test('throws in the middle of a stream, after the words that came, and does not ask again', async () => {
+  test('throws in the middle of a stream after the words received, and does not retry', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers(broken)
     const asked = program({ model, maxRetries: 2 })
@@ -398,17 +407,17 @@ describe.each(clients)('$name', ({ program, told, obeys, hasPatience }) => {
     const reading = (async () => {
       for await (const piece of asked.stream('p')) texts.push(piece)
     })()
-    const error = told(await thrownBy(reading))
+    const error = errorOf(await thrownBy(reading))
     expect(texts.join('')).toBe('one two')
     expect(error.code).toBe('upstream_truncated')
     expect(asked.sent).toHaveLength(1)
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('gets a status for an answer that broke off, where it did not ask for a stream', async () => {
+  test('gets an error status for an interrupted answer when not streaming', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers(broken)
-    const error = told(await thrownBy(program({ model }).whole('p')))
+    const error = errorOf(await thrownBy(program({ model }).whole('p')))
     expect(error).toMatchObject({ status: 502, code: 'upstream_truncated' })
     expect(lane.calls).toHaveLength(1)
   })
@@ -433,32 +442,35 @@ describe('the AI SDK', () => {
     ],
   ] as const
 
-  test.each(models)('%s reads finish, usage and ids of both shapes', async (_, modelOf) => {
-    const own = lanes.take('chat')
-    own.lane.answers(chatStream(['Hel', 'lo'], { finish: 'length' }))
-    const model = modelOf(new URL('/v1', workers.url).href, own.model)
-    const whole = await generateText({ model, prompt: 'p', maxRetries: 0 })
-    await stored(own)
-    const streamed = streamText({ model, prompt: 'p', maxRetries: 0 })
-    expect(await streamed.text).toBe('Hello')
-    for (const got of [whole, streamed]) {
-      expect(await got.finishReason).toBe('length')
-      expect(await got.usage).toMatchObject({
-        inputTokens: USAGE.prompt_tokens,
-        outputTokens: USAGE.completion_tokens,
-        totalTokens: USAGE.total_tokens,
-      })
-      const { id, modelId } = await got.response
-      expect([id, modelId]).toEqual([whole.response.id, 'upstream-model-1'])
-    }
-    expect(own.lane.calls).toHaveLength(1)
-  })
+  test.each(models)(
+    '%s reads the finish reason, usage and ids in both shapes',
+    async (_, modelOf) => {
+      const own = lanes.take('chat')
+      own.lane.answers(chatStream(['Hel', 'lo'], { finish: 'length' }))
+      const model = modelOf(new URL('/v1', workers.url).href, own.model)
+      const whole = await generateText({ model, prompt: 'p', maxRetries: 0 })
+      await untilStored(own)
+      const streamed = streamText({ model, prompt: 'p', maxRetries: 0 })
+      expect(await streamed.text).toBe('Hello')
+      for (const got of [whole, streamed]) {
+        expect(await got.finishReason).toBe('length')
+        expect(await got.usage).toMatchObject({
+          inputTokens: USAGE.prompt_tokens,
+          outputTokens: USAGE.completion_tokens,
+          totalTokens: USAGE.total_tokens,
+        })
+        const { id, modelId } = await got.response
+        expect([id, modelId]).toEqual([whole.response.id, 'upstream-model-1'])
+      }
+      expect(own.lane.calls).toHaveLength(1)
+    },
+  )
 
   test.each(models)('%s ends the upstream call when it is aborted', async (_, modelOf) => {
     const own = lanes.take('legacy')
     own.lane.answers(async (call, line) => {
       line.head(200, { 'content-type': 'text/event-stream' })
-      // Not silent: workerd notices that a reader has gone when it writes to him.
+      // Keep sending: workerd notices that a reader has gone only when it writes.
       while (!call.left) {
         line.write('data: {"choices":[{"index":0,"text":"word"}]}\n\n')
         await Promise.race([new Promise((resolve) => setTimeout(resolve, 20)), call.closed])
@@ -494,13 +506,13 @@ describe('LangChain', () => {
       ...more,
     })
 
-  /** Says its prompt. */
+  /** Echoes the prompt. */
   const echo: Script = async (call, line) => {
     const [message] = call.body['messages'] as { content: string }[]
     await chatStream([`${message?.content}`, '!'])(call, line)
   }
 
-  test('batch() gets the answer of each prompt, on misses and hits', async () => {
+  test('batch() gets the answer to each prompt, on misses and hits', async () => {
     const own = lanes.take('chat')
     own.lane.answers(echo)
     const client = langchain(own)

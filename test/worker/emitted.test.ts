@@ -1,5 +1,5 @@
-// The rules E1–E15 of what the Worker emits (PROTOCOL 0.1), each held against the raw bytes of real
-// responses: misses, hits and joins, from both wires, whole and broken, good and odd upstreams.
+// Rules for everything the Worker sends, checked on the raw bytes of real responses: misses, hits
+// and joins, from both wires, complete and broken, from well-behaved and odd upstreams.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Client, IncomingResponse } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
@@ -15,7 +15,7 @@ import {
 } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
-/** A response as it was, and what was asked. */
+/** A raw response and its request. */
 interface Emitted {
   readonly name: string
   readonly stream: boolean
@@ -49,7 +49,7 @@ afterAll(async () => {
   await upstream.stop()
 })
 
-/** Its keep-alive comes after 100 ms instead of 15 s. */
+/** Sends keep-alive comments after 100 ms instead of 15 s. */
 const main = `
   import worker from './worker.js'
   export * from './worker.js'
@@ -58,7 +58,7 @@ const main = `
   globalThis.setTimeout = (run, ms, ...rest) => later(run, ms === 15_000 ? 100 : ms, ...rest)
 `
 
-async function keep(
+async function record(
   name: string,
   incoming: IncomingResponse,
   asked: { readonly stream?: unknown; readonly stream_options?: unknown } = {},
@@ -77,7 +77,7 @@ async function keep(
 const USAGE = { stream: true, stream_options: { include_usage: true } }
 const shapes = [{}, { stream: true }, USAGE]
 
-/** The same script in all shapes: each on a miss of its own, and again on a hit. */
+/** The same script in all shapes, each on a miss of its own and again on a hit. */
 function inAllShapes(name: string, kind: keyof typeof kinds, script: Script, more = {}) {
   return async () => {
     for (const shape of shapes) {
@@ -85,15 +85,15 @@ function inAllShapes(name: string, kind: keyof typeof kinds, script: Script, mor
       lane.answers(script)
       for (const round of ['first', 'second']) {
         const body = { prompt: 'p', model, ...shape, ...more }
-        await keep(`${name}, ${round}`, await client.open({ method: 'POST', body }), shape)
+        await record(`${name}, ${round}`, await client.open({ method: 'POST', body }), shape)
       }
     }
   }
 }
 
-function asking(name: string, body: object, headers: Record<string, string> = {}) {
+function requesting(name: string, body: object, headers: Record<string, string> = {}) {
   return async () => {
-    await keep(name, await client.open({ method: 'POST', body, headers }), body)
+    await record(name, await client.open({ method: 'POST', body, headers }), body)
   }
 }
 
@@ -197,14 +197,18 @@ const scenarios: readonly (() => Promise<void>)[] = [
     line.write('<html>')
     line.end()
   }),
-  asking('a wrong field', { prompt: 'p', nonsense: 1, stream: true }),
-  asking('a wrong model', { prompt: 'p', model: 'x\u2028\u2029\u0085' }),
-  asking('no prompt', {}),
-  asking('a miss that may not spend', { prompt: 'p' }, { 'cache-control': 'only-if-cached' }),
-  asking('a foreign page', { prompt: 'p', stream: true }, { origin: 'https://evil.example' }),
-  async () => keep('no path', await client.open({ path: '/v1/chat/completions' })),
-  async () => keep('no method', await client.open({ method: 'DELETE' })),
-  async () => keep('a GET’s miss', await client.open({ path: '/v1/completions?prompt=never' })),
+  requesting('an unknown field', { prompt: 'p', nonsense: 1, stream: true }),
+  requesting('an unknown model', { prompt: 'p', model: 'x\u2028\u2029\u0085' }),
+  requesting('no prompt', {}),
+  requesting('a miss with only-if-cached', { prompt: 'p' }, { 'cache-control': 'only-if-cached' }),
+  requesting(
+    'a page of another origin',
+    { prompt: 'p', stream: true },
+    { origin: 'https://evil.example' },
+  ),
+  async () => record('an unknown path', await client.open({ path: '/v1/chat/completions' })),
+  async () => record('an unsupported method', await client.open({ method: 'DELETE' })),
+  async () => record('a miss by GET', await client.open({ path: '/v1/completions?prompt=never' })),
   async () => {
     const { model, lane } = lanes.take('chat')
     const rest = latch()
@@ -215,8 +219,8 @@ const scenarios: readonly (() => Promise<void>)[] = [
     const follower = await client.open({ method: 'POST', body })
     await Promise.all([leader.until('\n:'), follower.until('"text":"one"')])
     rest.open()
-    await keep('a stream with silence in it', leader, body)
-    await keep('a joined stream', follower, body)
+    await record('a stream with a pause', leader, body)
+    await record('a joined stream', follower, body)
   },
 ]
 
@@ -229,7 +233,7 @@ interface Chunk extends Json {
   readonly choices: readonly Json[]
 }
 
-/** The lines of the events, without their `data: `. Comments are no events. */
+/** The data of each event. Comments are not events. */
 const dataOf = ({ bytes }: Emitted): string[] =>
   bytes
     .split('\n')
@@ -266,10 +270,10 @@ function expectError(error: unknown): void {
   expect([param === null || isText(param), code === null || isText(code)]).toEqual([true, true])
 }
 
-/** A rule, the responses it speaks of, and what must hold of each. */
+/** A rule: its title, the responses it applies to, and the check. */
 const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
   [
-    'E1: an event is one line "data: <JSON>" and a blank line, LF only, nothing else',
+    'an event is one line "data: <JSON>" and a blank line, LF only, nothing else',
     streams,
     ({ bytes }) => {
       expect(bytes).toMatch(/^(?:data: (?:\{[^\r\n]*\}|\[DONE\])\n\n|:\n\n)+$/)
@@ -277,14 +281,14 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E2: a comment is bare, never ": ping"',
+    'a comment is a bare colon, never ": ping"',
     () => streams().filter(({ bytes }) => /^:/m.test(bytes)),
     ({ bytes }) => {
       for (const line of bytes.split('\n')) if (line.startsWith(':')) expect(line).toBe(':')
     },
   ],
   [
-    'E3: the end is "data: [DONE]", once, and nothing after it',
+    'a stream ends with a single "data: [DONE]" and nothing after it',
     () => streams().filter((one) => !broken(one)),
     ({ bytes }) => {
       expect(bytes.endsWith('\n\ndata: [DONE]\n\n')).toBe(true)
@@ -292,7 +296,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E4: every chunk has all its fields, every choice all of its own',
+    'every chunk and every choice has all its fields',
     streams,
     (one) => {
       expect(chunksOf(one).length).toBeGreaterThan(0)
@@ -316,7 +320,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E5: id, created and model are the same in all chunks',
+    'id, created and model are the same in all chunks',
     streams,
     (one) => {
       const heads = chunksOf(one).map(({ id, created, model }) => `${id} ${created} ${model}`)
@@ -324,7 +328,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E6: each choice has one finish, on its last chunk',
+    'each choice has one finish reason, on its last chunk',
     () => streams().filter((one) => !broken(one)),
     (one) => {
       const reasons = new Map<unknown, unknown[]>()
@@ -339,7 +343,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E7: a chunk without choices comes only where usage was asked for, and last',
+    'a chunk without choices is sent only when usage was requested, and as the last one',
     streams,
     (one) => {
       const bare = chunksOf(one).map(({ choices }) => choices.length === 0)
@@ -348,7 +352,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E8: usage is null on the other chunks, and nowhere where it was not asked for',
+    'usage is null on the other chunks, and absent when it was not requested',
     streams,
     (one) => {
       const chunks = chunksOf(one)
@@ -359,7 +363,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E9: usage is three whole numbers',
+    'usage is three integers',
     () => [...wholes(), ...streams().filter((one) => one.includeUsage && !broken(one))],
     (one) => {
       const whole = one.stream ? chunksOf(one).at(-1) : (JSON.parse(one.bytes) as Json)
@@ -367,7 +371,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E10: a failure in a stream is one last event, and no [DONE] makes it look whole',
+    'a failure in a stream is a single last event without [DONE]',
     () => streams().filter(broken),
     (one) => {
       expect(errorsOf(one)).toHaveLength(1)
@@ -379,7 +383,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E11: a good chunk has no field "error", nor any other of the upstream’s',
+    'a successful chunk has no field "error" and no field of the upstream',
     streams,
     (one) => {
       const known = ['id', 'object', 'created', 'model', 'system_fingerprint', 'choices', 'usage']
@@ -389,7 +393,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E12: a whole answer has choices with text and a finish',
+    'a complete answer has choices with text and a finish reason',
     wholes,
     ({ type, bytes }) => {
       expect(type).toBe('application/json')
@@ -407,7 +411,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E13: a 200 is never an error, and a stream’s 200 is always a stream with a word or a finish',
+    'a 200 is never an error, and a streamed 200 always has text or a finish reason',
     () => all.filter(({ status }) => status < 300),
     (one) => {
       expect(one.status).toBe(200)
@@ -417,7 +421,7 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'E14: an error is one JSON object of message, type, param and code',
+    'an error is a JSON object with message, type, param and code',
     problems,
     ({ status, type, bytes }) => {
       expect(status).toBeGreaterThanOrEqual(400)
@@ -428,12 +432,12 @@ const rules: readonly [string, () => Emitted[], (one: Emitted) => void][] = [
     },
   ],
   [
-    'U+0085, U+2028 and U+2029 are escaped: some readers split lines there',
+    'U+0085, U+2028 and U+2029 are escaped, because some readers split lines there',
     () => all.filter(({ bytes }) => /\\u0085|\\u2028|\\u2029/.test(bytes)),
     ({ bytes }) => expect(bytes).not.toMatch(/[\u0085\u2028\u2029]/),
   ],
   [
-    'E15: log probabilities have the legacy shape',
+    'log probabilities have the legacy shape',
     () => all.filter(({ name, status }) => status === 200 && name.includes('log probabilities')),
     (one) => {
       const objects = one.stream ? chunksOf(one) : [JSON.parse(one.bytes) as Chunk]
@@ -458,7 +462,7 @@ test.each(rules)('%s', (_, which, holds) => {
   expect(wrong).toEqual([])
 })
 
-test('the responses are the ones that were meant', () => {
+test('the responses are the expected ones', () => {
   const of = (name: string, stream: boolean) =>
     all.filter((one) => one.stream === stream && one.name.startsWith(name)).map((one) => one.status)
   expect(of('an answer,', false)).toEqual([200, 200])
@@ -466,8 +470,8 @@ test('the responses are the ones that were meant', () => {
   expect(of('an answer that breaks off', false)).toEqual([502, 502])
   expect(of('an answer that breaks off', true)).toEqual([200, 200, 200, 200])
   expect(of('an upstream’s 401', true)).toEqual([502, 502, 502, 502])
-  expect(of('a foreign page', true)).toEqual([403])
-  // In a stream, in JSON, remembered, and in an error's own message.
+  expect(of('a page of another origin', true)).toEqual([403])
+  // In a stream, in JSON, from the cache, and in the message of an error.
   expect(all.filter(({ bytes }) => bytes.includes('\\u2028')).length).toBe(7)
   expect(all.length).toBeGreaterThan(100)
   expect(workers.log.takeRuntimeLines()).toEqual([])

@@ -1,5 +1,5 @@
-// How upstreams end an answer, or do not, over real sockets and in real time; and what was asked of
-// them and never came. The cases as bytes, each of them split at every place, are fixtures.
+// How upstreams end an answer, or fail to, over real sockets and in real time; and requested parts
+// of an answer that are missing. Splits at every byte are covered by the fixtures.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
 import type { Client } from '../support/client.ts'
@@ -39,7 +39,7 @@ afterEach(() => {
   expectQuiet(workers.log)
 })
 
-/** "Hi", its reason and its usage, without a terminator. */
+/** "Hi" with its finish reason and usage, without a terminator. */
 const answers: Readonly<Record<Kind, string>> = {
   chat:
     event({ choices: [{ index: 0, delta: { content: 'Hi' } }] }) +
@@ -59,7 +59,7 @@ const answers: Readonly<Record<Kind, string>> = {
 
 const head = { 'content-type': 'text/event-stream', 'transfer-encoding': 'chunked' }
 
-function says(text: string, then: (line: Line) => void | Promise<void>): Script {
+function sends(text: string, then: (line: Line) => void | Promise<void>): Script {
   return async (_, line) => {
     line.head(200, head)
     line.chunk(text)
@@ -76,11 +76,11 @@ const heartbeats: (line: Line) => void = (line) => {
   beat()
 }
 
-/** As long as an upstream is waited for after its last finish, and what a busy machine adds. */
+/** The grace after the last finish, plus some time for a busy machine. */
 const GRACE_MS = 2000
 const SLACK_MS = 8000
 
-/** A stream and a whole answer of the same upstream, and how long they took. */
+/** Expects complete answers, streamed and as JSON, within the time limit. */
 async function expectWhole(own: OwnModel, script: Script) {
   own.lane.answers(script)
   const startedAt = Date.now()
@@ -95,7 +95,7 @@ async function expectWhole(own: OwnModel, script: Script) {
     { text: 'Hi', index: 0, logprobs: null, finish_reason: 'stop' },
   ])
   await expect.poll(() => countStored(workers, own.model)).toBeGreaterThan(0)
-  // The upstream's connection is let go, whoever would keep it.
+  // The upstream's connection is closed, even if the upstream would keep it open.
   await Promise.all(own.lane.calls.map(({ closed }) => closed))
   return ms
 }
@@ -104,8 +104,8 @@ describe.each(Object.keys(answers) as Kind[])('an upstream of the %s wire', (kin
   test.each([
     ['falls silent', silence],
     ['sends heartbeats without end', heartbeats],
-  ])('that has finished and %s is waited for no longer than the grace', async (_, then) => {
-    const ms = await expectWhole(lanes.take(kind), says(answers[kind], then))
+  ])('that has finished and %s is not awaited longer than the grace period', async (_, then) => {
+    const ms = await expectWhole(lanes.take(kind), sends(answers[kind], then))
     expect(ms).toBeGreaterThanOrEqual(GRACE_MS)
     expect(ms).toBeLessThan(GRACE_MS + SLACK_MS)
   })
@@ -120,22 +120,22 @@ describe.each(Object.keys(answers) as Kind[])('an upstream of the %s wire', (kin
     ],
     ['hangs up', (line) => line.lastChunk()],
     [
-      'ends with a word of its own',
+      'sends an unknown terminator',
       (line) => {
         line.chunk('event: end\ndata: DONE\n\n')
       },
     ],
-  ])('that has finished and %s gave a whole answer', async (_, then) => {
-    await expectWhole(lanes.take(kind), says(answers[kind], then))
+  ])('that has finished and %s has sent a complete answer', async (_, then) => {
+    await expectWhole(lanes.take(kind), sends(answers[kind], then))
   })
 })
 
-test('a whole JSON answer needs no end of its connection', async () => {
+test('a complete JSON answer does not need the connection to end', async () => {
   const body = { choices: [{ index: 0, message: { content: 'Hi' }, finish_reason: 'stop' }] }
-  await expectWhole(lanes.take('chat'), says(JSON.stringify(body), silence))
+  await expectWhole(lanes.take('chat'), sends(JSON.stringify(body), silence))
 })
 
-test('an answer without the log probabilities asked for is served, told of, and not stored', async () => {
+test('an answer without the requested log probabilities is served and logged, but not stored', async () => {
   const { model, lane } = lanes.take('completions')
   lane.answers(json({ choices: [{ index: 0, text: 'Hi', finish_reason: 'stop' }] }))
   const ask = () => client.complete({ prompt: 'a', model, logprobs: 2 })
@@ -161,7 +161,7 @@ test('an answer without the log probabilities asked for is served, told of, and 
   }
 })
 
-test('fewer choices than asked for are a 502, and the log says what to set', async () => {
+test('fewer choices than requested are a 502 with a hint in the log', async () => {
   const { model, lane } = lanes.take('completions')
   lane.answers(json({ choices: [{ index: 0, text: 'Hi', finish_reason: 'stop' }] }))
   const reply = await client.complete({ prompt: 'a', model, n: 2 })
@@ -174,7 +174,7 @@ test('fewer choices than asked for are a 502, and the log says what to set', asy
     ])
 })
 
-test('an echo is added on the legacy wire, too, and the upstream not asked for it', async () => {
+test('the echo is added here on the completions wire, too, and not requested from the upstream', async () => {
   const { model, lane } = lanes.take('completions')
   lane.answers((call, line) => {
     const prompts = [call.body['prompt']].flat()
@@ -193,7 +193,7 @@ test('an echo is added on the legacy wire, too, and the upstream not asked for i
   for (const { body } of lane.calls) expect(body).not.toHaveProperty('echo')
 })
 
-test('line separators are escaped in what another isolate finds in KV', async () => {
+test('line separators are escaped in answers that another isolate reads from KV', async () => {
   const { model, lane } = lanes.take('chat')
   const text = 'a\u2028b\u2029c\u0085d'
   lane.answers(json({ choices: [{ index: 0, message: { content: text }, finish_reason: 'stop' }] }))

@@ -1,5 +1,5 @@
-// Identical requests over several isolates that share objects and KV, in workerd: one upstream call,
-// whoever comes, leaves, is slow or goes on later; and what happens when the flight itself dies.
+// Identical requests to several isolates that share objects and KV, in workerd: one upstream call,
+// even if readers join, disconnect, are slow or resume; and what happens if the flight dies.
 import { connect } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
@@ -34,13 +34,13 @@ afterAll(async () => {
 
 const kinds = {
   legacy: { wire: 'completions', retries: 0 },
-  // A reader who leaves unnoticed must not hold a test up for long.
+  // A reader whose disconnect goes unnoticed must not delay a test.
   impatient: { wire: 'completions', retries: 0, deadline_ms: 4000, idle_ms: 4000 },
 } as const
 
 let lanes: Lanes<keyof typeof kinds>
 
-/** Several isolates of one Worker. `main` may break the platform under it. */
+/** Starts several isolates of one Worker. `main` may break the platform. */
 async function start(
   options: { cache?: object; main?: string; prompts?: object } = {},
 ): Promise<Workers> {
@@ -59,8 +59,8 @@ async function start(
 
 const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 
-/** A word whenever the test says so. */
-function spoken(words: readonly string[]): { script: Script; say: () => void; all: () => void } {
+/** A stream that sends its next word on each call of `say`. */
+function paced(words: readonly string[]): { script: Script; say: () => void; all: () => void } {
   const gates = words.map(() => latch())
   let said = 0
   const say = () => gates[++said]?.open()
@@ -77,8 +77,8 @@ function spoken(words: readonly string[]): { script: Script; say: () => void; al
   }
 }
 
-/** Goes on speaking meanwhile: in Miniflare a Worker hears of a leaver only when it writes. */
-async function speaking<T>(say: () => void, work: Promise<T>): Promise<T> {
+/** Keeps sending words during `work`: Miniflare reports a disconnect only on a write. */
+async function whileSending<T>(say: () => void, work: Promise<T>): Promise<T> {
   const talk = setInterval(say, 10)
   try {
     return await work
@@ -95,7 +95,7 @@ const stream = (model: string, more = {}) => ({
   ...more,
 })
 
-describe('one flight for all', () => {
+describe('a shared flight', () => {
   let workers: Workers
 
   beforeAll(async () => {
@@ -107,10 +107,10 @@ describe('one flight for all', () => {
     expect(workers.log.reportedTwice()).toEqual([])
   })
 
-  test('1,000 identical requests at once, half streaming: one upstream call', async () => {
+  test('makes one upstream call for 1,000 identical requests at once, half of them streaming', async () => {
     const own = lanes.take('legacy')
     const words = Array.from({ length: 40 }, (_, i) => `word ${i} `)
-    // Nothing is said before a good part of them waits.
+    // Nothing is sent until many of them are waiting.
     const first = latch()
     own.lane.answers(async (call, line) => {
       await first.opened
@@ -139,14 +139,14 @@ describe('one flight for all', () => {
     const lines = () => workers.log.all('request').filter(({ model }) => model === own.model)
     await expect.poll(() => lines().length, { timeout: 5000 }).toBe(1000)
     const events = lines()
-    // Nearly all of them waited for the one that led; the rest found the answer.
+    // Nearly all of them followed the leader; the others hit the cache.
     expect(events.filter(({ cache }) => cache === 'miss')).toHaveLength(1)
     expect(events.filter(({ cache }) => cache === 'collapsed').length).toBeGreaterThan(300)
   })
 
-  test('the leader leaves after the first chunk: the followers finish, it is stored', async () => {
+  test('goes on for its followers, and is stored, when the leader disconnects after the first chunk', async () => {
     const own = lanes.take('legacy')
-    const { script, say, all } = spoken(MANY)
+    const { script, say, all } = paced(MANY)
     own.lane.answers(script)
     const leader = await workers.client(0).open(stream(own.model))
     await leader.until('"text":"0 "')
@@ -156,7 +156,7 @@ describe('one flight for all', () => {
     const whole = workers.client(1).complete({ prompt: 'p', model: own.model })
     for (const follower of followers) await follower.until('"text":"0 "')
     leader.leave()
-    await speaking(say, workers.log.request(String(leader.headers['x-request-id'])))
+    await whileSending(say, workers.log.request(String(leader.headers['x-request-id'])))
     all()
     for (const follower of followers) {
       expect(follower.headers['cache-status']).toBe('edge-completions; fwd=miss; collapsed')
@@ -172,9 +172,9 @@ describe('one flight for all', () => {
     ])
   })
 
-  test('all leave: the answer is finished and stored all the same', async () => {
+  test('finishes and is stored when all readers have disconnected', async () => {
     const own = lanes.take('legacy')
-    const { script, say, all } = spoken(MANY)
+    const { script, say, all } = paced(MANY)
     own.lane.answers(script)
     const readers = await Promise.all(
       [0, 1, 2].map(async (i) => {
@@ -185,7 +185,7 @@ describe('one flight for all', () => {
     )
     for (const reader of readers) {
       reader.leave()
-      await speaking(say, workers.log.request(String(reader.headers['x-request-id'])))
+      await whileSending(say, workers.log.request(String(reader.headers['x-request-id'])))
     }
     all()
     const call = await own.lane.call()
@@ -197,7 +197,7 @@ describe('one flight for all', () => {
     expect(own.lane.calls).toHaveLength(1)
   })
 
-  test('a failure is everybody’s, and nobody asks again for it (D6)', async () => {
+  test('fails for all its readers, and nobody retries', async () => {
     const own = lanes.take('legacy')
     const failing = latch()
     own.lane.answers(async (_, line) => {
@@ -209,18 +209,18 @@ describe('one flight for all', () => {
       workers.client(i % ISOLATES).complete({ prompt: 'p', model: own.model, stream: i % 2 === 0 }),
     )
     await own.lane.call()
-    // A reader who is surely aboard shows that the others had time to be, too.
+    // When this later reader has joined, the others have had time to join, too.
     failing.open()
     const codes = (await Promise.all(asked)).map(({ text }) => JSON.parse(text).error.code)
     expect(new Set(codes)).toEqual(new Set(['upstream_rejected']))
     expect(own.lane.calls.length).toBeLessThan(4)
   })
 
-  test('a reader of one byte now and then slows nobody (F10)', async () => {
+  test('is not slowed down by a slow reader', async () => {
     const own = lanes.take('legacy')
     const word = `${'x'.repeat(2000)} `
     const words = Array.from({ length: 400 }, () => word)
-    const { script, say, all } = spoken(words)
+    const { script, say, all } = paced(words)
     own.lane.answers(script)
     const slow = await slowReader(workers.urls[0], own.model)
     const others = await Promise.all([1, 2].map((i) => workers.client(i).open(stream(own.model))))
@@ -233,7 +233,7 @@ describe('one flight for all', () => {
       expect([told.text().length, told.done]).toEqual([400 * word.length, true])
     }
     expect(performance.now() - startedAt).toBeLessThan(5000)
-    // Meanwhile it has read next to nothing, and nobody has read it for it.
+    // It has read almost nothing, and nothing was read on its behalf.
     expect(slow.bytesRead()).toBeLessThan(600_000)
     slow.goOn()
     const text = await slow.rest()
@@ -242,7 +242,7 @@ describe('one flight for all', () => {
   })
 })
 
-/** A reader over a bare socket that takes nothing more until it is told to go on. */
+/** A reader over a bare socket that stops reading until told to go on. */
 async function slowReader(url: URL, model: string) {
   const body = JSON.stringify({ prompt: 'p', model, stream: true })
   const socket = connect({ host: url.hostname, port: Number(url.port) })
@@ -275,7 +275,7 @@ async function slowReader(url: URL, model: string) {
   }
 }
 
-/** A chunked body's content; the test's text is ASCII. */
+/** The content of a chunked body. The texts are ASCII. */
 function unchunked(body: string): string {
   let text = ''
   let at = 0
@@ -288,7 +288,7 @@ function unchunked(body: string): string {
   }
 }
 
-describe('what is not kept', () => {
+describe('an answer that is not stored', () => {
   let workers: Workers
 
   beforeAll(async () => {
@@ -300,16 +300,16 @@ describe('what is not kept', () => {
     expect(workers.log.reportedTwice()).toEqual([])
   })
 
-  test('is shared while it is under way, and goes on without its leader', async () => {
+  test('is shared while it runs, and goes on without its leader', async () => {
     const own = lanes.take('legacy')
-    const { script, say, all } = spoken(MANY)
+    const { script, say, all } = paced(MANY)
     own.lane.answers(script)
     const leader = await workers.client(0).open(stream(own.model))
     await leader.until('"text":"0 "')
     const follower = await workers.client(1).open(stream(own.model))
     await follower.until('"text":"0 "')
     leader.leave()
-    await speaking(say, workers.log.request(String(leader.headers['x-request-id'])))
+    await whileSending(say, workers.log.request(String(leader.headers['x-request-id'])))
     all()
     const told = parseStream(await follower.rest())
     expect([told.text(), told.done]).toEqual([MANY.join(''), true])
@@ -317,17 +317,17 @@ describe('what is not kept', () => {
     expect(await workers.kvEntries()).toHaveLength(0)
   })
 
-  test('is aborted when all have left in the middle', async () => {
+  test('is aborted when all readers have disconnected', async () => {
     const own = lanes.take('legacy')
-    const { script, say } = spoken(MANY)
+    const { script, say } = paced(MANY)
     own.lane.answers(script)
     const readers = await Promise.all([0, 1].map((i) => workers.client(i).open(stream(own.model))))
     for (const reader of readers) await reader.until('"text":"0 "')
     for (const reader of readers) reader.leave()
     const call = await own.lane.call()
-    await speaking(say, call.closed)
+    await whileSending(say, call.closed)
     expect(call.left).toBe(true)
-    // The next one does not join what is being ended.
+    // The next request does not join the call being aborted.
     own.lane.answers(completionsStream(['new']))
     const next = completionOf(await workers.client(2).complete({ prompt: 'p', model: own.model }))
     expect(next.choices[0]?.text).toBe('new')
@@ -350,9 +350,9 @@ describe('a call that stops without readers', () => {
 
   const body = (model: string) => ({ prompt: { id: 'stopping' }, model, stream: true })
 
-  test('is cancelled when the last reader leaves, and costs what was seen', async () => {
+  test('is cancelled when the last reader disconnects, and costs what was received', async () => {
     const own = lanes.take('legacy')
-    const { script, say } = spoken(MANY)
+    const { script, say } = paced(MANY)
     own.lane.answers(script)
     const readers = await Promise.all(
       [0, 1].map((i) => workers.client(i).open({ method: 'POST', body: body(own.model) })),
@@ -361,15 +361,15 @@ describe('a call that stops without readers', () => {
     const call = await own.lane.call()
     const [first, last] = readers
     first?.leave()
-    await speaking(say, workers.log.request(String(first?.headers['x-request-id'])))
-    await speaking(say, last?.until('"text":"2 "') ?? Promise.reject(new Error('no reader')))
+    await whileSending(say, workers.log.request(String(first?.headers['x-request-id'])))
+    await whileSending(say, last?.until('"text":"2 "') ?? Promise.reject(new Error('no reader')))
     expect(call.left).toBe(false)
     last?.leave()
-    await speaking(say, call.closed)
+    await whileSending(say, call.closed)
     expect([call.left, own.lane.calls.length]).toEqual([true, 1])
     await expect.poll(async () => (await figures()).reserved).toBe(0)
     const { spent } = await figures()
-    // The prompt, what surrounds it, and at least the bytes of "0 1 2 ".
+    // The prompt, its overhead, and at least the bytes of "0 1 2 ".
     expect(spent).toBeGreaterThanOrEqual(1 + 64 + 6)
     expect(spent).toBeLessThan(MAX_TOKENS / 2)
     expect(await countStored(workers, own.model)).toBe(0)
@@ -378,15 +378,15 @@ describe('a call that stops without readers', () => {
     expect(completionOf(next).choices[0]?.text).toBe('new')
   })
 
-  test('is finished and stored while one of its readers stays', async () => {
+  test('is finished and stored if one of its readers stays', async () => {
     const own = lanes.take('legacy')
-    const { script, say, all } = spoken(MANY)
+    const { script, say, all } = paced(MANY)
     own.lane.answers(script)
     const leaving = await workers.client(0).open({ method: 'POST', body: body(own.model) })
     await leaving.until('"text":"0 "')
     const staying = workers.client(1).complete({ ...body(own.model), stream: false })
     leaving.leave()
-    await speaking(say, workers.log.request(String(leaving.headers['x-request-id'])))
+    await whileSending(say, workers.log.request(String(leaving.headers['x-request-id'])))
     all()
     const { text } = completionOf(await staying).choices[0] ?? {}
     expect(text).toBe(MANY.join(''))
@@ -402,7 +402,7 @@ describe('a call that stops without readers', () => {
   }
 })
 
-/** The Worker, told that the visitor has gone once the upstream has been asked for a while. */
+/** The Worker with a request signal that aborts after 300 ms. */
 const leaving = `
   import worker from './worker.js'
   export * from './worker.js'
@@ -418,7 +418,7 @@ const leaving = `
 const notStored = { cache: { ttl_seconds: 0 } }
 const stopping = { prompts: { p: { text: 'p', visitor_may_set: ['model'], abandon: 'stop' } } }
 
-// Miniflare reports a disconnect only when the Worker writes; the platform may do better.
+// Miniflare reports a disconnect only on a write, so the test aborts the request's signal.
 test.each<[string, string, boolean, object, unknown]>([
   ['that is not stored', 'a stream', true, notStored, 'p'],
   ['that is not stored', 'a whole answer', false, notStored, 'p'],
@@ -442,7 +442,7 @@ test.each<[string, string, boolean, object, unknown]>([
   expect(workers.log.all('internal')).toEqual([])
 })
 
-describe('going on where one stopped', () => {
+describe('resuming a stream', () => {
   let workers: Workers
   const words = ['Zo\u00eb ', '\u{1f469}\u200d\u{1f467}', ' said:\n\n', '"\u65e5\u672c"', ' end']
   const text = words.join('')
@@ -462,7 +462,7 @@ describe('going on where one stopped', () => {
   })
   const at = (id: string, characters: number) => ({ 'last-event-id': `${id}:${characters}` })
 
-  /** In every shape, from the n-th isolate, at every character. */
+  /** Resumes in every shape, at every character, and expects the rest of the same answer. */
   async function expectSame(client: Client, model: string, { id, choices, usage }: Completion) {
     const plain = { accept: 'text/plain' }
     const json = completionOf(await client.complete({ prompt: 'p', model }))
@@ -478,7 +478,7 @@ describe('going on where one stopped', () => {
         usage,
         true,
       ])
-      // Bare bytes have no halves of characters.
+      // Plain text cannot be resumed in the middle of a character.
       if (!isHalf(text, n)) {
         const rest = await client.send(ask(model, { headers: { ...plain, ...at(id, n) } }))
         expect(rest.text, `text at ${n}`).toBe(text.slice(n))
@@ -486,9 +486,9 @@ describe('going on where one stopped', () => {
     }
   }
 
-  test('from a flight in progress, at every character and in every shape', async () => {
+  test('continues a running flight, at every character and in every shape', async () => {
     const own = lanes.take('legacy')
-    const { script, say, all } = spoken(words)
+    const { script, say, all } = paced(words)
     own.lane.answers(script)
     const leader = await workers.client(0).open(ask(own.model))
     await leader.until('"text":"Zo')
@@ -502,10 +502,10 @@ describe('going on where one stopped', () => {
       readers.push([n, await client.open(ask(own.model, { headers: at(id, n) })), false])
       if (isHalf(text, n)) continue
       const plain = { accept: 'text/plain', ...at(id, n) }
-      // Past what has been said there is no byte yet, but there is a head.
+      // There is no byte yet beyond the text sent so far, but there is a head.
       readers.push([n, await client.open(ask(own.model, { headers: plain })), true])
     }
-    const stranger = await workers
+    const unknownId = await workers
       .client(1)
       .open(ask(own.model, { headers: at(`cmpl-${'z'.repeat(28)}`, 3) }))
     all()
@@ -521,11 +521,11 @@ describe('going on where one stopped', () => {
       expect([told.text(), told.done], `at ${n}`).toEqual([text.slice(n), true])
       expect([told.chunks[0]?.id, told.finish(), told.usage]).toEqual([id, 'stop', USAGE])
     }
-    expect(parseStream(await stranger.rest()).text()).toBe(text)
+    expect(parseStream(await unknownId.rest()).text()).toBe(text)
     expect(own.lane.calls).toHaveLength(1)
   })
 
-  test('from memory and from KV: the same text, id, finish and usage', async () => {
+  test('continues from memory and from KV with the same text, id, finish reason and usage', async () => {
     const own = lanes.take('legacy')
     own.lane.answers(completionsStream(words, { finish: 'length' }))
     const first = completionOf(await workers.client(0).complete({ prompt: 'p', model: own.model }))
@@ -541,7 +541,7 @@ describe('going on where one stopped', () => {
     expect(own.lane.calls).toHaveLength(1)
   })
 
-  test('from KV alone, where nothing is kept in memory', async () => {
+  test('continues from KV if there is no memory cache', async () => {
     const bare = await start({ cache: { memory_seconds: 0 } })
     const own = lanes.take('legacy')
     own.lane.answers(completionsStream(words))
@@ -556,7 +556,7 @@ describe('going on where one stopped', () => {
     expect(bare.log.takeRuntimeLines()).toEqual([])
   })
 
-  test('a malformed place is none, and so is one on a GET', async () => {
+  test('ignores a malformed Last-Event-ID, and one on a GET', async () => {
     const own = lanes.take('legacy')
     own.lane.answers(completionsStream(words))
     const { id } = completionOf(await workers.client(0).complete({ prompt: 'p', model: own.model }))
@@ -574,7 +574,7 @@ describe('going on where one stopped', () => {
   })
 })
 
-/** The first event of a stream, once it is there. */
+/** The first event of a stream. */
 async function firstOf(incoming: IncomingResponse): Promise<string | null> {
   await incoming.until('"id":"cmpl-')
   return incoming.soFar
@@ -588,7 +588,7 @@ function isHalf(text: string, at: number): boolean {
   )
 }
 
-/** The Worker, its flight object in the test's hands: `POST /abort?key=` kills one. */
+/** The Worker with `POST /abort?key=`, which kills the flight object of a cache key. */
 const killable = `
   import worker, { FlightObject as Flight } from './worker.js'
   export * from './worker.js'
@@ -613,7 +613,7 @@ describe('a flight object that dies', () => {
     workers = await start({ main: killable })
   })
 
-  /** The cache key of a model's request, learnt from an answer that was stored. */
+  /** The cache key of a model's request, read from a stored answer. */
   async function keyOf(lane: Lane, model: string): Promise<string> {
     lane.answers(completionsStream(['learnt']))
     await workers.client(0).complete({ prompt: 'p', model })
@@ -626,10 +626,10 @@ describe('a flight object that dies', () => {
     workers.client(1).send({ path: `/abort?key=${key}`, headers: { origin: null } })
   const forced = { authorization: `Bearer ${OPERATOR_TOKEN}`, 'cache-control': 'no-cache' }
 
-  test('in the middle of a stream: an error in band, at once, and the next one works', async () => {
+  test('in the middle of a stream sends an error event at once, and the next request works', async () => {
     const own = lanes.take('legacy')
     const key = await keyOf(own.lane, own.model)
-    const { script } = spoken(['one ', 'two'])
+    const { script } = paced(['one ', 'two'])
     own.lane.answers(script)
     const readers = await Promise.all(
       [0, 1, 2].map((i) => workers.client(i).open(stream(own.model, { headers: forced }))),
@@ -651,10 +651,10 @@ describe('a flight object that dies', () => {
     expect(completionOf(next).choices[0]?.text).toBe('again')
   })
 
-  test('as bare text: broken off, never a clean end', async () => {
+  test('in the middle of a text/plain answer breaks it off', async () => {
     const own = lanes.take('legacy')
     const key = await keyOf(own.lane, own.model)
-    const { script } = spoken(['one ', 'two'])
+    const { script } = paced(['one ', 'two'])
     own.lane.answers(script)
     const reader = await workers
       .client(2)
@@ -665,7 +665,7 @@ describe('a flight object that dies', () => {
     expect(reader.broken).toBe(true)
   })
 
-  test('before the first word: all its readers meet again in the next one', async () => {
+  test('before the first word lets all its readers meet again in the next flight', async () => {
     const own = lanes.take('legacy')
     const key = await keyOf(own.lane, own.model)
     own.lane.calls.length = 0
@@ -686,17 +686,17 @@ describe('a flight object that dies', () => {
     expect(own.lane.calls.length).toBeLessThanOrEqual(3)
   })
 
-  test('costs what it had reserved: the budget stays conservative', async () => {
+  test('costs what it had reserved, so that the budget stays conservative', async () => {
     const own = lanes.take('legacy')
     const key = await keyOf(own.lane, own.model)
     const before = await spent()
-    const { script } = spoken(['one ', 'two'])
+    const { script } = paced(['one ', 'two'])
     own.lane.answers(script)
     const reader = await workers.client(0).open(stream(own.model, { headers: forced }))
     await reader.until('"text":"one "')
     await kill(key)
     await reader.rest()
-    // Neither given back nor forgotten: it expires as spent.
+    // The lease is neither refunded nor lost: it expires as spent.
     const after = await spent()
     expect(after.spent + after.reserved).toBeGreaterThanOrEqual(
       before.spent + before.reserved + 256,
@@ -712,8 +712,8 @@ describe('a flight object that dies', () => {
   }
 })
 
-describe('a flight out of reach', () => {
-  test('generates alone, and says so', async () => {
+describe('an unreachable flight object', () => {
+  test('is replaced by a call without sharing, with a log line', async () => {
     const workers = await start({
       main: `
         import worker, { FlightObject as Flight } from './worker.js'
@@ -746,7 +746,7 @@ describe('a flight out of reach', () => {
     expect((await requestEvent(whole, workers.log)).cache).toBe('miss')
   })
 
-  test('flights = "none": each miss calls alone, and its answer is stored', async () => {
+  test('is not used with flights = "none": each miss makes its own call and stores its answer', async () => {
     const workers = await start({ cache: { flights: 'none' } })
     const own = lanes.take('legacy')
     const both = latch()

@@ -1,5 +1,5 @@
-// Old answers over several isolates, in workerd and on the real clock: one refresh for any number of
-// visitors, the old one when there is no better, and what browsers may keep of it.
+// Stale answers with several isolates, in workerd and on the real clock: one refresh for any number
+// of visitors, the old answer when there is no better one, and what browsers may cache.
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
@@ -43,7 +43,7 @@ afterAll(async () => {
   await upstream.stop()
 })
 
-/** The Worker, with GET /forget?key= for what a flight object has at hand. */
+/** The Worker with `GET /forget?key=`, which evicts a flight object from memory. */
 const forgetful = `
   import worker, { FlightObject as Flight } from './worker.js'
   export * from './worker.js'
@@ -63,8 +63,8 @@ const forgetful = `
 
 const statusOf = (reply: Reply) => String(reply.headers['cache-status'])
 
-/** Stores an answer and makes it old behind the Worker's back, for isolates that have not seen it. */
-async function stored(model: string, ageSeconds: number): Promise<void> {
+/** Stores an answer and backdates it in KV, for isolates that have not read it. */
+async function storeOld(model: string, ageSeconds: number): Promise<void> {
   await workers.client(0).complete({ prompt: 'p', model })
   const find = async () =>
     [...(await workers.kvEntries())].find(([, value]) => value.includes(`"model:${model}"`))
@@ -78,20 +78,20 @@ async function stored(model: string, ageSeconds: number): Promise<void> {
   await workers.client(0).send({ path: `/forget?key=${key}`, headers: { origin: null } })
 }
 
-/** How old what KV has is, by the text in it. */
+/** The age of the answer in KV with this text. */
 const inKv = async (text: string) =>
   [...(await workers.kvEntries()).values()].some((value) => value.includes(text))
 
-test('stale: served at once by every isolate, refreshed once', async () => {
+test('a stale answer is served immediately by every isolate and refreshed once', async () => {
   const { model, lane } = lanes.take('legacy')
   lane.answers(completionsStream(['old-1']))
-  await stored(model, 100)
+  await storeOld(model, 100)
   const refreshing = latch()
   lane.answers(async (call, line) => {
     await refreshing.opened
     await completionsStream(['new-1'])(call, line)
   })
-  // The first isolate holds the fresh one in memory, the others find the old one in KV.
+  // The first isolate holds the fresh answer in memory, the others read the old one from KV.
   const replies = await Promise.all(
     Array.from({ length: 60 }, (_, i) =>
       workers.client(1 + (i % 2)).complete({ prompt: 'p', model, stream: i % 3 === 0 }),
@@ -110,30 +110,30 @@ test('stale: served at once by every isolate, refreshed once', async () => {
   expect(workers.log.all('flight_unreachable')).toEqual([])
 })
 
-test('stale, and the refresh fails: served all the same, nobody hears of it', async () => {
+test('a stale answer is served when its refresh fails, and no visitor sees the error', async () => {
   const { model, lane } = lanes.take('legacy')
   lane.answers(completionsStream(['old-2']))
-  await stored(model, 100)
+  await storeOld(model, 100)
   lane.answers(refusal(500))
   for (let i = 0; i < 5; i++) {
     const reply = await workers.client(1).complete({ prompt: 'p', model })
     expect(completionOf(reply).choices[0]?.text).toBe('old-2')
   }
   await lane.call(2)
-  // One try in ten seconds from one isolate, not one for each visitor.
+  // One attempt per isolate in ten seconds, not one per visitor.
   expect(lane.calls).toHaveLength(2)
 })
 
-test('stale-if-error: too old to be served first, served when nothing better can be had', async () => {
+test('stale-if-error: a much older answer is served only when no fresh one can be made', async () => {
   const { model, lane } = lanes.take('legacy')
   lane.answers(completionsStream(['old-3']))
-  await stored(model, 3000)
+  await storeOld(model, 3000)
   lane.answers(refusal(500))
   const kept = await workers.client(1).complete({ prompt: 'p', model })
   expect(completionOf(kept).choices[0]?.text).toBe('old-3')
   expect(statusOf(kept)).toMatch(/hit; ttl=-29\d\d; detail=stale/)
   expect(lane.calls).toHaveLength(2)
-  // A stream that fails before its first word is answered from there, too.
+  // A stream that fails before its first word gets the old answer, too.
   const stream = await workers.client(2).complete({ prompt: 'p', model, stream: true })
   expect(streamOf(stream).text()).toBe('old-3')
   lane.answers(completionsStream(['new-3']))
@@ -141,10 +141,10 @@ test('stale-if-error: too old to be served first, served when nothing better can
   expect(completionOf(better).choices[0]?.text).toBe('new-3')
 })
 
-test('expired: gone, whatever happens (D14)', async () => {
+test('an expired answer is never served', async () => {
   const { model, lane } = lanes.take('legacy')
   lane.answers(completionsStream(['old-4']))
-  await stored(model, 7000)
+  await storeOld(model, 7000)
   lane.answers(refusal(401))
   const reply = await workers.client(1).complete({ prompt: 'p', model })
   expect(reply.status).toBe(502)
@@ -153,10 +153,10 @@ test('expired: gone, whatever happens (D14)', async () => {
   expect(get.status).toBe(404)
 })
 
-test('GET: browsers may keep it while it is fresh, and no longer; stale is not refreshed', async () => {
+test('GET: browsers may cache a fresh answer for as long as it is fresh; a GET does not refresh a stale one', async () => {
   const { model, lane } = lanes.take('legacy')
   lane.answers(completionsStream(['old-5']))
-  await stored(model, 100)
+  await storeOld(model, 100)
   const path = `/v1/completions?prompt=p&model=${model}`
   const fresh = await workers.client(0).send({ path })
   expect(fresh.headers['cache-control']).toMatch(/^public, max-age=(60|5\d)$/)
@@ -167,12 +167,12 @@ test('GET: browsers may keep it while it is fresh, and no longer; stale is not r
   const tag = String(stale.headers['etag'])
   const same = await workers.client(1).send({ path, headers: { 'if-none-match': tag } })
   expect([same.status, same.text, same.headers['etag']]).toEqual([304, '', tag])
-  // A browser may send no preflight for it: nothing in it asks for one.
+  // Browsers send it without a preflight: nothing in it requires one.
   expect(stale.headers['access-control-allow-origin']).toBe(ORIGIN)
   expect(lane.calls).toHaveLength(1)
 })
 
-test('forced by the operator: the new answer replaces the old one everywhere it is next read', async () => {
+test('a refresh forced by the operator replaces the answer in every isolate', async () => {
   const { model, lane } = lanes.take('legacy')
   lane.answers(completionsStream(['old-6']))
   await workers.client(0).complete({ prompt: 'p', model })

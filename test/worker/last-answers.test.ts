@@ -1,5 +1,5 @@
-// The last answer to a prompt that only the operator may spend on, in real workerd: over deploys that
-// change the prompt, over isolates, in every shape, at every address of its page, until it is purged.
+// The last answer to a prompt that only the operator may spend on, in workerd: across deploys that
+// change the prompt, across isolates, in every shape, at all addresses of a page, until a purge.
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,7 +20,7 @@ let site: Lane
 let origin: string
 let folder: string
 const started: Workers[] = []
-/** The site's pages by their paths: text, or where they redirect to. */
+/** The site's pages by path: a text or a redirect. */
 const pages = new Map<string, { readonly text: string } | { readonly location: string }>()
 
 beforeAll(async () => {
@@ -57,7 +57,7 @@ afterEach(async () => {
 
 afterAll(() => server.stop())
 
-/** The Worker over the storage of this test, as after a deploy. */
+/** Starts the Worker on this test's storage, as a deploy does. */
 async function deploy(prompt: object, variable: object = {}): Promise<Workers> {
   await Promise.all(started.splice(0).map((workers) => workers.dispose()))
   const page = { from: 'url', paths: ['/site/*'], ...variable }
@@ -108,7 +108,7 @@ const get = async (workers: Workers, path: string, headers = {}, isolate = 1) =>
 const codeOf = ({ text }: Reply) => (JSON.parse(text) as { error: { code: string } }).error.code
 const statusOf = (reply: Reply) => String(reply.headers['cache-status'])
 
-test('a changed prompt is answered by its last answer, in every shape and isolate, until it is warmed', async () => {
+test('a changed prompt gets its last answer, in every shape and isolate, until the new one is warmed', async () => {
   pages.set('/site/a', { text: 'The page.' })
   await warm(await deploy({}), '/site/a')
   const workers = await deploy({ text: 'In one sentence: {{page}}', max_tokens: 9 })
@@ -138,9 +138,9 @@ test('a changed prompt is answered by its last answer, in every shape and isolat
   expect(statusOf(renewed)).toMatch(/; hit; ttl=\d+; detail=(memory|kv)$/)
 })
 
-test('a page is one at all its addresses, for whatever the sitemap and the browser call it', async () => {
+test('a page is the same at all its addresses, as written by sitemaps and by browsers', async () => {
   const workers = await deploy({})
-  // Astro's sitemap, VitePress's, and a start page.
+  // As in Astro's sitemap, in VitePress's, and a start page.
   for (const [warmed, ...others] of [
     ['/site/astro/', '/site/astro', '/site/astro/index.html', '/site/astro.html'],
     ['/site/guide/one.html', '/site/guide/one', '/site/guide/one/', '/site/guide/one/index.htm'],
@@ -154,7 +154,7 @@ test('a page is one at all its addresses, for whatever the sitemap and the brows
       expect(completionOf(reply).choices[0]?.text, path).toBe(warmed)
     }
   }
-  // The fetch went to each address as it was given, and to no other.
+  // Each address was fetched exactly as given, and no other.
   expect(site.calls.map(({ path }) => path)).toEqual([
     '/site/astro/',
     '/site/guide/one.html',
@@ -176,7 +176,7 @@ test('a page is one at all its addresses, for whatever the sitemap and the brows
   expect(completionOf(await get(workers, '/site/astro')).choices[0]?.text).toBe('after')
 })
 
-test('a purge is remembered over deploys, also of what never expires', async () => {
+test('a purge persists across deploys, also for answers that never expire', async () => {
   pages.set('/site/a', { text: 'The page.' })
   pages.set('/site/b', { text: 'Another page.' })
   const workers = await deploy({})
@@ -189,7 +189,7 @@ test('a purge is remembered over deploys, also of what never expires', async () 
   expect(statusOf(await get(later, '/site/b'))).toContain('detail=previous')
 })
 
-test('no spelling of a path leads out of the listed ones, and no redirect does', async () => {
+test('no spelling of a path and no redirect escapes the listed paths', async () => {
   const workers = await deploy({ spend: 'visitor' })
   for (const path of pages.keys()) pages.delete(path)
   const spellings = [

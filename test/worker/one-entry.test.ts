@@ -1,5 +1,5 @@
-// What is one request stays one: asked in any spelling and any shape it costs one upstream call and
-// is one stored entry, across isolates and restarts; and what differs in anything never shares one.
+// The same request, in any spelling and any shape, makes one upstream call and one stored entry,
+// across isolates and restarts; requests that differ in anything relevant never share one.
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -63,7 +63,7 @@ async function start(): Promise<void> {
 
 const PROMPT = 'To be, or not to be: "that" is the\n question \u{1f480}'
 
-/** JSON texts of a field's value that all mean the same; undefined: the field is left out. */
+/** Equivalent JSON texts of a field's value; undefined: the field is left out. */
 const sayings: Record<string, readonly [string | undefined, ...(string | undefined)[]]> = {
   model: [undefined, 'null', '"m"'],
   max_tokens: [undefined, 'null', '64', '64.0', '6.4e1'],
@@ -82,7 +82,7 @@ const sayings: Record<string, readonly [string | undefined, ...(string | undefin
   user: [undefined, 'null', '"ada"', '"bob"', '""'],
 }
 
-/** The same request in one of its many spellings. */
+/** A random spelling of the same request. */
 function spelling(random: Random): { text: string; stream: boolean } {
   const stream = random() < 0.4
   const prompts = [JSON.stringify(PROMPT), escaped(PROMPT), `[${JSON.stringify(PROMPT)}]`] as const
@@ -102,7 +102,7 @@ function spelling(random: Random): { text: string; stream: boolean } {
   return { text: `${space()}{${pairs.join(',')}}${space()}`, stream }
 }
 
-/** Every character as an escape. */
+/** Every character as an escape sequence. */
 function escaped(text: string): string {
   const units = [...Array(text.length).keys()].map((i) =>
     text.charCodeAt(i).toString(16).padStart(4, '0'),
@@ -110,7 +110,7 @@ function escaped(text: string): string {
   return `"\\u${units.join('\\u')}"`
 }
 
-/** A miss, once its answer is stored. */
+/** Makes a miss and waits until its answer is stored. */
 async function firstAnswer(body: unknown = { prompt: PROMPT }): Promise<Completion> {
   const reply = await client.complete(body)
   expect(reply.headers['cache-status']).toContain('fwd=miss')
@@ -119,7 +119,7 @@ async function firstAnswer(body: unknown = { prompt: PROMPT }): Promise<Completi
   return completion
 }
 
-/** KV is written after the answer is out. */
+/** Waits for the write to KV, which happens after the answer is sent. */
 async function storedOnce(id: string): Promise<void> {
   const count = async () =>
     [...(await workers.kvEntries()).values()].filter((value) => value.includes(id)).length
@@ -149,7 +149,7 @@ test('200 spellings of one request make one upstream call and one entry', async 
         texts.add(text)
         const headers = {
           'content-type': pick(['application/json', 'text/plain;charset=UTF-8'], random),
-          authorization: pick([null, 'Bearer sk-whatever'], random),
+          authorization: pick([null, 'Bearer sk-other'], random),
           'user-agent': pick(['a', 'b'], random),
         }
         const reply = await client.complete(text, headers)
@@ -163,7 +163,7 @@ test('200 spellings of one request make one upstream call and one entry', async 
   expect(await workers.kvEntries()).toHaveLength(1)
 })
 
-test('requests that differ in anything that matters never share an answer', async () => {
+test('requests that differ in anything relevant never share an answer', async () => {
   const bodies: Record<string, unknown>[] = [
     { prompt: 'a' },
     { prompt: 'A' },
@@ -206,8 +206,8 @@ test('requests that differ in anything that matters never share an answer', asyn
     { prompt: 'a', logit_bias: { 1: -1 } },
     { prompt: 'a', logit_bias: { 1: 1, 2: 1 } },
   ]
-  // All that was asked for, since a short answer is refused, and one without the log probabilities
-  // is not stored.
+  // Everything that was requested, because an answer with too few choices is an error, and one
+  // without log probabilities is not stored.
   lane.answers((call, line) => {
     const { prompt, n, logprobs } = call.body
     const many = Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1
@@ -227,7 +227,7 @@ test('requests that differ in anything that matters never share an answer', asyn
   expect(ids.size).toBe(bodies.length)
   expect(lane.calls).toHaveLength(bodies.length)
   expect(await workers.kvEntries()).toHaveLength(bodies.length)
-  // Each is found again, and only itself.
+  // Each gets its own answer again.
   for (const body of bodies) ids.delete(completionOf(await client.complete(body)).id)
   expect(ids.size).toBe(0)
   expect(lane.calls).toHaveLength(bodies.length)
@@ -235,7 +235,7 @@ test('requests that differ in anything that matters never share an answer', asyn
 
 const query = new URLSearchParams({ prompt: PROMPT })
 
-/** Every way to ask for the same. */
+/** Every way to request the same answer. */
 const shapes: Record<string, (client: Client) => Promise<[Reply, 'json' | 'sse' | 'text']>> = {
   JSON: async (c) => [await c.complete({ prompt: PROMPT }), 'json'],
   SSE: async (c) => [await c.complete({ prompt: PROMPT, stream: true }), 'sse'],
@@ -266,7 +266,7 @@ const gets: typeof shapes = {
 }
 
 test.each(Object.keys(shapes))(
-  'an answer first given as %s is the same in every shape',
+  'an answer first requested as %s is the same in every shape',
   async (name) => {
     await shapes[name]?.(client)
     expect(lane.calls).toHaveLength(1)
@@ -294,7 +294,7 @@ test('another isolate finds the entry', async () => {
   expect(lane.calls).toHaveLength(1)
 })
 
-test('two isolates asked at once make one upstream call, and both get its words', async () => {
+test('simultaneous requests to two isolates make one upstream call, and both get its text', async () => {
   const joined = latch()
   lane.answers(completionsStream(['To be', ', or not'], { pace: () => joined.opened }))
   const body = { prompt: PROMPT, stream: true }

@@ -1,5 +1,5 @@
-// The `openai` package against the Worker in workerd: what it sends is understood, what it gets it
-// can read, on a miss and on a hit, and its typed errors carry our code, type and param.
+// The `openai` package against the Worker in workerd: its requests are accepted, it can read the
+// answers on a miss and on a hit, and its typed errors carry our code, type and param.
 import OpenAI, {
   APIError,
   APIUserAbortError,
@@ -52,7 +52,7 @@ afterEach(() => {
   expectQuiet(workers.log)
 })
 
-/** As a program would make it; the key is one that the SDK insists on. */
+/** Creates the client as a program would. The SDK requires an API key. */
 function openai({ maxRetries = 0, of = workers } = {}): OpenAI {
   const baseURL = new URL('/v1', of.url).href
   const defaultHeaders = { 'cf-connecting-ip': newAddress() }
@@ -65,13 +65,13 @@ function openai({ maxRetries = 0, of = workers } = {}): OpenAI {
   })
 }
 
-async function stored(id: string): Promise<void> {
+async function untilStored(id: string): Promise<void> {
   const values = async () => [...(await workers.kvEntries()).values()].join()
   await expect.poll(values).toContain(id)
 }
 
 describe('completions.create', () => {
-  test('gets a completion, and the same one from the cache', async () => {
+  test('returns a completion, and the same one from the cache', async () => {
     const { model, lane } = lanes.take('chat')
     lane.answers(chatStream(['Hello', ' there'], { finish: 'length' }))
     const ask = () =>
@@ -87,12 +87,12 @@ describe('completions.create', () => {
       usage: USAGE,
     })
     expect(miss).toHaveProperty('_request_id', response.headers.get('x-request-id'))
-    await stored(miss.id)
+    await untilStored(miss.id)
     expect(await ask()).toEqual(miss)
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('never passes the program’s key on, only the owner’s', async () => {
+  test("never passes on the program's key, only the owner's", async () => {
     const { model, lane } = lanes.take('chat')
     lane.answers(chatStream(['x']))
     await openai().completions.create({ model, prompt: 'p' })
@@ -102,7 +102,7 @@ describe('completions.create', () => {
     expect(Object.keys(headers).filter((name) => name.startsWith('x-stainless'))).toEqual([])
   })
 
-  test('streams, on a miss and on a hit, with usage where it is wanted', async () => {
+  test('streams on a miss and on a hit, with usage if requested', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers(completionsStream(['Hello', ' there']))
     const read = async (stream_options: { include_usage: boolean } | null) => {
@@ -119,7 +119,7 @@ describe('completions.create', () => {
     const miss = await read({ include_usage: true })
     const [{ id } = { id: '' }] = miss
     expect(new Set(miss.map((chunk) => chunk.id))).toEqual(new Set([id]))
-    await stored(id)
+    await untilStored(id)
     const hit = await read({ include_usage: true })
     for (const chunks of [miss, hit]) {
       expect(chunks.map(({ choices }) => choices[0]?.text ?? '').join('')).toBe('Hello there')
@@ -132,7 +132,7 @@ describe('completions.create', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('gets n choices of each of several prompts from a chat upstream, in order', async () => {
+  test('returns n choices for each of several prompts from a chat upstream, in order', async () => {
     const { model, lane } = lanes.take('chat')
     lane.answers(async (call, line) => {
       const [message] = call.body['messages'] as { content: string }[]
@@ -148,12 +148,12 @@ describe('completions.create', () => {
     ])
     expect(miss.usage).toEqual({ prompt_tokens: 20, completion_tokens: 28, total_tokens: 48 })
     expect(lane.calls).toHaveLength(4)
-    await stored(miss.id)
+    await untilStored(miss.id)
     expect((await create()).id).toBe(miss.id)
     expect(lane.calls).toHaveLength(4)
   })
 
-  test('gets n choices from one call where the upstream has n', async () => {
+  test('returns n choices from one call if the upstream supports n', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers((_, line) => {
       line.head(200, { 'content-type': 'text/event-stream' })
@@ -172,7 +172,7 @@ describe('completions.create', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('gets a chat upstream’s logprobs in the legacy shape', async () => {
+  test("returns a chat upstream's logprobs in the legacy shape", async () => {
     const { model, lane } = lanes.take('chat')
     const token = (text: string, logprob: number) => ({
       token: text,
@@ -208,11 +208,11 @@ describe('completions.create', () => {
       text_offset: [0, 3],
     })
     expect((await lane.call()).body).toMatchObject({ logprobs: true, top_logprobs: 2 })
-    await stored(miss.id)
+    await untilStored(miss.id)
     expect((await create()).choices).toEqual(miss.choices)
   })
 
-  test('lists the models, and shows one', async () => {
+  test('lists the models and retrieves one', async () => {
     const ids: string[] = []
     for await (const { id } of openai().models.list()) ids.push(id)
     expect(ids).toContain('chat-0')
@@ -220,7 +220,7 @@ describe('completions.create', () => {
   })
 })
 
-/** What the call throws, which must be an error with a status of the SDK's. */
+/** The error that a call throws, which must be an APIError of the SDK. */
 async function thrownBy(call: Promise<unknown>): Promise<APIError> {
   const error = await call.then(
     () => null,
@@ -230,8 +230,8 @@ async function thrownBy(call: Promise<unknown>): Promise<APIError> {
   throw new Error(`expected an APIError, got ${error}`)
 }
 
-describe('an error', () => {
-  test('of the request is a BadRequestError that names the field', async () => {
+describe('an error response', () => {
+  test('for an invalid request is a BadRequestError that names the field', async () => {
     const { model } = lanes.take('chat')
     const error = await thrownBy(
       openai({ maxRetries: 2 }).completions.create({ model, prompt: 'p', temperature: 3 }),
@@ -247,7 +247,7 @@ describe('an error', () => {
     expect(error.message).toContain('temperature')
   })
 
-  test('of a cache that may not ask is a NotFoundError', async () => {
+  test('for a miss with only-if-cached is a NotFoundError', async () => {
     const { model, lane } = lanes.take('chat')
     const error = await thrownBy(
       openai().completions.create(
@@ -266,7 +266,7 @@ describe('an error', () => {
     [429, RateLimitError, 429, 'upstream_rate_limited', 'rate_limit_error'],
     [500, InternalServerError, 502, 'upstream_unavailable', 'api_error'],
   ])(
-    'of the upstream, %i, is typed for a stream and without',
+    'for upstream status %i has a type, streaming or not',
     async (from, kind, status, code, type) => {
       for (const stream of [false, true]) {
         const { model, lane } = lanes.take('chat')
@@ -280,16 +280,16 @@ describe('an error', () => {
     },
   )
 
-  test('of the owner’s configuration is a 503', async () => {
+  test('for a broken configuration is a 503', async () => {
     const client = openai({ of: misconfigured })
     const error = await thrownBy(client.completions.create({ model: 'chat-0', prompt: 'p' }))
     expect(error).toBeInstanceOf(InternalServerError)
     expect(error).toMatchObject({ status: 503, code: 'misconfigured' })
-    // Nobody but the owner can mend it, so that the SDK should not try again.
+    // Only the owner can fix it, so the SDK should not retry.
     expect(error.headers?.get('x-should-retry')).toBe('false')
   })
 
-  test('may be repeated by a page’s SDK only where that can help: the page can read so', async () => {
+  test('has an x-should-retry header that pages can read', async () => {
     const { model, lane } = lanes.take('chat')
     lane.answers(refusal(403), refusal(500))
     const ask = () =>
@@ -301,7 +301,7 @@ describe('an error', () => {
     expect(down.headers?.get('x-should-retry')).toBeNull()
   })
 
-  test('of time is a 504', async () => {
+  test('for a timeout is a 504', async () => {
     const { model, lane } = lanes.take('impatient')
     lane.answers(() => {})
     const error = await thrownBy(openai().completions.create({ model, prompt: 'p', stream: true }))
@@ -309,7 +309,7 @@ describe('an error', () => {
     expect(error).toMatchObject({ status: 504, code: 'upstream_timeout' })
   })
 
-  test('in the middle of a stream throws there, after the words that came', async () => {
+  test('in the middle of a stream throws after the words received', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers(completionsStream(['one', 'two'], { finish: null, done: false, usage: null }))
     const stream = await openai().completions.create({ model, prompt: 'p', stream: true })
@@ -323,7 +323,7 @@ describe('an error', () => {
     expect(error).toMatchObject({ code: 'upstream_truncated', type: 'api_error' })
   })
 
-  test('is retried by the SDK as it sees fit: 429 after Retry-After, 400 never', async () => {
+  test('is retried by the SDK where useful: a 429 after Retry-After, a 400 never', async () => {
     const limited = lanes.take('chat')
     limited.lane.answers(refusal(429, {}, { 'retry-after': '1' }), chatStream(['fine']))
     const startedAt = performance.now()
@@ -343,8 +343,8 @@ describe('an error', () => {
   })
 })
 
-describe('a program that aborts', () => {
-  test('a stream ends the upstream call that nobody else wants', async () => {
+describe('an aborted request', () => {
+  test('for a stream ends the upstream call if nobody else uses it', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers(async (call, line) => {
       line.head(200, { 'content-type': 'text/event-stream' })

@@ -1,5 +1,5 @@
-// What one request costs of the platform, counted at the bindings: reads and writes of KV, calls of
-// flight and ledger. And that KV's troubles and its day's quota cost no answer.
+// The platform operations that one request costs, counted at the bindings: KV reads and writes, and
+// calls of the flight and ledger objects. KV failures and its daily quota never fail a request.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, requestEvent, streamOf } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
@@ -11,7 +11,7 @@ const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 
 let upstream: UpstreamServer
 let lane: Lane
-/** Where pages are. */
+/** The origin of the pages. */
 let site: string
 const started: Workers[] = []
 
@@ -37,7 +37,7 @@ afterEach(async () => {
 
 afterAll(() => upstream.stop())
 
-/** The Worker with a counter around each binding; GET /counted tells it, and begins anew. */
+/** The Worker with a counter around each binding. `GET /counted` returns and resets the counts. */
 const counting = (kv = '') => `
   import worker from './worker.js'
   export * from './worker.js'
@@ -123,7 +123,7 @@ async function start({
 
 type Counts = Record<string, number>
 
-/** Since the last time, in all isolates, without the purge list and the figures of the minute. */
+/** The counts of all isolates since the last call, without the purge list and usage reports. */
 async function counted(workers: Workers): Promise<Counts> {
   const sum: Counts = {}
   for (const [i] of workers.urls.entries()) {
@@ -135,7 +135,7 @@ async function counted(workers: Workers): Promise<Counts> {
   return sum
 }
 
-/** Once the background is over: the answer is stored, and what it cost is told. */
+/** Waits until the background work is done: the answer is stored and its cost settled. */
 async function settled(workers: Workers, wanted: Counts): Promise<void> {
   const all: Counts = {}
   await expect
@@ -147,18 +147,18 @@ async function settled(workers: Workers, wanted: Counts): Promise<void> {
     .toEqual(wanted)
 }
 
-const hit = (reply: Reply) => String(reply.headers['cache-status']).replace(/ttl=\d+; /, '')
+const statusOf = (reply: Reply) => String(reply.headers['cache-status']).replace(/ttl=\d+; /, '')
 
-describe('one request costs', () => {
+describe('platform operations:', () => {
   test.each([
     ['JSON', false],
     ['a stream', true],
   ])(
-    'a miss (%s): two reads and one write of KV, one flight, two ledger calls',
+    'a miss (%s): two reads and one write of KV, one flight call, two ledger calls',
     async (_, asStream) => {
       const workers = await start()
       const client = workers.client(1)
-      // An isolate's first look at the purge list, and a secret that hashes visitors' addresses.
+      // Let each isolate read the purge list and the secret for visitor ids first.
       await client.complete({ prompt: 'warm' })
       await settled(workers, {
         'kv read': 2,
@@ -166,7 +166,7 @@ describe('one request costs', () => {
         'flight join': 1,
         'ledger reserve': 1,
         'ledger settle': 1,
-        // Once an interval in each of the two isolates: the asking one, and the flight's.
+        // Once per interval in both isolates: the one of the request and the flight's.
         'purge list read': 2,
       })
       const reply = await client.complete({ prompt: 'p', stream: asStream })
@@ -182,7 +182,7 @@ describe('one request costs', () => {
     },
   )
 
-  test('a hit: nothing from memory, one read from KV; no flight, no ledger', async () => {
+  test('a hit: nothing from memory, one read from KV; no flight or ledger call', async () => {
     const workers = await start()
     const [here, there] = [workers.client(0), workers.client(1)]
     await here.complete({ prompt: 'p' })
@@ -190,20 +190,24 @@ describe('one request costs', () => {
     await there.complete({ prompt: 'warm' })
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(3)
     await counted(workers)
-    expect(hit(await here.complete({ prompt: 'p' }))).toBe('edge-completions; hit; detail=memory')
-    expect(hit(await here.complete({ prompt: 'p', stream: true }))).toContain('detail=memory')
+    expect(statusOf(await here.complete({ prompt: 'p' }))).toBe(
+      'edge-completions; hit; detail=memory',
+    )
+    expect(statusOf(await here.complete({ prompt: 'p', stream: true }))).toContain('detail=memory')
     const query = { path: '/v1/completions?prompt=p' }
-    expect(hit(await here.send(query))).toContain('detail=memory')
+    expect(statusOf(await here.send(query))).toContain('detail=memory')
     expect(await counted(workers)).toEqual({})
-    expect(hit(await there.complete({ prompt: 'p' }))).toBe('edge-completions; hit; detail=kv')
+    expect(statusOf(await there.complete({ prompt: 'p' }))).toBe('edge-completions; hit; detail=kv')
     expect(await counted(workers)).toEqual({ 'kv read': 1 })
-    expect(hit(await there.send({ path: '/v1/completions?prompt=other' }))).toContain('detail=kv')
+    expect(statusOf(await there.send({ path: '/v1/completions?prompt=other' }))).toContain(
+      'detail=kv',
+    )
     expect(await counted(workers)).toEqual({ 'kv read': 1 })
-    expect(hit(await there.complete({ prompt: 'other' }))).toContain('detail=memory')
+    expect(statusOf(await there.complete({ prompt: 'other' }))).toContain('detail=memory')
     expect(await counted(workers)).toEqual({})
   })
 
-  test('a GET that finds nothing: one read', async () => {
+  test('a GET that is a miss: one read', async () => {
     const workers = await start()
     await workers.client().complete({ prompt: 'warm' })
     await counted(workers)
@@ -234,7 +238,7 @@ describe('one request costs', () => {
     await settled(workers, { 'kv write': 1, 'ledger settle': 1 })
   })
 
-  test('a follower whose isolate has one aboard already: one flight call', async () => {
+  test('a follower in the isolate of another follower: one flight call', async () => {
     const workers = await start({ cache: { memory_bytes: 0 } })
     const rest = latch()
     await workers.client(1).complete({ prompt: 'warm' })
@@ -250,19 +254,19 @@ describe('one request costs', () => {
     await follower.until('"text":"one "')
     expect(String(follower.headers['cache-status'])).toContain('collapsed')
     expect(await counted(workers)).toEqual({ 'flight join': 1 })
-    // Who would not go aboard still finds out what KV has.
+    // A request that may not join still reads KV.
     const only = { 'cache-control': 'only-if-cached' }
     expect((await client.complete({ prompt: 'p' }, only)).status).not.toBe(200)
     expect(await counted(workers)).toEqual({ 'kv read': 1 })
     rest.open()
     await Promise.all([leader.rest(), follower.rest()])
     await settled(workers, { 'kv write': 1, 'ledger settle': 1 })
-    // It has landed: KV is asked again.
-    expect(hit(await client.complete(body))).toContain('detail=kv')
+    // The flight has ended, so KV is read again.
+    expect(statusOf(await client.complete(body))).toContain('detail=kv')
     expect(await counted(workers)).toEqual({ 'kv read': 1 })
   })
 
-  test('a prompt only the operator may spend on: one write for an answer, one read for a visitor', async () => {
+  test('a prompt only the operator may spend on: one write per answer, one read per visitor', async () => {
     const page = { from: 'url', paths: ['/site/*'] }
     const prompts = { summary: { text: '{{page}}', variables: { page }, spend: 'operator' } }
     const workers = await start({ prompts })
@@ -275,7 +279,7 @@ describe('one request costs', () => {
     const operator = { ...local, authorization: `Bearer ${OPERATOR_TOKEN}` }
     const about = (url: string) => ({ prompt: { id: 'summary', variables: { page: url } } })
     completionOf(await here.complete(about(`${site}/site/a`), operator))
-    // Also where it was kept before its prompt had last answers: the third read.
+    // Also for an answer stored before its prompt kept last answers: the third read.
     await settled(workers, {
       'kv read': 3,
       'kv write': 1,
@@ -284,16 +288,16 @@ describe('one request costs', () => {
       'ledger settle': 1,
     })
     const found = await there.complete(about(`${site}/site/a/`), local)
-    expect(hit(found)).toBe('edge-completions; hit; detail=kv')
+    expect(statusOf(found)).toBe('edge-completions; hit; detail=kv')
     expect(await counted(workers)).toEqual({ 'kv read': 1 })
     const missed = await there.complete(about(`${site}/site/b`), local)
     expect(missed.status).toBe(404)
     expect(await counted(workers)).toEqual({ 'kv read': 1 })
-    expect(hit(await there.complete(about(`${site}/site/a.html`), local))).toContain('memory')
+    expect(statusOf(await there.complete(about(`${site}/site/a.html`), local))).toContain('memory')
     expect(await counted(workers)).toEqual({})
   })
 
-  test('alone (flights = "none"): two reads, one write, two ledger calls', async () => {
+  test('a miss with flights = "none": two reads, one write, two ledger calls', async () => {
     const workers = await start({ cache: { flights: 'none' } })
     await workers.client().complete({ prompt: 'warm' })
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
@@ -302,7 +306,7 @@ describe('one request costs', () => {
     await settled(workers, { 'kv read': 2, 'kv write': 1, 'ledger reserve': 1, 'ledger settle': 1 })
   })
 
-  test('a miss with caching off: no KV at all', async () => {
+  test('a miss with caching off: no KV operation', async () => {
     const workers = await start({ cache: { ttl_seconds: 0 } })
     await workers.client().complete({ prompt: 'warm' })
     await settled(workers, {
@@ -315,14 +319,14 @@ describe('one request costs', () => {
     await settled(workers, { 'flight join': 1, 'ledger reserve': 1, 'ledger settle': 1 })
   })
 
-  test('the purge list: read once an interval, not once a request', async () => {
+  test('the purge list: one read per interval, not per request', async () => {
     const workers = await start({ isolates: 1 })
     for (let i = 0; i < 20; i++) await workers.client().complete({ prompt: `p${i % 5}` })
     const counts = await counted(workers)
     expect(counts['purge list read']).toBe(1)
   })
 
-  test('a purge: one call of an object and one write of the list, which is read once before', async () => {
+  test('a purge: one object call and one write of the list, after a single read', async () => {
     const workers = await start({ isolates: 1 })
     await workers.client().complete({ prompt: 'p' })
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
@@ -347,24 +351,24 @@ describe('one request costs', () => {
   })
 })
 
-describe('KV as it is', () => {
-  test('kv_writes_per_day is kept over all isolates; past it answers are served unstored', async () => {
+describe('KV limits and failures', () => {
+  test('kv_writes_per_day holds across isolates; beyond it answers are served but not stored', async () => {
     const workers = await start({ cache: { kv_writes_per_day: 3, memory_seconds: 0 } })
     const statuses: string[] = []
     for (let i = 0; i < 8; i++) {
       const reply = await workers.client(i % 2).complete({ prompt: `p${i}` })
       completionOf(reply)
-      statuses.push(hit(reply))
+      statuses.push(statusOf(reply))
     }
     const stored = (status: string) => status.endsWith('; stored')
     expect(statuses.map(stored)).toEqual([true, true, true, false, false, false, false, false])
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(3)
     expect((await counted(workers))['kv write']).toBe(3)
-    // What is stored goes on being served.
-    expect(hit(await workers.client(1).complete({ prompt: 'p0' }))).toContain('detail=kv')
+    // Stored answers are still served.
+    expect(statusOf(await workers.client(1).complete({ prompt: 'p0' }))).toContain('detail=kv')
   })
 
-  test('a get that hangs: an answer within the wait, and one event (D1)', async () => {
+  test('a hanging get: an answer within the time limit, and one event', async () => {
     const workers = await start({
       cache: { kv_wait_ms: 100 },
       kv: 'kv.get = () => new Promise(() => {})',
@@ -378,7 +382,7 @@ describe('KV as it is', () => {
     expect(workers.log.all('internal')).toEqual([])
   })
 
-  test('puts that fail: answers unharmed, one event, and KV is left alone for a while (D2)', async () => {
+  test('failing puts: answers are unaffected, one event, and KV is not written for a while', async () => {
     const workers = await start({
       isolates: 1,
       cache: { memory_seconds: 0 },
@@ -394,7 +398,7 @@ describe('KV as it is', () => {
     expect(await workers.kvEntries()).toHaveLength(0)
   })
 
-  test('a value of another version is a miss, is deleted and replaced (D3)', async () => {
+  test('a value of another version is a miss and is replaced', async () => {
     const workers = await start({ cache: { memory_seconds: 0 } })
     const first = completionOf(await workers.client().complete({ prompt: 'p' }))
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
@@ -410,7 +414,7 @@ describe('KV as it is', () => {
     expect(first.choices[0]?.text).toBe('fine')
   })
 
-  test('only whole strings are put, with a time to live of a minute at least', async () => {
+  test('only complete strings are written, with a TTL of at least a minute', async () => {
     const workers = await start({
       isolates: 1,
       cache: {

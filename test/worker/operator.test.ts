@@ -1,5 +1,5 @@
-// The owner behind OPERATOR_TOKEN in workerd: what only they may do, what binds them all the same,
-// and what /health tells an owner whose endpoint anybody may spend at.
+// The operator, authenticated by OPERATOR_TOKEN, in workerd: what only they may do, which limits
+// apply to them, and the warning of /health when anyone can spend.
 import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
@@ -33,14 +33,14 @@ async function open(more: Readonly<Record<string, JsonValue>> = {}, secrets = {}
   return { workers, lane, client: workers.client() }
 }
 
-const doors: [string, string, unknown][] = [
+const endpoints: [string, string, unknown][] = [
   ['GET', '/admin/usage', undefined],
   ['POST', '/admin/pause', { until: null }],
   ['POST', '/admin/purge', { all: true }],
 ]
 
-describe('the operator’s doors', () => {
-  test.each(doors)('%s %s is open to the operator alone', async (method, path, body) => {
+describe('operator endpoints', () => {
+  test.each(endpoints)('%s %s is open to the operator only', async (method, path, body) => {
     const { workers, client } = await open()
     for (const authorization of [
       null,
@@ -55,25 +55,28 @@ describe('the operator’s doors', () => {
     const reply = await client.send({ method, path, body, headers: operator })
     expect(reply.status).toBe(200)
     expect(reply.headers['cache-control']).toBe('no-store')
-    // Not even the operator comes from another website.
+    // Not even the operator may call it from another website.
     const origin = 'https://evil.example'
     const foreign = await client.send({ method, path, body, headers: { ...operator, origin } })
     await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, origin)
   })
 
-  test.each(doors)('%s %s is shut where there is no secret', async (method, path, body) => {
-    const { workers, client } = await open({}, { OPERATOR_TOKEN: '' })
-    for (const authorization of [null, 'Bearer', 'Bearer ', 'Bearer null', 'Bearer undefined']) {
-      const reply = await client.send({ method, path, body, headers: { authorization } })
-      await expectProblem(reply, 401, 'operator_token_invalid', workers.log)
-    }
-  })
+  test.each(endpoints)(
+    '%s %s is closed if no OPERATOR_TOKEN is set',
+    async (method, path, body) => {
+      const { workers, client } = await open({}, { OPERATOR_TOKEN: '' })
+      for (const authorization of [null, 'Bearer', 'Bearer ', 'Bearer null', 'Bearer undefined']) {
+        const reply = await client.send({ method, path, body, headers: { authorization } })
+        await expectProblem(reply, 401, 'operator_token_invalid', workers.log)
+      }
+    },
+  )
 })
 
 describe('the operator', () => {
   const budget = { tokens_per_day: 300, tokens_per_visitor_per_day: 0, streams_per_visitor: 1 }
 
-  test('passes the rate limit and the visitor’s budget; the day’s budget holds', async () => {
+  test("is exempt from the rate limit and the visitor's budget, but not from the daily budget", async () => {
     const { workers, lane, client } = await open({ budget })
     await workers.rig.set({ limit: 'refuses' })
     const visitor = await client.complete({ prompt: 'prompt 100' })
@@ -89,7 +92,7 @@ describe('the operator', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('alone may force a refresh, and everybody gets the new answer (T13)', async () => {
+  test('alone may force a refresh, and everybody gets the new answer', async () => {
     const { lane, client } = await open()
     const first = completionOf(await client.complete({ prompt: 'p' }))
     lane.answers(completionsStream(['second']))
@@ -114,7 +117,7 @@ describe('the operator', () => {
     expect(lane.calls).toHaveLength(2)
   })
 
-  test('pays for a locked prompt that is the operator’s alone; visitors read it', async () => {
+  test('pays for a locked prompt with spend = "operator", which visitors can read', async () => {
     const prompts = { daily: { text: 'News of today', spend: 'operator' } }
     const { workers, lane, client } = await open({ prompts })
     const body = { prompt: { id: 'daily' } }
@@ -125,7 +128,7 @@ describe('the operator', () => {
     expect(completionOf(await client.complete(body)).id).toBe(warmed.id)
   })
 
-  test('is not found by trying: a wrong token is a visitor’s, with a visitor’s limits', async () => {
+  test("cannot be guessed: a wrong token counts as a visitor, with a visitor's limits", async () => {
     const { workers, lane, client } = await open({ budget })
     const own = { 'cf-connecting-ip': newAddress() }
     for (let i = 0; i < 20; i++) {
@@ -155,7 +158,7 @@ describe('GET /health', () => {
     ['free prompts refused', { upstreams: [paid], prompts: haiku, free_prompts: false }, false],
     ['Turnstile', { upstreams: [paid], ...turnstile }, false],
     ['the demo', { upstreams: [demo] }, false],
-  ])('with %s: whether anyone may spend', async (_, more, warned) => {
+  ])('with %s: whether it warns that anyone may spend', async (_, more, warned) => {
     const { client } = await open(more, { TURNSTILE_SECRET: '0x4AAAAAAAsecret' })
     const visitor = await client.send({ path: '/health' })
     expect(JSON.parse(visitor.text)).toEqual({ status: 'ok' })
@@ -168,7 +171,7 @@ describe('GET /health', () => {
     expect(reply.text).not.toContain(CANARY)
   })
 
-  test('is a fault with a short operator token, but for a warning on a loopback host', async () => {
+  test('is a fault with a short operator token, but a warning on a loopback host', async () => {
     const { client } = await open({}, { OPERATOR_TOKEN: 'guessme' })
     const headers = { authorization: 'Bearer guessme' }
     for (const path of ['/health', '/v1/models', '/admin/usage']) {

@@ -1,5 +1,5 @@
-// Pages of the owner's site in real workerd: what is read of HTML that was written carelessly,
-// everything that can happen to a fetch over a socket, two isolates, and strangers who cost nothing.
+// Pages of the owner's site in workerd: carelessly written HTML, failing fetches over a socket, two
+// isolates, and visitors who cannot cause any cost.
 import { gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
@@ -23,7 +23,7 @@ let model: Lane
 let site: Lane
 let workers: Workers
 let origin: string
-/** The site's pages, by their path. */
+/** The site's pages by path. */
 const pages = new Map<string, Script>()
 let made = 0
 
@@ -85,7 +85,7 @@ afterEach(() => {
   expect(workers.log.takeRuntimeLines()).toEqual([])
 })
 
-/** A page nobody has read yet. */
+/** Serves a page at a new path; returns its URL. */
 function put(script: Script): string {
   made += 1
   const path = `/site/${made}`
@@ -105,18 +105,24 @@ function bytes(body: string | Uint8Array, headers: Record<string, string | strin
   }
 }
 
-interface Asking {
+interface AskOptions {
   readonly prompt?: string
   readonly isolate?: number
   readonly headers?: Record<string, string | null>
 }
 
-async function ask(url: string, { prompt = 'summary', isolate = 0, headers = {} }: Asking = {}) {
+async function ask(
+  url: string,
+  { prompt = 'summary', isolate = 0, headers = {} }: AskOptions = {},
+) {
   const body = { prompt: { id: prompt, variables: { page: url } } }
   return await workers.client(isolate).complete(body, { ...LOCAL, ...headers })
 }
 
-async function get(url: string, { prompt = 'summary', isolate = 0, headers = {} }: Asking = {}) {
+async function get(
+  url: string,
+  { prompt = 'summary', isolate = 0, headers = {} }: AskOptions = {},
+) {
   const path = `/v1/completions?prompt_id=${prompt}&var.page=${encodeURIComponent(url)}`
   return await workers.client(isolate).send({ path, headers: { ...LOCAL, ...headers } })
 }
@@ -124,8 +130,8 @@ async function get(url: string, { prompt = 'summary', isolate = 0, headers = {} 
 const codeOf = ({ status, text }: Reply) =>
   `${status} ${status === 200 ? 'ok' : (JSON.parse(text) as { error: { code: string } }).error.code}`
 
-/** What the model was given of the page. */
-function textSeen(): string | undefined {
+/** The page text that the model was given. */
+function pageText(): string | undefined {
   const messages = model.calls.at(-1)?.body['messages'] as { content: string }[] | undefined
   return messages?.at(-1)?.content.split('\n').slice(1, -1).join('\n')
 }
@@ -133,28 +139,32 @@ function textSeen(): string | undefined {
 async function readAs(script: Script, prompt = 'summary'): Promise<string | undefined> {
   const headers = { ...OPERATOR, 'cache-control': 'no-cache' }
   const reply = await ask(put(script), { prompt, headers })
-  return codeOf(reply) === '200 ok' ? textSeen() : codeOf(reply)
+  return codeOf(reply) === '200 ok' ? pageText() : codeOf(reply)
 }
 
-/** A page in UTF-8, by `Content-Type` and by itself. */
+/** A page in UTF-8, by `Content-Type` and by its `<meta>`. */
 const page = (body: string) =>
   `<!doctype html><html><head><meta charset="utf-8"><title>T</title></head><body>${body}</body></html>`
 
 const readable: [string, string, string | RegExp][] = [
-  ['main before all else', '<body>Menu<main>Text</main>Foot</body>', 'Text'],
+  ['main before anything else', '<body>Menu<main>Text</main>Foot</body>', 'Text'],
   ['article without main', '<body>Menu<article>Text</article></body>', 'Text'],
-  ['article where main is empty', '<main> </main><article>Text</article>', 'Text'],
-  ['all of them', '<article>One</article>x<article>Two</article>', 'One Two'],
-  ['body without either', '<html><head><title>T</title></head><body>Text</body></html>', 'Text'],
-  ['no body at all', '<!doctype html><title>T</title><p>Te<b>x</b>t<p>more', 'Text more'],
-  ['nested ones once', '<article>a<article>b</article>c</article>', 'a b c'],
+  ['article if main is empty', '<main> </main><article>Text</article>', 'Text'],
+  ['all articles', '<article>One</article>x<article>Two</article>', 'One Two'],
+  [
+    'body if there is neither',
+    '<html><head><title>T</title></head><body>Text</body></html>',
+    'Text',
+  ],
+  ['a page without a body', '<!doctype html><title>T</title><p>Te<b>x</b>t<p>more', 'Text more'],
+  ['nested articles once', '<article>a<article>b</article>c</article>', 'a b c'],
   ['capitals', '<MAIN>Te<SCRIPT>no</SCRIPT>xt</MAIN>', 'Text'],
   [
     'blocks apart and words whole',
     '<main><h1>A</h1><p>b<i>c</i>d</p>e<ul><li>f<li>g</ul>h<br>i<table><tr><td>j<td>k</table>',
     'A bcd e f g h i j k',
   ],
-  ['white space folded', '<main>\n a\t\tb\r\n\u00a0&nbsp;c\u2003d \u0000</main>', 'a b c d'],
+  ['white space collapsed', '<main>\n a\t\tb\r\n\u00a0&nbsp;c\u2003d \u0000</main>', 'a b c d'],
   [
     'what is no text left out',
     '<main>a<script>if (a < b) "</main>"</script><style>x{}</style><noscript>n</noscript>' +
@@ -185,7 +195,7 @@ const readable: [string, string, string | RegExp][] = [
     'Text more',
   ],
   [
-    'places in what is left out',
+    'elements within removed ones',
     '<nav><main>no</main></nav><main hidden>no</main><article>Text',
     'Text',
   ],
@@ -242,7 +252,7 @@ const readable: [string, string, string | RegExp][] = [
   ['centred blocks', page('<center>Title</center><center>by me</center>'), 'Title by me'],
   ['words around navigation', page('one<nav>x</nav>two'), 'one two'],
   [
-    'items and cells',
+    'list items and table cells',
     page(
       '<h1>Report</h1><p>Up.</p><ul><li>one</li><li>two</li></ul><table><tr><td>a</td><td>b</td></tr></table>',
     ),
@@ -267,13 +277,13 @@ const readable: [string, string, string | RegExp][] = [
 const latin1 = (text: string) => Buffer.from(text, 'latin1')
 const hello = page('<p>héllo</p>')
 
-/** Bytes, `Content-Type`, and the text. */
+/** Bytes, `Content-Type`, and the expected text. */
 const encoded: [string, string | Uint8Array, string | string[], string][] = [
-  ['a label that nobody knows', hello, 'text/html; charset=utf8mb4', 'héllo'],
+  ['an unknown label', hello, 'text/html; charset=utf8mb4', 'héllo'],
   ['a label in single quotes', hello, "text/html; charset='utf-8'", 'héllo'],
   ['a label in double quotes', hello, 'text/html; charset="utf-8"', 'héllo'],
   [
-    'a label that means another one',
+    'a label that stands for another encoding',
     latin1('<!doctype html><p>café'),
     'text/html; charset=ISO-8859-1',
     'café',
@@ -289,13 +299,13 @@ const encoded: [string, string | Uint8Array, string | string[], string][] = [
     'héllo',
   ],
   [
-    'a property that speaks of charset',
+    'a property that mentions charset',
     '<meta property="og:x" value="charset=gbk"><p>héllo',
     'text/html',
     'héllo',
   ],
   [
-    'a description that speaks of charset',
+    'a description that mentions charset',
     '<meta name="description" content="charset=gbk"><p>héllo',
     'text/html',
     'héllo',
@@ -307,7 +317,7 @@ const encoded: [string, string | Uint8Array, string | string[], string][] = [
     'café',
   ],
   [
-    '<meta> behind 1,024 bytes',
+    '<meta> beyond 1,024 bytes',
     latin1(
       `<!doctype html><html><head><style>/*${'a'.repeat(1100)}*/</style><meta charset="windows-1252"><p>café`,
     ),
@@ -352,14 +362,14 @@ describe('the readable text of', () => {
     '<div>',
     '<p><span class=katex>',
     '<x-y><template shadowrootmode=open><div><slot></slot>',
-  ])('nonsense, %s again and again, in no time', async (piece) => {
+  ])('nonsense, repeating %s, in little time', async (piece) => {
     const startedAt = performance.now()
     const html = `<main>text</main>${piece.repeat(1_000_000 / piece.length)}`
     expect(await readAs(bytes(html))).toMatch(/^text/)
     expect(performance.now() - startedAt).toBeLessThan(5000)
   })
 
-  test('HTML whose pieces fall anywhere', async () => {
+  test('HTML that is split anywhere', async () => {
     const html = '<body>no<main>a &amp; b é <b>c</b><script>no</script>🎈 d</main>'
     const pieces = Buffer.from(html)
     const script: Script = async (_, line) => {
@@ -373,7 +383,7 @@ describe('the readable text of', () => {
     expect(await readAs(script)).toBe('a & b é c🎈 d')
   })
 
-  test('the owner’s own selector, cut at max_chars', async () => {
+  test("the owner's selector, cut at max_chars", async () => {
     const html =
       '<main>no<article class="post"><p>first &amp; foremost</p><div>no</div><p>secondly, this</p>'
     expect(await readAs(bytes(html), 'posts')).toBe('first & foremost secondly, thi')
@@ -383,16 +393,16 @@ describe('the readable text of', () => {
     expect(await readAs(bytes('<main>no'), 'posts')).toBe('502 page_unavailable')
   })
 
-  test('Markdown and plain text, as they are', async () => {
+  test('Markdown and plain text, unchanged', async () => {
     const markdown = '# Title\n\n<b>x</b> &amp; *y*\n'
     for (const type of ['text/markdown; charset=utf-8', 'text/x-markdown', 'Text/Plain']) {
       const url = put(bytes(markdown, { 'content-type': type }))
       await ask(url, { headers: { ...OPERATOR, 'cache-control': 'no-cache' } })
-      expect(textSeen(), type).toBe('# Title <b>x</b> &amp; *y*')
+      expect(pageText(), type).toBe('# Title <b>x</b> &amp; *y*')
     }
   })
 
-  test('XHTML, in which every element may end in its start tag', async () => {
+  test('XHTML, in which any element may be self-closing', async () => {
     const xhtml =
       '<html><body><p>Text</p><div hidden="hidden"/><script src="x"/><p>more</p></body></html>'
     const type = { 'content-type': 'application/xhtml+xml; charset=utf-8' }
@@ -435,7 +445,7 @@ const faulty: [string, string, Script][] = [
   ],
   [
     'broken',
-    'a page shorter than it says',
+    'a page shorter than its Content-Length',
     (_, line) => {
       line.head(200, { 'content-type': 'text/html', 'content-length': '1000' })
       line.write('<main>half')
@@ -453,19 +463,19 @@ const faulty: [string, string, Script][] = [
   ],
   [
     'broken',
-    'a page that is no gzip',
+    'a page that is not gzip',
     bytes('<main>not packed</main>', { 'content-encoding': 'gzip' }),
   ],
   ['unreachable', 'a connection that is reset', (_, line) => line.reset()],
   ['type', 'a picture', bytes('GIF89a', { 'content-type': 'image/gif' })],
   [
     'charset',
-    'a charset in which browsers read nothing',
+    'a charset that browsers refuse to decode',
     bytes('<main>x', { 'content-type': 'text/html; charset=iso-2022-kr' }),
   ],
   [
     'redirects',
-    'a redirect in a circle',
+    'a redirect loop',
     (call, line) => {
       line.head(302, { location: call.path })
       line.end()
@@ -473,12 +483,12 @@ const faulty: [string, string, Script][] = [
   ],
   [
     'empty',
-    'a page that is all script',
+    'a page with scripts only',
     bytes('<body><script>document.write("x")</script><noscript>Please enable</noscript>'),
   ],
 ]
 
-describe('a fault of the page is said, and nothing is spent:', () => {
+describe('a fault of the page is reported, and nothing is spent:', () => {
   test.each(faulty)('%s, %s', async (reason, _, script) => {
     const url = put(script)
     const reply = await ask(url)
@@ -494,7 +504,7 @@ describe('a fault of the page is said, and nothing is spent:', () => {
     expect(site.calls.length).toBeLessThanOrEqual(4)
   })
 
-  test('timeout, a page that comes drop by drop', async () => {
+  test('timeout, for a page that arrives too slowly', async () => {
     const over = latch()
     const url = put(async (call, line) => {
       line.head(200, chunked)
@@ -506,11 +516,11 @@ describe('a fault of the page is said, and nothing is spent:', () => {
     expect(codeOf(await ask(url))).toBe('502 page_unavailable')
     expect(performance.now() - startedAt).toBeLessThan(7000)
     expect(model.calls).toEqual([])
-    // And the page is let go of.
+    // And the fetch is aborted.
     await over.opened
   })
 
-  test('a redirect to the Worker itself, another port or another host is not followed', async () => {
+  test('redirects to the Worker itself, another port or another host are not followed', async () => {
     const own = workers.urls[1]
     for (const location of [
       `${own}v1/completions`,
@@ -527,7 +537,7 @@ describe('a fault of the page is said, and nothing is spent:', () => {
     expect(site.calls).toHaveLength(4)
   })
 
-  test('pages on this machine are not for a Worker that is not, though they are listed', async () => {
+  test('a Worker elsewhere may not read pages of this machine, even if they are listed', async () => {
     const url = put(bytes('<main>internal</main>'))
     expect(codeOf(await ask(url, { headers: { host: 'edge.example' } }))).toBe(
       '403 page_not_allowed',
@@ -538,7 +548,7 @@ describe('a fault of the page is said, and nothing is spent:', () => {
     expect(site.calls).toEqual([])
   })
 
-  test('a page that names the Worker itself', async () => {
+  test("the Worker's own URL is not accepted as a page", async () => {
     const { host } = new URL(origin)
     const url = put(bytes('<main>me</main>'))
     expect(codeOf(await ask(url, { headers: { host } }))).toBe('403 page_not_allowed')
@@ -546,7 +556,7 @@ describe('a fault of the page is said, and nothing is spent:', () => {
   })
 })
 
-test('a page is asked for with nothing of the visitor’s, and renewed by its ETag in every isolate', async () => {
+test('a page is fetched without anything of the visitor, and revalidated by its ETag in every isolate', async () => {
   let version = 'v1'
   const url = put((call, line) => {
     const tag = `"${version}"`
@@ -569,14 +579,14 @@ test('a page is asked for with nothing of the visitor’s, and renewed by its ET
   }
   expect(codeOf(await ask(url, warmed))).toBe('200 ok')
   const { headers = {} } = site.calls[0] ?? {}
-  // What the runtime adds is nobody's.
+  // Headers that the runtime adds are not the visitor's.
   expect(
     Object.keys(headers)
       .filter((name) => name !== 'cf-worker')
       .sort(),
   ).toEqual(['accept', 'cache-control', 'host', 'pragma', 'user-agent'])
   expect(JSON.stringify(headers)).not.toContain(OPERATOR_TOKEN)
-  // Another isolate has the answer from KV, and the version of the page with it.
+  // Another isolate gets the answer from KV, and the page's version with it.
   expect(codeOf(await get(url, { prompt: 'warmed', isolate: 1 }))).toBe('200 ok')
   expect(site.calls).toHaveLength(1)
   expect(codeOf(await ask(url, { ...warmed, isolate: 1 }))).toBe('200 ok')
@@ -585,11 +595,11 @@ test('a page is asked for with nothing of the visitor’s, and renewed by its ET
   version = 'v2'
   expect(codeOf(await ask(url, { ...warmed, isolate: 1 }))).toBe('200 ok')
   expect(model.calls).toHaveLength(2)
-  expect(textSeen()).toBeDefined()
+  expect(pageText()).toBeDefined()
   expect(model.calls[1]?.text).toContain('Version v2')
 })
 
-test('a selector that needs a browser is a fault of CONFIG', async () => {
+test('a selector that needs a browser is a configuration error', async () => {
   const variables = { page: { from: 'url', selector: 'main, a:hover' } }
   const broken = await startWorkers({
     config: {
@@ -613,7 +623,7 @@ test('a selector that needs a browser is a fault of CONFIG', async () => {
   }
 })
 
-test('500 strangers with arbitrary URLs and texts cause no upstream call and no fetch', async () => {
+test('500 visitors with arbitrary URLs and texts cause no upstream call and no fetch', async () => {
   const warm = Array.from({ length: 100 }, (_, i) => put(bytes(`<main>Post number ${i}</main>`)))
   await atOnce(warm, 8, async (url) => {
     expect(codeOf(await ask(url, { prompt: 'warmed', headers: OPERATOR }))).toBe('200 ok')
@@ -645,8 +655,8 @@ test('500 strangers with arbitrary URLs and texts cause no upstream call and no 
     { 'cache-control': 'no-store' },
   ]
   const counts: Record<string, number> = {}
-  const strangers = Array.from({ length: 500 }, (_, i) => i)
-  await atOnce(strangers, 16, async (i) => {
+  const visitors = Array.from({ length: 500 }, (_, i) => i)
+  await atOnce(visitors, 16, async (i) => {
     const client = workers.client(i % 2)
     const own = { ...LOCAL, 'cf-connecting-ip': newAddress(), ...headers[i % headers.length] }
     const url = i % 5 === 0 ? (warm[i / 5] ?? '') : (strange[i % strange.length] ?? '')

@@ -1,5 +1,5 @@
-// Every sink after a busy session: log lines, KV, the rows of all objects, responses, alerts. Nothing
-// of what a visitor said or is may be in any of them, but for the answer itself where it belongs.
+// Searches everything the Worker writes in a busy session: log lines, KV, object rows, responses,
+// alerts. Nothing of a visitor may be in any of it, except the answer where it belongs.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
 import { type ClientRequest, ORIGIN } from '../support/client.ts'
@@ -14,7 +14,7 @@ import {
 } from '../support/upstream-server.ts'
 
 const secretOfTurnstile = '0x4AAAAAAAmarkerTurnstileSecret7q'
-/** Each is somebody's: none of them may be seen where it does not belong. */
+/** Marks for each private value. None may be found where it does not belong. */
 const markers = {
   prompt: 'marker-prompt-Hw2kLq',
   suffix: 'marker-suffix-Pz7dTb',
@@ -135,7 +135,7 @@ async function session(): Promise<void> {
   const challenge = { method: 'POST', path: '/v1/visitors', body: { token: markers.challenge } }
   const minted = await ask('mint', challenge)
   visitorToken = JSON.parse(minted).token
-  // It is meant for the visitor.
+  // This one is meant for the visitor.
   responses.pop()
   await ask('refused challenge', challenge)
   const { prompt, suffix, variable, address6 } = markers
@@ -185,7 +185,7 @@ async function session(): Promise<void> {
   await workers.log.find((one) => one.event === 'alert_failed')
 }
 
-/** The marker in every spelling it could be stored in. */
+/** The markers found in a text, in any encoding it could be stored in. */
 function found(text: string, but: readonly Marker[] = []): Marker[] {
   const names = (Object.keys(markers) as Marker[]).filter((name) => !but.includes(name))
   return names.filter((name) => {
@@ -205,7 +205,7 @@ function tokenIn(text: string): boolean {
   return parts.slice(1).some((part) => text.includes(part))
 }
 
-test('the session was busy: every kind of event and of trouble was in it (T17)', () => {
+test('the session had every kind of event and failure', () => {
   const kinds = new Set(workers.log.events.map(({ event: kind }) => kind))
   for (const kind of [
     'request',
@@ -236,7 +236,7 @@ test('the session was busy: every kind of event and of trouble was in it (T17)',
   expect(visitorToken.split('.')).toHaveLength(3)
 })
 
-test('no log line holds anything of a visitor, an answer, an upstream or a secret (G7, T17)', () => {
+test('no log line has anything of a visitor, an answer, an upstream or a secret', () => {
   const lines = workers.log.events.map((one) => JSON.stringify(one))
   expect(lines.length).toBeGreaterThan(40)
   for (const line of [...lines, ...workers.log.takeRuntimeLines()]) {
@@ -246,7 +246,7 @@ test('no log line holds anything of a visitor, an answer, an upstream or a secre
   }
 })
 
-test('KV holds answers and no prompts', async () => {
+test('KV has answers but no prompts', async () => {
   const entries = await workers.kvEntries()
   expect(entries.size).toBeGreaterThanOrEqual(3)
   for (const [key, value] of entries) {
@@ -257,7 +257,7 @@ test('KV holds answers and no prompts', async () => {
   expect([...entries.values()].some((value) => value.includes(markers.answer))).toBe(true)
 })
 
-test('the objects’ rows hold hashes, codes, counts and names of CONFIG', async () => {
+test('the rows of the objects have only hashes, codes, counts and names of CONFIG', async () => {
   const rows = await workers.rig.rows()
   expect(rows.visitors.length).toBeGreaterThanOrEqual(1)
   expect(rows.hours.length).toBeGreaterThanOrEqual(1)
@@ -267,7 +267,7 @@ test('the objects’ rows hold hashes, codes, counts and names of CONFIG', async
   for (const { visitor } of rows.visitors) expect(visitor).toMatch(/^[ht]:[0-9a-f]{16}$/)
 })
 
-test('a response gives nobody more than the answer (T7, T8)', () => {
+test('a response has nothing but the answer', () => {
   for (const { what, text } of responses) {
     expect(found(text, ['answer']), what).toEqual([])
     expect(tokenIn(text), what).toBe(false)
@@ -277,7 +277,7 @@ test('a response gives nobody more than the answer (T7, T8)', () => {
   }
 })
 
-test('an alert holds figures alone', async () => {
+test('an alert has figures only', async () => {
   const { calls } = upstream.lane('alerts')
   expect(calls.length).toBeGreaterThanOrEqual(1)
   for (const { text, headers } of calls) {
@@ -285,7 +285,7 @@ test('an alert holds figures alone', async () => {
   }
 })
 
-test('an upstream hears the prompt and nothing of who asked', () => {
+test('an upstream receives the prompt and nothing about the visitor', () => {
   for (const name of ['good', 'evil', 'broken', 'html']) {
     for (const { text, headers } of upstream.lane(name).calls) {
       const { authorization, ...others } = headers

@@ -1,5 +1,5 @@
-// Purged over several isolates that share KV and objects, in workerd: at once where it was done,
-// everywhere soon, and nothing begun before it comes back.
+// Purges with several isolates that share KV and objects, in workerd: immediate in the isolate of
+// the purge, soon in all others, and no earlier answer comes back.
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -55,53 +55,56 @@ async function ask(workers: Workers, isolate: number, body: object): Promise<str
   return completionOf(await workers.client(isolate).complete(body)).choices[0]?.text ?? ''
 }
 
-const stored = (workers: Workers, text: string) =>
+const untilStored = (workers: Workers, text: string) =>
   expect
     .poll(async () => [...(await workers.kvEntries()).values()].some((v) => v.includes(text)))
     .toBe(true)
 
-/** The objects live in the first one; the others only ask. */
-test.each([0, 2])('a purge counts at once in isolate %i, which does it', async (isolate) => {
-  const workers = await start()
-  const { model, lane } = lanes.take('legacy')
-  const targets = [
-    { all: true },
-    { request: { prompt: 'p', model, stream: true, user: 'somebody' } },
-    { model },
-  ]
-  lane.answers(completionsStream(['before']))
-  expect(await ask(workers, isolate, { prompt: 'p', model })).toBe('before')
-  await stored(workers, 'before')
-  for (const [i, target] of targets.entries()) {
-    await purge(workers, isolate, target)
-    const get = { path: `/v1/completions?prompt=p&model=${model}` }
-    expect((await workers.client(isolate).send(get)).status).toBe(404)
-    // The flight's isolate has not read the list again; it must be told, or it would serve its own.
-    lane.answers(completionsStream([`after ${i}`]))
-    expect(await ask(workers, isolate, { prompt: 'p', model })).toBe(`after ${i}`)
-    // To the millisecond: what is asked after the purge is stored, if in the same second.
-    await stored(workers, `after ${i}`)
-    expect((await workers.client(isolate).send(get)).status).toBe(200)
-  }
-  expect(lane.calls).toHaveLength(1 + targets.length)
-})
+/** The objects run in the first isolate. */
+test.each([0, 2])(
+  'a purge takes effect immediately in isolate %i, which runs it',
+  async (isolate) => {
+    const workers = await start()
+    const { model, lane } = lanes.take('legacy')
+    const targets = [
+      { all: true },
+      { request: { prompt: 'p', model, stream: true, user: 'somebody' } },
+      { model },
+    ]
+    lane.answers(completionsStream(['before']))
+    expect(await ask(workers, isolate, { prompt: 'p', model })).toBe('before')
+    await untilStored(workers, 'before')
+    for (const [i, target] of targets.entries()) {
+      await purge(workers, isolate, target)
+      const get = { path: `/v1/completions?prompt=p&model=${model}` }
+      expect((await workers.client(isolate).send(get)).status).toBe(404)
+      // The flight's isolate has not read the list again, and would serve its own copy unless told.
+      lane.answers(completionsStream([`after ${i}`]))
+      expect(await ask(workers, isolate, { prompt: 'p', model })).toBe(`after ${i}`)
+      // To the millisecond: a request after the purge is stored, even in the same second.
+      await untilStored(workers, `after ${i}`)
+      expect((await workers.client(isolate).send(get)).status).toBe(200)
+    }
+    expect(lane.calls).toHaveLength(1 + targets.length)
+  },
+)
 
-test('of requests in flight all the while: what is asked before a purge is void, what is after is stored', async () => {
+test('with requests in flight, answers requested before a purge are dropped and later ones are stored', async () => {
   const workers = await start()
   const { model, lane } = lanes.take('legacy')
   const body = { prompt: 'p', model }
   for (let round = 0; round < 5; round++) {
     const released = latch()
     lane.answers(completionsStream([`old ${round} `, 'words'], { pace: () => released.opened }))
-    const aboard = await workers.client().open({ method: 'POST', body: { ...body, stream: true } })
-    await aboard.until(`"text":"old ${round} "`)
+    const reader = await workers.client().open({ method: 'POST', body: { ...body, stream: true } })
+    await reader.until(`"text":"old ${round} "`)
     await purge(workers, 0, { model })
     lane.answers(completionsStream([`new ${round}`]))
     const after = ask(workers, 0, body)
     expect(await after).toBe(`new ${round}`)
     released.open()
-    expect(parseStream(await aboard.rest()).text()).toBe(`old ${round} words`)
-    await stored(workers, `"new ${round}"`)
+    expect(parseStream(await reader.rest()).text()).toBe(`old ${round} words`)
+    await untilStored(workers, `"new ${round}"`)
     expect(await ask(workers, 0, body)).toBe(`new ${round}`)
     const values = [...(await workers.kvEntries()).values()]
     expect(values.filter((value) => value.includes(`old ${round}`))).toEqual([])
@@ -110,7 +113,7 @@ test('of requests in flight all the while: what is asked before a purge is void,
   expect(lane.calls).toHaveLength(10)
 })
 
-test('an answer kept to one visitor is purged with the request, whoever it was kept for', async () => {
+test('an answer cached for one visitor is purged with its request, for any visitor', async () => {
   const workers = await start({ free_prompts: 'visitor' })
   const { model, lane } = lanes.take('legacy')
   const as = async (visitor: string, prompt: string) => {
@@ -131,7 +134,7 @@ test('an answer kept to one visitor is purged with the request, whoever it was k
   }
 })
 
-test('a purge of what this endpoint does not have is 404, and one that is none 400', async () => {
+test('a purge of an unknown id is 404, and an invalid one 400', async () => {
   const workers = await start()
   for (const [body, status, code, param] of [
     [{ prompt_id: 'hiaku' }, 404, 'not_found', 'prompt_id'],
@@ -149,7 +152,7 @@ test('a purge of what this endpoint does not have is 404, and one that is none 4
   expect(await workers.kvEntries()).toHaveLength(0)
 })
 
-test('twenty purges at once from three isolates: none is lost, also not in one that begins later', async () => {
+test('twenty purges at once from three isolates all take effect, also in an isolate that starts later', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'edge-purge-'))
   try {
     const before = await start({}, folder)
@@ -173,7 +176,7 @@ test('twenty purges at once from three isolates: none is lost, also not in one t
   }
 })
 
-test('a locked prompt’s id; what is of no concern stays', async () => {
+test('a purge by the id of a locked prompt leaves other answers alone', async () => {
   const workers = await start()
   const haiku = { prompt: { id: 'haiku' } }
   upstream.lane('legacy-0').answers(completionsStream(['first']))
@@ -186,13 +189,13 @@ test('a locked prompt’s id; what is of no concern stays', async () => {
   expect(await ask(workers, 1, free)).toBe('first')
 })
 
-test('everywhere within the interval: no isolate’s memory and no tier brings it back', async () => {
+test('a purge reaches every isolate within the interval, in memory and in every cache tier', async () => {
   const workers = await start({ memory_seconds: 1 })
   const { model, lane } = lanes.take('legacy')
   lane.answers(completionsStream(['old']))
   for (const isolate of [0, 1, 2])
     expect(await ask(workers, isolate, { prompt: 'p', model })).toBe('old')
-  await stored(workers, '"old"')
+  await untilStored(workers, '"old"')
   await purge(workers, 2, { model })
   lane.answers(completionsStream(['new']))
   const texts = async () =>
@@ -201,14 +204,14 @@ test('everywhere within the interval: no isolate’s memory and no tier brings i
   expect(lane.calls).toHaveLength(2)
 })
 
-test('an isolate that begins later serves nothing that was purged before it', async () => {
+test('an isolate that starts later serves nothing that was purged before', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'edge-purge-'))
   try {
     const before = await start({}, folder)
     const { model, lane } = lanes.take('legacy')
     lane.answers(completionsStream(['old']))
     await ask(before, 0, { prompt: 'p', model })
-    await stored(before, '"old"')
+    await untilStored(before, '"old"')
     await purge(before, 0, { model })
     await started.pop()?.dispose()
     const after = await start({}, folder)
@@ -222,24 +225,24 @@ test('an isolate that begins later serves nothing that was purged before it', as
   }
 })
 
-test('during a flight: those aboard get it, nobody after them, and it is not served later', async () => {
+test('a purge during a flight: its readers get the answer, later ones do not, and it is never served again', async () => {
   const workers = await start()
   const { model, lane } = lanes.take('legacy')
   const rest = latch()
   lane.answers(completionsStream(['old ', 'words'], { pace: () => rest.opened }))
   const body = { prompt: 'p', model }
-  const aboard = await workers.client(1).open({ method: 'POST', body: { ...body, stream: true } })
-  await aboard.until('"text":"old "')
+  const reader = await workers.client(1).open({ method: 'POST', body: { ...body, stream: true } })
+  await reader.until('"text":"old "')
   await purge(workers, 1, { request: body })
   lane.answers(completionsStream(['new']))
   expect(await ask(workers, 1, body)).toBe('new')
   rest.open()
-  expect(parseStream(await aboard.rest()).text()).toBe('old words')
+  expect(parseStream(await reader.rest()).text()).toBe('old words')
   expect(await ask(workers, 1, body)).toBe('new')
   expect(lane.calls).toHaveLength(2)
 })
 
-test('just after a purge many visitors are still one upstream call', async () => {
+test('many visitors just after a purge still make one upstream call', async () => {
   const workers = await start()
   const { model, lane } = lanes.take('legacy')
   const said = latch()

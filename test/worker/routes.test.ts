@@ -1,6 +1,6 @@
-// Routes over real sockets (contract 4 and 5): who is asked, in which order, how often and how long;
-// what the visitor hears of it, and the line each attempt leaves in the owner's log. Time that would
-// take too long to wait for is moved: the Worker runs with a clock that this suite can put forward.
+// A request's route over real sockets: which upstreams are called, in which order, how often and
+// for how long, what the visitor gets, and the log line of each attempt. The Worker's clock can be
+// moved forward, so that no test waits for a breaker.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Code } from '../../src/errors.ts'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
@@ -21,7 +21,7 @@ import { type JsonValue, startWorkers, type Workers } from '../support/workerd.t
 
 type Table = Readonly<Record<string, JsonValue>>
 
-/** How a model's two upstreams are set up; the second takes what the first leaves. */
+/** Settings of a model's two upstreams; the second one is the fallback. */
 const kinds: Readonly<Record<string, readonly [Table, Table]>> = {
   once: [{ retries: 0 }, { retries: 0 }],
   twice: [{ retries: 1 }, { retries: 0 }],
@@ -44,7 +44,7 @@ let workers: Workers
 let client: Client
 const taken = new Map<string, number>()
 
-/** The Worker with a clock that can be put forward, and a keep-alive that does not take 15 s. */
+/** The Worker with a clock that can be moved forward, and a keep-alive after 100 ms. */
 const main = `
   import worker from './worker.js'
   export * from './worker.js'
@@ -106,7 +106,7 @@ interface OwnRoute {
   readonly b: Lane
 }
 
-/** A model with two upstreams that no other test has. */
+/** A model that no other test uses, with two upstreams. */
 function take(kind: keyof typeof kinds): OwnRoute {
   const i = taken.get(kind) ?? 0
   if (i >= EACH) throw new Error(`no more models of kind "${kind}": raise EACH`)
@@ -117,13 +117,13 @@ function take(kind: keyof typeof kinds): OwnRoute {
 
 let prompts = 0
 
-/** A prompt of its own each time: nothing is remembered from one request to the next. */
+/** Requests a new prompt each time, so that nothing comes from the cache. */
 function ask(model: string, stream = false, more = {}): Promise<Reply> {
   prompts += 1
   return client.complete({ prompt: `tale ${prompts}`, model, stream, max_tokens: 9, ...more })
 }
 
-/** What the log says of one request's attempts, in order. */
+/** The log events of one request's attempts, in order. */
 async function attemptsOf(reply: Reply) {
   const { attempts, upstream: last } = await requestEvent(reply, workers.log)
   const failed = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
@@ -136,7 +136,7 @@ const ways = [
   ['a stream', true],
 ] as const
 
-/** The answer's text and the model that gave it, in either shape. */
+/** The answer's text and model, in either shape. */
 function answerOf(reply: Reply, stream: boolean): [string, string | undefined] {
   if (!stream) {
     const { choices, model } = completionOf(reply)
@@ -157,14 +157,19 @@ describe.each(ways)('%s from the second upstream', (_, stream) => {
     ['says 401', 'once', 'upstream_rejected', refusal(401)],
     ['says 403', 'once', 'upstream_rejected', refusal(403)],
     ['says 404', 'once', 'upstream_rejected', refusal(404)],
-    ['says 307', 'once', 'upstream_rejected', refusal(307, {}, { location: '/x' })],
-    ['says 429', 'once', 'upstream_rate_limited', refusal(429, {}, { 'retry-after': '60' })],
+    ['returns 307', 'once', 'upstream_rejected', refusal(307, {}, { location: '/x' })],
+    ['returns 429', 'once', 'upstream_rate_limited', refusal(429, {}, { 'retry-after': '60' })],
     ['says 500', 'once', 'upstream_unavailable', refusal(500)],
     ['says 503', 'once', 'upstream_unavailable', refusal(503)],
     ['says nothing', 'once', 'upstream_bad_response', json('')],
-    ['says 200 and an error', 'once', 'upstream_bad_response', json({ error: { message: 'no' } })],
     [
-      'is cut before a word',
+      'returns 200 with an error',
+      'once',
+      'upstream_bad_response',
+      json({ error: { message: 'no' } }),
+    ],
+    [
+      'is cut off before any text',
       'once',
       'upstream_truncated',
       (_call, line) => {
@@ -173,7 +178,7 @@ describe.each(ways)('%s from the second upstream', (_, stream) => {
         line.end()
       },
     ],
-  ])('comes when the first %s', async (_name, kind, code, script) => {
+  ])('is used when the first %s', async (_name, kind, code, script) => {
     const { model, a, b } = take(kind)
     a.answers(script)
     b.answers(good('m-b-0001'))
@@ -194,7 +199,7 @@ describe.each(ways)('%s from the second upstream', (_, stream) => {
   })
 
   test.each([[400], [413], [422]])(
-    'does not come when the first refused the request with %i',
+    'is not used when the first refused the request with %i',
     async (status) => {
       const { model, a, b } = take('twice')
       a.answers(refusal(status))
@@ -206,7 +211,7 @@ describe.each(ways)('%s from the second upstream', (_, stream) => {
     },
   )
 
-  test('fails as the second did, when both do', async () => {
+  test('fails with the error of the second when both fail', async () => {
     const { model, a, b } = take('twice')
     a.answers(refusal(500))
     b.answers(refusal(429, {}, { 'retry-after': '33' }))
@@ -221,7 +226,7 @@ describe.each(ways)('%s from the second upstream', (_, stream) => {
   })
 })
 
-test('after its first word an answer has nobody else to come from', async () => {
+test('an answer that has begun is not continued by a fallback', async () => {
   const { model, a, b } = take('twice')
   a.answers((_, line) => {
     line.head(200, { 'content-type': 'text/event-stream' })
@@ -236,7 +241,7 @@ test('after its first word an answer has nobody else to come from', async () => 
   expect((await attemptsOf(reply)).failed).toEqual([`${model}-a give_up`])
 })
 
-test('a fallback’s answer is remembered for five minutes, no longer', async () => {
+test("a fallback's answer is cached for five minutes only", async () => {
   const { model, a, b } = take('once')
   a.answers(refusal(500))
   b.answers(good('m-b'))
@@ -249,8 +254,8 @@ test('a fallback’s answer is remembered for five minutes, no longer', async ()
   expect(b.calls).toHaveLength(1)
 })
 
-/** Calls with the time between the first two. */
-function timed(...scripts: readonly Script[]): [readonly Script[], () => number] {
+/** Scripts that measure the time between the first two calls. */
+function measured(...scripts: readonly Script[]): [readonly Script[], () => number] {
   const at: number[] = []
   const noted = scripts.map<Script>((script) => (call, line) => {
     at.push(performance.now())
@@ -259,16 +264,16 @@ function timed(...scripts: readonly Script[]): [readonly Script[], () => number]
   return [noted, () => (at[1] ?? Number.NaN) - (at[0] ?? Number.NaN)]
 }
 
-describe('the same upstream is asked again', () => {
+describe('the same upstream is called again', () => {
   test.each<[string, Script, number, number]>([
-    ['after a short pause, where it failed', refusal(500), 120, 1500],
+    ['after a short pause when it failed', refusal(500), 120, 1500],
     ['after a reset', (_call, line) => line.reset(), 120, 1500],
     ['after Retry-After', refusal(429, {}, { 'retry-after': '1' }), 990, 3000],
     ['after Retry-After of a 503', refusal(503, {}, { 'retry-after': '1' }), 990, 3000],
-    ['after a second, if it says at once', refusal(429, {}, { 'retry-after': '0' }), 990, 3000],
+    ['after a second when Retry-After is 0', refusal(429, {}, { 'retry-after': '0' }), 990, 3000],
   ])('%s', async (_, script, atLeastMs, atMostMs) => {
     const { model, a, b } = take('twice')
-    const [scripts, betweenMs] = timed(script, good('m-a'))
+    const [scripts, betweenMs] = measured(script, good('m-a'))
     a.answers(...scripts)
     const reply = await ask(model)
     expect(answerOf(reply, false)).toEqual(['fine', 'm-a'])
@@ -287,7 +292,7 @@ describe('the same upstream is asked again', () => {
     [429, '3600'],
     [503, '3'],
     [503, '86400'],
-  ])('not if a %i says Retry-After: %s: the next one is', async (status, after) => {
+  ])('not when a %i has Retry-After: %s; the fallback is called', async (status, after) => {
     const { model, a, b } = take('twice')
     a.answers(refusal(status, {}, { 'retry-after': after }))
     b.answers(good('m-b'))
@@ -297,7 +302,7 @@ describe('the same upstream is asked again', () => {
   })
 })
 
-test('one deadline holds for all attempts together', async () => {
+test('one deadline covers all attempts', async () => {
   const { model, a, b } = take('dated')
   a.answers(never)
   b.answers(never)
@@ -306,7 +311,7 @@ test('one deadline holds for all attempts together', async () => {
   const tookMs = performance.now() - startedAt
   await expectProblem(reply, 504, 'upstream_timeout', workers.log)
   expect([a.calls.length, b.calls.length]).toEqual([1, 1])
-  // 400 ms for the first's first byte, what is left of 700 for the second.
+  // 400 ms for the first byte of the first upstream, the rest of 700 ms for the second.
   expect(tookMs).toBeGreaterThanOrEqual(690)
   expect(tookMs).toBeLessThan(3000)
   for (const { closed } of [...a.calls, ...b.calls]) await closed
@@ -317,7 +322,7 @@ test('one deadline holds for all attempts together', async () => {
 describe('an upstream that keeps failing', () => {
   const putForward = (ms: number) => client.send({ path: `/put-forward?${ms}` })
 
-  test('is passed over for a while, then tried with one request', async () => {
+  test('is skipped for a while, then tried with one request', async () => {
     const { model, a, b } = take('once')
     a.answers(refusal(500))
     b.answers(good('m-b'))
@@ -328,13 +333,13 @@ describe('an upstream that keeps failing', () => {
     expect(await attemptsOf(passed)).toEqual({ attempts: 1, last: `${model}-b`, failed: [] })
     expect(a.calls).toHaveLength(10)
 
-    // Half open, and still failing: one try, and shut again.
+    // Half open and still failing: one try, then open again.
     await putForward(15_001)
     await ask(model)
     await ask(model)
     expect(a.calls).toHaveLength(11)
 
-    // Half open, while many ask: one of them tries.
+    // Half open, with many requests: one of them is the trial.
     await putForward(15_001)
     let answerTrial = () => {}
     const trialAnswered = new Promise<void>((resolve) => {
@@ -352,20 +357,20 @@ describe('an upstream that keeps failing', () => {
     answerTrial()
     expect(answerOf(await trial, false)).toEqual(['fine', 'm-a'])
 
-    // It answered: everybody asks it again.
+    // The trial succeeded: it is called for all requests again.
     const again = await Promise.all([ask(model), ask(model)])
     expect(again.map((reply) => answerOf(reply, false)[1])).toEqual(['m-a', 'm-a'])
     expect(a.calls).toHaveLength(14)
   })
 
-  test('is not passed over for requests that were wrong themselves', async () => {
+  test('is not skipped because of requests that were invalid themselves', async () => {
     const { model, a } = take('once')
     a.answers(refusal(400))
     for (let i = 0; i < 12; i++) await ask(model)
     expect(a.calls).toHaveLength(12)
   })
 
-  test('is not asked again when its last failure shut it, and the log does not say so', async () => {
+  test('is not retried when its last failure opened the breaker, and the log does not announce a retry', async () => {
     const { model, a, b } = take('twice')
     a.answers(refusal(500))
     b.answers(good('m-b'))
@@ -376,8 +381,8 @@ describe('an upstream that keeps failing', () => {
   })
 })
 
-/** A server that knows the most tokens under one name only. */
-function knowing(field: string, words: (refused: string) => object): Script {
+/** A server that accepts the token limit under one name only. */
+function accepting(field: string, words: (refused: string) => object): Script {
   return (call, line) => {
     const refused = field === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens'
     const script = refused in call.body ? refusal(400, words(refused)) : good('m-a')
@@ -385,7 +390,7 @@ function knowing(field: string, words: (refused: string) => object): Script {
   }
 }
 
-describe('the name of the most tokens', () => {
+describe('the name of the token limit', () => {
   const openai = (refused: string) => ({
     error: {
       message: `Unsupported parameter: '${refused}' is not supported with this model. Use 'max_completion_tokens' instead.`,
@@ -415,7 +420,7 @@ describe('the name of the most tokens', () => {
     ['an older server', 'modern', 'max_tokens', older],
   ])('is learned from the refusal of %s, once', async (_, kind, field, words) => {
     const { model, a, b } = take(kind)
-    a.answers(knowing(field, words))
+    a.answers(accepting(field, words))
     const first = await ask(model, true)
     expect(answerOf(first, true)).toEqual(['fine', 'm-a'])
     expect(a.calls).toHaveLength(2)
@@ -438,7 +443,7 @@ describe('the name of the most tokens', () => {
     expect(b.calls).toEqual([])
   })
 
-  test('that a server takes in neither way is tried in both, and no more', async () => {
+  test('is tried both ways, and no more, if a server accepts neither', async () => {
     const { model, a, b } = take('twice')
     a.answers((call, line) => {
       const refused = 'max_tokens' in call.body ? 'max_tokens' : 'max_completion_tokens'
@@ -450,7 +455,7 @@ describe('the name of the most tokens', () => {
     expect((await attemptsOf(reply)).failed).toEqual([`${model}-a retry`, `${model}-a give_up`])
   })
 
-  test('is not changed because its value was too large', async () => {
+  test('is not changed when the value was too large', async () => {
     const { model, a } = take('once')
     const message = 'max_tokens is too large: 9. This model supports at most 8 completion tokens.'
     a.answers(refusal(400, { error: { message, param: 'max_tokens', code: null } }))
@@ -468,23 +473,26 @@ describe('a wrong wire', () => {
   test.each<[number, string, keyof typeof kinds, string, number, Code]>([
     [404, chatModel, 'legacy', 'wire = "chat"', 502, 'upstream_rejected'],
     [404, legacyModel, 'once', 'wire = "completions"', 502, 'upstream_rejected'],
-    // Whatever the status: the visitor's request was not at fault.
+    // The status does not matter: the visitor's request was valid.
     [400, chatModel, 'legacy', 'wire = "chat"', 502, 'upstream_rejected'],
     [400, legacyModel, 'once', 'wire = "completions"', 502, 'upstream_rejected'],
-  ])('%i "%s" tells the owner the setting', async (from, message, kind, hint, status, code) => {
-    const { model, a, b } = take(kind)
-    const body = { error: { message, type: 'invalid_request_error', param: 'model', code: null } }
-    for (const lane of [a, b]) lane.answers(refusal(from, body))
-    const reply = await ask(model)
-    const problem = await expectProblem(reply, status, code, workers.log)
-    expect(problem.message).not.toContain('chat model')
-    const failed = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
-    expect(failed.length).toBeGreaterThan(0)
-    for (const one of failed) expect(one.hint).toContain(hint)
-  })
+  ])(
+    '%i "%s" gives the owner the setting to change',
+    async (from, message, kind, hint, status, code) => {
+      const { model, a, b } = take(kind)
+      const body = { error: { message, type: 'invalid_request_error', param: 'model', code: null } }
+      for (const lane of [a, b]) lane.answers(refusal(from, body))
+      const reply = await ask(model)
+      const problem = await expectProblem(reply, status, code, workers.log)
+      expect(problem.message).not.toContain('chat model')
+      const failed = workers.log.all('upstream_failed', String(reply.headers['x-request-id']))
+      expect(failed.length).toBeGreaterThan(0)
+      for (const one of failed) expect(one.hint).toContain(hint)
+    },
+  )
 })
 
-test('silence in a stream is filled with bare comments (F11, E2)', async () => {
+test('a silent stream is filled with bare comments', async () => {
   const { model, a } = take('legacy')
   let goOn = () => {}
   const silent = new Promise<void>((resolve) => {
@@ -506,9 +514,9 @@ test('silence in a stream is filled with bare comments (F11, E2)', async () => {
   expect(text).toContain('\n\n:\n\n')
 })
 
-test('a reader who leaves in a silence is missed at the next comment (F9)', async () => {
-  // workerd says so only when something is written: neither cancel() nor the request's signal
-  // come earlier. In production the upstream is held for up to 15 s more, or its idle_ms.
+test('a disconnect during silence is noticed at the next comment', async () => {
+  // workerd reports it only when something is written: neither cancel() nor the request's signal
+  // comes earlier. In production the upstream is held for up to 15 s more, or its idle_ms.
   const { model, a } = take('legacy')
   a.answers(async (call, line) => {
     line.head(200, { 'content-type': 'text/event-stream' })

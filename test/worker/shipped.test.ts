@@ -1,4 +1,4 @@
-// wrangler.toml as it is shipped, in workerd: the demo model answers everything the endpoint can do,
+// wrangler.toml as shipped, in workerd: the demo model supports everything the endpoint offers,
 // without an account, a key or a network.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import {
@@ -17,11 +17,11 @@ let client: Client
 
 const OWN = `http://${HOST}`
 const own = { origin: OWN }
-/** A new answer each time, as far as the model has new ones. */
+/** Requests a new answer each time, as far as the model has new ones. */
 const fresh = { ...own, 'cache-control': 'no-store' }
 
 beforeAll(async () => {
-  // No secret at all.
+  // No secrets at all.
   workers = await startWorkers({ secrets: {} })
   client = workers.client()
 })
@@ -33,7 +33,7 @@ afterEach(() => {
 })
 
 describe('POST /v1/completions', () => {
-  test('needs a prompt and nothing else', async () => {
+  test('needs only a prompt', async () => {
     const reply = await client.complete({ prompt: 'Alice was' }, own)
     const { choices, usage, model } = completionOf(reply)
     expect(choices).toHaveLength(1)
@@ -56,7 +56,7 @@ describe('POST /v1/completions', () => {
     })
   })
 
-  test('remembers its answer, for a stream and for a GET, too', async () => {
+  test('caches its answer, also for a stream and for a GET', async () => {
     const body = { prompt: 'The White Rabbit', max_tokens: 12 }
     const first = completionOf(await client.complete(body, own))
     const text = first.choices[0]?.text
@@ -75,7 +75,7 @@ describe('POST /v1/completions', () => {
     expect(bare.text).toBe(text)
   })
 
-  test('streams words as they come, with usage where it is wanted', async () => {
+  test('streams words one by one, with usage if requested', async () => {
     const body = {
       prompt: 'Down the',
       max_tokens: 12,
@@ -89,13 +89,13 @@ describe('POST /v1/completions', () => {
     expect(['stop', 'length']).toContain(stream.finish())
   })
 
-  test('ends at max_tokens, and says so', async () => {
+  test('ends at max_tokens with finish_reason "length"', async () => {
     const body = { prompt: 'Alice', max_tokens: 3, temperature: 0 }
     const { choices, usage } = completionOf(await client.complete(body, own))
     expect([usage.completion_tokens, choices[0]?.finish_reason]).toEqual([3, 'length'])
   })
 
-  test('ends before a stop text', async () => {
+  test('ends before a stop sequence', async () => {
     const body = { prompt: 'Alice', max_tokens: 20, temperature: 0 }
     const whole = completionOf(await client.complete(body, own)).choices[0]?.text ?? ''
     const stop = whole.slice(10, 16)
@@ -104,7 +104,7 @@ describe('POST /v1/completions', () => {
     expect(cut).toMatchObject({ text: whole.slice(0, whole.indexOf(stop)), finish_reason: 'stop' })
   })
 
-  test('says the same with the same seed, and something else with another', async () => {
+  test('gives the same answer for the same seed, and another for another seed', async () => {
     const say = async (seed: number) => {
       const reply = await client.complete({ prompt: 'Once', max_tokens: 30, seed }, fresh)
       expect(reply.headers['cache-status']).toContain('; fwd=')
@@ -115,7 +115,7 @@ describe('POST /v1/completions', () => {
     expect(texts[2]).not.toBe(texts[0])
   })
 
-  test('echoes the prompt, and gives logprobs in the legacy shape', async () => {
+  test('echoes the prompt and gives logprobs in the legacy shape', async () => {
     const prompt = 'Alice'
     const body = { prompt, max_tokens: 5, echo: true, logprobs: 2 }
     const [choice] = completionOf(await client.complete(body, own)).choices
@@ -126,7 +126,7 @@ describe('POST /v1/completions', () => {
     expect(choice?.logprobs?.top_logprobs).toHaveLength(choice?.logprobs?.tokens.length ?? -1)
   })
 
-  test('answers several prompts in order, and n within the owner’s limit', async () => {
+  test("answers several prompts in order, and n up to the owner's limit", async () => {
     const prompt = ['Alice', 'The Rabbit']
     const body = { prompt, max_tokens: 4, echo: true }
     const { choices } = completionOf(await client.complete(body, own))
@@ -141,14 +141,14 @@ describe('POST /v1/completions', () => {
     ['logit_bias', { logit_bias: { 1: 1 } }],
     ['suffix', { suffix: 'end' }],
     ['prompt', { prompt: [1, 2, 3] }],
-  ])('refuses what the demo model has not: %s', async (param, more) => {
+  ])('rejects fields that the demo model does not support: %s', async (param, more) => {
     const reply = await client.complete({ prompt: 'a', ...more }, own)
     const problem = await expectProblem(reply, 400, 'unsupported_by_upstream', workers.log, OWN)
     expect(problem.param).toBe(param)
   })
 })
 
-test('GET /v1/models lists the one model, and shows it', async () => {
+test('GET /v1/models lists the only model and retrieves it', async () => {
   const list = await client.send({ path: '/v1/models', headers: own })
   const model = { id: 'default', object: 'model', created: 0, owned_by: 'demo' }
   expect(JSON.parse(list.text)).toEqual({ object: 'list', data: [model] })
@@ -162,7 +162,7 @@ test('GET /v1/models lists the one model, and shows it', async () => {
   }
 })
 
-test('GET /v1/prompts lists those of the example, without their texts', async () => {
+test('GET /v1/prompts lists the example prompts without their texts', async () => {
   const reply = await client.send({ path: '/v1/prompts', headers: own })
   const page = { from: 'url', paths: ['/posts/*.html'], max_chars: 8000 }
   const prompt = { object: 'prompt', visitor_may_set: [] }
@@ -176,7 +176,7 @@ test('GET /v1/prompts lists those of the example, without their texts', async ()
   expect(reply.headers['cache-control']).toBe('no-store')
 })
 
-test('GET /health is well, for everybody', async () => {
+test('GET /health is ok for everybody', async () => {
   for (const origin of [OWN, 'https://monitor.example', null]) {
     const reply = await client.send({ path: '/health', headers: { origin } })
     expect([reply.status, JSON.parse(reply.text).status]).toEqual([200, 'ok'])
@@ -184,7 +184,7 @@ test('GET /health is well, for everybody', async () => {
   }
 })
 
-test('pages on this machine may call it on this machine, and no others', async () => {
+test('pages on this machine, and no others, may call it on this machine', async () => {
   const host = `localhost:${workers.url.port}`
   for (const origin of ['http://localhost:4000', 'http://127.0.0.1:4000', `http://${host}`]) {
     const reply = await client.complete({ prompt: 'a', max_tokens: 1 }, { host, origin })

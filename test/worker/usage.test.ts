@@ -1,5 +1,5 @@
-// The owner's figures in workerd: what a mixed day looks like in GET /admin/usage, and that counting
-// costs no visitor a moment.
+// The owner's figures in workerd: GET /admin/usage after a mixed day. Counting never delays a
+// visitor.
 import { expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
 import { ORIGIN, type Reply } from '../support/client.ts'
@@ -39,12 +39,12 @@ async function open() {
 }
 
 async function hourOf(workers: RiggedWorkers) {
-  // A test may run over the hour's end.
+  // A test may run across the end of an hour.
   const { hours } = await workers.rig.figures()
   return hours.at(-1) ?? {}
 }
 
-test('GET /admin/usage has exactly the contract’s shape', async () => {
+test('GET /admin/usage has exactly the documented shape', async () => {
   const { workers, client } = await open()
   completionOf(await client.complete({ prompt: { id: 'haiku' } }))
   const figures = await workers.rig.figures()
@@ -93,7 +93,7 @@ test('GET /admin/usage has exactly the contract’s shape', async () => {
   expect(figures.days).toEqual([{ day, tokens: 12, usd: 0.019, requests: 1, hits: 0 }])
 })
 
-test('money is counted where there is a price, spent and saved', async () => {
+test('money spent and saved is counted for models with a price', async () => {
   const { workers, client } = await open()
   for (const model of ['m', 'm', 'm', 'unpriced', 'unpriced']) {
     completionOf(await client.complete({ prompt: 'p', model }))
@@ -110,7 +110,7 @@ test('money is counted where there is a price, spent and saved', async () => {
   expect(days).toMatchObject([{ tokens: 24, usd: 0.019, requests: 5, hits: 3 }])
 })
 
-test('failed attempts are listed with their hint, those about one request apart', async () => {
+test('failed attempts are listed with their hints, except those about one request', async () => {
   const { workers, lane, client } = await open()
   lane.answers(refusal(401), refusal(400), refusal(429), refusal(500))
   const replies: Reply[] = []
@@ -129,7 +129,7 @@ test('failed attempts are listed with their hint, those about one request apart'
     code,
     hint: events.find(({ request_id }) => request_id === id(i))?.hint,
   })
-  // The newest first.
+  // Newest first.
   expect(failures).toHaveLength(3)
   expect(failures).toEqual([
     row(3, 'upstream_unavailable', 'unpriced'),
@@ -138,7 +138,7 @@ test('failed attempts are listed with their hint, those about one request apart'
   ])
 })
 
-test('origins that were refused are listed, however many are made up', async () => {
+test('refused origins are listed, within bounds', async () => {
   const { workers, client } = await open()
   const refuse = async (origin: string, path: string) =>
     expect((await client.send({ path, headers: { origin } })).status).toBe(403)
@@ -158,14 +158,14 @@ test('origins that were refused are listed, however many are made up', async () 
     last: expect.any(Number),
   })
   expect(JSON.stringify(figures.refused_origins)).not.toContain('UPPER')
-  // Of the figures each refused origin is no page that was served.
+  // A refused origin is not counted as a page that was served.
   expect(figures.hours.at(-1)?.['origins']).toEqual({ [ORIGIN]: 1 })
   const { lists } = await workers.rig.rows()
   expect(lists.map(({ name }) => name)).toEqual([expect.stringMatching(/^refused \d{6}$/)])
   expect(JSON.parse(lists[0]?.value ?? '')).toHaveLength(200)
 })
 
-test('every request is counted as what it was', async () => {
+test('every request is counted by its outcome', async () => {
   const { workers, lane, client } = await open()
   completionOf(await client.complete({ prompt: 'p' }))
   completionOf(await client.complete({ prompt: 'p' }))
@@ -186,7 +186,7 @@ test('every request is counted as what it was', async () => {
   await workers.kvPut(key, 'no entry')
   lane.answers(refusal(500))
   await client.complete({ prompt: 'r' })
-  // One of them has lost its entry; its flight still has the answer at hand.
+  // One of them has lost its entry; its flight object still has the answer in memory.
   completionOf(await client.complete({ prompt: 'p' }))
   completionOf(await client.complete({ prompt: 'q' }))
   await expect.poll(() => workers.log.all('request').length).toBeGreaterThanOrEqual(11)
@@ -201,9 +201,9 @@ test('every request is counted as what it was', async () => {
     errors: { invalid_value: 1, not_cached: 1, upstream_unavailable: 1 },
     models: { m: 9 },
   })
-  // Two misses, one not cached, one that failed.
+  // Two misses, one uncached request, one failure.
   expect(hour['misses']).toBe(4)
-  // Past its time the entry that is left still serves, and is counted as stale.
+  // The remaining entry has expired but is still served, and counted as stale.
   await workers.rig.set({ clockMs: 100_000 + 700_000 })
   await client.complete({ prompt: 'p' })
   await client.complete({ prompt: 'q' })
@@ -212,14 +212,14 @@ test('every request is counted as what it was', async () => {
   expect(sum).toBe(1)
 })
 
-test('an answer that was shared saves what it would have cost', async () => {
+test('a shared answer saves its cost', async () => {
   const { workers, lane, client } = await open()
   const rest = latch()
   lane.answers(completionsStream(['a', 'b'], { pace: () => rest.opened }))
   const first = client.complete({ prompt: 'p', stream: true })
   await lane.call()
   const follower = client.complete({ prompt: 'p' })
-  // One that is surely aboard after the other follower asked.
+  // When this reader has joined, the other follower has joined, too.
   const incoming = await client.open({ method: 'POST', body: { prompt: 'p', stream: true } })
   await incoming.until('"text":"a"')
   rest.open()
@@ -229,7 +229,7 @@ test('an answer that was shared saves what it would have cost', async () => {
   await expect.poll(() => workers.log.all('request').length).toBe(4)
   const hour = await hourOf(workers)
   expect(hour).toMatchObject({ collapsed: 2 })
-  // At least the JSON follower's, whose usage is known, besides the hit's.
+  // At least that of the JSON follower, whose usage is known, and of the hit.
   expect(hour['tokens_saved']).toBeGreaterThanOrEqual(24)
 })
 
@@ -258,7 +258,7 @@ test('an isolate sends its figures at most once a minute', async () => {
 }, 20_000)
 
 test.each(['throws', 'hangs', 'overloaded'] as const)(
-  'nobody waits for figures that cannot be sent (%s), and none are lost',
+  'figures that cannot be sent (%s) delay nobody and are not lost',
   async (usage) => {
     const { workers, client } = await open()
     await workers.rig.set({ usage })
@@ -270,7 +270,7 @@ test.each(['throws', 'hangs', 'overloaded'] as const)(
     completionOf(await client.complete({ prompt: 'p' }))
     await workers.rig.set({ usage: 'ok' })
     const figures = await workers.rig.figures()
-    // What hangs may have arrived: to send it again might count it twice.
+    // A report that hangs may have arrived: sending it again might count it twice.
     expect(figures.hours.at(-1)?.['requests']).toBe(usage === 'hangs' ? 1 : 3)
   },
 )

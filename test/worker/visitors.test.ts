@@ -1,5 +1,5 @@
-// Turnstile from end to end in workerd, against a siteverify that does what a test says: a challenge
-// becomes a token, a token spends, and siteverify's own troubles end no visit under way (rows B).
+// Turnstile end to end in workerd, against a scripted siteverify: a challenge becomes a token, a
+// token allows uncached requests, and failures of siteverify do not affect visitors with a token.
 import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
 import { HOST, newAddress, ORIGIN, type Reply } from '../support/client.ts'
@@ -71,7 +71,7 @@ function tokenIn(reply: Reply): string {
 }
 
 describe('with Turnstile', () => {
-  test('a solved challenge is a token, and the token spends', async () => {
+  test('a solved challenge becomes a token that allows uncached requests', async () => {
     const { workers, lane, asked, visit, ask } = await open()
     const address = newAddress()
     const reply = await visit('a solved challenge', { 'cf-connecting-ip': address })
@@ -92,7 +92,7 @@ describe('with Turnstile', () => {
     expect(workers.log.all('visitor_refused')).toEqual([])
   })
 
-  test('without a token nobody spends; the cache is for everybody, by GET', async () => {
+  test('without a token only cached answers are served, by GET', async () => {
     const { workers, lane, mint, ask } = await open()
     const token = await mint()
     completionOf(await ask('prompt 1', token))
@@ -114,7 +114,7 @@ describe('with Turnstile', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('a token that is not ours, not whole, or another page’s is refused alike (B3, T21)', async () => {
+  test("foreign, damaged and other origins' tokens get the same error", async () => {
     const { workers, lane, mint, ask } = await open()
     const elsewhere = await open()
     const token = await mint()
@@ -146,12 +146,12 @@ describe('with Turnstile', () => {
       expect(reply.text, what).not.toContain(one)
     }
     expect(words.size).toBe(1)
-    // Same secrets, so the same key: the other Worker is this one as far as tokens go.
+    // Both Workers have the same secret, so their tokens have the same key.
     completionOf(await elsewhere.ask('prompt 1', token))
     expect(lane.calls).toEqual([])
   })
 
-  test('a token ends at its second (B4)', async () => {
+  test('a token expires at its exp', async () => {
     const { workers, mint, ask } = await open()
     const token = await mint()
     await workers.rig.set({ clockMs: 590_000 })
@@ -162,7 +162,7 @@ describe('with Turnstile', () => {
     expect(refused).toMatchObject([{ reason: 'expired' }])
   })
 
-  test('a token used from a hundred addresses has one share of the budget (B5)', async () => {
+  test("a token used from a hundred addresses has one visitor's share of the budget", async () => {
     const { lane, mint, ask } = await open({ tokensPerVisitor: 200 })
     const token = await mint()
     const replies = await Promise.all(
@@ -170,13 +170,13 @@ describe('with Turnstile', () => {
     )
     const served = replies.filter(({ status }) => status === 200).length
     expect(served).toBeGreaterThanOrEqual(1)
-    // Each reserves 100 and costs 12: never more than nine fit into 200.
+    // Each call reserves 100 and costs 12, so at most nine fit into 200.
     expect(served).toBeLessThanOrEqual(9)
     expect(lane.calls).toHaveLength(served)
     expect(replies.filter(({ status }) => status === 429)).toHaveLength(100 - served)
   })
 
-  test('a token outlives a new secret as long as the old one is kept (B11)', async () => {
+  test('a token stays valid after a rotation while TOKEN_SECRET_PREVIOUS has its secret', async () => {
     const before = await open({ secrets: { TOKEN_SECRET: 'the first secret of tokens' } })
     const token = await before.mint()
     const overlap = await open({
@@ -191,27 +191,27 @@ describe('with Turnstile', () => {
     completionOf(await after.ask('prompt 1', young))
     const old = await after.ask('prompt 1', token)
     await expectProblem(old, 401, 'visitor_token_invalid', after.workers.log)
-    // Nothing is minted with the old one.
+    // Nothing is signed with the previous secret.
     const back = await before.ask('prompt 2', young)
     await expectProblem(back, 401, 'visitor_token_invalid', before.workers.log)
   })
 
   test.each<[string, object, string]>([
     [
-      'was spent before',
+      'was used before',
       { success: false, 'error-codes': ['timeout-or-duplicate'] },
       'spent_or_expired',
     ],
     ['was not solved', { success: false, 'error-codes': ['invalid-input-response'] }, 'not_solved'],
     ['was solved elsewhere', { ...good, hostname: 'evil.example' }, 'other_host'],
     [
-      'was solved on a host that ends like ours',
+      'was solved on a host with our name as a suffix',
       { ...good, hostname: 'evil-site.example' },
       'other_host',
     ],
-    ['was solved for something else', { ...good, action: 'login' }, 'other_action'],
+    ['was solved for another action', { ...good, action: 'login' }, 'other_action'],
     ['is a dummy', { ...good, metadata: { result_with_testing_key: true } }, 'dummy_token'],
-  ])('a challenge that %s is no token (B6)', async (_, answer, reason) => {
+  ])('rejects a challenge that %s', async (_, answer, reason) => {
     const { workers, asked, visit } = await open({ siteverify: json(answer) })
     const problem = await expectProblem(await visit(), 403, 'challenge_failed', workers.log)
     expect(problem.message).toBe(
@@ -221,7 +221,7 @@ describe('with Turnstile', () => {
     expect(asked.calls).toHaveLength(1)
   })
 
-  test('a challenge of 2049 characters is not even asked about (B6)', async () => {
+  test('a challenge of 2049 characters is rejected without a call of siteverify', async () => {
     const { workers, asked, visit } = await open()
     for (const token of ['x'.repeat(2049), '']) {
       await expectProblem(await visit(token), 403, 'challenge_failed', workers.log)
@@ -230,16 +230,16 @@ describe('with Turnstile', () => {
     tokenIn(await visit('x'.repeat(2048)))
   })
 
-  test('a challenge solved on the Worker’s own page counts there', async () => {
+  test("a challenge solved on the Worker's own page is accepted", async () => {
     const { visit } = await open({ siteverify: json({ ...good, hostname: HOST }) })
     tokenIn(await visit('solved', { origin: `http://${HOST}` }))
   })
 
   const outages: [string, Script][] = [
     ['fails', refusal(500)],
-    ['says internal-error', json({ success: false, 'error-codes': ['internal-error'] })],
+    ['returns internal-error', json({ success: false, 'error-codes': ['internal-error'] })],
     [
-      'talks HTML',
+      'returns HTML',
       (_, line) => {
         line.head(200, { 'content-type': 'text/html' })
         line.write('<h1>no</h1>')
@@ -250,7 +250,7 @@ describe('with Turnstile', () => {
     ['hangs', () => {}],
   ]
   test.each(outages)(
-    'a siteverify that %s is asked twice with one key; tokens go on (B7)',
+    'a siteverify that %s is called twice with the same idempotency key; tokens still work',
     async (_, script) => {
       const { workers, lane, asked, visit, mint, ask } = await open()
       const token = await mint()
@@ -271,7 +271,7 @@ describe('with Turnstile', () => {
     },
   )
 
-  test('a ledger that is down stops no token that was made with a secret', async () => {
+  test('tokens signed with TOKEN_SECRET work while the ledger is down', async () => {
     const { workers, mint, ask } = await open()
     await workers.rig.set({ ledger: 'throws' })
     const token = await mint()
@@ -279,7 +279,7 @@ describe('with Turnstile', () => {
   })
 
   test.each(['1x0000000000000000000000000000000AA', '2x0000000000000000000000000000000AA'])(
-    'the test secret %s refuses to serve (B8)',
+    'the test secret %s is a configuration error',
     async (secret) => {
       const { workers, lane, visit, ask } = await open({ secrets: { TURNSTILE_SECRET: secret } })
       await expectProblem(await ask('prompt 1', null), 503, 'misconfigured', workers.log, '*')
