@@ -1,5 +1,6 @@
-// The day's money, against a model: whatever happens in whatever order, a call is granted only if it fits
-// the day, calls that cost more than they reserved are spent in full, and what is spent never gets less.
+// The daily budget against a model: for any sequence of operations, a call is granted only if it
+// fits the day, calls that cost more than their reservation are spent in full, and the amount spent
+// never decreases.
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
@@ -24,7 +25,7 @@ const limits: BudgetLimits = {
   kvWritesPerDay: 0,
 }
 
-/** Rows in memory, which can fail. */
+/** In-memory rows whose storage can fail. */
 class Rows implements BudgetRows {
   readonly days = new Map<number, DayRow>()
   readonly visitors = new Map<string, number>()
@@ -65,7 +66,7 @@ function call(id: string, more: Partial<ReserveRequest> = {}): ReserveRequest {
 
 function refusalOf(budget: Budget, request: ReserveRequest, nowMs = NOON): Refusal {
   const answer = budget.reserve(request, nowMs)
-  if (answer.granted) throw new Error('it was granted')
+  if (answer.granted) throw new Error('expected a refusal')
   return answer
 }
 
@@ -74,13 +75,13 @@ interface ModelCall {
   readonly visitor: string | null
   readonly reserved: { tokens: number; usd: number }
   readonly expiresAt: number
-  /** Null: under way. */
+  /** Null while the call is running. */
   spent: { tokens: number; usd: number } | null
-  /** The lease was lost with the memory: its visitor is not charged for it. */
+  /** The lease was lost in an eviction: its visitor is not charged for it. */
   lost: boolean
 }
 
-/** What should be, in few words: a list of calls, and the latest time anybody has seen. */
+/** The expected behaviour as a simple model: a list of calls, and the latest time observed. */
 class Model {
   readonly calls = new Map<string, ModelCall>()
   readonly #limits: BudgetLimits
@@ -100,7 +101,7 @@ class Model {
     }
   }
 
-  /** Leases are lost; the time is known from the clock, and the day from that and the rows. */
+  /** Leases are lost; the time comes from the clock, and the day from the clock and the rows. */
   forget(nowMs: number): void {
     this.nowMs = nowMs
     this.day = Math.max(dayOf(nowMs), ...[...this.calls.values()].map(({ day }) => day))
@@ -147,7 +148,7 @@ const cost = fc.oneof(
   fc.constantFrom(0, 100, 200),
   fc.constantFrom(0, -1, -1e12, Number.NaN, Number.POSITIVE_INFINITY, 1e12),
 )
-/** Which of the calls so far: most often one that there is. */
+/** Selects one of the calls so far; usually an existing one. */
 const which = fc.nat(30)
 const op = fc.oneof(
   {
@@ -155,7 +156,7 @@ const op = fc.oneof(
     arbitrary: fc.record({
       kind: fc.constant('reserve' as const),
       visitor: fc.constantFrom('a', 'b', null),
-      // Round numbers meet the limits exactly, and one more just misses them.
+      // Round numbers hit the limits exactly; one more just exceeds them.
       tokens: fc.oneof(fc.integer({ min: 1, max: 400 }), fc.constantFrom(1, 100, 200, 201)),
       usd: fc.nat(40),
       leaseMs: fc.integer({ min: 1, max: 3_600_000 }),
@@ -180,7 +181,7 @@ const op = fc.oneof(
       kind: fc.constant('wait' as const),
       ms: fc.oneof(
         fc.integer({ min: 0, max: 1_800_000 }),
-        // Sixty of them are less than a day.
+        // Sixty of these steps are less than a day.
         fc.integer({ min: -1_200_000, max: 0 }),
         fc.constantFrom(DAY_MS / 2, DAY_MS),
       ),
@@ -196,7 +197,7 @@ const op = fc.oneof(
 )
 type Op = typeof op extends fc.Arbitrary<infer T> ? T : never
 
-/** What is spent for a call of which this is reported. */
+/** The amount spent for a call with this reported usage. */
 function countedOf(said: number, reserved: number): number {
   return Number.isNaN(said) ? reserved : Math.min(10 * reserved, Math.max(0, said))
 }
@@ -205,7 +206,7 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
   const rows = new Rows()
   const model = new Model(given)
   const spentOf = new Map<number, number>()
-  /** Of each day, what its calls cost above their reservations. */
+  /** For each day, what its calls cost above their reservations. */
   const aboveOf = new Map<number, number>()
   let nowMs = NOON
   let pausedUntilMs = 0
@@ -222,7 +223,7 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
   }
   for (const step of ops) {
     const id = 'which' in step ? `c${step.which % Math.max(1, made)}` : `c${made}`
-    // Leases that run out are stored now, rather than in a step that fails.
+    // Expired leases are stored now, rather than in a step that fails.
     model.see(nowMs)
     budget.figures(nowMs)
     switch (step.kind) {
@@ -258,7 +259,7 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
         if (one === undefined || one.spent !== null || one.day !== model.day) {
           const overshoot = budget.settle(id, said, nowMs)
           if (one?.spent !== null) expect(overshoot).toBeNull()
-          // Of a day that is over nothing changes.
+          // A past day does not change.
           if (one !== undefined) one.spent ??= one.reserved
           break
         }
@@ -280,7 +281,7 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
         break
       }
       case 'again': {
-        // The same reservation once more, since its answer was lost.
+        // A repeated reservation, as if its answer had been lost.
         const one = model.calls.get(id)
         if (one === undefined || one.spent !== null) break
         const { visitor, reserved } = one
@@ -315,25 +316,22 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
   }
 }
 
-describe('Budget, whatever happens to it,', () => {
+describe('Budget, in any sequence of operations,', () => {
   test.each<[string, Partial<BudgetLimits>]>([
     ['tokens', {}],
     ['USD', { usdPerDay: 100 }],
-    ['next to nothing', { tokensPerDay: 5, tokensPerVisitorPerDay: 5, usdPerDay: 1 }],
-  ])(
-    'keeps to the day but for what is reported above reservations, and never lowers spent: %s (P5, T2, T3)',
-    (_, more) => {
-      const given = { ...limits, ...more }
-      fc.assert(
-        fc.property(fc.array(op, { maxLength: 60 }), (ops) => play(ops, given)),
-        { numRuns: 400, seed: 5 },
-      )
-    },
-  )
+    ['hardly anything', { tokensPerDay: 5, tokensPerVisitorPerDay: 5, usdPerDay: 1 }],
+  ])('exceeds the day only by usage above reservations, and never lowers spent: %s', (_, more) => {
+    const given = { ...limits, ...more }
+    fc.assert(
+      fc.property(fc.array(op, { maxLength: 60 }), (ops) => play(ops, given)),
+      { numRuns: 400, seed: 5 },
+    )
+  })
 })
 
 describe('Budget.settle()', () => {
-  test('counts once, whatever comes twice, late or from nowhere (C4)', () => {
+  test('counts once, even if repeated, late or for an unknown call', () => {
     const budget = budgetWith()
     budget.reserve(call('a'), NOON)
     for (const tokens of [30, 90]) budget.settle('a', { tokens, usd: 0 }, NOON)
@@ -343,7 +341,7 @@ describe('Budget.settle()', () => {
     expect(budget.figures(NOON + 60_000)).toMatchObject({ spent: 130, reserved: 0 })
   })
 
-  test('leaves the day that reserved as it was after midnight; the new day starts clean (C5)', () => {
+  test('does not change the day of the reservation after midnight; the new day starts at zero', () => {
     const rows = new Rows()
     const midnight = (dayOf(NOON) + 1) * DAY_MS
     const budget = budgetWith({}, midnight - 1000, rows)
@@ -355,7 +353,7 @@ describe('Budget.settle()', () => {
     expect(budget.reserve(call('b', { tokens: 600 }), midnight).granted).toBe(true)
   })
 
-  test('spends usage above the reservation in full, and then nothing is granted', () => {
+  test('spends usage above the reservation in full, and then grants nothing', () => {
     const rows = new Rows()
     const all = { tokensPerDay: 2000, tokensPerVisitorPerDay: 1e9 }
     const budget = budgetWith(all, NOON, rows)
@@ -366,13 +364,13 @@ describe('Budget.settle()', () => {
     }
     expect(real).toBe(2000)
     expect(budget.figures(NOON)).toEqual({ spent: 2000, reserved: 0, above: 1600, usdSpent: 0 })
-    // Neither later that day nor after a restart.
+    // Not later that day, and not after a restart.
     const restarted = budgetWith(all, NOON + 3_600_000, rows)
     expect(refusalOf(restarted, call('later'), NOON + 3_600_000).policy).toBe('day')
     expect(restarted.reserve(call('next'), NOON + DAY_MS).granted).toBe(true)
   })
 
-  test('passes the budget by one overshoot for each call under way at most', () => {
+  test('exceeds the budget by at most one overshoot per running call', () => {
     const budget = budgetWith({ tokensPerVisitorPerDay: 1e9, streamsPerVisitor: 100 })
     for (let i = 0; i < 10; i++) expect(budget.reserve(call(`c${i}`), NOON).granted).toBe(true)
     for (let i = 0; i < 10; i++) {
@@ -383,7 +381,7 @@ describe('Budget.settle()', () => {
     expect(budget.figures(NOON).spent).toBe(4000)
   })
 
-  test('counts ten times the reservation at most, in tokens and in USD', () => {
+  test('counts at most ten times the reservation, in tokens and in USD', () => {
     const rows = new Rows()
     const budget = budgetWith({ usdPerDay: 100 }, NOON, rows)
     budget.reserve(call('a', { usd: 0.5 }), NOON)
@@ -396,7 +394,7 @@ describe('Budget.settle()', () => {
     expect(rows.visitorTokens(dayOf(NOON), 'v')).toBe(1000)
   })
 
-  test('leaves no row of a visitor whose calls cost nothing', () => {
+  test('keeps no row for a visitor whose calls cost nothing', () => {
     const rows = new Rows()
     const budget = budgetWith({}, NOON, rows)
     budget.reserve(call('refused'), NOON)
@@ -406,7 +404,7 @@ describe('Budget.settle()', () => {
 })
 
 describe('Budget.reserve()', () => {
-  test('holds a lease that runs out as spent, and blocks nobody for ever (C3)', () => {
+  test('counts an expired lease as spent and releases its reservation', () => {
     const rows = new Rows()
     const budget = budgetWith({ streamsPerVisitor: 1 }, NOON, rows)
     budget.reserve(call('a'), NOON)
@@ -417,19 +415,19 @@ describe('Budget.reserve()', () => {
     expect(rows.visitorTokens(dayOf(NOON), 'v')).toBe(100)
   })
 
-  test('leaves a lease that is lost with the memory spent; it counts as no stream (C3)', () => {
+  test('keeps a lease lost in an eviction as spent; it does not count as a stream', () => {
     const rows = new Rows()
     budgetWith({}, NOON, rows).reserve(call('a'), NOON)
     const budget = budgetWith({ streamsPerVisitor: 1 }, NOON, rows)
     expect(budget.figures(NOON)).toMatchObject({ spent: 100, reserved: 0 })
     budget.settle('a', { tokens: 0, usd: 0 }, NOON)
     expect(budget.figures(NOON)).toMatchObject({ spent: 100, reserved: 0 })
-    // Reserved again under the same id, it is counted again.
+    // Reserving again with the same id counts again.
     expect(budget.reserve(call('a'), NOON).granted).toBe(true)
     expect(budget.figures(NOON)).toMatchObject({ spent: 100, reserved: 100 })
   })
 
-  test('says which limit is in the way, how much is left, and until when', () => {
+  test('reports the limit, the remaining amount and the reset time', () => {
     const untilMidnight = DAY_MS / 2000
     const day = budgetWith({ tokensPerVisitorPerDay: 1e9 })
     day.reserve(call('a', { tokens: 990 }), NOON)
@@ -469,7 +467,7 @@ describe('Budget.reserve()', () => {
     expect(paused.reserve(call('a'), NOON + 90_500).granted).toBe(true)
   })
 
-  test('grants what just fits, and nothing that is one more', () => {
+  test('grants a request that exactly fits, and refuses one more', () => {
     const day = budgetWith({ tokensPerVisitorPerDay: 1e9 })
     expect(refusalOf(day, call('a', { tokens: 1001 })).policy).toBe('day')
     expect(day.reserve(call('a', { tokens: 1000 }), NOON).granted).toBe(true)
@@ -484,7 +482,7 @@ describe('Budget.reserve()', () => {
     expect(refusalOf(streams, call('d'))).toMatchObject({ policy: 'streams', quota: 3 })
   })
 
-  test('binds the operator by the day, not by what binds a visitor', () => {
+  test('applies the daily limits to the operator, but not the limits per visitor', () => {
     const budget = budgetWith({ tokensPerVisitorPerDay: 0, streamsPerVisitor: 1 })
     expect(refusalOf(budget, call('a')).policy).toBe('visitor')
     for (let i = 0; i < 10; i++) {
@@ -493,7 +491,7 @@ describe('Budget.reserve()', () => {
     expect(refusalOf(budget, call('o', { visitor: null })).policy).toBe('day')
   })
 
-  test('grants as many KV writes as the day has, and not one more after a restart', () => {
+  test('grants as many KV writes as the day has, even across a restart', () => {
     const rows = new Rows()
     let budget = budgetWith({ kvWritesPerDay: 2 }, NOON, rows)
     const granted = (id: string, stores = true, nowMs = NOON) => {
@@ -515,7 +513,7 @@ describe('Budget.reserve()', () => {
 })
 
 describe('Budget.share()', () => {
-  test('is what is spent, not what is reserved, of tokens or USD', () => {
+  test('is the share spent, without reservations, in tokens or USD', () => {
     const budget = budgetWith({ usdPerDay: 1 })
     budget.reserve(call('a', { tokens: 600, usd: 0.9 }), NOON)
     expect(budget.share(NOON)).toBe(0)
@@ -523,7 +521,7 @@ describe('Budget.share()', () => {
     expect(budget.share(NOON)).toBe(0.5)
   })
 
-  test('of a budget of nothing is nothing', () => {
+  test('is 0 for a budget of 0', () => {
     expect(budgetWith({ tokensPerDay: 0 }).share(NOON)).toBe(0)
   })
 })

@@ -1,5 +1,5 @@
-// The way to the ledger: what a call reserves, what it is settled with, and that nothing is spent
-// while the ledger is silent or broken.
+// The ledger client: what a call reserves and how it is settled. Nothing is spent while the ledger
+// object fails or does not answer.
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Cost, Refusal, ReserveRequest } from '../../src/access/budget.ts'
@@ -20,7 +20,7 @@ const spending: Spending = {
 const WORST = { tokens: 200, usd: (100 * 1 + 100 * 10) / 1e6 }
 const granted = { granted: true, mayStore: true } as const
 
-/** A ledger whose door does as the script says, call by call; its timers end when told. */
+/** A ledger that answers reservations with the script, one per call; tests end its waits. */
 function ledgerWith(...script: (() => ReturnType<LedgerDoor['reserve']>)[]) {
   const reserved: ReserveRequest[] = []
   const settled: { id: string; cost: Cost }[] = []
@@ -70,12 +70,12 @@ const broken = (more: object) => async () => {
 }
 
 describe('worstCase()', () => {
-  test('is in USD by the model’s price, and nothing without one', () => {
+  test("is in USD by the model's price, and 0 without a price", () => {
     expect(worstCase(spending)).toEqual(WORST)
     expect(worstCase({ ...spending, price: null }).usd).toBe(0)
   })
 
-  test('is at the price of the dearest upstream of the route, whichever is called', () => {
+  test('is at the price of the most expensive upstream of the route', () => {
     const cheap = { input: 1, output: 1 }
     const routePrices = [cheap, null, price, { input: 2, output: 3 }]
     expect(worstCase({ ...spending, price: cheap, routePrices })).toEqual(WORST)
@@ -84,7 +84,7 @@ describe('worstCase()', () => {
 })
 
 describe('Ledger.reserve()', () => {
-  test('reserves the worst case, longer than the call may take', async () => {
+  test('reserves the worst case, for longer than the call may take', async () => {
     const { ledger, reserved } = ledgerWith()
     expect((await ledger.reserve(spending)).mayStore).toBe(true)
     expect(reserved).toEqual([
@@ -109,10 +109,10 @@ describe('Ledger.reserve()', () => {
   })
 
   test.each<[string, object]>([
-    ['overloaded (C8)', { overloaded: true, retryable: true }],
-    ['over quota (C11)', {}],
-    ['not to be asked again', { retryable: false, remote: true }],
-  ])('asks a ledger once that is %s, and spends nothing', async (_, more) => {
+    ['overloaded', { overloaded: true, retryable: true }],
+    ['over quota', {}],
+    ['failing with a non-retryable error', { retryable: false, remote: true }],
+  ])('calls a ledger that is %s once, and spends nothing', async (_, more) => {
     const { ledger, reserved, waits } = ledgerWith(broken(more))
     const error = await failureOf(ledger.reserve(spending))
     expect(error).toMatchObject({ code: 'ledger_unavailable', retryAfterSeconds: 10 })
@@ -121,7 +121,7 @@ describe('Ledger.reserve()', () => {
     expect(waits.every(({ signal }) => signal.aborted)).toBe(true)
   })
 
-  test('asks once more, after a moment and under the same id, where that may help (C9)', async () => {
+  test('retries once, after a pause and with the same id, if the error is retryable', async () => {
     const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }), async () => granted)
     const leasing = ledger.reserve(spending)
     await expect.poll(() => waits.length).toBe(2)
@@ -131,7 +131,7 @@ describe('Ledger.reserve()', () => {
     expect(reserved.map(({ id }) => id)).toEqual(['call-0', 'call-0'])
   })
 
-  test('asks no third time (C9)', async () => {
+  test('makes no third attempt', async () => {
     const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }))
     const leasing = failureOf(ledger.reserve(spending))
     await expect.poll(() => waits.length).toBe(2)
@@ -140,7 +140,7 @@ describe('Ledger.reserve()', () => {
     expect(reserved).toHaveLength(2)
   })
 
-  test('waits two seconds for a ledger that hangs; a late grant is given back (C10)', async () => {
+  test('waits two seconds for a ledger that hangs; a late grant is given back', async () => {
     const late = Promise.withResolvers<typeof granted>()
     const { ledger, waits, settled, background } = ledgerWith(() => late.promise)
     const leasing = failureOf(ledger.reserve(spending))
@@ -154,7 +154,7 @@ describe('Ledger.reserve()', () => {
     await Promise.all(background)
   })
 
-  test('gives nothing back that came too late and was refused, or failed (C10)', async () => {
+  test('gives nothing back if a late answer is a refusal or an error', async () => {
     for (const end of ['refused', 'failed']) {
       const late = Promise.withResolvers<Refusal>()
       const { ledger, waits, settled } = ledgerWith(() => late.promise)
@@ -188,15 +188,15 @@ describe('a lease', () => {
     total_tokens,
   })
 
-  test('that the upstream did not accept costs nothing', async () => {
+  test('costs nothing if the upstream did not accept the call', async () => {
     expect((await settledWith(null, { accepted: false })).cost).toEqual({ tokens: 0, usd: 0 })
   })
 
-  test('without a report costs all it reserved', async () => {
+  test('costs all it reserved if no usage is reported', async () => {
     expect((await settledWith(null, { chars: 3 })).cost).toEqual(WORST)
   })
 
-  test('that was cancelled without a report costs its input and what it may have written', async () => {
+  test('that was cancelled without reported usage costs its input and the output it may have caused', async () => {
     const { cost } = await settledWith(null, { chars: 3, unwritten: 90 })
     expect(cost?.tokens).toBe(110)
     expect(cost?.usd).toBeCloseTo((100 * 1 + 10 * 10) / 1e6, 12)
@@ -204,7 +204,7 @@ describe('a lease', () => {
     expect(unaccepted.cost).toEqual({ tokens: 0, usd: 0 })
   })
 
-  test('costs what is reported, also when it was cancelled', async () => {
+  test('costs what is reported, even if it was cancelled', async () => {
     const { cost } = await settledWith(usageOf(5, 7, 12), { chars: 28, unwritten: 95 })
     expect(cost).toEqual({ tokens: 12, usd: 75 / 1e6 })
   })
@@ -215,25 +215,25 @@ describe('a lease', () => {
     expect(events).toEqual([])
   })
 
-  test('costs no less than what was seen of the answer', async () => {
+  test('costs at least what was received of the answer', async () => {
     expect((await settledWith(usageOf(5, 1, 6), { chars: 40 })).cost?.tokens).toBe(15)
   })
 
-  test('costs what the total says where that is more: reasoning is paid for, too', async () => {
+  test('costs the reported total if it is larger, because it includes reasoning', async () => {
     expect((await settledWith(usageOf(5, 7, 50))).cost?.tokens).toBe(50)
   })
 
-  test('costs what the upstream reports above the reservation, too', async () => {
+  test('costs what the upstream reports, even above the reservation', async () => {
     const { cost } = await settledWith(usageOf(50, 450, 500))
     expect(cost).toEqual({ tokens: 500, usd: (50 * 1 + 450 * 10) / 1e6 })
   })
 
-  test('costs what was seen of the answer where that is above the reservation', async () => {
+  test('costs what was received of the answer, even above the reservation', async () => {
     expect((await settledWith(null, { chars: 4000 })).cost).toEqual({ tokens: 1000, usd: 0.01 })
     expect((await settledWith(usageOf(5, 7, 12), { chars: 4000 })).cost?.tokens).toBe(1005)
   })
 
-  test('costs no less than was seen, whatever is reported (C6, T5)', () => {
+  test('costs at least what was received, for any reported usage', () => {
     const number = fc.oneof(
       fc.integer(),
       fc.double(),
@@ -249,7 +249,7 @@ describe('a lease', () => {
     )
   })
 
-  test('that cannot be settled is an event and no failure: it will run out as spent', async () => {
+  test('that cannot be settled logs an event and does not fail: it expires as spent', async () => {
     const { ledger, events, background, breakSettling } = ledgerWith()
     const lease = await ledger.reserve(spending)
     breakSettling()

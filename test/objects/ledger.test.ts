@@ -1,5 +1,5 @@
-// The ledger object in workerd: what it writes, and that no eviction, restart or failing storage makes
-// it forget what was spent.
+// The ledger object in workerd: what it writes, and that no eviction, restart or storage failure
+// loses what was spent.
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -51,7 +51,7 @@ const settle = (id: string, tokens: number, usd = 0) =>
   workers.rig.call('ledger', 'settle', id, { tokens, usd })
 const figures = async () => (await workers.rig.figures()).budget
 
-/** Each test has a day of its own. */
+/** Each test runs on its own day. */
 let days = 0
 async function newDay(): Promise<void> {
   days += 1
@@ -80,7 +80,7 @@ describe('the ledger object', () => {
     expect((await counts()).written).toBe(settled.written)
     expect(await figures()).toMatchObject({ spent: 200, reserved: 0 })
     expect((await workers.rig.rows()).visitors).toHaveLength(20)
-    // Two days later they are gone: the day's row is deleted, and a table made for new visitors.
+    // Two days later they are gone: the day's row is deleted and a table created for new visitors.
     days += 2
     await workers.rig.set({ clockMs: days * DAY_MS })
     await figures()
@@ -89,7 +89,7 @@ describe('the ledger object', () => {
     expect([visitors, kept]).toEqual([[], []])
   })
 
-  test('keeps what is spent and reserved when it is evicted, and when the machine is', async () => {
+  test('keeps what is spent and reserved across an eviction and a restart', async () => {
     await newDay()
     const [open, done] = [call(1000), call(1000, { usd: 2 })]
     for (const one of [open, done]) await reserve(one)
@@ -105,7 +105,7 @@ describe('the ledger object', () => {
       usd_spent: 1.5,
       paused_until: until,
     })
-    // The lease is lost, so that all it had reserved is spent.
+    // The lease is lost, so its whole reservation is spent.
     const after = { ...before, spent: 1400, reserved: 0 }
     await workers.rig.evict()
     expect(await figures()).toEqual(after)
@@ -119,7 +119,7 @@ describe('the ledger object', () => {
     expect(await figures()).toMatchObject({ paused_until: null })
   })
 
-  test('spends a lease that runs out, and no clock that goes back revives it (C3)', async () => {
+  test('spends an expired lease, and a clock set back does not revive it', async () => {
     await newDay()
     await reserve(call(60_000, { leaseMs: 60_000 }))
     expect(await reserve(call(60_000, { visitor: 'h:1' }))).toMatchObject({ policy: 'day' })
@@ -132,7 +132,7 @@ describe('the ledger object', () => {
     expect(await reserve(call(30_001))).toMatchObject({ policy: 'visitor' })
   })
 
-  test('ends a lease that runs out though nobody calls it', async () => {
+  test('expires a lease without a call', async () => {
     await newDay()
     await reserve(call(1000, { leaseMs: 1 }))
     await expect
@@ -140,7 +140,7 @@ describe('the ledger object', () => {
       .toContainEqual({ visitor: 'h:0', tokens: 1000 })
   })
 
-  test('keeps yesterday when the clock goes back over midnight and it is evicted', async () => {
+  test('keeps the day when the clock goes back across midnight and it is evicted', async () => {
     await newDay()
     const one = call(1000)
     await reserve(one)
@@ -150,7 +150,7 @@ describe('the ledger object', () => {
     await workers.rig.evict()
     await workers.rig.set({ clockMs: days * DAY_MS })
     expect(await figures()).toMatchObject({ spent: 700 })
-    // Once something was spent the next day, that day goes on.
+    // Once the next day has spending, it stays the current day.
     await workers.rig.set({ clockMs: (days + 1) * DAY_MS })
     await reserve(call(50))
     await workers.rig.evict()
@@ -159,8 +159,8 @@ describe('the ledger object', () => {
     days += 1
   })
 
-  test('reads and writes as few rows with 300,000 visitors as with none', async () => {
-    /** The rows of waking up, one call and the figures. */
+  test('reads and writes as few rows with 300,000 visitors as without any', async () => {
+    /** The rows for a start after an eviction, one call and the figures. */
     const wake = async () => {
       await workers.rig.evict()
       const before = await counts()
@@ -181,12 +181,12 @@ describe('the ledger object', () => {
       INSERT INTO visitors_${dayNow()} SELECT 'h:' || lower(hex(randomblob(8))), 100 FROM n`)
     expect(await wake()).toEqual(alone)
     expect(await sql(`SELECT COUNT(*) AS n FROM visitors_${dayNow()}`)).toEqual([{ n: 300_001 }])
-    // A visitor and day take less than 64 bytes, and calls of the same visitors take none.
+    // A visitor takes less than 64 bytes per day, and further calls take none.
     const full = await size()
     expect(full - empty).toBeLessThan(300_000 * 64)
     expect(await wake()).toEqual(alone)
     expect(await size()).toBe(full)
-    // The day after the next, all of them go without a row being written for each.
+    // Two days later all of them are removed, without a write per row.
     days += DAYS_BETWEEN
     await workers.rig.set({ clockMs: days * DAY_MS })
     const before = await counts()
@@ -197,7 +197,7 @@ describe('the ledger object', () => {
     expect(await size()).toBeLessThanOrEqual(empty + 4096 * 2)
   })
 
-  test('grants nothing that it cannot store, and remembers no such grant (C11)', async () => {
+  test('grants nothing that it cannot store, and keeps no such grant in memory', async () => {
     await newDay()
     const before = await figures()
     await workers.rig.call('ledger', 'breakTable', 'days')
@@ -207,11 +207,11 @@ describe('the ledger object', () => {
     expect(await reserve(call(1000))).toMatchObject({ granted: true })
   })
 
-  test('keeps a lease whose settling it could not store: it runs out as spent', async () => {
+  test('keeps a lease if storing its settlement fails: it expires as spent', async () => {
     await newDay()
     const one = call(1000, { leaseMs: 60_000 })
     await reserve(one)
-    // Neither half of it is stored when one of them fails.
+    // Neither write is stored when one of them fails.
     const visitors = `visitors_${dayNow()}`
     await workers.rig.call('ledger', 'breakTable', visitors)
     await expect(settle(one.id, 10)).rejects.toThrow()
@@ -223,7 +223,7 @@ describe('the ledger object', () => {
 })
 
 describe('the rows of an earlier version', () => {
-  /** The tables as they were, with a sum of 1,000 tokens and two calls, one of them under way. */
+  /** The old tables, with a sum of 1,000 tokens and two calls, one of them running. */
   async function old(sum: string): Promise<void> {
     await newDay()
     await sql('DROP TABLE days')
@@ -237,7 +237,7 @@ describe('the rows of an earlier version', () => {
     await workers.rig.evict()
   }
 
-  test('are taken over once: what was spent and under way is spent', async () => {
+  test('are migrated once: what was spent or reserved is spent', async () => {
     const visitors = { 'h:0': 900, 'h:1': 100 }
     await old(JSON.stringify({ day: dayNow() + 1, tokens: 1000, usd: 1, kvWrites: 4, visitors }))
     expect(await figures()).toMatchObject({ spent: 1500, reserved: 0, usd_spent: 1.75 })

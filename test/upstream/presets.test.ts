@@ -49,7 +49,7 @@ const effective = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest => 
 
 const transports = { http: async () => new Response(), demo: async () => new Response() }
 
-/** Where the preset's first call goes, and its body. */
+/** The address and body of the first call with a preset. */
 function sent(preset: string, fields: Partial<EffectiveRequest> = {}) {
   const { upstream, options, unsupported } = connect(configured(preset), transports)
   const calls = plan(effective(fields), { model: 'm', stream: true, unsupported })
@@ -59,7 +59,7 @@ function sent(preset: string, fields: Partial<EffectiveRequest> = {}) {
   return { url: options.baseUrl + path, headers: { ...options.headers, ...headers }, body, calls }
 }
 
-test('presets has every upstream of the issue', () => {
+test('presets has every supported upstream', () => {
   expect([...names].sort()).toEqual(
     [
       'compatible',
@@ -89,14 +89,14 @@ test('presets has every upstream of the issue', () => {
   )
 })
 
-test.each(names)('preset %s says nothing twice', (name) => {
+test.each(names)('preset %s lists no feature twice', (name) => {
   const { wire, unsupported } = presets[name]!
   expect(new Set(unsupported).size).toBe(unsupported.length)
   expect(unsupported.filter((feature) => wireLimits[wire].includes(feature))).toEqual([])
   for (const feature of unsupported) expect(features).toContain(feature)
 })
 
-test.each(names)('preset %s makes a connection and a plain request', (name) => {
+test.each(names)('preset %s creates a connection and sends a simple request', (name) => {
   const { body } = sent(name)
   expect(body['model']).toBe('m')
   expect(body['max_tokens'] ?? body['max_completion_tokens']).toBe(16)
@@ -129,7 +129,7 @@ test.each([
   ['vllm', 'http://localhost:8000/v1/completions', {}],
   ['transformers', 'http://localhost:8000/v1/completions', {}],
   ['litellm', 'http://localhost:4000/v1/chat/completions', null],
-])('preset %s asks %s', (name, url, headers) => {
+])('preset %s calls %s', (name, url, headers) => {
   const call = sent(name)
   expect(call.url).toBe(url)
   expect(call.headers).toEqual(headers ?? { authorization: 'Bearer secret' })
@@ -138,7 +138,7 @@ test.each([
 const withoutStreamOptions = ['anthropic', 'workers-ai', 'mistral', 'mistral-fim', 'transformers']
 
 test.each(names.filter((name) => !withoutStreamOptions.includes(name)))(
-  'preset %s asks for usage in the stream',
+  'preset %s requests usage in the stream',
   (name) => {
     expect(sent(name).body['stream_options']).toEqual({ include_usage: true })
   },
@@ -149,32 +149,32 @@ test.each(withoutStreamOptions)('preset %s does not send stream_options', (name)
   expect(sent(name).body).not.toHaveProperty('stream_options')
 })
 
-test.each(['openai', 'azure', 'groq'])('preset %s sends max_completion_tokens alone', (name) => {
+test.each(['openai', 'azure', 'groq'])('preset %s sends only max_completion_tokens', (name) => {
   const { body } = sent(name)
   expect(body['max_completion_tokens']).toBe(16)
   expect(body).not.toHaveProperty('max_tokens')
 })
 
-test.each(['mistral', 'mistral-fim'])('preset %s has seed as random_seed', (name) => {
+test.each(['mistral', 'mistral-fim'])('preset %s sends seed as random_seed', (name) => {
   const { body } = sent(name, { seed: 7 })
   expect(body['random_seed']).toBe(7)
   expect(body).not.toHaveProperty('seed')
 })
 
 test.each(['gemini', 'deepseek', 'deepseek-fim', 'anthropic', 'transformers'])(
-  'preset %s is not sent a seed',
+  'preset %s does not send a seed',
   (name) => {
     const { body } = sent(name, { seed: 7 })
     expect(JSON.stringify(body)).not.toContain('seed')
   },
 )
 
-test('preset workers-ai is sent the seed', () => {
+test('preset workers-ai sends the seed', () => {
   expect(sent('workers-ai', { seed: 7 }).body['seed']).toBe(7)
 })
 
 test.each(['ollama', 'deepseek-fim', 'mistral-fim', 'transformers'])(
-  'preset %s gets one call for each prompt and choice',
+  'preset %s makes one call for each prompt and choice',
   (name) => {
     const { calls, body } = sent(name, { prompts: ['One', 'Two'], n: 2 })
     expect(calls).toHaveLength(4)
@@ -219,23 +219,23 @@ test.each(['anthropic', 'workers-ai'] as const)('the wire %s never gets n', (wir
   expect(configured('openai', { wire }).unsupported.has('n')).toBe(true)
 })
 
-test('preset vllm gets several prompts and choices in one call', () => {
+test('preset vllm sends several prompts and choices in one call', () => {
   const { calls, body } = sent('vllm', { prompts: ['One', 'Two'], n: 2 })
   expect(calls).toHaveLength(1)
   expect(body).toMatchObject({ prompt: ['One', 'Two'], n: 2 })
 })
 
-test.each(names)('preset %s has its echo emulated', (name) => {
+test.each(names)('preset %s emulates the echo', (name) => {
   const { calls, body } = sent(name, { echo: true })
   expect(calls[0]?.echoes).toEqual(['One'])
   expect(body).not.toHaveProperty('echo')
 })
 
-test.each(['deepseek-fim', 'mistral-fim', 'ollama'])('preset %s is sent the suffix', (name) => {
+test.each(['deepseek-fim', 'mistral-fim', 'ollama'])('preset %s sends the suffix', (name) => {
   expect(sent(name, { suffix: 'after' }).body['suffix']).toBe('after')
 })
 
-test.each(names)('preset %s is sent stops as a list', (name) => {
+test.each(names)('preset %s sends stop as a list', (name) => {
   if (missingFeature(effective({ stop: ['x'] }), configured(name).unsupported) !== null) {
     expect(name).toBe('workers-ai')
     return
@@ -270,7 +270,7 @@ test.each([
   ['anthropic', { stop: ['ok', ' \n'] }, 'stop'],
   ['anthropic', { presence_penalty: 1 }, 'presence_penalty'],
   ['demo', { suffix: 'x' }, 'suffix'],
-] as const)('preset %s cannot do %j', (name, fields, param) => {
+] as const)('preset %s does not support %j', (name, fields, param) => {
   expect(missingFeature(effective(fields), configured(name).unsupported)?.param).toBe(param)
 })
 
@@ -285,18 +285,18 @@ test.each([
   ['litellm', { echo: true }],
   ['llamacpp', { prompts: [[1, 2]], logprobs: 5 }],
   ['workers-ai', { seed: 1, presence_penalty: 1, temperature: 2 }],
-] as const)('preset %s can do %j', (name, fields) => {
+] as const)('preset %s supports %j', (name, fields) => {
   expect(missingFeature(effective(fields), configured(name).unsupported)).toBeNull()
 })
 
-test('an AI Gateway that keeps the keys gets its own token', () => {
+test('an AI Gateway with stored keys is sent its own token', () => {
   const own = configured('ai-gateway', { auth: 'cf-aig-authorization' })
   expect(connect(own, transports).options.headers).toEqual({
     'cf-aig-authorization': 'Bearer secret',
   })
 })
 
-test('presetTable() has a row for each preset, in their order', () => {
+test('presetTable() has a row for each preset, in order', () => {
   const rows = presetTable().split('\n').slice(2)
   expect(rows.map((row) => /^\| `([\w-]+)` \|/.exec(row)?.[1])).toEqual(names)
   for (const row of rows) expect(row.split(' | ')).toHaveLength(6)

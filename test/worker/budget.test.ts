@@ -1,5 +1,5 @@
-// The day's money in workerd (contract 5, PLATFORM 3.2 rows C): whatever visitors, upstreams and the
-// platform do, no more is asked of an upstream than the budget allows, and hits go on.
+// The daily budget in workerd: in every case, no more is requested from upstreams than the budget
+// allows, and hits are still served.
 import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
 import { newAddress, ORIGIN, type Reply } from '../support/client.ts'
@@ -32,11 +32,11 @@ interface Shop {
   readonly second: Lane
   ask(prompt: string, more?: Table, headers?: Readonly<Record<string, string>>): Promise<Reply>
   budget(): Promise<Figures['budget']>
-  /** The budget once nothing is under way. */
+  /** The budget once no call is running. */
   settled(): Promise<Figures['budget']>
 }
 
-/** A Worker with an upstream of its own, and a second one to fall back to if wanted. */
+/** A Worker with an upstream of its own, and a second one as a fallback if requested. */
 async function open(
   budget: Table,
   {
@@ -108,8 +108,8 @@ async function expectExhausted(
   }
 }
 
-describe('the day’s budget', () => {
-  test('of ten calls makes ten calls for 500 distinct misses at once (C1, T1, T2)', async () => {
+describe('the daily budget', () => {
+  test('of ten calls allows ten calls when 500 distinct misses arrive at once', async () => {
     const all = latch()
     const shop = await open(
       { tokens_per_day: 10 * RESERVED },
@@ -131,7 +131,7 @@ describe('the day’s budget', () => {
       if (reply.status !== 200) await expectExhausted(shop, reply, 'day', 1000)
     }
     expect((await shop.settled()).spent).toBe(10 * USAGE.total_tokens)
-    // Room again by what was not needed; then none: what is remembered goes on.
+    // The unused part of the reservations is available again; then only cached answers are left.
     await shop.ask('a long one', { max_tokens: 1000 - 120 - 74 })
     await shop.workers.rig.admin('/admin/pause', { until: Math.floor(Date.now() / 1000) + 600 })
     const hit = await shop.ask(served[0]?.prompt ?? '')
@@ -139,7 +139,7 @@ describe('the day’s budget', () => {
     expect((await requestEvent(hit, shop.workers.log)).cache).toBe('memory')
   }, 60_000)
 
-  test('of nothing asks nobody anything; the cache goes on (C2)', async () => {
+  test('of zero allows no calls; cached answers are still served', async () => {
     const shop = await open({ tokens_per_day: 0 })
     const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
     await expectExhausted(shop, await shop.ask('prompt 100'), 'day', 0)
@@ -151,7 +151,7 @@ describe('the day’s budget', () => {
     expect(shop.workers.log.all('budget_mark')).toEqual([])
   })
 
-  test('spent, leaves hits, stale entries and GETs as they are', async () => {
+  test('when exhausted, does not affect hits, stale entries and GETs', async () => {
     const shop = await open(
       { tokens_per_day: 150 },
       { more: { cache: { ttl_seconds: 60, stale_while_revalidate_seconds: 0 } } },
@@ -205,8 +205,8 @@ describe('the day’s budget', () => {
     await expectExhausted(shop, await shop.ask('prompt 200'), 'day', 5 * RESERVED)
   })
 
-  test('in USD is as hard as one in tokens', async () => {
-    // 1000 USD a million tokens: a call reserves 0.1 USD.
+  test('in USD is as strict as one in tokens', async () => {
+    // 1000 USD per million tokens: a call reserves 0.1 USD.
     const shop = await open({ tokens_per_day: 1e9, usd_per_day: 0.25 })
     const held = latch()
     shop.lane.answers(completionsStream(['a', 'b'], { pace: () => held.opened }))
@@ -224,7 +224,7 @@ describe('the day’s budget', () => {
     expect(usd_spent).toBeCloseTo(0.024, 9)
   })
 
-  test('starts anew at 00:00 UTC; a call over midnight is the old day’s (C5)', async () => {
+  test('resets at 00:00 UTC; a call across midnight counts for the old day', async () => {
     const shop = await open({ tokens_per_day: 150 })
     const held = latch()
     shop.lane.answers(completionsStream(['a', 'b'], { pace: () => held.opened }))
@@ -261,7 +261,7 @@ describe('the day’s budget', () => {
 })
 
 describe('a visitor', () => {
-  test('has a share of the day, whatever it pretends to be; the others have theirs (B5, B9)', async () => {
+  test('has a share of the day that forged headers cannot raise; others have their own', async () => {
     const shop = await open({ tokens_per_day: 1e6, tokens_per_visitor_per_day: 2 * RESERVED })
     const own = { 'cf-connecting-ip': newAddress() }
     let served = 0
@@ -279,7 +279,7 @@ describe('a visitor', () => {
     completionOf(await shop.ask('prompt 200', {}, { 'cf-connecting-ip': newAddress() }))
   })
 
-  test('without an address is everybody without one (B9, B10)', async () => {
+  test('without an address shares the budget of all visitors without one', async () => {
     const shop = await open({ tokens_per_day: 1e6, tokens_per_visitor_per_day: 150 })
     const ask = (prompt: string, address: string | null) =>
       shop.workers.client().complete({ prompt, max_tokens: 70 }, { 'cf-connecting-ip': address })
@@ -292,7 +292,7 @@ describe('a visitor', () => {
     completionOf(await ask('prompt 104', '2001:db8:5:1::1'))
   })
 
-  test('may have so many calls under way; followers and hits are free (C13)', async () => {
+  test('has a limit of concurrent calls; followers and hits do not count', async () => {
     const shop = await open({ tokens_per_day: 1e6, streams_per_visitor: 2 })
     completionOf(await shop.ask('remembered'))
     await shop.settled()
@@ -323,13 +323,13 @@ describe('a visitor', () => {
   })
 })
 
-describe('a call is settled once', () => {
+describe('a call is settled once,', () => {
   const sse = { 'content-type': 'text/event-stream', 'transfer-encoding': 'chunked' }
   const words = ['one ', 'two ', 'three']
   const said = (text: string, reason: string | null = null) =>
     event({ choices: [{ index: 0, text, finish_reason: reason }] })
 
-  /** The upstream tears the connection after so many pieces; the last one is the finish. */
+  /** Resets the connection after this many pieces; the last piece is the finish. */
   const torn = (pieces: number): Script => {
     return async (_, line) => {
       line.head(200, sse)
@@ -341,15 +341,15 @@ describe('a call is settled once', () => {
   }
 
   test.each<[string, Script, number]>([
-    ['with what was used', completionsStream(words), 12],
-    ['with what was used, of a JSON answer', jsonAnswer(USAGE), 12],
-    ['whole: the upstream breaks off before the first chunk (C7)', torn(0), 2 * RESERVED],
-    ['whole: the upstream breaks off at the first chunk (C7)', torn(1), RESERVED],
-    ['whole: the upstream breaks off in the middle (C7)', torn(2), RESERVED],
-    ['whole: the upstream’s answer is no answer', json({ hello: 1 }), RESERVED],
-    ['with nothing: the upstream refuses', refusal(400), 0],
-    ['with nothing: the upstream is down, and is asked twice', refusal(503), 0],
-    ['with nothing: the upstream hangs up before a byte', (_, line) => line.reset(), 0],
+    ['with its usage', completionsStream(words), 12],
+    ['with the usage of a JSON answer', jsonAnswer(USAGE), 12],
+    ['in full, when the upstream breaks off before the first chunk', torn(0), 2 * RESERVED],
+    ['in full, when the upstream breaks off at the first chunk', torn(1), RESERVED],
+    ['in full, when the upstream breaks off in the middle', torn(2), RESERVED],
+    ["in full, when the upstream's answer is not a completion", json({ hello: 1 }), RESERVED],
+    ['at no cost, when the upstream refuses', refusal(400), 0],
+    ['at no cost, when the upstream is down and is called twice', refusal(503), 0],
+    ['at no cost, when the upstream resets before the first byte', (_, line) => line.reset(), 0],
   ])('%s', async (_, script, spent) => {
     for (const stream of [false, true]) {
       const shop = await open({ tokens_per_day: 1e6 }, { script })
@@ -359,7 +359,7 @@ describe('a call is settled once', () => {
     }
   })
 
-  test('though the upstream breaks off after its finish', async () => {
+  test('when the upstream breaks off after the finish', async () => {
     const shop = await open({ tokens_per_day: 1e6 }, { script: torn(4) })
     await shop.ask('prompt 100', { stream: true })
     expect((await shop.settled()).spent).toBe(RESERVED)
@@ -369,7 +369,7 @@ describe('a call is settled once', () => {
     ['first', 0],
     ['second', 1],
     ['last', 2],
-  ])('though its visitor leaves at the %s chunk: it goes on for the cache (T4)', async (_, at) => {
+  ])('when its visitor disconnects at the %s chunk: it goes on for the cache', async (_, at) => {
     const steps = words.map(() => latch())
     const script = completionsStream(words, { pace: async (i) => await steps[i]?.opened })
     const shop = await open({ tokens_per_day: 1e6 }, { script })
@@ -390,7 +390,7 @@ describe('a call is settled once', () => {
     ['first', 1],
     ['third', 3],
   ])(
-    'though its visitor leaves at the %s chunk of what nobody will remember (T4)',
+    'when its visitor disconnects at the %s chunk of an answer that is not stored',
     async (_, at) => {
       const script: Script = async (call, line) => {
         line.head(200, sse)
@@ -413,7 +413,7 @@ describe('a call is settled once', () => {
     },
   )
 
-  test('though its visitor leaves an upstream that takes no notice, and says its piece', async () => {
+  test('when its visitor disconnects from an upstream that keeps sending', async () => {
     const script: Script = async (_, line) => {
       line.head(200, sse)
       for (let i = 0; i < 25; i++) {
@@ -438,14 +438,14 @@ describe('a call is settled once', () => {
   test.each<[string, unknown, number]>([
     ['nothing', null, RESERVED],
     ['zeros', { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }, RESERVED],
-    ['an answer of zero', { prompt_tokens: 5, completion_tokens: 0, total_tokens: 5 }, RESERVED],
+    ['no output tokens', { prompt_tokens: 5, completion_tokens: 0, total_tokens: 5 }, RESERVED],
+    ['negative counts', { prompt_tokens: -5, completion_tokens: -7, total_tokens: -12 }, RESERVED],
+    ['null', { prompt_tokens: null, completion_tokens: null, total_tokens: null }, RESERVED],
     [
-      'less than nothing',
-      { prompt_tokens: -5, completion_tokens: -7, total_tokens: -12 },
+      'text instead of numbers',
+      { prompt_tokens: 'NaN', completion_tokens: 'x', total_tokens: '' },
       RESERVED,
     ],
-    ['null', { prompt_tokens: null, completion_tokens: null, total_tokens: null }, RESERVED],
-    ['no number', { prompt_tokens: 'NaN', completion_tokens: 'x', total_tokens: '' }, RESERVED],
     ['half a token', { prompt_tokens: 5.5, completion_tokens: 1.5, total_tokens: 7 }, RESERVED],
     ['a list', [5, 7], RESERVED],
     ['too much', { prompt_tokens: 5, completion_tokens: 495, total_tokens: 500 }, 500],
@@ -454,12 +454,12 @@ describe('a call is settled once', () => {
       { prompt_tokens: 5, completion_tokens: 1e12, total_tokens: 1e12 },
       10 * RESERVED,
     ],
-    ['less than was said', { prompt_tokens: 5, completion_tokens: 1, total_tokens: 6 }, 5 + 10],
+    ['less than received', { prompt_tokens: 5, completion_tokens: 1, total_tokens: 6 }, 5 + 10],
     ['more in total', { prompt_tokens: 5, completion_tokens: 7, total_tokens: 40 }, 40],
   ])(
-    'with no less than was seen and at most ten times what it reserved, when %s is reported (C6, T5)',
+    'at no less than was received and at most ten times its reservation, when %s is reported',
     async (name, usage, spent) => {
-      const text = name === 'less than was said' ? 'x'.repeat(40) : 'fine'
+      const text = name === 'less than received' ? 'x'.repeat(40) : 'fine'
       const shop = await open({ tokens_per_day: 1e6 })
       for (const [i, script] of [
         completionsStream([text], { usage: usage as typeof USAGE | null }),
@@ -483,23 +483,23 @@ describe('a call is settled once', () => {
     },
   )
 
-  test('by every retry and every fallback for itself', async () => {
+  test('for each retry and each fallback separately', async () => {
     const shop = await open({ tokens_per_day: 1e6 }, { fallback: true, script: refusal(503) })
     completionOf(await shop.ask('prompt 100'))
     expect(shop.lane.calls).toHaveLength(2)
     expect(shop.second.calls).toHaveLength(1)
     expect((await shop.workers.rig.counts()).reserves).toBe(3)
     expect((await shop.settled()).spent).toBe(12)
-    // An accepted call that broke is paid for, and so is the one that takes its place.
+    // An accepted call that broke is paid for, and so is its replacement.
     shop.lane.answers(json({ hello: 1 }))
     await shop.workers.rig.set({ clockMs: 3_600_000 })
-    // In the last hour of a day that is another one, with nothing spent.
+    // In the last hour of a day, another day may begin, with nothing spent.
     const { spent } = await shop.budget()
     completionOf(await shop.ask('prompt 101'))
     expect((await shop.settled()).spent - spent).toBe(RESERVED + 12)
   })
 
-  test('and a fallback that finds no room is refused', async () => {
+  test('and a fallback that does not fit is refused', async () => {
     const shop = await open({ tokens_per_day: 150 }, { fallback: true, script: json({ hello: 1 }) })
     await expectExhausted(shop, await shop.ask('prompt 100'), 'day', 150)
     expect(shop.second.calls).toEqual([])
@@ -507,8 +507,8 @@ describe('a call is settled once', () => {
   })
 })
 
-describe('a call whose answer nobody waits for', () => {
-  test('costs all it reserved when it hangs until we give up: the upstream may be at work', async () => {
+describe('a call whose visitor has gone', () => {
+  test('costs its whole reservation when it hangs until the deadline, because the upstream may be working', async () => {
     const { upstream } = suite
     const serial = suite.next()
     const shop = await open(
@@ -536,7 +536,7 @@ describe('a call whose answer nobody waits for', () => {
   })
 })
 
-describe('a ledger that does not answer,', () => {
+describe('a ledger that fails', () => {
   async function expectNothingSpent(shop: Shop): Promise<void> {
     for (const stream of [false, true]) {
       const reply = await shop.ask('prompt 100', { stream })
@@ -553,29 +553,26 @@ describe('a ledger that does not answer,', () => {
     ['overloaded', 2],
     ['retryable', 4],
     ['hangs', 2],
-  ] as const)(
-    'since it %s: no upstream call, hits go on (C8, C9, C10, C11)',
-    async (way, asked) => {
-      const shop = await open({ tokens_per_day: 1e6 })
-      completionOf(await shop.ask('remembered'))
-      await shop.settled()
-      const before = (await shop.workers.rig.counts()).reserves
-      await shop.workers.rig.set({ ledger: way })
-      await expectNothingSpent(shop)
-      expect((await shop.workers.rig.counts()).reserves - before).toBe(asked)
-      if (way !== 'hangs') {
-        const usage = await shop.workers.rig.admin('/admin/usage')
-        await expectProblem(usage, 503, 'ledger_unavailable', shop.workers.log)
-        const pause = await shop.workers.rig.admin('/admin/pause', { until: null })
-        await expectProblem(pause, 503, 'ledger_unavailable', shop.workers.log)
-      }
-      await shop.workers.rig.set({ ledger: 'ok' })
-      completionOf(await shop.ask('prompt 100'))
-      expect((await shop.settled()).spent).toBe(24)
-    },
-  )
+  ] as const)('(it %s) allows no upstream call; hits are still served', async (way, asked) => {
+    const shop = await open({ tokens_per_day: 1e6 })
+    completionOf(await shop.ask('remembered'))
+    await shop.settled()
+    const before = (await shop.workers.rig.counts()).reserves
+    await shop.workers.rig.set({ ledger: way })
+    await expectNothingSpent(shop)
+    expect((await shop.workers.rig.counts()).reserves - before).toBe(asked)
+    if (way !== 'hangs') {
+      const usage = await shop.workers.rig.admin('/admin/usage')
+      await expectProblem(usage, 503, 'ledger_unavailable', shop.workers.log)
+      const pause = await shop.workers.rig.admin('/admin/pause', { until: null })
+      await expectProblem(pause, 503, 'ledger_unavailable', shop.workers.log)
+    }
+    await shop.workers.rig.set({ ledger: 'ok' })
+    completionOf(await shop.ask('prompt 100'))
+    expect((await shop.settled()).spent).toBe(24)
+  })
 
-  test('once, but may when asked again, is asked again (C9)', async () => {
+  test('once with a retryable error is called again', async () => {
     const shop = await open({ tokens_per_day: 1e6 })
     await shop.workers.rig.set({ ledger: 'retryable once' })
     completionOf(await shop.ask('prompt 100'))
@@ -583,7 +580,7 @@ describe('a ledger that does not answer,', () => {
     expect((await shop.settled()).spent).toBe(12)
   })
 
-  test('in time gets its grant back when it comes (C10)', async () => {
+  test('by answering late gets its grant back', async () => {
     const shop = await open({ tokens_per_day: 1e6 })
     await shop.workers.rig.set({ ledger: 'answers late' })
     const reply = await shop.ask('prompt 100')
@@ -594,7 +591,7 @@ describe('a ledger that does not answer,', () => {
     expect(shop.lane.calls).toEqual([])
   })
 
-  test('since it was restarted while a call was under way: what that had reserved stays spent (C3, G4)', async () => {
+  test('by restarting during a call: the reservation of the call stays spent', async () => {
     const held = latch()
     const shop = await open(
       { tokens_per_day: 150 },
@@ -608,13 +605,13 @@ describe('a ledger that does not answer,', () => {
     held.open()
     completionOf(await asking)
     expect((await shop.settled()).spent).toBe(RESERVED)
-    // The runtime says that the object was reset, as it was.
+    // The runtime reports that the object was reset, which is expected.
     shop.workers.log.takeRuntimeLines()
   })
 })
 
 describe('a pause', () => {
-  test('means the cache only, until its end', async () => {
+  test('allows only cached answers until its end', async () => {
     const shop = await open({ tokens_per_day: 1e6 })
     completionOf(await shop.ask('remembered'))
     const until = Math.floor(Date.now() / 1000) + 600
@@ -631,7 +628,7 @@ describe('a pause', () => {
     expect(await shop.budget()).toMatchObject({ paused_until: null })
   })
 
-  test('ends when the operator says so', async () => {
+  test('ends when the operator ends it', async () => {
     const shop = await open({ tokens_per_day: 1e6 })
     await shop.workers.rig.admin('/admin/pause', { until: 4_000_000_000 })
     const refused = await shop.ask('prompt 100')
@@ -643,7 +640,7 @@ describe('a pause', () => {
 })
 
 describe('alerts', () => {
-  /** A day of 1000 tokens, each call costs 100. */
+  /** A day of 1000 tokens; each call costs 100. */
   async function alerted(script: Script) {
     const { upstream } = suite
     const serial = suite.next()
@@ -687,7 +684,7 @@ describe('alerts', () => {
     expect((await alerts.call(3)).body).toMatchObject({ percent: 100, spent: 1000 })
     await expectExhausted(shop, await shop.ask('prompt 110'), 'day', 1000)
     expect(marks()).toEqual([50, 80, 100])
-    // The next day has marks of its own.
+    // The next day has its own marks.
     await shop.workers.rig.set({ clockMs: DAY_MS })
     await spend(5, 111)
     expect((await alerts.call(4)).body).toMatchObject({ percent: 50, spent: 500 })
@@ -695,7 +692,7 @@ describe('alerts', () => {
     shop.workers.log.takeRuntimeLines()
   })
 
-  test('say 100 % too when what is left is too little for a call', async () => {
+  test('include 100 % when the rest is too small for a call', async () => {
     const { shop, alerts, spend } = await alerted(json({}))
     await spend(8, 100)
     await alerts.call(2)
@@ -740,7 +737,7 @@ describe('alerts', () => {
     await expect(spend(1, 102)).rejects.toThrow()
   })
 
-  test('are about what is spent: a reservation alone is none', async () => {
+  test('count what is spent: a reservation alone sends no alert', async () => {
     const { shop, marks } = await alerted(json({}))
     shop.lane.answers(completionsStream(['fine']))
     completionOf(await shop.ask('prompt 100', { max_tokens: 900 }))
@@ -752,7 +749,7 @@ describe('alerts', () => {
     ['is refused', refusal(500), 500],
     ['is redirected', refusal(302, {}, { location: '/elsewhere' }), 302],
     ['finds nobody', (_, line) => line.reset(), null],
-  ])('that %s is an event, and nothing else', async (_, script, status) => {
+  ])('that %s are logged, with no other effect', async (_, script, status) => {
     const { shop, alerts, spend } = await alerted(script)
     await spend(6, 100)
     const failed = await shop.workers.log.find((one) => one.event === 'alert_failed')
@@ -762,7 +759,7 @@ describe('alerts', () => {
 })
 
 describe('the rate limit', () => {
-  test('is 429 with headers, for misses only, and not for the operator', async () => {
+  test('returns 429 with headers, for misses only and not for the operator', async () => {
     const shop = await open({ tokens_per_day: 1e6 })
     completionOf(await shop.ask('remembered'))
     await shop.workers.rig.set({ limit: 'refuses' })
@@ -777,19 +774,19 @@ describe('the rate limit', () => {
     expect(shop.lane.calls).toHaveLength(2)
   })
 
-  test('as shipped is sixty misses a minute for each visitor', async () => {
+  test('as shipped is sixty misses per minute and visitor', async () => {
     const shop = await open({ tokens_per_day: 1e6 })
     const own = { 'cf-connecting-ip': newAddress() }
     const replies = await Promise.all(prompts(70).map((prompt) => shop.ask(prompt, {}, own)))
     const served = replies.filter(({ status }) => status === 200)
-    // A minute may end meanwhile, and a new one begin.
+    // A new minute may begin meanwhile.
     expect(served.length).toBeGreaterThanOrEqual(60)
     expect(shop.lane.calls).toHaveLength(served.length)
     completionOf(await shop.ask('prompt 900'))
   })
 
   test.each(['throws', 'undefined'] as const)(
-    'that is broken (%s) is none: the budget still holds (C12)',
+    'that is broken (%s) does not limit; the budget still does',
     async (limit) => {
       const shop = await open({ tokens_per_day: 150 })
       await shop.workers.rig.set({ limit })
@@ -800,7 +797,7 @@ describe('the rate limit', () => {
   )
 })
 
-/** A whole JSON answer with this for its usage. */
+/** A JSON answer with this usage. */
 function jsonAnswer(usage: unknown, text = 'fine'): Script {
   return json({
     id: 'u',
