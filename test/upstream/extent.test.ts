@@ -1,4 +1,5 @@
 // The most that a call can read and write, measured on the body that is sent.
+import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { anthropic } from '../../src/upstream/anthropic.ts'
 import { chat } from '../../src/upstream/chat.ts'
@@ -22,6 +23,12 @@ const options = { maxTokensField: 'max_tokens', streamUsage: true, path: null } 
 function extent(upstream: Upstream, fields: Partial<CallRequest> = {}) {
   const call = { ...request, ...fields }
   return extentOf(upstream.toWire(call, options), call)
+}
+
+function stringBytes(value: unknown): number {
+  if (typeof value === 'string') return Buffer.byteLength(value)
+  if (typeof value !== 'object' || value === null) return 0
+  return Object.values(value).reduce<number>((sum, item) => sum + stringBytes(item), 0)
 }
 
 const wires = { chat, completions, anthropic, 'workers-ai': workersAi }
@@ -48,6 +55,22 @@ describe.each(Object.entries(wires))('extentOf() on the %s wire', (_, upstream) 
     { extra_body: { num_return_sequences: 50 } },
   ])('covers an owner’s %j', (parameters) => {
     expect(extent(upstream, { parameters }).output).toBe(5000)
+  })
+
+  test('is no less than all strings of the body, whatever their fields are', () => {
+    const parameters = fc.dictionary(fc.string(), fc.jsonValue())
+    const text = fc.string({ unit: 'binary', minLength: 1 })
+    const fields = fc.record(
+      { parameters, prompts: fc.tuple(text), system: text, suffix: text, stop: fc.array(text) },
+      { requiredKeys: ['parameters'] },
+    )
+    fc.assert(
+      fc.property(fields, (given) => {
+        const call = { ...request, ...given }
+        const wire = upstream.toWire(call, options)
+        expect(stringBytes(wire.body)).toBeLessThanOrEqual(extentOf(wire, call).input)
+      }),
+    )
   })
 
   test('takes the larger of two limits, and no fraction of one', () => {
