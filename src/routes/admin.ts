@@ -100,7 +100,15 @@ export class Admin {
       )
     }
     const [kind, names] = await this.#target(result.output)
-    await this.#context.purges.purge({ names, at: visit.startedAt })
+    try {
+      await this.#context.purges.purge({ names, at: visit.startedAt })
+    } catch (cause) {
+      throw new GatewayError(
+        'internal',
+        'The purge could not be stored, so other instances may still serve what it names. Send it again.',
+        { retryAfterSeconds: RETRY_AFTER_S, cause },
+      )
+    }
     return jsonReply({ purged: kind })
   }
 

@@ -398,4 +398,17 @@ describe('of a day’s traffic', () => {
       await page.locator('#purged', { hasText: 'Forgotten' }).waitFor()
     }
   })
+
+  test('shows what share of the spending is above the reservations, if any is', async () => {
+    await client.send({ path: `/put-forward?${24 * HOUR_MS}` })
+    await signIn()
+    expect(await page.locator('#above').isHidden()).toBe(true)
+    // The call reserves 3 bytes, 64 and 64 tokens.
+    const above = { prompt_tokens: 31, completion_tokens: 231, total_tokens: 262 }
+    upstream.lane('main').answers(completionsStream(['x'], { usage: above }))
+    expect((await client.complete({ prompt: 'new' })).status).toBe(200)
+    await expect.poll(async () => (await usage()).budget.spent).toBe(262)
+    await page.getByRole('button', { name: 'Refresh' }).click()
+    await page.getByText(/^50% of it is above what its calls had reserved/).waitFor()
+  })
 })

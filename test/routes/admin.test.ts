@@ -191,6 +191,21 @@ test.each<[object, string, string | null]>([
   )
 })
 
+test('purge() that could not be stored is an error that says so', async () => {
+  const door = {
+    add: async () => {
+      throw new Error('inside words')
+    },
+  }
+  const context = { door, now: () => 0, report: () => {}, waitUntil: () => {} }
+  const kv = new MemoryKv({ ms: 0 })
+  const { admin } = adminWith({ purges: new Purges(kv, { intervalMs: 1000 }, context) })
+  const error = await failureOf(admin.purge(visit('/admin/purge', { all: true })))
+  expect(error).toMatchObject({ code: 'internal', retryAfterSeconds: 10 })
+  expect(error.message).toContain('Send it again')
+  expect(error.message).not.toContain('inside words')
+})
+
 test.each<[object, string, string]>([
   [{ prompt_id: 'hiaku' }, 'prompt_id', 'Cannot find the prompt "hiaku": this endpoint has haiku'],
   [{ prompt_id: 'toString' }, 'prompt_id', 'Cannot find the prompt "toString"'],
