@@ -1,5 +1,6 @@
-// The settings as the rest of the house uses them: presets filled in, secrets at hand, names
-// resolved. All faults are found at once and named by their path. Reads no environment itself.
+// Parses CONFIG into the options of the other modules: fills in presets, looks up secrets and
+// resolves names. Reports all errors together, each with its path. Does not read the environment
+// itself.
 import * as v from 'valibot'
 import type {
   EffectiveOptions,
@@ -19,13 +20,13 @@ import type { Feature, Wire } from './upstream/upstream.ts'
 
 type UpstreamSetting = Settings['upstreams'][number]
 
-/** An upstream with its preset filled in and its key at hand. */
+/** An upstream with its preset filled in and its key looked up. */
 export interface UpstreamOptions {
   readonly name: string
   readonly wire: Wire
   readonly baseUrl: string
   readonly auth: AuthStyle
-  /** The secret itself; null where the upstream wants none. */
+  /** The secret itself; null if the upstream needs no key. */
   readonly key: string | null
   readonly path: string | null
   readonly maxTokensField: 'max_tokens' | 'max_completion_tokens'
@@ -69,7 +70,7 @@ export interface Config {
   readonly origins: readonly string[]
   readonly originRequired: boolean
   readonly freePrompts: boolean
-  /** CONFIG has `free_prompts`; else `freePrompts` depends on whether there are locked prompts. */
+  /** Whether `free_prompts` is set; otherwise it is true if there are no locked prompts. */
   readonly freePromptsSaid: boolean
   readonly models: ReadonlyMap<string, Model>
   readonly upstreams: ReadonlyMap<string, UpstreamOptions>
@@ -82,13 +83,13 @@ export interface Config {
 }
 
 export interface ConfigSources {
-  /** The variable CONFIG: a table, or a string of JSON. */
+  /** The variable CONFIG: a table, or a JSON string. */
   readonly config: unknown
-  /** The owner's longer prompts, src/prompts.ts. */
+  /** The locked prompts in src/prompts.ts. */
   readonly prompts: unknown
-  /** A secret by its name. */
+  /** Looks up a secret by its name. */
   readonly secret: (name: string) => string | undefined
-  /** Whether wrangler.toml gave the Worker this binding. */
+  /** Whether the Worker has this binding. */
   readonly bound: (binding: string) => boolean
 }
 
@@ -97,13 +98,13 @@ export type ConfigResult =
   | {
       readonly config: null
       readonly faults: readonly Fault[]
-      /** Those that are good, so that their pages can read the error. */
+      /** The valid origins, so that their pages can read the error. */
       readonly origins: readonly string[]
     }
 
 const filePromptsSchema = v.record(name, promptSchema)
 
-/** Parses everything; never throws. With any fault there is no configuration at all. */
+/** Parses all settings. Never throws; any fault makes the whole configuration invalid. */
 export function parseConfig(sources: ConfigSources): ConfigResult {
   const given = typeof sources.config === 'string' ? parseJson(sources.config) : sources.config
   const result = v.safeParse(configSchema, given)
@@ -124,7 +125,7 @@ export function parseConfig(sources: ConfigSources): ConfigResult {
   return { config: null, faults, origins: originsIn(given) }
 }
 
-/** A string that is no JSON is no table either; it must not be shown: a key may stand in it. */
+/** Null for invalid JSON, so that no error shows the text, which may contain a key. */
 function parseJson(config: string): unknown {
   try {
     return JSON.parse(config)
@@ -147,8 +148,8 @@ const inPromptsFile = ({ path, message }: Fault): Fault => ({
 })
 
 /**
- * What holds between settings. Collects faults; the configuration is good if there are none. A setting
- * that is bad by itself is empty or at its default here, and nothing is concluded from that.
+ * Checks settings against each other and collects faults. An invalid setting has an empty or
+ * default value here (salvage.ts), and checks that depend on it are skipped.
  */
 class Check {
   readonly faults: Fault[] = []
@@ -158,7 +159,7 @@ class Check {
   readonly #bound: ConfigSources['bound']
   readonly #bad: ReadonlySet<string>
 
-  /** @param bad the paths of settings that are bad by themselves */
+  /** @param bad the paths of settings that the schema rejects */
   constructor(
     settings: Settings,
     filePrompts: Settings['prompts'],
@@ -196,7 +197,7 @@ class Check {
     }
   }
 
-  /** Skips a setting that is bad by itself and everything inside it: one fault is enough. */
+  /** Adds a fault, unless the schema has rejected the setting or one that contains it. */
   #fault(path: string, message: string): void {
     const isWithin = (bad: string) =>
       path.startsWith(bad) && (path.length === bad.length || /[.[]/.test(path.charAt(bad.length)))
@@ -212,7 +213,7 @@ class Check {
     for (const [i, origin] of origins.entries()) {
       if (origin === '*') {
         if (anyone_may_spend || this.#isBad('anyone_may_spend')) continue
-        this.#fault(`origins[${i}]`, 'Cannot use "*": it needs anyone_may_spend = true')
+        this.#fault(`origins[${i}]`, 'Cannot use "*": it requires anyone_may_spend = true')
       } else if (!isBrowserOrigin(origin)) {
         this.#fault(
           `origins[${i}]`,
@@ -242,12 +243,12 @@ class Check {
     const wire = upstream.wire ?? preset.wire
     const keyless = wire === 'demo' || (upstream.preset === undefined && !upstream.key)
     const auth = upstream.auth ?? (keyless ? 'none' : preset.auth)
-    // The demo model is built in, whatever its upstream is called.
-    const home = wire === 'demo' ? presets['demo']?.baseUrl : null
+    // The demo model is built in, with or without its preset.
+    const builtIn = wire === 'demo' ? presets['demo']?.baseUrl : null
     return {
       name: upstream.name,
       wire,
-      baseUrl: this.#baseUrl(upstream.base_url ?? home ?? preset.baseUrl, wire, path),
+      baseUrl: this.#baseUrl(upstream.base_url ?? builtIn ?? preset.baseUrl, wire, path),
       auth,
       key: this.#key(upstream.key, auth, path),
       path: upstream.path ?? preset.path,
@@ -292,7 +293,7 @@ class Check {
       if (this.#isBad(`${path}.preset`, `${path}.wire`)) return ''
       this.#fault(
         `${path}.base_url`,
-        'Cannot find "base_url": say where the upstream is, or name a preset that knows',
+        'Cannot find "base_url": set the URL of the upstream, or choose a preset that has one',
       )
       return ''
     }
@@ -311,7 +312,7 @@ class Check {
     return given.replace(/\/+$/, '')
   }
 
-  /** Never shows the value of `key`: an owner may have pasted the key itself. */
+  /** Messages never show the value of `key`, because the owner may have pasted the key itself. */
   #key(secretName: string | undefined, auth: AuthStyle, path: string): string | null {
     if (secretName === undefined) {
       const isUnsure = this.#isBad(`${path}.preset`, `${path}.wire`, `${path}.auth`)
@@ -354,7 +355,7 @@ class Check {
         const at = j === 0 ? path : `${path}.fallbacks[${j - 1}]`
         this.#fault(
           `${at}.upstream`,
-          `Cannot find upstream "${masked(attempt.upstream)}": known are ${known}`,
+          `Cannot find upstream "${masked(attempt.upstream)}": expected one of ${known}`,
         )
       }
       this.#parameters(model.parameters, `${path}.parameters`)
@@ -376,7 +377,7 @@ class Check {
       if (!reserved.has(parameter)) continue
       this.#fault(
         `${path}.${parameter}`,
-        `Cannot set "${parameter}" here: the gateway sets it, and the budget counts on it`,
+        `Cannot set "${parameter}" here: the gateway sets it, and the budget relies on it`,
       )
     }
   }
@@ -390,11 +391,11 @@ class Check {
     ]) {
       const at = `${path === '' ? 'prompts.' : path}${masked(id)}`
       if (prompts.has(id))
-        this.#fault(at, `Cannot use "${masked(id)}": CONFIG has a prompt of this id, too`)
+        this.#fault(at, `Cannot use "${masked(id)}": CONFIG also has a prompt with this id`)
       if (prompt.model !== undefined && isWhole(models) && !models.has(prompt.model)) {
         this.#fault(
           `${at}.model`,
-          `Cannot find model "${masked(prompt.model)}": known are ${listed(models.keys())}`,
+          `Cannot find model "${masked(prompt.model)}": expected one of ${listed(models.keys())}`,
         )
       }
       this.#places(prompt, at)
@@ -416,7 +417,7 @@ class Check {
     return prompts
   }
 
-  /** Every place has a variable, every variable a place. */
+  /** Every placeholder needs a variable, and every variable a placeholder. */
   #places({ system, text, variables }: Settings['prompts'][string], at: string): void {
     const places = new Set([...placesOf(text), ...placesOf(system ?? '')])
     for (const place of places) {
@@ -428,13 +429,13 @@ class Check {
       if (!places.has(variable) && text !== '') {
         this.#fault(
           `${at}.variables.${variable}`,
-          `Cannot use "${variable}": neither text nor system has the place {{${variable}}}`,
+          `Cannot use "${variable}": neither text nor system contains {{${variable}}}`,
         )
       }
     }
   }
 
-  /** Where a variable is a page, somebody must have said whose pages, and where their text is. */
+  /** A page variable needs an origin to read pages from, and a valid selector. */
   #pages({ variables }: Settings['prompts'][string], at: string): void {
     for (const [name, variable] of Object.entries(variables)) {
       if (!('from' in variable)) continue
@@ -442,7 +443,7 @@ class Check {
       if (!isSite && !this.#isBad('origins')) {
         this.#fault(
           `${at}.variables.${name}`,
-          `Cannot read pages for "${name}": put the origin of your site into "origins", such as "https://example.com"; "*" is no site`,
+          `Cannot read pages for "${name}": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)`,
         )
       }
       if (parseSelectors(variable.selector) === null) {
@@ -454,7 +455,7 @@ class Check {
     }
   }
 
-  /** A default nobody set gives way to a lower limit; one that was set must fit. */
+  /** A default that is set must be within the limits; the built-in one adapts to a lower limit. */
   #defaults(): Config['defaults'] {
     const { defaults, limits } = this.#settings
     const { max_tokens, ...others } = defaults
@@ -473,7 +474,7 @@ class Check {
     if (others.stream && (others.best_of ?? 1) > 1) {
       this.#fault(
         'defaults.best_of',
-        'Cannot use "defaults.best_of": above 1 it does not go with defaults.stream = true',
+        'Cannot use "defaults.best_of": expected 1 with defaults.stream = true',
       )
     }
     return { ...others, max_tokens: max_tokens ?? Math.min(DEFAULT_MAX_TOKENS, limits.max_tokens) }
@@ -484,7 +485,7 @@ class Check {
     if (budget.usd_per_day === 0) return
     for (const [i, { price }] of models.entries()) {
       if (price !== undefined) continue
-      this.#fault(`models[${i}].price`, 'Cannot find "price": budget.usd_per_day needs it')
+      this.#fault(`models[${i}].price`, 'Cannot find "price": budget.usd_per_day requires it')
     }
   }
 
@@ -494,7 +495,7 @@ class Check {
     )
     for (const binding of [...bindings, ...(ai ? ['AI'] : [])]) {
       if (!this.#bound(binding)) {
-        this.#fault(binding, `Cannot find the binding "${binding}": wrangler.toml must have it`)
+        this.#fault(binding, `Cannot find the binding "${binding}": add it to wrangler.toml`)
       }
     }
   }
@@ -511,7 +512,7 @@ class Check {
 const DEFAULT_MAX_TOKENS = 256
 const bindings = ['CACHE', 'FLIGHTS', 'LEDGER', 'USAGE', 'SPEND_LIMIT', 'ASSETS'] as const
 
-/** Fields of an upstream call that bound its cost or its shape. */
+/** Fields of an upstream call that determine its cost or its shape. */
 const reserved: ReadonlySet<string> = new Set([
   'model',
   'messages',
@@ -528,7 +529,7 @@ const reserved: ReadonlySet<string> = new Set([
 
 const targetOf = ({ upstream, upstream_model }: Target): Target => ({ upstream, upstream_model })
 
-/** Whether a table has all its names: one that is empty here may be the one that is looked for. */
+/** Whether all names are valid: an empty name stands for one that the schema has rejected. */
 function isWhole(named: ReadonlyMap<string, unknown>): boolean {
   return named.size > 0 && !named.has('')
 }

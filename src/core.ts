@@ -1,5 +1,5 @@
-// What the Worker and the flight object are both made of: the configuration's upstreams, tiers and
-// the context of a generation. The platform is handed in; nothing here names it.
+// Shared by the Worker and the flight object: connections to the upstreams, cache tiers, access and
+// the context of a generation. Platform APIs are passed in.
 
 import { VisitorGate } from './access/gate.ts'
 import { Ledger, type LedgerDoor } from './access/ledger.ts'
@@ -22,11 +22,11 @@ import { connect } from './upstream/connect.ts'
 import { createDemo } from './upstream/demo.ts'
 import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
 
-/** What the runtime lends. */
+/** The platform APIs that the service uses. */
 export interface Platform {
   readonly kv: KvNamespace
   readonly fetch: Send
-  /** Absent where the Worker has no such binding. */
+  /** Absent if the Worker has no such binding. */
   readonly ai?: AiBinding | null
   /** Reads a static file of dist/site. Rejects if that fails. */
   readonly readFile: (name: string) => Promise<string>
@@ -40,10 +40,10 @@ export interface Platform {
   readonly report: Report
   readonly ledger: LedgerDoor
   readonly purges: PurgeDoor
-  /** What visitors' addresses are hashed with. */
+  /** The secret that visitors' addresses are hashed with. */
   readonly secret: () => Promise<string>
   readonly operatorToken: string | null
-  /** What visitor tokens are signed with. */
+  /** The secrets that visitor tokens are signed with. */
   readonly tokenSecrets: VisitorTokenContext
 }
 
@@ -59,7 +59,7 @@ export interface Core {
   readonly miss: MissContext
 }
 
-/** One of the day's KV writes, as a call that costs nothing else; false: there is none. */
+/** Reserves one of the day's KV writes without a call; false if the budget has no more. */
 async function takeKvWrite(ledger: Ledger): Promise<boolean> {
   const nothing = { input: 0, output: 0, price: null, routePrices: [] }
   try {
@@ -71,13 +71,13 @@ async function takeKvWrite(ledger: Ledger): Promise<boolean> {
   }
 }
 
-/** As many connections as a Worker may wait for. */
+/** A Worker can have six connections waiting for a response. */
 const CALLS_AT_ONCE = 6
 
-/** Too short to be seen, and long enough that what an upstream says in one go goes on in one go. */
+/** Coalescing window: chunks that an upstream sends together are delivered together. */
 const GATHER_MS = 2
 
-/** After a failed put, KV is left alone for so long. */
+/** How long KV writes are paused after a failed one. */
 const KV_REST_MS = 10_000
 
 export function createCore(config: Config, platform: Platform): Core {
@@ -131,7 +131,7 @@ export function createCore(config: Config, platform: Platform): Core {
       (async () => {
         const found = await cache.get(entry.key)
         if (found?.remembered.entry.completion.id === entry.completion.id) return
-        // Counted like the answers that were paid for, where they are counted.
+        // Copies count against the day's KV writes, too.
         const mayWrite = settings.kv_writes_per_day === 0 || (await takeKvWrite(ledger))
         cache.put(entry, mayWrite)
       })(),
@@ -158,7 +158,7 @@ export function createCore(config: Config, platform: Platform): Core {
           random,
           wait,
           report,
-          // A request must not be stopped by its own streams.
+          // A request must not exceed its visitor's stream limit by itself.
           callsAtOnce: Math.min(CALLS_AT_ONCE, config.budget.streams_per_visitor),
           abandon: work.abandon,
           reserve: async (extent, target) => {
@@ -179,7 +179,7 @@ export function createCore(config: Config, platform: Platform): Core {
         lookAgain: async ({ storedUnder, key, source }) => {
           const entry = await cache.fromKv(storedUnder)
           if (entry !== null && sourceKey(entry) === key) return entry
-          // Where it was stored before its prompt had last answers.
+          // It may have been stored before the prompt had last answers.
           return source === null ? null : await cache.fromKv(key)
         },
         storeCopy,

@@ -1,5 +1,5 @@
-// The one story of a miss: the upstreams are asked, the answer gets its head, its usage and its
-// place in the cache. Yields clean deltas as they come. Everything it needs is handed to it.
+// Generates the answer to a miss: calls the upstreams, adds id and usage, and stores the complete
+// answer. Yields normalised deltas as they arrive. All dependencies are passed in.
 import { createEntry, type Entry, freshness, isWhole, type Source } from './cache/entry.ts'
 import { estimateTokens, type Usage } from './completion/completion.ts'
 import { type Delta, Fold, replay } from './completion/delta.ts'
@@ -8,31 +8,31 @@ import type { PageVersion } from './page/pages.ts'
 import type { Answered, RouteContext } from './upstream/attempt.ts'
 import { answer, type Trace } from './upstream/route.ts'
 
-/** What becomes of a call that nobody waits for any more: it is finished and stored, or cancelled. */
+/** Whether a call is finished and stored after its last reader has left, or cancelled. */
 export type Abandon = 'finish' | 'stop'
 
-/** A miss to be answered. */
+/** A completion to generate. */
 export interface Work {
   readonly request: EffectiveRequest
-  /** The cache key of what the upstream is sent. */
+  /** The cache key of the request that is sent upstream. */
   readonly key: string
-  /** Under which the answer is found: its key, or that of the prompt's last answer. */
+  /** The key the answer is stored under: its cache key, or that of the prompt's last answer. */
   readonly storedUnder: string
-  /** Of a last answer, what it is made from besides the key; null: an ordinary one. */
+  /** For a last answer, what it is generated from besides `key`; null: an ordinary answer. */
   readonly source: { readonly recipe: string; readonly pages: readonly PageVersion[] } | null
-  /** What a purge may name its answer by (cache/names.ts). */
+  /** The names the answer can be purged by (cache/names.ts). */
   readonly names: readonly string[]
-  /** When it was asked for, in unix ms: before any page was read for it. */
+  /** When it was requested, in unix ms: before any page was read for it. */
   readonly requestedAt: number
-  /** How long the answer may be kept; null: it is not kept. */
+  /** How long the answer may be stored; null: it is not stored. */
   readonly keep: { readonly freshSeconds: number; readonly staleSeconds: number } | null
-  /** What becomes of the call when the last reader has left; a call for nobody is always finished. */
+  /** Whether the call is finished after its last reader has left. A refresh is always finished. */
   readonly abandon: Abandon
-  /** An answer newer than anything remembered is wanted. */
+  /** The operator's `no-cache`: generate a new answer even if one is stored. */
   readonly forced: boolean
-  /** Of the visitor who asked first. */
+  /** The id of the leader's request. */
   readonly requestId: string
-  /** Who pays; null: the operator, whom no visitor's limit binds. */
+  /** The visitor whose limits apply; null: the operator, who has none. */
   readonly visitor: string | null
 }
 
@@ -40,21 +40,21 @@ export interface GenerateContext {
   readonly route: RouteContext
   readonly newId: () => string
   /**
-   * One more look into KV before money is spent: another place may have stored the answer since
-   * (KV shows a new value late). Null where nothing new can be expected.
+   * Reads KV once more before money is spent: another isolate may have stored the answer, and KV is
+   * eventually consistent. Null if no newer value can be expected.
    */
   readonly lookAgain: ((work: Work) => Promise<Entry | null>) | null
-  /** Takes a whole answer; false when it will not be kept. */
+  /** Stores a complete answer; returns false if it is not written to KV. */
   readonly store: (entry: Entry) => boolean
-  /** Takes an answer that is stored elsewhere, to be found under its own key, too. */
+  /** Stores a copy of an answer that is stored under another key. */
   readonly storeCopy: (entry: Entry) => void
 }
 
-/** What became of a miss; filled in while it runs. */
+/** The outcome of a generation; filled in while it runs. */
 export interface Outcome extends Trace {
-  /** What may be remembered of it: a whole answer's entry. */
+  /** The entry of a complete answer that may be stored. */
   entry: Entry | null
-  /** The entry was in KV after all, and no upstream was asked. */
+  /** The entry was found in KV, and no upstream was called. */
   found: boolean
   stored: boolean
   usage: Usage | null
@@ -64,13 +64,15 @@ export function newOutcome(): Outcome {
   return { attempts: 0, upstream: null, entry: null, found: false, stored: false, usage: null }
 }
 
-/** Another upstream's answer is a stopgap. */
+/**
+ * A fallback's answer is fresh for this time at most, so that the first upstream is tried again.
+ */
 const FALLBACK_FRESH_S = 300
 
 /**
- * Batches of deltas: what arrived together stays together. Head first, usage last.
+ * Yields batches of deltas, as they arrived together. The head comes first and the usage last.
  *
- * @throws GatewayError before the first text or finish, or after it; the caller knows which.
+ * @throws GatewayError before or after the first text
  */
 export async function* generate(
   work: Work,
@@ -130,8 +132,8 @@ export async function* generate(
 }
 
 /**
- * Another request's entry as this work's own: the upstream was sent exactly what it would be sent now.
- * It keeps the time at which it was asked for, so that no purge of then is undone.
+ * Another request's entry as this work's own: the upstream was sent exactly what it would be sent
+ * now. It keeps the time at which it was asked for, so that no purge of then is undone.
  */
 export function entryFor(work: Work, entry: Entry): Entry {
   const { key, storedUnder, source, names, requestedAt } = work
@@ -194,14 +196,14 @@ function sourceOf(key: string, { recipe, pages }: NonNullable<Work['source']>): 
   return { key, recipe, pages: [...pages] }
 }
 
-/** Where the upstream counted nothing. Token prompts are counted already. */
+/** The usage if the upstream reports none. Token prompts have a known length. */
 function estimate(request: EffectiveRequest, written: string): Usage {
   const system_tokens = estimateTokens(request.system ?? '')
   let prompt_tokens = system_tokens
   for (const prompt of request.prompts) {
     prompt_tokens += typeof prompt === 'string' ? estimateTokens(prompt) : prompt.length
   }
-  // An echo was read, not written.
+  // An echo repeats the prompt and is not generated.
   const echoed = request.echo === true ? request.n * (prompt_tokens - system_tokens) : 0
   const completion_tokens = Math.max(0, estimateTokens(written) - echoed)
   return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }

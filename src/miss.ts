@@ -1,5 +1,5 @@
-// A miss, answered: one reader aboard a flight, whether the flight is this isolate's own or is
-// shared by all of them in a Durable Object. The values here may cross the object's door.
+// A flight and its readers, either in this isolate or in a Durable Object that all isolates share.
+// The values of these types may cross the Durable Object's RPC.
 import { Encodings, type Reader, type StreamEnd, streamAnswer } from './answer.ts'
 import type { Entry } from './cache/entry.ts'
 import { Flight } from './cache/flight.ts'
@@ -8,27 +8,27 @@ import { GatewayError, type Problem, problemOf } from './errors.ts'
 import { internalEvent, type Report } from './events.ts'
 import { type GenerateContext, generate, newOutcome, type Outcome, type Work } from './generate.ts'
 
-/** How a reader came to its answer. */
+/** How a reader got its answer. */
 export type Role =
-  /** It was the first, the upstream was asked for it. */
+  /** It started the load. */
   | 'leader'
-  /** It joined a load under way. */
+  /** It joined a running load. */
   | 'follower'
-  /** The load was over, its answer still at hand. */
+  /** The load had finished, and its answer was still in memory. */
   | 'late'
-  /** KV had the answer after all. */
+  /** The answer was found in KV before an upstream was called. */
   | 'found'
 
-/** The log's part of an answer. */
+/** The fields of an answer for the log. */
 export interface MissSummary {
   readonly upstream: string | null
   readonly attempts: number
-  /** Null until it is known, and for a stream. */
+  /** Null until it is known, and at the start of a stream. */
   readonly usage: Usage | null
 }
 
 export type MissAnswer =
-  /** The reader went before it had anything. */
+  /** The reader left before it got anything. */
   | { readonly kind: 'left'; readonly summary: MissSummary }
   | { readonly kind: 'problem'; readonly problem: Problem; readonly summary: MissSummary }
   | {
@@ -36,7 +36,7 @@ export type MissAnswer =
       readonly role: Role
       readonly completion: Completion
       readonly estimated: boolean
-      /** What may be remembered of it. */
+      /** The entry to cache; null if the answer must not be stored. */
       readonly entry: Entry | null
       readonly stored: boolean
       readonly summary: MissSummary
@@ -45,18 +45,18 @@ export type MissAnswer =
       readonly kind: 'stream'
       readonly role: Role
       readonly body: ReadableStream<Uint8Array>
-      /** Tells how the body ended; null where its reader is told otherwise. */
+      /** Reports how the body ended; null if `onEnd` reports it. */
       readonly ending: ReadableStream<Uint8Array> | null
       readonly summary: MissSummary
     }
 
-/** A miss on its way to its key's flight. */
+/** A miss sent to the flight of its key. */
 export interface SharedWork extends Work {
-  /** Up to when, in unix ms, it is void as far as the asking isolate knows. */
+  /** The latest purge of it that the calling isolate has seen, in unix ms. */
   readonly purgedAt: number
   /**
-   * Says nothing and ends with the reader, also one who goes before there is a body to cancel. Null
-   * where nobody has to know, as the load goes on without readers.
+   * An empty stream that ends when the reader leaves, even before there is a body to cancel. Null
+   * if the load continues without readers.
    */
   readonly presence: ReadableStream<Uint8Array> | null
 }
@@ -66,39 +66,39 @@ export function stopsWithReaders({ keep, abandon }: Work): boolean {
   return keep === null || abandon === 'stop'
 }
 
-/** A reader's seat. */
-export interface Passenger {
+/** One reader of a flight. */
+export interface ReaderHandle {
   readonly role: 'leader' | 'follower'
-  /** Aborted by whoever notices that the reader has gone. */
+  /** Aborted when the reader's disconnect is noticed, on either side. */
   readonly left: AbortController
-  /** Of a stream; a whole answer ends when it is returned. */
+  /** Called when a stream ends; not for a complete answer. */
   readonly onEnd: (end: StreamEnd) => void
 }
 
 export interface MissOptions {
-  /** Whether the load is finished with nobody waiting for it. */
+  /** Whether the load is finished without readers. */
   readonly keepGoing: boolean
-  /** Silence in a stream after which a comment is sent. */
+  /** Silence in a stream after which a keep-alive comment is sent. */
   readonly keepAliveMs: number
-  /** The last purge of it before it began, in unix ms. */
+  /** The last purge of it before the load started, in unix ms. */
   readonly purgedAt: number
 }
 
 export interface MissContext {
-  /** For this work; `signal` is the flight's. */
+  /** The context to generate this work; `signal` aborts the flight. */
   readonly generate: (work: Work, stream: boolean, signal: AbortSignal) => GenerateContext
   /** Up to when, in unix ms, answers to this work are void. */
   readonly purgedAt: (work: Work) => number
-  /** Takes an answer that is stored elsewhere, to be found under its own key, too. */
+  /** Stores a copy of an answer that is stored under another key. */
   readonly storeCopy: (entry: Entry) => void
   readonly now: () => number
   readonly report: Report
 }
 
-/** Silence in a stream after which a comment is sent (contract 2.2). */
+/** Silence in a stream after which a keep-alive comment is sent. */
 export const KEEP_ALIVE_MS = 15_000
 
-/** A load for one key, and everything its readers share. */
+/** One load of a key, with the state its readers share. */
 export class SharedMiss {
   readonly flight: Flight
   readonly work: Work
@@ -108,7 +108,7 @@ export class SharedMiss {
   readonly #now: () => number
   readonly #report: Report
 
-  /** @param stream whether the first reader asked for a stream */
+  /** @param stream whether the first reader requested a stream */
   constructor(work: Work, stream: boolean, options: MissOptions, context: MissContext) {
     this.work = work
     this.#options = options
@@ -125,14 +125,14 @@ export class SharedMiss {
   }
 
   /**
-   * Whether its answer is one for this work: what was asked before a purge (unix ms) is void for
-   * whoever asks after it.
+   * Whether this load may answer `work`: a load requested before a purge (unix ms) must not serve a
+   * request made after it.
    */
   serves({ requestedAt }: Work, purgedAt: number): boolean {
     return this.work.requestedAt > purgedAt || requestedAt <= purgedAt
   }
 
-  /** The whole answer's entry, once there is one. */
+  /** The entry of the complete answer; null before that, or if it must not be stored. */
   get entry(): Entry | null {
     return this.#outcome.entry
   }
@@ -142,20 +142,18 @@ export class SharedMiss {
     return { upstream, attempts, usage }
   }
 
-  /** Takes one reader along. Never throws: a failure before the first text is a problem. */
-  async board(reader: Reader, passenger: Passenger): Promise<MissAnswer> {
+  /** Adds a reader. Never throws: a failure before the first text becomes a problem. */
+  async join(reader: Reader, handle: ReaderHandle): Promise<MissAnswer> {
     try {
-      return reader.shape.stream
-        ? await this.#stream(reader, passenger)
-        : await this.#whole(passenger)
+      return reader.shape.stream ? await this.#stream(reader, handle) : await this.#whole(handle)
     } catch (error) {
-      // Nobody is there to read a problem, and it is none of ours.
-      if (passenger.left.signal.aborted) return { kind: 'left', summary: this.summary }
+      // The reader has left, so this is not an error to report.
+      if (handle.left.signal.aborted) return { kind: 'left', summary: this.summary }
       return this.#problem(error)
     }
   }
 
-  async #stream(reader: Reader, { role, left, onEnd }: Passenger): Promise<MissAnswer> {
+  async #stream(reader: Reader, { role, left, onEnd }: ReaderHandle): Promise<MissAnswer> {
     const texts = this.#encodings.read(reader, left.signal)
     const first = await texts.next()
     left.signal.throwIfAborted()
@@ -174,11 +172,11 @@ export class SharedMiss {
     return { kind: 'stream', role: this.#roleOf(role), body, ending: null, summary: this.summary }
   }
 
-  async #whole({ role, left }: Passenger): Promise<MissAnswer> {
+  async #whole({ role, left }: ReaderHandle): Promise<MissAnswer> {
     for await (const _ of this.flight.progress(left.signal));
     left.signal.throwIfAborted()
     const { folded } = this.flight
-    if (folded === null) throw new TypeError('an answer ended without its end')
+    if (folded === null) throw new TypeError('the flight ended without a complete answer')
     const { entry, stored } = this.#outcome
     return {
       kind: 'whole',
@@ -207,8 +205,8 @@ export class SharedMiss {
 }
 
 /**
- * Nothing purged is found or stored: the asking isolate may know of a purge that the flight's does
- * not. What is not kept is not looked for either.
+ * Ignores purged entries in KV and stores no purged answer, since the calling isolate may have seen
+ * a purge before the flight. An answer that is not stored is not looked up either.
  */
 function bounded(given: GenerateContext, { keep }: Work, purgedAt: number): GenerateContext {
   const { lookAgain, store } = given

@@ -1,5 +1,5 @@
-// What the Worker serves, put together: the app with its routes over the core. The platform is
-// handed in, so that tests serve the same thing in process.
+// Assembles the app: routes on top of the core. Platform APIs are passed in, so that tests can run
+// the same app in process.
 import { Turnstile } from './access/turnstile.ts'
 import { App, type AppContext, type Service } from './app.ts'
 import { requestParser } from './completion/request.ts'
@@ -16,9 +16,9 @@ import type { SpendLimit } from './routes/spend-limit.ts'
 import { NewVisitors } from './routes/visitors.ts'
 import { publicFaultsOf, warningsOf } from './warnings.ts'
 
-/** The ways out of the Worker that only it has. */
+/** Bindings and secrets that the flight object does not need. */
 export interface Doors {
-  /** Null: every miss is answered in its isolate. */
+  /** Null: every miss is answered in its own isolate. */
   readonly flights: FlightDoor | null
   readonly spendLimit: SpendLimit
   readonly admin: Pick<AdminContext, 'pause' | 'figures' | 'usage'>
@@ -26,7 +26,7 @@ export interface Doors {
   readonly operatorToken: string
 }
 
-/** The app of a good configuration. */
+/** The app for a valid configuration. */
 export function createApp(
   config: Config,
   core: Core,
@@ -40,7 +40,7 @@ export function createApp(
   return new App(options, context, createService(config, core, platform, doors))
 }
 
-/** The app of a faulty one: it says so, to every page. */
+/** The app for an invalid configuration: every page can read the error. */
 export function createBrokenApp(
   { origins, faults }: Extract<ConfigResult, { config: null }>,
   secrets: Pick<Doors, 'turnstileSecret' | 'operatorToken'>,

@@ -1,5 +1,4 @@
-// Every setting of contract section 4 as it may be written: shapes, ranges and defaults.
-// What holds between settings, and what becomes of them, is config.ts.
+// The schema of CONFIG: types, ranges and defaults. config.ts checks settings against each other.
 import * as v from 'valibot'
 import { stopSchema } from './completion/request.ts'
 import { finite, integer, looksSecret, oneOf, text } from './faults.ts'
@@ -7,7 +6,7 @@ import { authStyles, presets } from './upstream/presets.ts'
 import { features, wires } from './upstream/upstream.ts'
 
 const flag = v.boolean('true or false')
-/** Of an upstream or a prompt. */
+/** The name of an upstream or a prompt. */
 export const name = v.pipe(
   v.string('a string'),
   v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, 'up to 64 letters, digits, ".", "_" and "-"'),
@@ -125,7 +124,7 @@ export const promptSchema = v.strictObject(
   'a table',
 )
 
-/** A locked prompt as it is written in CONFIG or in src/prompts.ts. */
+/** A locked prompt in CONFIG or in src/prompts.ts. */
 export type PromptSetting = v.InferInput<typeof promptSchema>
 
 const defaultsSchema = v.strictObject({

@@ -1,4 +1,4 @@
-// Contract section 4: every setting with its default, every fault by its path.
+// Every setting with its default, and every fault by its path.
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,7 +10,7 @@ import type { Fault } from '../src/faults.ts'
 import { configSchema } from '../src/settings.ts'
 import { CANARY, recordOutput } from './support/canary.ts'
 
-/** The example of contract section 4, word for word. */
+/** An example with every setting. */
 const example = `
 [vars.CONFIG]
 origins = ["https://example.com"]     # exact scheme://host[:port]; [] = only this Worker's own pages; "*" needs anyone_may_spend = true
@@ -88,7 +88,7 @@ turnstile_sitekey = ""                # set, with the secret TURNSTILE_SECRET: P
 token_seconds = 1800
 `
 
-/** The example falls back to Workers AI, which the owner has to name. */
+/** The example falls back to Workers AI, so that upstream is added. */
 const workersAi = `
 [[vars.CONFIG.upstreams]]
 name = "workers-ai"
@@ -110,7 +110,7 @@ function readToml(toml: string): Readonly<Record<string, unknown>> {
 interface Surroundings {
   readonly prompts?: unknown
   readonly secrets?: Readonly<Record<string, string>>
-  /** Bindings that are not there. */
+  /** Missing bindings. */
   readonly unbound?: readonly string[]
 }
 
@@ -124,7 +124,7 @@ function parse(
     secret: (name) => (Object.hasOwn(secrets, name) ? secrets[name] : undefined),
     bound: (name) => !unbound.includes(name),
   })
-  // Faults are public: GET /health shows them. The canary's hook reads them after each test.
+  // Faults are public at GET /health, so a hook searches them for the canary after each test.
   if (result.faults !== null) recordOutput(JSON.stringify(result.faults))
   return result
 }
@@ -148,7 +148,7 @@ const minimal = { models: [model], upstreams: [demo] }
 const openai = { name: 'demo', preset: 'openai', key: 'UPSTREAM_API_KEY' }
 const secrets = { UPSTREAM_API_KEY: 'sk-test' }
 
-test('parseConfig() takes the whole example of the contract', () => {
+test('parseConfig() accepts the complete example', () => {
   const config = good(readToml(example + workersAi), { secrets })
   expect(config.origins).toEqual(['https://example.com'])
   expect(config.originRequired).toBe(false)
@@ -202,7 +202,7 @@ test('parseConfig() takes the whole example of the contract', () => {
   expect(config.defaults).toEqual({ max_tokens: 256 })
 })
 
-test('parseConfig() has the defaults that the contract shows', () => {
+test('parseConfig() has the documented defaults', () => {
   const shown = readToml(example)
   const config = good(minimal)
   for (const group of ['limits', 'cache', 'budget', 'access'] as const) {
@@ -229,7 +229,7 @@ test('configSchema has every group of the example', () => {
   expect(known).toEqual(expect.arrayContaining(Object.keys(readToml(example))))
 })
 
-test('parseConfig() takes CONFIG as a string of JSON', () => {
+test('parseConfig() accepts CONFIG as a JSON string', () => {
   expect(good(JSON.stringify(minimal))).toEqual(good(minimal))
   expect(paths(JSON.stringify({ ...minimal, cache: { ttl_seconds: -1 } }))).toEqual([
     'cache.ttl_seconds',
@@ -248,13 +248,13 @@ test.each([undefined, null, [], 'not JSON', '', '[]', 'null', 5, {}])(
   },
 )
 
-test('parseConfig() shows nothing of a CONFIG it cannot read', () => {
+test('parseConfig() shows nothing of a CONFIG that is not valid JSON', () => {
   const result = parse(`key = "${CANARY}"`)
   expect(result.config).toBeNull()
   expect(JSON.stringify(result)).not.toContain(CANARY.slice(0, 12))
 })
 
-test('parseConfig() says which tables are missing, and what they are', () => {
+test('parseConfig() names the tables that are missing', () => {
   const found = faults({})
   expect(found.map(({ path }) => path)).toEqual(['models', 'upstreams'])
   for (const { path, message } of found) {
@@ -263,18 +263,17 @@ test('parseConfig() says which tables are missing, and what they are', () => {
   }
 })
 
-// Contract section 6, word for word.
-test('parseConfig() says what it says of a mistyped upstream', () => {
+test('parseConfig() lists the known upstreams for a mistyped one', () => {
   const config = {
     models: [{ ...model, upstream: 'opnai' }],
     upstreams: [{ ...openai, name: 'openai' }],
   }
   expect(faults(config, { secrets })).toEqual([
-    { path: 'models[0].upstream', message: 'Cannot find upstream "opnai": known are openai' },
+    { path: 'models[0].upstream', message: 'Cannot find upstream "opnai": expected one of openai' },
   ])
 })
 
-test('parseConfig() follows the fallbacks, too', () => {
+test('parseConfig() checks the upstreams of fallbacks, too', () => {
   const fallbacks = [
     { upstream: 'demo', upstream_model: 'x' },
     { upstream: 'nope', upstream_model: 'x' },
@@ -282,7 +281,7 @@ test('parseConfig() follows the fallbacks, too', () => {
   expect(faults({ ...minimal, models: [{ ...model, fallbacks }] })).toEqual([
     {
       path: 'models[0].fallbacks[1].upstream',
-      message: 'Cannot find upstream "nope": known are demo',
+      message: 'Cannot find upstream "nope": expected one of demo',
     },
   ])
 })
@@ -291,7 +290,7 @@ const withModel = (change: object) => ({ models: [{ ...model, ...change }] })
 const withUpstream = (change: object) => ({ upstreams: [{ ...demo, ...change }] })
 const withPrompt = (prompt: object) => ({ prompts: { h: { text: 'x', ...prompt } } })
 
-/** A setting that is wrong, where it stands, what is said of it. */
+/** An invalid setting, its path and its message. */
 const wrong: readonly (readonly [change: object, path: string, message: string])[] = [
   [{ foo: 1 }, 'foo', 'it is not a known setting'],
   [{ cache: { ttl: 1 } }, 'cache.ttl', 'it is not a known setting'],
@@ -342,10 +341,10 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [{ budget: { tokens_per_day: '1' } }, 'budget.tokens_per_day', 'at least 0, got "1"'],
   [{ access: { token_seconds: 0 } }, 'access.token_seconds', 'from 1 to 86400, got 0'],
   [{ defaults: { temperature: 3 } }, 'defaults.temperature', 'expected 0 to 2, got 3'],
-  // Between settings.
+  // Checks between settings.
   [{ models: [model, model] }, 'models[1].id', 'another model has this id'],
   [{ upstreams: [demo, demo] }, 'upstreams[1].name', 'another upstream has this name'],
-  [{ upstreams: [{ name: 'demo', auth: 'none' }] }, 'upstreams[0].base_url', 'say where'],
+  [{ upstreams: [{ name: 'demo', auth: 'none' }] }, 'upstreams[0].base_url', 'set the URL'],
   [withUpstream({ base_url: 'nope' }), 'upstreams[0].base_url', 'an http(s) URL'],
   [withUpstream({ base_url: 'ftp://x.y' }), 'upstreams[0].base_url', 'an http(s) URL'],
   [withUpstream({ base_url: 'https://x.y/?a' }), 'upstreams[0].base_url', 'without "?" and "#"'],
@@ -354,17 +353,21 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [{ upstreams: [openai] }, 'upstreams[0].key', 'Cannot find the secret that "key" names'],
   [withPrompt({ text: '{{a}}' }), 'prompts.h.text', 'Cannot fill "{{a}}"'],
   [withPrompt({ system: '{{a}}' }), 'prompts.h.text', 'Cannot fill "{{a}}"'],
-  [withPrompt({ variables: { a: { max_chars: 1 } } }), 'prompts.h.variables.a', 'the place {{a}}'],
-  [withPrompt({ model: 'nope' }), 'prompts.h.model', 'Cannot find model "nope": known are default'],
+  [withPrompt({ variables: { a: { max_chars: 1 } } }), 'prompts.h.variables.a', 'contains {{a}}'],
+  [
+    withPrompt({ model: 'nope' }),
+    'prompts.h.model',
+    'Cannot find model "nope": expected one of default',
+  ],
   [{ defaults: { max_tokens: 513 } }, 'defaults.max_tokens', 'limits.max_tokens, which is 512'],
   [{ defaults: { n: 2 } }, 'defaults.n', 'it is above limits.n'],
   [{ defaults: { best_of: 2 } }, 'defaults.best_of', 'it is above limits.n'],
   [
     { defaults: { best_of: 2, stream: true }, limits: { n: 2 } },
     'defaults.best_of',
-    'it does not go with defaults.stream = true',
+    'expected 1 with defaults.stream = true',
   ],
-  [{ budget: { usd_per_day: 1 } }, 'models[0].price', 'budget.usd_per_day needs it'],
+  [{ budget: { usd_per_day: 1 } }, 'models[0].price', 'budget.usd_per_day requires it'],
   [{ access: { turnstile_sitekey: 'x' } }, 'access.turnstile_sitekey', 'TURNSTILE_SECRET'],
 ]
 
@@ -375,7 +378,7 @@ test.each(wrong)('parseConfig() finds the fault in %j', (change, path, message) 
   expect(found[0]?.message).toContain(message)
 })
 
-// No owner reads ">=1".
+// Messages must not show valibot's notation, such as ">=1".
 test.each([
   { models: [] },
   { upstreams: [] },
@@ -388,7 +391,7 @@ test.each([
   { prompts: { 'a b': { text: 'x' } } },
   { prompts: { h: 5 } },
   { cache: 5 },
-])('parseConfig() says in words what is wrong with %j', (change) => {
+])('parseConfig() describes in words what is wrong with %j', (change) => {
   const found = faults({ ...minimal, ...change })
   expect(found.length).toBeGreaterThan(0)
   for (const { message } of found) expect(message).not.toMatch(/[<>]=|Invalid|undefined/)
@@ -431,7 +434,7 @@ test('parseConfig() lists every fault at once', () => {
   ])
 })
 
-// An owner who mends one fault must not find the next one behind it.
+// Fixing one fault must not reveal another one behind it.
 test('parseConfig() lists faults of one setting and faults between settings together', () => {
   const config = { ...minimal, foo: 1, models: [{ ...model, upstream: 'opnai' }] }
   expect(paths(config, { unbound: ['CACHE'] }).toSorted()).toEqual([
@@ -441,7 +444,7 @@ test('parseConfig() lists faults of one setting and faults between settings toge
   ])
 })
 
-// A setting that is bad by itself must neither hide the faults of others nor make up new ones.
+// An invalid setting must neither hide faults of other settings nor cause additional ones.
 test('parseConfig() lists the faults of settings that depend on each other', () => {
   const config = {
     origins: ['nope', 5],
@@ -502,7 +505,7 @@ test('parseConfig() lists the faults of settings that depend on each other', () 
   ])
 })
 
-// Each of these has one fault; what it makes unknown is no second one.
+// Each of these has one fault, and must not cause a second one in a setting that depends on it.
 test.each<[object, string]>([
   [{ upstreams: [{ name: 'de mo', preset: 'demo' }] }, 'upstreams[0].name'],
   [{ upstreams: ['demo'] }, 'upstreams[0]'],
@@ -525,17 +528,17 @@ test.each<[object, string]>([
   [{ budget: { usd_per_day: 1 }, models: [{ ...model, price: 5 }] }, 'models[0].price'],
   [{ prompts: { h: 5 } }, 'prompts.h'],
   [{ prompts: { h: { text: 5, variables: { a: { max_chars: 1 } } } } }, 'prompts.h.text'],
-])('parseConfig() concludes nothing from the bad setting in %j', (change, path) => {
+])('parseConfig() reports only the invalid setting in %j', (change, path) => {
   expect(paths({ ...minimal, ...change })).toEqual([path])
 })
 
-test('parseConfig() says each fault once', () => {
+test('parseConfig() reports each fault once', () => {
   for (const ttl_seconds of [1e16, Number.POSITIVE_INFINITY, -1.5]) {
     expect(paths({ ...minimal, cache: { ttl_seconds } })).toEqual(['cache.ttl_seconds'])
   }
 })
 
-test('parseConfig() takes origins as browsers send them, and no others', () => {
+test('parseConfig() accepts only origins as browsers send them', () => {
   const origins = ['https://example.com', 'http://localhost:4000', 'https://xn--bcher-kva.example']
   expect(good({ ...minimal, origins }).origins).toEqual(origins)
   for (const origin of [
@@ -558,21 +561,21 @@ test('parseConfig() takes origins as browsers send them, and no others', () => {
   }
 })
 
-// A URL parser takes it for a host; no browser ever sends it, so its owner would wait in vain.
-test('parseConfig() takes no origin with a wildcard in it', () => {
+// A URL parser accepts it as a host, but no browser ever sends it, so it would match nothing.
+test('parseConfig() rejects an origin with a wildcard in it', () => {
   expect(paths({ ...minimal, origins: ['https://*.example.com'] })).toEqual(['origins[0]'])
 })
 
-test('parseConfig() takes the origin "*" with anyone_may_spend only', () => {
+test('parseConfig() accepts the origin "*" only with anyone_may_spend', () => {
   const origins = ['https://example.com', '*']
   expect(faults({ ...minimal, origins })).toEqual([
-    { path: 'origins[1]', message: 'Cannot use "*": it needs anyone_may_spend = true' },
+    { path: 'origins[1]', message: 'Cannot use "*": it requires anyone_may_spend = true' },
   ])
   expect(faults({ ...minimal, origins, anyone_may_spend: false })).toHaveLength(1)
   expect(good({ ...minimal, origins, anyone_may_spend: true }).origins).toEqual(origins)
 })
 
-test('parseConfig() saves the good origins, so that their pages can read the error', () => {
+test('parseConfig() returns the valid origins, so that their pages can read the error', () => {
   const saved = ['https://a.example', 'https://b.example']
   const config = { ...minimal, foo: 1, origins: [saved[0], 5, 'nope', '*', saved[1]] }
   expect(parse(config)).toMatchObject({ config: null, origins: saved })
@@ -584,7 +587,7 @@ test('parseConfig() saves the good origins, so that their pages can read the err
   expect(parse({ ...config, origins: saved[0] })).toMatchObject({ origins: [] })
 })
 
-test('parseConfig() takes free prompts while there are no locked ones, unless it is told', () => {
+test('parseConfig() allows free prompts if there are no locked ones, unless free_prompts is set', () => {
   const prompts = { h: { text: 'x' } }
   expect(good(minimal).freePrompts).toBe(true)
   expect(good({ ...minimal, prompts }).freePrompts).toBe(false)
@@ -593,7 +596,7 @@ test('parseConfig() takes free prompts while there are no locked ones, unless it
   expect(good({ ...minimal, free_prompts: false }).freePrompts).toBe(false)
 })
 
-test('parseConfig() lets a default that nobody set give way to a lower limit', () => {
+test('parseConfig() lowers the built-in default of max_tokens to the limit', () => {
   expect(good({ ...minimal, limits: { max_tokens: 100 } }).defaults.max_tokens).toBe(100)
   expect(good({ ...minimal, limits: { max_tokens: 4000 } }).defaults.max_tokens).toBe(256)
   const defaults = { max_tokens: 300, temperature: 0.2, stream: true }
@@ -612,9 +615,9 @@ test.each([
   'max_tokens',
   'max_completion_tokens',
   'echo',
-])('parseConfig() keeps the parameter %s to itself', (name) => {
+])('parseConfig() rejects the reserved parameter %s', (name) => {
   const parameters = { [name]: 1, reasoning_effort: 'none' }
-  const message = `Cannot set "${name}" here: the gateway sets it, and the budget counts on it`
+  const message = `Cannot set "${name}" here: the gateway sets it, and the budget relies on it`
   expect(faults({ ...minimal, ...withModel({ parameters }) })).toEqual([
     { path: `models[0].parameters.${name}`, message },
   ])
@@ -623,7 +626,7 @@ test.each([
   ])
 })
 
-test('parseConfig() takes every shape of a variable, with its defaults', () => {
+test('parseConfig() accepts every kind of variable, with its defaults', () => {
   const variables = {
     a: { max_chars: 5 },
     b: { values: ['x', ''] },
@@ -638,14 +641,14 @@ test('parseConfig() takes every shape of a variable, with its defaults', () => {
 })
 
 test.each([{ origins: [] }, { origins: ['*'], anyone_may_spend: true }])(
-  'parseConfig() wants to know whose pages a variable may be: %j',
+  'parseConfig() requires an origin for page variables: %j',
   (settings) => {
     const prompt = withPrompt({ text: '{{page}}', variables: { page: { from: 'url' } } })
     expect(faults({ ...minimal, ...prompt, ...settings })).toEqual([
       {
         path: 'prompts.h.variables.page',
         message:
-          'Cannot read pages for "page": put the origin of your site into "origins", such as "https://example.com"; "*" is no site',
+          'Cannot read pages for "page": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)',
       },
     ])
     const listed = [...settings.origins, 'https://example.com']
@@ -653,7 +656,7 @@ test.each([{ origins: [] }, { origins: ['*'], anyone_may_spend: true }])(
   },
 )
 
-test('parseConfig() refuses a selector that cannot be matched without a browser', () => {
+test('parseConfig() rejects an unsupported selector', () => {
   const variables = { page: { from: 'url', selector: 'a:hover' } }
   const config = {
     ...minimal,
@@ -670,12 +673,12 @@ test('parseConfig() refuses a selector that cannot be matched without a browser'
   good({ ...config, ...withPrompt({ text: '{{page}}', variables: { page: { from: 'url' } } }) })
 })
 
-test('parseConfig() reads src/prompts.ts beside CONFIG, and no id twice', () => {
+test('parseConfig() merges src/prompts.ts with CONFIG, and rejects duplicate ids', () => {
   const prompts = { h: { text: 'x' } }
   const both = good({ ...minimal, prompts }, { prompts: { g: { text: 'y' } } })
   expect([...both.prompts.keys()]).toEqual(['h', 'g'])
   expect(faults({ ...minimal, prompts }, { prompts })).toEqual([
-    { path: 'src/prompts.ts:h', message: 'Cannot use "h": CONFIG has a prompt of this id, too' },
+    { path: 'src/prompts.ts:h', message: 'Cannot use "h": CONFIG also has a prompt with this id' },
   ])
   const file = { g: { text: '{{a}}' }, f: { text: 'x', model: 'no' } }
   expect(paths(minimal, { prompts: file })).toEqual([
@@ -688,8 +691,8 @@ test('parseConfig() reads src/prompts.ts beside CONFIG, and no id twice', () => 
   ])
 })
 
-// PLATFORM D13: 0 is off; what KV refuses (under 60 s) or cannot hold is the tier's to clamp.
-test.each([0, 1, 59, 60, 1e12])('parseConfig() takes the TTL %d', (seconds) => {
+// 0 disables caching. KV's minimum of 60 s and its maximum are applied by the KV tier.
+test.each([0, 1, 59, 60, 1e12])('parseConfig() accepts the TTL %d', (seconds) => {
   const cache = { ttl_seconds: seconds, stale_if_error_seconds: seconds, browser_seconds: seconds }
   expect(good({ ...minimal, cache }).cache).toMatchObject(cache)
   const config = good({ ...minimal, ...withPrompt({ ttl_seconds: seconds }) })
@@ -697,7 +700,7 @@ test.each([0, 1, 59, 60, 1e12])('parseConfig() takes the TTL %d', (seconds) => {
 })
 
 test.each([Number.NaN, -1, 0.5, 1e16, '60', null, true])(
-  'parseConfig() refuses the TTL %s',
+  'parseConfig() rejects the TTL %s',
   (seconds) => {
     const cache = { ttl_seconds: seconds }
     const found = paths({ ...minimal, cache, ...withPrompt({ ttl_seconds: seconds }) })
@@ -705,7 +708,7 @@ test.each([Number.NaN, -1, 0.5, 1e16, '60', null, true])(
   },
 )
 
-test('parseConfig() takes a secret without the spaces around it', () => {
+test('parseConfig() trims a secret', () => {
   const config = { ...minimal, upstreams: [openai] }
   const padded = good(config, { secrets: { UPSTREAM_API_KEY: ' sk\n' } })
   expect(padded.upstreams.get('demo')?.key).toBe('sk')
@@ -714,7 +717,7 @@ test('parseConfig() takes a secret without the spaces around it', () => {
   }
 })
 
-/** Made up, of the shapes that keys have. */
+/** Invented keys in the formats of real ones. */
 const pasted = [
   CANARY,
   'sk-proj-abcdefghijklmnop',
@@ -727,7 +730,7 @@ const pasted = [
 ]
 const shown = (secret: string) => `${secret.slice(0, 3)}… (${secret.length} characters)`
 
-test.each(pasted)('parseConfig() never shows %s where the name of a secret belongs', (secret) => {
+test.each(pasted)('parseConfig() never shows %s in place of the name of a secret', (secret) => {
   for (const key of [secret, [secret], { value: secret }, `Bearer ${secret}`]) {
     const found = faults({ ...minimal, upstreams: [{ ...openai, key }] })
     expect(found.map(({ path }) => path)).toEqual(['upstreams[0].key'])
@@ -738,14 +741,14 @@ test.each(pasted)('parseConfig() never shows %s where the name of a secret belon
   expect(fault?.message).toContain('npx wrangler secret put UPSTREAM_API_KEY')
 })
 
-test('parseConfig() shows no value of "key", not even a good name', () => {
+test('parseConfig() shows no value of "key", not even a valid name', () => {
   const found = faults({ ...minimal, upstreams: [{ ...openai, key: 'HUNTER' }] })
   expect(found.map(({ path }) => path)).toEqual(['upstreams[0].key'])
   expect(JSON.stringify(found)).not.toContain('HUNTER')
 })
 
 test.each(pasted)(
-  'parseConfig() shows of %s three characters and its length, wherever it stands',
+  'parseConfig() shows only three characters and the length of %s in any setting',
   (secret) => {
     const places = [
       { origins: [secret] },
@@ -789,31 +792,30 @@ test.each(pasted)(
   },
 )
 
-test('parseConfig() shows no secret that cannot be used', () => {
+test('parseConfig() never shows an invalid secret', () => {
   const bad = { UPSTREAM_API_KEY: `${CANARY} ${CANARY}` }
   const found = faults({ ...minimal, upstreams: [openai] }, { secrets: bad })
   expect(found.map(({ path }) => path)).toEqual(['upstreams[0].key'])
   expect(JSON.stringify(found)).not.toContain(CANARY.slice(0, 12))
 })
 
-test('parseConfig() wants TURNSTILE_SECRET with a sitekey', () => {
+test('parseConfig() requires TURNSTILE_SECRET with a sitekey', () => {
   const config = { ...minimal, access: { turnstile_sitekey: '0x4A' } }
   expect(paths(config)).toEqual(['access.turnstile_sitekey'])
   const { access } = good(config, { secrets: { TURNSTILE_SECRET: 's' } })
   expect(access.turnstile_sitekey).toBe('0x4A')
 })
 
-// PLATFORM G1.
-test('parseConfig() names the bindings that are missing', () => {
+test('parseConfig() reports missing bindings', () => {
   expect(faults(minimal, { unbound: ['CACHE', 'AI'] })).toEqual([
-    { path: 'CACHE', message: 'Cannot find the binding "CACHE": wrangler.toml must have it' },
+    { path: 'CACHE', message: 'Cannot find the binding "CACHE": add it to wrangler.toml' },
   ])
   const ai = { ...minimal, upstreams: [{ name: 'demo', wire: 'workers-ai' }] }
   expect(paths(ai, { unbound: ['AI'] })).toEqual(['AI'])
   expect(good(ai).upstreams.get('demo')?.baseUrl).toBe('')
 })
 
-test('parseConfig() lets every line of a preset be overridden', () => {
+test('parseConfig() lets every setting of a preset be overridden', () => {
   const upstream = {
     ...openai,
     base_url: 'https://proxy.example/v1/',
@@ -840,7 +842,7 @@ test('parseConfig() lets every line of a preset be overridden', () => {
   })
 })
 
-test('parseConfig() asks for no key of an upstream without a preset', () => {
+test('parseConfig() requires no key for an upstream without a preset', () => {
   const local = { name: 'demo', base_url: 'http://localhost:8080/v1' }
   const open = good({ ...minimal, upstreams: [local] })
   expect(open.upstreams.get('demo')).toMatchObject({ auth: 'none', key: null, wire: 'chat' })
@@ -849,13 +851,13 @@ test('parseConfig() asks for no key of an upstream without a preset', () => {
   expect(closed.upstreams.get('demo')).toMatchObject({ auth: 'bearer', key: 'sk-test' })
 })
 
-test('parseConfig() needs neither address nor key for the built-in demo model', () => {
+test('parseConfig() requires neither URL nor key for the built-in demo model', () => {
   const { upstreams } = good({ ...minimal, upstreams: [{ name: 'demo', wire: 'demo' }] })
   expect(upstreams.get('demo')).toEqual(good(minimal).upstreams.get('demo'))
   good({ ...minimal, upstreams: [{ name: 'demo', preset: 'openai', wire: 'demo' }] })
 })
 
-test('parseConfig() takes no prototype for a table', () => {
+test('parseConfig() does not read names from Object.prototype', () => {
   const config: unknown = JSON.parse(
     `{"__proto__":{"origins":["*"]},${JSON.stringify(minimal).slice(1)}`,
   )

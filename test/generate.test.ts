@@ -1,4 +1,4 @@
-// The story of a miss: head first, usage last, stored only when whole (D9).
+// Generating an answer: head first, usage last, stored only when complete.
 import { expect, test } from 'vitest'
 import { createEntry, type Entry } from '../src/cache/entry.ts'
 import { type Delta, Fold } from '../src/completion/delta.ts'
@@ -107,7 +107,7 @@ function start(
 
 const kinds = (deltas: readonly Delta[]) => deltas.map(({ kind }) => kind)
 
-test('generate() has its head once and first, its usage once and last', async () => {
+test('generate() yields the head once and first, the usage once and last', async () => {
   const { run } = start({
     a: () => streamAnswer(chunk('a'), chunk('b') + chunk('c'), chunk('', 'length'), DONE),
   })
@@ -116,7 +116,7 @@ test('generate() has its head once and first, its usage once and last', async ()
   expect(all[0]).toEqual({ kind: 'head', head: { id: ID, created: NOW_S, model: 'model-1-0001' } })
 })
 
-test('generate() keeps together what arrived together', async () => {
+test('generate() yields deltas that arrived together in one batch', async () => {
   const { deltas } = start({
     a: () => streamAnswer(chunk('a'), chunk('b') + chunk('c'), chunk('', 'stop') + DONE),
   })
@@ -128,7 +128,7 @@ test('generate() keeps together what arrived together', async () => {
   ])
 })
 
-test('generate() mints the id and passes the fingerprint, absent where there is none', async () => {
+test('generate() creates the id and passes on the fingerprint, if there is one', async () => {
   const body = { ...upstreamBody('Hello'), system_fingerprint: 'fp_1' }
   const { all } = await start({ a: () => Response.json(body) }).run()
   expect(all[0]).toMatchObject({ head: { id: ID, system_fingerprint: 'fp_1' } })
@@ -138,7 +138,7 @@ test('generate() mints the id and passes the fingerprint, absent where there is 
   expect(without.all[0]).not.toHaveProperty('head.system_fingerprint')
 })
 
-test('generate() passes the upstream’s usage unchanged', async () => {
+test('generate() passes on the upstream’s usage unchanged', async () => {
   const usage = { prompt_tokens: 3, completion_tokens: 4, total_tokens: 99 }
   const { run, outcome } = start({
     a: () => Response.json({ ...upstreamBody('Hello'), usage }),
@@ -151,12 +151,12 @@ test.each([
   ['none', undefined],
   ['zeros', { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }],
   ['a negative count', { prompt_tokens: -1, completion_tokens: 4, total_tokens: 3 }],
-  ['a part of it', { prompt_tokens: 3 }],
+  ['only a part', { prompt_tokens: 3 }],
   ['fractions', { prompt_tokens: 1.5, completion_tokens: 1, total_tokens: 2.5 }],
   ['no tokens for a text', { prompt_tokens: 3, completion_tokens: 0, total_tokens: 3 }],
-])('generate() estimates the usage where the upstream gives %s', async (_, usage) => {
+])('generate() estimates the usage if the upstream reports %s', async (_, usage) => {
   const { run } = start({ a: () => Response.json({ ...upstreamBody('Hello'), usage }) })
-  // Four bytes a token: "Once upon" is 3, "Hello" is 2.
+  // Four bytes per token: "Once upon" is 3, "Hello" is 2.
   expect((await run()).all.at(-1)).toEqual({
     kind: 'usage',
     usage: { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 },
@@ -173,7 +173,7 @@ test('generate() estimates system messages and token prompts, too', async () => 
   expect((await run()).all.at(-1)).toMatchObject({ usage: { prompt_tokens: 6 } })
 })
 
-test('generate() stores a whole answer, once, with its times', async () => {
+test('generate() stores a complete answer once, with its times', async () => {
   const { run, stored, outcome } = start({ a: () => jsonAnswer('Hello') })
   const { all } = await run()
   const fold = new Fold()
@@ -195,7 +195,7 @@ test('generate() stores a whole answer, once, with its times', async () => {
   expect(outcome).toMatchObject({ stored: true, found: false, attempts: 1, upstream: 'a' })
 })
 
-test('generate() counts the times of an entry from when it began', async () => {
+test('generate() counts the times of an entry from the start of the call', async () => {
   const app = start({
     a: () => {
       app.clock.ms += 50_000
@@ -214,11 +214,11 @@ test.each([
     () => Response.json({ ...upstreamBody(), choices: [choice('a', 'content_filter')] }),
   ],
   [
-    'an answer whose end is unsaid',
+    'an answer with a null finish reason',
     () => Response.json({ ...upstreamBody(), choices: [choice('a', null)] }),
   ],
   [
-    'an answer without a reason',
+    'an answer without a finish reason',
     () => Response.json({ ...upstreamBody(), choices: [{ text: 'a', index: 0 }] }),
   ],
   ['an empty answer', () => Response.json({ ...upstreamBody(), choices: [choice('', 'stop')] })],
@@ -237,7 +237,7 @@ test.each([
     'cut short in its second choice',
     () => new Response(chunk('a', 'stop', 0) + chunk('b', null, 1)),
   ],
-  ['failed in the middle', () => new Response(`${chunk('a')}data: {"error":{"message":"x"}}\n\n`)],
+  ['that failed midway', () => new Response(`${chunk('a')}data: {"error":{"message":"x"}}\n\n`)],
   [
     'ended by an error',
     () => Response.json({ ...upstreamBody(), choices: [choice('a', 'error')] }),
@@ -255,27 +255,27 @@ test.each([
   expect(outcome).toMatchObject({ stored: false, entry: null, usage: null })
 })
 
-test('generate() stores a stream that ended with [DONE] and said no reason', async () => {
+test('generate() stores a stream that ended with [DONE] but without a finish reason', async () => {
   const { run, stored } = start({ a: () => streamAnswer(chunk('a'), DONE) })
   expect((await run()).all.at(-2)).toEqual({ kind: 'finish', index: 0, reason: 'stop' })
   expect(stored).toHaveLength(1)
 })
 
-test('generate() drops a choice nobody asked for, and stores nothing then', async () => {
+test('generate() drops an unrequested choice and does not store the answer', async () => {
   const { run, stored } = start({ a: () => jsonAnswer('a', 'b', 'c') }, { fields: { n: 2 } })
   const { all } = await run()
   expect(all.flatMap((delta) => (delta.kind === 'text' ? [delta.text] : []))).toEqual(['a', 'b'])
   expect(stored).toEqual([])
 })
 
-test('generate() stores nothing where nothing is to be kept', async () => {
+test('generate() stores nothing if the answer must not be stored', async () => {
   const { run, stored, outcome } = start({ a: () => jsonAnswer('a') }, { work: { keep: null } })
   expect((await run()).code).toBeNull()
   expect(stored).toEqual([])
   expect(outcome.stored).toBe(false)
 })
 
-test('generate() believes the store that does not keep', async () => {
+test('generate() reports an answer as not stored if the store refuses it', async () => {
   const { run, outcome } = start({ a: () => jsonAnswer('a') }, { context: { store: () => false } })
   await run()
   expect(outcome.stored).toBe(false)
@@ -284,16 +284,19 @@ test('generate() believes the store that does not keep', async () => {
 test.each([
   [3600, 300],
   [100, 100],
-])('generate() keeps a fallback’s answer fresh, of %i s, for %i s', async (freshSeconds, fresh) => {
-  const { run, stored } = start(
-    { a: () => new Response('', { status: 500 }), b: () => jsonAnswer('a') },
-    { work: { keep: { freshSeconds, staleSeconds: 60 } } },
-  )
-  await run()
-  expect(stored[0]?.fresh_until).toBe(NOW_S + fresh)
-})
+])(
+  'generate() with a TTL of %i s keeps a fallback’s answer fresh for %i s',
+  async (freshSeconds, fresh) => {
+    const { run, stored } = start(
+      { a: () => new Response('', { status: 500 }), b: () => jsonAnswer('a') },
+      { work: { keep: { freshSeconds, staleSeconds: 60 } } },
+    )
+    await run()
+    expect(stored[0]?.fresh_until).toBe(NOW_S + fresh)
+  },
+)
 
-test('generate() looks once more before it spends, and takes what is fresh', async () => {
+test('generate() reads KV once more before it spends, and uses a fresh entry', async () => {
   const folded = new Fold()
   for (const delta of (await start({ a: () => jsonAnswer('Hello') }).run()).all) folded.add(delta)
   const found = folded.folded()

@@ -1,5 +1,5 @@
-// One key's flights: who joins whom, what a purge and an operator's wish change, and what is never
-// taken from a leader. The generation itself is generate.test.ts's.
+// The flights of one key: who joins which, the effect of purges and of the operator's no-cache, and
+// results that followers do not share. generate.test.ts covers the generation itself.
 import { describe, expect, test } from 'vitest'
 import type { Reader } from '../src/answer.ts'
 import type { Entry } from '../src/cache/entry.ts'
@@ -19,7 +19,7 @@ const workOf = (more: Partial<SharedWork> = {}): SharedWork => ({
   ...more,
 })
 
-/** One key's flights over a scripted upstream. */
+/** The flights of one key over a scripted upstream. */
 function start(
   respond: (call: number) => Response | Promise<Response> = () => jsonAnswer('Hello'),
 ) {
@@ -38,7 +38,7 @@ function said(answer: MissAnswer | undefined): string {
 const textIn = async (answer: MissAnswer) =>
   answer.kind === 'stream' ? await new Response(answer.body).text() : said(answer)
 
-test('the first leads, those who come meanwhile follow, those after are late: one load', async () => {
+test('the first reader leads, later ones follow, and those after the end are late: one load', async () => {
   const upstream = openStream()
   const { join, state, stored } = start(() => upstream.response())
   const readers = [join(), join(), join({}, sse)]
@@ -61,7 +61,7 @@ test('the first leads, those who come meanwhile follow, those after are late: on
   expect([state.calls, state.looks, stored.length]).toEqual([1, 1, 1])
 })
 
-test('a late answer is one only while it is fresh', async () => {
+test('an answer is given to late readers only while it is fresh', async () => {
   const { join, clock, state } = start()
   await join()
   clock.ms += 99_000
@@ -71,7 +71,7 @@ test('a late answer is one only while it is fresh', async () => {
   expect(state.calls).toBe(2)
 })
 
-test('what failed is nobody’s later: the next one asks again', async () => {
+test('a failure is not given to later readers: the next one starts a new load', async () => {
   const { join, state } = start((call) =>
     call === 0 ? new Response('', { status: 500 }) : jsonAnswer('ok'),
   )
@@ -82,7 +82,7 @@ test('what failed is nobody’s later: the next one asks again', async () => {
   expect(said(await join())).toBe('leader: ok')
 })
 
-test('KV has it after all: found, and no upstream is asked', async () => {
+test('an answer found in KV before the call is returned without calling an upstream', async () => {
   const { join, state } = start()
   await join()
   const other = start()
@@ -99,8 +99,8 @@ async function entryOf(join: () => Promise<MissAnswer>): Promise<Entry> {
 
 test.each([
   ['known to the flight', true],
-  ['known to the asking isolate only', false],
-])('a purge %s: no late answer, nothing found, a load of its own', async (_, known) => {
+  ['known to the calling isolate only', false],
+])('after a purge %s a reader gets a new load, no earlier answer', async (_, known) => {
   const { join, state, clock } = start()
   const entry = await entryOf(join)
   state.kept = entry
@@ -113,7 +113,7 @@ test.each([
   expect(said(await join({ purgedAt, requestedAt }))).toBe('late: Hello')
 })
 
-test('a purge during a load: who asks a millisecond after it does not join', async () => {
+test('a request a millisecond after a purge does not join a load from before it', async () => {
   const upstream = openStream()
   const { join, state, stored } = start((call) =>
     call === 0 ? upstream.response() : jsonAnswer('new'),
@@ -126,12 +126,12 @@ test('a purge during a load: who asks a millisecond after it does not join', asy
   upstream.push(chunk('old', 'stop') + DONE)
   upstream.end()
   expect(said(await before)).toBe('leader: old')
-  // And the old one does not come back when it lands.
+  // And the old answer does not come back when its load ends.
   expect(said(await join(after))).toBe('late: new')
   expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['new', 'old'])
 })
 
-test('what was asked before a purge and comes after it shares a load, which is not stored', async () => {
+test('a request from before a purge that arrives after it joins a load, which is not stored', async () => {
   const upstream = openStream()
   const { join, state, stored } = start(() => upstream.response())
   state.purgedAt = START
@@ -152,7 +152,7 @@ describe('a last answer', () => {
   const pageA = { storedUnder: 'l1:a', source: source('c1:a'), names: ['page:a'] }
   const pageB = { storedUnder: 'l1:b', source: source('c1:b'), names: ['page:b'] }
 
-  test('to two pages of the same text is one load, and found under both', async () => {
+  test('to two pages with the same text is one load, stored for both', async () => {
     const upstream = openStream()
     const { join, stored, copies, state } = start(() => upstream.response())
     const readers = [join(pageA), join(pageB), join(pageB, sse)]
@@ -178,7 +178,7 @@ describe('a last answer', () => {
     expect(copies.at(-1)).toEqual(later)
   })
 
-  test('that was purged for one page is none for it, and still one for the other', async () => {
+  test('that was purged for one page is still served for the other', async () => {
     const { join, state } = start((call) => jsonAnswer(`answer ${call}`))
     await join(pageA)
     const after = { purgedAt: START, requestedAt: START + 1 }
@@ -187,7 +187,7 @@ describe('a last answer', () => {
     expect(state.calls).toBe(2)
   })
 
-  test('that KV has elsewhere is stored where it is looked for', async () => {
+  test('that KV has under another key is copied to the key of the request', async () => {
     const { join } = start()
     const other = start()
     other.state.kept = await entryOf(join)
@@ -197,14 +197,14 @@ describe('a last answer', () => {
   })
 })
 
-test('forced: past what is at hand and what KV has', async () => {
+test('a forced request ignores answers in memory and in KV', async () => {
   const { join, state } = start((call) => jsonAnswer(`answer ${call}`))
   state.kept = await entryOf(join)
   expect(said(await join({ forced: true }))).toBe('leader: answer 1')
   expect(said(await join())).toBe('late: answer 1')
 })
 
-test('forced: joins a load under way, but takes no answer that KV had', async () => {
+test('a forced request joins a running load, but does not accept an answer from KV', async () => {
   const { join, state } = start((call) => jsonAnswer(`answer ${call}`))
   state.kept = await entryOf(join)
   state.purgedAt = 0
@@ -224,7 +224,7 @@ test('forced: joins a load under way, but takes no answer that KV had', async ()
   ])
 })
 
-test('what is not kept is not looked for in KV, and not late', async () => {
+test('an answer that is not stored is not looked up in KV and not given to late readers', async () => {
   const { join, state, stored } = start()
   const first = await entryOf(join)
   const other = start()
@@ -266,7 +266,7 @@ test.each([
   expect(state.calls).toBe(1)
 })
 
-test('the day’s budget is everybody’s: nobody tries again', async () => {
+test('an exhausted daily budget is shared by all followers: nobody retries', async () => {
   const { join, state } = start()
   let reserved = 0
   state.reserve = async () => {
@@ -278,7 +278,7 @@ test('the day’s budget is everybody’s: nobody tries again', async () => {
   expect(reserved).toBe(1)
 })
 
-test('a row of leaders without budget ends: three boardings at most', async () => {
+test('a reader joins at most three flights whose leaders are out of budget', async () => {
   const { join, state } = start()
   let reserved = 0
   state.reserve = async () => {
@@ -291,7 +291,7 @@ test('a row of leaders without budget ends: three boardings at most', async () =
   expect(reserved).toBe(3)
 })
 
-test('all leave: what is kept is finished and stored', async () => {
+test('a load whose answer is stored is finished after all readers have left', async () => {
   const upstream = openStream()
   const { join, stored } = start(() => upstream.response())
   const answer = await streaming(join, upstream)
@@ -303,20 +303,20 @@ test('all leave: what is kept is finished and stored', async () => {
   expect(upstream.state.cancelled).toBe(0)
 })
 
-test('all leave: what is not kept is aborted, and the next one begins anew', async () => {
+test('a load whose answer is not stored is aborted after all readers have left', async () => {
   const upstream = openStream()
   const { join, stored, events } = start((call) =>
     call === 0 ? upstream.response() : jsonAnswer('new'),
   )
   const answer = await streaming(() => join({ keep: null }, sse), upstream)
   await answer.cancel()
-  // Joining what is just being ended would be joining a failure.
+  // Joining a flight that is being aborted would be a failure.
   expect(said(await join({ keep: null }))).toBe('leader: new')
   await upstream.left
   expect([stored, events.filter(({ event }) => event === 'internal')]).toEqual([[], []])
 })
 
-test('abandon = "stop": what is kept is cancelled, too, when its last reader leaves', async () => {
+test('abandon = "stop": a load is cancelled when its last reader leaves, even if its answer is stored', async () => {
   const upstream = openStream()
   const { join, stored, state, events } = start((call) =>
     call === 0 ? upstream.response() : jsonAnswer('new'),
@@ -360,7 +360,7 @@ test('abandon = "stop": a refresh is finished, also when a reader has joined it 
   expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['Hello'])
 })
 
-describe('a reader who joins while the last one leaves', () => {
+describe('a reader that joins while the last one leaves', () => {
   /** Every moment around the leaving: before it, in the same turn, and some microtasks after it. */
   test.each([
     ['a stream', sse],
@@ -419,18 +419,21 @@ async function streaming(
 test.each([
   ['a whole answer', json],
   ['a stream', sse],
-])('gone before there is anything (%s): left, and the load is aborted', async (_, reader) => {
-  const upstream = openStream()
-  const { join } = start(() => upstream.response())
-  const left = new AbortController()
-  const answer = join({ keep: null }, reader, left)
-  await untilIdle()
-  left.abort()
-  expect((await answer).kind).toBe('left')
-  await upstream.left
-})
+])(
+  'a reader that leaves before the first text (%s) gets "left", and the load is aborted',
+  async (_, reader) => {
+    const upstream = openStream()
+    const { join } = start(() => upstream.response())
+    const left = new AbortController()
+    const answer = join({ keep: null }, reader, left)
+    await untilIdle()
+    left.abort()
+    expect((await answer).kind).toBe('left')
+    await upstream.left
+  },
+)
 
-test('gone while nothing is said: the stream does not end as if it were whole', async () => {
+test('the stream of a reader that leaves during silence does not look complete', async () => {
   const upstream = openStream()
   const { join, events } = start(() => upstream.response())
   const left = new AbortController()
@@ -446,7 +449,7 @@ test('gone while nothing is said: the stream does not end as if it were whole', 
   expect(events.filter(({ event }) => event === 'internal')).toEqual([])
 })
 
-test('a failure before the first word is a problem, after it an event in band', async () => {
+test('a failure before the first text is a problem, after it an error event', async () => {
   const torn = openStream()
   const { join } = start((call) =>
     call === 0 ? new Response('', { status: 401 }) : torn.response(),
@@ -462,7 +465,7 @@ test('a failure before the first word is a problem, after it an event in band', 
   expect(text).not.toContain('[DONE]')
 })
 
-test('a fault of ours is told to the owner once, and says nothing to the reader', async () => {
+test('an unexpected error is logged once, and its message is not sent to the reader', async () => {
   const { join, events, state } = start()
   state.reserve = async () => {
     throw new TypeError('private')
@@ -473,7 +476,7 @@ test('a fault of ours is told to the owner once, and says nothing to the reader'
   expect(events.map(({ event }) => event)).toContain('internal')
 })
 
-test('refresh() begins a load that runs by itself; many refreshes are one load', async () => {
+test('refresh() starts a load without readers; concurrent refreshes are one load', async () => {
   const { flights, state, stored } = start()
   for (let i = 0; i < 10; i++) flights.refresh(workOf())
   await untilIdle()

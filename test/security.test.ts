@@ -1,5 +1,5 @@
-// SECURITY.md's table is true: each row names a test that exists, and those that have no better place
-// are here.
+// SECURITY.md's table is correct: each row names an existing test. Tests of threats that fit
+// nowhere else are here.
 import { existsSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { experimental_readRawConfig } from 'wrangler'
@@ -20,7 +20,7 @@ describe('SECURITY.md', () => {
       row.match(/`(test\/[^`]+\.ts)`: “([^”]+(?:”[^|]+)?)” \|$/) ?? []
     expect(file, row).not.toBe('')
     expect(existsSync(file), `${file} exists`).toBe(true)
-    // Not this page's own word for it.
+    // The title must be the test's own.
     expect(readFileSync(file, 'utf8'), `"${title}" in ${file}`).toContain(title)
   })
 
@@ -33,7 +33,7 @@ describe('SECURITY.md', () => {
   })
 })
 
-test('no field but the contract’s reaches an upstream (T6)', async () => {
+test('only documented fields reach an upstream (T6)', async () => {
   const app = new TestApp()
   const fields = {
     messages: [{ role: 'user', content: 'hi' }],
@@ -117,7 +117,7 @@ test('no header of a visitor changes what an upstream is sent (T12)', async () =
   }
 })
 
-test('long nonsense is refused in no time (T19)', async () => {
+test('long malformed input is rejected quickly (T19)', async () => {
   const app = new TestApp({ config: { limits: { body_bytes: 2_000_000 } } })
   const long = 500_000
   const bodies = [
@@ -133,7 +133,7 @@ test('long nonsense is refused in no time (T19)', async () => {
     const reply = await app.post(body)
     expect(reply.status).toBe(400)
     expect(reply.text.length).toBeLessThan(1000)
-    // Quadratic would be minutes.
+    // With quadratic time this would take minutes.
     expect(performance.now() - startedAt).toBeLessThan(1000)
   }
   for (const name of [
@@ -175,7 +175,7 @@ test('names from the prototype are names like any other (T20)', async () => {
   expect(app.events.filter(({ event }) => event === 'internal')).toEqual([])
 })
 
-test('wrangler.toml leaves no side door (T23)', () => {
+test('wrangler.toml disables preview URLs (T23)', () => {
   const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
   expect(rawConfig.preview_urls).toBe(false)
   expect(rawConfig.observability?.logs?.invocation_logs).toBe(false)

@@ -1,5 +1,5 @@
-// Where a miss is answered: by the key's flight, shared by all visitors of the world, or in this
-// isolate alone (`flights = "none"`, a visitor's `no-store`, or the flight out of reach).
+// Routes a miss: to the flight of its key, which readers everywhere share, or to a load in this
+// isolate (with `flights = "none"`, with `no-store`, or if the flight is unreachable).
 import { type Pipe, type Reader, relay, type StreamEnd } from '../answer.ts'
 import type { Problem } from '../errors.ts'
 import type { Report } from '../events.ts'
@@ -13,15 +13,15 @@ import {
   stopsWithReaders,
 } from '../miss.ts'
 
-/** The way to a key's flight. */
+/** The connection to a key's flight. */
 export interface FlightDoor {
   join(work: SharedWork, reader: Reader): Promise<MissAnswer>
   refresh(work: SharedWork): Promise<void>
-  /** A pipe of the platform's own. */
+  /** An identity transform of the platform. */
   pipe(): Pipe
 }
 
-/** What the caller wants to know of a reader. */
+/** The caller's handle on a reader. */
 export interface Boarded {
   readonly left: AbortController
   readonly onEnd: (end: StreamEnd, answer: MissAnswer) => void
@@ -29,91 +29,91 @@ export interface Boarded {
 
 const broken: Problem = {
   code: 'upstream_truncated',
-  message: 'Cannot finish the answer: the connection to it was lost, ask again to go on',
+  message: 'The connection to the answer was lost. Send the request again to resume it.',
   param: null,
   retryAfterSeconds: null,
   rateLimit: null,
 }
 
-/** While a stale answer is served, how soon this isolate asks for a newer one again. */
+/** Minimum time between two refreshes of a key from this isolate. */
 const REFRESH_REST_MS = 10_000
-/** An end may be missed: for so long at most a flight is believed to be under way. */
-const BOARDED_MS = 60_000
+/** How long a flight counts as running at most, in case its end is missed. */
+const JOINED_MS = 60_000
 const MAX_KEYS = 1000
 
 export class Misses {
-  readonly #door: FlightDoor | null
+  readonly #flights: FlightDoor | null
   readonly #context: MissContext
   readonly #report: Report
-  /** When keys were last refreshed from here. */
+  /** When this isolate last refreshed a key. */
   readonly #refreshedAt = new Map<string, number>()
-  /** When readers from here last went aboard flights that have not ended for any of them. */
-  readonly #boardedAt = new Map<string, number>()
+  /** When a reader of this isolate last joined a flight that is still running. */
+  readonly #joinedAt = new Map<string, number>()
 
-  /** @param door null: every miss is answered here */
-  constructor(door: FlightDoor | null, context: MissContext) {
-    this.#door = door
+  /** @param flights null: every miss is answered in this isolate */
+  constructor(flights: FlightDoor | null, context: MissContext) {
+    this.#flights = flights
     this.#context = context
     this.#report = context.report
   }
 
   /** @param alone the answer must not be shared */
-  async answer(work: Work, reader: Reader, boarded: Boarded, alone: boolean): Promise<MissAnswer> {
-    if (this.#door === null || alone) return await this.#alone(work, reader, boarded)
-    this.#board(work.key)
-    const presence = stopsWithReaders(work) ? presenceOf(boarded.left.signal) : null
-    const answer = await this.#join(this.#door, work, reader, presence?.stream ?? null)
+  async answer(work: Work, reader: Reader, handle: Boarded, alone: boolean): Promise<MissAnswer> {
+    if (this.#flights === null || alone) return await this.#alone(work, reader, handle)
+    this.#noteJoin(work.key)
+    const presence = stopsWithReaders(work) ? presenceOf(handle.left.signal) : null
+    const answer = await this.#join(this.#flights, work, reader, presence?.stream ?? null)
     if (answer?.kind !== 'stream' || answer.ending === null) {
-      this.#boardedAt.delete(work.key)
+      this.#joinedAt.delete(work.key)
       presence?.end()
-      return answer ?? (await this.#alone(work, reader, boarded))
+      return answer ?? (await this.#alone(work, reader, handle))
     }
     const { body, ending } = answer
-    const { left } = boarded
-    const passed = relay(
+    const { left } = handle
+    const relayed = relay(
       { body, ending },
-      this.#door.pipe(),
+      this.#flights.pipe(),
       reader.shape,
       broken,
       left.signal,
       (end) => {
-        this.#boardedAt.delete(work.key)
+        this.#joinedAt.delete(work.key)
         presence?.end()
-        boarded.onEnd(end, answer)
+        handle.onEnd(end, answer)
       },
     )
-    return { ...answer, body: passed }
+    return { ...answer, body: relayed }
   }
 
   /**
-   * Whether another reader from here is aboard this key's flight: who goes there now gets what there
-   * is, and need not look into KV before.
+   * Whether this isolate has a reader in a running flight of this key. Joining it then needs no KV
+   * read first.
    */
   isUnderWay(key: string): boolean {
-    const at = this.#boardedAt.get(key)
-    return at !== undefined && Math.abs(this.#context.now() - at) < BOARDED_MS
+    const at = this.#joinedAt.get(key)
+    return at !== undefined && Math.abs(this.#context.now() - at) < JOINED_MS
   }
 
-  #board(key: string): void {
-    if (this.#boardedAt.size >= MAX_KEYS) this.#boardedAt.clear()
-    this.#boardedAt.set(key, this.#context.now())
+  #noteJoin(key: string): void {
+    if (this.#joinedAt.size >= MAX_KEYS) this.#joinedAt.clear()
+    this.#joinedAt.set(key, this.#context.now())
   }
 
-  /** Null when the flight is out of reach. */
+  /** Null if the flight is unreachable. */
   async #join(
-    door: FlightDoor,
+    flights: FlightDoor,
     work: Work,
     reader: Reader,
     presence: SharedWork['presence'],
   ): Promise<MissAnswer | null> {
     const shared = { ...work, purgedAt: this.#context.purgedAt(work), presence }
     try {
-      return await door.join(shared, reader)
+      return await flights.join(shared, reader)
     } catch (error) {
-      // Once more where the object has only just gone: all its readers meet in the next one.
+      // If the object was evicted or reset, retry once, so that its readers meet in the new one.
       if (presence === null && isRetryable(error)) {
         try {
-          return await door.join(shared, reader)
+          return await flights.join(shared, reader)
         } catch {}
       }
       this.#report({ event: 'flight_unreachable', request_id: work.requestId })
@@ -122,16 +122,16 @@ export class Misses {
   }
 
   /**
-   * Gets a newer answer, with nobody waiting. Never throws.
+   * Generates a newer answer in the background. Never throws.
    *
-   * @param allowed asked last, since asking counts against the visitor's rate
+   * @param allowed called last, since the call counts against the visitor's rate limit
    */
   async refresh(work: Work, allowed = async () => true): Promise<void> {
     if (!this.#mayRefresh(work.key) || !(await allowed())) return
     const purgedAt = this.#context.purgedAt(work)
     try {
-      if (this.#door !== null) {
-        return await this.#door.refresh({ ...work, purgedAt, presence: null })
+      if (this.#flights !== null) {
+        return await this.#flights.refresh({ ...work, purgedAt, presence: null })
       }
     } catch {
       this.#report({ event: 'flight_unreachable', request_id: work.requestId })
@@ -140,7 +140,7 @@ export class Misses {
     await new SharedMiss(work, false, options, this.#context).flight.over
   }
 
-  /** An old answer is served often before the new one is seen here; asking once for it is enough. */
+  /** A stale answer may be served many times before the new one arrives: one refresh is enough. */
   #mayRefresh(key: string): boolean {
     const now = this.#context.now()
     const at = this.#refreshedAt.get(key)
@@ -153,7 +153,7 @@ export class Misses {
   async #alone(work: Work, reader: Reader, { left, onEnd }: Boarded): Promise<MissAnswer> {
     const options = { ...ALONE, purgedAt: this.#context.purgedAt(work) }
     const miss = new SharedMiss(work, reader.shape.stream, options, this.#context)
-    const answer = await miss.board(reader, {
+    const answer = await miss.join(reader, {
       role: 'leader',
       left,
       onEnd: (end) => onEnd(end, { ...answer, summary: miss.summary }),
@@ -162,10 +162,10 @@ export class Misses {
   }
 }
 
-/** Without an object nothing goes on after its visitor. */
+/** Without a Durable Object, a load cannot outlive its request. */
 const ALONE = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: false }
 
-/** A stream without bytes that ends with its reader (miss.ts, `SharedWork`). */
+/** An empty stream that ends when the reader leaves (miss.ts, `SharedWork`). */
 function presenceOf(left: AbortSignal) {
   let end = () => {}
   const stream = new ReadableStream<Uint8Array>({
@@ -186,7 +186,7 @@ function presenceOf(left: AbortSignal) {
   return { stream, end: () => end() }
 }
 
-/** What the platform says of a failed call of an object (PLATFORM 1.6). */
+/** https://developers.cloudflare.com/durable-objects/best-practices/error-handling/ */
 function isRetryable(error: unknown): boolean {
   if (typeof error !== 'object' || error === null) return false
   const { retryable, overloaded, durableObjectReset } = error as Record<string, unknown>

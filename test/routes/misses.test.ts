@@ -14,17 +14,17 @@ const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }
 const DONE = 'data: [DONE]\n\n'
 const summary = { upstream: 'main', attempts: 1, usage: null }
 
-function start(door: Partial<FlightDoor> | null) {
+function start(flights: Partial<FlightDoor> | null) {
   const upstream = { respond: (): Response => jsonAnswer('alone') }
   const world = missSetup(() => upstream.respond())
   world.state.purgedAt = 42
-  const doors = door === null ? null : { join: never, refresh: never, pipe, ...door }
-  const misses = new Misses(doors, world.context)
+  const connection = flights === null ? null : { join: never, refresh: never, pipe, ...flights }
+  const misses = new Misses(connection, world.context)
   const ends: StreamEnd[] = []
-  const boarded = { left: new AbortController(), onEnd: (end: StreamEnd) => void ends.push(end) }
+  const handle = { left: new AbortController(), onEnd: (end: StreamEnd) => void ends.push(end) }
   const answer = (more: Partial<Work> = {}, reader = json, alone = false) =>
-    misses.answer({ ...work, ...more }, reader, boarded, alone)
-  return { ...world, upstream, misses, ends, boarded, answer }
+    misses.answer({ ...work, ...more }, reader, handle, alone)
+  return { ...world, upstream, misses, ends, handle, answer }
 }
 
 const pipe = () => new TransformStream<Uint8Array, Uint8Array>()
@@ -50,8 +50,8 @@ test('a miss joins the flight with this isolate’s purge time, and its answer i
 test.each([
   ['flights = "none"', null, false],
   ['an answer that must not be shared', {}, true],
-])('%s: the answer is generated locally without a flight', async (_, door, alone) => {
-  const { answer, state, events } = start(door)
+])('%s: the answer is generated locally without a flight', async (_, flights, alone) => {
+  const { answer, state, events } = start(flights)
   expect(textOf(await answer({}, json, alone))).toBe('alone')
   expect(state.calls).toBe(1)
   expect(events.filter(({ event }) => event === 'flight_unreachable')).toEqual([])
@@ -101,7 +101,7 @@ test.each<[string, Partial<Work>]>([
   ['is cancelled without readers', { abandon: 'stop' }],
 ])('a flight whose answer %s gets its reader’s presence until the end', async (_, more) => {
   const got: SharedWork[] = []
-  const { answer, boarded } = start({
+  const { answer, handle } = start({
     join: async (given) => {
       got.push(given)
       return await never()
@@ -112,7 +112,7 @@ test.each<[string, Partial<Work>]>([
   const presence = got[0]?.presence?.getReader()
   const over = presence?.read()
   await untilIdle()
-  boarded.left.abort()
+  handle.left.abort()
   expect(await over).toEqual({ done: true, value: undefined })
 })
 
@@ -122,7 +122,7 @@ test.each([
 ])('the presence of a reader ends with %s', async (_, stream) => {
   const got: SharedWork[] = []
   const body = streamOf(DONE)
-  const { answer, boarded } = start({
+  const { answer, handle } = start({
     join: async (given) => {
       got.push(given)
       const ending = ended('whole')
@@ -133,7 +133,7 @@ test.each([
   if (reply.kind === 'stream') await new Response(reply.body).text()
   expect(await got[0]?.presence?.getReader().read()).toEqual({ done: true, value: undefined })
   // Cancelling twice is harmless.
-  boarded.left.abort()
+  handle.left.abort()
 })
 
 test('isUnderWay() is true from the first local reader to the end of any of them', async () => {
@@ -240,8 +240,8 @@ test('the memory of recent refreshes is bounded', async () => {
 test.each([
   ['without flights', null],
   ['with the flight unreachable', { refresh: () => Promise.reject(new Error('gone')) }],
-])('a refresh %s runs locally to its end, and is stored', async (_, door) => {
-  const { misses, stored } = start(door)
+])('a refresh %s runs locally to its end, and is stored', async (_, flights) => {
+  const { misses, stored } = start(flights)
   await misses.refresh(work)
   expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['alone'])
 })
@@ -254,11 +254,11 @@ test('a refresh never throws', async () => {
 
 test('a local call is aborted when its reader leaves', async () => {
   const said = openStream()
-  const { answer, upstream, boarded } = start(null)
+  const { answer, upstream, handle } = start(null)
   upstream.respond = () => said.response()
   const answering = answer()
   await untilIdle()
-  boarded.left.abort()
+  handle.left.abort()
   expect((await answering).kind).toBe('left')
   await said.left
 })

@@ -53,5 +53,5 @@ test('an invalid CONFIG fails, with the path of each error', async () => {
     toml.replace('upstream = "demo"', 'upstream = "dmeo"'),
   )
   expect(code).toBe(1)
-  expect(output).toContain('models[0].upstream: Cannot find upstream "dmeo": known are demo')
+  expect(output).toContain('models[0].upstream: Cannot find upstream "dmeo": expected one of demo')
 })
