@@ -1,5 +1,5 @@
-// README.md and docs/ agree with the code: the table of settings, every block of configuration, every
-// link, and every npm script they name.
+// README.md and docs/ agree with the code: the table of settings, every block of configuration,
+// every link, and every npm script they name.
 import { existsSync } from 'node:fs'
 import type * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
@@ -18,7 +18,7 @@ import {
 
 interface Setting {
   readonly path: string
-  /** As JSON; null where there is none. */
+  /** As JSON; null if there is no default. */
   readonly fallback: string | null
 }
 

@@ -340,7 +340,7 @@ test('purge during a load → its readers get the answer, nobody later does, and
   const { app, forward, happened, ask } = play({
     upstream: (_, call) => (call === 0 ? first.response() : jsonAnswer('new')),
   })
-  const aboard = app.post({ prompt: PROMPT })
+  const earlier = app.post({ prompt: PROMPT })
   await until(() => app.calls.length === 1)
   forward(2)
   await app.ask('/admin/purge', { method: 'POST', headers: operator, body: '{"all":true}' })
@@ -356,7 +356,7 @@ test('purge during a load → its readers get the answer, nobody later does, and
   ])
   first.push(chunk('old', 'stop') + DONE)
   first.end()
-  const reply = await aboard
+  const reply = await earlier
   await calm(app)
   expect([textOf(reply.text), reply.headers.get('cache-status')]).toEqual([
     'old',
