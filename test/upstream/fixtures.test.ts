@@ -2,7 +2,7 @@
 // split in two at every byte, and byte by byte. The answer must be the same each time. Upstreams
 // that pause, hang or break off do so in fake time.
 
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
@@ -32,16 +32,6 @@ const adapters: Partial<Record<Wire, Upstream>> = {
   'workers-ai': workersAi,
 }
 
-const caseSchema = v.strictObject({
-  note: v.string(),
-  status: v.number(),
-  headers: v.record(v.string(), v.string()),
-  request: v.optional(v.record(v.string(), v.unknown()), {}),
-  /** Silence before the first occurrence of a text in the body. */
-  pauses: v.optional(v.array(v.strictObject({ before: v.string(), ms: v.number() })), []),
-  /** What follows the body: its end, a reset, silence, or endless comments. */
-  after: v.optional(v.picklist(['end', 'reset', 'open', 'heartbeats']), 'end'),
-})
 const outcomeSchema = v.union([
   v.strictObject({
     completion: v.looseObject({}),
@@ -59,10 +49,21 @@ const outcomeSchema = v.union([
   }),
 ])
 
+const caseSchema = v.strictObject({
+  note: v.string(),
+  status: v.number(),
+  headers: v.record(v.string(), v.string()),
+  request: v.optional(v.record(v.string(), v.unknown()), {}),
+  /** Silence before the first occurrence of a text in the body. */
+  pauses: v.optional(v.array(v.strictObject({ before: v.string(), ms: v.number() })), []),
+  /** What follows the body: its end, a reset, silence, or endless comments. */
+  after: v.optional(v.picklist(['end', 'reset', 'open', 'heartbeats']), 'end'),
+  expected: outcomeSchema,
+})
+
 interface Case extends v.InferOutput<typeof caseSchema> {
   readonly wire: Wire
   readonly body: Uint8Array
-  readonly expected: v.InferOutput<typeof outcomeSchema>
 }
 
 const root = join(import.meta.dirname, '..', 'fixtures', 'upstream')
@@ -71,19 +72,39 @@ const foldersIn = (folder: string) =>
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name)
     .sort()
-const names = foldersIn(root).flatMap((wire) =>
-  foldersIn(join(root, wire)).map((name) => `${wire}/${name}`),
+const wires = foldersIn(root) as Wire[]
+
+function caseIn(wire: Wire, name: string): [string, Case] {
+  const read = (file: string) => readFileSync(join(root, wire, name, file))
+  const given = v.parse(caseSchema, JSON.parse(read('case.json').toString('utf8')))
+  return [`${wire}/${name}`, { ...given, wire, body: new Uint8Array(read('body.txt')) }]
+}
+
+/** Statuses with a short body, a row each. */
+const statusesSchema = v.array(
+  v.strictObject({ name: v.string(), body: v.string(), ...caseSchema.entries }),
 )
 
-function readCase(name: string): Case {
-  const read = (file: string) => readFileSync(join(root, name, file))
-  const json = (file: string): unknown => JSON.parse(read(file).toString('utf8'))
-  return {
-    ...v.parse(caseSchema, json('case.json')),
-    wire: name.slice(0, name.indexOf('/')) as Wire,
-    body: new Uint8Array(read('body.txt')),
-    expected: v.parse(outcomeSchema, json('expected.json')),
-  }
+function statusesOf(wire: Wire): [string, Case][] {
+  const path = join(root, wire, 'statuses.json')
+  const rows = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : []
+  return v.parse(statusesSchema, rows).map(({ name, body, ...given }) => {
+    return [`${wire}/${name}`, { ...given, wire, body: new TextEncoder().encode(body) }]
+  })
+}
+
+const cases = new Map(
+  wires.flatMap((wire) => [
+    ...foldersIn(join(root, wire)).map((name) => caseIn(wire, name)),
+    ...statusesOf(wire),
+  ]),
+)
+const names = [...cases.keys()]
+
+function caseNamed(name: string): Case {
+  const found = cases.get(name)
+  if (found === undefined) throw new Error(`no case ${name}`)
+  return found
 }
 
 const ID = `cmpl-${'a'.repeat(24)}`
@@ -338,7 +359,7 @@ test('there is a fixture folder for every adapter', () => {
 })
 
 test.each(names)('generate() reads %s', async (name) => {
-  const tested = readCase(name)
+  const tested = caseNamed(name)
   const { expected } = tested
   const result = await ask(tested, [tested.body])
   if ('error' in expected) {
@@ -357,7 +378,7 @@ test.each(names)('generate() reads %s', async (name) => {
 test.each(names)(
   'generate() reads %s the same regardless of how it is split',
   async (name) => {
-    const tested = readCase(name)
+    const tested = caseNamed(name)
     const { body } = tested
     const whole = normalForm(await ask(tested, [body]))
     expect(normalForm(await ask(tested, pieces(body))), 'byte by byte').toEqual(whole)
@@ -453,7 +474,7 @@ function eventsOf(text: string): string[] {
 const requested = names.flatMap((name) => [[name, false] as const, [name, true] as const])
 
 test.each(requested)('streamAnswer() of %s, include_usage %s', async (name, includeUsage) => {
-  const tested = readCase(name)
+  const tested = caseNamed(name)
   const { expected } = tested
   const sent = await emitted(tested, pieces(tested.body), includeUsage)
   const again = await emitted(tested, [tested.body], includeUsage)
@@ -513,7 +534,7 @@ test.each(requested)('streamAnswer() of %s, include_usage %s', async (name, incl
 const [endless = ''] = names.filter((name) => name.endsWith('/truncated-clean'))
 
 test('generate() ends an answer longer than max_output_bytes and cancels the body', async () => {
-  const tested = readCase(endless)
+  const tested = caseNamed(endless)
   let pulled = 0
   let released = false
   const chunks = (function* () {
@@ -535,7 +556,7 @@ test('generate() ends an answer longer than max_output_bytes and cancels the bod
 })
 
 test('generate() reads no further than max_output_bytes in one endless line', async () => {
-  const tested = readCase(endless)
+  const tested = caseNamed(endless)
   let pulled = 0
   const chunks = (function* () {
     yield new TextEncoder().encode('data: ')
