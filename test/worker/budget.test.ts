@@ -326,15 +326,15 @@ describe('a visitor', () => {
 describe('a call is settled once,', () => {
   const sse = { 'content-type': 'text/event-stream', 'transfer-encoding': 'chunked' }
   const words = ['one ', 'two ', 'three']
-  const said = (text: string, reason: string | null = null) =>
+  const textEvent = (text: string, reason: string | null = null) =>
     event({ choices: [{ index: 0, text, finish_reason: reason }] })
 
   /** Resets the connection after this many pieces; the last piece is the finish. */
   const torn = (pieces: number): Script => {
     return async (_, line) => {
       line.head(200, sse)
-      for (const word of words.slice(0, pieces)) line.chunk(said(word))
-      if (pieces > words.length) line.chunk(said('', 'stop'))
+      for (const word of words.slice(0, pieces)) line.chunk(textEvent(word))
+      if (pieces > words.length) line.chunk(textEvent('', 'stop'))
       await line.flushed()
       line.reset()
     }
@@ -395,7 +395,7 @@ describe('a call is settled once,', () => {
       const script: Script = async (call, line) => {
         line.head(200, sse)
         while (!call.left) {
-          line.chunk(said('word '))
+          line.chunk(textEvent('word '))
           await Promise.race([call.closed, new Promise((resolve) => setTimeout(resolve, 20))])
         }
       }
@@ -417,7 +417,7 @@ describe('a call is settled once,', () => {
     const script: Script = async (_, line) => {
       line.head(200, sse)
       for (let i = 0; i < 25; i++) {
-        line.chunk(said('word '))
+        line.chunk(textEvent('word '))
         await new Promise((resolve) => setTimeout(resolve, 20))
       }
       line.end()

@@ -307,11 +307,11 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
 
   test.each(shapes)('gets a validation error, without a retry (%s)', async (_, stream) => {
     const { model, lane } = lanes.take('chat')
-    const asked = program({ model, temperature: 3, maxRetries: 2 })
-    const error = errorOf(await thrownBy(read(asked, stream)))
+    const instance = program({ model, temperature: 3, maxRetries: 2 })
+    const error = errorOf(await thrownBy(read(instance, stream)))
     expect(error).toMatchObject({ status: 400, code: 'invalid_value' })
     expect(error.message).toContain('Cannot use "temperature"')
-    expect(asked.sent).toHaveLength(1)
+    expect(instance.sent).toHaveLength(1)
     expect(lane.calls).toEqual([])
   })
 
@@ -323,10 +323,10 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
         [{ apiKey: null }, 'visitor_token_required'],
         [{}, 'visitor_token_invalid'],
       ] as const) {
-        const asked = program({ model, of: guarded, maxRetries: 2, ...key })
-        const error = errorOf(await thrownBy(read(asked, stream)))
+        const instance = program({ model, of: guarded, maxRetries: 2, ...key })
+        const error = errorOf(await thrownBy(read(instance, stream)))
         expect(error).toMatchObject({ status: 401, code })
-        expect(asked.sent).toHaveLength(1)
+        expect(instance.sent).toHaveLength(1)
       }
       expect(lane.calls).toEqual([])
     },
@@ -340,11 +340,11 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
     await inBothShapes(async (stream) => {
       const { model, lane } = lanes.take('chat')
       lane.answers(refusal(429, {}, { 'retry-after': '3' }), chatStream(['fine']))
-      const asked = program({ model, maxRetries: 1 })
-      expect(await read(asked, stream)).toBe('fine')
-      expect(asked.sent).toHaveLength(2)
+      const instance = program({ model, maxRetries: 1 })
+      expect(await read(instance, stream)).toBe('fine')
+      expect(instance.sent).toHaveLength(2)
       expect(lane.calls).toHaveLength(2)
-      const [first, second] = asked.sent
+      const [first, second] = instance.sent
       // Longer than the default delay of each client.
       expect((second?.atMs ?? 0) - (first?.atMs ?? 0)).toBeGreaterThanOrEqual(2950)
     })
@@ -354,9 +354,9 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
     await inBothShapes(async (stream) => {
       const { model, lane } = lanes.take('chat')
       lane.answers(refusal(503), chatStream(['fine']))
-      const asked = program({ model, maxRetries: 1 })
-      expect(await read(asked, stream)).toBe('fine')
-      expect(asked.sent).toHaveLength(2)
+      const instance = program({ model, maxRetries: 1 })
+      expect(await read(instance, stream)).toBe('fine')
+      expect(instance.sent).toHaveLength(2)
     })
   })
 
@@ -364,20 +364,20 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
     'gets the error for an exhausted budget, with Retry-After (%s)',
     async (_, stream) => {
       const { model, lane } = lanes.take('chat')
-      const asked = program({ model, of: paused, maxRetries: hasPatience ? 2 : 0 })
-      const error = errorOf(await thrownBy(read(asked, stream)))
+      const instance = program({ model, of: paused, maxRetries: hasPatience ? 2 : 0 })
+      const error = errorOf(await thrownBy(read(instance, stream)))
       expect(error).toMatchObject({ status: 429, code: 'budget_exhausted' })
-      expect(asked.sent).toHaveLength(1)
+      expect(instance.sent).toHaveLength(1)
       expect(lane.calls).toEqual([])
     },
   )
 
   test.each(shapes)('gets the error for a broken configuration (%s)', async (_, stream) => {
     const { model } = lanes.take('chat')
-    const asked = program({ model, of: misconfigured, maxRetries: obeys ? 2 : 0 })
-    const error = errorOf(await thrownBy(read(asked, stream)))
+    const instance = program({ model, of: misconfigured, maxRetries: obeys ? 2 : 0 })
+    const error = errorOf(await thrownBy(read(instance, stream)))
     expect(error).toMatchObject({ status: 503, code: 'misconfigured' })
-    expect(asked.sent).toHaveLength(1)
+    expect(instance.sent).toHaveLength(1)
   })
 
   test.each(shapes)(
@@ -385,8 +385,8 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
     async (_, stream) => {
       const { model, lane } = lanes.take('chat')
       lane.answers(refusal(401, { error: { message: CANARY } }))
-      const asked = program({ model, maxRetries: obeys ? 2 : 0 })
-      const error = errorOf(await thrownBy(read(asked, stream)))
+      const instance = program({ model, maxRetries: obeys ? 2 : 0 })
+      const error = errorOf(await thrownBy(read(instance, stream)))
       expect(error).toMatchObject({ status: 502, code: 'upstream_rejected' })
       expect(lane.calls).toHaveLength(1)
     },
@@ -402,15 +402,15 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
   test('throws in the middle of a stream after the words received, and does not retry', async () => {
     const { model, lane } = lanes.take('legacy')
     lane.answers(broken)
-    const asked = program({ model, maxRetries: 2 })
+    const instance = program({ model, maxRetries: 2 })
     const texts: string[] = []
     const reading = (async () => {
-      for await (const piece of asked.stream('p')) texts.push(piece)
+      for await (const piece of instance.stream('p')) texts.push(piece)
     })()
     const error = errorOf(await thrownBy(reading))
     expect(texts.join('')).toBe('one two')
     expect(error.code).toBe('upstream_truncated')
-    expect(asked.sent).toHaveLength(1)
+    expect(instance.sent).toHaveLength(1)
     expect(lane.calls).toHaveLength(1)
   })
 

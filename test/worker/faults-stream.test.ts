@@ -259,9 +259,9 @@ describe('a reader that disconnects', () => {
     return { script, stop: () => clearInterval(talk) }
   }
 
-  /** What nobody may join and nobody will remember is not worth a token once its reader is gone. */
-  const alone = { 'cache-control': 'no-store' }
   /** With no-store, nobody joins and nothing is stored: the upstream call ends with its reader. */
+  const alone = { 'cache-control': 'no-store' }
+
   test.each([
     ['at the first chunk', 0],
     ['in the middle', 5],

@@ -121,17 +121,17 @@ describe('a shared flight', () => {
       const body = { prompt: 'p', model: own.model, stream: i % 2 === 0 }
       const reply = await client.complete(body)
       if (i % 2 === 0) {
-        const told = streamOf(reply)
-        expect(told.done).toBe(true)
-        return [told.chunks[0]?.id ?? '', told.text()]
+        const result = streamOf(reply)
+        expect(result.done).toBe(true)
+        return [result.chunks[0]?.id ?? '', result.text()]
       }
       const { id, choices } = completionOf(reply)
       return [id, choices[0]?.text ?? '']
     }
-    const asked = Array.from({ length: 1000 }, (_, i) => ask(i))
+    const pending = Array.from({ length: 1000 }, (_, i) => ask(i))
     await own.lane.call()
     first.open()
-    const answers = await Promise.all(asked)
+    const answers = await Promise.all(pending)
     expect(own.lane.calls).toHaveLength(1)
     expect(new Set(answers.map(([, text]) => text))).toEqual(new Set([words.join('')]))
     expect(new Set(answers.map(([id]) => id)).size).toBe(1)
@@ -160,8 +160,8 @@ describe('a shared flight', () => {
     all()
     for (const follower of followers) {
       expect(follower.headers['cache-status']).toBe('edge-completions; fwd=miss; collapsed')
-      const told = parseStream(await follower.rest())
-      expect([told.text(), told.done]).toEqual([MANY.join(''), true])
+      const result = parseStream(await follower.rest())
+      expect([result.text(), result.done]).toEqual([MANY.join(''), true])
     }
     expect(completionOf(await whole).choices[0]?.text).toBe(MANY.join(''))
     const call = await own.lane.call()
@@ -205,13 +205,13 @@ describe('a shared flight', () => {
       line.head(401)
       line.end()
     })
-    const asked = Array.from({ length: 12 }, (_, i) =>
+    const pending = Array.from({ length: 12 }, (_, i) =>
       workers.client(i % ISOLATES).complete({ prompt: 'p', model: own.model, stream: i % 2 === 0 }),
     )
     await own.lane.call()
     // When this later reader has joined, the others have had time to join, too.
     failing.open()
-    const codes = (await Promise.all(asked)).map(({ text }) => JSON.parse(text).error.code)
+    const codes = (await Promise.all(pending)).map(({ text }) => JSON.parse(text).error.code)
     expect(new Set(codes)).toEqual(new Set(['upstream_rejected']))
     expect(own.lane.calls.length).toBeLessThan(4)
   })
@@ -229,8 +229,8 @@ describe('a shared flight', () => {
     const startedAt = performance.now()
     all()
     for (const other of others) {
-      const told = parseStream(await other.rest())
-      expect([told.text().length, told.done]).toEqual([400 * word.length, true])
+      const result = parseStream(await other.rest())
+      expect([result.text().length, result.done]).toEqual([400 * word.length, true])
     }
     expect(performance.now() - startedAt).toBeLessThan(5000)
     // It has read almost nothing, and nothing was read on its behalf.
@@ -311,8 +311,8 @@ describe('an answer that is not stored', () => {
     leader.leave()
     await whileSending(say, workers.log.request(String(leader.headers['x-request-id'])))
     all()
-    const told = parseStream(await follower.rest())
-    expect([told.text(), told.done]).toEqual([MANY.join(''), true])
+    const result = parseStream(await follower.rest())
+    expect([result.text(), result.done]).toEqual([MANY.join(''), true])
     expect(own.lane.calls).toHaveLength(1)
     expect(await workers.kvEntries()).toHaveLength(0)
   })
@@ -470,9 +470,9 @@ describe('resuming a stream', () => {
     expect((await client.complete({ prompt: 'p', model }, plain)).text).toBe(text)
     expect((await client.send(ask(model, { headers: plain }))).text).toBe(text)
     for (let n = 0; n <= text.length + 1; n++) {
-      const told = streamOf(await client.send(ask(model, { headers: at(id, n) })))
-      expect(told.text(), `at ${n}`).toBe(text.slice(n))
-      expect([told.chunks[0]?.id, told.finish(), told.usage, told.done]).toEqual([
+      const result = streamOf(await client.send(ask(model, { headers: at(id, n) })))
+      expect(result.text(), `at ${n}`).toBe(text.slice(n))
+      expect([result.chunks[0]?.id, result.finish(), result.usage, result.done]).toEqual([
         id,
         choices[0]?.finish_reason,
         usage,
@@ -517,9 +517,9 @@ describe('resuming a stream', () => {
         expect(body, `text at ${n}`).toBe(text.slice(n))
         continue
       }
-      const told = parseStream(body)
-      expect([told.text(), told.done], `at ${n}`).toEqual([text.slice(n), true])
-      expect([told.chunks[0]?.id, told.finish(), told.usage]).toEqual([id, 'stop', USAGE])
+      const result = parseStream(body)
+      expect([result.text(), result.done], `at ${n}`).toEqual([text.slice(n), true])
+      expect([result.chunks[0]?.id, result.finish(), result.usage]).toEqual([id, 'stop', USAGE])
     }
     expect(parseStream(await unknownId.rest()).text()).toBe(text)
     expect(own.lane.calls).toHaveLength(1)
@@ -561,10 +561,10 @@ describe('resuming a stream', () => {
     own.lane.answers(completionsStream(words))
     const { id } = completionOf(await workers.client(0).complete({ prompt: 'p', model: own.model }))
     for (const header of [`${id}:-1`, `${id}:x`, id, '5', `${id}:1.5`]) {
-      const told = streamOf(
+      const result = streamOf(
         await workers.client(0).send(ask(own.model, { headers: { 'last-event-id': header } })),
       )
-      expect(told.text()).toBe(text)
+      expect(result.text()).toBe(text)
     }
     const got = await workers.client(0).send({
       path: `/v1/completions?prompt=p&model=${own.model}&stream=true`,
@@ -637,8 +637,8 @@ describe('a flight object that dies', () => {
     for (const reader of readers) await reader.until('"text":"one "')
     await kill(key)
     for (const reader of readers) {
-      const told = parseStream(await reader.rest())
-      expect([told.text(), told.done, told.problem?.code]).toEqual([
+      const result = parseStream(await reader.rest())
+      expect([result.text(), result.done, result.problem?.code]).toEqual([
         'one ',
         false,
         'upstream_truncated',
@@ -670,14 +670,14 @@ describe('a flight object that dies', () => {
     const key = await keyOf(own.lane, own.model)
     own.lane.calls.length = 0
     own.lane.answers(() => {}, completionsStream(['again']))
-    const asked = Array.from({ length: 6 }, (_, i) =>
+    const pending = Array.from({ length: 6 }, (_, i) =>
       workers
         .client(i % ISOLATES)
         .complete({ prompt: 'p', model: own.model, stream: i % 2 === 0 }, forced),
     )
     await own.lane.call()
     await kill(key)
-    const texts = (await Promise.all(asked)).map((reply) =>
+    const texts = (await Promise.all(pending)).map((reply) =>
       reply.text.startsWith('data:')
         ? streamOf(reply).text()
         : completionOf(reply).choices[0]?.text,

@@ -290,9 +290,9 @@ test('an upstream receives the prompt and nothing about the visitor', () => {
     for (const { text, headers } of upstream.lane(name).calls) {
       const { authorization, ...others } = headers
       expect(authorization).toBe(`Bearer ${CANARY}`)
-      const said = text + JSON.stringify(others)
-      expect(found(said, ['prompt', 'suffix', 'variable', 'locked'])).toEqual([])
-      expect(tokenIn(said)).toBe(false)
+      const outgoing = text + JSON.stringify(others)
+      expect(found(outgoing, ['prompt', 'suffix', 'variable', 'locked'])).toEqual([])
+      expect(tokenIn(outgoing)).toBe(false)
     }
   }
 })

@@ -245,15 +245,15 @@ test('a purge during a flight: its readers get the answer, later ones do not, an
 test('many visitors just after a purge still make one upstream call', async () => {
   const workers = await start()
   const { model, lane } = lanes.take('legacy')
-  const said = latch()
+  const released = latch()
   lane.answers(async (call, line) => {
-    await said.opened
+    await released.opened
     await completionsStream(['one'])(call, line)
   })
   await purge(workers, 1, { all: true })
-  const asked = Array.from({ length: 30 }, () => ask(workers, 1, { prompt: 'p', model }))
+  const replies = Array.from({ length: 30 }, () => ask(workers, 1, { prompt: 'p', model }))
   await lane.call()
-  said.open()
-  expect(new Set(await Promise.all(asked))).toEqual(new Set(['one']))
+  released.open()
+  expect(new Set(await Promise.all(replies))).toEqual(new Set(['one']))
   expect(lane.calls).toHaveLength(1)
 })

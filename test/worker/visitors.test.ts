@@ -43,13 +43,13 @@ async function open({
     ...(persistIn === null ? {} : { persistIn }),
   })
   const lane = upstream.lane(model).answers(completionsStream(['fine']))
-  const asked = upstream.lane(challenges).answers(siteverify)
+  const siteverifyLane = upstream.lane(challenges).answers(siteverify)
   const visit = (token: unknown = 'a solved challenge', headers = {}) =>
     workers.client().send({ method: 'POST', path: '/v1/visitors', body: { token }, headers })
   return {
     workers,
     lane,
-    asked,
+    siteverifyLane,
     visit,
     mint: async (headers = {}): Promise<string> => tokenIn(await visit('solved', headers)),
     ask: (prompt: string, token: string | null, headers = {}) =>
@@ -72,14 +72,14 @@ function tokenIn(reply: Reply): string {
 
 describe('with Turnstile', () => {
   test('a solved challenge becomes a token that allows uncached requests', async () => {
-    const { workers, lane, asked, visit, ask } = await open()
+    const { workers, lane, siteverifyLane, visit, ask } = await open()
     const address = newAddress()
     const reply = await visit('a solved challenge', { 'cf-connecting-ip': address })
     const token = tokenIn(reply)
     const seconds = JSON.parse(reply.text).expires_at - Date.now() / 1000
     expect(seconds).toBeGreaterThan(590)
     expect(seconds).toBeLessThanOrEqual(600)
-    expect((await asked.call()).body).toEqual({
+    expect((await siteverifyLane.call()).body).toEqual({
       secret: SECRET,
       response: 'a solved challenge',
       remoteip: address,
@@ -212,21 +212,21 @@ describe('with Turnstile', () => {
     ['was solved for another action', { ...good, action: 'login' }, 'other_action'],
     ['is a dummy', { ...good, metadata: { result_with_testing_key: true } }, 'dummy_token'],
   ])('rejects a challenge that %s', async (_, answer, reason) => {
-    const { workers, asked, visit } = await open({ siteverify: json(answer) })
+    const { workers, siteverifyLane, visit } = await open({ siteverify: json(answer) })
     const problem = await expectProblem(await visit(), 403, 'challenge_failed', workers.log)
     expect(problem.message).toBe(
       'Cannot accept this challenge: solve a new one and send its token at once',
     )
     expect(workers.log.all('visitor_refused')).toMatchObject([{ reason }])
-    expect(asked.calls).toHaveLength(1)
+    expect(siteverifyLane.calls).toHaveLength(1)
   })
 
   test('a challenge of 2049 characters is rejected without a call of siteverify', async () => {
-    const { workers, asked, visit } = await open()
+    const { workers, siteverifyLane, visit } = await open()
     for (const token of ['x'.repeat(2049), '']) {
       await expectProblem(await visit(token), 403, 'challenge_failed', workers.log)
     }
-    expect(asked.calls).toEqual([])
+    expect(siteverifyLane.calls).toEqual([])
     tokenIn(await visit('x'.repeat(2048)))
   })
 
@@ -252,21 +252,21 @@ describe('with Turnstile', () => {
   test.each(outages)(
     'a siteverify that %s is called twice with the same idempotency key; tokens still work',
     async (_, script) => {
-      const { workers, lane, asked, visit, mint, ask } = await open()
+      const { workers, lane, siteverifyLane, visit, mint, ask } = await open()
       const token = await mint()
-      asked.answers(script)
+      siteverifyLane.answers(script)
       const startedAt = performance.now()
       const reply = await visit()
       expect(performance.now() - startedAt).toBeLessThan(4000)
       await expectProblem(reply, 503, 'challenge_unavailable', workers.log)
       expect(reply.headers['retry-after']).toMatch(/^\d+$/)
-      const keys = asked.calls.map((call: UpstreamCall) => call.body['idempotency_key'])
+      const keys = siteverifyLane.calls.map((call: UpstreamCall) => call.body['idempotency_key'])
       expect(keys).toHaveLength(3)
       expect(keys[1]).toBe(keys[2])
       expect(keys[0]).not.toBe(keys[1])
       completionOf(await ask('prompt 1', token))
       expect(lane.calls).toHaveLength(1)
-      asked.answers(json(good))
+      siteverifyLane.answers(json(good))
       tokenIn(await visit())
     },
   )
