@@ -93,7 +93,7 @@ export class App {
     const id = `req_${this.#context.newUuid().replaceAll('-', '')}`
     const visit = new Visit(request, id, this.#context)
     const verdict = judgeOrigin(request, visit.url, this.#options)
-    visit.noted.origin = namedOrigin(verdict)
+    visit.logFields.origin = namedOrigin(verdict)
     const { reply, readableBy } = await this.#answer(visit, verdict)
     const { status, headers, body } = reply
     if (!visit.streaming) visit.close(status, null)
@@ -118,7 +118,7 @@ export class App {
     try {
       const found = this.#routes.get(visit.url.pathname) ?? (await this.#match(visit.request))
       if (isPreflight(visit.request)) {
-        visit.noted.route = 'preflight'
+        visit.logFields.route = 'preflight'
         const readableBy = this.#readableAfter(visit, verdict, found?.route) ?? allowed
         return { reply: preflightReply(visit.request, readableBy), readableBy }
       }
@@ -147,7 +147,7 @@ export class App {
     const { request } = visit
     if (found === undefined) throw notFound()
     const { route } = found
-    visit.noted.route = route.name
+    visit.logFields.route = route.name
     if (!route.always) this.#refuseWithFaults(visit.url)
     const params = decoded(found.params)
     const method = request.method === 'HEAD' ? 'GET' : request.method

@@ -6,12 +6,12 @@ import { requestParser } from './completion/request.ts'
 import type { Config, ConfigResult } from './config.ts'
 import type { Core, Platform } from './core.ts'
 import { Admin, type AdminContext } from './routes/admin.ts'
-import { Asking } from './routes/asked.ts'
 import { Completions } from './routes/completions.ts'
 import { Lookups } from './routes/lookups.ts'
 import { type FlightDoor, Misses } from './routes/misses.ts'
 import { OpenApi } from './routes/openapi-file.ts'
 import { PageVariables } from './routes/page-variables.ts'
+import { RequestResolver } from './routes/request-resolver.ts'
 import type { SpendLimit } from './routes/spend-limit.ts'
 import { NewVisitors } from './routes/visitors.ts'
 import { publicFaultsOf, warningsOf } from './warnings.ts'
@@ -65,7 +65,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
   }
   const { spendLimit } = doors
   const pageVariables = new PageVariables({ origins: config.origins, prompts }, core.pages)
-  const asking = new Asking(
+  const resolver = new RequestResolver(
     {
       effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
       key: {
@@ -90,7 +90,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
   const completions = new Completions(
     { body, cache: policy },
     {
-      asking,
+      resolver,
       cache: core.cache,
       lookups: new Lookups({ cache: core.cache, pageVariables, spendLimit, report, now }),
       misses: new Misses(doors.flights, core.miss),
@@ -102,7 +102,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
   const admin = new Admin(body, {
     operator,
     purges,
-    requestNames: (request) => asking.purgeNames(request),
+    requestNames: (request) => resolver.purgeNames(request),
     models,
     prompts,
     origins: config.origins,

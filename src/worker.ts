@@ -41,7 +41,7 @@ function create(): App {
   }
   if (known.config === null) return createBrokenApp(known.result, secrets, context)
   const { config, core, platform } = known
-  const doors = {
+  const bindings = {
     flights: config.cache.flights === 'global' ? flightDoor : null,
     spendLimit,
     admin: {
@@ -55,7 +55,7 @@ function create(): App {
     },
     ...secrets,
   }
-  return createApp(config, core, platform, doors, context)
+  return createApp(config, core, platform, bindings, context)
 }
 
 /** The platform's rate limit: approximate and counted per location, but free. */

@@ -14,9 +14,9 @@ import {
   type Reply,
 } from '../http/reply.ts'
 import type { MissAnswer, MissSummary } from '../miss.ts'
-import type { Asked, Asking, CachePolicy } from './asked.ts'
 import type { FoundAnswer, Lookups } from './lookups.ts'
 import type { Misses } from './misses.ts'
+import type { CachePolicy, RequestResolver, ResolvedRequest } from './request-resolver.ts'
 import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
 import { CLIENT_LEFT, type Visit } from './visit.ts'
 
@@ -29,7 +29,7 @@ export interface CompletionsOptions {
 }
 
 export interface CompletionsContext {
-  readonly asking: Asking
+  readonly resolver: RequestResolver
   readonly cache: TieredCache
   readonly lookups: Lookups
   readonly misses: Misses
@@ -62,42 +62,42 @@ export class Completions {
   /** `POST /v1/completions`. @throws GatewayError */
   async post(visit: Visit): Promise<Reply> {
     const body = await readText(visit.request, this.#options.body)
-    const asked = await this.#context.asking.ask('body', body, visit)
-    const { wishes, takesLast } = asked
+    const resolved = await this.#context.resolver.resolve('body', body, visit)
+    const { wishes, takesLast } = resolved
     const mayJoin = !wishes.onlyIfCached && !wishes.noStore && !takesLast
-    const looked = await this.#lookUp(asked, mayJoin)
-    note(visit, outcomeOf(asked.work, false, false))
-    if (takesLast) return this.#foundOnly(looked.found, asked, visit, looked.cacheMs)
-    const { work, found, older } = await this.#context.lookups.prepare(asked, looked.found)
-    if (work === null) return this.#foundOnly(found, asked, visit, looked.cacheMs)
+    const lookup = await this.#lookUp(resolved, mayJoin)
+    note(visit, outcomeOf(resolved.work, false, false))
+    if (takesLast) return this.#foundOnly(lookup.found, resolved, visit, lookup.cacheMs)
+    const { work, found, older } = await this.#context.lookups.prepare(resolved, lookup.found)
+    if (work === null) return this.#foundOnly(found, resolved, visit, lookup.cacheMs)
     const stale = this.#ageOf(found)
     if (found !== null && stale <= this.#options.cache.staleWhileRevalidateSeconds) {
       if (stale > 0 && !wishes.onlyIfCached) visit.waitUntil(this.#refresh(work))
-      return this.#hit(found, asked, visit, looked.cacheMs)
+      return this.#hit(found, resolved, visit, lookup.cacheMs)
     }
     if (wishes.onlyIfCached) {
       // No newer answer may be generated, so an entry within stale_if_error is served.
       const isUsable = found !== null && this.#isStaleIfError(found)
-      return this.#foundOnly(isUsable ? found : null, asked, visit, looked.cacheMs)
+      return this.#foundOnly(isUsable ? found : null, resolved, visit, lookup.cacheMs)
     }
-    return await this.#miss({ ...asked, work }, visit, { ...looked, found: found ?? older })
+    return await this.#miss({ ...resolved, work }, visit, { ...lookup, found: found ?? older })
   }
 
   /** `GET /v1/completions`: never spends, and needs no preflight. @throws GatewayError */
   async get(visit: Visit): Promise<Reply> {
-    const asked = await this.#context.asking.ask('query', visit.url.search, visit)
-    const { found, cacheMs } = await this.#lookUp(asked)
-    note(visit, outcomeOf(asked.work, false, false))
+    const resolved = await this.#context.resolver.resolve('query', visit.url.search, visit)
+    const { found, cacheMs } = await this.#lookUp(resolved)
+    note(visit, outcomeOf(resolved.work, false, false))
     const isNewest = found !== null && !found.isPrevious
     const leftSeconds = isNewest ? found.remembered.entry.fresh_until - this.#nowS() : 0
     const browserSeconds = Math.min(this.#options.cache.browserSeconds, Math.max(0, leftSeconds))
-    return this.#foundOnly(found, asked, visit, cacheMs, asked.shared ? browserSeconds : null)
+    return this.#foundOnly(found, resolved, visit, cacheMs, resolved.shared ? browserSeconds : null)
   }
 
   /** @param mayJoin skip KV if this isolate has a reader in a running flight with this key */
-  async #lookUp(asked: Asked, mayJoin = false): Promise<Lookup> {
+  async #lookUp(resolved: ResolvedRequest, mayJoin = false): Promise<Lookup> {
     const { cache, lookups, misses, now } = this.#context
-    const { work } = asked
+    const { work } = resolved
     const startedAt = now()
     const bypasses = work.keep === null || work.forced
     const skippedKv =
@@ -106,7 +106,7 @@ export class Completions {
       misses.isUnderWay(work.key) &&
       cache.fromMemory(work.key) === null
     if (skippedKv) await cache.ready()
-    const found = bypasses || skippedKv ? null : await lookups.find(asked)
+    const found = bypasses || skippedKv ? null : await lookups.find(resolved)
     return { found, cacheMs: now() - startedAt, skippedKv }
   }
 
@@ -118,19 +118,19 @@ export class Completions {
   /** @throws GatewayError `not_cached` if nothing was found */
   #foundOnly(
     found: FoundAnswer | null,
-    asked: Asked,
+    resolved: ResolvedRequest,
     visit: Visit,
     cacheMs: number,
     browserSeconds: number | null = null,
   ): Reply {
-    if (found !== null) return this.#hit(found, asked, visit, cacheMs, browserSeconds)
+    if (found !== null) return this.#hit(found, resolved, visit, cacheMs, browserSeconds)
     throw new GatewayError('not_cached', 'Not in the cache.')
   }
 
   /** @param browserSeconds how long a browser may cache a GET; null: not at all */
   #hit(
     { remembered, tier, isPrevious }: Hit,
-    { reader }: Asked,
+    { reader }: ResolvedRequest,
     visit: Visit,
     cacheMs: number,
     browserSeconds: number | null = null,
@@ -143,7 +143,7 @@ export class Completions {
       ? { kind: 'previous' }
       : { kind: 'hit', detail: ttlSeconds > 0 ? tier : 'stale', ttlSeconds }
     const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
-    visit.tally = { ...visit.tally, saved: entry.completion.usage }
+    visit.counts = { ...visit.counts, saved: entry.completion.usage }
     const headers = answerHeaders({
       form: shape.as,
       cache: note(visit, outcome),
@@ -163,21 +163,21 @@ export class Completions {
     return { status: 200, headers, body }
   }
 
-  async #miss(asked: Asked, visit: Visit, looked: Lookup): Promise<Reply> {
+  async #miss(resolved: ResolvedRequest, visit: Visit, lookup: Lookup): Promise<Reply> {
     const { now } = this.#context
-    const { noStore } = asked.wishes
-    const work = noStore ? { ...asked.work, keep: null } : asked.work
+    const { noStore } = resolved.wishes
+    const work = noStore ? { ...resolved.work, keep: null } : resolved.work
     const left = new AbortController()
     const { signal } = visit.request
     signal.addEventListener('abort', () => left.abort(), { once: true })
     if (signal.aborted) left.abort()
     const startedAt = now()
-    visit.streaming = asked.reader.shape.stream
+    visit.streaming = resolved.reader.shape.stream
     const free = work.request.prompt_id === null
     const alone = noStore || (free && this.#options.cache.freePrompts === 'off')
     const answer = await this.#answer(
       work,
-      asked.reader,
+      resolved.reader,
       {
         left,
         onEnd: (end, { summary }) => {
@@ -188,12 +188,18 @@ export class Completions {
       },
       alone,
     )
-    const timing = { cacheMs: looked.cacheMs, upstreamMs: now() - startedAt }
+    const timing = { cacheMs: lookup.cacheMs, upstreamMs: now() - startedAt }
     noteSummary(visit, answer.summary)
     if (answer.kind !== 'stream') visit.streaming = false
     // On a failure KV may still have a stale answer, which the first lookup skipped.
-    const retried = answer.kind === 'problem' && looked.skippedKv
-    return this.#reply(answer, asked, visit, retried ? await this.#lookUp(asked) : looked, timing)
+    const retried = answer.kind === 'problem' && lookup.skippedKv
+    return this.#reply(
+      answer,
+      resolved,
+      visit,
+      retried ? await this.#lookUp(resolved) : lookup,
+      timing,
+    )
   }
 
   /** Applies the rate limit before anything is spent. */
@@ -207,7 +213,7 @@ export class Completions {
 
   #reply(
     answer: MissAnswer,
-    { work, reader, ...asked }: Asked,
+    { work, reader, ...resolved }: ResolvedRequest,
     visit: Visit,
     { found, cacheMs }: Lookup,
     timing: { readonly cacheMs: number; readonly upstreamMs: number },
@@ -219,7 +225,7 @@ export class Completions {
     if (answer.kind === 'problem') {
       const { code, message, ...options } = answer.problem
       if (found !== null && staleIfErrorCodes.has(code) && this.#isStaleIfError(found)) {
-        return this.#hit(found, { work, reader, ...asked }, visit, cacheMs)
+        return this.#hit(found, { work, reader, ...resolved }, visit, cacheMs)
       }
       throw new GatewayError(code, message, options)
     }
@@ -237,10 +243,10 @@ export class Completions {
         tier: role === 'late' ? 'flight' : 'kv',
         isPrevious: false,
       } as const
-      return this.#hit(hit, { work, reader, ...asked }, visit, cacheMs)
+      return this.#hit(hit, { work, reader, ...resolved }, visit, cacheMs)
     }
     if (role === 'follower') {
-      visit.tally = { ...visit.tally, saved: answer.completion.usage }
+      visit.counts = { ...visit.counts, saved: answer.completion.usage }
     }
     const cache = note(visit, outcomeOf(work, role === 'follower', answer.stored))
     const body = remembered?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))
@@ -294,13 +300,13 @@ function outcomeOf({ keep, forced }: Work, collapsed: boolean, stored: boolean):
 
 /** Records the outcome for the log, and for the headers of an error that may follow. */
 function note(visit: Visit, cache: CacheOutcome): CacheOutcome {
-  visit.noted.cache = cacheWord(cache)
+  visit.logFields.cache = cacheWord(cache)
   visit.headers['cache-status'] = cacheStatus(cache)
   return cache
 }
 
 function noteSummary(visit: Visit, { attempts, upstream, usage }: MissSummary): void {
-  Object.assign(visit.noted, {
+  Object.assign(visit.logFields, {
     attempts,
     upstream,
     tokens_in: usage?.prompt_tokens ?? 0,

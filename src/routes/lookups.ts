@@ -11,8 +11,8 @@ import { GatewayError } from '../errors.ts'
 import type { PageFault, Report } from '../events.ts'
 import type { Work } from '../generate.ts'
 import { RecentMap } from '../recent.ts'
-import type { Asked } from './asked.ts'
 import type { AdmittedPages, PagesRead, PageVariables } from './page-variables.ts'
+import type { ResolvedRequest } from './request-resolver.ts'
 import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
 
 export interface LookupsContext {
@@ -66,7 +66,7 @@ export class Lookups {
   }
 
   /** The stored answer that can be served to this request without reading a page. */
-  async find({ work, pages, takesLast }: Asked): Promise<FoundAnswer | null> {
+  async find({ work, pages, takesLast }: ResolvedRequest): Promise<FoundAnswer | null> {
     const { cache, now } = this.#context
     const { storedUnder, source, key } = work
     let found = await cache.get(storedUnder)
@@ -85,27 +85,27 @@ export class Lookups {
    * @param found the result of `find`
    * @throws GatewayError `page_unavailable`, `page_not_allowed`, `rate_limited`
    */
-  async prepare(asked: Asked, found: FoundAnswer | null): Promise<Prepared> {
-    const { work, pages, isOperator, wishes } = asked
+  async prepare(resolved: ResolvedRequest, found: FoundAnswer | null): Promise<Prepared> {
+    const { work, pages, isOperator, wishes } = resolved
     if (pages === null) return { work, found, older: null }
     if (isOperator) {
-      return await this.#compared(asked, found, await this.#fetch(asked, pages, found))
+      return await this.#compared(resolved, found, await this.#fetch(resolved, pages, found))
     }
     const last: Prepared = { work: null, found, older: null }
-    if (wishes.onlyIfCached || (found !== null && !this.#isDue(asked, pages, found))) return last
+    if (wishes.onlyIfCached || (found !== null && !this.#isDue(resolved, pages, found))) return last
     const { pageVariables } = this.#context
     const since = found?.remembered.entry.confirmed_at ?? 0
     try {
       const remembered = pageVariables.remembered(pages, since)
-      const read = remembered ?? (await this.#check(asked, pages, found))
-      return await this.#compared(asked, found, read)
+      const read = remembered ?? (await this.#check(resolved, pages, found))
+      return await this.#compared(resolved, found, read)
     } catch (error) {
       if (found === null || !(error instanceof GatewayError)) throw error
       return last
     }
   }
 
-  #isDue({ work }: Asked, pages: AdmittedPages, { remembered }: FoundAnswer): boolean {
+  #isDue({ work }: ResolvedRequest, pages: AdmittedPages, { remembered }: FoundAnswer): boolean {
     const { now } = this.#context
     const { entry } = remembered
     const { unchangedAt, restUntil } = this.#checkOf(work)
@@ -119,18 +119,18 @@ export class Lookups {
    * Fetches pages for a visitor: rate limited, and by one request at a time if there is an answer.
    */
   async #check(
-    asked: Asked,
+    resolved: ResolvedRequest,
     pages: AdmittedPages,
     found: FoundAnswer | null,
   ): Promise<PagesRead | null> {
     const { pageVariables, spendLimit, now } = this.#context
-    const { work } = asked
+    const { work } = resolved
     // These two refuse this visitor only, so they come before the check is recorded.
     pageVariables.refuseUnlisted(pages)
     if (!(await isWithin(spendLimit, work.visitor ?? ''))) throw rateLimited()
     if (found !== null) this.#note(work, { restUntil: now() + CHECKING_MS })
     try {
-      return await this.#fetch(asked, pages, found)
+      return await this.#fetch(resolved, pages, found)
     } catch (error) {
       if (found !== null) this.#note(work, { restUntil: now() + REST_MS })
       throw error
@@ -138,7 +138,7 @@ export class Lookups {
   }
 
   async #fetch(
-    { work }: Asked,
+    { work }: ResolvedRequest,
     pages: AdmittedPages,
     found: FoundAnswer | null,
   ): Promise<PagesRead | null> {
@@ -153,7 +153,7 @@ export class Lookups {
 
   /** @param read null: the found answer was generated from the current versions of the pages */
   async #compared(
-    { work, withPages, isOperator }: Asked,
+    { work, withPages, isOperator }: ResolvedRequest,
     found: FoundAnswer | null,
     read: PagesRead | null,
   ): Promise<Prepared> {

@@ -22,7 +22,7 @@ export interface FlightDoor {
 }
 
 /** The caller's handle on a reader. */
-export interface Boarded {
+export interface MissReader {
   readonly left: AbortController
   readonly onEnd: (end: StreamEnd, answer: MissAnswer) => void
 }
@@ -58,7 +58,12 @@ export class Misses {
   }
 
   /** @param alone the answer must not be shared */
-  async answer(work: Work, reader: Reader, handle: Boarded, alone: boolean): Promise<MissAnswer> {
+  async answer(
+    work: Work,
+    reader: Reader,
+    handle: MissReader,
+    alone: boolean,
+  ): Promise<MissAnswer> {
     if (this.#flights === null || alone) return await this.#alone(work, reader, handle)
     this.#noteJoin(work.key)
     const presence = stopsWithReaders(work) ? presenceOf(handle.left.signal) : null
@@ -150,7 +155,7 @@ export class Misses {
     return true
   }
 
-  async #alone(work: Work, reader: Reader, { left, onEnd }: Boarded): Promise<MissAnswer> {
+  async #alone(work: Work, reader: Reader, { left, onEnd }: MissReader): Promise<MissAnswer> {
     const options = { ...ALONE, purgedAt: this.#context.purgedAt(work) }
     const miss = new SharedMiss(work, reader.shape.stream, options, this.#context)
     const answer = await miss.join(reader, {

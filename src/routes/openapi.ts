@@ -1,6 +1,6 @@
-// The whole service as OpenAPI 3.1, generated from the validating schemas and the list of error codes.
-// Contains no prompt, no upstream and no key. Not part of the bundle: scripts/build-site.ts writes
-// the document to a static file, and openapi-file.ts serves that.
+// The whole service as OpenAPI 3.1, generated from the validating schemas and the list of error
+// codes. Contains no prompt, no upstream and no key. Not part of the bundle: scripts/build-site.ts
+// writes the document to a static file, and openapi-file.ts serves that.
 import type { RequestLimits } from '../completion/request.ts'
 import type { Code } from '../errors.ts'
 import { statusOf } from '../http/problem.ts'
@@ -53,7 +53,7 @@ const bodyCodes: readonly Code[] = [
   'body_too_large',
   'unsupported_media_type',
 ]
-const askedCodes: readonly Code[] = [
+const requestCodes: readonly Code[] = [
   'invalid_value',
   'unknown_field',
   'missing_field',
@@ -69,7 +69,7 @@ const askedCodes: readonly Code[] = [
 /** Errors of requests that may call an upstream. */
 const spendingCodes: readonly Code[] = [
   ...bodyCodes,
-  ...askedCodes,
+  ...requestCodes,
   'upstream_refused_request',
   'visitor_token_required',
   'rate_limited',
@@ -194,7 +194,7 @@ function pathsOf(schemas: Table): Table {
           headers: headersOf(...answerHeaders, 'X-Usage-Estimated'),
           content: completionBody,
         },
-        [...anywhere, ...askedCodes],
+        [...anywhere, ...requestCodes],
         {
           parameters: [
             ...queryParameters(schemas['CompletionRequest'] as Table),
@@ -303,7 +303,7 @@ function pathsOf(schemas: Table): Table {
         'purge',
         'Purges cached answers: all, or those of a request, a locked prompt, a model or a page',
         { description: 'The kind of purge', content: json('Purged') },
-        [...anywhere, ...bodyCodes, ...askedCodes, 'operator_token_invalid', 'not_found'],
+        [...anywhere, ...bodyCodes, ...requestCodes, 'operator_token_invalid', 'not_found'],
         { ...operator, requestBody: anyBody('Purge') },
       ),
     },

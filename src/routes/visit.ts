@@ -9,10 +9,10 @@ export interface VisitContext {
   readonly report: Report
   readonly waitUntil: (work: Promise<unknown>) => void
   /** Counts a request for the usage figures. */
-  readonly count: (event: RequestEvent, tally: Tally) => void
+  readonly count: (event: RequestEvent, counts: Tally) => void
 }
 
-type Noted = Pick<
+type LogFields = Pick<
   RequestEvent,
   | 'route'
   | 'cache'
@@ -33,7 +33,7 @@ export class Visit {
   readonly url: URL
   readonly id: string
   readonly startedAt: number
-  readonly noted: { -readonly [K in keyof Noted]: Noted[K] } = {
+  readonly logFields: { -readonly [K in keyof LogFields]: LogFields[K] } = {
     route: 'other',
     cache: null,
     model: null,
@@ -44,7 +44,7 @@ export class Visit {
     visitor: null,
     origin: null,
   }
-  tally: Tally = { promptId: null, saved: null }
+  counts: Tally = { promptId: null, saved: null }
   /** Headers to send even if the response becomes an error. */
   readonly headers: Record<string, string> = {}
   /** The body is a stream, whose end closes the visit. */
@@ -75,9 +75,9 @@ export class Visit {
       status,
       code,
       ms,
-      ...this.noted,
+      ...this.logFields,
     } as const
     report(event)
-    if (this.noted.route === 'completions') count(event, this.tally)
+    if (this.logFields.route === 'completions') count(event, this.counts)
   }
 }

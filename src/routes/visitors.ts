@@ -56,17 +56,18 @@ export class NewVisitors {
       (reason) => refused(visit.id, reason),
     )
     const nowS = Math.floor(now() / 1000)
-    const minted = await tokens.mint({ origin: visit.noted.origin ?? '', nowS })
-    visit.noted.visitor = minted.subject
+    const minted = await tokens.mint({ origin: visit.logFields.origin ?? '', nowS })
+    visit.logFields.visitor = minted.subject
     return jsonReply({ token: minted.token, expires_at: minted.expires_at })
   }
 
   /**
    * On a loopback host, pages of any loopback name and port are allowed, and so are their hosts.
    */
-  #hostnamesFor({ url, noted }: Visit): ReadonlySet<string> {
+  #hostnamesFor({ url, logFields }: Visit): ReadonlySet<string> {
     const hostnames = new Set([...this.#hostnames, url.hostname])
-    const page = noted.origin !== null && URL.canParse(noted.origin) ? new URL(noted.origin) : null
+    const page =
+      logFields.origin !== null && URL.canParse(logFields.origin) ? new URL(logFields.origin) : null
     if (page !== null && isLoopback(url.hostname) && isLoopback(page.hostname)) {
       hostnames.add(page.hostname)
     }

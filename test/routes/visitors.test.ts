@@ -62,7 +62,7 @@ async function ask(body: unknown, given: Given = {}) {
     ...(body instanceof ReadableStream ? { duplex: 'half' } : {}),
   } as RequestInit)
   const visit = new Visit(request, 'req_1', { now, report() {}, waitUntil() {}, count() {} })
-  visit.noted.origin = origin
+  visit.logFields.origin = origin
   const result = await route.post(visit).then(
     (reply) => ({ reply, json: JSON.parse(String(reply.body)) as Record<string, unknown> }),
     (error: unknown) => error,
@@ -83,7 +83,7 @@ test('a solved challenge is exchanged for a token for its origin, with its expir
   expect(reasons).toEqual([])
   const token = String(json?.['token'])
   const { subject } = await tokens.verify(token, { origin: ORIGIN, nowS: NOW_S })
-  expect(visit.noted.visitor).toBe(subject)
+  expect(visit.logFields.visitor).toBe(subject)
   const elsewhere = tokens.verify(token, { origin: 'https://evil.test', nowS: NOW_S })
   await expect(elsewhere).rejects.toMatchObject({ code: 'visitor_token_invalid' })
 })
@@ -145,7 +145,7 @@ test.each<[string, string, Given]>([
   )
   expect(code).toBe('challenge_failed')
   expect(reasons).toEqual([['req_1', 'other_host']])
-  expect(visit.noted.visitor).toBeNull()
+  expect(visit.logFields.visitor).toBeNull()
 })
 
 test('no token is issued for a challenge that is too long, empty or refused', async () => {

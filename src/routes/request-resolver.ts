@@ -29,7 +29,7 @@ import type { AdmittedPages, NamedPages, PagesRead, PageVariables } from './page
 import type { Visit } from './visit.ts'
 
 /** A completion request, resolved for the cache lookup. */
-export interface Asked {
+export interface ResolvedRequest {
   /** What to generate on a miss. If the prompt has pages, their texts are added by `withPages`. */
   readonly work: Work
   /** The pages the answer is made from; null: the prompt has no pages. */
@@ -56,7 +56,7 @@ export interface CachePolicy {
   readonly freePrompts: 'shared' | 'visitor' | 'off'
 }
 
-export interface AskingOptions {
+export interface ResolverOptions {
   readonly effective: EffectiveOptions
   readonly key: KeyOptions
   readonly cache: CachePolicy
@@ -72,7 +72,7 @@ export interface AskingOptions {
   readonly models: ReadonlyMap<string, { readonly abandon: Abandon }>
 }
 
-export interface AskingContext {
+export interface ResolverContext {
   readonly parse: ParseRequest
   readonly gate: VisitorGate
   readonly operator: Operator
@@ -82,7 +82,7 @@ export interface AskingContext {
 }
 
 /** The part of a resolved request that does not depend on the visitor. */
-interface Understood {
+interface ParsedRequest {
   readonly request: VisitorRequest
   /** With page addresses in place of page texts. */
   readonly effective: EffectiveRequest
@@ -103,12 +103,12 @@ const PARSED_BYTES = 1_048_576
 /** Estimated size of a parsed request without its prompts; most fields are absent. */
 const REQUEST_BYTES = 2000
 
-export class Asking {
+export class RequestResolver {
   readonly #parsed = { body: recentRequests(), query: recentRequests() }
-  readonly #options: AskingOptions
-  readonly #context: AskingContext
+  readonly #options: ResolverOptions
+  readonly #context: ResolverContext
 
-  constructor(options: AskingOptions, context: AskingContext) {
+  constructor(options: ResolverOptions, context: ResolverContext) {
     this.#options = options
     this.#context = context
   }
@@ -120,7 +120,7 @@ export class Asking {
    * @throws GatewayError if the body is not a valid request
    */
   async purgeNames(body: unknown): Promise<string[]> {
-    const { key, last, pages } = await this.#understand(body)
+    const { key, last, pages } = await this.#parseRequest(body)
     // An answer stored before the prompt had last answers may still be served under its key.
     const keys = last === null ? [key] : pages === null ? [last, key] : [last]
     return keys.map(requestName)
@@ -130,16 +130,15 @@ export class Asking {
    * @param text the raw body or query
    * @throws GatewayError if the request is not valid or the visitor may not send it
    */
-  async ask(from: Source, text: string, visit: Visit): Promise<Asked> {
+  async resolve(from: Source, text: string, visit: Visit): Promise<ResolvedRequest> {
     const { effective: options, cache, key, prompts, models } = this.#options
     const { connections, pageVariables } = this.#context
     const { headers, method } = visit.request
-    const understood = await this.#understandText(from, text)
-    const { request, effective, names, last } = understood
-    visit.noted.model = effective.model
-    visit.tally = { promptId: effective.prompt_id, saved: null }
-    const pages =
-      understood.pages === null ? null : pageVariables.admitted(understood.pages, visit.url)
+    const parsed = await this.#parseText(from, text)
+    const { request, effective, names, last } = parsed
+    visit.logFields.model = effective.model
+    visit.counts = { promptId: effective.prompt_id, saved: null }
+    const pages = parsed.pages === null ? null : pageVariables.admitted(parsed.pages, visit.url)
     capableTargets(effective, connections)
     const { visitor, isOperator } = await this.#identify(visit)
     const wishes = cacheWishes(headers.get('cache-control'))
@@ -152,12 +151,12 @@ export class Asking {
     const staleSeconds = operatorSpends ? FOREVER_S : cache.staleSeconds
     const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
-    const workKey = scoped ? await cacheKey(effective, visitor, key) : understood.key
+    const workKey = scoped ? await cacheKey(effective, visitor, key) : parsed.key
     const work: Work = {
       request: effective,
       key: workKey,
       storedUnder: last ?? workKey,
-      source: last === null ? null : { recipe: understood.key, pages: [] },
+      source: last === null ? null : { recipe: parsed.key, pages: [] },
       names,
       requestedAt: visit.startedAt,
       keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
@@ -175,7 +174,7 @@ export class Asking {
           ...work,
           request: filled,
           key: await cacheKey(filled, null, key),
-          source: { recipe: understood.key, pages: versions },
+          source: { recipe: parsed.key, pages: versions },
         }
       },
       reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
@@ -194,24 +193,24 @@ export class Asking {
     const isOperator = await operator.isOperator(headers)
     const visitor = await gate.visitorOf({
       headers,
-      origin: visit.noted.origin,
+      origin: visit.logFields.origin,
       isOperator,
       maySpend: method === 'POST',
       refused: (reason) => report({ event: 'visitor_refused', request_id: visit.id, reason }),
     })
-    visit.noted.visitor = visitor
+    visit.logFields.visitor = visitor
     return { visitor, isOperator }
   }
 
-  async #understandText(from: Source, text: string): Promise<Understood> {
+  async #parseText(from: Source, text: string): Promise<ParsedRequest> {
     const known = this.#parsed[from].get(text)
     if (known !== null) return known
-    const understood = await this.#understand(sources[from](text))
-    this.#parsed[from].set(text, understood)
-    return understood
+    const parsed = await this.#parseRequest(sources[from](text))
+    this.#parsed[from].set(text, parsed)
+    return parsed
   }
 
-  async #understand(body: unknown): Promise<Understood> {
+  async #parseRequest(body: unknown): Promise<ParsedRequest> {
     const { effective: options, key: keyOptions } = this.#options
     const request = this.#context.parse(body)
     const draft = effectiveRequest(request, options)
@@ -255,8 +254,8 @@ function addressesOf(pages: NamedPages): PageTexts {
   return new Map([...pages].map(([name, { address }]) => [name, { text: address, mark: 'page' }]))
 }
 
-function recentRequests(): RecentMap<Understood> {
-  const bytesOf = ({ effective }: Understood) =>
+function recentRequests(): RecentMap<ParsedRequest> {
+  const bytesOf = ({ effective }: ParsedRequest) =>
     REQUEST_BYTES + 2 * effective.prompts.reduce((size, { length }) => size + length, 0)
   return new RecentMap({ maxBytes: PARSED_BYTES, bytesOf })
 }
