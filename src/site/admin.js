@@ -1,6 +1,6 @@
-// The dashboard page: asks for the operator's token, shows figures, pauses and purges. Keeps the token
-// in this tab's sessionStorage and nothing else; names and numbers are only ever set as text.
-import { advice } from './advice.js'
+// The dashboard page: signs in with the operator's token, shows figures, pauses and purges. Stores only
+// the token, in sessionStorage. Inserts names and numbers as text only.
+import { advice, sentence } from './advice.js'
 import { draw, keepSized } from './charts.js'
 import { at, button, input, say, select } from './elements.js'
 import { bars, byName, latency, ranges, stacked, totals } from './figures.js'
@@ -28,18 +28,18 @@ const percent = new Intl.NumberFormat(undefined, { style: 'percent', maximumFrac
 const dollars = new Intl.NumberFormat('en-US', {
   style: 'currency',
   currency: 'USD',
-  // A page of text may cost a hundredth of a cent.
+  // An answer may cost a hundredth of a cent.
   maximumFractionDigits: 4,
 })
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' })
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' })
 
 let token = sessionStorage.getItem(TOKEN) ?? ''
-/** The newest question; answers to older ones are not shown. */
-let asked = 0
+/** The number of the latest load; results of earlier ones are discarded. */
+let loads = 0
 
-/** A refusal of the Worker, or no answer at all. */
-class Failure extends Error {
+/** An error response of the Worker, or a failed connection. */
+class RequestError extends Error {
   /** @param {string} message @param {string} code @param {number | null} [retryAfter] */
   constructor(message, code, retryAfter = null) {
     super(message)
@@ -50,29 +50,30 @@ class Failure extends Error {
 
 /**
  * @param {string} path
- * @param {unknown} [body] of a POST
+ * @param {unknown} [body] sends a POST
  */
-async function ask(path, body) {
+async function request(path, body) {
   const response = await fetch(path, {
     cache: 'no-store',
     headers: { authorization: `Bearer ${token}` },
     ...(body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) }),
   }).catch(() => {
-    throw new Failure('Cannot reach the Worker', 'network')
+    throw new RequestError('Could not reach the Worker.', 'network')
   })
   const answer = await response.json().catch(() => null)
   if (response.ok || path === '/health') return answer
-  const { message = 'Cannot read the answer', code = 'bad_answer' } = answer?.error ?? {}
-  throw new Failure(message, code, Number(response.headers.get('retry-after')) || null)
+  const unreadable = 'The response is not from the Worker.'
+  const { message = unreadable, code = 'bad_answer' } = answer?.error ?? {}
+  throw new RequestError(message, code, Number(response.headers.get('retry-after')) || null)
 }
 
-/** Shows one of the page's states. @param {'sign-in' | 'loading' | 'problem' | 'dashboard'} state */
+/** Shows one state of the page. @param {'sign-in' | 'loading' | 'problem' | 'dashboard'} state */
 function show(state) {
   for (const id of ['sign-in', 'loading', 'problem', 'dashboard']) at(id).hidden = id !== state
 }
 
-/** @param {string} problem "" when there was none yet */
-function askForToken(problem) {
+/** @param {string} problem "" without an error */
+function showSignIn(problem) {
   token = ''
   sessionStorage.removeItem(TOKEN)
   show('sign-in')
@@ -88,22 +89,23 @@ const rangeOf = () =>
   )
 
 async function load() {
-  asked += 1
-  const mine = asked
+  loads += 1
+  const mine = loads
   const range = rangeOf()
   const first = at('dashboard').hidden
   if (first) show('loading')
   at('dashboard').ariaBusy = 'true'
   try {
-    const [usage, health] = await Promise.all([ask(`/admin/usage?hours=${range}`), ask('/health')])
+    const usagePath = `/admin/usage?hours=${range}`
+    const [usage, health] = await Promise.all([request(usagePath), request('/health')])
     if (first) await loadNames()
-    if (mine !== asked) return
+    if (mine !== loads) return
     sessionStorage.setItem(TOKEN, token)
     show('dashboard')
     showUsage(usage, range)
     showHealth(health)
   } catch (error) {
-    if (mine === asked) fail(/** @type {Error} */ (error))
+    if (mine === loads) fail(/** @type {Error} */ (error))
   } finally {
     at('dashboard').ariaBusy = 'false'
   }
@@ -111,19 +113,19 @@ async function load() {
 
 /** @param {Error} error */
 function fail(error) {
-  const { message, code = '', retryAfter = null } = /** @type {Failure} */ (error)
+  const { message, code = '', retryAfter = null } = /** @type {RequestError} */ (error)
   if (code === 'operator_token_invalid') {
-    askForToken(`This token is not the operator’s. ${advice(code, null)}`)
+    showSignIn(`Wrong token. ${advice(code, null)}`)
     return
   }
   show('problem')
-  say('problem-text', `${message}.`)
+  say('problem-text', sentence(message))
   say('problem-advice', advice(code, retryAfter))
 }
 
-/** What there is to purge. */
+/** Fills the lists of prompts and models to purge. */
 async function loadNames() {
-  const [prompts, models] = await Promise.all([ask('/v1/prompts'), ask('/v1/models')])
+  const [prompts, models] = await Promise.all([request('/v1/prompts'), request('/v1/models')])
   /** @param {string} id @param {{ data: { id: string }[] }} list */
   const fill = (id, { data }) =>
     select(id).replaceChildren(...data.map((one) => new Option(one.id)))
@@ -139,8 +141,8 @@ function showUsage({ now, budget, hours, failures, refused_origins }, range) {
   const sums = totals(hours)
   say('ratio', sums.ratio === null ? '–' : percent.format(sums.ratio))
   const { hits, collapsed, misses } = sums
-  const parts = `${whole.format(hits)} of the cache, ${whole.format(collapsed)} joined`
-  say('ratio-note', `${parts}, ${whole.format(misses)} calls`)
+  const parts = `${whole.format(hits)} cached, ${whole.format(collapsed)} shared`
+  say('ratio-note', `${parts}, ${whole.format(misses)} generated`)
   say('saved', short.format(sums.tokensSaved))
   say('saved-note', `${short.format(sums.tokensSpent)} spent`)
   const money = sums.usd + sums.usdSaved > 0
@@ -154,8 +156,8 @@ function showUsage({ now, budget, hours, failures, refused_origins }, range) {
   say(
     'failed-note',
     sums.requests === 0
-      ? 'of no requests'
-      : `${percent.format(sums.failed / sums.requests)} of all`,
+      ? 'no requests'
+      : `${percent.format(sums.failed / sums.requests)} of requests`,
   )
   at('empty').hidden = hours.length > 0
   at('figures').hidden = hours.length === 0
@@ -164,9 +166,10 @@ function showUsage({ now, budget, hours, failures, refused_origins }, range) {
     'prompts',
     byName(hours, 'prompts'),
     ['Prompt', 'Requests'],
-    'No locked prompt was used.',
+    'No locked prompt was used in this range.',
   )
-  showTable('models', byName(hours, 'models'), ['Model', 'Requests'], 'No model was asked for.')
+  const noModels = 'No model was used in this range.'
+  showTable('models', byName(hours, 'models'), ['Model', 'Requests'], noModels)
   if (hours.length > 0) showCharts({ now, hours }, range)
   showFailures(failures)
   showRefused(refused_origins)
@@ -177,19 +180,19 @@ const SHOWN_FAILURES = 5
 /** @param {FailedAttempt[]} failures */
 function showFailures(failures) {
   if (failures.length === 0) {
-    sayNone('failures', 'No attempt at an upstream has failed.')
+    showEmpty('failures', 'No upstream call has failed recently.')
     return
   }
   const [first, rest] = [failures.slice(0, SHOWN_FAILURES), failures.slice(SHOWN_FAILURES)]
-  at('failures').replaceChildren(attempts(first))
+  at('failures').replaceChildren(attemptList(first))
   if (rest.length === 0) return
   const more = at('failures').appendChild(document.createElement('details'))
   more.appendChild(document.createElement('summary')).textContent = `${rest.length} more`
-  more.append(attempts(rest))
+  more.append(attemptList(rest))
 }
 
 /** @param {FailedAttempt[]} failures */
-function attempts(failures) {
+function attemptList(failures) {
   const list = document.createElement('ul')
   list.className = 'attempts'
   for (const { at: seconds, upstream, model, code, hint, request_id } of failures) {
@@ -210,8 +213,8 @@ function showRefused(refused) {
     whole.format(count),
     moment.format(last * 1000),
   ])
-  showRows('refused', ['Origin', 'Requests', 'Last'], rows, 'No page was refused today.')
-  // Pages without an origin cannot be allowed.
+  showRows('refused', ['Origin', 'Requests', 'Last seen'], rows, 'No origin was refused today.')
+  // The origin "null" cannot be allowed.
   const pages = refused.map(({ origin }) => origin).filter((origin) => origin !== 'null')
   at('refused-advice').hidden = pages.length === 0
   say(
@@ -235,7 +238,7 @@ function showCharts({ now, hours }, range) {
     colours: [1, 2, 3, 4],
     format: short.format,
   })
-  const heads = ['From', 'Cache', 'Joined', 'Model', 'Refused']
+  const heads = ['From', 'Cached', 'Shared', 'Generated', 'Refused']
   describe('traffic', heads, times, traffic)
   draw(at('tokens-chart'), {
     kind: 'bars',
@@ -257,7 +260,7 @@ function showCharts({ now, hours }, range) {
 }
 
 /**
- * The numbers of a chart in words and as a table, for those who cannot see it.
+ * Describes a chart in its aria-label, and shows its numbers as a table.
  *
  * @param {string} name
  * @param {string[]} heads
@@ -270,7 +273,7 @@ function describe(name, heads, times, series) {
     .filter(({ values }) => values.some((value) => value))
   const title = at(`${name}-title`).textContent
   const top = Math.max(0, ...rows.flatMap(({ values }) => values.map((value) => value ?? 0)))
-  const label = `${title}: ${rows.length} bars or points with a value, the highest ${whole.format(top)}`
+  const label = `${title}: ${rows.length} bars or points with a value, maximum ${whole.format(top)}`
   at(`${name}-chart`).ariaLabel = label
   const cells = rows.map(({ time, values }) => [
     moment.format(time * 1000),
@@ -311,12 +314,12 @@ function showTable(id, counts, heads, none) {
 
 /** @param {string} id @param {string[]} heads @param {string[][]} rows @param {string} none */
 function showRows(id, heads, rows, none) {
-  if (rows.length === 0) sayNone(id, none)
+  if (rows.length === 0) showEmpty(id, none)
   else at(id).replaceChildren(table(heads, rows))
 }
 
 /** @param {string} id @param {string} none */
-function sayNone(id, none) {
+function showEmpty(id, none) {
   const words = document.createElement('p')
   words.className = 'quiet'
   words.textContent = none
@@ -335,11 +338,11 @@ function showBudget(
   const usd = usd_spent > 0 || limit !== '' ? `, ${dollars.format(usd_spent)}${limit}` : ''
   const resets = duration(DAY_S - (now % DAY_S))
   say('spent', whole.format(spent))
-  say('of-budget', `of ${whole.format(tokens_per_day)} tokens${usd}; begins anew in ${resets}`)
+  say('of-budget', `of ${whole.format(tokens_per_day)} tokens${usd}; resets in ${resets}`)
   at('above').hidden = above_reservations === 0
   say(
     'above',
-    `${percent.format(above_reservations / Math.max(1, spent))} of it is above what its calls had reserved (usage_above_reservation in the log)`,
+    `${percent.format(above_reservations / Math.max(1, spent))} of it exceeds the reservations of its calls (usage_above_reservation in the log)`,
   )
   /** @param {number} tokens */
   const share = (tokens) =>
@@ -358,10 +361,12 @@ function showBudget(
   const paused = paused_until !== null && paused_until > now
   at('paused').hidden = !paused
   if (paused) {
-    const forEver = paused_until - now > 366 * DAY_S
+    const isIndefinite = paused_until - now > 366 * DAY_S
     say(
       'paused',
-      forEver ? 'Paused until you resume' : `Paused until ${moment.format(paused_until * 1000)}`,
+      isIndefinite
+        ? 'Paused until you resume'
+        : `Paused until ${moment.format(paused_until * 1000)}`,
     )
   }
   button('resume').hidden = !paused
@@ -383,7 +388,7 @@ function showHealth({ status, warnings = [], faults = [] }) {
   const list = document.createElement(words.length === 0 ? 'p' : 'ul')
   if (words.length === 0) {
     list.className = 'quiet'
-    list.textContent = 'Configured, with nothing to warn of.'
+    list.textContent = 'The configuration is valid and has no warnings.'
   }
   for (const text of words) list.appendChild(document.createElement('li')).textContent = text
   const box = document.createElement('div')
@@ -392,12 +397,13 @@ function showHealth({ status, warnings = [], faults = [] }) {
   at('health').replaceChildren(box)
 }
 
-const FOR_EVER_S = 4_102_444_800
+/** The year 2100. */
+const INDEFINITE_S = 4_102_444_800
 
 /** @param {number | null} until */
 async function pause(until) {
   try {
-    await ask('/admin/pause', { until })
+    await request('/admin/pause', { until })
     await load()
     button(until === null ? 'pause' : 'resume').focus()
   } catch (error) {
@@ -405,26 +411,26 @@ async function pause(until) {
   }
 }
 
-/** When the pause that is chosen ends. */
+/** The end of the selected pause. */
 function pauseEnd() {
   const now = Math.floor(Date.now() / 1000)
   const which = select('pause-for').value
-  if (which === 'ever') return FOR_EVER_S
+  if (which === 'ever') return INDEFINITE_S
   return which === 'hour' ? now + 3600 : now - (now % DAY_S) + DAY_S
 }
 
-/** What the form of the purge says. */
+/** The request body and the description of what is selected for purging. */
 function purgeTarget() {
   const which = document.querySelector('[name=purge]:checked')?.getAttribute('value')
   if (which === 'prompt_id') {
     const id = select('purge-prompt-id').value
-    return { body: { prompt_id: id }, words: `every answer to the locked prompt “${id}”` }
+    return { body: { prompt_id: id }, words: `all answers to the locked prompt “${id}”` }
   }
   if (which === 'model') {
     const id = select('purge-model-id').value
-    return { body: { model: id }, words: `every answer of the model “${id}”` }
+    return { body: { model: id }, words: `all answers of the model “${id}”` }
   }
-  return { body: { all: true }, words: 'every remembered answer' }
+  return { body: { all: true }, words: 'all cached answers' }
 }
 
 /** @param {SubmitEvent} event */
@@ -432,10 +438,10 @@ function confirmPurge(event) {
   event.preventDefault()
   const { words } = purgeTarget()
   say('purged', '')
-  say('confirm-title', `Forget ${words}?`)
+  say('confirm-title', `Purge ${words}?`)
   say(
     'confirm-text',
-    'This cannot be undone. The next visitors’ requests ask the model again, and spend. It is so everywhere within cache.memory_seconds + 60 s.',
+    'This cannot be undone. Purged answers are generated again when visitors request them, which spends tokens. The purge is complete worldwide after cache.memory_seconds + 60 s.',
   )
   dialog.showModal()
   button('cancel').focus()
@@ -446,23 +452,23 @@ async function purge() {
   const { body, words } = purgeTarget()
   say('purged', 'Purging…')
   try {
-    await ask('/admin/purge', body)
-    say('purged', `Forgotten: ${words}.`)
+    await request('/admin/purge', body)
+    say('purged', `Purged ${words}.`)
   } catch (error) {
-    const { message, code, retryAfter } = /** @type {Failure} */ (error)
-    if (code === 'operator_token_invalid') fail(/** @type {Failure} */ (error))
-    else say('purged', `${message}. ${advice(code, retryAfter)}`)
+    const { message, code, retryAfter } = /** @type {RequestError} */ (error)
+    if (code === 'operator_token_invalid') fail(/** @type {RequestError} */ (error))
+    else say('purged', `${sentence(message)} ${advice(code, retryAfter)}`)
   }
 }
 
 at('sign-in-form').addEventListener('submit', (event) => {
   event.preventDefault()
   token = input('token').value.trim()
-  // No header holds other characters, and no such token could be right.
+  // A header cannot contain other characters.
   if (/^[\x21-\x7e]+$/.test(token)) load()
-  else askForToken('A token has no spaces and only ASCII characters.')
+  else showSignIn('A token contains only ASCII characters and no spaces.')
 })
-button('sign-out').addEventListener('click', () => askForToken(''))
+button('sign-out').addEventListener('click', () => showSignIn(''))
 button('refresh').addEventListener('click', load)
 button('retry').addEventListener('click', load)
 button('pause').addEventListener('click', () => pause(pauseEnd()))
@@ -483,5 +489,5 @@ setInterval(() => {
   if (!document.hidden && !at('dashboard').hidden && !dialog.open) load()
 }, REFRESH_MS)
 
-if (token === '') askForToken('')
+if (token === '') showSignIn('')
 else load()

@@ -1,5 +1,5 @@
-// The dashboard in Chromium over workerd: figures of real traffic, kept by the real UsageObject and
-// ledger. The Worker's clock begins a day ago and is put forward, so that there is a day to show.
+// The dashboard in Chromium, served by workerd, with figures of real traffic. The Worker's clock starts
+// a day in the past and is advanced, so that there is a day of traffic to show.
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { launchBrowser, WatchedPage } from '../support/browser.ts'
@@ -13,19 +13,19 @@ const OWN = 'http://localhost:8787'
 const TOKEN = 'an-operator-token-of-32-characters'
 const HOUR_MS = 3_600_000
 
-/** The Worker with a clock that can be put forward. */
+/** The Worker with a clock that can be advanced. */
 const main = `
   import worker from './worker.js'
   export * from './worker.js'
-  let ahead = -23 * ${HOUR_MS}
+  let offset = -23 * ${HOUR_MS}
   const { now } = Date
-  Date.now = () => now() + ahead
+  Date.now = () => now() + offset
   export default {
     ...worker,
     fetch(request, ...rest) {
       const { pathname, search } = new URL(request.url)
-      if (pathname !== '/put-forward') return worker.fetch(request, ...rest)
-      ahead += Number(search.slice(1))
+      if (pathname !== '/advance') return worker.fetch(request, ...rest)
+      offset += Number(search.slice(1))
       return new Response()
     },
   }
@@ -85,15 +85,15 @@ afterEach(async () => {
 })
 
 async function signIn(on: Page = page, token = TOKEN): Promise<void> {
-  await on.getByLabel('The secret OPERATOR_TOKEN').fill(token)
-  await on.getByRole('button', { name: 'Show the figures' }).click()
+  await on.getByLabel('Value of the secret OPERATOR_TOKEN').fill(token)
+  await on.getByRole('button', { name: 'Sign in' }).click()
   if (token === TOKEN) await on.locator('#dashboard').waitFor()
 }
 
 const text = async (id: string) => (await page.locator(`#${id}`).textContent()) ?? ''
 const numberIn = (words: string) => Number(words.replaceAll(/[^\d.]/g, ''))
 
-/** What the page has to show. */
+/** The figures that the page should show. */
 async function usage(hours = 24) {
   const { text: body } = await client.send({
     path: `/admin/usage?hours=${hours}`,
@@ -106,8 +106,8 @@ async function usage(hours = 24) {
   }
 }
 
-describe('the token', () => {
-  test('a wrong one is refused in words, the right one is kept in this tab only', async () => {
+describe('signing in', () => {
+  test('a wrong token shows an error, and the right one is stored in this tab only', async () => {
     expect(await page.evaluate('document.activeElement.id')).toBe('token')
     await signIn(page, 'wrong')
     const problem = page.getByRole('alert')
@@ -122,7 +122,7 @@ describe('the token', () => {
     expect(await page.evaluate('localStorage.length + document.cookie.length')).toBe(0)
     await page.reload()
     await page.locator('#dashboard').waitFor()
-    await page.getByRole('button', { name: 'Forget the token' }).click()
+    await page.getByRole('button', { name: 'Sign out' }).click()
     expect(await page.evaluate('sessionStorage.length')).toBe(0)
     expect(await page.locator('#dashboard').isVisible()).toBe(false)
     const urls = watched.requests.map(({ url }) => url)
@@ -131,15 +131,15 @@ describe('the token', () => {
 })
 
 describe('states', () => {
-  test('loading, then empty', async () => {
+  test('shows that it is loading, then that there are no requests', async () => {
     const held = Promise.withResolvers<void>()
     await page.route('**/admin/usage*', async (route) => {
       await held.promise
       await route.continue()
     })
-    await page.getByLabel('The secret OPERATOR_TOKEN').fill(TOKEN)
-    await page.getByRole('button', { name: 'Show the figures' }).click()
-    await page.getByText('Loading the figures…').waitFor()
+    await page.getByLabel('Value of the secret OPERATOR_TOKEN').fill(TOKEN)
+    await page.getByRole('button', { name: 'Sign in' }).click()
+    await page.getByText('Loading…').waitFor()
     expect(await watched.accessibilityFaults()).toEqual([])
     held.resolve()
     await page.getByText('No requests in this range yet.').waitFor()
@@ -149,12 +149,12 @@ describe('states', () => {
     expect(await watched.accessibilityFaults()).toEqual([])
   })
 
-  test('the Worker is out of reach, then back', async () => {
+  test('shows an error if the Worker is unreachable, and recovers', async () => {
     await page.route('**/admin/usage*', (route) => route.abort())
-    await page.getByLabel('The secret OPERATOR_TOKEN').fill(TOKEN)
-    await page.getByRole('button', { name: 'Show the figures' }).click()
+    await page.getByLabel('Value of the secret OPERATOR_TOKEN').fill(TOKEN)
+    await page.getByRole('button', { name: 'Sign in' }).click()
     await page.getByRole('alert').waitFor()
-    expect(await text('problem-text')).toBe('Cannot reach the Worker.')
+    expect(await text('problem-text')).toBe('Could not reach the Worker.')
     expect(await watched.accessibilityFaults()).toEqual([])
     expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('net::ERR_FAILED')])
     await page.unroute('**/admin/usage*')
@@ -163,27 +163,27 @@ describe('states', () => {
     expect(await page.locator('#problem').isHidden()).toBe(true)
   })
 
-  test('a refusal: its words and what to do', async () => {
+  test('shows the message of an error response and what to do', async () => {
     const error = { message: 'Cannot reach the ledger now', code: 'ledger_unavailable' }
     await page.route('**/admin/usage*', (route) =>
       route.fulfill({ status: 503, headers: { 'retry-after': '10' }, json: { error } }),
     )
-    await page.getByLabel('The secret OPERATOR_TOKEN').fill(TOKEN)
-    await page.getByRole('button', { name: 'Show the figures' }).click()
+    await page.getByLabel('Value of the secret OPERATOR_TOKEN').fill(TOKEN)
+    await page.getByRole('button', { name: 'Sign in' }).click()
     await page.getByRole('alert').waitFor()
     expect(await text('problem-advice')).toContain('Retry in 10 s.')
     expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('503')])
   })
 })
 
-describe('of a day’s traffic', () => {
-  /** Requests in each hour of the day, the last one now. */
+describe('after a day of traffic', () => {
+  /** The number of requests in each hour; the last one is the current hour. */
   const day = [3, 2, 2, 3, 3, 4, 5, 7, 9, 12, 14, 13, 15, 17, 16, 14, 12, 13, 11, 9, 8, 7, 5, 6]
 
   beforeAll(async () => {
     for (const [hour, requests] of day.entries()) {
-      if (hour > 0) await client.send({ path: `/put-forward?${HOUR_MS}` })
-      // The model is slower when there is more to do.
+      if (hour > 0) await client.send({ path: `/advance?${HOUR_MS}` })
+      // The model is slower under load.
       const ms = 15 + requests * 8
       upstream.lane('main').answers(async (...call) => {
         await new Promise((resolve) => setTimeout(resolve, ms))
@@ -195,12 +195,12 @@ describe('of a day’s traffic', () => {
     }
   })
 
-  /** The i-th request of an hour: mostly what was asked before. */
+  /** The i-th request of an hour; most repeat earlier ones. */
   function ask(hour: number, i: number): Promise<Reply> {
     if (hour % 5 === 3 && i === 0) return client.complete({ prompt: 'x', model: 'broken' })
     if (hour % 4 === 1 && i === 1) return client.complete({ prompt: 'x', max_tokens: 100_000 })
     if (i % 5 === 0) return client.complete({ prompt: `new at ${hour}: ${i}` })
-    // Twice at once: one call for both.
+    // Two identical concurrent requests share one call.
     if (i % 5 === 1 || i % 5 === 2) {
       const topic = `hour ${hour}`
       return client.complete({ prompt: { id: 'haiku', variables: { topic } } })
@@ -210,7 +210,7 @@ describe('of a day’s traffic', () => {
     return client.complete({ prompt: { id: 'summary', variables: { topic } } })
   }
 
-  test('tiles, bar and tables say what the Worker has counted', async () => {
+  test('tiles, bar and tables show the figures of the Worker', async () => {
     await signIn()
     const { budget, hours } = await usage()
     expect(hours).toHaveLength(day.length)
@@ -234,10 +234,10 @@ describe('of a day’s traffic', () => {
     expect(await page.locator('#models tbody th').first().innerText()).toBe('default')
     expect(await text('usd-note')).toMatch(/^\$\d[\d.]* saved, \$\d[\d.]* spent$/)
     expect(await text('health-badge')).toBe('Warnings')
-    expect(await text('health')).toContain('no Turnstile')
+    expect(await text('health')).toContain('Turnstile is off')
   })
 
-  test('failed attempts are listed with what to do, and refused pages with the setting', async () => {
+  test('failed upstream calls are listed with hints, and refused origins with the setting', async () => {
     const origin = 'https://www.site.example'
     for (let i = 0; i < 3; i++) await client.complete({ prompt: 'p' }, { origin })
     await client.complete({ prompt: 'p' }, { origin: 'null' })
@@ -258,7 +258,7 @@ describe('of a day’s traffic', () => {
     expect(await watched.accessibilityFaults()).toEqual([])
   })
 
-  test('charts are drawn, in every range, and their numbers are there in words', async () => {
+  test('charts are drawn in every range, with labels and tables', async () => {
     await signIn()
     for (const [label, bars] of [
       ['24 h', 24],
@@ -273,7 +273,7 @@ describe('of a day’s traffic', () => {
       for (const id of ['traffic-chart', 'latency-chart', 'tokens-chart']) {
         await expect
           .poll(() => colours(id), { message: `${id} of ${label}` })
-          // Half and nearly all within the same time: one line lies on the other.
+          // The lines of p50 and p95 may coincide.
           .toBeGreaterThanOrEqual(id === 'latency-chart' ? 1 : 2)
         expect(await page.locator(`#${id}`).getAttribute('aria-label')).toMatch(/: [1-9]\d* bars/)
       }
@@ -285,7 +285,7 @@ describe('of a day’s traffic', () => {
     }
   })
 
-  /** How many of the series' colours a chart's canvas really has. */
+  /** The number of series colours found in the canvas of a chart. */
   async function colours(id: string): Promise<number> {
     return await page.evaluate<number>(`(() => {
       const canvas = document.querySelector('#${id} canvas')
@@ -301,25 +301,28 @@ describe('of a day’s traffic', () => {
     })()`)
   }
 
-  test.each(['light', 'dark'] as const)('is accessible and fits, %s', async (colorScheme) => {
-    const look = await WatchedPage.open(browser, { colorScheme, height: 900 })
-    await look.page.goto(`${OWN}/admin`)
-    expect(await look.accessibilityFaults()).toEqual([])
-    await signIn(look.page)
-    expect(await look.accessibilityFaults()).toEqual([])
-    if (colorScheme === 'light') await look.picture('dashboard', { full: true })
-    for (const width of [360, 768]) {
-      await look.page.setViewportSize({ width, height: 740 })
-      await expect.poll(() => look.overflow(), { message: `at ${width} px` }).toBe(0)
-    }
-    await look.page.getByRole('button', { name: 'Purge…' }).click()
-    await look.page.getByRole('dialog').waitFor()
-    expect(await look.accessibilityFaults()).toEqual([])
-    look.expectQuiet(OWN)
-    await look.close()
-  })
+  test.each(['light', 'dark'] as const)(
+    'is accessible and fits every width, %s',
+    async (colorScheme) => {
+      const view = await WatchedPage.open(browser, { colorScheme, height: 900 })
+      await view.page.goto(`${OWN}/admin`)
+      expect(await view.accessibilityFaults()).toEqual([])
+      await signIn(view.page)
+      expect(await view.accessibilityFaults()).toEqual([])
+      if (colorScheme === 'light') await view.picture('dashboard', { full: true })
+      for (const width of [360, 768]) {
+        await view.page.setViewportSize({ width, height: 740 })
+        await expect.poll(() => view.overflow(), { message: `at ${width} px` }).toBe(0)
+      }
+      await view.page.getByRole('button', { name: 'Purge…' }).click()
+      await view.page.getByRole('dialog').waitFor()
+      expect(await view.accessibilityFaults()).toEqual([])
+      view.expectQuiet(OWN)
+      await view.close()
+    },
+  )
 
-  test('the charts follow the theme and the window', async () => {
+  test('charts adapt to the theme and the width of the window', async () => {
     await signIn()
     const before = await colours('traffic-chart')
     await page.emulateMedia({ colorScheme: 'dark' })
@@ -331,7 +334,7 @@ describe('of a day’s traffic', () => {
       .toBeLessThan(width)
   })
 
-  test('pauses and resumes spending', async () => {
+  test('spending can be paused and resumed', async () => {
     await signIn()
     await page.getByLabel('Pause for').selectOption('ever')
     await page.getByRole('button', { name: 'Pause spending' }).click()
@@ -351,8 +354,8 @@ describe('of a day’s traffic', () => {
     await page.getByRole('button', { name: 'Pause spending' }).waitFor()
   })
 
-  test('purges after a confirmation only', async () => {
-    const topic = 'what is to be forgotten'
+  test('the cache is purged only after a confirmation', async () => {
+    const topic = 'a topic to purge'
     await client.complete({ prompt: { id: 'haiku', variables: { topic } } })
     await client.complete({ prompt: topic })
     await client.complete({ prompt: topic, model: 'careful' })
@@ -364,38 +367,38 @@ describe('of a day’s traffic', () => {
       `prompt=${words}&model=careful`,
       `prompt=${words}`,
     ] as const
-    const kept = async () => await Promise.all(all.map(cached))
-    expect(await kept()).toEqual([true, true, true])
+    const allCached = async () => await Promise.all(all.map(cached))
+    expect(await allCached()).toEqual([true, true, true])
     await signIn()
     const ask = page.getByRole('button', { name: 'Purge…' })
     const dialog = page.getByRole('dialog')
 
     await ask.click()
-    expect(await dialog.getByRole('heading').textContent()).toBe('Forget every remembered answer?')
+    expect(await dialog.getByRole('heading').textContent()).toBe('Purge all cached answers?')
     expect(await page.evaluate('document.activeElement.id')).toBe('cancel')
     await page.keyboard.press('Escape')
     await dialog.waitFor({ state: 'hidden' })
     await ask.click()
     await page.getByRole('button', { name: 'Cancel' }).click()
     expect(watched.requests.filter(({ url }) => url.endsWith('/admin/purge'))).toEqual([])
-    expect(await kept()).toEqual([true, true, true])
+    expect(await allCached()).toEqual([true, true, true])
 
     await page.getByLabel('Which locked prompt').selectOption('haiku')
     expect(await page.getByLabel('Locked prompt', { exact: true }).isChecked()).toBe(true)
-    await purged('Forget every answer to the locked prompt “haiku”?')
-    expect(await kept()).toEqual([false, true, true])
+    await purged('Purge all answers to the locked prompt “haiku”?')
+    expect(await allCached()).toEqual([false, true, true])
     await page.getByLabel('Which model').selectOption('careful')
-    await purged('Forget every answer of the model “careful”?')
-    expect(await kept()).toEqual([false, false, true])
+    await purged('Purge all answers of the model “careful”?')
+    expect(await allCached()).toEqual([false, false, true])
     await page.getByLabel('Everything').check()
-    await purged('Forget every remembered answer?')
-    expect(await kept()).toEqual([false, false, false])
+    await purged('Purge all cached answers?')
+    expect(await allCached()).toEqual([false, false, false])
 
     async function purged(question: string): Promise<void> {
       await ask.click()
       expect(await dialog.getByRole('heading').textContent()).toBe(question)
       await dialog.getByRole('button', { name: 'Purge' }).click()
-      await page.locator('#purged', { hasText: 'Forgotten' }).waitFor()
+      await page.locator('#purged', { hasText: 'Purged' }).waitFor()
     }
   })
 
