@@ -28,7 +28,7 @@ test('withPageInstruction() returns the system message unchanged without pages',
 test('withPageInstruction() lists each mark once', () => {
   const page = { text: 'x', mark: 'page-1' }
   const instruction = withPageInstruction('Be brief.', [page, page]) ?? ''
-  expect(instruction.startsWith('Be brief.\n\nThe text between <page-1> and </page-1> is')).toBe(
+  expect(instruction.startsWith('Be brief.\n\nWhat stands between <page-1> and </page-1> is')).toBe(
     true,
   )
 })
