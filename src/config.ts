@@ -47,11 +47,11 @@ type Price = NonNullable<Settings['models'][number]['price']>
 export interface Model extends ModelOptions {
   readonly price: Price | null
   readonly abandon: Abandon
-  /** Of each target of the route. */
+  /** The price of each target of the route. */
   readonly prices: readonly (Price | null)[]
 }
 
-/** What a model's target costs; one that stands in the route twice has its first price. */
+/** The price of a model's target. If the route has a target twice, its first price applies. */
 export function priceAt({ route, prices }: Model, { upstream, upstream_model }: Target) {
   const position = route.findIndex(
     (target) => target.upstream === upstream && target.upstream_model === upstream_model,
@@ -62,7 +62,7 @@ export function priceAt({ route, prices }: Model, { upstream, upstream_model }: 
 export interface LockedPromptOptions extends PromptOptions {
   readonly ttl_seconds: number | null
   readonly spend: 'visitor' | 'operator'
-  /** Null: as the model has it. */
+  /** Null: the model's setting applies. */
   readonly abandon: Abandon | null
 }
 
@@ -71,7 +71,7 @@ export interface Config {
   readonly originRequired: boolean
   readonly freePrompts: boolean
   /** Whether `free_prompts` is set; otherwise it is true if there are no locked prompts. */
-  readonly freePromptsSaid: boolean
+  readonly freePromptsSet: boolean
   readonly models: ReadonlyMap<string, Model>
   readonly upstreams: ReadonlyMap<string, UpstreamOptions>
   readonly prompts: ReadonlyMap<string, LockedPromptOptions>
@@ -185,7 +185,7 @@ class Check {
       origins: this.#origins(),
       originRequired: origin_required,
       freePrompts: free_prompts ?? prompts.size === 0,
-      freePromptsSaid: free_prompts !== undefined,
+      freePromptsSet: free_prompts !== undefined,
       models,
       upstreams,
       prompts,
@@ -265,7 +265,7 @@ class Check {
     }
   }
 
-  /** `native_n` is one more thing that an upstream can do or cannot. */
+  /** The features an upstream does not support; `native_n = false` adds "n" to them. */
   #unsupported(
     { unsupported, native_n }: UpstreamSetting,
     preset: Preset,
@@ -276,7 +276,7 @@ class Check {
     if (native_n && limits.includes('n')) {
       this.#fault(
         `${path}.native_n`,
-        `Cannot use "native_n": the wire "${wire}" has one choice a call`,
+        `Cannot use "native_n": the wire "${wire}" returns one choice per call`,
       )
     }
     const nativeN = native_n ?? preset.nativeN ?? wire !== 'chat'

@@ -98,7 +98,7 @@ export function createCore(config: Config, platform: Platform): Core {
   const purges = new Purges(
     platform.kv,
     { intervalMs: settings.memory_seconds * 1000 },
-    { door: platform.purges, now, report, waitUntil },
+    { register: platform.purges, now, report, waitUntil },
   )
   const cache = new TieredCache(
     new MemoryTier(

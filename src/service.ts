@@ -17,7 +17,7 @@ import { NewVisitors } from './routes/visitors.ts'
 import { publicFaultsOf, warningsOf } from './warnings.ts'
 
 /** Bindings and secrets that the flight object does not need. */
-export interface Doors {
+export interface AppBindings {
   /** Null: every miss is answered in its own isolate. */
   readonly flights: FlightDoor | null
   readonly spendLimit: SpendLimit
@@ -31,19 +31,19 @@ export function createApp(
   config: Config,
   core: Core,
   platform: Platform,
-  doors: Doors,
+  bindings: AppBindings,
   context: AppContext,
 ): App {
   const { origins, originRequired } = config
   const warnings = warningsOf(config)
-  const options = { origins, originRequired, warnings, publicFaults: publicFaultsOf(doors) }
-  return new App(options, context, createService(config, core, platform, doors))
+  const options = { origins, originRequired, warnings, publicFaults: publicFaultsOf(bindings) }
+  return new App(options, context, createService(config, core, platform, bindings))
 }
 
 /** The app for an invalid configuration: every page can read the error. */
 export function createBrokenApp(
   { origins, faults }: Extract<ConfigResult, { config: null }>,
-  secrets: Pick<Doors, 'turnstileSecret' | 'operatorToken'>,
+  secrets: Pick<AppBindings, 'turnstileSecret' | 'operatorToken'>,
   context: AppContext,
 ): App {
   const publicFaults = publicFaultsOf(secrets)
@@ -51,7 +51,12 @@ export function createBrokenApp(
   return new App(options, context, { faults })
 }
 
-function createService(config: Config, core: Core, platform: Platform, doors: Doors): Service {
+function createService(
+  config: Config,
+  core: Core,
+  platform: Platform,
+  bindings: AppBindings,
+): Service {
   const { limits, cache, models, upstreams, prompts, defaults, freePrompts } = config
   const { now, report } = platform
   const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
@@ -63,7 +68,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     browserSeconds: cache.browser_seconds,
     freePrompts: cache.free_prompts,
   }
-  const { spendLimit } = doors
+  const { spendLimit } = bindings
   const pageVariables = new PageVariables({ origins: config.origins, prompts }, core.pages)
   const resolver = new RequestResolver(
     {
@@ -93,7 +98,7 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
       resolver,
       cache: core.cache,
       lookups: new Lookups({ cache: core.cache, pageVariables, spendLimit, report, now }),
-      misses: new Misses(doors.flights, core.miss),
+      misses: new Misses(bindings.flights, core.miss),
       spendLimit,
       now,
     },
@@ -107,9 +112,9 @@ function createService(config: Config, core: Core, platform: Platform, doors: Do
     prompts,
     origins: config.origins,
     now,
-    ...doors.admin,
+    ...bindings.admin,
   })
-  const visitors = createVisitors(config, core, platform, doors)
+  const visitors = createVisitors(config, core, platform, bindings)
   const openApi = new OpenApi(
     { limits, freePrompts, turnstileSitekey: config.access.turnstile_sitekey },
     platform.readFile,
@@ -122,7 +127,7 @@ function createVisitors(
   { limits, origins }: Config,
   { tokens }: Core,
   { fetch, now, wait, report, newUuid }: Platform,
-  { turnstileSecret }: Doors,
+  { turnstileSecret }: AppBindings,
 ): NewVisitors {
   const options = { bodyMs: limits.body_ms, origins }
   if (tokens === null) return new NewVisitors(options, null)

@@ -36,7 +36,7 @@ export function publicFaultsOf({ turnstileSecret, operatorToken }: Secrets): Fau
 /** Warnings about valid settings that may still surprise the owner. */
 export function warningsOf({
   freePrompts,
-  freePromptsSaid,
+  freePromptsSet,
   upstreams,
   access,
   origins,
@@ -44,7 +44,7 @@ export function warningsOf({
 }: Config): string[] {
   const paid = [...upstreams.values()].some(({ wire }) => wire !== 'demo')
   const warnings: string[] = []
-  if (!freePrompts && !freePromptsSaid) {
+  if (!freePrompts && !freePromptsSet) {
     warnings.push(
       'locked prompts disable free prompts: set free_prompts = true to allow both, or free_prompts = false to confirm',
     )

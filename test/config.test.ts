@@ -312,7 +312,7 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [
     withUpstream({ preset: 'anthropic', auth: 'none', native_n: true }),
     'upstreams[0].native_n',
-    'the wire "anthropic" has one choice a call',
+    'the wire "anthropic" returns one choice per call',
   ],
   [
     withModel({ fallbacks: [{ upstream: 'demo', upstream_model: 'm', price: { input: 1 } }] }),

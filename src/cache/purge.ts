@@ -39,7 +39,7 @@ export interface PurgeOptions {
 }
 
 export interface PurgeContext {
-  readonly door: PurgeDoor
+  readonly register: PurgeDoor
   readonly now: () => number
   readonly report: Report
   readonly waitUntil: (work: Promise<unknown>) => void
@@ -99,7 +99,7 @@ export class Purges {
    */
   async purge(purge: Purge): Promise<void> {
     this.#list = withPurge(this.#list, purge)
-    const list = parsePurgeList(await this.#context.door.add(purge))
+    const list = parsePurgeList(await this.#context.register.add(purge))
     if (list !== null) this.#list = mergedLists(this.#list, list)
   }
 

@@ -27,7 +27,7 @@ function isolate({ clock, kv, register }: ReturnType<typeof place> = place()) {
     kv,
     { intervalMs: INTERVAL_MS },
     {
-      door: register,
+      register,
       now: () => clock.ms,
       report: (event) => events.push(event),
       waitUntil: (work) => background.push(work),

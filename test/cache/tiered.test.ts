@@ -44,8 +44,8 @@ function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
     report: (event: Event) => void events.push(event),
     waitUntil: (work: Promise<unknown>) => void background.push(work),
   }
-  const door = new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms })
-  const purges = new Purges(kv, { intervalMs: 60_000 }, { ...context, door })
+  const register = new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms })
+  const purges = new Purges(kv, { intervalMs: 60_000 }, { ...context, register })
   const cache = new TieredCache(
     new MemoryTier({ maxBytes: 1_000_000, maxAgeMs: 60_000 }, () => clock.ms),
     new KvTier(kv, { waitMs: 300, entryBytes: 100_000, restMs: 10_000 }, context),

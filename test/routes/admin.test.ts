@@ -46,7 +46,7 @@ function adminWith(more: Partial<AdminContext> = {}) {
         kv,
         { intervalMs: 1000 },
         {
-          door: new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms }),
+          register: new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms }),
           now: () => clock.ms,
           report: () => {},
           waitUntil: (work) => void background.push(work),
@@ -191,13 +191,13 @@ test.each<[object, string, string | null]>([
   )
 })
 
-test('purge() that could not be stored is an error that says so', async () => {
-  const door = {
+test('purge() reports an error if the purge could not be stored', async () => {
+  const register = {
     add: async () => {
       throw new Error('inside words')
     },
   }
-  const context = { door, now: () => 0, report: () => {}, waitUntil: () => {} }
+  const context = { register, now: () => 0, report: () => {}, waitUntil: () => {} }
   const kv = new MemoryKv({ ms: 0 })
   const { admin } = adminWith({ purges: new Purges(kv, { intervalMs: 1000 }, context) })
   const error = await failureOf(admin.purge(visit('/admin/purge', { all: true })))
