@@ -2,7 +2,7 @@
 // the token, in sessionStorage. Inserts names and numbers as text only.
 import { advice, sentence } from './advice.js'
 import { draw, keepSized } from './charts.js'
-import { at, button, input, say, select } from './elements.js'
+import { at, button, input, select, setText } from './elements.js'
 import { bars, byName, latency, ranges, stacked, totals } from './figures.js'
 import { duration } from './source.js'
 
@@ -77,7 +77,7 @@ function showSignIn(problem) {
   token = ''
   sessionStorage.removeItem(TOKEN)
   show('sign-in')
-  say('sign-in-problem', problem)
+  setText('sign-in-problem', problem)
   at('sign-in-problem').hidden = problem === ''
   input('token').value = ''
   input('token').focus()
@@ -119,8 +119,8 @@ function fail(error) {
     return
   }
   show('problem')
-  say('problem-text', sentence(message))
-  say('problem-advice', advice(code, retryAfter))
+  setText('problem-text', sentence(message))
+  setText('problem-advice', advice(code, retryAfter))
 }
 
 /** Fills the lists of prompts and models to purge. */
@@ -136,24 +136,24 @@ async function loadNames() {
 
 /** @param {Usage} usage @param {24 | 168 | 720} range */
 function showUsage({ now, budget, hours, failures, refused_origins }, range) {
-  say('as-of', `As of ${clock.format(now * 1000)}`)
+  setText('as-of', `As of ${clock.format(now * 1000)}`)
   showBudget(budget, now)
   const sums = totals(hours)
-  say('ratio', sums.ratio === null ? '–' : percent.format(sums.ratio))
+  setText('ratio', sums.ratio === null ? '–' : percent.format(sums.ratio))
   const { hits, collapsed, misses } = sums
   const parts = `${whole.format(hits)} cached, ${whole.format(collapsed)} shared`
-  say('ratio-note', `${parts}, ${whole.format(misses)} generated`)
-  say('saved', short.format(sums.tokensSaved))
-  say('saved-note', `${short.format(sums.tokensSpent)} spent`)
+  setText('ratio-note', `${parts}, ${whole.format(misses)} generated`)
+  setText('saved', short.format(sums.tokensSaved))
+  setText('saved-note', `${short.format(sums.tokensSpent)} spent`)
   const money = sums.usd + sums.usdSaved > 0
   at('usd-note').hidden = !money
   if (money) {
-    say('usd-note', `${dollars.format(sums.usdSaved)} saved, ${dollars.format(sums.usd)} spent`)
+    setText('usd-note', `${dollars.format(sums.usdSaved)} saved, ${dollars.format(sums.usd)} spent`)
   }
-  say('requests', whole.format(sums.requests))
-  say('requests-note', `in ${range === 24 ? '24 hours' : `${range / 24} days`}`)
-  say('failed', whole.format(sums.failed))
-  say(
+  setText('requests', whole.format(sums.requests))
+  setText('requests-note', `in ${range === 24 ? '24 hours' : `${range / 24} days`}`)
+  setText('failed', whole.format(sums.failed))
+  setText(
     'failed-note',
     sums.requests === 0
       ? 'no requests'
@@ -217,7 +217,7 @@ function showRefused(refused) {
   // The origin "null" cannot be allowed.
   const pages = refused.map(({ origin }) => origin).filter((origin) => origin !== 'null')
   at('refused-advice').hidden = pages.length === 0
-  say(
+  setText(
     'refused-setting',
     `origins = [${pages
       .slice(0, 3)
@@ -337,10 +337,10 @@ function showBudget(
   const limit = usd_per_day > 0 ? ` of ${dollars.format(usd_per_day)}` : ''
   const usd = usd_spent > 0 || limit !== '' ? `, ${dollars.format(usd_spent)}${limit}` : ''
   const resets = duration(DAY_S - (now % DAY_S))
-  say('spent', whole.format(spent))
-  say('of-budget', `of ${whole.format(tokens_per_day)} tokens${usd}; resets in ${resets}`)
+  setText('spent', whole.format(spent))
+  setText('of-budget', `of ${whole.format(tokens_per_day)} tokens${usd}; resets in ${resets}`)
   at('above').hidden = above_reservations === 0
-  say(
+  setText(
     'above',
     `${percent.format(above_reservations / Math.max(1, spent))} of it exceeds the reservations of its calls (usage_above_reservation in the log)`,
   )
@@ -356,13 +356,13 @@ function showBudget(
   ]
   at('meter').ariaLabel = words.join(', ')
   for (const [i, name] of ['spent', 'reserved', 'left'].entries()) {
-    say(`legend-${name}`, words[i] ?? '')
+    setText(`legend-${name}`, words[i] ?? '')
   }
   const paused = paused_until !== null && paused_until > now
   at('paused').hidden = !paused
   if (paused) {
     const isIndefinite = paused_until - now > 366 * DAY_S
-    say(
+    setText(
       'paused',
       isIndefinite
         ? 'Paused until you resume'
@@ -382,7 +382,7 @@ function showHealth({ status, warnings = [], faults = [] }) {
       : warnings.length > 0
         ? ['Warnings', 'warn']
         : ['Good', '']
-  say('health-badge', word)
+  setText('health-badge', word)
   at('health-badge').className = `badge ${look}`
   const words = [...warnings, ...faults.map(({ path, message }) => `${path}: ${message}`)]
   const list = document.createElement(words.length === 0 ? 'p' : 'ul')
@@ -437,9 +437,9 @@ function purgeTarget() {
 function confirmPurge(event) {
   event.preventDefault()
   const { words } = purgeTarget()
-  say('purged', '')
-  say('confirm-title', `Purge ${words}?`)
-  say(
+  setText('purged', '')
+  setText('confirm-title', `Purge ${words}?`)
+  setText(
     'confirm-text',
     'This cannot be undone. Purged answers are generated again when visitors request them, which spends tokens. The purge is complete worldwide after cache.memory_seconds + 60 s.',
   )
@@ -450,14 +450,14 @@ function confirmPurge(event) {
 async function purge() {
   dialog.close()
   const { body, words } = purgeTarget()
-  say('purged', 'Purging…')
+  setText('purged', 'Purging…')
   try {
     await request('/admin/purge', body)
-    say('purged', `Purged ${words}.`)
+    setText('purged', `Purged ${words}.`)
   } catch (error) {
     const { message, code, retryAfter } = /** @type {RequestError} */ (error)
     if (code === 'operator_token_invalid') fail(/** @type {RequestError} */ (error))
-    else say('purged', `${sentence(message)} ${advice(code, retryAfter)}`)
+    else setText('purged', `${sentence(message)} ${advice(code, retryAfter)}`)
   }
 }
 

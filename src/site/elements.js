@@ -9,6 +9,6 @@ export const select = (id) => /** @type {HTMLSelectElement} */ (at(id))
 /** @param {string} id */
 export const button = (id) => /** @type {HTMLButtonElement} */ (at(id))
 /** @param {string} id @param {string} text */
-export function say(id, text) {
+export function setText(id, text) {
   at(id).textContent = text
 }

@@ -2,7 +2,7 @@
 // came from, and the code of the call. Inserts model output as text only. Stores nothing.
 import { advice, sentence } from './advice.js'
 import { createClient } from './client.js'
-import { at, button, input, say, select } from './elements.js'
+import { at, button, input, select, setText } from './elements.js'
 import { snippets } from './snippets.js'
 import { duration, sourceOf } from './source.js'
 
@@ -174,8 +174,8 @@ function showCode() {
     sitekey,
   }
   const tab = tabs.find((one) => one.ariaSelected === 'true')
-  say('code', snippets(call)[languages[tab?.id ?? ''] ?? 'client'])
-  say('copied', '')
+  setText('code', snippets(call)[languages[tab?.id ?? ''] ?? 'client'])
+  setText('copied', '')
 }
 
 /** @param {HTMLElement} tab */
@@ -229,8 +229,8 @@ const facts = /** @type {const} */ ([
 function clear() {
   last = null
   at('problem').hidden = true
-  say('answer', '')
-  for (const fact of facts) say(fact, '–')
+  setText('answer', '')
+  for (const fact of facts) setText(fact, '–')
   showSource('none', 'Sending…', '')
 }
 
@@ -251,10 +251,10 @@ function showHead() {
   if (last === null) return
   const { kind, title, detail, ageSeconds, ttlSeconds } = sourceOf(last.headers)
   showSource(kind, title, detail)
-  say('first-byte', milliseconds(last.ms))
-  say('age', ageSeconds === null ? 'new' : duration(ageSeconds))
-  say('fresh', ttlSeconds === null ? '–' : ttlSeconds < 0 ? 'stale' : duration(ttlSeconds))
-  say('request-id', last.headers.get('x-request-id') ?? '–')
+  setText('first-byte', milliseconds(last.ms))
+  setText('age', ageSeconds === null ? 'new' : duration(ageSeconds))
+  setText('fresh', ttlSeconds === null ? '–' : ttlSeconds < 0 ? 'stale' : duration(ttlSeconds))
+  setText('request-id', last.headers.get('x-request-id') ?? '–')
 }
 
 /** @param {number} ms */
@@ -274,21 +274,21 @@ async function send() {
     const input = /** @type {Prompt} */ (prompt)
     if (stream === true) await showStream(input, { ...fields, signal })
     else {
-      say('answer', await client.complete(input, { ...fields, signal }))
+      setText('answer', await client.complete(input, { ...fields, signal }))
       showHead()
       showCompletion((await last?.completion) ?? null)
     }
-    say('status', 'Done')
+    setText('status', 'Done')
   } catch (error) {
     showHead()
-    if (signal.aborted) say('status', 'Stopped')
+    if (signal.aborted) setText('status', 'Stopped')
     else {
       if (last === null) showSource('none', 'No response', '')
-      say('status', 'Failed')
+      setText('status', 'Failed')
       showProblem(/** @type {Error} */ (error))
     }
   } finally {
-    say('total-time', milliseconds(performance.now() - startedAt))
+    setText('total-time', milliseconds(performance.now() - startedAt))
     running = null
     setRunning(false)
   }
@@ -309,10 +309,10 @@ async function showStream(prompt, options) {
 function showCompletion(completion) {
   const { prompt_tokens = '–', completion_tokens = '–' } = completion?.usage ?? {}
   const estimated = last?.headers.get('x-usage-estimated') === '1' ? '≈ ' : ''
-  say('tokens-in', `${estimated}${prompt_tokens}`)
-  say('tokens-out', `${estimated}${completion_tokens}`)
-  say('finish', completion?.choices[0]?.finish_reason ?? '–')
-  say('answered-by', completion?.model ?? '–')
+  setText('tokens-in', `${estimated}${prompt_tokens}`)
+  setText('tokens-out', `${estimated}${completion_tokens}`)
+  setText('finish', completion?.choices[0]?.finish_reason ?? '–')
+  setText('answered-by', completion?.model ?? '–')
 }
 
 /** @param {boolean} isRunning */
@@ -320,7 +320,7 @@ function setRunning(isRunning) {
   button('send').disabled = isRunning
   button('stop').disabled = !isRunning
   at('answer').ariaBusy = String(isRunning)
-  if (isRunning) say('status', 'Generating…')
+  if (isRunning) setText('status', 'Generating…')
 }
 
 at('request').addEventListener('submit', (event) => {
@@ -343,10 +343,10 @@ button('stop').addEventListener('click', () => {
 button('copy').addEventListener('click', async () => {
   try {
     await navigator.clipboard.writeText(at('code').textContent)
-    say('copied', 'Copied')
+    setText('copied', 'Copied')
   } catch {
     getSelection()?.selectAllChildren(at('code'))
-    say('copied', 'Selected. Press Ctrl + C to copy.')
+    setText('copied', 'Selected. Press Ctrl + C to copy.')
   }
 })
 for (const tab of tabs) {

@@ -402,8 +402,8 @@ describe('after a day of traffic', () => {
     }
   })
 
-  test('shows what share of the spending is above the reservations, if any is', async () => {
-    await client.send({ path: `/put-forward?${24 * HOUR_MS}` })
+  test('the share of spending above the reservations is shown if there is any', async () => {
+    await client.send({ path: `/advance?${24 * HOUR_MS}` })
     await signIn()
     expect(await page.locator('#above').isHidden()).toBe(true)
     // The call reserves 3 bytes, 64 and 64 tokens.
@@ -412,6 +412,6 @@ describe('after a day of traffic', () => {
     expect((await client.complete({ prompt: 'new' })).status).toBe(200)
     await expect.poll(async () => (await usage()).budget.spent).toBe(262)
     await page.getByRole('button', { name: 'Refresh' }).click()
-    await page.getByText(/^50% of it is above what its calls had reserved/).waitFor()
+    await page.getByText(/^50% of it exceeds the reservations of its calls/).waitFor()
   })
 })
