@@ -2,7 +2,7 @@
 // headers that every response has. Platform APIs are passed in by worker.ts.
 import { IttyRouter } from 'itty-router'
 import type { Operator } from './access/operator.ts'
-import { type Code, GatewayError, problemOf } from './errors.ts'
+import { type Code, GatewayError, messages, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
 import type { Fault } from './faults.ts'
 import { inPieces } from './http/bytes.ts'
@@ -224,7 +224,7 @@ export class App {
 }
 
 function notFound(): GatewayError {
-  return new GatewayError('not_found', 'Not found. The completion endpoint is /v1/completions.')
+  return new GatewayError('not_found', messages.not_found)
 }
 
 /** Names the origin and the setting that allows it: the reader is often the owner. */
@@ -353,10 +353,7 @@ function routesOf(service: Service, health: Handler): Record<string, Route> {
 type Ready = Extract<Service, { faults: null }>
 
 function refuse(): never {
-  throw new GatewayError(
-    'misconfigured',
-    'This endpoint is misconfigured. The owner can see what to fix at GET /health.',
-  )
+  throw new GatewayError('misconfigured', messages.misconfigured)
 }
 
 interface Match {

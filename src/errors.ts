@@ -1,5 +1,5 @@
-// The closed list of what can go wrong, as values without HTTP in them.
-// Knows no status codes and no wording of the wire: http/problem.ts does.
+// Every error code and the messages of operational errors, independent of HTTP: http/problem.ts
+// maps codes to statuses and bodies.
 
 export const codes = [
   'invalid_json',
@@ -44,26 +44,78 @@ export const codes = [
 
 export type Code = (typeof codes)[number]
 
-/** An error as plain data: what may cross a Durable Object's door, and what a stranger may read. */
+/**
+ * What visitors read when an error is not about their input: what happened, and what helps.
+ * Messages about the input (`Cannot use "x": expected …, got …`) are written where it is validated.
+ */
+export const messages = {
+  internal: 'Internal error. The owner can find it in the log by the request id.',
+  misconfigured: 'This endpoint is misconfigured. The owner can see what to fix at GET /health.',
+  not_found: 'Not found. The completion endpoint is /v1/completions.',
+  not_cached: 'Not in the cache.',
+
+  visitor_token_required:
+    'A visitor token is required. Get one from POST /v1/visitors and send it as X-Visitor-Token.',
+  visitor_token_invalid:
+    'The visitor token is invalid or has expired. Get a new one from POST /v1/visitors.',
+  visitor_tokens_unused: 'This endpoint does not use visitor tokens.',
+  visitor_tokens_unavailable: 'Visitor tokens cannot be checked right now. Try again shortly.',
+  operator_token_invalid:
+    'The operator token is missing or wrong. Send it as "Authorization: Bearer …".',
+  challenge_failed: 'The bot check failed. Solve a new challenge and send its token right away.',
+  challenge_unavailable:
+    'The bot check could not be completed. Try again shortly with a new challenge.',
+
+  rate_limited: (perMinute: number) =>
+    `Rate limit reached (${perMinute} uncached requests per minute). Cached answers are still served.`,
+  too_many_streams: 'Too many of your requests are in progress. Wait for one of them to finish.',
+  budget_exhausted:
+    'Daily budget exhausted. Cached answers are still served; it resets at 00:00 UTC.',
+  visitor_budget_exhausted:
+    'Your share of the daily budget is used up. Cached answers are still served.',
+  paused: 'Generation is paused by the owner. Cached answers are still served.',
+  ledger_unavailable:
+    'The budget service is unavailable, so nothing was sent upstream. Try again shortly.',
+  admin_ledger_unavailable: 'The budget service is unavailable. Try again shortly.',
+
+  upstream_rate_limited: 'The upstream has too many requests at the moment. Try again shortly.',
+  upstream_quota_exhausted:
+    "The quota of this endpoint's account at the upstream is used up. Cached answers are still served.",
+  upstream_rejected:
+    'The upstream rejected the call, and only the owner of this endpoint can fix that. The log has the reason.',
+  upstream_refused_request: 'The model refused this request as invalid.',
+  upstream_refused_length:
+    'This request is too long for the model. Send less text, or ask for fewer tokens.',
+  upstream_refused_content: "The model's content filter refused this request.",
+  upstream_bad_response: "The upstream's answer cannot be used. Try again shortly.",
+  upstream_empty: "The upstream's answer was empty. Try again shortly.",
+  upstream_failed: 'The upstream ended its answer with an error. Try again shortly.',
+  upstream_truncated: 'The upstream stopped in the middle of the answer. Try again shortly.',
+  upstream_unavailable: 'The upstream cannot be reached. Try again shortly.',
+  upstream_suspended:
+    'The model keeps failing, so calls to it are suspended for a few seconds. Cached answers are still served.',
+  upstream_timeout: 'The upstream took too long. Try again, or ask for less.',
+} as const
+
+/** An error as plain data. It may be sent to a visitor and through Durable Object RPC. */
 export interface Problem {
   readonly code: Code
   readonly message: string
-  /** The request field at fault, as the visitor spelled its path. */
+  /** The path of the invalid request field, as the visitor spelled it. */
   readonly param: string | null
-  /** When to come back. */
   readonly retryAfterSeconds: number | null
   /** The limit that was reached, for the `RateLimit` headers. */
   readonly rateLimit: RateLimit | null
 }
 
-/** One limit, as draft-ietf-httpapi-ratelimit-headers-11 describes it. */
+/** One limit, as in draft-ietf-httpapi-ratelimit-headers-11. */
 export interface RateLimit {
   readonly policy: string
   readonly quota: number
   readonly remaining: number
-  /** Until it is whole again. */
+  /** Until the full quota is available again. */
   readonly resetSeconds: number
-  /** Of the quota; null: it is no rate but a number at once. */
+  /** The period of the quota; null if it limits concurrent calls instead of a rate. */
   readonly windowSeconds: number | null
 }
 
@@ -71,13 +123,13 @@ export interface GatewayErrorOptions {
   readonly param?: string | null
   readonly retryAfterSeconds?: number | null
   readonly rateLimit?: RateLimit | null
-  /** For the owner's log only. Must hold no prompt, completion, key or upstream text. */
+  /** For the owner's log only. Must not contain prompts, completions, keys or upstream texts. */
   readonly cause?: unknown
 }
 
 /**
- * The only error this project throws on purpose. `message` may be read by a stranger; `cause` goes
- * to the owner's log.
+ * The only error this project throws on purpose. Visitors can read `message`; `cause` is for the
+ * owner's log.
  */
 export class GatewayError extends Error {
   override readonly name = 'GatewayError'
@@ -95,12 +147,12 @@ export class GatewayError extends Error {
   }
 }
 
-/** The plain data of an error; whatever is not ours becomes `internal`, its own text unsaid. */
+/** The plain data of an error. Any other error becomes `internal`, without its message. */
 export function problemOf(error: unknown): Problem {
   if (!(error instanceof GatewayError)) {
     return {
       code: 'internal',
-      message: 'Cannot answer: the gateway failed, the owner finds the request id in the log',
+      message: messages.internal,
       param: null,
       retryAfterSeconds: null,
       rateLimit: null,

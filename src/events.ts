@@ -90,9 +90,9 @@ export type Event =
       readonly upstream: string
       /** The model's alias. */
       readonly model: string
-      /** The upstream's own name of the model that was asked. */
+      /** The upstream's own name of the model. */
       readonly upstream_model: string
-      /** The upstream's id of the answer, for enquiries at its support. */
+      /** The upstream's id of the answer, for its support. */
       readonly upstream_id: string | null
       /** Time to the first text. */
       readonly first_ms: number
@@ -114,13 +114,13 @@ export type Event =
   /** 50, 80 or 100 percent of the day's budget are spent. */
   | { readonly event: 'budget_mark'; readonly percent: number }
   | { readonly event: 'alert_failed'; readonly status: number | null }
-  /** A call cost more than it had reserved. `counted` is what the budget has spent for it. */
+  /** A call cost more than it had reserved. `counted` is what was charged to the budget. */
   | {
       readonly event: 'usage_above_reservation'
-      readonly said: number
+      readonly reported: number
       readonly reserved: number
       readonly counted: number
-      readonly usd_said: number
+      readonly usd_reported: number
       readonly usd_reserved: number
       readonly usd_counted: number
     }

@@ -1,6 +1,6 @@
-// The owner's figures: what an isolate saw in each hour, the failed attempts and the refused origins,
-// in forms that add up. Pure; objects/usage.ts keeps the sums. Holds names from CONFIG, origins, codes
-// and counts, never anything else of a visitor's.
+// The owner's usage figures: an isolate's counts per hour, failed attempts and refused origins, in
+// forms that can be added. objects/usage.ts stores the sums. They contain names from CONFIG,
+// origins, codes and counts, and nothing else about visitors.
 import type { Usage } from './completion/completion.ts'
 import type { Code } from './errors.ts'
 import type { Event, RequestEvent } from './events.ts'
@@ -10,26 +10,29 @@ import { addSightings, type Frequencies, type Frequency, mostFrequent } from './
 export interface HourCounts {
   requests: number
   hits: { memory: number; kv: number; stale: number }
-  /** Answers that were another visitor's flight, under way or just over. */
+  /** Answers shared with another visitor's flight, running or just ended. */
   collapsed: number
   misses: number
   kv_failures: number
   tokens_in: number
   tokens_out: number
   tokens_saved: number
-  /** Cost of generated answers at the models' prices, and the cost that cached and shared ones saved. */
+  /** The cost of generated answers at the models' prices. */
   usd: number
+  /** The cost that cached and shared answers saved. */
   usd_saved: number
   errors: Record<string, number>
   prompts: Record<string, number>
   models: Record<string, number>
-  /** Requests by the origin of their page; the rarest together under `OTHER_ORIGINS`. */
+  /** Requests by the origin of their page. The rarest are counted together as `OTHER_ORIGINS`. */
   origins: Record<string, number>
-  /** How many upstream answers began within each bound of `latencyBoundsMs`; the last is beyond. */
+  /**
+   * Upstream answers by time to first text: one count per `latencyBoundsMs`, and one beyond them.
+   */
   upstream_ms: number[]
 }
 
-/** Upper bounds of the latency histogram, in ms: each a quarter above the one before. */
+/** Upper bounds of the latency histogram in ms, each 25 percent above the previous one. */
 export const latencyBoundsMs: readonly number[] = Array.from({ length: 40 }, (_, i) =>
   Math.round(20 * 1.25 ** i),
 )
@@ -57,7 +60,7 @@ export function noCounts(): HourCounts {
   }
 }
 
-/** `b` added to `a`; shapes of older versions count as zeros. */
+/** The sum of two hours' counts. Counts that an older version did not store are 0. */
 export function addCounts(a: HourCounts, b: HourCounts): HourCounts {
   return {
     requests: a.requests + b.requests,
@@ -92,16 +95,16 @@ function addNames(a: Record<string, number>, b: Record<string, number>): Record<
 const MAX_ORIGINS = 50
 export const OTHER_ORIGINS = 'other'
 
-/** The most frequent names, the others as one. */
+/** The most frequent names. The others are added up under `OTHER_ORIGINS`. */
 function bounded(names: Record<string, number>): Record<string, number> {
   const { [OTHER_ORIGINS]: rest = 0, ...own } = names
   const sorted = Object.entries(own).sort(([, a], [, b]) => b - a)
   const others = sorted.slice(MAX_ORIGINS).reduce((sum, [, n]) => sum + n, rest)
-  const kept = Object.fromEntries(sorted.slice(0, MAX_ORIGINS))
-  return others === 0 ? kept : { ...kept, [OTHER_ORIGINS]: others }
+  const top = Object.fromEntries(sorted.slice(0, MAX_ORIGINS))
+  return others === 0 ? top : { ...top, [OTHER_ORIGINS]: others }
 }
 
-/** A sum of money without the noise of binary fractions. */
+/** A sum of money without floating-point noise. */
 export function roundedUsd(usd: number): number {
   return Math.round(usd * 1e9) / 1e9
 }
@@ -124,7 +127,7 @@ export interface DaySums {
   readonly tokens: number
   readonly usd: number
   readonly requests: number
-  /** Answers of the cache. */
+  /** Cached answers. */
   readonly hits: number
 }
 
@@ -134,7 +137,7 @@ export function dayFigures({ day, usd, ...sums }: DaySums) {
   return { ...sums, day: date, usd: roundedUsd(usd) }
 }
 
-/** The bound under which this share of all lies; 0 where there is nothing. */
+/** The upper bound of the bucket with this percentile; 0 for an empty histogram. */
 export function percentile(histogram: readonly number[], share: number): number {
   const all = histogram.reduce((sum, n) => sum + n, 0)
   if (all === 0) return 0
@@ -150,10 +153,10 @@ export function hourOf(nowMs: number): number {
   return Math.floor(nowMs / 1000 / HOUR_S) * HOUR_S
 }
 
-/** What a request adds besides its log line. */
+/** What is counted of a request besides its log line. */
 export interface Tally {
   readonly promptId: string | null
-  /** Of a cached or shared answer: the tokens it saved. */
+  /** The tokens that a cached or shared answer saved. */
   readonly saved: Usage | null
 }
 
@@ -171,7 +174,7 @@ export interface Failure {
 
 const MAX_FAILURES = 50
 
-/** The newest failures of two lists, the newest last. */
+/** The newest failures of two lists, in order of time. */
 export function addFailures(a: readonly Failure[], b: readonly Failure[]): Failure[] {
   return [...a, ...b].sort((one, other) => one.at - other.at).slice(-MAX_FAILURES)
 }
@@ -180,7 +183,7 @@ export function addFailures(a: readonly Failure[], b: readonly Failure[]): Failu
 const MAX_REFUSED = 200
 const SHOWN_REFUSED = 20
 
-/** `b` added to `a`, which is changed. */
+/** Adds `b` to `a` in place. */
 export function addRefused(a: Map<string, Frequency>, b: Frequencies): void {
   for (const [origin, frequency] of b) addSightings(a, origin, frequency, MAX_REFUSED)
 }
@@ -190,7 +193,7 @@ export function refusedFigures(refused: Frequencies) {
   return mostFrequent(refused, SHOWN_REFUSED).map(([origin, seen]) => ({ origin, ...seen }))
 }
 
-/** What an isolate has seen since it last sent it on. */
+/** An isolate's figures since its last flush. */
 export interface UsageReport {
   readonly hours: ReadonlyMap<number, HourCounts>
   readonly failures: readonly Failure[]
@@ -198,23 +201,23 @@ export interface UsageReport {
   readonly refused: ReadonlyMap<number, Frequencies>
 }
 
-type AskedTarget = Pick<EventOf<'generated'>, 'upstream' | 'upstream_model'>
+type UpstreamModel = Pick<EventOf<'generated'>, 'upstream' | 'upstream_model'>
 
 export interface CounterOptions {
-  /** Between two flushes. */
+  /** The least time between two flushes. */
   readonly intervalMs: number
   /**
-   * What an answer costs.
+   * The cost of an answer.
    *
-   * @param target who answered; null: the model's first upstream
+   * @param target the upstream that answered; null: the model's first one
    */
-  readonly usdOf: (model: string, target: AskedTarget | null, usage: Usage) => number
+  readonly usdOf: (model: string, target: UpstreamModel | null, usage: Usage) => number
 }
 
-/** Sends a report on. */
+/** Sends a report to where it is stored. */
 export type Flush = (report: UsageReport) => Promise<void>
 
-/** Collects figures in the isolate; what is not flushed when it is evicted is lost. */
+/** Collects an isolate's figures. Those not yet flushed are lost when the isolate is evicted. */
 export class UsageCounter {
   readonly #options: CounterOptions
   readonly #now: () => number
@@ -228,13 +231,13 @@ export class UsageCounter {
     this.#now = now
   }
 
-  /** Until the next flush may be; null: there is nothing to send. */
+  /** The time until the next flush; null if there is nothing to send. */
   get dueInMs(): number | null {
     if (this.#isEmpty()) return null
     return Math.max(0, this.#flushedAt + this.#options.intervalMs - this.#now())
   }
 
-  /** Counts what an event says; a request's own figures are counted by `request`. */
+  /** Counts an event. The figures of a request itself are counted by `request`. */
   observe(event: Event): void {
     switch (event.event) {
       case 'cache_failed':
@@ -294,14 +297,14 @@ export class UsageCounter {
     else if (cache === 'collapsed' || cache === 'flight') hour.collapsed += 1
     else if (cache === 'previous') hour.hits.stale += 1
     else if (cache !== null) hour.hits[cache] += 1
-    // The owner's pause is no error.
+    // Refusals while the owner has paused generation are not errors.
     if (code !== null && code !== 'paused') count(hour.errors, code)
     if (promptId !== null) count(hour.prompts, promptId)
     if (model !== null) count(hour.models, model)
     if (origin !== null && code !== 'origin_not_allowed') countOrigin(hour.origins, origin)
   }
 
-  /** Sends what there is. What cannot be sent is kept. Never throws. */
+  /** Sends all figures, and takes them back if that fails. Never throws. */
   async flush(send: Flush): Promise<void> {
     if (this.#isEmpty()) return
     const report = { hours: this.#hours, failures: this.#failures, refused: this.#refused }
@@ -330,9 +333,9 @@ export class UsageCounter {
       addRefused(sum, this.#refused.get(day) ?? new Map())
       this.#refused.set(day, sum)
     }
-    // A store that is down for long must not be paid for in memory.
-    keepNewest(this.#hours, MAX_HOURS)
-    keepNewest(this.#refused, MAX_DAYS)
+    // Bounds the memory if the usage object is down for long.
+    dropOldest(this.#hours, MAX_HOURS)
+    dropOldest(this.#refused, MAX_DAYS)
   }
 
   #hour(): HourCounts {
@@ -351,11 +354,12 @@ type EventOf<Kind extends Event['event']> = Extract<Event, { event: Kind }>
 const MAX_HOURS = 24
 const MAX_DAYS = 2
 
-function keepNewest(byTime: Map<number, unknown>, n: number): void {
+/** Deletes all but the newest `n` entries. */
+function dropOldest(byTime: Map<number, unknown>, n: number): void {
   for (const time of [...byTime.keys()].sort((a, b) => a - b).slice(0, -n)) byTime.delete(time)
 }
 
-/** Beyond the limit a new origin is counted under `OTHER_ORIGINS`. */
+/** Counts a request of this origin. Above the limit, new origins are counted as `OTHER_ORIGINS`. */
 function countOrigin(origins: Record<string, number>, origin: string): void {
   const isFull = Object.keys(origins).length >= MAX_ORIGINS * 2
   count(origins, isFull && !Object.hasOwn(origins, origin) ? OTHER_ORIGINS : origin)

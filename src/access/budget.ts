@@ -1,35 +1,35 @@
-// Who may spend how much of the day: reservations before each upstream call, settled once with what
-// it really cost. Synchronous, and stores through `BudgetRows` (objects/ledger-rows.ts).
+// The daily budget: every upstream call reserves its worst case first, and is settled once with its
+// real cost. Synchronous; stores through `BudgetRows` (objects/ledger-rows.ts).
 //
-// The invariant: a call is only granted if its reservation fits into the day's budget together with
-// everything spent and reserved before. Usage above a reservation is spent in full, up to ten times the
-// reservation, so the day's spending may pass the budget by what the calls under way report above
-// their reservations; after that nothing is granted until the next day. What is spent never gets less.
+// The invariant: a reservation is only granted if it fits into the day's budget together with
+// everything spent and reserved before. Usage above a reservation is counted in full, up to ten
+// times the reservation, so a day can exceed its budget only by what the running calls report above
+// their reservations; after that nothing is granted until the next day. Spending never decreases.
 //
-// Leases are in memory only. The day's row holds their reservations from before the grant, so a lease that
-// is lost with the object's memory stays spent, and settling it later does nothing. Its visitor's row
-// is not charged for it: that row is written once for each call, when it ends.
+// Leases are in memory only. The day's row includes a reservation before it is granted, so a lease
+// that is lost with the object's memory stays spent, and settling it later does nothing. The
+// visitor's row is not charged for it: that row is written once for each call, when the call ends.
 
 export interface BudgetLimits {
   readonly tokensPerDay: number
-  /** 0: not limited in USD. */
+  /** 0: no limit. */
   readonly usdPerDay: number
   readonly tokensPerVisitorPerDay: number
-  /** Calls under way for one visitor. */
+  /** Concurrent calls of one visitor. */
   readonly streamsPerVisitor: number
   /** 0: no limit. */
   readonly kvWritesPerDay: number
 }
 
-/** One upstream call that is under way. */
+/** A running upstream call. */
 interface Lease {
-  /** Days since 1970 (UTC), of the reservation: the day that pays. */
+  /** The day of the reservation, which pays for the call, in days since 1970 (UTC). */
   readonly day: number
-  /** Null: the operator, whom no visitor's limit binds. */
+  /** Null: the operator, who has no visitor limits. */
   readonly visitor: string | null
   readonly reserved: Cost
   readonly expiresAt: number
-  /** It was granted one of the day's KV writes. */
+  /** Whether it was granted one of the day's KV writes. */
   readonly mayStore: boolean
 }
 
@@ -38,13 +38,13 @@ export interface ReserveRequest {
   readonly visitor: string | null
   readonly tokens: number
   readonly usd: number
-  /** How long the call may take; after that the lease is spent. */
+  /** How long the call may take. After that the lease expires, and its reservation is spent. */
   readonly leaseMs: number
-  /** It would like to store its answer in KV. */
+  /** The answer is to be stored in KV. */
   readonly stores: boolean
 }
 
-/** Which of the limits was reached. */
+/** The limit that was reached. */
 export interface Refusal {
   readonly granted: false
   readonly code: 'budget_exhausted' | 'paused' | 'too_many_streams'
@@ -56,7 +56,7 @@ export interface Refusal {
 
 export type ReserveAnswer = { readonly granted: true; readonly mayStore: boolean } | Refusal
 
-/** What a call cost. */
+/** The cost of calls. */
 export interface Cost {
   readonly tokens: number
   readonly usd: number
@@ -64,25 +64,30 @@ export interface Cost {
 
 /** A call that cost more than it had reserved. */
 export interface Overshoot {
-  readonly said: Cost
+  /** What its upstream reported. */
+  readonly reported: Cost
   readonly reserved: Cost
-  /** What was spent of the budget: what was said, up to ten times the reservation. */
+  /** What was charged to the budget: the reported cost, up to ten times the reservation. */
   readonly counted: Cost
 }
 
 /** The sums of one day. */
 export interface DayRow extends Cost {
   readonly day: number
-  /** Of the tokens, those that calls cost above their reservations. */
+  /** How many of the tokens were above the reservations of their calls. */
   readonly above: number
   readonly kvWrites: number
 }
 
-/** Where the sums are stored. A method that throws has stored nothing. */
+/** The storage of the sums. A method that throws has stored nothing. */
 export interface BudgetRows {
   /** The latest of these days that has a row, or null. */
   latestDay(from: number, to: number): number | null
-  /** Makes room for a day and removes those before its eve. @returns its row, zeros if it is new */
+  /**
+   * Prepares a day and deletes all days before the previous one.
+   *
+   * @returns its row, zeros if it is new
+   */
   open(day: number): DayRow
   visitorTokens(day: number, visitor: string): number
   /** Stores the row, and in the same transaction adds to a visitor's tokens of that day. */
@@ -97,25 +102,25 @@ export interface DayFigures {
 }
 
 const DAY_MS = 86_400_000
-/** When a visitor's streams may be fewer again. */
+/** `Retry-After` for a visitor with too many concurrent calls. */
 const STREAMS_RETRY_S = 5
 
 export function dayOf(nowMs: number): number {
   return Math.floor(nowMs / DAY_MS)
 }
 
-/** What a call may cost of what it reserved, however much its upstream reports. */
+/** A call is charged at most this multiple of its reservation. */
 const MAX_OVERSHOOT = 10
 
 export class Budget {
   readonly #limits: BudgetLimits
   readonly #rows: BudgetRows
-  /** Spent and reserved. */
+  /** Spent plus reserved. */
   #today: DayRow
-  /** Calls under way, of yesterday's too. */
+  /** Running calls, including those that began yesterday. */
   readonly #leases = new Map<string, Lease>()
   #pausedUntilMs: number
-  /** The latest time so far: a clock that goes back revives no lease and no day. */
+  /** The latest time so far: setting the clock back must not revive a lease or a day. */
   #nowMs: number
 
   constructor(limits: BudgetLimits, rows: BudgetRows, pausedUntilMs: number, nowMs: number) {
@@ -124,7 +129,7 @@ export class Budget {
     this.#pausedUntilMs = pausedUntilMs
     this.#nowMs = nowMs
     const day = dayOf(nowMs)
-    // Tomorrow's too: another machine's clock may have been ahead of this one's.
+    // Also look for tomorrow: the object may have run before on a machine whose clock was ahead.
     this.#today = rows.open(Math.max(day, rows.latestDay(day - 1, day + 1) ?? day))
   }
 
@@ -137,9 +142,10 @@ export class Budget {
   }
 
   /**
-   * Stores a reservation and grants a lease, or says which limit is in the way. The id of a lease is
-   * granted again without a second reservation: the first answer was lost on its way. Once the lease
-   * has ended or is lost with the object's memory, its id reserves again, which counts too much.
+   * Stores a reservation and grants a lease, or returns the limit that was reached. The id of a
+   * running lease is granted again without a second reservation: the caller did not receive the
+   * first answer. Once the lease has ended or is lost with the object's memory, its id reserves
+   * again, which counts the call twice.
    */
   reserve(request: ReserveRequest, nowMs: number): ReserveAnswer {
     this.#advance(nowMs)
@@ -161,26 +167,26 @@ export class Budget {
   }
 
   /**
-   * Ends a lease with what it cost. Does nothing for an id that is not under way: what that had
-   * reserved stays spent.
+   * Ends a lease with the cost of its call. Does nothing for an unknown id: its reservation stays
+   * spent.
    *
    * @returns null, unless the call cost more than it had reserved
    */
-  settle(id: string, said: Cost, nowMs: number): Overshoot | null {
+  settle(id: string, reported: Cost, nowMs: number): Overshoot | null {
     this.#advance(nowMs)
     const lease = this.#leases.get(id)
     if (lease === undefined) return null
     const { reserved } = lease
     const counted = {
-      tokens: countedOf(said.tokens, reserved.tokens),
-      usd: countedOf(said.usd, reserved.usd),
+      tokens: countedOf(reported.tokens, reserved.tokens),
+      usd: countedOf(reported.usd, reserved.usd),
     }
     this.#end(id, lease, counted)
     const isAbove = counted.tokens > reserved.tokens || counted.usd > reserved.usd
-    return isAbove ? { said, reserved, counted } : null
+    return isAbove ? { reported, reserved, counted } : null
   }
 
-  /** When the next lease runs out; null: no call is under way. */
+  /** When the next lease expires; null: no call is running. */
   get nextExpiryMs(): number | null {
     if (this.#leases.size === 0) return null
     return Math.min(...[...this.#leases.values()].map(({ expiresAt }) => expiresAt))
@@ -197,11 +203,11 @@ export class Budget {
     }
   }
 
-  /** How much of the day's budget is spent, 0 … 1; of tokens or USD, whichever is more. */
+  /** The spent share of the day's budget, 0 … 1; the larger one of tokens and USD. */
   share(nowMs: number): number {
     const { spent, usdSpent } = this.figures(nowMs)
     const { tokensPerDay, usdPerDay } = this.#limits
-    // Of a budget of nothing, nothing can be spent.
+    // Nothing can be spent of a budget of 0.
     return Math.max(
       tokensPerDay === 0 ? 0 : spent / tokensPerDay,
       usdPerDay === 0 ? 0 : usdSpent / usdPerDay,
@@ -219,7 +225,7 @@ export class Budget {
     if (request.tokens > left) return exhausted('day', tokensPerDay, left, untilMidnight)
     const usdLeft = usdPerDay - this.#today.usd
     if (usdPerDay > 0 && request.usd > usdLeft) {
-      // The header's fields are whole numbers: millionths of a dollar.
+      // The `RateLimit` fields are integers, so the unit is a millionth of a dollar.
       const [quota, micros] = [usdPerDay, usdLeft].map((value) => Math.floor(value * 1_000_000))
       return exhausted('usd', quota ?? 0, micros ?? 0, untilMidnight)
     }
@@ -243,7 +249,7 @@ export class Budget {
     }
   }
 
-  /** What today's calls under way have reserved. */
+  /** The sum of today's reservations. */
   #reservedBy(isCounted: (lease: Lease) => boolean): Cost {
     let [tokens, usd] = [0, 0]
     for (const lease of this.#leases.values()) {
@@ -254,7 +260,7 @@ export class Budget {
     return { tokens, usd }
   }
 
-  /** Lets time pass: leases run out (their tokens stay spent), and a new day starts with nothing. */
+  /** Ends expired leases (their tokens stay spent), and begins a new day after midnight. */
   #advance(nowMs: number): void {
     this.#nowMs = Math.max(this.#nowMs, nowMs)
     const day = dayOf(this.#nowMs)
@@ -264,7 +270,7 @@ export class Budget {
     }
   }
 
-  /** Nobody needs the rows of a day that is over: there, what was reserved stays spent. */
+  /** The row of a day that is over is not updated: its reservations stay spent. */
   #end(id: string, { day, visitor, reserved }: Lease, counted: Cost): void {
     const today = this.#today
     if (day === today.day) {
@@ -300,8 +306,8 @@ function exhausted(
   }
 }
 
-/** At least nothing, at most ten times the reservation; the reservation if it is not a number. */
-function countedOf(said: number, reserved: number): number {
-  if (Number.isNaN(said)) return reserved
-  return Math.min(reserved * MAX_OVERSHOOT, Math.max(0, said))
+/** The reported cost, clamped to 0 … ten times the reservation; the reservation if it is NaN. */
+function countedOf(reported: number, reserved: number): number {
+  if (Number.isNaN(reported)) return reserved
+  return Math.min(reserved * MAX_OVERSHOOT, Math.max(0, reported))
 }

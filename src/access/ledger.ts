@@ -1,11 +1,13 @@
-// The way to the ledger from where money is spent: what a call reserves at worst, what it is settled
-// with, and what happens when the ledger does not answer (no upstream call, ever).
+// The client of the ledger object: reserves the most that an upstream call can cost, and settles
+// what it did cost. If the ledger does not answer, the upstream is not called.
 import type { Usage } from '../completion/completion.ts'
-import { GatewayError } from '../errors.ts'
+import { GatewayError, messages } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Cost, Refusal, ReserveAnswer, ReserveRequest } from './budget.ts'
 
-/** The object's door. A fresh stub for each call: one that failed once fails for ever. */
+/**
+ * The ledger object. Needs a fresh stub for each call, since a stub that failed once stays broken.
+ */
 export interface LedgerDoor {
   reserve(request: ReserveRequest): Promise<ReserveAnswer>
   settle(id: string, cost: Cost): Promise<void>
@@ -17,15 +19,15 @@ export interface Price {
   readonly output: number
 }
 
-/** One upstream call, as far as it costs. */
+/** What an upstream call can cost. */
 export interface Spending {
   /** The most tokens it can read. */
   readonly input: number
   /** The most tokens it can write. */
   readonly output: number
-  /** Of the upstream that is called. */
+  /** The price of the upstream that is called. */
   readonly price: Price | null
-  /** Of every upstream that may answer: the dearest is reserved. */
+  /** The prices of all upstreams that may answer. The highest is reserved. */
   readonly routePrices: readonly (Price | null)[]
   /** Null: the operator. */
   readonly visitor: string | null
@@ -42,29 +44,29 @@ export interface LedgerContext {
   readonly report: Report
 }
 
-/** A reservation, from the grant to its settling. */
+/** A granted reservation, until it is settled. */
 export interface Lease {
   readonly mayStore: boolean
-  /** The upstream answered 2xx: from now on it costs. */
+  /** The upstream answered 2xx: from now on the call costs money. */
   accepted(): void
-  /** @param end.chars of the answer that were seen: at four a token it cannot have cost less */
+  /** @param end.chars the characters of the answer so far, which are a lower bound of its tokens */
   settle(end: {
     readonly usage: Usage | null
     readonly chars: number
-    /** Of the tokens reserved for output: those that a cancelled call has surely not written. */
+    /** How many of the reserved output tokens a cancelled call cannot have written. */
     readonly unwritten?: number | undefined
   }): void
 }
 
-const PATIENCE_MS = 2000
+const TIMEOUT_MS = 2000
 const RETRY_MS = 100
-/** The clocks of a call and of the ledger are not the same. */
+/** The clocks of the caller and of the ledger may differ. */
 const LEASE_MARGIN_MS = 10_000
 const RETRY_AFTER_S = 10
 const CHARS_PER_TOKEN = 4
 const DAY_S = 86_400
 
-/** The most a call can cost, at the price of the dearest upstream on its way. */
+/** The most a call can cost, at the highest price of its route. */
 export function worstCase({ input, output, price, routePrices }: Spending): Cost {
   const costs = [price, ...routePrices].map((each) => usd(each, input, output))
   return { tokens: input + output, usd: Math.max(...costs) }
@@ -79,7 +81,8 @@ export class Ledger {
 
   /** @throws GatewayError `budget_exhausted`, `paused`, `too_many_streams`, `ledger_unavailable` */
   async reserve(spending: Spending): Promise<Lease> {
-    // Held from before the grant: else a visitor who leaves takes along whoever would settle it.
+    // Register with waitUntil before reserving: on a disconnect the runtime would cancel this
+    // request before the lease is settled.
     const { promise, resolve: release } = Promise.withResolvers<void>()
     this.#context.waitUntil(promise)
     try {
@@ -97,7 +100,7 @@ export class Ledger {
     const { visitor, leaseMs, stores, price } = spending
     const id = newId()
     const request = { id, visitor, ...worst, leaseMs: leaseMs + LEASE_MARGIN_MS, stores }
-    const answer = await this.#ask(request)
+    const answer = await this.#reserveOrRetry(request)
     if (!answer.granted) throw refused(answer)
     let accepted = false
     return {
@@ -117,8 +120,11 @@ export class Ledger {
     }
   }
 
-  /** One more try where the platform says it may help; never when the object is overloaded. */
-  async #ask(request: ReserveRequest) {
+  /**
+   * Retries once if the error is marked as retryable, but not if the object is overloaded.
+   * https://developers.cloudflare.com/durable-objects/best-practices/error-handling/
+   */
+  async #reserveOrRetry(request: ReserveRequest) {
     const { wait, random } = this.#context
     try {
       return await this.#reserve(request)
@@ -127,7 +133,7 @@ export class Ledger {
     }
     await wait(RETRY_MS * (0.5 + random()), new AbortController().signal)
     try {
-      // Under the same id: the first try may have been granted, and its answer lost.
+      // With the same id: the first try may have been granted although its answer was lost.
       return await this.#reserve(request)
     } catch {
       throw unavailable()
@@ -138,7 +144,7 @@ export class Ledger {
     const { door, wait } = this.#context
     const answered = new AbortController()
     const reserving = door.reserve(request)
-    const late = wait(PATIENCE_MS, answered.signal).then(() => 'late' as const)
+    const late = wait(TIMEOUT_MS, answered.signal).then(() => 'late' as const)
     late.catch(() => {})
     try {
       const answer = await Promise.race([reserving, late])
@@ -146,11 +152,11 @@ export class Ledger {
     } finally {
       answered.abort()
     }
-    // A grant that comes too late is given back; if that fails, too, it expires as spent.
-    const givingBack = reserving.then(async ({ granted }) => {
+    // Settle a late grant with nothing. If that fails, too, it expires and counts as spent.
+    const release = reserving.then(async ({ granted }) => {
       if (granted) await this.#settle(request.id, { tokens: 0, usd: 0 })
     })
-    this.#context.waitUntil(givingBack.catch(() => {}))
+    this.#context.waitUntil(release.catch(() => {}))
     throw unavailable()
   }
 
@@ -162,12 +168,12 @@ export class Ledger {
 }
 
 /**
- * What a call cost: what its upstream reported, at least what was seen of the answer. Without a
- * report, all that was reserved.
+ * What a call cost: what its upstream reported, but at least the text that arrived. Without a
+ * report, the whole reservation.
  */
 function costOf(usage: Usage | null, chars: number, worst: Cost, price: Price | null): Cost {
   const seen = Math.ceil(chars / CHARS_PER_TOKEN)
-  // A report of less than nothing is none.
+  // Negative counts are ignored like a missing report.
   if (usage === null || !Object.values(usage).every((n) => n >= 0)) {
     return { tokens: Math.max(worst.tokens, seen), usd: Math.max(worst.usd, usd(price, 0, seen)) }
   }
@@ -176,7 +182,7 @@ function costOf(usage: Usage | null, chars: number, worst: Cost, price: Price | 
   return { tokens: input + output, usd: usd(price, input, output) }
 }
 
-/** What tokens cost at a price. */
+/** The cost of tokens at a price. */
 export function usd(price: Price | null, input: number, output: number): number {
   return price === null ? 0 : (input * price.input + output * price.output) / 1_000_000
 }
@@ -188,26 +194,15 @@ function isRetryable(error: unknown): boolean {
 }
 
 function unavailable(): GatewayError {
-  return new GatewayError(
-    'ledger_unavailable',
-    'The budget service is unavailable, so nothing was sent upstream. Try again shortly.',
-    { retryAfterSeconds: RETRY_AFTER_S },
-  )
-}
-
-const DAY_EXHAUSTED =
-  'Daily budget exhausted. Cached answers are still served; it resets at 00:00 UTC.'
-const reasons: Readonly<Record<Refusal['policy'], string>> = {
-  paused: 'Generation is paused by the owner. Cached answers are still served.',
-  day: DAY_EXHAUSTED,
-  usd: DAY_EXHAUSTED,
-  visitor: 'Your share of the daily budget is used up. Cached answers are still served.',
-  streams: 'Too many of your requests are under way. Wait until one of them has ended.',
+  return new GatewayError('ledger_unavailable', messages.ledger_unavailable, {
+    retryAfterSeconds: RETRY_AFTER_S,
+  })
 }
 
 function refused({ code, policy, quota, remaining, ...refusal }: Refusal): GatewayError {
   const retryAfterSeconds = Math.min(DAY_S, refusal.retryAfterSeconds)
-  return new GatewayError(code, reasons[policy], {
+  const message = policy === 'visitor' ? messages.visitor_budget_exhausted : messages[code]
+  return new GatewayError(code, message, {
     retryAfterSeconds,
     rateLimit: {
       policy,

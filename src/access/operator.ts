@@ -1,14 +1,14 @@
-// Who is the owner behind OPERATOR_TOKEN. Without that secret nobody is.
+// Recognises the operator by OPERATOR_TOKEN. Without that secret there is no operator.
 
 export class Operator {
   readonly #expected: Promise<Uint8Array> | null
 
-  /** @param token the secret, or null where there is none */
+  /** @param token OPERATOR_TOKEN, or null if it is not set */
   constructor(token: string | null) {
     this.#expected = token === null || token === '' ? null : digest(token)
   }
 
-  /** Whether `Authorization: Bearer …` holds the token. Takes the same time for every wrong one. */
+  /** Whether `Authorization: Bearer …` has the token. Takes the same time for every wrong token. */
   async isOperator(headers: Headers): Promise<boolean> {
     const bearer = bearerOf(headers)
     if (bearer === null || this.#expected === null) return false
@@ -16,13 +16,15 @@ export class Operator {
   }
 }
 
-/** The bearer of a request (RFC 6750, 2.1), or null. */
+/** The bearer token of a request (RFC 6750, 2.1), or null. */
 export function bearerOf(headers: Headers): string | null {
   const header = headers.get('authorization')
   return header === null ? null : (/^Bearer +(\S+) *$/i.exec(header)?.[1] ?? null)
 }
 
-/** Digests have one length, and tell nothing about how much of a guess was right. */
+/**
+ * Comparing digests instead of tokens reveals neither the length nor how much of a guess is right.
+ */
 async function digest(text: string): Promise<Uint8Array> {
   return new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)))
 }

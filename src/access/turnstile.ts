@@ -1,8 +1,9 @@
-// Asks Cloudflare's siteverify whether a Turnstile challenge was solved, here and for this. Mints
-// nothing; a stranger hears "failed" or "unavailable", the owner's log the reason.
+// Verifies a Turnstile challenge through Cloudflare's siteverify: it must have been solved on one
+// of the expected hosts and for the expected action. Visitors get "failed" or "unavailable"; the
+// exact reason is only in the owner's log.
 // https://developers.cloudflare.com/turnstile/get-started/server-side-validation/
 import * as v from 'valibot'
-import { GatewayError } from '../errors.ts'
+import { GatewayError, messages } from '../errors.ts'
 import { readBytes } from '../http/bytes.ts'
 
 export interface TurnstileContext {
@@ -14,17 +15,17 @@ export interface TurnstileContext {
 }
 
 export interface Challenge {
-  /** What the widget gave the page. */
+  /** The token that the widget handed to the page. */
   readonly token: string
-  /** The visitor's address, if it is known. */
+  /** The visitor's IP address, if known. */
   readonly address: string | null
-  /** Where it may have been solved, in lower case; "*" for anywhere. */
+  /** The hosts it may have been solved on, in lower case; "*" for any. */
   readonly hostnames: ReadonlySet<string>
-  /** This is local development: Cloudflare's dummy secrets may be used. */
+  /** Whether Cloudflare's dummy secrets are accepted: in local development only. */
   readonly testSecretAllowed: boolean
 }
 
-/** Why a challenge did not count, for the log. */
+/** Why a challenge was not accepted, for the log. */
 export type ChallengeRefusal =
   | 'bad_length'
   | 'not_solved'
@@ -40,19 +41,19 @@ export type ChallengeRefusal =
   | 'bad_answer'
   | 'internal_error'
 
-/** The widget's `data-action`: a challenge solved for something else does not count here. */
+/** The widget's `data-action`. A challenge solved for another action is refused. */
 export const CHALLENGE_ACTION = 'visitor'
 export const SITEVERIFY_URL = 'https://challenges.cloudflare.com/turnstile/v0/siteverify'
 
 const MAX_TOKEN_CHARS = 2048
-/** Both tries and the pause between them. */
+/** For both tries and the pause between them. */
 const TOTAL_MS = 3000
 const FIRST_TRY_MS = 1400
 const PAUSE_MS = 100
 const MAX_ANSWER_BYTES = 16_384
 const RETRY_AFTER_S = 10
 
-/** siteverify's answer; what else it holds is of no use here. */
+/** The parts of siteverify's answer that are used. */
 const answerSchema = v.object({
   success: v.boolean(),
   hostname: v.nullish(v.string(), ''),
@@ -63,13 +64,16 @@ const answerSchema = v.object({
 
 type Answer = v.InferOutput<typeof answerSchema>
 
-/** Worth a second try, and if that fails, too, no fault of the visitor's. */
+/** Failures of siteverify rather than of the visitor. They are retried once. */
 type Outage = Extract<
   ChallengeRefusal,
   'unreachable' | 'timeout' | 'server_error' | 'bad_answer' | 'internal_error'
 >
 
-/** One of Cloudflare's dummy secrets (1x… passes, 2x… fails, 3x… is spent), which anybody can use. */
+/**
+ * Whether a secret is one of Cloudflare's public dummy secrets (1x… passes, 2x… fails, 3x… is
+ * spent).
+ */
 export function isTestSecret(secret: string): boolean {
   return /^\s*\dx0{16,}[A-Z]{2}\s*$/i.test(secret)
 }
@@ -84,11 +88,11 @@ export class Turnstile {
   }
 
   /**
-   * Returns if the challenge was solved, for this action and on one of the hosts. It is spent then.
+   * Returns if the challenge was solved for this action and on one of the hosts. This spends it.
    *
-   * @param refused hears the exact reason, which the visitor does not
-   * @throws GatewayError `challenge_failed`, `challenge_unavailable` (after one more try, within 3 s),
-   *   `misconfigured` with a test secret where there is no test
+   * @param refused called with the exact reason, which the visitor does not see
+   * @throws GatewayError `challenge_failed`, `challenge_unavailable` (after one retry, within 3 s),
+   *   `misconfigured` with a dummy secret outside of local development
    */
   async verify(
     challenge: Challenge,
@@ -107,24 +111,24 @@ export class Turnstile {
   }
 
   #judge(answer: Answer, { hostnames }: Challenge): ChallengeRefusal | null {
-    const said = answer['error-codes']
+    const errors = answer['error-codes']
     if (!answer.success) {
-      if (said.some((code) => code.endsWith('-input-secret'))) return 'secret_refused'
-      return said.includes('timeout-or-duplicate') ? 'spent_or_expired' : 'not_solved'
+      if (errors.some((code) => code.endsWith('-input-secret'))) return 'secret_refused'
+      return errors.includes('timeout-or-duplicate') ? 'spent_or_expired' : 'not_solved'
     }
-    // Under a dummy secret the answer is made up: it names example.com, and no action.
+    // With a dummy secret the answer is made up: the host is example.com, and there is no action.
     if (isTestSecret(this.#secret)) return null
     if (answer.metadata.result_with_testing_key) return 'dummy_token'
     const host = answer.hostname.toLowerCase()
     if (!hostnames.has('*') && (host === '' || !hostnames.has(host))) return 'other_host'
-    // A widget without data-action leaves it out or empty.
+    // Without data-action the answer's action is missing or empty.
     return answer.action === '' || answer.action === CHALLENGE_ACTION ? null : 'other_action'
   }
 
   async #ask(challenge: Challenge): Promise<Answer | Outage> {
     const { now, wait, newUuid } = this.#context
     const endsAt = now() + TOTAL_MS
-    // The same key both times, or the second try would find the token spent by the first.
+    // The same idempotency key both times: otherwise the first try would spend the token.
     const body = this.#body(challenge, newUuid())
     const first = await this.#try(body, FIRST_TRY_MS)
     if (typeof first !== 'string') return first
@@ -141,11 +145,11 @@ export class Turnstile {
     })
   }
 
-  /** One call, its body included, in so much time whatever `fetch` makes of the signal. */
-  async #try(body: string, patienceMs: number): Promise<Answer | Outage> {
+  /** One call, body included, within the time limit even if `fetch` ignores the signal. */
+  async #try(body: string, timeoutMs: number): Promise<Answer | Outage> {
     const answered = new AbortController()
     const late = new AbortController()
-    const timeout = this.#context.wait(patienceMs, answered.signal).then(
+    const timeout = this.#context.wait(timeoutMs, answered.signal).then(
       () => 'timeout' as const,
       () => 'timeout' as const,
     )
@@ -184,7 +188,7 @@ export class Turnstile {
   }
 }
 
-/** The body, or null if it is longer than any answer of siteverify. */
+/** The body, or null if it is too long to be an answer of siteverify. */
 async function readText({ body }: Response): Promise<string | null> {
   if (body === null) return null
   const bytes = await readBytes(body.getReader(), MAX_ANSWER_BYTES)
@@ -207,26 +211,18 @@ function errorOf(reason: ChallengeRefusal): GatewayError {
     case 'other_host':
     case 'other_action':
     case 'dummy_token':
-      return new GatewayError(
-        'challenge_failed',
-        'Cannot accept this challenge: solve a new one and send its token at once',
-      )
+      return new GatewayError('challenge_failed', messages.challenge_failed)
     case 'test_secret':
-      return new GatewayError(
-        'misconfigured',
-        'This endpoint is misconfigured. The owner can see what to fix at GET /health.',
-      )
+      return new GatewayError('misconfigured', messages.misconfigured)
     case 'secret_refused':
     case 'unreachable':
     case 'timeout':
     case 'server_error':
     case 'bad_answer':
     case 'internal_error':
-      return new GatewayError(
-        'challenge_unavailable',
-        'Cannot check the challenge now: try again in a moment with a new one',
-        { retryAfterSeconds: RETRY_AFTER_S },
-      )
+      return new GatewayError('challenge_unavailable', messages.challenge_unavailable, {
+        retryAfterSeconds: RETRY_AFTER_S,
+      })
   }
   return reason satisfies never
 }

@@ -1,22 +1,23 @@
-// Visitor tokens: short-lived signed JWTs (HS256, RFC 7519) bound to the origin they were minted for.
-// They name a visitor and nothing else; nothing is kept of them, so one ends only by running out.
+// Visitor tokens: short-lived signed JWTs (HS256, RFC 7519) bound to the origin they were minted
+// for. They contain a visitor id and nothing else. They are not stored, so they cannot be revoked,
+// only expire.
 import * as v from 'valibot'
 import { hex } from '../completion/fingerprint.ts'
-import { GatewayError } from '../errors.ts'
+import { GatewayError, messages } from '../errors.ts'
 
 export interface VisitorTokenOptions {
-  /** How long a token is good for; one that claims to be good for longer is refused. */
+  /** How long a token is valid. A token that claims a longer validity is refused. */
   readonly tokenSeconds: number
 }
 
 export interface VisitorTokenContext {
   /** TOKEN_SECRET, or null. */
   readonly secret: string | null
-  /** TOKEN_SECRET_PREVIOUS, or null: its tokens are good while it is set, none are made with it. */
+  /** TOKEN_SECRET_PREVIOUS, or null. It only verifies tokens; new ones are never signed with it. */
   readonly previousSecret: string | null
   /**
-   * The secret where there is no TOKEN_SECRET: the same in all isolates, or it rejects, in bounded
-   * time. Asked until it has answered once.
+   * The secret to use without TOKEN_SECRET. It must be the same in all isolates, and reject within
+   * bounded time if it is unavailable. Called until it has resolved once.
    */
   readonly fallbackSecret: () => Promise<string>
   readonly randomBytes: (bytes: Uint8Array) => void
@@ -24,20 +25,20 @@ export interface VisitorTokenContext {
 
 export interface VisitorToken {
   readonly token: string
-  /** Unix seconds; from this second on the token is refused. */
+  /** Unix seconds, as `exp` of RFC 7519: the token is refused from this second on. */
   readonly expires_at: number
   readonly subject: string
 }
 
-/** Where and when a token is made or shown. */
+/** Where and when a token is minted or used. */
 export interface TokenUse {
-  /** The Origin header, "" where there is none. */
+  /** The Origin header, "" if there is no such header. */
   readonly origin: string
   /** Whole unix seconds. */
   readonly nowS: number
 }
 
-/** Why a token was refused, for the log: what a stranger hears is the same for all. */
+/** Why a token was refused, for the log. The error for the visitor is always the same. */
 export type TokenRefusal =
   | 'too_long'
   | 'malformed'
@@ -54,7 +55,7 @@ const INFO = 'edge-completions visitor token'
 const RETRY_AFTER_S = 10
 const SUBJECT_BYTES = 8
 
-/** The only header there is: nobody may choose another algorithm, or add to it. */
+/** The only accepted header, so that nobody can choose another algorithm (RFC 8725, 3.1). */
 const HEADER = encode(utf8('{"alg":"HS256","typ":"JWT"}'))
 
 const claimsSchema = v.strictObject({
@@ -68,7 +69,7 @@ const claimsSchema = v.strictObject({
 export class VisitorTokens {
   readonly #options: VisitorTokenOptions
   readonly #context: VisitorTokenContext
-  // Keys, not promises of keys: a request may not wait for another request's I/O on this platform.
+  // Keys, not promises of keys: in workerd a request cannot wait for another request's I/O.
   #key: CryptoKey | null = null
   #previousKey: CryptoKey | null = null
 
@@ -78,9 +79,9 @@ export class VisitorTokens {
   }
 
   /**
-   * A token for a new visitor.
+   * Mints a token for a new visitor.
    *
-   * @throws GatewayError `origin_not_allowed` if the origin is too long to be a page's,
+   * @throws GatewayError `origin_not_allowed` if the origin is too long for a token,
    *   `ledger_unavailable` if there is no key
    */
   async mint({ origin, nowS }: TokenUse): Promise<VisitorToken> {
@@ -90,22 +91,19 @@ export class VisitorTokens {
     const signed = `${HEADER}.${encode(utf8(JSON.stringify(claims)))}`
     const signature = await crypto.subtle.sign('HMAC', await this.#currentKey(), utf8(signed))
     const token = `${signed}.${encode(new Uint8Array(signature))}`
-    // With origins = ["*"] the header may hold anything.
+    // With origins = ["*"] the header may contain anything.
     if (token.length > MAX_TOKEN_CHARS) {
-      throw new GatewayError(
-        'origin_not_allowed',
-        'Cannot be called from this origin: it is too long',
-      )
+      throw new GatewayError('origin_not_allowed', 'Cannot use the header "Origin": it is too long')
     }
     return { token, expires_at, subject }
   }
 
   /**
-   * The visitor a token names.
+   * Verifies a token and returns its subject, the visitor's id.
    *
-   * @param refused hears the exact reason, which the visitor does not
-   * @throws GatewayError `visitor_token_invalid`, always the same; `ledger_unavailable` if there is
-   *   no key to check with
+   * @param refused called with the exact reason, which the visitor does not see
+   * @throws GatewayError `visitor_token_invalid`, with the same message for all reasons;
+   *   `ledger_unavailable` if there is no key to verify with
    */
   async verify(
     token: string,
@@ -115,10 +113,7 @@ export class VisitorTokens {
     const result = await this.#read(token, use)
     if (typeof result === 'object') return result
     refused(result)
-    throw new GatewayError(
-      'visitor_token_invalid',
-      'Cannot use this visitor token: get a new one from POST /v1/visitors',
-    )
+    throw new GatewayError('visitor_token_invalid', messages.visitor_token_invalid)
   }
 
   async #read(
@@ -140,13 +135,13 @@ export class VisitorTokens {
     return output.origin === origin ? { subject: output.sub } : 'other_origin'
   }
 
-  /** Whether the current or else the previous key signed this. Compares in constant time. */
+  /** Whether the current or the previous key signed this. Compares in constant time. */
   async #isSigned(signed: string, signature: Uint8Array): Promise<boolean> {
-    const by = async (key: CryptoKey) =>
+    const verifies = async (key: CryptoKey) =>
       await crypto.subtle.verify('HMAC', key, signature, utf8(signed))
-    if (await by(await this.#currentKey())) return true
+    if (await verifies(await this.#currentKey())) return true
     const previous = await this.#oldKey()
-    return previous !== null && (await by(previous))
+    return previous !== null && (await verifies(previous))
   }
 
   async #currentKey(): Promise<CryptoKey> {
@@ -166,13 +161,11 @@ export class VisitorTokens {
 
   async #fallback(): Promise<string> {
     const secret = await this.#context.fallbackSecret().catch(() => null)
-    // An empty secret would be a key that everybody has.
+    // Anybody could sign tokens with an empty secret.
     if (isSet(secret)) return secret
-    throw new GatewayError(
-      'ledger_unavailable',
-      'Cannot check visitor tokens now: try again in a moment',
-      { retryAfterSeconds: RETRY_AFTER_S },
-    )
+    throw new GatewayError('ledger_unavailable', messages.visitor_tokens_unavailable, {
+      retryAfterSeconds: RETRY_AFTER_S,
+    })
   }
 
   #newSubject(): string {
@@ -198,8 +191,8 @@ function encode(bytes: Uint8Array): string {
 }
 
 /**
- * The bytes of a part; null unless it is the spelling that `encode` gives them. Other spellings are
- * refused although they decode: one token must not have several names.
+ * The bytes of a part, or null unless it is spelled exactly as `encode` does. Other spellings of
+ * the same bytes are refused, so that each token has one form only.
  */
 function decode(part: string): Uint8Array | null {
   if (!/^[A-Za-z0-9_-]+$/.test(part)) return null
@@ -212,7 +205,7 @@ function decode(part: string): Uint8Array | null {
   }
 }
 
-/** The value that is written there as JSON; undefined if none is. */
+/** The bytes parsed as JSON; undefined if they are not valid JSON. */
 function jsonIn(bytes: Uint8Array): unknown {
   try {
     return JSON.parse(new TextDecoder().decode(bytes))
@@ -221,7 +214,7 @@ function jsonIn(bytes: Uint8Array): unknown {
   }
 }
 
-/** HKDF (RFC 5869), so that no other use of the secret shares a key with this one. */
+/** HKDF (RFC 5869), so that every use of the secret has a key of its own. */
 async function deriveKey(secret: string, usages: readonly KeyUsage[]): Promise<CryptoKey> {
   const material = await crypto.subtle.importKey('raw', utf8(secret), 'HKDF', false, ['deriveKey'])
   return await crypto.subtle.deriveKey(

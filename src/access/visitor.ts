@@ -1,25 +1,26 @@
-// Who a visitor is without a token: a keyed hash of the network address, new each UTC day. The
-// address itself is kept nowhere; without the key the hash tells nothing.
+// Identifies visitors who have no token: by a keyed hash of their network address, with a new key
+// each UTC day. The address itself is not stored, and cannot be found from the hash without the
+// key.
 import { hex } from '../completion/fingerprint.ts'
 
-/** Addresses remembered with their hashes, so that a hit costs no cryptography. */
-const REMEMBERED = 1000
-/** Everybody whose address is missing or no address. */
+/** How many addresses have their hash in memory, so that a cache hit needs no cryptography. */
+const MAX_KNOWN = 1000
+/** The network of all visitors whose address is missing or invalid. */
 const SHARED = 'shared'
 
 export class Visitors {
   readonly #secret: () => Promise<string>
   #day = -1
-  /** As a value: a promise of one request must not be waited for by another. */
+  /** Not a promise: in workerd a request cannot wait for another request's I/O. */
   #key: CryptoKey | null = null
   readonly #known = new Map<string | null, string>()
 
-  /** @param secret text with enough entropy to be a key; asked for once a day */
+  /** @param secret returns a text with enough entropy for a key; called once a day */
   constructor(secret: () => Promise<string>) {
     this.#secret = secret
   }
 
-  /** `h:` and 16 hex digits; the same all day for an IPv4 address or an IPv6 /64. */
+  /** `h:` and 16 hex digits, the same for an IPv4 address or an IPv6 /64 all day. */
   async idOf(address: string | null, nowMs: number): Promise<string> {
     const day = Math.floor(nowMs / 86_400_000)
     if (day !== this.#day) {
@@ -33,14 +34,14 @@ export class Visitors {
     if (day === this.#day) this.#key = key
     const mac = await crypto.subtle.sign('HMAC', key, new TextEncoder().encode(networkOf(address)))
     const id = `h:${hex(new Uint8Array(mac, 0, 8))}`
-    if (this.#known.size >= REMEMBERED) this.#known.clear()
-    // Midnight may have passed meanwhile.
+    if (this.#known.size >= MAX_KNOWN) this.#known.clear()
+    // The day may have changed during the await.
     if (day === this.#day) this.#known.set(address, id)
     return id
   }
 }
 
-/** HKDF (RFC 5869), so that no other use of the secret shares a key with this one. */
+/** HKDF (RFC 5869), so that every use of the secret has a key of its own. */
 async function dayKey(secret: string, day: number): Promise<CryptoKey> {
   const bytes = new TextEncoder()
   const material = await crypto.subtle.importKey('raw', bytes.encode(secret), 'HKDF', false, [
@@ -60,12 +61,13 @@ async function dayKey(secret: string, day: number): Promise<CryptoKey> {
   )
 }
 
-/** An IPv4 address whole, the /64 of an IPv6 one; "shared" for anything else. */
+/** A whole IPv4 address, or the /64 of an IPv6 address; "shared" for anything else. */
 export function networkOf(address: string | null): string {
   if (address === null || !/^[0-9a-f:.]{2,45}$/i.test(address)) return SHARED
   if (!address.includes(':')) return isV4(address) ? address : SHARED
   if (!URL.canParse(`http://[${address}]/`)) return SHARED
-  // The URL parser writes every IPv6 address in one way (RFC 5952), a mapped IPv4 one in two groups.
+  // The URL parser gives every IPv6 address one form (RFC 5952), a mapped IPv4 address in two
+  // groups.
   const text = new URL(`http://[${address}]/`).hostname.slice(1, -1)
   const [head = '', tail] = text.split('::')
   const groups = head === '' ? [] : head.split(':')

@@ -1,6 +1,6 @@
 // Normalises the raw deltas of one upstream call: only known choices, one finish each with nothing
 // after it, at most one plausible usage, and an error if the answer is incomplete.
-import { GatewayError } from '../errors.ts'
+import { GatewayError, messages } from '../errors.ts'
 import type { Doubt } from '../events.ts'
 import { ChunkCounter } from './choice-index.ts'
 import type { FinishReason, Logprobs, Usage } from './completion.ts'
@@ -163,17 +163,12 @@ export class Normaliser {
       this.#toChoice(held, 0, texts)
     }
     if (!this.#anything) {
-      throw new GatewayError(
-        'upstream_bad_response',
-        "The upstream's answer was empty. Try again shortly.",
-        { cause: { code: 'no_text' } },
-      )
+      throw new GatewayError('upstream_bad_response', messages.upstream_empty, {
+        cause: { code: 'no_text' },
+      })
     }
     if (!this.#ended && this.#running > 0) {
-      throw new GatewayError(
-        'upstream_truncated',
-        'The upstream stopped in the middle of the answer. Try again shortly.',
-      )
+      throw new GatewayError('upstream_truncated', messages.upstream_truncated)
     }
     const missing = this.#choices.findIndex(({ finish, chars }) => finish === null && chars === 0)
     return {
@@ -230,11 +225,9 @@ export class Normaliser {
     // A content filter is final: no later reason overrides it.
     if (choice.finish === 'content_filter') return
     if (delta.kind === 'failed') {
-      throw new GatewayError(
-        'upstream_bad_response',
-        'The upstream ended its answer with an error. Try again shortly.',
-        { cause: { code: 'gave_up' } },
-      )
+      throw new GatewayError('upstream_bad_response', messages.upstream_failed, {
+        cause: { code: 'gave_up' },
+      })
     }
     this.#anything = true
     const { reason, inferred = false, onContent = false } = delta

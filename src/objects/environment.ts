@@ -1,5 +1,5 @@
-// The platform as the shells hand it to the parts: clock, chance, timers, bindings, secrets.
-// Read once per isolate: the Worker and all objects in it share one configuration and one core.
+// The platform that the Worker and the Durable Objects run on: clock, randomness, timers, bindings,
+// secrets. Read once per isolate: all of them share one configuration and one core.
 import { env, waitUntil } from 'cloudflare:workers'
 import { type LedgerDoor, usd } from '../access/ledger.ts'
 import type { KvNamespace } from '../cache/kv.ts'
@@ -18,7 +18,7 @@ export type Environment =
   | { readonly config: Config; readonly core: Core; readonly platform: Platform }
   | { readonly config: null; readonly result: Extract<ConfigResult, { config: null }> }
 
-/** Bindings, variables and secrets: unknown until they are parsed. */
+/** Bindings, variables and secrets, not yet validated. */
 const bindings = env as unknown as Readonly<Record<string, unknown>>
 
 let read: Environment | null = null
@@ -28,7 +28,7 @@ export function environment(): Environment {
   return read
 }
 
-/** A binding that parseConfig has seen to be there. */
+/** A binding that parseConfig has checked for. */
 export function binding<T>(name: string): T {
   return bindings[name] as T
 }
@@ -61,13 +61,13 @@ function readEnvironment(): Environment {
     report,
     ledger: ledgerDoor,
     purges: { add: async (purge) => await purgeObject().purge(purge) },
-    // With neither secret nor key the ledger keeps one, so that all isolates have the same.
+    // With neither a secret nor a key, the ledger generates one that all isolates share.
     secret: async () => known ?? (await ownSecret()),
     operatorToken: secret('OPERATOR_TOKEN') ?? null,
     tokenSecrets: {
       secret: secret('TOKEN_SECRET') ?? null,
       previousSecret: secret('TOKEN_SECRET_PREVIOUS') ?? null,
-      // One made up here would be another isolate's stranger: better none than that.
+      // Never generate one locally: other isolates could not verify its tokens.
       fallbackSecret: async () => firstKey ?? (await within(OWN_SECRET_MS, ledger().ownSecret())),
       randomBytes,
     },
@@ -75,17 +75,17 @@ function readEnvironment(): Environment {
   return { config, core: createCore(config, platform), platform }
 }
 
-/** A fresh stub each time: one that has failed stays broken. */
+/** A fresh stub each time: a stub that has failed once stays broken. */
 export function ledger(): DurableObjectStub<LedgerObject> {
   return binding<DurableObjectNamespace<LedgerObject>>('LEDGER').getByName('ledger')
 }
 
-/** The one object of its class that no cache key names. */
+/** The flight object that holds the list of purges. Its name is not a cache key. */
 function purgeObject(): DurableObjectStub<FlightObject> {
   return binding<DurableObjectNamespace<FlightObject>>('FLIGHTS').getByName('purges')
 }
 
-/** Static files hold what only some requests need, so that the bundle does not. */
+/** Reads a static file: data that few requests need is not part of the bundle. */
 async function readFile(name: string): Promise<string> {
   // The binding ignores the host.
   const response = await binding<Fetcher>('ASSETS').fetch(`https://assets.invalid/${name}`)
@@ -93,7 +93,10 @@ async function readFile(name: string): Promise<string> {
   return await response.text()
 }
 
-/** A hit must not wait for a ledger that is down: for a day, this isolate then has its own. */
+/**
+ * Cache hits must not fail because the ledger is down: this isolate then generates a secret, which
+ * is used until the end of the day.
+ */
 async function ownSecret(): Promise<string> {
   try {
     return await within(OWN_SECRET_MS, ledger().ownSecret())
@@ -102,7 +105,7 @@ async function ownSecret(): Promise<string> {
   }
 }
 
-/** @throws Error when it takes longer */
+/** @throws Error if the work takes longer */
 async function within<T>(ms: number, work: Promise<T>): Promise<T> {
   const answered = new AbortController()
   const late = wait(ms, answered.signal).then(() => {
@@ -136,7 +139,7 @@ export const now = () => Date.now()
 export const newUuid = () => crypto.randomUUID()
 export const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
 
-/** An event's one way out: the log, and the figures. */
+/** Logs an event and counts it in the usage figures. */
 export function report(event: Event): void {
   console.log(JSON.stringify(event))
   usage.observe(event)
@@ -155,10 +158,13 @@ const usage = new UsageCounter(
   },
   now,
 )
-/** Work after a response is cut after 30 s, so a flush that is due later waits for another request. */
+/**
+ * `waitUntil` ends 30 s after the response, so a flush that is due later is left to another
+ * request. https://developers.cloudflare.com/workers/runtime-apis/context/#waituntil
+ */
 const LATEST_FLUSH_MS = 20_000
 const WORK_AFTER_RESPONSE_MS = 30_000
-/** What comes in the same moment goes along. */
+/** A flush includes the requests of the next two seconds. */
 const GATHER_MS = 2000
 let flushingUntil = 0
 
@@ -168,11 +174,11 @@ export function countRequest(event: RequestEvent, tally: Tally): void {
   sendFigures()
 }
 
-/** Sends this isolate's figures on, soon, if it has not within the last minute. Nobody waits for it. */
+/** Sends this isolate's figures in the background, at most once a minute. */
 function sendFigures(): void {
   const dueInMs = usage.dueInMs
   if (now() < flushingUntil || dueInMs === null || dueInMs > LATEST_FLUSH_MS) return
-  // Should the platform cut it off, another one may begin.
+  // If the runtime cancels this flush, another one may begin after that time.
   flushingUntil = now() + WORK_AFTER_RESPONSE_MS
   const gathered = wait(Math.max(GATHER_MS, dueInMs), new AbortController().signal)
   waitUntil(
@@ -182,7 +188,7 @@ function sendFigures(): void {
   )
 }
 
-/** Sends what this isolate has counted. Never throws. */
+/** Sends this isolate's figures to the usage object. Never throws. */
 export async function flushUsage(): Promise<void> {
   await usage.flush(async (report) => await usageObject().add(report))
 }
@@ -195,14 +201,14 @@ export { waitUntil }
 export function wait(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
-    const leave = () => {
+    const abort = () => {
       clearTimeout(timer)
       reject(signal.reason)
     }
     const timer = setTimeout(() => {
-      signal.removeEventListener('abort', leave)
+      signal.removeEventListener('abort', abort)
       resolve()
     }, ms)
-    signal.addEventListener('abort', leave, { once: true })
+    signal.addEventListener('abort', abort, { once: true })
   })
 }

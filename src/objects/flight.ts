@@ -1,8 +1,7 @@
-// The Durable Object in which identical requests meet: one for each cache key, wherever they come
-// from. A thin shell: the load, its readers and what they get are cache/flight.ts, miss.ts and
-// key-flights.ts. Stores nothing of its own; evicted, it forgets what KV has anyway. One more object
-// of the class, "purges", is where purges are written down (cache/purge-register.ts): it stores their
-// list under "purge", for ever.
+// The Durable Object that merges identical requests from all locations, one object for each cache
+// key. The flights themselves are in cache/flight.ts, miss.ts and key-flights.ts. These objects
+// store nothing: answers are in KV. One more object of this class, named "purges", stores the list
+// of purges (cache/purge-register.ts).
 import { DurableObject } from 'cloudflare:workers'
 import type { Reader } from '../answer.ts'
 import type { KvNamespace } from '../cache/kv.ts'
@@ -16,19 +15,19 @@ export class FlightObject extends DurableObject {
   #flights: KeyFlights | null = null
   #purges: PurgeRegister | null = null
 
-  /** One reader's answer. */
+  /** Joins the flight of this key, or starts one. */
   async join(work: SharedWork, reader: Reader): Promise<MissAnswer> {
     const left = new AbortController()
-    if (work.presence !== null) untilOver(work.presence).then(() => left.abort())
+    if (work.presence !== null) streamEnd(work.presence).then(() => left.abort())
     return await this.#open().join(work, reader, left)
   }
 
-  /** Starts a load that nobody waits for, unless one is under way. */
+  /** Starts a flight in the background, unless one is running. */
   async refresh(work: SharedWork): Promise<void> {
     this.#open().refresh(work)
   }
 
-  /** Writes down what the operator has purged. @returns the list with it, as its text */
+  /** Records a purge. @returns the list of purges, serialised */
   async purge(purge: Purge): Promise<string> {
     this.#purges ??= new PurgeRegister({
       storage: this.ctx.storage,
@@ -46,12 +45,12 @@ export class FlightObject extends DurableObject {
   }
 }
 
-/** Until a stream without bytes ends, or breaks with the connection it came on. */
-async function untilOver(stream: ReadableStream<Uint8Array>): Promise<void> {
+/** Resolves when a stream ends, or fails because its connection was lost. */
+async function streamEnd(stream: ReadableStream<Uint8Array>): Promise<void> {
   const reader = stream.getReader()
   try {
     while (!(await reader.read()).done);
   } catch {
-    // Broken is over, too.
+    // A lost connection ends the stream, too.
   }
 }

@@ -1,20 +1,20 @@
-// What the ledger stores in SQLite, and the way there from the rows of earlier versions.
+// The ledger's SQLite tables, and the migration from those of earlier versions.
 //
 // `days`: one row for each day with its sums. `visitors_<day>`: one row for each visitor who spent
-// something that day; a table for each day, since dropping a table of 300,000 rows takes some
-// milliseconds and counts as no row written (test/objects/ledger.test.ts). `settings`: the pause, marks
-// of alerts that were sent, the secret that is generated where the owner has set none.
+// something that day. Each day has a table of its own, since dropping a table of 300,000 rows takes
+// a few milliseconds and counts as no row written (test/objects/ledger.test.ts). `settings`: the
+// pause, which alerts were sent, and the generated secret if the owner has set none.
 //
 // A miss writes one row when it reserves (the day's) and two when it is settled (the day's and the
-// visitor's), so the free plan's 100,000 rows a day are 33,000 misses. No query reads more rows than
-// there are days and settings, so waking takes the same time however many visitors there are.
+// visitor's), so the free plan's 100,000 rows per day allow 33,000 misses. No query reads more rows
+// than there are days and settings, so waking up takes the same time for any number of visitors.
 import type { BudgetRows, Cost, DayRow } from '../access/budget.ts'
 
 export class LedgerRows implements BudgetRows {
   readonly #storage: DurableObjectStorage
   readonly #sql: SqlStorage
 
-  /** @param limit the day's budget: what a day has spent whose old sum cannot be read */
+  /** @param limit the day's budget, which counts as spent if an old day's sum cannot be read */
   constructor(storage: DurableObjectStorage, limit: Cost, today: number) {
     this.#storage = storage
     this.#sql = storage.sql
@@ -23,7 +23,7 @@ export class LedgerRows implements BudgetRows {
         (day INTEGER PRIMARY KEY, tokens REAL, usd REAL, above REAL, kv_writes INTEGER)`)
       this.#sql.exec(`CREATE TABLE IF NOT EXISTS settings
         (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID`)
-      this.#takeOver(limit, today)
+      this.#migrate(limit, today)
     })
   }
 
@@ -38,7 +38,7 @@ export class LedgerRows implements BudgetRows {
 
   open(day: number): DayRow {
     this.#createVisitors(day)
-    // The eve stays, in case that the next machine's clock is still there.
+    // Keep the previous day: the object may move to a machine whose clock is still on it.
     this.#sql.exec('DELETE FROM days WHERE day < ?', day - 1)
     for (const old of this.#days()) {
       if (old < day - 1) this.#sql.exec(`DROP TABLE ${visitorsOf(old)}`)
@@ -92,7 +92,7 @@ export class LedgerRows implements BudgetRows {
       (visitor TEXT PRIMARY KEY, tokens REAL) WITHOUT ROWID`)
   }
 
-  /** Days whose visitors have a table. */
+  /** The days that have a table of visitors. */
   #days(): number[] {
     const tables = this.#sql.exec<{ name: string }>(
       `SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB '${visitorsOf('*')}'`,
@@ -101,11 +101,11 @@ export class LedgerRows implements BudgetRows {
   }
 
   /**
-   * Takes over the rows of earlier versions, once: `calls` had one row for each call, `sum <day>` in
-   * `settings` the calls that were added up, with all visitors in one JSON value. Calls under way are
-   * spent, and so is the whole day if its sum cannot be read.
+   * Migrates the rows of earlier versions, once. `calls` had one row for each call; `sum <day>` in
+   * `settings` had the sums of older calls, with all visitors in one JSON value. Running calls
+   * count as spent, and so does the whole day if its sum cannot be read.
    */
-  #takeOver(limit: Cost, today: number): void {
+  #migrate(limit: Cost, today: number): void {
     const [calls] = this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'calls'")
     if (calls === undefined) return
     for (const day of [today - 1, today, today + 1]) {

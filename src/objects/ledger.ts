@@ -1,5 +1,5 @@
-// The Durable Object that keeps the day's budget: one for the whole service. A thin shell over
-// access/budget.ts; every decision and its rows (ledger-rows.ts) are made in one synchronous block.
+// The Durable Object that holds the daily budget, one for the whole service. The logic is in
+// access/budget.ts; a decision and its writes (ledger-rows.ts) happen in one synchronous block.
 import { DurableObject } from 'cloudflare:workers'
 import {
   Budget,
@@ -17,7 +17,7 @@ export interface LedgerFigures {
   readonly tokens_per_day: number
   readonly spent: number
   readonly reserved: number
-  /** Of `spent`, what calls cost above their reservations; absent: nothing. */
+  /** The part of `spent` that calls cost above their reservations; missing if 0. */
   readonly above_reservations?: number
   readonly usd_per_day: number
   readonly usd_spent: number
@@ -26,15 +26,15 @@ export interface LedgerFigures {
 }
 
 const MARKS = [50, 80, 100]
-/** A day that is this far spent and has no room for a call is, to its owner, all spent. */
-const GONE_PERCENT = 80
+/** If this much is spent and a call no longer fits, the alert reports the budget as used up. */
+const EXHAUSTED_PERCENT = 80
 
 export class LedgerObject extends DurableObject {
   #rows: LedgerRows | null = null
   #budget: Budget | null = null
   #timer: ReturnType<typeof setTimeout> | null = null
 
-  /** Reserves for one upstream call. No await between the check and the row. */
+  /** Reserves for one upstream call. There is no await between the check and the write. */
   reserve(request: ReserveRequest): ReserveAnswer {
     return this.#use((budget, nowMs) => {
       const answer = budget.reserve(request, nowMs)
@@ -45,7 +45,7 @@ export class LedgerObject extends DurableObject {
     })
   }
 
-  /** Ends a lease with what it cost; a second time it does nothing. */
+  /** Ends a lease with the cost of its call. Does nothing if it has ended before. */
   settle(id: string, cost: Cost): void {
     this.#use((budget, nowMs) => {
       const overshoot = budget.settle(id, cost, nowMs)
@@ -53,7 +53,7 @@ export class LedgerObject extends DurableObject {
     })
   }
 
-  /** @param until unix seconds, or null: no pause */
+  /** @param until unix seconds; null ends the pause */
   pause(until: number | null): void {
     const untilMs = (until ?? 0) * 1000
     this.#use((budget) => {
@@ -66,14 +66,14 @@ export class LedgerObject extends DurableObject {
     return this.#use(figuresOf)
   }
 
-  /** A secret of the service's own, made once and kept here. */
+  /** The service's generated secret. It is generated once and stored. */
   ownSecret(): string {
     const rows = this.#open()
-    const known = rows.setting('own_secret')
-    if (known !== null) return known
-    const made = randomLetters(43, randomBytes)
-    rows.set('own_secret', made)
-    return made
+    const stored = rows.setting('own_secret')
+    if (stored !== null) return stored
+    const generated = randomLetters(43, randomBytes)
+    rows.set('own_secret', generated)
+    return generated
   }
 
   #open(): LedgerRows {
@@ -95,8 +95,8 @@ export class LedgerObject extends DurableObject {
   }
 
   /**
-   * Ends leases when they run out. The timer also keeps the platform from evicting the object as idle while calls
-   * are under way: their leases would be lost, and all that they had reserved would be spent.
+   * Ends leases when they expire. The timer also keeps the object from being evicted as idle while
+   * calls are running: their leases would be lost, and their whole reservations would be spent.
    */
   #stayAwake(budget: Budget, nowMs: number): void {
     const { nextExpiryMs } = budget
@@ -106,7 +106,7 @@ export class LedgerObject extends DurableObject {
         try {
           this.#use(() => {})
         } catch {
-          // The next call tries again.
+          // The next call will end the leases.
         }
       }, nextExpiryMs - nowMs)
     } else if (this.#timer !== null) {
@@ -115,27 +115,31 @@ export class LedgerObject extends DurableObject {
     }
   }
 
-  /** One event for each, and one alert a day about those that are beyond what is counted. */
-  #reportOvershoot({ said, reserved, counted }: Overshoot, budget: Budget, nowMs: number): void {
+  /** Logs each overshoot, and sends one alert a day if the reported cost was not fully counted. */
+  #reportOvershoot(
+    { reported, reserved, counted }: Overshoot,
+    budget: Budget,
+    nowMs: number,
+  ): void {
     const call = {
-      said: said.tokens,
+      reported: reported.tokens,
       reserved: reserved.tokens,
       counted: counted.tokens,
-      usd_said: said.usd,
+      usd_reported: reported.usd,
       usd_reserved: reserved.usd,
       usd_counted: counted.usd,
     }
     const event = 'usage_above_reservation'
     report({ event, ...call })
-    if (said.tokens <= counted.tokens && said.usd <= counted.usd) return
+    if (reported.tokens <= counted.tokens && reported.usd <= counted.usd) return
     this.#alertOnce('overshoot', { event, call }, budget, nowMs)
   }
 
-  /** An alert when half, four fifths and all of the day's budget are spent. */
+  /** Sends an alert when 50, 80 and 100 percent of the day's budget are spent. */
   #alert(budget: Budget, nowMs: number, refused: boolean): void {
-    // The rounding of many small sums of money is no reason to be late.
+    // Rounding errors of many small sums must not delay an alert.
     const spent = budget.share(nowMs) * 100 + 1e-6
-    const percent = refused && spent >= GONE_PERCENT ? 100 : spent
+    const percent = refused && spent >= EXHAUSTED_PERCENT ? 100 : spent
     for (const mark of MARKS) {
       if (percent < mark) continue
       const alert = { event: 'budget_mark', percent: mark } as const
@@ -143,7 +147,7 @@ export class LedgerObject extends DurableObject {
     }
   }
 
-  /** One POST a day with the day's figures. @returns false if it was sent before */
+  /** Sends an alert with the day's figures, once a day. @returns false if it was sent before */
   #alertOnce(mark: string, alert: object, budget: Budget, nowMs: number): boolean {
     const rows = this.#open()
     const name = `mark ${dayOf(nowMs)} ${mark}`

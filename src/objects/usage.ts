@@ -1,9 +1,10 @@
-// The Durable Object with the owner's figures: one for the whole service. A thin shell over usage.ts.
+// The Durable Object that stores the owner's usage figures, one for the whole service. The logic is
+// in usage.ts.
 //
-// Stored in SQLite: `hours`, one row an hour with its counts as JSON, kept for 90 days; `lists`, one
-// row for the last failed attempts and one a day for its refused origins, kept for two days. A flush of
-// an isolate writes a row of `hours`, and one of each list that it has something for: never more,
-// however many origins somebody makes up.
+// It has two SQLite tables. `hours`: one row per hour with its counts as JSON, kept for 90 days.
+// `lists`: one row for the latest failed attempts, and one per day for its refused origins, kept
+// for two days. An isolate's flush writes one row of `hours` and at most one row of each list, so
+// the number of writes does not grow with the number of made-up origins.
 import { DurableObject } from 'cloudflare:workers'
 import type { Frequency } from '../frequent.ts'
 import type { UsageFigures } from '../routes/admin.ts'
@@ -28,7 +29,7 @@ export class UsageObject extends DurableObject {
   readonly #sql: SqlStorage = this.ctx.storage.sql
   #cleanedHour = -1
 
-  /** Adds what an isolate has counted. */
+  /** Adds an isolate's figures. */
   add({ hours, failures, refused }: UsageReport): void {
     this.#open()
     for (const [hour, counts] of hours) {
@@ -43,7 +44,7 @@ export class UsageObject extends DurableObject {
     }
   }
 
-  /** @param fromHour the first hour to give, unix seconds */
+  /** @param fromHour the first hour to return, in unix seconds */
   figures(fromHour: number): UsageFigures {
     this.#open()
     const rows = this.#sql.exec<{ hour: number; counts: string }>(
@@ -110,12 +111,12 @@ export class UsageObject extends DurableObject {
   }
 }
 
-/** The name of a day's list; in the order of days. */
+/** The name of a day's list. The names sort in the order of the days. */
 function refusedOn(day: number): string {
   return `refused ${String(day).padStart(6, '0')}`
 }
 
-/** Counts that an older version did not have are zero. */
+/** Counts that an older version did not store become 0. */
 function parse(counts: string): HourCounts {
   const known = JSON.parse(counts) as Partial<HourCounts>
   const none = noCounts()

@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import type { Operator } from '../access/operator.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
-import { GatewayError } from '../errors.ts'
+import { GatewayError, messages } from '../errors.ts'
 import { preview } from '../faults.ts'
 import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
@@ -186,10 +186,7 @@ export class Admin {
 
   async #authorize({ request }: Visit): Promise<void> {
     if (await this.#context.operator.isOperator(request.headers)) return
-    throw new GatewayError(
-      'operator_token_invalid',
-      'The operator token is missing or wrong. Send it as "Authorization: Bearer …".',
-    )
+    throw new GatewayError('operator_token_invalid', messages.operator_token_invalid)
   }
 }
 
@@ -214,12 +211,8 @@ async function fromLedger<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch {
-    throw new GatewayError(
-      'ledger_unavailable',
-      'The budget service is unavailable. Try again shortly.',
-      {
-        retryAfterSeconds: RETRY_AFTER_S,
-      },
-    )
+    throw new GatewayError('ledger_unavailable', messages.admin_ledger_unavailable, {
+      retryAfterSeconds: RETRY_AFTER_S,
+    })
   }
 }

@@ -1,7 +1,7 @@
 // The completion endpoint. POST may call an upstream, GET answers from the cache only.
 import { bodyName, encodeWhole, streamWhole } from '../answer.ts'
 import type { Found, TieredCache } from '../cache/tiered.ts'
-import { type Code, GatewayError, problemOf } from '../errors.ts'
+import { type Code, GatewayError, messages, problemOf } from '../errors.ts'
 import type { Work } from '../generate.ts'
 import { type BodyOptions, readText } from '../http/body.ts'
 import {
@@ -124,7 +124,7 @@ export class Completions {
     browserSeconds: number | null = null,
   ): Reply {
     if (found !== null) return this.#hit(found, resolved, visit, cacheMs, browserSeconds)
-    throw new GatewayError('not_cached', 'Not in the cache.')
+    throw new GatewayError('not_cached', messages.not_cached)
   }
 
   /** @param browserSeconds how long a browser may cache a GET; null: not at all */

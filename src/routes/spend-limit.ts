@@ -1,6 +1,6 @@
 // The per-visitor rate limit on requests that the cache cannot answer. It is approximate and fails
 // open: the daily budget is the hard limit.
-import { GatewayError } from '../errors.ts'
+import { GatewayError, messages } from '../errors.ts'
 
 /** Counts one more miss of a visitor; false if it is above the limit. May throw. */
 export type SpendLimit = (visitor: string) => Promise<boolean>
@@ -19,18 +19,14 @@ const SPEND_LIMIT = { quota: 60, windowSeconds: 60 }
 
 export function rateLimited(): GatewayError {
   const { quota, windowSeconds } = SPEND_LIMIT
-  return new GatewayError(
-    'rate_limited',
-    `Rate limit reached (${quota} uncached requests per minute). Cached answers are still served.`,
-    {
-      retryAfterSeconds: windowSeconds,
-      rateLimit: {
-        policy: 'spend',
-        quota,
-        remaining: 0,
-        resetSeconds: windowSeconds,
-        windowSeconds,
-      },
+  return new GatewayError('rate_limited', messages.rate_limited(quota), {
+    retryAfterSeconds: windowSeconds,
+    rateLimit: {
+      policy: 'spend',
+      quota,
+      remaining: 0,
+      resetSeconds: windowSeconds,
+      windowSeconds,
     },
-  )
+  })
 }

@@ -2,7 +2,7 @@
 // exist if Turnstile is off. Spends nothing and stores nothing.
 import type { ChallengeRefusal, Turnstile } from '../access/turnstile.ts'
 import type { VisitorTokens } from '../access/visitor-token.ts'
-import { GatewayError } from '../errors.ts'
+import { GatewayError, messages } from '../errors.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { isLoopback } from '../http/cors.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
@@ -42,7 +42,7 @@ export class NewVisitors {
   /** `POST /v1/visitors`. @throws GatewayError */
   async post(visit: Visit): Promise<Reply> {
     if (this.#context === null) {
-      throw new GatewayError('not_found', 'This endpoint does not use visitor tokens.')
+      throw new GatewayError('not_found', messages.visitor_tokens_unused)
     }
     const { turnstile, tokens, now, refused } = this.#context
     const token = tokenIn(await readJson(visit.request, this.#body))

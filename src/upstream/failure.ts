@@ -1,6 +1,6 @@
 // What an upstream's failure becomes for a visitor. The upstream's own words end here: only its
 // status, and codes that look like codes, go on to the owner's log, with a hint of our own.
-import { type Code, GatewayError } from '../errors.ts'
+import { type Code, GatewayError, messages } from '../errors.ts'
 import { diagnose, ownersSubjects, requestSubjects, type Subject } from './diagnosis.ts'
 import { hintOfReason, hintOfStatus, type Reason } from './hints.ts'
 import type { WireOptions } from './upstream.ts'
@@ -22,13 +22,6 @@ export interface UpstreamCause {
 
 export type UpstreamFailure = 'bad_response' | 'truncated' | 'unavailable' | 'timeout'
 
-const wording = {
-  bad_response: "The upstream's answer cannot be used. Try again shortly.",
-  truncated: 'The upstream stopped in the middle of the answer. Try again shortly.',
-  unavailable: 'The upstream cannot be reached. Try again shortly.',
-  timeout: 'The upstream took too long. Try again, or ask for less.',
-} as const
-
 /** Where nothing more particular is known. */
 const reasonOf: Readonly<Record<UpstreamFailure, Reason>> = {
   bad_response: 'not_a_completion',
@@ -44,7 +37,8 @@ export function upstreamFailure(
 ): GatewayError {
   if (cause.subject === 'quota') return quotaFailure(cause)
   const hint = cause.hint ?? hintOfReason(cause.code ?? null, reasonOf[kind])
-  return failure(`upstream_${kind}`, wording[kind], { ...cause, hint })
+  const code = `upstream_${kind}` as const
+  return failure(code, messages[code], { ...cause, hint })
 }
 
 /** A non-2xx answer, or an error event that carries a status of its own. */
@@ -58,36 +52,26 @@ export function failureOfStatus(
   const isUnpaid = status === 402 && subject === undefined
   if (subject === 'quota' || isUnpaid) return quotaFailure(cause)
   if (status === 429) {
-    return failure(
-      'upstream_rate_limited',
-      'The upstream has too many requests at the moment. Try again shortly.',
-      cause,
-      clampRetryAfter(retryAfterSeconds),
-    )
+    const delay = clampRetryAfter(retryAfterSeconds)
+    return failure('upstream_rate_limited', messages.upstream_rate_limited, cause, delay)
   }
   if (status >= 500 && status <= 599) {
-    return failure('upstream_unavailable', wording.unavailable, cause)
+    return failure('upstream_unavailable', messages.upstream_unavailable, cause)
   }
   const isOwners = subject !== undefined && ownersSubjects.has(subject)
   const isRefusal = status === 413 || ((status === 400 || status === 422) && !isOwners)
-  if (!isRefusal) {
-    return failure(
-      'upstream_rejected',
-      'The upstream rejected the call, and only the owner of this endpoint can change that. The log has the reason.',
-      cause,
-    )
-  }
+  if (!isRefusal) return failure('upstream_rejected', messages.upstream_rejected, cause)
   return failure('upstream_refused_request', refusalOf(subject), cause)
 }
 
 function refusalOf(subject: Subject | undefined): string {
   switch (subject) {
     case 'context':
-      return 'This request is too long for the model. Send less text, or ask for fewer tokens.'
+      return messages.upstream_refused_length
     case 'policy':
-      return 'The content filter of the model refused this request.'
+      return messages.upstream_refused_content
     default:
-      return 'The model refused this request as invalid.'
+      return messages.upstream_refused_request
   }
 }
 
@@ -97,7 +81,7 @@ const QUOTA_RETRY_S = 3600
 function quotaFailure(cause: Partial<UpstreamCause>): GatewayError {
   return failure(
     'upstream_rate_limited',
-    "The quota of this endpoint's account at the upstream is used up. Cached answers are still served.",
+    messages.upstream_quota_exhausted,
     { hint: hintOfStatus(402), ...cause, subject: 'quota' },
     QUOTA_RETRY_S,
   )

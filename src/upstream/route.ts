@@ -1,7 +1,7 @@
 // A request's way through its model's upstreams: attempts in order, a retry before the first byte,
 // the next upstream when one fails. Ends with an answer's deltas or with the last failure.
 import type { EffectiveRequest, Target } from '../completion/effective.ts'
-import { type Code, GatewayError } from '../errors.ts'
+import { type Code, GatewayError, messages } from '../errors.ts'
 import { attempt, type Connection, type RouteContext, type RouteDelta } from './attempt.ts'
 import type { AdmittedCall } from './breaker.ts'
 import { causeOf, isOutage } from './failure.ts'
@@ -149,11 +149,9 @@ export async function* answer(
 
 /** Every breaker on the way is open. */
 function notCalled(retryAfterSeconds: number): GatewayError {
-  return new GatewayError(
-    'upstream_unavailable',
-    'The model keeps failing and is not called for some seconds. Cached answers are still served.',
-    { retryAfterSeconds: Number.isFinite(retryAfterSeconds) ? retryAfterSeconds : null },
-  )
+  return new GatewayError('upstream_unavailable', messages.upstream_suspended, {
+    retryAfterSeconds: Number.isFinite(retryAfterSeconds) ? retryAfterSeconds : null,
+  })
 }
 
 type TokensField = WireOptions['maxTokensField']

@@ -198,8 +198,8 @@ const op = fc.oneof(
 type Op = typeof op extends fc.Arbitrary<infer T> ? T : never
 
 /** The amount spent for a call with this reported usage. */
-function countedOf(said: number, reserved: number): number {
-  return Number.isNaN(said) ? reserved : Math.min(10 * reserved, Math.max(0, said))
+function countedOf(reported: number, reserved: number): number {
+  return Number.isNaN(reported) ? reserved : Math.min(10 * reserved, Math.max(0, reported))
 }
 
 function play(ops: readonly Op[], given: BudgetLimits): void {
@@ -255,16 +255,16 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
       case 'settle': {
         const { tokens, usd, stored } = step
         const one = model.calls.get(id)
-        const said = { tokens, usd }
+        const reported = { tokens, usd }
         if (one === undefined || one.spent !== null || one.day !== model.day) {
-          const overshoot = budget.settle(id, said, nowMs)
+          const overshoot = budget.settle(id, reported, nowMs)
           if (one?.spent !== null) expect(overshoot).toBeNull()
           // A past day does not change.
           if (one !== undefined) one.spent ??= one.reserved
           break
         }
         if (!stored) {
-          broken(() => budget.settle(id, said, nowMs))
+          broken(() => budget.settle(id, reported, nowMs))
           break
         }
         const { reserved } = one
@@ -273,8 +273,8 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
           usd: countedOf(usd, reserved.usd),
         }
         const isAbove = counted.tokens > reserved.tokens || counted.usd > reserved.usd
-        const overshoot = isAbove ? { said, reserved, counted } : null
-        expect(budget.settle(id, said, nowMs)).toEqual(overshoot)
+        const overshoot = isAbove ? { reported, reserved, counted } : null
+        expect(budget.settle(id, reported, nowMs)).toEqual(overshoot)
         one.spent = counted
         const above = Math.max(0, counted.tokens - reserved.tokens)
         aboveOf.set(one.day, (aboveOf.get(one.day) ?? 0) + above)
@@ -386,7 +386,7 @@ describe('Budget.settle()', () => {
     const budget = budgetWith({ usdPerDay: 100 }, NOON, rows)
     budget.reserve(call('a', { usd: 0.5 }), NOON)
     expect(budget.settle('a', { tokens: 1e12, usd: 1e9 }, NOON)).toEqual({
-      said: { tokens: 1e12, usd: 1e9 },
+      reported: { tokens: 1e12, usd: 1e9 },
       reserved: { tokens: 100, usd: 0.5 },
       counted: { tokens: 1000, usd: 5 },
     })

@@ -718,10 +718,10 @@ describe('alerts', () => {
       {
         event: 'usage_above_reservation',
         call: {
-          said: 1e6 + 5,
+          reported: 1e6 + 5,
           reserved: 75,
           counted: 750,
-          usd_said: 1000.005,
+          usd_reported: 1000.005,
           usd_reserved: 0.075,
           usd_counted: 0.75,
         },

@@ -215,7 +215,7 @@ describe('with Turnstile', () => {
     const { workers, siteverifyLane, visit } = await open({ siteverify: json(answer) })
     const problem = await expectProblem(await visit(), 403, 'challenge_failed', workers.log)
     expect(problem.message).toBe(
-      'Cannot accept this challenge: solve a new one and send its token at once',
+      'The bot check failed. Solve a new challenge and send its token right away.',
     )
     expect(workers.log.all('visitor_refused')).toMatchObject([{ reason }])
     expect(siteverifyLane.calls).toHaveLength(1)
