@@ -52,8 +52,8 @@ const licence = `/*!\n${(await read(uplot, 'LICENSE')).trim()}\n*/\n`
 const files = new Map([
   // The opening of "Alice's Adventures in Wonderland" by Lewis Carroll (1865), which is in the public
   // domain. One paragraph per line, with straight quotes, without chapter headings, and with verses
-  // appended to the previous paragraph. Read by the Worker (src/objects/environment.ts), not by pages.
-  ['demo-text.txt', await read('src/upstream/demo-text.txt')],
+  // appended to the previous paragraph. Read by the Worker (src/objects/platform.ts), not by pages.
+  ['demo-text.txt', await read('src/demo/text.txt')],
   ['_headers', headers],
   [TEMPLATE, JSON.stringify(openApiDocument(placeholders))],
   ['uplot.js', licence + (await read(uplot, 'dist', 'uPlot.esm.js'))],

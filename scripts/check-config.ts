@@ -1,9 +1,9 @@
 // Part of `npm run check`: verifies that the CONFIG of wrangler.toml is valid and fits in a Worker
 // variable. Also prints the warnings of GET /health, which do not fail the check.
 import { experimental_readRawConfig } from 'wrangler'
-import { parseConfig } from '../src/config.ts'
-import { prompts } from '../src/prompts.ts'
-import { warningsOf } from '../src/warnings.ts'
+import { parseConfig } from '../src/config/config.ts'
+import { prompts } from '../src/config/prompts.ts'
+import { warningsOf } from '../src/config/warnings.ts'
 
 /** 5 KB: https://developers.cloudflare.com/workers/platform/limits/#environment-variables */
 const MAX_BYTES = 5120
@@ -18,7 +18,7 @@ const faults =
     ? [
         {
           path: 'CONFIG',
-          message: `Cannot deploy CONFIG: expected at most ${MAX_BYTES} bytes, got ${bytes}; move prompts to src/prompts.ts`,
+          message: `Cannot deploy CONFIG: expected at most ${MAX_BYTES} bytes, got ${bytes}; move prompts to src/config/prompts.ts`,
         },
       ]
     : []

@@ -4,7 +4,6 @@ import { IttyRouter } from 'itty-router'
 import type { Operator } from './access/operator.ts'
 import { type Code, GatewayError, messages, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
-import type { Fault } from './faults.ts'
 import { inPieces } from './http/bytes.ts'
 import {
   corsHeaders,
@@ -23,8 +22,9 @@ import type { Admin } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
 import type { OpenApi } from './routes/openapi-file.ts'
-import { CLIENT_LEFT, Visit, type VisitContext } from './routes/visit.ts'
+import { CLIENT_LEFT, Visit, type VisitContext } from './routes/request-log.ts'
 import type { NewVisitors } from './routes/visitors.ts'
+import type { Fault } from './validation.ts'
 
 export interface AppOptions {
   readonly origins: readonly string[]

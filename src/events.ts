@@ -1,7 +1,7 @@
 // The events in the owner's log. No event may contain a prompt, a completion, a token, a key, an
 // address or an upstream's text: values are codes, counts, ids and names from CONFIG.
 import type { Code } from './errors.ts'
-import type { Fault } from './faults.ts'
+import type { Fault } from './validation.ts'
 
 /** How the cache served a request. */
 export type CacheWord =

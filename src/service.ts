@@ -1,20 +1,21 @@
 // Assembles the app: routes on top of the core. Platform APIs are passed in, so that tests can run
 // the same app in process.
+
+import type { SpendLimit } from './access/rate-limit.ts'
 import { Turnstile } from './access/turnstile.ts'
 import { App, type AppContext, type Service } from './app.ts'
-import { requestParser } from './completion/request.ts'
-import type { Config, ConfigResult } from './config.ts'
-import type { Core, Platform } from './core.ts'
+import type { Core, Platform } from './compose.ts'
+import type { Config, ConfigResult } from './config/config.ts'
+import { publicFaultsOf, warningsOf } from './config/warnings.ts'
+import { type FlightDoor, Misses } from './flight/client.ts'
+import { requestParser } from './request/schema.ts'
 import { Admin, type AdminContext } from './routes/admin.ts'
 import { Completions } from './routes/completions.ts'
 import { Lookups } from './routes/lookups.ts'
-import { type FlightDoor, Misses } from './routes/misses.ts'
 import { OpenApi } from './routes/openapi-file.ts'
 import { PageVariables } from './routes/page-variables.ts'
-import { RequestResolver } from './routes/request-resolver.ts'
-import type { SpendLimit } from './routes/spend-limit.ts'
+import { RequestResolver } from './routes/resolve.ts'
 import { NewVisitors } from './routes/visitors.ts'
-import { publicFaultsOf, warningsOf } from './warnings.ts'
 
 /** Bindings and secrets that the flight object does not need. */
 export interface AppBindings {

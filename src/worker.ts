@@ -1,6 +1,10 @@
 // Worker entry point: reads the bindings, builds the app once per isolate, exports the Durable
 // Objects.
+
+import type { SpendLimit } from './access/rate-limit.ts'
 import type { App } from './app.ts'
+import type { FlightDoor } from './flight/client.ts'
+import type { FlightObject } from './objects/flight.ts'
 import {
   binding,
   countRequest,
@@ -13,10 +17,7 @@ import {
   secret,
   usageObject,
   waitUntil,
-} from './objects/environment.ts'
-import type { FlightObject } from './objects/flight.ts'
-import type { FlightDoor } from './routes/misses.ts'
-import type { SpendLimit } from './routes/spend-limit.ts'
+} from './objects/platform.ts'
 import { createApp, createBrokenApp } from './service.ts'
 
 export { FlightObject } from './objects/flight.ts'

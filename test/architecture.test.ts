@@ -7,34 +7,26 @@ import { expect, test } from 'vitest'
 
 /** From the lowest layer up. A name is a folder or a file of src/. */
 const layers: readonly (readonly string[])[] = [
-  ['errors.ts', 'events.ts', 'faults.ts', 'frequent.ts', 'json.ts', 'recent.ts', 'salvage.ts'],
-  ['completion', 'sse', 'http', 'html'],
-  ['cache', 'page', 'upstream', 'access', 'usage.ts'],
-  ['generate.ts', 'answer.ts'],
-  // A miss: generate's deltas, encoded in answer's shapes.
-  ['miss.ts'],
-  // The flights of one key.
-  ['key-flights.ts'],
+  ['errors.ts', 'events.ts', 'validation.ts', 'frequent.ts', 'json.ts', 'lru.ts'],
+  ['completion', 'http', 'html'],
+  ['request'],
+  ['cache', 'page', 'upstream', 'access', 'budget', 'usage.ts'],
+  ['demo', 'flight'],
   ['routes'],
-  // The settings' schema, below the checks between them.
-  ['settings.ts'],
-  ['app.ts', 'config.ts', 'prompts.ts'],
-  ['warnings.ts'],
-  // Shared by the Worker and its Durable Objects.
-  ['core.ts'],
+  ['config', 'app.ts'],
+  ['compose.ts'],
   ['service.ts'],
+  // The only ones that know the platform.
   ['objects'],
   ['worker.ts'],
-  // Runs in browsers; test/site/source.test.ts checks its imports.
+  // Runs in browsers; a test of its own keeps it apart.
   ['site'],
 ]
 
 /** Imports within a layer, each with its reason. Add none without one. */
 const exceptions: Readonly<Record<string, string>> = {
   'events.ts → errors.ts': 'type only: an event names a code of the closed list',
-  'events.ts → faults.ts': 'type only: the event "misconfigured" carries the faults',
-  'sse/serialize.ts → completion/completion.ts': 'type only: a chunk has the shape of a completion',
-  'sse/serialize.ts → completion/delta.ts': 'type only: a chunk is written from a delta',
+  'events.ts → validation.ts': 'type only: the event "misconfigured" carries the faults',
 }
 
 const files = readdirSync('src', { recursive: true, encoding: 'utf8' })
@@ -164,8 +156,8 @@ test('only worker.ts and objects/ use platform APIs', () => {
 })
 
 test('only the top layers import config.ts; other modules are passed their options', () => {
-  const importing = files.filter((file) => importedFiles(file).includes('config.ts'))
-  expect(importing.filter((file) => layerOf(file) < layerOf('config.ts'))).toEqual([])
+  const importing = files.filter((file) => importedFiles(file).includes('config/config.ts'))
+  expect(importing.filter((file) => layerOf(file) < layerOf('config/config.ts'))).toEqual([])
 })
 
 test('the pages and the Worker share no module', () => {

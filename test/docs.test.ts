@@ -3,9 +3,9 @@
 import { existsSync } from 'node:fs'
 import type * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
-import { parseConfig } from '../src/config.ts'
-import { configSchema } from '../src/settings.ts'
-import { warningsOf } from '../src/warnings.ts'
+import { parseConfig } from '../src/config/config.ts'
+import { configSchema } from '../src/config/schema.ts'
+import { warningsOf } from '../src/config/warnings.ts'
 import {
   allBlocks,
   anchorsOf,

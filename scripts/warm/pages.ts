@@ -1,6 +1,6 @@
 // Turns the pages of a site into requests: a locked prompt with each page in its page variable.
 import * as v from 'valibot'
-import { pageAt, readAddress, refusalOf } from '../../src/page/address.ts'
+import { pageAt, readAddress, refusalOf } from '../../src/page/rules.ts'
 import { printable } from './gateway.ts'
 import type { Sitemap, Skipped } from './sitemap.ts'
 import type { Task } from './warming.ts'

@@ -2,8 +2,8 @@
 // for. They contain a visitor id and nothing else. They are not stored, so they cannot be revoked,
 // only expire.
 import * as v from 'valibot'
-import { hex } from '../completion/fingerprint.ts'
 import { GatewayError, messages } from '../errors.ts'
+import { hex } from '../request/cache-key.ts'
 
 export interface VisitorTokenOptions {
   /** How long a token is valid. A token that claims a longer validity is refused. */

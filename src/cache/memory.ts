@@ -1,6 +1,6 @@
 // The in-memory tier of one isolate: entries with already encoded bodies, bounded by bytes and age.
 // A hit here parses and serialises nothing. Bodies are stored by name, independent of their format.
-import { RecentMap } from '../recent.ts'
+import { RecentMap } from '../lru.ts'
 import type { Entry } from './entry.ts'
 
 export interface MemoryOptions {

@@ -3,13 +3,13 @@
 // store nothing: answers are in KV. One more object of this class, named "purges", stores the list
 // of purges (cache/purge-register.ts).
 import { DurableObject } from 'cloudflare:workers'
-import type { Reader } from '../answer.ts'
 import type { KvNamespace } from '../cache/kv.ts'
 import type { Purge } from '../cache/purge-list.ts'
 import { PurgeRegister } from '../cache/purge-register.ts'
-import { KeyFlights } from '../key-flights.ts'
-import type { MissAnswer, SharedWork } from '../miss.ts'
-import { binding, environment, now } from './environment.ts'
+import { KeyFlights } from '../flight/flights.ts'
+import type { MissAnswer, SharedWork } from '../flight/miss.ts'
+import type { Reader } from '../flight/stream.ts'
+import { binding, environment, now } from './platform.ts'
 
 export class FlightObject extends DurableObject {
   #flights: KeyFlights | null = null

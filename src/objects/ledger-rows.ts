@@ -8,7 +8,7 @@
 // A miss writes one row when it reserves (the day's) and two when it is settled (the day's and the
 // visitor's), so the free plan's 100,000 rows per day allow 33,000 misses. No query reads more rows
 // than there are days and settings, so waking up takes the same time for any number of visitors.
-import type { BudgetRows, Cost, DayRow } from '../access/budget.ts'
+import type { BudgetRows, Cost, DayRow } from '../budget/budget.ts'
 
 export class LedgerRows implements BudgetRows {
   readonly #storage: DurableObjectStorage

@@ -8,10 +8,10 @@ import {
   type Overshoot,
   type ReserveAnswer,
   type ReserveRequest,
-} from '../access/budget.ts'
+} from '../budget/budget.ts'
 import { randomLetters } from '../completion/completion.ts'
-import { environment, now, randomBytes, report, secret, waitUntil } from './environment.ts'
 import { LedgerRows } from './ledger-rows.ts'
+import { environment, now, randomBytes, report, secret, waitUntil } from './platform.ts'
 
 export interface LedgerFigures {
   readonly tokens_per_day: number

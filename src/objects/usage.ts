@@ -19,7 +19,7 @@ import {
   noCounts,
   type UsageReport,
 } from '../usage.ts'
-import { now } from './environment.ts'
+import { now } from './platform.ts'
 
 const DAY_S = 86_400
 const KEPT_S = 90 * DAY_S

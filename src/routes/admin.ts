@@ -4,11 +4,10 @@ import type { Operator } from '../access/operator.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
 import { GatewayError, messages } from '../errors.ts'
-import { preview } from '../faults.ts'
 import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
-import { pageAt, readAddress } from '../page/address.ts'
+import { pageAt, readAddress } from '../page/rules.ts'
 import {
   type DaySums,
   dayFigures,
@@ -19,7 +18,8 @@ import {
   refusedFigures,
   roundedUsd,
 } from '../usage.ts'
-import type { Visit } from './visit.ts'
+import { preview } from '../validation.ts'
+import type { Visit } from './request-log.ts'
 
 export interface AdminContext {
   readonly operator: Operator

@@ -1,8 +1,12 @@
 // The completion endpoint. POST may call an upstream, GET answers from the cache only.
-import { bodyName, encodeWhole, streamWhole } from '../answer.ts'
-import type { Found, TieredCache } from '../cache/tiered.ts'
+
+import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
+import type { Found, TieredCache } from '../cache/store.ts'
 import { type Code, GatewayError, messages, problemOf } from '../errors.ts'
-import type { Work } from '../generate.ts'
+import type { Misses } from '../flight/client.ts'
+import type { Work } from '../flight/generate.ts'
+import type { MissAnswer, MissSummary } from '../flight/miss.ts'
+import { bodyName, encodeWhole, streamWhole } from '../flight/stream.ts'
 import { type BodyOptions, readText } from '../http/body.ts'
 import {
   answerHeaders,
@@ -13,12 +17,9 @@ import {
   matchesTag,
   type Reply,
 } from '../http/reply.ts'
-import type { MissAnswer, MissSummary } from '../miss.ts'
 import type { FoundAnswer, Lookups } from './lookups.ts'
-import type { Misses } from './misses.ts'
-import type { CachePolicy, RequestResolver, ResolvedRequest } from './request-resolver.ts'
-import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
-import { CLIENT_LEFT, type Visit } from './visit.ts'
+import { CLIENT_LEFT, type Visit } from './request-log.ts'
+import type { CachePolicy, RequestResolver, ResolvedRequest } from './resolve.ts'
 
 export interface CompletionsOptions {
   readonly body: BodyOptions

@@ -5,15 +5,16 @@
 // these variables. The operator's POST always checks the page. A visitor's POST checks it if the
 // last answer is not fresh or older than `page_seconds`, and gets the last answer if no newer one
 // can be made.
+
+import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
 import { type Entry, freshness } from '../cache/entry.ts'
-import type { Found, TieredCache } from '../cache/tiered.ts'
+import type { Found, TieredCache } from '../cache/store.ts'
 import { GatewayError } from '../errors.ts'
 import type { PageFault, Report } from '../events.ts'
-import type { Work } from '../generate.ts'
-import { RecentMap } from '../recent.ts'
+import type { Work } from '../flight/generate.ts'
+import { RecentMap } from '../lru.ts'
 import type { AdmittedPages, PagesRead, PageVariables } from './page-variables.ts'
-import type { ResolvedRequest } from './request-resolver.ts'
-import { isWithin, rateLimited, type SpendLimit } from './spend-limit.ts'
+import type { ResolvedRequest } from './resolve.ts'
 
 export interface LookupsContext {
   readonly cache: TieredCache

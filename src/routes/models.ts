@@ -1,8 +1,9 @@
 // Lists of the models and locked prompts, without prompt texts, upstreams' addresses or keys.
-import type { Variable, Variables } from '../completion/template.ts'
+
 import { GatewayError } from '../errors.ts'
-import { preview } from '../faults.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
+import type { Variable, Variables } from '../request/template.ts'
+import { preview } from '../validation.ts'
 
 export interface Offer {
   readonly models: ReadonlyMap<string, { readonly route: readonly { readonly upstream: string }[] }>

@@ -1,7 +1,8 @@
 // `GET /openapi.json`: the document of openapi.ts, built beforehand, with this endpoint's settings.
 // Generating it here would add a tenth to the bundle, which every isolate compiles.
-import type { RequestLimits } from '../completion/request.ts'
+
 import type { Reply } from '../http/reply.ts'
+import type { RequestLimits } from '../request/schema.ts'
 
 export interface OpenApiOptions {
   readonly limits: RequestLimits

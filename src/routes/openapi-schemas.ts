@@ -3,10 +3,10 @@
 import { toJsonSchema } from '@valibot/to-json-schema'
 import * as v from 'valibot'
 import { completionSchema, finishReasons } from '../completion/completion.ts'
-import { neutralValues } from '../completion/foreign.ts'
-import { type RequestLimits, requestSchema } from '../completion/request.ts'
 import { codes } from '../errors.ts'
 import { problemTypes } from '../http/problem.ts'
+import { neutralValues } from '../request/foreign.ts'
+import { type RequestLimits, requestSchema } from '../request/schema.ts'
 import { pauseSchema, purgeSchema } from './admin.ts'
 
 export type Json =

@@ -1,9 +1,10 @@
 // The whole service as OpenAPI 3.1, generated from the validating schemas and the list of error
 // codes. Contains no prompt, no upstream and no key. Not part of the bundle: scripts/build-site.ts
 // writes the document to a static file, and openapi-file.ts serves that.
-import type { RequestLimits } from '../completion/request.ts'
+
 import type { Code } from '../errors.ts'
 import { statusOf } from '../http/problem.ts'
+import type { RequestLimits } from '../request/schema.ts'
 import { MAX_HOURS } from './admin.ts'
 import { type Json, schemasOf, type Table } from './openapi-schemas.ts'
 

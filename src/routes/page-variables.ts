@@ -1,16 +1,9 @@
 // Variables of locked prompts that are pages: from a visitor's URL to the text in the prompt.
 // Decides which pages may be used and fetched; lookups.ts decides when.
 import { pageName } from '../cache/names.ts'
-import type { PageTexts } from '../completion/effective.ts'
-import { isLocked, type VisitorRequest } from '../completion/request.ts'
-import {
-  type PageVariable,
-  type Variables,
-  variableParam,
-  wrongVariable,
-} from '../completion/template.ts'
 import { GatewayError } from '../errors.ts'
 import type { PageFault } from '../events.ts'
+import { PageError } from '../page/fetch.ts'
 import {
   type AddressOptions,
   nameRefusalOf,
@@ -18,9 +11,16 @@ import {
   readAddress,
   redirectRefusalOf,
   refusalOf,
-} from '../page/address.ts'
-import { PageError } from '../page/fetch.ts'
-import type { Page, PageRead, Pages, PageVersion } from '../page/pages.ts'
+} from '../page/rules.ts'
+import type { Page, PageRead, Pages, PageVersion } from '../page/store.ts'
+import type { PageTexts } from '../request/effective.ts'
+import { isLocked, type VisitorRequest } from '../request/schema.ts'
+import {
+  type PageVariable,
+  type Variables,
+  variableParam,
+  wrongVariable,
+} from '../request/template.ts'
 
 export interface PageVariablesOptions {
   readonly origins: readonly string[]

@@ -6,7 +6,7 @@ import { GatewayError, messages } from '../errors.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { isLoopback } from '../http/cors.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
-import type { Visit } from './visit.ts'
+import type { Visit } from './request-log.ts'
 
 export interface NewVisitorsOptions {
   /** The time to receive the body. */

@@ -2,7 +2,7 @@
 // message, the text blocks of the answer are the text. Thinking and tools are no part of it.
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
-import type { SseMessage } from '../sse/parse.ts'
+import type { Upstream } from './adapter.ts'
 import { diagnose } from './diagnosis.ts'
 import {
   errorIn,
@@ -14,8 +14,8 @@ import {
 } from './failure.ts'
 import { readReason } from './finish-reason.ts'
 import { objectsIn } from './message.ts'
-import { failureOfResponse } from './openai.ts'
-import type { Upstream } from './upstream.ts'
+import { failureOfResponse } from './openai-request.ts'
+import type { SseMessage } from './sse.ts'
 
 export const anthropic: Upstream = {
   toWire(request, options) {

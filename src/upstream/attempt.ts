@@ -2,19 +2,19 @@
 // money reserved before and settled after. Does not retry and knows no other upstream: route.ts does.
 import type { Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta } from '../completion/delta.ts'
-import type { EffectiveRequest, Target } from '../completion/effective.ts'
-import { Normaliser } from '../completion/normal.ts'
 import type { GatewayError } from '../errors.ts'
 import type { Doubt, Report } from '../events.ts'
+import type { EffectiveRequest, Target } from '../request/effective.ts'
+import type { Feature, Upstream } from './adapter.ts'
 import type { Breakers } from './breaker.ts'
 import { type CallOptions, call, type Send } from './call.ts'
+import { type PlannedCall, plan } from './calls.ts'
 import { Echo, EchoCheck } from './echo.ts'
 import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
 import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
 import { merge } from './merge.ts'
-import { type PlannedCall, plan } from './plan.ts'
-import type { Feature, Upstream } from './upstream.ts'
+import { Normaliser } from './normalise.ts'
 
 /** An upstream ready to be asked. */
 export interface Connection {

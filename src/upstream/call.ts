@@ -1,13 +1,13 @@
 // One upstream call: sends it, reads the body within its bounds, hands back raw deltas.
 // The only place that talks to an upstream. It never retries; route.ts does.
 import type { RawDelta } from '../completion/delta.ts'
-import type { Progress } from '../completion/normal.ts'
 import { GatewayError } from '../errors.ts'
+import type { Upstream, WireCall, WireOptions } from './adapter.ts'
 import { BodyReader } from './body.ts'
 import { failureOfStatus, parseRetryAfter, upstreamFailure } from './failure.ts'
 import type { Reason } from './hints.ts'
+import type { Progress } from './normalise.ts'
 import { readAnswer } from './read.ts'
-import type { Upstream, WireCall, WireOptions } from './upstream.ts'
 import { Watchdog } from './watchdog.ts'
 
 /** Sends a request to an upstream. HTTP's `fetch`, the demo model and the AI binding are such. */

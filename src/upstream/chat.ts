@@ -1,8 +1,9 @@
 // The chat wire: POST /chat/completions. A text prompt is one user message; the answer's message is
 // the text. Fields that only the legacy wire has never get here (plan.ts sees to it).
-import { readBody, readChunk } from './choices.ts'
-import { failureOfResponse, wireFields } from './openai.ts'
-import type { Upstream } from './upstream.ts'
+
+import type { Upstream } from './adapter.ts'
+import { failureOfResponse, wireFields } from './openai-request.ts'
+import { readBody, readChunk } from './openai-response.ts'
 
 export const chat: Upstream = {
   toWire(request, options) {

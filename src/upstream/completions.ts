@@ -1,7 +1,8 @@
 // The legacy completions wire: POST /completions, one text per choice.
-import { readBody, readChunk } from './choices.ts'
-import { failureOfResponse, wireFields } from './openai.ts'
-import type { Upstream } from './upstream.ts'
+
+import type { Upstream } from './adapter.ts'
+import { failureOfResponse, wireFields } from './openai-request.ts'
+import { readBody, readChunk } from './openai-response.ts'
 
 export const completions: Upstream = {
   toWire(request, options) {

@@ -1,6 +1,6 @@
 // The most tokens that one upstream call can read and write, measured on the body that is sent: a
 // field that is added to a wire later is counted without anybody thinking of it.
-import type { CallRequest, WireCall } from './upstream.ts'
+import type { CallRequest, WireCall } from './adapter.ts'
 
 export interface Extent {
   readonly input: number

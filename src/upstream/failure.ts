@@ -1,9 +1,9 @@
 // What an upstream's failure becomes for a visitor. The upstream's own words end here: only its
 // status, and codes that look like codes, go on to the owner's log, with a hint of our own.
 import { type Code, GatewayError, messages } from '../errors.ts'
+import type { WireOptions } from './adapter.ts'
 import { diagnose, ownersSubjects, requestSubjects, type Subject } from './diagnosis.ts'
 import { hintOfReason, hintOfStatus, type Reason } from './hints.ts'
-import type { WireOptions } from './upstream.ts'
 
 /** For the owner's log. Holds no text of the upstream's beyond an identifier. */
 export interface UpstreamCause {

@@ -1,7 +1,8 @@
 // What a server-sent message holds, before a wire reads it: JSON objects, the terminator, or nothing.
 // Also the JSON lines that some servers send in place of events.
-import type { SseMessage } from '../sse/parse.ts'
+
 import { isRecord, upstreamFailure } from './failure.ts'
+import type { SseMessage } from './sse.ts'
 
 /** `[DONE]`, and the spellings of it that proxies and home-made servers use. */
 const TERMINATOR = /^"?(?:\[done\]|done)"?$/i

@@ -1,6 +1,6 @@
 // The upstreams known by name, as data: where they live, which wire they speak, how they want the
 // key, and what they cannot do. Every line may be overridden in CONFIG. Knows no keys and no models.
-import type { Feature, Wire, WireOptions } from './upstream.ts'
+import type { Feature, Wire, WireOptions } from './adapter.ts'
 
 export const authStyles = [
   'bearer',

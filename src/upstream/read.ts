@@ -1,13 +1,13 @@
 // Reads an answer's body as batches of raw deltas: an event stream, JSON, or JSON lines. Also decides how
 // long to go on reading when every choice has finished, and which failures no longer matter then.
 import type { RawDelta } from '../completion/delta.ts'
-import type { Progress } from '../completion/normal.ts'
 import { GatewayError } from '../errors.ts'
-import { type SseMessage, SseOverflow, SseReader } from '../sse/parse.ts'
+import type { Upstream } from './adapter.ts'
 import type { BodyReader } from './body.ts'
 import { upstreamFailure } from './failure.ts'
 import { isComplete, JsonEnd, JsonLines, separated } from './message.ts'
-import type { Upstream } from './upstream.ts'
+import type { Progress } from './normalise.ts'
+import { type SseMessage, SseOverflow, SseReader } from './sse.ts'
 import type { Watchdog } from './watchdog.ts'
 
 export interface ReadContext {

@@ -2,16 +2,16 @@
 // which of the two depends on the model. The binding is handed in, nothing here names the platform.
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
-import type { SseMessage } from '../sse/parse.ts'
+import type { Upstream } from './adapter.ts'
 import type { Send } from './call.ts'
-import { readBody, readChunkObject, readUsage } from './choices.ts'
 import type { Diagnosis } from './diagnosis.ts'
 import { errorIn, failureOfError, failureOfStatus, isRecord, upstreamFailure } from './failure.ts'
 import { readReason } from './finish-reason.ts'
 import { hintOfStatus, hints } from './hints.ts'
 import { objectsIn } from './message.ts'
-import { failureOfResponse, wireFields } from './openai.ts'
-import type { Upstream } from './upstream.ts'
+import { failureOfResponse, wireFields } from './openai-request.ts'
+import { readBody, readChunkObject, readUsage } from './openai-response.ts'
+import type { SseMessage } from './sse.ts'
 
 /** The binding AI, as far as it is used here. */
 export interface AiBinding {

@@ -1,8 +1,8 @@
 // The in-memory tier: bounded by bytes and age, and a hit encodes nothing again.
 import { expect, test, vi } from 'vitest'
-import { bodyName, encodeWhole, type Reader, type Shape } from '../../src/answer.ts'
 import { createEntry, type Entry } from '../../src/cache/entry.ts'
 import { MemoryTier } from '../../src/cache/memory.ts'
+import { bodyName, encodeWhole, type Reader, type Shape } from '../../src/flight/stream.ts'
 
 const NOW_S = 1_767_225_600
 

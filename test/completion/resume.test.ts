@@ -1,10 +1,10 @@
 // Resuming an answer: the header, and the rest of the text after every character.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { encodeWhole, type Reader, type Shape } from '../../src/answer.ts'
 import type { Logprobs } from '../../src/completion/completion.ts'
 import type { Delta } from '../../src/completion/delta.ts'
 import { parseResumePoint, skipper } from '../../src/completion/resume.ts'
+import { encodeWhole, type Reader, type Shape } from '../../src/flight/stream.ts'
 import { fold } from '../support/fold.ts'
 
 const ID = `cmpl-${'aB3'.repeat(10)}`

@@ -1,7 +1,7 @@
 // What is served from the cache if a prompt has last answers: to visitors of a prompt with
 // spend = "operator", and for pages. page-variables.test.ts covers when a page is fetched.
 import { describe, expect, test, vi } from 'vitest'
-import type { Core } from '../../src/core.ts'
+import type { Core } from '../../src/compose.ts'
 import {
   compatible,
   jsonAnswer,

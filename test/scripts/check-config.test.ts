@@ -29,7 +29,9 @@ test('a CONFIG of more than 5 KB fails, with advice on what to move', async () =
     (toml) => `${toml}\n[vars.CONFIG.prompts.long]\ntext = "${'x'.repeat(5200)}"\n`,
   )
   expect(code).toBe(1)
-  expect(output).toMatch(/expected at most 5120 bytes, got 5\d+; move prompts to src\/prompts\.ts/)
+  expect(output).toMatch(
+    /expected at most 5120 bytes, got 5\d+; move prompts to src\/config\/prompts\.ts/,
+  )
 })
 
 test('warnings are printed and do not fail the check', async () => {

@@ -1,13 +1,14 @@
 // Flights in process: what objects/flight.ts does, without the platform. Arguments and results
 // are cloned as an RPC call would clone them, except streams.
-import type { Reader } from '../../src/answer.ts'
+
 import type { Entry } from '../../src/cache/entry.ts'
 import type { Event } from '../../src/events.ts'
-import type { Work } from '../../src/generate.ts'
-import { KeyFlights } from '../../src/key-flights.ts'
-import type { MissAnswer, MissContext, SharedWork } from '../../src/miss.ts'
-import type { FlightDoor } from '../../src/routes/misses.ts'
-import { type ConnectOptions, connect } from '../../src/upstream/connect.ts'
+import type { FlightDoor } from '../../src/flight/client.ts'
+import { KeyFlights } from '../../src/flight/flights.ts'
+import type { Work } from '../../src/flight/generate.ts'
+import type { MissAnswer, MissContext, SharedWork } from '../../src/flight/miss.ts'
+import type { Reader } from '../../src/flight/stream.ts'
+import { type ConnectOptions, connect } from '../../src/upstream/connection.ts'
 import { START } from './app.ts'
 
 /** An ordinary upstream of the `completions` wire. */

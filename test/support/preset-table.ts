@@ -1,6 +1,7 @@
 // The table of presets in docs/upstreams.md, made from the presets themselves. A test compares the two.
+
+import { type Feature, features } from '../../src/upstream/adapter.ts'
 import { type Preset, presets, wireLimits } from '../../src/upstream/presets.ts'
-import { type Feature, features } from '../../src/upstream/upstream.ts'
 
 /** Null: supported, by making several calls. */
 const words: Readonly<Record<Feature, string | null>> = {

@@ -1,10 +1,10 @@
 // Unit tests of the anthropic wire's translations. Whole responses are covered by the fixtures.
 import { expect, test } from 'vitest'
 import type { RawDelta } from '../../src/completion/delta.ts'
-import { Normaliser } from '../../src/completion/normal.ts'
 import { GatewayError } from '../../src/errors.ts'
+import type { CallRequest, WireOptions } from '../../src/upstream/adapter.ts'
 import { anthropic } from '../../src/upstream/anthropic.ts'
-import type { CallRequest, WireOptions } from '../../src/upstream/upstream.ts'
+import { Normaliser } from '../../src/upstream/normalise.ts'
 
 const options: WireOptions = { maxTokensField: 'max_tokens', streamUsage: false, path: null }
 const request: CallRequest = {

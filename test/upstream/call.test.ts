@@ -1,11 +1,11 @@
 // One upstream call, and the many ways in which an upstream can misbehave.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { RawDelta } from '../../src/completion/delta.ts'
-import type { Progress } from '../../src/completion/normal.ts'
 import { GatewayError } from '../../src/errors.ts'
+import type { CallRequest, Upstream } from '../../src/upstream/adapter.ts'
 import { type CallOptions, call, type Send } from '../../src/upstream/call.ts'
 import { completions } from '../../src/upstream/completions.ts'
-import type { CallRequest, Upstream } from '../../src/upstream/upstream.ts'
+import type { Progress } from '../../src/upstream/normalise.ts'
 import { chunk, DONE, jsonAnswer, openStream, streamAnswer, upstreamBody } from '../support/app.ts'
 import { CANARY, recordOutput } from '../support/canary.ts'
 

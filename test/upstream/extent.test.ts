@@ -1,11 +1,11 @@
 // The most that a call can read and write, measured on the body that is sent.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import type { CallRequest, Upstream } from '../../src/upstream/adapter.ts'
 import { anthropic } from '../../src/upstream/anthropic.ts'
 import { chat } from '../../src/upstream/chat.ts'
 import { completions } from '../../src/upstream/completions.ts'
 import { extentOf } from '../../src/upstream/extent.ts'
-import type { CallRequest, Upstream } from '../../src/upstream/upstream.ts'
 import { workersAi } from '../../src/upstream/workers-ai.ts'
 
 const request: CallRequest = {

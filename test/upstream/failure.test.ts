@@ -12,7 +12,7 @@ import {
   type UpstreamCause,
   upstreamFailure,
 } from '../../src/upstream/failure.ts'
-import { failureOfResponse } from '../../src/upstream/openai.ts'
+import { failureOfResponse } from '../../src/upstream/openai-request.ts'
 
 /** 14 November 2023, 22:13:20 GMT. */
 const NOW_MS = 1_700_000_000_000

@@ -3,12 +3,12 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import type { EffectiveRequest } from '../../src/completion/effective.ts'
-import { type Config, parseConfig } from '../../src/config.ts'
-import { connect } from '../../src/upstream/connect.ts'
-import { missingFeature, plan } from '../../src/upstream/plan.ts'
+import { type Config, parseConfig } from '../../src/config/config.ts'
+import type { EffectiveRequest } from '../../src/request/effective.ts'
+import { features } from '../../src/upstream/adapter.ts'
+import { missingFeature, plan } from '../../src/upstream/calls.ts'
+import { connect } from '../../src/upstream/connection.ts'
 import { presets, wireLimits } from '../../src/upstream/presets.ts'
-import { features } from '../../src/upstream/upstream.ts'
 import { presetTable } from '../support/preset-table.ts'
 
 const names = Object.keys(presets)

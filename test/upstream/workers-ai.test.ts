@@ -1,13 +1,13 @@
 // The workers-ai wire and its calls of the binding. Whole responses are covered by the fixtures;
 // here a stub behaves like the binding of the runtime.
 import { expect, test } from 'vitest'
-import { parseConfig } from '../../src/config.ts'
-import { createCore, type Platform } from '../../src/core.ts'
+import { createCore, type Platform } from '../../src/compose.ts'
+import { parseConfig } from '../../src/config/config.ts'
 import { GatewayError } from '../../src/errors.ts'
+import type { CallRequest, WireOptions } from '../../src/upstream/adapter.ts'
 import { type CallContext, call } from '../../src/upstream/call.ts'
-import { connect } from '../../src/upstream/connect.ts'
+import { connect } from '../../src/upstream/connection.ts'
 import type { UpstreamCause } from '../../src/upstream/failure.ts'
-import type { CallRequest, WireOptions } from '../../src/upstream/upstream.ts'
 import { type AiBinding, sendToBinding, workersAi } from '../../src/upstream/workers-ai.ts'
 
 const options: WireOptions = { maxTokensField: 'max_tokens', streamUsage: false, path: null }

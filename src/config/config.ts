@@ -1,0 +1,536 @@
+// Parses CONFIG into the options of the other modules: fills in presets, looks up secrets and
+// resolves names. Reports all errors together, each with its path. Does not read the environment
+// itself.
+import * as v from 'valibot'
+import type { Abandon } from '../flight/generate.ts'
+import { parseSelectors } from '../html/selector.ts'
+import { isBrowserOrigin } from '../http/cors.ts'
+import type { EffectiveOptions, ModelOptions, PromptOptions, Target } from '../request/effective.ts'
+import { placesOf } from '../request/template.ts'
+import type { Feature, Wire } from '../upstream/adapter.ts'
+import { type AuthStyle, type Preset, presets, wireLimits } from '../upstream/presets.ts'
+import { type Fault, faultsOf, masked, preview } from '../validation.ts'
+import { salvage } from './salvage.ts'
+import { configSchema, name, promptSchema, type Settings } from './schema.ts'
+
+type UpstreamSetting = Settings['upstreams'][number]
+
+/** An upstream with its preset filled in and its key looked up. */
+export interface UpstreamOptions {
+  readonly name: string
+  readonly wire: Wire
+  readonly baseUrl: string
+  readonly auth: AuthStyle
+  /** The secret itself; null if the upstream needs no key. */
+  readonly key: string | null
+  readonly path: string | null
+  readonly maxTokensField: 'max_tokens' | 'max_completion_tokens'
+  readonly streamUsage: boolean
+  readonly rename: Readonly<Record<string, string>>
+  readonly unsupported: ReadonlySet<Feature>
+  readonly stream: 'always' | 'visitor'
+  readonly firstByteMs: number
+  readonly idleMs: number
+  readonly deadlineMs: number
+  readonly retries: number
+  readonly maxOutputBytes: number
+}
+
+/** USD per million tokens. */
+type Price = NonNullable<Settings['models'][number]['price']>
+
+export interface Model extends ModelOptions {
+  readonly price: Price | null
+  readonly abandon: Abandon
+  /** The price of each target of the route. */
+  readonly prices: readonly (Price | null)[]
+}
+
+/** The price of a model's target. If the route has a target twice, its first price applies. */
+export function priceAt({ route, prices }: Model, { upstream, upstream_model }: Target) {
+  const position = route.findIndex(
+    (target) => target.upstream === upstream && target.upstream_model === upstream_model,
+  )
+  return prices[position] ?? null
+}
+
+export interface LockedPromptOptions extends PromptOptions {
+  readonly ttl_seconds: number | null
+  readonly spend: 'visitor' | 'operator'
+  /** Null: the model's setting applies. */
+  readonly abandon: Abandon | null
+}
+
+export interface Config {
+  readonly origins: readonly string[]
+  readonly originRequired: boolean
+  readonly freePrompts: boolean
+  /** Whether `free_prompts` is set; otherwise it is true if there are no locked prompts. */
+  readonly freePromptsSet: boolean
+  readonly models: ReadonlyMap<string, Model>
+  readonly upstreams: ReadonlyMap<string, UpstreamOptions>
+  readonly prompts: ReadonlyMap<string, LockedPromptOptions>
+  readonly defaults: EffectiveOptions['defaults']
+  readonly limits: Settings['limits'] & object
+  readonly cache: Settings['cache'] & object
+  readonly budget: Settings['budget'] & object
+  readonly access: Settings['access'] & object
+}
+
+export interface ConfigSources {
+  /** The variable CONFIG: a table, or a JSON string. */
+  readonly config: unknown
+  /** The locked prompts in src/config/prompts.ts. */
+  readonly prompts: unknown
+  /** Looks up a secret by its name. */
+  readonly secret: (name: string) => string | undefined
+  /** Whether the Worker has this binding. */
+  readonly bound: (binding: string) => boolean
+}
+
+export type ConfigResult =
+  | { readonly config: Config; readonly faults: null }
+  | {
+      readonly config: null
+      readonly faults: readonly Fault[]
+      /** The valid origins, so that their pages can read the error. */
+      readonly origins: readonly string[]
+    }
+
+const filePromptsSchema = v.record(name, promptSchema)
+
+/** Parses all settings. Never throws; any fault makes the whole configuration invalid. */
+export function parseConfig(sources: ConfigSources): ConfigResult {
+  const given = typeof sources.config === 'string' ? parseJson(sources.config) : sources.config
+  const result = v.safeParse(configSchema, given)
+  const more = v.safeParse(filePromptsSchema, sources.prompts)
+  const faults = [
+    ...(result.success ? [] : faultsOf(result.issues)),
+    ...(more.success ? [] : faultsOf(more.issues).map(inPromptsFile)),
+  ]
+  const check = new Check(
+    result.success ? result.output : salvage(configSchema, given),
+    more.success ? more.output : salvage(filePromptsSchema, sources.prompts),
+    sources,
+    new Set(faults.map(({ path }) => path)),
+  )
+  const config = check.config()
+  faults.push(...check.faults)
+  if (faults.length === 0) return { config, faults: null }
+  return { config: null, faults, origins: originsIn(given) }
+}
+
+/** Null for invalid JSON, so that no error shows the text, which may contain a key. */
+function parseJson(config: string): unknown {
+  try {
+    return JSON.parse(config)
+  } catch {
+    return null
+  }
+}
+
+function originsIn(given: unknown): string[] {
+  const result = v.safeParse(v.object({ origins: v.array(v.unknown()) }), given)
+  if (!result.success) return []
+  return result.output.origins.filter(
+    (origin) => typeof origin === 'string' && isBrowserOrigin(origin),
+  ) as string[]
+}
+
+const inPromptsFile = ({ path, message }: Fault): Fault => ({
+  path: `src/config/prompts.ts:${path}`,
+  message,
+})
+
+/**
+ * Checks settings against each other and collects faults. An invalid setting has an empty or
+ * default value here (salvage.ts), and checks that depend on it are skipped.
+ */
+class Check {
+  readonly faults: Fault[] = []
+  readonly #settings: Settings
+  readonly #filePrompts: Settings['prompts']
+  readonly #secret: ConfigSources['secret']
+  readonly #bound: ConfigSources['bound']
+  readonly #bad: ReadonlySet<string>
+
+  /** @param bad the paths of settings that the schema rejects */
+  constructor(
+    settings: Settings,
+    filePrompts: Settings['prompts'],
+    { secret, bound }: ConfigSources,
+    bad: ReadonlySet<string>,
+  ) {
+    this.#settings = settings
+    this.#filePrompts = filePrompts
+    this.#secret = secret
+    this.#bound = bound
+    this.#bad = bad
+  }
+
+  config(): Config {
+    const { origin_required, free_prompts, limits, cache, budget, access } = this.#settings
+    const upstreams = this.#upstreams()
+    const models = this.#models(upstreams)
+    const prompts = this.#prompts(models)
+    this.#budget()
+    this.#access()
+    this.#bindings()
+    return {
+      origins: this.#origins(),
+      originRequired: origin_required,
+      freePrompts: free_prompts ?? prompts.size === 0,
+      freePromptsSet: free_prompts !== undefined,
+      models,
+      upstreams,
+      prompts,
+      defaults: this.#defaults(),
+      limits,
+      cache,
+      budget,
+      access,
+    }
+  }
+
+  /** Adds a fault, unless the schema has rejected the setting or one that contains it. */
+  #fault(path: string, message: string): void {
+    const isWithin = (bad: string) =>
+      path.startsWith(bad) && (path.length === bad.length || /[.[]/.test(path.charAt(bad.length)))
+    if (![...this.#bad].some(isWithin)) this.faults.push({ path, message })
+  }
+
+  #isBad(...paths: readonly string[]): boolean {
+    return paths.some((path) => this.#bad.has(path))
+  }
+
+  #origins(): readonly string[] {
+    const { origins, anyone_may_spend } = this.#settings
+    for (const [i, origin] of origins.entries()) {
+      if (origin === '*') {
+        if (anyone_may_spend || this.#isBad('anyone_may_spend')) continue
+        this.#fault(`origins[${i}]`, 'Cannot use "*": it requires anyone_may_spend = true')
+      } else if (!isBrowserOrigin(origin)) {
+        this.#fault(
+          `origins[${i}]`,
+          `Cannot use ${preview(origin)}: expected scheme://host[:port] exactly as browsers send it, such as "https://example.com"`,
+        )
+      }
+    }
+    return origins
+  }
+
+  #upstreams(): Map<string, UpstreamOptions> {
+    const upstreams = new Map<string, UpstreamOptions>()
+    for (const [i, upstream] of this.#settings.upstreams.entries()) {
+      const path = `upstreams[${i}]`
+      const { name } = upstream
+      if (upstreams.has(name) && name !== '') {
+        this.#fault(`${path}.name`, `Cannot use "${masked(name)}": another upstream has this name`)
+      }
+      upstreams.set(name, this.#upstream(upstream, path))
+    }
+    return upstreams
+  }
+
+  #upstream(upstream: UpstreamSetting, path: string): UpstreamOptions {
+    const preset = presets[upstream.preset ?? 'compatible'] ?? presets['compatible']
+    if (preset === undefined) throw new TypeError('no preset for compatible servers')
+    const wire = upstream.wire ?? preset.wire
+    const keyless = wire === 'demo' || (upstream.preset === undefined && !upstream.key)
+    const auth = upstream.auth ?? (keyless ? 'none' : preset.auth)
+    // The demo model is built in, with or without its preset.
+    const builtIn = wire === 'demo' ? presets['demo']?.baseUrl : null
+    return {
+      name: upstream.name,
+      wire,
+      baseUrl: this.#baseUrl(upstream.base_url ?? builtIn ?? preset.baseUrl, wire, path),
+      auth,
+      key: this.#key(upstream.key, auth, path),
+      path: upstream.path ?? preset.path,
+      maxTokensField: upstream.max_tokens_field ?? preset.maxTokensField,
+      streamUsage: upstream.stream_usage ?? preset.streamUsage,
+      rename: preset.rename,
+      unsupported: this.#unsupported(upstream, preset, wire, path),
+      stream: upstream.stream,
+      firstByteMs: upstream.first_byte_ms,
+      idleMs: upstream.idle_ms,
+      deadlineMs: upstream.deadline_ms,
+      retries: upstream.retries,
+      maxOutputBytes: upstream.max_output_bytes,
+    }
+  }
+
+  /** The features an upstream does not support; `native_n = false` adds "n" to them. */
+  #unsupported(
+    { unsupported, native_n }: UpstreamSetting,
+    preset: Preset,
+    wire: Wire,
+    path: string,
+  ): ReadonlySet<Feature> {
+    const limits = wireLimits[wire]
+    if (native_n && limits.includes('n')) {
+      this.#fault(
+        `${path}.native_n`,
+        `Cannot use "native_n": the wire "${wire}" returns one choice per call`,
+      )
+    }
+    const nativeN = native_n ?? preset.nativeN ?? wire !== 'chat'
+    return new Set([
+      ...limits,
+      ...(unsupported ?? preset.unsupported),
+      ...(nativeN ? [] : (['n'] as const)),
+    ])
+  }
+
+  #baseUrl(given: string | null, wire: Wire, path: string): string {
+    if (wire === 'workers-ai') return ''
+    if (given === null) {
+      if (this.#isBad(`${path}.preset`, `${path}.wire`)) return ''
+      this.#fault(
+        `${path}.base_url`,
+        'Cannot find "base_url": set the URL of the upstream, or choose a preset that has one',
+      )
+      return ''
+    }
+    const url = URL.canParse(given) && given.trim() === given ? new URL(given) : null
+    if (url === null || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '') {
+      this.#fault(
+        `${path}.base_url`,
+        'Cannot use "base_url": expected an http(s) URL without "?" and "#"',
+      )
+    } else if (url.username !== '' || url.password !== '') {
+      this.#fault(
+        `${path}.base_url`,
+        'Cannot use "base_url": a key belongs in a secret, not in the URL',
+      )
+    }
+    return given.replace(/\/+$/, '')
+  }
+
+  /** Messages never show the value of `key`, because the owner may have pasted the key itself. */
+  #key(secretName: string | undefined, auth: AuthStyle, path: string): string | null {
+    if (secretName === undefined) {
+      const isUnsure = this.#isBad(`${path}.preset`, `${path}.wire`, `${path}.auth`)
+      if (auth !== 'none' && !isUnsure) {
+        this.#fault(
+          `${path}.key`,
+          'Cannot find "key": name the secret that holds the upstream\'s key, or set auth = "none"',
+        )
+      }
+      return null
+    }
+    const secret = this.#secret(secretName)?.trim()
+    if (!secret) {
+      this.#fault(
+        `${path}.key`,
+        'Cannot find the secret that "key" names: run "npx wrangler secret put" with that name, or add it to .dev.vars',
+      )
+    } else if (!/^[\x21-\x7e]+$/.test(secret)) {
+      this.#fault(
+        `${path}.key`,
+        'Cannot use the secret that "key" names: expected printable ASCII without spaces',
+      )
+    }
+    return secret ?? null
+  }
+
+  #models(upstreams: ReadonlyMap<string, UpstreamOptions>): Map<string, Model> {
+    const known = listed(upstreams.keys())
+    const models = new Map<string, Model>()
+    for (const [i, model] of this.#settings.models.entries()) {
+      const path = `models[${i}]`
+      const { id, upstream, upstream_model, fallbacks } = model
+      if (models.has(id) && id !== '') {
+        this.#fault(`${path}.id`, `Cannot use "${masked(id)}": another model has this id`)
+      }
+      const price = model.price ?? null
+      const route = [{ upstream, upstream_model }, ...fallbacks.map(targetOf)]
+      for (const [j, attempt] of route.entries()) {
+        if (upstreams.has(attempt.upstream) || !isWhole(upstreams)) continue
+        const at = j === 0 ? path : `${path}.fallbacks[${j - 1}]`
+        this.#fault(
+          `${at}.upstream`,
+          `Cannot find upstream "${masked(attempt.upstream)}": expected one of ${known}`,
+        )
+      }
+      this.#parameters(model.parameters, `${path}.parameters`)
+      models.set(id, {
+        id,
+        system: model.system ?? null,
+        parameters: model.parameters,
+        route,
+        abandon: model.abandon,
+        price,
+        prices: [price, ...fallbacks.map((fallback) => fallback.price ?? price)],
+      })
+    }
+    return models
+  }
+
+  #parameters(parameters: Readonly<Record<string, unknown>>, path: string): void {
+    for (const parameter of Object.keys(parameters)) {
+      if (!reserved.has(parameter)) continue
+      this.#fault(
+        `${path}.${parameter}`,
+        `Cannot set "${parameter}" here: the gateway sets it, and the budget relies on it`,
+      )
+    }
+  }
+
+  #prompts(models: ReadonlyMap<string, Model>): Map<string, LockedPromptOptions> {
+    const prompts = new Map<string, LockedPromptOptions>()
+    const { prompts: inline } = this.#settings
+    for (const [path, [id, prompt]] of [
+      ...Object.entries(inline).map((entry) => ['', entry] as const),
+      ...Object.entries(this.#filePrompts).map(
+        (entry) => ['src/config/prompts.ts:', entry] as const,
+      ),
+    ]) {
+      const at = `${path === '' ? 'prompts.' : path}${masked(id)}`
+      if (prompts.has(id))
+        this.#fault(at, `Cannot use "${masked(id)}": CONFIG also has a prompt with this id`)
+      if (prompt.model !== undefined && isWhole(models) && !models.has(prompt.model)) {
+        this.#fault(
+          `${at}.model`,
+          `Cannot find model "${masked(prompt.model)}": expected one of ${listed(models.keys())}`,
+        )
+      }
+      this.#places(prompt, at)
+      this.#pages(prompt, at)
+      this.#parameters(prompt.parameters, `${at}.parameters`)
+      prompts.set(id, {
+        system: prompt.system ?? null,
+        text: prompt.text,
+        variables: prompt.variables,
+        model: prompt.model ?? null,
+        max_tokens: prompt.max_tokens ?? null,
+        parameters: prompt.parameters,
+        visitor_may_set: prompt.visitor_may_set,
+        ttl_seconds: prompt.ttl_seconds ?? null,
+        spend: prompt.spend,
+        abandon: prompt.abandon ?? null,
+      })
+    }
+    return prompts
+  }
+
+  /** Every placeholder needs a variable, and every variable a placeholder. */
+  #places({ system, text, variables }: Settings['prompts'][string], at: string): void {
+    const places = new Set([...placesOf(text), ...placesOf(system ?? '')])
+    for (const place of places) {
+      if (!Object.hasOwn(variables, place)) {
+        this.#fault(`${at}.text`, `Cannot fill "{{${place}}}": there is no such variable`)
+      }
+    }
+    for (const variable of Object.keys(variables)) {
+      if (!places.has(variable) && text !== '') {
+        this.#fault(
+          `${at}.variables.${variable}`,
+          `Cannot use "${variable}": neither text nor system contains {{${variable}}}`,
+        )
+      }
+    }
+  }
+
+  /** A page variable needs an origin to read pages from, and a valid selector. */
+  #pages({ variables }: Settings['prompts'][string], at: string): void {
+    for (const [name, variable] of Object.entries(variables)) {
+      if (!('from' in variable)) continue
+      const isSite = this.#settings.origins.some((origin) => origin !== '*')
+      if (!isSite && !this.#isBad('origins')) {
+        this.#fault(
+          `${at}.variables.${name}`,
+          `Cannot read pages for "${name}": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)`,
+        )
+      }
+      if (parseSelectors(variable.selector) === null) {
+        this.#fault(
+          `${at}.variables.${name}.selector`,
+          `Cannot use ${preview(variable.selector)}: expected CSS selectors of tags, classes, ids and attributes, such as "main, article"`,
+        )
+      }
+    }
+  }
+
+  /** A default that is set must be within the limits; the built-in one adapts to a lower limit. */
+  #defaults(): Config['defaults'] {
+    const { defaults, limits } = this.#settings
+    const { max_tokens, ...others } = defaults
+    const isOver = (max_tokens ?? 0) > limits.max_tokens && !this.#isBad('limits.max_tokens')
+    if (isOver) {
+      this.#fault(
+        'defaults.max_tokens',
+        `Cannot use "defaults.max_tokens": it is above limits.max_tokens, which is ${limits.max_tokens}`,
+      )
+    }
+    for (const field of ['n', 'best_of'] as const) {
+      if ((others[field] ?? 1) > limits.n && !this.#isBad('limits.n')) {
+        this.#fault(`defaults.${field}`, `Cannot use "defaults.${field}": it is above limits.n`)
+      }
+    }
+    if (others.stream && (others.best_of ?? 1) > 1) {
+      this.#fault(
+        'defaults.best_of',
+        'Cannot use "defaults.best_of": expected 1 with defaults.stream = true',
+      )
+    }
+    return { ...others, max_tokens: max_tokens ?? Math.min(DEFAULT_MAX_TOKENS, limits.max_tokens) }
+  }
+
+  #budget(): void {
+    const { budget, models } = this.#settings
+    if (budget.usd_per_day === 0) return
+    for (const [i, { price }] of models.entries()) {
+      if (price !== undefined) continue
+      this.#fault(`models[${i}].price`, 'Cannot find "price": budget.usd_per_day requires it')
+    }
+  }
+
+  #bindings(): void {
+    const ai = this.#settings.upstreams.some(({ wire, preset }) =>
+      [wire, preset].includes('workers-ai'),
+    )
+    for (const binding of [...bindings, ...(ai ? ['AI'] : [])]) {
+      if (!this.#bound(binding)) {
+        this.#fault(binding, `Cannot find the binding "${binding}": add it to wrangler.toml`)
+      }
+    }
+  }
+
+  #access(): void {
+    if (this.#settings.access.turnstile_sitekey === '' || this.#secret('TURNSTILE_SECRET')) return
+    this.#fault(
+      'access.turnstile_sitekey',
+      'Cannot find the secret "TURNSTILE_SECRET": run "npx wrangler secret put TURNSTILE_SECRET"',
+    )
+  }
+}
+
+const DEFAULT_MAX_TOKENS = 256
+const bindings = ['CACHE', 'FLIGHTS', 'LEDGER', 'USAGE', 'SPEND_LIMIT', 'ASSETS'] as const
+
+/** Fields of an upstream call that determine its cost or its shape. */
+const reserved: ReadonlySet<string> = new Set([
+  'model',
+  'messages',
+  'prompt',
+  'system',
+  'stream',
+  'stream_options',
+  'n',
+  'best_of',
+  'max_tokens',
+  'max_completion_tokens',
+  'echo',
+])
+
+const targetOf = ({ upstream, upstream_model }: Target): Target => ({ upstream, upstream_model })
+
+/** Whether all names are valid: an empty name stands for one that the schema has rejected. */
+function isWhole(named: ReadonlyMap<string, unknown>): boolean {
+  return named.size > 0 && !named.has('')
+}
+
+function listed(names: Iterable<string>): string {
+  return [...names].map(masked).join(', ')
+}

@@ -1,0 +1,199 @@
+// Writes with the demo model: chooses token after token as the request wants it, and says what each
+// was worth. Knows no clock, no network and no wire.
+import type { Context, Model } from './model.ts'
+
+export interface Piece {
+  readonly token: string
+  /** Natural logarithm of the token's probability under the model, whatever the temperature. */
+  readonly logprob: number
+  /** The likeliest tokens and this one, before any cut, with their logarithms. Empty unless asked
+   * for. */
+  readonly top: Record<string, number>
+}
+
+export interface Step {
+  /** What is now certain to be part of the answer: none while a stop sequence may have begun. */
+  readonly pieces: readonly Piece[]
+  /** How many tokens this step sampled: 1, or 0 for the end of the text. */
+  readonly sampled: number
+  /** The sum of the logarithms of what this step sampled. */
+  readonly logprob: number
+  readonly finish: 'stop' | 'length' | null
+}
+
+export interface SamplingOptions {
+  readonly maxTokens: number
+  /** 0 takes the likeliest token. Default 1. */
+  readonly temperature?: number
+  readonly topP?: number
+  readonly stop?: readonly string[]
+  readonly presencePenalty?: number
+  readonly frequencyPenalty?: number
+  /** How many of the likeliest tokens `top` lists. Default none, and not the chosen one either. */
+  readonly logprobs?: number | undefined
+  /** In [0, 1), as Math.random: the only source of chance. */
+  readonly random: () => number
+}
+
+/** The probability of each prompt token, for an echo. The first follows none: null. */
+export function score(model: Model, tokens: readonly string[], top: number): (Piece | null)[] {
+  let context = model.read([])
+  return tokens.map((token, index) => {
+    const here = context
+    context = model.advance(context, token)
+    if (index === 0) return null
+    const piece = describe(model, here, model.distribution(here), model.lookUp(here, token), top)
+    // A token the model does not know still goes by its own name.
+    const { [piece.token]: logprob = piece.logprob, ...others } = piece.top
+    return { ...piece, token, top: { ...others, [token]: logprob } }
+  })
+}
+
+/** One step per sampled token, and one more if the text ends by itself; the last has a `finish`. */
+export function* generate(
+  model: Model,
+  prompt: readonly string[],
+  options: SamplingOptions,
+): Generator<Step, void, undefined> {
+  const used = new Map<number, number>()
+  const gate = createStopGate(options.stop ?? [])
+  let context = model.read(prompt)
+  for (let count = 1; count <= options.maxTokens; count += 1) {
+    const p = model.distribution(context)
+    // An answer has at least one token: an empty one looks like a fault to whoever reads it.
+    const id = choose(model, p, used, options, count === 1)
+    if (id === model.end) {
+      yield { pieces: gate.flush(), sampled: 0, logprob: 0, finish: 'stop' }
+      return
+    }
+    used.set(id, (used.get(id) ?? 0) + 1)
+    const piece = describe(model, context, p, id, options.logprobs)
+    const { pieces, stopped } = gate.push(piece)
+    context = model.advance(context, model.token(id))
+    const last = count === options.maxTokens
+    yield {
+      pieces: last && !stopped ? [...pieces, ...gate.flush()] : pieces,
+      sampled: 1,
+      logprob: piece.logprob,
+      finish: stopped ? 'stop' : last ? 'length' : null,
+    }
+    if (stopped) return
+  }
+  if (options.maxTokens < 1) yield { pieces: [], sampled: 0, logprob: 0, finish: 'length' }
+}
+
+function choose(
+  model: Model,
+  p: Float64Array,
+  used: ReadonlyMap<number, number>,
+  options: SamplingOptions,
+  first: boolean,
+): number {
+  const { temperature = 1, topP = 1, presencePenalty = 0, frequencyPenalty = 0 } = options
+  let weights = p.map((each, id) => (each <= model.floor || (first && id === model.end) ? 0 : each))
+  if (temperature !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0) {
+    const logits = weights.map((weight) => Math.log(weight))
+    for (const [id, times] of used) logits[id]! -= presencePenalty + frequencyPenalty * times
+    const best = logits.reduce((a, b) => Math.max(a, b), -Infinity)
+    if (temperature === 0) return logits.indexOf(best)
+    // Relative to the best, so that a low temperature underflows the others and not all of them.
+    weights = logits.map((logit) => Math.exp((logit - best) / temperature))
+  }
+  const total = (ids: readonly number[]) => ids.reduce((sum, id) => sum + weights[id]!, 0)
+  let candidates = [...weights.keys()].filter((id) => weights[id]! > 0)
+  if (topP < 1) {
+    candidates.sort((a, b) => weights[b]! - weights[a]!)
+    const enough = topP * total(candidates)
+    let mass = 0
+    let kept = 0
+    for (const id of candidates) {
+      mass += weights[id]!
+      kept += 1
+      if (mass >= enough) break
+    }
+    candidates = candidates.slice(0, kept)
+  }
+  let rest = options.random() * total(candidates)
+  for (const id of candidates) {
+    rest -= weights[id]!
+    if (rest < 0) return id
+  }
+  // Rounding can leave a trifle of `rest`.
+  return candidates.at(-1)!
+}
+
+function describe(
+  model: Model,
+  context: Context,
+  p: Float64Array,
+  id: number,
+  count: number | undefined,
+): Piece {
+  const token = model.spell(context, id)
+  const top: Record<string, number> = {}
+  if (count !== undefined) {
+    for (const other of new Set([...likeliest(p, count, model.floor), id])) {
+      top[model.spell(context, other)] = Math.log(p[other]!)
+    }
+  }
+  return { token, logprob: Math.log(p[id]!), top }
+}
+
+/** The ids with the highest probabilities above the floor, best first. */
+function likeliest(p: Float64Array, count: number, floor: number): number[] {
+  const chosen: number[] = []
+  while (chosen.length < count) {
+    let best = -1
+    for (let id = 0; id < p.length; id += 1) {
+      if (p[id]! > (p[best] ?? floor) && !chosen.includes(id)) best = id
+    }
+    if (best < 0) break
+    chosen.push(best)
+  }
+  return chosen
+}
+
+/** Holds back what may be the start of a stop sequence, and cuts the text where one is complete. */
+function createStopGate(stops: readonly string[]) {
+  let held: Piece[] = []
+  const release = (length: number, cut: boolean): Piece[] => {
+    const pieces: Piece[] = []
+    let room = length
+    for (const piece of held) {
+      if (room < piece.token.length && !(cut && room > 0)) break
+      pieces.push({ ...piece, token: piece.token.slice(0, room) })
+      room = Math.max(0, room - piece.token.length)
+    }
+    held = cut ? [] : held.slice(pieces.length)
+    return pieces
+  }
+  return {
+    push(piece: Piece): { pieces: Piece[]; stopped: boolean } {
+      held.push(piece)
+      const text = held.map(({ token }) => token).join('')
+      const found = stops.map((stop) => text.indexOf(stop)).filter((index) => index >= 0)
+      if (found.length > 0) return { pieces: release(Math.min(...found), true), stopped: true }
+      let begun = 0
+      for (const stop of stops) {
+        for (let length = Math.min(stop.length - 1, text.length); length > begun; length -= 1) {
+          if (text.endsWith(stop.slice(0, length))) begun = length
+        }
+      }
+      return { pieces: release(text.length - begun, false), stopped: false }
+    },
+    flush(): Piece[] {
+      return release(Infinity, true)
+    },
+  }
+}
+
+/** Random numbers in [0, 1) that are the same for the same seed and stream (mulberry32). */
+export function seededRandom(seed: number, stream: number): () => number {
+  let state = (seed ^ Math.floor(seed / 0x100000000) ^ Math.imul(stream + 1, 0x9e3779b9)) >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 0x100000000
+  }
+}

@@ -1,0 +1,210 @@
+// Generates the answer to a miss: calls the upstreams, adds id and usage, and stores the complete
+// answer. Yields normalised deltas as they arrive. All dependencies are passed in.
+import { createEntry, type Entry, freshness, isWhole, type Source } from '../cache/entry.ts'
+import { estimateTokens, type Usage } from '../completion/completion.ts'
+import { type Delta, Fold, replay } from '../completion/delta.ts'
+import type { PageVersion } from '../page/store.ts'
+import type { EffectiveRequest } from '../request/effective.ts'
+import type { Answered, RouteContext } from '../upstream/attempt.ts'
+import { answer, type Trace } from '../upstream/failover.ts'
+
+/** Whether a call is finished and stored after its last reader has left, or cancelled. */
+export type Abandon = 'finish' | 'stop'
+
+/** A completion to generate. */
+export interface Work {
+  readonly request: EffectiveRequest
+  /** The cache key of the request that is sent upstream. */
+  readonly key: string
+  /** The key the answer is stored under: its cache key, or that of the prompt's last answer. */
+  readonly storedUnder: string
+  /** For a last answer, what it is generated from besides `key`; null: an ordinary answer. */
+  readonly source: { readonly recipe: string; readonly pages: readonly PageVersion[] } | null
+  /** The names the answer can be purged by (cache/names.ts). */
+  readonly names: readonly string[]
+  /** When it was requested, in unix ms: before any page was read for it. */
+  readonly requestedAt: number
+  /** How long the answer may be stored; null: it is not stored. */
+  readonly keep: { readonly freshSeconds: number; readonly staleSeconds: number } | null
+  /** Whether the call is finished after its last reader has left. A refresh is always finished. */
+  readonly abandon: Abandon
+  /** The operator's `no-cache`: generate a new answer even if one is stored. */
+  readonly forced: boolean
+  /** The id of the leader's request. */
+  readonly requestId: string
+  /** The visitor whose limits apply; null: the operator, who has none. */
+  readonly visitor: string | null
+}
+
+export interface GenerateContext {
+  readonly route: RouteContext
+  readonly newId: () => string
+  /**
+   * Reads KV once more before money is spent: another isolate may have stored the answer, and KV is
+   * eventually consistent. Null if no newer value can be expected.
+   */
+  readonly lookAgain: ((work: Work) => Promise<Entry | null>) | null
+  /** Stores a complete answer; returns false if it is not written to KV. */
+  readonly store: (entry: Entry) => boolean
+  /** Stores a copy of an answer that is stored under another key. */
+  readonly storeCopy: (entry: Entry) => void
+}
+
+/** The outcome of a generation; filled in while it runs. */
+export interface Outcome extends Trace {
+  /** The entry of a complete answer that may be stored. */
+  entry: Entry | null
+  /** The entry was found in KV, and no upstream was called. */
+  found: boolean
+  stored: boolean
+  usage: Usage | null
+}
+
+export function newOutcome(): Outcome {
+  return { attempts: 0, upstream: null, entry: null, found: false, stored: false, usage: null }
+}
+
+/**
+ * A fallback's answer is fresh for this time at most, so that the first upstream is tried again.
+ */
+const FALLBACK_FRESH_S = 300
+
+/**
+ * Yields batches of deltas, as they arrived together. The head comes first and the usage last.
+ *
+ * @throws GatewayError before or after the first text
+ */
+export async function* generate(
+  work: Work,
+  context: GenerateContext,
+  outcome: Outcome,
+): AsyncGenerator<readonly Delta[]> {
+  const { request } = work
+  const entry = work.forced ? null : await context.lookAgain?.(work)
+  if (entry && freshness(entry, Math.floor(context.route.now() / 1000)) === 'fresh') {
+    const own = entryFor(work, entry)
+    if (own.key !== entry.key) context.storeCopy(own)
+    Object.assign(outcome, { entry: own, found: true, stored: true })
+    yield replay(entry)
+    return
+  }
+  const { now } = context.route
+  const startedAt = now()
+  const startedAtS = Math.floor(startedAt / 1000)
+  let firstMs = 0
+  const fold = new Fold()
+  let written = ''
+  let answered: Answered | null = null
+  for await (const batch of answer(request, context.route, outcome)) {
+    const deltas: Delta[] = []
+    for (const delta of batch) {
+      switch (delta.kind) {
+        case 'answered':
+          answered = delta
+          firstMs = now() - startedAt
+          deltas.push(headOf(delta, context.newId(), startedAtS))
+          break
+        case 'text':
+          written += delta.text
+          deltas.push(delta)
+          break
+        case 'finish':
+          deltas.push(delta)
+          break
+        case 'ended': {
+          outcome.usage = delta.usage ?? estimate(request, written)
+          deltas.push({ kind: 'usage', usage: outcome.usage, estimated: delta.usage === null })
+          for (const last of deltas) fold.add(last)
+          const fallback = answered?.fallback ?? false
+          outcome.entry = delta.whole ? entryOf(work, fold, fallback, startedAtS) : null
+          outcome.stored = outcome.entry !== null && context.store(outcome.entry)
+          reportGenerated(work, context, outcome, answered, firstMs, now() - startedAt)
+          yield deltas
+          return
+        }
+        default:
+          delta satisfies never
+      }
+    }
+    for (const delta of deltas) fold.add(delta)
+    yield deltas
+  }
+}
+
+/**
+ * Another request's entry as this work's own: the upstream was sent exactly what it would be sent
+ * now. It keeps the time at which it was asked for, so that no purge of then is undone.
+ */
+export function entryFor(work: Work, entry: Entry): Entry {
+  const { key, storedUnder, source, names, requestedAt } = work
+  if (source === null) return entry
+  return {
+    ...entry,
+    key: storedUnder,
+    names: [...names],
+    confirmed_at: requestedAt,
+    source: sourceOf(key, source),
+  }
+}
+
+function reportGenerated(
+  { requestId, request }: Work,
+  { route }: GenerateContext,
+  { usage, stored }: Outcome,
+  answered: Answered | null,
+  firstMs: number,
+  ms: number,
+): void {
+  route.report({
+    event: 'generated',
+    request_id: requestId,
+    upstream: answered?.upstream ?? '',
+    model: request.model,
+    upstream_model: answered?.upstreamModel ?? '',
+    upstream_id: answered?.upstreamId ?? null,
+    first_ms: firstMs,
+    ms,
+    tokens_in: usage?.prompt_tokens ?? 0,
+    tokens_out: usage?.completion_tokens ?? 0,
+    stored,
+  })
+}
+
+function headOf({ model, fingerprint }: Answered, id: string, created: number): Delta {
+  const head = { id, created, model }
+  return {
+    kind: 'head',
+    head: fingerprint === null ? head : { ...head, system_fingerprint: fingerprint },
+  }
+}
+
+function entryOf(
+  { key, storedUnder, source, names, requestedAt, keep }: Work,
+  fold: Fold,
+  fallback: boolean,
+  startedAtS: number,
+): Entry | null {
+  const folded = fold.folded()
+  if (keep === null || folded === null || !isWhole(folded.completion)) return null
+  const freshSeconds = fallback ? Math.min(FALLBACK_FRESH_S, keep.freshSeconds) : keep.freshSeconds
+  const times = { requestedAt, nowS: startedAtS, freshSeconds, staleSeconds: keep.staleSeconds }
+  const owner = { key: storedUnder, names, source: source === null ? null : sourceOf(key, source) }
+  return createEntry(folded, owner, times)
+}
+
+function sourceOf(key: string, { recipe, pages }: NonNullable<Work['source']>): Source {
+  return { key, recipe, pages: [...pages] }
+}
+
+/** The usage if the upstream reports none. Token prompts have a known length. */
+function estimate(request: EffectiveRequest, written: string): Usage {
+  const system_tokens = estimateTokens(request.system ?? '')
+  let prompt_tokens = system_tokens
+  for (const prompt of request.prompts) {
+    prompt_tokens += typeof prompt === 'string' ? estimateTokens(prompt) : prompt.length
+  }
+  // An echo repeats the prompt and is not generated.
+  const echoed = request.echo === true ? request.n * (prompt_tokens - system_tokens) : 0
+  const completion_tokens = Math.max(0, estimateTokens(written) - echoed)
+  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+}

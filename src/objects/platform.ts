@@ -1,0 +1,214 @@
+// The platform that the Worker and the Durable Objects run on: clock, randomness, timers, bindings,
+// secrets. Read once per isolate: all of them share one configuration and one core.
+import { env, waitUntil } from 'cloudflare:workers'
+import { type LedgerDoor, usd } from '../budget/ledger.ts'
+import type { KvNamespace } from '../cache/kv.ts'
+import { randomLetters } from '../completion/completion.ts'
+import { type Core, createCore, type Platform } from '../compose.ts'
+import { type Config, type ConfigResult, parseConfig, priceAt } from '../config/config.ts'
+import { prompts } from '../config/prompts.ts'
+import type { Event, RequestEvent } from '../events.ts'
+import type { AiBinding } from '../upstream/workers-ai.ts'
+import { type Tally, UsageCounter } from '../usage.ts'
+import type { FlightObject } from './flight.ts'
+import type { LedgerObject } from './ledger.ts'
+import type { UsageObject } from './usage.ts'
+
+export type Environment =
+  | { readonly config: Config; readonly core: Core; readonly platform: Platform }
+  | { readonly config: null; readonly result: Extract<ConfigResult, { config: null }> }
+
+/** Bindings, variables and secrets, not yet validated. */
+const bindings = env as unknown as Readonly<Record<string, unknown>>
+
+let read: Environment | null = null
+
+export function environment(): Environment {
+  read ??= readEnvironment()
+  return read
+}
+
+/** A binding that parseConfig has checked for. */
+export function binding<T>(name: string): T {
+  return bindings[name] as T
+}
+
+function readEnvironment(): Environment {
+  const result = parseConfig({
+    config: bindings['CONFIG'],
+    prompts,
+    secret,
+    bound,
+  })
+  if (result.config === null) {
+    report({ event: 'misconfigured', faults: result.faults })
+    return { config: null, result }
+  }
+  const { config } = result
+  const firstKey = [...config.upstreams.values()].find(({ key }) => key !== null)?.key
+  const known = secret('TOKEN_SECRET') || firstKey || null
+  const platform: Platform = {
+    kv: binding<KvNamespace>('CACHE'),
+    fetch: (request) => fetch(request),
+    ai: bound('AI') ? binding<AiBinding>('AI') : null,
+    readFile,
+    now,
+    random: Math.random,
+    randomBytes,
+    newUuid,
+    wait,
+    waitUntil,
+    report,
+    ledger: ledgerDoor,
+    purges: { add: async (purge) => await purgeObject().purge(purge) },
+    // With neither a secret nor a key, the ledger generates one that all isolates share.
+    secret: async () => known ?? (await ownSecret()),
+    operatorToken: secret('OPERATOR_TOKEN') ?? null,
+    tokenSecrets: {
+      secret: secret('TOKEN_SECRET') ?? null,
+      previousSecret: secret('TOKEN_SECRET_PREVIOUS') ?? null,
+      // Never generate one locally: other isolates could not verify its tokens.
+      fallbackSecret: async () => firstKey ?? (await within(OWN_SECRET_MS, ledger().ownSecret())),
+      randomBytes,
+    },
+  }
+  return { config, core: createCore(config, platform), platform }
+}
+
+/** A fresh stub each time: a stub that has failed once stays broken. */
+export function ledger(): DurableObjectStub<LedgerObject> {
+  return binding<DurableObjectNamespace<LedgerObject>>('LEDGER').getByName('ledger')
+}
+
+/** The flight object that holds the list of purges. Its name is not a cache key. */
+function purgeObject(): DurableObjectStub<FlightObject> {
+  return binding<DurableObjectNamespace<FlightObject>>('FLIGHTS').getByName('purges')
+}
+
+/** Reads a static file: data that few requests need is not part of the bundle. */
+async function readFile(name: string): Promise<string> {
+  // The binding ignores the host.
+  const response = await binding<Fetcher>('ASSETS').fetch(`https://assets.invalid/${name}`)
+  if (!response.ok) throw new Error(`HTTP ${response.status}`)
+  return await response.text()
+}
+
+/**
+ * Cache hits must not fail because the ledger is down: this isolate then generates a secret, which
+ * is used until the end of the day.
+ */
+async function ownSecret(): Promise<string> {
+  try {
+    return await within(OWN_SECRET_MS, ledger().ownSecret())
+  } catch {
+    return randomLetters(43, randomBytes)
+  }
+}
+
+/** @throws Error if the work takes longer */
+async function within<T>(ms: number, work: Promise<T>): Promise<T> {
+  const answered = new AbortController()
+  const late = wait(ms, answered.signal).then(() => {
+    throw new Error('too late')
+  })
+  late.catch(() => {})
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    answered.abort()
+  }
+}
+
+const OWN_SECRET_MS = 1000
+
+const ledgerDoor: LedgerDoor = {
+  reserve: async (request) => await ledger().reserve(request),
+  settle: async (id, cost) => await ledger().settle(id, cost),
+}
+
+function bound(name: string): boolean {
+  return typeof bindings[name] === 'object' && bindings[name] !== null
+}
+
+export function secret(name: string): string | undefined {
+  const value = bindings[name]
+  return typeof value === 'string' ? value : undefined
+}
+
+export const now = () => Date.now()
+export const newUuid = () => crypto.randomUUID()
+export const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
+
+/** Logs an event and counts it in the usage figures. */
+export function report(event: Event): void {
+  console.log(JSON.stringify(event))
+  usage.observe(event)
+  sendFigures()
+}
+
+const usage = new UsageCounter(
+  {
+    intervalMs: 60_000,
+    usdOf: (id, target, { prompt_tokens, completion_tokens }) => {
+      const model = environment().config?.models.get(id)
+      if (model === undefined) return 0
+      const price = target === null ? model.price : priceAt(model, target)
+      return usd(price, prompt_tokens, completion_tokens)
+    },
+  },
+  now,
+)
+/**
+ * `waitUntil` ends 30 s after the response, so a flush that is due later is left to another
+ * request. https://developers.cloudflare.com/workers/runtime-apis/context/#waituntil
+ */
+const LATEST_FLUSH_MS = 20_000
+const WORK_AFTER_RESPONSE_MS = 30_000
+/** A flush includes the requests of the next two seconds. */
+const GATHER_MS = 2000
+let flushingUntil = 0
+
+/** Counts a request. */
+export function countRequest(event: RequestEvent, tally: Tally): void {
+  usage.request(event, tally)
+  sendFigures()
+}
+
+/** Sends this isolate's figures in the background, at most once a minute. */
+function sendFigures(): void {
+  const dueInMs = usage.dueInMs
+  if (now() < flushingUntil || dueInMs === null || dueInMs > LATEST_FLUSH_MS) return
+  // If the runtime cancels this flush, another one may begin after that time.
+  flushingUntil = now() + WORK_AFTER_RESPONSE_MS
+  const gathered = wait(Math.max(GATHER_MS, dueInMs), new AbortController().signal)
+  waitUntil(
+    gathered.then(flushUsage).finally(() => {
+      flushingUntil = 0
+    }),
+  )
+}
+
+/** Sends this isolate's figures to the usage object. Never throws. */
+export async function flushUsage(): Promise<void> {
+  await usage.flush(async (report) => await usageObject().add(report))
+}
+
+export function usageObject(): DurableObjectStub<UsageObject> {
+  return binding<DurableObjectNamespace<UsageObject>>('USAGE').getByName('usage')
+}
+export { waitUntil }
+
+export function wait(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason)
+    const abort = () => {
+      clearTimeout(timer)
+      reject(signal.reason)
+    }
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', abort)
+      resolve()
+    }, ms)
+    signal.addEventListener('abort', abort, { once: true })
+  })
+}

@@ -1,0 +1,292 @@
+// Merges the visitor's request with the owner's settings into the effective request. Fields at
+// their standard default are left out, so that they are neither part of the cache key nor sent
+// upstream.
+import { GatewayError } from '../errors.ts'
+import { preview } from '../validation.ts'
+import { markedText, type PageText, withPageInstruction } from './page-text.ts'
+import { isLocked, type LockedPrompt, type RequestField, type VisitorRequest } from './schema.ts'
+import { parseVariables, render, type Variables } from './template.ts'
+
+/** One upstream of a route, with what the answer depends on. */
+export interface Target {
+  readonly upstream: string
+  readonly upstream_model: string
+}
+
+export interface ModelOptions {
+  readonly id: string
+  readonly system: string | null
+  /** The owner's own upstream parameters. */
+  readonly parameters: Readonly<Record<string, unknown>>
+  /** At least one target, in the order of attempts. */
+  readonly route: readonly Target[]
+}
+
+export interface PromptOptions {
+  readonly system: string | null
+  readonly text: string
+  readonly variables: Variables
+  readonly model: string | null
+  readonly max_tokens: number | null
+  readonly parameters: Readonly<Record<string, unknown>>
+  readonly visitor_may_set: readonly string[]
+}
+
+/** The fields for which an owner may define a default. */
+export type RequestDefaults = Partial<
+  Omit<VisitorRequest, 'prompt' | 'logit_bias' | 'stream_options' | 'user' | 'model'>
+>
+
+export interface EffectiveOptions {
+  /** The first is the default. */
+  readonly models: ReadonlyMap<string, ModelOptions>
+  readonly prompts: ReadonlyMap<string, PromptOptions>
+  readonly freePrompts: boolean
+  readonly defaults: RequestDefaults & { readonly max_tokens: number }
+  readonly variableChars: number
+}
+
+/** The sampling parameters. An absent one has its standard default. */
+export interface Sampling {
+  readonly max_tokens: number
+  readonly n: number
+  readonly best_of?: number
+  readonly temperature?: number
+  readonly top_p?: number
+  readonly presence_penalty?: number
+  readonly frequency_penalty?: number
+  readonly stop?: readonly string[]
+  readonly seed?: number
+  readonly logprobs?: number
+  readonly echo?: boolean
+  readonly suffix?: string
+  readonly logit_bias?: Readonly<Record<string, number>>
+}
+
+/** The request to an upstream: everything that the answer depends on. */
+export interface EffectiveRequest extends Sampling {
+  /** The model id that the owner defined. */
+  readonly model: string
+  readonly prompt_id: string | null
+  readonly prompts: readonly (string | readonly number[])[]
+  readonly system: string | null
+  readonly route: readonly Target[]
+  readonly parameters: Readonly<Record<string, unknown>>
+}
+
+/** The texts of a request's pages, by the names of their variables. */
+export type PageTexts = ReadonlyMap<string, PageText>
+
+const noPages: PageTexts = new Map()
+
+/** OpenAI's defaults: sending one of these values has no effect. */
+const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
+  temperature: 1,
+  top_p: 1,
+  presence_penalty: 0,
+  frequency_penalty: 0,
+  n: 1,
+  best_of: 1,
+  echo: false,
+  suffix: '',
+}
+
+/**
+ * @param pages the texts of all variables that are pages. Without them the prompt has the addresses
+ *   in their place, and must not be sent.
+ * @throws GatewayError `free_prompts_disabled`, `prompt_not_found`, `locked_by_owner`,
+ *   `model_not_allowed`, and those of `parseVariables`.
+ */
+export function effectiveRequest(
+  request: VisitorRequest,
+  options: EffectiveOptions,
+  pages: PageTexts = noPages,
+): EffectiveRequest {
+  return isLocked(request.prompt)
+    ? lockedRequest(request, request.prompt, options, pages)
+    : freeRequest(request, request.prompt, options)
+}
+
+/**
+ * The fields by which a visitor's request for a locked prompt differs from the owner's own
+ * settings, with their effective values. Requests that would be sent upstream alike have the same
+ * fields.
+ */
+export function chosenFields(
+  request: VisitorRequest,
+  effective: EffectiveRequest,
+  options: EffectiveOptions,
+): Readonly<Record<string, unknown>> {
+  const fields = Object.keys(request).filter((field) => !alwaysFree.has(field))
+  if (fields.length === 0) return {}
+  const owners = effectiveRequest({ prompt: request.prompt, stream: false }, options)
+  const chosen: Record<string, unknown> = {}
+  for (const field of fields as (keyof EffectiveRequest)[]) {
+    const values = [effective, owners].map((of) =>
+      JSON.stringify([of[field], of.parameters[field]]),
+    )
+    if (values[0] !== values[1]) chosen[field] = effective[field] ?? null
+  }
+  return chosen
+}
+
+function freeRequest(
+  request: VisitorRequest,
+  prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>,
+  options: EffectiveOptions,
+): EffectiveRequest {
+  if (!options.freePrompts) {
+    throw new GatewayError(
+      'free_prompts_disabled',
+      'Cannot use "prompt": this endpoint accepts only the prompts listed at GET /v1/prompts',
+      { param: 'prompt' },
+    )
+  }
+  const model = findModel(request.model, options.models)
+  return {
+    model: model.id,
+    prompt_id: null,
+    prompts: promptList(prompt),
+    system: model.system,
+    route: model.route,
+    parameters: model.parameters,
+    ...fieldsOf(request, options.defaults),
+  }
+}
+
+function lockedRequest(
+  request: VisitorRequest,
+  { id, variables = {} }: LockedPrompt,
+  options: EffectiveOptions,
+  pages: PageTexts,
+): EffectiveRequest {
+  const prompt = options.prompts.get(id)
+  if (prompt === undefined) {
+    throw new GatewayError(
+      'prompt_not_found',
+      `Cannot find the prompt ${preview(id)}: GET /v1/prompts lists the available prompts`,
+      { param: 'prompt.id' },
+    )
+  }
+  refuseLockedFields(request, prompt.visitor_may_set)
+  const model = findModel(request.model ?? prompt.model ?? undefined, options.models)
+  const values = parseVariables(variables, prompt.variables, options.variableChars)
+  for (const [name, page] of pages) values.set(name, markedText(page))
+  const system = prompt.system === null ? model.system : render(prompt.system, values)
+  // Ignore an `echo` default: it would show the owner's prompt text to visitors.
+  const { echo: _echo, ...defaults } = options.defaults
+  const max_tokens = prompt.max_tokens ?? defaults.max_tokens
+  return {
+    model: model.id,
+    prompt_id: id,
+    prompts: [render(prompt.text, values)],
+    system: withPageInstruction(system, pages.values()),
+    route: model.route,
+    parameters: { ...model.parameters, ...withoutKeys(prompt.parameters, request) },
+    ...fieldsOf(request, { ...defaults, max_tokens }),
+  }
+}
+
+const alwaysFree: ReadonlySet<string> = new Set(['prompt', 'stream', 'stream_options', 'user'])
+
+function refuseLockedFields(request: VisitorRequest, allowed: readonly string[]): void {
+  for (const field of Object.keys(request)) {
+    if (!alwaysFree.has(field) && !allowed.includes(field)) {
+      throw new GatewayError(
+        'locked_by_owner',
+        `Cannot set "${field}": the owner has locked it for this prompt`,
+        { param: field },
+      )
+    }
+  }
+}
+
+function findModel(id: string | undefined, models: EffectiveOptions['models']): ModelOptions {
+  const model = id === undefined ? models.values().next().value : models.get(id)
+  if (model !== undefined) return model
+  throw new GatewayError(
+    'model_not_allowed',
+    `Cannot use the model ${preview(id)}: GET /v1/models lists the allowed models`,
+    { param: 'model' },
+  )
+}
+
+function promptList(
+  prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>,
+): readonly (string | readonly number[])[] {
+  if (typeof prompt === 'string') return [prompt]
+  return isTokens(prompt) ? [prompt] : prompt
+}
+
+function isTokens(prompt: readonly unknown[]): prompt is readonly number[] {
+  return typeof prompt[0] === 'number'
+}
+
+type Fields = Omit<
+  EffectiveRequest,
+  'model' | 'prompt_id' | 'prompts' | 'system' | 'route' | 'parameters'
+>
+
+/** The fields with an effect, in the form that the cache key is made of. */
+function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults']): Fields {
+  const { logit_bias } = request
+  const { stop, max_tokens = defaults.max_tokens, n = 1 } = { ...defaults, ...request }
+  // Raise the owner's default to n if necessary; a visitor's own best_of below n is an error.
+  const best_of =
+    request.best_of ??
+    (n > 1 && defaults.best_of ? Math.max(defaults.best_of, n) : defaults.best_of)
+  refuseBestOf(best_of, n, request.stream ?? defaults.stream ?? false)
+  const stops = typeof stop === 'string' ? [stop] : stop
+  return {
+    max_tokens,
+    n,
+    ...scalarsOf({ ...defaults, ...request, best_of }),
+    ...(stops === undefined || stops.length === 0 ? {} : { stop: stops }),
+    ...(logit_bias === undefined || Object.keys(logit_bias).length === 0 ? {} : { logit_bias }),
+  }
+}
+
+/** Checks `best_of` against the owner's defaults for the other fields. */
+function refuseBestOf(best_of = 1, n: number, stream: boolean): void {
+  const state =
+    best_of > 1 && stream
+      ? 'it cannot be combined with streaming, which is the default here'
+      : best_of > 1 && best_of < n
+        ? `expected at least n, which is ${n} here, got ${best_of}`
+        : null
+  if (state === null) return
+  throw new GatewayError('invalid_value', `Cannot use "best_of": ${state}`, { param: 'best_of' })
+}
+
+const scalarFields = [
+  'best_of',
+  'temperature',
+  'top_p',
+  'presence_penalty',
+  'frequency_penalty',
+  'seed',
+  'logprobs',
+  'echo',
+  'suffix',
+] as const
+
+type Scalars = Pick<Fields, (typeof scalarFields)[number]>
+
+function scalarsOf(request: RequestDefaults): Scalars {
+  const picked: Record<string, unknown> = {}
+  for (const field of scalarFields) {
+    const value = request[field]
+    // JSON writes -0 as 0 in the cache key and upstream, so use 0 here too.
+    if (value !== undefined && value !== standard[field]) picked[field] = value === 0 ? 0 : value
+  }
+  return picked as Scalars
+}
+
+function withoutKeys(
+  parameters: Readonly<Record<string, unknown>>,
+  set: object,
+): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(parameters).filter(([name]) => !Object.hasOwn(set, name)),
+  )
+}

@@ -1,0 +1,107 @@
+// Reads a request from a URL's query, so that a cached answer has a URL. Converts each text to the
+// value that a JSON body would contain; request.ts validates it.
+import { GatewayError } from '../errors.ts'
+import { preview } from '../validation.ts'
+import { neutralValues } from './foreign.ts'
+
+const numbers = new Set([
+  'max_tokens',
+  'temperature',
+  'top_p',
+  'presence_penalty',
+  'frequency_penalty',
+  'n',
+  'best_of',
+  'seed',
+  'logprobs',
+])
+const flags = new Set(['stream', 'echo'])
+const strings = new Set(['prompt', 'model', 'suffix', 'user'])
+
+/**
+ * Converts `?prompt=…`, `?prompt_id=haiku&var.topic=sea` or `?stop=a&stop=b` to a request body.
+ *
+ * @throws GatewayError `unknown_field` or `invalid_value`.
+ */
+export function queryBody(search: string): Record<string, unknown> {
+  refuseBrokenText(search)
+  const query = new URLSearchParams(search)
+  const body: Record<string, unknown> = {}
+  const variables: Record<string, string> = {}
+  let promptId: string | null = null
+  for (const name of new Set(query.keys())) {
+    const values = query.getAll(name)
+    const [value = ''] = values
+    if (name === 'stop') {
+      body['stop'] = values
+      continue
+    }
+    if (values.length > 1) throw invalid(name, 'expected it only once')
+    if (name === 'prompt_id') promptId = value
+    else if (name.startsWith('var.')) define(variables, name.slice('var.'.length), value)
+    else if (numbers.has(name)) body[name] = numberOf(name, value)
+    else if (flags.has(name)) body[name] = flagOf(name, value)
+    else if (strings.has(name)) body[name] = value
+    else if (neutralValues.has(name)) body[name] = literalOf(value)
+    else {
+      throw new GatewayError(
+        'unknown_field',
+        `Cannot use ${preview(name)}: it is not a field of this endpoint's query`,
+        { param: name.slice(0, 64) },
+      )
+    }
+  }
+  if (promptId !== null) {
+    if (body['prompt'] !== undefined) {
+      throw invalid('prompt_id', 'it cannot be combined with "prompt"')
+    }
+    body['prompt'] = { id: promptId, variables }
+  } else if (Object.keys(variables).length > 0) {
+    throw invalid('prompt_id', 'expected a prompt id with the variables, got nothing')
+  }
+  return body
+}
+
+/** URLSearchParams would decode all invalid UTF-8 to the same replacement character. */
+function refuseBrokenText(search: string): void {
+  for (const escaped of search.match(/(?:%[0-9a-f]{2})+/gi) ?? []) {
+    try {
+      decodeURIComponent(escaped)
+    } catch {
+      throw new GatewayError('invalid_value', 'Cannot read the query: it is not valid UTF-8')
+    }
+  }
+}
+
+/** Not an assignment: a variable called `__proto__` must become an own property. */
+function define(variables: Record<string, string>, name: string, value: string): void {
+  Object.defineProperty(variables, name, { value, enumerable: true, configurable: true })
+}
+
+/** Accepts only JSON numbers, so that a query and a JSON body allow the same values. */
+function numberOf(name: string, value: string): number {
+  if (!/^-?\d{1,17}(\.\d{1,30})?([eE][-+]?\d{1,3})?$/.test(value)) {
+    throw invalid(name, `expected a number, got ${preview(value)}`)
+  }
+  return Number(value)
+}
+
+function flagOf(name: string, value: string): boolean {
+  if (value !== 'true' && value !== 'false') {
+    throw invalid(name, `expected true or false, got ${preview(value)}`)
+  }
+  return value === 'true'
+}
+
+/** The value of a field without a type here: parsed as JSON if possible, else text. */
+function literalOf(value: string): unknown {
+  try {
+    return JSON.parse(value)
+  } catch {
+    return value
+  }
+}
+
+function invalid(name: string, state: string): GatewayError {
+  return new GatewayError('invalid_value', `Cannot use "${name}": ${state}`, { param: name })
+}

@@ -1,0 +1,242 @@
+// The schema of a visitor's request, and its parser. The owner's settings are applied in
+// effective.ts.
+import * as v from 'valibot'
+import { GatewayError } from '../errors.ts'
+import { type Fault, faultsOf, finite, integer, preview, text } from '../validation.ts'
+import { withoutForeign } from './foreign.ts'
+
+export interface RequestLimits {
+  /**
+   * Characters (UTF-16 units) in all prompts or all variables together; for token prompts, tokens.
+   */
+  readonly prompt_chars: number
+  readonly max_tokens: number
+  readonly n: number
+  /** Prompts per request. */
+  readonly prompts: number
+}
+
+const MAX_STOPS = 4
+const MAX_STOP_CHARS = 64
+const MAX_USER_CHARS = 512
+const MAX_BIASES = 300
+
+const token = integer(0, 2 ** 31 - 1)
+const sentence = text(1, Number.MAX_SAFE_INTEGER)
+const AT_LEAST_ONE = 'at least one item'
+
+/** The values are validated in template.ts. */
+const variables = v.custom<Readonly<Record<string, unknown>>>(isTable, 'an object of variables')
+
+const biases = v.pipe(
+  v.custom<object>(isTable, 'an object of token ids'),
+  v.record(v.string(), integer(-100, 100)),
+  v.maxEntries(MAX_BIASES, `at most ${MAX_BIASES} tokens`),
+)
+
+function isTable(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+const flag = v.boolean('true or false')
+const streamOptions = v.object({
+  include_usage: v.optional(flag),
+  /** Has no effect: chunks are never padded. */
+  include_obfuscation: v.optional(flag),
+  /** Has no effect: usage is sent at the end. */
+  continuous_usage_stats: v.optional(flag),
+})
+/** Stop sequences; also used for the owner's defaults. */
+export const stopSchema = v.union(
+  [
+    text(1, MAX_STOP_CHARS),
+    v.pipe(
+      v.array(text(1, MAX_STOP_CHARS)),
+      v.maxLength(MAX_STOPS, `at most ${MAX_STOPS} strings`),
+    ),
+  ],
+  `a string or up to ${MAX_STOPS} strings, each of 1 to ${MAX_STOP_CHARS} characters`,
+)
+const lockedPrompt = v.object({ id: text(1, 64), variables: v.optional(variables) })
+
+/** The schema of a request body, from which /openapi.json is also generated. */
+export function requestSchema(limits: RequestLimits) {
+  const prompts = v.union(
+    [
+      sentence,
+      v.pipe(v.array(sentence), v.minLength(1, AT_LEAST_ONE)),
+      v.pipe(v.array(token), v.minLength(1, AT_LEAST_ONE)),
+      v.pipe(
+        v.array(v.pipe(v.array(token), v.minLength(1, AT_LEAST_ONE))),
+        v.minLength(1, AT_LEAST_ONE),
+      ),
+      lockedPrompt,
+    ],
+    'a string that is not empty, a list of such strings, a list of tokens or {"id": …}',
+  )
+  return v.object({
+    prompt: prompts,
+    model: v.optional(v.string('a string')),
+    max_tokens: v.optional(integer(1, limits.max_tokens)),
+    temperature: v.optional(finite(0, 2)),
+    top_p: v.optional(finite(0, 1)),
+    presence_penalty: v.optional(finite(-2, 2)),
+    frequency_penalty: v.optional(finite(-2, 2)),
+    n: v.optional(integer(1, limits.n)),
+    best_of: v.optional(integer(1, limits.n)),
+    stop: v.optional(stopSchema),
+    stream: v.optional(flag),
+    stream_options: v.optional(v.pipe(v.custom<object>(isTable, 'an object'), streamOptions)),
+    seed: v.optional(integer(Number.MIN_SAFE_INTEGER)),
+    logprobs: v.optional(integer(0, 5)),
+    echo: v.optional(flag),
+    suffix: v.optional(text(0, limits.prompt_chars)),
+    logit_bias: v.optional(biases),
+    user: v.optional(text(0, MAX_USER_CHARS)),
+  })
+}
+
+export type VisitorRequest = v.InferOutput<ReturnType<typeof requestSchema>>
+export type RequestField = keyof VisitorRequest
+export type LockedPrompt = Extract<VisitorRequest['prompt'], { id: string }>
+
+/** Whether the prompt refers to a locked prompt. */
+export function isLocked(prompt: VisitorRequest['prompt']): prompt is LockedPrompt {
+  return typeof prompt === 'object' && !Array.isArray(prompt)
+}
+
+/** The size of a visitor's prompts, to be compared with `limits.prompt_chars`. */
+export function promptSize(prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>): number {
+  if (typeof prompt === 'string') return prompt.length
+  let size = 0
+  for (const item of prompt) size += typeof item === 'number' ? 1 : item.length
+  return size
+}
+
+/** The number of prompts. A list of tokens is one prompt. */
+export function promptCount(prompt: VisitorRequest['prompt']): number {
+  return Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1
+}
+
+/** Validates a parsed body. For its errors see `requestParser`. */
+export type ParseRequest = (body: unknown) => VisitorRequest
+
+/**
+ * Creates the parser for these limits, so that the schema is not built for each request.
+ *
+ * The parser throws a GatewayError `unknown_field`, `missing_field` or `invalid_value`. The message
+ * lists all faults, and `param` is the first.
+ */
+export function requestParser(limits: RequestLimits): ParseRequest {
+  const { entries } = requestSchema(limits)
+  const schema = v.object(entries)
+  // For a fault inside a union's member, a union reports only that no member fits.
+  const lockedSchema = v.object({ ...entries, prompt: lockedPrompt })
+  return (body) => {
+    if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+      throw new GatewayError(
+        'invalid_value',
+        `Cannot use the body: expected a JSON object, got ${preview(body)}`,
+      )
+    }
+    const { fields: given, faults: foreign } = withoutForeign(withoutNulls(body), entries)
+    const unknown = [
+      ...unknownKeys(given, entries, ''),
+      ...unknownKeys(given['stream_options'], streamOptions.entries, 'stream_options.'),
+      ...unknownKeys(given['prompt'], lockedPrompt.entries, 'prompt.'),
+    ]
+    const result = v.safeParse(isTable(given['prompt']) ? lockedSchema : schema, given)
+    const faults = [
+      ...foreign,
+      ...keyFaults(given['logit_bias']),
+      ...(result.success ? crossFieldFaults(result.output, limits) : faultsOf(result.issues)),
+    ]
+    if (unknown.length === 0 && faults.length === 0 && result.success) return result.output
+    throw refusal(unknown, faults)
+  }
+}
+
+/** Treats `null` as absent, at the top level and in `stream_options` and `prompt`. */
+function withoutNulls(body: object): Readonly<Record<string, unknown>> {
+  const given = presentIn(body)
+  for (const field of ['stream_options', 'prompt']) {
+    const value = given[field]
+    if (isTable(value)) given[field] = presentIn(value as object)
+  }
+  return given
+}
+
+function presentIn(table: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(table).filter(([, value]) => value !== null))
+}
+
+/** Checks own keys only, so that `constructor` and `__proto__` are unknown, too. */
+function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return []
+  return Object.keys(value)
+    .filter((key) => !Object.hasOwn(known, key))
+    .map((key) => {
+      const path = `${prefix}${key}`
+      return { path, message: `Cannot use ${preview(path)}: it is not a field of this endpoint` }
+    })
+}
+
+/** Finds keys of `logit_bias` that are not token ids. A valibot record would skip `__proto__`. */
+function keyFaults(biases: unknown): Fault[] {
+  if (!isTable(biases)) return []
+  return Object.keys(biases as object)
+    .filter((key) => !/^\d{1,10}$/.test(key))
+    .map((key) => {
+      const path = `logit_bias.${key}`
+      const message = `Cannot use ${preview(path)}: expected token ids as keys, got ${preview(key)}`
+      return { path, message }
+    })
+}
+
+/** Faults that concern several fields or the request as a whole. */
+function crossFieldFaults(request: VisitorRequest, limits: RequestLimits): Fault[] {
+  const faults: Fault[] = []
+  const fault = (path: string, state: string) =>
+    faults.push({ path, message: `Cannot use "${path}": ${state}` })
+  const { prompt, n = 1, best_of, stream = false, stream_options } = request
+  if (!isLocked(prompt)) {
+    const size = promptSize(prompt)
+    if (size > limits.prompt_chars) {
+      fault('prompt', `expected at most ${limits.prompt_chars} characters, got ${size}`)
+    }
+  }
+  const count = promptCount(prompt)
+  if (count > limits.prompts) {
+    fault('prompt', `expected at most ${limits.prompts} prompts, got ${count}`)
+  }
+  if (best_of !== undefined && best_of < n) {
+    fault('best_of', `expected at least n, which is ${n}, got ${best_of}`)
+  }
+  if (best_of !== undefined && best_of > 1 && stream) {
+    fault('best_of', 'it cannot be combined with "stream": true')
+  }
+  if (stream_options !== undefined && !stream) {
+    fault('stream_options', 'it requires "stream": true')
+  }
+  return faults
+}
+
+const SHOWN_FAULTS = 8
+const PARAM_CHARS = 64
+
+function refusal(unknown: readonly Fault[], faults: readonly Fault[]): GatewayError {
+  const all = [...unknown, ...faults]
+  const code =
+    unknown.length > 0
+      ? 'unknown_field'
+      : faults[0]?.message.startsWith('Cannot find ')
+        ? 'missing_field'
+        : 'invalid_value'
+  const message = all
+    .slice(0, SHOWN_FAULTS)
+    .map((fault) => fault.message)
+    .join('; ')
+  return new GatewayError(code, message, {
+    param: all[0]?.path.slice(0, PARAM_CHARS).toWellFormed() ?? null,
+  })
+}

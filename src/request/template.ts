@@ -1,0 +1,111 @@
+// Locked prompts: fills the `{{placeholders}}` in the owner's text with the visitor's variables. In
+// one pass, so that placeholders inside a variable's value are not filled.
+import { GatewayError } from '../errors.ts'
+import { preview } from '../validation.ts'
+
+/** A variable that the visitor fills with text. */
+export interface TextVariable {
+  readonly max_chars: number
+}
+/** A variable with a fixed list of values. */
+export interface ListVariable {
+  readonly values: readonly string[]
+}
+/** A variable filled with the text of a page of the owner's site. */
+export interface PageVariable {
+  readonly from: 'url'
+  readonly paths: readonly string[]
+  readonly selector: string
+  readonly max_chars: number
+  readonly page_seconds: number
+}
+export type Variable = TextVariable | ListVariable | PageVariable
+export type Variables = Readonly<Record<string, Variable>>
+
+const PLACEHOLDER = /\{\{\s*([A-Za-z][A-Za-z0-9_]{0,63})\s*\}\}/g
+
+/** The names of the placeholders in a text. */
+export function placesOf(template: string): Set<string> {
+  return new Set([...template.matchAll(PLACEHOLDER)].map(([, name]) => name ?? ''))
+}
+
+/** Fills every placeholder; `values` must contain all of `placesOf(template)`. */
+export function render(template: string, values: ReadonlyMap<string, string>): string {
+  return template.replaceAll(PLACEHOLDER, (_, name: string) => values.get(name) ?? '')
+}
+
+/**
+ * Validates the visitor's variables. The value of a page variable is its address, which
+ * page/address.ts checks.
+ *
+ * @param maxChars the limit for all variables together, in UTF-16 units
+ * @throws GatewayError `missing_field` or `invalid_value`; `param` is `prompt.variables.<name>`.
+ */
+export function parseVariables(
+  given: Readonly<Record<string, unknown>>,
+  variables: Variables,
+  maxChars: number,
+): Map<string, string> {
+  for (const name of Object.keys(given)) {
+    if (!Object.hasOwn(variables, name)) {
+      throw wrongVariable(
+        name,
+        `the prompt has no such variable, it has ${listed(Object.keys(variables))}`,
+      )
+    }
+  }
+  const values = new Map<string, string>()
+  let chars = 0
+  for (const [name, variable] of Object.entries(variables)) {
+    const value = Object.hasOwn(given, name) ? given[name] : null
+    if (value === null || value === undefined) {
+      throw new GatewayError(
+        'missing_field',
+        `Cannot find the variable "${name}": the prompt requires it`,
+        { param: variableParam(name) },
+      )
+    }
+    const filled = fill(name, value, variable)
+    // A page's text has its own limit, and its address is not sent to the model.
+    if (!('from' in variable)) chars += filled.length
+    values.set(name, filled)
+  }
+  if (chars > maxChars) {
+    throw new GatewayError(
+      'invalid_value',
+      `Cannot use "prompt.variables": expected at most ${maxChars} characters in total, got ${chars}`,
+      { param: 'prompt.variables' },
+    )
+  }
+  return values
+}
+
+function fill(name: string, value: unknown, variable: Variable): string {
+  if (typeof value !== 'string')
+    throw wrongVariable(name, `expected a string, got ${preview(value)}`)
+  if (!value.isWellFormed()) throw wrongVariable(name, 'expected well-formed Unicode')
+  if ('values' in variable) {
+    if (variable.values.includes(value)) return value
+    throw wrongVariable(name, `expected one of ${listed(variable.values)}, got ${preview(value)}`)
+  }
+  if ('from' in variable) return value
+  if (value.length > variable.max_chars) {
+    throw wrongVariable(
+      name,
+      `expected at most ${variable.max_chars} characters, got ${value.length}`,
+    )
+  }
+  return value
+}
+
+const listed = (words: readonly string[]) => (words.length === 0 ? 'none' : words.join(', '))
+
+/** The path of a variable in a request. */
+export const variableParam = (name: string) => `prompt.variables.${name.slice(0, 64)}`
+
+/** @param state what is wrong with the value */
+export function wrongVariable(name: string, state: string): GatewayError {
+  return new GatewayError('invalid_value', `Cannot use ${preview(variableParam(name))}: ${state}`, {
+    param: variableParam(name),
+  })
+}

@@ -1,0 +1,81 @@
+// Turns an upstream's settings into a connection: its adapter, the way to send, its headers.
+
+import type { Feature, Upstream, Wire, WireOptions } from './adapter.ts'
+import { anthropic } from './anthropic.ts'
+import type { Connection } from './attempt.ts'
+import { Breakers } from './breaker.ts'
+import type { Send } from './call.ts'
+import { chat } from './chat.ts'
+import { completions } from './completions.ts'
+import { upstreamFailure } from './failure.ts'
+import type { AuthStyle } from './presets.ts'
+import { bindingUrl, workersAi } from './workers-ai.ts'
+
+export interface ConnectOptions extends WireOptions {
+  readonly name: string
+  readonly wire: Wire
+  readonly baseUrl: string
+  readonly auth: AuthStyle
+  readonly key: string | null
+  readonly unsupported: ReadonlySet<Feature>
+  readonly stream: 'always' | 'visitor'
+  readonly firstByteMs: number
+  readonly idleMs: number
+  readonly deadlineMs: number
+  readonly retries: number
+  readonly maxOutputBytes: number
+  readonly gatherMs?: number
+}
+
+/** The ways out. The demo model speaks the legacy wire, so only its sending differs. */
+export interface Transports {
+  readonly http: Send
+  readonly demo: Send
+  /** The binding AI; absent where the Worker has none. */
+  readonly ai?: Send
+}
+
+const BREAKER = { failures: 10, openMs: 15_000 }
+
+export function connect(options: ConnectOptions, transports: Transports): Connection {
+  const { name, wire, unsupported, stream, deadlineMs, retries } = options
+  return {
+    name,
+    upstream: adapters[wire],
+    send: sendOf(wire, transports),
+    options: {
+      ...options,
+      baseUrl: wire === 'workers-ai' ? bindingUrl : options.baseUrl,
+      headers: authHeaders(options),
+    },
+    unsupported,
+    alwaysStream: stream === 'always',
+    deadlineMs,
+    retries,
+    breakers: new Breakers(BREAKER),
+  }
+}
+
+const adapters: Readonly<Record<Wire, Upstream>> = {
+  chat,
+  completions,
+  demo: completions,
+  anthropic,
+  'workers-ai': workersAi,
+}
+
+function sendOf(wire: Wire, { http, demo, ai }: Transports): Send {
+  if (wire === 'workers-ai') return ai ?? noBinding
+  return wire === 'demo' ? demo : http
+}
+
+/** config.ts has seen to the binding; without one the upstream is down, and nothing else. */
+const noBinding: Send = async () => {
+  throw upstreamFailure('unavailable', { code: 'no_binding' })
+}
+
+function authHeaders({ auth, key }: ConnectOptions): Record<string, string> {
+  if (key === null || auth === 'none') return {}
+  if (auth === 'bearer') return { authorization: `Bearer ${key}` }
+  return { [auth]: auth === 'cf-aig-authorization' ? `Bearer ${key}` : key }
+}

@@ -1,0 +1,374 @@
+// Normalises the raw deltas of one upstream call: only known choices, one finish each with nothing
+// after it, at most one plausible usage, and an error if the answer is incomplete.
+
+import type { FinishReason, Logprobs, Usage } from '../completion/completion.ts'
+import type { Delta, RawDelta, TokenLogprobs } from '../completion/delta.ts'
+import { GatewayError, messages } from '../errors.ts'
+import type { Doubt } from '../events.ts'
+import { ChunkCounter } from './choice-index.ts'
+
+type TextDelta = Extract<Delta, { kind: 'text' }>
+type FinishDelta = Extract<Delta, { kind: 'finish' }>
+/** A delta that belongs to one choice. */
+type ChoiceDelta = Extract<RawDelta, { kind: 'text' | 'finish' | 'failed' }>
+
+export interface NormalOptions {
+  /** The number of choices requested in this call: indices 0 … choices − 1 are valid. */
+  readonly choices: number
+  /** The number of choices per prompt. */
+  readonly perPrompt: number
+  /** Whether log probabilities were requested; otherwise the upstream's are dropped. */
+  readonly logprobs: boolean
+}
+
+/** How a call ended. */
+export interface CallEnd {
+  /** Text that was held back until its choice was certain. */
+  readonly texts: readonly TextDelta[]
+  readonly finishes: readonly FinishDelta[]
+  /** The upstream's own count; null if it is missing or implausible. */
+  readonly usage: Usage | null
+  /** Why the answer may be incomplete; null if it is complete. */
+  readonly doubt: Doubt | null
+  /** The index of a choice that was not received. */
+  readonly missing: number | null
+}
+
+/**
+ * The state of an answer according to its finish reasons. `claimed`: each choice has one, but more
+ * text may follow: text has followed a reason before, or there is no text at all (some servers send
+ * a reason with each chunk, or with each piece of reasoning). `finished`: each choice has one.
+ */
+export type Progress = 'running' | 'claimed' | 'finished'
+
+interface ChoiceState {
+  chars: number
+  /** The first half of a surrogate pair whose second half has not been received yet. */
+  half: string
+  /** The last finish reason. */
+  finish: FinishReason | null
+  inferred: boolean
+  /** Whether the last reason was on a chunk with content. */
+  onContent: boolean
+  /** Whether the choice has a reason and no text has followed it. */
+  isOver: boolean
+  /** Whether text has followed a reason. */
+  hasFalseEnd: boolean
+  /** Whether text was received in pieces, not only as whole messages. */
+  inPieces: boolean
+  /** The text received as whole messages. */
+  message: string
+  /** Whether a log probability was received. */
+  isScored: boolean
+  /** The offset of the last token. */
+  offset: number
+}
+
+/** Takes the raw deltas of one call in order, followed by `end()`. */
+export class Normaliser {
+  /**
+   * The upstream's id, model and fingerprint: the first non-empty values before the first text,
+   * since a head cannot change once it has been sent.
+   */
+  readonly meta: { id?: string; model?: string; fingerprint?: string } = {}
+  readonly #options: NormalOptions
+  readonly #choices: ChoiceState[]
+  /** Set at the first unexpected index of a call for one choice. */
+  #counter: ChunkCounter<ChoiceDelta> | null = null
+  readonly #usageOf = new Map<number, Usage>()
+  #usage: Usage | null = null
+  #input: number | null = null
+  #output: number | null = null
+  /** The number of choices that are not over. */
+  #running: number
+  #hasStrays = false
+  /** Whether a delta with index 0 was received. */
+  #hasFirst = false
+  #isCut = false
+  #ended = false
+  #anything = false
+  #named = false
+
+  constructor(options: NormalOptions) {
+    this.#options = options
+    this.#running = options.choices
+    this.#choices = Array.from({ length: options.choices }, () => ({
+      chars: 0,
+      half: '',
+      finish: null,
+      inferred: false,
+      onContent: false,
+      isOver: false,
+      hasFalseEnd: false,
+      inPieces: false,
+      message: '',
+      isScored: false,
+      offset: 0,
+    }))
+  }
+
+  get progress(): Progress {
+    if (this.#running > 0 || this.#choices.some(isReasoning)) return 'running'
+    return this.#choices.some(mayGoOn) ? 'claimed' : 'finished'
+  }
+
+  /**
+   * Appends the text that may be sent now to `texts`. Finishes are held back until `end()`, since
+   * later deltas (more text, a content filter, another reason) may change them.
+   *
+   * @throws GatewayError `upstream_bad_response` if the finish reason is an error
+   */
+  add(delta: RawDelta, texts: TextDelta[]): void {
+    switch (delta.kind) {
+      case 'meta':
+        if (this.#named) return
+        if (delta.id) this.meta.id ??= delta.id
+        if (delta.model) this.meta.model ??= delta.model
+        if (delta.fingerprint) this.meta.fingerprint ??= delta.fingerprint
+        return
+      case 'text':
+      case 'finish':
+      case 'failed':
+        this.#place(delta, texts)
+        return
+      case 'usage':
+        if (delta.index === null) this.#usage = delta.usage
+        // With one choice, every count belongs to it, even if the index counts chunks.
+        else this.#usageOf.set(this.#choices.length === 1 ? 0 : delta.index, delta.usage)
+        return
+      case 'tokens':
+        this.#input = larger(this.#input, delta.input)
+        this.#output = larger(this.#output, delta.output)
+        return
+      case 'end':
+        this.#ended = true
+        return
+      case 'cut':
+        this.#isCut = true
+        return
+      default:
+        delta satisfies never
+    }
+  }
+
+  /**
+   * Called at the end of the body.
+   *
+   * @throws GatewayError `upstream_truncated` if the answer is incomplete, `upstream_bad_response`
+   *   if there is no answer
+   */
+  end(): CallEnd {
+    const texts: TextDelta[] = []
+    const [first] = this.#choices
+    for (const held of this.#counter?.rest(first?.isOver ?? false) ?? []) {
+      this.#toChoice(held, 0, texts)
+    }
+    if (!this.#anything) {
+      throw new GatewayError('upstream_bad_response', messages.upstream_empty, {
+        cause: { code: 'no_text' },
+      })
+    }
+    if (!this.#ended && this.#running > 0) {
+      throw new GatewayError('upstream_truncated', messages.upstream_truncated)
+    }
+    const missing = this.#choices.findIndex(({ finish, chars }) => finish === null && chars === 0)
+    return {
+      texts,
+      finishes: this.#choices.map(({ finish }, index) => ({
+        kind: 'finish',
+        index,
+        reason: finish ?? 'stop',
+      })),
+      usage: this.#plausible(
+        this.#usage ??
+          sum(this.#usageOf, this.#options.perPrompt) ??
+          usageFromParts(this.#input, this.#output),
+      ),
+      doubt: this.#doubt(),
+      missing: missing === -1 || this.#choices.length === 1 ? null : missing,
+    }
+  }
+
+  #doubt(): Doubt | null {
+    const choices = this.#choices
+    if (this.#hasStrays || (this.#counter?.dropped ?? 0) > 0) return 'unknown_index'
+    const isDoubtful = this.progress !== 'finished' || choices.some((choice) => choice.onContent)
+    if (this.#isCut && isDoubtful) return 'doubtful_end'
+    // A server without finish reasons ends with the terminator. If only some choices have one, the
+    // others are incomplete.
+    const hasReasons = choices.some(({ finish }) => finish !== null)
+    if (choices.some(({ finish, inferred }) => inferred || (finish === null && hasReasons))) {
+      return 'no_reason'
+    }
+    const lacksLogprobs = choices.some(({ chars, isScored }) => chars > 0 && !isScored)
+    return this.#options.logprobs && lacksLogprobs ? 'no_logprobs' : null
+  }
+
+  #place(delta: ChoiceDelta, texts: TextDelta[]): void {
+    if (this.#choices.length > 1 || (this.#counter === null && delta.index === 0)) {
+      this.#hasFirst ||= delta.index === 0
+      this.#toChoice(delta, delta.index, texts)
+      return
+    }
+    this.#counter ??= new ChunkCounter(this.#hasFirst)
+    const isOver = this.#choices[0]?.isOver ?? false
+    for (const own of this.#counter.take(delta.index, delta, isOver)) this.#toChoice(own, 0, texts)
+  }
+
+  #toChoice(delta: ChoiceDelta, index: number, texts: TextDelta[]): void {
+    const choice = this.#choices[index]
+    if (choice === undefined) this.#hasStrays = true
+    else if (delta.kind === 'text') this.#text(choice, index, delta, texts)
+    else this.#finish(choice, delta)
+  }
+
+  #finish(choice: ChoiceState, delta: Exclude<ChoiceDelta, { kind: 'text' }>): void {
+    // A content filter is final: no later reason overrides it.
+    if (choice.finish === 'content_filter') return
+    if (delta.kind === 'failed') {
+      throw new GatewayError('upstream_bad_response', messages.upstream_failed, {
+        cause: { code: 'gave_up' },
+      })
+    }
+    this.#anything = true
+    const { reason, inferred = false, onContent = false } = delta
+    choice.finish = inferred ? (choice.finish ?? reason) : reason
+    choice.inferred = inferred
+    choice.onContent = onContent
+    if (choice.isOver) return
+    choice.isOver = true
+    this.#running -= 1
+  }
+
+  #text(
+    choice: ChoiceState,
+    index: number,
+    { text: received, logprobs, whole = false }: Extract<RawDelta, { kind: 'text' }>,
+    texts: TextDelta[],
+  ): void {
+    const text = whole ? newTextOf(choice, received) : received
+    if (text === null) return
+    const scores =
+      logprobs !== null && this.#options.logprobs ? withOffsets(logprobs, choice, text) : null
+    if (text === '' && scores === null) return
+    this.#anything = true
+    this.#named = true
+    if (text !== '') {
+      choice.inPieces ||= !whole
+      if (choice.isOver && choice.finish !== 'content_filter') this.#reopen(choice)
+    }
+    choice.chars += text.length
+    const complete = wholeCharacters(choice, text)
+    if (complete !== '' || scores !== null) {
+      texts.push({ kind: 'text', index, text: complete, logprobs: scores })
+    }
+  }
+
+  /**
+   * More text follows the reason, so it was not the end. Only the terminator confirms the last one.
+   */
+  #reopen(choice: ChoiceState): void {
+    choice.isOver = false
+    choice.hasFalseEnd = true
+    this.#running += 1
+  }
+
+  /** Rejects a count of zero tokens for a non-empty text. */
+  #plausible(usage: Usage | null): Usage | null {
+    if (usage === null || usage.prompt_tokens === 0) return null
+    const hasText = this.#choices.some((choice) => choice.chars > 0)
+    return hasText && usage.completion_tokens === 0 ? null : usage
+  }
+}
+
+/** Whether a choice's reason was on a chunk with reasoning and no text has followed yet. */
+function isReasoning({ finish, chars, onContent }: ChoiceState): boolean {
+  return finish !== 'content_filter' && chars === 0 && onContent
+}
+
+/** Whether text may follow a choice's reason. A content filter is final. */
+function mayGoOn({ finish, chars, hasFalseEnd }: ChoiceState): boolean {
+  return finish !== 'content_filter' && (hasFalseEnd || chars === 0)
+}
+
+/** Holds back half a surrogate pair, which cannot be encoded as UTF-8 (RFC 3629). */
+function wholeCharacters(choice: ChoiceState, text: string): string {
+  const all = choice.half + text
+  const last = all.charCodeAt(all.length - 1)
+  const isSplit = last >= 0xd800 && last <= 0xdbff
+  choice.half = isSplit ? all.slice(-1) : ''
+  return isSplit ? all.slice(0, -1) : all
+}
+
+/**
+ * The new text in a whole message; null if it repeats pieces that were received. An upstream that
+ * sends only messages puts either the text so far or the next piece into each.
+ */
+function newTextOf(choice: ChoiceState, message: string): string | null {
+  if (choice.inPieces) return null
+  const text = message.startsWith(choice.message) ? message.slice(choice.message.length) : message
+  choice.message += text
+  return text
+}
+
+/** Adds offsets in UTF-16 units from the start of the choice's text, as in OpenAI's legacy API. */
+function withOffsets(logprobs: TokenLogprobs, choice: ChoiceState, text: string): Logprobs {
+  const { tokens, token_logprobs, top_logprobs } = logprobs
+  const given = logprobs.text_offset
+  const text_offset =
+    given !== undefined && isAscending(given, choice.offset)
+      ? given
+      : offsetsIn(text, tokens).map((at) => Math.max(choice.offset, choice.chars + at))
+  choice.offset = text_offset.at(-1) ?? choice.offset
+  choice.isScored ||= token_logprobs.some((value) => value !== null)
+  return { tokens, token_logprobs, top_logprobs, text_offset }
+}
+
+function isAscending(offsets: readonly number[], from: number): boolean {
+  let last = from
+  for (const offset of offsets) {
+    if (offset < last) return false
+    last = offset
+  }
+  return true
+}
+
+/**
+ * The offsets of tokens in a text. A token may be spelled differently: a byte of a character as
+ * "\\xc3", a space as a special sign. Such a token gets the offset at which the previous one ended.
+ */
+function offsetsIn(text: string, tokens: readonly string[]): number[] {
+  const isSameLength = tokens.reduce((sum, { length }) => sum + length, 0) === text.length
+  let at = 0
+  return tokens.map((token) => {
+    const found = isSameLength ? at : text.indexOf(token, at)
+    if (found === -1) return at
+    at = found + token.length
+    return found
+  })
+}
+
+/** The sum of the choices' usage, counting each prompt once. */
+function sum(usageOf: ReadonlyMap<number, Usage>, perPrompt: number): Usage | null {
+  if (usageOf.size === 0) return null
+  const total = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
+  const read = new Set<number>()
+  for (const [index, usage] of usageOf) {
+    const prompt = Math.floor(index / perPrompt)
+    total.completion_tokens += usage.completion_tokens
+    total.total_tokens += read.has(prompt) ? usage.completion_tokens : usage.total_tokens
+    if (!read.has(prompt)) total.prompt_tokens += usage.prompt_tokens
+    read.add(prompt)
+  }
+  return total
+}
+
+function larger(known: number | null, more: number | undefined): number | null {
+  return more === undefined ? known : Math.max(known ?? 0, more)
+}
+
+/** The usage from partial counts; null if the prompt's or the answer's is missing. */
+function usageFromParts(input: number | null, output: number | null): Usage | null {
+  if (input === null || output === null) return null
+  return { prompt_tokens: input, completion_tokens: output, total_tokens: input + output }
+}

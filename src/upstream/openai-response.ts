@@ -1,0 +1,247 @@
+// Reads what OpenAI-shaped servers answer, chat or legacy, whole or in chunks, as raw deltas.
+// Tolerant by intent: takes the fields it needs and ignores the rest (PROTOCOL 2 has the reasons).
+import type { Usage } from '../completion/completion.ts'
+import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
+import type { GatewayError } from '../errors.ts'
+import { errorIn, failureOfError, identifierOf, isRecord, upstreamFailure } from './failure.ts'
+import { readReason } from './finish-reason.ts'
+import { isKeepAlive, objectsIn } from './message.ts'
+import type { SseMessage } from './sse.ts'
+
+/** Where both a legacy text and a chat delta are present, which of the two is the text. */
+export type Preference = 'text' | 'chat'
+
+/** One server-sent message of a chunked answer. */
+export function readChunk(message: SseMessage, prefer: Preference): readonly RawDelta[] {
+  if (message.event === 'error') throw failureOfEvent(message)
+  const objects = objectsIn(message)
+  if (objects === 'end') return [{ kind: 'end' }]
+  const [only] = objects
+  if (only !== undefined && objects.length === 1) return readChunkObject(only, prefer)
+  return objects.flatMap((object) => readChunkObject(object, prefer))
+}
+
+/** One object of a chunked answer. */
+export function readChunkObject(
+  object: Readonly<Record<string, unknown>>,
+  prefer: Preference,
+): readonly RawDelta[] {
+  return readObject(object, prefer, 'chunk')
+}
+
+/** An event that is named an error, with or without JSON in its data. */
+function failureOfEvent(message: SseMessage): GatewayError {
+  const objects = objectsIn(message)
+  const object = objects === 'end' ? null : (objects[0] ?? null)
+  return failureOfError(errorIn(object), object)
+}
+
+/** A whole JSON body. Several objects (llama.cpp answers several prompts so) are read in turn. */
+export function readBody(body: unknown, prefer: Preference): readonly RawDelta[] {
+  const objects = Array.isArray(body) ? body : [body]
+  const deltas = objects.flatMap((object) => readObject(object, prefer, 'body'))
+  return [...deltas, { kind: 'end' }]
+}
+
+function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body'): RawDelta[] {
+  if (!isRecord(object)) throw upstreamFailure('bad_response')
+  throwIfFailed(object)
+  const choices = Array.isArray(object['choices']) ? object['choices'] : []
+  if (choices.length === 0 && form === 'body') {
+    throw upstreamFailure('bad_response', { code: identifierOf(object) })
+  }
+  const deltas: RawDelta[] = [metaOf(object, choices.length === 0)]
+  const indices = indicesOf(choices)
+  for (const [position, choice] of choices.entries()) {
+    if (!isRecord(choice)) throw upstreamFailure('bad_response')
+    deltas.push(...readChoice(choice, indices[position] ?? position, prefer, form))
+  }
+  const usage = readUsage(object['usage'])
+  const [only = null] = indices.length === 1 ? indices : []
+  if (usage !== null) deltas.push({ kind: 'usage', index: only, usage })
+  return deltas
+}
+
+/** A choice's position where its index is missing, or where several have the same one (LiteLLM). */
+function indicesOf(choices: readonly unknown[]): number[] {
+  const indices = choices.map(indexOf)
+  if (indices.length < 2 || new Set(indices).size === indices.length) return indices
+  return choices.map((_, position) => position)
+}
+
+function indexOf(choice: unknown, position: number): number {
+  const index = isRecord(choice) ? choice['index'] : null
+  if (typeof index === 'number') return index
+  return typeof index === 'string' && /^\d{1,9}$/.test(index) ? Number(index) : position
+}
+
+/** Errors in a 2xx: an `error` that says something, or the flat shapes of some servers. */
+function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
+  const { error, errors } = object
+  if (error || (Array.isArray(errors) && errors.length > 0)) {
+    throw failureOfError(errorIn(object), object)
+  }
+  const flat = object['object'] === 'error' || typeof object['error_code'] === 'number'
+  if (flat || object['success'] === false) throw failureOfError(object)
+  const answers = Array.isArray(object['choices']) || isRecord(object['usage'])
+  if (!answers && saysError(object) && !isKeepAlive(object)) {
+    throw failureOfError(errorIn(object), object)
+  }
+}
+
+/** The shapes in which aggregators pass on an upstream's error (PROTOCOL 2.15). */
+function saysError(object: Readonly<Record<string, unknown>>): boolean {
+  const { header, response } = object
+  return (
+    errorKeys.some((key) => Boolean(object[key])) ||
+    (isRecord(header) && Boolean(header['message'])) ||
+    (isRecord(response) && Boolean(response['error']))
+  )
+}
+
+const errorKeys = ['fault', 'message', 'msg', 'err', 'error_msg', 'detail']
+
+/** Azure's first chunk has no choices and an empty head; it must not name the answer. */
+function metaOf(object: Readonly<Record<string, unknown>>, bare: boolean): RawDelta {
+  const { id, model, system_fingerprint: fingerprint } = object
+  if (bare) return { kind: 'meta' }
+  return {
+    kind: 'meta',
+    ...(typeof id === 'string' && id !== '' ? { id } : {}),
+    ...(typeof model === 'string' && model !== '' ? { model } : {}),
+    ...(typeof fingerprint === 'string' && fingerprint !== '' ? { fingerprint } : {}),
+  }
+}
+
+function readChoice(
+  choice: Readonly<Record<string, unknown>>,
+  index: number,
+  prefer: Preference,
+  form: 'chunk' | 'body',
+): RawDelta[] {
+  const delta = isRecord(choice['delta']) ? choice['delta'] : null
+  const message = isRecord(choice['message']) ? choice['message'] : null
+  const said = delta ?? message
+  const legacy = textOf(choice['text'])
+  const chat = textOf(said?.['content'])
+  const text = (prefer === 'chat' ? (chat ?? legacy) : (legacy ?? chat)) ?? ''
+  const logprobs = readLogprobs(choice['logprobs'])
+  const deltas: RawDelta[] = []
+  // In a chunk a `message` is not a piece but all there is so far, and mostly said already.
+  const whole =
+    form === 'chunk' && (delta === null || text === '') ? textOf(message?.['content']) : null
+  if (whole !== null && whole !== '') {
+    deltas.push({ kind: 'text', index, text: whole, logprobs, whole: true })
+  } else if (text !== '' || logprobs !== null) {
+    deltas.push({ kind: 'text', index, text, logprobs })
+  }
+  const refusal = said?.['refusal']
+  const word = choice['finish_reason'] ?? choice['finishReason']
+  if (typeof refusal === 'string' && refusal !== '') {
+    deltas.push({ kind: 'finish', index, reason: 'content_filter' })
+    return deltas
+  }
+  // "" on a whole answer is how text-generation-inference says that it ended by itself.
+  const reason = form === 'body' && word === '' ? 'stop' : readReason(word)
+  // OpenRouter explains a choice that broke in the choice itself.
+  const { error } = choice
+  if (isRecord(error) && (reason === null || reason === 'failed')) throw failureOfError(error)
+  if (reason === 'failed') {
+    deltas.push({ kind: 'failed', index })
+  } else if (reason !== null) {
+    const onContent = form === 'chunk' && whole === null && (text !== '' || hasReasoning(said))
+    deltas.push({ kind: 'finish', index, reason, ...(onContent ? { onContent } : {}) })
+  } else if (form === 'body') {
+    if (said === null && legacy === null) throw upstreamFailure('bad_response')
+    deltas.push({ kind: 'finish', index, reason: 'stop', inferred: true })
+  }
+  return deltas
+}
+
+function hasReasoning(said: Readonly<Record<string, unknown>> | null): boolean {
+  const reasoning = said?.['reasoning_content'] ?? said?.['reasoning']
+  return typeof reasoning === 'string' && reasoning !== ''
+}
+
+/** A string, a number (Workers AI), or the text parts of a list (Mistral); null for anything else. */
+function textOf(value: unknown): string | null {
+  if (typeof value === 'string') return value
+  if (typeof value === 'number') return String(value)
+  if (!Array.isArray(value)) return null
+  return value
+    .map((part: unknown) =>
+      isRecord(part) && part['type'] === 'text' && typeof part['text'] === 'string'
+        ? part['text']
+        : '',
+    )
+    .join('')
+}
+
+/** All three integers, or null: zero-filled, partial and empty counts are no counts. */
+export function readUsage(value: unknown): Usage | null {
+  if (!isRecord(value)) return null
+  const { prompt_tokens, completion_tokens, total_tokens } = value
+  if (!isCount(prompt_tokens) || !isCount(completion_tokens) || !isCount(total_tokens)) return null
+  return total_tokens === 0 ? null : { prompt_tokens, completion_tokens, total_tokens }
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}
+
+/** The legacy shape as it is; the chat shape (chat servers, llama.cpp) converted; else null. */
+function readLogprobs(value: unknown): TokenLogprobs | null {
+  if (!isRecord(value)) return null
+  return Array.isArray(value['tokens'])
+    ? readLegacyLogprobs(value)
+    : readChatLogprobs(value['content'])
+}
+
+function readLegacyLogprobs(value: Readonly<Record<string, unknown>>): TokenLogprobs | null {
+  const { tokens, token_logprobs, top_logprobs, text_offset } = value
+  const count = Array.isArray(tokens) ? tokens.length : 0
+  if (count === 0 || !isList(tokens, count, isString)) return null
+  if (!isList(token_logprobs, count, isNullableNumber)) return null
+  return {
+    tokens,
+    token_logprobs,
+    top_logprobs: isList(top_logprobs, count, isNullableOdds) ? top_logprobs : null,
+    ...(isList(text_offset, count, isNumber) ? { text_offset } : {}),
+  }
+}
+
+function readChatLogprobs(content: unknown): TokenLogprobs | null {
+  if (!Array.isArray(content) || content.length === 0) return null
+  const tokens: string[] = []
+  const token_logprobs: number[] = []
+  const top_logprobs: Record<string, number>[] = []
+  for (const item of content as unknown[]) {
+    if (!isRecord(item) || !isString(item['token']) || !isNumber(item['logprob'])) return null
+    tokens.push(item['token'])
+    token_logprobs.push(item['logprob'])
+    const top: Record<string, number> = {}
+    const others: unknown[] = Array.isArray(item['top_logprobs']) ? item['top_logprobs'] : []
+    for (const other of others) {
+      if (isRecord(other) && isString(other['token']) && isNumber(other['logprob'])) {
+        top[other['token']] = other['logprob']
+      }
+    }
+    top_logprobs.push(top)
+  }
+  return { tokens, token_logprobs, top_logprobs }
+}
+
+const isString = (value: unknown): value is string => typeof value === 'string'
+const isNumber = (value: unknown): value is number => Number.isFinite(value)
+const isNullableNumber = (value: unknown): value is number | null =>
+  value === null || isNumber(value)
+const isNullableOdds = (value: unknown): value is Record<string, number> | null =>
+  value === null || (isRecord(value) && Object.values(value).every(isNumber))
+
+function isList<T>(
+  value: unknown,
+  length: number,
+  isItem: (item: unknown) => item is T,
+): value is T[] {
+  return Array.isArray(value) && value.length === length && value.every(isItem)
+}

@@ -1,0 +1,260 @@
+// The ledger client: what a call reserves and how it is settled. Nothing is spent while the ledger
+// object fails or does not answer.
+import * as fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import type { Cost, Refusal, ReserveRequest } from '../../src/budget/budget.ts'
+import { Ledger, type LedgerDoor, type Spending, worstCase } from '../../src/budget/ledger.ts'
+import type { Event } from '../../src/events.ts'
+import { failureOf } from '../support/failure.ts'
+
+const price = { input: 1, output: 10 }
+const spending: Spending = {
+  input: 100,
+  output: 100,
+  price,
+  routePrices: [],
+  visitor: 'v',
+  leaseMs: 1000,
+  stores: true,
+}
+const WORST = { tokens: 200, usd: (100 * 1 + 100 * 10) / 1e6 }
+const granted = { granted: true, mayStore: true } as const
+
+/** A ledger that answers reservations with the script, one per call; tests end its waits. */
+function ledgerWith(...script: (() => ReturnType<LedgerDoor['reserve']>)[]) {
+  const reserved: ReserveRequest[] = []
+  const settled: { id: string; cost: Cost }[] = []
+  const events: Event[] = []
+  const background: Promise<unknown>[] = []
+  const waits: { ms: number; end: () => void; signal: AbortSignal }[] = []
+  let settle = async () => {}
+  let ids = 0
+  const ledger = new Ledger({
+    door: {
+      reserve: (request) => {
+        reserved.push(request)
+        return (script[Math.min(reserved.length, script.length) - 1] ?? (async () => granted))()
+      },
+      settle: async (id, cost) => {
+        settled.push({ id, cost })
+        await settle()
+      },
+    },
+    newId: () => `call-${ids++}`,
+    wait: (ms, signal) =>
+      new Promise((resolve, reject) => {
+        waits.push({ ms, end: resolve, signal })
+        signal.addEventListener('abort', () => reject(signal.reason))
+      }),
+    random: () => 0.5,
+    waitUntil: (work) => void background.push(work),
+    report: (event) => void events.push(event),
+  })
+  return {
+    ledger,
+    reserved,
+    settled,
+    events,
+    waits,
+    background,
+    breakSettling: () => {
+      settle = async () => {
+        throw new Error('gone')
+      }
+    },
+  }
+}
+
+const broken = (more: object) => async () => {
+  throw Object.assign(new Error('inside words'), more)
+}
+
+describe('worstCase()', () => {
+  test("is in USD by the model's price, and 0 without a price", () => {
+    expect(worstCase(spending)).toEqual(WORST)
+    expect(worstCase({ ...spending, price: null }).usd).toBe(0)
+  })
+
+  test('is at the price of the most expensive upstream of the route', () => {
+    const cheap = { input: 1, output: 1 }
+    const routePrices = [cheap, null, price, { input: 2, output: 3 }]
+    expect(worstCase({ ...spending, price: cheap, routePrices })).toEqual(WORST)
+    expect(worstCase({ ...spending, routePrices: [cheap] })).toEqual(WORST)
+  })
+})
+
+describe('Ledger.reserve()', () => {
+  test('reserves the worst case, for longer than the call may take', async () => {
+    const { ledger, reserved } = ledgerWith()
+    expect((await ledger.reserve(spending)).mayStore).toBe(true)
+    expect(reserved).toEqual([
+      { id: 'call-0', visitor: 'v', ...WORST, leaseMs: 11_000, stores: true },
+    ])
+  })
+
+  test.each<[Refusal['policy'], Refusal['code'], number | null]>([
+    ['day', 'budget_exhausted', 86_400],
+    ['usd', 'budget_exhausted', 86_400],
+    ['visitor', 'budget_exhausted', 86_400],
+    ['paused', 'paused', 86_400],
+    ['streams', 'too_many_streams', null],
+  ])('is refused by "%s" as %s, with the limit for the headers', async (policy, code, window) => {
+    const refusal = { granted: false, code, policy, quota: 9, remaining: 1 } as const
+    const { ledger } = ledgerWith(async () => ({ ...refusal, retryAfterSeconds: 1e6 }))
+    expect(await failureOf(ledger.reserve(spending))).toMatchObject({
+      code,
+      retryAfterSeconds: 86_400,
+      rateLimit: { policy, quota: 9, remaining: 1, resetSeconds: 86_400, windowSeconds: window },
+    })
+  })
+
+  test.each<[string, object]>([
+    ['overloaded', { overloaded: true, retryable: true }],
+    ['over quota', {}],
+    ['failing with a non-retryable error', { retryable: false, remote: true }],
+  ])('calls a ledger that is %s once, and spends nothing', async (_, more) => {
+    const { ledger, reserved, waits } = ledgerWith(broken(more))
+    const error = await failureOf(ledger.reserve(spending))
+    expect(error).toMatchObject({ code: 'ledger_unavailable', retryAfterSeconds: 10 })
+    expect(error.message).not.toContain('inside words')
+    expect(reserved).toHaveLength(1)
+    expect(waits.every(({ signal }) => signal.aborted)).toBe(true)
+  })
+
+  test('retries once, after a pause and with the same id, if the error is retryable', async () => {
+    const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }), async () => granted)
+    const leasing = ledger.reserve(spending)
+    await expect.poll(() => waits.length).toBe(2)
+    expect(waits[1]?.ms).toBe(100)
+    waits[1]?.end()
+    expect((await leasing).mayStore).toBe(true)
+    expect(reserved.map(({ id }) => id)).toEqual(['call-0', 'call-0'])
+  })
+
+  test('makes no third attempt', async () => {
+    const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }))
+    const leasing = failureOf(ledger.reserve(spending))
+    await expect.poll(() => waits.length).toBe(2)
+    waits[1]?.end()
+    expect((await leasing).code).toBe('ledger_unavailable')
+    expect(reserved).toHaveLength(2)
+  })
+
+  test('waits two seconds for a ledger that hangs; a late grant is given back', async () => {
+    const late = Promise.withResolvers<typeof granted>()
+    const { ledger, waits, settled, background } = ledgerWith(() => late.promise)
+    const leasing = failureOf(ledger.reserve(spending))
+    await expect.poll(() => waits.length).toBe(1)
+    expect(waits[0]?.ms).toBe(2000)
+    waits[0]?.end()
+    expect((await leasing).code).toBe('ledger_unavailable')
+    expect(settled).toEqual([])
+    late.resolve(granted)
+    await expect.poll(() => settled).toEqual([{ id: 'call-0', cost: { tokens: 0, usd: 0 } }])
+    await Promise.all(background)
+  })
+
+  test('gives nothing back if a late answer is a refusal or an error', async () => {
+    for (const end of ['refused', 'failed']) {
+      const late = Promise.withResolvers<Refusal>()
+      const { ledger, waits, settled } = ledgerWith(() => late.promise)
+      const leasing = failureOf(ledger.reserve(spending))
+      await expect.poll(() => waits.length).toBe(1)
+      waits[0]?.end()
+      await leasing
+      if (end === 'failed') late.reject(new Error('gone'))
+      else late.resolve({ granted: false } as Refusal)
+      await late.promise.catch(() => {})
+      expect(settled).toEqual([])
+    }
+  })
+})
+
+describe('a lease', () => {
+  async function settledWith(
+    usage: Parameters<Awaited<ReturnType<Ledger['reserve']>>['settle']>[0]['usage'],
+    { chars = 0, accepted = true, unwritten = 0 } = {},
+  ) {
+    const { ledger, settled, events } = ledgerWith()
+    const lease = await ledger.reserve(spending)
+    if (accepted) lease.accepted()
+    lease.settle({ usage, chars, unwritten })
+    expect(settled).toHaveLength(1)
+    return { cost: settled[0]?.cost, events }
+  }
+  const usageOf = (prompt_tokens: number, completion_tokens: number, total_tokens: number) => ({
+    prompt_tokens,
+    completion_tokens,
+    total_tokens,
+  })
+
+  test('costs nothing if the upstream did not accept the call', async () => {
+    expect((await settledWith(null, { accepted: false })).cost).toEqual({ tokens: 0, usd: 0 })
+  })
+
+  test('costs all it reserved if no usage is reported', async () => {
+    expect((await settledWith(null, { chars: 3 })).cost).toEqual(WORST)
+  })
+
+  test('that was cancelled without reported usage costs its input and the output it may have caused', async () => {
+    const { cost } = await settledWith(null, { chars: 3, unwritten: 90 })
+    expect(cost?.tokens).toBe(110)
+    expect(cost?.usd).toBeCloseTo((100 * 1 + 10 * 10) / 1e6, 12)
+    const unaccepted = await settledWith(null, { unwritten: 90, accepted: false })
+    expect(unaccepted.cost).toEqual({ tokens: 0, usd: 0 })
+  })
+
+  test('costs what is reported, even if it was cancelled', async () => {
+    const { cost } = await settledWith(usageOf(5, 7, 12), { chars: 28, unwritten: 95 })
+    expect(cost).toEqual({ tokens: 12, usd: 75 / 1e6 })
+  })
+
+  test('costs what the upstream reports, in tokens and USD', async () => {
+    const { cost, events } = await settledWith(usageOf(5, 7, 12), { chars: 28 })
+    expect(cost).toEqual({ tokens: 12, usd: 75 / 1e6 })
+    expect(events).toEqual([])
+  })
+
+  test('costs at least what was received of the answer', async () => {
+    expect((await settledWith(usageOf(5, 1, 6), { chars: 40 })).cost?.tokens).toBe(15)
+  })
+
+  test('costs the reported total if it is larger, because it includes reasoning', async () => {
+    expect((await settledWith(usageOf(5, 7, 50))).cost?.tokens).toBe(50)
+  })
+
+  test('costs what the upstream reports, even above the reservation', async () => {
+    const { cost } = await settledWith(usageOf(50, 450, 500))
+    expect(cost).toEqual({ tokens: 500, usd: (50 * 1 + 450 * 10) / 1e6 })
+  })
+
+  test('costs what was received of the answer, even above the reservation', async () => {
+    expect((await settledWith(null, { chars: 4000 })).cost).toEqual({ tokens: 1000, usd: 0.01 })
+    expect((await settledWith(usageOf(5, 7, 12), { chars: 4000 })).cost?.tokens).toBe(1005)
+  })
+
+  test('costs at least what was received, for any reported usage', () => {
+    const number = fc.oneof(
+      fc.integer(),
+      fc.double(),
+      fc.constantFrom(0, -1, Number.NaN, Number.POSITIVE_INFINITY, 1e12),
+    )
+    return fc.assert(
+      fc.asyncProperty(number, number, number, fc.nat(1000), async (a, b, c, chars) => {
+        const { cost } = await settledWith(usageOf(a, b, c), { chars })
+        expect(cost?.tokens).toBeGreaterThanOrEqual(Math.ceil(chars / 4))
+        expect(cost?.usd).toBeGreaterThanOrEqual((Math.ceil(chars / 4) * 10) / 1e6)
+      }),
+      { seed: 6 },
+    )
+  })
+
+  test('that cannot be settled logs an event and does not fail: it expires as spent', async () => {
+    const { ledger, events, background, breakSettling } = ledgerWith()
+    const lease = await ledger.reserve(spending)
+    breakSettling()
+    lease.settle({ usage: null, chars: 0 })
+    await Promise.all(background)
+    expect(events).toEqual([{ event: 'settle_failed' }])
+  })
+})

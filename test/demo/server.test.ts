@@ -1,0 +1,439 @@
+// The demo upstream as a service, through its HTTP interface.
+
+import fc from 'fast-check'
+import * as v from 'valibot'
+import { expect, test, vi } from 'vitest'
+import { tokenize } from '../../src/demo/model.ts'
+import { createDemo } from '../../src/demo/server.ts'
+import { demoText } from '../support/demo-text.ts'
+
+const logprobs = v.strictObject({
+  tokens: v.array(v.string()),
+  token_logprobs: v.array(v.nullable(v.number())),
+  top_logprobs: v.array(v.nullable(v.record(v.string(), v.number()))),
+  text_offset: v.array(v.number()),
+})
+const usage = v.strictObject({
+  prompt_tokens: v.number(),
+  completion_tokens: v.number(),
+  total_tokens: v.number(),
+})
+const completion = v.strictObject({
+  id: v.pipe(v.string(), v.startsWith('cmpl-')),
+  object: v.literal('text_completion'),
+  created: v.literal(1_700_000_000),
+  model: v.string(),
+  choices: v.array(
+    v.strictObject({
+      index: v.number(),
+      text: v.string(),
+      logprobs: v.nullable(logprobs),
+      finish_reason: v.nullable(v.picklist(['stop', 'length'])),
+    }),
+  ),
+  usage: v.optional(v.nullable(usage)),
+})
+const problem = v.strictObject({
+  error: v.strictObject({
+    message: v.string(),
+    type: v.literal('invalid_request_error'),
+    param: v.nullable(v.string()),
+    code: v.null(),
+  }),
+})
+
+function start(
+  wait = async (_ms: number, _signal: AbortSignal): Promise<void> => {},
+  readText = async () => demoText,
+) {
+  const waits: number[] = []
+  const demo = createDemo({
+    readText,
+    wait: (ms, signal) => {
+      waits.push(ms)
+      return wait(ms, signal)
+    },
+    now: () => 1_700_000_000_999,
+    random: Math.random,
+    tokensPerSecond: 50,
+  })
+  const post = (fields: object, signal: AbortSignal | null = null) =>
+    demo(
+      new Request('https://demo.invalid/v1/completions', {
+        method: 'POST',
+        body: JSON.stringify({ model: 'demo', prompt: 'Say this is a test', ...fields }),
+        signal,
+      }),
+    )
+  const whole = async (fields: object) => {
+    const response = await post(fields)
+    expect(response.status).toBe(200)
+    return v.parse(completion, await response.json())
+  }
+  const stream = async (fields: object) => {
+    const response = await post({ ...fields, stream: true })
+    expect(response.headers.get('content-type')).toContain('text/event-stream')
+    const messages = (await response.text()).split('\n\n')
+    expect(messages.splice(-2)).toEqual(['data: [DONE]', ''])
+    return messages.map((message) => {
+      expect(message.startsWith('data: ')).toBe(true)
+      return v.parse(completion, JSON.parse(message.slice(6)))
+    })
+  }
+  const refusal = async (fields: object) => {
+    const response = await post(fields)
+    const { error } = v.parse(problem, await response.json())
+    return { status: response.status, ...error }
+  }
+  return { demo, post, whole, stream, refusal, waits }
+}
+
+type Chunks = v.InferOutput<typeof completion>[]
+
+function joinChunks(chunks: Chunks, index: number) {
+  const parts = chunks.flatMap(({ choices }) => choices).filter((each) => each.index === index)
+  const list = (key: keyof v.InferOutput<typeof logprobs>) =>
+    parts.flatMap((part): unknown[] => part.logprobs?.[key] ?? [])
+  return {
+    index,
+    text: parts.map(({ text }) => text).join(''),
+    logprobs: parts.every((part) => part.logprobs === null)
+      ? null
+      : {
+          tokens: list('tokens'),
+          token_logprobs: list('token_logprobs'),
+          top_logprobs: list('top_logprobs'),
+          text_offset: list('text_offset'),
+        },
+    finish_reason: parts.at(-1)?.finish_reason,
+  }
+}
+
+test('createDemo() answers with a completion', async () => {
+  const { whole, waits } = start()
+  const { model, choices, usage: used } = await whole({ temperature: 0 })
+  expect(model).toBe('demo')
+  expect(choices).toHaveLength(1)
+  expect(choices[0]).toMatchObject({ index: 0, logprobs: null, finish_reason: 'length' })
+  expect(tokenize(choices[0]?.text ?? '')).toHaveLength(16)
+  expect(used).toEqual({ prompt_tokens: 5, completion_tokens: 16, total_tokens: 21 })
+  expect(waits).toEqual([])
+})
+
+test('createDemo() streams the same answer that it would return whole', async () => {
+  const { whole, stream } = start()
+  const fields = fc.record({
+    prompt: fc.oneof(fc.string({ unit: 'binary' }), fc.constant(['Alice was', 'The Mouse ', ''])),
+    seed: fc.integer(),
+    n: fc.integer({ min: 1, max: 3 }),
+    max_tokens: fc.nat({ max: 40 }),
+    echo: fc.boolean(),
+    logprobs: fc.option(fc.nat({ max: 5 })),
+    stop: fc.option(fc.subarray([' the', 'e', ', a', '."'])),
+    temperature: fc.constantFrom(0, 0.7, 1),
+  })
+  await fc.assert(
+    fc.asyncProperty(fields, async (body) => {
+      const answer = await whole(body)
+      const chunks = await stream({ ...body, stream_options: { include_usage: true } })
+      expect(answer.choices.map(({ index }) => joinChunks(chunks, index))).toEqual(answer.choices)
+      expect(chunks.at(-1)).toMatchObject({ choices: [], usage: answer.usage })
+      expect(chunks.slice(0, -1).every((chunk) => chunk.usage === null)).toBe(true)
+    }),
+    { numRuns: 40 },
+  )
+})
+
+test('createDemo() counts exactly the tokens it read and sampled', async () => {
+  const { whole } = start()
+  const prompts = fc.array(fc.string({ unit: 'binary' }), { minLength: 1, maxLength: 3 })
+  await fc.assert(
+    fc.asyncProperty(prompts, fc.boolean(), async (prompt, echo) => {
+      const { choices, usage: used } = await whole({
+        prompt,
+        echo,
+        n: 2,
+        logprobs: 0,
+        max_tokens: 9,
+      })
+      const read = prompt.reduce((sum, text) => sum + tokenize(text).length, 0)
+      const listed = choices.reduce((sum, each) => sum + (each.logprobs?.tokens.length ?? 0), 0)
+      const sampled = listed - (echo ? 2 * read : 0)
+      expect(used).toEqual({
+        prompt_tokens: read,
+        completion_tokens: sampled,
+        total_tokens: read + sampled,
+      })
+    }),
+    { numRuns: 25 },
+  )
+})
+
+test('createDemo() counts tokens removed by a stop sequence', async () => {
+  const { whole } = start()
+  const [free] = (await whole({ seed: 4, logprobs: 0 })).choices
+  const stop = free?.logprobs?.tokens.slice(3, 6).join('')
+  const { choices, usage: used } = await whole({ seed: 4, stop, logprobs: 0 })
+  expect(choices[0]?.finish_reason).toBe('stop')
+  expect(choices[0]?.logprobs?.tokens).toHaveLength(3)
+  expect(used?.completion_tokens).toBe(6)
+})
+
+test('createDemo() numbers choices by prompt, then by n', async () => {
+  const { whole } = start()
+  const prompt = ['Alice was', 'The Mouse']
+  const { choices } = await whole({ prompt, n: 2, seed: 7, echo: true })
+  expect(choices.map(({ index }) => index)).toEqual([0, 1, 2, 3])
+  expect(choices.map(({ text }) => text.slice(0, 9))).toEqual([
+    prompt[0],
+    prompt[0],
+    prompt[1],
+    prompt[1],
+  ])
+  expect(new Set(choices.map(({ text }) => text)).size).toBe(4)
+  const alone = await whole({ prompt: prompt[1], n: 2, seed: 7, echo: true })
+  expect(alone.choices.map(({ text }) => text)).toEqual(choices.slice(2).map(({ text }) => text))
+})
+
+test('createDemo() answers best_of with the candidate of the highest mean logprob', async () => {
+  const { whole } = start()
+  for (let seed = 0; seed < 8; seed += 1) {
+    const body = { seed, max_tokens: 30, logprobs: 0 }
+    const all = await whole({ ...body, n: 6 })
+    const ranked = all.choices
+      .map((each) => {
+        const found = each.logprobs?.token_logprobs ?? []
+        const total = found.reduce<number>((sum, logprob) => sum + (logprob ?? 0), 0)
+        return { text: each.text, mean: total / found.length }
+      })
+      .sort((a, b) => b.mean - a.mean)
+    const best = await whole({ ...body, n: 2, best_of: 6 })
+    expect(best.choices.map(({ text }) => text)).toEqual(ranked.slice(0, 2).map(({ text }) => text))
+    expect(best.usage).toEqual(all.usage)
+  }
+})
+
+test('createDemo() ranks a candidate emptied by a stop sequence by its sampled tokens', async () => {
+  const { whole } = start()
+  const one = (await whole({ seed: 1, max_tokens: 1, n: 4, logprobs: 0 })).choices
+  const worst = one.toSorted(
+    (a, b) => (a.logprobs?.token_logprobs[0] ?? 0) - (b.logprobs?.token_logprobs[0] ?? 0),
+  )[0]
+  const stop = worst?.text
+  const best = await whole({ seed: 1, max_tokens: 1, best_of: 4, stop })
+  expect(best.choices[0]?.text).not.toBe('')
+})
+
+test('createDemo() starts text_offset at the end of the prompt, or at 0 with echo', async () => {
+  const { whole } = start()
+  const prompt = 'Say 🙂 this'
+  for (const echo of [false, true]) {
+    const [choice] = (await whole({ prompt, echo, logprobs: 2 })).choices
+    const { tokens = [], text_offset: offsets = [] } = choice?.logprobs ?? {}
+    const text = echo ? choice?.text : prompt + choice?.text
+    expect(offsets[0]).toBe(echo ? 0 : prompt.length)
+    expect(tokens.every((token, i) => text?.startsWith(token, offsets[i]))).toBe(true)
+    expect(tokens.join('')).toBe(choice?.text)
+  }
+})
+
+test('createDemo() scores an echoed prompt, with null for its first token', async () => {
+  const { whole } = start()
+  const { choices } = await whole({ echo: true, logprobs: 1, max_tokens: 0 })
+  expect(choices[0]).toMatchObject({ text: 'Say this is a test', finish_reason: 'length' })
+  const { token_logprobs: found = [], top_logprobs: top = [] } = choices[0]?.logprobs ?? {}
+  expect([found[0], top[0]]).toEqual([null, null])
+  expect(found.slice(1).every((each) => each !== null && each < 0)).toBe(true)
+  expect(top.slice(1).every((each) => each !== null)).toBe(true)
+})
+
+test('createDemo() ends a stream with text for "length" and without text for "stop"', async () => {
+  const { stream } = start()
+  const cut = await stream({ max_tokens: 3, seed: 1 })
+  expect(cut).toHaveLength(3)
+  expect(cut.at(-1)?.choices[0]).toMatchObject({ finish_reason: 'length' })
+  expect(cut.at(-1)?.choices[0]?.text).not.toBe('')
+  expect(cut.some((chunk) => 'usage' in chunk)).toBe(false)
+  const ended = await stream({ max_tokens: 2000, seed: 1 })
+  expect(ended.at(-1)?.choices[0]).toMatchObject({ text: '', finish_reason: 'stop' })
+})
+
+test('createDemo() paces a stream, with all choices in step', async () => {
+  const { stream, waits } = start()
+  await stream({ max_tokens: 5, temperature: 0, n: 3 })
+  expect(waits).toEqual([20, 20, 20, 20, 20])
+})
+
+// A wait that tests resolve by hand. It rejects on abort, like the real one.
+function heldWaits() {
+  const resolvers: (() => void)[] = []
+  const wait = (_ms: number, signal: AbortSignal) =>
+    new Promise<void>((resolve, reject) => {
+      resolvers.push(resolve)
+      signal.addEventListener('abort', () => reject(signal.reason))
+    })
+  const release = () => {
+    for (const resolve of resolvers.splice(0)) resolve()
+  }
+  return { wait, release }
+}
+
+const settle = () => new Promise((resolve) => setTimeout(resolve, 5))
+
+test('createDemo() stops generating when its stream is cancelled', async () => {
+  const { wait, release } = heldWaits()
+  let last: AbortSignal | undefined
+  const { post, waits } = start((ms, signal) => {
+    last = signal
+    return wait(ms, signal)
+  })
+  const reader = (await post({ stream: true, max_tokens: 500, temperature: 0 })).body?.getReader()
+  const first = reader?.read()
+  await settle()
+  release()
+  expect((await first)?.done).toBe(false)
+  await settle()
+  const before = waits.length
+  expect(last?.aborted).toBe(false)
+  await reader?.cancel()
+  expect(last?.aborted).toBe(true)
+  for (let i = 0; i < 3; i += 1) {
+    release()
+    await settle()
+  }
+  expect(before).toBeGreaterThan(1)
+  expect(waits.length).toBe(before)
+})
+
+test('createDemo() stops generating when the request is aborted, during a wait or between waits', async () => {
+  for (const patient of [true, false]) {
+    const held = heldWaits()
+    const { post, waits } = start(patient ? held.wait : undefined)
+    const abort = new AbortController()
+    const response = await post({ stream: true, max_tokens: 500, temperature: 0 }, abort.signal)
+    await settle()
+    const before = waits.length
+    abort.abort(new Error('Gone'))
+    await expect(response.text()).rejects.toThrow('Gone')
+    held.release()
+    await settle()
+    expect(before).toBeGreaterThan(0)
+    expect(waits.length).toBe(before)
+  }
+})
+
+test('createDemo() generates at most one token ahead of a slow reader', async () => {
+  const { post, waits } = start()
+  const reader = (await post({ stream: true, max_tokens: 500, temperature: 0 })).body?.getReader()
+  for (let i = 0; i < 4; i += 1) await reader?.read()
+  await settle()
+  expect(waits.length).toBeLessThanOrEqual(5)
+  await reader?.cancel()
+})
+
+test('createDemo() rejects fields it does not support, and names them', async () => {
+  const { refusal } = start()
+  const cases: [string, unknown][] = [
+    ['model', ''],
+    ['model', 3],
+    ['prompt', [1, 2]],
+    ['prompt', [[1]]],
+    ['prompt', []],
+    ['max_tokens', -1],
+    ['max_tokens', 1.5],
+    ['max_tokens', 5000],
+    ['temperature', 2.1],
+    ['temperature', '1'],
+    ['top_p', -0.1],
+    ['stop', ''],
+    ['stop', ['a', 'b', 'c', 'd', 'e']],
+    ['seed', 0.5],
+    ['n', 0],
+    ['n', 129],
+    ['best_of', 21],
+    ['echo', 'yes'],
+    ['logprobs', 6],
+    ['presence_penalty', 3],
+    ['frequency_penalty', -3],
+    ['stream', 1],
+    ['stream_options', { include_usage: 'x' }],
+    ['suffix', ' end'],
+    ['logit_bias', { 50256: -100 }],
+  ]
+  for (const [param, value] of cases) {
+    const { status, message, param: named } = await refusal({ [param]: value })
+    expect([status, named], param).toEqual([400, param])
+    expect(message).toMatch(new RegExp(`^Cannot use "${param}": expected .*, got .*[^.]$`))
+  }
+  expect((await refusal({ temperature: 3 })).message).toBe(
+    'Cannot use "temperature": expected 0 to 2, got 3',
+  )
+  expect((await refusal({ n: 3, best_of: 2 })).param).toBe('best_of')
+  expect((await refusal({ stream: true, best_of: 2 })).param).toBe('best_of')
+  expect((await refusal({ n: 128, max_tokens: 4096 })).param).toBe('max_tokens')
+})
+
+test('createDemo() accepts null for every field that has a default', async () => {
+  const { whole } = start()
+  const { usage: used } = await whole({
+    prompt: null,
+    max_tokens: null,
+    temperature: null,
+    top_p: null,
+    stop: null,
+    seed: null,
+    n: null,
+    best_of: null,
+    echo: null,
+    logprobs: null,
+    presence_penalty: null,
+    frequency_penalty: null,
+    stream: null,
+    stream_options: null,
+    suffix: null,
+    logit_bias: null,
+    user: 'someone',
+  })
+  expect(used?.prompt_tokens).toBe(0)
+})
+
+test('createDemo() answers unsupported methods, paths and bodies with an OpenAI error', async () => {
+  const { demo } = start()
+  const ask = async (path: string, init: RequestInit) => {
+    const response = await demo(new Request(`https://demo.invalid${path}`, init))
+    return [response.status, v.parse(problem, await response.json()).error.param]
+  }
+  expect(await ask('/v1/completions', {})).toEqual([405, null])
+  expect(await ask('/v1/models', { method: 'POST', body: '{}' })).toEqual([404, null])
+  expect(await ask('/v1/chat/completions', { method: 'POST', body: '{}' })).toEqual([404, 'model'])
+  expect(await ask('/v1/completions', { method: 'POST', body: '{' })).toEqual([400, null])
+  expect(await ask('/v1/completions', { method: 'POST', body: 'null' })).toEqual([400, null])
+  expect(await ask('/v1/completions', { method: 'POST', body: '{}' })).toEqual([400, 'model'])
+})
+
+test('createDemo() reads its text on the first good request, and again only after a failure', async () => {
+  const readText = vi
+    .fn(async () => demoText)
+    .mockRejectedValueOnce(new Error('words of the platform'))
+  const { post, whole, refusal } = start(undefined, readText)
+  await refusal({ temperature: 3 })
+  expect(readText).not.toHaveBeenCalled()
+  await expect(post({})).rejects.toMatchObject({
+    code: 'upstream_unavailable',
+    cause: { code: 'no_demo_text', hint: expect.stringContaining('demo-text.txt') },
+  })
+  await whole({})
+  await whole({})
+  expect(readText).toHaveBeenCalledTimes(2)
+})
+
+// On Workers a request may not wait for what another one reads.
+test('createDemo() does not let a request wait for the text that another one reads', async () => {
+  const stuck = Promise.withResolvers<string>()
+  const readText = vi.fn(async () => demoText).mockReturnValueOnce(stuck.promise)
+  const { whole } = start(undefined, readText)
+  const first = whole({ seed: 1 })
+  const { choices } = await whole({ seed: 1 })
+  stuck.resolve(demoText)
+  expect((await first).choices).toEqual(choices)
+})

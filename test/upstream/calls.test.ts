@@ -1,0 +1,218 @@
+// The calls that a request becomes, the index of each choice, and requests refused before any call.
+
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import type { EffectiveRequest } from '../../src/request/effective.ts'
+import { type Feature, features } from '../../src/upstream/adapter.ts'
+import { missingFeature, plan } from '../../src/upstream/calls.ts'
+import { wireLimits } from '../../src/upstream/presets.ts'
+
+const request = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest => ({
+  model: 'alias',
+  prompt_id: null,
+  prompts: ['One'],
+  system: null,
+  route: [{ upstream: 'u', upstream_model: 'm' }],
+  parameters: {},
+  max_tokens: 16,
+  n: 1,
+  ...fields,
+})
+const target = (unsupported: readonly Feature[] = [], stream = true) => ({
+  model: 'm',
+  stream,
+  unsupported: new Set(unsupported),
+})
+
+test("plan() makes one call for a simple request, with the upstream's model name", () => {
+  expect(plan(request(), target())).toEqual([
+    {
+      request: {
+        model: 'm',
+        prompts: ['One'],
+        system: null,
+        locked: false,
+        stream: true,
+        max_tokens: 16,
+        n: 1,
+        parameters: {},
+      },
+      firstIndex: 0,
+      choices: 1,
+      echoes: [],
+      echoed: [],
+    },
+  ])
+})
+
+test('plan() passes on the fields that are set', () => {
+  const fields = {
+    temperature: 0.5,
+    top_p: 0.5,
+    presence_penalty: 1,
+    frequency_penalty: -1,
+    stop: ['x'],
+    seed: 7,
+    logprobs: 0,
+    echo: true,
+    suffix: 's',
+    logit_bias: { 50256: -100 },
+    system: 'S',
+    parameters: { top_k: 3 },
+  }
+  expect(plan(request(fields), target())[0]?.request).toMatchObject(fields)
+})
+
+test('plan() keeps prompts and choices together if the upstream supports both', () => {
+  const calls = plan(request({ prompts: ['One', 'Two'], n: 3 }), target())
+  expect(calls).toHaveLength(1)
+  expect(calls[0]).toMatchObject({
+    firstIndex: 0,
+    choices: 6,
+    request: { prompts: ['One', 'Two'], n: 3 },
+  })
+})
+
+test('plan() makes a call for each prompt if the upstream takes only one', () => {
+  const calls = plan(request({ prompts: ['One', 'Two'], n: 3 }), target(['prompt_array']))
+  expect(calls.map(({ firstIndex, choices }) => [firstIndex, choices])).toEqual([
+    [0, 3],
+    [3, 3],
+  ])
+  expect(calls.map(({ request: { prompts, n } }) => [prompts, n])).toEqual([
+    [['One'], 3],
+    [['Two'], 3],
+  ])
+})
+
+test('plan() makes a call for each choice if the upstream does not support n', () => {
+  const calls = plan(request({ prompts: ['One', 'Two'], n: 2 }), target(['prompt_array', 'n']))
+  expect(
+    calls.map(({ firstIndex, choices, request: { prompts, n } }) => [
+      firstIndex,
+      choices,
+      prompts,
+      n,
+    ]),
+  ).toEqual([
+    [0, 1, ['One'], 1],
+    [1, 1, ['One'], 1],
+    [2, 1, ['Two'], 1],
+    [3, 1, ['Two'], 1],
+  ])
+})
+
+test('plan() gives the calls of one prompt different seeds, and each prompt the same ones', () => {
+  const calls = plan(
+    request({ prompts: ['One', 'Two'], n: 2, seed: 7 }),
+    target(['prompt_array', 'n']),
+  )
+  expect(calls.map((call) => call.request.seed)).toEqual([7, 8, 7, 8])
+  expect(plan(request({ n: 2, seed: 7 }), target())[0]?.request.seed).toBe(7)
+})
+
+test('plan() drops the seed if the upstream does not support it', () => {
+  expect(plan(request({ seed: 7 }), target(['seed']))[0]?.request).not.toHaveProperty('seed')
+})
+
+test('plan() does not stream with best_of, or if the visitor does not', () => {
+  expect(plan(request({ n: 1, best_of: 2 }), target())[0]?.request).toMatchObject({
+    best_of: 2,
+    stream: false,
+  })
+  expect(plan(request(), target([], false))[0]?.request.stream).toBe(false)
+})
+
+test.each<[string, Feature[]]>([
+  ['has none', ['echo']],
+  ['has one', []],
+])('plan() emulates the echo for an upstream that %s, with a prompt for each choice', (_, no) => {
+  const [call] = plan(request({ prompts: ['One', 'Two'], n: 2, echo: true }), target(no))
+  expect(call?.echoes).toEqual(['One', 'One', 'Two', 'Two'])
+  expect(call?.echoed).toEqual([])
+  expect(call?.request).not.toHaveProperty('echo')
+})
+
+test('plan() leaves an echo with log probabilities, and one of token prompts, to the upstream', () => {
+  const [scored] = plan(request({ n: 2, echo: true, logprobs: 0 }), target())
+  expect(scored).toMatchObject({ echoes: [], echoed: ['One', 'One'], request: { echo: true } })
+  const [tokens] = plan(request({ prompts: [[1, 2]], echo: true }), target())
+  expect(tokens).toMatchObject({ echoes: [], echoed: [''], request: { echo: true } })
+})
+
+test('plan() marks the call of a locked prompt', () => {
+  expect(plan(request({ prompt_id: 'haiku' }), target())[0]?.request.locked).toBe(true)
+})
+
+test('plan() sends no aliases, routes and prompt ids to an upstream', () => {
+  const [call] = plan(request({ prompt_id: 'haiku' }), target())
+  expect(call?.request).not.toHaveProperty('route')
+  expect(call?.request).not.toHaveProperty('prompt_id')
+  expect(JSON.stringify(call)).not.toContain('alias')
+})
+
+test('plan() gives each choice its index = prompt_index * n + j', () => {
+  const some = fc.subarray<Feature>(['prompt_array', 'n', 'echo', 'seed'])
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 5 }),
+      fc.integer({ min: 1, max: 5 }),
+      some,
+      (k, n, unsupported) => {
+        const prompts = Array.from({ length: k }, (_, i) => `prompt ${i}`)
+        const calls = plan(request({ prompts, n, echo: true }), target(unsupported))
+        const places = calls.flatMap(({ firstIndex, choices, request: asked }) =>
+          Array.from({ length: choices }, (_, j) => [
+            firstIndex + j,
+            asked.prompts[Math.floor(j / asked.n)],
+          ]),
+        )
+        expect(places).toEqual(
+          prompts.flatMap((prompt, p) => Array.from({ length: n }, (_, j) => [p * n + j, prompt])),
+        )
+      },
+    ),
+  )
+})
+
+const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] = [
+  ['token_prompts', 'prompt', { prompts: ['One', [1, 2]] }],
+  ['best_of', 'best_of', { best_of: 2 }],
+  ['suffix', 'suffix', { suffix: 's' }],
+  ['logprobs', 'logprobs', { logprobs: 0 }],
+  ['echo', 'echo', { echo: true, logprobs: 1 }],
+  ['logit_bias', 'logit_bias', { logit_bias: { 1: 1 } }],
+  ['stop', 'stop', { stop: ['x'] }],
+  ['temperature', 'temperature', { temperature: 0 }],
+  ['top_p', 'top_p', { top_p: 0.5 }],
+  ['presence_penalty', 'presence_penalty', { presence_penalty: 1 }],
+  ['frequency_penalty', 'frequency_penalty', { frequency_penalty: 1 }],
+]
+
+test.each(needs)('missingFeature() reports %s as the field "%s"', (feature, param, fields) => {
+  expect(missingFeature(request(fields), new Set([feature]))).toEqual({ feature, param })
+  const others = features.filter((other) => other !== feature && other !== 'logprobs')
+  expect(missingFeature(request(fields), new Set(others))).toBeNull()
+})
+
+test('missingFeature() is null for features that become several calls or are emulated', () => {
+  const asked = request({ prompts: ['One', 'Two'], n: 2, echo: true, seed: 7 })
+  expect(missingFeature(asked, new Set(features))).toBeNull()
+})
+
+test('missingFeature() reports token prompts on the chat wire as "prompt"', () => {
+  const asked = request({ prompts: [[1, 2]] })
+  expect(missingFeature(asked, new Set(wireLimits.chat))).toEqual({
+    feature: 'token_prompts',
+    param: 'prompt',
+  })
+  expect(missingFeature(asked, new Set(wireLimits.completions))).toBeNull()
+})
+
+test('missingFeature() refuses an echo of token prompts, which cannot be emulated', () => {
+  const asked = request({ prompts: [[1, 2]], echo: true })
+  expect(missingFeature(asked, new Set<Feature>(['echo']))).toEqual({
+    feature: 'echo',
+    param: 'echo',
+  })
+})
