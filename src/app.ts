@@ -6,21 +6,21 @@ import { type Code, GatewayError, messages, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
 import { inPieces } from './http/bytes.ts'
 import {
+  checkOrigin,
   corsHeaders,
   echoedOrigin,
   isLoopback,
   isPreflight,
-  judgeOrigin,
-  namedOrigin,
   type OriginVerdict,
+  originForLog,
   preflightReply,
-  type ReadableBy,
+  type ReadableOrigin,
 } from './http/cors.ts'
 import { problemReply, statusOf } from './http/problem.ts'
 import { jsonReply, type Reply } from './http/reply.ts'
 import type { Admin } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
-import { listModels, listPrompts, type Offer, showModel } from './routes/models.ts'
+import { type Catalog, listModels, listPrompts, showModel } from './routes/models.ts'
 import type { OpenApi } from './routes/openapi-file.ts'
 import { CLIENT_LEFT, Visit, type VisitContext } from './routes/request-log.ts'
 import type { NewVisitors } from './routes/visitors.ts'
@@ -50,7 +50,7 @@ export type Service =
       readonly visitors: NewVisitors
       readonly admin: Admin
       readonly operator: Operator
-      readonly offer: Offer
+      readonly catalog: Catalog
       readonly openApi: OpenApi
     }
 
@@ -92,9 +92,9 @@ export class App {
   async fetch(request: Request): Promise<Response> {
     const id = `req_${this.#context.newUuid().replaceAll('-', '')}`
     const visit = new Visit(request, id, this.#context)
-    const verdict = judgeOrigin(request, visit.url, this.#options)
-    visit.logFields.origin = namedOrigin(verdict)
-    const { reply, readableBy } = await this.#answer(visit, verdict)
+    const verdict = checkOrigin(request, visit.url, this.#options)
+    visit.logFields.origin = originForLog(verdict)
+    const { reply, readableOrigin } = await this.#answer(visit, verdict)
     const { status, headers, body } = reply
     if (!visit.streaming) visit.close(status, null)
     const sent = body instanceof Uint8Array ? inPieces(body) : body
@@ -103,7 +103,7 @@ export class App {
       headers: {
         vary: 'Origin',
         ...headers,
-        ...corsHeaders(readableBy),
+        ...corsHeaders(readableOrigin),
         'x-request-id': id,
         'x-content-type-options': 'nosniff',
       },
@@ -113,31 +113,31 @@ export class App {
   async #answer(
     visit: Visit,
     verdict: OriginVerdict,
-  ): Promise<{ readonly reply: Reply; readonly readableBy: ReadableBy }> {
+  ): Promise<{ readonly reply: Reply; readonly readableOrigin: ReadableOrigin }> {
     const allowed = verdict.kind === 'allowed' ? verdict.origin : null
     try {
       const found = this.#routes.get(visit.url.pathname) ?? (await this.#match(visit.request))
       if (isPreflight(visit.request)) {
         visit.logFields.route = 'preflight'
-        const readableBy = this.#readableAfter(visit, verdict, found?.route) ?? allowed
-        return { reply: preflightReply(visit.request, readableBy), readableBy }
+        const readableOrigin = this.#readableAfter(visit, verdict, found?.route) ?? allowed
+        return { reply: preflightReply(visit.request, readableOrigin), readableOrigin }
       }
-      return { reply: await this.#reply(visit, verdict, found), readableBy: allowed }
+      return { reply: await this.#reply(visit, verdict, found), readableOrigin: allowed }
     } catch (error) {
       const code = error instanceof GatewayError ? error.code : 'internal'
-      const readableBy = this.#readableProblem(code, verdict) ?? allowed
-      return { reply: this.#problem(error, visit), readableBy }
+      const readableOrigin = this.#readableProblem(code, verdict) ?? allowed
+      return { reply: this.#problem(error, visit), readableOrigin }
     }
   }
 
   /** A page outside `origins` that may read this error, so that its owner learns what to change. */
-  #readableProblem(code: Code, verdict: OriginVerdict): ReadableBy {
+  #readableProblem(code: Code, verdict: OriginVerdict): ReadableOrigin {
     if (code === 'misconfigured') return '*'
     return code === 'origin_not_allowed' ? echoedOrigin(verdict) : null
   }
 
   /** A page outside `origins` that may send the request after this preflight, to read its error. */
-  #readableAfter({ url }: Visit, verdict: OriginVerdict, route: Route | undefined): ReadableBy {
+  #readableAfter({ url }: Visit, verdict: OriginVerdict, route: Route | undefined): ReadableOrigin {
     if (route === undefined || route.always) return null
     if (this.#faultsAt(url).length > 0) return this.#readableProblem('misconfigured', verdict)
     return route.guarded ? this.#readableProblem('origin_not_allowed', verdict) : null
@@ -187,7 +187,7 @@ export class App {
 
   async #guard(request: Request, verdict: OriginVerdict): Promise<void> {
     if (verdict.kind === 'refused') {
-      throw new GatewayError('origin_not_allowed', refusalOf(namedOrigin(verdict)))
+      throw new GatewayError('origin_not_allowed', refusalOf(originForLog(verdict)))
     }
     const required = this.#options.originRequired && request.method === 'POST'
     if (verdict.kind === 'absent' && required && !(await this.#isOperator(request))) {
@@ -274,9 +274,9 @@ function routesOf(service: Service, health: Handler): Record<string, Route> {
       guarded: true,
       methods: {
         GET: served(
-          ({ offer }) =>
+          ({ catalog }) =>
             () =>
-              listModels(offer),
+              listModels(catalog),
         ),
       },
     },
@@ -285,9 +285,9 @@ function routesOf(service: Service, health: Handler): Record<string, Route> {
       guarded: true,
       methods: {
         GET: served(
-          ({ offer }) =>
+          ({ catalog }) =>
             (_, { id = '' }) =>
-              showModel(offer, id),
+              showModel(catalog, id),
         ),
       },
     },
@@ -296,9 +296,9 @@ function routesOf(service: Service, health: Handler): Record<string, Route> {
       guarded: true,
       methods: {
         GET: served(
-          ({ offer }) =>
+          ({ catalog }) =>
             () =>
-              listPrompts(offer),
+              listPrompts(catalog),
         ),
       },
     },

@@ -4,12 +4,12 @@
 import { Operator } from './access/operator.ts'
 import { Visitors } from './access/visitor.ts'
 import { type VisitorTokenContext, VisitorTokens } from './access/visitor-token.ts'
-import { VisitorGate } from './access/visitors.ts'
-import { Ledger, type LedgerDoor } from './budget/ledger.ts'
+import { VisitorIdentifier } from './access/visitors.ts'
+import { Ledger, type LedgerClient } from './budget/ledger.ts'
 import { type Entry, sourceKey } from './cache/entry.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
 import { MemoryTier } from './cache/memory.ts'
-import { type PurgeDoor, Purges } from './cache/purge.ts'
+import { type PurgeClient, Purges } from './cache/purge.ts'
 import { TieredCache } from './cache/store.ts'
 import { randomLetters } from './completion/completion.ts'
 import { type Config, priceAt } from './config/config.ts'
@@ -38,8 +38,8 @@ export interface Platform {
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
   readonly waitUntil: (work: Promise<unknown>) => void
   readonly report: Report
-  readonly ledger: LedgerDoor
-  readonly purges: PurgeDoor
+  readonly ledger: LedgerClient
+  readonly purges: PurgeClient
   /** The secret that visitors' addresses are hashed with. */
   readonly secret: () => Promise<string>
   readonly operatorToken: string | null
@@ -52,7 +52,7 @@ export interface Core {
   readonly purges: Purges
   readonly pages: Pages
   readonly connections: ReadonlyMap<string, Connection>
-  readonly gate: VisitorGate
+  readonly identifier: VisitorIdentifier
   /** Null: Turnstile is off. */
   readonly tokens: VisitorTokens | null
   readonly operator: Operator
@@ -114,7 +114,7 @@ export function createCore(config: Config, platform: Platform): Core {
   )
   const newId = () => randomLetters(24, randomBytes)
   const ledger = new Ledger({
-    door: platform.ledger,
+    client: platform.ledger,
     newId,
     wait,
     random,
@@ -130,7 +130,7 @@ export function createCore(config: Config, platform: Platform): Core {
     waitUntil(
       (async () => {
         const found = await cache.get(entry.key)
-        if (found?.remembered.entry.completion.id === entry.completion.id) return
+        if (found?.cached.entry.completion.id === entry.completion.id) return
         // Copies count against the day's KV writes, too.
         const mayWrite = settings.kv_writes_per_day === 0 || (await takeKvWrite(ledger))
         cache.put(entry, mayWrite)
@@ -140,7 +140,7 @@ export function createCore(config: Config, platform: Platform): Core {
     config.access.turnstile_sitekey === ''
       ? null
       : new VisitorTokens({ tokenSeconds: config.access.token_seconds }, platform.tokenSecrets)
-  const gate = new VisitorGate({ visitors: new Visitors(platform.secret), tokens, now })
+  const identifier = new VisitorIdentifier({ visitors: new Visitors(platform.secret), tokens, now })
   const miss: MissContext = {
     now,
     report,
@@ -169,14 +169,14 @@ export function createCore(config: Config, platform: Platform): Core {
               routePrices: model?.prices ?? [],
               visitor: work.visitor,
               leaseMs: config.upstreams.get(target.upstream)?.deadlineMs ?? 0,
-              stores: work.keep !== null,
+              stores: work.lifetime !== null,
             })
             mayStore ||= lease.mayStore
             return lease
           },
         },
         newId: () => `cmpl-${randomLetters(28, randomBytes)}`,
-        lookAgain: async ({ storedUnder, key, source }) => {
+        recheckKv: async ({ storedUnder, key, source }) => {
           const entry = await cache.fromKv(storedUnder)
           if (entry !== null && sourceKey(entry) === key) return entry
           // It may have been stored before the prompt had last answers.
@@ -188,5 +188,5 @@ export function createCore(config: Config, platform: Platform): Core {
     },
   }
   const operator = new Operator(platform.operatorToken)
-  return { cache, purges, pages, connections, gate, tokens, operator, miss }
+  return { cache, purges, pages, connections, identifier, tokens, operator, miss }
 }

@@ -47,7 +47,7 @@ export type PageFault =
   | 'empty'
 
 /** Why an answer that was served may be incomplete and is not stored. */
-export type Doubt =
+export type NotStoredReason =
   /** A choice had an index beyond `n`, and was dropped. */
   | 'unknown_index'
   /** The stream was cut or stalled after a finish reason that may not have been the last. */
@@ -80,7 +80,7 @@ export type Event =
       readonly event: 'answer_not_stored'
       readonly request_id: string
       readonly upstream: string
-      readonly reason: Doubt
+      readonly reason: NotStoredReason
       readonly hint: string
     }
   /** An upstream completed an answer. `request_id` is the leader's. */

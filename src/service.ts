@@ -7,7 +7,7 @@ import { App, type AppContext, type Service } from './app.ts'
 import type { Core, Platform } from './compose.ts'
 import type { Config, ConfigResult } from './config/config.ts'
 import { publicFaultsOf, warningsOf } from './config/warnings.ts'
-import { type FlightDoor, Misses } from './flight/client.ts'
+import { type FlightClient, Misses } from './flight/client.ts'
 import { requestParser } from './request/schema.ts'
 import { Admin, type AdminContext } from './routes/admin.ts'
 import { Completions } from './routes/completions.ts'
@@ -20,7 +20,7 @@ import { NewVisitors } from './routes/visitors.ts'
 /** Bindings and secrets that the flight object does not need. */
 export interface AppBindings {
   /** Null: every miss is answered in its own isolate. */
-  readonly flights: FlightDoor | null
+  readonly flights: FlightClient | null
   readonly spendLimit: SpendLimit
   readonly admin: Pick<AdminContext, 'pause' | 'figures' | 'usage'>
   readonly turnstileSecret: string
@@ -86,7 +86,7 @@ function createService(
     },
     {
       parse: requestParser(limits),
-      gate: core.gate,
+      identifier: core.identifier,
       operator: core.operator,
       connections: core.connections,
       pageVariables,
@@ -120,8 +120,8 @@ function createService(
     { limits, freePrompts, turnstileSitekey: config.access.turnstile_sitekey },
     platform.readFile,
   )
-  const offer = { models, prompts }
-  return { faults: null, completions, visitors, admin, operator, offer, openApi }
+  const catalog = { models, prompts }
+  return { faults: null, completions, visitors, admin, operator, catalog, openApi }
 }
 
 function createVisitors(

@@ -154,7 +154,7 @@ export function hourOf(nowMs: number): number {
 }
 
 /** What is counted of a request besides its log line. */
-export interface Tally {
+export interface RequestCounts {
   readonly promptId: string | null
   /** The tokens that a cached or shared answer saved. */
   readonly saved: Usage | null
@@ -286,7 +286,7 @@ export class UsageCounter {
     this.#refused.set(day, refused)
   }
 
-  request({ cache, code, model, origin }: RequestEvent, { promptId, saved }: Tally): void {
+  request({ cache, code, model, origin }: RequestEvent, { promptId, saved }: RequestCounts): void {
     const hour = this.#hour()
     hour.requests += 1
     if (saved !== null) {

@@ -3,7 +3,7 @@
 
 import type { SpendLimit } from './access/rate-limit.ts'
 import type { App } from './app.ts'
-import type { FlightDoor } from './flight/client.ts'
+import type { FlightClient } from './flight/client.ts'
 import type { FlightObject } from './objects/flight.ts'
 import {
   binding,
@@ -43,7 +43,7 @@ function create(): App {
   if (known.config === null) return createBrokenApp(known.result, secrets, context)
   const { config, core, platform } = known
   const bindings = {
-    flights: config.cache.flights === 'global' ? flightDoor : null,
+    flights: config.cache.flights === 'global' ? flightClient : null,
     spendLimit,
     admin: {
       pause: async (until: number | null) => await ledger().pause(until),
@@ -66,7 +66,7 @@ const spendLimit: SpendLimit = async (visitor) => {
 }
 
 /** One object per cache key, created near its first visitor. */
-const flightDoor: FlightDoor = {
+const flightClient: FlightClient = {
   join: async (work, reader) => await flight(work.key).join(work, reader),
   pipe: () => new IdentityTransformStream(),
   refresh: async (work) => await flight(work.key).refresh(work),

@@ -1,6 +1,6 @@
 // Turns the pages of a site into requests: a locked prompt with each page in its page variable.
 import * as v from 'valibot'
-import { pageAt, readAddress, refusalOf } from '../../src/page/rules.ts'
+import { pageNameOf, readAddress, refusalOf } from '../../src/page/rules.ts'
 import { printable } from './gateway.ts'
 import type { Sitemap, Skipped } from './sitemap.ts'
 import type { Task } from './warming.ts'
@@ -84,10 +84,10 @@ export function pageTasks(
       continue
     }
     // Two addresses of the same page need only one request.
-    if (tasks.has(pageAt(url))) continue
+    if (tasks.has(pageNameOf(url))) continue
     const filled = { ...variables, [prompt.variable]: url.href }
     const request = { prompt: { id: prompt.id, variables: filled } }
-    tasks.set(pageAt(url), { name: url.href, request })
+    tasks.set(pageNameOf(url), { name: url.href, request })
   }
   return { tasks: [...tasks.values()], skipped }
 }

@@ -23,7 +23,7 @@ export interface Arrival {
   readonly refused: (reason: TokenRefusal) => void
 }
 
-export class VisitorGate {
+export class VisitorIdentifier {
   readonly #context: VisitorGateContext
 
   constructor(context: VisitorGateContext) {

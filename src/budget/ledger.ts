@@ -8,7 +8,7 @@ import type { Cost, Refusal, ReserveAnswer, ReserveRequest } from './budget.ts'
 /**
  * The ledger object. Needs a fresh stub for each call, since a stub that failed once stays broken.
  */
-export interface LedgerDoor {
+export interface LedgerClient {
   reserve(request: ReserveRequest): Promise<ReserveAnswer>
   settle(id: string, cost: Cost): Promise<void>
 }
@@ -36,7 +36,7 @@ export interface Spending {
 }
 
 export interface LedgerContext {
-  readonly door: LedgerDoor
+  readonly client: LedgerClient
   readonly newId: () => string
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
   readonly random: () => number
@@ -141,9 +141,9 @@ export class Ledger {
   }
 
   async #reserve(request: ReserveRequest) {
-    const { door, wait } = this.#context
+    const { client, wait } = this.#context
     const answered = new AbortController()
-    const reserving = door.reserve(request)
+    const reserving = client.reserve(request)
     const late = wait(TIMEOUT_MS, answered.signal).then(() => 'late' as const)
     late.catch(() => {})
     try {
@@ -162,8 +162,8 @@ export class Ledger {
 
   /** Never rejects. */
   async #settle(id: string, cost: Cost): Promise<void> {
-    const { door, report } = this.#context
-    await door.settle(id, cost).catch(() => report({ event: 'settle_failed' }))
+    const { client, report } = this.#context
+    await client.settle(id, cost).catch(() => report({ event: 'settle_failed' }))
   }
 }
 

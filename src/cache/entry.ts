@@ -2,7 +2,7 @@
 // in KV as JSON under its key; see kv.ts for the key and the TTL.
 import * as v from 'valibot'
 import { completionSchema } from '../completion/completion.ts'
-import type { Folded } from '../completion/delta.ts'
+import type { FoldedAnswer } from '../completion/delta.ts'
 import { namesOf } from './names.ts'
 
 /** Raised when the stored shape changes; entries with any other schema number are misses. */
@@ -87,7 +87,7 @@ export interface EntryOwner {
 }
 
 export function createEntry(
-  { completion, estimated }: Folded,
+  { completion, estimated }: FoldedAnswer,
   { key, names, source }: EntryOwner,
   { requestedAt, nowS, freshSeconds, staleSeconds }: EntryTimes,
 ): Entry {

@@ -9,12 +9,12 @@ export interface MemoryOptions {
 }
 
 /** An entry with the bodies that have been encoded from it so far. */
-export class Remembered {
+export class CachedAnswer {
   readonly entry: Entry
   readonly #bodies: Map<string, Uint8Array>
 
   /** @param same another entry with the same answer, to share its encoded bodies */
-  constructor(entry: Entry, same: Remembered | null = null) {
+  constructor(entry: Entry, same: CachedAnswer | null = null) {
     this.entry = entry
     this.#bodies = same === null ? new Map() : same.#bodies
   }
@@ -34,7 +34,7 @@ export class Remembered {
 const COPIES = 5
 
 export class MemoryTier {
-  readonly #cache: RecentMap<Remembered> | null
+  readonly #cache: RecentMap<CachedAnswer> | null
 
   constructor({ maxBytes, maxAgeMs }: MemoryOptions, now: () => number) {
     this.#cache =
@@ -48,24 +48,24 @@ export class MemoryTier {
           })
   }
 
-  get(key: string): Remembered | null {
+  get(key: string): CachedAnswer | null {
     return this.#cache?.get(key) ?? null
   }
 
   /**
    * Wraps an entry without storing it. Shares the bodies of a stored entry with the same answer.
    */
-  apart(entry: Entry): Remembered {
+  apart(entry: Entry): CachedAnswer {
     const stored = this.get(entry.key)
     const isSame = stored?.entry.completion.id === entry.completion.id
-    return new Remembered(entry, isSame ? stored : null)
+    return new CachedAnswer(entry, isSame ? stored : null)
   }
 
   /** Stores an entry. Returns it wrapped even if the memory tier is disabled. */
-  set(entry: Entry): Remembered {
-    const remembered = this.apart(entry)
-    this.#cache?.set(entry.key, remembered)
-    return remembered
+  set(entry: Entry): CachedAnswer {
+    const cached = this.apart(entry)
+    this.#cache?.set(entry.key, cached)
+    return cached
   }
 
   delete(key: string): void {

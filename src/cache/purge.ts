@@ -23,7 +23,7 @@ const WAIT_MS = 300
 const REST_MS = 10_000
 
 /** The connection to the purge register. */
-export interface PurgeDoor {
+export interface PurgeClient {
   /**
    * Resolves when the purge has been written to KV.
    *
@@ -39,7 +39,7 @@ export interface PurgeOptions {
 }
 
 export interface PurgeContext {
-  readonly register: PurgeDoor
+  readonly register: PurgeClient
   readonly now: () => number
   readonly report: Report
   readonly waitUntil: (work: Promise<unknown>) => void

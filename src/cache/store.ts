@@ -2,11 +2,11 @@
 // keep their times and names in both, and a purged entry is a miss in both.
 import type { Entry } from './entry.ts'
 import type { KvTier } from './kv.ts'
-import type { MemoryTier, Remembered } from './memory.ts'
+import type { CachedAnswer, MemoryTier } from './memory.ts'
 import type { Purges } from './purge.ts'
 
 export interface Found {
-  readonly remembered: Remembered
+  readonly cached: CachedAnswer
   readonly tier: 'memory' | 'kv'
 }
 
@@ -26,16 +26,16 @@ export class TieredCache {
     // Started early: the purge list and KV are read concurrently.
     const known = this.#purges.known()
     if (this.#memory.get(key) !== null) await known
-    const remembered = this.fromMemory(key)
-    if (remembered !== null) return { remembered, tier: 'memory' }
+    const cached = this.fromMemory(key)
+    if (cached !== null) return { cached, tier: 'memory' }
     const entry = await this.fromKv(key, known)
     if (entry === null) return null
     const newer = this.fromMemory(key)
     // A newer entry may have been stored here while KV was being read.
     if (newer !== null && newer.entry.confirmed_at > entry.confirmed_at) {
-      return { remembered: newer, tier: 'memory' }
+      return { cached: newer, tier: 'memory' }
     }
-    return { remembered: this.#memory.set(entry), tier: 'kv' }
+    return { cached: this.#memory.set(entry), tier: 'kv' }
   }
 
   /** Waits until the purge list is recent enough to serve answers by. Never rejects. */
@@ -43,9 +43,9 @@ export class TieredCache {
     await this.#purges.known()
   }
 
-  fromMemory(key: string): Remembered | null {
-    const remembered = this.#memory.get(key)
-    if (remembered === null || !this.#isVoid(remembered.entry)) return remembered
+  fromMemory(key: string): CachedAnswer | null {
+    const cached = this.#memory.get(key)
+    if (cached === null || !this.#isVoid(cached.entry)) return cached
     this.#memory.delete(key)
     return null
   }
@@ -70,7 +70,7 @@ export class TieredCache {
   }
 
   /** Stores in memory an entry that another isolate or object has written to KV. */
-  remember(entry: Entry): Remembered {
+  storeInMemory(entry: Entry): CachedAnswer {
     return this.#isOutdated(entry) ? this.#memory.apart(entry) : this.#memory.set(entry)
   }
 

@@ -68,7 +68,7 @@ export type Delta =
   | { readonly kind: 'usage'; readonly usage: Usage; readonly estimated: boolean }
 
 /** A complete answer. */
-export interface Folded {
+export interface FoldedAnswer {
   readonly completion: Completion
   /** Whether the usage is estimated, as the upstream sent none that is usable. */
   readonly estimated: boolean
@@ -112,7 +112,7 @@ export class Fold {
     }
   }
 
-  folded(): Folded | null {
+  folded(): FoldedAnswer | null {
     if (this.#head === null || this.#usage === null || this.#choices.size === 0) return null
     const choices: Choice[] = []
     for (const [index, { text, logprobs, reason }] of this.#choices) {
@@ -151,7 +151,7 @@ function completionOf(head: Head, choices: Choice[], usage: Usage): Completion {
 }
 
 /** Replays a completion as deltas: the head, each choice's text and finish, the usage. */
-export function replay({ completion, estimated }: Folded): Delta[] {
+export function replay({ completion, estimated }: FoldedAnswer): Delta[] {
   const { id, created, model, system_fingerprint, choices, usage } = completion
   const head: Head = {
     id,

@@ -18,7 +18,7 @@ export function parseResumePoint(header: string | null): ResumePoint | null {
  * Returns a filter for one reader's deltas that removes the text it has received. Deltas of another
  * answer pass unchanged.
  */
-export function skipper(point: ResumePoint): (delta: Delta) => Delta | null {
+export function resumeFilter(point: ResumePoint): (delta: Delta) => Delta | null {
   let left = 0
   return (delta) => {
     if (delta.kind === 'head') left = delta.head.id === point.id ? point.characters : 0

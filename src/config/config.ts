@@ -6,7 +6,7 @@ import type { Abandon } from '../flight/generate.ts'
 import { parseSelectors } from '../html/selector.ts'
 import { isBrowserOrigin } from '../http/cors.ts'
 import type { EffectiveOptions, ModelOptions, PromptOptions, Target } from '../request/effective.ts'
-import { placesOf } from '../request/template.ts'
+import { placeholdersIn } from '../request/template.ts'
 import type { Feature, Wire } from '../upstream/adapter.ts'
 import { type AuthStyle, type Preset, presets, wireLimits } from '../upstream/presets.ts'
 import { type Fault, faultsOf, masked, preview } from '../validation.ts'
@@ -416,7 +416,7 @@ class Check {
 
   /** Every placeholder needs a variable, and every variable a placeholder. */
   #places({ system, text, variables }: Settings['prompts'][string], at: string): void {
-    const places = new Set([...placesOf(text), ...placesOf(system ?? '')])
+    const places = new Set([...placeholdersIn(text), ...placeholdersIn(system ?? '')])
     for (const place of places) {
       if (!Object.hasOwn(variables, place)) {
         this.#fault(`${at}.text`, `Cannot fill "{{${place}}}": there is no such variable`)

@@ -15,7 +15,7 @@ import {
 import { type Pipe, type Reader, relay, type StreamEnd } from './stream.ts'
 
 /** The connection to a key's flight. */
-export interface FlightDoor {
+export interface FlightClient {
   join(work: SharedWork, reader: Reader): Promise<MissAnswer>
   refresh(work: SharedWork): Promise<void>
   /** An identity transform of the platform. */
@@ -43,7 +43,7 @@ const JOINED_MS = 60_000
 const MAX_KEYS = 1000
 
 export class Misses {
-  readonly #flights: FlightDoor | null
+  readonly #flights: FlightClient | null
   readonly #context: MissContext
   readonly #report: Report
   /** When this isolate last refreshed a key. */
@@ -52,7 +52,7 @@ export class Misses {
   readonly #joinedAt = new Map<string, number>()
 
   /** @param flights null: every miss is answered in this isolate */
-  constructor(flights: FlightDoor | null, context: MissContext) {
+  constructor(flights: FlightClient | null, context: MissContext) {
     this.#flights = flights
     this.#context = context
     this.#report = context.report
@@ -107,7 +107,7 @@ export class Misses {
 
   /** Null if the flight is unreachable. */
   async #join(
-    flights: FlightDoor,
+    flights: FlightClient,
     work: Work,
     reader: Reader,
     presence: SharedWork['presence'],

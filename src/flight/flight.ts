@@ -1,7 +1,7 @@
 // Singleflight: one upstream load shared by several readers. Deltas are recorded as they arrive,
 // and each reader consumes the recording at its own pace. Pure (no clock, no platform APIs);
 // objects/flight.ts runs it.
-import { type Delta, Fold, type Folded } from '../completion/delta.ts'
+import { type Delta, Fold, type FoldedAnswer } from '../completion/delta.ts'
 
 export interface FlightOptions {
   /**
@@ -19,7 +19,7 @@ export interface FlightOptions {
 /** Starts the load; the signal aborts it. */
 export type Load = (signal: AbortSignal) => AsyncGenerator<readonly Delta[]>
 
-export type FlightState = 'flying' | 'landed' | 'failed'
+export type FlightState = 'running' | 'finished' | 'failed'
 
 export class Flight {
   /** Settles when the load is over; never rejects. */
@@ -28,7 +28,7 @@ export class Flight {
   readonly #controller = new AbortController()
   readonly #deltas: Delta[] = []
   readonly #fold = new Fold()
-  #state: FlightState = 'flying'
+  #state: FlightState = 'running'
   #error: unknown = null
   readonly #readers = new Set<ReaderState>()
   #demand = Promise.withResolvers<void>()
@@ -43,8 +43,8 @@ export class Flight {
   }
 
   /** The complete answer; null until the load has finished successfully. */
-  get folded(): Folded | null {
-    return this.#state === 'landed' ? this.#fold.folded() : null
+  get folded(): FoldedAnswer | null {
+    return this.#state === 'finished' ? this.#fold.folded() : null
   }
 
   /** Everything recorded so far. Grows while the load runs. */
@@ -70,7 +70,7 @@ export class Flight {
         if (position < this.#deltas.length) {
           position = this.#deltas.length
           yield position
-        } else if (this.#state === 'flying') {
+        } else if (this.#state === 'running') {
           await this.#nextDelta(reader)
         } else {
           if (this.#state === 'failed') throw this.#error
@@ -93,7 +93,7 @@ export class Flight {
   #leave(reader: ReaderState): void {
     if (!this.#readers.delete(reader)) return
     reader.wake?.()
-    if (this.#readers.size > 0 || this.#options.keepGoing || this.#state !== 'flying') return
+    if (this.#readers.size > 0 || this.#options.keepGoing || this.#state !== 'running') return
     // Fail synchronously: a reader that comes during the abort must not join a dying flight.
     this.#fail(new Abandoned())
     this.#controller.abort(this.#error)
@@ -101,7 +101,7 @@ export class Flight {
   }
 
   #fail(error: unknown): void {
-    if (this.#state !== 'flying') return
+    if (this.#state !== 'running') return
     this.#state = 'failed'
     this.#error = error
   }
@@ -111,16 +111,16 @@ export class Flight {
     try {
       for (;;) {
         if (!(keepGoing || readAhead)) await this.#untilDemand()
-        if (this.#state !== 'flying') break
+        if (this.#state !== 'running') break
         const step = await load.next()
-        if (step.done === true || this.#state !== 'flying') break
+        if (step.done === true || this.#state !== 'running') break
         for (const delta of step.value) {
           this.#deltas.push(delta)
           this.#fold.add(delta)
         }
         this.#announce()
       }
-      if (this.#state === 'flying') this.#state = 'landed'
+      if (this.#state === 'running') this.#state = 'finished'
       else await load.return(undefined)
     } catch (error) {
       this.#fail(error)

@@ -55,7 +55,7 @@ export class KeyFlights {
   #place(work: SharedWork, stream: boolean, keepGoing: boolean): Place {
     const purgedAt = Math.max(work.purgedAt, this.#context.purgedAt(work))
     const current = this.#miss
-    if (current?.flight.state === 'flying' && current.serves(work, purgedAt)) {
+    if (current?.flight.state === 'running' && current.serves(work, purgedAt)) {
       return { role: 'follower', miss: current }
     }
     const entry = current?.entry ?? this.#last

@@ -25,7 +25,7 @@ export interface Work {
   /** When it was requested, in unix ms: before any page was read for it. */
   readonly requestedAt: number
   /** How long the answer may be stored; null: it is not stored. */
-  readonly keep: { readonly freshSeconds: number; readonly staleSeconds: number } | null
+  readonly lifetime: { readonly freshSeconds: number; readonly staleSeconds: number } | null
   /** Whether the call is finished after its last reader has left. A refresh is always finished. */
   readonly abandon: Abandon
   /** The operator's `no-cache`: generate a new answer even if one is stored. */
@@ -43,7 +43,7 @@ export interface GenerateContext {
    * Reads KV once more before money is spent: another isolate may have stored the answer, and KV is
    * eventually consistent. Null if no newer value can be expected.
    */
-  readonly lookAgain: ((work: Work) => Promise<Entry | null>) | null
+  readonly recheckKv: ((work: Work) => Promise<Entry | null>) | null
   /** Stores a complete answer; returns false if it is not written to KV. */
   readonly store: (entry: Entry) => boolean
   /** Stores a copy of an answer that is stored under another key. */
@@ -80,7 +80,7 @@ export async function* generate(
   outcome: Outcome,
 ): AsyncGenerator<readonly Delta[]> {
   const { request } = work
-  const entry = work.forced ? null : await context.lookAgain?.(work)
+  const entry = work.forced ? null : await context.recheckKv?.(work)
   if (entry && freshness(entry, Math.floor(context.route.now() / 1000)) === 'fresh') {
     const own = entryFor(work, entry)
     if (own.key !== entry.key) context.storeCopy(own)
@@ -179,15 +179,17 @@ function headOf({ model, fingerprint }: Answered, id: string, created: number): 
 }
 
 function entryOf(
-  { key, storedUnder, source, names, requestedAt, keep }: Work,
+  { key, storedUnder, source, names, requestedAt, lifetime }: Work,
   fold: Fold,
   fallback: boolean,
   startedAtS: number,
 ): Entry | null {
   const folded = fold.folded()
-  if (keep === null || folded === null || !isWhole(folded.completion)) return null
-  const freshSeconds = fallback ? Math.min(FALLBACK_FRESH_S, keep.freshSeconds) : keep.freshSeconds
-  const times = { requestedAt, nowS: startedAtS, freshSeconds, staleSeconds: keep.staleSeconds }
+  if (lifetime === null || folded === null || !isWhole(folded.completion)) return null
+  const freshSeconds = fallback
+    ? Math.min(FALLBACK_FRESH_S, lifetime.freshSeconds)
+    : lifetime.freshSeconds
+  const times = { requestedAt, nowS: startedAtS, freshSeconds, staleSeconds: lifetime.staleSeconds }
   const owner = { key: storedUnder, names, source: source === null ? null : sourceOf(key, source) }
   return createEntry(folded, owner, times)
 }

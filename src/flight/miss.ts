@@ -63,8 +63,8 @@ export interface SharedWork extends Work {
 }
 
 /** Whether a load for this work is cancelled when its last reader has left. */
-export function stopsWithReaders({ keep, abandon }: Work): boolean {
-  return keep === null || abandon === 'stop'
+export function stopsWithReaders({ lifetime, abandon }: Work): boolean {
+  return lifetime === null || abandon === 'stop'
 }
 
 /** One reader of a flight. */
@@ -209,15 +209,15 @@ export class SharedMiss {
  * Ignores purged entries in KV and stores no purged answer, since the calling isolate may have seen
  * a purge before the flight. An answer that is not stored is not looked up either.
  */
-function bounded(given: GenerateContext, { keep }: Work, purgedAt: number): GenerateContext {
-  const { lookAgain, store } = given
+function bounded(given: GenerateContext, { lifetime }: Work, purgedAt: number): GenerateContext {
+  const { recheckKv, store } = given
   return {
     ...given,
-    lookAgain:
-      keep === null || lookAgain === null
+    recheckKv:
+      lifetime === null || recheckKv === null
         ? null
         : async (work) => {
-            const entry = await lookAgain(work)
+            const entry = await recheckKv(work)
             return entry !== null && entry.requested_at > purgedAt ? entry : null
           },
     store: (entry) => entry.requested_at > purgedAt && store(entry),

@@ -1,9 +1,9 @@
 // Encodes a flight's deltas as a response body: JSON, an event stream or bare text, live or
 // complete, from the start or from the point where an earlier stream was interrupted.
 
-import { type Delta, type Folded, replay } from '../completion/delta.ts'
+import { type Delta, type FoldedAnswer, replay } from '../completion/delta.ts'
 import { ChunkEncoder, DONE, errorEvent, KEEP_ALIVE } from '../completion/encode.ts'
-import { type ResumePoint, skipper } from '../completion/resume.ts'
+import { type ResumePoint, resumeFilter } from '../completion/resume.ts'
 import { type Problem, problemOf } from '../errors.ts'
 import { problemBody } from '../http/problem.ts'
 import { toJson } from '../json.ts'
@@ -29,7 +29,7 @@ export function bodyName({ as, includeUsage }: Shape): string {
 }
 
 /** A complete answer in a reader's shape. */
-export function encodeWhole(folded: Folded, reader: Reader): string {
+export function encodeWhole(folded: FoldedAnswer, reader: Reader): string {
   if (reader.shape.as === 'json') return toJson(folded.completion)
   return [...textsOf(folded, reader)].join('')
 }
@@ -37,7 +37,7 @@ export function encodeWhole(folded: Folded, reader: Reader): string {
 /**
  * Like `encodeWhole`, but encoded lazily as the reader consumes it, for bodies not worth caching.
  */
-export function streamWhole(folded: Folded, reader: Reader): ReadableStream<Uint8Array> {
+export function streamWhole(folded: FoldedAnswer, reader: Reader): ReadableStream<Uint8Array> {
   const bytes = new TextEncoder()
   const texts = textsOf(folded, reader)
   return new ReadableStream<Uint8Array>(
@@ -52,7 +52,7 @@ export function streamWhole(folded: Folded, reader: Reader): ReadableStream<Uint
   )
 }
 
-function* textsOf(folded: Folded, { shape, resume }: Reader): Generator<string> {
+function* textsOf(folded: FoldedAnswer, { shape, resume }: Reader): Generator<string> {
   const encode = encoder(shape, resume)
   for (const delta of replay(folded)) {
     for (const part of partsOf(delta)) {
@@ -146,7 +146,7 @@ export class Encodings {
 type Encode = (delta: Delta) => string
 
 function encoder(shape: Shape, resume: ResumePoint | null): Encode {
-  const cut = resume === null ? null : skipper(resume)
+  const cut = resume === null ? null : resumeFilter(resume)
   const encode = shape.as === 'text' ? bareText : chunkEncoder(shape)
   if (cut === null) return encode
   return (delta) => {
@@ -264,7 +264,7 @@ async function readEnding(ending: ReadableStream<Uint8Array>): Promise<StreamEnd
 }
 
 /** A stream from a Durable Object, and the stream that reports how it ends. */
-export interface Relayed {
+export interface RelayedStream {
   readonly body: ReadableStream<Uint8Array>
   readonly ending: ReadableStream<Uint8Array>
 }
@@ -280,7 +280,7 @@ export type Pipe = Pick<TransformStream<Uint8Array, Uint8Array>, 'readable' | 'w
  * @param left aborts when the reader disconnects, which a stream notices only on the next write
  */
 export function relay(
-  relayed: Relayed,
+  relayed: RelayedStream,
   { readable, writable }: Pipe,
   { as }: Shape,
   broken: Problem,
@@ -306,7 +306,7 @@ export function relay(
  * Never rejects. Reports the end before it closes the stream, after which this may be cancelled.
  */
 async function pipe(
-  { body, ending }: Relayed,
+  { body, ending }: RelayedStream,
   writable: WritableStream<Uint8Array>,
   as: Shape['as'],
   broken: Problem,

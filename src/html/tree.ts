@@ -481,7 +481,7 @@ class TreeBuilder implements Sink {
       this.#reopenFormatting()
     }
     this.#insert(tag)
-    this.#remember(this.#current)
+    this.#storeInMemory(this.#current)
     return null
   }
 
@@ -496,7 +496,7 @@ class TreeBuilder implements Sink {
   }
 
   /** Allows three identical elements: a fourth one replaces the first (HTML, 13.2.4.3). */
-  #remember(node: Node): void {
+  #storeInMemory(node: Node): void {
     const list = this.#formatting
     const same: Node[] = []
     for (let i = list.length - 1; i >= 0; i -= 1) {

@@ -18,7 +18,7 @@ export type OriginVerdict =
  *
  * @param own the URL of the request
  */
-export function judgeOrigin(
+export function checkOrigin(
   { headers }: Request,
   own: URL,
   { origins }: OriginOptions,
@@ -49,7 +49,7 @@ export function isBrowserOrigin(value: string): boolean {
 }
 
 /** The origin of a request for the log; null if there is no origin that a browser would send. */
-export function namedOrigin(verdict: OriginVerdict): string | null {
+export function originForLog(verdict: OriginVerdict): string | null {
   if (verdict.kind !== 'refused') return verdict.kind === 'allowed' ? verdict.origin : null
   return verdict.origin === 'null' ? 'null' : echoedOrigin(verdict)
 }
@@ -112,16 +112,16 @@ export function isPreflight(request: Request): boolean {
 /**
  * The origin whose pages may read a response; "*" for all origins, null for no other origin.
  */
-export type ReadableBy = string | null
+export type ReadableOrigin = string | null
 
 /**
  * The response to a preflight: always 204, with permission only for origins that may read the
  * actual response. Any requested header with a valid name is allowed: this endpoint ignores those
  * it does not use, and SDKs keep adding new ones.
  */
-export function preflightReply(request: Request, readableBy: ReadableBy): Reply {
+export function preflightReply(request: Request, readableOrigin: ReadableOrigin): Reply {
   const permission =
-    readableBy === null
+    readableOrigin === null
       ? {}
       : {
           'access-control-allow-methods': 'GET, HEAD, POST',
@@ -146,11 +146,11 @@ function grantedHeaders(request: Request): string {
 }
 
 /** The CORS headers of a response; none if no other origin may read it. */
-export function corsHeaders(readableBy: ReadableBy): Readonly<Record<string, string>> {
-  if (readableBy === null) return {}
+export function corsHeaders(readableOrigin: ReadableOrigin): Readonly<Record<string, string>> {
+  if (readableOrigin === null) return {}
   return {
-    'access-control-allow-origin': readableBy,
+    'access-control-allow-origin': readableOrigin,
     'access-control-expose-headers': exposedHeaders,
-    'timing-allow-origin': readableBy,
+    'timing-allow-origin': readableOrigin,
   }
 }

@@ -175,15 +175,15 @@ function rank(type: string, ranges: readonly Range[]): Rank {
 }
 
 /** The supported directives of a request's `Cache-Control` (RFC 9111, 5.2.1). */
-export interface CacheWishes {
+export interface CacheDirectives {
   readonly noCache: boolean
   readonly noStore: boolean
   readonly onlyIfCached: boolean
 }
 
-const NO_WISHES: CacheWishes = { noCache: false, noStore: false, onlyIfCached: false }
+const NO_WISHES: CacheDirectives = { noCache: false, noStore: false, onlyIfCached: false }
 
-export function cacheWishes(header: string | null): CacheWishes {
+export function parseCacheControl(header: string | null): CacheDirectives {
   if (header === null) return NO_WISHES
   const directives = new Set(header.split(',').map((part) => part.trim().toLowerCase()))
   return {

@@ -1,7 +1,7 @@
 // The platform that the Worker and the Durable Objects run on: clock, randomness, timers, bindings,
 // secrets. Read once per isolate: all of them share one configuration and one core.
 import { env, waitUntil } from 'cloudflare:workers'
-import { type LedgerDoor, usd } from '../budget/ledger.ts'
+import { type LedgerClient, usd } from '../budget/ledger.ts'
 import type { KvNamespace } from '../cache/kv.ts'
 import { randomLetters } from '../completion/completion.ts'
 import { type Core, createCore, type Platform } from '../compose.ts'
@@ -9,7 +9,7 @@ import { type Config, type ConfigResult, parseConfig, priceAt } from '../config/
 import { prompts } from '../config/prompts.ts'
 import type { Event, RequestEvent } from '../events.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
-import { type Tally, UsageCounter } from '../usage.ts'
+import { type RequestCounts, UsageCounter } from '../usage.ts'
 import type { FlightObject } from './flight.ts'
 import type { LedgerObject } from './ledger.ts'
 import type { UsageObject } from './usage.ts'
@@ -59,7 +59,7 @@ function readEnvironment(): Environment {
     wait,
     waitUntil,
     report,
-    ledger: ledgerDoor,
+    ledger: ledgerClient,
     purges: { add: async (purge) => await purgeObject().purge(purge) },
     // With neither a secret nor a key, the ledger generates one that all isolates share.
     secret: async () => known ?? (await ownSecret()),
@@ -121,7 +121,7 @@ async function within<T>(ms: number, work: Promise<T>): Promise<T> {
 
 const OWN_SECRET_MS = 1000
 
-const ledgerDoor: LedgerDoor = {
+const ledgerClient: LedgerClient = {
   reserve: async (request) => await ledger().reserve(request),
   settle: async (id, cost) => await ledger().settle(id, cost),
 }
@@ -169,8 +169,8 @@ const GATHER_MS = 2000
 let flushingUntil = 0
 
 /** Counts a request. */
-export function countRequest(event: RequestEvent, tally: Tally): void {
-  usage.request(event, tally)
+export function countRequest(event: RequestEvent, counts: RequestCounts): void {
+  usage.request(event, counts)
   sendFigures()
 }
 

@@ -44,7 +44,7 @@ function normalPath(pathname: string): string {
  * `/x`, `/x/`, `/x/index.html`, `/x/index.htm` and `/x.html` share one name. The rules are applied
  * repeatedly, so `/x/index` has the same name.
  */
-export function pageAt({ origin, pathname }: URL): string {
+export function pageNameOf({ origin, pathname }: URL): string {
   return origin + (bareOf(normalPath(pathname)) || '/')
 }
 
@@ -69,7 +69,7 @@ export function refusalOf(url: URL, options: AddressOptions): string | null {
  * page can be looked up by any of its addresses if one of them is listed. To be fetched, an address
  * must be listed itself; otherwise `paths = ["/*.html"]` would allow fetching any path of the site.
  */
-export function nameRefusalOf(url: URL, options: AddressOptions): string | null {
+export function lookupRefusalOf(url: URL, options: AddressOptions): string | null {
   const path = plainPath(url.pathname)
   const paths = path === null ? [] : [path, ...spellingsOf(bareOf(path))]
   return hostRefusal(url, options) ?? (isListed(paths, options) ? null : NOT_LISTED)
@@ -77,7 +77,8 @@ export function nameRefusalOf(url: URL, options: AddressOptions): string | null 
 
 /** The same for the target of a redirect, which may also be another address of the same page. */
 export function redirectRefusalOf(from: URL, to: URL, options: AddressOptions): string | null {
-  if (pageAt(from) !== pageAt(to) || plainPath(to.pathname) === null) return refusalOf(to, options)
+  if (pageNameOf(from) !== pageNameOf(to) || plainPath(to.pathname) === null)
+    return refusalOf(to, options)
   return hostRefusal(to, options)
 }
 

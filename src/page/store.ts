@@ -65,7 +65,7 @@ export class Pages {
    *
    * @param since unix ms: texts read before this, or before a purge, are not returned
    */
-  remembered(page: Page, since: number): PageRead | null {
+  cached(page: Page, since: number): PageRead | null {
     const { now, purgedAt } = this.#context
     const known = this.#memory.get(memoryKey(page))
     if (known === null || now() - known.readAt >= page.freshSeconds * 1000) return null

@@ -53,9 +53,9 @@ export async function cacheKey(
 /** A visitor's request for a locked prompt, without the owner's settings. */
 export interface PromptRequest {
   readonly promptId: string
-  /** The values; of a page, its name (`pageAt` in page/address.ts). */
+  /** The values; of a page, its name (`pageNameOf` in page/address.ts). */
   readonly variables: Readonly<Record<string, unknown>>
-  /** The visitor's fields that have an effect (`chosenFields` in effective.ts). */
+  /** The visitor's fields that have an effect (`overriddenFields` in effective.ts). */
   readonly fields: Readonly<Record<string, unknown>>
 }
 
@@ -63,7 +63,7 @@ export interface PromptRequest {
  * The key of the last answer to a prompt with these variables, `l1:` and 64 hex digits. It does not
  * change with the prompt's text, its model, their parameters or the pages' content.
  */
-export async function lastKey(request: PromptRequest, version: number): Promise<string> {
+export async function lastAnswerKey(request: PromptRequest, version: number): Promise<string> {
   return `l${version}:${await sha256(JSON.stringify(sorted(request)))}`
 }
 

@@ -112,7 +112,7 @@ export function effectiveRequest(
  * settings, with their effective values. Requests that would be sent upstream alike have the same
  * fields.
  */
-export function chosenFields(
+export function overriddenFields(
   request: VisitorRequest,
   effective: EffectiveRequest,
   options: EffectiveOptions,

@@ -25,11 +25,11 @@ export type Variables = Readonly<Record<string, Variable>>
 const PLACEHOLDER = /\{\{\s*([A-Za-z][A-Za-z0-9_]{0,63})\s*\}\}/g
 
 /** The names of the placeholders in a text. */
-export function placesOf(template: string): Set<string> {
+export function placeholdersIn(template: string): Set<string> {
   return new Set([...template.matchAll(PLACEHOLDER)].map(([, name]) => name ?? ''))
 }
 
-/** Fills every placeholder; `values` must contain all of `placesOf(template)`. */
+/** Fills every placeholder; `values` must contain all of `placeholdersIn(template)`. */
 export function render(template: string, values: ReadonlyMap<string, string>): string {
   return template.replaceAll(PLACEHOLDER, (_, name: string) => values.get(name) ?? '')
 }
@@ -48,7 +48,7 @@ export function parseVariables(
 ): Map<string, string> {
   for (const name of Object.keys(given)) {
     if (!Object.hasOwn(variables, name)) {
-      throw wrongVariable(
+      throw invalidVariable(
         name,
         `the prompt has no such variable, it has ${listed(Object.keys(variables))}`,
       )
@@ -82,15 +82,15 @@ export function parseVariables(
 
 function fill(name: string, value: unknown, variable: Variable): string {
   if (typeof value !== 'string')
-    throw wrongVariable(name, `expected a string, got ${preview(value)}`)
-  if (!value.isWellFormed()) throw wrongVariable(name, 'expected well-formed Unicode')
+    throw invalidVariable(name, `expected a string, got ${preview(value)}`)
+  if (!value.isWellFormed()) throw invalidVariable(name, 'expected well-formed Unicode')
   if ('values' in variable) {
     if (variable.values.includes(value)) return value
-    throw wrongVariable(name, `expected one of ${listed(variable.values)}, got ${preview(value)}`)
+    throw invalidVariable(name, `expected one of ${listed(variable.values)}, got ${preview(value)}`)
   }
   if ('from' in variable) return value
   if (value.length > variable.max_chars) {
-    throw wrongVariable(
+    throw invalidVariable(
       name,
       `expected at most ${variable.max_chars} characters, got ${value.length}`,
     )
@@ -104,7 +104,7 @@ const listed = (words: readonly string[]) => (words.length === 0 ? 'none' : word
 export const variableParam = (name: string) => `prompt.variables.${name.slice(0, 64)}`
 
 /** @param state what is wrong with the value */
-export function wrongVariable(name: string, state: string): GatewayError {
+export function invalidVariable(name: string, state: string): GatewayError {
   return new GatewayError('invalid_value', `Cannot use ${preview(variableParam(name))}: ${state}`, {
     param: variableParam(name),
   })

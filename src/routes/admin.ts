@@ -7,7 +7,7 @@ import { GatewayError, messages } from '../errors.ts'
 import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
-import { pageAt, readAddress } from '../page/rules.ts'
+import { pageNameOf, readAddress } from '../page/rules.ts'
 import {
   type DaySums,
   dayFigures,
@@ -176,7 +176,7 @@ export class Admin {
   #address(page: string): string {
     const { origins } = this.#context
     const url = readAddress(page)
-    if (url !== null && origins.includes(url.origin)) return pageAt(url)
+    if (url !== null && origins.includes(url.origin)) return pageNameOf(url)
     throw new GatewayError(
       'invalid_value',
       `Cannot use "page": expected the URL of a page on one of "origins", got ${preview(page)}`,

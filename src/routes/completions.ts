@@ -47,7 +47,7 @@ interface Lookup {
 }
 
 /** A stored answer to serve. */
-type Hit = Pick<FoundAnswer, 'remembered' | 'isPrevious'> & {
+type Hit = Pick<FoundAnswer, 'cached' | 'isPrevious'> & {
   readonly tier: Found['tier'] | 'flight'
 }
 
@@ -64,8 +64,8 @@ export class Completions {
   async post(visit: Visit): Promise<Reply> {
     const body = await readText(visit.request, this.#options.body)
     const resolved = await this.#context.resolver.resolve('body', body, visit)
-    const { wishes, takesLast } = resolved
-    const mayJoin = !wishes.onlyIfCached && !wishes.noStore && !takesLast
+    const { directives, takesLast } = resolved
+    const mayJoin = !directives.onlyIfCached && !directives.noStore && !takesLast
     const lookup = await this.#lookUp(resolved, mayJoin)
     note(visit, outcomeOf(resolved.work, false, false))
     if (takesLast) return this.#foundOnly(lookup.found, resolved, visit, lookup.cacheMs)
@@ -73,10 +73,10 @@ export class Completions {
     if (work === null) return this.#foundOnly(found, resolved, visit, lookup.cacheMs)
     const stale = this.#ageOf(found)
     if (found !== null && stale <= this.#options.cache.staleWhileRevalidateSeconds) {
-      if (stale > 0 && !wishes.onlyIfCached) visit.waitUntil(this.#refresh(work))
+      if (stale > 0 && !directives.onlyIfCached) visit.waitUntil(this.#refresh(work))
       return this.#hit(found, resolved, visit, lookup.cacheMs)
     }
-    if (wishes.onlyIfCached) {
+    if (directives.onlyIfCached) {
       // No newer answer may be generated, so an entry within stale_if_error is served.
       const isUsable = found !== null && this.#isStaleIfError(found)
       return this.#foundOnly(isUsable ? found : null, resolved, visit, lookup.cacheMs)
@@ -90,7 +90,7 @@ export class Completions {
     const { found, cacheMs } = await this.#lookUp(resolved)
     note(visit, outcomeOf(resolved.work, false, false))
     const isNewest = found !== null && !found.isPrevious
-    const leftSeconds = isNewest ? found.remembered.entry.fresh_until - this.#nowS() : 0
+    const leftSeconds = isNewest ? found.cached.entry.fresh_until - this.#nowS() : 0
     const browserSeconds = Math.min(this.#options.cache.browserSeconds, Math.max(0, leftSeconds))
     return this.#foundOnly(found, resolved, visit, cacheMs, resolved.shared ? browserSeconds : null)
   }
@@ -100,7 +100,7 @@ export class Completions {
     const { cache, lookups, misses, now } = this.#context
     const { work } = resolved
     const startedAt = now()
-    const bypasses = work.keep === null || work.forced
+    const bypasses = work.lifetime === null || work.forced
     const skippedKv =
       mayJoin &&
       work.source === null &&
@@ -113,7 +113,7 @@ export class Completions {
 
   /** Seconds since an entry stopped being fresh; 0 or less if it is still fresh. */
   #ageOf(found: Found | null): number {
-    return found === null ? 0 : this.#nowS() - found.remembered.entry.fresh_until + 1
+    return found === null ? 0 : this.#nowS() - found.cached.entry.fresh_until + 1
   }
 
   /** @throws GatewayError `not_cached` if nothing was found */
@@ -130,13 +130,13 @@ export class Completions {
 
   /** @param browserSeconds how long a browser may cache a GET; null: not at all */
   #hit(
-    { remembered, tier, isPrevious }: Hit,
+    { cached, tier, isPrevious }: Hit,
     { reader }: ResolvedRequest,
     visit: Visit,
     cacheMs: number,
     browserSeconds: number | null = null,
   ): Reply {
-    const { entry } = remembered
+    const { entry } = cached
     const { shape } = reader
     const nowS = this.#nowS()
     const ttlSeconds = entry.fresh_until - nowS
@@ -159,15 +159,15 @@ export class Completions {
     }
     const body =
       reader.resume === null
-        ? remembered.body(bodyName(shape), () => encodeWhole(entry, reader))
+        ? cached.body(bodyName(shape), () => encodeWhole(entry, reader))
         : streamWhole(entry, reader)
     return { status: 200, headers, body }
   }
 
   async #miss(resolved: ResolvedRequest, visit: Visit, lookup: Lookup): Promise<Reply> {
     const { now } = this.#context
-    const { noStore } = resolved.wishes
-    const work = noStore ? { ...resolved.work, keep: null } : resolved.work
+    const { noStore } = resolved.directives
+    const work = noStore ? { ...resolved.work, lifetime: null } : resolved.work
     const left = new AbortController()
     const { signal } = visit.request
     signal.addEventListener('abort', () => left.abort(), { once: true })
@@ -237,10 +237,10 @@ export class Completions {
       const headers = answerHeaders({ form, cache, timing })
       return { status: 200, headers, body: answer.body }
     }
-    const remembered = answer.entry === null ? null : this.#context.cache.remember(answer.entry)
-    if (remembered !== null && (role === 'late' || role === 'found')) {
+    const cached = answer.entry === null ? null : this.#context.cache.storeInMemory(answer.entry)
+    if (cached !== null && (role === 'late' || role === 'found')) {
       const hit = {
-        remembered,
+        cached,
         tier: role === 'late' ? 'flight' : 'kv',
         isPrevious: false,
       } as const
@@ -250,7 +250,7 @@ export class Completions {
       visit.counts = { ...visit.counts, saved: answer.completion.usage }
     }
     const cache = note(visit, outcomeOf(work, role === 'follower', answer.stored))
-    const body = remembered?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))
+    const body = cached?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))
     return {
       status: 200,
       headers: answerHeaders({ form, cache, timing, estimated: answer.estimated }),
@@ -294,9 +294,9 @@ const staleIfErrorCodes: ReadonlySet<Code> = new Set([
   'upstream_timeout',
 ])
 
-function outcomeOf({ keep, forced }: Work, collapsed: boolean, stored: boolean): CacheOutcome {
+function outcomeOf({ lifetime, forced }: Work, collapsed: boolean, stored: boolean): CacheOutcome {
   if (forced) return { kind: 'request' }
-  return keep === null && !collapsed ? { kind: 'bypass' } : { kind: 'miss', stored, collapsed }
+  return lifetime === null && !collapsed ? { kind: 'bypass' } : { kind: 'miss', stored, collapsed }
 }
 
 /** Records the outcome for the log, and for the headers of an error that may follow. */

@@ -74,7 +74,7 @@ export class Lookups {
     // It may have been stored before the prompt had last answers.
     if (found === null && source !== null && pages === null) found = await cache.get(key)
     if (found === null) return null
-    const { entry } = found.remembered
+    const { entry } = found.cached
     const isPrevious = source !== null && (entry.source?.recipe ?? entry.key) !== source.recipe
     const isOld = isPrevious || freshness(entry, Math.floor(now() / 1000)) === 'expired'
     return isOld && !takesLast ? null : { ...found, isPrevious }
@@ -87,18 +87,19 @@ export class Lookups {
    * @throws GatewayError `page_unavailable`, `page_not_allowed`, `rate_limited`
    */
   async prepare(resolved: ResolvedRequest, found: FoundAnswer | null): Promise<Prepared> {
-    const { work, pages, isOperator, wishes } = resolved
+    const { work, pages, isOperator, directives } = resolved
     if (pages === null) return { work, found, older: null }
     if (isOperator) {
       return await this.#compared(resolved, found, await this.#fetch(resolved, pages, found))
     }
     const last: Prepared = { work: null, found, older: null }
-    if (wishes.onlyIfCached || (found !== null && !this.#isDue(resolved, pages, found))) return last
+    if (directives.onlyIfCached || (found !== null && !this.#isDue(resolved, pages, found)))
+      return last
     const { pageVariables } = this.#context
-    const since = found?.remembered.entry.confirmed_at ?? 0
+    const since = found?.cached.entry.confirmed_at ?? 0
     try {
-      const remembered = pageVariables.remembered(pages, since)
-      const read = remembered ?? (await this.#check(resolved, pages, found))
+      const cached = pageVariables.cached(pages, since)
+      const read = cached ?? (await this.#check(resolved, pages, found))
       return await this.#compared(resolved, found, read)
     } catch (error) {
       if (found === null || !(error instanceof GatewayError)) throw error
@@ -106,9 +107,9 @@ export class Lookups {
     }
   }
 
-  #isDue({ work }: ResolvedRequest, pages: AdmittedPages, { remembered }: FoundAnswer): boolean {
+  #isDue({ work }: ResolvedRequest, pages: AdmittedPages, { cached }: FoundAnswer): boolean {
     const { now } = this.#context
-    const { entry } = remembered
+    const { entry } = cached
     const { unchangedAt, restUntil } = this.#checkOf(work)
     if (now() < restUntil) return false
     if (!this.#isFresh(entry)) return true
@@ -144,7 +145,7 @@ export class Lookups {
     found: FoundAnswer | null,
   ): Promise<PagesRead | null> {
     const { pageVariables, report } = this.#context
-    const entry = found?.remembered.entry
+    const entry = found?.cached.entry
     // A new answer is generated if this one is not fresh, which needs even unchanged texts.
     const known = entry !== undefined && this.#isFresh(entry) ? entry.source?.pages : undefined
     const failed = (reason: PageFault) =>
@@ -159,7 +160,7 @@ export class Lookups {
     read: PagesRead | null,
   ): Promise<Prepared> {
     const full = read === null ? null : await withPages(read)
-    const isSame = full === null || found?.remembered.entry.source?.key === full.key
+    const isSame = full === null || found?.cached.entry.source?.key === full.key
     if (isSame) {
       this.#note(work, { unchangedAt: this.#context.now(), restUntil: 0 })
       return { work: full, found, older: null }

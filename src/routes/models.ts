@@ -5,7 +5,7 @@ import { jsonReply, type Reply } from '../http/reply.ts'
 import type { Variable, Variables } from '../request/template.ts'
 import { preview } from '../validation.ts'
 
-export interface Offer {
+export interface Catalog {
   readonly models: ReadonlyMap<string, { readonly route: readonly { readonly upstream: string }[] }>
   readonly prompts: ReadonlyMap<
     string,
@@ -14,13 +14,13 @@ export interface Offer {
 }
 
 /** `GET /v1/models`: OpenAI's list object. */
-export function listModels({ models }: Offer): Reply {
+export function listModels({ models }: Catalog): Reply {
   const data = [...models].map(([id, model]) => modelObject(id, model))
   return jsonReply({ object: 'list', data })
 }
 
 /** `GET /v1/models/{id}`. @throws GatewayError `model_not_found`. */
-export function showModel({ models }: Offer, id: string): Reply {
+export function showModel({ models }: Catalog, id: string): Reply {
   const model = models.get(id)
   if (model === undefined) {
     throw new GatewayError(
@@ -33,7 +33,7 @@ export function showModel({ models }: Offer, id: string): Reply {
 }
 
 /** `GET /v1/prompts`: ids, variables and their limits. */
-export function listPrompts({ prompts }: Offer): Reply {
+export function listPrompts({ prompts }: Catalog): Reply {
   const data = [...prompts].map(([id, { variables, visitor_may_set }]) => ({
     id,
     object: 'prompt',

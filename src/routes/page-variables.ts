@@ -6,8 +6,8 @@ import type { PageFault } from '../events.ts'
 import { PageError } from '../page/fetch.ts'
 import {
   type AddressOptions,
-  nameRefusalOf,
-  pageAt,
+  lookupRefusalOf,
+  pageNameOf,
   readAddress,
   redirectRefusalOf,
   refusalOf,
@@ -16,10 +16,10 @@ import type { Page, PageRead, Pages, PageVersion } from '../page/store.ts'
 import type { PageTexts } from '../request/effective.ts'
 import { isLocked, type VisitorRequest } from '../request/schema.ts'
 import {
+  invalidVariable,
   type PageVariable,
   type Variables,
   variableParam,
-  wrongVariable,
 } from '../request/template.ts'
 
 export interface PageVariablesOptions {
@@ -80,8 +80,8 @@ export class PageVariables {
     const pages = variables.map(async ([name, variable]): Promise<[string, NamedPage]> => {
       const value = values[name]
       const url = typeof value === 'string' ? readAddress(value) : null
-      if (url === null) throw wrongVariable(name, 'expected an absolute http or https URL')
-      const address = pageAt(url)
+      if (url === null) throw invalidVariable(name, 'expected an absolute http or https URL')
+      const address = pageNameOf(url)
       return [name, { url, address, name: await pageName(address), variable }]
     })
     return new Map(await Promise.all(pages))
@@ -97,7 +97,7 @@ export class PageVariables {
       [...named].map(([variable, { url, name, variable: settings }]) => {
         const { paths, selector, max_chars: maxChars, page_seconds: freshSeconds } = settings
         const options: AddressOptions = { origins, paths, own }
-        const reason = nameRefusalOf(url, options)
+        const reason = lookupRefusalOf(url, options)
         if (reason !== null) throw notAllowed(variable, reason)
         const page = {
           url,
@@ -124,10 +124,10 @@ export class PageVariables {
    *
    * @param since unix ms; earlier reads are too old
    */
-  remembered(admitted: AdmittedPages, since: number): PagesRead | null {
+  cached(admitted: AdmittedPages, since: number): PagesRead | null {
     const reads = new Map<string, PageRead>()
     for (const [variable, { page }] of admitted) {
-      const read = this.#pages.remembered(page, since)
+      const read = this.#pages.cached(page, since)
       if (read === null) return null
       reads.set(variable, read)
     }

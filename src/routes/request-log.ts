@@ -2,14 +2,14 @@
 // app, or the end of a streamed body, closes it once.
 import type { Code } from '../errors.ts'
 import type { Report, RequestEvent } from '../events.ts'
-import type { Tally } from '../usage.ts'
+import type { RequestCounts } from '../usage.ts'
 
 export interface VisitContext {
   readonly now: () => number
   readonly report: Report
   readonly waitUntil: (work: Promise<unknown>) => void
   /** Counts a request for the usage figures. */
-  readonly count: (event: RequestEvent, counts: Tally) => void
+  readonly count: (event: RequestEvent, counts: RequestCounts) => void
 }
 
 type LogFields = Pick<
@@ -44,7 +44,7 @@ export class Visit {
     visitor: null,
     origin: null,
   }
-  counts: Tally = { promptId: null, saved: null }
+  counts: RequestCounts = { promptId: null, saved: null }
   /** Headers to send even if the response becomes an error. */
   readonly headers: Record<string, string> = {}
   /** The body is a stream, whose end closes the visit. */

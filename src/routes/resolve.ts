@@ -3,7 +3,7 @@
 // spends nothing.
 
 import type { Operator } from '../access/operator.ts'
-import type { VisitorGate } from '../access/visitors.ts'
+import type { VisitorIdentifier } from '../access/visitors.ts'
 import { FOREVER_S } from '../cache/kv.ts'
 import { namesOf, requestName } from '../cache/names.ts'
 import { parseResumePoint } from '../completion/resume.ts'
@@ -11,14 +11,14 @@ import type { Report } from '../events.ts'
 import type { Abandon, Work } from '../flight/generate.ts'
 import type { Reader, Shape } from '../flight/stream.ts'
 import { parseJson } from '../http/body.ts'
-import { type CacheWishes, cacheWishes, prefersText } from '../http/reply.ts'
+import { type CacheDirectives, parseCacheControl, prefersText } from '../http/reply.ts'
 import { RecentMap } from '../lru.ts'
-import { cacheKey, type KeyOptions, lastKey } from '../request/cache-key.ts'
+import { cacheKey, type KeyOptions, lastAnswerKey } from '../request/cache-key.ts'
 import {
-  chosenFields,
   type EffectiveOptions,
   type EffectiveRequest,
   effectiveRequest,
+  overriddenFields,
   type PageTexts,
 } from '../request/effective.ts'
 import { queryBody } from '../request/query.ts'
@@ -43,7 +43,7 @@ export interface ResolvedRequest {
   /** This request cannot trigger generation, so it is served the last answer of any age. */
   readonly takesLast: boolean
   /** The request's `Cache-Control`. */
-  readonly wishes: CacheWishes
+  readonly directives: CacheDirectives
 }
 
 export interface CachePolicy {
@@ -74,7 +74,7 @@ export interface ResolverOptions {
 
 export interface ResolverContext {
   readonly parse: ParseRequest
-  readonly gate: VisitorGate
+  readonly identifier: VisitorIdentifier
   readonly operator: Operator
   readonly connections: RouteContext['connections']
   readonly pageVariables: PageVariables
@@ -141,7 +141,7 @@ export class RequestResolver {
     const pages = parsed.pages === null ? null : pageVariables.admitted(parsed.pages, visit.url)
     capableTargets(effective, connections)
     const { visitor, isOperator } = await this.#identify(visit)
-    const wishes = cacheWishes(headers.get('cache-control'))
+    const directives = parseCacheControl(headers.get('cache-control'))
     const promptPolicy = prompts.get(effective.prompt_id ?? '')
     const free = effective.prompt_id === null
     const scoped = free && cache.freePrompts === 'visitor'
@@ -159,9 +159,9 @@ export class RequestResolver {
       source: last === null ? null : { recipe: parsed.key, pages: [] },
       names,
       requestedAt: visit.startedAt,
-      keep: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
+      lifetime: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
       abandon: promptPolicy?.abandon ?? models.get(effective.model)?.abandon ?? 'finish',
-      forced: isOperator && wishes.noCache && method === 'POST',
+      forced: isOperator && directives.noCache && method === 'POST',
       requestId: visit.id,
       visitor: isOperator ? null : visitor,
     }
@@ -181,17 +181,17 @@ export class RequestResolver {
       shared: !scoped,
       isOperator,
       takesLast: operatorSpends && (!isOperator || method !== 'POST'),
-      wishes,
+      directives,
     }
   }
 
   async #identify(
     visit: Visit,
   ): Promise<{ readonly visitor: string; readonly isOperator: boolean }> {
-    const { gate, operator, report } = this.#context
+    const { identifier, operator, report } = this.#context
     const { headers, method } = visit.request
     const isOperator = await operator.isOperator(headers)
-    const visitor = await gate.visitorOf({
+    const visitor = await identifier.visitorOf({
       headers,
       origin: visit.logFields.origin,
       isOperator,
@@ -218,7 +218,7 @@ export class RequestResolver {
     const effective =
       pages === null ? draft : effectiveRequest(request, options, addressesOf(pages))
     const key = await cacheKey(effective, null, keyOptions)
-    const last = await this.#lastKey(request, effective, pages)
+    const last = await this.#lastAnswerKey(request, effective, pages)
     const names = namesOf({
       key: last ?? key,
       model: effective.model,
@@ -232,7 +232,7 @@ export class RequestResolver {
    * The key of the last answer, for a prompt with pages or with spend = "operator". Visitors find
    * the answer under it without reading a page, even after the owner has changed the prompt.
    */
-  async #lastKey(
+  async #lastAnswerKey(
     request: VisitorRequest,
     effective: EffectiveRequest,
     pages: NamedPages | null,
@@ -244,8 +244,8 @@ export class RequestResolver {
     const { effective: options, key } = this.#options
     const addresses = [...(pages ?? [])].map(([name, { address }]) => [name, address])
     const variables = { ...prompt.variables, ...Object.fromEntries(addresses) }
-    const fields = chosenFields(request, effective, options)
-    return await lastKey({ promptId: prompt.id, variables, fields }, key.version)
+    const fields = overriddenFields(request, effective, options)
+    return await lastAnswerKey({ promptId: prompt.id, variables, fields }, key.version)
   }
 }
 

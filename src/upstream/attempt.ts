@@ -3,7 +3,7 @@
 import type { Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
-import type { Doubt, Report } from '../events.ts'
+import type { NotStoredReason, Report } from '../events.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
 import type { Feature, Upstream } from './adapter.ts'
 import type { Breakers } from './breaker.ts'
@@ -156,7 +156,7 @@ export async function* attempt(
 
 interface CallEnd {
   readonly usage: Usage | null
-  readonly doubt: Doubt | null
+  readonly doubt: NotStoredReason | null
 }
 
 interface CallItem {

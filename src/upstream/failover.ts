@@ -107,7 +107,7 @@ export async function* answer(
             if (kind !== 'ended') continue
             // Now, since a reader that has the end does not come back for more.
             admitted.answered()
-            if (renamed) remember(connection, target, tokensField)
+            if (renamed) storeInMemory(connection, target, tokensField)
           }
           yield batch
         }
@@ -167,7 +167,11 @@ function fieldFor({ options }: Connection, { upstream_model }: Target): TokensFi
   return learned.get(options)?.get(upstream_model) ?? options.maxTokensField
 }
 
-function remember({ options }: Connection, { upstream_model }: Target, field: TokensField): void {
+function storeInMemory(
+  { options }: Connection,
+  { upstream_model }: Target,
+  field: TokensField,
+): void {
   const fields = learned.get(options) ?? new Map<string, TokensField>()
   learned.set(options, fields.set(upstream_model, field))
 }

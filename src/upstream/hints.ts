@@ -1,6 +1,6 @@
 // What the owner should look at when an upstream fails: one sentence or two for each kind of failure,
 // all of them our own. An upstream's words never stand here.
-import type { Doubt } from '../events.ts'
+import type { NotStoredReason } from '../events.ts'
 
 /** By what the upstream's error is about (diagnosis.ts). */
 export const hints = {
@@ -78,7 +78,7 @@ export function hintOfReason(reason: string | null, otherwise: Reason): string {
 const WITH_PRESET = '(and what its preset lists in "cannot")'
 
 /** Why an answer that was served is not stored. */
-export const hintsByDoubt: Readonly<Record<Doubt, string>> = {
+export const hintsByDoubt: Readonly<Record<NotStoredReason, string>> = {
   no_logprobs: `The upstream ignores logprobs. Set unsupported = ["logprobs"] ${WITH_PRESET} for it.`,
   no_echo: `The upstream ignores echo. Set unsupported = ["echo"] ${WITH_PRESET} for it.`,
   unknown_index:

@@ -12,7 +12,7 @@ const TERMINATOR = /^"?(?:\[done\]|done)"?$/i
  * OpenRouter through gateways), a word, Python's or JavaScript's null, a bare time of day.
  */
 const KEEP_ALIVE =
-  /^(?::|["[(]?(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\b|(?:null|none|nil|undefined)$|\d{4}-\d\d-\d\d[T ]\d\d:\d\d)/i
+  /^(?::|["[(]?(?:ping|pong|lifetime[-_ ]?alive|heart[-_ ]?beat)\b|(?:null|none|nil|undefined)$|\d{4}-\d\d-\d\d[T ]\d\d:\d\d)/i
 
 const keepAliveEvents: ReadonlySet<string> = new Set([
   'ping',

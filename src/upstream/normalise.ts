@@ -4,7 +4,7 @@
 import type { FinishReason, Logprobs, Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import { GatewayError, messages } from '../errors.ts'
-import type { Doubt } from '../events.ts'
+import type { NotStoredReason } from '../events.ts'
 import { ChunkCounter } from './choice-index.ts'
 
 type TextDelta = Extract<Delta, { kind: 'text' }>
@@ -29,7 +29,7 @@ export interface CallEnd {
   /** The upstream's own count; null if it is missing or implausible. */
   readonly usage: Usage | null
   /** Why the answer may be incomplete; null if it is complete. */
-  readonly doubt: Doubt | null
+  readonly doubt: NotStoredReason | null
   /** The index of a choice that was not received. */
   readonly missing: number | null
 }
@@ -189,7 +189,7 @@ export class Normaliser {
     }
   }
 
-  #doubt(): Doubt | null {
+  #doubt(): NotStoredReason | null {
     const choices = this.#choices
     if (this.#hasStrays || (this.#counter?.dropped ?? 0) > 0) return 'unknown_index'
     const isDoubtful = this.progress !== 'finished' || choices.some((choice) => choice.onContent)

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import { Visitors } from '../../src/access/visitor.ts'
 import { type TokenRefusal, VisitorTokens } from '../../src/access/visitor-token.ts'
-import { VisitorGate } from '../../src/access/visitors.ts'
+import { VisitorIdentifier } from '../../src/access/visitors.ts'
 import { GatewayError } from '../../src/errors.ts'
 
 const ORIGIN = 'https://example.com'
@@ -20,11 +20,11 @@ function tokensWith(fallbackSecret: () => Promise<string>, secret: string | null
 }
 
 const tokens = tokensWith(noFallback)
-const open = new VisitorGate({ visitors, tokens: null, now: () => NOW_MS })
-const closed = new VisitorGate({ visitors, tokens, now: () => NOW_MS })
+const open = new VisitorIdentifier({ visitors, tokens: null, now: () => NOW_MS })
+const closed = new VisitorIdentifier({ visitors, tokens, now: () => NOW_MS })
 
 interface Given {
-  readonly gate?: VisitorGate
+  readonly identifier?: VisitorIdentifier
   readonly origin?: string | null
   readonly isOperator?: boolean
   readonly maySpend?: boolean
@@ -32,12 +32,12 @@ interface Given {
 
 /** The visitor's id, or the error code and the reasons that were logged. */
 async function identify(headers: HeadersInit, given: Given = {}) {
-  const { gate = closed, origin = ORIGIN, isOperator = false, maySpend = true } = given
+  const { identifier = closed, origin = ORIGIN, isOperator = false, maySpend = true } = given
   const reasons: TokenRefusal[] = []
   const refused = (reason: TokenRefusal) => reasons.push(reason)
   try {
     const request = { headers: new Headers(headers), origin, isOperator, maySpend, refused }
-    return { id: await gate.visitorOf(request), reasons }
+    return { id: await identifier.visitorOf(request), reasons }
   } catch (error) {
     expect(error).toBeInstanceOf(GatewayError)
     return { code: (error as GatewayError).code, reasons }
@@ -60,15 +60,15 @@ test('without Turnstile a visitor is identified by its address only', async () =
   ]
   for (const extra of extras) {
     const headers = { ...address('203.0.113.7'), ...extra }
-    expect(await identify(headers, { gate: open })).toEqual({ id, reasons: [] })
+    expect(await identify(headers, { identifier: open })).toEqual({ id, reasons: [] })
   }
 })
 
 test('without Turnstile all requests without an address are one visitor', async () => {
   const id = await visitors.idOf(null, NOW_MS)
-  expect(await identify({}, { gate: open })).toEqual({ id, reasons: [] })
+  expect(await identify({}, { identifier: open })).toEqual({ id, reasons: [] })
   const spoofed = { 'x-forwarded-for': '203.0.113.7' }
-  expect(await identify(spoofed, { gate: open })).toEqual({ id, reasons: [] })
+  expect(await identify(spoofed, { identifier: open })).toEqual({ id, reasons: [] })
 })
 
 test('with Turnstile a visitor is identified by its token, in x-visitor-token or as the bearer', async () => {
@@ -148,21 +148,24 @@ test('a request that may not spend needs no token, and an invalid one is ignored
 
 test('if tokens cannot be checked, requests that may spend fail and others are served', async () => {
   const keyless = tokensWith(noFallback, null)
-  const gate = new VisitorGate({ visitors, tokens: keyless, now: () => NOW_MS })
+  const identifier = new VisitorIdentifier({ visitors, tokens: keyless, now: () => NOW_MS })
   const headers = { ...address('203.0.113.7'), 'x-visitor-token': (await mint()).token }
-  expect(await identify(headers, { gate })).toEqual({ code: 'ledger_unavailable', reasons: [] })
+  expect(await identify(headers, { identifier })).toEqual({
+    code: 'ledger_unavailable',
+    reasons: [],
+  })
   const id = await visitors.idOf('203.0.113.7', NOW_MS)
-  expect(await identify(headers, { gate, maySpend: false })).toEqual({ id, reasons: [] })
+  expect(await identify(headers, { identifier, maySpend: false })).toEqual({ id, reasons: [] })
 })
 
 test('a token expires at its second', async () => {
   let ms = NOW_MS
-  const gate = new VisitorGate({ visitors, tokens, now: () => ms })
+  const identifier = new VisitorIdentifier({ visitors, tokens, now: () => ms })
   const { token, subject, expires_at } = await mint()
   const headers = { 'x-visitor-token': token }
   ms = expires_at * 1000 - 1
-  expect(await identify(headers, { gate })).toEqual({ id: subject, reasons: [] })
+  expect(await identify(headers, { identifier })).toEqual({ id: subject, reasons: [] })
   ms = expires_at * 1000
   const late = { code: 'visitor_token_invalid', reasons: ['expired'] }
-  expect(await identify(headers, { gate })).toEqual(late)
+  expect(await identify(headers, { identifier })).toEqual(late)
 })

@@ -3,7 +3,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Cost, Refusal, ReserveRequest } from '../../src/budget/budget.ts'
-import { Ledger, type LedgerDoor, type Spending, worstCase } from '../../src/budget/ledger.ts'
+import { Ledger, type LedgerClient, type Spending, worstCase } from '../../src/budget/ledger.ts'
 import type { Event } from '../../src/events.ts'
 import { failureOf } from '../support/failure.ts'
 
@@ -21,7 +21,7 @@ const WORST = { tokens: 200, usd: (100 * 1 + 100 * 10) / 1e6 }
 const granted = { granted: true, mayStore: true } as const
 
 /** A ledger that answers reservations with the script, one per call; tests end its waits. */
-function ledgerWith(...script: (() => ReturnType<LedgerDoor['reserve']>)[]) {
+function ledgerWith(...script: (() => ReturnType<LedgerClient['reserve']>)[]) {
   const reserved: ReserveRequest[] = []
   const settled: { id: string; cost: Cost }[] = []
   const events: Event[] = []
@@ -30,7 +30,7 @@ function ledgerWith(...script: (() => ReturnType<LedgerDoor['reserve']>)[]) {
   let settle = async () => {}
   let ids = 0
   const ledger = new Ledger({
-    door: {
+    client: {
       reserve: (request) => {
         reserved.push(request)
         return (script[Math.min(reserved.length, script.length) - 1] ?? (async () => granted))()

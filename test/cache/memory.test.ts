@@ -91,8 +91,8 @@ test('the least recently used entries are evicted when maxBytes is reached', () 
 test('an entry larger than maxBytes is served but not stored', () => {
   const { tier } = start({ maxBytes: 10_000 })
   tier.set(entryOf('small'))
-  const remembered = tier.set(entryOf('large', 'x'.repeat(20_000)))
-  expect(new TextDecoder().decode(remembered.body('json', () => 'made'))).toBe('made')
+  const cached = tier.set(entryOf('large', 'x'.repeat(20_000)))
+  expect(new TextDecoder().decode(cached.body('json', () => 'made'))).toBe('made')
   expect(tier.get('large')).toBeNull()
   expect(tier.get('small')).not.toBeNull()
 })
@@ -102,8 +102,8 @@ test.each([
   ['no time', { maxAgeMs: 0 }],
 ])('a tier with %s keeps nothing and still makes bodies', (_, options) => {
   const { tier } = start(options)
-  const remembered = tier.set(entryOf('a'))
-  expect(new TextDecoder().decode(remembered.body('json', () => 'made'))).toBe('made')
+  const cached = tier.set(entryOf('a'))
+  expect(new TextDecoder().decode(cached.body('json', () => 'made'))).toBe('made')
   expect(tier.get('a')).toBeNull()
   tier.delete('a')
 })
@@ -118,11 +118,11 @@ test.each([
 ])('all bodies of an entry fit into the size counted for it: %s', (_, character) => {
   for (const choices of [1, 4]) {
     const entry = entryOf('k', character.repeat(3000), choices)
-    const remembered = start().tier.set(entry)
+    const cached = start().tier.set(entry)
     let real = JSON.stringify(entry).length
     for (const shape of shapes) {
       const reader: Reader = { shape, resume: null }
-      real += remembered.body(bodyName(shape), () => encodeWhole(entry, reader)).length
+      real += cached.body(bodyName(shape), () => encodeWhole(entry, reader)).length
     }
     // The size counted is at least the size in memory.
     let fits = 0

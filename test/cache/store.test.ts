@@ -77,7 +77,7 @@ test('put() stores in memory, and a hit there reads nothing from KV', async () =
   expect(cache.put(entryOf(), true)).toBe(true)
   await settled()
   const found = await cache.get(KEY)
-  expect([found?.tier, found?.remembered.entry]).toEqual(['memory', entryOf()])
+  expect([found?.tier, found?.cached.entry]).toEqual(['memory', entryOf()])
   expect(reads()).toBe(0)
   expect(kv.values.has(KEY)).toBe(true)
 })
@@ -93,8 +93,8 @@ test('an entry found in KV is copied into memory for the next hit', async () => 
   const fromMemory = await cache.get(KEY)
   expect([fromKv?.tier, fromMemory?.tier]).toEqual(['kv', 'memory'])
   // Times are shared by the tiers; encoded bodies exist in memory only.
-  expect(fromMemory?.remembered).toBe(fromKv?.remembered)
-  expect(fromKv?.remembered.entry).toEqual(entryOf())
+  expect(fromMemory?.cached).toBe(fromKv?.cached)
+  expect(fromKv?.cached.entry).toEqual(entryOf())
   expect(reads()).toBe(1)
   await settled()
 })
@@ -114,7 +114,7 @@ test('an expired entry is returned, for the caller to judge', async () => {
   cache.put(entryOf({ freshSeconds: 10 }), true)
   await settled()
   clock.ms += 30_000
-  expect((await cache.get(KEY))?.remembered.entry.fresh_until).toBe(NOW_S + 10)
+  expect((await cache.get(KEY))?.cached.entry.fresh_until).toBe(NOW_S + 10)
 })
 
 test('an entry is stored in memory only when the day’s write budget is used up', async () => {
@@ -138,7 +138,7 @@ test('a purged entry is a miss in both tiers, immediately in this isolate', asyn
   clock.ms += 1000
   const newer = entryOf({ nowS: NOW_S + 2, text: 'newer' })
   expect(cache.put(newer, true)).toBe(true)
-  expect((await cache.get(KEY))?.remembered.entry).toEqual(newer)
+  expect((await cache.get(KEY))?.cached.entry).toEqual(newer)
   await settled()
 })
 
@@ -148,9 +148,9 @@ test('an answer requested before a purge is not stored in any tier', async () =>
   clock.ms += 5000
   await purges.purge({ names: null, at: clock.ms })
   expect(cache.put(begunBefore, true)).toBe(false)
-  const remembered = cache.remember(begunBefore)
+  const cached = cache.storeInMemory(begunBefore)
   // Only the visitor who waited for it gets it.
-  expect(remembered.entry).toBe(begunBefore)
+  expect(cached.entry).toBe(begunBefore)
   await settled()
   expect(kv.values.has(KEY)).toBe(false)
   expect(await cache.get(KEY)).toBeNull()
@@ -175,9 +175,9 @@ test('an answer requested earlier replaces no later one, in any tier', async () 
   clock.ms += 2000
   expect(cache.put(newer, true)).toBe(true)
   expect(cache.put(older, true)).toBe(false)
-  cache.remember(older)
+  cache.storeInMemory(older)
   await settled()
-  expect((await cache.get(KEY))?.remembered.entry).toEqual(newer)
+  expect((await cache.get(KEY))?.cached.entry).toEqual(newer)
   expect(JSON.parse(kv.values.get(KEY)?.value ?? '')).toEqual(newer)
 })
 
@@ -191,30 +191,32 @@ test('an entry stored during the KV read wins over an older one from KV', async 
   shared.kv.intercept = (operation) => (operation === 'get' ? slow.promise : undefined)
   const reading = cache.get(KEY)
   const newer = entryOf({ text: 'newer', nowS: NOW_S + 1 })
-  cache.remember(newer)
+  cache.storeInMemory(newer)
   slow.resolve()
-  expect((await reading)?.remembered.entry).toEqual(newer)
-  expect((await cache.get(KEY))?.remembered.entry).toEqual(newer)
+  expect((await reading)?.cached.entry).toEqual(newer)
+  expect((await cache.get(KEY))?.cached.entry).toEqual(newer)
   await settled()
 })
 
 test('remember() shares the encoded bodies of an answer that is already in memory', () => {
   const { cache } = isolate()
   const entries = [2, 1, 3, 3].map((after) => entryOf({ nowS: NOW_S + after }))
-  const remembered = entries.map((entry) => cache.remember(entry))
-  expect(remembered.map(({ entry }) => entry)).toEqual(entries)
-  expect(new Set(remembered.map((one) => one.body('json', () => 'made once'))).size).toBe(1)
+  const cached = entries.map((entry) => cache.storeInMemory(entry))
+  expect(cached.map(({ entry }) => entry)).toEqual(entries)
+  expect(new Set(cached.map((one) => one.body('json', () => 'made once'))).size).toBe(1)
   const other = entryOf({ nowS: NOW_S + 4 })
   const answer = { ...other.completion, id: `cmpl-${'b'.repeat(28)}` }
-  const [body] = remembered.map((one) => one.body('json', () => ''))
-  expect(cache.remember({ ...other, completion: answer }).body('json', () => '')).not.toBe(body)
+  const [body] = cached.map((one) => one.body('json', () => ''))
+  expect(cache.storeInMemory({ ...other, completion: answer }).body('json', () => '')).not.toBe(
+    body,
+  )
 })
 
 test('remember() stores another isolate’s entry in memory without a KV write', async () => {
   const { cache, kv, settled } = isolate()
   const put = vi.spyOn(kv, 'put')
-  const remembered = cache.remember(entryOf())
-  expect((await cache.get(KEY))?.remembered).toBe(remembered)
+  const cached = cache.storeInMemory(entryOf())
+  expect((await cache.get(KEY))?.cached).toBe(cached)
   await settled()
   expect(put).not.toHaveBeenCalled()
 })

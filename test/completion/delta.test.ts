@@ -3,9 +3,9 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { finishReasons, type Logprobs } from '../../src/completion/completion.ts'
-import { type Delta, Fold, type Folded, replay } from '../../src/completion/delta.ts'
+import { type Delta, Fold, type FoldedAnswer, replay } from '../../src/completion/delta.ts'
 
-function fold(deltas: readonly Delta[]): Folded | null {
+function fold(deltas: readonly Delta[]): FoldedAnswer | null {
   const fold = new Fold()
   for (const delta of deltas) fold.add(delta)
   return fold.folded()
@@ -56,7 +56,7 @@ const choice = fc.record({
 })
 const count = fc.nat({ max: 1e9 })
 const answer: fc.Arbitrary<{
-  folded: Folded
+  folded: FoldedAnswer
   choices: (typeof choice extends fc.Arbitrary<infer T> ? T : never)[]
 }> = fc
   .record({

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { Logprobs } from '../../src/completion/completion.ts'
 import type { Delta } from '../../src/completion/delta.ts'
-import { parseResumePoint, skipper } from '../../src/completion/resume.ts'
+import { parseResumePoint, resumeFilter } from '../../src/completion/resume.ts'
 import { encodeWhole, type Reader, type Shape } from '../../src/flight/stream.ts'
 import { fold } from '../support/fold.ts'
 
@@ -127,13 +127,13 @@ test.each(cuttings)('a stream of %s resumes after every character', (_, pieces) 
 })
 
 function cutting(id: string, characters: number) {
-  const cut = skipper({ id, characters })
+  const cut = resumeFilter({ id, characters })
   cut(head)
   return cut
 }
 
 function cutterOf(at: number) {
-  return skipper({ id: ID, characters: at })
+  return resumeFilter({ id: ID, characters: at })
 }
 
 function textOf(deltas: readonly Delta[]): string {
@@ -177,7 +177,7 @@ test('skipper() leaves the finish and the usage if the reader has the whole text
 
 test('skipper() passes another answer unchanged', () => {
   const deltas = [head, piece('Hello'), finish(), usage]
-  expect(deltas.map(skipper({ id: OTHER, characters: 3 }))).toEqual(deltas)
+  expect(deltas.map(resumeFilter({ id: OTHER, characters: 3 }))).toEqual(deltas)
   expect(textIn(encodeWhole(fold(deltas), readerAt('sse', 3, OTHER)))).toBe('Hello')
   expect(encodeWhole(fold(deltas), readerAt('text', 3, OTHER))).toBe('Hello')
 })

@@ -2,7 +2,7 @@
 // answer must not be shared or the flight is unreachable. And relay(), which passes a stream on.
 import { expect, test } from 'vitest'
 import type { Problem } from '../../src/errors.ts'
-import { type FlightDoor, Misses } from '../../src/flight/client.ts'
+import { type FlightClient, Misses } from '../../src/flight/client.ts'
 import type { Work } from '../../src/flight/generate.ts'
 import type { MissAnswer, SharedWork } from '../../src/flight/miss.ts'
 import { Ending, type Reader, relay, type Shape, type StreamEnd } from '../../src/flight/stream.ts'
@@ -14,7 +14,7 @@ const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }
 const DONE = 'data: [DONE]\n\n'
 const summary = { upstream: 'main', attempts: 1, usage: null }
 
-function start(flights: Partial<FlightDoor> | null) {
+function start(flights: Partial<FlightClient> | null) {
   const upstream = { respond: (): Response => jsonAnswer('alone') }
   const world = missSetup(() => upstream.respond())
   world.state.purgedAt = 42
@@ -97,7 +97,7 @@ test('a flight that is reachable at the second attempt is not reported', async (
 })
 
 test.each<[string, Partial<Work>]>([
-  ['is not stored', { keep: null }],
+  ['is not stored', { lifetime: null }],
   ['is cancelled without readers', { abandon: 'stop' }],
 ])('a flight whose answer %s gets its reader’s presence until the end', async (_, more) => {
   const got: SharedWork[] = []
@@ -129,7 +129,7 @@ test.each([
       return stream ? { kind: 'stream', role: 'leader', body, ending, summary } : found
     },
   })
-  const reply = await answer({ keep: null }, sse)
+  const reply = await answer({ lifetime: null }, sse)
   if (reply.kind === 'stream') await new Response(reply.body).text()
   expect(await got[0]?.presence?.getReader().read()).toEqual({ done: true, value: undefined })
   // Cancelling twice is harmless.

@@ -99,9 +99,9 @@ test('a late follower gets the recording immediately, then follows live', async 
 
 test.each([true, false])(
   'the others continue when the first reader leaves (keepGoing: %s)',
-  async (keep) => {
+  async (lifetime) => {
     const { load, give, end, state } = handed()
-    const flight = new Flight(load, { keepGoing: keep })
+    const flight = new Flight(load, { keepGoing: lifetime })
     const [first, second] = [readerOf(flight), readerOf(flight)]
     give(head)
     await calm()
@@ -112,7 +112,7 @@ test.each([true, false])(
     end()
     await second.reading
     expect(second.positions.at(-1)).toBe(4)
-    expect([flight.state, state.signal.aborted, state.begun]).toEqual(['landed', false, 1])
+    expect([flight.state, state.signal.aborted, state.begun]).toEqual(['finished', false, 1])
   },
 )
 
@@ -127,7 +127,7 @@ test('with keepGoing a flight runs to its end after the last reader has left', a
   give(said('a'), finish, usage)
   end()
   await flight.over
-  expect([flight.state, state.signal.aborted]).toEqual(['landed', false])
+  expect([flight.state, state.signal.aborted]).toEqual(['finished', false])
   expect(flight.folded?.completion.choices[0]?.text).toBe('a')
 })
 
@@ -137,7 +137,7 @@ test('with keepGoing a flight runs without any reader', async () => {
   give(head, said('a'), finish, usage)
   end()
   await flight.over
-  expect(flight.state).toBe('landed')
+  expect(flight.state).toBe('finished')
 })
 
 test('without keepGoing a flight is aborted once, synchronously, when the last reader leaves', async () => {
@@ -181,9 +181,9 @@ test('a load that ignores its signal is ended, and what it yields is not recorde
 
 test.each([true, false])(
   'every reader gets the error, after what was recorded before it (keepGoing: %s)',
-  async (keep) => {
+  async (lifetime) => {
     const { load, give, fail } = handed()
-    const flight = new Flight(load, { keepGoing: keep })
+    const flight = new Flight(load, { keepGoing: lifetime })
     const readers = [readerOf(flight), readerOf(flight), readerOf(flight)]
     give(head, said('a'))
     await calm()
@@ -240,7 +240,7 @@ test('with readAhead a load runs at its own pace until its last reader leaves', 
   for (let i = 0; i < 100; i++) give(said('a'))
   await calm()
   expect(flight.recording).toHaveLength(101)
-  expect(flight.state).toBe('flying')
+  expect(flight.state).toBe('running')
   left.abort()
   expect([flight.state, state.signal.aborted]).toEqual(['failed', true])
   await flight.over
@@ -312,7 +312,7 @@ test('a finished flight stays finished when its last reader leaves', async () =>
   await flight.over
   left.abort()
   await rest
-  expect(flight.state).toBe('landed')
+  expect(flight.state).toBe('finished')
 })
 
 test('there is one load, and every reader sees the whole recording, in any order of joins and leaves', async () => {

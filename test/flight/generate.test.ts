@@ -61,7 +61,7 @@ function start(
       source: null,
       names: ['model:default'],
       requestedAt: START - 123,
-      keep: { freshSeconds: 3600, staleSeconds: 60 },
+      lifetime: { freshSeconds: 3600, staleSeconds: 60 },
       abandon: 'finish',
       forced: false,
       requestId: 'req_1',
@@ -82,7 +82,7 @@ function start(
         reserve: async () => ({ accepted() {}, settle() {} }),
       },
       newId: () => ID,
-      lookAgain: null,
+      recheckKv: null,
       storeCopy: (entry) => copies.push(entry),
       store: (entry) => {
         stored.push(entry)
@@ -269,7 +269,7 @@ test('generate() drops an unrequested choice and does not store the answer', asy
 })
 
 test('generate() stores nothing if the answer must not be stored', async () => {
-  const { run, stored, outcome } = start({ a: () => jsonAnswer('a') }, { work: { keep: null } })
+  const { run, stored, outcome } = start({ a: () => jsonAnswer('a') }, { work: { lifetime: null } })
   expect((await run()).code).toBeNull()
   expect(stored).toEqual([])
   expect(outcome.stored).toBe(false)
@@ -289,7 +289,7 @@ test.each([
   async (freshSeconds, fresh) => {
     const { run, stored } = start(
       { a: () => new Response('', { status: 500 }), b: () => jsonAnswer('a') },
-      { work: { keep: { freshSeconds, staleSeconds: 60 } } },
+      { work: { lifetime: { freshSeconds, staleSeconds: 60 } } },
     )
     await run()
     expect(stored[0]?.fresh_until).toBe(NOW_S + fresh)
@@ -309,20 +309,20 @@ test('generate() reads KV once more before it spends, and uses a fresh entry', a
     )
   const again = start(
     { a: () => jsonAnswer('new') },
-    { context: { lookAgain: async () => entryFor(10) } },
+    { context: { recheckKv: async () => entryFor(10) } },
   )
   expect(kinds((await again.run()).all)).toEqual(['head', 'text', 'finish', 'usage'])
   expect(again.asked).toEqual([])
   expect(again.outcome).toMatchObject({ found: true, attempts: 0 })
   const stale = start(
     { a: () => jsonAnswer('new') },
-    { context: { lookAgain: async () => entryFor(0) } },
+    { context: { recheckKv: async () => entryFor(0) } },
   )
   await stale.run()
   expect(stale.asked).toEqual(['a'])
   const forced = start(
     { a: () => jsonAnswer('new') },
-    { work: { forced: true }, context: { lookAgain: async () => entryFor(10) } },
+    { work: { forced: true }, context: { recheckKv: async () => entryFor(10) } },
   )
   await forced.run()
   expect(forced.asked).toEqual(['a'])

@@ -229,8 +229,8 @@ test('an answer that is not stored is not looked up in KV and not given to late 
   const first = await entryOf(join)
   const other = start()
   other.state.kept = first
-  expect(said(await other.join({ keep: null }))).toBe('leader: Hello')
-  expect(said(await other.join({ keep: null }))).toBe('leader: Hello')
+  expect(said(await other.join({ lifetime: null }))).toBe('leader: Hello')
+  expect(said(await other.join({ lifetime: null }))).toBe('leader: Hello')
   expect([other.state.looks, other.state.calls, other.stored.length]).toEqual([0, 2, 0])
   expect([state.calls, stored.length]).toEqual([1, 1])
 })
@@ -308,10 +308,10 @@ test('a load whose answer is not stored is aborted after all readers have left',
   const { join, stored, events } = start((call) =>
     call === 0 ? upstream.response() : jsonAnswer('new'),
   )
-  const answer = await streaming(() => join({ keep: null }, sse), upstream)
+  const answer = await streaming(() => join({ lifetime: null }, sse), upstream)
   await answer.cancel()
   // Joining a flight that is being aborted would be a failure.
-  expect(said(await join({ keep: null }))).toBe('leader: new')
+  expect(said(await join({ lifetime: null }))).toBe('leader: new')
   await upstream.left
   expect([stored, events.filter(({ event }) => event === 'internal')]).toEqual([[], []])
 })
@@ -366,7 +366,7 @@ describe('a reader that joins while the last one leaves', () => {
     ['a stream', sse],
     ['a whole answer', json],
   ])('gets the running answer or a new one, never an error (%s)', async (_, shape) => {
-    for (const keep of [null, work.keep]) {
+    for (const lifetime of [null, work.lifetime]) {
       for (const how of ['cancel', 'signal'] as const) {
         for (let moment = -1; moment < 30; moment++) {
           const first = openStream()
@@ -374,7 +374,7 @@ describe('a reader that joins while the last one leaves', () => {
             if (call > 0) return streamAnswer(chunk('Hello', 'stop') + DONE)
             return first.response()
           })
-          const more = { keep, abandon: 'stop' } as const
+          const more = { lifetime, abandon: 'stop' } as const
           const left = new AbortController()
           const leaving = await streaming(() => join(more, sse, left), first)
           let joining: Promise<MissAnswer> | null = null
@@ -425,7 +425,7 @@ test.each([
     const upstream = openStream()
     const { join } = start(() => upstream.response())
     const left = new AbortController()
-    const answer = join({ keep: null }, reader, left)
+    const answer = join({ lifetime: null }, reader, left)
     await untilIdle()
     left.abort()
     expect((await answer).kind).toBe('left')
@@ -437,7 +437,7 @@ test('the stream of a reader that leaves during silence does not look complete',
   const upstream = openStream()
   const { join, events } = start(() => upstream.response())
   const left = new AbortController()
-  const joining = join({ keep: null }, sse, left)
+  const joining = join({ lifetime: null }, sse, left)
   await untilIdle()
   upstream.push(chunk('Hel'))
   const answer = await joining

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { afterEach, expect, test, vi } from 'vitest'
 import type { FinishReason, Logprobs } from '../../src/completion/completion.ts'
-import type { Delta, Folded } from '../../src/completion/delta.ts'
+import type { Delta, FoldedAnswer } from '../../src/completion/delta.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { Flight } from '../../src/flight/flight.ts'
 import {
@@ -172,7 +172,7 @@ async function bodyOf(stream: ReadableStream<Uint8Array>): Promise<string> {
 
 const quiet = { keepAliveMs: 15_000, now: () => Date.now(), onEnd: () => {}, onError: () => {} }
 
-function check(body: string, includeUsage: boolean, folded: Folded): void {
+function check(body: string, includeUsage: boolean, folded: FoldedAnswer): void {
   const { choices, usage: counted } = folded.completion
   const events = readEvents(body, includeUsage)
   expect([...events.texts.keys()].sort()).toEqual(choices.map(({ index }) => index))

@@ -2,13 +2,13 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
+  checkOrigin,
   corsHeaders,
   echoedOrigin,
   isBrowserOrigin,
   isLoopback,
   isPreflight,
-  judgeOrigin,
-  namedOrigin,
+  originForLog,
   preflightReply,
 } from '../../src/http/cors.ts'
 
@@ -28,7 +28,7 @@ function requestFrom(
 }
 
 const judge = (request: Request, list: readonly string[] = origins) =>
-  judgeOrigin(request, new URL(request.url), { origins: list })
+  checkOrigin(request, new URL(request.url), { origins: list })
 
 const kindOf = (origin: string | null, url?: string, list?: readonly string[]) =>
   judge(requestFrom(origin, url), list).kind
@@ -357,7 +357,7 @@ test.each([
   expect(isBrowserOrigin(origin)).toBe(isValid)
   const refused = { kind: 'refused', origin } as const
   expect(echoedOrigin(refused)).toBe(isValid ? origin : null)
-  expect(namedOrigin(refused)).toBe(isValid || origin === 'null' ? origin : null)
+  expect(originForLog(refused)).toBe(isValid || origin === 'null' ? origin : null)
 })
 
 test('echoedOrigin() returns null unless the origin is refused', () => {

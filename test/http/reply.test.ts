@@ -5,11 +5,11 @@ import {
   answerHeaders,
   type CacheOutcome,
   cacheStatus,
-  cacheWishes,
   cacheWord,
   entityTag,
   type Form,
   matchesTag,
+  parseCacheControl,
   prefersText,
   serverTiming,
 } from '../../src/http/reply.ts'
@@ -194,6 +194,6 @@ test.each([
   ['max-age=0', none],
   ['no-storex', none],
   ['must-revalidate, private', none],
-])('cacheWishes() reads %j', (header, wishes) => {
-  expect(cacheWishes(header)).toEqual(wishes)
+])('cacheWishes() reads %j', (header, directives) => {
+  expect(parseCacheControl(header)).toEqual(directives)
 })

@@ -3,8 +3,8 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   type AddressOptions,
-  nameRefusalOf,
-  pageAt,
+  lookupRefusalOf,
+  pageNameOf,
   readAddress,
   redirectRefusalOf,
   refusalOf,
@@ -199,7 +199,7 @@ describe('refusalOf()', () => {
     fc.assert(
       fc.property(fc.array(pieces, { maxLength: 12 }), (path) => {
         const text = `https://example.com/posts/${path.join('')}`
-        for (const refusal of [refusalOf, nameRefusalOf]) {
+        for (const refusal of [refusalOf, lookupRefusalOf]) {
           const url = readAddress(text)
           if (url === null || refusal(url, { ...defaults, paths: ['/posts/*'] }) !== null) continue
           allowed += 1
@@ -266,7 +266,7 @@ describe('a page', () => {
     [['/a/b', '/a/b/', '/a/b.html', '/a/b/index.html']],
     [['/caf%C3%A9', '/caf%c3%a9/', '/caf\u00e9.html', '/c%61f\u00e9/index.html']],
   ])('has one name at each of %j', (paths) => {
-    const names = paths.map((path) => pageAt(readAddress(`https://example.com${path}`) as URL))
+    const names = paths.map((path) => pageNameOf(readAddress(`https://example.com${path}`) as URL))
     expect(new Set(names).size).toBe(1)
   })
 
@@ -275,16 +275,16 @@ describe('a page', () => {
       ...['/', '/x', '/X', '/x.htm', '/x.HTML', '/x/y', '/x-index', '/indexes', '/myindex'],
       ...['/.html', '/x/.html', '/html', '/x.html.txt', '/index.php', '/x%2F', '/a.b'],
     ]
-    const names = paths.map((path) => pageAt(readAddress(`https://example.com${path}`) as URL))
+    const names = paths.map((path) => pageNameOf(readAddress(`https://example.com${path}`) as URL))
     expect(new Set(names).size).toBe(paths.length)
-    expect(pageAt(new URL('http://example.com/x'))).not.toBe(names[1])
+    expect(pageNameOf(new URL('http://example.com/x'))).not.toBe(names[1])
   })
 
   test('can be looked up if one of its addresses is listed, but fetched only at a listed one', () => {
     const verdict = (path: string, paths: readonly string[]) => {
       const url = readAddress(`https://example.com${path}`) as URL
       const options = { ...defaults, paths }
-      const found = nameRefusalOf(url, options) === null
+      const found = lookupRefusalOf(url, options) === null
       return [found, refusalOf(url, options) === null]
     }
     expect(verdict('/guide/one', ['/guide/*.html'])).toEqual([true, false])

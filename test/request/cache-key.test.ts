@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type Config, parseConfig } from '../../src/config/config.ts'
-import { cacheKey, canonicalText, lastKey } from '../../src/request/cache-key.ts'
+import { cacheKey, canonicalText, lastAnswerKey } from '../../src/request/cache-key.ts'
 import { type EffectiveRequest, effectiveRequest } from '../../src/request/effective.ts'
 import { requestParser } from '../../src/request/schema.ts'
 import golden from '../fixtures/keys.json' with { type: 'json' }
@@ -404,11 +404,11 @@ describe('lastKey()', () => {
 
   test('ignores the order of variables and differs for any other change', async () => {
     const { language, topic } = request.variables
-    const key = await lastKey(request, 1)
+    const key = await lastAnswerKey(request, 1)
     expect(key).toMatch(/^l1:[0-9a-f]{64}$/)
-    expect(await lastKey({ ...request, variables: { language, topic } }, 1)).toBe(key)
+    expect(await lastAnswerKey({ ...request, variables: { language, topic } }, 1)).toBe(key)
     const others = [
-      lastKey(request, 2),
+      lastAnswerKey(request, 2),
       ...[
         { promptId: 'haiku2' },
         { variables: { topic } },
@@ -417,14 +417,14 @@ describe('lastKey()', () => {
         { fields: { seed: 1 } },
         { fields: { seed: '1' } },
         { fields: { temperature: null } },
-      ].map((change) => lastKey({ ...request, ...change }, 1)),
+      ].map((change) => lastAnswerKey({ ...request, ...change }, 1)),
     ]
     expect(new Set([key, ...(await Promise.all(others))]).size).toBe(others.length + 1)
   })
 
   // Stored answers are only found after an upgrade if the key stays the same.
   test('does not change between versions', async () => {
-    expect(await lastKey(request, 1)).toBe(
+    expect(await lastAnswerKey(request, 1)).toBe(
       'l1:75566663e86cb855e5a9798dc68cc904272873e4929bfc0ce5e0ae5daabe3408',
     )
   })

@@ -4,7 +4,7 @@
 import { describe, expect, test } from 'vitest'
 import { GatewayError } from '../../src/errors.ts'
 import type { EffectiveOptions, ModelOptions, PromptOptions } from '../../src/request/effective.ts'
-import { chosenFields, effectiveRequest } from '../../src/request/effective.ts'
+import { effectiveRequest, overriddenFields } from '../../src/request/effective.ts'
 import { requestParser } from '../../src/request/schema.ts'
 
 const parse = requestParser({ prompt_chars: 100_000, max_tokens: 512, n: 4, prompts: 4 })
@@ -450,7 +450,7 @@ describe('chosenFields()', () => {
   const chosen = (fields: object, changes: Changes = {}) => {
     const set = { ...changes, haiku: { visitor_may_set, ...changes.haiku } }
     const request = parse({ prompt: sea, ...fields })
-    return chosenFields(request, effectiveRequest(request, options(set)), options(set))
+    return overriddenFields(request, effectiveRequest(request, options(set)), options(set))
   }
 
   test.each<[object, object]>([

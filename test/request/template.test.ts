@@ -3,7 +3,12 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { GatewayError } from '../../src/errors.ts'
-import { parseVariables, placesOf, render, type Variables } from '../../src/request/template.ts'
+import {
+  parseVariables,
+  placeholdersIn,
+  render,
+  type Variables,
+} from '../../src/request/template.ts'
 
 function refusal(work: () => unknown): { code: string; param: string | null; message: string } {
   try {
@@ -23,13 +28,11 @@ const haiku: Variables = {
 }
 
 test('placesOf() finds each placeholder once, with or without spaces', () => {
-  expect([...placesOf('{{a}} {{ b }}{{\ta\n}} {{_no}} {{1}} {{}} {a} {{a b}} {{ c1_x}}')]).toEqual([
-    'a',
-    'b',
-    'c1_x',
-  ])
-  expect(placesOf('none').size).toBe(0)
-  expect(placesOf(`{{${'a'.repeat(65)}}}`).size).toBe(0)
+  expect([
+    ...placeholdersIn('{{a}} {{ b }}{{\ta\n}} {{_no}} {{1}} {{}} {a} {{a b}} {{ c1_x}}'),
+  ]).toEqual(['a', 'b', 'c1_x'])
+  expect(placeholdersIn('none').size).toBe(0)
+  expect(placeholdersIn(`{{${'a'.repeat(65)}}}`).size).toBe(0)
 })
 
 test('render() fills every placeholder, including repeated ones', () => {

@@ -5,13 +5,13 @@ import { readFile } from 'node:fs/promises'
 import { expect } from 'vitest'
 import type { App, AppContext } from '../../src/app.ts'
 import type { Cost, Refusal, ReserveRequest } from '../../src/budget/budget.ts'
-import type { LedgerDoor } from '../../src/budget/ledger.ts'
+import type { LedgerClient } from '../../src/budget/ledger.ts'
 import type { KvNamespace } from '../../src/cache/kv.ts'
 import { PurgeRegister, type RegisterStorage } from '../../src/cache/purge-register.ts'
 import { type Core, createCore, type Platform } from '../../src/compose.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
-import type { FlightDoor } from '../../src/flight/client.ts'
+import type { FlightClient } from '../../src/flight/client.ts'
 import { createApp, createBrokenApp } from '../../src/service.ts'
 import { CANARY, recordOutput } from './canary.ts'
 
@@ -88,7 +88,7 @@ export function memoryStorage(): RegisterStorage {
 }
 
 /** A ledger that grants every reservation unless `refusal` is set. */
-export class OpenLedger implements LedgerDoor {
+export class OpenLedger implements LedgerClient {
   readonly reserved: ReserveRequest[] = []
   readonly settled: { readonly id: string; readonly cost: Cost }[] = []
   refusal: Refusal | null = null
@@ -113,7 +113,7 @@ export interface TestAppOptions {
   readonly config?: Readonly<Record<string, unknown>>
   readonly upstream?: Script
   /** Creates the shared flights. Absent: each miss makes its own upstream call. */
-  readonly flights?: (core: Core) => FlightDoor
+  readonly flights?: (core: Core) => FlightClient
   /** To share storage with another app. */
   readonly kv?: MemoryKv
   readonly clock?: Clock

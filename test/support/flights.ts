@@ -3,7 +3,7 @@
 
 import type { Entry } from '../../src/cache/entry.ts'
 import type { Event } from '../../src/events.ts'
-import type { FlightDoor } from '../../src/flight/client.ts'
+import type { FlightClient } from '../../src/flight/client.ts'
 import { KeyFlights } from '../../src/flight/flights.ts'
 import type { Work } from '../../src/flight/generate.ts'
 import type { MissAnswer, MissContext, SharedWork } from '../../src/flight/miss.ts'
@@ -32,7 +32,7 @@ export function connectionTo(name: string): ConnectOptions {
   }
 }
 
-export class LocalFlights implements FlightDoor {
+export class LocalFlights implements FlightClient {
   /** The calls made so far. */
   readonly calls: ('join' | 'refresh')[] = []
   readonly #context: MissContext
@@ -90,7 +90,7 @@ export const work: Work = {
   source: null,
   names: ['model:default'],
   requestedAt: START,
-  keep: { freshSeconds: 100, staleSeconds: 0 },
+  lifetime: { freshSeconds: 100, staleSeconds: 0 },
   abandon: 'finish',
   forced: false,
   requestId: 'req_1',
@@ -139,7 +139,7 @@ export function missSetup(respond: (call: number) => Response | Promise<Response
         },
       },
       newId: () => `cmpl-${'a'.repeat(24)}${String(++ids).padStart(4, '0')}`,
-      lookAgain: async () => {
+      recheckKv: async () => {
         state.looks += 1
         return state.kept
       },

@@ -1,7 +1,7 @@
 /** Folds deltas into the complete answer. */
-import { type Delta, Fold, type Folded } from '../../src/completion/delta.ts'
+import { type Delta, Fold, type FoldedAnswer } from '../../src/completion/delta.ts'
 
-export function fold(deltas: readonly Delta[]): Folded {
+export function fold(deltas: readonly Delta[]): FoldedAnswer {
   const folding = new Fold()
   for (const delta of deltas) folding.add(delta)
   const folded = folding.folded()

@@ -250,7 +250,7 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
     source: null,
     names: [],
     requestedAt: 0,
-    keep: { freshSeconds: 60, staleSeconds: 0 },
+    lifetime: { freshSeconds: 60, staleSeconds: 0 },
     abandon: 'finish' as const,
     forced: false,
     requestId: 'req_1',
@@ -259,7 +259,7 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
   const context = {
     route,
     newId: () => ID,
-    lookAgain: null,
+    recheckKv: null,
     store: () => true,
     storeCopy() {},
   }

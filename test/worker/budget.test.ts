@@ -294,7 +294,7 @@ describe('a visitor', () => {
 
   test('has a limit of concurrent calls; followers and hits do not count', async () => {
     const shop = await open({ tokens_per_day: 1e6, streams_per_visitor: 2 })
-    completionOf(await shop.ask('remembered'))
+    completionOf(await shop.ask('cached'))
     await shop.settled()
     const held = latch()
     shop.lane.answers(completionsStream(['a', 'b'], { pace: () => held.opened }))
@@ -308,7 +308,7 @@ describe('a visitor', () => {
     expect(third.headers['ratelimit-policy']).toBe('"streams";q=2')
     expect(third.headers['ratelimit']).toBe('"streams";r=0;t=5')
     expect(third.headers['retry-after']).toBe('5')
-    completionOf(await shop.ask('remembered', {}, own))
+    completionOf(await shop.ask('cached', {}, own))
     const follower = shop.ask('prompt 100', { stream: true }, own)
     const another = shop.ask('prompt 103')
     await shop.lane.call(4)
@@ -544,7 +544,7 @@ describe('a ledger that fails', () => {
       expect(reply.headers['retry-after']).toMatch(/^\d+$/)
       expect(reply.text).not.toContain('words from inside')
     }
-    completionOf(await shop.ask('remembered'))
+    completionOf(await shop.ask('cached'))
     expect(shop.lane.calls).toHaveLength(1)
   }
 
@@ -555,7 +555,7 @@ describe('a ledger that fails', () => {
     ['hangs', 2],
   ] as const)('(it %s) allows no upstream call; hits are still served', async (way, asked) => {
     const shop = await open({ tokens_per_day: 1e6 })
-    completionOf(await shop.ask('remembered'))
+    completionOf(await shop.ask('cached'))
     await shop.settled()
     const before = (await shop.workers.rig.counts()).reserves
     await shop.workers.rig.set({ ledger: way })
@@ -613,7 +613,7 @@ describe('a ledger that fails', () => {
 describe('a pause', () => {
   test('allows only cached answers until its end', async () => {
     const shop = await open({ tokens_per_day: 1e6 })
-    completionOf(await shop.ask('remembered'))
+    completionOf(await shop.ask('cached'))
     const until = Math.floor(Date.now() / 1000) + 600
     const reply = await shop.workers.rig.admin('/admin/pause', { until })
     expect(JSON.parse(reply.text)).toEqual({ paused_until: until })
@@ -622,7 +622,7 @@ describe('a pause', () => {
     await expectExhausted(shop, refused, 'paused', 0)
     expect(Number(refused.headers['retry-after'])).toBeGreaterThan(590)
     expect(Number(refused.headers['retry-after'])).toBeLessThanOrEqual(600)
-    completionOf(await shop.ask('remembered'))
+    completionOf(await shop.ask('cached'))
     await shop.workers.rig.set({ clockMs: 601_000 })
     completionOf(await shop.ask('prompt 100'))
     expect(await shop.budget()).toMatchObject({ paused_until: null })
@@ -761,14 +761,14 @@ describe('alerts', () => {
 describe('the rate limit', () => {
   test('returns 429 with headers, for misses only and not for the operator', async () => {
     const shop = await open({ tokens_per_day: 1e6 })
-    completionOf(await shop.ask('remembered'))
+    completionOf(await shop.ask('cached'))
     await shop.workers.rig.set({ limit: 'refuses' })
     const refused = await shop.ask('prompt 100')
     await expectProblem(refused, 429, 'rate_limited', shop.workers.log)
     expect(refused.headers['retry-after']).toBe('60')
     expect(refused.headers['ratelimit-policy']).toBe('"spend";q=60;w=60')
     expect(refused.headers['ratelimit']).toBe('"spend";r=0;t=60')
-    completionOf(await shop.ask('remembered'))
+    completionOf(await shop.ask('cached'))
     const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
     completionOf(await shop.ask('prompt 101', {}, operator))
     expect(shop.lane.calls).toHaveLength(2)
