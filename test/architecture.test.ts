@@ -7,7 +7,7 @@ import { expect, test } from 'vitest'
 
 /** From the lowest layer up. A name is a folder or a file of src/. */
 const layers: readonly (readonly string[])[] = [
-  ['errors.ts', 'events.ts', 'validation.ts', 'frequent.ts', 'json.ts', 'lru.ts'],
+  ['errors.ts', 'events.ts', 'validation.ts', 'frequent.ts', 'hash.ts', 'json.ts', 'lru.ts'],
   ['completion', 'http', 'html'],
   ['request'],
   ['cache', 'page', 'upstream', 'access', 'budget', 'usage.ts'],

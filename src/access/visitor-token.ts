@@ -3,7 +3,7 @@
 // only expire.
 import * as v from 'valibot'
 import { GatewayError, messages } from '../errors.ts'
-import { hex } from '../request/cache-key.ts'
+import { hex } from '../hash.ts'
 
 export interface VisitorTokenOptions {
   /** How long a token is valid. A token that claims a longer validity is refused. */

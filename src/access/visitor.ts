@@ -1,7 +1,7 @@
 // Identifies visitors who have no token: by a keyed hash of their network address, with a new key
 // each UTC day. The address itself is not stored, and cannot be found from the hash without the
 // key.
-import { hex } from '../request/cache-key.ts'
+import { hex } from '../hash.ts'
 
 /** How many addresses have their hash in memory, so that a cache hit needs no cryptography. */
 const MAX_KNOWN = 1000

@@ -117,7 +117,7 @@ export function parseEntry(text: string, key: string): Entry | null {
   const result = v.safeParse(storedSchema, value)
   if (!result.success || result.output.key !== key) return null
   const entry = result.output.schema === SCHEMA ? result.output : fromVersion1(result.output)
-  return isWhole(entry.completion) ? entry : null
+  return isWorthStoring(entry.completion) ? entry : null
 }
 
 function fromVersion1({
@@ -146,8 +146,8 @@ export function freshness(entry: Entry, nowS: number): Freshness {
   return nowS < entry.stale_until ? 'stale' : 'expired'
 }
 
-/** Worth caching: no choice was cut by a content filter, and at least one has text. */
-export function isWhole({ choices }: Entry['completion']): boolean {
+/** No choice was cut by a content filter, and at least one has text. */
+export function isWorthStoring({ choices }: Entry['completion']): boolean {
   return (
     choices.every(({ finish_reason }) => finish_reason !== 'content_filter') &&
     choices.some(({ text }) => text !== '')

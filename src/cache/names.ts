@@ -1,7 +1,7 @@
 // The names an answer can be purged by: its request, prompt, model, and the pages it was made from.
 // An entry carries its names, so a purge reaches every copy, including those scoped to one visitor.
 // Every name has a prefix, so that none collides with a property of Object.prototype.
-import { sha256 } from '../request/cache-key.ts'
+import { sha256 } from '../hash.ts'
 
 /** 128 bits of the hash: enough to be unique, and short, as the purge list may hold thousands. */
 const DIGITS = 32

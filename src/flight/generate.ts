@@ -1,6 +1,6 @@
 // Generates the answer to a miss: calls the upstreams, adds id and usage, and stores the complete
 // answer. Yields normalised deltas as they arrive. All dependencies are passed in.
-import { createEntry, type Entry, freshness, isWhole, type Source } from '../cache/entry.ts'
+import { createEntry, type Entry, freshness, isWorthStoring, type Source } from '../cache/entry.ts'
 import { estimateTokens, type Usage } from '../completion/completion.ts'
 import { type Delta, Fold, replay } from '../completion/delta.ts'
 import type { PageVersion } from '../page/store.ts'
@@ -185,7 +185,7 @@ function entryOf(
   startedAtS: number,
 ): Entry | null {
   const folded = fold.folded()
-  if (lifetime === null || folded === null || !isWhole(folded.completion)) return null
+  if (lifetime === null || folded === null || !isWorthStoring(folded.completion)) return null
   const freshSeconds = fallback
     ? Math.min(FALLBACK_FRESH_S, lifetime.freshSeconds)
     : lifetime.freshSeconds

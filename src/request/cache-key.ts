@@ -1,6 +1,7 @@
 // The cache key: `c<version>:` and the SHA-256 of the canonical effective request. Cache keys are
 // stable: test/fixtures/keys.json holds golden vectors, and changing what is hashed requires a new
 // FORMAT. The key of a prompt's last answer is also made here; it ignores the owner's settings.
+import { sha256 } from '../hash.ts'
 import type { EffectiveRequest } from './effective.ts'
 
 const FORMAT = 1
@@ -53,7 +54,7 @@ export async function cacheKey(
 /** A visitor's request for a locked prompt, without the owner's settings. */
 export interface PromptRequest {
   readonly promptId: string
-  /** The values; of a page, its name (`pageNameOf` in page/address.ts). */
+  /** The values; of a page, its name (`pageNameOf` in page/rules.ts). */
   readonly variables: Readonly<Record<string, unknown>>
   /** The visitor's fields that have an effect (`overriddenFields` in effective.ts). */
   readonly fields: Readonly<Record<string, unknown>>
@@ -78,18 +79,4 @@ function sorted(value: unknown): unknown {
       .sort(([a], [b]) => (a < b ? -1 : 1))
       .map(([key, inner]) => [key, sorted(inner)]),
   )
-}
-
-const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
-
-/** The SHA-256 of a text in UTF-8, as 64 hex digits. */
-export async function sha256(text: string): Promise<string> {
-  return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))))
-}
-
-/** Two lower-case hex digits per byte. */
-export function hex(bytes: Uint8Array): string {
-  let digits = ''
-  for (const byte of bytes) digits += HEX[byte]
-  return digits
 }

@@ -1,6 +1,6 @@
 // Puts a page's text into a prompt as data: between two marks that the text cannot forge, with an
 // instruction to the model to treat it as material.
-import { sha256 } from './cache-key.ts'
+import { sha256 } from '../hash.ts'
 
 /** A page's text, with the mark that delimits it. */
 export interface PageText {

@@ -1,7 +1,13 @@
 // Cache entries and the parser of their stored form.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { createEntry, type Entry, freshness, isWhole, parseEntry } from '../../src/cache/entry.ts'
+import {
+  createEntry,
+  type Entry,
+  freshness,
+  isWorthStoring,
+  parseEntry,
+} from '../../src/cache/entry.ts'
 import type { Choice, Completion, FinishReason } from '../../src/completion/completion.ts'
 
 const KEY = `c1:${'0a'.repeat(32)}`
@@ -182,7 +188,7 @@ test('parseEntry() returns null or a complete entry of this key when any byte is
       if (entry === null) return
       expect(entry.key).toBe(KEY)
       expect(Object.keys(entry).sort()).toEqual(Object.keys(good).sort())
-      expect(isWhole(entry.completion)).toBe(true)
+      expect(isWorthStoring(entry.completion)).toBe(true)
       expect(typeof entry.completion.choices[0]?.text).toBe('string')
       // What is accepted can be written again unchanged, so nothing was misread.
       expect(parseEntry(JSON.stringify(entry), KEY)).toEqual(entry)
@@ -254,8 +260,8 @@ test.each([
     ],
     false,
   ],
-] as [[string, FinishReason][], boolean][])('isWhole() of %j is %j', (said, whole) => {
-  expect(isWhole(completionOf(...said))).toBe(whole)
+] as [[string, FinishReason][], boolean][])('isWorthStoring() of %j is %j', (said, whole) => {
+  expect(isWorthStoring(completionOf(...said))).toBe(whole)
 })
 
 test('parseEntry() reads a version 1 entry as requested at the start of its second', () => {
