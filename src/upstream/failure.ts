@@ -125,19 +125,23 @@ export function causeOf(error: unknown): UpstreamCause | null {
 
 /**
  * Whether a failure says that the upstream itself is in trouble. A refusal does not, whatever its
- * status: the upstream lives, and refused this one request. Neither does an answer that was longer
- * than it may be: one visitor's requests must not close an endpoint for all the others.
+ * status: the upstream works, and refused this one request. Neither does an answer that is longer than
+ * allowed, has fewer choices than requested, or ends without text: a single visitor can cause these
+ * again and again, and must not close the endpoint for all the others.
  *
  * @param begun text had arrived before
  */
 export function isOutage(error: GatewayError, begun: boolean): boolean {
   const { status = null, code: reason = null, subject } = causeOf(error) ?? {}
-  if (reason === 'too_large' || (reason === 'deadline' && begun)) return false
+  if (reason !== null && aboutOneRequest.has(reason)) return false
+  if (reason === 'deadline' && begun) return false
   if (subject !== undefined && requestSubjects.has(subject)) return false
   // An error in a 2xx is an unreadable answer, unless it says whose fault it is.
   if (status === null && subject !== undefined && ownersSubjects.has(subject)) return false
   return outages.has(error.code)
 }
+
+const aboutOneRequest: ReadonlySet<string> = new Set(['too_large', 'missing_choice', 'no_text'])
 
 const outages: ReadonlySet<Code> = new Set([
   'upstream_unavailable',

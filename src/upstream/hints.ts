@@ -55,6 +55,8 @@ const hintsByReason = {
     'The upstream answered 2xx with an empty body. Check base_url, path and wire: they may lead to something that is not the API.',
   no_text:
     'The upstream ended its answer without a text and without a reason. Check wire and upstream_model; its own log may say more.',
+  no_answer:
+    'The upstream closed the connection without a text and without the end of an answer. Check base_url, path and wire; its own log may say more.',
   too_large:
     'The answer was longer than max_output_bytes. Raise it if such answers are wanted; else lower max_tokens.',
   undecodable:

@@ -165,7 +165,7 @@ export class Normaliser {
     }
     if (!this.#anything) {
       throw new GatewayError('upstream_bad_response', messages.upstream_empty, {
-        cause: { code: 'no_text' },
+        cause: { code: this.#ended ? 'no_text' : 'no_answer' },
       })
     }
     if (!this.#ended && this.#running > 0) {

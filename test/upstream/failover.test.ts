@@ -440,7 +440,7 @@ const dripping =
   }
 const tooLong: Answering = () => streamAnswer(chunk('a'), chunk('b'.repeat(1_100_000)))
 
-test.each<[string, Answering, Partial<UpstreamSetting>?]>([
+test.each<[string, Answering, Partial<UpstreamSetting>?, Partial<EffectiveRequest>?]>([
   ...[400, 401, 402, 403, 404, 408, 409, 410, 413, 418, 422, 425, 429, 451, 499].map(
     (code): [string, Answering] => [`a ${code}`, status(code)],
   ),
@@ -450,10 +450,13 @@ test.each<[string, Answering, Partial<UpstreamSetting>?]>([
   ['a deadline after text has begun', dripping(chunk('a')), { deadlineMs: 150 }],
   ['a size limit after text has begun', tooLong],
   ['a size limit before text has begun', () => new Response(' '.repeat(1_100_000))],
-])('answer() does not open the breaker for %s', async (_, answers, setting) => {
+  ['a choice that did not come', ok, {}, { n: 2 }],
+  ['a choice that did not come in a stream', () => streamAnswer(chunk('a'), DONE), {}, { n: 2 }],
+  ['an answer without text', () => streamAnswer('data: {"choices":[]}\n\n', DONE)],
+])('answer() does not open the breaker for %s', async (_, answers, setting, fields) => {
   const app = start({ a: { answers, retries: 0, ...setting } }, { now: Date.now })
   const codes = new Set<string | null>()
-  for (let i = 0; i < 12; i++) codes.add((await app.run()).code)
+  for (let i = 0; i < 12; i++) codes.add((await app.run(fields)).code)
   expect(app.calls).toHaveLength(12)
   expect(codes.size).toBe(1)
   expect(codes).not.toContain(null)
@@ -470,6 +473,7 @@ test.each<[string, Answering, Partial<UpstreamSetting>?]>([
   ['HTML', () => new Response('<html>')],
   ['an empty body', () => new Response('')],
   ['a cut-off answer', () => new Response('{"ch')],
+  ['a stream that ends before any text', () => streamAnswer('data: {"choices":[]}\n\n')],
   ['a stream cut after text', () => streamAnswer(chunk('a'))],
   ['an error event without a status', () => streamAnswer(chunk('a'), 'data: {"error":"gone"}\n\n')],
   ['a 200 that names a 5xx', () => Response.json({ error: { code: 503 } })],
