@@ -42,6 +42,8 @@ export type RawDelta =
   | { readonly kind: 'usage'; readonly index: number | null; readonly usage: Usage }
   /** Partial usage of the call so far: both numbers only grow, and each may be missing. */
   | { readonly kind: 'tokens'; readonly input?: number; readonly output?: number }
+  /** What the upstream has written besides the text, such as reasoning, in bytes: it costs, too. */
+  | { readonly kind: 'hidden'; readonly bytes: number }
   /** The terminator: `[DONE]`, `message_stop`, the end of a JSON body. */
   | { readonly kind: 'end' }
   /** The body was cut off or aborted after each choice had its reason. Not sent by adapters. */

@@ -13,7 +13,7 @@ import {
   upstreamFailure,
 } from './failure.ts'
 import { readReason } from './finish-reason.ts'
-import { objectsIn } from './message.ts'
+import { bytesOfStrings, objectsIn } from './message.ts'
 import { failureOfResponse } from './openai-request.ts'
 import type { SseMessage } from './sse.ts'
 
@@ -90,7 +90,7 @@ function readEvent(event: Readonly<Record<string, unknown>>): readonly RawDelta[
     case 'content_block_start':
       return textIn(content_block, 'text')
     case 'content_block_delta':
-      return textIn(delta, 'text_delta')
+      return [...textIn(delta, 'text_delta'), ...hiddenIn(delta)]
     case 'message_delta':
       return endOf({ stop_reason: isRecord(delta) ? delta['stop_reason'] : null, usage })
     case 'message':
@@ -145,6 +145,13 @@ function textIn(block: unknown, type: 'text' | 'text_delta'): TextDelta[] {
   return typeof text === 'string' && text !== ''
     ? [{ kind: 'text', index: 0, text, logprobs: null }]
     : []
+}
+
+/** Thinking and tools. A signature is no text of the model's. */
+function hiddenIn(delta: unknown): RawDelta[] {
+  if (!isRecord(delta) || delta['type'] === 'text_delta') return []
+  const bytes = bytesOfStrings(delta, ['type', 'signature'])
+  return bytes === 0 ? [] : [{ kind: 'hidden', bytes }]
 }
 
 /** The text blocks of a whole message as one text. */

@@ -184,6 +184,7 @@ async function* callDeltas(
   const check = new EchoCheck(planned.echoed)
   let usage: Usage | null = null
   let chars = 0
+  /** Of all that was seen, the text included. */
   let bytes = 0
   const startedAt = now()
   try {
@@ -205,6 +206,7 @@ async function* callDeltas(
       return echo.add(delta)
     }
     for await (const batch of call(wire, context)) {
+      for (const raw of batch) if (raw.kind === 'hidden') bytes += raw.bytes
       const { texts, failure } = normalised(batch, normaliser)
       const deltas = texts.map(said)
       if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }
@@ -228,8 +230,8 @@ const TOKENS_PER_MS = 0.25
 
 /**
  * What a cancelled call has not written of the tokens it reserved. It has written what was seen, and a
- * token is never less than a byte; and what was not seen, such as hidden reasoning and what was on its
- * way, in the time since it began.
+ * token is never less than a byte; and what was not seen, such as reasoning that is not sent and what was
+ * on its way, in the time since it began.
  */
 function unwrittenTokens({ request }: PlannedCall, bytes: number, ms: number): number {
   const completions = request.prompts.length * Math.max(request.n, request.best_of ?? 1)

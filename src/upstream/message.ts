@@ -138,3 +138,14 @@ export class JsonEnd {
     return null
   }
 }
+
+/** The bytes of all strings in a value, those under `except` apart. */
+export function bytesOfStrings(value: unknown, except: readonly string[] = []): number {
+  if (typeof value === 'string') return new TextEncoder().encode(value).length
+  if (typeof value !== 'object' || value === null) return 0
+  let bytes = 0
+  for (const [name, inner] of Object.entries(value)) {
+    if (!except.includes(name)) bytes += bytesOfStrings(inner)
+  }
+  return bytes
+}

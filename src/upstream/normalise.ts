@@ -140,6 +140,8 @@ export class Normaliser {
         this.#input = larger(this.#input, delta.input)
         this.#output = larger(this.#output, delta.output)
         return
+      case 'hidden':
+        return
       case 'end':
         this.#ended = true
         return

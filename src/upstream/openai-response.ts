@@ -5,7 +5,7 @@ import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import { errorIn, failureOfError, identifierOf, isRecord, upstreamFailure } from './failure.ts'
 import { readReason } from './finish-reason.ts'
-import { isKeepAlive, objectsIn } from './message.ts'
+import { bytesOfStrings, isKeepAlive, objectsIn } from './message.ts'
 import type { SseMessage } from './sse.ts'
 
 /** Where both a legacy text and a chat delta are present, which of the two is the text. */
@@ -135,6 +135,8 @@ function readChoice(
   } else if (text !== '' || logprobs !== null) {
     deltas.push({ kind: 'text', index, text, logprobs })
   }
+  const hidden = hiddenBytes(choice, said)
+  if (hidden > 0) deltas.push({ kind: 'hidden', bytes: hidden })
   const refusal = said?.['refusal']
   const word = choice['finish_reason'] ?? choice['finishReason']
   if (typeof refusal === 'string' && refusal !== '') {
@@ -156,6 +158,16 @@ function readChoice(
     deltas.push({ kind: 'finish', index, reason: 'stop', inferred: true })
   }
   return deltas
+}
+
+type Table = Readonly<Record<string, unknown>>
+
+/** Reasoning, refusals, tool calls, and the parts of a list that are not text. */
+function hiddenBytes({ reasoning, reasoning_content }: Table, said: Table | null): number {
+  const content = Array.isArray(said?.['content']) ? said['content'] : []
+  const parts = content.filter((part) => !isRecord(part) || part['type'] !== 'text')
+  const besides = [reasoning, reasoning_content, parts]
+  return bytesOfStrings(besides) + bytesOfStrings(said, ['role', 'content'])
 }
 
 function hasReasoning(said: Readonly<Record<string, unknown>> | null): boolean {

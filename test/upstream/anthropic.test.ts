@@ -94,16 +94,21 @@ test.each([
 test.each([
   [{ type: 'ping' }],
   [{ type: 'content_block_stop', index: 0 }],
-  [{ type: 'content_block_delta', delta: { type: 'thinking_delta', thinking: 'Hm' } }],
   [{ type: 'content_block_delta', delta: { type: 'signature_delta', signature: 'x' } }],
-  [{ type: 'content_block_delta', delta: { type: 'input_json_delta', partial_json: '{' } }],
   [{ type: 'content_block_start', content_block: { type: 'thinking', thinking: 'Hm' } }],
-  [{ type: 'content_block_delta', delta: { type: 'citations_delta', text: 'no' } }],
   [{ type: 'content_block_start', content_block: { type: 'tool_result', text: 'no' } }],
   [{ type: 'something_new', text: 'no' }],
   [{}],
 ])('fromMessage() ignores %j', (event) => {
   expect(message(event)).toEqual([])
+})
+
+test.each([
+  [{ type: 'thinking_delta', thinking: 'Hm' }, 2],
+  [{ type: 'input_json_delta', partial_json: '{' }, 1],
+  [{ type: 'citations_delta', text: 'no' }, 2],
+])('fromMessage() only counts the bytes of %j', (delta, bytes) => {
+  expect(message({ type: 'content_block_delta', delta })).toEqual([{ kind: 'hidden', bytes }])
 })
 
 test('fromMessage() ends on message_stop only', () => {

@@ -809,6 +809,60 @@ test.each<[string, Partial<EffectiveRequest>, number, number]>([
   }
 })
 
+const seenTexts: [string, Wire, string, string][] = [
+  [
+    'reasoning_content',
+    'chat',
+    '{"delta":{"reasoning_content":"Zoë is a"}}',
+    '{"delta":{"content":"a"}}',
+  ],
+  [
+    'reasoning',
+    'chat',
+    '{"delta":{"content":"","reasoning":"Zoë is a"}}',
+    '{"delta":{"content":"a"}}',
+  ],
+  [
+    'parts of thinking',
+    'chat',
+    '{"delta":{"content":[{"thinking":[{"text":"Zoë is a"}]}]}}',
+    '{"delta":{"content":"a"}}',
+  ],
+  [
+    'the arguments of a tool',
+    'chat',
+    '{"delta":{"tool_calls":[{"function":{"arguments":"Zoë is a"}}]}}',
+    '{"delta":{"content":"a"}}',
+  ],
+  ['reasoning of a choice', 'completions', '{"text":"","reasoning":"Zoë is a"}', '{"text":"a"}'],
+]
+
+const thinking = {
+  type: 'content_block_delta',
+  delta: { type: 'thinking_delta', thinking: 'Zoë is a' },
+}
+const written = { type: 'content_block_delta', delta: { type: 'text_delta', text: 'a' } }
+
+test.each<[string, Wire, string, string]>([
+  ...seenTexts.map(([name, wire, hidden, text]): [string, Wire, string, string] => [
+    name,
+    wire,
+    `{"choices":[${hidden}]}`,
+    `{"choices":[${text}]}`,
+  ]),
+  ['thinking', 'anthropic', JSON.stringify(thinking), JSON.stringify(written)],
+])('answer() counts %s that a stopped call has sent (%s)', async (_, wire, hidden, text) => {
+  const body = openStream()
+  body.push(`data: ${hidden}\n\n`.repeat(10))
+  body.push(`data: ${text}\n\n`)
+  const app = start({ a: { answers: () => body.response(), wire } }, { abandon: 'stop' })
+  const asking = app.ask({ max_tokens: 1000 })
+  await asking.next()
+  app.controller.abort(new Error('left'))
+  await asking.return(undefined)
+  expect(app.leases[0]?.settled).toEqual([{ usage: null, chars: 1, unwritten: 1000 - 91 }])
+})
+
 test('answer() that ends before its readers leave is not settled as a stopped call', async () => {
   const { run, leases } = start({ a: { answers: inTurn(ok) } }, { abandon: 'stop' })
   await run()

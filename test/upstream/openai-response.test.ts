@@ -65,10 +65,11 @@ test('readChunk() reads numbers and text parts of lists as text, and nothing els
     expect(textIn(odd)).toBe('')
 })
 
-test('readChunk() ignores reasoning, roles and tool calls', () => {
+test('readChunk() only counts the bytes of reasoning and tool calls, and ignores roles', () => {
   const delta = { role: 'assistant', reasoning: 'a', reasoning_content: 'b', tool_calls: [{}] }
   expect(chunk(choices({ index: 0, delta, finish_reason: null }), 'chat')).toEqual([
     { kind: 'meta', id: 'x', model: 'm' },
+    { kind: 'hidden', bytes: 2 },
   ])
 })
 
