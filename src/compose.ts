@@ -18,8 +18,10 @@ import type { Report } from './events.ts'
 import type { MissContext } from './flight/miss.ts'
 import { Pages } from './page/store.ts'
 import type { Connection } from './upstream/attempt.ts'
+import { GATHER_MS } from './upstream/body.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connection.ts'
+import { CALLS_AT_ONCE } from './upstream/merge.ts'
 import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
 
 /** The platform APIs that the service uses. */
@@ -71,15 +73,6 @@ async function takeKvWrite(ledger: Ledger): Promise<boolean> {
   }
 }
 
-/** A Worker can have six connections waiting for a response. */
-const CALLS_AT_ONCE = 6
-
-/** Coalescing window: chunks that an upstream sends together are delivered together. */
-const GATHER_MS = 2
-
-/** How long KV writes are paused after a failed one. */
-const KV_REST_MS = 10_000
-
 export function createCore(config: Config, platform: Platform): Core {
   const { now, random, randomBytes, wait, waitUntil, report } = platform
   const { cache: settings } = config
@@ -107,7 +100,7 @@ export function createCore(config: Config, platform: Platform): Core {
     ),
     new KvTier(
       platform.kv,
-      { waitMs: settings.kv_wait_ms, entryBytes: settings.entry_bytes, restMs: KV_REST_MS },
+      { waitMs: settings.kv_wait_ms, entryBytes: settings.entry_bytes },
       { now, report, waitUntil },
     ),
     purges,

@@ -1,5 +1,5 @@
 // The KV tier. Key: the cache key, or for a prompt's last answer the key of prompt and variables
-// (completion/fingerprint.ts). Value: an entry as a JSON string, written in one piece. TTL: until
+// (request/cache-key.ts). Value: an entry as a JSON string, written in one piece. TTL: until
 // the entry is no longer usable even as stale, at least 60 s. KV cannot fail a request: if it is
 // slow, broken or full, the result is a miss or an answer that is not stored, and one event in the
 // log.
@@ -16,8 +16,6 @@ export interface KvNamespace {
 export interface KvOptions {
   /** Longest wait for a read. */
   readonly waitMs: number
-  /** How long writes are skipped after a failed one. */
-  readonly restMs: number
   /** Longest value, in UTF-8 bytes. */
   readonly entryBytes: number
 }
@@ -28,6 +26,8 @@ export interface KvContext {
   readonly waitUntil: (work: Promise<unknown>) => void
 }
 
+/** How long writes are skipped after a failed one. */
+const REST_MS = 10_000
 /** KV's minimum TTL. */
 const MIN_TTL_S = 60
 /** Ten years. */
@@ -77,7 +77,7 @@ export class KvTier {
     try {
       await this.#namespace.put(key, value, { expirationTtl })
     } catch {
-      this.#restUntil = this.#context.now() + this.#options.restMs
+      this.#restUntil = this.#context.now() + REST_MS
       this.#failed('put', 'error')
     }
   }

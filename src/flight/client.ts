@@ -5,7 +5,6 @@ import type { Problem } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Work } from './generate.ts'
 import {
-  KEEP_ALIVE_MS,
   type MissAnswer,
   type MissContext,
   SharedMiss,
@@ -142,8 +141,7 @@ export class Misses {
     } catch {
       this.#report({ event: 'flight_unreachable', request_id: work.requestId })
     }
-    const options = { ...ALONE, keepGoing: true, purgedAt }
-    await new SharedMiss(work, false, options, this.#context).flight.over
+    await new SharedMiss(work, false, { keepGoing: true, purgedAt }, this.#context).flight.over
   }
 
   /** A stale answer may be served many times before the new one arrives: one refresh is enough. */
@@ -157,7 +155,8 @@ export class Misses {
   }
 
   async #alone(work: Work, reader: Reader, { left, onEnd }: MissReader): Promise<MissAnswer> {
-    const options = { ...ALONE, purgedAt: this.#context.purgedAt(work) }
+    // Without a Durable Object, a load cannot outlive its request.
+    const options = { keepGoing: false, purgedAt: this.#context.purgedAt(work) }
     const miss = new SharedMiss(work, reader.shape.stream, options, this.#context)
     const answer = await miss.join(reader, {
       role: 'leader',
@@ -167,9 +166,6 @@ export class Misses {
     return answer
   }
 }
-
-/** Without a Durable Object, a load cannot outlive its request. */
-const ALONE = { keepAliveMs: KEEP_ALIVE_MS, keepGoing: false }
 
 /** An empty stream that ends when the reader leaves (miss.ts, `SharedWork`). */
 function presenceOf(left: AbortSignal) {

@@ -4,7 +4,6 @@
 import { type Entry, freshness } from '../cache/entry.ts'
 import { entryFor, type Work } from './generate.ts'
 import {
-  KEEP_ALIVE_MS,
   type MissAnswer,
   type MissContext,
   SharedMiss,
@@ -63,8 +62,7 @@ export class KeyFlights {
     const isUsable =
       entry !== null && freshness(entry, nowS) === 'fresh' && entry.requested_at > purgedAt
     if (isUsable && !work.forced) return { role: 'late', entry }
-    const options = { keepAliveMs: KEEP_ALIVE_MS, keepGoing, purgedAt }
-    const miss = new SharedMiss(work, stream, options, this.#context)
+    const miss = new SharedMiss(work, stream, { keepGoing, purgedAt }, this.#context)
     this.#miss = miss
     this.#last = null
     miss.flight.over.then(() => this.#release(miss))

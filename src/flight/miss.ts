@@ -79,8 +79,6 @@ export interface ReaderHandle {
 export interface MissOptions {
   /** Whether the load is finished without readers. */
   readonly keepGoing: boolean
-  /** Silence in a stream after which a keep-alive comment is sent. */
-  readonly keepAliveMs: number
   /** The last purge of it before the load started, in unix ms. */
   readonly purgedAt: number
 }
@@ -96,23 +94,18 @@ export interface MissContext {
   readonly report: Report
 }
 
-/** Silence in a stream after which a keep-alive comment is sent. */
-export const KEEP_ALIVE_MS = 15_000
-
 /** One load of a key, with the state its readers share. */
 export class SharedMiss {
   readonly flight: Flight
   readonly work: Work
   readonly #outcome: Outcome = newOutcome()
   readonly #encodings: Encodings
-  readonly #options: MissOptions
   readonly #now: () => number
   readonly #report: Report
 
   /** @param stream whether the first reader requested a stream */
   constructor(work: Work, stream: boolean, options: MissOptions, context: MissContext) {
     this.work = work
-    this.#options = options
     this.#now = context.now
     this.#report = context.report
     this.flight = new Flight(
@@ -159,7 +152,6 @@ export class SharedMiss {
     const first = await texts.next()
     left.signal.throwIfAborted()
     const body = streamAnswer(first.done === true ? '' : first.value, texts, reader.shape, {
-      keepAliveMs: this.#options.keepAliveMs,
       now: this.#now,
       onError: (error) => {
         if (!left.signal.aborted) this.#reportInternal(error)

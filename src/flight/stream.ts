@@ -165,9 +165,11 @@ function chunkEncoder({ includeUsage }: Shape): Encode {
 /** How a stream ended: completely, because its reader left, or with a problem. */
 export type StreamEnd = 'whole' | 'left' | Problem
 
+/** Silence after which a keep-alive comment is sent. */
+const KEEP_ALIVE_MS = 15_000
+
 export interface StreamOptions {
-  /** Silence after which a keep-alive comment is sent. */
-  readonly keepAliveMs: number
+  readonly keepAliveMs?: number
   readonly now: () => number
   readonly onEnd: (end: StreamEnd) => void
   /** Called with the error of a failed stream, for the log. */
@@ -185,7 +187,7 @@ export function streamAnswer(
   options: StreamOptions,
 ): ReadableStream<Uint8Array> {
   const bytes = new TextEncoder()
-  const silence = new SilenceTimer(options.keepAliveMs, options.now)
+  const silence = new SilenceTimer(options.keepAliveMs ?? KEEP_ALIVE_MS, options.now)
   let unsent = first
   let next: Promise<IteratorResult<string>> | null = null
   let over = false

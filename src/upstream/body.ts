@@ -4,6 +4,9 @@
 import { upstreamFailure } from './failure.ts'
 import type { Watchdog } from './watchdog.ts'
 
+/** Coalescing window: chunks that an upstream sends together are delivered together. */
+export const GATHER_MS = 2
+
 export interface BodyOptions {
   readonly maxBytes: number
   /** A piece that comes sooner after the one before waits so long for others; 0: none waits. */

@@ -20,6 +20,9 @@ export interface AdmittedCall {
   over(): void
 }
 
+/** For every upstream. */
+const LIMITS: BreakerOptions = { failures: 10, openMs: 15_000 }
+
 export class Breaker {
   readonly #options: BreakerOptions
   /** In a row. */
@@ -94,7 +97,7 @@ export class Breakers {
   readonly #options: BreakerOptions
   readonly #byModel = new Map<string, Breaker>()
 
-  constructor(options: BreakerOptions) {
+  constructor(options: BreakerOptions = LIMITS) {
     this.#options = options
   }
 

@@ -35,8 +35,6 @@ export interface Transports {
   readonly ai?: Send
 }
 
-const BREAKER = { failures: 10, openMs: 15_000 }
-
 export function connect(options: ConnectOptions, transports: Transports): Connection {
   const { name, wire, unsupported, stream, deadlineMs, retries } = options
   return {
@@ -52,7 +50,7 @@ export function connect(options: ConnectOptions, transports: Transports): Connec
     alwaysStream: stream === 'always',
     deadlineMs,
     retries,
-    breakers: new Breakers(BREAKER),
+    breakers: new Breakers(),
   }
 }
 

@@ -1,5 +1,8 @@
 // Several async sequences as one, at most so many at work at a time, in the order things come.
 
+/** A Worker can have six connections waiting for a response. */
+export const CALLS_AT_ONCE = 6
+
 /**
  * Items of all sequences as they come, each with the number of its sequence. The first failure ends
  * all, and so does a consumer that leaves.

@@ -27,14 +27,14 @@ function entryOf(text = 'Hello', freshSeconds = 3600, staleSeconds = 60, key = K
   )
 }
 
-function start(options: { waitMs?: number; entryBytes?: number; restMs?: number } = {}) {
+function start(options: { waitMs?: number; entryBytes?: number } = {}) {
   const clock = { ms: START }
   const kv = new MemoryKv(clock)
   const events: Event[] = []
   const background: Promise<unknown>[] = []
   const tier = new KvTier(
     kv,
-    { waitMs: 300, entryBytes: 262_144, restMs: 10_000, ...options },
+    { waitMs: 300, entryBytes: 262_144, ...options },
     {
       now: () => clock.ms,
       report: (event) => events.push(event),

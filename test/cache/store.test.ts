@@ -48,7 +48,7 @@ function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
   const purges = new Purges(kv, { intervalMs: 60_000 }, { ...context, register })
   const cache = new TieredCache(
     new MemoryTier({ maxBytes: 1_000_000, maxAgeMs: 60_000 }, () => clock.ms),
-    new KvTier(kv, { waitMs: 300, entryBytes: 100_000, restMs: 10_000 }, context),
+    new KvTier(kv, { waitMs: 300, entryBytes: 100_000 }, context),
     purges,
   )
   const settled = async () => {
