@@ -1,13 +1,13 @@
-// A word trigram model, small enough to be learnt from a few chapters on first use: tokens in, the
-// probabilities of the next one out. Chooses nothing; demo-sampling.ts does.
+// A word trigram model, small enough to be trained on a few chapters on first use. It returns the
+// probabilities of the next token; demo-sampling.ts chooses one.
 
-/** The name of the end of a text among the likeliest tokens. It is never part of an answer. */
+/** The token that ends a text. It is listed among the likeliest tokens, but never in an answer. */
 export const endOfText = '<|endoftext|>'
-/** The name of all that the model has never read, for which it sets a little probability aside. */
+/** Stands for all tokens outside the vocabulary, which share a small probability. */
 export const unseen = '<|unseen|>'
 
-// Every alternative is bounded and the last two leave no character out, so any string is cut in
-// linear time and the tokens, joined, are that string again.
+// Every alternative is bounded, and together the last two match any character. So tokenizing takes
+// linear time, and joining the tokens gives the same string again.
 const tokenPattern =
   / ?\p{L}{1,20}(?:['-]\p{L}{1,20}){0,4}| ?\p{N}{1,3}| ?(?:--|[^\s\p{L}\p{N}])|\s/gu
 
@@ -16,11 +16,16 @@ export function tokenize(text: string): string[] {
   return text.match(tokenPattern) ?? []
 }
 
-/** What kind of token was last: that decides where spaces go, and is what remains to go by after an
- * unknown word. */
+/**
+ * The kind of the last token. It decides where spaces belong, and after an unknown word it is all
+ * the context there is.
+ */
 type Kind = 'start' | 'open' | 'dash' | 'word' | 'pause' | 'end' | 'close'
 
-/** All that the model remembers of a text. `spaced`: it ends in a space, so the next has none. */
+/**
+ * The model's state after a text. `spaced`: the text ends with a space, so the next token begins
+ * without one.
+ */
 export interface Context {
   readonly before: number
   readonly last: number
@@ -30,23 +35,23 @@ export interface Context {
 }
 
 export interface Model {
-  /** The context after these tokens; the empty list is the start of a text. */
+  /** The context after these tokens; an empty list gives the start of a text. */
   read(tokens: readonly string[]): Context
   advance(context: Context, token: string): Context
-  /** The probability of every token by id, over a sum of 1. A fresh array each time. */
+  /** The probabilities of all tokens by id, which add up to 1. A new array each time. */
   distribution(context: Context): Float64Array
-  /** The text of a token as it would be written here. */
+  /** The text of a token in this context. */
   spell(context: Context, id: number): string
-  /** The id of a token as it is written here, that of `unseen` where the model does not know it. */
+  /** The id of a token as written in this context; the id of `unseen` for an unknown token. */
   lookUp(context: Context, token: string): number
-  /** A token as it was learnt, which is what `advance` wants. */
+  /** A token as it is in the vocabulary, for `advance`. */
   token(id: number): string
   readonly end: number
-  /** The probability of a token that cannot stand here. It is scored with it, but never sampled. */
+  /** The probability of a token that is impossible in a context. Such tokens are never sampled. */
   readonly floor: number
 }
 
-// Set by hand on this text: with smaller discounts the model recites it, with larger it stammers.
+// Tuned by hand for demo-text.txt: smaller discounts repeat the text, larger ones produce nonsense.
 const trigramDiscount = 0.25
 const bigramDiscount = 0.4
 const kindDiscount = 0.3
@@ -62,7 +67,7 @@ const atStart: Context = {
   spaced: false,
 }
 
-/** Learns a model from a text with one paragraph a line; the end of a line is the end of a text. */
+/** Trains a model on a text with one paragraph per line. Each paragraph ends with `endOfText`. */
 export function createModel(text: string): Model {
   const vocabulary: string[] = [unseen, endOfText]
   const ids = new Map<string, number>([
@@ -71,10 +76,10 @@ export function createModel(text: string): Model {
   ])
   const learnt = new Map<string, Traits>()
   const keys = new Map<string, number>()
-  // The text as ids, and where in it each context word was last. That is all of the model: what
-  // follows two words is looked for among what follows one, which spares building thousands of
-  // lists, most of them with one entry. Measured on a slow, shared core: learning takes 4 to 6 ms
-  // once the code is warm, 12 to 20 ms in a cold process; a token then takes under 0.1 ms.
+  // The model is the text as ids, and the places after each context word. Trigrams are found among
+  // the places of the last word, instead of building thousands of lists with mostly one entry.
+  // Measured on a slow, shared core: training takes 4 to 6 ms once the code is warm, 12 to 20 ms in
+  // a cold process; a token then takes less than 0.1 ms.
   const seen: number[] = []
   const before: number[] = []
   const places = new Map<number, number[]>()
@@ -106,7 +111,7 @@ export function createModel(text: string): Model {
         ids.set(token, id)
         const traits = traitsOf(token)
         learnt.set(token, traits)
-        // Contexts forget case and spacing, but an opening quote is not the same as a closing one.
+        // Contexts ignore case and spacing, but distinguish opening from closing quotes.
         for (const key of [traits.lower, ` ${traits.bare}`]) {
           if (!keys.has(key)) keys.set(key, keys.size + 2)
         }
@@ -168,8 +173,10 @@ export function createModel(text: string): Model {
   }
 }
 
-/** Absolute discounting: every follower gives up a little, and what is given up goes to `p`, the
- * distribution of the shorter context. */
+/**
+ * Absolute discounting: subtracts a discount from the count of every follower, and gives that share
+ * of the probability to `p`, the distribution of the shorter context.
+ */
 function mix(p: Float64Array, followers: readonly number[], discount: number): void {
   if (followers.length === 0) return
   const total = followers.length
@@ -180,8 +187,11 @@ function mix(p: Float64Array, followers: readonly number[], discount: number): v
   for (const id of distinct) p[id]! -= discount / total
 }
 
-/** Whether a token can stand here at all: spaces where they belong, quotes that open before they
- * close, no end inside a sentence. Statistics alone get that wrong after an unknown word. */
+/**
+ * Whether a token is possible here: spaces are where they belong, quotes open before they close,
+ * and the text does not end inside a sentence. After unknown words the statistics alone would not
+ * ensure it.
+ */
 function fits({ kind, quoted, spaced }: Context, token: string): boolean {
   if (token === unseen) return false
   const finished = kind === 'end' || kind === 'close'
@@ -232,8 +242,8 @@ function append<K>(lists: Map<K, number[]>, key: K, value: number): void {
   else list.push(value)
 }
 
-function memo<V>(made: Map<string, V>, key: string, make: () => V): V {
-  const value = made.get(key) ?? make()
-  made.set(key, value)
+function memo<V>(values: Map<string, V>, key: string, make: () => V): V {
+  const value = values.get(key) ?? make()
+  values.set(key, value)
   return value
 }

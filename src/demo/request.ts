@@ -1,7 +1,7 @@
-// What the demo upstream takes: the legacy completions wire's request, checked and bounded.
+// Validates requests to the demo upstream: those of the completions wire, with limits of its own.
 import * as v from 'valibot'
 
-// What one request may cost: the model writes some ten thousand tokens a second.
+// These limit the CPU time of a request: the model writes about ten thousand tokens per second.
 const maxTokens = 4096
 const maxTokensInAll = 65_536
 
@@ -11,7 +11,7 @@ const real = (min: number, max: number) => v.pipe(v.number(), v.minValue(min), v
 const filled = v.pipe(v.string(), v.minLength(1))
 const flag = v.nullish(v.boolean(), false)
 
-// The messages are what a field takes, as the error says it after "expected".
+// The messages are the expected values, which the error has after "expected".
 const bodySchema = v.object({
   model: v.message(v.pipe(v.optional(v.string(), ''), v.minLength(1)), 'a model name'),
   prompt: v.message(
@@ -40,10 +40,10 @@ const bodySchema = v.object({
   suffix: v.message(v.nullish(v.literal('')), 'none, as this model only continues'),
   logit_bias: v.message(v.nullish(v.strictObject({})), 'none, as this model has no token ids'),
 })
-/** A request, its defaults filled in. */
+/** A request with its defaults filled in. */
 export type Body = v.InferOutput<typeof bodySchema>
 
-/** Why a request is not answered, as the demo upstream says it over HTTP. */
+/** An error that the demo upstream answers with, over HTTP. */
 export class Refusal extends Error {
   readonly status: number
   readonly param: string | null
@@ -63,7 +63,7 @@ export async function readBody(request: Request): Promise<Body> {
   if (!pathname.endsWith('/completions')) {
     throw new Refusal(404, `Cannot find "${pathname}": expected a path that ends in /completions`)
   }
-  // Callers go by the words "not a chat model" to choose the other wire.
+  // OpenAI's wording for such models, by which callers recognise that they need another wire.
   if (pathname.endsWith('/chat/completions')) {
     throw new Refusal(404, 'Cannot chat: the demo is not a chat model', 'model')
   }
@@ -90,7 +90,7 @@ export async function readBody(request: Request): Promise<Body> {
   if (body.stream && bestOf > body.n) {
     throw new Refusal(400, 'Cannot use "best_of": expected no more than "n" in a stream', 'best_of')
   }
-  // Even an answer of no tokens costs something, hence the default as the least.
+  // An answer without tokens costs something, too, so the default is the least that counts.
   const inAll = [body.prompt].flat().length * bestOf * Math.max(16, body.max_tokens)
   if (inAll > maxTokensInAll) {
     const message = `Cannot use "max_tokens": expected at most ${maxTokensInAll} over all texts`

@@ -1,41 +1,43 @@
-// Writes with the demo model: chooses token after token as the request wants it, and says what each
-// was worth. Knows no clock, no network and no wire.
+// Generates text with the demo model: samples token after token by the request's parameters, with
+// their log probabilities. Pure, apart from `random`.
 import type { Context, Model } from './model.ts'
 
 export interface Piece {
   readonly token: string
-  /** Natural logarithm of the token's probability under the model, whatever the temperature. */
+  /** The natural logarithm of the token's probability, regardless of the temperature. */
   readonly logprob: number
-  /** The likeliest tokens and this one, before any cut, with their logarithms. Empty unless asked
-   * for. */
+  /**
+   * The log probabilities of the likeliest tokens and this one, before a stop sequence cuts any.
+   * Empty unless requested.
+   */
   readonly top: Record<string, number>
 }
 
 export interface Step {
-  /** What is now certain to be part of the answer: none while a stop sequence may have begun. */
+  /** Pieces that are certain to be part of the answer: not those that may begin a stop sequence. */
   readonly pieces: readonly Piece[]
-  /** How many tokens this step sampled: 1, or 0 for the end of the text. */
+  /** How many tokens this step sampled: 1, or 0 at the end of the text. */
   readonly sampled: number
-  /** The sum of the logarithms of what this step sampled. */
+  /** The log probability of the sampled token. */
   readonly logprob: number
   readonly finish: 'stop' | 'length' | null
 }
 
 export interface SamplingOptions {
   readonly maxTokens: number
-  /** 0 takes the likeliest token. Default 1. */
+  /** 0 always chooses the likeliest token. Default 1. */
   readonly temperature?: number
   readonly topP?: number
   readonly stop?: readonly string[]
   readonly presencePenalty?: number
   readonly frequencyPenalty?: number
-  /** How many of the likeliest tokens `top` lists. Default none, and not the chosen one either. */
+  /** How many of the likeliest tokens `top` lists. Default: `top` is empty. */
   readonly logprobs?: number | undefined
-  /** In [0, 1), as Math.random: the only source of chance. */
+  /** Returns a number in [0, 1), as Math.random does. The only source of randomness. */
   readonly random: () => number
 }
 
-/** The probability of each prompt token, for an echo. The first follows none: null. */
+/** The log probability of each prompt token, for an echo; null for the first. */
 export function score(model: Model, tokens: readonly string[], top: number): (Piece | null)[] {
   let context = model.read([])
   return tokens.map((token, index) => {
@@ -43,36 +45,39 @@ export function score(model: Model, tokens: readonly string[], top: number): (Pi
     context = model.advance(context, token)
     if (index === 0) return null
     const piece = describe(model, here, model.distribution(here), model.lookUp(here, token), top)
-    // A token the model does not know still goes by its own name.
+    // An unknown token is listed under its own text, not as `unseen`.
     const { [piece.token]: logprob = piece.logprob, ...others } = piece.top
     return { ...piece, token, top: { ...others, [token]: logprob } }
   })
 }
 
-/** One step per sampled token, and one more if the text ends by itself; the last has a `finish`. */
+/**
+ * One step per sampled token, and one more if the text ends by itself. The last step has a
+ * `finish`.
+ */
 export function* generate(
   model: Model,
   prompt: readonly string[],
   options: SamplingOptions,
 ): Generator<Step, void, undefined> {
   const used = new Map<number, number>()
-  const gate = createStopGate(options.stop ?? [])
+  const buffer = createStopBuffer(options.stop ?? [])
   let context = model.read(prompt)
   for (let count = 1; count <= options.maxTokens; count += 1) {
     const p = model.distribution(context)
-    // An answer has at least one token: an empty one looks like a fault to whoever reads it.
+    // An answer has at least one token, since an empty answer would look like an error.
     const id = choose(model, p, used, options, count === 1)
     if (id === model.end) {
-      yield { pieces: gate.flush(), sampled: 0, logprob: 0, finish: 'stop' }
+      yield { pieces: buffer.flush(), sampled: 0, logprob: 0, finish: 'stop' }
       return
     }
     used.set(id, (used.get(id) ?? 0) + 1)
     const piece = describe(model, context, p, id, options.logprobs)
-    const { pieces, stopped } = gate.push(piece)
+    const { pieces, stopped } = buffer.push(piece)
     context = model.advance(context, model.token(id))
     const last = count === options.maxTokens
     yield {
-      pieces: last && !stopped ? [...pieces, ...gate.flush()] : pieces,
+      pieces: last && !stopped ? [...pieces, ...buffer.flush()] : pieces,
       sampled: 1,
       logprob: piece.logprob,
       finish: stopped ? 'stop' : last ? 'length' : null,
@@ -96,7 +101,8 @@ function choose(
     for (const [id, times] of used) logits[id]! -= presencePenalty + frequencyPenalty * times
     const best = logits.reduce((a, b) => Math.max(a, b), -Infinity)
     if (temperature === 0) return logits.indexOf(best)
-    // Relative to the best, so that a low temperature underflows the others and not all of them.
+    // Relative to the best logit: at a low temperature the others may underflow, but never the
+    // best.
     weights = logits.map((logit) => Math.exp((logit - best) / temperature))
   }
   const total = (ids: readonly number[]) => ids.reduce((sum, id) => sum + weights[id]!, 0)
@@ -105,20 +111,20 @@ function choose(
     candidates.sort((a, b) => weights[b]! - weights[a]!)
     const enough = topP * total(candidates)
     let mass = 0
-    let kept = 0
+    let count = 0
     for (const id of candidates) {
       mass += weights[id]!
-      kept += 1
+      count += 1
       if (mass >= enough) break
     }
-    candidates = candidates.slice(0, kept)
+    candidates = candidates.slice(0, count)
   }
   let rest = options.random() * total(candidates)
   for (const id of candidates) {
     rest -= weights[id]!
     if (rest < 0) return id
   }
-  // Rounding can leave a trifle of `rest`.
+  // Rounding errors can leave a small positive `rest`.
   return candidates.at(-1)!
 }
 
@@ -153,8 +159,8 @@ function likeliest(p: Float64Array, count: number, floor: number): number[] {
   return chosen
 }
 
-/** Holds back what may be the start of a stop sequence, and cuts the text where one is complete. */
-function createStopGate(stops: readonly string[]) {
+/** Holds text back that may begin a stop sequence, and cuts the text before a complete one. */
+function createStopBuffer(stops: readonly string[]) {
   let held: Piece[] = []
   const release = (length: number, cut: boolean): Piece[] => {
     const pieces: Piece[] = []
@@ -187,7 +193,7 @@ function createStopGate(stops: readonly string[]) {
   }
 }
 
-/** Random numbers in [0, 1) that are the same for the same seed and stream (mulberry32). */
+/** Random numbers in [0, 1), always the same for the same seed and stream (mulberry32). */
 export function seededRandom(seed: number, stream: number): () => number {
   let state = (seed ^ Math.floor(seed / 0x100000000) ^ Math.imul(stream + 1, 0x9e3779b9)) >>> 0
   return () => {

@@ -1,6 +1,5 @@
-// The demo upstream: answers the legacy completions wire from the built-in model, so that the
-// gateway runs without an account anywhere. It is a service like any other to its caller, and
-// refuses to be more than that: it knows no keys, no caching and no visitors.
+// The demo upstream: serves the completions wire from the built-in model, so that the Worker runs
+// without an account at any provider. It behaves like any other upstream, without keys.
 
 import { upstreamFailure } from '../upstream/failure.ts'
 import { createModel, type Model, tokenize } from './model.ts'
@@ -8,21 +7,23 @@ import { type Body, Refusal, readBody } from './request.ts'
 import { generate, type Piece, type Step, score, seededRandom } from './sampling.ts'
 
 export interface DemoOptions {
-  /** Reads the text that the model learns from (demo-text.txt). Called until it has resolved once. */
+  /** Reads the training text (demo-text.txt). Called until it has resolved once. */
   readonly readText: () => Promise<string>
   /** Resolves after that many milliseconds; may reject when the signal aborts. */
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
   /** Milliseconds since 1970, for `created`. */
   readonly now: () => number
-  /** In [0, 1): ids, and sampling where the request has no seed. */
+  /** In [0, 1). For ids, and for sampling if the request has no seed. */
   readonly random: () => number
-  /** The pace of a stream, of each choice in it. Whole answers are not paced. Default 80. */
+  /**
+   * The pace of each choice in a stream. Answers that are not streamed are not paced. Default 80.
+   */
   readonly tokensPerSecond?: number
 }
 
 /**
- * A handler for `POST …/completions`. The model is learnt on the first request; the handler rejects
- * with a GatewayError `upstream_unavailable` if its text cannot be read.
+ * A handler for `POST …/completions`. The model is trained on the first request; the handler
+ * rejects with a GatewayError `upstream_unavailable` if the training text cannot be read.
  */
 export function createDemo(options: DemoOptions): (request: Request) => Promise<Response> {
   let model: Model | undefined
@@ -31,7 +32,7 @@ export function createDemo(options: DemoOptions): (request: Request) => Promise<
       const body = await readBody(request)
       if (model === undefined) {
         const text = await read(options)
-        // Requests that came at the same time have read it, too.
+        // A concurrent request may have trained the model meanwhile.
         model ??= createModel(text)
       }
       const answer = createAnswer(model, body, options)
@@ -74,7 +75,7 @@ interface Logprobs {
 
 type Answer = ReturnType<typeof createAnswer>
 
-/** Turns pieces into wire choices; knows where in the text the next one starts. */
+/** Turns pieces into wire choices, and counts their text offsets. */
 function createWriter(model: Model, body: Body, prompt: string, index: number) {
   const { echo, logprobs } = body
   let offset = echo ? 0 : prompt.length
@@ -100,7 +101,7 @@ function createWriter(model: Model, body: Body, prompt: string, index: number) {
     finish_reason: finish,
   })
   return {
-    /** The prompt, or nothing where it is not to be repeated. */
+    /** The prompt, or an empty choice without `echo`. */
     echoed(): Choice {
       const tokens = echo ? tokenize(prompt) : []
       const scored = typeof logprobs === 'number' ? score(model, tokens, logprobs) : []
@@ -117,11 +118,13 @@ function createWriter(model: Model, body: Body, prompt: string, index: number) {
 
 function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
   const prompts = [body.prompt].flat().map((text) => ({ text, tokens: tokenize(text) }))
-  const asked = prompts.reduce((sum, { tokens }) => sum + tokens.length, 0)
+  const promptTokens = prompts.reduce((sum, { tokens }) => sum + tokens.length, 0)
   let sampled = 0
 
-  /** One candidate. Its chance depends on its place among those of its prompt, not on the prompt's
-   * place, so that a prompt gets the same text alone and in a list. */
+  /**
+   * One candidate. Its random numbers depend on its place among the candidates of its prompt, not
+   * on the prompt's place, so that a prompt with a seed has the same text alone and in a list.
+   */
   function* candidate(prompt: readonly string[], place: number) {
     const run = generate(model, prompt, {
       maxTokens: body.max_tokens,
@@ -147,13 +150,13 @@ function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
       created: Math.floor(now() / 1000),
       model: body.model,
     },
-    /** Of what has been sampled until now. */
+    /** The usage so far. */
     usage: () => ({
-      prompt_tokens: asked,
+      prompt_tokens: promptTokens,
       completion_tokens: sampled,
-      total_tokens: asked + sampled,
+      total_tokens: promptTokens + sampled,
     }),
-    /** For each prompt its candidates, not yet begun. */
+    /** The candidates of each prompt. Their generators have not started. */
     candidates: prompts.map(({ text, tokens }, p) =>
       Array.from({ length: body.best_of ?? body.n }, (_, place) => ({
         steps: candidate(tokens, place),
@@ -177,10 +180,10 @@ function complete(answer: Answer, n: number): unknown {
   return { ...answer.head, choices, usage: answer.usage() }
 }
 
-/** The n best. Where none is left out the order stays, so that `n` alone never reorders. */
+/** The n best candidates. If all of them are returned, their order is unchanged. */
 function bestFirst<C extends { steps: readonly Step[] }>(candidates: C[], n: number): C[] {
   if (candidates.length <= n) return candidates
-  // The highest log-probability per token, as the original has it: a sum would favour the shortest.
+  // By log probability per token, as OpenAI's `best_of`: a sum would favour short answers.
   const rank = ({ steps }: C): number =>
     steps.reduce((sum, { logprob }) => sum + logprob, 0) /
     Math.max(
@@ -205,7 +208,7 @@ function joined(a: Choice, b: Choice): Choice {
   }
 }
 
-/** One chunk per token and choice, all choices a token further at each beat. */
+/** One chunk per token and choice. At each tick all choices advance by one token. */
 async function* chunks(answer: Answer, body: Body, options: DemoOptions, signal: AbortSignal) {
   const withUsage = body.stream_options.include_usage
   const chunk = (choice: Choice) => ({
@@ -225,7 +228,7 @@ async function* chunks(answer: Answer, body: Body, options: DemoOptions, signal:
       signal.throwIfAborted()
       const { value: step } = run.steps.next()
       if (!step) continue
-      // As the original: "length" comes with the last text, "stop" in a chunk of its own.
+      // As OpenAI does: "length" comes with the last text, "stop" in a chunk of its own.
       const ends = step.finish === 'stop'
       if (step.pieces.length > 0) yield chunk(run.written(step.pieces, ends ? null : step.finish))
       if (ends || (step.finish && step.pieces.length === 0)) {
@@ -246,8 +249,8 @@ function streamed(answer: Answer, body: Body, options: DemoOptions, signal: Abor
   const run = chunks(answer, body, options, work.signal)
   const encoder = new TextEncoder()
   const stream = new ReadableStream<Uint8Array>({
-    // Generating only what is asked for makes a slow reader, or one that left, cost nothing. An
-    // abort rejects here, which errors the stream.
+    // Generates on demand only, so a reader that is slow or has left costs no CPU time. An abort
+    // rejects here, which errors the stream.
     async pull(controller) {
       const { value, done } = await run.next()
       controller.enqueue(encoder.encode(`data: ${done ? '[DONE]' : JSON.stringify(value)}\n\n`))

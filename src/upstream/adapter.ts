@@ -1,5 +1,5 @@
-// What an upstream is to the rest: four pure translations, and the values they speak in.
-// Nothing here fetches; call.ts does.
+// The interface of an upstream adapter: four pure translations between requests, deltas and the
+// wire. Calls are made by call.ts.
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import type { Sampling } from '../request/effective.ts'
@@ -7,11 +7,11 @@ import type { SseMessage } from './sse.ts'
 
 export type Prompt = string | readonly number[]
 
-/** One upstream call: what is left of the effective request for one attempt. */
+/** The request of one upstream call, a part of the effective request. */
 export interface CallRequest extends Sampling {
   /** The upstream's own model name. */
   readonly model: string
-  /** One, or several where the wire takes arrays. */
+  /** Several only if the wire supports arrays of prompts. */
   readonly prompts: readonly Prompt[]
   readonly system: string | null
   readonly locked: boolean
@@ -20,26 +20,28 @@ export interface CallRequest extends Sampling {
   readonly parameters: Readonly<Record<string, unknown>>
 }
 
-/** A request in the upstream's words. */
+/** A request in the format of the wire. */
 export interface WireCall {
-  /** Appended to the base URL, with its slash. */
+  /** Appended to the base URL; begins with a slash. */
   readonly path: string
   readonly headers?: Readonly<Record<string, string>>
   readonly body: Readonly<Record<string, unknown>>
 }
 
-/** What the wire is told about the one upstream it speaks to. */
+/** What differs between upstreams of the same wire. */
 export interface WireOptions {
   readonly maxTokensField: 'max_tokens' | 'max_completion_tokens'
-  /** The upstream knows `stream_options.include_usage`. */
+  /** The upstream supports `stream_options.include_usage`. */
   readonly streamUsage: boolean
-  /** Where completions live, if not where the wire has them. */
+  /** The path of completions; null: the wire's default. */
   readonly path: string | null
-  /** Sampling fields this upstream has under another name, by their usual one. */
+  /** The upstream's own names of sampling fields, by their usual names. */
   readonly rename?: Readonly<Record<string, string>>
 }
 
-/** An adapter. `fromBody` and `fromMessage` throw a GatewayError where the upstream says it failed. */
+/**
+ * An adapter. `fromBody` and `fromMessage` throw a GatewayError if the upstream reports a failure.
+ */
 export interface Upstream {
   toWire(request: CallRequest, options: WireOptions): WireCall
   fromBody(body: unknown): readonly RawDelta[]
@@ -50,7 +52,7 @@ export interface Upstream {
 export const wires = ['chat', 'completions', 'anthropic', 'workers-ai', 'demo'] as const
 export type Wire = (typeof wires)[number]
 
-/** What a wire or an upstream may be unable to do; a request that needs it is refused by us. */
+/** Features that a wire or an upstream may not support. A request that needs one is refused. */
 export const features = [
   'token_prompts',
   'prompt_array',

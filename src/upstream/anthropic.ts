@@ -1,5 +1,5 @@
-// The anthropic wire: POST /messages, the Messages API as it is natively. A text prompt is one user
-// message, the text blocks of the answer are the text. Thinking and tools are no part of it.
+// The anthropic wire: POST /messages, Anthropic's own Messages API. A text prompt is sent as one
+// user message; the text blocks of the answer are its text. Thinking and tools are ignored.
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import type { Upstream } from './adapter.ts'
@@ -71,11 +71,11 @@ function readWhole(body: unknown): readonly RawDelta[] {
   ]
 }
 
-/** The events are told apart by the `type` of their data: proxies lose `event:` lines. */
+/** Identifies events by the `type` in their data, since some proxies drop `event:` lines. */
 function readMessage(message: SseMessage): readonly RawDelta[] {
   const objects = objectsIn(message)
   if (message.event === 'error') throw failureIn(objects === 'end' ? null : objects[0])
-  // Compatible services end with OpenAI's `[DONE]`, after `message_stop` or in its place.
+  // Compatible services end with OpenAI's `[DONE]`, after or instead of `message_stop`.
   return objects === 'end' ? [{ kind: 'end' }] : objects.flatMap(readEvent)
 }
 
@@ -85,7 +85,7 @@ function readEvent(event: Readonly<Record<string, unknown>>): readonly RawDelta[
   switch (type) {
     case 'message_start':
       if (!isRecord(message)) throw upstreamFailure('bad_response')
-      // Its output tokens are those of the first event, not of the answer.
+      // Its output tokens are only those of the first event.
       return [metaOf(message), { kind: 'tokens', ...inputOf(message['usage']) }]
     case 'content_block_start':
       return textIn(content_block, 'text')
@@ -94,17 +94,17 @@ function readEvent(event: Readonly<Record<string, unknown>>): readonly RawDelta[
     case 'message_delta':
       return endOf({ stop_reason: isRecord(delta) ? delta['stop_reason'] : null, usage })
     case 'message':
-      // All of it in one event, in place of the pieces or once more after them.
+      // The whole message in one event, instead of the chunks or repeated after them.
       return [metaOf(event), { ...textOf(event['content']), whole: true }, ...endOf(event)]
     case 'message_stop':
       return [{ kind: 'end' }]
     default:
-      // `ping`, `content_block_stop`, and what the documentation announces: "new event types".
+      // `ping`, `content_block_stop`, and event types added later, as the documentation announces.
       return []
   }
 }
 
-/** @throws GatewayError where a 2xx body or an event holds an error, Anthropic's or a gateway's. */
+/** @throws GatewayError if a 2xx body or an event contains an error, Anthropic's or a gateway's */
 function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   const { type, error, success } = object
   if (type !== 'error' && !error && success !== false) return
@@ -120,9 +120,9 @@ function failureIn(object: unknown): GatewayError {
     : failureOfStatus(status, { code: type, ...diagnose(error) })
 }
 
-/** The reason, if there is one, and the tokens counted so far. */
+/** The finish reason, if there is one, and the tokens counted so far. */
 function endOf({ stop_reason, usage }: Readonly<Record<string, unknown>>): RawDelta[] {
-  // A turn paused by the server is an unfinished answer, and nobody here goes on with it.
+  // A turn that the server has paused is an unfinished answer, and is not resumed.
   const reason = stop_reason === 'pause_turn' ? 'length' : readReason(stop_reason)
   const tokens: RawDelta = { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) }
   if (reason === null) return [tokens]
@@ -164,7 +164,7 @@ function textOf(content: unknown): TextDelta {
   return { kind: 'text', index: 0, text, logprobs: null }
 }
 
-/** What was read from the prompt cache or written to it is not part of `input_tokens`. */
+/** `input_tokens` does not include tokens read from or written to the prompt cache. */
 function inputOf(usage: unknown): { input?: number } {
   if (!isRecord(usage) || !isCount(usage['input_tokens'])) return {}
   const { cache_creation_input_tokens: written, cache_read_input_tokens: read } = usage

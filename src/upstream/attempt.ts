@@ -1,5 +1,6 @@
-// One go at one upstream: the calls a request becomes there, as one sequence of deltas, each with its
-// money reserved before and settled after. Does not retry and knows no other upstream: route.ts does.
+// One attempt at one upstream: all calls that the request needs there, merged into one sequence of
+// deltas. The budget of each call is reserved before it and settled after it. Retries and fallbacks
+// are in route.ts.
 import type { Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
@@ -16,27 +17,28 @@ import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
 import { merge } from './merge.ts'
 import { Normaliser } from './normalise.ts'
 
-/** An upstream ready to be asked. */
+/** An upstream that is ready for calls. */
 export interface Connection {
   readonly name: string
   readonly upstream: Upstream
   readonly send: Send
   readonly options: CallOptions
   readonly unsupported: ReadonlySet<Feature>
-  /** False: it is asked to stream only when the visitor asked. */
+  /** False: it streams only if the visitor requested a stream. */
   readonly alwaysStream: boolean
   readonly deadlineMs: number
   readonly retries: number
   readonly breakers: Breakers
 }
 
-/** A call that may cost money, from before it is made to its settling. */
+/** The reservation for one call, from before the call until it is settled. */
 export interface Lease {
   /** The upstream answered 2xx. */
   accepted(): void
   /**
-   * Called once, whatever happened. `chars` were seen; usage null where none arrived. `unwritten` of the
-   * tokens that it might have written it has not written, as it was cancelled; left out: unknown.
+   * Called exactly once, even if the call fails. `usage` is null if the upstream reported none.
+   * `chars` is the length of the text that arrived. `unwritten` is the number of reserved output
+   * tokens that a cancelled call cannot have written; without it that number is unknown.
    */
   settle(end: {
     readonly usage: Usage | null
@@ -48,7 +50,7 @@ export interface Lease {
 export interface RouteContext {
   readonly requestId: string
   readonly connections: ReadonlyMap<string, Connection>
-  /** The visitor asked for a stream. */
+  /** The visitor requested a stream. */
   readonly stream: boolean
   readonly signal: AbortSignal
   readonly now: () => number
@@ -56,25 +58,27 @@ export interface RouteContext {
   readonly random: () => number
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
   readonly report: Report
-  /** Calls at once for one request. */
+  /** The most concurrent calls for one request. */
   readonly callsAtOnce: number
-  /** `stop`: a call that `signal` cancels costs what was seen of it. Left out: all that was reserved. */
+  /**
+   * `stop`: a call cancelled by `signal` costs what it has written. Default: all that was reserved.
+   */
   readonly abandon?: 'finish' | 'stop'
-  /** Called for every upstream call before it is made; throws when it may not be. */
+  /** Called before every upstream call; throws if the call is not allowed. */
   readonly reserve: (extent: Extent, target: Target) => Promise<Lease>
 }
 
-/** Who answers; said once, before the first text. */
+/** Describes the upstream that answers. Comes once, before the first text. */
 export interface Answered {
   readonly kind: 'answered'
   readonly model: string
   readonly fingerprint: string | null
   readonly upstream: string
-  /** The upstream's own name of the model that was asked. */
+  /** The upstream's own name of the model. */
   readonly upstreamModel: string
-  /** The upstream's own id of the answer, if it looks like one. */
+  /** The upstream's id of the answer, if it looks like an id. */
   readonly upstreamId: string | null
-  /** An upstream that is not the model's first. */
+  /** The upstream is not the first one that could answer. */
   readonly fallback: boolean
 }
 
@@ -87,33 +91,33 @@ export interface Ended {
 
 export type RouteDelta = Answered | Ended | Extract<Delta, { kind: 'text' | 'finish' }>
 
-/** One go at one upstream. */
+/** One attempt at one upstream. */
 export interface Attempt {
   readonly request: EffectiveRequest
   readonly target: Target
   readonly connection: Connection
   /** In ms since the epoch. */
   readonly deadlineAt: number
-  /** The upstream is not the first that could do it. */
+  /** The upstream is not the first one that could answer. */
   readonly fallback: boolean
 }
 
-/** All calls of one attempt as one sequence. Ends the others when one fails. */
+/** The deltas of all calls of an attempt. If one call fails, the others are cancelled. */
 export async function* attempt(
-  asked: Attempt,
+  params: Attempt,
   context: RouteContext,
   progress: { begun: boolean },
 ): AsyncGenerator<readonly RouteDelta[]> {
-  const { request, target, connection, fallback } = asked
+  const { request, target, connection, fallback } = params
   const calls = plan(request, {
     model: target.upstream_model,
     stream: connection.alwaysStream || context.stream,
     unsupported: connection.unsupported,
   })
   const controller = new AbortController()
-  const leave = () => controller.abort(context.signal.reason)
-  context.signal.addEventListener('abort', leave, { once: true })
-  if (context.signal.aborted) leave()
+  const abort = () => controller.abort(context.signal.reason)
+  context.signal.addEventListener('abort', abort, { once: true })
+  if (context.signal.aborted) abort()
   const ends: CallEnd[] = []
   const begin = (meta: Normaliser['meta']): Answered => {
     progress.begun = true
@@ -129,7 +133,7 @@ export async function* attempt(
   }
   try {
     const starts = calls.map(
-      (planned) => () => callDeltas(planned, asked, context, controller.signal),
+      (planned) => () => callDeltas(planned, params, context, controller.signal),
     )
     for await (const [sequence, item] of merge(starts, context.callsAtOnce, () =>
       controller.abort(),
@@ -150,7 +154,7 @@ export async function* attempt(
     }
     yield [endOf(ends)]
   } finally {
-    context.signal.removeEventListener('abort', leave)
+    context.signal.removeEventListener('abort', abort)
   }
 }
 
@@ -165,7 +169,7 @@ interface CallItem {
   readonly end: CallEnd | null
 }
 
-/** One call's clean deltas, its money reserved before and settled after. */
+/** The normalised deltas of one call. Reserves its budget before, and settles it after. */
 async function* callDeltas(
   planned: PlannedCall,
   { request, target, connection, deadlineAt }: Attempt,
@@ -199,7 +203,7 @@ async function* callDeltas(
       onAccepted: () => lease.accepted(),
       progress: () => normaliser.progress,
     }
-    const said = (delta: TextDelta) => {
+    const onText = (delta: TextDelta) => {
       chars += delta.text.length
       if (abandon === 'stop') bytes += new TextEncoder().encode(delta.text).length
       check.see(delta)
@@ -208,14 +212,14 @@ async function* callDeltas(
     for await (const batch of call(wire, context)) {
       for (const raw of batch) if (raw.kind === 'hidden') bytes += raw.bytes
       const { texts, failure } = normalised(batch, normaliser)
-      const deltas = texts.map(said)
+      const deltas = texts.map(onText)
       if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }
       if (failure !== null) throw failure
     }
     const { texts, finishes, missing, ...end } = normaliser.end()
     usage = end.usage
     if (missing !== null) throw missingChoice(planned)
-    const deltas = [...texts.map(said), ...echo.rest(), ...finishes]
+    const deltas = [...texts.map(onText), ...echo.rest(), ...finishes]
     const doubt = end.doubt ?? (check.hasCome ? null : 'no_echo')
     yield { meta: normaliser.meta, deltas, end: { usage, doubt } }
   } finally {
@@ -225,13 +229,14 @@ async function* callDeltas(
   }
 }
 
-/** Faster than most upstreams write one choice. */
+/** An upper estimate: most upstreams write a choice more slowly. */
 const TOKENS_PER_MS = 0.25
 
 /**
- * What a cancelled call has not written of the tokens it reserved. It has written what was seen, and a
- * token is never less than a byte; and what was not seen, such as reasoning that is not sent and what was
- * on its way, in the time since it began.
+ * How many of its reserved output tokens a cancelled call cannot have written. What it has written
+ * is estimated in two ways, and the larger number counts: by the bytes that arrived, since a token
+ * is at least one byte, and by the time since its start, which covers reasoning that is not sent
+ * and text in transit.
  */
 function unwrittenTokens({ request }: PlannedCall, bytes: number, ms: number): number {
   const completions = request.prompts.length * Math.max(request.n, request.best_of ?? 1)
@@ -241,7 +246,7 @@ function unwrittenTokens({ request }: PlannedCall, bytes: number, ms: number): n
 
 type TextDelta = Extract<Delta, { kind: 'text' }>
 
-/** A batch made clean: its text, and what went wrong after that. */
+/** The texts of a batch, and the failure that followed them. */
 function normalised(batch: readonly RawDelta[], normaliser: Normaliser) {
   const texts: TextDelta[] = []
   try {
@@ -263,7 +268,7 @@ function placed(deltas: CallItem['deltas'], firstIndex: number): CallItem['delta
   return deltas.map((delta) => ({ ...delta, index: delta.index + firstIndex }))
 }
 
-/** The calls' usage added up; null as soon as one of them gave none. */
+/** The sum of the calls' usage; null if one of them reported none. */
 function endOf(ends: readonly CallEnd[]): Ended {
   const total = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
   let complete = true

@@ -1,6 +1,7 @@
-// An upstream's body as text: counted, watched, and gathered. Each piece that is passed on costs a
-// dozen promises on its way to the readers, and a busy upstream sends many in a millisecond; so a
-// piece that comes right after another waits that long for more. Knows no format.
+// Reads an upstream's body as text, with a size limit and timeouts, independent of its format.
+// Every chunk that is passed on costs a dozen promises on its way to the readers, and a busy
+// upstream sends many per millisecond; so chunks that arrive shortly after each other are delivered
+// together.
 import { upstreamFailure } from './failure.ts'
 import type { Watchdog } from './watchdog.ts'
 
@@ -9,7 +10,7 @@ export const GATHER_MS = 2
 
 export interface BodyOptions {
   readonly maxBytes: number
-  /** A piece that comes sooner after the one before waits so long for others; 0: none waits. */
+  /** Coalescing window: chunks that arrive within it are delivered together. 0 disables it. */
   readonly gatherMs: number
   readonly now: () => number
 }
@@ -20,12 +21,13 @@ export class BodyReader {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>
   readonly #watchdog: Watchdog
   /**
-   * One for the whole body: characters may be split anywhere. Keeps byte order marks: workerd's would
-   * drop one wherever a piece begins with it, inside a text too (see `#add`).
+   * One decoder for the whole body, since chunks may split a character. It keeps byte order marks:
+   * workerd's decoder would also drop one in the middle of a text, if a chunk begins with it.
+   * `#add` drops the one at the start.
    */
   readonly #decoder = new TextDecoder('utf-8', { fatal: false, ignoreBOM: true })
   #bytes = 0
-  /** Nothing of the body has been decoded yet. */
+  /** No text has been decoded yet. */
   #isStart = true
   #text = ''
   #takenAt = Number.NEGATIVE_INFINITY
@@ -39,11 +41,13 @@ export class BodyReader {
     this.#watchdog = watchdog
     this.#options = options
     this.maxBytes = options.maxBytes
-    // Not every body knows the request's signal; a cancelled reader ends its pending read.
+    // Not every body observes the request's signal. Cancelling the reader ends its pending read.
     watchdog.signal.addEventListener('abort', () => this.cancel(), { once: true })
   }
 
-  /** The first character that is neither white space nor a byte order mark; "" if there is none. */
+  /**
+   * The first character that is not white space or a byte order mark; "" if the body ends before.
+   */
   async start(): Promise<string> {
     let text = ''
     for (let piece = await this.next(); piece !== null; piece = await this.next()) {
@@ -51,16 +55,16 @@ export class BodyReader {
       const start = text.trimStart()
       if (start === '') continue
       this.#text = text + this.#text
-      // Put back, it has come after nothing.
+      // The text was put back, so the next read must not wait for more.
       this.#takenAt = Number.NEGATIVE_INFINITY
       return start.charAt(0)
     }
     return ''
   }
 
-  /** The text that has come; null when the body is over. */
+  /** The next text; null at the end of the body. */
   async next(): Promise<string | null> {
-    await this.#arrival()
+    await this.#textOrEnd()
     if (this.#text === '') {
       if (this.#end?.failure) throw this.#end.failure
       return null
@@ -71,7 +75,7 @@ export class BodyReader {
     return text
   }
 
-  /** The body as JSON, or as text where it is none; null where it is longer than `maxBytes`. */
+  /** The body as JSON, or as text if it is not JSON; null if it is longer than `maxBytes`. */
   async jsonOrText(maxBytes: number): Promise<unknown> {
     let text = ''
     for (let piece = await this.next(); piece !== null; piece = await this.next()) {
@@ -85,36 +89,36 @@ export class BodyReader {
     }
   }
 
-  /** Lets go of the connection. Safe to call at any time, and twice. */
+  /** Closes the connection. May be called at any time and more than once. */
   cancel(): void {
     this.#reader.cancel().catch(() => {})
   }
 
-  /** Until there is something to take, or never will be. */
-  #arrival(): Promise<void> {
+  /** Resolves when there is text, or the body has ended. */
+  #textOrEnd(): Promise<void> {
     return new Promise((resolve) => {
       this.#wake = resolve
       if (this.#bytes > 0) this.#watchdog.alive()
-      if (this.#text !== '' || this.#end !== null) this.#arrived()
+      if (this.#text !== '' || this.#end !== null) this.#deliver()
       else this.#read()
     })
   }
 
-  #arrived(): void {
-    // Read ahead: it is kept for who asks next.
+  #deliver(): void {
+    // Read ahead: the text waits for the next call of `next`.
     if (this.#wake === null) return
     const { gatherMs, now } = this.#options
     const isDue = this.#text !== '' && now() - this.#takenAt >= gatherMs
     if (this.#end !== null || (isDue && this.#timer === null)) {
-      this.#hand()
+      this.#resolve()
       return
     }
-    if (this.#text !== '') this.#timer ??= setTimeout(() => this.#hand(), gatherMs)
+    if (this.#text !== '') this.#timer ??= setTimeout(() => this.#resolve(), gatherMs)
     this.#watchdog.alive()
     this.#read()
   }
 
-  #hand(): void {
+  #resolve(): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#timer = null
     this.#watchdog.rest()
@@ -129,20 +133,20 @@ export class BodyReader {
     this.#reader.read().then(
       ({ done, value }) => {
         this.#reading = false
-        if (done) this.#over(null)
+        if (done) this.#finish(null)
         else this.#add(value)
-        this.#arrived()
+        this.#deliver()
       },
-      // A connection that breaks, or a body that cannot be decompressed.
+      // The connection was lost, or the body cannot be decompressed.
       (error: unknown) => {
         this.#reading = false
-        const broken = this.#bytes === 0 ? 'unavailable' : 'truncated'
-        this.#over(
+        const kind = this.#bytes === 0 ? 'unavailable' : 'truncated'
+        this.#finish(
           error instanceof TypeError
             ? upstreamFailure('bad_response', { code: 'undecodable' })
-            : upstreamFailure(broken),
+            : upstreamFailure(kind),
         )
-        this.#arrived()
+        this.#deliver()
       },
     )
   }
@@ -150,16 +154,16 @@ export class BodyReader {
   #add(value: Uint8Array): void {
     this.#bytes += value.byteLength
     if (this.#bytes > this.maxBytes) {
-      this.#over(upstreamFailure('bad_response', { code: 'too_large' }))
+      this.#finish(upstreamFailure('bad_response', { code: 'too_large' }))
     } else {
       const text = this.#decoder.decode(value, { stream: true })
-      // The body's own mark (Encoding, 6.1) is no part of it.
+      // A byte order mark at the start is not part of the text (Encoding Standard, 6).
       this.#text += this.#isStart && text.startsWith('\ufeff') ? text.slice(1) : text
       if (text !== '') this.#isStart = false
     }
   }
 
-  #over(failure: unknown): void {
+  #finish(failure: unknown): void {
     const { aborted, reason } = this.#watchdog.signal
     this.#end = { failure: aborted ? reason : failure }
     if (failure === null && !aborted) this.#text += this.#decoder.decode()

@@ -1,22 +1,22 @@
-// Stops calling a model that keeps failing at its upstream, for a while, in this isolate. Only what
-// says something about the upstream itself may be reported here: attempt by attempt, route.ts
-// decides what that is.
+// A circuit breaker: suspends calls to an upstream's model that keeps failing, for a while and in
+// this isolate. Only outages of the upstream are reported as failures; route.ts decides which
+// errors are.
 
 export interface BreakerOptions {
-  /** Failures in a row that open it. */
+  /** The number of consecutive failures that opens it. */
   readonly failures: number
-  /** How long it stays open. Then one call is let through, as a trial. */
+  /** How long it stays open. Then one call is admitted as a trial. */
   readonly openMs: number
 }
 
-/** One admitted call. Its reports count only while the breaker is closed, or if it is the trial. */
+/** An admitted call. Its reports count only while the breaker is closed, or if it is the trial. */
 export interface AdmittedCall {
-  /** Text has arrived: a trial has succeeded, and the others need not wait for its end. */
+  /** The first text arrived. This closes the breaker if the call is the trial. */
   begun(): void
   /** The upstream answered, with a completion or by refusing this one request. */
   answered(): void
   failed(nowMs: number): void
-  /** Nothing more will be reported. A trial without a verdict is left to the next call. */
+  /** No more reports follow. If the trial had no result, the next call becomes the trial. */
   over(): void
 }
 
@@ -25,7 +25,7 @@ const LIMITS: BreakerOptions = { failures: 10, openMs: 15_000 }
 
 export class Breaker {
   readonly #options: BreakerOptions
-  /** In a row. */
+  /** Consecutive failures. */
   #failures = 0
   /** Null: closed. */
   #openedAt: number | null = null
@@ -35,7 +35,7 @@ export class Breaker {
     this.#options = options
   }
 
-  /** Null: no call may be made now. */
+  /** @returns null if no call is allowed now */
   admit(nowMs: number): AdmittedCall | null {
     if (this.isOpen(nowMs) || this.#trial !== null) return null
     const call: AdmittedCall = {
@@ -60,12 +60,12 @@ export class Breaker {
     return this.#leftMs(nowMs) > 0
   }
 
-  /** Until a call may be made, in whole seconds; at least one, since a trial may be under way. */
+  /** Whole seconds until a call is allowed; at least one, since a trial may be running. */
   retryAfterSeconds(nowMs: number): number {
     return Math.max(1, Math.ceil(this.#leftMs(nowMs) / 1000))
   }
 
-  /** A clock that goes back must not keep it open for longer. */
+  /** If the clock was set back, the breaker closes instead of staying open for longer. */
   #leftMs(nowMs: number): number {
     if (this.#openedAt === null || nowMs < this.#openedAt) return 0
     return Math.max(0, this.#openedAt + this.#options.openMs - nowMs)
@@ -89,10 +89,10 @@ export class Breaker {
   }
 }
 
-/** Models come from the configuration, which has far fewer. */
+/** A bound on the memory. Configurations have far fewer models. */
 const MAX_MODELS = 256
 
-/** The breakers of one upstream, one for each of its models. */
+/** The breakers of an upstream, one per model. */
 export class Breakers {
   readonly #options: BreakerOptions
   readonly #byModel = new Map<string, Breaker>()
@@ -101,7 +101,7 @@ export class Breakers {
     this.#options = options
   }
 
-  /** @param model the upstream's own name of it */
+  /** @param model the upstream's own name of the model */
   of(model: string): Breaker {
     const known = this.#byModel.get(model)
     if (known !== undefined) return known

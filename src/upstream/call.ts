@@ -1,5 +1,5 @@
-// One upstream call: sends it, reads the body within its bounds, hands back raw deltas.
-// The only place that talks to an upstream. It never retries; route.ts does.
+// One upstream call: sends the request and reads the body as raw deltas, within time and size
+// limits. All traffic to upstreams goes through here. Retries are in route.ts.
 import type { RawDelta } from '../completion/delta.ts'
 import { GatewayError } from '../errors.ts'
 import type { Upstream, WireCall, WireOptions } from './adapter.ts'
@@ -10,19 +10,19 @@ import type { Progress } from './normalise.ts'
 import { readAnswer } from './read.ts'
 import { Watchdog } from './watchdog.ts'
 
-/** Sends a request to an upstream. HTTP's `fetch`, the demo model and the AI binding are such. */
+/** Sends a request to an upstream: over HTTP, to the demo model or to the AI binding. */
 export type Send = (request: Request) => Promise<Response>
 
 export interface CallOptions extends WireOptions {
-  /** Without a slash at the end. */
+  /** Without a trailing slash. */
   readonly baseUrl: string
-  /** The authentication headers; they never leave this module but for the upstream. */
+  /** The authentication headers, which are sent to the upstream and never logged. */
   readonly headers: Readonly<Record<string, string>>
   readonly firstByteMs: number
   readonly idleMs: number
-  /** Decoded bytes of one answer. */
+  /** The most bytes of one answer, after decompression. */
   readonly maxOutputBytes: number
-  /** Pieces of body that come closer to one another than this come as one. */
+  /** The coalescing window for chunks of the body. */
   readonly gatherMs?: number
 }
 
@@ -31,22 +31,22 @@ export interface CallContext {
   readonly send: Send
   readonly options: CallOptions
   readonly now: () => number
-  /** Aborts the call, when nobody wants its answer any more. */
+  /** Aborts the call when its answer is no longer needed. */
   readonly signal: AbortSignal
-  /** When the visitor has waited long enough, in ms since the epoch. */
+  /** The end of the request's deadline, in ms since the epoch. */
   readonly deadlineAt: number
-  /** How far the answer is, asked each time the deltas so far have been taken. */
+  /** The progress of the answer; called after the deltas so far have been consumed. */
   readonly progress: () => Progress
-  /** Called once it may cost money: the upstream answered 2xx, or was given up on without a word. */
+  /** Called when the call may cost money: after a 2xx, or a timeout without an answer. */
   readonly onAccepted?: () => void
 }
 
 const ERROR_BODY_BYTES = 65_536
 
 /**
- * The answer as batches of raw deltas, one batch for what came of the body at once, if it held any.
+ * The answer as raw deltas, one batch for each chunk of the body that contained any.
  *
- * @throws GatewayError with an `upstream_…` code.
+ * @throws GatewayError with an `upstream_…` code
  */
 export async function* call(
   wire: WireCall,
@@ -95,22 +95,22 @@ async function respond(
       ...wire.headers,
     },
     body: JSON.stringify(wire.body),
-    // A followed redirect would carry some keys along to another origin.
+    // Following a redirect would send some keys to another origin.
     redirect: 'manual',
     signal: watchdog.signal,
   })
   try {
     return await watchdog.race(send(outgoing))
   } catch (error) {
-    // Given up on in silence: it may have been taken, and may be billed.
+    // The upstream may have accepted the request before the timeout, and may bill it.
     if (watchdog.signal.aborted) onAccepted?.()
     if (error instanceof GatewayError) throw error
-    // The runtime's own text may name the upstream's address.
+    // The runtime's own message may contain the upstream's address.
     throw upstreamFailure('unavailable', { code: reasonOf(error) })
   }
 }
 
-/** As far as the runtime tells: not whether it was the name, TLS or a port where nobody listens. */
+/** workerd's messages do not distinguish between DNS errors, TLS errors and refused connections. */
 function reasonOf(error: unknown): Reason {
   const message = error instanceof Error ? error.message : ''
   if (/connection lost/i.test(message)) return 'connection_lost'
@@ -123,11 +123,11 @@ async function refusal(
   { upstream, now }: CallContext,
 ): Promise<GatewayError> {
   const retryAfter = parseRetryAfter(response.headers.get('retry-after'), now())
-  const said = await body.jsonOrText(ERROR_BODY_BYTES).catch((error: unknown) => {
+  const content = await body.jsonOrText(ERROR_BODY_BYTES).catch((error: unknown) => {
     if (error instanceof GatewayError && error.code === 'upstream_timeout') throw error
     return null
   })
-  const failure = upstream.fromFailure(response.status, said)
+  const failure = upstream.fromFailure(response.status, content)
   const cause = failure.cause as object
   if (failure.code === 'upstream_rate_limited') return failureOfStatus(429, cause, retryAfter)
   if (failure.code !== 'upstream_unavailable' || retryAfter === null) return failure

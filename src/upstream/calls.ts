@@ -1,21 +1,21 @@
-// Which upstream calls one request becomes: one, or several where the upstream takes one prompt or
-// one choice at a time. Also says what an upstream cannot do. Calls nobody.
+// Plans the upstream calls of a request: one, or several if the upstream accepts only one prompt or
+// one choice per call. Also checks which features of a request an upstream does not support.
 import type { EffectiveRequest } from '../request/effective.ts'
 import type { CallRequest, Feature, Prompt } from './adapter.ts'
 
-/** One call, and where its choices stand in the answer: choice i is `firstIndex + i`. */
+/** One call. Its choice i is choice `firstIndex + i` of the answer. */
 export interface PlannedCall {
   readonly request: CallRequest
   readonly firstIndex: number
-  /** How many choices it is asked for. */
+  /** The number of choices it requests. */
   readonly choices: number
-  /** `echo`: what is put before the text of choice i here. */
+  /** `echo`: the texts to add before the text of each choice. */
   readonly echoes: readonly string[]
-  /** `echo`: what the upstream is to put before the text of choice i. */
+  /** `echo`: the texts that the upstream must put before the text of each choice. */
   readonly echoed: readonly string[]
 }
 
-/** The features this request needs; each is a reason for `unsupported_by_upstream`. */
+/** The first feature that the request needs and the upstream does not support; null if none. */
 export function missingFeature(
   request: EffectiveRequest,
   unsupported: ReadonlySet<Feature>,
@@ -42,8 +42,9 @@ export function missingFeature(
 }
 
 /**
- * Whether the upstream is asked to echo. The echo of a text is added here, which is exact and works
- * everywhere; the text of a token prompt and a prompt's log probabilities only the upstream knows.
+ * Whether the upstream has to echo the prompt. The echo of a text is added by `Echo`, which is
+ * exact and works with every upstream; only the upstream has the text of a token prompt, and the
+ * log probabilities of a prompt.
  */
 function isEchoSent({ echo, logprobs, prompts }: EffectiveRequest): boolean {
   return echo === true && (logprobs !== undefined || prompts.some(isTokens))
@@ -102,7 +103,7 @@ function callRequest(
     locked: prompt_id !== null,
     stream: stream && request.best_of === undefined,
     ...(isEchoSent(request) ? { echo: true } : {}),
-    // The same seed in every call would bring the same choice n times.
+    // The same seed in every call would return the same choice n times.
     ...(seed === undefined || unsupported.has('seed') ? {} : { seed: seed + round }),
   }
 }

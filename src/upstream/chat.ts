@@ -1,6 +1,6 @@
-// The chat wire: POST /chat/completions. A text prompt is one user message; the answer's message is
-// the text. Fields that only the legacy wire has never get here (plan.ts sees to it).
-
+// The chat wire: POST /chat/completions. A text prompt is sent as one user message; the answer's
+// message is its text. Requests with fields that only the completions wire has are refused before
+// (calls.ts).
 import type { Upstream } from './adapter.ts'
 import { failureOfResponse, wireFields } from './openai-request.ts'
 import { readBody, readChunk } from './openai-response.ts'
@@ -16,7 +16,7 @@ export const chat: Upstream = {
           ...(system === null ? [] : [{ role: 'system', content: system }]),
           ...request.prompts.map((content) => ({ role: 'user', content })),
         ],
-        // `top_logprobs: 0` is the legacy `logprobs: 0`: the chosen token's alone.
+        // `top_logprobs: 0` means the same as the legacy `logprobs: 0`: only the chosen tokens.
         ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs }),
         ...wireFields(request, options),
       },

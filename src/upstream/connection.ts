@@ -1,5 +1,4 @@
-// Turns an upstream's settings into a connection: its adapter, the way to send, its headers.
-
+// Turns an upstream's settings into a connection: its adapter, its transport and its headers.
 import type { Feature, Upstream, Wire, WireOptions } from './adapter.ts'
 import { anthropic } from './anthropic.ts'
 import type { Connection } from './attempt.ts'
@@ -27,11 +26,11 @@ export interface ConnectOptions extends WireOptions {
   readonly gatherMs?: number
 }
 
-/** The ways out. The demo model speaks the legacy wire, so only its sending differs. */
+/** How calls are sent. The demo model uses the completions wire, so only its transport differs. */
 export interface Transports {
   readonly http: Send
   readonly demo: Send
-  /** The binding AI; absent where the Worker has none. */
+  /** The AI binding; missing if the Worker does not have it. */
   readonly ai?: Send
 }
 
@@ -67,7 +66,7 @@ function sendOf(wire: Wire, { http, demo, ai }: Transports): Send {
   return wire === 'demo' ? demo : http
 }
 
-/** config.ts has seen to the binding; without one the upstream is down, and nothing else. */
+/** config.ts checks for the binding. Without it only this upstream is unavailable. */
 const noBinding: Send = async () => {
   throw upstreamFailure('unavailable', { code: 'no_binding' })
 }

@@ -1,37 +1,39 @@
-// What an upstream's error is about, by its codes and words. Upstreams give the same status to a wrong
-// key, an unknown model and a request of the visitor's that they do not like. Their words are read
-// here to tell these apart, and go no further.
+// Finds out what an upstream's error is about from its codes and wording, since upstreams use the
+// same status for a wrong key, an unknown model and an invalid request. The wording itself is not
+// passed on or logged.
 import { hints } from './hints.ts'
 
 export type Subject =
-  /** Credit, quota or budget of the owner's account is used up, and will not be back in a moment. */
+  /**
+   * The credit, quota or budget of the owner's account is used up, and will stay so for a while.
+   */
   | 'quota'
   | 'key'
-  /** The key is good, but may not do this. */
+  /** The key is valid, but has no permission for this. */
   | 'access'
   | 'model'
-  /** The model speaks another protocol than the one that is set. */
+  /** The model needs another wire than the configured one. */
   | 'wire'
-  /** The server has no such address. */
+  /** The server does not have this path. */
   | 'path'
   /** The text is too long for the model. */
   | 'context'
-  /** More tokens are asked for than the model may write. */
+  /** `max_tokens` is higher than the model allows. */
   | 'answer_length'
   /** A content filter refused the text. */
   | 'policy'
-  /** A field, or its value, that the upstream does not take. */
+  /** The upstream does not accept a field or its value. */
   | 'field'
-  /** Too much load, for now. */
+  /** The upstream is overloaded at the moment. */
   | 'busy'
 
 export interface Diagnosis {
   readonly subject: Subject
-  /** What the owner should look at. */
+  /** What the owner should change. */
   readonly hint: string
 }
 
-/** Only the owner can do something about these: the visitor's request was not at fault. */
+/** Errors that only the owner can fix. The visitor's request did not cause them. */
 export const ownersSubjects: ReadonlySet<Subject> = new Set([
   'key',
   'access',
@@ -40,7 +42,7 @@ export const ownersSubjects: ReadonlySet<Subject> = new Set([
   'path',
 ])
 
-/** These are about one request: the next one may well be answered. */
+/** Errors about one request, which tell nothing about the next one. */
 export const requestSubjects: ReadonlySet<Subject> = new Set([
   'context',
   'answer_length',
@@ -63,7 +65,7 @@ const quota: Rule = {
     /(spend|spending|hard|usage|credit) limit (has been |was )?(reached|exceeded)/i,
     /billing_(hard_limit|not_active|error)|payment[ _]required|requires more credits|can only afford/i,
     /past due|overdue|unpaid|arrear|please (recharge|top up)|credits? expired|free-models-per-day/i,
-    // What aggregators of other countries say; one-api, Zhipu and DashScope among them.
+    // Messages of aggregators in other languages, such as one-api, Zhipu and DashScope.
     /额度(不足|已|耗尽|用[尽完])|余额不足|欠费|充值|配额(不足|已|超)/,
     /残高.{0,4}不足|利用上限|クォータ|잔액.{0,4}부족|할당량/,
     /guthaben|kontingent|solde insuffisant|crédits? (insuffisant|épuisé)|quota (dépassé|épuisé)/i,
@@ -71,12 +73,12 @@ const quota: Rule = {
   ],
 }
 
-/** A limit of a minute speaks of a quota, too, and so does the advice to ask for a higher one. */
+/** Messages about limits per minute mention quotas, too, and so does the advice to request more. */
 const SHORT_LIMIT =
   /per[ _-]?(second|minute)|(retry|try again) (in|after) \d|\b[RT]PM\b|requests? rate/i
 const LONG_LIMIT = /per[ _-]?(day|week|month)|daily|monthly/i
 
-/** The first that fits counts: what is more particular stands before what is less so. */
+/** The first match counts, so more specific rules come first. */
 const rules: readonly Rule[] = [
   {
     subject: 'access',
@@ -135,7 +137,7 @@ const rules: readonly Rule[] = [
       /no models? (is |are )?(currently )?loaded|failed to load model|try pulling it/i,
       /no (endpoints?|allowed providers|available channels?|healthy deployments?|deployments?) (found|available|for|are)/i,
       /deployment ?not ?found|deployment for this resource does not exist|not found for api version/i,
-      // one-api and its kin: no channel of this group has the model.
+      // one-api and its forks: no channel of this group has the model.
       /(无|没有)可用的?渠道|模型.{0,20}(不存在|未找到|已下线|不可用)|(不支持|未找到|找不到|无效)(的|该|此)?模型/,
       /モデル.{0,20}(見つかりません|存在しません)|모델.{0,20}(찾을 수 없|존재하지)/,
       /mod(è|e)le? .{0,60}(introuvable|n'existe pas|no existe|não existe|nicht gefunden)|modell .{0,60}nicht/i,
@@ -175,7 +177,7 @@ const rules: readonly Rule[] = [
     subject: 'key',
     hint: hints.key,
     words: [
-      // LiteLLM without a database knows its master key alone.
+      // LiteLLM without a database accepts only its master key.
       /no_db_connection|no connected db|virtual key expected|invalid_(api_)?key|api_key_invalid|invalidapikey/i,
       /api[ _-]?key[^.]{0,40}(not valid|invalid|incorrect|missing|expired|not found|revoked|disabled|required|not provided)/i,
       /(invalid|incorrect|missing|no|wrong|expired|malformed|unknown|provide|without)[\w ]{0,20} (api[ _-]?key|x-api-key|subscription key|(auth\w*|access|bearer|server) token|credentials?|authorization|authentication)/i,
@@ -203,7 +205,7 @@ const rules: readonly Rule[] = [
   },
 ]
 
-/** What an error says it is about; null where its codes and words are none of those known here. */
+/** What an error is about; null if no rule matches its codes and wording. */
 export function diagnose(error: unknown): Diagnosis | null {
   const text = wordsOf(error)
   const fits = ({ words }: Rule) => words.some((word) => word.test(text))
@@ -212,19 +214,19 @@ export function diagnose(error: unknown): Diagnosis | null {
   return rule === undefined ? null : { subject: rule.subject, hint: rule.hint }
 }
 
-/** Whether a body that is not JSON is a page for people. */
+/** Whether a body is an HTML page. */
 export function isPage(body: unknown): boolean {
   return typeof body === 'string' && body.trimStart().startsWith('<')
 }
 
-/** Keys under which servers put codes and explanations. What they repeat of a request is elsewhere. */
+/** The keys of codes and explanations. Under other keys servers repeat parts of the request. */
 const explained =
   /^(code|type|status|reason|message|msg|err|error|errors|error_?(msg|message|type|code|description)|detail|details|description|title|fault|faultstring|errorcode|internalcode|innererror|metadata|raw|response|header|violations|quotaid|param|loc)$/i
 
 const MAX_DEPTH = 8
 const MAX_CHARS = 4096
 
-/** The codes and explanations of an error, one a line: to be recognised, never to be repeated. */
+/** The codes and explanations of an error, one per line. Only for matching, never for output. */
 export function wordsOf(error: unknown): string {
   const words: string[] = []
   collect(error, words, 0)
@@ -243,5 +245,5 @@ function collect(value: unknown, words: string[], depth: number): void {
   }
 }
 
-/** Of one object or list; errors are small. */
+/** How many entries of an object or list are read. */
 const MAX_ENTRIES = 32

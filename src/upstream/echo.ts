@@ -1,43 +1,44 @@
-// `echo`: the prompt before its completion. Few servers do it and many ignore it, so it is added here;
-// only together with log probabilities must the upstream do it, and then it is checked.
+// `echo`: puts the prompt before its completion. Many servers ignore it, so the prompt is added
+// here. Only with log probabilities or a token prompt must the upstream echo, and then its echo is
+// checked.
 import type { Delta } from '../completion/delta.ts'
 
 type TextDelta = Extract<Delta, { kind: 'text' }>
 
 /** Adds the prompt to each choice's first text. */
 export class Echo {
-  /** By choice; what has been said is gone. */
-  readonly #unsaid: Map<number, string>
+  /** The prompts that have not been added yet, by choice. */
+  readonly #pending: Map<number, string>
 
-  /** @param prompts one for each choice, in their order; none: nothing is added */
+  /** @param prompts one for each choice, in order; an empty list adds nothing */
   constructor(prompts: readonly string[]) {
-    this.#unsaid = new Map(prompts.entries())
+    this.#pending = new Map(prompts.entries())
   }
 
   add(delta: TextDelta): TextDelta {
-    const prompt = this.#unsaid.get(delta.index)
+    const prompt = this.#pending.get(delta.index)
     if (prompt === undefined) return delta
-    this.#unsaid.delete(delta.index)
+    this.#pending.delete(delta.index)
     return { ...delta, text: prompt + delta.text }
   }
 
-  /** Of the choices that ended without a text. */
+  /** The prompts of choices that ended without text. */
   rest(): TextDelta[] {
-    const deltas = [...this.#unsaid].map(
+    const deltas = [...this.#pending].map(
       ([index, text]) => ({ kind: 'text', index, text, logprobs: null }) as const,
     )
-    this.#unsaid.clear()
+    this.#pending.clear()
     return deltas
   }
 }
 
-/** Whether each choice begins with its prompt, as the upstream was asked to make it. */
+/** Checks that each choice begins with its prompt, as requested from the upstream. */
 export class EchoCheck {
-  /** What has not come yet, by choice. */
+  /** The rest of each prompt that has not arrived yet, by choice. */
   readonly #missing: Map<number, string>
-  #isOther = false
+  #differs = false
 
-  /** @param prompts one for each choice; "" where it is not known as text */
+  /** @param prompts one for each choice; "" for a token prompt, whose text is not known */
   constructor(prompts: readonly string[]) {
     this.#missing = new Map([...prompts.entries()].filter(([, prompt]) => prompt !== ''))
   }
@@ -47,10 +48,10 @@ export class EchoCheck {
     if (missing === undefined) return
     if (text.startsWith(missing)) this.#missing.delete(index)
     else if (missing.startsWith(text)) this.#missing.set(index, missing.slice(text.length))
-    else this.#isOther = true
+    else this.#differs = true
   }
 
   get hasCome(): boolean {
-    return !this.#isOther && this.#missing.size === 0
+    return !this.#differs && this.#missing.size === 0
   }
 }

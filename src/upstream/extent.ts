@@ -1,5 +1,5 @@
-// The most tokens that one upstream call can read and write, measured on the body that is sent: a
-// field that is added to a wire later is counted without anybody thinking of it.
+// The most tokens that one upstream call can read and write. It is measured on the body that is
+// sent, so that a field added to a wire later is counted without further code.
 import type { CallRequest, WireCall } from './adapter.ts'
 
 export interface Extent {
@@ -7,13 +7,13 @@ export interface Extent {
   readonly output: number
 }
 
-/** Around each prompt: what a chat's roles and separators may take. */
+/** For the roles and separators of a chat template, per prompt. */
 const OVERHEAD_TOKENS = 64
 
-/** Fields that no model reads. Every other one counts, also those that are not invented yet. */
+/** Fields that are not part of a model's input. All others count, including future ones. */
 const unread: ReadonlySet<string> = new Set(['model', 'stream_options', 'logit_bias'])
 
-/** Under which names servers are told how many tokens to write, at any depth of the body. */
+/** Names of limits on output tokens, at any depth of the body. */
 const limitNames: ReadonlySet<string> = new Set([
   'max_tokens',
   'max_completion_tokens',
@@ -28,7 +28,7 @@ const limitNames: ReadonlySet<string> = new Set([
   'thinking_budget',
 ])
 
-/** Under which names servers are told how many answers to write for a prompt. */
+/** Names of the number of answers per prompt. */
 const countNames: ReadonlySet<string> = new Set([
   'n',
   'n_cmpl',
@@ -41,7 +41,7 @@ const countNames: ReadonlySet<string> = new Set([
   'beam_width',
 ])
 
-/** A token is never less than a byte. What stands beside several prompts is read with each. */
+/** Counts a byte as a token, which is an upper bound. Other fields are read with each prompt. */
 export function extentOf({ body }: WireCall, { prompts, max_tokens }: CallRequest): Extent {
   const count = prompts.length
   let input = count * OVERHEAD_TOKENS
@@ -54,14 +54,14 @@ export function extentOf({ body }: WireCall, { prompts, max_tokens }: CallReques
   return { input, output: count * each * largestOf(body, countNames, 1) }
 }
 
-/** Of texts their bytes, of token prompts their tokens. */
+/** The bytes of text prompts, the tokens of token prompts. */
 function promptTokens(prompt: unknown): number {
   if (typeof prompt === 'string') return utf8Length(prompt)
   if (!Array.isArray(prompt)) return 1
   return prompt.reduce<number>((sum, item: unknown) => sum + promptTokens(item), 0)
 }
 
-/** Roles are part of the overhead. */
+/** The bytes of all fields but the roles, which are part of the overhead. */
 function messagesBytes(messages: unknown): number {
   if (!Array.isArray(messages)) return bytesOf(messages)
   let bytes = 0
@@ -71,14 +71,16 @@ function messagesBytes(messages: unknown): number {
   return bytes
 }
 
-/** Of a structure, such as a schema, the model may read names and numbers, too: all of its JSON. */
+/**
+ * The model may also read the names and numbers of an object, such as a schema: all of its JSON.
+ */
 function bytesOf(value: unknown): number {
   if (typeof value === 'string') return utf8Length(value)
   if (Array.isArray(value)) return value.reduce<number>((sum, item) => sum + bytesOf(item), 0)
   return typeof value === 'object' && value !== null ? utf8Length(JSON.stringify(value)) : 0
 }
 
-/** The largest number under one of the names, and at least `least`. */
+/** The largest number under any of the names, but at least `least`. */
 function largestOf(table: object, names: ReadonlySet<string>, least: number): number {
   let largest = least
   for (const [name, value] of Object.entries(table)) {

@@ -1,6 +1,6 @@
-// A request's way through its model's upstreams: attempts in order, a retry before the first byte,
-// the next upstream when one fails. Ends with an answer's deltas or with the last failure.
-
+// Routes a request through the upstreams of its model: retries an upstream before the first byte,
+// and falls back to the next one if that fails, too. Yields the answer's deltas, or throws the last
+// failure.
 import { type Code, GatewayError, messages } from '../errors.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
 import type { Feature, WireOptions } from './adapter.ts'
@@ -15,14 +15,14 @@ export interface Trace {
   upstream: string | null
 }
 
-/** A `Retry-After` that a visitor can be made to wait for. */
-const PATIENCE_MS = 2000
+/** A longer `Retry-After` is not waited for. */
+const MAX_PAUSE_MS = 2000
 const BACKOFF_MS = 250
 
 /**
- * The targets that can do what the request needs, in order.
+ * The targets that support the request, in order.
  *
- * @throws GatewayError `unsupported_by_upstream`, naming the field, when none can.
+ * @throws GatewayError `unsupported_by_upstream`, naming the field, if none does
  */
 export function capableTargets(
   request: EffectiveRequest,
@@ -41,19 +41,19 @@ export function capableTargets(
   )
 }
 
-/** For visitors, who do not know our names of them. */
+/** The features as described to visitors. */
 const featureNames: Readonly<Record<Feature, string>> = {
-  token_prompts: 'prompts of tokens',
+  token_prompts: 'token prompts',
   prompt_array: 'several prompts',
   n: 'several choices',
   best_of: 'choosing the best of several answers',
-  echo: 'log probabilities of an echoed prompt, or the echo of a prompt of tokens',
+  echo: 'log probabilities of an echoed prompt, or the echo of a token prompt',
   logprobs: 'log probabilities',
   suffix: 'a text that follows the answer',
   logit_bias: 'a bias for tokens',
   seed: 'a seed',
   stop: 'stop sequences',
-  blank_stop: 'stop sequences of white space alone',
+  blank_stop: 'stop sequences that are only white space',
   temperature: 'a temperature',
   temperature_above_1: 'a temperature above 1',
   top_p: 'nucleus sampling',
@@ -61,7 +61,7 @@ const featureNames: Readonly<Record<Feature, string>> = {
   frequency_penalty: 'a frequency penalty',
 }
 
-/** @throws GatewayError the last attempt's failure. */
+/** @throws GatewayError the failure of the last attempt */
 export async function* answer(
   request: EffectiveRequest,
   context: RouteContext,
@@ -93,28 +93,28 @@ export async function* answer(
       trace.upstream = connection.name
       const progress = { begun: false }
       try {
-        const asked = {
+        const params = {
           request,
           target,
           connection: withField(connection, tokensField),
-          // Its own time, within the visitor's.
+          // The upstream's own deadline, but not later than the request's.
           deadlineAt: Math.min(deadlineAt, context.now() + deadlineMs),
           fallback,
         }
-        for await (const batch of attempt(asked, context, progress)) {
+        for await (const batch of attempt(params, context, progress)) {
           for (const { kind } of batch) {
             if (kind === 'answered') admitted.begun()
             if (kind !== 'ended') continue
-            // Now, since a reader that has the end does not come back for more.
+            // Before the yield, since a reader that has the end may not continue this generator.
             admitted.answered()
-            if (renamed) storeInMemory(connection, target, tokensField)
+            if (renamed) learnField(connection, target, tokensField)
           }
           yield batch
         }
         return
       } catch (error) {
-        if (isOurs(error)) {
-          // It was never made: the budget refused it.
+        if (!isUpstreamFailure(error)) {
+          // The call was never made, for example because the budget is exhausted.
           trace.attempts -= 1
           trace.upstream = before
           throw error
@@ -140,7 +140,7 @@ export async function* answer(
           renamed = true
         }
       } finally {
-        // A reader that leaves in the middle ends up here alone.
+        // If the reader returns early, only this runs.
         admitted.over()
       }
     }
@@ -148,7 +148,7 @@ export async function* answer(
   throw last ?? notCalled(openSeconds)
 }
 
-/** Every breaker on the way is open. */
+/** The failure if the breakers of all targets are open. */
 function notCalled(retryAfterSeconds: number): GatewayError {
   return new GatewayError('upstream_unavailable', messages.upstream_suspended, {
     retryAfterSeconds: Number.isFinite(retryAfterSeconds) ? retryAfterSeconds : null,
@@ -158,8 +158,8 @@ function notCalled(retryAfterSeconds: number): GatewayError {
 type TokensField = WireOptions['maxTokensField']
 
 /**
- * Under which name a model takes the most tokens, where that is not what its upstream is set to:
- * learned from a refusal, and kept in this isolate once the other name has worked.
+ * Each model's name for `max_tokens`, if it differs from its upstream's setting. It is learned from
+ * a refusal and stored in this isolate once the other name has worked.
  */
 const learned = new WeakMap<WireOptions, Map<string, TokensField>>()
 
@@ -167,7 +167,7 @@ function fieldFor({ options }: Connection, { upstream_model }: Target): TokensFi
   return learned.get(options)?.get(upstream_model) ?? options.maxTokensField
 }
 
-function storeInMemory(
+function learnField(
   { options }: Connection,
   { upstream_model }: Target,
   field: TokensField,
@@ -188,9 +188,11 @@ function wantedField(error: unknown, used: TokensField): TokensField | undefined
   return wantsField === used ? undefined : wantsField
 }
 
-/** A failure of this house's, which no other upstream would mend. */
-function isOurs(error: unknown): boolean {
-  return error instanceof GatewayError && !error.code.startsWith('upstream_')
+/**
+ * False for the gateway's own errors, such as an exhausted budget: another upstream cannot help.
+ */
+function isUpstreamFailure(error: unknown): boolean {
+  return !(error instanceof GatewayError) || error.code.startsWith('upstream_')
 }
 
 type Next = 'retry' | 'fall_back' | 'give_up'
@@ -209,7 +211,7 @@ function nextStep(
   return more && leftMs > 0 && anotherMayHelp.has(error.code) ? 'fall_back' : 'give_up'
 }
 
-/** Not the visitor's own 400: every upstream would refuse it, and each would cost. */
+/** Does not include `upstream_refused_request`: other upstreams would refuse the request, too. */
 const anotherMayHelp: ReadonlySet<Code> = new Set([
   'upstream_rate_limited',
   'upstream_rejected',
@@ -219,20 +221,20 @@ const anotherMayHelp: ReadonlySet<Code> = new Set([
   'upstream_timeout',
 ])
 
-/** How long to wait before asking the same upstream again; null: do not. Jittered. */
+/** How long to wait before a retry, with jitter; null: no retry. */
 function pauseBefore(error: unknown, random: () => number): number | null {
   if (!(error instanceof GatewayError)) return null
   const backInSeconds = causeOf(error)?.backInSeconds
   if (error.code === 'upstream_unavailable' && backInSeconds === undefined) {
     return BACKOFF_MS * (0.5 + random())
   }
-  const askedS = backInSeconds ?? error.retryAfterSeconds
-  if (askedS === null) return null
-  const askedMs = Math.max(0, askedS) * 1000
-  return askedMs <= PATIENCE_MS ? askedMs + BACKOFF_MS * random() : null
+  const retryAfterS = backInSeconds ?? error.retryAfterSeconds
+  if (retryAfterS === null) return null
+  const pauseMs = Math.max(0, retryAfterS) * 1000
+  return pauseMs <= MAX_PAUSE_MS ? pauseMs + BACKOFF_MS * random() : null
 }
 
-/** What a failed attempt says about the upstream; nothing if its visitor has left. */
+/** Reports a failed attempt to the breaker, unless the visitor has disconnected. */
 function judge(
   admitted: AdmittedCall,
   error: unknown,

@@ -1,28 +1,30 @@
-// What an upstream's failure becomes for a visitor. The upstream's own words end here: only its
-// status, and codes that look like codes, go on to the owner's log, with a hint of our own.
+// Maps an upstream's failure to the error for the visitor. The upstream's messages are not passed
+// on: only its status, codes that look like identifiers, and a hint of ours reach the owner's log.
 import { type Code, GatewayError, messages } from '../errors.ts'
 import type { WireOptions } from './adapter.ts'
 import { diagnose, ownersSubjects, requestSubjects, type Subject } from './diagnosis.ts'
 import { hintOfReason, hintOfStatus, type Reason } from './hints.ts'
 
-/** For the owner's log. Holds no text of the upstream's beyond an identifier. */
+/** For the owner's log. It contains no text of the upstream, apart from an identifier. */
 export interface UpstreamCause {
   readonly status: number | null
-  /** Our own word for what happened, or the upstream's `error.code` or `error.type`. */
+  /** A `Reason`, or the upstream's `error.code` or `error.type`. */
   readonly code: string | null
-  /** What the owner should look at. */
+  /** What the owner should check or change. */
   readonly hint: string
-  /** What the upstream's error is about, where its words are known. */
+  /** What the upstream's error is about, if its wording is known. */
   readonly subject?: Subject | undefined
-  /** It refused the request for how the most tokens are named, and wants them named so. */
+  /**
+   * The name that the upstream requires for `max_tokens`, if it refused the request because of it.
+   */
   readonly wantsField?: WireOptions['maxTokensField'] | undefined
-  /** When a server that is down said to come back; a 429's is the error's own. */
+  /** `Retry-After` of an upstream that is down. That of a 429 is in the error itself. */
   readonly backInSeconds?: number | undefined
 }
 
 export type UpstreamFailure = 'bad_response' | 'truncated' | 'unavailable' | 'timeout'
 
-/** Where nothing more particular is known. */
+/** The reason if nothing more specific is known. */
 const reasonOf: Readonly<Record<UpstreamFailure, Reason>> = {
   bad_response: 'not_a_completion',
   truncated: 'cut_off',
@@ -30,7 +32,7 @@ const reasonOf: Readonly<Record<UpstreamFailure, Reason>> = {
   timeout: 'first_byte',
 }
 
-/** A failure that has no HTTP status of the upstream's. */
+/** A failure without an HTTP status. */
 export function upstreamFailure(
   kind: UpstreamFailure,
   cause: Partial<UpstreamCause> = {},
@@ -41,7 +43,7 @@ export function upstreamFailure(
   return failure(code, messages[code], { ...cause, hint })
 }
 
-/** A non-2xx answer, or an error event that carries a status of its own. */
+/** The failure for a non-2xx response, or for an error event with a status of its own. */
 export function failureOfStatus(
   status: number,
   given: Partial<UpstreamCause> = {},
@@ -75,7 +77,7 @@ function refusalOf(subject: Subject | undefined): string {
   }
 }
 
-/** An SDK's next try would find the same, and so would a visitor's. */
+/** Retrying earlier would not help. */
 const QUOTA_RETRY_S = 3600
 
 function quotaFailure(cause: Partial<UpstreamCause>): GatewayError {
@@ -98,9 +100,9 @@ function failure(
 }
 
 /**
- * A failure in band: an error object in a 2xx body or stream. Its own status counts if it has one.
+ * The failure for an error object in a 2xx body or stream. If the error has a status, that counts.
  *
- * @param envelope the object around the error, where some servers put the status
+ * @param envelope the object around the error, in which some servers put the status
  */
 export function failureOfError(error: unknown, envelope: unknown = null): GatewayError {
   const status = statusOf(error) ?? statusOf(envelope)
@@ -108,7 +110,7 @@ export function failureOfError(error: unknown, envelope: unknown = null): Gatewa
   return status === null ? upstreamFailure('bad_response', cause) : failureOfStatus(status, cause)
 }
 
-/** What is known of an upstream's failure, with a hint in any case; null for any other error. */
+/** The cause of an upstream's failure, always with a hint; null for other errors. */
 export function causeOf(error: unknown): UpstreamCause | null {
   if (!(error instanceof GatewayError)) return null
   const [, kind] = /^upstream_(.+)$/.exec(error.code) ?? []
@@ -124,19 +126,19 @@ export function causeOf(error: unknown): UpstreamCause | null {
 }
 
 /**
- * Whether a failure says that the upstream itself is in trouble. A refusal does not, whatever its
- * status: the upstream works, and refused this one request. Neither does an answer that is longer than
- * allowed, has fewer choices than requested, or ends without text: a single visitor can cause these
- * again and again, and must not close the endpoint for all the others.
+ * Whether a failure counts as an outage of the upstream. A refusal of one request does not,
+ * regardless of its status. Neither does an answer that is too long, has fewer choices than
+ * requested, or ends without text: a single visitor could cause these repeatedly, which must not
+ * suspend the upstream for all others.
  *
- * @param begun text had arrived before
+ * @param begun some text had arrived
  */
 export function isOutage(error: GatewayError, begun: boolean): boolean {
   const { status = null, code: reason = null, subject } = causeOf(error) ?? {}
   if (reason !== null && aboutOneRequest.has(reason)) return false
   if (reason === 'deadline' && begun) return false
   if (subject !== undefined && requestSubjects.has(subject)) return false
-  // An error in a 2xx is an unreadable answer, unless it says whose fault it is.
+  // An error in a 2xx body is a bad response, unless its subject is known.
   if (status === null && subject !== undefined && ownersSubjects.has(subject)) return false
   return outages.has(error.code)
 }
@@ -177,11 +179,13 @@ const statusKeys = [
   'http_code',
   'status',
 ]
-/** Where gateways keep the error of the server behind them. */
+/** Keys in which gateways put the error of the server behind them. */
 const innerKeys = ['error', 'code', 'metadata', 'details', 'detail', 'innererror', 'cause']
 const MAX_INNER = 3
 
-/** An error's HTTP status: a number, digits ("429", "503 Service Unavailable"), or an inner error's. */
+/**
+ * An error's HTTP status, as a number or a string ("503 Service Unavailable"), or an inner error's.
+ */
 function statusOf(error: unknown, depth = 0): number | null {
   const record: unknown = Array.isArray(error) ? error[0] : error
   if (!isRecord(record)) return depth === 0 ? statusIn(record) : null
@@ -203,7 +207,9 @@ function statusIn(value: unknown): number | null {
   return typeof status === 'number' && status >= 400 && status <= 599 ? status : null
 }
 
-/** `error.code`, else `error.type`, if it is a short identifier and so cannot hold a key or a text. */
+/**
+ * `error.code` or `error.type`, if it is a short identifier, which cannot contain a key or a text.
+ */
 export function identifierOf(error: unknown): string | null {
   if (!isRecord(error)) return null
   for (const key of ['code', 'type', 'error_type', 'status']) {
@@ -213,7 +219,7 @@ export function identifierOf(error: unknown): string | null {
   return null
 }
 
-/** The error object of a body, wherever vendors put it; the body itself where it is flat. */
+/** The error object of a body, in any of the shapes that vendors use; a flat body is the error. */
 export function errorIn(body: unknown): unknown {
   if (typeof body === 'string') return body
   const whole = Array.isArray(body) ? body[0] : body

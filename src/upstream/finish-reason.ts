@@ -1,14 +1,14 @@
-// The words upstreams give for how a choice ended, as the three of the OpenAI API. Sources: Google's
-// Candidate.FinishReason, Amazon Bedrock's stopReason, Cohere's FinishReason, Anthropic's stop_reason,
-// IBM watsonx, Zhipu, Mistral, text-generation-inference. New words appear all the time, so they are
-// recognised by what they speak of.
+// Maps the finish reasons of upstreams to the three of the OpenAI API. Sources: Google's
+// Candidate.FinishReason, Amazon Bedrock's stopReason, Cohere's FinishReason, Anthropic's
+// stop_reason, IBM watsonx, Zhipu, Mistral, text-generation-inference. Patterns also match reasons
+// added later.
 import type { FinishReason } from '../completion/completion.ts'
 import { isRecord } from './failure.ts'
 
-/** `failed`: the choice did not end, it broke. */
+/** `failed`: the choice was not completed because of an error. */
 export type ReadReason = FinishReason | 'failed'
 
-/** Words of servers that mean null: the choice goes on. */
+/** Values that mean null: the choice continues. */
 const noReason: ReadonlySet<string> = new Set([
   '',
   'null',
@@ -21,11 +21,11 @@ const noReason: ReadonlySet<string> = new Set([
   'continue',
 ])
 
-/** Words that one of the patterns would take for something else. */
+/** Reasons that the patterns would misread. */
 const exact: Readonly<Record<string, ReadReason>> = {
   // Cohere: the context is full, not a failure.
   error_limit: 'length',
-  // watsonx and Cohere: a time limit cuts an answer anywhere, so it must not be stored as whole.
+  // watsonx and Cohere: a time limit cuts the answer anywhere, so it must not be stored.
   time_limit: 'failed',
 }
 
@@ -36,14 +36,14 @@ const FAILED =
 const LENGTH = /length|limit|max_.*tok|max_len|max_output|context|truncat|exceed|incomplete/
 
 /**
- * A `finish_reason` or `stop_reason` as it was sent; null where it says that there is none yet. A word
- * nobody knows is a `stop`: something ended the choice.
+ * Reads a `finish_reason` or `stop_reason`; null if the choice continues. An unknown reason is a
+ * `stop`, since something ended the choice.
  */
 export function readReason(value: unknown): ReadReason | null {
   // SGLang's native shape is {"type": "stop", "matched": …}.
-  const said = isRecord(value) ? value['type'] : value
-  if (typeof said !== 'string') return null
-  const word = said
+  const reason = isRecord(value) ? value['type'] : value
+  if (typeof reason !== 'string') return null
+  const word = reason
     .trim()
     .replaceAll(/([a-z])([A-Z])/g, '$1_$2')
     .replaceAll(/[\s-]+/g, '_')

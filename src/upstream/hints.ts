@@ -1,128 +1,127 @@
-// What the owner should look at when an upstream fails: one sentence or two for each kind of failure,
-// all of them our own. An upstream's words never stand here.
+// Hints for the owner's log: what to check or change when an upstream fails. They never contain
+// text of the upstream.
 import type { NotStoredReason } from '../events.ts'
 
-/** By what the upstream's error is about (diagnosis.ts). */
+/** By the subject of the upstream's error (diagnosis.ts). */
 export const hints = {
   quota:
     'Check the account at the upstream: its credit, quota or spending limit is used up. Raise it there, or add a fallback.',
   freeAllocation:
     "Upgrade the Cloudflare account's plan: today's free allocation of Workers AI is used up.",
-  key: "Check the upstream's key: the upstream does not accept it. Set the secret that `key` names again.",
+  key: "Check the upstream's key: the upstream does not accept it. Set the secret named by `key` again.",
   access:
-    'Check what the account at the upstream may use: the key is known, but this model or service is not open to it.',
-  terms:
-    "Accept the model's terms at the upstream: before that the model is not open to this account.",
+    'Check the permissions of the account at the upstream: the key is valid, but has no access to this model or service.',
+  terms: "Accept the model's terms at the upstream: until then this account has no access to it.",
   region:
-    'The upstream does not serve the region it was called from. Set a placement in wrangler.toml, or use another upstream.',
+    'The upstream does not serve the region it was called from. Set [placement] in wrangler.toml, or use another upstream.',
   model:
-    'Check upstream_model: the upstream does not have this model, or no longer has it. Its list of models has the exact names.',
+    "Check upstream_model: the upstream does not have this model (any more). The upstream's list of models has the exact names.",
   responsesOnly:
-    'Choose another upstream_model: this one answers on /v1/responses only, which no wire here speaks.',
+    'Choose another upstream_model: this one is only available at /v1/responses, which no wire supports.',
   notChat: 'Set wire = "completions" for this upstream: the model is not a chat model.',
   chatOnly: 'Set wire = "chat" for this upstream: the model is a chat model.',
-  path: 'Check base_url and path: the server has no such address. Often "/v1" is missing, or is there twice.',
+  path: 'Check base_url and path: the server has no such path. Often "/v1" is missing, or repeated.',
   context:
-    "Lower limits.prompt_chars (for a page or a variable, its max_chars): the prompt and max_tokens together are longer than the model's context.",
+    "Lower limits.prompt_chars (for a page or a variable, its max_chars): the prompt and max_tokens together exceed the model's context.",
   answerLength:
-    'Lower limits.max_tokens, and max_tokens of locked prompts: the model may not write that much.',
+    'Lower limits.max_tokens, and max_tokens of locked prompts: they exceed what the model allows.',
   policy:
-    "The upstream's content filter refused the text. No setting is at fault; the filter can only be adjusted at the upstream.",
+    "The upstream's content filter refused the text. This is not caused by a setting here; the filter can only be adjusted at the upstream.",
   field:
-    'The upstream does not take one of the fields it was sent, or its value. Remove it from "parameters" and "defaults", or list it in "unsupported" so that visitors are told.',
-  busy: 'The upstream is overloaded. This usually passes; a fallback keeps the endpoint answering meanwhile.',
+    'The upstream does not accept a field, or its value. Remove the field from "parameters" and "defaults", or list it in "unsupported": requests that use it then get a clear error.',
+  busy: 'The upstream is overloaded. This usually passes; with a fallback, requests are answered meanwhile.',
 } as const
 
-/** By our own word for what happened, where no status tells it. */
+/** By reason, for failures that no HTTP status describes. */
 const hintsByReason = {
   connection_lost:
-    'Nothing answers at base_url, or the connection broke before the first byte. Check host, port and http or https, and that the server runs and can be reached from the internet.',
+    'No server answers at base_url, or the connection was lost before the first byte. Check the host, the port, and http or https in base_url, and that the server is running and reachable from the internet.',
   no_connection:
     'The host of base_url cannot be found, or its TLS handshake fails. Check the spelling of the host, its DNS entry and its certificate.',
   not_sent:
-    'The request could not be sent. Check base_url: its host, its port, http or https, its DNS entry and its certificate.',
+    'The request could not be sent. Check base_url: the host, the port, http or https, the DNS entry and the certificate.',
   no_binding:
-    'Workers AI did not answer. Check the binding in wrangler.toml, and that the account may use Workers AI.',
+    'Workers AI did not answer. Check that wrangler.toml has [ai] with binding = "AI", and that the account can use Workers AI.',
   no_demo_text:
-    'The text of the demo model could not be read from the static files. Check [assets] in wrangler.toml (its binding is ASSETS), and deploy again: that puts demo-text.txt among the files.',
+    'The text of the demo model could not be read from the static files. Check that [assets] in wrangler.toml has binding = "ASSETS", and deploy again: deploying uploads demo-text.txt.',
   first_byte:
-    'The upstream sent nothing within first_byte_ms. Raise it if the model starts slowly (a cold start, a long prompt); else see whether the server is overloaded.',
-  idle: 'The upstream fell silent for idle_ms in the middle of an answer. Raise it if the model pauses that long; else see whether the server is overloaded.',
+    'The upstream sent nothing within first_byte_ms. Raise it if the model starts slowly (a cold start, a long prompt). Otherwise check whether the server is overloaded.',
+  idle: 'The upstream sent nothing for idle_ms in the middle of an answer. Raise it if the model makes such pauses. Otherwise check whether the server is overloaded.',
   deadline:
-    'The answer took longer than deadline_ms. Raise it, or lower max_tokens; reasoning models take long before their first word.',
-  html: 'The upstream answered with an HTML page where an API response was expected. Check base_url (often "/v1" is missing), and what stands before the server: a proxy, a login, a protection against bots.',
+    'The answer took longer than deadline_ms. Raise it, or lower max_tokens. Reasoning models take long before the first word.',
+  html: 'The upstream answered with an HTML page instead of an API response. Check base_url (often "/v1" is missing), and whether a proxy, a login page or bot protection is in front of the server.',
   empty:
-    'The upstream answered 2xx with an empty body. Check base_url, path and wire: they may lead to something that is not the API.',
+    'The upstream answered 2xx with an empty body. Check base_url, path and wire: they may not lead to the API.',
   no_text:
-    'The upstream ended its answer without a text and without a reason. Check wire and upstream_model; its own log may say more.',
+    "The upstream's answer ended without text and without a finish_reason. Check wire and upstream_model; the upstream's log may have the reason.",
   no_answer:
-    'The upstream closed the connection without a text and without the end of an answer. Check base_url, path and wire; its own log may say more.',
+    "The upstream closed the connection without text and without a finish_reason. Check base_url, path and wire; the upstream's log may have the reason.",
   too_large:
-    'The answer was longer than max_output_bytes. Raise it if such answers are wanted; else lower max_tokens.',
+    'The answer was longer than max_output_bytes. Raise it to allow such answers, or lower max_tokens.',
   undecodable:
-    'The body could not be decompressed. A proxy before the upstream may declare a wrong Content-Encoding.',
+    'The body could not be decompressed. A proxy in front of the upstream may set a wrong Content-Encoding.',
   gave_up:
-    'The model server gave up in the middle of the answer. Its own log or status page has the reason.',
+    'The model server gave up in the middle of the answer. Check its log or status page for the reason.',
   not_a_completion:
-    'The answer is not a completion. Check base_url, path and wire: they may lead to something that is not the API, or to another one.',
+    'The answer is not a completion. Check base_url, path and wire: they may lead to another API.',
   cut_off:
-    'The upstream stopped before the end of the answer. It crashed, or a proxy before it cut the connection; its own log has the reason.',
+    'The upstream stopped before the end of the answer. It may have crashed, or a proxy in front of it closed the connection. Check its log for the reason.',
 } as const
 
 export type Reason = keyof typeof hintsByReason
 
-/** @param reason our own word for what happened; another one is unknown */
+/** @param reason a `Reason`; for any other value the hint is that of `otherwise` */
 export function hintOfReason(reason: string | null, otherwise: Reason): string {
   const known = reason !== null && Object.hasOwn(hintsByReason, reason)
   return hintsByReason[known ? (reason as Reason) : otherwise]
 }
 
-const WITH_PRESET = '(and what its preset lists in "cannot")'
+const unsupported = (feature: string) =>
+  `Set unsupported = ["${feature}"] for it. This replaces its preset's list, so add the fields of that list, too.`
 
 /** Why an answer that was served is not stored. */
 export const hintsByDoubt: Readonly<Record<NotStoredReason, string>> = {
-  no_logprobs: `The upstream ignores logprobs. Set unsupported = ["logprobs"] ${WITH_PRESET} for it.`,
-  no_echo: `The upstream ignores echo. Set unsupported = ["echo"] ${WITH_PRESET} for it.`,
+  no_logprobs: `The upstream ignores logprobs. ${unsupported('logprobs')}`,
+  no_echo: `The upstream ignores echo. ${unsupported('echo')}`,
   unknown_index:
-    'The upstream sent more choices than were asked for, or numbers them in a way of its own. No setting helps; its own log or another upstream may.',
+    "The upstream sent more choices than requested, or with wrong indices. No setting fixes that. Check the upstream's log, or use another upstream.",
   doubtful_end:
-    'The upstream fell silent or broke off without a terminator, after a finish_reason that may have been no end. Its server, or a proxy before it, does not end its streams.',
+    'After a finish_reason that may not have been the last, the upstream sent no more data or lost the connection, without a terminator. The server, or a proxy in front of it, does not end its streams.',
   no_reason:
-    'The upstream gave no finish_reason, so nothing tells a whole answer from a cut one. Check wire.',
+    'The upstream sent no finish_reason, so a complete answer looks the same as an incomplete one. Check wire.',
 }
 
-/** Fewer choices than one call asked for. @param field what the upstream takes one at a time */
+/** The hint if a call returned fewer choices than requested. @param field what was ignored */
 export const hintOfMissingChoice = (field: 'n' | 'prompt_array'): string =>
   field === 'n'
-    ? 'The upstream does not answer several choices in one call. Set native_n = false for it.'
-    : `The upstream does not answer several prompts in one call. Set unsupported = ["prompt_array"] ${WITH_PRESET} for it.`
+    ? 'The upstream does not return several choices in one call. Set native_n = false for it.'
+    : `The upstream does not answer several prompts in one call. ${unsupported('prompt_array')}`
 
-const DOWN =
-  'See the status page or the log of the upstream; a fallback keeps the endpoint answering.'
+const DOWN = 'Check its status page or log. With a fallback, requests are answered meanwhile.'
 
 const hintsByStatus: Readonly<Record<number, string>> = {
   401: hints.key,
   402: hints.quota,
-  403: "Check the upstream's key and what its account may use: the upstream refuses access.",
-  404: 'Check base_url and upstream_model: the upstream does not know them.',
-  405: 'Check base_url, path and wire: the address takes no POST.',
-  407: 'A proxy before the upstream wants a key of its own. Check base_url.',
-  408: 'The upstream gave up waiting for something behind it. Ask for less, or see whether it is overloaded.',
+  403: "Check the upstream's key and the permissions of its account: the upstream denies access.",
+  404: 'Check base_url and upstream_model: the upstream does not have them.',
+  405: 'Check base_url, path and wire: this URL does not accept POST.',
+  407: 'A proxy in front of the upstream requires credentials of its own. Check base_url.',
+  408: 'The upstream timed out. Lower limits.prompt_chars or max_tokens, or check whether the upstream is overloaded.',
   410: hints.model,
-  413: 'The request is larger than the upstream takes. Lower limits.prompt_chars, or max_chars of a page or a variable.',
-  426: 'The upstream wants another protocol. Write base_url with https.',
+  413: 'The request is larger than the upstream accepts. Lower limits.prompt_chars, or max_chars of a page or a variable.',
+  426: 'The upstream requires another protocol. Use https in base_url.',
   429: 'The upstream limits the rate of this key. Raise the limit there, or add a fallback.',
   451: hints.region,
-  500: `The upstream failed by itself. ${DOWN}`,
-  501: 'Check base_url, path and wire: the upstream does not offer this.',
-  502: `A gateway before the upstream does not reach it. ${DOWN}`,
+  500: `The upstream had an internal error. ${DOWN}`,
+  501: 'Check base_url, path and wire: the upstream does not support this call.',
+  502: `A gateway in front of the upstream cannot reach it. ${DOWN}`,
   503: `The upstream is overloaded or down. ${DOWN}`,
-  504: `A gateway before the upstream waited too long for it. ${DOWN}`,
-  521: 'The upstream refuses the connection. Check host and port of base_url, and that the server runs.',
-  522: 'The connection to the upstream timed out. Check host and port of base_url, and its firewall.',
+  504: `A gateway in front of the upstream waited too long for it. ${DOWN}`,
+  521: 'The upstream refuses the connection. Check the host and port of base_url, and that the server is running.',
+  522: 'The connection to the upstream timed out. Check the host and port of base_url, and its firewall.',
   523: 'The upstream cannot be reached. Check the host of base_url and its DNS entry.',
-  525: 'The TLS handshake with the upstream failed. Check https in base_url and the certificate of its host.',
-  526: 'The certificate of the upstream is not valid. Check the host of base_url and its certificate.',
+  525: 'The TLS handshake with the upstream failed. Check that the host of base_url supports https, and its certificate.',
+  526: "The upstream's certificate is not valid. Check the host of base_url and its certificate.",
   529: hints.busy,
   530: 'The host of base_url cannot be found. Check its spelling and its DNS entry.',
 }
@@ -133,14 +132,14 @@ export function hintOfStatus(status: number, isPage = false): string {
   const known = hintsByStatus[status]
   if (known !== undefined) return known
   if (status >= 300 && status <= 399) {
-    return 'The upstream redirects, which is not followed. Set base_url to the final address: https in place of http, or another host or path.'
+    return 'The upstream redirects, and redirects are not followed. Set base_url to the final address: https instead of http, or another host or path.'
   }
   if (status === 400 || status === 422) {
-    return 'The upstream refused the request as invalid. Compare "parameters", "defaults" and the settings of this upstream with what the model takes.'
+    return 'The upstream refused the request as invalid. Check that the model accepts "parameters", "defaults" and the settings of this upstream.'
   }
   if (status >= 400 && status <= 499) {
-    return 'The upstream refused the call. Its documentation tells what this status means; check base_url, wire and key.'
+    return 'The upstream refused the call. Check base_url, wire and key, and the meaning of this status in its documentation.'
   }
   if (status >= 500 && status <= 599) return `The upstream failed. ${DOWN}`
-  return 'The status is none that an API answers with. Check that base_url leads to the API.'
+  return 'The upstream answered with an unexpected status. Check that base_url leads to the API.'
 }

@@ -1,13 +1,13 @@
-// Several async sequences as one, at most so many at work at a time, in the order things come.
+// Merges several async sequences, with a limit on how many run at the same time.
 
 /** A Worker can have six connections waiting for a response. */
 export const CALLS_AT_ONCE = 6
 
 /**
- * Items of all sequences as they come, each with the number of its sequence. The first failure ends
- * all, and so does a consumer that leaves.
+ * The items of all sequences as they arrive, each with the number of its sequence. The first
+ * failure ends all sequences, and so does returning early.
  *
- * @param stop ends the work the sequences are waiting for: a sequence can only return after that
+ * @param stop cancels the work that the sequences await: until then they cannot return
  */
 export async function* merge<T>(
   starts: readonly (() => AsyncGenerator<T>)[],
@@ -43,7 +43,7 @@ export async function* merge<T>(
       yield [sequence, result.value]
     }
   } finally {
-    // An end that nobody waits for is not worth its error.
+    // Errors of sequences that are cancelled here are ignored.
     if (running.size > 0) stop()
     await Promise.allSettled([...running.values()].map((generator) => generator.return(undefined)))
   }

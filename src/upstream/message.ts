@@ -1,18 +1,17 @@
-// What a server-sent message holds, before a wire reads it: JSON objects, the terminator, or nothing.
-// Also the JSON lines that some servers send in place of events.
-
+// Reads the data of a server-sent event before the wire does: JSON objects, the terminator, or
+// nothing. Also reads the JSON lines that some servers send instead of events.
 import { isRecord, upstreamFailure } from './failure.ts'
 import type { SseMessage } from './sse.ts'
 
-/** `[DONE]`, and the spellings of it that proxies and home-made servers use. */
+/** `[DONE]`, as spelled by various proxies and servers. */
 const TERMINATOR = /^"?(?:\[done\]|done)"?$/i
 
 /**
- * A keep-alive that was sent as data: a comment that a proxy has put behind `data:` (Vertex AI,
- * OpenRouter through gateways), a word, Python's or JavaScript's null, a bare time of day.
+ * A keep-alive sent as data: a comment that a proxy has put after `data:` (Vertex AI, OpenRouter
+ * through gateways), a word, null in Python or JavaScript, a timestamp.
  */
 const KEEP_ALIVE =
-  /^(?::|["[(]?(?:ping|pong|lifetime[-_ ]?alive|heart[-_ ]?beat)\b|(?:null|none|nil|undefined)$|\d{4}-\d\d-\d\d[T ]\d\d:\d\d)/i
+  /^(?::|["[(]?(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\b|(?:null|none|nil|undefined)$|\d{4}-\d\d-\d\d[T ]\d\d:\d\d)/i
 
 const keepAliveEvents: ReadonlySet<string> = new Set([
   'ping',
@@ -21,15 +20,15 @@ const keepAliveEvents: ReadonlySet<string> = new Set([
   'keep-alive',
 ])
 
-/** Whether an object says that it is nothing but a sign of life. */
+/** Whether an object is only a keep-alive. */
 export function isKeepAlive({ type }: Readonly<Record<string, unknown>>): boolean {
   return typeof type === 'string' && keepAliveEvents.has(type)
 }
 
 /**
- * The objects a message holds, mostly one. An event that holds nothing is an empty list.
+ * The objects in a message, usually one; an empty list for a keep-alive.
  *
- * @throws GatewayError `upstream_bad_response` for data that is none of what is known
+ * @throws GatewayError `upstream_bad_response` for any other data
  */
 export function objectsIn({
   event,
@@ -59,7 +58,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Whether data is all there: JSON, the terminator, a keep-alive, or nothing. */
+/** Whether the data is complete: JSON, the terminator, a keep-alive, or nothing. */
 export function isComplete({ data }: SseMessage): boolean {
   const text = data.trim()
   return text === '' || TERMINATOR.test(text) || KEEP_ALIVE.test(text) || isJson(text)
@@ -75,8 +74,8 @@ function isJson(text: string): boolean {
 }
 
 /**
- * Some servers send event after event without the blank line between them, which the standard reads
- * as one event of several lines. Where a line is a whole object by itself, each line is a message.
+ * Some servers omit the blank line between events, so the parser reads them as one event with
+ * several lines. If the first line is complete by itself, each line is a message.
  */
 export function separated(messages: readonly SseMessage[]): readonly SseMessage[] {
   return messages.some(({ data }) => data.includes('\n')) ? messages.flatMap(linesOf) : messages
@@ -88,11 +87,11 @@ function linesOf(message: SseMessage): readonly SseMessage[] {
   if (lines.length < 2 || first === undefined || !isComplete({ event: null, data: first })) {
     return [message]
   }
-  // The last `event:` line is what the parser has kept: it was the last event's.
+  // The parser has the last `event:` line, which belongs to the last message.
   return lines.map((data, i) => ({ event: i === lines.length - 1 ? message.event : null, data }))
 }
 
-/** JSON lines (as Ollama's native endpoints stream) as messages; a `data:` before one is dropped. */
+/** Reads JSON lines (as Ollama's native API streams them) as messages, with or without `data:`. */
 export class JsonLines {
   #rest = ''
 
@@ -112,13 +111,13 @@ function messageOf(line: string): readonly SseMessage[] {
   return data === '' ? [] : [{ event: null, data }]
 }
 
-/** Finds where the first JSON value of a growing text ends. The text begins with `{` or `[`. */
+/** Finds the end of the first JSON value of a growing text. The text begins with `{` or `[`. */
 export class JsonEnd {
   #at = 0
   #depth = 0
   #isInString = false
 
-  /** @returns the index after the value; null while it is not whole */
+  /** @returns the index after the value; null while the value is incomplete */
   find(text: string): number | null {
     for (; this.#at < text.length; this.#at++) {
       const char = text[this.#at]

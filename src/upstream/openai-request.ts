@@ -1,12 +1,12 @@
-// What the chat and the legacy wire of OpenAI-compatible servers share: the sampling fields of a
-// request, and the reading of a refused one.
+// Shared by the chat and the completions wire of OpenAI-compatible servers: the sampling fields of
+// requests, and the reading of error responses.
 import type { GatewayError } from '../errors.ts'
 import type { CallRequest, WireOptions } from './adapter.ts'
 import { type Diagnosis, diagnose, isPage, wordsOf } from './diagnosis.ts'
 import { errorIn, failureOfStatus, identifierOf } from './failure.ts'
 import { hintOfStatus } from './hints.ts'
 
-const passed = [
+const sharedFields = [
   'temperature',
   'top_p',
   'presence_penalty',
@@ -16,10 +16,10 @@ const passed = [
   'logit_bias',
 ] as const
 
-/** Fields of the same name and meaning on both wires; only what is set, then the owner's own. */
+/** The fields that both wires have, if they are set, and the owner's `parameters`. */
 export function wireFields(request: CallRequest, options: WireOptions): Record<string, unknown> {
   const fields: Record<string, unknown> = { [options.maxTokensField]: request.max_tokens }
-  for (const name of passed) {
+  for (const name of sharedFields) {
     if (request[name] !== undefined) fields[options.rename?.[name] ?? name] = request[name]
   }
   if (request.n > 1) fields['n'] = request.n
@@ -30,20 +30,20 @@ export function wireFields(request: CallRequest, options: WireOptions): Record<s
   return Object.assign(fields, request.parameters)
 }
 
-/** A non-2xx answer: its JSON, or its text where it is none. */
+/** @param body the JSON of a non-2xx response, or its text if it is not JSON */
 export function failureOfResponse(status: number, body: unknown): GatewayError {
   const error = errorIn(body)
   const code = identifierOf(error)
   const wantsField = isRefusal(status) ? wantedField(error) : undefined
   if (wantsField !== undefined) {
-    const hint = `Set max_tokens_field = "${wantsField}" for this upstream: the model takes no other name.`
+    const hint = `Set max_tokens_field = "${wantsField}" for this upstream: the model accepts no other name.`
     return failureOfStatus(status, { code, hint, wantsField })
   }
   const hint = hintOfStatus(status, isPage(body))
   return failureOfStatus(status, { code, hint, ...diagnosisOf(status, error) })
 }
 
-/** A rate limit is one whatever else its words mention: keys, models, contexts. */
+/** A 429 stays a rate limit even if its message mentions keys, models or contexts. */
 function diagnosisOf(status: number, error: unknown): Diagnosis | null {
   const diagnosis = diagnose(error)
   return status !== 429 || diagnosis?.subject === 'quota' ? diagnosis : null
@@ -51,13 +51,14 @@ function diagnosisOf(status: number, error: unknown): Diagnosis | null {
 
 const isRefusal = (status: number) => status === 400 || status === 422
 
-/** How servers say that they do not know a field, as against not liking its value. */
+/** Servers' wording for an unknown field, as opposed to an invalid value. */
 const UNKNOWN_FIELD =
   /unsupported|not supported|unrecognized|unrecognised|unknown|unexpected|extra[ _](inputs?|fields?|forbidden)|not permitted|cannot find field|deprecated/i
 
 /**
- * The name that the server wants the most tokens to have; undefined: that is not its complaint. It
- * may repeat the visitor's own words, so this can be wrong: at worst one call is made in vain.
+ * The name that the server requires for `max_tokens`; undefined if the error is about something
+ * else. The error may quote the visitor's text, so this can be wrong, which costs one more failed
+ * call.
  */
 function wantedField(error: unknown): WireOptions['maxTokensField'] | undefined {
   const text = wordsOf(error)

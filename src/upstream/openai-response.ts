@@ -1,5 +1,5 @@
-// Reads what OpenAI-shaped servers answer, chat or legacy, whole or in chunks, as raw deltas.
-// Tolerant by intent: takes the fields it needs and ignores the rest (PROTOCOL 2 has the reasons).
+// Reads the answers of OpenAI-compatible servers as raw deltas: chat or legacy, whole or in chunks.
+// Tolerant on purpose, since servers differ: it reads the fields it needs and ignores the rest.
 import type { Usage } from '../completion/completion.ts'
 import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
@@ -8,10 +8,10 @@ import { readReason } from './finish-reason.ts'
 import { bytesOfStrings, isKeepAlive, objectsIn } from './message.ts'
 import type { SseMessage } from './sse.ts'
 
-/** Where both a legacy text and a chat delta are present, which of the two is the text. */
+/** Which of the two is the text if an answer has both a legacy `text` and a chat message. */
 export type Preference = 'text' | 'chat'
 
-/** One server-sent message of a chunked answer. */
+/** Reads one server-sent event of a chunked answer. */
 export function readChunk(message: SseMessage, prefer: Preference): readonly RawDelta[] {
   if (message.event === 'error') throw failureOfEvent(message)
   const objects = objectsIn(message)
@@ -21,7 +21,7 @@ export function readChunk(message: SseMessage, prefer: Preference): readonly Raw
   return objects.flatMap((object) => readChunkObject(object, prefer))
 }
 
-/** One object of a chunked answer. */
+/** Reads one object of a chunked answer. */
 export function readChunkObject(
   object: Readonly<Record<string, unknown>>,
   prefer: Preference,
@@ -29,14 +29,14 @@ export function readChunkObject(
   return readObject(object, prefer, 'chunk')
 }
 
-/** An event that is named an error, with or without JSON in its data. */
+/** The failure in an event of type "error", with or without JSON in its data. */
 function failureOfEvent(message: SseMessage): GatewayError {
   const objects = objectsIn(message)
   const object = objects === 'end' ? null : (objects[0] ?? null)
   return failureOfError(errorIn(object), object)
 }
 
-/** A whole JSON body. Several objects (llama.cpp answers several prompts so) are read in turn. */
+/** Reads a whole JSON body. llama.cpp answers several prompts with a list of objects. */
 export function readBody(body: unknown, prefer: Preference): readonly RawDelta[] {
   const objects = Array.isArray(body) ? body : [body]
   const deltas = objects.flatMap((object) => readObject(object, prefer, 'body'))
@@ -62,7 +62,7 @@ function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body')
   return deltas
 }
 
-/** A choice's position where its index is missing, or where several have the same one (LiteLLM). */
+/** The choices' indices, or their positions if an index is missing or repeated (LiteLLM). */
 function indicesOf(choices: readonly unknown[]): number[] {
   const indices = choices.map(indexOf)
   if (indices.length < 2 || new Set(indices).size === indices.length) return indices
@@ -75,7 +75,9 @@ function indexOf(choice: unknown, position: number): number {
   return typeof index === 'string' && /^\d{1,9}$/.test(index) ? Number(index) : position
 }
 
-/** Errors in a 2xx: an `error` that says something, or the flat shapes of some servers. */
+/**
+ * Detects errors in a 2xx body: an `error` that is not empty, or the flat shapes of some servers.
+ */
 function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   const { error, errors } = object
   if (error || (Array.isArray(errors) && errors.length > 0)) {
@@ -83,14 +85,14 @@ function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   }
   const flat = object['object'] === 'error' || typeof object['error_code'] === 'number'
   if (flat || object['success'] === false) throw failureOfError(object)
-  const answers = Array.isArray(object['choices']) || isRecord(object['usage'])
-  if (!answers && saysError(object) && !isKeepAlive(object)) {
+  const isAnswer = Array.isArray(object['choices']) || isRecord(object['usage'])
+  if (!isAnswer && hasErrorKey(object) && !isKeepAlive(object)) {
     throw failureOfError(errorIn(object), object)
   }
 }
 
-/** The shapes in which aggregators pass on an upstream's error (PROTOCOL 2.15). */
-function saysError(object: Readonly<Record<string, unknown>>): boolean {
+/** The shapes in which aggregators pass on an upstream's error. */
+function hasErrorKey(object: Readonly<Record<string, unknown>>): boolean {
   const { header, response } = object
   return (
     errorKeys.some((key) => Boolean(object[key])) ||
@@ -101,10 +103,10 @@ function saysError(object: Readonly<Record<string, unknown>>): boolean {
 
 const errorKeys = ['fault', 'message', 'msg', 'err', 'error_msg', 'detail']
 
-/** Azure's first chunk has no choices and an empty head; it must not name the answer. */
-function metaOf(object: Readonly<Record<string, unknown>>, bare: boolean): RawDelta {
+/** Azure's first chunk has no choices and an empty id and model, which are not the answer's. */
+function metaOf(object: Readonly<Record<string, unknown>>, isEmpty: boolean): RawDelta {
   const { id, model, system_fingerprint: fingerprint } = object
-  if (bare) return { kind: 'meta' }
+  if (isEmpty) return { kind: 'meta' }
   return {
     kind: 'meta',
     ...(typeof id === 'string' && id !== '' ? { id } : {}),
@@ -121,13 +123,13 @@ function readChoice(
 ): RawDelta[] {
   const delta = isRecord(choice['delta']) ? choice['delta'] : null
   const message = isRecord(choice['message']) ? choice['message'] : null
-  const said = delta ?? message
+  const content = delta ?? message
   const legacy = textOf(choice['text'])
-  const chat = textOf(said?.['content'])
+  const chat = textOf(content?.['content'])
   const text = (prefer === 'chat' ? (chat ?? legacy) : (legacy ?? chat)) ?? ''
   const logprobs = readLogprobs(choice['logprobs'])
   const deltas: RawDelta[] = []
-  // In a chunk a `message` is not a piece but all there is so far, and mostly said already.
+  // A `message` in a chunk is the whole text so far, most of which came in earlier chunks.
   const whole =
     form === 'chunk' && (delta === null || text === '') ? textOf(message?.['content']) : null
   if (whole !== null && whole !== '') {
@@ -135,26 +137,26 @@ function readChoice(
   } else if (text !== '' || logprobs !== null) {
     deltas.push({ kind: 'text', index, text, logprobs })
   }
-  const hidden = hiddenBytes(choice, said)
+  const hidden = hiddenBytes(choice, content)
   if (hidden > 0) deltas.push({ kind: 'hidden', bytes: hidden })
-  const refusal = said?.['refusal']
+  const refusal = content?.['refusal']
   const word = choice['finish_reason'] ?? choice['finishReason']
   if (typeof refusal === 'string' && refusal !== '') {
     deltas.push({ kind: 'finish', index, reason: 'content_filter' })
     return deltas
   }
-  // "" on a whole answer is how text-generation-inference says that it ended by itself.
+  // text-generation-inference sends "" for a whole answer that ended by itself.
   const reason = form === 'body' && word === '' ? 'stop' : readReason(word)
-  // OpenRouter explains a choice that broke in the choice itself.
+  // OpenRouter puts the error of a failed choice in the choice itself.
   const { error } = choice
   if (isRecord(error) && (reason === null || reason === 'failed')) throw failureOfError(error)
   if (reason === 'failed') {
     deltas.push({ kind: 'failed', index })
   } else if (reason !== null) {
-    const onContent = form === 'chunk' && whole === null && (text !== '' || hasReasoning(said))
+    const onContent = form === 'chunk' && whole === null && (text !== '' || hasReasoning(content))
     deltas.push({ kind: 'finish', index, reason, ...(onContent ? { onContent } : {}) })
   } else if (form === 'body') {
-    if (said === null && legacy === null) throw upstreamFailure('bad_response')
+    if (content === null && legacy === null) throw upstreamFailure('bad_response')
     deltas.push({ kind: 'finish', index, reason: 'stop', inferred: true })
   }
   return deltas
@@ -162,20 +164,22 @@ function readChoice(
 
 type Table = Readonly<Record<string, unknown>>
 
-/** Reasoning, refusals, tool calls, and the parts of a list that are not text. */
-function hiddenBytes({ reasoning, reasoning_content }: Table, said: Table | null): number {
-  const content = Array.isArray(said?.['content']) ? said['content'] : []
+/** The bytes of reasoning, refusals, tool calls, and the parts of a list that are not text. */
+function hiddenBytes({ reasoning, reasoning_content }: Table, message: Table | null): number {
+  const content = Array.isArray(message?.['content']) ? message['content'] : []
   const parts = content.filter((part) => !isRecord(part) || part['type'] !== 'text')
-  const besides = [reasoning, reasoning_content, parts]
-  return bytesOfStrings(besides) + bytesOfStrings(said, ['role', 'content'])
+  const others = [reasoning, reasoning_content, parts]
+  return bytesOfStrings(others) + bytesOfStrings(message, ['role', 'content'])
 }
 
-function hasReasoning(said: Readonly<Record<string, unknown>> | null): boolean {
-  const reasoning = said?.['reasoning_content'] ?? said?.['reasoning']
+function hasReasoning(content: Table | null): boolean {
+  const reasoning = content?.['reasoning_content'] ?? content?.['reasoning']
   return typeof reasoning === 'string' && reasoning !== ''
 }
 
-/** A string, a number (Workers AI), or the text parts of a list (Mistral); null for anything else. */
+/**
+ * A string, a number (Workers AI), or the text parts of a list (Mistral); null for anything else.
+ */
 function textOf(value: unknown): string | null {
   if (typeof value === 'string') return value
   if (typeof value === 'number') return String(value)
@@ -189,7 +193,7 @@ function textOf(value: unknown): string | null {
     .join('')
 }
 
-/** All three integers, or null: zero-filled, partial and empty counts are no counts. */
+/** The usage, or null if a count is missing or invalid, or all of them are 0. */
 export function readUsage(value: unknown): Usage | null {
   if (!isRecord(value)) return null
   const { prompt_tokens, completion_tokens, total_tokens } = value
@@ -201,7 +205,7 @@ function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0
 }
 
-/** The legacy shape as it is; the chat shape (chat servers, llama.cpp) converted; else null. */
+/** Log probabilities in the legacy shape; the chat shape (also of llama.cpp) is converted to it. */
 function readLogprobs(value: unknown): TokenLogprobs | null {
   if (!isRecord(value)) return null
   return Array.isArray(value['tokens'])

@@ -1,5 +1,5 @@
-// The upstreams known by name, as data: where they live, which wire they speak, how they want the
-// key, and what they cannot do. Every line may be overridden in CONFIG. Knows no keys and no models.
+// The presets of known upstreams: base URL, wire, authentication and unsupported features. CONFIG
+// can override every value.
 import type { Feature, Wire, WireOptions } from './adapter.ts'
 
 export const authStyles = [
@@ -9,11 +9,11 @@ export const authStyles = [
   'cf-aig-authorization',
   'none',
 ] as const
-/** How the key travels: `Authorization: Bearer …`, a header of its own, or there is none. */
+/** How the key is sent: as `Authorization: Bearer …`, in a header of this name, or not at all. */
 export type AuthStyle = (typeof authStyles)[number]
 
 export interface Preset {
-  /** Null: the owner must say it. */
+  /** Null: the owner must set it. */
   readonly baseUrl: string | null
   readonly wire: Wire
   readonly auth: AuthStyle
@@ -21,16 +21,17 @@ export interface Preset {
   readonly streamUsage: boolean
   readonly path: string | null
   /**
-   * Several choices of a prompt are asked in one call, with `n`, which pays for the prompt once; false:
-   * in one call each. Null: as the wire is usually served, yes on `completions` and no on `chat`.
+   * Whether several choices of a prompt are requested in one call with `n`, which pays for the
+   * prompt only once. False: one call for each. Null: true for the completions wire, false for
+   * chat.
    */
   readonly nativeN: boolean | null
-  /** Beyond what the wire as such cannot do. */
+  /** In addition to the limits of the wire. */
   readonly unsupported: readonly Feature[]
   readonly rename: Readonly<Record<string, string>>
 }
 
-/** What a wire as such cannot do, whoever speaks it. Prompt arrays and `n` become several calls. */
+/** What a wire does not support with any upstream. Prompt arrays and `n` become several calls. */
 export const wireLimits: Readonly<Record<Wire, readonly Feature[]>> = {
   chat: ['token_prompts', 'prompt_array', 'best_of', 'echo', 'suffix'],
   completions: [],
@@ -44,7 +45,7 @@ export const wireLimits: Readonly<Record<Wire, readonly Feature[]>> = {
     'suffix',
     'logit_bias',
     'seed',
-    // 400 "each stop sequence must contain non-whitespace".
+    // Error 400 "each stop sequence must contain non-whitespace".
     'blank_stop',
     'temperature_above_1',
     'presence_penalty',
@@ -76,7 +77,7 @@ const compatible: Preset = {
   rename: {},
 }
 
-/** Reasoning models refuse `max_tokens`, and the others take either. */
+/** Reasoning models refuse `max_tokens`; other models accept both names. */
 const openai: Preset = {
   ...compatible,
   baseUrl: 'https://api.openai.com/v1',
@@ -85,8 +86,8 @@ const openai: Preset = {
 }
 
 /**
- * 422 "Extra inputs are not permitted" for anything it does not know, `stream_options` included. `n`
- * depends on the model.
+ * Error 422 "Extra inputs are not permitted" for all unknown fields, including `stream_options`.
+ * Some models do not support `n`.
  */
 const mistral: Preset = {
   ...compatible,
@@ -98,13 +99,15 @@ const mistral: Preset = {
 }
 
 export const presets: Readonly<Record<string, Preset>> = {
-  /** Any OpenAI-compatible server: base_url is the owner's. */
+  /** Any OpenAI-compatible server. The owner sets base_url. */
   compatible,
   openai,
-  /** The v1 API: https://{resource}.openai.azure.com/openai/v1, the deployment is the model. */
+  /**
+   * The v1 API: https://{resource}.openai.azure.com/openai/v1. The model is a deployment's name.
+   */
   azure: { ...openai, baseUrl: null, auth: 'api-key' },
   openrouter: { ...compatible, baseUrl: 'https://openrouter.ai/api/v1', nativeN: false },
-  /** console.groq.com/docs/openai: 400 for both, and for an `n` above 1. */
+  /** Error 400 for logprobs, logit_bias and an `n` above 1: console.groq.com/docs/openai */
   groq: {
     ...compatible,
     baseUrl: 'https://api.groq.com/openai/v1',
@@ -112,7 +115,7 @@ export const presets: Readonly<Record<string, Preset>> = {
     nativeN: false,
     unsupported: ['logprobs', 'logit_bias'],
   },
-  /** Its `logprobs` is a number where the chat wire has a boolean. */
+  /** Its `logprobs` is a number, unlike the boolean of the chat wire. */
   together: {
     ...compatible,
     baseUrl: 'https://api.together.xyz/v1',
@@ -120,7 +123,7 @@ export const presets: Readonly<Record<string, Preset>> = {
     unsupported: ['logprobs'],
   },
   fireworks: { ...compatible, baseUrl: 'https://api.fireworks.ai/inference/v1', nativeN: true },
-  /** Ignores what it does not know; a bias without effect would be a lie. */
+  /** Ignores unknown fields. A request must not succeed if its bias or seed has no effect. */
   deepseek: {
     ...compatible,
     baseUrl: 'https://api.deepseek.com',
@@ -135,7 +138,7 @@ export const presets: Readonly<Record<string, Preset>> = {
     unsupported: ['token_prompts', 'prompt_array', 'best_of', 'logit_bias', 'seed'],
   },
   mistral,
-  /** Asks as the legacy wire does and answers in the chat shape. */
+  /** Requests are those of the completions wire; answers have the chat shape. */
   'mistral-fim': {
     ...mistral,
     wire: 'completions',
@@ -151,14 +154,14 @@ export const presets: Readonly<Record<string, Preset>> = {
       'frequency_penalty',
     ],
   },
-  /** Its reasoning models refuse penalties and `stop` besides; that is a matter of the model. */
+  /** Its reasoning models also refuse penalties and `stop`, but other models accept them. */
   xai: {
     ...compatible,
     baseUrl: 'https://api.x.ai/v1',
     nativeN: true,
     unsupported: ['logit_bias'],
   },
-  /** 400 "Unknown name … Cannot find field" for each of these. */
+  /** Error 400 "Unknown name … Cannot find field" for each of these. */
   gemini: {
     ...compatible,
     baseUrl: 'https://generativelanguage.googleapis.com/v1beta/openai',
@@ -174,11 +177,12 @@ export const presets: Readonly<Record<string, Preset>> = {
     nativeN: false,
   },
   /**
-   * https://gateway.ai.cloudflare.com/v1/{account}/{gateway}/compat, models as "openai/gpt-…". The
-   * key is the provider's; a gateway that keeps the keys wants auth = "cf-aig-authorization".
+   * https://gateway.ai.cloudflare.com/v1/{account}/{gateway}/compat, with models such as
+   * "openai/gpt-…". The key is the provider's; if the gateway stores the provider keys, set
+   * auth = "cf-aig-authorization".
    */
   'ai-gateway': { ...compatible, nativeN: false },
-  /** The binding AI of wrangler.toml: no address and no key. */
+  /** The AI binding of wrangler.toml, without a URL or a key. */
   'workers-ai': {
     ...compatible,
     wire: 'workers-ai',
@@ -186,7 +190,7 @@ export const presets: Readonly<Record<string, Preset>> = {
     streamUsage: false,
     nativeN: false,
   },
-  /** Its prompt is one string, and fields it does not know have no effect. */
+  /** Its prompt is a single string, and it ignores unknown fields. */
   ollama: {
     ...compatible,
     baseUrl: 'http://localhost:11434/v1',
@@ -195,7 +199,9 @@ export const presets: Readonly<Record<string, Preset>> = {
     nativeN: false,
     unsupported: ['token_prompts', 'prompt_array', 'best_of', 'echo', 'logprobs', 'logit_bias'],
   },
-  /** Counts the tokens of the first of several prompts only, so each gets a call. */
+  /**
+   * With several prompts it counts only the tokens of the first, so each prompt has its own call.
+   */
   llamacpp: {
     ...compatible,
     baseUrl: 'http://localhost:8080/v1',
@@ -204,7 +210,7 @@ export const presets: Readonly<Record<string, Preset>> = {
     nativeN: true,
     unsupported: ['prompt_array', 'best_of', 'echo', 'suffix'],
   },
-  /** Takes `suffix` and `best_of` without a word, and does nothing with them. */
+  /** Accepts `suffix` and `best_of` but ignores them. */
   vllm: {
     ...compatible,
     baseUrl: 'http://localhost:8000/v1',
@@ -214,8 +220,8 @@ export const presets: Readonly<Record<string, Preset>> = {
     unsupported: ['best_of', 'suffix'],
   },
   /**
-   * `transformers serve`. Takes fields it does not know without a word and ignores them; `suffix` it
-   * writes behind the text. Usage is in its last chunk anyway, which no terminator follows.
+   * `transformers serve`. Ignores unknown fields, and only appends `suffix` to the text. Its last
+   * chunk always has the usage, and no terminator follows it.
    */
   transformers: {
     ...compatible,
@@ -236,9 +242,11 @@ export const presets: Readonly<Record<string, Preset>> = {
       'presence_penalty',
     ],
   },
-  /** Its completions path puts several choices under index 0 and ignores `echo` and `logprobs`. */
+  /** Its /completions gives several choices the index 0, and ignores `echo` and `logprobs`. */
   litellm: { ...compatible, baseUrl: 'http://localhost:4000/v1', nativeN: false },
-  /** Aggregators (one-api, new-api, EZLINK): what they cannot do depends on what is behind them. */
+  /**
+   * Aggregators (one-api, new-api, EZLINK). What they support depends on the servers behind them.
+   */
   'one-api': { ...compatible, nativeN: false },
   demo: {
     ...compatible,

@@ -1,5 +1,5 @@
-// Reads an answer's body as batches of raw deltas: an event stream, JSON, or JSON lines. Also decides how
-// long to go on reading when every choice has finished, and which failures no longer matter then.
+// Reads the body of an answer as batches of raw deltas: an event stream, JSON, or JSON lines. Also
+// decides how long to read on after every choice has finished, and which failures are ignored then.
 import type { RawDelta } from '../completion/delta.ts'
 import { GatewayError } from '../errors.ts'
 import type { Upstream } from './adapter.ts'
@@ -13,15 +13,15 @@ import type { Watchdog } from './watchdog.ts'
 export interface ReadContext {
   readonly upstream: Upstream
   readonly watchdog: Watchdog
-  /** How far the answer is, asked each time the deltas so far have been taken. */
+  /** The progress of the answer; called after the deltas so far have been consumed. */
   readonly progress: () => Progress
 }
 
-/** The body broke, or was given up, and the answer stands. */
+/** The body was cut or stalled, but the answer counts. */
 const CUT: readonly RawDelta[] = [{ kind: 'cut' }]
 
 /**
- * The deltas of a body, one batch for what came of it at once, if that held any.
+ * The deltas of a body, one batch for each chunk that contained any.
  *
  * @throws GatewayError `upstream_truncated`, `upstream_bad_response`, `upstream_timeout`, or what an
  *   event reports
@@ -36,7 +36,8 @@ export async function* readAnswer(
     const failure = knownFailure(error)
     if (!(failure instanceof GatewayError)) throw failure
     const state = context.progress()
-    // A server that does not hang up ends in silence; a connection that breaks is no such end.
+    // Some servers leave the connection open after the answer, so a timeout can be its end; a lost
+    // connection cannot.
     if (state !== 'finished' && !(state === 'claimed' && isSilence(failure))) throw failure
     yield CUT
   }
@@ -44,13 +45,13 @@ export async function* readAnswer(
 
 function knownFailure(error: unknown): unknown {
   if (error instanceof SseOverflow) return upstreamFailure('bad_response', { code: 'too_large' })
-  // Nested too deeply to be gone through.
+  // The JSON is nested too deeply to be walked.
   return error instanceof RangeError ? upstreamFailure('bad_response') : error
 }
 
 const isSilence = ({ code }: GatewayError) => code === 'upstream_timeout'
 
-/** Sniffs what the body is, since servers' declared types are not to be trusted. */
+/** Detects the format from the content, since the content types of servers are unreliable. */
 async function* readBody(
   body: BodyReader,
   context: ReadContext,
@@ -64,8 +65,8 @@ async function* readBody(
 }
 
 /**
- * One JSON value, or several, a line each. What follows a whole value and is no other one changes
- * nothing: a terminator, a break, silence.
+ * One JSON value, or several, one per line. Anything but another value is ignored after a whole
+ * value: a terminator, a lost connection, a timeout.
  */
 async function* readJson(
   body: BodyReader,
@@ -89,7 +90,8 @@ async function* readJson(
     whole ??= readWhole(context.upstream, text.slice(0, length))
     if (piece === null || text.slice(length).trim() !== '') {
       if (whole.failure !== null) throw whole.failure
-      // Without a reason a break is all that tells of its end; silence says that nothing more comes.
+      // Without a finish reason, a lost connection may have cut more values off. After a timeout no
+      // more are expected.
       if (broken !== null && !whole.isFinished && !isSilence(broken)) throw broken
       yield whole.deltas
       return
@@ -101,7 +103,7 @@ async function* readJson(
 interface Whole {
   readonly deltas: readonly RawDelta[]
   readonly failure: unknown
-  /** It is a whole answer by its own reasons, or an error with a status: nothing more is to come. */
+  /** The answer has its finish reasons, or is an error with a status: nothing more is expected. */
   readonly isFinished: boolean
 }
 
@@ -109,9 +111,9 @@ function readWhole(upstream: Upstream, text: string): Whole {
   try {
     const deltas = upstream.fromBody(JSON.parse(text))
     const broken = deltas.find((delta) => delta.kind === 'failed')
-    // All of it is here: this can still be a real status, and another upstream's answer.
+    // Nothing has been sent to the visitor, so this can be an HTTP error, or fall back.
     if (broken !== undefined) throw upstreamFailure('bad_response', { code: 'gave_up' })
-    // An inferred reason: it may be the first line of several.
+    // With an inferred reason, this may be the first of several lines.
     const isFinished = !deltas.some((delta) => delta.kind === 'finish' && delta.inferred === true)
     return { deltas, failure: null, isFinished }
   } catch (error) {
@@ -122,13 +124,13 @@ function readWhole(upstream: Upstream, text: string): Whole {
   }
 }
 
-/** A piece of a body, or null at its end, with what broke it. */
+/** The next text of a body; null at its end, with the error that ended it, if any. */
 interface Next {
   readonly piece: string | null
   readonly broken: GatewayError | null
 }
 
-/** @throws the caller's own reason to stop: nobody waits for what has come then */
+/** @throws the reason of the caller's signal: the text so far is not needed then */
 async function nextOf(body: BodyReader): Promise<Next> {
   try {
     return { piece: await body.next(), broken: null }
@@ -138,13 +140,13 @@ async function nextOf(body: BodyReader): Promise<Next> {
   }
 }
 
-/** Takes a body's text and hands out messages. */
+/** Splits a body's text into messages. */
 interface Framing {
   feed(text: string): readonly SseMessage[]
   end(): readonly SseMessage[]
 }
 
-/** @param first the first piece of the body, or all that has been read of it */
+/** @param first the first text of the body, or all that has been read so far */
 async function* readMessages(
   framing: Framing,
   first: Next,
@@ -154,7 +156,8 @@ async function* readMessages(
   for (let next = first; ; next = await nextOf(body)) {
     const { piece, broken } = next
     const messages = separated(piece === null ? framing.end() : framing.feed(piece))
-    // A torn last line is the mark of a body cut short, not of a server that talks nonsense.
+    // An incomplete last line means that the body was cut, not that the server sent an invalid
+    // message.
     const whole = piece === null ? messages.filter(isComplete) : messages
     for (let at = 0; at < whole.length; ) {
       const { deltas, failure, read, ended } = translate(upstream, whole, at)
@@ -170,7 +173,7 @@ async function* readMessages(
   }
 }
 
-/** @throws the failure, unless every choice has finished: then nothing that comes can fail it */
+/** @throws the failure, unless every choice has finished: then failures are ignored */
 function surviving(failure: unknown, progress: () => Progress): readonly RawDelta[] {
   if (progress() !== 'finished') throw failure
   return CUT
@@ -178,7 +181,7 @@ function surviving(failure: unknown, progress: () => Progress): readonly RawDelt
 
 interface Translated {
   readonly deltas: readonly RawDelta[]
-  /** What went wrong after those deltas. */
+  /** The failure after those deltas, or null. */
   readonly failure: unknown
   /** How many of the messages have been read. */
   readonly read: number
@@ -195,7 +198,7 @@ function translate(upstream: Upstream, messages: readonly SseMessage[], from: nu
     } catch (failure) {
       return { deltas, failure, read, ended: false }
     }
-    // What follows the terminator is no part of the answer.
+    // Nothing after the terminator belongs to the answer.
     if (deltas.at(-1)?.kind === 'end') return { deltas, failure: null, read, ended: true }
   }
   return { deltas, failure: null, read, ended: false }

@@ -1,10 +1,11 @@
-// The clocks of an upstream call (first byte, idle, deadline, and the grace after its answer's end) in
-// one timer, and the signal that ends the call when one of them runs out or when its caller lets go.
+// The timeouts of an upstream call (first byte, idle, deadline, and the grace period after the end
+// of the answer) in one timer. Its signal ends the call when one of them expires or the caller
+// aborts.
 import { upstreamFailure } from './failure.ts'
 
 /**
- * How long an upstream is listened to after every choice has finished: usage and the terminator mostly
- * come at once, but some servers never end the body, or send heartbeats without end.
+ * How long the body is read after every choice has finished. Usage and the terminator usually
+ * follow immediately, but some servers never end the body, or keep sending heartbeats.
  */
 const GRACE_MS = 2000
 
@@ -16,18 +17,18 @@ export interface WatchdogOptions {
   readonly deadlineAt: number
 }
 
-/** `signal` aborts with the GatewayError to report, or with the caller's own reason. */
+/** `signal` aborts with the GatewayError to report, or with the reason of the caller's signal. */
 export class Watchdog {
   readonly signal: AbortSignal
   readonly #controller = new AbortController()
   readonly #options: WatchdogOptions
   readonly #aborted: Promise<never>
-  readonly #leave = () => this.#controller.abort(this.#options.signal.reason)
+  readonly #abort = () => this.#controller.abort(this.#options.signal.reason)
   #timer: ReturnType<typeof setTimeout> | null = null
   #dueAt: number
-  #waitsFor: 'first_byte' | 'idle' = 'first_byte'
+  #phase: 'first_byte' | 'idle' = 'first_byte'
   #wakesAt = 0
-  /** What is left of the grace while nobody listens; null: there is none, or it runs. */
+  /** The rest of the grace period while it is paused; null: it is running or has not started. */
   #graceLeftMs: number | null = null
   #graceEndsAt = Number.POSITIVE_INFINITY
 
@@ -39,15 +40,15 @@ export class Watchdog {
       this.signal.addEventListener('abort', () => reject(this.signal.reason), { once: true })
     })
     this.#aborted.catch(() => {})
-    if (options.signal.aborted) this.#leave()
-    else options.signal.addEventListener('abort', this.#leave, { once: true })
+    if (options.signal.aborted) this.#abort()
+    else options.signal.addEventListener('abort', this.#abort, { once: true })
     this.#arm()
   }
 
-  /** The upstream sent something, or is listened to again. */
+  /** Restarts the idle clock: the upstream sent something, or reading was resumed. */
   alive(): void {
     const now = this.#options.now()
-    this.#waitsFor = 'idle'
+    this.#phase = 'idle'
     this.#dueAt = now + this.#options.idleMs
     if (this.#graceLeftMs !== null) {
       this.#graceEndsAt = now + this.#graceLeftMs
@@ -56,7 +57,7 @@ export class Watchdog {
     if (Math.min(this.#dueAt, this.#graceEndsAt) < this.#wakesAt) this.#arm()
   }
 
-  /** Nobody listens: a slow reader's silence is not the upstream's. */
+  /** Pauses the clocks while nothing is read: a slow reader must not look like a slow upstream. */
   rest(): void {
     this.#dueAt = Number.POSITIVE_INFINITY
     if (this.#graceEndsAt === Number.POSITIVE_INFINITY) return
@@ -65,14 +66,14 @@ export class Watchdog {
   }
 
   /**
-   * Told while at rest, after each piece: whether every choice has finished. The first time starts the
-   * grace, which nothing extends but a choice that goes on after all.
+   * Called while paused, after each text, with whether every choice has finished. The first time
+   * starts the grace period. Only a choice that continues after all ends it.
    */
   finished(isFinished: boolean): void {
     this.#graceLeftMs = isFinished ? (this.#graceLeftMs ?? GRACE_MS) : null
   }
 
-  /** What `work` brings, unless time runs out before. */
+  /** The result of `work`. Rejects if the signal aborts first. */
   race<T>(work: Promise<T>): Promise<T> {
     work.catch(() => {})
     return Promise.race([work, this.#aborted])
@@ -80,10 +81,10 @@ export class Watchdog {
 
   stop(): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#options.signal.removeEventListener('abort', this.#leave)
+    this.#options.signal.removeEventListener('abort', this.#abort)
   }
 
-  /** Not re-armed for each chunk: it wakes when it was due, and sleeps again if it is not. */
+  /** The timer is not reset for each chunk: when it fires too early, it is set again. */
   #arm(): void {
     const { now, deadlineAt } = this.#options
     if (this.#timer !== null) clearTimeout(this.#timer)
@@ -93,7 +94,7 @@ export class Watchdog {
       this.#timer = setTimeout(() => this.#arm(), left)
       return
     }
-    const code = this.#wakesAt === deadlineAt ? 'deadline' : this.#waitsFor
+    const code = this.#wakesAt === deadlineAt ? 'deadline' : this.#phase
     this.#controller.abort(upstreamFailure('timeout', { code }))
   }
 }

@@ -1,5 +1,5 @@
-// The workers-ai wire: Cloudflare's models through the binding, in its own dialect and in OpenAI's;
-// which of the two depends on the model. The binding is handed in, nothing here names the platform.
+// The workers-ai wire: Cloudflare's models through the AI binding. Depending on the model, answers
+// have the shape of Workers AI or of OpenAI.
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import type { Upstream } from './adapter.ts'
@@ -13,7 +13,7 @@ import { failureOfResponse, wireFields } from './openai-request.ts'
 import { readBody, readChunkObject, readUsage } from './openai-response.ts'
 import type { SseMessage } from './sse.ts'
 
-/** The binding AI, as far as it is used here. */
+/** The part of the AI binding that is used here. */
 export interface AiBinding {
   run(
     model: string,
@@ -22,7 +22,7 @@ export interface AiBinding {
   ): Promise<unknown>
 }
 
-/** The binding has no address; a request to it needs one. */
+/** The binding has no URL, but a `Request` needs one. */
 export const bindingUrl = 'https://workers-ai.invalid'
 
 export const workersAi: Upstream = {
@@ -45,7 +45,7 @@ export const workersAi: Upstream = {
   fromFailure: (status, body) => failureOfCode(codeIn(body)) ?? failureOfResponse(status, body),
 }
 
-/** Sends to the binding. Whatever it brings becomes a response: call.ts reads them all alike. */
+/** Sends to the binding. Every result and error becomes a response, which call.ts reads. */
 export function sendToBinding(ai: AiBinding): Send {
   return async (request) => {
     const { model, ...inputs } = (await request.json()) as { readonly model: string }
@@ -54,7 +54,7 @@ export function sendToBinding(ai: AiBinding): Send {
       result = await ai.run(model, inputs, { returnRawResponse: true, signal: request.signal })
     } catch (error) {
       const internalCode = codeOfMessage(error instanceof Error ? error.message : '')
-      // Without a code there is nothing to tell it by, and its text is not kept.
+      // The message must not be logged, and without a code nothing else is known.
       if (internalCode === null) throw upstreamFailure('unavailable', { code: 'no_binding' })
       return Response.json({ internalCode }, { status: statusOfCode[internalCode] ?? 500 })
     }
@@ -84,7 +84,7 @@ const statusOfCode: Readonly<Record<number, number>> = {
   5019: 405,
 }
 
-/** What the owner can do about it. Further codes have what their status has. */
+/** What a code is about. Other codes have the hint of their status. */
 const meaningOfCode: Readonly<Record<number, Diagnosis>> = {
   3006: { subject: 'context', hint: hints.context },
   3023: { subject: 'access', hint: hints.access },
@@ -98,7 +98,7 @@ const meaningOfCode: Readonly<Record<number, Diagnosis>> = {
   5018: { subject: 'access', hint: hints.access },
 }
 
-/** Codes that say 400, and are about the owner's settings, not about the visitor's request. */
+/** Codes with status 400 that are about the owner's settings, not about the visitor's request. */
 const settingsFault: ReadonlySet<number> = new Set([3039, 5007])
 
 function failureOfCode(code: number | null): GatewayError | null {
@@ -110,13 +110,13 @@ function failureOfCode(code: number | null): GatewayError | null {
   return failureOfStatus(settingsFault.has(code) ? 404 : status, cause)
 }
 
-/** "3040: Capacity temporarily exceeded", with or without the error's name before it. */
+/** The code of "3040: Capacity temporarily exceeded", with or without an error name before it. */
 function codeOfMessage(message: string): number | null {
   const [, digits] = /^(?:\w+: )?(\d{4,5}): /.exec(message) ?? []
   return digits === undefined ? null : Number(digits)
 }
 
-/** The binding's raw errors have `internalCode`, those of the REST API `errors: [{ code }]`. */
+/** The binding's errors have `internalCode`, those of the REST API `errors: [{ code }]`. */
 function codeIn(body: unknown): number | null {
   const error = errorIn(body)
   if (!isRecord(error)) return null
@@ -141,7 +141,7 @@ function failureIn(object: unknown): GatewayError {
 function readWhole(body: unknown): readonly RawDelta[] {
   if (!isRecord(body)) throw upstreamFailure('bad_response')
   throwIfFailed(body)
-  // As the REST API wraps it.
+  // The REST API wraps answers in `result`.
   const result = isRecord(body['result']) ? body['result'] : body
   if (!isOwnDialect(result)) return readBody(result, 'chat')
   return [...readOwn(result), { kind: 'end' }]
@@ -157,17 +157,17 @@ function readMessage(message: SseMessage): readonly RawDelta[] {
   })
 }
 
-/** Some models answer in both at once; then OpenAI's dialect says more. */
+/** Some answers have both shapes. OpenAI's is read then, since it contains more. */
 const isOwnDialect = (object: Readonly<Record<string, unknown>>) =>
   'response' in object && !(Array.isArray(object['choices']) && object['choices'].length > 0)
 
-/** Padding (`p`), tool calls and whatever else there is are no part of an answer. */
+/** Reads the shape of Workers AI. Padding (`p`), tool calls and other fields are ignored. */
 function readOwn(object: Readonly<Record<string, unknown>>): RawDelta[] {
   const { response, finish_reason: word } = object
   const deltas: RawDelta[] = []
   const text = textOf(response)
   if (text !== '') deltas.push({ kind: 'text', index: 0, text, logprobs: null })
-  // Most models never say why they ended: the end of the answer is all there is.
+  // Most models send no finish reason, so the end of the body ends the answer.
   const reason = readReason(word)
   if (reason === 'failed') deltas.push({ kind: 'failed', index: 0 })
   else if (reason !== null) {
@@ -179,7 +179,7 @@ function readOwn(object: Readonly<Record<string, unknown>>): RawDelta[] {
   return deltas
 }
 
-/** Numbers come as numbers, and JSON mode's answer as the object itself. */
+/** A number is sent as a number, and an answer in JSON mode as the object itself. */
 function textOf(response: unknown): string {
   if (typeof response === 'string') return response
   return response === null || response === undefined ? '' : JSON.stringify(response)

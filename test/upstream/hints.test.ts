@@ -139,7 +139,7 @@ const kinds: Kind[] = [
   ['an empty body', plain(''), 'upstream_bad_response', /empty body/],
   ['a 204', () => new Response(null, { status: 204 }), 'upstream_bad_response', /empty body/],
   ['another kind of JSON', plain('{"hello":1}'), 'upstream_bad_response', /not a completion/],
-  ['words', plain('pong'), 'upstream_bad_response', /without a text/],
+  ['words', plain('pong'), 'upstream_bad_response', /without text/],
   [
     'a stream of something else',
     plain('data: {]\n\n'),
@@ -237,7 +237,7 @@ test.each([
   [413, /limits\.prompt_chars/],
   [429, /limits the rate/],
   [302, /redirects.*base_url/],
-  [500, /failed by itself/],
+  [500, /internal error/],
   [503, /overloaded or down/],
   [504, /waited too long/],
   [521, /refuses the connection/],
