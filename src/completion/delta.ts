@@ -2,12 +2,12 @@
 // completion, and replays a completion as deltas.
 import type { Choice, Completion, FinishReason, Logprobs, Usage } from './completion.ts'
 
-/** Log probabilities from an upstream; completion/normal.ts computes missing offsets. */
+/** Log probabilities from an upstream; upstream/normalise.ts computes missing offsets. */
 export type TokenLogprobs = Omit<Logprobs, 'text_offset'> & { readonly text_offset?: number[] }
 
 /**
  * A delta as an adapter reads it from a wire: with the upstream's own indices, and possibly
- * repeated, missing or late. completion/normal.ts normalises it.
+ * repeated, missing or late. upstream/normalise.ts normalises it.
  */
 export type RawDelta =
   | {

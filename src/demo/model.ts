@@ -1,5 +1,5 @@
 // A word trigram model, small enough to be trained on a few chapters on first use. It returns the
-// probabilities of the next token; demo-sampling.ts chooses one.
+// probabilities of the next token; sampling.ts chooses one.
 
 /** The token that ends a text. It is listed among the likeliest tokens, but never in an answer. */
 export const endOfText = '<|endoftext|>'

@@ -1,7 +1,7 @@
 // The Durable Object that merges identical requests from all locations, one object for each cache
-// key. The flights themselves are in cache/flight.ts, miss.ts and key-flights.ts. These objects
-// store nothing: answers are in KV. One more object of this class, named "purges", stores the list
-// of purges (cache/purge-register.ts).
+// key. The flights themselves are in flight/flights.ts, flight/miss.ts and flight/flight.ts. These
+// objects store nothing: answers are in KV. One more object of this class, named "purges", stores
+// the list of purges (cache/purge-register.ts).
 import { DurableObject } from 'cloudflare:workers'
 import type { KvNamespace } from '../cache/kv.ts'
 import type { Purge } from '../cache/purge-list.ts'

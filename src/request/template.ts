@@ -36,7 +36,7 @@ export function render(template: string, values: ReadonlyMap<string, string>): s
 
 /**
  * Validates the visitor's variables. The value of a page variable is its address, which
- * page/address.ts checks.
+ * page/rules.ts checks.
  *
  * @param maxChars the limit for all variables together, in UTF-16 units
  * @throws GatewayError `missing_field` or `invalid_value`; `param` is `prompt.variables.<name>`.

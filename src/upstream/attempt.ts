@@ -1,6 +1,6 @@
 // One attempt at one upstream: all calls that the request needs there, merged into one sequence of
 // deltas. The budget of each call is reserved before it and settled after it. Retries and fallbacks
-// are in route.ts.
+// are in failover.ts.
 import type { Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'

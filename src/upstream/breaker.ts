@@ -1,5 +1,5 @@
 // A circuit breaker: suspends calls to an upstream's model that keeps failing, for a while and in
-// this isolate. Only outages of the upstream are reported as failures; route.ts decides which
+// this isolate. Only outages of the upstream are reported as failures; failover.ts decides which
 // errors are.
 
 export interface BreakerOptions {

@@ -1,5 +1,5 @@
 // One upstream call: sends the request and reads the body as raw deltas, within time and size
-// limits. All traffic to upstreams goes through here. Retries are in route.ts.
+// limits. All traffic to upstreams goes through here. Retries are in failover.ts.
 import type { RawDelta } from '../completion/delta.ts'
 import { GatewayError } from '../errors.ts'
 import type { Upstream, WireCall, WireOptions } from './adapter.ts'

@@ -167,11 +167,7 @@ function fieldFor({ options }: Connection, { upstream_model }: Target): TokensFi
   return learned.get(options)?.get(upstream_model) ?? options.maxTokensField
 }
 
-function learnField(
-  { options }: Connection,
-  { upstream_model }: Target,
-  field: TokensField,
-): void {
+function learnField({ options }: Connection, { upstream_model }: Target, field: TokensField): void {
   const fields = learned.get(options) ?? new Map<string, TokensField>()
   learned.set(options, fields.set(upstream_model, field))
 }
