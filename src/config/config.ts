@@ -419,11 +419,12 @@ class Check {
     const places = new Set([...placeholdersIn(text), ...placeholdersIn(system ?? '')])
     for (const place of places) {
       if (!Object.hasOwn(variables, place)) {
-        this.#fault(`${at}.text`, `Cannot fill "{{${place}}}": there is no such variable`)
+        this.#fault(`${at}.text`, `Cannot fill "{{${masked(place)}}}": there is no such variable`)
       }
     }
-    for (const variable of Object.keys(variables)) {
-      if (!places.has(variable) && text !== '') {
+    for (const name of Object.keys(variables)) {
+      if (!places.has(name) && text !== '') {
+        const variable = masked(name)
         this.#fault(
           `${at}.variables.${variable}`,
           `Cannot use "${variable}": neither text nor system contains {{${variable}}}`,
@@ -434,8 +435,9 @@ class Check {
 
   /** A page variable needs an origin to read pages from, and a valid selector. */
   #pages({ variables }: Settings['prompts'][string], at: string): void {
-    for (const [name, variable] of Object.entries(variables)) {
+    for (const [key, variable] of Object.entries(variables)) {
       if (!('from' in variable)) continue
+      const name = masked(key)
       const isSite = this.#settings.origins.some((origin) => origin !== '*')
       if (!isSite && !this.#isBad('origins')) {
         this.#fault(

@@ -24,14 +24,16 @@ export function salvage<Schema extends v.GenericSchema>(
   return validPart(schema as unknown as Node, value) as v.InferOutput<Schema>
 }
 
+const tables: readonly string[] = ['strict_object', 'record']
+
 function validPart(node: Node, value: unknown): unknown {
   const { success, output } = parsed(node, value)
   if (success) return output
   switch (node.type) {
     case 'optional': {
       const { wrapped = node } = node
-      const isContainer = Array.isArray(value) ? wrapped.type === 'array' : isTable(value)
-      if (isContainer && wrapped.type !== 'union') return validPart(wrapped, value)
+      const containers = Array.isArray(value) ? ['array'] : isTable(value) ? tables : []
+      if (containers.includes(wrapped.type)) return validPart(wrapped, value)
       return parsed(node, undefined).output
     }
     case 'strict_object':

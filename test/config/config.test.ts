@@ -795,6 +795,39 @@ test.each(pasted)(
   },
 )
 
+type Table = Record<string, unknown>
+
+/** Every way to put something else at one place of a value: at each key, at any depth. */
+function* replaced(value: unknown, other: string): Generator<unknown> {
+  if (typeof value !== 'object' || value === null) return
+  const isList = Array.isArray(value)
+  const table = value as Table
+  const put = (more: Table, left: Table = table) =>
+    isList ? Object.values({ ...left, ...more }) : { ...left, ...more }
+  yield put({ [other]: other })
+  for (const [key, inner] of Object.entries(table)) {
+    for (const item of [other, [other], { [other]: other }, `{{${other}}}`])
+      yield put({ [key]: item })
+    const { [key]: _, ...left } = table
+    yield put({ [other]: inner }, left)
+    for (const changed of replaced(inner, other)) yield put({ [key]: changed })
+  }
+}
+
+test.each(pasted)(
+  'parseConfig() neither throws nor shows %s at any place of a setting',
+  (secret) => {
+    const config = readToml(example + workersAi)
+    let count = 0
+    for (const changed of replaced(config, secret)) {
+      count += 1
+      const found = JSON.stringify(faults(changed, { secrets }))
+      expect(found, JSON.stringify(changed)).not.toContain(secret.slice(0, 8))
+    }
+    expect(count).toBeGreaterThan(400)
+  },
+)
+
 test('parseConfig() never shows an invalid secret', () => {
   const bad = { UPSTREAM_API_KEY: `${CANARY} ${CANARY}` }
   const found = faults({ ...minimal, upstreams: [openai] }, { secrets: bad })

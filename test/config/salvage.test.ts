@@ -9,6 +9,7 @@ const item = v.strictObject({
   retries: v.optional(v.number(), 1),
   tags: v.optional(v.array(v.string())),
   wanted: v.optional(v.boolean()),
+  kind: v.optional(v.picklist(['one', 'two'])),
 })
 const schema = v.strictObject({
   items: v.pipe(v.array(item), v.minLength(1)),
@@ -32,6 +33,10 @@ test.each([
       { name: '', size: 0, retries: 1 },
       { name: 'b', size: 2, retries: 1, tags: ['t', ''] },
     ],
+  ],
+  [
+    { items: [{ name: 'a', size: 1, retries: {}, tags: {}, wanted: {}, kind: {} }] },
+    [{ name: 'a', size: 1, retries: 1 }],
   ],
   [{ items: 'x' }, []],
   [{ items: [] }, []],
