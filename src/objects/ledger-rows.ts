@@ -153,7 +153,9 @@ function parseSum(text: string): OldSum | null {
   try {
     const { tokens, usd, kvWrites, visitors } = JSON.parse(text)
     const numbers = [tokens, usd, kvWrites, ...Object.values(visitors)]
-    return numbers.every(Number.isFinite) ? { tokens, usd, kvWrites, visitors } : null
+    return numbers.every((n) => Number.isFinite(n) && n >= 0)
+      ? { tokens, usd, kvWrites, visitors }
+      : null
   } catch {
     return null
   }

@@ -254,12 +254,15 @@ describe('the rows of an earlier version', () => {
     expect(await figures()).toMatchObject({ spent: 1500 })
   })
 
-  test.each(['{"tokens":1', 'null', '{"tokens":"many","visitors":{}}'])(
-    'count as the whole budget if the sum cannot be read: %s',
-    async (sum) => {
-      await old(sum)
-      expect(await figures()).toMatchObject({ spent: 100_500 })
-      expect(await reserve(call(1))).toMatchObject({ policy: 'day' })
-    },
-  )
+  test.each([
+    '{"tokens":1',
+    'null',
+    '{"tokens":"many","visitors":{}}',
+    '{"tokens":-900000,"usd":0,"kvWrites":0,"visitors":{}}',
+    '{"tokens":0,"usd":0,"kvWrites":0,"visitors":{"h:0":-900000}}',
+  ])('count as the whole budget if the sum cannot be read: %s', async (sum) => {
+    await old(sum)
+    expect(await figures()).toMatchObject({ spent: 100_500 })
+    expect(await reserve(call(1))).toMatchObject({ policy: 'day' })
+  })
 })
