@@ -26,73 +26,100 @@ import { CLIENT_LEFT, Visit, type VisitContext } from './routes/request-log.ts'
 import type { NewVisitors } from './routes/visitors.ts'
 import type { Fault } from './validation.ts'
 
-export interface AppOptions {
+export interface AppDeps extends VisitContext {
   readonly origins: readonly string[]
   readonly originRequired: boolean
+  /** Faults of CONFIG. */
+  readonly faults: readonly Fault[]
   /** Faults on a public host; on a loopback host they are warnings. */
   readonly publicFaults: readonly Fault[]
   /** `GET /health` shows them to the operator. */
   readonly warnings: readonly string[]
-}
-
-export interface AppContext extends VisitContext {
+  /** What the routes need. Null: CONFIG has faults, so only GET /health and errors are served. */
+  readonly services: Services | null
   readonly newUuid: () => string
 }
 
-/**
- * The routes' services. With faults in the configuration, only GET /health and errors are served.
- */
-export type Service =
-  | { readonly faults: readonly Fault[] }
-  | {
-      readonly faults: null
-      readonly completions: Completions
-      readonly visitors: NewVisitors
-      readonly admin: Admin
-      readonly operator: Operator
-      readonly catalog: Catalog
-      readonly openApi: OpenApi
-    }
+export interface Services {
+  readonly completions: Completions
+  readonly visitors: NewVisitors
+  readonly admin: Admin
+  readonly operator: Operator
+  readonly catalog: Catalog
+  readonly openApi: OpenApi
+}
 
-type Handler = (visit: Visit, params: Readonly<Record<string, string>>) => Reply | Promise<Reply>
+type Params = Readonly<Record<string, string>>
+type Handler = (to: Services, visit: Visit, params: Params) => Reply | Promise<Reply>
 
+/** A guarded route is restricted to pages of allowed origins. */
+const routes: readonly (readonly [
+  method: 'GET' | 'POST',
+  path: string,
+  name: string,
+  guarded: boolean,
+  handler: Handler | null,
+])[] = [
+  ['GET', '/v1/completions', 'completions', true, (to, visit) => to.completions.get(visit)],
+  ['POST', '/v1/completions', 'completions', true, (to, visit) => to.completions.post(visit)],
+  ['POST', '/v1/visitors', 'visitors', true, (to, visit) => to.visitors.post(visit)],
+  ['GET', '/v1/models', 'models', true, (to) => listModels(to.catalog)],
+  ['GET', '/v1/models/:id+', 'models', true, (to, _, { id = '' }) => showModel(to.catalog, id)],
+  ['GET', '/v1/prompts', 'prompts', true, (to) => listPrompts(to.catalog)],
+  ['POST', '/admin/purge', 'purge', true, (to, visit) => to.admin.purge(visit)],
+  ['POST', '/admin/pause', 'pause', true, (to, visit) => to.admin.pause(visit)],
+  ['GET', '/admin/usage', 'usage', true, (to, visit) => to.admin.usage(visit)],
+  ['GET', '/openapi.json', 'openapi', false, (to) => to.openApi.get()],
+  // The app itself answers this one, even if the configuration has faults.
+  ['GET', '/health', 'health', false, null],
+]
+
+/** The routes of one path. */
 interface Route {
   readonly name: string
-  /** Served even if the configuration has faults. */
-  readonly always?: boolean
-  /** Restricted to pages of allowed origins. */
   readonly guarded: boolean
-  readonly methods: Readonly<Record<string, Handler>>
+  readonly handlers: Map<string, Handler | null>
+}
+
+interface Match {
+  readonly route: Route
+  /** Percent-encoded, as in the path. */
+  readonly params: Params
+}
+
+const byPath = new Map<string, Route>()
+for (const [method, path, name, guarded, handler] of routes) {
+  const route = byPath.get(path) ?? { name, guarded, handlers: new Map() }
+  byPath.set(path, route)
+  route.handlers.set(method, handler)
+}
+
+/** Routes without parameters: most requests need no pattern. */
+const exact = new Map<string, Match>()
+/** Only finds the route: its handlers return the match instead of a response. */
+const router = IttyRouter()
+for (const [path, route] of byPath) {
+  router.all(path, ({ params }): Match => ({ route, params }))
+  if (!path.includes(':')) exact.set(path, { route, params: {} })
+}
+
+async function matchOf({ method, url }: Request, path: string): Promise<Match | undefined> {
+  // The router adds properties to the object it gets, so it must not be the Request.
+  return exact.get(path) ?? (await router.fetch({ method, url }))
 }
 
 export class App {
-  readonly #options: AppOptions
-  readonly #context: AppContext
-  readonly #operator: Operator | null
-  /** Routes without parameters, by path. */
-  readonly #routes: ReadonlyMap<string, Match>
-  readonly #match: (request: Request) => Promise<Match | undefined>
-  readonly #faults: readonly Fault[]
+  readonly #deps: AppDeps
   #publicFaultsReported = false
 
-  constructor(options: AppOptions, context: AppContext, service: Service) {
-    this.#options = options
-    this.#context = context
-    this.#operator = service.faults === null ? service.operator : null
-    this.#faults = service.faults ?? []
-    const routes = routesOf(service, (visit) => this.#health(visit))
-    this.#routes = new Map(
-      Object.entries(routes)
-        .filter(([path]) => !path.includes(':'))
-        .map(([path, route]) => [path, { route, params: {} }]),
-    )
-    this.#match = matcher(routes)
+  constructor(deps: AppDeps) {
+    this.#deps = deps
   }
 
   async fetch(request: Request): Promise<Response> {
-    const id = `req_${this.#context.newUuid().replaceAll('-', '')}`
-    const visit = new Visit(request, id, this.#context)
-    const verdict = checkOrigin(request, visit.url, this.#options)
+    const id = `req_${this.#deps.newUuid().replaceAll('-', '')}`
+    const visit = new Visit(request, id, this.#deps)
+    const verdict = checkOrigin(request, visit.url, this.#deps)
     visit.logFields.origin = originForLog(verdict)
     const { reply, readableOrigin } = await this.#answer(visit, verdict)
     const { status, headers, body } = reply
@@ -116,7 +143,7 @@ export class App {
   ): Promise<{ readonly reply: Reply; readonly readableOrigin: ReadableOrigin }> {
     const allowed = verdict.kind === 'allowed' ? verdict.origin : null
     try {
-      const found = this.#routes.get(visit.url.pathname) ?? (await this.#match(visit.request))
+      const found = await matchOf(visit.request, visit.url.pathname)
       if (isPreflight(visit.request)) {
         visit.logFields.route = 'preflight'
         const readableOrigin = this.#readableAfter(visit, verdict, found?.route) ?? allowed
@@ -138,7 +165,7 @@ export class App {
 
   /** A page outside `origins` that may send the request after this preflight, to read its error. */
   #readableAfter({ url }: Visit, verdict: OriginVerdict, route: Route | undefined): ReadableOrigin {
-    if (route === undefined || route.always) return null
+    if (route === undefined || route.name === 'health') return null
     if (this.#faultsAt(url).length > 0) return this.#readableProblem('misconfigured', verdict)
     return route.guarded ? this.#readableProblem('origin_not_allowed', verdict) : null
   }
@@ -148,31 +175,31 @@ export class App {
     if (found === undefined) throw notFound()
     const { route } = found
     visit.logFields.route = route.name
-    if (!route.always) this.#refuseWithFaults(visit.url)
+    if (route.name !== 'health') this.#refuseWithFaults(visit.url)
     const params = decoded(found.params)
-    const method = request.method === 'HEAD' ? 'GET' : request.method
-    const handler = Object.hasOwn(route.methods, method) ? route.methods[method] : undefined
+    const handler = route.handlers.get(request.method === 'HEAD' ? 'GET' : request.method)
     if (handler === undefined) return this.#notAllowed(visit, route)
     if (route.guarded) await this.#guard(request, verdict)
-    return await handler(visit, params)
+    const { services } = this.#deps
+    if (handler === null || services === null) return await this.#health(visit)
+    return await handler(services, visit, params)
   }
 
   /** Faults of the configuration as the Worker is called here. */
   #faultsAt({ hostname }: URL): readonly Fault[] {
-    const { publicFaults } = this.#options
-    if (publicFaults.length === 0 || isLoopback(hostname)) return this.#faults
-    return [...this.#faults, ...publicFaults]
+    const { faults, publicFaults } = this.#deps
+    return publicFaults.length === 0 || isLoopback(hostname) ? faults : [...faults, ...publicFaults]
   }
 
   #refuseWithFaults(url: URL): void {
     const faults = this.#faultsAt(url)
     if (faults.length === 0) return
     // The faults of CONFIG were reported when it was read.
-    if (faults.length > this.#faults.length && !this.#publicFaultsReported) {
+    if (faults.length > this.#deps.faults.length && !this.#publicFaultsReported) {
       this.#publicFaultsReported = true
-      this.#context.report({ event: 'misconfigured', faults: this.#options.publicFaults })
+      this.#deps.report({ event: 'misconfigured', faults: this.#deps.publicFaults })
     }
-    refuse()
+    throw new GatewayError('misconfigured', messages.misconfigured)
   }
 
   /** `GET /health`: faults for everybody, warnings for the operator. */
@@ -180,7 +207,7 @@ export class App {
     const faults = this.#faultsAt(url)
     if (faults.length > 0) return jsonReply({ status: 'misconfigured', faults }, 503)
     if (!(await this.#isOperator(request))) return jsonReply({ status: 'ok' })
-    const { warnings, publicFaults } = this.#options
+    const { warnings, publicFaults } = this.#deps
     const here = publicFaults.map(({ path, message }) => `${path}: ${message}`)
     return jsonReply({ status: 'ok', warnings: [...warnings, ...here] })
   }
@@ -189,7 +216,7 @@ export class App {
     if (verdict.kind === 'refused') {
       throw new GatewayError('origin_not_allowed', refusalOf(originForLog(verdict)))
     }
-    const required = this.#options.originRequired && request.method === 'POST'
+    const required = this.#deps.originRequired && request.method === 'POST'
     if (verdict.kind === 'absent' && required && !(await this.#isOperator(request))) {
       throw new GatewayError(
         'origin_not_allowed',
@@ -199,11 +226,11 @@ export class App {
   }
 
   async #isOperator({ headers }: Request): Promise<boolean> {
-    return (await this.#operator?.isOperator(headers)) ?? false
+    return (await this.#deps.services?.operator.isOperator(headers)) ?? false
   }
 
-  #notAllowed(visit: Visit, { methods }: Route): Reply {
-    const names = Object.keys(methods)
+  #notAllowed(visit: Visit, { handlers }: Route): Reply {
+    const names = [...handlers.keys()]
     const allow = (names.includes('GET') ? ['HEAD', ...names] : names).sort().join(', ')
     const error = new GatewayError(
       'method_not_allowed',
@@ -215,7 +242,7 @@ export class App {
   #problem(error: unknown, visit: Visit, headers: Record<string, string> = {}): Reply {
     const left = visit.request.signal.aborted && !(error instanceof GatewayError)
     if (!left && !(error instanceof GatewayError)) {
-      this.#context.report(internalEvent(error, visit.id))
+      this.#deps.report(internalEvent(error, visit.id))
     }
     const problem = problemOf(error)
     visit.close(left ? CLIENT_LEFT : statusOf(problem.code), left ? null : problem.code)
@@ -238,142 +265,8 @@ function refusalOf(origin: string | null): string {
   return `This endpoint does not accept requests from ${origin}. Its owner can add that origin to "origins" in wrangler.toml.`
 }
 
-function routesOf(service: Service, health: Handler): Record<string, Route> {
-  const served = (handler: (ready: Ready) => Handler): Handler =>
-    service.faults === null ? handler(service) : refuse
-  return {
-    '/v1/completions': {
-      name: 'completions',
-      guarded: true,
-      methods: {
-        GET: served(
-          ({ completions }) =>
-            (visit) =>
-              completions.get(visit),
-        ),
-        POST: served(
-          ({ completions }) =>
-            (visit) =>
-              completions.post(visit),
-        ),
-      },
-    },
-    '/v1/visitors': {
-      name: 'visitors',
-      guarded: true,
-      methods: {
-        POST: served(
-          ({ visitors }) =>
-            (visit) =>
-              visitors.post(visit),
-        ),
-      },
-    },
-    '/v1/models': {
-      name: 'models',
-      guarded: true,
-      methods: {
-        GET: served(
-          ({ catalog }) =>
-            () =>
-              listModels(catalog),
-        ),
-      },
-    },
-    '/v1/models/:id+': {
-      name: 'models',
-      guarded: true,
-      methods: {
-        GET: served(
-          ({ catalog }) =>
-            (_, { id = '' }) =>
-              showModel(catalog, id),
-        ),
-      },
-    },
-    '/v1/prompts': {
-      name: 'prompts',
-      guarded: true,
-      methods: {
-        GET: served(
-          ({ catalog }) =>
-            () =>
-              listPrompts(catalog),
-        ),
-      },
-    },
-    '/admin/purge': {
-      name: 'purge',
-      guarded: true,
-      methods: {
-        POST: served(
-          ({ admin }) =>
-            (visit) =>
-              admin.purge(visit),
-        ),
-      },
-    },
-    '/admin/pause': {
-      name: 'pause',
-      guarded: true,
-      methods: {
-        POST: served(
-          ({ admin }) =>
-            (visit) =>
-              admin.pause(visit),
-        ),
-      },
-    },
-    '/admin/usage': {
-      name: 'usage',
-      guarded: true,
-      methods: {
-        GET: served(
-          ({ admin }) =>
-            (visit) =>
-              admin.usage(visit),
-        ),
-      },
-    },
-    '/openapi.json': {
-      name: 'openapi',
-      guarded: false,
-      methods: {
-        GET: served(
-          ({ openApi }) =>
-            () =>
-              openApi.get(),
-        ),
-      },
-    },
-    '/health': { name: 'health', guarded: false, always: true, methods: { GET: health } },
-  }
-}
-
-type Ready = Extract<Service, { faults: null }>
-
-function refuse(): never {
-  throw new GatewayError('misconfigured', messages.misconfigured)
-}
-
-interface Match {
-  readonly route: Route
-  /** Percent-encoded, as in the path. */
-  readonly params: Readonly<Record<string, string>>
-}
-
-/** itty-router only finds the route; its handlers return the match instead of a response. */
-function matcher(routes: Record<string, Route>): (request: Request) => Promise<Match | undefined> {
-  const router = IttyRouter()
-  for (const [path, route] of Object.entries(routes)) {
-    router.all(path, ({ params }): Match => ({ route, params }))
-  }
-  // The router adds properties to the object it gets, so it must not be the Request.
-  return ({ method, url }) => router.fetch({ method, url })
-}
-
 /** @throws GatewayError `not_found` if a parameter is not valid UTF-8 */
-function decoded(params: Readonly<Record<string, string>>): Record<string, string> {
+function decoded(params: Params): Params {
   try {
     return Object.fromEntries(
       Object.entries(params).map(([name, value]) => [name, decodeURIComponent(value)]),

@@ -1,10 +1,14 @@
-// Shared by the Worker and the flight object: connections to the upstreams, cache tiers, access and
-// the context of a generation. Platform APIs are passed in.
+// Builds everything from the configuration and the platform: the app, which the Worker serves, and
+// the context of a generation, which the app and the flight objects share. Platform APIs are passed
+// in, so that tests can run the same app in process.
 
 import { Operator } from './access/operator.ts'
+import type { SpendLimit } from './access/rate-limit.ts'
+import { Turnstile } from './access/turnstile.ts'
 import { Visitors } from './access/visitor.ts'
 import { type VisitorTokenContext, VisitorTokens } from './access/visitor-token.ts'
 import { VisitorIdentifier } from './access/visitors.ts'
+import { App, type Services } from './app.ts'
 import { Ledger, type LedgerClient } from './budget/ledger.ts'
 import { type Entry, sourceKey } from './cache/entry.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
@@ -12,12 +16,21 @@ import { MemoryTier } from './cache/memory.ts'
 import { type PurgeClient, Purges } from './cache/purge.ts'
 import { TieredCache } from './cache/store.ts'
 import { randomLetters } from './completion/completion.ts'
-import { type Config, priceAt } from './config/config.ts'
+import { type Config, type ConfigResult, priceAt } from './config/config.ts'
+import { publicFaultsOf, warningsOf } from './config/warnings.ts'
 import { createDemo } from './demo/server.ts'
-import type { Report } from './events.ts'
+import { type FlightClient, Misses } from './flight/client.ts'
 import type { MissContext } from './flight/miss.ts'
 import { Pages } from './page/store.ts'
-import type { Connection } from './upstream/attempt.ts'
+import { requestParser } from './request/schema.ts'
+import { Admin, type AdminContext } from './routes/admin.ts'
+import { Completions } from './routes/completions.ts'
+import { Lookups } from './routes/lookups.ts'
+import { OpenApi } from './routes/openapi-file.ts'
+import { PageVariables } from './routes/page-variables.ts'
+import type { VisitContext } from './routes/request-log.ts'
+import { RequestResolver } from './routes/resolve.ts'
+import { NewVisitors } from './routes/visitors.ts'
 import { GATHER_MS } from './upstream/body.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connection.ts'
@@ -25,40 +38,55 @@ import { CALLS_AT_ONCE } from './upstream/merge.ts'
 import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
 
 /** The platform APIs that the service uses. */
-export interface Platform {
+export interface Platform extends VisitContext {
   readonly kv: KvNamespace
   readonly fetch: Send
   /** Absent if the Worker has no such binding. */
   readonly ai?: AiBinding | null
   /** Reads a static file of dist/site. Rejects if that fails. */
   readonly readFile: (name: string) => Promise<string>
-  readonly now: () => number
   /** 0 … 1 */
   readonly random: () => number
   readonly randomBytes: (bytes: Uint8Array) => void
   readonly newUuid: () => string
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
-  readonly waitUntil: (work: Promise<unknown>) => void
-  readonly report: Report
   readonly ledger: LedgerClient
   readonly purges: PurgeClient
+  /** Null: every miss is answered in its own isolate. */
+  readonly flights: FlightClient | null
+  readonly spendLimit: SpendLimit
+  /** The objects behind the operator's endpoints. */
+  readonly admin: Pick<AdminContext, 'pause' | 'figures' | 'usage'>
   /** The secret that visitors' addresses are hashed with. */
   readonly secret: () => Promise<string>
-  readonly operatorToken: string | null
+  /** "": operator endpoints are disabled. */
+  readonly operatorToken: string
+  readonly turnstileSecret: string
   /** The secrets that visitor tokens are signed with. */
   readonly tokenSecrets: VisitorTokenContext
 }
 
-export interface Core {
-  readonly cache: TieredCache
-  readonly purges: Purges
-  readonly pages: Pages
-  readonly connections: ReadonlyMap<string, Connection>
-  readonly identifier: VisitorIdentifier
-  /** Null: Turnstile is off. */
-  readonly tokens: VisitorTokens | null
-  readonly operator: Operator
-  readonly miss: MissContext
+export interface Gateway {
+  readonly app: App
+  /** The context of the flights. Null: the configuration has faults. */
+  readonly miss: MissContext | null
+}
+
+/** With faults in the configuration, the app serves them to every page. */
+export function compose(result: ConfigResult, platform: Platform): Gateway {
+  const publicFaults = publicFaultsOf(platform)
+  if (result.config === null) {
+    const { origins, faults } = result
+    const none = { originRequired: false, warnings: [], services: null }
+    return { app: new App({ ...platform, ...none, origins, faults, publicFaults }), miss: null }
+  }
+  const { config } = result
+  const { origins, originRequired } = config
+  const parts = createParts(config, platform)
+  const services = createServices(config, platform, parts)
+  const warnings = warningsOf(config)
+  const options = { origins, originRequired, faults: [], publicFaults, warnings, services }
+  return { app: new App({ ...platform, ...options }), miss: parts.miss }
 }
 
 /** Reserves one of the day's KV writes without a call; false if the budget has no more. */
@@ -73,9 +101,10 @@ async function takeKvWrite(ledger: Ledger): Promise<boolean> {
   }
 }
 
-export function createCore(config: Config, platform: Platform): Core {
+/** Connections to the upstreams, cache tiers, access, and the context of a generation. */
+function createParts(config: Config, platform: Platform) {
   const { now, random, randomBytes, wait, waitUntil, report } = platform
-  const { cache: settings } = config
+  const { cache: settings, models, upstreams, access } = config
   const demo = createDemo({ wait, now, random, readText: () => platform.readFile('demo-text.txt') })
   const transports = {
     http: platform.fetch,
@@ -83,7 +112,7 @@ export function createCore(config: Config, platform: Platform): Core {
     ...(platform.ai ? { ai: sendToBinding(platform.ai) } : {}),
   }
   const connections = new Map(
-    [...config.upstreams].map(([name, upstream]) => [
+    [...upstreams].map(([name, upstream]) => [
       name,
       connect({ ...upstream, gatherMs: GATHER_MS }, transports),
     ]),
@@ -130,9 +159,9 @@ export function createCore(config: Config, platform: Platform): Core {
       })(),
     )
   const tokens =
-    config.access.turnstile_sitekey === ''
+    access.turnstile_sitekey === ''
       ? null
-      : new VisitorTokens({ tokenSeconds: config.access.token_seconds }, platform.tokenSecrets)
+      : new VisitorTokens({ tokenSeconds: access.token_seconds }, platform.tokenSecrets)
   const identifier = new VisitorIdentifier({ visitors: new Visitors(platform.secret), tokens, now })
   const miss: MissContext = {
     now,
@@ -155,13 +184,13 @@ export function createCore(config: Config, platform: Platform): Core {
           callsAtOnce: Math.min(CALLS_AT_ONCE, config.budget.streams_per_visitor),
           abandon: work.abandon,
           reserve: async (extent, target) => {
-            const model = config.models.get(work.request.model)
+            const model = models.get(work.request.model)
             const lease = await ledger.reserve({
               ...extent,
               price: model === undefined ? null : priceAt(model, target),
               routePrices: model?.prices ?? [],
               visitor: work.visitor,
-              leaseMs: config.upstreams.get(target.upstream)?.deadlineMs ?? 0,
+              leaseMs: upstreams.get(target.upstream)?.deadlineMs ?? 0,
               stores: work.lifetime !== null,
             })
             mayStore ||= lease.mayStore
@@ -182,4 +211,90 @@ export function createCore(config: Config, platform: Platform): Core {
   }
   const operator = new Operator(platform.operatorToken)
   return { cache, purges, pages, connections, identifier, tokens, operator, miss }
+}
+
+/** What the routes of the app need. */
+function createServices(
+  config: Config,
+  platform: Platform,
+  parts: ReturnType<typeof createParts>,
+): Services {
+  const { limits, cache: settings, models, upstreams, prompts, defaults, freePrompts } = config
+  const { origins, access } = config
+  const { now, report, spendLimit } = platform
+  const { cache, purges, pages, connections, identifier, tokens, operator, miss } = parts
+  const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
+  const policy = {
+    ttlSeconds: settings.ttl_seconds,
+    staleWhileRevalidateSeconds: settings.stale_while_revalidate_seconds,
+    staleIfErrorSeconds: settings.stale_if_error_seconds,
+    staleSeconds: Math.max(
+      settings.stale_while_revalidate_seconds,
+      settings.stale_if_error_seconds,
+    ),
+    browserSeconds: settings.browser_seconds,
+    freePrompts: settings.free_prompts,
+  }
+  const pageVariables = new PageVariables({ origins, prompts }, pages)
+  const resolver = new RequestResolver(
+    {
+      effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
+      key: {
+        version: settings.version,
+        addresses: new Map(
+          [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
+        ),
+      },
+      cache: policy,
+      prompts,
+      models,
+    },
+    {
+      parse: requestParser(limits),
+      identifier,
+      operator,
+      connections,
+      pageVariables,
+      report,
+    },
+  )
+  const completions = new Completions(
+    { body, cache: policy },
+    {
+      resolver,
+      cache,
+      lookups: new Lookups({ cache, pageVariables, spendLimit, report, now }),
+      misses: new Misses(platform.flights, miss),
+      spendLimit,
+      now,
+    },
+  )
+  const admin = new Admin(body, {
+    operator,
+    purges,
+    requestNames: (request) => resolver.purgeNames(request),
+    models,
+    prompts,
+    origins,
+    now,
+    ...platform.admin,
+  })
+  const turnstile = new Turnstile(platform.turnstileSecret, platform)
+  const visitors = new NewVisitors(
+    { bodyMs: limits.body_ms, origins },
+    tokens === null
+      ? null
+      : {
+          turnstile,
+          tokens,
+          now,
+          refused: (request_id, reason) => report({ event: 'visitor_refused', request_id, reason }),
+        },
+  )
+  const openApi = new OpenApi(
+    { limits, freePrompts, turnstileSitekey: access.turnstile_sitekey },
+    platform.readFile,
+  )
+  const catalog = { models, prompts }
+  return { completions, visitors, admin, operator, catalog, openApi }
 }

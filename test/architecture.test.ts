@@ -15,7 +15,6 @@ const layers: readonly (readonly string[])[] = [
   ['routes'],
   ['config', 'app.ts'],
   ['compose.ts'],
-  ['service.ts'],
   // The only ones that know the platform.
   ['objects'],
   ['worker.ts'],

@@ -9,7 +9,7 @@ import { PurgeRegister } from '../cache/purge-register.ts'
 import { KeyFlights } from '../flight/flights.ts'
 import type { MissAnswer, SharedWork } from '../flight/miss.ts'
 import type { Reader } from '../flight/stream.ts'
-import { binding, environment, now } from './platform.ts'
+import { binding, gateway, now } from './platform.ts'
 
 export class FlightObject extends DurableObject {
   #flights: KeyFlights | null = null
@@ -38,9 +38,9 @@ export class FlightObject extends DurableObject {
   }
 
   #open(): KeyFlights {
-    const known = environment()
-    if (known.config === null) throw new TypeError('misconfigured')
-    this.#flights ??= new KeyFlights(known.core.miss)
+    const { miss } = gateway()
+    if (miss === null) throw new TypeError('misconfigured')
+    this.#flights ??= new KeyFlights(miss)
     return this.#flights
   }
 }

@@ -1,5 +1,5 @@
 // The Durable Object that holds the daily budget, one for the whole service. The logic is in
-// access/budget.ts; a decision and its writes (ledger-rows.ts) happen in one synchronous block.
+// budget/budget.ts; a decision and its writes (ledger-rows.ts) happen in one synchronous block.
 import { DurableObject } from 'cloudflare:workers'
 import {
   Budget,
@@ -11,7 +11,7 @@ import {
 } from '../budget/budget.ts'
 import { randomLetters } from '../completion/completion.ts'
 import { LedgerRows } from './ledger-rows.ts'
-import { environment, now, randomBytes, report, secret, waitUntil } from './platform.ts'
+import { gateway, now, randomBytes, report, secret, waitUntil } from './platform.ts'
 
 export interface LedgerFigures {
   readonly tokens_per_day: number
@@ -175,7 +175,7 @@ function figuresOf(budget: Budget, nowMs: number): LedgerFigures {
 }
 
 function limitsOf() {
-  const { config } = environment()
+  const { config } = gateway()
   if (config === null) throw new TypeError('misconfigured')
   const { budget, cache } = config
   return {

@@ -1,30 +1,28 @@
 // The platform that the Worker and the Durable Objects run on: clock, randomness, timers, bindings,
-// secrets. Read once per isolate: all of them share one configuration and one core.
+// secrets. Read once per isolate: all of them share one configuration and one composition.
 import { env, waitUntil } from 'cloudflare:workers'
+import type { SpendLimit } from '../access/rate-limit.ts'
 import { type LedgerClient, usd } from '../budget/ledger.ts'
 import type { KvNamespace } from '../cache/kv.ts'
 import { randomLetters } from '../completion/completion.ts'
-import { type Core, createCore, type Platform } from '../compose.ts'
-import { type Config, type ConfigResult, parseConfig, priceAt } from '../config/config.ts'
+import { compose, type Gateway, type Platform } from '../compose.ts'
+import { type Config, parseConfig, priceAt } from '../config/config.ts'
 import { prompts } from '../config/prompts.ts'
 import type { Event, RequestEvent } from '../events.ts'
+import type { FlightClient } from '../flight/client.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
 import { type RequestCounts, UsageCounter } from '../usage.ts'
 import type { FlightObject } from './flight.ts'
 import type { LedgerObject } from './ledger.ts'
 import type { UsageObject } from './usage.ts'
 
-export type Environment =
-  | { readonly config: Config; readonly core: Core; readonly platform: Platform }
-  | { readonly config: null; readonly result: Extract<ConfigResult, { config: null }> }
-
 /** Bindings, variables and secrets, not yet validated. */
 const bindings = env as unknown as Readonly<Record<string, unknown>>
 
-let read: Environment | null = null
+let read: ({ readonly config: Config | null } & Gateway) | null = null
 
-export function environment(): Environment {
-  read ??= readEnvironment()
+export function gateway() {
+  read ??= readGateway()
   return read
 }
 
@@ -33,19 +31,17 @@ export function binding<T>(name: string): T {
   return bindings[name] as T
 }
 
-function readEnvironment(): Environment {
+function readGateway() {
   const result = parseConfig({
     config: bindings['CONFIG'],
     prompts,
     secret,
     bound,
   })
-  if (result.config === null) {
-    report({ event: 'misconfigured', faults: result.faults })
-    return { config: null, result }
-  }
-  const { config } = result
-  const firstKey = [...config.upstreams.values()].find(({ key }) => key !== null)?.key
+  const { config, faults } = result
+  if (faults !== null) report({ event: 'misconfigured', faults })
+  const keys = [...(config?.upstreams.values() ?? [])].map(({ key }) => key)
+  const firstKey = keys.find((key) => key !== null)
   const known = secret('TOKEN_SECRET') || firstKey || null
   const platform: Platform = {
     kv: binding<KvNamespace>('CACHE'),
@@ -60,10 +56,23 @@ function readEnvironment(): Environment {
     waitUntil,
     report,
     ledger: ledgerClient,
-    purges: { add: async (purge) => await purgeObject().purge(purge) },
+    purges: { add: async (purge) => await flight('purges').purge(purge) },
+    flights: config?.cache.flights === 'global' ? flights : null,
+    spendLimit,
+    admin: {
+      pause: async (until) => await ledger().pause(until),
+      figures: async () => await ledger().figures(),
+      usage: async (fromHour) => {
+        // So that the figures include this isolate's latest requests.
+        await flushUsage()
+        return await usageObject().figures(fromHour)
+      },
+    },
+    count,
     // With neither a secret nor a key, the ledger generates one that all isolates share.
     secret: async () => known ?? (await ownSecret()),
-    operatorToken: secret('OPERATOR_TOKEN') ?? null,
+    operatorToken: secret('OPERATOR_TOKEN') ?? '',
+    turnstileSecret: secret('TURNSTILE_SECRET') ?? '',
     tokenSecrets: {
       secret: secret('TOKEN_SECRET') ?? null,
       previousSecret: secret('TOKEN_SECRET_PREVIOUS') ?? null,
@@ -72,17 +81,29 @@ function readEnvironment(): Environment {
       randomBytes,
     },
   }
-  return { config, core: createCore(config, platform), platform }
+  return { config, ...compose(result, platform) }
 }
 
 /** A fresh stub each time: a stub that has failed once stays broken. */
-export function ledger(): DurableObjectStub<LedgerObject> {
+function ledger(): DurableObjectStub<LedgerObject> {
   return binding<DurableObjectNamespace<LedgerObject>>('LEDGER').getByName('ledger')
 }
 
-/** The flight object that holds the list of purges. Its name is not a cache key. */
-function purgeObject(): DurableObjectStub<FlightObject> {
-  return binding<DurableObjectNamespace<FlightObject>>('FLIGHTS').getByName('purges')
+/** One object per cache key, created near its first visitor; "purges" holds the list of purges. */
+function flight(name: string): DurableObjectStub<FlightObject> {
+  return binding<DurableObjectNamespace<FlightObject>>('FLIGHTS').getByName(name)
+}
+
+const flights: FlightClient = {
+  join: async (work, reader) => await flight(work.key).join(work, reader),
+  pipe: () => new IdentityTransformStream(),
+  refresh: async (work) => await flight(work.key).refresh(work),
+}
+
+/** The platform's rate limit: approximate and counted per location, but free. */
+const spendLimit: SpendLimit = async (visitor) => {
+  const { success } = await binding<RateLimit>('SPEND_LIMIT').limit({ key: visitor })
+  return success
 }
 
 /** Reads a static file: data that few requests need is not part of the bundle. */
@@ -136,7 +157,7 @@ export function secret(name: string): string | undefined {
 }
 
 export const now = () => Date.now()
-export const newUuid = () => crypto.randomUUID()
+const newUuid = () => crypto.randomUUID()
 export const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
 
 /** Logs an event and counts it in the usage figures. */
@@ -150,7 +171,7 @@ const usage = new UsageCounter(
   {
     intervalMs: 60_000,
     usdOf: (id, target, { prompt_tokens, completion_tokens }) => {
-      const model = environment().config?.models.get(id)
+      const model = gateway().config?.models.get(id)
       if (model === undefined) return 0
       const price = target === null ? model.price : priceAt(model, target)
       return usd(price, prompt_tokens, completion_tokens)
@@ -169,7 +190,7 @@ const GATHER_MS = 2000
 let flushingUntil = 0
 
 /** Counts a request. */
-export function countRequest(event: RequestEvent, counts: RequestCounts): void {
+function count(event: RequestEvent, counts: RequestCounts): void {
   usage.request(event, counts)
   sendFigures()
 }
@@ -189,13 +210,14 @@ function sendFigures(): void {
 }
 
 /** Sends this isolate's figures to the usage object. Never throws. */
-export async function flushUsage(): Promise<void> {
+async function flushUsage(): Promise<void> {
   await usage.flush(async (report) => await usageObject().add(report))
 }
 
-export function usageObject(): DurableObjectStub<UsageObject> {
+function usageObject(): DurableObjectStub<UsageObject> {
   return binding<DurableObjectNamespace<UsageObject>>('USAGE').getByName('usage')
 }
+
 export { waitUntil }
 
 export function wait(ms: number, signal: AbortSignal): Promise<void> {

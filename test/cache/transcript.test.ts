@@ -43,7 +43,7 @@ function play(options: TestAppOptions = {}): Play {
       log.push('load')
       return inner(request, call)
     },
-    flights: ({ miss }) => {
+    flights: (miss) => {
       flights = new LocalFlights(miss)
       const { join, refresh } = flights
       const local = flights

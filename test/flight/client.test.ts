@@ -184,7 +184,7 @@ test('a reader that joined without reading KV is served the stale answer when th
       },
     },
     upstream: () => answers.shift() ?? new Response('', { status: 401 }),
-    flights: ({ miss }) => new LocalFlights(miss),
+    flights: (miss) => new LocalFlights(miss),
   })
   const body = { prompt: 'p' }
   expect((await app.post(body)).status).toBe(200)
@@ -277,7 +277,7 @@ test.each([
       prompts: { hello: { text: 'Hello', ...prompt } },
     },
     upstream: () => said.response(),
-    flights: ({ miss }) => new LocalFlights(miss),
+    flights: (miss) => new LocalFlights(miss),
   })
   const response = await app.fetch(
     new Request('https://edge.test/v1/completions', {

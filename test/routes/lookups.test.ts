@@ -1,7 +1,6 @@
 // What is served from the cache if a prompt has last answers: to visitors of a prompt with
 // spend = "operator", and for pages. page-variables.test.ts covers when a page is fetched.
 import { describe, expect, test, vi } from 'vitest'
-import type { Core } from '../../src/compose.ts'
 import {
   compatible,
   jsonAnswer,
@@ -230,7 +229,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
   test('are served the answer to the current page, also if the page returns to an earlier version', async () => {
     const { app, site } = startWithPages({
       prompt: operators,
-      flights: ({ miss }: Core) => new LocalFlights(miss),
+      flights: (miss) => new LocalFlights(miss),
     })
     for (const [text, expected] of [
       ['One.', 'answer 1'],
@@ -421,7 +420,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
 test('two pages with the same text cost one upstream call, and both are stored', async () => {
   const { app, site } = startWithPages({
     prompt: operators,
-    flights: ({ miss }: Core) => new LocalFlights(miss),
+    flights: (miss) => new LocalFlights(miss),
   })
   const others = ['b', 'c', 'd'].map((name) => `${ORIGIN}/posts/${name}`)
   for (const url of others) site.put(new URL(url).pathname, 'The first text.')
@@ -662,7 +661,7 @@ describe('a page that visitors may spend on', () => {
     const { app, site } = startWithPages({
       prompt: operators,
       config: { cache: { kv_writes_per_day: 10 } },
-      flights: ({ miss }: Core) => new LocalFlights(miss),
+      flights: (miss) => new LocalFlights(miss),
     })
     site.put('/posts/b', 'The first text.')
     await app.post(ask(URL_A), OPERATOR)

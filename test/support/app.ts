@@ -3,16 +3,16 @@
 // upstream key is the canary, and all output is searched for it.
 import { readFile } from 'node:fs/promises'
 import { expect } from 'vitest'
-import type { App, AppContext } from '../../src/app.ts'
+import type { App } from '../../src/app.ts'
 import type { Cost, Refusal, ReserveRequest } from '../../src/budget/budget.ts'
 import type { LedgerClient } from '../../src/budget/ledger.ts'
 import type { KvNamespace } from '../../src/cache/kv.ts'
 import { PurgeRegister, type RegisterStorage } from '../../src/cache/purge-register.ts'
-import { type Core, createCore, type Platform } from '../../src/compose.ts'
+import { compose, type Platform } from '../../src/compose.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
 import type { FlightClient } from '../../src/flight/client.ts'
-import { createApp, createBrokenApp } from '../../src/service.ts'
+import type { MissContext } from '../../src/flight/miss.ts'
 import { CANARY, recordOutput } from './canary.ts'
 
 export const EDGE = 'https://edge.test'
@@ -113,7 +113,7 @@ export interface TestAppOptions {
   readonly config?: Readonly<Record<string, unknown>>
   readonly upstream?: Script
   /** Creates the shared flights. Absent: each miss makes its own upstream call. */
-  readonly flights?: (core: Core) => FlightClient
+  readonly flights?: (miss: MissContext) => FlightClient
   /** To share storage with another app. */
   readonly kv?: MemoryKv
   readonly clock?: Clock
@@ -155,6 +155,11 @@ export class TestApp {
       secret: (name) => (name === 'UPSTREAM_API_KEY' ? CANARY : undefined),
       bound: () => true,
     })
+    const unused = async () => {
+      throw new Error('not available here: the ledger and the usage figures have their own tests')
+    }
+    // The flights need the context that the app is composed with.
+    let shared: FlightClient | null = null
     const platform: Platform = {
       kv: this.kv,
       fetch: async (request) => {
@@ -183,6 +188,18 @@ export class TestApp {
       }),
       secret: async () => CANARY,
       operatorToken: options.operatorToken ?? OPERATOR_TOKEN,
+      turnstileSecret: options.turnstileSecret ?? '',
+      flights:
+        flights === undefined
+          ? null
+          : {
+              join: async (work, reader) => await shared!.join(work, reader),
+              refresh: async (work) => await shared!.refresh(work),
+              pipe: () => shared!.pipe(),
+            },
+      spendLimit: options.spendLimit ?? (async () => true),
+      admin: { pause: unused, figures: unused, usage: unused },
+      count: () => {},
       tokenSecrets: {
         secret: CANARY,
         previousSecret: null,
@@ -190,24 +207,9 @@ export class TestApp {
         randomBytes: (bytes) => void crypto.getRandomValues(bytes),
       },
     }
-    const context: AppContext = { ...platform, count: () => {} }
-    const { turnstileSecret = '', operatorToken = OPERATOR_TOKEN } = options
-    if (result.config === null) {
-      this.#app = createBrokenApp(result, { turnstileSecret, operatorToken }, context)
-      return
-    }
-    const unused = async () => {
-      throw new Error('not available here: the ledger and the usage figures have their own tests')
-    }
-    const core = createCore(result.config, platform)
-    const wiring = {
-      flights: flights?.(core) ?? null,
-      spendLimit: options.spendLimit ?? (async () => true),
-      admin: { pause: unused, figures: unused, usage: unused },
-      turnstileSecret,
-      operatorToken,
-    }
-    this.#app = createApp(result.config, core, platform, wiring, context)
+    const { app, miss } = compose(result, platform)
+    this.#app = app
+    if (flights !== undefined && miss !== null) shared = flights(miss)
   }
 
   /** The response with its body unread. */

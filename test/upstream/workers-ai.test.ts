@@ -1,7 +1,7 @@
 // The workers-ai wire and its calls of the binding. Whole responses are covered by the fixtures;
 // here a stub behaves like the binding of the runtime.
 import { expect, test } from 'vitest'
-import { createCore, type Platform } from '../../src/compose.ts'
+import { compose, type Platform } from '../../src/compose.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import { GatewayError } from '../../src/errors.ts'
 import type { CallRequest, WireOptions } from '../../src/upstream/adapter.ts'
@@ -9,6 +9,7 @@ import { type CallContext, call } from '../../src/upstream/call.ts'
 import { connect } from '../../src/upstream/connection.ts'
 import type { UpstreamCause } from '../../src/upstream/failure.ts'
 import { type AiBinding, sendToBinding, workersAi } from '../../src/upstream/workers-ai.ts'
+import { work } from '../support/flights.ts'
 
 const options: WireOptions = { maxTokensField: 'max_tokens', streamUsage: false, path: null }
 const request: CallRequest = {
@@ -282,8 +283,8 @@ test('is unavailable without a binding', async () => {
   })
 })
 
-test("createCore() uses the platform's binding", async () => {
-  const { config } = parseConfig({
+test("compose() uses the platform's binding", async () => {
+  const result = parseConfig({
     config: {
       models: [{ id: 'default', upstream: 'ai', upstream_model: '@cf/x' }],
       upstreams: [{ name: 'ai', preset: 'workers-ai' }],
@@ -292,10 +293,11 @@ test("createCore() uses the platform's binding", async () => {
     secret: () => undefined,
     bound: () => true,
   })
-  if (config === null) throw new TypeError('the preset needs no more than the binding')
   const { ai, runs } = binding(() => json)
-  const lent: Partial<Platform> = { ai, fetch: neither, now: () => 0 }
-  const connection = createCore(config, lent as Platform).connections.get('ai')
+  const lent = { ai, fetch: neither, now: () => 0, operatorToken: '', turnstileSecret: '' }
+  const { miss } = compose(result, lent as Partial<Platform> as Platform)
+  const context = miss?.generate(work, false, AbortSignal.timeout(1000))
+  const connection = context?.route.connections.get('ai')
   const body = JSON.stringify({ model: '@cf/x' })
   await connection?.send(new Request(`${connection.options.baseUrl}/run`, { method: 'POST', body }))
   expect(runs).toMatchObject([{ model: '@cf/x' }])
