@@ -5,14 +5,14 @@ import { bearerOf } from './operator.ts'
 import type { Visitors } from './visitor.ts'
 import type { TokenRefusal, VisitorTokens } from './visitor-token.ts'
 
-export interface VisitorGateContext {
+export interface VisitorIdentifierContext {
   readonly visitors: Visitors
   /** Null: Turnstile is off, and no token is needed. */
   readonly tokens: VisitorTokens | null
   readonly now: () => number
 }
 
-export interface Arrival {
+export interface VisitorRequest {
   readonly headers: Headers
   /** The allowed Origin of the request, or null if it has no such header. */
   readonly origin: string | null
@@ -24,9 +24,9 @@ export interface Arrival {
 }
 
 export class VisitorIdentifier {
-  readonly #context: VisitorGateContext
+  readonly #context: VisitorIdentifierContext
 
-  constructor(context: VisitorGateContext) {
+  constructor(context: VisitorIdentifierContext) {
     this.#context = context
   }
 
@@ -36,7 +36,13 @@ export class VisitorIdentifier {
    * @throws GatewayError `visitor_token_required`, `visitor_token_invalid`; `ledger_unavailable`
    *   if tokens cannot be checked
    */
-  async visitorOf({ headers, origin, isOperator, maySpend, refused }: Arrival): Promise<string> {
+  async visitorOf({
+    headers,
+    origin,
+    isOperator,
+    maySpend,
+    refused,
+  }: VisitorRequest): Promise<string> {
     const { visitors, tokens, now } = this.#context
     const address = () => visitors.idOf(headers.get('cf-connecting-ip'), now())
     if (tokens === null || isOperator) return await address()

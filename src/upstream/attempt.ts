@@ -257,7 +257,7 @@ function normalised(batch: readonly RawDelta[], normaliser: Normaliser) {
   }
 }
 
-/** Fewer choices than one call asked for: the upstream does not take several in one call. */
+/** The failure if a call returned fewer choices than requested. */
 function missingChoice({ request }: PlannedCall): GatewayError {
   const hint = hintOfMissingChoice(request.n > 1 ? 'n' : 'prompt_array')
   return upstreamFailure('bad_response', { code: 'missing_choice', hint })

@@ -42,7 +42,7 @@ export const ownersSubjects: ReadonlySet<Subject> = new Set([
   'path',
 ])
 
-/** Errors about one request, which tell nothing about the next one. */
+/** Errors about one request. They do not mean that the next one fails, too. */
 export const requestSubjects: ReadonlySet<Subject> = new Set([
   'context',
   'answer_length',

@@ -1,4 +1,4 @@
-// The most that a call can read and write, measured on the body that is sent.
+// The most tokens that a call can read and write, measured on the body that is sent.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { CallRequest, Upstream } from '../../src/upstream/adapter.ts'
@@ -38,7 +38,7 @@ describe.each(Object.entries(wires))('extentOf() on the %s wire', (_, upstream) 
     expect(extent(upstream)).toEqual({ input: 8 + 64, output: 100 })
   })
 
-  test('counts what the owner adds, at any depth and with the names of a schema', () => {
+  test("counts the owner's parameters at any depth, including the names in a schema", () => {
     const hidden = { guided: 'x'.repeat(1000), tools: [{ function: { ['y'.repeat(1000)]: 1 } }] }
     expect(extent(upstream, { parameters: hidden }).input).toBeGreaterThan(2072)
     const number = { enum: { values: [123_456_789] } }
@@ -53,11 +53,11 @@ describe.each(Object.entries(wires))('extentOf() on the %s wire', (_, upstream) 
     { thinking: { type: 'enabled', budget_tokens: 5000 } },
     { candidate_count: 50 },
     { extra_body: { num_return_sequences: 50 } },
-  ])('covers an owner’s %j', (parameters) => {
+  ])("counts the limit in the owner's parameters %j", (parameters) => {
     expect(extent(upstream, { parameters }).output).toBe(5000)
   })
 
-  test('is no less than all strings of the body, whatever their fields are', () => {
+  test('is at least the bytes of all strings in the body, for any fields', () => {
     const parameters = fc.dictionary(fc.string(), fc.jsonValue())
     const text = fc.string({ unit: 'binary', minLength: 1 })
     const fields = fc.record(
@@ -73,7 +73,7 @@ describe.each(Object.entries(wires))('extentOf() on the %s wire', (_, upstream) 
     )
   })
 
-  test('takes the larger of two limits, and no fraction of one', () => {
+  test('uses the larger of two limits, and at least one answer', () => {
     expect(extent(upstream, { parameters: { num_predict: -1, n: 0.5 } }).output).toBe(100)
   })
 })
@@ -87,12 +87,12 @@ test.each([
 })
 
 describe('extentOf() on the completions wire', () => {
-  test('counts the system of a locked prompt with its separator, and not where it is not sent', () => {
+  test('counts the system text of a locked prompt with its separator, and only if it is sent', () => {
     expect(extent(completions, { system: 'Be brief.', locked: true }).input).toBe(8 + 11 + 64)
     expect(extent(completions, { system: 'Be brief.' }).input).toBe(8 + 64)
   })
 
-  test('counts each of several prompts, and what stands beside them with each', () => {
+  test('counts every prompt, and the other fields once for each prompt', () => {
     const fields = { prompts: ['a', 'bc', 'def'], suffix: '€€', stop: ['stop'] }
     expect(extent(completions, fields)).toEqual({ input: 6 + 3 * (64 + 6 + 4), output: 300 })
   })
@@ -107,7 +107,7 @@ describe('extentOf() on the completions wire', () => {
     expect(extent(completions, { n: 2, best_of: 4 }).output).toBe(400)
   })
 
-  test('leaves out what no model reads', () => {
+  test('ignores fields that are not part of the input', () => {
     expect(
       extent(completions, { logit_bias: { 50256: -100 }, seed: 123_456, logprobs: 5 }),
     ).toEqual({ input: 8 + 64, output: 100 })

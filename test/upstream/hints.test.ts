@@ -165,7 +165,7 @@ const kinds: Kind[] = [
     /not a completion/,
   ],
   [
-    'no such address, in a 200',
+    'an unknown path, in a 200',
     errorBody('Unexpected endpoint or method. (POST /x)'),
     'upstream_bad_response',
     /base_url and path/,
