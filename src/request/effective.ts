@@ -91,19 +91,20 @@ const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
   suffix: '',
 }
 
+/** A request that is checked and merged; only its prompt is still to be rendered. */
+export interface RequestDraft {
+  readonly fields: Omit<EffectiveRequest, 'prompts' | 'system'>
+  /** @param pages the texts of all variables that are pages */
+  readonly render: (pages?: PageTexts) => EffectiveRequest
+}
+
 /**
- * @param pages the texts of all variables that are pages. Without them the prompt has the addresses
- *   in their place, and must not be sent.
  * @throws GatewayError `free_prompts_disabled`, `prompt_not_found`, `locked_by_owner`,
  *   `model_not_allowed`, and those of `parseVariables`.
  */
-export function effectiveRequest(
-  request: VisitorRequest,
-  options: EffectiveOptions,
-  pages: PageTexts = noPages,
-): EffectiveRequest {
+export function draftRequest(request: VisitorRequest, options: EffectiveOptions): RequestDraft {
   return isLocked(request.prompt)
-    ? lockedRequest(request, request.prompt, options, pages)
+    ? lockedRequest(request, request.prompt, options)
     : freeRequest(request, request.prompt, options)
 }
 
@@ -114,14 +115,14 @@ export function effectiveRequest(
  */
 export function overriddenFields(
   request: VisitorRequest,
-  effective: EffectiveRequest,
+  effective: RequestDraft['fields'],
   options: EffectiveOptions,
 ): Readonly<Record<string, unknown>> {
   const fields = Object.keys(request).filter((field) => !alwaysFree.has(field))
   if (fields.length === 0) return {}
-  const owners = effectiveRequest({ prompt: request.prompt, stream: false }, options)
+  const owners = draftRequest({ prompt: request.prompt, stream: false }, options).fields
   const chosen: Record<string, unknown> = {}
-  for (const field of fields as (keyof EffectiveRequest)[]) {
+  for (const field of fields as (keyof typeof owners)[]) {
     const values = [effective, owners].map((of) =>
       JSON.stringify([of[field], of.parameters[field]]),
     )
@@ -134,7 +135,7 @@ function freeRequest(
   request: VisitorRequest,
   prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>,
   options: EffectiveOptions,
-): EffectiveRequest {
+): RequestDraft {
   if (!options.freePrompts) {
     throw new GatewayError(
       'free_prompts_disabled',
@@ -143,23 +144,17 @@ function freeRequest(
     )
   }
   const model = findModel(request.model, options.models)
-  return {
-    model: model.id,
-    prompt_id: null,
-    prompts: promptList(prompt),
-    system: model.system,
-    route: model.route,
-    parameters: model.parameters,
-    ...fieldsOf(request, options.defaults),
-  }
+  const { id, system, route, parameters } = model
+  const own = fieldsOf(request, options.defaults)
+  const fields = { model: id, prompt_id: null, route, parameters, ...own }
+  return { fields, render: () => ({ ...fields, prompts: promptList(prompt), system }) }
 }
 
 function lockedRequest(
   request: VisitorRequest,
   { id, variables = {} }: LockedPrompt,
   options: EffectiveOptions,
-  pages: PageTexts,
-): EffectiveRequest {
+): RequestDraft {
   const prompt = options.prompts.get(id)
   if (prompt === undefined) {
     throw new GatewayError(
@@ -171,19 +166,25 @@ function lockedRequest(
   refuseLockedFields(request, prompt.visitor_may_set)
   const model = findModel(request.model ?? prompt.model ?? undefined, options.models)
   const values = parseVariables(variables, prompt.variables, options.variableChars)
-  for (const [name, page] of pages) values.set(name, markedText(page))
-  const system = prompt.system === null ? model.system : render(prompt.system, values)
   // Ignore an `echo` default: it would show the owner's prompt text to visitors.
   const { echo: _echo, ...defaults } = options.defaults
   const max_tokens = prompt.max_tokens ?? defaults.max_tokens
-  return {
+  const fields = {
     model: model.id,
     prompt_id: id,
-    prompts: [render(prompt.text, values)],
-    system: withPageInstruction(system, pages.values()),
     route: model.route,
     parameters: { ...model.parameters, ...withoutKeys(prompt.parameters, request) },
     ...fieldsOf(request, { ...defaults, max_tokens }),
+  }
+  return {
+    fields,
+    render: (pages = noPages) => {
+      const texts = new Map([...pages].map(([name, page]) => [name, markedText(page)]))
+      const filled = new Map([...values, ...texts])
+      const system = prompt.system === null ? model.system : render(prompt.system, filled)
+      const prompts = [render(prompt.text, filled)]
+      return { ...fields, prompts, system: withPageInstruction(system, pages.values()) }
+    },
   }
 }
 

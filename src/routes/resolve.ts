@@ -15,11 +15,12 @@ import { type CacheDirectives, parseCacheControl, prefersText } from '../http/re
 import { RecentMap } from '../lru.ts'
 import { cacheKey, type KeyOptions, lastAnswerKey } from '../request/cache-key.ts'
 import {
+  draftRequest,
   type EffectiveOptions,
   type EffectiveRequest,
-  effectiveRequest,
   overriddenFields,
   type PageTexts,
+  type RequestDraft,
 } from '../request/effective.ts'
 import { queryBody } from '../request/query.ts'
 import { isLocked, type ParseRequest, type VisitorRequest } from '../request/schema.ts'
@@ -84,6 +85,7 @@ export interface ResolverContext {
 /** The part of a resolved request that does not depend on the visitor. */
 interface ParsedRequest {
   readonly request: VisitorRequest
+  readonly draft: RequestDraft
   /** With page addresses in place of page texts. */
   readonly effective: EffectiveRequest
   /** The cache key of `effective`, shared by all visitors. */
@@ -135,11 +137,11 @@ export class RequestResolver {
     const { connections, pageVariables } = this.#context
     const { headers, method } = visit.request
     const parsed = await this.#parseText(from, text)
-    const { request, effective, names, last } = parsed
+    const { request, draft, effective, names, last } = parsed
     visit.logFields.model = effective.model
     visit.counts = { promptId: effective.prompt_id, saved: null }
     const pages = parsed.pages === null ? null : pageVariables.admitted(parsed.pages, visit.url)
-    capableTargets(effective, connections)
+    const route = capableTargets(effective, connections)
     const { visitor, isOperator } = await this.#identify(visit)
     const directives = parseCacheControl(headers.get('cache-control'))
     const promptPolicy = prompts.get(effective.prompt_id ?? '')
@@ -153,7 +155,7 @@ export class RequestResolver {
     const resumable = shape.stream && method === 'POST'
     const workKey = scoped ? await cacheKey(effective, visitor, key) : parsed.key
     const work: Work = {
-      request: effective,
+      request: { ...effective, route },
       key: workKey,
       storedUnder: last ?? workKey,
       source: last === null ? null : { recipe: parsed.key, pages: [] },
@@ -169,10 +171,10 @@ export class RequestResolver {
       work,
       pages,
       withPages: async ({ texts, versions }) => {
-        const filled = effectiveRequest(request, options, texts)
+        const filled = draft.render(texts)
         return {
           ...work,
-          request: filled,
+          request: { ...filled, route },
           key: await cacheKey(filled, null, key),
           source: { recipe: parsed.key, pages: versions },
         }
@@ -213,10 +215,9 @@ export class RequestResolver {
   async #parseRequest(body: unknown): Promise<ParsedRequest> {
     const { effective: options, key: keyOptions } = this.#options
     const request = this.#context.parse(body)
-    const draft = effectiveRequest(request, options)
+    const draft = draftRequest(request, options)
     const pages = await this.#context.pageVariables.named(request)
-    const effective =
-      pages === null ? draft : effectiveRequest(request, options, addressesOf(pages))
+    const effective = draft.render(addressesOf(pages ?? new Map()))
     const key = await cacheKey(effective, null, keyOptions)
     const last = await this.#lastAnswerKey(request, effective, pages)
     const names = namesOf({
@@ -225,7 +226,7 @@ export class RequestResolver {
       promptId: effective.prompt_id,
       pages: [...(pages ?? [])].map(([, { name }]) => name),
     })
-    return { request, effective, key, last, pages, names }
+    return { request, draft, effective, key, last, pages, names }
   }
 
   /**

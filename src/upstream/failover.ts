@@ -61,13 +61,16 @@ const featureNames: Readonly<Record<Feature, string>> = {
   frequency_penalty: 'a frequency penalty',
 }
 
-/** @throws GatewayError the failure of the last attempt */
+/**
+ * @param request its route has capable targets only
+ * @throws GatewayError the failure of the last attempt
+ */
 export async function* answer(
   request: EffectiveRequest,
   context: RouteContext,
   trace: Trace,
 ): AsyncGenerator<readonly RouteDelta[]> {
-  const targets = capableTargets(request, context.connections)
+  const targets = request.route
   let last: unknown = null
   let openSeconds = Number.POSITIVE_INFINITY
   const first = context.connections.get(targets[0]?.upstream ?? '')

@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type Config, parseConfig } from '../../src/config/config.ts'
 import { cacheKey, canonicalText, lastAnswerKey } from '../../src/request/cache-key.ts'
-import { type EffectiveRequest, effectiveRequest } from '../../src/request/effective.ts'
+import { draftRequest, type EffectiveRequest } from '../../src/request/effective.ts'
 import { requestParser } from '../../src/request/schema.ts'
 import golden from '../fixtures/keys.json' with { type: 'json' }
 
@@ -24,13 +24,13 @@ function addressesOf({ upstreams }: Config): Map<string, string> {
 
 function requestOf(body: unknown, config: Config): EffectiveRequest {
   const { models, prompts, freePrompts, defaults, limits } = config
-  return effectiveRequest(requestParser(limits)(body), {
+  return draftRequest(requestParser(limits)(body), {
     models,
     prompts,
     freePrompts,
     defaults,
     variableChars: limits.prompt_chars,
-  })
+  }).render()
 }
 
 const textOf = (body: unknown, config: Config, scope: string | null = null) =>

@@ -4,8 +4,12 @@
 import { describe, expect, test } from 'vitest'
 import { GatewayError } from '../../src/errors.ts'
 import type { EffectiveOptions, ModelOptions, PromptOptions } from '../../src/request/effective.ts'
-import { effectiveRequest, overriddenFields } from '../../src/request/effective.ts'
+import { draftRequest, overriddenFields } from '../../src/request/effective.ts'
 import { requestParser } from '../../src/request/schema.ts'
+
+/** Without page texts. */
+const effectiveRequest = (...args: Parameters<typeof draftRequest>) =>
+  draftRequest(...args).render()
 
 const parse = requestParser({ prompt_chars: 100_000, max_tokens: 512, n: 4, prompts: 4 })
 
@@ -76,12 +80,12 @@ function refusal(body: unknown, changes: Changes = {}) {
 const bare = {
   model: 'small',
   prompt_id: null,
-  prompts: ['x'],
-  system: null,
   route: small.route,
   parameters: {},
   max_tokens: 256,
   n: 1,
+  prompts: ['x'],
+  system: null,
 }
 
 test('effectiveRequest() of only a prompt uses the first model and the defaults', () => {

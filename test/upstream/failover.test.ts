@@ -122,7 +122,11 @@ function start(
     n: 1,
     ...fields,
   })
-  const ask = (fields: Partial<EffectiveRequest> = {}) => answer(request(fields), context, trace)
+  const ask = (fields: Partial<EffectiveRequest> = {}) => {
+    const full = request(fields)
+    const route = capableTargets(full, context.connections)
+    return answer({ ...full, route }, context, trace)
+  }
   const run = async (fields: Partial<EffectiveRequest> = {}) => {
     const deltas: RouteDelta[] = []
     let error: unknown = null
