@@ -1,11 +1,12 @@
 // Some upstreams number chunks instead of choices: a call for one choice yields pieces with index
-// 0, 1, 2, … (or 1, 2, 3, …), all of which belong to that choice.
+// 0, 1, 2, … (or 1, 2, 3, …, or with gaps), all of which belong to that choice.
 
 /**
  * Selects the pieces that belong to the choice, in a call that requested one.
  *
  * Index 1 may also be a second choice that was not requested. Such pieces are held back until the
- * next index decides: 2 means that chunks are counted, 0 means that the first choice continues.
+ * next index decides: a higher one means that chunks are counted, 0 means that the first choice
+ * continues.
  */
 export class ChunkCounter<Piece> {
   /** The number of pieces that were dropped since they belong to other choices. */
@@ -32,14 +33,17 @@ export class ChunkCounter<Piece> {
       if (this.#held.length > 0) this.#giveUp()
       return [piece]
     }
-    if (index === 1 && this.#mayCount && (!isOver || this.#held.length > 0)) {
+    const isHolding = this.#held.length > 0
+    if (isHolding && index > this.#last) {
+      this.#isCounting = true
+      this.#last = index
+      return [...this.#held.splice(0), piece]
+    }
+    const isFirst = index > 0 && !isHolding && this.#mayCount && !isOver
+    if (isFirst || (isHolding && index === this.#last)) {
+      this.#last = index
       this.#held.push(piece)
       return []
-    }
-    if (index === 2 && this.#held.length > 0) {
-      this.#isCounting = true
-      this.#last = 2
-      return [...this.#held.splice(0), piece]
     }
     this.#giveUp()
     this.dropped += 1
@@ -56,7 +60,7 @@ export class ChunkCounter<Piece> {
   }
 
   #count(index: number, piece: Piece): readonly Piece[] {
-    if (index === this.#last || index === this.#last + 1) {
+    if (index >= this.#last) {
       this.#last = index
       return [piece]
     }

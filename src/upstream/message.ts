@@ -34,7 +34,7 @@ export function objectsIn({
   event,
   data,
 }: SseMessage): readonly Readonly<Record<string, unknown>>[] | 'end' {
-  const text = data.trim()
+  const text = textOf(data)
   if (text.startsWith('{')) return [recordOf(parseJson(text))]
   if (text === '' || (event !== null && keepAliveEvents.has(event))) return []
   if (TERMINATOR.test(text)) return 'end'
@@ -58,9 +58,15 @@ function parseJson(text: string): unknown {
   }
 }
 
+/** Data without the `data:` that proxies which frame events a second time put before it. */
+function textOf(data: string): string {
+  const text = data.trim()
+  return text.startsWith('data:') ? text.replace(/^(?:data:\s*)+/, '') : text
+}
+
 /** Whether the data is complete: JSON, the terminator, a keep-alive, or nothing. */
 export function isComplete({ data }: SseMessage): boolean {
-  const text = data.trim()
+  const text = textOf(data)
   return text === '' || TERMINATOR.test(text) || KEEP_ALIVE.test(text) || isJson(text)
 }
 
@@ -91,12 +97,29 @@ function linesOf(message: SseMessage): readonly SseMessage[] {
   return lines.map((data, i) => ({ event: i === lines.length - 1 ? message.event : null, data }))
 }
 
+/**
+ * The values of a line, of which a server or a proxy has lost the line end or the comma between
+ * them. A message that holds one value is left as it is.
+ */
+export function valuesOf(message: SseMessage): readonly SseMessage[] {
+  const values: SseMessage[] = []
+  let rest = textOf(message.data)
+  while (rest.startsWith('{')) {
+    const length = new JsonEnd().find(rest)
+    if (length === null) break
+    values.push({ ...message, data: rest.slice(0, length) })
+    rest = textOf(rest.slice(length).replace(/^[\s,]+/, ''))
+  }
+  if (values.length === 0) return [message]
+  return rest === '' ? values : [...values, { ...message, data: rest }]
+}
+
 /** Reads JSON lines (as Ollama's native API streams them) as messages, with or without `data:`. */
 export class JsonLines {
   #rest = ''
 
   feed(text: string): readonly SseMessage[] {
-    const lines = (this.#rest + text).split('\n')
+    const lines = (this.#rest + text).split(/[\r\n]/)
     this.#rest = lines.pop() ?? ''
     return lines.flatMap(messageOf)
   }

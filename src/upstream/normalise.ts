@@ -56,8 +56,10 @@ interface ChoiceState {
   hasFalseEnd: boolean
   /** Whether text was received in pieces, not only as whole messages. */
   inPieces: boolean
-  /** The text received as whole messages. */
-  message: string
+  /** The text received. */
+  said: string
+  /** The beginning of a first message that pieces have repeated, held back until they differ. */
+  repeated: string
   /** Whether a log probability was received. */
   isScored: boolean
   /** The offset of the last token. */
@@ -101,7 +103,8 @@ export class Normaliser {
       isOver: false,
       hasFalseEnd: false,
       inPieces: false,
-      message: '',
+      said: '',
+      repeated: '',
       isScored: false,
       offset: 0,
     }))
@@ -132,9 +135,7 @@ export class Normaliser {
         this.#place(delta, texts)
         return
       case 'usage':
-        if (delta.index === null) this.#usage = delta.usage
-        // With one choice, every count belongs to it, even if the index counts chunks.
-        else this.#usageOf.set(this.#choices.length === 1 ? 0 : delta.index, delta.usage)
+        this.#count(delta.index, delta.usage)
         return
       case 'tokens':
         this.#input = larger(this.#input, delta.input)
@@ -165,6 +166,12 @@ export class Normaliser {
     for (const held of this.#counter?.rest(first?.isOver ?? false) ?? []) {
       this.#toChoice(held, 0, texts)
     }
+    for (const [index, choice] of this.#choices.entries()) {
+      // A repetition would have been complete.
+      if (choice.repeated === '') continue
+      choice.chars += choice.repeated.length
+      texts.push({ kind: 'text', index, text: choice.repeated, logprobs: null })
+    }
     if (!this.#anything) {
       throw new GatewayError('upstream_bad_response', messages.upstream_empty, {
         cause: { code: this.#ended ? 'no_text' : 'no_answer' },
@@ -181,11 +188,10 @@ export class Normaliser {
         index,
         reason: finish ?? 'stop',
       })),
-      usage: this.#plausible(
-        this.#usage ??
-          sum(this.#usageOf, this.#options.perPrompt) ??
-          usageFromParts(this.#input, this.#output),
-      ),
+      usage:
+        this.#plausible(this.#usage) ??
+        this.#plausible(sum(this.#usageOf, this.#options.perPrompt)) ??
+        this.#plausible(usageFromParts(this.#input, this.#output)),
       doubt: this.#doubt(),
       missing: missing === -1 || this.#choices.length === 1 ? null : missing,
     }
@@ -248,7 +254,7 @@ export class Normaliser {
     { text: received, logprobs, whole = false }: Extract<RawDelta, { kind: 'text' }>,
     texts: TextDelta[],
   ): void {
-    const text = whole ? newTextOf(choice, received) : received
+    const text = whole ? newTextOf(choice, received) : pieceOf(choice, received)
     if (text === null) return
     const scores =
       logprobs !== null && this.#options.logprobs ? withOffsets(logprobs, choice, text) : null
@@ -260,6 +266,7 @@ export class Normaliser {
       if (choice.isOver && choice.finish !== 'content_filter') this.#reopen(choice)
     }
     choice.chars += text.length
+    choice.said += text
     const complete = wholeCharacters(choice, text)
     if (complete !== '' || scores !== null) {
       texts.push({ kind: 'text', index, text: complete, logprobs: scores })
@@ -273,6 +280,16 @@ export class Normaliser {
     choice.isOver = false
     choice.hasFalseEnd = true
     this.#running += 1
+  }
+
+  /** Keeps the larger count: some upstreams end with an empty or partial one. */
+  #count(index: number | null, usage: Usage): void {
+    // With one choice, every count belongs to it, even if the index counts chunks.
+    const choice = this.#choices.length === 1 ? 0 : index
+    const known = index === null ? this.#usage : this.#usageOf.get(choice ?? 0)
+    if (known && known.total_tokens > usage.total_tokens) return
+    if (index === null) this.#usage = usage
+    else this.#usageOf.set(choice ?? index, usage)
   }
 
   /** Rejects a count of zero tokens for a non-empty text. */
@@ -293,24 +310,39 @@ function mayGoOn({ finish, chars, hasFalseEnd }: ChoiceState): boolean {
   return finish !== 'content_filter' && (hasFalseEnd || chars === 0)
 }
 
-/** Holds back half a surrogate pair, which cannot be encoded as UTF-8 (RFC 3629). */
+/**
+ * Holds back half a surrogate pair, which cannot be encoded as UTF-8 (RFC 3629), and replaces one
+ * whose other half never comes.
+ */
 function wholeCharacters(choice: ChoiceState, text: string): string {
   const all = choice.half + text
   const last = all.charCodeAt(all.length - 1)
   const isSplit = last >= 0xd800 && last <= 0xdbff
   choice.half = isSplit ? all.slice(-1) : ''
-  return isSplit ? all.slice(0, -1) : all
+  return (isSplit ? all.slice(0, -1) : all).toWellFormed()
 }
 
 /**
- * The new text in a whole message; null if it repeats pieces that were received. An upstream that
- * sends only messages puts either the text so far or the next piece into each.
+ * The new text in a whole message, which repeats the pieces that were received; null if it differs
+ * from them. An upstream that sends only messages puts either the text so far or the next piece into
+ * each.
  */
-function newTextOf(choice: ChoiceState, message: string): string | null {
-  if (choice.inPieces) return null
-  const text = message.startsWith(choice.message) ? message.slice(choice.message.length) : message
-  choice.message += text
-  return text
+function newTextOf({ said, inPieces }: ChoiceState, message: string): string | null {
+  if (message.startsWith(said)) return message.slice(said.length)
+  return inPieces ? null : message
+}
+
+/**
+ * The new text in a piece; null while it may repeat a message that was received first, and once it
+ * has repeated all of it.
+ */
+function pieceOf(choice: ChoiceState, piece: string): string | null {
+  if (choice.inPieces || choice.said === '' || piece === '') return piece
+  const text = choice.repeated + piece
+  const isRepetition = choice.said.startsWith(text)
+  choice.inPieces = !isRepetition || text === choice.said
+  choice.repeated = choice.inPieces ? '' : text
+  return isRepetition ? null : text
 }
 
 /** Adds offsets in UTF-16 units from the start of the choice's text, as in OpenAI's legacy API. */

@@ -46,7 +46,7 @@ export function readBody(body: unknown, prefer: Preference): readonly RawDelta[]
 function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body'): RawDelta[] {
   if (!isRecord(object)) throw upstreamFailure('bad_response')
   throwIfFailed(object)
-  const choices = Array.isArray(object['choices']) ? object['choices'] : []
+  const choices = listOf(object['choices'])
   if (choices.length === 0 && form === 'body') {
     throw upstreamFailure('bad_response', { code: identifierOf(object) })
   }
@@ -56,11 +56,16 @@ function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body')
     if (!isRecord(choice)) throw upstreamFailure('bad_response')
     deltas.push(...readChoice(choice, indices[position] ?? position, prefer, form))
   }
-  const usage = readUsage(object['usage'])
+  const { x_groq: extras } = object
+  const usage = readUsage(object['usage'] ?? (isRecord(extras) ? extras['usage'] : null))
   const [only = null] = indices.length === 1 ? indices : []
   if (usage !== null) deltas.push({ kind: 'usage', index: only, usage })
   return deltas
 }
+
+/** A list without the null that some servers put where nothing is. */
+const listOf = (value: unknown): readonly unknown[] =>
+  Array.isArray(value) ? value.filter((item) => item !== null) : []
 
 /** The choices' indices, or their positions if an index is missing or repeated (LiteLLM). */
 function indicesOf(choices: readonly unknown[]): number[] {
@@ -126,7 +131,10 @@ function readChoice(
   const content = delta ?? message
   const legacy = textOf(choice['text'])
   const chat = textOf(content?.['content'])
-  const text = (prefer === 'chat' ? (chat ?? legacy) : (legacy ?? chat)) ?? ''
+  const preferred = prefer === 'chat' ? chat : legacy
+  const other = prefer === 'chat' ? legacy : chat
+  // Beside reasoning, a legacy text may be the reasoning once more.
+  const text = preferred || (preferred === null || !hasReasoning(content) ? other : null) || ''
   const logprobs = readLogprobs(choice['logprobs'])
   const deltas: RawDelta[] = []
   // A `message` in a chunk is the whole text so far, most of which came in earlier chunks.
@@ -134,11 +142,15 @@ function readChoice(
     form === 'chunk' && (delta === null || text === '') ? textOf(message?.['content']) : null
   if (whole !== null && whole !== '') {
     deltas.push({ kind: 'text', index, text: whole, logprobs, whole: true })
-  } else if (text !== '' || logprobs !== null) {
+  } else if (text !== '' || logprobs !== null || form === 'chunk') {
+    // Also without text: an index that counts chunks counts these, too.
     deltas.push({ kind: 'text', index, text, logprobs })
   }
   const hidden = hiddenBytes(choice, content)
   if (hidden > 0) deltas.push({ kind: 'hidden', bytes: hidden })
+  // Moonshot counts in the choice.
+  const usage = readUsage(choice['usage'])
+  if (usage !== null) deltas.push({ kind: 'usage', index, usage })
   const refusal = content?.['refusal']
   const word = choice['finish_reason'] ?? choice['finishReason']
   if (typeof refusal === 'string' && refusal !== '') {
@@ -178,19 +190,16 @@ function hasReasoning(content: Table | null): boolean {
 }
 
 /**
- * A string, a number (Workers AI), or the text parts of a list (Mistral); null for anything else.
+ * A string, a number (Workers AI), a text part, or the texts in a list (Mistral); null for anything
+ * else.
  */
 function textOf(value: unknown): string | null {
   if (typeof value === 'string') return value
   if (typeof value === 'number') return String(value)
-  if (!Array.isArray(value)) return null
-  return value
-    .map((part: unknown) =>
-      isRecord(part) && part['type'] === 'text' && typeof part['text'] === 'string'
-        ? part['text']
-        : '',
-    )
-    .join('')
+  if (Array.isArray(value)) return value.map((part) => textOf(part) ?? '').join('')
+  if (!isRecord(value)) return null
+  const { type = 'text', text } = value
+  return (type === 'text' || type === 'output_text') && typeof text === 'string' ? text : null
 }
 
 /** The usage, or null if a count is missing or invalid, or all of them are 0. */

@@ -5,7 +5,7 @@ import { GatewayError } from '../errors.ts'
 import type { Upstream } from './adapter.ts'
 import type { BodyReader } from './body.ts'
 import { upstreamFailure } from './failure.ts'
-import { isComplete, JsonEnd, JsonLines, separated } from './message.ts'
+import { isComplete, JsonEnd, JsonLines, separated, valuesOf } from './message.ts'
 import type { Progress } from './normalise.ts'
 import { type SseMessage, SseOverflow, SseReader } from './sse.ts'
 import type { Watchdog } from './watchdog.ts'
@@ -155,7 +155,8 @@ async function* readMessages(
 ): AsyncGenerator<readonly RawDelta[]> {
   for (let next = first; ; next = await nextOf(body)) {
     const { piece, broken } = next
-    const messages = separated(piece === null ? framing.end() : framing.feed(piece))
+    const lines = separated(piece === null ? framing.end() : framing.feed(piece))
+    const messages = piece === null ? lines.flatMap(valuesOf) : lines
     // An incomplete last line means that the body was cut, not that the server sent an invalid
     // message.
     const whole = piece === null ? messages.filter(isComplete) : messages
@@ -196,7 +197,14 @@ function translate(upstream: Upstream, messages: readonly SseMessage[], from: nu
     try {
       deltas.push(...upstream.fromMessage(message))
     } catch (failure) {
-      return { deltas, failure, read, ended: false }
+      const values = valuesOf(message)
+      if (values.length < 2 && values[0]?.data === message.data) {
+        return { deltas, failure, read, ended: false }
+      }
+      const inner = translate(upstream, values, 0)
+      deltas.push(...inner.deltas)
+      if (inner.failure !== null || inner.ended) return { ...inner, deltas, read }
+      continue
     }
     // Nothing after the terminator belongs to the answer.
     if (deltas.at(-1)?.kind === 'end') return { deltas, failure: null, read, ended: true }

@@ -1,6 +1,6 @@
 // Incremental parser for server-sent events (HTML, 9.2.6) with bounded memory. It differs from the
 // standard in one point: the last event needs no blank line (see `end`).
-import { createParser, type EventSourceParser } from 'eventsource-parser'
+import { createParser, type EventSourceParser, type ParseError } from 'eventsource-parser'
 
 /** One server-sent event. */
 export interface SseMessage {
@@ -13,11 +13,15 @@ export class SseOverflow extends Error {
 }
 
 /**
- * llama.cpp before #16486 reports a failure in a non-standard field: `error: {…}`. The parser drops
- * an incomplete line that cannot become a standard field, so such a line is held back until it is
- * complete.
+ * A line that the standard ignores and that holds an object or the terminator: servers and proxies
+ * put a byte order mark or white space before `data:`, write it in capitals or omit it. Ignored, it
+ * would be missing in the middle of an answer. llama.cpp before #16486 reports a failure in a
+ * field of its own: `error: {…}`.
  */
-const ERROR_FIELD = 'error:'
+const DATA_LINE = /^\s*(?:data\s*:\s*)?(\{.*|\[DONE\]\s*)$/is
+
+/** The lines that the parser buffers itself. */
+const STANDARD_LINE = /^(?:data|event|id|retry)?:/
 
 export interface SseOptions {
   /** The limit for one event, in characters. */
@@ -40,9 +44,7 @@ export class SseReader {
       onEvent: ({ event, data }) => this.#messages.push({ event: event ?? null, data }),
       onError: (error) => {
         if (error.type === 'max-buffer-size-exceeded') this.#overflow = true
-        else if (error.field === 'error') {
-          this.#messages.push({ event: 'error', data: error.value ?? '' })
-        }
+        else this.#unknown(error)
       },
     })
   }
@@ -65,16 +67,21 @@ export class SseReader {
     return this.#take()
   }
 
+  #unknown({ field, value, line }: ParseError): void {
+    const [, data] = DATA_LINE.exec(line ?? '') ?? []
+    if (field === 'error') this.#messages.push({ event: 'error', data: value ?? '' })
+    else if (data !== undefined) this.#messages.push({ event: null, data })
+  }
+
   /**
-   * Returns the text without an incomplete last line that may be an error field, and holds that
+   * Returns the text without an incomplete last line that the parser would drop, and holds that
    * line.
    */
   #withhold(text: string): string {
     const start = Math.max(text.lastIndexOf('\n'), text.lastIndexOf('\r')) + 1
     const atLineStart = start > 0 || this.#held !== '' || this.#lineStart
     const line = text.slice(start)
-    const candidate = line.startsWith(ERROR_FIELD) || ERROR_FIELD.startsWith(line)
-    const hold = atLineStart && line !== '' && candidate
+    const hold = atLineStart && line !== '' && !STANDARD_LINE.test(line)
     this.#held = hold ? line : ''
     this.#lineStart = atLineStart && line === ''
     return hold ? text.slice(0, start) : text

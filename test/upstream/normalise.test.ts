@@ -83,9 +83,10 @@ test('Normaliser.add() assigns indices that count chunks to the one requested ch
   expect(textOf(0, 0, 1, 1, 2, 2)).toBe('001122')
   expect(textOf(1, 2, 3)).toBe('123')
   expect(textOf(0, 1)).toBe('01')
+  expect(textOf(0, 2, 4, 5)).toBe('0245')
   // A second choice, not a counter.
   expect(textOf(0, 1, 0, 1)).toBe('00')
-  expect(textOf(0, 2, 3)).toBe('0')
+  expect(textOf(0, 2, 2, 0)).toBe('00')
 })
 
 test('Normaliser.add() keeps text that follows a finish reason', () => {

@@ -61,7 +61,9 @@ test('readChunk() reads numbers and text parts of lists as text, and nothing els
       { type: 'text', text: 'b' },
     ]),
   ).toBe('ab')
-  for (const odd of [null, true, {}, [], [1, 'x', null], [{ type: 'text', text: 1 }]])
+  expect(textIn(['a', 'b'])).toBe('ab')
+  expect(textIn({ type: 'output_text', text: 'a' })).toBe('a')
+  for (const odd of [null, true, {}, [], [{}, null], { type: 'image', text: 'x' }])
     expect(textIn(odd)).toBe('')
 })
 
@@ -69,6 +71,7 @@ test('readChunk() only counts the bytes of reasoning and tool calls, and ignores
   const delta = { role: 'assistant', reasoning: 'a', reasoning_content: 'b', tool_calls: [{}] }
   expect(chunk(choices({ index: 0, delta, finish_reason: null }), 'chat')).toEqual([
     { kind: 'meta', id: 'x', model: 'm' },
+    { kind: 'text', index: 0, text: '', logprobs: null },
     { kind: 'hidden', bytes: 2 },
   ])
 })
@@ -180,7 +183,7 @@ test.each<[string, unknown, string | null, string]>([
   ['an error event that is not JSON', 'gone', 'error', 'upstream_bad_response'],
   ['text that is not JSON', 'oops', null, 'upstream_bad_response'],
   ['a JSON scalar', '42', null, 'upstream_bad_response'],
-  ['a choice of null', choices(null), null, 'upstream_bad_response'],
+  ['a choice that is a number', choices(7), null, 'upstream_bad_response'],
 ])('readChunk() throws for %s', (_, value, event, code) => {
   expect(() => chunk(value, 'text', event)).toThrow(failure(code))
 })
