@@ -15,6 +15,7 @@ import {
 import { readReason } from './finish-reason.ts'
 import { bytesOfStrings, objectsIn } from './message.ts'
 import { failureOfResponse } from './openai-request.ts'
+import { isErrorShape } from './openai-response.ts'
 import type { SseMessage } from './sse.ts'
 
 export const anthropic: Upstream = {
@@ -107,7 +108,8 @@ function readEvent(event: Readonly<Record<string, unknown>>): readonly RawDelta[
 /** @throws GatewayError if a 2xx body or an event contains an error, Anthropic's or a gateway's */
 function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   const { type, error, success } = object
-  if (type !== 'error' && !error && success !== false) return
+  const isError = type === undefined ? isErrorShape(object) : type === 'error'
+  if (!isError && !error && success !== false) return
   throw failureIn(object)
 }
 

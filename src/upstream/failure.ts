@@ -177,16 +177,29 @@ const statusKeys = [
   'http_status_code',
   'http_status',
   'http_code',
+  'httpStatus',
+  'httpStatusCode',
+  'errorCode',
+  'error_code',
   'status',
 ]
 /** Keys in which gateways put the error of the server behind them. */
-const innerKeys = ['error', 'code', 'metadata', 'details', 'detail', 'innererror', 'cause']
+const innerKeys = [
+  'error',
+  'code',
+  'metadata',
+  'details',
+  'detail',
+  'innererror',
+  'cause',
+  'response',
+]
 const MAX_INNER = 3
 
 /**
  * An error's HTTP status, as a number or a string ("503 Service Unavailable"), or an inner error's.
  */
-function statusOf(error: unknown, depth = 0): number | null {
+export function statusOf(error: unknown, depth = 0): number | null {
   const record: unknown = Array.isArray(error) ? error[0] : error
   if (!isRecord(record)) return depth === 0 ? statusIn(record) : null
   for (const key of statusKeys) {
@@ -202,7 +215,10 @@ function statusOf(error: unknown, depth = 0): number | null {
 }
 
 function statusIn(value: unknown): number | null {
-  const digits = typeof value === 'string' ? /^\s*([45]\d\d)\b/.exec(value)?.[1] : value
+  const digits =
+    typeof value === 'string'
+      ? /^\s*(?:(?:http|error|status|code)[\s_:/-]*)*([45]\d\d)\b/i.exec(value)?.[1]
+      : value
   const status = typeof digits === 'string' ? Number(digits) : digits
   return typeof status === 'number' && status >= 400 && status <= 599 ? status : null
 }

@@ -17,8 +17,16 @@ const noReason: ReadonlySet<string> = new Set([
   'undefined',
   'unspecified',
   'not_finished',
+  'unfinished',
   'in_progress',
+  'running',
+  'generating',
+  'processing',
+  'streaming',
+  'pending',
   'continue',
+  'false',
+  'n/a',
 ])
 
 /** Reasons that the patterns would misread. */
@@ -32,7 +40,7 @@ const exact: Readonly<Record<string, ReadReason>> = {
 const FILTERED =
   /filter|safety|unsafe|guardrail|block(?:ed|list)|prohibit|recitation|copyright|pii|toxic|sensitive|moderat|refus|censor|flagged|violat|policy|inspection|armor|jailbreak|nsfw|harmful|language/
 const FAILED =
-  /error|abort|fail|cancel|exception|time_?out|timed_out|interrupt|disconnect|unavailable|overload|insufficient|malformed|rate_limit/
+  /error|abort|fail|cancel|exception|time_?out|timed_out|interrupt|disconnect|unavailable|overload|insufficient|malformed|rate_limit|killed|preempt|evict|shutdown|shutting_down|deadline|out_of_memory|\boom\b/
 const LENGTH = /length|limit|max_.*tok|max_len|max_output|context|truncat|exceed|incomplete/
 
 /**

@@ -62,6 +62,10 @@ interface ChoiceState {
   repeated: string
   /** Whether a log probability was received. */
   isScored: boolean
+  /** Whether text was received without log probabilities. */
+  hasUnscored: boolean
+  /** The length of all tokens that were received with log probabilities. */
+  tokenChars: number
   /** The offset of the last token. */
   offset: number
 }
@@ -106,6 +110,8 @@ export class Normaliser {
       said: '',
       repeated: '',
       isScored: false,
+      hasUnscored: false,
+      tokenChars: 0,
       offset: 0,
     }))
   }
@@ -208,8 +214,7 @@ export class Normaliser {
     if (choices.some(({ finish, inferred }) => inferred || (finish === null && hasReasons))) {
       return 'no_reason'
     }
-    const lacksLogprobs = choices.some(({ chars, isScored }) => chars > 0 && !isScored)
-    return this.#options.logprobs && lacksLogprobs ? 'no_logprobs' : null
+    return this.#options.logprobs && choices.some(lacksLogprobs) ? 'no_logprobs' : null
   }
 
   #place(delta: ChoiceDelta, texts: TextDelta[]): void {
@@ -263,6 +268,7 @@ export class Normaliser {
     this.#named = true
     if (text !== '') {
       choice.inPieces ||= !whole
+      choice.hasUnscored ||= scores === null
       if (choice.isOver && choice.finish !== 'content_filter') this.#reopen(choice)
     }
     choice.chars += text.length
@@ -310,6 +316,11 @@ function mayGoOn({ finish, chars, hasFalseEnd }: ChoiceState): boolean {
   return finish !== 'content_filter' && (hasFalseEnd || chars === 0)
 }
 
+/** Some servers send the log probabilities of several chunks in one of them, or all in the last. */
+function lacksLogprobs({ chars, isScored, hasUnscored, tokenChars }: ChoiceState): boolean {
+  return chars > 0 && (!isScored || (hasUnscored && tokenChars < chars))
+}
+
 /**
  * Holds back half a surrogate pair, which cannot be encoded as UTF-8 (RFC 3629), and replaces one
  * whose other half never comes.
@@ -354,6 +365,7 @@ function withOffsets(logprobs: TokenLogprobs, choice: ChoiceState, text: string)
       ? given
       : offsetsIn(text, tokens).map((at) => Math.max(choice.offset, choice.chars + at))
   choice.offset = text_offset.at(-1) ?? choice.offset
+  choice.tokenChars += tokens.join('').length
   choice.isScored ||= token_logprobs.some((value) => value !== null)
   return { tokens, token_logprobs, top_logprobs, text_offset }
 }

@@ -3,7 +3,14 @@
 import type { Usage } from '../completion/completion.ts'
 import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
-import { errorIn, failureOfError, identifierOf, isRecord, upstreamFailure } from './failure.ts'
+import {
+  errorIn,
+  failureOfError,
+  identifierOf,
+  isRecord,
+  statusOf,
+  upstreamFailure,
+} from './failure.ts'
 import { readReason } from './finish-reason.ts'
 import { bytesOfStrings, isKeepAlive, objectsIn } from './message.ts'
 import type { SseMessage } from './sse.ts'
@@ -90,23 +97,32 @@ function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
   }
   const flat = object['object'] === 'error' || typeof object['error_code'] === 'number'
   if (flat || object['success'] === false) throw failureOfError(object)
-  const isAnswer = Array.isArray(object['choices']) || isRecord(object['usage'])
-  if (!isAnswer && hasErrorKey(object) && !isKeepAlive(object)) {
+  const isAnswer = listOf(object['choices']).length > 0 || isRecord(object['usage'])
+  if (!isAnswer && isErrorShape(object) && !isKeepAlive(object)) {
     throw failureOfError(errorIn(object), object)
   }
 }
 
-/** The shapes in which aggregators pass on an upstream's error. */
-function hasErrorKey(object: Readonly<Record<string, unknown>>): boolean {
-  const { header, response } = object
+/** The shapes in which aggregators pass on an upstream's error, without an answer beside it. */
+export function isErrorShape(object: Readonly<Record<string, unknown>>): boolean {
+  const { type, event, status, base_resp: minimax } = object
   return (
-    errorKeys.some((key) => Boolean(object[key])) ||
-    (isRecord(header) && Boolean(header['message'])) ||
-    (isRecord(response) && Boolean(response['error']))
+    hasErrorKey(object) ||
+    [type, event, status].includes('error') ||
+    statusOf(object) !== null ||
+    ['header', 'response', 'Response', 'ResponseMetadata'].some((key) =>
+      hasErrorKey(object[key]),
+    ) ||
+    // MiniMax sends its own codes, and 0 with an answer.
+    (isRecord(minimax) && Boolean(minimax['status_code']))
   )
 }
 
-const errorKeys = ['fault', 'message', 'msg', 'err', 'error_msg', 'detail']
+const ERROR_KEY = /^(?:fault|exception|detail|message|msg|err(?:or)?(?:_?(?:msg|message))?)$/i
+
+function hasErrorKey(value: unknown): boolean {
+  return isRecord(value) && Object.keys(value).some((key) => ERROR_KEY.test(key) && value[key])
+}
 
 /** Azure's first chunk has no choices and an empty id and model, which are not the answer's. */
 function metaOf(object: Readonly<Record<string, unknown>>, isEmpty: boolean): RawDelta {

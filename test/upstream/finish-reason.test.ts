@@ -51,13 +51,26 @@ const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
       ...['error', 'ERROR', 'abort', 'ABORT', 'aborted', 'insufficient_system_resource'],
       ...['network_error', 'cancelled', 'USER_CANCEL', 'TIMEOUT', 'time_limit', 'rate_limit'],
       ...['MALFORMED_FUNCTION_CALL', 'malformed_model_output', 'failed', 'interrupted'],
+      ...['killed', 'preempted', 'evicted', 'server_shutdown', 'DEADLINE_EXCEEDED', 'oom'],
     ],
   ],
   [
     'null',
     [
       ...[null, undefined, '', ' ', 'null', 'None', 'NULL', 'nil', 'undefined', 'not_finished'],
-      ...['FINISH_REASON_UNSPECIFIED', 7, true, [], {}, { type: null }],
+      ...[
+        'FINISH_REASON_UNSPECIFIED',
+        'running',
+        'generating',
+        'unfinished',
+        'N/A',
+        'false',
+        7,
+        true,
+        [],
+        {},
+        { type: null },
+      ],
     ],
   ],
 ]
