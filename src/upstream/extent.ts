@@ -80,17 +80,15 @@ function bytesOf(value: unknown): number {
   return typeof value === 'object' && value !== null ? utf8Length(JSON.stringify(value)) : 0
 }
 
-/** The largest number under any of the names, but at least `least`. */
+/** The largest number under any of the names, also as digits, but at least `least`. */
 function largestOf(table: object, names: ReadonlySet<string>, least: number): number {
   let largest = least
   for (const [name, value] of Object.entries(table)) {
-    if (names.has(name) && typeof value === 'number') largest = Math.max(largest, value)
-    else if (isTable(value)) largest = largestOf(value, names, largest)
+    if (typeof value === 'object' && value !== null) largest = largestOf(value, names, largest)
+    // NaN is never larger.
+    else if (names.has(name) && Number(value) > largest) largest = Number(value)
   }
   return largest
 }
-
-const isTable = (value: unknown): value is object =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const utf8Length = (text: string) => new TextEncoder().encode(text).length

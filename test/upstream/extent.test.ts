@@ -53,6 +53,8 @@ describe.each(Object.entries(wires))('extentOf() on the %s wire', (_, upstream) 
     { thinking: { type: 'enabled', budget_tokens: 5000 } },
     { candidate_count: 50 },
     { extra_body: { num_return_sequences: 50 } },
+    { num_predict: '5000' },
+    { providers: [{ max_tokens: 5000 }] },
   ])("counts the limit in the owner's parameters %j", (parameters) => {
     expect(extent(upstream, { parameters }).output).toBe(5000)
   })
