@@ -8,6 +8,7 @@ import { isBrowserOrigin } from '../http/cors.ts'
 import type { EffectiveOptions, ModelOptions, PromptOptions, Target } from '../request/effective.ts'
 import { placeholdersIn } from '../request/template.ts'
 import type { Feature, Wire } from '../upstream/adapter.ts'
+import { unlimitedIn } from '../upstream/extent.ts'
 import { type AuthStyle, type Preset, presets, wireLimits } from '../upstream/presets.ts'
 import { type Fault, faultsOf, masked, preview } from '../validation.ts'
 import { salvage } from './salvage.ts'
@@ -375,6 +376,12 @@ class Check {
         `Cannot set "${parameter}" here: the gateway sets it, and the budget relies on it`,
       )
     }
+    const unlimited = unlimitedIn(parameters)
+    if (unlimited === null) return
+    this.#fault(
+      path,
+      `Cannot set "${unlimited}" below 0 here: the budget cannot hold for a call without a limit`,
+    )
   }
 
   #prompts(models: ReadonlyMap<string, Model>): Map<string, LockedPromptOptions> {

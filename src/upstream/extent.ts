@@ -91,4 +91,17 @@ function largestOf(table: object, names: ReadonlySet<string>, least: number): nu
   return largest
 }
 
+/** The name of a limit that is set to no limit (-1 in llama.cpp and Ollama); null: there is none. */
+export function unlimitedIn(table: object): string | null {
+  for (const [name, value] of Object.entries(table)) {
+    if (typeof value === 'object' && value !== null) {
+      const inner = unlimitedIn(value)
+      if (inner !== null) return inner
+    }
+    // Thoughts are part of the answer's own limit.
+    if (name !== 'thinking_budget' && limitNames.has(name) && Number(value) < 0) return name
+  }
+  return null
+}
+
 const utf8Length = (text: string) => new TextEncoder().encode(text).length

@@ -604,6 +604,28 @@ test('parseConfig() lowers the built-in default of max_tokens to the limit', () 
 })
 
 test.each([
+  [{ n_predict: -1 }, 'n_predict'],
+  [{ options: { num_predict: -2 } }, 'num_predict'],
+  [{ extra: [{ max_new_tokens: '-1' }] }, 'max_new_tokens'],
+])(
+  'parseConfig() refuses parameters that let a call write without a limit: %j',
+  (parameters, name) => {
+    const message = `Cannot set "${name}" below 0 here: the budget cannot hold for a call without a limit`
+    expect(faults({ ...minimal, ...withModel({ parameters }) })).toEqual([
+      { path: 'models[0].parameters', message },
+    ])
+    expect(faults({ ...minimal, ...withPrompt({ parameters }) })).toEqual([
+      { path: 'prompts.h.parameters', message },
+    ])
+  },
+)
+
+test('parseConfig() takes a thinking budget of -1, which max_tokens bounds', () => {
+  const parameters = { thinking_budget: -1, n_predict: 100 }
+  expect(faults({ ...minimal, ...withModel({ parameters }) })).toEqual([])
+})
+
+test.each([
   'model',
   'messages',
   'prompt',
