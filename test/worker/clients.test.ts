@@ -361,12 +361,12 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
   })
 
   test.each(shapes)(
-    'gets the error for an exhausted budget, with Retry-After (%s)',
+    'gets the error for a paused endpoint, with Retry-After (%s)',
     async (_, stream) => {
       const { model, lane } = lanes.take('chat')
       const instance = program({ model, of: paused, maxRetries: hasPatience ? 2 : 0 })
       const error = errorOf(await thrownBy(read(instance, stream)))
-      expect(error).toMatchObject({ status: 429, code: 'budget_exhausted' })
+      expect(error).toMatchObject({ status: 429, code: 'paused' })
       expect(instance.sent).toHaveLength(1)
       expect(lane.calls).toEqual([])
     },
