@@ -131,7 +131,7 @@ const never: Script = () => {}
 
 describe.each(ways)('%s from an unreachable upstream', (_, stream) => {
   test.each([
-    ['refused', /Nothing answers at base_url/],
+    ['refused', /No server answers at base_url/],
     ['tls', /TLS handshake/],
     ['nowhere', /host of base_url cannot be found/],
   ] as const)('%s is a 502 with a hint in the log', async (kind, hint) => {
@@ -600,7 +600,7 @@ describe.each(ways)('%s from an upstream that refuses', (_, stream) => {
     const { reply, message } = await expectFailure(own, stream, 502, 'upstream_unavailable', 10)
     expect(Number(reply.headers['retry-after'])).toBeGreaterThan(5)
     expect(Number(reply.headers['retry-after'])).toBeLessThanOrEqual(15)
-    expect(message).toContain('not called for some seconds')
+    expect(message).toContain('suspended for a few seconds')
   })
 
   test.each<[string, Script, number, Code]>([
