@@ -141,9 +141,30 @@ export function sourceKey({ key, source }: Entry): string {
   return source?.key ?? key
 }
 
-export function freshness(entry: Entry, nowS: number): Freshness {
-  if (nowS < entry.fresh_until) return 'fresh'
-  return nowS < entry.stale_until ? 'stale' : 'expired'
+/** The age of an entry at one moment, in seconds. */
+export interface Age {
+  readonly freshness: Freshness
+  /** Until it is stale: the `ttl` of `Cache-Status`, which is 0 or less once it is. */
+  readonly ttlSeconds: number
+  /** Since it became stale, with the second that has begun; 0 while it is fresh. */
+  readonly staleSeconds: number
+  /** Since the answer was created: the header `Age`. */
+  readonly ageSeconds: number
+}
+
+export function ageOf({ fresh_until, stale_until, completion }: Entry, nowMs: number): Age {
+  const nowS = Math.floor(nowMs / 1000)
+  const ttlSeconds = fresh_until - nowS
+  return {
+    freshness: ttlSeconds > 0 ? 'fresh' : nowS < stale_until ? 'stale' : 'expired',
+    ttlSeconds,
+    staleSeconds: Math.max(0, 1 - ttlSeconds),
+    ageSeconds: Math.max(0, nowS - completion.created),
+  }
+}
+
+export function isFresh(entry: Entry, nowMs: number): boolean {
+  return ageOf(entry, nowMs).freshness === 'fresh'
 }
 
 /** No choice was cut by a content filter, and at least one has text. */

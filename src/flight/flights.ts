@@ -1,7 +1,7 @@
 // The flights of one key, one at a time. Decides whether a reader joins the running flight, gets
 // the answer of the last one, or starts a new one. objects/flight.ts runs it.
 
-import { type Entry, freshness } from '../cache/entry.ts'
+import { type Entry, isFresh } from '../cache/entry.ts'
 import { entryFor, type Work } from './generate.ts'
 import {
   type MissAnswer,
@@ -58,9 +58,8 @@ export class KeyFlights {
       return { role: 'follower', miss: current }
     }
     const entry = current?.entry ?? this.#last
-    const nowS = Math.floor(this.#context.now() / 1000)
     const isUsable =
-      entry !== null && freshness(entry, nowS) === 'fresh' && entry.requested_at > purgedAt
+      entry !== null && isFresh(entry, this.#context.now()) && entry.requested_at > purgedAt
     if (isUsable && !work.forced) return { role: 'late', entry }
     const miss = new SharedMiss(work, stream, { keepGoing, purgedAt }, this.#context)
     this.#miss = miss

@@ -1,6 +1,6 @@
 // Generates the answer to a miss: calls the upstreams, adds id and usage, and stores the complete
 // answer. Yields normalised deltas as they arrive. All dependencies are passed in.
-import { createEntry, type Entry, freshness, isWorthStoring, type Source } from '../cache/entry.ts'
+import { createEntry, type Entry, isFresh, isWorthStoring, type Source } from '../cache/entry.ts'
 import { estimateTokens, type Usage } from '../completion/completion.ts'
 import { type Delta, Fold, replay } from '../completion/delta.ts'
 import type { PageVersion } from '../page/store.ts'
@@ -81,7 +81,7 @@ export async function* generate(
 ): AsyncGenerator<readonly Delta[]> {
   const { request } = work
   const entry = work.forced ? null : await context.recheckKv?.(work)
-  if (entry && freshness(entry, Math.floor(context.route.now() / 1000)) === 'fresh') {
+  if (entry && isFresh(entry, context.route.now())) {
     const own = entryFor(work, entry)
     if (own.key !== entry.key) context.storeCopy(own)
     Object.assign(outcome, { entry: own, found: true, stored: true })

@@ -1,6 +1,7 @@
 // The completion endpoint. POST may call an upstream, GET answers from the cache only.
 
 import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
+import { ageOf } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
 import { type Code, GatewayError, messages, problemOf } from '../errors.ts'
 import type { Misses } from '../flight/client.ts'
@@ -11,8 +12,6 @@ import { type BodyOptions, readText } from '../http/body.ts'
 import {
   answerHeaders,
   type CacheOutcome,
-  cacheStatus,
-  cacheWord,
   entityTag,
   matchesTag,
   type Reply,
@@ -67,11 +66,11 @@ export class Completions {
     const { directives, takesLast } = resolved
     const mayJoin = !directives.onlyIfCached && !directives.noStore && !takesLast
     const lookup = await this.#lookUp(resolved, mayJoin)
-    note(visit, outcomeOf(resolved.work, false, false))
+    visit.cache = outcomeOf(resolved.work, false, false)
     if (takesLast) return this.#foundOnly(lookup.found, resolved, visit, lookup.cacheMs)
     const { work, found, older } = await this.#context.lookups.prepare(resolved, lookup.found)
     if (work === null) return this.#foundOnly(found, resolved, visit, lookup.cacheMs)
-    const stale = this.#ageOf(found)
+    const stale = this.#staleSeconds(found)
     if (found !== null && stale <= this.#options.cache.staleWhileRevalidateSeconds) {
       if (stale > 0 && !directives.onlyIfCached) visit.waitUntil(this.#refresh(work))
       return this.#hit(found, resolved, visit, lookup.cacheMs)
@@ -88,11 +87,8 @@ export class Completions {
   async get(visit: Visit): Promise<Reply> {
     const resolved = await this.#context.resolver.resolve('query', visit.url.search, visit)
     const { found, cacheMs } = await this.#lookUp(resolved)
-    note(visit, outcomeOf(resolved.work, false, false))
-    const isNewest = found !== null && !found.isPrevious
-    const leftSeconds = isNewest ? found.cached.entry.fresh_until - this.#nowS() : 0
-    const browserSeconds = Math.min(this.#options.cache.browserSeconds, Math.max(0, leftSeconds))
-    return this.#foundOnly(found, resolved, visit, cacheMs, resolved.shared ? browserSeconds : null)
+    visit.cache = outcomeOf(resolved.work, false, false)
+    return this.#foundOnly(found, resolved, visit, cacheMs)
   }
 
   /** @param mayJoin skip KV if this isolate has a reader in a running flight with this key */
@@ -111,9 +107,8 @@ export class Completions {
     return { found, cacheMs: now() - startedAt, skippedKv }
   }
 
-  /** Seconds since an entry stopped being fresh; 0 or less if it is still fresh. */
-  #ageOf(found: Found | null): number {
-    return found === null ? 0 : this.#nowS() - found.cached.entry.fresh_until + 1
+  #staleSeconds(found: Found | null): number {
+    return found === null ? 0 : ageOf(found.cached.entry, this.#context.now()).staleSeconds
   }
 
   /** @throws GatewayError `not_cached` if nothing was found */
@@ -122,38 +117,38 @@ export class Completions {
     resolved: ResolvedRequest,
     visit: Visit,
     cacheMs: number,
-    browserSeconds: number | null = null,
   ): Reply {
-    if (found !== null) return this.#hit(found, resolved, visit, cacheMs, browserSeconds)
+    if (found !== null) return this.#hit(found, resolved, visit, cacheMs)
     throw new GatewayError('not_cached', messages.not_cached)
   }
 
-  /** @param browserSeconds how long a browser may cache a GET; null: not at all */
   #hit(
     { cached, tier, isPrevious }: Hit,
-    { reader }: ResolvedRequest,
+    { reader, shared }: ResolvedRequest,
     visit: Visit,
     cacheMs: number,
-    browserSeconds: number | null = null,
   ): Reply {
     const { entry } = cached
     const { shape } = reader
-    const nowS = this.#nowS()
-    const ttlSeconds = entry.fresh_until - nowS
-    const outcome: CacheOutcome = isPrevious
+    const { method, headers: requestHeaders } = visit.request
+    const { freshness, ttlSeconds, ageSeconds } = ageOf(entry, this.#context.now())
+    const cache: CacheOutcome = isPrevious
       ? { kind: 'previous' }
-      : { kind: 'hit', detail: ttlSeconds > 0 ? tier : 'stale', ttlSeconds }
+      : { kind: 'hit', detail: freshness === 'fresh' ? tier : 'stale', ttlSeconds }
+    visit.cache = cache
+    const browserSeconds = isPrevious
+      ? 0
+      : Math.max(0, Math.min(this.#options.cache.browserSeconds, ttlSeconds))
     const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
     visit.counts = { ...visit.counts, saved: entry.completion.usage }
     const headers = answerHeaders({
       form: shape.as,
-      cache: note(visit, outcome),
+      cache,
       timing: { cacheMs, upstreamMs: null },
-      entry: { ageSeconds: Math.max(0, nowS - entry.completion.created), tag },
+      entry: { ageSeconds, tag },
       estimated: entry.estimated,
-      browserSeconds,
+      browserSeconds: method !== 'POST' && shared ? browserSeconds : null,
     })
-    const { method, headers: requestHeaders } = visit.request
     if (method !== 'POST' && matchesTag(requestHeaders.get('if-none-match'), tag)) {
       return { status: 304, headers, body: null }
     }
@@ -214,11 +209,12 @@ export class Completions {
 
   #reply(
     answer: MissAnswer,
-    { work, reader, ...resolved }: ResolvedRequest,
+    resolved: ResolvedRequest,
     visit: Visit,
     { found, cacheMs }: Lookup,
     timing: { readonly cacheMs: number; readonly upstreamMs: number },
   ): Reply {
+    const { work, reader } = resolved
     if (answer.kind === 'left') {
       visit.close(CLIENT_LEFT, null)
       return { status: CLIENT_LEFT, headers: {}, body: null }
@@ -226,30 +222,27 @@ export class Completions {
     if (answer.kind === 'problem') {
       const { code, message, ...options } = answer.problem
       if (found !== null && staleIfErrorCodes.has(code) && this.#isStaleIfError(found)) {
-        return this.#hit(found, { work, reader, ...resolved }, visit, cacheMs)
+        return this.#hit(found, resolved, visit, cacheMs)
       }
       throw new GatewayError(code, message, options)
     }
     const { role } = answer
     const form = reader.shape.as
+    const stored = answer.kind === 'whole' && answer.stored
+    const cache = outcomeOf(work, role === 'follower', stored)
+    visit.cache = cache
     if (answer.kind === 'stream') {
-      const cache = note(visit, outcomeOf(work, role === 'follower', false))
-      const headers = answerHeaders({ form, cache, timing })
-      return { status: 200, headers, body: answer.body }
+      return { status: 200, headers: answerHeaders({ form, cache, timing }), body: answer.body }
     }
+    // This isolate's own copy; the flight has stored the answer for everybody.
     const cached = answer.entry === null ? null : this.#context.cache.storeInMemory(answer.entry)
     if (cached !== null && (role === 'late' || role === 'found')) {
-      const hit = {
-        cached,
-        tier: role === 'late' ? 'flight' : 'kv',
-        isPrevious: false,
-      } as const
-      return this.#hit(hit, { work, reader, ...resolved }, visit, cacheMs)
+      const tier = role === 'late' ? 'flight' : 'kv'
+      return this.#hit({ cached, tier, isPrevious: false }, resolved, visit, cacheMs)
     }
     if (role === 'follower') {
       visit.counts = { ...visit.counts, saved: answer.completion.usage }
     }
-    const cache = note(visit, outcomeOf(work, role === 'follower', answer.stored))
     const body = cached?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))
     return {
       status: 200,
@@ -268,11 +261,7 @@ export class Completions {
   }
 
   #isStaleIfError(found: Found): boolean {
-    return this.#ageOf(found) <= this.#options.cache.staleIfErrorSeconds
-  }
-
-  #nowS(): number {
-    return Math.floor(this.#context.now() / 1000)
+    return this.#staleSeconds(found) <= this.#options.cache.staleIfErrorSeconds
   }
 }
 
@@ -297,13 +286,6 @@ const staleIfErrorCodes: ReadonlySet<Code> = new Set([
 function outcomeOf({ lifetime, forced }: Work, collapsed: boolean, stored: boolean): CacheOutcome {
   if (forced) return { kind: 'request' }
   return lifetime === null && !collapsed ? { kind: 'bypass' } : { kind: 'miss', stored, collapsed }
-}
-
-/** Records the outcome for the log, and for the headers of an error that may follow. */
-function note(visit: Visit, cache: CacheOutcome): CacheOutcome {
-  visit.logFields.cache = cacheWord(cache)
-  visit.headers['cache-status'] = cacheStatus(cache)
-  return cache
 }
 
 function noteSummary(visit: Visit, { attempts, upstream, usage }: MissSummary): void {

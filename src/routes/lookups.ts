@@ -7,7 +7,7 @@
 // can be made.
 
 import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
-import { type Entry, freshness } from '../cache/entry.ts'
+import { ageOf, isFresh } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
 import { GatewayError } from '../errors.ts'
 import type { PageFault, Report } from '../events.ts'
@@ -76,7 +76,7 @@ export class Lookups {
     if (found === null) return null
     const { entry } = found.cached
     const isPrevious = source !== null && (entry.source?.recipe ?? entry.key) !== source.recipe
-    const isOld = isPrevious || freshness(entry, Math.floor(now() / 1000)) === 'expired'
+    const isOld = isPrevious || ageOf(entry, now()).freshness === 'expired'
     return isOld && !takesLast ? null : { ...found, isPrevious }
   }
 
@@ -112,7 +112,7 @@ export class Lookups {
     const { entry } = cached
     const { unchangedAt, restUntil } = this.#checkOf(work)
     if (now() < restUntil) return false
-    if (!this.#isFresh(entry)) return true
+    if (!isFresh(entry, now())) return true
     const freshMs = Math.min(...[...pages.values()].map(({ page }) => page.freshSeconds * 1000))
     return now() >= Math.max(entry.confirmed_at, unchangedAt) + freshMs
   }
@@ -144,10 +144,10 @@ export class Lookups {
     pages: AdmittedPages,
     found: FoundAnswer | null,
   ): Promise<PagesRead | null> {
-    const { pageVariables, report } = this.#context
+    const { pageVariables, report, now } = this.#context
     const entry = found?.cached.entry
     // A new answer is generated if this one is not fresh, which needs even unchanged texts.
-    const known = entry !== undefined && this.#isFresh(entry) ? entry.source?.pages : undefined
+    const known = entry !== undefined && isFresh(entry, now()) ? entry.source?.pages : undefined
     const failed = (reason: PageFault) =>
       report({ event: 'page_failed', request_id: work.requestId, reason })
     return await pageVariables.read(pages, known ?? null, failed)
@@ -166,10 +166,6 @@ export class Lookups {
       return { work: full, found, older: null }
     }
     return { work: full, found: null, older: isOperator ? null : found }
-  }
-
-  #isFresh(entry: Entry): boolean {
-    return freshness(entry, Math.floor(this.#context.now() / 1000)) === 'fresh'
   }
 
   #checkOf({ storedUnder }: Work): PageCheck {

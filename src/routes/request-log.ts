@@ -2,6 +2,7 @@
 // app, or the end of a streamed body, closes it once.
 import type { Code } from '../errors.ts'
 import type { Report, RequestEvent } from '../events.ts'
+import { type CacheOutcome, cacheStatus, cacheWord } from '../http/reply.ts'
 import type { RequestCounts } from '../usage.ts'
 
 export interface VisitContext {
@@ -14,15 +15,7 @@ export interface VisitContext {
 
 type LogFields = Pick<
   RequestEvent,
-  | 'route'
-  | 'cache'
-  | 'model'
-  | 'upstream'
-  | 'attempts'
-  | 'tokens_in'
-  | 'tokens_out'
-  | 'visitor'
-  | 'origin'
+  'route' | 'model' | 'upstream' | 'attempts' | 'tokens_in' | 'tokens_out' | 'visitor' | 'origin'
 >
 
 /** The status in the log of a request whose visitor disconnected, as in nginx. Never sent. */
@@ -35,7 +28,6 @@ export class Visit {
   readonly startedAt: number
   readonly logFields: { -readonly [K in keyof LogFields]: LogFields[K] } = {
     route: 'other',
-    cache: null,
     model: null,
     upstream: null,
     attempts: 0,
@@ -45,8 +37,8 @@ export class Visit {
     origin: null,
   }
   counts: RequestCounts = { promptId: null, saved: null }
-  /** Headers to send even if the response becomes an error. */
-  readonly headers: Record<string, string> = {}
+  /** How the cache served the request, for the log and the header; null: it was not asked. */
+  cache: CacheOutcome | null = null
   /** The body is a stream, whose end closes the visit. */
   streaming = false
   readonly #context: VisitContext
@@ -58,6 +50,11 @@ export class Visit {
     this.id = id
     this.startedAt = context.now()
     this.#context = context
+  }
+
+  /** Headers to send even if the response becomes an error. */
+  get headers(): Record<string, string> {
+    return this.cache === null ? {} : { 'cache-status': cacheStatus(this.cache) }
   }
 
   waitUntil(work: Promise<unknown>): void {
@@ -75,6 +72,7 @@ export class Visit {
       status,
       code,
       ms,
+      cache: this.cache === null ? null : cacheWord(this.cache),
       ...this.logFields,
     } as const
     report(event)

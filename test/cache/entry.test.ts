@@ -2,9 +2,9 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
+  ageOf,
   createEntry,
   type Entry,
-  freshness,
   isWorthStoring,
   parseEntry,
 } from '../../src/cache/entry.ts'
@@ -300,12 +300,12 @@ test.each([
   [1e9, 'expired'],
   // A clock that jumped back.
   [-1e6, 'fresh'],
-])('freshness() after %d s is %s', (seconds, expected) => {
-  expect(freshness(good, times.nowS + seconds)).toBe(expected)
+])('ageOf().freshness after %d s is %s', (seconds, expected) => {
+  expect(ageOf(good, (times.nowS + seconds) * 1000).freshness).toBe(expected)
 })
 
-test('freshness() never returns stale if staleSeconds is 0', () => {
+test('ageOf().freshness never returns stale if staleSeconds is 0', () => {
   const entry = createEntry(good, owner, { ...times, staleSeconds: 0 })
-  expect(freshness(entry, times.nowS + 99)).toBe('fresh')
-  expect(freshness(entry, times.nowS + 100)).toBe('expired')
+  expect(ageOf(entry, (times.nowS + 99) * 1000).freshness).toBe('fresh')
+  expect(ageOf(entry, (times.nowS + 100) * 1000).freshness).toBe('expired')
 })
