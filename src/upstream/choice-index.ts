@@ -11,11 +11,15 @@
 export class ChunkCounter<Piece> {
   /** The number of pieces that were dropped since they belong to other choices. */
   dropped = 0
+  /** Whether choices were taken for chunks, and their texts were mixed. */
+  isMixed = false
   #isCounting = false
   #mayCount = true
   #hasZero: boolean
   #last = 0
   #held: Piece[] = []
+  /** Whether a piece with an index above 0 had text. */
+  #hasText = false
 
   /** @param hasZero whether pieces with index 0 were received before */
   constructor(hasZero: boolean) {
@@ -24,9 +28,18 @@ export class ChunkCounter<Piece> {
 
   /**
    * @param isOver whether the choice has its finish reason: another index is then another choice
+   * @param hasText whether the piece has text
    * @returns the pieces that are now known to belong to the choice
    */
-  take(index: number, piece: Piece, isOver: boolean): readonly Piece[] {
+  take(index: number, piece: Piece, isOver: boolean, hasText: boolean): readonly Piece[] {
+    if (index === 0 && hasText && this.#isCounting) {
+      // Three choices or more: their first chunks looked like chunks that are counted.
+      this.isMixed = this.#hasText
+      this.#isCounting = false
+      this.#giveUp()
+      this.dropped += 1
+    }
+    this.#hasText ||= index > 0 && hasText
     if (this.#isCounting) return this.#count(index, piece)
     if (index === 0) {
       this.#hasZero = true

@@ -6,6 +6,7 @@ import type { Delta, RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import { GatewayError, messages } from '../errors.ts'
 import type { NotStoredReason } from '../events.ts'
 import { ChunkCounter } from './choice-index.ts'
+import { upstreamFailure } from './failure.ts'
 
 type TextDelta = Extract<Delta, { kind: 'text' }>
 type FinishDelta = Extract<Delta, { kind: 'finish' }>
@@ -225,7 +226,10 @@ export class Normaliser {
     }
     this.#counter ??= new ChunkCounter(this.#hasFirst)
     const isOver = this.#choices[0]?.isOver ?? false
-    for (const own of this.#counter.take(delta.index, delta, isOver)) this.#toChoice(own, 0, texts)
+    const hasText = delta.kind === 'text' && delta.text !== ''
+    const pieces = this.#counter.take(delta.index, delta, isOver, hasText)
+    if (this.#counter.isMixed) throw upstreamFailure('bad_response')
+    for (const piece of pieces) this.#toChoice(piece, 0, texts)
   }
 
   #toChoice(delta: ChoiceDelta, index: number, texts: TextDelta[]): void {

@@ -59,7 +59,8 @@ function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body')
   }
   const deltas: RawDelta[] = [metaOf(object, choices.length === 0)]
   const indices = indicesOf(choices)
-  for (const [position, choice] of choices.entries()) {
+  // The first choice last: then it is clear that the others are choices, not chunks that are counted.
+  for (const [position, choice] of [...choices.entries()].reverse()) {
     if (!isRecord(choice)) throw upstreamFailure('bad_response')
     deltas.push(...readChoice(choice, indices[position] ?? position, prefer, form))
   }
