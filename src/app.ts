@@ -4,7 +4,7 @@ import { IttyRouter } from 'itty-router'
 import type { Operator } from './access/operator.ts'
 import { type Code, GatewayError, messages, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
-import { inPieces } from './http/bytes.ts'
+import { inPieces } from './http/body.ts'
 import {
   checkOrigin,
   corsHeaders,

@@ -18,6 +18,7 @@ import { TieredCache } from './cache/store.ts'
 import { randomLetters } from './completion/completion.ts'
 import { type Config, type ConfigResult, priceAt } from './config/config.ts'
 import { publicFaultsOf, warningsOf } from './config/warnings.ts'
+import type { Wait } from './deadline.ts'
 import { createDemo } from './demo/server.ts'
 import { type FlightClient, Misses } from './flight/client.ts'
 import type { MissContext } from './flight/miss.ts'
@@ -49,7 +50,7 @@ export interface Platform extends VisitContext {
   readonly random: () => number
   readonly randomBytes: (bytes: Uint8Array) => void
   readonly newUuid: () => string
-  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly wait: Wait
   readonly ledger: LedgerClient
   readonly purges: PurgeClient
   /** Null: every miss is answered in its own isolate. */

@@ -161,3 +161,13 @@ export function problemOf(error: unknown): Problem {
   const { code, message, param, retryAfterSeconds, rateLimit } = error
   return { code, message, param, retryAfterSeconds, rateLimit }
 }
+
+/**
+ * Whether a failed call to a Durable Object may succeed when it is repeated: not if the object is
+ * overloaded. https://developers.cloudflare.com/durable-objects/best-practices/error-handling/
+ */
+export function isRetryable(error: unknown): boolean {
+  if (typeof error !== 'object' || error === null) return false
+  const { retryable, overloaded, durableObjectReset } = error as Record<string, unknown>
+  return (retryable === true || durableObjectReset === true) && overloaded !== true
+}

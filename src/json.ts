@@ -1,5 +1,6 @@
-// JSON for responses, on one line for every client. Clients that split lines like Python's
-// str.splitlines also split at U+0085, U+2028 and U+2029, which JSON.stringify does not escape.
+// Reading JSON, and writing it for responses. It is written on one line for every client: those that
+// split lines like Python's str.splitlines also split at U+0085, U+2028 and U+2029, which
+// JSON.stringify does not escape.
 
 const LINE_SEPARATOR = /[\u0085\u2028\u2029]/
 const ALL_LINE_SEPARATORS = /[\u0085\u2028\u2029]/g
@@ -12,4 +13,23 @@ export function toJson(value: unknown): string {
 
 function escaped(separator: string): string {
   return `\\u${separator.charCodeAt(0).toString(16).padStart(4, '0')}`
+}
+
+/** The parsed value; undefined if the text is not JSON. */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** Whether a value is an object with named members. */
+export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Whether a value is a whole number that is not negative. */
+export function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
 }

@@ -3,14 +3,16 @@
 // exact reason is only in the owner's log.
 // https://developers.cloudflare.com/turnstile/get-started/server-side-validation/
 import * as v from 'valibot'
+import { deadline, type Wait } from '../deadline.ts'
 import { GatewayError, messages } from '../errors.ts'
-import { readBytes } from '../http/bytes.ts'
+import { readBytes } from '../http/body.ts'
+import { parseJson } from '../json.ts'
 
 export interface TurnstileContext {
   readonly fetch: (request: Request) => Promise<Response>
   readonly now: () => number
   /** Rejects when the signal is aborted. */
-  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly wait: Wait
   readonly newUuid: () => string
 }
 
@@ -147,18 +149,12 @@ export class Turnstile {
 
   /** One call, body included, within the time limit even if `fetch` ignores the signal. */
   async #try(body: string, timeoutMs: number): Promise<Answer | Outage> {
-    const answered = new AbortController()
-    const late = new AbortController()
-    const timeout = this.#context.wait(timeoutMs, answered.signal).then(
+    return await deadline(
+      timeoutMs,
+      (over) => this.#call(body, over),
       () => 'timeout' as const,
-      () => 'timeout' as const,
+      this.#context.wait,
     )
-    try {
-      return await Promise.race([this.#call(body, late.signal), timeout])
-    } finally {
-      answered.abort()
-      late.abort()
-    }
   }
 
   async #call(body: string, signal: AbortSignal): Promise<Answer | Outage> {
@@ -180,7 +176,7 @@ export class Turnstile {
     } catch {
       return 'unreachable'
     }
-    const { success, output } = v.safeParse(answerSchema, parse(text))
+    const { success, output } = v.safeParse(answerSchema, text === null ? null : parseJson(text))
     if (!success) return 'bad_answer'
     return !output.success && output['error-codes'].includes('internal-error')
       ? 'internal_error'
@@ -193,14 +189,6 @@ async function readText({ body }: Response): Promise<string | null> {
   if (body === null) return null
   const bytes = await readBytes(body.getReader(), MAX_ANSWER_BYTES)
   return bytes === null ? null : new TextDecoder().decode(bytes)
-}
-
-function parse(text: string | null): unknown {
-  try {
-    return text === null ? null : JSON.parse(text)
-  } catch {
-    return null
-  }
 }
 
 function errorOf(reason: ChallengeRefusal): GatewayError {

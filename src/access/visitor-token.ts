@@ -4,6 +4,7 @@
 import * as v from 'valibot'
 import { GatewayError, messages } from '../errors.ts'
 import { hex } from '../hash.ts'
+import { parseJson } from '../json.ts'
 
 export interface VisitorTokenOptions {
   /** How long a token is valid. A token that claims a longer validity is refused. */
@@ -127,7 +128,10 @@ export class VisitorTokens {
     const isToken = head === HEADER && more.length === 0
     if (!isToken || claims === null || signature === null) return 'malformed'
     if (!(await this.#isSigned(`${head}.${payload}`, signature))) return 'bad_signature'
-    const { success, output } = v.safeParse(claimsSchema, jsonIn(claims))
+    const { success, output } = v.safeParse(
+      claimsSchema,
+      parseJson(new TextDecoder().decode(claims)),
+    )
     if (!success) return 'bad_claims'
     if (output.exp <= nowS) return 'expired'
     if (output.iat > nowS) return 'from_the_future'
@@ -202,15 +206,6 @@ function decode(part: string): Uint8Array | null {
     return encode(bytes) === part ? bytes : null
   } catch {
     return null
-  }
-}
-
-/** The bytes parsed as JSON; undefined if they are not valid JSON. */
-function jsonIn(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(new TextDecoder().decode(bytes))
-  } catch {
-    return undefined
   }
 }
 

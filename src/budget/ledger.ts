@@ -1,7 +1,8 @@
 // The client of the ledger object: reserves the most that an upstream call can cost, and settles
 // what it did cost. If the ledger does not answer, the upstream is not called.
 import type { Usage } from '../completion/completion.ts'
-import { GatewayError, messages } from '../errors.ts'
+import { deadline, type Wait } from '../deadline.ts'
+import { GatewayError, isRetryable, messages } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Cost, Refusal, ReserveAnswer, ReserveRequest } from './budget.ts'
 
@@ -38,7 +39,7 @@ export interface Spending {
 export interface LedgerContext {
   readonly client: LedgerClient
   readonly newId: () => string
-  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly wait: Wait
   readonly random: () => number
   readonly waitUntil: (work: Promise<unknown>) => void
   readonly report: Report
@@ -120,10 +121,6 @@ export class Ledger {
     }
   }
 
-  /**
-   * Retries once if the error is marked as retryable, but not if the object is overloaded.
-   * https://developers.cloudflare.com/durable-objects/best-practices/error-handling/
-   */
   async #reserveOrRetry(request: ReserveRequest) {
     const { wait, random } = this.#context
     try {
@@ -142,16 +139,14 @@ export class Ledger {
 
   async #reserve(request: ReserveRequest) {
     const { client, wait } = this.#context
-    const answered = new AbortController()
     const reserving = client.reserve(request)
-    const late = wait(TIMEOUT_MS, answered.signal).then(() => 'late' as const)
-    late.catch(() => {})
-    try {
-      const answer = await Promise.race([reserving, late])
-      if (answer !== 'late') return answer
-    } finally {
-      answered.abort()
-    }
+    const answer = await deadline(
+      TIMEOUT_MS,
+      () => reserving,
+      () => null,
+      wait,
+    )
+    if (answer !== null) return answer
     // Settle a late grant with nothing. If that fails, too, it expires and counts as spent.
     const release = reserving.then(async ({ granted }) => {
       if (granted) await this.#settle(request.id, { tokens: 0, usd: 0 })
@@ -185,12 +180,6 @@ function costOf(usage: Usage | null, chars: number, worst: Cost, price: Price | 
 /** The cost of tokens at a price. */
 export function usd(price: Price | null, input: number, output: number): number {
   return price === null ? 0 : (input * price.input + output * price.output) / 1_000_000
-}
-
-function isRetryable(error: unknown): boolean {
-  if (typeof error !== 'object' || error === null || error instanceof GatewayError) return false
-  const { retryable, overloaded } = error as { retryable?: unknown; overloaded?: unknown }
-  return retryable === true && overloaded !== true
 }
 
 function unavailable(): GatewayError {

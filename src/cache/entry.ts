@@ -1,8 +1,10 @@
 // A cached answer with its times, and the parser for stored values, which may hold anything. Stored
 // in KV as JSON under its key; see kv.ts for the key and the TTL.
+
 import * as v from 'valibot'
 import { completionSchema } from '../completion/completion.ts'
 import type { FoldedAnswer } from '../completion/delta.ts'
+import { parseJson } from '../json.ts'
 import { namesOf } from './names.ts'
 
 /** Raised when the stored shape changes; entries with any other schema number are misses. */
@@ -108,12 +110,7 @@ export function createEntry(
 
 /** Parses a stored value; null if it is not a valid, complete entry for this key. */
 export function parseEntry(text: string, key: string): Entry | null {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return null
-  }
+  const value = parseJson(text)
   const result = v.safeParse(storedSchema, value)
   if (!result.success || result.output.key !== key) return null
   const entry = result.output.schema === SCHEMA ? result.output : fromVersion1(result.output)

@@ -3,6 +3,7 @@
 // the entry is no longer usable even as stale, at least 60 s. KV cannot fail a request: if it is
 // slow, broken or full, the result is a miss or an answer that is not stored, and one event in the
 // log.
+import { deadline } from '../deadline.ts'
 import type { Report } from '../events.ts'
 import { type Entry, parseEntry } from './entry.ts'
 
@@ -83,32 +84,25 @@ export class KvTier {
   }
 
   async #read(key: string): Promise<string | null> {
-    let timer: ReturnType<typeof setTimeout> | null = null
-    const late = new Promise<'late'>((resolve) => {
-      timer = setTimeout(() => resolve('late'), this.#options.waitMs)
-    })
     const attempt = { isReported: false }
-    try {
-      const result = await Promise.race([this.#get(key, attempt), late])
-      if (result !== 'late') return result.text
-      attempt.isReported = true
-      this.#failed('get', 'timeout')
-      return null
-    } finally {
-      clearTimeout(timer)
-    }
+    return await deadline(
+      this.#options.waitMs,
+      () => this.#get(key, attempt),
+      () => {
+        attempt.isReported = true
+        this.#failed('get', 'timeout')
+        return null
+      },
+    )
   }
 
   /** @param attempt.isReported set when the read has timed out, so that it is reported once only */
-  async #get(
-    key: string,
-    attempt: { readonly isReported: boolean },
-  ): Promise<{ readonly text: string | null }> {
+  async #get(key: string, attempt: { readonly isReported: boolean }): Promise<string | null> {
     try {
-      return { text: await this.#namespace.get(key) }
+      return await this.#namespace.get(key)
     } catch {
       if (!attempt.isReported) this.#failed('get', 'error')
-      return { text: null }
+      return null
     }
   }
 

@@ -1,6 +1,8 @@
 // The purge list: for each name, the time up to which answers with that name are void. Pure values
 // and their text in KV: `{"all":<ms>,"names":{"prompt:haiku":<ms>,…}}`, in unix milliseconds.
+
 import * as v from 'valibot'
+import { parseJson } from '../json.ts'
 import { modelName, promptName, requestName } from './names.ts'
 
 export interface PurgeList {
@@ -43,12 +45,7 @@ const version1Schema = v.object({ all: time, prompts: times, models: times, keys
 
 /** Parses a stored list; null if it is not valid. */
 export function parsePurgeList(text: string): PurgeList | null {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return null
-  }
+  const value = parseJson(text)
   const list = v.safeParse(listSchema, value)
   if (list.success)
     return { all: list.output.all, names: new Map(Object.entries(list.output.names)) }

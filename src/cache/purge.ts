@@ -2,6 +2,7 @@
 // read from KV: in the background before it is outdated, and awaited once it is. So no isolate
 // serves an answer purged longer ago than `intervalMs` plus KV's own delay of 60 s. An answer
 // requested at or before the time of a purge is neither served nor stored.
+import { deadline } from '../deadline.ts'
 import type { Report } from '../events.ts'
 import type { KvNamespace } from './kv.ts'
 import {
@@ -81,15 +82,11 @@ export class Purges {
     if (isKnown && (isCurrent || now() < this.#restUntil)) return
     const loading = this.#load()
     waitUntil(loading)
-    let timer: ReturnType<typeof setTimeout> | null = null
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(() => {
-        this.#rest()
-        resolve()
-      }, WAIT_MS)
-    })
-    await Promise.race([loading, late])
-    if (timer !== null) clearTimeout(timer)
+    await deadline(
+      WAIT_MS,
+      () => loading,
+      () => this.#rest(),
+    )
   }
 
   /**

@@ -5,6 +5,7 @@ import * as v from 'valibot'
 import type { Abandon } from '../flight/generate.ts'
 import { parseSelectors } from '../html/selector.ts'
 import { isBrowserOrigin } from '../http/cors.ts'
+import { parseJson } from '../json.ts'
 import type { EffectiveOptions, ModelOptions, PromptOptions, Target } from '../request/effective.ts'
 import { placeholdersIn } from '../request/template.ts'
 import type { Feature, Wire } from '../upstream/adapter.ts'
@@ -102,7 +103,9 @@ const filePromptsSchema = v.record(name, promptSchema)
 
 /** Parses all settings. Never throws; any fault makes the whole configuration invalid. */
 export function parseConfig(sources: ConfigSources): ConfigResult {
-  const given = typeof sources.config === 'string' ? parseJson(sources.config) : sources.config
+  // Without JSON.parse's message: it shows the text, which may contain a key.
+  const { config: raw } = sources
+  const given = typeof raw === 'string' ? (parseJson(raw) ?? null) : raw
   const result = v.safeParse(configSchema, given)
   const more = v.safeParse(filePromptsSchema, sources.prompts)
   const faults = [
@@ -119,15 +122,6 @@ export function parseConfig(sources: ConfigSources): ConfigResult {
   faults.push(...check.faults)
   if (faults.length === 0) return { config, faults: null }
   return { config: null, faults, origins: originsIn(given) }
-}
-
-/** Null for invalid JSON, so that no error shows the text, which may contain a key. */
-function parseJson(config: string): unknown {
-  try {
-    return JSON.parse(config)
-  } catch {
-    return null
-  }
 }
 
 function originsIn(given: unknown): string[] {

@@ -1,6 +1,8 @@
 // Extracts the valid parts of a value that a schema rejects, so that checks between settings can
 // run and all errors are reported together. Works on the structure of any valibot schema.
+
 import * as v from 'valibot'
+import { isRecord } from '../json.ts'
 
 /** The parts of valibot schemas that settings use. */
 interface Node {
@@ -32,7 +34,7 @@ function validPart(node: Node, value: unknown): unknown {
   switch (node.type) {
     case 'optional': {
       const { wrapped = node } = node
-      const containers = Array.isArray(value) ? ['array'] : isTable(value) ? tables : []
+      const containers = Array.isArray(value) ? ['array'] : isRecord(value) ? tables : []
       if (containers.includes(wrapped.type)) return validPart(wrapped, value)
       return parsed(node, undefined).output
     }
@@ -40,13 +42,13 @@ function validPart(node: Node, value: unknown): unknown {
       return mapped(node.entries ?? {}, (key, entry) => {
         return validPart(
           entry,
-          isTable(value) && Object.hasOwn(value, key) ? value[key] : undefined,
+          isRecord(value) && Object.hasOwn(value, key) ? value[key] : undefined,
         )
       })
     case 'array':
       return Array.isArray(value) ? value.map((item) => validPart(node.item ?? node, item)) : []
     case 'record': {
-      const keys = Object.entries(isTable(value) ? value : {}).filter(
+      const keys = Object.entries(isRecord(value) ? value : {}).filter(
         ([key]) => node.key === undefined || parsed(node.key, key).success,
       )
       return mapped(Object.fromEntries(keys), (_, item) => validPart(node.value ?? node, item))
@@ -68,8 +70,4 @@ function parsed(node: Node, value: unknown) {
 
 function mapped<T>(table: Readonly<Record<string, T>>, to: (key: string, value: T) => unknown) {
   return Object.fromEntries(Object.entries(table).map(([key, value]) => [key, to(key, value)]))
-}
-
-function isTable(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

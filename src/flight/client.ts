@@ -1,7 +1,7 @@
 // Routes a miss: to the flight of its key, which readers everywhere share, or to a load in this
 // isolate (with `flights = "none"`, with `no-store`, or if the flight is unreachable).
 
-import type { Problem } from '../errors.ts'
+import { isRetryable, type Problem } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Work } from './generate.ts'
 import {
@@ -186,11 +186,4 @@ function presenceOf(left: AbortSignal) {
     },
   })
   return { stream, end: () => end() }
-}
-
-/** https://developers.cloudflare.com/durable-objects/best-practices/error-handling/ */
-function isRetryable(error: unknown): boolean {
-  if (typeof error !== 'object' || error === null) return false
-  const { retryable, overloaded, durableObjectReset } = error as Record<string, unknown>
-  return (retryable === true || durableObjectReset === true) && overloaded !== true
 }

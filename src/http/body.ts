@@ -1,6 +1,8 @@
-// Reads a request's JSON with limits on bytes and time, and in strict UTF-8.
+// Reads bodies with limits on bytes and time, a request's JSON in strict UTF-8, and sends a long body
+// in pieces.
+import { deadline } from '../deadline.ts'
 import { GatewayError } from '../errors.ts'
-import { readBytes } from './bytes.ts'
+import { parseJson } from '../json.ts'
 
 export interface BodyOptions {
   readonly maxBytes: number
@@ -10,9 +12,9 @@ export interface BodyOptions {
 
 const accepted = new Set(['application/json', 'text/plain'])
 
-/** The parsed body. @throws GatewayError those of `readText` and `parseJson` */
+/** The parsed body. @throws GatewayError those of `readText` and `parseBody` */
 export async function readJson(request: Request, options: BodyOptions): Promise<unknown> {
-  return parseJson(await readText(request, options))
+  return parseBody(await readText(request, options))
 }
 
 /**
@@ -69,18 +71,18 @@ async function receive(
  * @throws GatewayError `body_timeout`; `invalid_json` if the connection is lost
  */
 async function within<T>(ms: number, work: Promise<T>, cancel: () => void): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | null = null
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(tooLate(ms)), ms)
-  })
   try {
-    return await Promise.race([work, timeout])
+    return await deadline(
+      ms,
+      () => work,
+      () => {
+        throw tooLate(ms)
+      },
+    )
   } catch (error) {
     cancel()
     if (error instanceof GatewayError) throw error
     throw new GatewayError('invalid_json', 'Cannot read the body: the connection was lost')
-  } finally {
-    if (timer !== null) clearTimeout(timer)
   }
 }
 
@@ -94,12 +96,10 @@ function decode(bytes: Uint8Array): string {
 }
 
 /** @throws GatewayError `invalid_json`, without any part of the text */
-export function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw new GatewayError('invalid_json', 'Cannot read the body: it is not valid JSON')
-  }
+export function parseBody(text: string): unknown {
+  const value = parseJson(text)
+  if (value !== undefined) return value
+  throw new GatewayError('invalid_json', 'Cannot read the body: it is not valid JSON')
 }
 
 function tooLate(ms: number): GatewayError {
@@ -113,5 +113,63 @@ function tooLarge(maxBytes: number): GatewayError {
   return new GatewayError(
     'body_too_large',
     `Cannot read the body: expected at most ${maxBytes} bytes`,
+  )
+}
+
+/**
+ * Reads all bytes; null if there are more than `maxBytes`, in which case the rest is cancelled.
+ *
+ * @throws the error of the stream
+ */
+export async function readBytes(
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  maxBytes: number,
+): Promise<Uint8Array | null> {
+  const pieces: Uint8Array[] = []
+  let size = 0
+  for (;;) {
+    const { done, value } = await reader.read()
+    if (done) return concatenate(pieces, size)
+    size += value.byteLength
+    if (size > maxBytes) {
+      reader.cancel().catch(() => {})
+      return null
+    }
+    pieces.push(value)
+  }
+}
+
+function concatenate(pieces: readonly Uint8Array[], size: number): Uint8Array {
+  const [only] = pieces
+  if (only !== undefined && pieces.length === 1) return only
+  const bytes = new Uint8Array(size)
+  let at = 0
+  for (const piece of pieces) {
+    bytes.set(piece, at)
+    at += piece.byteLength
+  }
+  return bytes
+}
+
+/** The number of bytes of a response that are passed to the platform at a time. */
+const PIECE_BYTES = 32_768
+
+/**
+ * Sends a long body in pieces. The platform copies everything it is given and keeps it until it is
+ * read, so a client that does not read costs one piece instead of a copy of the whole body. A short
+ * body is returned unchanged.
+ */
+export function inPieces(bytes: Uint8Array): Uint8Array | ReadableStream<Uint8Array> {
+  if (bytes.byteLength <= 2 * PIECE_BYTES) return bytes
+  let at = 0
+  return new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        controller.enqueue(bytes.subarray(at, at + PIECE_BYTES))
+        at += PIECE_BYTES
+        if (at >= bytes.byteLength) controller.close()
+      },
+    },
+    { highWaterMark: 0 },
   )
 }

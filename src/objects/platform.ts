@@ -8,6 +8,7 @@ import { randomLetters } from '../completion/completion.ts'
 import { compose, type Gateway, type Platform } from '../compose.ts'
 import { type Config, parseConfig, priceAt } from '../config/config.ts'
 import { prompts } from '../config/prompts.ts'
+import { deadline, wait } from '../deadline.ts'
 import type { Event, RequestEvent } from '../events.ts'
 import type { FlightClient } from '../flight/client.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
@@ -77,7 +78,7 @@ function readGateway() {
       secret: secret('TOKEN_SECRET') ?? null,
       previousSecret: secret('TOKEN_SECRET_PREVIOUS') ?? null,
       // Never generate one locally: other isolates could not verify its tokens.
-      fallbackSecret: async () => firstKey ?? (await within(OWN_SECRET_MS, ledger().ownSecret())),
+      fallbackSecret: async () => firstKey ?? (await sharedSecret()),
       randomBytes,
     },
   }
@@ -120,27 +121,21 @@ async function readFile(name: string): Promise<string> {
  */
 async function ownSecret(): Promise<string> {
   try {
-    return await within(OWN_SECRET_MS, ledger().ownSecret())
+    return await sharedSecret()
   } catch {
     return randomLetters(43, randomBytes)
   }
 }
 
-/** @throws Error if the work takes longer */
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  const answered = new AbortController()
-  const late = wait(ms, answered.signal).then(() => {
-    throw new Error('too late')
-  })
-  late.catch(() => {})
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    answered.abort()
-  }
-}
-
 const OWN_SECRET_MS = 1000
+
+/** The secret that the ledger has generated. @throws Error if the ledger does not answer in time */
+async function sharedSecret(): Promise<string> {
+  const late = () => {
+    throw new Error('too late')
+  }
+  return await deadline(OWN_SECRET_MS, () => ledger().ownSecret(), late)
+}
 
 const ledgerClient: LedgerClient = {
   reserve: async (request) => await ledger().reserve(request),
@@ -219,18 +214,3 @@ function usageObject(): DurableObjectStub<UsageObject> {
 }
 
 export { waitUntil }
-
-export function wait(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason)
-    const abort = () => {
-      clearTimeout(timer)
-      reject(signal.reason)
-    }
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', abort)
-      resolve()
-    }, ms)
-    signal.addEventListener('abort', abort, { once: true })
-  })
-}

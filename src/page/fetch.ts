@@ -1,8 +1,9 @@
 // Fetches one page anonymously: without credentials or visitor headers, and with limits on time,
 // bytes and redirects. Returns its readable text or throws the reason. Stores nothing.
+import { deadline } from '../deadline.ts'
 import type { PageFault } from '../events.ts'
 import { parseSelectors } from '../html/selector.ts'
-import { readBytes } from '../http/bytes.ts'
+import { readBytes } from '../http/body.ts'
 import {
   type ContentType,
   decodeHtml,
@@ -66,21 +67,13 @@ export async function fetchPage(
   options: FetchOptions,
   context: FetchContext,
 ): Promise<FetchResult> {
-  const deadline = new AbortController()
-  let timer: ReturnType<typeof setTimeout> | null = null
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new PageError('timeout'))
-      deadline.abort()
-    }, DEADLINE_MS)
-  })
-  try {
-    const reading = read(url, known, options, context, deadline.signal)
-    reading.catch(() => {})
-    return await Promise.race([reading, timeout])
-  } finally {
-    if (timer !== null) clearTimeout(timer)
-  }
+  return await deadline(
+    DEADLINE_MS,
+    (over) => read(url, known, options, context, over),
+    () => {
+      throw new PageError('timeout')
+    },
+  )
 }
 
 async function read(

@@ -1,6 +1,8 @@
 // Reads a request from a URL's query, so that a cached answer has a URL. Converts each text to the
 // value that a JSON body would contain; request.ts validates it.
+
 import { GatewayError } from '../errors.ts'
+import { parseJson } from '../json.ts'
 import { preview } from '../validation.ts'
 import { neutralValues } from './foreign.ts'
 
@@ -95,11 +97,8 @@ function flagOf(name: string, value: string): boolean {
 
 /** The value of a field without a type here: parsed as JSON if possible, else text. */
 function literalOf(value: string): unknown {
-  try {
-    return JSON.parse(value)
-  } catch {
-    return value
-  }
+  const parsed = parseJson(value)
+  return parsed === undefined ? value : parsed
 }
 
 function invalid(name: string, state: string): GatewayError {

@@ -1,7 +1,9 @@
 // The schema of a visitor's request, and its parser. The owner's settings are applied in
 // effective.ts.
+
 import * as v from 'valibot'
 import { GatewayError } from '../errors.ts'
+import { isRecord } from '../json.ts'
 import { type Fault, faultsOf, finite, integer, preview, text } from '../validation.ts'
 import { withoutForeign } from './foreign.ts'
 
@@ -26,17 +28,13 @@ const sentence = text(1, Number.MAX_SAFE_INTEGER)
 const AT_LEAST_ONE = 'at least one item'
 
 /** The values are validated in template.ts. */
-const variables = v.custom<Readonly<Record<string, unknown>>>(isTable, 'an object of variables')
+const variables = v.custom<Readonly<Record<string, unknown>>>(isRecord, 'an object of variables')
 
 const biases = v.pipe(
-  v.custom<object>(isTable, 'an object of token ids'),
+  v.custom<object>(isRecord, 'an object of token ids'),
   v.record(v.string(), integer(-100, 100)),
   v.maxEntries(MAX_BIASES, `at most ${MAX_BIASES} tokens`),
 )
-
-function isTable(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
 
 const flag = v.boolean('true or false')
 const streamOptions = v.object({
@@ -86,7 +84,7 @@ export function requestSchema(limits: RequestLimits) {
     best_of: v.optional(integer(1, limits.n)),
     stop: v.optional(stopSchema),
     stream: v.optional(flag),
-    stream_options: v.optional(v.pipe(v.custom<object>(isTable, 'an object'), streamOptions)),
+    stream_options: v.optional(v.pipe(v.custom<object>(isRecord, 'an object'), streamOptions)),
     seed: v.optional(integer(Number.MIN_SAFE_INTEGER)),
     logprobs: v.optional(integer(0, 5)),
     echo: v.optional(flag),
@@ -145,7 +143,7 @@ export function requestParser(limits: RequestLimits): ParseRequest {
       ...unknownKeys(given['stream_options'], streamOptions.entries, 'stream_options.'),
       ...unknownKeys(given['prompt'], lockedPrompt.entries, 'prompt.'),
     ]
-    const result = v.safeParse(isTable(given['prompt']) ? lockedSchema : schema, given)
+    const result = v.safeParse(isRecord(given['prompt']) ? lockedSchema : schema, given)
     const faults = [
       ...foreign,
       ...keyFaults(given['logit_bias']),
@@ -161,7 +159,7 @@ function withoutNulls(body: object): Readonly<Record<string, unknown>> {
   const given = presentIn(body)
   for (const field of ['stream_options', 'prompt']) {
     const value = given[field]
-    if (isTable(value)) given[field] = presentIn(value as object)
+    if (isRecord(value)) given[field] = presentIn(value as object)
   }
   return given
 }
@@ -183,7 +181,7 @@ function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
 
 /** Finds keys of `logit_bias` that are not token ids. A valibot record would skip `__proto__`. */
 function keyFaults(biases: unknown): Fault[] {
-  if (!isTable(biases)) return []
+  if (!isRecord(biases)) return []
   return Object.keys(biases as object)
     .filter((key) => !/^\d{1,10}$/.test(key))
     .map((key) => {

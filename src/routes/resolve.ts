@@ -10,7 +10,7 @@ import { parseResumePoint } from '../completion/resume.ts'
 import type { Report } from '../events.ts'
 import type { Abandon, Work } from '../flight/generate.ts'
 import type { Reader, Shape } from '../flight/stream.ts'
-import { parseJson } from '../http/body.ts'
+import { parseBody } from '../http/body.ts'
 import { type CacheDirectives, parseCacheControl, prefersText } from '../http/reply.ts'
 import { RecentMap } from '../lru.ts'
 import { cacheKey, type KeyOptions, lastAnswerKey } from '../request/cache-key.ts'
@@ -97,7 +97,7 @@ interface ParsedRequest {
 }
 
 /** The parsers for requests in a body and in a query. */
-const sources = { body: parseJson, query: queryBody }
+const sources = { body: parseBody, query: queryBody }
 type Source = keyof typeof sources
 
 /** Memory for parsed requests, by their raw text: a repeated request is not parsed again. */

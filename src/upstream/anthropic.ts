@@ -1,7 +1,9 @@
 // The anthropic wire: POST /messages, Anthropic's own Messages API. A text prompt is sent as one
 // user message; the text blocks of the answer are its text. Thinking and tools are ignored.
+
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
+import { isCount, isRecord } from '../json.ts'
 import type { Upstream } from './adapter.ts'
 import { diagnose } from './diagnosis.ts'
 import {
@@ -9,7 +11,6 @@ import {
   failureOfError,
   failureOfStatus,
   identifierOf,
-  isRecord,
   upstreamFailure,
 } from './failure.ts'
 import { readReason } from './finish-reason.ts'
@@ -179,8 +180,4 @@ function outputOf(usage: unknown): { output?: number } {
   return isRecord(usage) && isCount(usage['output_tokens'])
     ? { output: usage['output_tokens'] }
     : {}
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0
 }

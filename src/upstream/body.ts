@@ -2,6 +2,7 @@
 // Every chunk that is passed on costs a dozen promises on its way to the readers, and a busy
 // upstream sends many per millisecond; so chunks that arrive shortly after each other are delivered
 // together.
+import { parseJson } from '../json.ts'
 import { upstreamFailure } from './failure.ts'
 import type { Watchdog } from './watchdog.ts'
 
@@ -82,11 +83,8 @@ export class BodyReader {
       text += piece
       if (this.#bytes > maxBytes) return null
     }
-    try {
-      return JSON.parse(text)
-    } catch {
-      return text
-    }
+    const parsed = parseJson(text)
+    return parsed === undefined ? text : parsed
   }
 
   /** Closes the connection. May be called at any time and more than once. */

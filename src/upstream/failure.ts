@@ -1,6 +1,8 @@
 // Maps an upstream's failure to the error for the visitor. The upstream's messages are not passed
 // on: only its status, codes that look like identifiers, and a hint of ours reach the owner's log.
+
 import { type Code, GatewayError, messages } from '../errors.ts'
+import { isRecord } from '../json.ts'
 import type { WireOptions } from './adapter.ts'
 import { diagnose, ownersSubjects, requestSubjects, type Subject } from './diagnosis.ts'
 import { hintOfReason, hintOfStatus, type Reason } from './hints.ts'
@@ -244,8 +246,4 @@ export function errorIn(body: unknown): unknown {
   if (Array.isArray(error)) return error[0] ?? null
   if (Array.isArray(errors)) return errors[0] ?? null
   return error ?? fault ?? whole
-}
-
-export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

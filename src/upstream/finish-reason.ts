@@ -2,8 +2,9 @@
 // Candidate.FinishReason, Amazon Bedrock's stopReason, Cohere's FinishReason, Anthropic's
 // stop_reason, IBM watsonx, Zhipu, Mistral, text-generation-inference. Patterns also match reasons
 // added later.
+
 import type { FinishReason } from '../completion/completion.ts'
-import { isRecord } from './failure.ts'
+import { isRecord } from '../json.ts'
 
 /** `failed`: the choice was not completed because of an error. */
 export type ReadReason = FinishReason | 'failed'

@@ -1,6 +1,7 @@
 // Reads the data of a server-sent event before the wire does: JSON objects, the terminator, or
 // nothing. Also reads the JSON lines that some servers send instead of events.
-import { isRecord, upstreamFailure } from './failure.ts'
+import { isRecord, parseJson } from '../json.ts'
+import { upstreamFailure } from './failure.ts'
 import type { SseMessage } from './sse.ts'
 
 /** `[DONE]`, as spelled by various proxies and servers. */
@@ -50,14 +51,6 @@ function recordOf(value: unknown): Readonly<Record<string, unknown>> {
   return value
 }
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw upstreamFailure('bad_response')
-  }
-}
-
 /** Data without the `data:` that proxies which frame events a second time put before it. */
 function textOf(data: string): string {
   const text = data.trim()
@@ -67,16 +60,8 @@ function textOf(data: string): string {
 /** Whether the data is complete: JSON, the terminator, a keep-alive, or nothing. */
 export function isComplete({ data }: SseMessage): boolean {
   const text = textOf(data)
-  return text === '' || TERMINATOR.test(text) || KEEP_ALIVE.test(text) || isJson(text)
-}
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text)
-    return true
-  } catch {
-    return false
-  }
+  if (text === '' || TERMINATOR.test(text) || KEEP_ALIVE.test(text)) return true
+  return parseJson(text) !== undefined
 }
 
 /**

@@ -1,16 +1,11 @@
 // Reads the answers of OpenAI-compatible servers as raw deltas: chat or legacy, whole or in chunks.
 // Tolerant on purpose, since servers differ: it reads the fields it needs and ignores the rest.
+
 import type { Usage } from '../completion/completion.ts'
 import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
-import {
-  errorIn,
-  failureOfError,
-  identifierOf,
-  isRecord,
-  statusOf,
-  upstreamFailure,
-} from './failure.ts'
+import { isCount, isRecord } from '../json.ts'
+import { errorIn, failureOfError, identifierOf, statusOf, upstreamFailure } from './failure.ts'
 import { readReason } from './finish-reason.ts'
 import { bytesOfStrings, isKeepAlive, objectsIn } from './message.ts'
 import type { SseMessage } from './sse.ts'
@@ -225,10 +220,6 @@ export function readUsage(value: unknown): Usage | null {
   const { prompt_tokens, completion_tokens, total_tokens } = value
   if (!isCount(prompt_tokens) || !isCount(completion_tokens) || !isCount(total_tokens)) return null
   return total_tokens === 0 ? null : { prompt_tokens, completion_tokens, total_tokens }
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0
 }
 
 /** Log probabilities in the legacy shape; the chat shape (also of llama.cpp) is converted to it. */

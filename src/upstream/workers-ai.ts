@@ -1,11 +1,13 @@
 // The workers-ai wire: Cloudflare's models through the AI binding. Depending on the model, answers
 // have the shape of Workers AI or of OpenAI.
+
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
+import { isRecord } from '../json.ts'
 import type { Upstream } from './adapter.ts'
 import type { Send } from './call.ts'
 import type { Diagnosis } from './diagnosis.ts'
-import { errorIn, failureOfError, failureOfStatus, isRecord, upstreamFailure } from './failure.ts'
+import { errorIn, failureOfError, failureOfStatus, upstreamFailure } from './failure.ts'
 import { readReason } from './finish-reason.ts'
 import { hintOfStatus, hints } from './hints.ts'
 import { objectsIn } from './message.ts'

@@ -1,6 +1,6 @@
 // Sending long bodies in pieces.
 import { expect, test } from 'vitest'
-import { inPieces } from '../../src/http/bytes.ts'
+import { inPieces } from '../../src/http/body.ts'
 
 const bytesOf = (length: number) => Uint8Array.from({ length }, (_, i) => i % 251)
 

@@ -1,0 +1,53 @@
+import { expect, test } from 'vitest'
+import { deadline, wait } from '../src/deadline.ts'
+
+const never = new Promise<never>(() => {})
+
+test('deadline() returns the result of work that is in time, and stops the timer', async () => {
+  const signals: AbortSignal[] = []
+  const sleep = async (ms: number, signal: AbortSignal) => {
+    expect(ms).toBe(50)
+    signals.push(signal)
+    await never
+  }
+  const work = async (over: AbortSignal) => {
+    signals.push(over)
+    return 'done'
+  }
+  expect(await deadline(50, work, () => 'late', sleep)).toBe('done')
+  expect(signals.map(({ aborted }) => aborted)).toEqual([true, true])
+})
+
+test('deadline() returns what late() returns when work takes longer, and aborts the work', async () => {
+  let over: AbortSignal | null = null
+  const work = (signal: AbortSignal) => {
+    over = signal
+    return never
+  }
+  expect(await deadline(1, work, () => 'late')).toBe('late')
+  expect(over).toMatchObject({ aborted: true })
+})
+
+test('deadline() throws what late() throws, and ignores a later failure of the work', async () => {
+  const { promise, reject } = Promise.withResolvers<never>()
+  const late = () => {
+    throw new RangeError('too late')
+  }
+  await expect(deadline(1, () => promise, late)).rejects.toThrow(RangeError)
+  reject(new Error('nobody waits for this'))
+})
+
+test('deadline() throws the error of work that fails in time', async () => {
+  const failing = async () => {
+    throw new TypeError('broken')
+  }
+  await expect(deadline(1000, failing, () => null)).rejects.toThrow(TypeError)
+})
+
+test('wait() rejects with the reason of a signal that is aborted before or meanwhile', async () => {
+  const controller = new AbortController()
+  const waiting = wait(60_000, controller.signal)
+  controller.abort(new RangeError('enough'))
+  await expect(waiting).rejects.toThrow(RangeError)
+  await expect(wait(1, controller.signal)).rejects.toThrow(RangeError)
+})
