@@ -1,7 +1,7 @@
 // The whole service as `fetch(Request) → Response`: routing, the origin policy, errors, and the
 // headers that every response has. Platform APIs are passed in by worker.ts.
 import { IttyRouter } from 'itty-router'
-import type { Operator } from './access/operator.ts'
+import type { IsOperator } from './access/operator.ts'
 import { type Code, GatewayError, messages, problemOf } from './errors.ts'
 import { internalEvent } from './events.ts'
 import { inPieces } from './http/body.ts'
@@ -18,12 +18,11 @@ import {
 } from './http/cors.ts'
 import { problemReply, statusOf } from './http/problem.ts'
 import { jsonReply, type Reply } from './http/reply.ts'
-import type { Admin } from './routes/admin.ts'
+import { type AdminDeps, pause, purge, usage } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { type Catalog, listModels, listPrompts, showModel } from './routes/models.ts'
-import type { OpenApi } from './routes/openapi-file.ts'
 import { CLIENT_LEFT, Visit, type VisitContext } from './routes/request-log.ts'
-import type { NewVisitors } from './routes/visitors.ts'
+import { type NewVisitorDeps, newVisitor } from './routes/visitors.ts'
 import type { Fault } from './validation.ts'
 
 export interface AppDeps extends VisitContext {
@@ -42,11 +41,11 @@ export interface AppDeps extends VisitContext {
 
 export interface Services {
   readonly completions: Completions
-  readonly visitors: NewVisitors
-  readonly admin: Admin
-  readonly operator: Operator
+  readonly newVisitor: NewVisitorDeps
+  readonly admin: AdminDeps
+  readonly isOperator: IsOperator
   readonly catalog: Catalog
-  readonly openApi: OpenApi
+  readonly openApi: () => Promise<Reply>
 }
 
 type Params = Readonly<Record<string, string>>
@@ -62,14 +61,14 @@ const routes: readonly (readonly [
 ])[] = [
   ['GET', '/v1/completions', 'completions', true, (to, visit) => to.completions.get(visit)],
   ['POST', '/v1/completions', 'completions', true, (to, visit) => to.completions.post(visit)],
-  ['POST', '/v1/visitors', 'visitors', true, (to, visit) => to.visitors.post(visit)],
+  ['POST', '/v1/visitors', 'visitors', true, (to, visit) => newVisitor(visit, to.newVisitor)],
   ['GET', '/v1/models', 'models', true, (to) => listModels(to.catalog)],
   ['GET', '/v1/models/:id+', 'models', true, (to, _, { id = '' }) => showModel(to.catalog, id)],
   ['GET', '/v1/prompts', 'prompts', true, (to) => listPrompts(to.catalog)],
-  ['POST', '/admin/purge', 'purge', true, (to, visit) => to.admin.purge(visit)],
-  ['POST', '/admin/pause', 'pause', true, (to, visit) => to.admin.pause(visit)],
-  ['GET', '/admin/usage', 'usage', true, (to, visit) => to.admin.usage(visit)],
-  ['GET', '/openapi.json', 'openapi', false, (to) => to.openApi.get()],
+  ['POST', '/admin/purge', 'purge', true, (to, visit) => purge(visit, to.admin)],
+  ['POST', '/admin/pause', 'pause', true, (to, visit) => pause(visit, to.admin)],
+  ['GET', '/admin/usage', 'usage', true, (to, visit) => usage(visit, to.admin)],
+  ['GET', '/openapi.json', 'openapi', false, (to) => to.openApi()],
   // The app itself answers this one, even if the configuration has faults.
   ['GET', '/health', 'health', false, null],
 ]
@@ -226,7 +225,7 @@ export class App {
   }
 
   async #isOperator({ headers }: Request): Promise<boolean> {
-    return (await this.#deps.services?.operator.isOperator(headers)) ?? false
+    return (await this.#deps.services?.isOperator(headers)) ?? false
   }
 
   #notAllowed(visit: Visit, { handlers }: Route): Reply {

@@ -2,12 +2,10 @@
 // the context of a generation, which the app and the flight objects share. Platform APIs are passed
 // in, so that tests can run the same app in process.
 
-import { Operator } from './access/operator.ts'
+import { operatorCheck } from './access/operator.ts'
 import type { SpendLimit } from './access/rate-limit.ts'
-import { Turnstile } from './access/turnstile.ts'
-import { Visitors } from './access/visitor.ts'
-import { type VisitorTokenContext, VisitorTokens } from './access/visitor-token.ts'
-import { VisitorIdentifier } from './access/visitors.ts'
+import { type TokenSecrets, VisitorTokens } from './access/visitor-token.ts'
+import { Visitors } from './access/visitors.ts'
 import { App, type Services } from './app.ts'
 import { Ledger, type LedgerClient } from './budget/ledger.ts'
 import { type Entry, sourceKey } from './cache/entry.ts'
@@ -24,14 +22,13 @@ import { type FlightClient, Misses } from './flight/client.ts'
 import type { MissContext } from './flight/miss.ts'
 import { Pages } from './page/store.ts'
 import { requestParser } from './request/schema.ts'
-import { Admin, type AdminContext } from './routes/admin.ts'
+import type { AdminDeps } from './routes/admin.ts'
 import { Completions } from './routes/completions.ts'
 import { Lookups } from './routes/lookups.ts'
-import { OpenApi } from './routes/openapi-file.ts'
+import { openApiRoute } from './routes/openapi-file.ts'
 import { PageVariables } from './routes/page-variables.ts'
 import type { VisitContext } from './routes/request-log.ts'
 import { RequestResolver } from './routes/resolve.ts'
-import { NewVisitors } from './routes/visitors.ts'
 import { GATHER_MS } from './upstream/body.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connection.ts'
@@ -57,14 +54,14 @@ export interface Platform extends VisitContext {
   readonly flights: FlightClient | null
   readonly spendLimit: SpendLimit
   /** The objects behind the operator's endpoints. */
-  readonly admin: Pick<AdminContext, 'pause' | 'figures' | 'usage'>
+  readonly admin: Pick<AdminDeps, 'pause' | 'figures' | 'usage'>
   /** The secret that visitors' addresses are hashed with. */
   readonly secret: () => Promise<string>
   /** "": operator endpoints are disabled. */
   readonly operatorToken: string
   readonly turnstileSecret: string
   /** The secrets that visitor tokens are signed with. */
-  readonly tokenSecrets: VisitorTokenContext
+  readonly tokenSecrets: TokenSecrets
 }
 
 export interface Gateway {
@@ -162,8 +159,8 @@ function createParts(config: Config, platform: Platform) {
   const tokens =
     access.turnstile_sitekey === ''
       ? null
-      : new VisitorTokens({ tokenSeconds: access.token_seconds }, platform.tokenSecrets)
-  const identifier = new VisitorIdentifier({ visitors: new Visitors(platform.secret), tokens, now })
+      : new VisitorTokens({ tokenSeconds: access.token_seconds, ...platform.tokenSecrets })
+  const visitors = new Visitors({ secret: platform.secret, tokens, now })
   const miss: MissContext = {
     now,
     report,
@@ -210,8 +207,7 @@ function createParts(config: Config, platform: Platform) {
       }
     },
   }
-  const operator = new Operator(platform.operatorToken)
-  return { cache, purges, pages, connections, identifier, tokens, operator, miss }
+  return { cache, purges, pages, connections, visitors, tokens, miss }
 }
 
 /** What the routes of the app need. */
@@ -223,7 +219,8 @@ function createServices(
   const { limits, cache: settings, models, upstreams, prompts, defaults, freePrompts } = config
   const { origins, access } = config
   const { now, report, spendLimit } = platform
-  const { cache, purges, pages, connections, identifier, tokens, operator, miss } = parts
+  const { cache, purges, pages, connections, visitors, tokens, miss } = parts
+  const isOperator = operatorCheck(platform.operatorToken)
   const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
   const policy = {
     ttlSeconds: settings.ttl_seconds,
@@ -252,8 +249,8 @@ function createServices(
     },
     {
       parse: requestParser(limits),
-      identifier,
-      operator,
+      visitors,
+      isOperator,
       connections,
       pageVariables,
       report,
@@ -270,32 +267,32 @@ function createServices(
       now,
     },
   )
-  const admin = new Admin(body, {
-    operator,
-    purges,
-    requestNames: (request) => resolver.purgeNames(request),
-    models,
-    prompts,
-    origins,
-    now,
-    ...platform.admin,
-  })
-  const turnstile = new Turnstile(platform.turnstileSecret, platform)
-  const visitors = new NewVisitors(
-    { bodyMs: limits.body_ms, origins },
-    tokens === null
-      ? null
-      : {
-          turnstile,
-          tokens,
-          now,
-          refused: (request_id, reason) => report({ event: 'visitor_refused', request_id, reason }),
-        },
-  )
-  const openApi = new OpenApi(
-    { limits, freePrompts, turnstileSitekey: access.turnstile_sitekey },
-    platform.readFile,
-  )
-  const catalog = { models, prompts }
-  return { completions, visitors, admin, operator, catalog, openApi }
+  return {
+    completions,
+    newVisitor: {
+      turnstile: { ...platform, secret: platform.turnstileSecret },
+      tokens,
+      bodyMs: limits.body_ms,
+      origins,
+      now,
+      report,
+    },
+    admin: {
+      body,
+      isOperator,
+      purges,
+      requestNames: (request) => resolver.purgeNames(request),
+      models,
+      prompts,
+      origins,
+      now,
+      ...platform.admin,
+    },
+    isOperator,
+    catalog: { models, prompts },
+    openApi: openApiRoute(
+      { limits, freePrompts, turnstileSitekey: access.turnstile_sitekey },
+      platform.readFile,
+    ),
+  }
 }

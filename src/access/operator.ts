@@ -1,18 +1,19 @@
 // Recognises the operator by OPERATOR_TOKEN. Without that secret there is no operator.
 
-export class Operator {
-  readonly #expected: Promise<Uint8Array> | null
+/** Whether `Authorization: Bearer …` has the operator's token. */
+export type IsOperator = (headers: Headers) => Promise<boolean>
 
-  /** @param token OPERATOR_TOKEN, or null if it is not set */
-  constructor(token: string | null) {
-    this.#expected = token === null || token === '' ? null : digest(token)
-  }
-
-  /** Whether `Authorization: Bearer …` has the token. Takes the same time for every wrong token. */
-  async isOperator(headers: Headers): Promise<boolean> {
+/**
+ * Every wrong token takes the same time.
+ *
+ * @param token OPERATOR_TOKEN; "": nobody is the operator
+ */
+export function operatorCheck(token: string): IsOperator {
+  const expected = token === '' ? null : digest(token)
+  return async (headers) => {
     const bearer = bearerOf(headers)
-    if (bearer === null || this.#expected === null) return false
-    return sameBytes(await digest(bearer), await this.#expected)
+    if (bearer === null || expected === null) return false
+    return sameBytes(await digest(bearer), await expected)
   }
 }
 

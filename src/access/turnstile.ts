@@ -8,7 +8,9 @@ import { GatewayError, messages } from '../errors.ts'
 import { readBytes } from '../http/body.ts'
 import { parseJson } from '../json.ts'
 
-export interface TurnstileContext {
+export interface TurnstileDeps {
+  /** TURNSTILE_SECRET */
+  readonly secret: string
   readonly fetch: (request: Request) => Promise<Response>
   readonly now: () => number
   /** Rejects when the signal is aborted. */
@@ -80,108 +82,101 @@ export function isTestSecret(secret: string): boolean {
   return /^\s*\dx0{16,}[A-Z]{2}\s*$/i.test(secret)
 }
 
-export class Turnstile {
-  readonly #secret: string
-  readonly #context: TurnstileContext
+/**
+ * Returns if the challenge was solved for this action and on one of the hosts. This spends it.
+ *
+ * @param refused called with the exact reason, which the visitor does not see
+ * @throws GatewayError `challenge_failed`, `challenge_unavailable` (after one retry, within 3 s),
+ *   `misconfigured` with a dummy secret outside of local development
+ */
+export async function verifyChallenge(
+  challenge: Challenge,
+  deps: TurnstileDeps,
+  refused: (reason: ChallengeRefusal) => void = () => {},
+): Promise<void> {
+  const reason = await refusalOf(challenge, deps)
+  if (reason === null) return
+  refused(reason)
+  throw errorOf(reason)
+}
 
-  constructor(secret: string, context: TurnstileContext) {
-    this.#secret = secret.trim()
-    this.#context = context
+async function refusalOf(
+  challenge: Challenge,
+  deps: TurnstileDeps,
+): Promise<ChallengeRefusal | null> {
+  const { token, hostnames, testSecretAllowed } = challenge
+  const isTest = isTestSecret(deps.secret)
+  if (isTest && !testSecretAllowed) return 'test_secret'
+  if (token.length === 0 || token.length > MAX_TOKEN_CHARS) return 'bad_length'
+  const answer = await ask(challenge, deps)
+  if (typeof answer === 'string') return answer
+  const errors = answer['error-codes']
+  if (!answer.success) {
+    if (errors.some((code) => code.endsWith('-input-secret'))) return 'secret_refused'
+    return errors.includes('timeout-or-duplicate') ? 'spent_or_expired' : 'not_solved'
   }
+  // With a dummy secret the answer is made up: the host is example.com, and there is no action.
+  if (isTest) return null
+  if (answer.metadata.result_with_testing_key) return 'dummy_token'
+  const host = answer.hostname.toLowerCase()
+  if (!hostnames.has('*') && (host === '' || !hostnames.has(host))) return 'other_host'
+  // Without data-action the answer's action is missing or empty.
+  return answer.action === '' || answer.action === CHALLENGE_ACTION ? null : 'other_action'
+}
 
-  /**
-   * Returns if the challenge was solved for this action and on one of the hosts. This spends it.
-   *
-   * @param refused called with the exact reason, which the visitor does not see
-   * @throws GatewayError `challenge_failed`, `challenge_unavailable` (after one retry, within 3 s),
-   *   `misconfigured` with a dummy secret outside of local development
-   */
-  async verify(
-    challenge: Challenge,
-    refused: (reason: ChallengeRefusal) => void = () => {},
-  ): Promise<void> {
-    const refuse = (reason: ChallengeRefusal): GatewayError => {
-      refused(reason)
-      return errorOf(reason)
-    }
-    const { token, testSecretAllowed } = challenge
-    if (isTestSecret(this.#secret) && !testSecretAllowed) throw refuse('test_secret')
-    if (token.length === 0 || token.length > MAX_TOKEN_CHARS) throw refuse('bad_length')
-    const answer = await this.#ask(challenge)
-    const reason = typeof answer === 'string' ? answer : this.#judge(answer, challenge)
-    if (reason !== null) throw refuse(reason)
-  }
-
-  #judge(answer: Answer, { hostnames }: Challenge): ChallengeRefusal | null {
-    const errors = answer['error-codes']
-    if (!answer.success) {
-      if (errors.some((code) => code.endsWith('-input-secret'))) return 'secret_refused'
-      return errors.includes('timeout-or-duplicate') ? 'spent_or_expired' : 'not_solved'
-    }
-    // With a dummy secret the answer is made up: the host is example.com, and there is no action.
-    if (isTestSecret(this.#secret)) return null
-    if (answer.metadata.result_with_testing_key) return 'dummy_token'
-    const host = answer.hostname.toLowerCase()
-    if (!hostnames.has('*') && (host === '' || !hostnames.has(host))) return 'other_host'
-    // Without data-action the answer's action is missing or empty.
-    return answer.action === '' || answer.action === CHALLENGE_ACTION ? null : 'other_action'
-  }
-
-  async #ask(challenge: Challenge): Promise<Answer | Outage> {
-    const { now, wait, newUuid } = this.#context
-    const endsAt = now() + TOTAL_MS
-    // The same idempotency key both times: otherwise the first try would spend the token.
-    const body = this.#body(challenge, newUuid())
-    const first = await this.#try(body, FIRST_TRY_MS)
-    if (typeof first !== 'string') return first
-    await wait(PAUSE_MS, new AbortController().signal)
-    return await this.#try(body, Math.max(1, endsAt - now()))
-  }
-
-  #body({ token, address }: Challenge, idempotencyKey: string): string {
-    return JSON.stringify({
-      secret: this.#secret,
-      response: token,
-      ...(address === null || address === '' ? {} : { remoteip: address }),
-      idempotency_key: idempotencyKey,
-    })
-  }
-
-  /** One call, body included, within the time limit even if `fetch` ignores the signal. */
-  async #try(body: string, timeoutMs: number): Promise<Answer | Outage> {
-    return await deadline(
-      timeoutMs,
-      (over) => this.#call(body, over),
+/** Asks once, and once more after an outage. */
+async function ask({ token, address }: Challenge, deps: TurnstileDeps): Promise<Answer | Outage> {
+  const { now, wait, newUuid } = deps
+  const endsAt = now() + TOTAL_MS
+  const body = JSON.stringify({
+    secret: deps.secret.trim(),
+    response: token,
+    ...(address === null || address === '' ? {} : { remoteip: address }),
+    // The same key both times: otherwise the first try would spend the token.
+    idempotency_key: newUuid(),
+  })
+  // The body is part of the limit, even if `fetch` ignores the signal.
+  const attempt = async (ms: number) =>
+    await deadline(
+      ms,
+      (over) => call(body, deps, over),
       () => 'timeout' as const,
-      this.#context.wait,
+      wait,
     )
-  }
+  const first = await attempt(FIRST_TRY_MS)
+  if (typeof first !== 'string') return first
+  await wait(PAUSE_MS, new AbortController().signal)
+  return await attempt(Math.max(1, endsAt - now()))
+}
 
-  async #call(body: string, signal: AbortSignal): Promise<Answer | Outage> {
-    let text: string | null
-    try {
-      const request = new Request(SITEVERIFY_URL, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body,
-        redirect: 'manual',
-        signal,
-      })
-      const response = await this.#context.fetch(request)
-      if (response.status >= 500) {
-        response.body?.cancel().catch(() => {})
-        return 'server_error'
-      }
-      text = await readText(response)
-    } catch {
-      return 'unreachable'
+async function call(
+  body: string,
+  { fetch }: TurnstileDeps,
+  signal: AbortSignal,
+): Promise<Answer | Outage> {
+  let text: string | null
+  try {
+    const request = new Request(SITEVERIFY_URL, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body,
+      redirect: 'manual',
+      signal,
+    })
+    const response = await fetch(request)
+    if (response.status >= 500) {
+      response.body?.cancel().catch(() => {})
+      return 'server_error'
     }
-    const { success, output } = v.safeParse(answerSchema, text === null ? null : parseJson(text))
-    if (!success) return 'bad_answer'
-    return !output.success && output['error-codes'].includes('internal-error')
-      ? 'internal_error'
-      : output
+    text = await readText(response)
+  } catch {
+    return 'unreachable'
   }
+  const { success, output } = v.safeParse(answerSchema, text === null ? null : parseJson(text))
+  if (!success) return 'bad_answer'
+  return !output.success && output['error-codes'].includes('internal-error')
+    ? 'internal_error'
+    : output
 }
 
 /** The body, or null if it is too long to be an answer of siteverify. */

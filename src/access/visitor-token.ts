@@ -6,12 +6,12 @@ import { GatewayError, messages } from '../errors.ts'
 import { hex } from '../hash.ts'
 import { parseJson } from '../json.ts'
 
-export interface VisitorTokenOptions {
+export interface VisitorTokenDeps extends TokenSecrets {
   /** How long a token is valid. A token that claims a longer validity is refused. */
   readonly tokenSeconds: number
 }
 
-export interface VisitorTokenContext {
+export interface TokenSecrets {
   /** TOKEN_SECRET, or null. */
   readonly secret: string | null
   /** TOKEN_SECRET_PREVIOUS, or null. It only verifies tokens; new ones are never signed with it. */
@@ -68,15 +68,13 @@ const claimsSchema = v.strictObject({
 })
 
 export class VisitorTokens {
-  readonly #options: VisitorTokenOptions
-  readonly #context: VisitorTokenContext
+  readonly #deps: VisitorTokenDeps
   // Keys, not promises of keys: in workerd a request cannot wait for another request's I/O.
   #key: CryptoKey | null = null
   #previousKey: CryptoKey | null = null
 
-  constructor(options: VisitorTokenOptions, context: VisitorTokenContext) {
-    this.#options = options
-    this.#context = context
+  constructor(deps: VisitorTokenDeps) {
+    this.#deps = deps
   }
 
   /**
@@ -86,7 +84,7 @@ export class VisitorTokens {
    *   `ledger_unavailable` if there is no key
    */
   async mint({ origin, nowS }: TokenUse): Promise<VisitorToken> {
-    const expires_at = nowS + this.#options.tokenSeconds
+    const expires_at = nowS + this.#deps.tokenSeconds
     const subject = this.#newSubject()
     const claims = { origin, sub: subject, aud: AUDIENCE, iat: nowS, exp: expires_at }
     const signed = `${HEADER}.${encode(utf8(JSON.stringify(claims)))}`
@@ -135,7 +133,7 @@ export class VisitorTokens {
     if (!success) return 'bad_claims'
     if (output.exp <= nowS) return 'expired'
     if (output.iat > nowS) return 'from_the_future'
-    if (output.exp > nowS + this.#options.tokenSeconds) return 'too_far_ahead'
+    if (output.exp > nowS + this.#deps.tokenSeconds) return 'too_far_ahead'
     return output.origin === origin ? { subject: output.sub } : 'other_origin'
   }
 
@@ -150,21 +148,21 @@ export class VisitorTokens {
 
   async #currentKey(): Promise<CryptoKey> {
     if (this.#key !== null) return this.#key
-    const { secret } = this.#context
+    const { secret } = this.#deps
     const key = await deriveKey(isSet(secret) ? secret : await this.#fallback(), ['sign', 'verify'])
     this.#key ??= key
     return this.#key
   }
 
   async #oldKey(): Promise<CryptoKey | null> {
-    const { previousSecret } = this.#context
+    const { previousSecret } = this.#deps
     if (!isSet(previousSecret)) return null
     this.#previousKey ??= await deriveKey(previousSecret, ['verify'])
     return this.#previousKey
   }
 
   async #fallback(): Promise<string> {
-    const secret = await this.#context.fallbackSecret().catch(() => null)
+    const secret = await this.#deps.fallbackSecret().catch(() => null)
     // Anybody could sign tokens with an empty secret.
     if (isSet(secret)) return secret
     throw new GatewayError('ledger_unavailable', messages.visitor_tokens_unavailable, {
@@ -174,7 +172,7 @@ export class VisitorTokens {
 
   #newSubject(): string {
     const bytes = new Uint8Array(SUBJECT_BYTES)
-    this.#context.randomBytes(bytes)
+    this.#deps.randomBytes(bytes)
     return `t:${hex(bytes)}`
   }
 }

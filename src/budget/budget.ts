@@ -94,6 +94,20 @@ export interface BudgetRows {
   save(row: DayRow, charge: { readonly visitor: string; readonly tokens: number } | null): void
 }
 
+/** Today's budget, as the operator sees it. */
+export interface BudgetFigures {
+  readonly tokens_per_day: number
+  readonly spent: number
+  readonly reserved: number
+  /** The part of `spent` that calls cost above their reservations; missing if 0. */
+  readonly above_reservations?: number
+  /** 0: no limit in USD. */
+  readonly usd_per_day: number
+  readonly usd_spent: number
+  /** Unix seconds. */
+  readonly paused_until: number | null
+}
+
 export interface DayFigures {
   readonly spent: number
   readonly reserved: number

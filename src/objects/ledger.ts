@@ -3,6 +3,7 @@
 import { DurableObject } from 'cloudflare:workers'
 import {
   Budget,
+  type BudgetFigures,
   type Cost,
   dayOf,
   type Overshoot,
@@ -12,18 +13,6 @@ import {
 import { randomLetters } from '../completion/completion.ts'
 import { LedgerRows } from './ledger-rows.ts'
 import { gateway, now, randomBytes, report, secret, waitUntil } from './platform.ts'
-
-export interface LedgerFigures {
-  readonly tokens_per_day: number
-  readonly spent: number
-  readonly reserved: number
-  /** The part of `spent` that calls cost above their reservations; missing if 0. */
-  readonly above_reservations?: number
-  readonly usd_per_day: number
-  readonly usd_spent: number
-  /** Unix seconds. */
-  readonly paused_until: number | null
-}
 
 const MARKS = [50, 80, 100]
 /** If this much is spent and a call no longer fits, the alert reports the budget as used up. */
@@ -62,7 +51,7 @@ export class LedgerObject extends DurableObject {
     })
   }
 
-  figures(): LedgerFigures {
+  figures(): BudgetFigures {
     return this.#use(figuresOf)
   }
 
@@ -159,7 +148,7 @@ export class LedgerObject extends DurableObject {
   }
 }
 
-function figuresOf(budget: Budget, nowMs: number): LedgerFigures {
+function figuresOf(budget: Budget, nowMs: number): BudgetFigures {
   const { spent, reserved, above, usdSpent } = budget.figures(nowMs)
   const paused = budget.pausedUntilMs > nowMs
   const { tokensPerDay, usdPerDay } = limitsOf()

@@ -1,6 +1,7 @@
 // The operator's endpoints. All of them require OPERATOR_TOKEN, and no response may be cached.
 import * as v from 'valibot'
-import type { Operator } from '../access/operator.ts'
+import type { IsOperator } from '../access/operator.ts'
+import type { BudgetFigures } from '../budget/budget.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
 import { GatewayError, messages } from '../errors.ts'
@@ -21,8 +22,9 @@ import {
 import { preview } from '../validation.ts'
 import type { Visit } from './request-log.ts'
 
-export interface AdminContext {
-  readonly operator: Operator
+export interface AdminDeps {
+  readonly body: BodyOptions
+  readonly isOperator: IsOperator
   readonly purges: Purges
   /** The purge names of a completion request's body. @throws GatewayError if it is not valid */
   readonly requestNames: (body: unknown) => Promise<string[]>
@@ -37,19 +39,6 @@ export interface AdminContext {
   readonly figures: () => Promise<BudgetFigures>
   /** @param fromHour the first hour to return, unix seconds */
   readonly usage: (fromHour: number) => Promise<UsageFigures>
-}
-
-/** Today's budget, from the ledger. */
-export interface BudgetFigures {
-  readonly tokens_per_day: number
-  readonly spent: number
-  readonly reserved: number
-  /** Of `spent`, what calls cost above their reservations; absent: nothing. */
-  readonly above_reservations?: number
-  /** 0: no limit in USD. */
-  readonly usd_per_day: number
-  readonly usd_spent: number
-  readonly paused_until: number | null
 }
 
 /** The counts of all isolates. */
@@ -80,114 +69,106 @@ export const pauseSchema = v.strictObject({
 export const MAX_HOURS = 2160
 const RETRY_AFTER_S = 10
 
-export class Admin {
-  readonly #body: BodyOptions
-  readonly #context: AdminContext
-
-  constructor(body: BodyOptions, context: AdminContext) {
-    this.#body = body
-    this.#context = context
-  }
-
-  /** `POST /admin/purge`. @throws GatewayError */
-  async purge(visit: Visit): Promise<Reply> {
-    await this.#authorize(visit)
-    const result = v.safeParse(purgeSchema, await readJson(visit.request, this.#body))
-    if (!result.success) {
-      throw new GatewayError(
-        'invalid_value',
-        'Cannot use the body: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"}, {"model":"…"} or {"page":"https://…"}',
-      )
-    }
-    const [kind, names] = await this.#target(result.output)
-    try {
-      await this.#context.purges.purge({ names, at: visit.startedAt })
-    } catch (cause) {
-      throw new GatewayError(
-        'internal',
-        'The purge could not be stored, so other instances may still serve what it names. Send it again.',
-        { retryAfterSeconds: RETRY_AFTER_S, cause },
-      )
-    }
-    return jsonReply({ purged: kind })
-  }
-
-  /** `POST /admin/pause`. @throws GatewayError */
-  async pause(visit: Visit): Promise<Reply> {
-    await this.#authorize(visit)
-    const result = v.safeParse(pauseSchema, await readJson(visit.request, this.#body))
-    if (!result.success) {
-      throw new GatewayError(
-        'invalid_value',
-        'Cannot use the body: expected {"until": <unix seconds>} or {"until": null}',
-        { param: 'until' },
-      )
-    }
-    const { until } = result.output
-    await fromLedger(this.#context.pause(until))
-    const nowS = Math.floor(this.#context.now() / 1000)
-    return jsonReply({ paused_until: until !== null && until > nowS ? until : null })
-  }
-
-  /** `GET /admin/usage?hours=24`. @throws GatewayError */
-  async usage(visit: Visit): Promise<Reply> {
-    await this.#authorize(visit)
-    const text = visit.url.searchParams.get('hours') ?? '24'
-    const hours = /^\d{1,4}$/.test(text) ? Number(text) : 0
-    if (hours < 1 || hours > MAX_HOURS) {
-      throw new GatewayError(
-        'invalid_value',
-        `Cannot use "hours": expected a whole number from 1 to ${MAX_HOURS}`,
-        { param: 'hours' },
-      )
-    }
-    const nowMs = this.#context.now()
-    const [budget, usage] = await Promise.all([
-      fromLedger(this.#context.figures()),
-      this.#context.usage(hourOf(nowMs) - (hours - 1) * 3600),
-    ])
-    return jsonReply({
-      now: Math.floor(nowMs / 1000),
-      budget: { ...budget, usd_spent: roundedUsd(budget.usd_spent) },
-      days: usage.days.map(dayFigures),
-      hours: [...usage.hours].map(([hour, figures]) => hourFigures(hour, figures)),
-      // Newest first, the order in which the dashboard lists them.
-      failures: usage.failures.toReversed(),
-      refused_origins: refusedFigures(usage.refused),
-    })
-  }
-
-  /** The kind of purge and the names it covers; null: everything. */
-  async #target(body: v.InferOutput<typeof purgeSchema>): Promise<[string, string[] | null]> {
-    const { prompts, models, requestNames } = this.#context
-    if ('all' in body) return ['all', null]
-    if ('prompt_id' in body) {
-      requireName(prompts, body.prompt_id, 'prompt', 'prompt_id')
-      return ['prompt', [promptName(body.prompt_id)]]
-    }
-    if ('model' in body) {
-      requireName(models, body.model, 'model', 'model')
-      return ['model', [modelName(body.model)]]
-    }
-    if ('page' in body) return ['page', [await pageName(this.#address(body.page))]]
-    return ['request', await requestNames(body.request)]
-  }
-
-  #address(page: string): string {
-    const { origins } = this.#context
-    const url = readAddress(page)
-    if (url !== null && origins.includes(url.origin)) return pageNameOf(url)
+/** `POST /admin/purge`. @throws GatewayError */
+export async function purge(visit: Visit, deps: AdminDeps): Promise<Reply> {
+  await authorize(visit, deps)
+  const result = v.safeParse(purgeSchema, await readJson(visit.request, deps.body))
+  if (!result.success) {
     throw new GatewayError(
       'invalid_value',
-      `Cannot use "page": expected the URL of a page on one of "origins", got ${preview(page)}`,
-      { param: 'page' },
+      'Cannot use the body: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"}, {"model":"…"} or {"page":"https://…"}',
     )
   }
-
-  async #authorize({ request }: Visit): Promise<void> {
-    if (await this.#context.operator.isOperator(request.headers)) return
-    throw new GatewayError('operator_token_invalid', messages.operator_token_invalid)
+  const [kind, names] = await targetOf(result.output, deps)
+  try {
+    await deps.purges.purge({ names, at: visit.startedAt })
+  } catch (cause) {
+    throw new GatewayError(
+      'internal',
+      'The purge could not be stored, so other instances may still serve what it names. Send it again.',
+      { retryAfterSeconds: RETRY_AFTER_S, cause },
+    )
   }
+  return jsonReply({ purged: kind })
+}
+
+/** `POST /admin/pause`. @throws GatewayError */
+export async function pause(visit: Visit, deps: AdminDeps): Promise<Reply> {
+  await authorize(visit, deps)
+  const result = v.safeParse(pauseSchema, await readJson(visit.request, deps.body))
+  if (!result.success) {
+    throw new GatewayError(
+      'invalid_value',
+      'Cannot use the body: expected {"until": <unix seconds>} or {"until": null}',
+      { param: 'until' },
+    )
+  }
+  const { until } = result.output
+  await fromLedger(deps.pause(until))
+  const nowS = Math.floor(deps.now() / 1000)
+  return jsonReply({ paused_until: until !== null && until > nowS ? until : null })
+}
+
+/** `GET /admin/usage?hours=24`. @throws GatewayError */
+export async function usage(visit: Visit, deps: AdminDeps): Promise<Reply> {
+  await authorize(visit, deps)
+  const text = visit.url.searchParams.get('hours') ?? '24'
+  const hours = /^\d{1,4}$/.test(text) ? Number(text) : 0
+  if (hours < 1 || hours > MAX_HOURS) {
+    throw new GatewayError(
+      'invalid_value',
+      `Cannot use "hours": expected a whole number from 1 to ${MAX_HOURS}`,
+      { param: 'hours' },
+    )
+  }
+  const nowMs = deps.now()
+  const [budget, usage] = await Promise.all([
+    fromLedger(deps.figures()),
+    deps.usage(hourOf(nowMs) - (hours - 1) * 3600),
+  ])
+  return jsonReply({
+    now: Math.floor(nowMs / 1000),
+    budget: { ...budget, usd_spent: roundedUsd(budget.usd_spent) },
+    days: usage.days.map(dayFigures),
+    hours: [...usage.hours].map(([hour, figures]) => hourFigures(hour, figures)),
+    // Newest first, the order in which the dashboard lists them.
+    failures: usage.failures.toReversed(),
+    refused_origins: refusedFigures(usage.refused),
+  })
+}
+
+/** The kind of purge and the names it covers; null: everything. */
+async function targetOf(
+  body: v.InferOutput<typeof purgeSchema>,
+  deps: AdminDeps,
+): Promise<[string, string[] | null]> {
+  const { prompts, models, requestNames, origins } = deps
+  if ('all' in body) return ['all', null]
+  if ('prompt_id' in body) {
+    requireName(prompts, body.prompt_id, 'prompt', 'prompt_id')
+    return ['prompt', [promptName(body.prompt_id)]]
+  }
+  if ('model' in body) {
+    requireName(models, body.model, 'model', 'model')
+    return ['model', [modelName(body.model)]]
+  }
+  if ('page' in body) return ['page', [await pageName(pageAddress(body.page, origins))]]
+  return ['request', await requestNames(body.request)]
+}
+
+function pageAddress(page: string, origins: readonly string[]): string {
+  const url = readAddress(page)
+  if (url !== null && origins.includes(url.origin)) return pageNameOf(url)
+  throw new GatewayError(
+    'invalid_value',
+    `Cannot use "page": expected the URL of a page on one of "origins", got ${preview(page)}`,
+    { param: 'page' },
+  )
+}
+
+async function authorize({ request }: Visit, { isOperator }: AdminDeps): Promise<void> {
+  if (await isOperator(request.headers)) return
+  throw new GatewayError('operator_token_invalid', messages.operator_token_invalid)
 }
 
 /** @throws GatewayError for an unknown name: a purge with a typo must not look successful */

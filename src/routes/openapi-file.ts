@@ -22,22 +22,20 @@ export const placeholders: RequestLimits = {
   prompts: 8_000_000_000_000_004,
 }
 
-/** Reads and completes the document on the first request. */
-export class OpenApi {
-  readonly #options: OpenApiOptions
-  readonly #readFile: (name: string) => Promise<string>
-  #body: string | null = null
-
-  /** @param readFile reads a static file */
-  constructor(options: OpenApiOptions, readFile: (name: string) => Promise<string>) {
-    this.#options = options
-    this.#readFile = readFile
-  }
-
-  async get(): Promise<Reply> {
-    this.#body ??= complete(await this.#readFile(TEMPLATE), this.#options)
-    const headers = { 'content-type': 'application/json', 'cache-control': 'no-cache' }
-    return { status: 200, headers, body: this.#body }
+/**
+ * The route. It reads and completes the document on the first request.
+ *
+ * @param readFile reads a static file
+ */
+export function openApiRoute(
+  options: OpenApiOptions,
+  readFile: (name: string) => Promise<string>,
+): () => Promise<Reply> {
+  let body: string | null = null
+  const headers = { 'content-type': 'application/json', 'cache-control': 'no-cache' }
+  return async () => {
+    body ??= complete(await readFile(TEMPLATE), options)
+    return { status: 200, headers, body }
   }
 }
 

@@ -2,8 +2,8 @@
 // visitor, the shape of the answer, and how long it may be stored. Reads no pages and no cache, and
 // spends nothing.
 
-import type { Operator } from '../access/operator.ts'
-import type { VisitorIdentifier } from '../access/visitors.ts'
+import type { IsOperator } from '../access/operator.ts'
+import type { Visitors } from '../access/visitors.ts'
 import { FOREVER_S } from '../cache/kv.ts'
 import { namesOf, requestName } from '../cache/names.ts'
 import { parseResumePoint } from '../completion/resume.ts'
@@ -75,8 +75,8 @@ export interface ResolverOptions {
 
 export interface ResolverContext {
   readonly parse: ParseRequest
-  readonly identifier: VisitorIdentifier
-  readonly operator: Operator
+  readonly visitors: Visitors
+  readonly isOperator: IsOperator
   readonly connections: RouteContext['connections']
   readonly pageVariables: PageVariables
   readonly report: Report
@@ -190,10 +190,10 @@ export class RequestResolver {
   async #identify(
     visit: Visit,
   ): Promise<{ readonly visitor: string; readonly isOperator: boolean }> {
-    const { identifier, operator, report } = this.#context
+    const { visitors, report } = this.#context
     const { headers, method } = visit.request
-    const isOperator = await operator.isOperator(headers)
-    const visitor = await identifier.visitorOf({
+    const isOperator = await this.#context.isOperator(headers)
+    const visitor = await visitors.visitorOf({
       headers,
       origin: visit.logFields.origin,
       isOperator,

@@ -1,85 +1,71 @@
 // `POST /v1/visitors` exchanges a solved Turnstile challenge for a visitor token. The path does not
 // exist if Turnstile is off. Spends nothing and stores nothing.
-import type { ChallengeRefusal, Turnstile } from '../access/turnstile.ts'
+import { type TurnstileDeps, verifyChallenge } from '../access/turnstile.ts'
 import type { VisitorTokens } from '../access/visitor-token.ts'
+import { addressOf } from '../access/visitors.ts'
 import { GatewayError, messages } from '../errors.ts'
-import { type BodyOptions, readJson } from '../http/body.ts'
+import type { Report } from '../events.ts'
+import { readJson } from '../http/body.ts'
 import { isLoopback } from '../http/cors.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
+import { isRecord } from '../json.ts'
 import type { Visit } from './request-log.ts'
 
-export interface NewVisitorsOptions {
+export interface NewVisitorDeps {
+  readonly turnstile: TurnstileDeps
+  /** Null: Turnstile is off. */
+  readonly tokens: VisitorTokens | null
   /** The time to receive the body. */
   readonly bodyMs: number
   /** As in CONFIG. A challenge must have been solved on one of their hosts or on this Worker's. */
   readonly origins: readonly string[]
-}
-
-export interface NewVisitorsContext {
-  readonly turnstile: Turnstile
-  readonly tokens: VisitorTokens
   readonly now: () => number
-  /** Logs why a challenge was refused. */
-  readonly refused: (requestId: string, reason: ChallengeRefusal) => void
+  readonly report: Report
 }
 
 /** A token of 2048 characters fits in any JSON encoding, even with every character escaped. */
 const BODY_BYTES = 16_384
 const PARAM_CHARS = 128
 
-export class NewVisitors {
-  readonly #body: BodyOptions
-  readonly #hostnames: readonly string[]
-  readonly #context: NewVisitorsContext | null
+/** `POST /v1/visitors`. @throws GatewayError */
+export async function newVisitor(visit: Visit, deps: NewVisitorDeps): Promise<Reply> {
+  const { tokens, turnstile, bodyMs, origins, now, report } = deps
+  const { request, url, id, logFields } = visit
+  if (tokens === null) throw new GatewayError('not_found', messages.visitor_tokens_unused)
+  const body = await readJson(request, { maxBytes: BODY_BYTES, deadlineMs: bodyMs })
+  await verifyChallenge(
+    {
+      token: tokenIn(body),
+      address: addressOf(request.headers),
+      hostnames: hostnamesFor(visit, origins),
+      testSecretAllowed: isLoopback(url.hostname),
+    },
+    turnstile,
+    (reason) => report({ event: 'visitor_refused', request_id: id, reason }),
+  )
+  const nowS = Math.floor(now() / 1000)
+  const minted = await tokens.mint({ origin: logFields.origin ?? '', nowS })
+  logFields.visitor = minted.subject
+  return jsonReply({ token: minted.token, expires_at: minted.expires_at })
+}
 
-  /** @param context null: Turnstile is off */
-  constructor({ bodyMs, origins }: NewVisitorsOptions, context: NewVisitorsContext | null) {
-    this.#body = { maxBytes: BODY_BYTES, deadlineMs: bodyMs }
-    this.#hostnames = origins.map((origin) => (origin === '*' ? '*' : new URL(origin).hostname))
-    this.#context = context
-  }
-
-  /** `POST /v1/visitors`. @throws GatewayError */
-  async post(visit: Visit): Promise<Reply> {
-    if (this.#context === null) {
-      throw new GatewayError('not_found', messages.visitor_tokens_unused)
-    }
-    const { turnstile, tokens, now, refused } = this.#context
-    const token = tokenIn(await readJson(visit.request, this.#body))
-    await turnstile.verify(
-      {
-        token,
-        address: visit.request.headers.get('cf-connecting-ip'),
-        hostnames: this.#hostnamesFor(visit),
-        testSecretAllowed: isLoopback(visit.url.hostname),
-      },
-      (reason) => refused(visit.id, reason),
-    )
-    const nowS = Math.floor(now() / 1000)
-    const minted = await tokens.mint({ origin: visit.logFields.origin ?? '', nowS })
-    visit.logFields.visitor = minted.subject
-    return jsonReply({ token: minted.token, expires_at: minted.expires_at })
-  }
-
-  /**
-   * On a loopback host, pages of any loopback name and port are allowed, and so are their hosts.
-   */
-  #hostnamesFor({ url, logFields }: Visit): ReadonlySet<string> {
-    const hostnames = new Set([...this.#hostnames, url.hostname])
-    const page =
-      logFields.origin !== null && URL.canParse(logFields.origin) ? new URL(logFields.origin) : null
-    if (page !== null && isLoopback(url.hostname) && isLoopback(page.hostname)) {
-      hostnames.add(page.hostname)
-    }
-    return hostnames
-  }
+/** On a loopback host, pages of any loopback name and port are allowed, and so are their hosts. */
+function hostnamesFor(
+  { url, logFields: { origin } }: Visit,
+  origins: readonly string[],
+): ReadonlySet<string> {
+  const allowed = origins.map((each) => (each === '*' ? '*' : new URL(each).hostname))
+  const hostnames = new Set([...allowed, url.hostname])
+  const page = origin !== null && URL.canParse(origin) ? new URL(origin).hostname : null
+  if (page !== null && isLoopback(url.hostname) && isLoopback(page)) hostnames.add(page)
+  return hostnames
 }
 
 function tokenIn(body: unknown): string {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+  if (!isRecord(body)) {
     throw new GatewayError('invalid_value', 'Cannot use the body: expected {"token":"…"}')
   }
-  const { token = null, ...rest } = body as Readonly<Record<string, unknown>>
+  const { token = null, ...rest } = body
   const [unknown] = Object.keys(rest)
   if (unknown !== undefined) {
     throw new GatewayError('unknown_field', 'Cannot use the body: expected only "token"', {

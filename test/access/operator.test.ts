@@ -1,13 +1,13 @@
 // The operator is authenticated by one token, compared in full; without a secret nobody is.
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { bearerOf, Operator } from '../../src/access/operator.ts'
+import { bearerOf, operatorCheck } from '../../src/access/operator.ts'
 
 const TOKEN = 'the-operator-token-0123456789abcdef'
 
-function isOperator(token: string | null, authorization: string | null): Promise<boolean> {
+function isOperator(token: string, authorization: string | null): Promise<boolean> {
   const headers = new Headers(authorization === null ? {} : { authorization })
-  return new Operator(token).isOperator(headers)
+  return operatorCheck(token)(headers)
 }
 
 test("isOperator() accepts the token as a bearer, regardless of the scheme's case", async () => {
@@ -36,10 +36,8 @@ test.each([
 })
 
 test('isOperator() is false for everybody if no secret is set', async () => {
-  for (const token of [null, '']) {
-    for (const authorization of [null, '', 'Bearer', 'Bearer ', 'Bearer null', `Bearer ${TOKEN}`]) {
-      expect(await isOperator(token, authorization)).toBe(false)
-    }
+  for (const authorization of [null, '', 'Bearer', 'Bearer ', 'Bearer null', `Bearer ${TOKEN}`]) {
+    expect(await isOperator('', authorization)).toBe(false)
   }
 })
 
@@ -63,10 +61,10 @@ test('isOperator() compares all bytes of digests of the same length', async () =
     return digest.call(crypto.subtle, algorithm, data)
   }
   try {
-    const operator = new Operator(TOKEN)
+    const check = operatorCheck(TOKEN)
     for (const guess of ['x', TOKEN.slice(0, -1), `${TOKEN.slice(0, -1)}x`]) {
       const headers = new Headers({ authorization: `Bearer ${guess}` })
-      expect(await operator.isOperator(headers)).toBe(false)
+      expect(await check(headers)).toBe(false)
       expect(hashed).toContain(guess)
     }
     expect(hashed).toContain(TOKEN)

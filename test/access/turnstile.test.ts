@@ -7,7 +7,8 @@ import {
   type ChallengeRefusal,
   isTestSecret,
   SITEVERIFY_URL,
-  Turnstile,
+  type TurnstileDeps,
+  verifyChallenge,
 } from '../../src/access/turnstile.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { openStream } from '../support/app.ts'
@@ -40,7 +41,8 @@ function turnstileWith(script: Script, secret = CANARY) {
   const sent: Record<string, unknown>[] = []
   const requests: Request[] = []
   let uuids = 0
-  const turnstile = new Turnstile(secret, {
+  const turnstile: TurnstileDeps = {
+    secret,
     fetch: async (request) => {
       requests.push(request)
       sent.push((await request.clone().json()) as Record<string, unknown>)
@@ -49,7 +51,7 @@ function turnstileWith(script: Script, secret = CANARY) {
     now: () => Date.now(),
     wait,
     newUuid: () => `uuid-${uuids++}`,
-  })
+  }
   return { turnstile, sent, requests }
 }
 
@@ -61,11 +63,11 @@ const challenge: Challenge = {
 }
 
 /** The outcome and its duration. The clock advances as far as needed. */
-async function outcome(turnstile: Turnstile, given: Partial<Challenge> = {}) {
+async function outcome(turnstile: TurnstileDeps, given: Partial<Challenge> = {}) {
   const startedAt = Date.now()
   const reasons: ChallengeRefusal[] = []
-  const verifying = turnstile
-    .verify({ ...challenge, ...given }, (reason) => reasons.push(reason))
+  const refused = (reason: ChallengeRefusal) => reasons.push(reason)
+  const verifying = verifyChallenge({ ...challenge, ...given }, turnstile, refused)
     .then(
       () => null,
       (error: unknown) => error,
@@ -258,7 +260,7 @@ test('verify() takes at most 3 s, however slowly both attempts fail', async () =
       return new Response('oops', { status: 500 })
     })
     const startedAt = Date.now()
-    const verifying = turnstile.verify(challenge).catch((error: unknown) => error)
+    const verifying = verifyChallenge(challenge, turnstile).catch((error: unknown) => error)
     await vi.advanceTimersByTimeAsync(3000)
     expect(await verifying).toMatchObject({ code: 'challenge_unavailable' })
     expect(Date.now() - startedAt).toBe(3000)
@@ -269,7 +271,7 @@ test('verify() takes at most 3 s, however slowly both attempts fail', async () =
 
 test('verify() leaves no timer running after an answer', async () => {
   const { turnstile } = turnstileWith(() => Response.json(solved))
-  await turnstile.verify(challenge)
+  await verifyChallenge(challenge, turnstile)
   expect(vi.getTimerCount()).toBe(0)
 })
 

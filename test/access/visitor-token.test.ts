@@ -22,10 +22,14 @@ interface Given {
 
 function tokensWith({ tokenSeconds = SECONDS, ...given }: Given = {}): VisitorTokens {
   const fallbackSecret = () => Promise.reject(new Error('must not be called'))
-  return new VisitorTokens(
-    { tokenSeconds },
-    { secret: SECRET, previousSecret: null, fallbackSecret, randomBytes, ...given },
-  )
+  return new VisitorTokens({
+    tokenSeconds,
+    secret: SECRET,
+    previousSecret: null,
+    fallbackSecret,
+    randomBytes,
+    ...given,
+  })
 }
 
 /** What verify() reports to the visitor and to the log. */

@@ -3,13 +3,15 @@
 import { isIPv4, isIPv6 } from 'node:net'
 import fc from 'fast-check'
 import { afterEach, expect, test, vi } from 'vitest'
-import { networkOf, Visitors } from '../../src/access/visitor.ts'
+import { networkOf, Visitors } from '../../src/access/visitors.ts'
 
 afterEach(() => {
   vi.restoreAllMocks()
 })
 
-const visitorsOf = (secret: string) => new Visitors(async () => secret)
+const visitorsWith = (secret: () => Promise<string>) =>
+  new Visitors({ secret, tokens: null, now: () => 0 })
+const visitorsOf = (secret: string) => visitorsWith(async () => secret)
 
 const DAY_MS = 86_400_000
 const NOON_MS = 20_000 * DAY_MS + DAY_MS / 2
@@ -175,7 +177,7 @@ test('Visitors.idOf() reads the secret once a day, and again after a failure', a
     .fn<() => Promise<string>>()
     .mockRejectedValueOnce(new Error('out of reach'))
     .mockResolvedValue('secret')
-  const visitors = new Visitors(secret)
+  const visitors = visitorsWith(secret)
   await expect(visitors.idOf('203.0.113.7', NOON_MS)).rejects.toThrow('out of reach')
   const id = await visitors.idOf('203.0.113.7', NOON_MS)
   await visitors.idOf('203.0.113.8', NOON_MS)

@@ -1,30 +1,35 @@
 // Identifies the visitor: by a token if Turnstile is on, otherwise by the address.
 import { expect, test } from 'vitest'
-import { Visitors } from '../../src/access/visitor.ts'
 import { type TokenRefusal, VisitorTokens } from '../../src/access/visitor-token.ts'
-import { VisitorIdentifier } from '../../src/access/visitors.ts'
+import { Visitors } from '../../src/access/visitors.ts'
 import { GatewayError } from '../../src/errors.ts'
 
 const ORIGIN = 'https://example.com'
 const NOW_MS = 1_767_225_600_999
 const NOW_S = 1_767_225_600
 const randomBytes = (bytes: Uint8Array) => crypto.getRandomValues(bytes)
-const visitors = new Visitors(async () => 'a secret')
+const secret = async () => 'a secret'
 const noFallback = () => Promise.reject(new Error('must not be called'))
 
-function tokensWith(fallbackSecret: () => Promise<string>, secret: string | null = 'a secret') {
-  return new VisitorTokens(
-    { tokenSeconds: 60 },
-    { secret, previousSecret: null, fallbackSecret, randomBytes },
-  )
+function tokensWith(
+  fallbackSecret: () => Promise<string>,
+  tokenSecret: string | null = 'a secret',
+) {
+  return new VisitorTokens({
+    tokenSeconds: 60,
+    secret: tokenSecret,
+    previousSecret: null,
+    fallbackSecret,
+    randomBytes,
+  })
 }
 
 const tokens = tokensWith(noFallback)
-const open = new VisitorIdentifier({ visitors, tokens: null, now: () => NOW_MS })
-const closed = new VisitorIdentifier({ visitors, tokens, now: () => NOW_MS })
+const visitors = new Visitors({ secret, tokens: null, now: () => NOW_MS })
+const closed = new Visitors({ secret, tokens, now: () => NOW_MS })
 
 interface Given {
-  readonly identifier?: VisitorIdentifier
+  readonly identifier?: Visitors
   readonly origin?: string | null
   readonly isOperator?: boolean
   readonly maySpend?: boolean
@@ -60,15 +65,15 @@ test('without Turnstile a visitor is identified by its address only', async () =
   ]
   for (const extra of extras) {
     const headers = { ...address('203.0.113.7'), ...extra }
-    expect(await identify(headers, { identifier: open })).toEqual({ id, reasons: [] })
+    expect(await identify(headers, { identifier: visitors })).toEqual({ id, reasons: [] })
   }
 })
 
 test('without Turnstile all requests without an address are one visitor', async () => {
   const id = await visitors.idOf(null, NOW_MS)
-  expect(await identify({}, { identifier: open })).toEqual({ id, reasons: [] })
+  expect(await identify({}, { identifier: visitors })).toEqual({ id, reasons: [] })
   const spoofed = { 'x-forwarded-for': '203.0.113.7' }
-  expect(await identify(spoofed, { identifier: open })).toEqual({ id, reasons: [] })
+  expect(await identify(spoofed, { identifier: visitors })).toEqual({ id, reasons: [] })
 })
 
 test('with Turnstile a visitor is identified by its token, in x-visitor-token or as the bearer', async () => {
@@ -148,7 +153,7 @@ test('a request that may not spend needs no token, and an invalid one is ignored
 
 test('if tokens cannot be checked, requests that may spend fail and others are served', async () => {
   const keyless = tokensWith(noFallback, null)
-  const identifier = new VisitorIdentifier({ visitors, tokens: keyless, now: () => NOW_MS })
+  const identifier = new Visitors({ secret, tokens: keyless, now: () => NOW_MS })
   const headers = { ...address('203.0.113.7'), 'x-visitor-token': (await mint()).token }
   expect(await identify(headers, { identifier })).toEqual({
     code: 'ledger_unavailable',
@@ -160,7 +165,7 @@ test('if tokens cannot be checked, requests that may spend fail and others are s
 
 test('a token expires at its second', async () => {
   let ms = NOW_MS
-  const identifier = new VisitorIdentifier({ visitors, tokens, now: () => ms })
+  const identifier = new Visitors({ secret, tokens, now: () => ms })
   const { token, subject, expires_at } = await mint()
   const headers = { 'x-visitor-token': token }
   ms = expires_at * 1000 - 1

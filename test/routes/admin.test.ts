@@ -1,10 +1,10 @@
 // The operator's endpoints in process: input, responses, and errors when the Durable Objects behind
 // them are unavailable.
 import { expect, test } from 'vitest'
-import { Operator } from '../../src/access/operator.ts'
+import { operatorCheck } from '../../src/access/operator.ts'
 import { Purges } from '../../src/cache/purge.ts'
 import { PurgeRegister } from '../../src/cache/purge-register.ts'
-import { Admin, type AdminContext } from '../../src/routes/admin.ts'
+import { type AdminDeps, pause, purge, usage } from '../../src/routes/admin.ts'
 import { Visit } from '../../src/routes/request-log.ts'
 import { noCounts } from '../../src/usage.ts'
 import { MemoryKv, memoryStorage } from '../support/app.ts'
@@ -32,45 +32,43 @@ const failure = (request_id: string) => ({
   hint: 'check the key',
 })
 
-function adminWith(more: Partial<AdminContext> = {}) {
+function adminWith(more: Partial<AdminDeps> = {}) {
   const clock = { ms: NOW_S * 1000 }
   const kv = new MemoryKv(clock)
   const background: Promise<unknown>[] = []
   const paused: (number | null)[] = []
   const asked: number[] = []
-  const admin = new Admin(
-    { maxBytes: 1000, deadlineMs: 1000 },
-    {
-      operator: new Operator(TOKEN),
-      purges: new Purges(
-        kv,
-        { intervalMs: 1000 },
-        {
-          register: new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms }),
-          now: () => clock.ms,
-          report: () => {},
-          waitUntil: (work) => void background.push(work),
-        },
-      ),
-      requestNames: async () => ['request:c1:0'],
-      prompts: new Map([['haiku', {}]]),
-      models: new Map([['default', {}]]),
-      origins: ['https://example.com'],
-      now: () => clock.ms,
-      pause: async (until) => void paused.push(until),
-      figures: async () => budget,
-      usage: async (fromHour) => {
-        asked.push(fromHour)
-        return {
-          hours: new Map([[HOUR, { ...noCounts(), requests: 10 }]]),
-          days: [{ day: 20_601, tokens: 1200, usd: 0.01, requests: 10, hits: 6 }],
-          failures: [failure('req_1'), failure('req_2')],
-          refused: new Map([['https://x.example', { count: 3, last: NOW_S }]]),
-        }
+  const admin: AdminDeps = {
+    body: { maxBytes: 1000, deadlineMs: 1000 },
+    isOperator: operatorCheck(TOKEN),
+    purges: new Purges(
+      kv,
+      { intervalMs: 1000 },
+      {
+        register: new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms }),
+        now: () => clock.ms,
+        report: () => {},
+        waitUntil: (work) => void background.push(work),
       },
-      ...more,
+    ),
+    requestNames: async () => ['request:c1:0'],
+    prompts: new Map([['haiku', {}]]),
+    models: new Map([['default', {}]]),
+    origins: ['https://example.com'],
+    now: () => clock.ms,
+    pause: async (until) => void paused.push(until),
+    figures: async () => budget,
+    usage: async (fromHour) => {
+      asked.push(fromHour)
+      return {
+        hours: new Map([[HOUR, { ...noCounts(), requests: 10 }]]),
+        days: [{ day: 20_601, tokens: 1200, usd: 0.01, requests: 10, hits: 6 }],
+        failures: [failure('req_1'), failure('req_2')],
+        refused: new Map([['https://x.example', { count: 3, last: NOW_S }]]),
+      }
     },
-  )
+    ...more,
+  }
   return { admin, kv, paused, asked }
 }
 
@@ -91,7 +89,7 @@ function visit(path: string, body?: unknown, token = TOKEN): Visit {
 
 test('usage() returns the budget, hours, days, failures and refused origins', async () => {
   const { admin, asked } = adminWith()
-  const response = await admin.usage(visit('/admin/usage'))
+  const response = await usage(visit('/admin/usage'), admin)
   expect(JSON.parse(String(response.body))).toEqual({
     now: NOW_S,
     budget,
@@ -128,7 +126,7 @@ test.each([
   ['2160', 2159],
 ])('usage() of %s hours starts %i hours before the current one', async (hours, ago) => {
   const { admin, asked } = adminWith()
-  await admin.usage(visit(`/admin/usage?hours=${hours}`))
+  await usage(visit(`/admin/usage?hours=${hours}`), admin)
   expect(asked).toEqual([HOUR - ago * 3600])
 })
 
@@ -136,7 +134,7 @@ test.each(['0', '-1', '2161', '1.5', '1e2', '99999', 'x', '', '%2024'])(
   'usage() rejects "%s" hours',
   async (hours) => {
     const { admin, asked } = adminWith()
-    const error = await failureOf(admin.usage(visit(`/admin/usage?hours=${hours}`)))
+    const error = await failureOf(usage(visit(`/admin/usage?hours=${hours}`), admin))
     expect(error).toMatchObject({ code: 'invalid_value', param: 'hours' })
     expect(asked).toEqual([])
   },
@@ -150,7 +148,7 @@ test.each<[unknown, number | null, number | null]>([
   [{ until: 0 }, 0, null],
 ])('pause() accepts %j', async (body, until, answer) => {
   const { admin, paused } = adminWith()
-  const response = await admin.pause(visit('/admin/pause', body))
+  const response = await pause(visit('/admin/pause', body), admin)
   expect(JSON.parse(String(response.body))).toEqual({ paused_until: answer })
   expect(paused).toEqual([until])
 })
@@ -167,7 +165,7 @@ test.each<[unknown]>([
   ['null'],
 ])('pause() rejects %j without pausing', async (body) => {
   const { admin, paused } = adminWith()
-  expect((await failureOf(admin.pause(visit('/admin/pause', body)))).code).toBe('invalid_value')
+  expect((await failureOf(pause(visit('/admin/pause', body), admin))).code).toBe('invalid_value')
   expect(paused).toEqual([])
 })
 
@@ -183,7 +181,7 @@ test.each<[object, string, string | null]>([
   [{ page: 'https://example.com/posts/x/index.html' }, 'page', PAGE],
 ])('purge() accepts %j', async (body, word, name) => {
   const { admin, kv } = adminWith()
-  const response = await admin.purge(visit('/admin/purge', body))
+  const response = await purge(visit('/admin/purge', body), admin)
   expect(JSON.parse(String(response.body))).toEqual({ purged: word })
   const at = NOW_S * 1000 + 7
   expect(JSON.parse(kv.values.get('purge')?.value ?? '')).toEqual(
@@ -200,7 +198,7 @@ test('purge() reports an error if the purge could not be stored', async () => {
   const context = { register, now: () => 0, report: () => {}, waitUntil: () => {} }
   const kv = new MemoryKv({ ms: 0 })
   const { admin } = adminWith({ purges: new Purges(kv, { intervalMs: 1000 }, context) })
-  const error = await failureOf(admin.purge(visit('/admin/purge', { all: true })))
+  const error = await failureOf(purge(visit('/admin/purge', { all: true }), admin))
   expect(error).toMatchObject({ code: 'internal', retryAfterSeconds: 10 })
   expect(error.message).toContain('Send it again')
   expect(error.message).not.toContain('inside words')
@@ -212,7 +210,7 @@ test.each<[object, string, string]>([
   [{ model: 'gone' }, 'model', 'Cannot find the model "gone": this endpoint has default'],
 ])('purge() of %j is an error that lists the known names', async (body, param, message) => {
   const { admin, kv } = adminWith()
-  const error = await failureOf(admin.purge(visit('/admin/purge', body)))
+  const error = await failureOf(purge(visit('/admin/purge', body), admin))
   expect(error).toMatchObject({ code: 'not_found', param })
   expect(error.message).toContain(message)
   expect(kv.values.size).toBe(0)
@@ -222,7 +220,7 @@ test.each(['/posts/x', 'https://elsewhere.example/posts/x', 'file:///posts/x', '
   'purge() rejects the page %s, which no answer can be made from',
   async (page) => {
     const { admin, kv } = adminWith()
-    const error = await failureOf(admin.purge(visit('/admin/purge', { page })))
+    const error = await failureOf(purge(visit('/admin/purge', { page }), admin))
     expect(error).toMatchObject({ code: 'invalid_value', param: 'page' })
     expect(kv.values.size).toBe(0)
   },
@@ -242,7 +240,7 @@ test.each<[unknown]>([
   [[]],
 ])('purge() rejects %j and purges nothing', async (body) => {
   const { admin, kv } = adminWith()
-  expect((await failureOf(admin.purge(visit('/admin/purge', body)))).code).toBe('invalid_value')
+  expect((await failureOf(purge(visit('/admin/purge', body), admin))).code).toBe('invalid_value')
   expect(kv.values.size).toBe(0)
 })
 
@@ -250,9 +248,9 @@ test('requests without the operator’s token are rejected without reading their
   const { admin, kv, paused, asked } = adminWith()
   for (const token of ['', 'x', TOKEN.slice(1), `${TOKEN}x`]) {
     for (const work of [
-      () => admin.usage(visit('/admin/usage', undefined, token)),
-      () => admin.pause(visit('/admin/pause', '{no json', token)),
-      () => admin.purge(visit('/admin/purge', '{no json', token)),
+      () => usage(visit('/admin/usage', undefined, token), admin),
+      () => pause(visit('/admin/pause', '{no json', token), admin),
+      () => purge(visit('/admin/purge', '{no json', token), admin),
     ]) {
       expect((await failureOf(work())).code).toBe('operator_token_invalid')
     }
@@ -266,8 +264,8 @@ test('an unavailable ledger is reported without its error message', async () => 
   }
   const { admin } = adminWith({ pause: down, figures: down })
   for (const work of [
-    () => admin.usage(visit('/admin/usage')),
-    () => admin.pause(visit('/admin/pause', { until: null })),
+    () => usage(visit('/admin/usage'), admin),
+    () => pause(visit('/admin/pause', { until: null }), admin),
   ]) {
     const error = await failureOf(work())
     expect(error).toMatchObject({ code: 'ledger_unavailable', retryAfterSeconds: 10 })

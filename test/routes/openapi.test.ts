@@ -6,7 +6,7 @@ import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { codes } from '../../src/errors.ts'
 import { statusOf } from '../../src/http/problem.ts'
 import { openApiDocument } from '../../src/routes/openapi.ts'
-import { OpenApi, type OpenApiOptions, placeholders } from '../../src/routes/openapi-file.ts'
+import { type OpenApiOptions, openApiRoute, placeholders } from '../../src/routes/openapi-file.ts'
 import { dayFigures, hourFigures, noCounts } from '../../src/usage.ts'
 import { jsonAnswer, OPERATOR_TOKEN, ORIGIN, TestApp } from '../support/app.ts'
 
@@ -42,7 +42,7 @@ const optionsOf = (given: Partial<OpenApiOptions>): OpenApiOptions => ({
 /** The document of an endpoint with these settings. */
 async function served(given: Partial<OpenApiOptions>): Promise<Document> {
   const readFile = async (name: string) => readFileSync(`dist/site/${name}`, 'utf8')
-  const { body } = await new OpenApi(optionsOf(given), readFile).get()
+  const { body } = await openApiRoute(optionsOf(given), readFile)()
   return JSON.parse(String(body)) as Document
 }
 
@@ -279,10 +279,10 @@ describe('the document', () => {
     const readFile = vi
       .fn(async () => '{"info":{}}')
       .mockRejectedValueOnce(new Error('the files are away'))
-    const file = new OpenApi(optionsOf({}), readFile)
-    await expect(file.get()).rejects.toThrow()
-    await file.get()
-    expect((await file.get()).body).toBe('{"info":{"x-free-prompts":false}}')
+    const get = openApiRoute(optionsOf({}), readFile)
+    await expect(get()).rejects.toThrow()
+    await get()
+    expect((await get()).body).toBe('{"info":{"x-free-prompts":false}}')
     expect(readFile).toHaveBeenCalledTimes(2)
   })
 

@@ -1,10 +1,10 @@
 // POST /v1/visitors exchanges a solved challenge for a visitor token.
 import { expect, test } from 'vitest'
-import { type ChallengeRefusal, Turnstile } from '../../src/access/turnstile.ts'
 import { VisitorTokens } from '../../src/access/visitor-token.ts'
 import { GatewayError } from '../../src/errors.ts'
+import type { Event } from '../../src/events.ts'
 import { Visit } from '../../src/routes/request-log.ts'
-import { NewVisitors } from '../../src/routes/visitors.ts'
+import { newVisitor } from '../../src/routes/visitors.ts'
 import { openStream } from '../support/app.ts'
 import { CANARY, recordOutput } from '../support/canary.ts'
 
@@ -31,29 +31,29 @@ async function ask(body: unknown, given: Given = {}) {
   const { answer = () => solvedOn('example.com'), secret = CANARY, origins = [ORIGIN] } = given
   const { origin = ORIGIN, edge = EDGE, on = true, headers = {} } = given
   const sent: unknown[] = []
-  const reasons: [string, ChallengeRefusal][] = []
+  const reasons: [string | null, string][] = []
   const now = () => NOW_MS
-  const turnstile = new Turnstile(secret, {
-    fetch: async (request) => {
+  const turnstile = {
+    secret,
+    fetch: async (request: Request) => {
       sent.push(await request.json())
       return answer()
     },
     now,
-    wait: () => new Promise(() => {}),
+    wait: () => new Promise<void>(() => {}),
     newUuid: () => 'uuid',
+  }
+  const tokens = new VisitorTokens({
+    tokenSeconds: 1800,
+    secret: CANARY,
+    previousSecret: null,
+    fallbackSecret: () => Promise.reject(new Error('not to be asked')),
+    randomBytes: (bytes) => crypto.getRandomValues(bytes),
   })
-  const tokens = new VisitorTokens(
-    { tokenSeconds: 1800 },
-    {
-      secret: CANARY,
-      previousSecret: null,
-      fallbackSecret: () => Promise.reject(new Error('not to be asked')),
-      randomBytes: (bytes) => crypto.getRandomValues(bytes),
-    },
-  )
-  const refused = (id: string, reason: ChallengeRefusal) => reasons.push([id, reason])
-  const context = on ? { turnstile, tokens, now, refused } : null
-  const route = new NewVisitors({ bodyMs: 100, origins }, context)
+  const report = (event: Event) => {
+    if (event.event === 'visitor_refused') reasons.push([event.request_id, event.reason])
+  }
+  const deps = { turnstile, tokens: on ? tokens : null, bodyMs: 100, origins, now, report }
   const raw = typeof body === 'string' || body instanceof ReadableStream
   const request = new Request(`${edge}/v1/visitors`, {
     method: 'POST',
@@ -63,7 +63,7 @@ async function ask(body: unknown, given: Given = {}) {
   } as RequestInit)
   const visit = new Visit(request, 'req_1', { now, report() {}, waitUntil() {}, count() {} })
   visit.logFields.origin = origin
-  const result = await route.post(visit).then(
+  const result = await newVisitor(visit, deps).then(
     (reply) => ({ reply, json: JSON.parse(String(reply.body)) as Record<string, unknown> }),
     (error: unknown) => error,
   )
