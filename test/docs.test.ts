@@ -185,3 +185,44 @@ test('every npm script that a page names exists', () => {
 test('README.md stays short: 230 lines', () => {
   expect(textOf('README.md').trimEnd().split('\n').length).toBeLessThanOrEqual(230)
 })
+
+/** The rows of CONTRIBUTING.md's "Which file to open": a file, and what is to be found in it. */
+const map = [
+  .../<!-- map -->([\s\S]*)<!-- \/map -->/
+    .exec(textOf('CONTRIBUTING.md'))![1]!
+    .matchAll(/^\| (?!to change)([^|]+) \| `([^`]+)` \| `([^`]+)` \|$/gm),
+].map(([, change = '', file = '', symbol = '']) => [change, file, symbol] as const)
+
+test('CONTRIBUTING.md names a file for at least 20 changes', () => {
+  expect(new Set(map.map(([change]) => change)).size).toBeGreaterThanOrEqual(20)
+})
+
+test.each(map)('the map: %s is in %s', (_, file, symbol) => {
+  expect(existsSync(file), file).toBe(true)
+  const definition = new RegExp(
+    `(?:function\\*?|const|class|interface|type) ${symbol}\\b|^  (?:async )?${symbol}\\(`,
+    'm',
+  )
+  expect(textOf(file)).toMatch(definition)
+})
+
+test('the files that CONTRIBUTING.md names exist', () => {
+  const named = [...textOf('CONTRIBUTING.md').matchAll(/`((?:src|test|scripts|docs)\/[\w./-]+)`/g)]
+  for (const [, path = ''] of named) expect(existsSync(path), path).toBe(true)
+})
+
+test('CONTRIBUTING.md names every dependency, and no other', () => {
+  const { dependencies, devDependencies } = JSON.parse(textOf('package.json'))
+  const page = textOf('CONTRIBUTING.md')
+  const table = page.slice(page.indexOf('## Dependencies'))
+  const named = [...table.matchAll(/`([@\w/*.-]+)`/g)].map(([, name = '']) => name)
+  const missing = Object.keys({ ...dependencies, ...devDependencies }).filter(
+    (name) =>
+      !name.startsWith('@types/') &&
+      name !== '@cloudflare/workers-types' &&
+      !named.some(
+        (known) => known === name || (known.endsWith('*') && name.startsWith(known.slice(0, -1))),
+      ),
+  )
+  expect(missing).toEqual([])
+})

@@ -91,7 +91,7 @@ function largestOf(table: object, names: ReadonlySet<string>, least: number): nu
   return largest
 }
 
-/** The name of a limit that is set to no limit (-1 in llama.cpp and Ollama); null: there is none. */
+/** The name of a limit that is set to no limit (-1 in llama.cpp and Ollama), or null. */
 export function unlimitedIn(table: object): string | null {
   for (const [name, value] of Object.entries(table)) {
     if (typeof value === 'object' && value !== null) {

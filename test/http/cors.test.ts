@@ -33,7 +33,7 @@ const judge = (request: Request, list: readonly string[] = origins) =>
 const kindOf = (origin: string | null, url?: string, list?: readonly string[]) =>
   judge(requestFrom(origin, url), list).kind
 
-test.each(origins)('judgeOrigin() allows the configured %s', (origin) => {
+test.each(origins)('checkOrigin() allows the configured %s', (origin) => {
   expect(judge(requestFrom(origin))).toEqual({ kind: 'allowed', origin })
 })
 
@@ -72,7 +72,7 @@ test.each([
   'data:text/html,x',
   'http://localhost:4000',
   'http://127.0.0.1',
-])('judgeOrigin() rejects %j', (origin) => {
+])('checkOrigin() rejects %j', (origin) => {
   expect(kindOf(origin)).toBe('refused')
 })
 
@@ -103,7 +103,7 @@ const variants: readonly Variant[] = [
   (origin) => `x${origin}`,
 ]
 
-test('judgeOrigin() allows only the exact configured origins, not variations of them', () => {
+test('checkOrigin() allows only the exact configured origins, not variations of them', () => {
   const variant = fc.constantFrom(...variants)
   const candidate = fc
     .tuple(fc.constantFrom(...origins), fc.array(variant, { maxLength: 3 }))
@@ -120,11 +120,11 @@ test('judgeOrigin() allows only the exact configured origins, not variations of 
   )
 })
 
-test('judgeOrigin() returns "absent" without an Origin header', () => {
+test('checkOrigin() returns "absent" without an Origin header', () => {
   expect(judge(requestFrom(null))).toEqual({ kind: 'absent' })
 })
 
-test('judgeOrigin() allows exactly the origin of the Worker itself', () => {
+test('checkOrigin() allows exactly the origin of the Worker itself', () => {
   expect(kindOf('https://edge.test', 'https://edge.test/', [])).toBe('allowed')
   expect(kindOf('http://edge.test', 'https://edge.test/', [])).toBe('refused')
   expect(kindOf('https://edge.test:8443', 'https://edge.test/', [])).toBe('refused')
@@ -132,12 +132,12 @@ test('judgeOrigin() allows exactly the origin of the Worker itself', () => {
   expect(kindOf('https://x.edge.test', 'https://edge.test/', [])).toBe('refused')
 })
 
-test('judgeOrigin() never allows null, even if it is configured', () => {
+test('checkOrigin() never allows null, even if it is configured', () => {
   expect(kindOf('null', undefined, ['*', 'null'])).toBe('refused')
   expect(kindOf('null', 'http://localhost:8787/', ['*'])).toBe('refused')
 })
 
-test('judgeOrigin() allows every other origin if "*" is configured', () => {
+test('checkOrigin() allows every other origin if "*" is configured', () => {
   expect(judge(requestFrom('https://evil.com'), ['*'])).toEqual({
     kind: 'allowed',
     origin: 'https://evil.com',
@@ -161,7 +161,7 @@ test.each([
   ['http://192.168.0.1', 'http://localhost:8787/', 'refused'],
   ['http://localhost:4000', 'http://localhost.evil.com/', 'refused'],
   ['http://localhost:4000', 'http://127.0.0.1.evil.com/', 'refused'],
-])('judgeOrigin() of %s at %s returns "%s"', (origin, url, kind) => {
+])('checkOrigin() of %s at %s returns "%s"', (origin, url, kind) => {
   expect(kindOf(origin, url, [])).toBe(kind)
 })
 

@@ -194,6 +194,6 @@ test.each([
   ['max-age=0', none],
   ['no-storex', none],
   ['must-revalidate, private', none],
-])('cacheWishes() reads %j', (header, directives) => {
+])('parseCacheControl() reads %j', (header, directives) => {
   expect(parseCacheControl(header)).toEqual(directives)
 })

@@ -395,7 +395,7 @@ test('canonicalText() is JSON in one line with sorted keys', () => {
   )
 })
 
-describe('lastKey()', () => {
+describe('lastAnswerKey()', () => {
   const request = {
     promptId: 'haiku',
     variables: { topic: 'sea', language: 'English' },

@@ -449,7 +449,7 @@ test('effectiveRequest() modifies neither the request nor the options', () => {
   expect(request).toEqual(requestBefore)
 })
 
-describe('chosenFields()', () => {
+describe('overriddenFields()', () => {
   const visitor_may_set = ['model', 'max_tokens', 'temperature', 'seed', 'stop', 'n', 'logit_bias']
   const chosen = (fields: object, changes: Changes = {}) => {
     const set = { ...changes, haiku: { visitor_may_set, ...changes.haiku } }

@@ -27,7 +27,7 @@ const haiku: Variables = {
   language: { values: ['English', 'Deutsch'] },
 }
 
-test('placesOf() finds each placeholder once, with or without spaces', () => {
+test('placeholdersIn() finds each placeholder once, with or without spaces', () => {
   expect([
     ...placeholdersIn('{{a}} {{ b }}{{\ta\n}} {{_no}} {{1}} {{}} {a} {{a b}} {{ c1_x}}'),
   ]).toEqual(['a', 'b', 'c1_x'])

@@ -1,5 +1,5 @@
 // The day's budget against an upstream that bills every byte it is sent and writes, as if each were a
-// token. It adds up all strings of the body, whatever their fields are called, so that a field that is
+// token. It adds up all strings of the body, under any field name, so that a field that is
 // added later cannot be forgotten by the reservation.
 import { expect, test } from 'vitest'
 import { presets } from '../../src/upstream/presets.ts'
