@@ -23,8 +23,8 @@ const table: readonly (readonly [names: string, ...values: unknown[]])[] = [
     0,
   ],
   [
-    'ignore_eos use_beam_search include_stop_str_in_output early_stopping ban_eos_token ' +
-      'no_stop_trim continue_final_message return_tokens_as_token_ids return_token_ids ' +
+    'return_logprob raw ignore_eos use_beam_search include_stop_str_in_output early_stopping ' +
+      'ban_eos_token no_stop_trim continue_final_message return_tokens_as_token_ids return_token_ids ' +
       'return_hidden_states return_full_text decoder_input_details details watermark ' +
       'return_tokens timings_per_token post_sampling_probs safe_prompt raw_output ' +
       'perf_metrics_in_response stream_include_usage stream_continuous_usage_stats ' +
@@ -32,20 +32,28 @@ const table: readonly (readonly [names: string, ...values: unknown[]])[] = [
     false,
   ],
   [
-    'skip_special_tokens spaces_between_special_tokens add_special_tokens add_bos_token ' +
-      'detokenize cache_prompt',
+    'do_sample separate_reasoning skip_special_tokens spaces_between_special_tokens ' +
+      'add_special_tokens add_bos_token detokenize cache_prompt',
     true,
   ],
   // Without tools, both values mean the same.
   ['parallel_tool_calls', true, false],
   ['tool_choice function_call', 'none', 'auto'],
+  ['repeat_last_n', 64],
+  ['dry_base', 1.75],
+  ['dry_allowed_length', 2],
+  ['xtc_threshold', 0.1],
+  ['n_predict', -1],
   ['service_tier', 'auto', 'default'],
   ['verbosity', 'medium'],
   ['response_format', { type: 'text' }],
   ['grammar', ''],
   ['modalities', ['text']],
-  ['tools functions stop_token_ids bad_words logits_processors plugins transforms', []],
-  ['metadata vllm_xargs kv_transfer_params provider extra_body chat_template_kwargs', {}],
+  [
+    'tools functions stop_token_ids bad_words stop_sequences logits_processors plugins transforms',
+    [],
+  ],
+  ['options metadata vllm_xargs kv_transfer_params provider extra_body chat_template_kwargs', {}],
   [
     'guided_json guided_regex guided_choice guided_grammar guided_decoding_backend ' +
       'guided_whitespace_pattern json_schema regex ebnf structured_outputs structural_tag ' +
