@@ -114,7 +114,20 @@ export function parseEntry(text: string, key: string): Entry | null {
   const result = v.safeParse(storedSchema, value)
   if (!result.success || result.output.key !== key) return null
   const entry = result.output.schema === SCHEMA ? result.output : fromVersion1(result.output)
-  return isWorthStoring(entry.completion) ? entry : null
+  if (!isWorthStoring(entry.completion)) return null
+  entryBytes(entry, text)
+  return entry
+}
+
+const sizes = new WeakMap<Entry, number>()
+
+/** The size of an entry as JSON in UTF-8, counted once. @param text its JSON, if it is at hand */
+export function entryBytes(entry: Entry, text?: string): number {
+  const known = sizes.get(entry)
+  if (known !== undefined) return known
+  const bytes = new TextEncoder().encode(text ?? JSON.stringify(entry)).length
+  sizes.set(entry, bytes)
+  return bytes
 }
 
 function fromVersion1({

@@ -5,7 +5,7 @@
 // log.
 import { deadline } from '../deadline.ts'
 import type { Report } from '../events.ts'
-import { type Entry, parseEntry } from './entry.ts'
+import { type Entry, entryBytes, parseEntry } from './entry.ts'
 
 /** The methods of a Workers KV namespace that are used. */
 export interface KvNamespace {
@@ -66,7 +66,7 @@ export class KvTier {
   put(entry: Entry): boolean {
     const { now, waitUntil } = this.#context
     const value = JSON.stringify(entry)
-    if (new TextEncoder().encode(value).length > this.#options.entryBytes) return false
+    if (entryBytes(entry, value) > this.#options.entryBytes) return false
     if (now() < this.#restUntil) return false
     const ttlSeconds = entry.stale_until - Math.floor(now() / 1000)
     waitUntil(this.#write(entry.key, value, ttlSeconds))

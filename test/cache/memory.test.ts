@@ -1,7 +1,7 @@
 // The in-memory tier: bounded by bytes and age, and a hit encodes nothing again.
 import { expect, test, vi } from 'vitest'
 import { createEntry, type Entry } from '../../src/cache/entry.ts'
-import { MemoryTier } from '../../src/cache/memory.ts'
+import { MemoryTier } from '../../src/cache/store.ts'
 import { bodyName, encodeWhole, type Reader, type Shape } from '../../src/flight/stream.ts'
 
 const NOW_S = 1_767_225_600

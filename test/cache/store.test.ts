@@ -2,10 +2,9 @@
 import { expect, test, vi } from 'vitest'
 import { createEntry, type Entry } from '../../src/cache/entry.ts'
 import { KvTier } from '../../src/cache/kv.ts'
-import { MemoryTier } from '../../src/cache/memory.ts'
 import { Purges } from '../../src/cache/purge.ts'
 import { PurgeRegister } from '../../src/cache/purge-register.ts'
-import { TieredCache } from '../../src/cache/store.ts'
+import { MemoryTier, TieredCache } from '../../src/cache/store.ts'
 import type { Event } from '../../src/events.ts'
 import { MemoryKv, memoryStorage, START } from '../support/app.ts'
 
