@@ -114,6 +114,11 @@ export class Fold {
     }
   }
 
+  /** The texts of all choices so far. */
+  get text(): string {
+    return [...this.#choices.values()].map(({ text }) => text).join('')
+  }
+
   folded(): FoldedAnswer | null {
     if (this.#head === null || this.#usage === null || this.#choices.size === 0) return null
     const choices: Choice[] = []

@@ -1,7 +1,7 @@
 // Singleflight: one upstream load shared by several readers. Deltas are recorded as they arrive,
 // and each reader consumes the recording at its own pace. Pure (no clock, no platform APIs);
 // objects/flight.ts runs it.
-import { type Delta, Fold, type FoldedAnswer } from '../completion/delta.ts'
+import type { Delta } from '../completion/delta.ts'
 
 export interface FlightOptions {
   /**
@@ -27,7 +27,6 @@ export class Flight {
   readonly #options: FlightOptions
   readonly #controller = new AbortController()
   readonly #deltas: Delta[] = []
-  readonly #fold = new Fold()
   #state: FlightState = 'running'
   #error: unknown = null
   readonly #readers = new Set<ReaderState>()
@@ -40,11 +39,6 @@ export class Flight {
 
   get state(): FlightState {
     return this.#state
-  }
-
-  /** The complete answer; null until the load has finished successfully. */
-  get folded(): FoldedAnswer | null {
-    return this.#state === 'finished' ? this.#fold.folded() : null
   }
 
   /** Everything recorded so far. Grows while the load runs. */
@@ -114,10 +108,7 @@ export class Flight {
         if (this.#state !== 'running') break
         const step = await load.next()
         if (step.done === true || this.#state !== 'running') break
-        for (const delta of step.value) {
-          this.#deltas.push(delta)
-          this.#fold.add(delta)
-        }
+        for (const delta of step.value) this.#deltas.push(delta)
         this.#announce()
       }
       if (this.#state === 'running') this.#state = 'finished'

@@ -2,7 +2,7 @@
 // answer. Yields normalised deltas as they arrive. All dependencies are passed in.
 import { createEntry, type Entry, isFresh, isWorthStoring, type Source } from '../cache/entry.ts'
 import { estimateTokens, type Usage } from '../completion/completion.ts'
-import { type Delta, Fold, replay } from '../completion/delta.ts'
+import { type Delta, Fold, type FoldedAnswer, replay } from '../completion/delta.ts'
 import type { PageVersion } from '../page/store.ts'
 import type { EffectiveRequest } from '../request/effective.ts'
 import type { Answered, RouteContext } from '../upstream/attempt.ts'
@@ -52,6 +52,8 @@ export interface GenerateContext {
 
 /** The outcome of a generation; filled in while it runs. */
 export interface Outcome extends Trace {
+  /** The complete answer. */
+  folded: FoldedAnswer | null
   /** The entry of a complete answer that may be stored. */
   entry: Entry | null
   /** The entry was found in KV, and no upstream was called. */
@@ -61,7 +63,8 @@ export interface Outcome extends Trace {
 }
 
 export function newOutcome(): Outcome {
-  return { attempts: 0, upstream: null, entry: null, found: false, stored: false, usage: null }
+  const nothing = { upstream: null, folded: null, entry: null, usage: null }
+  return { ...nothing, attempts: 0, found: false, stored: false }
 }
 
 /**
@@ -84,7 +87,7 @@ export async function* generate(
   if (entry && isFresh(entry, context.route.now())) {
     const own = entryFor(work, entry)
     if (own.key !== entry.key) context.storeCopy(own)
-    Object.assign(outcome, { entry: own, found: true, stored: true })
+    Object.assign(outcome, { folded: entry, entry: own, found: true, stored: true })
     yield replay(entry)
     return
   }
@@ -93,30 +96,30 @@ export async function* generate(
   const startedAtS = Math.floor(startedAt / 1000)
   let firstMs = 0
   const fold = new Fold()
-  let written = ''
   let answered: Answered | null = null
   for await (const batch of answer(request, context.route, outcome)) {
     const deltas: Delta[] = []
+    const add = (delta: Delta) => {
+      fold.add(delta)
+      deltas.push(delta)
+    }
     for (const delta of batch) {
       switch (delta.kind) {
         case 'answered':
           answered = delta
           firstMs = now() - startedAt
-          deltas.push(headOf(delta, context.newId(), startedAtS))
+          add(headOf(delta, context.newId(), startedAtS))
           break
         case 'text':
-          written += delta.text
-          deltas.push(delta)
-          break
         case 'finish':
-          deltas.push(delta)
+          add(delta)
           break
         case 'ended': {
-          outcome.usage = delta.usage ?? estimate(request, written)
-          deltas.push({ kind: 'usage', usage: outcome.usage, estimated: delta.usage === null })
-          for (const last of deltas) fold.add(last)
+          outcome.usage = delta.usage ?? estimate(request, fold.text)
+          add({ kind: 'usage', usage: outcome.usage, estimated: delta.usage === null })
+          outcome.folded = fold.folded()
           const fallback = answered?.fallback ?? false
-          outcome.entry = delta.whole ? entryOf(work, fold, fallback, startedAtS) : null
+          outcome.entry = delta.whole ? entryOf(work, outcome.folded, fallback, startedAtS) : null
           outcome.stored = outcome.entry !== null && context.store(outcome.entry)
           reportGenerated(work, context, outcome, answered, firstMs, now() - startedAt)
           yield deltas
@@ -126,7 +129,6 @@ export async function* generate(
           delta satisfies never
       }
     }
-    for (const delta of deltas) fold.add(delta)
     yield deltas
   }
 }
@@ -180,11 +182,10 @@ function headOf({ model, fingerprint }: Answered, id: string, created: number): 
 
 function entryOf(
   { key, storedUnder, source, names, requestedAt, lifetime }: Work,
-  fold: Fold,
+  folded: FoldedAnswer | null,
   fallback: boolean,
   startedAtS: number,
 ): Entry | null {
-  const folded = fold.folded()
   if (lifetime === null || folded === null || !isWorthStoring(folded.completion)) return null
   const freshSeconds = fallback
     ? Math.min(FALLBACK_FRESH_S, lifetime.freshSeconds)

@@ -168,9 +168,8 @@ export class SharedMiss {
   async #whole({ role, left }: ReaderHandle): Promise<MissAnswer> {
     for await (const _ of this.flight.progress(left.signal));
     left.signal.throwIfAborted()
-    const { folded } = this.flight
+    const { folded, entry, stored } = this.#outcome
     if (folded === null) throw new TypeError('the flight ended without a complete answer')
-    const { entry, stored } = this.#outcome
     return {
       kind: 'whole',
       role: this.#roleOf(role),
