@@ -1,9 +1,36 @@
-// Encodes normalised deltas as server-sent events in the form that all known clients accept: one
+// The shapes of an answer: JSON, an event stream or bare text, from the start or from the point where
+// an earlier stream was interrupted. Event streams have the form that all known clients accept: one
 // `data:` line per event, LF only, the same shape in every chunk, `[DONE]` last.
 
 import { toJson } from '../json.ts'
 import type { Logprobs, Usage } from './completion.ts'
-import type { Delta, Head } from './delta.ts'
+import { type Delta, type FoldedAnswer, type Head, replay } from './delta.ts'
+import { type ResumePoint, resumeFilter } from './resume.ts'
+
+/** The format of an answer. */
+export interface Shape {
+  readonly as: 'json' | 'sse' | 'text'
+  /** False: the body is sent when the answer is complete. */
+  readonly stream: boolean
+  readonly includeUsage: boolean
+}
+
+export interface Reader {
+  readonly shape: Shape
+  /** Where to resume the stream; null: from the beginning. */
+  readonly resume: ResumePoint | null
+}
+
+/** A distinct name for each encoding of one answer. */
+export function bodyName({ as, includeUsage }: Shape): string {
+  return as === 'sse' && includeUsage ? 'sse.usage' : as
+}
+
+/** A complete answer in a reader's shape. */
+export function encodeWhole(folded: FoldedAnswer, reader: Reader): string {
+  if (reader.shape.as === 'json') return toJson(folded.completion)
+  return [...textsOf(folded, reader)].join('')
+}
 
 export const DONE = 'data: [DONE]\n\n'
 /** Not `: ping`: at least one client drops the rest of that packet. */
@@ -61,3 +88,63 @@ export class ChunkEncoder {
 export function errorEvent(body: unknown): string {
   return `data: ${toJson(body)}\n\n`
 }
+
+export type Encode = (delta: Delta) => string
+
+/** Encodes one reader's deltas in order. */
+export function encoder(shape: Shape, resume: ResumePoint | null): Encode {
+  const cut = resume === null ? null : resumeFilter(resume)
+  const encode = shape.as === 'text' ? bareText : chunkEncoder(shape)
+  if (cut === null) return encode
+  return (delta) => {
+    const left = cut(delta)
+    return left === null ? '' : encode(left)
+  }
+}
+
+const bareText: Encode = (delta) => (delta.kind === 'text' && delta.index === 0 ? delta.text : '')
+
+function chunkEncoder({ includeUsage }: Shape): Encode {
+  const chunks = new ChunkEncoder({ includeUsage })
+  return (delta) => chunks.encode(delta)
+}
+
+/** A complete answer in a reader's shape, in pieces of at most `PIECE_CHARS`. */
+export function* textsOf(folded: FoldedAnswer, { shape, resume }: Reader): Generator<string> {
+  const encode = encoder(shape, resume)
+  for (const delta of replay(folded)) {
+    for (const part of partsOf(delta)) {
+      const text = encode(part)
+      if (text !== '') yield* piecesOf(text)
+    }
+  }
+  if (shape.as === 'sse') yield DONE
+}
+
+/**
+ * Splits a long text into several deltas, unless it has log probabilities, which cover all of it.
+ */
+function* partsOf(delta: Delta): Generator<Delta> {
+  if (delta.kind !== 'text' || delta.logprobs !== null) return yield delta
+  for (const text of piecesOf(delta.text)) yield { ...delta, text }
+}
+
+/**
+ * UTF-16 units enqueued for a reader at a time. A slow reader costs only this much memory, because
+ * the answer itself is shared by all readers.
+ */
+export const PIECE_CHARS = 32_768
+
+/** Splits a text into pieces of at most `PIECE_CHARS`, never within a surrogate pair. */
+export function* piecesOf(text: string): Generator<string> {
+  let at = 0
+  while (text.length - at > PIECE_CHARS) {
+    const end = at + PIECE_CHARS
+    const next = isHighSurrogate(text.charCodeAt(end - 1)) ? end - 1 : end
+    yield text.slice(at, next)
+    at = next
+  }
+  yield text.slice(at)
+}
+
+const isHighSurrogate = (unit: number) => unit >= 0xd800 && unit <= 0xdbff

@@ -1,6 +1,7 @@
 // Routes a miss: to the flight of its key, which readers everywhere share, or to a load in this
 // isolate (with `flights = "none"`, with `no-store`, or if the flight is unreachable).
 
+import type { Reader } from '../completion/encode.ts'
 import { isRetryable, type Problem } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Work } from './generate.ts'
@@ -11,7 +12,7 @@ import {
   type SharedWork,
   stopsWithReaders,
 } from './miss.ts'
-import { type Pipe, type Reader, relay, type StreamEnd } from './stream.ts'
+import { type Pipe, relay, type StreamEnd } from './stream.ts'
 
 /** The connection to a key's flight. */
 export interface FlightClient {

@@ -2,6 +2,7 @@
 // the answer of the last one, or starts a new one. objects/flight.ts runs it.
 
 import { type Entry, isFresh } from '../cache/entry.ts'
+import type { Reader } from '../completion/encode.ts'
 import { entryFor, type Work } from './generate.ts'
 import {
   type MissAnswer,
@@ -10,7 +11,7 @@ import {
   type SharedWork,
   stopsWithReaders,
 } from './miss.ts'
-import { Ending, type Reader } from './stream.ts'
+import { Ending } from './stream.ts'
 
 /** How many flights a reader joins at most if their results do not apply to it. */
 const MAX_JOINS = 3

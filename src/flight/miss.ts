@@ -3,11 +3,12 @@
 
 import type { Entry } from '../cache/entry.ts'
 import type { Completion, Usage } from '../completion/completion.ts'
+import type { Reader } from '../completion/encode.ts'
 import { GatewayError, type Problem, problemOf } from '../errors.ts'
 import { internalEvent, type Report } from '../events.ts'
 import { Flight } from './flight.ts'
 import { type GenerateContext, generate, newOutcome, type Outcome, type Work } from './generate.ts'
-import { Encodings, type Reader, type StreamEnd, streamAnswer } from './stream.ts'
+import { Encodings, type StreamEnd, streamAnswer } from './stream.ts'
 
 /** How a reader got its answer. */
 export type Role =

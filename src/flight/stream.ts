@@ -1,38 +1,23 @@
-// Encodes a flight's deltas as a response body: JSON, an event stream or bare text, live or
-// complete, from the start or from the point where an earlier stream was interrupted.
+// The bytes of a response body: a flight's deltas as they arrive, or a complete answer; keep-alive
+// comments, and how a stream ends, even across a Durable Object's RPC.
 
-import { type Delta, type FoldedAnswer, replay } from '../completion/delta.ts'
-import { ChunkEncoder, DONE, errorEvent, KEEP_ALIVE } from '../completion/encode.ts'
-import { type ResumePoint, resumeFilter } from '../completion/resume.ts'
+import type { FoldedAnswer } from '../completion/delta.ts'
+import {
+  bodyName,
+  DONE,
+  type Encode,
+  encoder,
+  errorEvent,
+  KEEP_ALIVE,
+  PIECE_CHARS,
+  piecesOf,
+  type Reader,
+  type Shape,
+  textsOf,
+} from '../completion/encode.ts'
 import { type Problem, problemOf } from '../errors.ts'
 import { problemBody } from '../http/problem.ts'
-import { toJson } from '../json.ts'
 import type { Flight } from './flight.ts'
-
-/** The format of an answer. */
-export interface Shape {
-  readonly as: 'json' | 'sse' | 'text'
-  /** False: the body is sent when the answer is complete. */
-  readonly stream: boolean
-  readonly includeUsage: boolean
-}
-
-export interface Reader {
-  readonly shape: Shape
-  /** Where to resume the stream; null: from the beginning. */
-  readonly resume: ResumePoint | null
-}
-
-/** A distinct name for each encoding of one answer. */
-export function bodyName({ as, includeUsage }: Shape): string {
-  return as === 'sse' && includeUsage ? 'sse.usage' : as
-}
-
-/** A complete answer in a reader's shape. */
-export function encodeWhole(folded: FoldedAnswer, reader: Reader): string {
-  if (reader.shape.as === 'json') return toJson(folded.completion)
-  return [...textsOf(folded, reader)].join('')
-}
 
 /**
  * Like `encodeWhole`, but encoded lazily as the reader consumes it, for bodies not worth caching.
@@ -51,45 +36,6 @@ export function streamWhole(folded: FoldedAnswer, reader: Reader): ReadableStrea
     { highWaterMark: 0 },
   )
 }
-
-function* textsOf(folded: FoldedAnswer, { shape, resume }: Reader): Generator<string> {
-  const encode = encoder(shape, resume)
-  for (const delta of replay(folded)) {
-    for (const part of partsOf(delta)) {
-      const text = encode(part)
-      if (text !== '') yield* piecesOf(text)
-    }
-  }
-  if (shape.as === 'sse') yield DONE
-}
-
-/**
- * Splits a long text into several deltas, unless it has log probabilities, which cover all of it.
- */
-function* partsOf(delta: Delta): Generator<Delta> {
-  if (delta.kind !== 'text' || delta.logprobs !== null) return yield delta
-  for (const text of piecesOf(delta.text)) yield { ...delta, text }
-}
-
-/**
- * UTF-16 units enqueued for a reader at a time. A slow reader costs only this much memory, because
- * the answer itself is shared by all readers.
- */
-const PIECE_CHARS = 32_768
-
-/** Splits a text into pieces of at most `PIECE_CHARS`, never within a surrogate pair. */
-function* piecesOf(text: string): Generator<string> {
-  let at = 0
-  while (text.length - at > PIECE_CHARS) {
-    const end = at + PIECE_CHARS
-    const next = isHighSurrogate(text.charCodeAt(end - 1)) ? end - 1 : end
-    yield text.slice(at, next)
-    at = next
-  }
-  yield text.slice(at)
-}
-
-const isHighSurrogate = (unit: number) => unit >= 0xd800 && unit <= 0xdbff
 
 /** The encodings of a flight: each is produced once for all readers of the same shape. */
 export class Encodings {
@@ -141,25 +87,6 @@ export class Encodings {
       return delta === undefined ? '' : encode(delta)
     }
   }
-}
-
-type Encode = (delta: Delta) => string
-
-function encoder(shape: Shape, resume: ResumePoint | null): Encode {
-  const cut = resume === null ? null : resumeFilter(resume)
-  const encode = shape.as === 'text' ? bareText : chunkEncoder(shape)
-  if (cut === null) return encode
-  return (delta) => {
-    const left = cut(delta)
-    return left === null ? '' : encode(left)
-  }
-}
-
-const bareText: Encode = (delta) => (delta.kind === 'text' && delta.index === 0 ? delta.text : '')
-
-function chunkEncoder({ includeUsage }: Shape): Encode {
-  const chunks = new ChunkEncoder({ includeUsage })
-  return (delta) => chunks.encode(delta)
 }
 
 /** How a stream ended: completely, because its reader left, or with a problem. */

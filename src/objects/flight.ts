@@ -6,9 +6,9 @@ import { DurableObject } from 'cloudflare:workers'
 import type { KvNamespace } from '../cache/kv.ts'
 import type { Purge } from '../cache/purge-list.ts'
 import { PurgeRegister } from '../cache/purge-register.ts'
+import type { Reader } from '../completion/encode.ts'
 import { KeyFlights } from '../flight/flights.ts'
 import type { MissAnswer, SharedWork } from '../flight/miss.ts'
-import type { Reader } from '../flight/stream.ts'
 import { binding, gateway, now } from './platform.ts'
 
 export class FlightObject extends DurableObject {

@@ -3,11 +3,12 @@
 import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
 import { ageOf } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
+import { bodyName, encodeWhole } from '../completion/encode.ts'
 import { type Code, GatewayError, messages, problemOf } from '../errors.ts'
 import type { Misses } from '../flight/client.ts'
 import type { Work } from '../flight/generate.ts'
 import type { MissAnswer, MissSummary } from '../flight/miss.ts'
-import { bodyName, encodeWhole, streamWhole } from '../flight/stream.ts'
+import { streamWhole } from '../flight/stream.ts'
 import { type BodyOptions, readText } from '../http/body.ts'
 import {
   answerHeaders,

@@ -2,7 +2,7 @@
 import { expect, test, vi } from 'vitest'
 import { createEntry, type Entry } from '../../src/cache/entry.ts'
 import { MemoryTier } from '../../src/cache/store.ts'
-import { bodyName, encodeWhole, type Reader, type Shape } from '../../src/flight/stream.ts'
+import { bodyName, encodeWhole, type Reader, type Shape } from '../../src/completion/encode.ts'
 
 const NOW_S = 1_767_225_600
 

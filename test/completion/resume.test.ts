@@ -3,8 +3,8 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { Logprobs } from '../../src/completion/completion.ts'
 import type { Delta } from '../../src/completion/delta.ts'
+import { encodeWhole, type Reader, type Shape } from '../../src/completion/encode.ts'
 import { parseResumePoint, resumeFilter } from '../../src/completion/resume.ts'
-import { encodeWhole, type Reader, type Shape } from '../../src/flight/stream.ts'
 import { fold } from '../support/fold.ts'
 
 const ID = `cmpl-${'aB3'.repeat(10)}`

@@ -1,11 +1,12 @@
 // How a miss is answered: through the flight of its key, or locally if there are no flights, the
 // answer must not be shared or the flight is unreachable. And relay(), which passes a stream on.
 import { expect, test } from 'vitest'
+import type { Reader, Shape } from '../../src/completion/encode.ts'
 import type { Problem } from '../../src/errors.ts'
 import { type FlightClient, Misses } from '../../src/flight/client.ts'
 import type { Work } from '../../src/flight/generate.ts'
 import type { MissAnswer, SharedWork } from '../../src/flight/miss.ts'
-import { Ending, type Reader, relay, type Shape, type StreamEnd } from '../../src/flight/stream.ts'
+import { Ending, relay, type StreamEnd } from '../../src/flight/stream.ts'
 import { chunk, jsonAnswer, openStream, TestApp } from '../support/app.ts'
 import { LocalFlights, missSetup, untilIdle, work } from '../support/flights.ts'
 

@@ -2,10 +2,10 @@
 // results that followers do not share. generate.test.ts covers the generation itself.
 import { describe, expect, test } from 'vitest'
 import type { Entry } from '../../src/cache/entry.ts'
+import type { Reader } from '../../src/completion/encode.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { KeyFlights } from '../../src/flight/flights.ts'
 import type { MissAnswer, SharedWork } from '../../src/flight/miss.ts'
-import type { Reader } from '../../src/flight/stream.ts'
 import { chunk, DONE, jsonAnswer, openStream, START, streamAnswer } from '../support/app.ts'
 import { missSetup, untilIdle, work } from '../support/flights.ts'
 

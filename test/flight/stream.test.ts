@@ -3,16 +3,10 @@ import fc from 'fast-check'
 import { afterEach, expect, test, vi } from 'vitest'
 import type { FinishReason, Logprobs } from '../../src/completion/completion.ts'
 import type { Delta, FoldedAnswer } from '../../src/completion/delta.ts'
+import { encodeWhole, type Reader, type Shape } from '../../src/completion/encode.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { Flight } from '../../src/flight/flight.ts'
-import {
-  Encodings,
-  encodeWhole,
-  type Reader,
-  type Shape,
-  streamAnswer,
-  streamWhole,
-} from '../../src/flight/stream.ts'
+import { Encodings, streamAnswer, streamWhole } from '../../src/flight/stream.ts'
 import { fold } from '../support/fold.ts'
 
 const ID = `cmpl-${'a'.repeat(28)}`
