@@ -4,14 +4,14 @@
 import type { Reader } from '../completion/encode.ts'
 import { isRetryable, type Problem } from '../errors.ts'
 import type { Report } from '../events.ts'
-import type { Work } from './generate.ts'
 import {
   type MissAnswer,
   type MissContext,
   SharedMiss,
   type SharedWork,
   stopsWithReaders,
-} from './miss.ts'
+} from './flights.ts'
+import type { Work } from './generate.ts'
 import { type Pipe, relay, type StreamEnd } from './stream.ts'
 
 /** The connection to a key's flight. */
@@ -168,7 +168,7 @@ export class Misses {
   }
 }
 
-/** An empty stream that ends when the reader leaves (miss.ts, `SharedWork`). */
+/** An empty stream that ends when the reader leaves (flights.ts, `SharedWork`). */
 function presenceOf(left: AbortSignal) {
   let end = () => {}
   const stream = new ReadableStream<Uint8Array>({

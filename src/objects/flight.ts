@@ -1,14 +1,13 @@
 // The Durable Object that merges identical requests from all locations, one object for each cache
-// key. The flights themselves are in flight/flights.ts, flight/miss.ts and flight/flight.ts. These
-// objects store nothing: answers are in KV. One more object of this class, named "purges", stores
-// the list of purges (cache/purge-register.ts).
+// key. The flights themselves are in flight/flights.ts and flight/flight.ts. These objects store
+// nothing: answers are in KV. One more object of this class, named "purges", stores the list of
+// purges (cache/purge-register.ts).
 import { DurableObject } from 'cloudflare:workers'
 import type { KvNamespace } from '../cache/kv.ts'
 import type { Purge } from '../cache/purge-list.ts'
 import { PurgeRegister } from '../cache/purge-register.ts'
 import type { Reader } from '../completion/encode.ts'
-import { KeyFlights } from '../flight/flights.ts'
-import type { MissAnswer, SharedWork } from '../flight/miss.ts'
+import { KeyFlights, type MissAnswer, type SharedWork } from '../flight/flights.ts'
 import { binding, gateway, now } from './platform.ts'
 
 export class FlightObject extends DurableObject {

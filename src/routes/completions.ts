@@ -6,8 +6,8 @@ import type { Found, TieredCache } from '../cache/store.ts'
 import { bodyName, encodeWhole } from '../completion/encode.ts'
 import { type Code, GatewayError, messages, problemOf } from '../errors.ts'
 import type { Misses } from '../flight/client.ts'
+import { type MissAnswer, type MissSummary, NOTHING_SENT } from '../flight/flights.ts'
 import type { Work } from '../flight/generate.ts'
-import type { MissAnswer, MissSummary } from '../flight/miss.ts'
 import { streamWhole } from '../flight/stream.ts'
 import { type BodyOptions, readText } from '../http/body.ts'
 import {
@@ -265,8 +265,6 @@ export class Completions {
     return this.#staleSeconds(found) <= this.#options.cache.staleIfErrorSeconds
   }
 }
-
-const NOTHING_SENT: MissSummary = { upstream: null, attempts: 0, usage: null }
 
 /** Errors that are not caused by the request: a stale answer is served instead. */
 const staleIfErrorCodes: ReadonlySet<Code> = new Set([

@@ -12,7 +12,7 @@ import { compose, type Platform } from '../../src/compose.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
 import type { FlightClient } from '../../src/flight/client.ts'
-import type { MissContext } from '../../src/flight/miss.ts'
+import type { MissContext } from '../../src/flight/flights.ts'
 import { CANARY, recordOutput } from './canary.ts'
 
 export const EDGE = 'https://edge.test'

@@ -5,9 +5,13 @@ import type { Entry } from '../../src/cache/entry.ts'
 import type { Reader } from '../../src/completion/encode.ts'
 import type { Event } from '../../src/events.ts'
 import type { FlightClient } from '../../src/flight/client.ts'
-import { KeyFlights } from '../../src/flight/flights.ts'
+import {
+  KeyFlights,
+  type MissAnswer,
+  type MissContext,
+  type SharedWork,
+} from '../../src/flight/flights.ts'
 import type { Work } from '../../src/flight/generate.ts'
-import type { MissAnswer, MissContext, SharedWork } from '../../src/flight/miss.ts'
 import { type ConnectOptions, connect } from '../../src/upstream/connection.ts'
 import { START } from './app.ts'
 
