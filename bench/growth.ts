@@ -8,7 +8,7 @@ import { configFor, ours, type Question, type Subject } from './subjects.ts'
 import type { BenchUpstream } from './upstream.ts'
 
 /** One line of the chart. */
-export interface Curve {
+interface Curve {
   readonly name: string
   /** Microseconds of CPU at each size. */
   readonly us: readonly Figure[]

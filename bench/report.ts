@@ -84,7 +84,7 @@ function table(head: readonly string[], lines: readonly (readonly string[])[]): 
     .join('\n')
 }
 
-export function rowsTable(rows: readonly Row[]): string {
+function rowsTable(rows: readonly Row[]): string {
   const head = ['what', 'beside', 'ours', 'theirs', 'theirs ÷ ours', 'target', 'met']
   return table(head, rows.map(cellsOf))
 }

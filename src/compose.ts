@@ -7,7 +7,7 @@ import type { SpendLimit } from './access/rate-limit.ts'
 import { type TokenSecrets, VisitorTokens } from './access/visitor-token.ts'
 import { Visitors } from './access/visitors.ts'
 import { App, type Services } from './app.ts'
-import { Ledger, type LedgerClient } from './budget/ledger.ts'
+import { type LedgerClient, type LedgerDeps, reserve } from './budget/ledger.ts'
 import { type Entry, sourceKey } from './cache/entry.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
 import { type PurgeClient, Purges } from './cache/purge.ts'
@@ -87,10 +87,10 @@ export function compose(result: ConfigResult, platform: Platform): Gateway {
 }
 
 /** Reserves one of the day's KV writes without a call; false if the budget has no more. */
-async function takeKvWrite(ledger: Ledger): Promise<boolean> {
+async function takeKvWrite(ledger: LedgerDeps): Promise<boolean> {
   const nothing = { input: 0, output: 0, price: null, routePrices: [] }
   try {
-    const lease = await ledger.reserve({ ...nothing, visitor: null, leaseMs: 0, stores: true })
+    const lease = await reserve({ ...nothing, visitor: null, leaseMs: 0, stores: true }, ledger)
     lease.settle({ usage: null, chars: 0 })
     return lease.mayStore
   } catch {
@@ -132,14 +132,7 @@ function createParts(config: Config, platform: Platform) {
     purges,
   )
   const newId = () => randomLetters(24, randomBytes)
-  const ledger = new Ledger({
-    client: platform.ledger,
-    newId,
-    wait,
-    random,
-    waitUntil,
-    report,
-  })
+  const ledger = { ...platform, client: platform.ledger, newId }
   const pages = new Pages({
     fetch: platform.fetch,
     purgedAt: (names) => purges.purgedAt(names),
@@ -182,14 +175,17 @@ function createParts(config: Config, platform: Platform) {
           abandon: work.abandon,
           reserve: async (extent, target) => {
             const model = models.get(work.request.model)
-            const lease = await ledger.reserve({
-              ...extent,
-              price: model === undefined ? null : priceAt(model, target),
-              routePrices: model?.prices ?? [],
-              visitor: work.visitor,
-              leaseMs: upstreams.get(target.upstream)?.deadlineMs ?? 0,
-              stores: work.lifetime !== null,
-            })
+            const lease = await reserve(
+              {
+                ...extent,
+                price: model === undefined ? null : priceAt(model, target),
+                routePrices: model?.prices ?? [],
+                visitor: work.visitor,
+                leaseMs: upstreams.get(target.upstream)?.deadlineMs ?? 0,
+                stores: work.lifetime !== null,
+              },
+              ledger,
+            )
             mayStore ||= lease.mayStore
             return lease
           },

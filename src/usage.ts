@@ -93,7 +93,7 @@ function addNames(a: Record<string, number>, b: Record<string, number>): Record<
 
 /** With `origins = ["*"]` every website may be among them. */
 const MAX_ORIGINS = 50
-export const OTHER_ORIGINS = 'other'
+const OTHER_ORIGINS = 'other'
 
 /** The most frequent names. The others are added up under `OTHER_ORIGINS`. */
 function bounded(names: Record<string, number>): Record<string, number> {

@@ -36,7 +36,7 @@ export interface Spending {
   readonly stores: boolean
 }
 
-export interface LedgerContext {
+export interface LedgerDeps {
   readonly client: LedgerClient
   readonly newId: () => string
   readonly wait: Wait
@@ -50,11 +50,14 @@ export interface Lease {
   readonly mayStore: boolean
   /** The upstream answered 2xx: from now on the call costs money. */
   accepted(): void
-  /** @param end.chars the characters of the answer so far, which are a lower bound of its tokens */
+  /**
+   * Called exactly once, even if the call fails. `usage` is null if the upstream reported none.
+   * `chars` is the length of the text that arrived. `unwritten` is the number of reserved output
+   * tokens that a cancelled call cannot have written; without it that number is unknown.
+   */
   settle(end: {
     readonly usage: Usage | null
     readonly chars: number
-    /** How many of the reserved output tokens a cancelled call cannot have written. */
     readonly unwritten?: number | undefined
   }): void
 }
@@ -73,93 +76,83 @@ export function worstCase({ input, output, price, routePrices }: Spending): Cost
   return { tokens: input + output, usd: Math.max(...costs) }
 }
 
-export class Ledger {
-  readonly #context: LedgerContext
-
-  constructor(context: LedgerContext) {
-    this.#context = context
+/** @throws GatewayError `budget_exhausted`, `paused`, `too_many_streams`, `ledger_unavailable` */
+export async function reserve(spending: Spending, deps: LedgerDeps): Promise<Lease> {
+  // Register with waitUntil before reserving: on a disconnect the runtime would cancel this
+  // request before the lease is settled.
+  const { promise, resolve: release } = Promise.withResolvers<void>()
+  deps.waitUntil(promise)
+  try {
+    return await lease(spending, deps, release)
+  } catch (error) {
+    release()
+    throw error
   }
+}
 
-  /** @throws GatewayError `budget_exhausted`, `paused`, `too_many_streams`, `ledger_unavailable` */
-  async reserve(spending: Spending): Promise<Lease> {
-    // Register with waitUntil before reserving: on a disconnect the runtime would cancel this
-    // request before the lease is settled.
-    const { promise, resolve: release } = Promise.withResolvers<void>()
-    this.#context.waitUntil(promise)
-    try {
-      return await this.#lease(spending, release)
-    } catch (error) {
-      release()
-      throw error
-    }
+/** @param onSettled called when the lease has ended */
+async function lease(spending: Spending, deps: LedgerDeps, onSettled: () => void): Promise<Lease> {
+  const worst = worstCase(spending)
+  const { visitor, leaseMs, stores, price } = spending
+  const id = deps.newId()
+  const request = { id, visitor, ...worst, leaseMs: leaseMs + LEASE_MARGIN_MS, stores }
+  const answer = await reserveOrRetry(request, deps)
+  if (!answer.granted) throw refused(answer)
+  let accepted = false
+  return {
+    mayStore: answer.mayStore,
+    accepted: () => {
+      accepted = true
+    },
+    settle: ({ usage, chars, unwritten = 0 }) => {
+      const { tokens, usd: money } = worst
+      const most =
+        usage === null
+          ? { tokens: tokens - unwritten, usd: money - usd(price, 0, unwritten) }
+          : worst
+      const cost = accepted ? costOf(usage, chars, most, price) : { tokens: 0, usd: 0 }
+      settle(id, cost, deps).then(onSettled)
+    },
   }
+}
 
-  /** @param onSettled called when the lease has ended */
-  async #lease(spending: Spending, onSettled: () => void): Promise<Lease> {
-    const { newId } = this.#context
-    const worst = worstCase(spending)
-    const { visitor, leaseMs, stores, price } = spending
-    const id = newId()
-    const request = { id, visitor, ...worst, leaseMs: leaseMs + LEASE_MARGIN_MS, stores }
-    const answer = await this.#reserveOrRetry(request)
-    if (!answer.granted) throw refused(answer)
-    let accepted = false
-    return {
-      mayStore: answer.mayStore,
-      accepted: () => {
-        accepted = true
-      },
-      settle: ({ usage, chars, unwritten = 0 }) => {
-        const { tokens, usd: money } = worst
-        const most =
-          usage === null
-            ? { tokens: tokens - unwritten, usd: money - usd(price, 0, unwritten) }
-            : worst
-        const cost = accepted ? costOf(usage, chars, most, price) : { tokens: 0, usd: 0 }
-        this.#settle(id, cost).then(onSettled)
-      },
-    }
+async function reserveOrRetry(request: ReserveRequest, deps: LedgerDeps) {
+  const { wait, random } = deps
+  try {
+    return await reserveOnce(request, deps)
+  } catch (error) {
+    if (!isRetryable(error)) throw unavailable()
   }
-
-  async #reserveOrRetry(request: ReserveRequest) {
-    const { wait, random } = this.#context
-    try {
-      return await this.#reserve(request)
-    } catch (error) {
-      if (!isRetryable(error)) throw unavailable()
-    }
-    await wait(RETRY_MS * (0.5 + random()), new AbortController().signal)
-    try {
-      // With the same id: the first try may have been granted although its answer was lost.
-      return await this.#reserve(request)
-    } catch {
-      throw unavailable()
-    }
-  }
-
-  async #reserve(request: ReserveRequest) {
-    const { client, wait } = this.#context
-    const reserving = client.reserve(request)
-    const answer = await deadline(
-      TIMEOUT_MS,
-      () => reserving,
-      () => null,
-      wait,
-    )
-    if (answer !== null) return answer
-    // Settle a late grant with nothing. If that fails, too, it expires and counts as spent.
-    const release = reserving.then(async ({ granted }) => {
-      if (granted) await this.#settle(request.id, { tokens: 0, usd: 0 })
-    })
-    this.#context.waitUntil(release.catch(() => {}))
+  await wait(RETRY_MS * (0.5 + random()), new AbortController().signal)
+  try {
+    // With the same id: the first try may have been granted although its answer was lost.
+    return await reserveOnce(request, deps)
+  } catch {
     throw unavailable()
   }
+}
 
-  /** Never rejects. */
-  async #settle(id: string, cost: Cost): Promise<void> {
-    const { client, report } = this.#context
-    await client.settle(id, cost).catch(() => report({ event: 'settle_failed' }))
-  }
+async function reserveOnce(request: ReserveRequest, deps: LedgerDeps) {
+  const { client, wait } = deps
+  const reserving = client.reserve(request)
+  const answer = await deadline(
+    TIMEOUT_MS,
+    () => reserving,
+    () => null,
+    wait,
+  )
+  if (answer !== null) return answer
+  // Settle a late grant with nothing. If that fails, too, it expires and counts as spent.
+  const release = reserving.then(async ({ granted }) => {
+    if (granted) await settle(request.id, { tokens: 0, usd: 0 }, deps)
+  })
+  deps.waitUntil(release.catch(() => {}))
+  throw unavailable()
+}
+
+/** Never rejects. */
+async function settle(id: string, cost: Cost, { client, report }: LedgerDeps): Promise<void> {
+  await client.settle(id, cost).catch(() => report({ event: 'settle_failed' }))
 }
 
 /**

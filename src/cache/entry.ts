@@ -71,7 +71,7 @@ export type Source = v.InferOutput<typeof sourceSchema>
 /** Fresh until `fresh_until`, then stale until `stale_until`, then expired; unix seconds. */
 export type Entry = v.InferOutput<typeof entrySchema>
 
-export type Freshness = 'fresh' | 'stale' | 'expired'
+type Freshness = 'fresh' | 'stale' | 'expired'
 
 export interface EntryTimes {
   /** Unix milliseconds. */

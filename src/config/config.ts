@@ -2,6 +2,7 @@
 // resolves names. Reports all errors together, each with its path. Does not read the environment
 // itself.
 import * as v from 'valibot'
+import type { Price } from '../budget/ledger.ts'
 import type { Abandon } from '../flight/generate.ts'
 import { parseSelectors } from '../html/selector.ts'
 import { isBrowserOrigin } from '../http/cors.ts'
@@ -9,6 +10,7 @@ import { parseJson } from '../json.ts'
 import type { EffectiveOptions, ModelOptions, PromptOptions, Target } from '../request/effective.ts'
 import { placeholdersIn } from '../request/template.ts'
 import type { Feature, Wire } from '../upstream/adapter.ts'
+import type { ConnectOptions } from '../upstream/connection.ts'
 import { unlimitedIn } from '../upstream/extent.ts'
 import { type AuthStyle, type Preset, presets, wireLimits } from '../upstream/presets.ts'
 import { type Fault, faultsOf, masked, preview } from '../validation.ts'
@@ -16,30 +18,6 @@ import { salvage } from './salvage.ts'
 import { configSchema, name, promptSchema, type Settings } from './schema.ts'
 
 type UpstreamSetting = Settings['upstreams'][number]
-
-/** An upstream with its preset filled in and its key looked up. */
-export interface UpstreamOptions {
-  readonly name: string
-  readonly wire: Wire
-  readonly baseUrl: string
-  readonly auth: AuthStyle
-  /** The secret itself; null if the upstream needs no key. */
-  readonly key: string | null
-  readonly path: string | null
-  readonly maxTokensField: 'max_tokens' | 'max_completion_tokens'
-  readonly streamUsage: boolean
-  readonly rename: Readonly<Record<string, string>>
-  readonly unsupported: ReadonlySet<Feature>
-  readonly stream: 'always' | 'visitor'
-  readonly firstByteMs: number
-  readonly idleMs: number
-  readonly deadlineMs: number
-  readonly retries: number
-  readonly maxOutputBytes: number
-}
-
-/** USD per million tokens. */
-type Price = NonNullable<Settings['models'][number]['price']>
 
 export interface Model extends ModelOptions {
   readonly price: Price | null
@@ -56,7 +34,7 @@ export function priceAt({ route, prices }: Model, { upstream, upstream_model }: 
   return prices[position] ?? null
 }
 
-export interface LockedPromptOptions extends PromptOptions {
+interface LockedPromptOptions extends PromptOptions {
   readonly ttl_seconds: number | null
   readonly spend: 'visitor' | 'operator'
   /** Null: the model's setting applies. */
@@ -70,7 +48,8 @@ export interface Config {
   /** Whether `free_prompts` is set; otherwise it is true if there are no locked prompts. */
   readonly freePromptsSet: boolean
   readonly models: ReadonlyMap<string, Model>
-  readonly upstreams: ReadonlyMap<string, UpstreamOptions>
+  /** With their presets filled in and their keys looked up. */
+  readonly upstreams: ReadonlyMap<string, ConnectOptions>
   readonly prompts: ReadonlyMap<string, LockedPromptOptions>
   readonly defaults: EffectiveOptions['defaults']
   readonly limits: Settings['limits'] & object
@@ -214,8 +193,8 @@ class Check {
     return origins
   }
 
-  #upstreams(): Map<string, UpstreamOptions> {
-    const upstreams = new Map<string, UpstreamOptions>()
+  #upstreams(): Map<string, ConnectOptions> {
+    const upstreams = new Map<string, ConnectOptions>()
     for (const [i, upstream] of this.#settings.upstreams.entries()) {
       const path = `upstreams[${i}]`
       const { name } = upstream
@@ -227,7 +206,7 @@ class Check {
     return upstreams
   }
 
-  #upstream(upstream: UpstreamSetting, path: string): UpstreamOptions {
+  #upstream(upstream: UpstreamSetting, path: string): ConnectOptions {
     const preset = presets[upstream.preset ?? 'compatible'] ?? presets['compatible']
     if (preset === undefined) throw new TypeError('no preset for compatible servers')
     const wire = upstream.wire ?? preset.wire
@@ -329,7 +308,7 @@ class Check {
     return secret ?? null
   }
 
-  #models(upstreams: ReadonlyMap<string, UpstreamOptions>): Map<string, Model> {
+  #models(upstreams: ReadonlyMap<string, ConnectOptions>): Map<string, Model> {
     const known = listed(upstreams.keys())
     const models = new Map<string, Model>()
     for (const [i, model] of this.#settings.models.entries()) {

@@ -2,9 +2,9 @@
 // probabilities of the next token; sampling.ts chooses one.
 
 /** The token that ends a text. It is listed among the likeliest tokens, but never in an answer. */
-export const endOfText = '<|endoftext|>'
+const endOfText = '<|endoftext|>'
 /** Stands for all tokens outside the vocabulary, which share a small probability. */
-export const unseen = '<|unseen|>'
+const unseen = '<|unseen|>'
 
 // Every alternative is bounded, and together the last two match any character. So tokenizing takes
 // linear time, and joining the tokens gives the same string again.

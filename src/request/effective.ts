@@ -33,7 +33,7 @@ export interface PromptOptions {
 }
 
 /** The fields for which an owner may define a default. */
-export type RequestDefaults = Partial<
+type RequestDefaults = Partial<
   Omit<VisitorRequest, 'prompt' | 'logit_bias' | 'stream_options' | 'user' | 'model'>
 >
 

@@ -4,11 +4,11 @@ import { GatewayError } from '../errors.ts'
 import { preview } from '../validation.ts'
 
 /** A variable that the visitor fills with text. */
-export interface TextVariable {
+interface TextVariable {
   readonly max_chars: number
 }
 /** A variable with a fixed list of values. */
-export interface ListVariable {
+interface ListVariable {
   readonly values: readonly string[]
 }
 /** A variable filled with the text of a page of the owner's site. */

@@ -1,6 +1,7 @@
 // One attempt at one upstream: all calls that the request needs there, merged into one sequence of
 // deltas. The budget of each call is reserved before it and settled after it. Retries and fallbacks
 // are in failover.ts.
+import type { Lease } from '../budget/ledger.ts'
 import type { Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
@@ -31,22 +32,6 @@ export interface Connection {
   readonly breakers: Breakers
 }
 
-/** The reservation for one call, from before the call until it is settled. */
-export interface Lease {
-  /** The upstream answered 2xx. */
-  accepted(): void
-  /**
-   * Called exactly once, even if the call fails. `usage` is null if the upstream reported none.
-   * `chars` is the length of the text that arrived. `unwritten` is the number of reserved output
-   * tokens that a cancelled call cannot have written; without it that number is unknown.
-   */
-  settle(end: {
-    readonly usage: Usage | null
-    readonly chars: number
-    readonly unwritten?: number | undefined
-  }): void
-}
-
 export interface RouteContext {
   readonly requestId: string
   readonly connections: ReadonlyMap<string, Connection>
@@ -65,7 +50,7 @@ export interface RouteContext {
    */
   readonly abandon?: 'finish' | 'stop'
   /** Called before every upstream call; throws if the call is not allowed. */
-  readonly reserve: (extent: Extent, target: Target) => Promise<Lease>
+  readonly reserve: (extent: Extent, target: Target) => Promise<Omit<Lease, 'mayStore'>>
 }
 
 /** Describes the upstream that answers. Comes once, before the first text. */
@@ -83,7 +68,7 @@ export interface Answered {
 }
 
 /** How an answer ended. */
-export interface Ended {
+interface Ended {
   readonly kind: 'ended'
   readonly usage: Usage | null
   readonly whole: boolean

@@ -15,6 +15,7 @@ export interface ConnectOptions extends WireOptions {
   readonly wire: Wire
   readonly baseUrl: string
   readonly auth: AuthStyle
+  /** The secret itself; null if the upstream needs no key. */
   readonly key: string | null
   readonly unsupported: ReadonlySet<Feature>
   readonly stream: 'always' | 'visitor'

@@ -3,7 +3,13 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { Cost, Refusal, ReserveRequest } from '../../src/budget/budget.ts'
-import { Ledger, type LedgerClient, type Spending, worstCase } from '../../src/budget/ledger.ts'
+import {
+  type LedgerClient,
+  type LedgerDeps,
+  reserve,
+  type Spending,
+  worstCase,
+} from '../../src/budget/ledger.ts'
 import type { Event } from '../../src/events.ts'
 import { failureOf } from '../support/failure.ts'
 
@@ -29,7 +35,7 @@ function ledgerWith(...script: (() => ReturnType<LedgerClient['reserve']>)[]) {
   const waits: { ms: number; end: () => void; signal: AbortSignal }[] = []
   let settle = async () => {}
   let ids = 0
-  const ledger = new Ledger({
+  const deps: LedgerDeps = {
     client: {
       reserve: (request) => {
         reserved.push(request)
@@ -49,9 +55,9 @@ function ledgerWith(...script: (() => ReturnType<LedgerClient['reserve']>)[]) {
     random: () => 0.5,
     waitUntil: (work) => void background.push(work),
     report: (event) => void events.push(event),
-  })
+  }
   return {
-    ledger,
+    ledger: { reserve: (spending: Spending) => reserve(spending, deps) },
     reserved,
     settled,
     events,
@@ -172,7 +178,7 @@ describe('Ledger.reserve()', () => {
 
 describe('a lease', () => {
   async function settledWith(
-    usage: Parameters<Awaited<ReturnType<Ledger['reserve']>>['settle']>[0]['usage'],
+    usage: Parameters<Awaited<ReturnType<typeof reserve>>['settle']>[0]['usage'],
     { chars = 0, accepted = true, unwritten = 0 } = {},
   ) {
     const { ledger, settled, events } = ledgerWith()

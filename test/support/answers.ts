@@ -25,7 +25,7 @@ const chunkSchema = v.strictObject({
   ),
   usage: v.optional(usageSchema),
 })
-export type Chunk = v.InferOutput<typeof chunkSchema>
+type Chunk = v.InferOutput<typeof chunkSchema>
 
 const problemSchema = v.strictObject({
   error: v.strictObject({

@@ -88,7 +88,7 @@ export function memoryStorage(): RegisterStorage {
 }
 
 /** A ledger that grants every reservation unless `refusal` is set. */
-export class OpenLedger implements LedgerClient {
+class OpenLedger implements LedgerClient {
   readonly reserved: ReserveRequest[] = []
   readonly settled: { readonly id: string; readonly cost: Cost }[] = []
   refusal: Refusal | null = null

@@ -67,7 +67,7 @@ export function anchorsOf(page: string): Set<string> {
 }
 
 /** A block that replaces everything from `[vars.CONFIG]` on; the others are added to it. */
-export const isWhole = ({ text }: CodeBlock): boolean => text.startsWith('[vars.CONFIG]\n')
+const isWhole = ({ text }: CodeBlock): boolean => text.startsWith('[vars.CONFIG]\n')
 
 /** A block that defines a locked prompt. */
 export const isPrompt = ({ text }: CodeBlock): boolean => text.startsWith('[vars.CONFIG.prompts.')

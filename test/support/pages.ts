@@ -11,9 +11,9 @@ import {
 } from './app.ts'
 
 /** Responds to a request for one page. */
-export type PageHandler = (request: Request) => Response | Promise<Response>
+type PageHandler = (request: Request) => Response | Promise<Response>
 
-export class Site {
+class Site {
   /** Handlers by path. */
   readonly pages = new Map<string, PageHandler>()
   /** Requests for pages, in order. */

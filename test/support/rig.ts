@@ -7,7 +7,7 @@ import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from 
 export const OPERATOR_TOKEN = 'operator-token-of-the-tests-Xq7'
 
 /** How RPC calls to an object behave. */
-export type Behaviour =
+type Behaviour =
   | 'ok'
   | 'throws'
   | 'overloaded'
@@ -18,7 +18,7 @@ export type Behaviour =
   /** Does the work, but answers after the caller's timeout. */
   | 'answers late'
 
-export interface Rigging {
+interface Rigging {
   /** Milliseconds added to the clock of the Worker and its objects. */
   readonly clockMs?: number
   readonly ledger?: Behaviour
@@ -43,7 +43,7 @@ export interface Figures {
   readonly refused_origins: readonly { readonly origin: string; readonly count: number }[]
 }
 
-export interface Rows {
+interface Rows {
   readonly days: readonly Readonly<Record<string, number>>[]
   /** Of all days. */
   readonly visitors: readonly { readonly visitor: string; readonly tokens: number }[]
@@ -63,7 +63,7 @@ export async function startRigged(options: WorkersOptions = {}): Promise<RiggedW
   return { ...workers, rig: new Rig(workers.client()) }
 }
 
-export class Rig {
+class Rig {
   readonly #client: Client
 
   constructor(client: Client) {
