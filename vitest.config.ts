@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
@@ -12,6 +13,12 @@ export default defineConfig({
     reporters: process.env['CI']
       ? ['default', ['json', { outputFile: 'dist/tests.json' }]]
       : ['default'],
+    // The files of one process share its modules: loading Miniflare, the schemas and the sources for
+    // each file anew would take longer than most files run.
+    isolate: false,
+    // By default one core is left free. But many tests wait for timeouts in workerd, so that even
+    // one more process than there are cores is not too many.
+    maxWorkers: availableParallelism() + 1,
     testTimeout: 60_000,
     hookTimeout: 60_000,
     // The default of one second is too short on a busy machine.

@@ -1,8 +1,7 @@
 // SECURITY.md's table is correct: each row names an existing test. Tests of threats that fit
 // nowhere else are here.
 import { existsSync, readFileSync } from 'node:fs'
-import { describe, expect, test } from 'vitest'
-import { experimental_readRawConfig } from 'wrangler'
+import { describe, expect, inject, test } from 'vitest'
 import { compatible, TestApp } from './support/app.ts'
 import { CANARY } from './support/canary.ts'
 
@@ -176,7 +175,7 @@ test('names from the prototype are names like any other (T20)', async () => {
 })
 
 test('wrangler.toml disables preview URLs (T23)', () => {
-  const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
+  const rawConfig = inject('wranglerConfig')
   expect(rawConfig.preview_urls).toBe(false)
   expect(rawConfig.observability?.logs?.invocation_logs).toBe(false)
   expect(rawConfig.compatibility_flags).toContain('global_fetch_strictly_public')

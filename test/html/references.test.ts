@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { decodeAttribute, decodeReferences } from '../../src/html/references.ts'
+import { cpuMs } from '../support/cpu.ts'
 
 test.each([
   ['a &amp; b &lt;c&gt; &quot;d&quot; &apos;e&apos;', 'a & b <c> "d" \'e\''],
@@ -31,10 +32,11 @@ test.each([
 })
 
 test('decodeReferences() handles long malformed input in linear time', () => {
-  const startedAt = performance.now()
-  for (const piece of ['&', '&a', '&#', '&#9', '&copyx', '&notin']) {
-    decodeReferences(piece.repeat(500_000 / piece.length))
-  }
-  decodeReferences(`&#${'9'.repeat(500_000)};&#x${'f'.repeat(500_000)};&${'a'.repeat(500_000)};`)
-  expect(performance.now() - startedAt).toBeLessThan(2000)
+  const ms = cpuMs(() => {
+    for (const piece of ['&', '&a', '&#', '&#9', '&copyx', '&notin']) {
+      decodeReferences(piece.repeat(500_000 / piece.length))
+    }
+    decodeReferences(`&#${'9'.repeat(500_000)};&#x${'f'.repeat(500_000)};&${'a'.repeat(500_000)};`)
+  })
+  expect(ms).toBeLessThan(2000)
 })

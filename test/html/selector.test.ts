@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { parseSelectors } from '../../src/html/selector.ts'
 import { attributeOf, type Element, parseHtml } from '../../src/html/tree.ts'
+import { cpuMs } from '../support/cpu.ts'
 
 const document = parseHtml(`
   <main id="top" class="Post wide"><p id="p1" class="a b">x<i id="i1">x</i></p>
@@ -117,13 +118,14 @@ test.each([
 })
 
 test('long malformed selectors and positions among many siblings take linear time', () => {
-  const startedAt = performance.now()
-  for (const piece of ['"', "'", '[', '(', '("', ',', '[)', ':not(', 'a ', 'a>', '\\', ' ']) {
-    parseSelectors(piece.repeat(256 / piece.length))
-  }
-  const [selector] = parseSelectors('p:nth-of-type(3n)') ?? []
-  const [, body] = parseHtml('<p>'.repeat(100_000)).children
-  const paragraphs = (body as Element).children as readonly Element[]
-  expect(paragraphs.filter((each) => selector?.(each))).toHaveLength(33_333)
-  expect(performance.now() - startedAt).toBeLessThan(2000)
+  const ms = cpuMs(() => {
+    for (const piece of ['"', "'", '[', '(', '("', ',', '[)', ':not(', 'a ', 'a>', '\\', ' ']) {
+      parseSelectors(piece.repeat(256 / piece.length))
+    }
+    const [selector] = parseSelectors('p:nth-of-type(3n)') ?? []
+    const [, body] = parseHtml('<p>'.repeat(100_000)).children
+    const paragraphs = (body as Element).children as readonly Element[]
+    expect(paragraphs.filter((each) => selector?.(each))).toHaveLength(33_333)
+  })
+  expect(ms).toBeLessThan(2000)
 })

@@ -9,6 +9,7 @@ import {
   ReplacementError,
 } from '../../src/page/charset.ts'
 import { readableText } from '../../src/page/text.ts'
+import { cpuMs } from '../support/cpu.ts'
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 const latin1 = (text: string) => Uint8Array.from(Buffer.from(text, 'latin1'))
@@ -43,11 +44,12 @@ test.each([
 })
 
 test('parseContentType() handles long malformed headers in linear time', () => {
-  const startedAt = performance.now()
-  for (const piece of [';', '"', ',', '; charset', 'text/html,', '\\"', ' ']) {
-    parseContentType(`text/html; ${piece.repeat(20_000)}`)
-  }
-  expect(performance.now() - startedAt).toBeLessThan(1000)
+  const ms = cpuMs(() => {
+    for (const piece of [';', '"', ',', '; charset', 'text/html,', '\\"', ' ']) {
+      parseContentType(`text/html; ${piece.repeat(20_000)}`)
+    }
+  })
+  expect(ms).toBeLessThan(1000)
 })
 
 const japanese = Uint8Array.of(0x93, 0xfa, 0x96, 0x7b)

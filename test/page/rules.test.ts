@@ -9,6 +9,7 @@ import {
   redirectRefusalOf,
   refusalOf,
 } from '../../src/page/rules.ts'
+import { cpuMs } from '../support/cpu.ts'
 
 const defaults: AddressOptions = {
   origins: ['https://example.com', 'http://localhost:4000', 'http://10.0.0.1', 'https://[::1]'],
@@ -181,10 +182,10 @@ describe('refusalOf()', () => {
   })
 
   test('matches a pattern with many wildcards in linear time', () => {
-    const startedAt = performance.now()
     const paths = [`/${'a*'.repeat(100)}b`]
-    expect(judge(`https://example.com/${'a'.repeat(2000)}`, { paths })).toBe('refused')
-    expect(performance.now() - startedAt).toBeLessThan(100)
+    const judgeLong = () => judge(`https://example.com/${'a'.repeat(2000)}`, { paths })
+    expect(judgeLong()).toBe('refused')
+    expect(cpuMs(judgeLong)).toBeLessThan(100)
   })
 
   test('allows only listed origins and paths, regardless of how a server decodes the path', () => {

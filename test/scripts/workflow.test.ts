@@ -1,7 +1,6 @@
 // examples/warm.yml is a valid GitHub workflow and runs commands that exist.
 import { readFileSync } from 'node:fs'
-import { expect, test } from 'vitest'
-import { experimental_readRawConfig } from 'wrangler'
+import { expect, inject, test } from 'vitest'
 import { parse } from 'yaml'
 import { parseArguments } from '../../scripts/warm/arguments.ts'
 
@@ -61,6 +60,6 @@ test('the warm command has valid arguments and uses a shipped prompt', () => {
     url: 'https://edge-completions.you.workers.dev/',
     source: { kind: 'sitemap', sitemap: 'https://example.com/sitemap.xml', prompt: 'summary' },
   })
-  const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
+  const rawConfig = inject('wranglerConfig')
   expect(rawConfig.vars?.['CONFIG']).toMatchObject({ prompts: { summary: { spend: 'operator' } } })
 })

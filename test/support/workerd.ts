@@ -5,10 +5,6 @@ import { readFile } from 'node:fs/promises'
 import { basename, dirname, resolve } from 'node:path'
 import { Log, LogLevel, Miniflare, type MiniflareOptions } from 'miniflare'
 import { inject } from 'vitest'
-import {
-  experimental_readRawConfig,
-  unstable_getDurableObjectClassNameToUseSQLiteMap,
-} from 'wrangler'
 import { CANARY, leakIn, recordOutput } from './canary.ts'
 import { Client } from './client.ts'
 import { withRejectionLog } from './rejection-log.ts'
@@ -176,7 +172,7 @@ function workerConfig(
   manifest: Manifest,
   { config, secrets = { UPSTREAM_API_KEY: CANARY }, without = [], site }: WorkersOptions,
 ): WorkerConfig {
-  const { rawConfig: raw } = experimental_readRawConfig({ config: 'wrangler.toml' })
+  const raw = inject('wranglerConfig')
   const env: Bindings = {}
   for (const [variable, value] of Object.entries(raw.vars ?? {})) {
     env[variable] = { type: 'json', value: value as never }
@@ -195,9 +191,8 @@ function workerConfig(
     env[binding] = site ? { type: 'assets' } : { type: 'worker', worker: FILES }
   }
   for (const binding of without) delete env[binding]
-  const classes = unstable_getDurableObjectClassNameToUseSQLiteMap(raw.migrations, raw.exports)
   const exports: NonNullable<WorkerConfig['exports']> = {}
-  for (const [className, sqlite] of name === owner ? classes : []) {
+  for (const [className, sqlite] of name === owner ? inject('objectClasses') : []) {
     exports[className] = { type: 'durable-object', storage: sqlite ? 'sqlite' : 'legacy-kv' }
   }
   const { compatibility_date: compatibilityDate = '', compatibility_flags: flags = [] } = raw
@@ -221,7 +216,7 @@ const FILES = 'files'
  * Cloudflare's router in front of it.
  */
 function filesConfig(): WorkerConfig {
-  const { rawConfig: raw } = experimental_readRawConfig({ config: 'wrangler.toml' })
+  const raw = inject('wranglerConfig')
   const { compatibility_date: compatibilityDate = '', assets } = raw
   return {
     name: FILES,
