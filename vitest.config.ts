@@ -13,8 +13,8 @@ export default defineConfig({
     reporters: process.env['CI']
       ? ['default', ['json', { outputFile: 'dist/tests.json' }]]
       : ['default'],
-    // The files of one process share its modules: loading Miniflare, the schemas and the sources for
-    // each file anew would take longer than most files run.
+    // The files of one process share its modules: loading Miniflare, the schemas and the sources
+    // again for each file would take longer than most files run.
     isolate: false,
     // By default one core is left free. But many tests wait for timeouts in workerd, so that even
     // one more process than there are cores is not too many.
