@@ -5,7 +5,7 @@
 // log.
 import { deadline } from '../deadline.ts'
 import type { Report } from '../events.ts'
-import { type Entry, entryBytes, parseEntry } from './entry.ts'
+import { ageOf, type Entry, entryBytes, parseEntry } from './entry.ts'
 
 /** The methods of a Workers KV namespace that are used. */
 export interface KvNamespace {
@@ -68,8 +68,7 @@ export class KvTier {
     const value = JSON.stringify(entry)
     if (entryBytes(entry, value) > this.#options.entryBytes) return false
     if (now() < this.#restUntil) return false
-    const ttlSeconds = entry.stale_until - Math.floor(now() / 1000)
-    waitUntil(this.#write(entry.key, value, ttlSeconds))
+    waitUntil(this.#write(entry.key, value, ageOf(entry, now()).leftSeconds))
     return true
   }
 

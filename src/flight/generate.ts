@@ -68,11 +68,6 @@ export function newOutcome(): Outcome {
 }
 
 /**
- * A fallback's answer is fresh for this time at most, so that the first upstream is tried again.
- */
-const FALLBACK_FRESH_S = 300
-
-/**
  * Yields batches of deltas, as they arrived together. The head comes first and the usage last.
  *
  * @throws GatewayError before or after the first text
@@ -118,8 +113,8 @@ export async function* generate(
           outcome.usage = delta.usage ?? estimate(request, fold.text)
           add({ kind: 'usage', usage: outcome.usage, estimated: delta.usage === null })
           outcome.folded = fold.folded()
-          const fallback = answered?.fallback ?? false
-          outcome.entry = delta.whole ? entryOf(work, outcome.folded, fallback, startedAtS) : null
+          const isFallback = answered?.fallback ?? false
+          outcome.entry = delta.whole ? entryOf(work, outcome.folded, isFallback, startedAtS) : null
           outcome.stored = outcome.entry !== null && context.store(outcome.entry)
           reportGenerated(work, context, outcome, answered, firstMs, now() - startedAt)
           yield deltas
@@ -183,14 +178,11 @@ function headOf({ model, fingerprint }: Answered, id: string, created: number): 
 function entryOf(
   { key, storedUnder, source, names, requestedAt, lifetime }: Work,
   folded: FoldedAnswer | null,
-  fallback: boolean,
-  startedAtS: number,
+  isFallback: boolean,
+  nowS: number,
 ): Entry | null {
   if (lifetime === null || folded === null || !isWorthStoring(folded.completion)) return null
-  const freshSeconds = fallback
-    ? Math.min(FALLBACK_FRESH_S, lifetime.freshSeconds)
-    : lifetime.freshSeconds
-  const times = { requestedAt, nowS: startedAtS, freshSeconds, staleSeconds: lifetime.staleSeconds }
+  const times = { ...lifetime, requestedAt, nowS, isFallback }
   const owner = { key: storedUnder, names, source: source === null ? null : sourceOf(key, source) }
   return createEntry(folded, owner, times)
 }
