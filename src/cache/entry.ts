@@ -33,7 +33,7 @@ const sourceSchema = v.strictObject({
    * and their parameters.
    */
   recipe: v.string(),
-  /** The page versions, in the order of the prompt's variables (page/pages.ts). */
+  /** The page versions, in the order of the prompt's variables (page/store.ts). */
   pages: v.array(
     v.strictObject({
       read_as: v.string(),

@@ -195,7 +195,7 @@ function isForLeaderOnly(answer: MissAnswer, leader: Work, own: Work): boolean {
   return own.forced && answer.kind !== 'left' && answer.role === 'found'
 }
 
-/** Limits that apply to a single visitor (access/ledger.ts). */
+/** Limits that apply to a single visitor (budget/budget.ts). */
 const PERSONAL: ReadonlySet<string> = new Set(['visitor', 'streams'])
 
 /** One load of a key, with the state its readers share. */
