@@ -26,7 +26,11 @@ export interface Figures {
   readonly failures: readonly string[]
 }
 
-/** Null without a target. */
+/**
+ * Null without a target.
+ *
+ * @internal exported for its tests
+ */
 export function isMet({ target, share, ours }: Row): boolean | null {
   if (target === undefined) return null
   return 'least' in target

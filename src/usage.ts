@@ -32,7 +32,11 @@ export interface HourCounts {
   upstream_ms: number[]
 }
 
-/** Upper bounds of the latency histogram in ms, each 25 percent above the previous one. */
+/**
+ * Upper bounds of the latency histogram in ms, each 25 percent above the previous one.
+ *
+ * @internal exported for its tests
+ */
 export const latencyBoundsMs: readonly number[] = Array.from({ length: 40 }, (_, i) =>
   Math.round(20 * 1.25 ** i),
 )
@@ -137,7 +141,11 @@ export function dayFigures({ day, usd, ...sums }: DaySums) {
   return { ...sums, day: date, usd: roundedUsd(usd) }
 }
 
-/** The upper bound of the bucket with this percentile; 0 for an empty histogram. */
+/**
+ * The upper bound of the bucket with this percentile; 0 for an empty histogram.
+ *
+ * @internal exported for its tests
+ */
 export function percentile(histogram: readonly number[], share: number): number {
   const all = histogram.reduce((sum, n) => sum + n, 0)
   if (all === 0) return 0

@@ -55,6 +55,8 @@ type Path = readonly { readonly key?: unknown }[]
 /**
  * Formats the path of a valibot issue, such as `models[0].upstream`; "" for the whole value. Keys
  * are masked, too: one may be a secret that was pasted in the wrong place.
+ *
+ * @internal exported for its tests
  */
 export function pathOf(path: Path | undefined): string {
   let text = ''

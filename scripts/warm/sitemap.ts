@@ -32,7 +32,7 @@ export interface SitemapLimits {
 }
 
 /** `pages` and `bytes` are what the protocol allows for one sitemap. */
-export const LIMITS: SitemapLimits = {
+const LIMITS: SitemapLimits = {
   depth: 3,
   sitemaps: 1000,
   pages: 50_000,
@@ -52,8 +52,9 @@ interface Found {
 export async function readSitemap(
   url: string,
   fetch: Fetch,
-  limits: SitemapLimits = LIMITS,
+  changed: Partial<SitemapLimits> = {},
 ): Promise<Sitemap> {
+  const limits = { ...LIMITS, ...changed }
   const pages = new Set<string>()
   const skipped: Skipped[] = []
   const unread: Skipped[] = []

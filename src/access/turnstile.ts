@@ -46,8 +46,8 @@ export type ChallengeRefusal =
   | 'internal_error'
 
 /** The widget's `data-action`. A challenge solved for another action is refused. */
-export const CHALLENGE_ACTION = 'visitor'
-export const SITEVERIFY_URL = 'https://challenges.cloudflare.com/turnstile/v0/siteverify'
+const CHALLENGE_ACTION = 'visitor'
+const SITEVERIFY_URL = 'https://challenges.cloudflare.com/turnstile/v0/siteverify'
 
 const MAX_TOKEN_CHARS = 2048
 /** For both tries and the pause between them. */

@@ -122,7 +122,11 @@ async function dayKey(secret: string, day: number): Promise<CryptoKey> {
   )
 }
 
-/** A whole IPv4 address, or the /64 of an IPv6 address; "shared" for anything else. */
+/**
+ * A whole IPv4 address, or the /64 of an IPv6 address; "shared" for anything else.
+ *
+ * @internal exported for its tests
+ */
 export function networkOf(address: string | null): string {
   if (address === null || !/^[0-9a-f:.]{2,45}$/i.test(address)) return SHARED
   if (!address.includes(':')) return isV4(address) ? address : SHARED

@@ -71,7 +71,7 @@ const CHARS_PER_TOKEN = 4
 const DAY_S = 86_400
 
 /** The most a call can cost, at the highest price of its route. */
-export function worstCase({ input, output, price, routePrices }: Spending): Cost {
+function worstCase({ input, output, price, routePrices }: Spending): Cost {
   const costs = [price, ...routePrices].map((each) => usd(each, input, output))
   return { tokens: input + output, usd: Math.max(...costs) }
 }

@@ -27,7 +27,7 @@ export interface Purge {
  * KV instead would not work: KV cannot be searched by name, and a running call could write an entry
  * again.
  */
-export const MAX_NAMES = 4000
+const MAX_NAMES = 4000
 
 export const noPurges: PurgeList = { all: 0, names: new Map() }
 

@@ -16,7 +16,11 @@ import {
 /** KV allows one write per second to the same key. */
 const WRITE_GAP_MS = 1000
 
-/** The Durable Object's storage: one text under `PURGE_KEY`. */
+/**
+ * The Durable Object's storage: one text under `PURGE_KEY`.
+ *
+ * @internal exported for its tests
+ */
 export interface RegisterStorage {
   get(key: string): Promise<string | undefined>
   put(key: string, value: string): Promise<void>

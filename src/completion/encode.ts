@@ -36,7 +36,11 @@ export const DONE = 'data: [DONE]\n\n'
 /** Not `: ping`: at least one client drops the rest of that packet. */
 export const KEEP_ALIVE = ':\n\n'
 
-/** Encodes one reader's stream. The head must be first; every chunk repeats it. */
+/**
+ * Encodes one reader's stream. The head must be first; every chunk repeats it.
+ *
+ * @internal exported for its tests
+ */
 export class ChunkEncoder {
   readonly #includeUsage: boolean
   #before = ''

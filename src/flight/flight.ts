@@ -145,6 +145,6 @@ interface ReaderState {
 }
 
 /** The reason a load is aborted when its last reader has left. */
-export class Abandoned extends Error {
+class Abandoned extends Error {
   override readonly name = 'Abandoned'
 }

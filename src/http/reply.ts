@@ -121,7 +121,7 @@ export function answerHeaders(options: AnswerHeaders): Record<string, string> {
   return headers
 }
 
-export function serverTiming({ cacheMs, upstreamMs }: AnswerHeaders['timing']): string {
+function serverTiming({ cacheMs, upstreamMs }: AnswerHeaders['timing']): string {
   const upstream = upstreamMs === null ? '' : `, upstream;dur=${Math.max(0, upstreamMs)}`
   return `cache;dur=${Math.max(0, cacheMs)}${upstream}`
 }

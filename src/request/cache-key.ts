@@ -19,6 +19,8 @@ export interface KeyOptions {
  * unambiguous for well-formed text.
  *
  * @param scope the visitor, if answers are cached per visitor; null if they are shared
+ *
+ * @internal exported for its tests
  */
 export function canonicalText(
   request: EffectiveRequest,

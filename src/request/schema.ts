@@ -103,7 +103,11 @@ export function isLocked(prompt: VisitorRequest['prompt']): prompt is LockedProm
   return typeof prompt === 'object' && !Array.isArray(prompt)
 }
 
-/** The size of a visitor's prompts, to be compared with `limits.prompt_chars`. */
+/**
+ * The size of a visitor's prompts, to be compared with `limits.prompt_chars`.
+ *
+ * @internal exported for its tests
+ */
 export function promptSize(prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>): number {
   if (typeof prompt === 'string') return prompt.length
   let size = 0
@@ -111,7 +115,11 @@ export function promptSize(prompt: Exclude<VisitorRequest['prompt'], LockedPromp
   return size
 }
 
-/** The number of prompts. A list of tokens is one prompt. */
+/**
+ * The number of prompts. A list of tokens is one prompt.
+ *
+ * @internal exported for its tests
+ */
 export function promptCount(prompt: VisitorRequest['prompt']): number {
   return Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1
 }

@@ -8,7 +8,6 @@ import {
   type LedgerDeps,
   reserve,
   type Spending,
-  worstCase,
 } from '../../src/budget/ledger.ts'
 import type { Event } from '../../src/events.ts'
 import { failureOf } from '../support/failure.ts'
@@ -75,17 +74,25 @@ const broken = (more: object) => async () => {
   throw Object.assign(new Error('inside words'), more)
 }
 
-describe('worstCase()', () => {
-  test("is in USD by the model's price, and 0 without a price", () => {
-    expect(worstCase(spending)).toEqual(WORST)
-    expect(worstCase({ ...spending, price: null }).usd).toBe(0)
+/** What a call reserves. */
+async function reservedFor(given: Spending): Promise<Cost> {
+  const { ledger, reserved } = ledgerWith()
+  await ledger.reserve(given)
+  const [{ tokens, usd } = WORST] = reserved
+  return { tokens, usd }
+}
+
+describe('the reservation', () => {
+  test("is in USD by the model's price, and 0 without a price", async () => {
+    expect(await reservedFor(spending)).toEqual(WORST)
+    expect((await reservedFor({ ...spending, price: null })).usd).toBe(0)
   })
 
-  test('is at the price of the most expensive upstream of the route', () => {
+  test('is at the price of the most expensive upstream of the route', async () => {
     const cheap = { input: 1, output: 1 }
     const routePrices = [cheap, null, price, { input: 2, output: 3 }]
-    expect(worstCase({ ...spending, price: cheap, routePrices })).toEqual(WORST)
-    expect(worstCase({ ...spending, routePrices: [cheap] })).toEqual(WORST)
+    expect(await reservedFor({ ...spending, price: cheap, routePrices })).toEqual(WORST)
+    expect(await reservedFor({ ...spending, routePrices: [cheap] })).toEqual(WORST)
   })
 })
 

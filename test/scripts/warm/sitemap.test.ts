@@ -3,7 +3,7 @@ import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { LIMITS, readSitemap } from '../../../scripts/warm/sitemap.ts'
+import { readSitemap } from '../../../scripts/warm/sitemap.ts'
 
 type Handler = string | Buffer | ((response: ServerResponse) => void)
 
@@ -52,7 +52,7 @@ const index = (...urls: string[]) =>
   `<sitemapindex ${NAMESPACE}>${urls.map((url) => `<sitemap>${loc(url)}</sitemap>`).join('')}</sitemapindex>`
 
 const read = async (path = '/sitemap.xml', limits = {}) =>
-  await readSitemap(`${site}${path}`, fetch, { ...LIMITS, ...limits })
+  await readSitemap(`${site}${path}`, fetch, limits)
 
 test('returns the pages of a sitemap in order, without duplicates', async () => {
   files.set(
