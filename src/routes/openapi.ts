@@ -1,356 +1,48 @@
-// The whole service as OpenAPI 3.1, generated from the validating schemas and the list of error
-// codes. Contains no prompt, no upstream and no key. Not part of the bundle: scripts/build-site.ts
-// writes the document to a static file, and openapi-file.ts serves that.
+// `GET /openapi.json`: the document that scripts/openapi/ builds beforehand, with this endpoint's
+// settings. Generating it here would add a tenth to the bundle, which every isolate compiles.
 
-import type { Code } from '../errors.ts'
-import { statusOf } from '../http/problem.ts'
+import type { Reply } from '../http/reply.ts'
 import type { RequestLimits } from '../request/schema.ts'
-import { MAX_HOURS } from './admin.ts'
-import { type Json, schemasOf, type Table } from './openapi-schemas.ts'
 
-const schema = (name: string): Table => ({ $ref: `#/components/schemas/${name}` })
-const json = (name: string): Table => ({ 'application/json': { schema: schema(name) } })
-
-const responseHeaders: Readonly<Record<string, string>> = {
-  'X-Request-Id': 'The id of this request, as in the log.',
-  'Cache-Status':
-    'How the answer was served (RFC 9211): `edge-completions; hit; ttl=…; detail=memory|kv|flight|stale`, `…; hit; detail=previous` (a prompt’s last answer, from before the prompt, its model or their parameters changed), `…; fwd=miss` with `; stored` or `; collapsed`, `…; fwd=request`, `…; fwd=bypass`.',
-  Age: 'Seconds since the cached answer was generated.',
-  ETag: 'Identifies this representation of the cached answer.',
-  'Cache-Control': '`public, max-age=…` on a hit of `GET`, else `no-store`.',
-  'Server-Timing': '`cache;dur=…, upstream;dur=…`',
-  'X-Usage-Estimated': '`1`: the upstream reported no usage, `usage` is an estimate.',
-  'Retry-After': 'Seconds; on every 429.',
-  'X-Should-Retry': '`false`: SDKs should not retry this request.',
-  'RateLimit-Policy': 'The limit that was reached.',
-  RateLimit: 'The remaining quota of that limit.',
-  Vary: 'Always includes `Origin`.',
-}
-const headersOf = (...extra: readonly string[]): Table =>
-  Object.fromEntries(
-    ['X-Request-Id', 'Vary', ...extra].map((name) => [
-      name,
-      { $ref: `#/components/headers/${name}` },
-    ]),
-  )
-
-const requestHeaders: Readonly<Record<string, string>> = {
-  'X-Visitor-Token': 'From `POST /v1/visitors`, if this endpoint uses Turnstile.',
-  'Last-Event-ID':
-    '`<completion id>:<characters of choice 0 received>`: resumes an interrupted stream.',
-  'Cache-Control':
-    '`only-if-cached`: a miss is `not_cached`; `no-store`: the answer is not stored; `no-cache`: a new answer, for the operator only.',
-  Accept: '`text/plain` preferred to JSON: the bare text of choice 0.',
-  'If-None-Match': 'The `ETag` of an answer you already have.',
-}
-const header = (name: string): Table => ({ $ref: `#/components/parameters/${name}` })
-
-/** Errors of every route. */
-const anywhere: readonly Code[] = ['origin_not_allowed', 'internal', 'misconfigured']
-const bodyCodes: readonly Code[] = [
-  'invalid_json',
-  'invalid_value',
-  'body_timeout',
-  'body_too_large',
-  'unsupported_media_type',
-]
-const requestCodes: readonly Code[] = [
-  'invalid_value',
-  'unknown_field',
-  'missing_field',
-  'model_not_allowed',
-  'prompt_not_found',
-  'free_prompts_disabled',
-  'locked_by_owner',
-  'unsupported_by_upstream',
-  'visitor_token_invalid',
-  'page_not_allowed',
-  'not_cached',
-]
-/** Errors of requests that may call an upstream. */
-const spendingCodes: readonly Code[] = [
-  ...bodyCodes,
-  ...requestCodes,
-  'upstream_refused_request',
-  'visitor_token_required',
-  'rate_limited',
-  'too_many_streams',
-  'budget_exhausted',
-  'paused',
-  'upstream_rate_limited',
-  'upstream_rejected',
-  'upstream_bad_response',
-  'upstream_truncated',
-  'upstream_unavailable',
-  'page_unavailable',
-  'ledger_unavailable',
-  'upstream_timeout',
-]
-
-/** One response for each status of these codes. */
-function problems(...possible: readonly Code[]): Table {
-  const byStatus = Map.groupBy(new Set(possible), statusOf)
-  return Object.fromEntries(
-    [...byStatus].map(([status, some]) => {
-      const limited = status === 429
-      const headers = limited
-        ? headersOf('Retry-After', 'X-Should-Retry', 'RateLimit-Policy', 'RateLimit')
-        : headersOf()
-      const description = some.map((code) => `\`${code}\``).join(', ')
-      return [String(status), { description, headers, content: json('Error') }]
-    }),
-  )
+export interface OpenApiOptions {
+  readonly limits: RequestLimits
+  /** Whether visitors may send prompts of their own. */
+  readonly freePrompts: boolean
+  /** Public: it is part of every page that shows the challenge. "": Turnstile is off. */
+  readonly turnstileSitekey: string
 }
 
-function operation(
-  id: string,
-  summary: string,
-  response: Table,
-  possible: readonly Code[],
-  more: Table = {},
-): Table {
-  const ok = { headers: headersOf(), ...response }
-  const responses = { '200': ok, ...problems(...possible) }
-  return { operationId: id, summary, ...more, responses }
+export const TEMPLATE = 'openapi-template.json'
+
+/** Takes the place of the limits in the built document: numbers that occur nowhere else in it. */
+export const placeholders: RequestLimits = {
+  prompt_chars: 8_000_000_000_000_001,
+  max_tokens: 8_000_000_000_000_002,
+  n: 8_000_000_000_000_003,
+  prompts: 8_000_000_000_000_004,
 }
 
-/** JSON, also as `text/plain`, which needs no CORS preflight. */
-const anyBody = (name: string): Table => ({
-  required: true,
-  content: { ...json(name), 'text/plain': { schema: schema(name) } },
-})
-
-const operator: Table = { security: [{ operator: [] }] }
-const file = (type: string): Table => ({
-  description: 'A file',
-  headers: {},
-  content: { [type]: { schema: { type: 'string' } } },
-})
-
-const answerHeaders = ['Cache-Status', 'Age', 'ETag', 'Cache-Control', 'Server-Timing']
-const completionBody: Table = {
-  ...json('Completion'),
-  'text/event-stream': {
-    schema: {
-      type: 'string',
-      description:
-        'One `data: <Chunk>` per event, then `data: [DONE]`. If the answer fails midway, the last event is `data: <Error>` without `[DONE]`.',
-    },
-  },
-  'text/plain': { schema: { type: 'string' } },
-}
-
-const variables: Table = {
-  type: 'object',
-  patternProperties: { '^var\\.': { type: 'string' } },
-  additionalProperties: false,
-}
-
-/** The body's fields that a query can carry: those with a single primitive type. */
-function queryParameters(request: Table): Json[] {
-  const fields = Object.entries(request['properties'] as Record<string, Table>)
-  return [
-    query('prompt', { type: 'string', minLength: 1 }, 'A free prompt.'),
-    query('prompt_id', { type: 'string' }, 'A locked prompt, instead of `prompt`.'),
-    {
-      ...query('variables', variables, 'Variables of the locked prompt, each as `var.<name>=…`.'),
-      style: 'form',
-      explode: true,
-    },
-    query('stop', { type: 'array', items: { type: 'string' } }, 'May be repeated.'),
-    ...fields.flatMap(([name, field]) => {
-      const [type] = (field['type'] ?? []) as readonly string[]
-      return type === undefined || type === 'object' ? [] : [query(name, { ...field, type }, '')]
-    }),
-  ]
-}
-
-function query(name: string, field: Table, description: string): Table {
-  return { name, in: 'query', ...(description === '' ? {} : { description }), schema: field }
-}
-
-function pathsOf(schemas: Table): Table {
-  return {
-    '/v1/completions': {
-      post: operation(
-        'createCompletion',
-        'Completes a prompt, from the cache or an upstream',
-        {
-          description: 'The completion, as one body or as a stream',
-          headers: headersOf(...answerHeaders, 'X-Usage-Estimated'),
-          content: completionBody,
-        },
-        [...anywhere, ...spendingCodes],
-        {
-          parameters: ['X-Visitor-Token', 'Last-Event-ID', 'Cache-Control', 'Accept'].map(header),
-          requestBody: anyBody('CompletionRequest'),
-          security: [{}, { visitor: [] }, { operator: [] }],
-        },
-      ),
-      get: operation(
-        'getCachedCompletion',
-        'Returns a cached completion: never calls an upstream and needs no CORS preflight',
-        {
-          description: 'The cached completion',
-          headers: headersOf(...answerHeaders, 'X-Usage-Estimated'),
-          content: completionBody,
-        },
-        [...anywhere, ...requestCodes],
-        {
-          parameters: [
-            ...queryParameters(schemas['CompletionRequest'] as Table),
-            ...['X-Visitor-Token', 'Accept', 'If-None-Match'].map(header),
-          ],
-          security: [{}, { visitor: [] }, { operator: [] }],
-        },
-      ),
-    },
-    '/v1/models': {
-      get: operation(
-        'listModels',
-        'Lists the models visitors may use; the first is the default',
-        { description: 'OpenAI’s list object', content: json('ModelList') },
-        anywhere,
-      ),
-    },
-    '/v1/models/{id}': {
-      get: operation(
-        'getModel',
-        'Returns one model',
-        { description: 'OpenAI’s model object', content: json('Model') },
-        [...anywhere, 'model_not_found'],
-        { parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string' } }] },
-      ),
-    },
-    '/v1/prompts': {
-      get: operation(
-        'listPrompts',
-        'Lists the locked prompts: ids, variables and their limits, never the text',
-        { description: 'A list object', content: json('PromptList') },
-        anywhere,
-      ),
-    },
-    '/v1/visitors': {
-      post: operation(
-        'createVisitor',
-        'Exchanges a solved Turnstile challenge for a visitor token; `404` if Turnstile is off',
-        {
-          description: 'The token, to send as `X-Visitor-Token`',
-          content: json('VisitorToken'),
-        },
-        [
-          ...anywhere,
-          ...bodyCodes,
-          'unknown_field',
-          'missing_field',
-          'challenge_failed',
-          'not_found',
-          'challenge_unavailable',
-        ],
-        { requestBody: anyBody('Challenge') },
-      ),
-    },
-    '/health': {
-      get: {
-        operationId: 'getHealth',
-        summary:
-          'Reports whether the endpoint is configured; lists every configuration error by path',
-        responses: {
-          '200': { description: 'Configured', headers: headersOf(), content: json('Health') },
-          '503': { description: 'Misconfigured', headers: headersOf(), content: json('Health') },
-        },
-      },
-    },
-    '/openapi.json': {
-      get: operation(
-        'getOpenApi',
-        'This document',
-        {
-          description: 'OpenAPI 3.1',
-          content: { 'application/json': { schema: { type: 'object' } } },
-        },
-        ['internal', 'misconfigured'],
-      ),
-    },
-    '/admin/usage': {
-      get: operation(
-        'getUsage',
-        'Today’s budget, days and hours with requests (oldest first), the last failed attempts, and today’s refused origins',
-        { description: 'The figures', content: json('Usage') },
-        [...anywhere, 'invalid_value', 'operator_token_invalid', 'ledger_unavailable'],
-        {
-          ...operator,
-          parameters: [
-            {
-              name: 'hours',
-              in: 'query',
-              schema: { type: 'integer', minimum: 1, maximum: MAX_HOURS, default: 24 },
-            },
-          ],
-        },
-      ),
-    },
-    '/admin/pause': {
-      post: operation(
-        'pause',
-        'Pauses generation until a time (unix seconds), serving cached answers only; `null` resumes it',
-        { description: 'The end of the pause', content: json('Paused') },
-        [...anywhere, ...bodyCodes, 'operator_token_invalid', 'ledger_unavailable'],
-        { ...operator, requestBody: anyBody('Pause') },
-      ),
-    },
-    '/admin/purge': {
-      post: operation(
-        'purge',
-        'Purges cached answers: all, or those of a request, a locked prompt, a model or a page',
-        { description: 'The kind of purge', content: json('Purged') },
-        [...anywhere, ...bodyCodes, ...requestCodes, 'operator_token_invalid', 'not_found'],
-        { ...operator, requestBody: anyBody('Purge') },
-      ),
-    },
-    '/': { get: operation('getPlayground', 'The playground', file('text/html'), []) },
-    '/admin': { get: operation('getDashboard', 'The operator’s dashboard', file('text/html'), []) },
-    '/client.js': {
-      get: operation(
-        'getClient',
-        'The browser client, an ES module for pages of any origin',
-        file('text/javascript'),
-        [],
-      ),
-    },
+/** The route. It reads the static file and completes it on the first request. */
+export function openApiRoute(
+  options: OpenApiOptions,
+  readFile: (name: string) => Promise<string>,
+): () => Promise<Reply> {
+  let body: string | null = null
+  const headers = { 'content-type': 'application/json', 'cache-control': 'no-cache' }
+  return async () => {
+    body ??= complete(await readFile(TEMPLATE), options)
+    return { status: 200, headers, body }
   }
 }
 
-export function openApiDocument(limits: RequestLimits): Table {
-  const schemas = schemasOf(limits)
-  const described = (text: string): Table => ({ description: text, schema: { type: 'string' } })
-  const mapped = (
-    table: Readonly<Record<string, string>>,
-    to: (text: string, name: string) => Table,
-  ) => Object.fromEntries(Object.entries(table).map(([name, text]) => [name, to(text, name)]))
-  return {
-    openapi: '3.1.0',
-    info: {
-      title: 'edge-completions',
-      version: '1',
-      description:
-        'Text completions for web pages, without an API key. `HEAD` is supported wherever `GET` is.',
-      license: { name: 'MIT', identifier: 'MIT' },
-    },
-    servers: [{ url: '/' }],
-    paths: pathsOf(schemas),
-    components: {
-      schemas,
-      headers: mapped(responseHeaders, described),
-      parameters: mapped(requestHeaders, (text, name) => ({
-        name,
-        in: 'header',
-        ...described(text),
-      })),
-      securitySchemes: {
-        visitor: { type: 'apiKey', in: 'header', name: 'X-Visitor-Token' },
-        operator: { type: 'http', scheme: 'bearer' },
-      },
-    },
-  }
+function complete(
+  template: string,
+  { limits, freePrompts, turnstileSitekey }: OpenApiOptions,
+): string {
+  const names = Object.keys(placeholders) as (keyof RequestLimits)[]
+  const values = new Map<unknown, number>(names.map((name) => [placeholders[name], limits[name]]))
+  const document = JSON.parse(template, (_, value: unknown) => values.get(value) ?? value)
+  document.info['x-free-prompts'] = freePrompts
+  if (turnstileSitekey !== '') document.info['x-turnstile-sitekey'] = turnstileSitekey
+  return JSON.stringify(document)
 }

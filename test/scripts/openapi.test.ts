@@ -3,10 +3,10 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test, vi } from 'vitest'
+import { openApiDocument } from '../../scripts/openapi/document.ts'
 import { codes } from '../../src/errors.ts'
 import { statusOf } from '../../src/http/problem.ts'
-import { openApiDocument } from '../../src/routes/openapi.ts'
-import { type OpenApiOptions, openApiRoute, placeholders } from '../../src/routes/openapi-file.ts'
+import { type OpenApiOptions, openApiRoute, placeholders } from '../../src/routes/openapi.ts'
 import { dayFigures, hourFigures, noCounts } from '../../src/usage.ts'
 import { jsonAnswer, OPERATOR_TOKEN, ORIGIN, TestApp } from '../support/app.ts'
 

@@ -2,12 +2,12 @@
 // exist; responses that are not validated at runtime are described here.
 import { toJsonSchema } from '@valibot/to-json-schema'
 import * as v from 'valibot'
-import { completionSchema, finishReasons } from '../completion/completion.ts'
-import { codes } from '../errors.ts'
-import { problemTypes } from '../http/problem.ts'
-import { neutralValues } from '../request/foreign.ts'
-import { type RequestLimits, requestSchema } from '../request/schema.ts'
-import { pauseSchema, purgeSchema } from './admin.ts'
+import { completionSchema, finishReasons } from '../../src/completion/completion.ts'
+import { codes } from '../../src/errors.ts'
+import { problemTypes } from '../../src/http/problem.ts'
+import { neutralValues } from '../../src/request/foreign.ts'
+import { type RequestLimits, requestSchema } from '../../src/request/schema.ts'
+import { pauseSchema, purgeSchema } from '../../src/routes/admin.ts'
 
 export type Json =
   | string
