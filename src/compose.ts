@@ -228,7 +228,7 @@ function createServices(
     browserSeconds: settings.browser_seconds,
     freePrompts: settings.free_prompts,
   }
-  const pageVariables = new PageVariables({ origins, prompts }, pages)
+  const pageVariables = new PageVariables({ origins, prompts, pages })
   const resolver = new RequestResolver(
     {
       effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },

@@ -211,7 +211,8 @@ export interface UsageReport {
 
 type UpstreamModel = Pick<EventOf<'generated'>, 'upstream' | 'upstream_model'>
 
-export interface CounterOptions {
+export interface CounterDeps {
+  readonly now: () => number
   /** The least time between two flushes. */
   readonly intervalMs: number
   /**
@@ -227,22 +228,20 @@ export type Flush = (report: UsageReport) => Promise<void>
 
 /** Collects an isolate's figures. Those not yet flushed are lost when the isolate is evicted. */
 export class UsageCounter {
-  readonly #options: CounterOptions
-  readonly #now: () => number
+  readonly #deps: CounterDeps
   #hours = new Map<number, HourCounts>()
   #failures: readonly Failure[] = []
   #refused = new Map<number, Map<string, Frequency>>()
   #flushedAt = Number.NEGATIVE_INFINITY
 
-  constructor(options: CounterOptions, now: () => number) {
-    this.#options = options
-    this.#now = now
+  constructor(deps: CounterDeps) {
+    this.#deps = deps
   }
 
   /** The time until the next flush; null if there is nothing to send. */
   get dueInMs(): number | null {
     if (this.#isEmpty()) return null
-    return Math.max(0, this.#flushedAt + this.#options.intervalMs - this.#now())
+    return Math.max(0, this.#flushedAt + this.#deps.intervalMs - this.#deps.now())
   }
 
   /** Counts an event. The figures of a request itself are counted by `request`. */
@@ -272,7 +271,7 @@ export class UsageCounter {
       completion_tokens: tokens_out,
       total_tokens: tokens_in + tokens_out,
     }
-    hour.usd += this.#options.usdOf(model, event, usage)
+    hour.usd += this.#deps.usdOf(model, event, usage)
     const bound = latencyBoundsMs.findIndex((ms) => first_ms <= ms)
     const slot = bound === -1 ? latencyBoundsMs.length : bound
     hour.upstream_ms[slot] = (hour.upstream_ms[slot] ?? 0) + 1
@@ -281,13 +280,13 @@ export class UsageCounter {
   /** Leaves out requests that an upstream refused as invalid: the owner has nothing to fix. */
   #failed({ request_id, upstream, model, code, hint }: EventOf<'upstream_failed'>): void {
     if (code === 'upstream_refused_request') return
-    const at = Math.floor(this.#now() / 1000)
+    const at = Math.floor(this.#deps.now() / 1000)
     const failure = { at, request_id, upstream, model, code, hint }
     this.#failures = addFailures(this.#failures, [failure])
   }
 
   #refuse(origin: string): void {
-    const last = Math.floor(this.#now() / 1000)
+    const last = Math.floor(this.#deps.now() / 1000)
     const day = Math.floor(last / DAY_S)
     const refused = this.#refused.get(day) ?? new Map<string, Frequency>()
     addSightings(refused, origin, { count: 1, last }, MAX_REFUSED)
@@ -299,7 +298,7 @@ export class UsageCounter {
     hour.requests += 1
     if (saved !== null) {
       hour.tokens_saved += saved.total_tokens
-      if (model !== null) hour.usd_saved += this.#options.usdOf(model, null, saved)
+      if (model !== null) hour.usd_saved += this.#deps.usdOf(model, null, saved)
     }
     if (cache === 'miss' || cache === 'bypass') hour.misses += 1
     else if (cache === 'collapsed' || cache === 'flight') hour.collapsed += 1
@@ -319,7 +318,7 @@ export class UsageCounter {
     this.#hours = new Map()
     this.#failures = []
     this.#refused = new Map()
-    this.#flushedAt = this.#now()
+    this.#flushedAt = this.#deps.now()
     try {
       await send(report)
     } catch {
@@ -347,7 +346,7 @@ export class UsageCounter {
   }
 
   #hour(): HourCounts {
-    const hour = hourOf(this.#now())
+    const hour = hourOf(this.#deps.now())
     let counts = this.#hours.get(hour)
     if (counts === undefined) {
       counts = noCounts()

@@ -7,7 +7,7 @@ import {
   addCounts,
   addFailures,
   addRefused,
-  type CounterOptions,
+  type CounterDeps,
   dayFigures,
   type Failure,
   type HourCounts,
@@ -27,9 +27,9 @@ const START = 1_779_998_400_000
 function counterAt(startMs = START) {
   const clock = { ms: startMs }
   const prices: Readonly<Record<string, number>> = { default: 0.25, 'default at u': 0.5 }
-  const usdOf: CounterOptions['usdOf'] = (model, target, { total_tokens }) =>
+  const usdOf: CounterDeps['usdOf'] = (model, target, { total_tokens }) =>
     total_tokens * (prices[target === null ? model : `${model} at ${target.upstream}`] ?? 0)
-  return { clock, counter: new UsageCounter({ intervalMs: 60_000, usdOf }, () => clock.ms) }
+  return { clock, counter: new UsageCounter({ intervalMs: 60_000, usdOf, now: () => clock.ms }) }
 }
 
 const noTally = { promptId: null, saved: null }

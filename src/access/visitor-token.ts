@@ -3,7 +3,7 @@
 // only expire.
 import * as v from 'valibot'
 import { GatewayError, messages } from '../errors.ts'
-import { hex } from '../hash.ts'
+import { hex, hmacKey } from '../hash.ts'
 import { parseJson } from '../json.ts'
 
 export interface VisitorTokenDeps extends TokenSecrets {
@@ -149,7 +149,10 @@ export class VisitorTokens {
   async #currentKey(): Promise<CryptoKey> {
     if (this.#key !== null) return this.#key
     const { secret } = this.#deps
-    const key = await deriveKey(isSet(secret) ? secret : await this.#fallback(), ['sign', 'verify'])
+    const key = await hmacKey(isSet(secret) ? secret : await this.#fallback(), INFO, [
+      'sign',
+      'verify',
+    ])
     this.#key ??= key
     return this.#key
   }
@@ -157,7 +160,7 @@ export class VisitorTokens {
   async #oldKey(): Promise<CryptoKey | null> {
     const { previousSecret } = this.#deps
     if (!isSet(previousSecret)) return null
-    this.#previousKey ??= await deriveKey(previousSecret, ['verify'])
+    this.#previousKey ??= await hmacKey(previousSecret, INFO, ['verify'])
     return this.#previousKey
   }
 
@@ -206,17 +209,3 @@ function decode(part: string): Uint8Array | null {
     return null
   }
 }
-
-/** HKDF (RFC 5869), so that every use of the secret has a key of its own. */
-async function deriveKey(secret: string, usages: readonly KeyUsage[]): Promise<CryptoKey> {
-  const material = await crypto.subtle.importKey('raw', utf8(secret), 'HKDF', false, ['deriveKey'])
-  return await crypto.subtle.deriveKey(
-    { name: 'HKDF', hash: 'SHA-256', salt: new Uint8Array(), info: utf8(INFO) },
-    material,
-    { name: 'HMAC', hash: 'SHA-256', length: 256 },
-    false,
-    [...usages],
-  )
-}
-
-type KeyUsage = 'sign' | 'verify'

@@ -2,7 +2,7 @@
 // keyed hash of the network address, with a new key each UTC day. The address itself is not stored,
 // and cannot be found from the hash without the key. Origins and budgets are checked elsewhere.
 import { GatewayError, messages } from '../errors.ts'
-import { hex } from '../hash.ts'
+import { hex, hmacKey } from '../hash.ts'
 import { bearerOf } from './operator.ts'
 import type { TokenRefusal, VisitorTokens } from './visitor-token.ts'
 
@@ -80,7 +80,8 @@ export class Visitors {
     }
     const known = this.#known.get(address)
     if (known !== undefined) return known
-    const key = this.#key ?? (await dayKey(await this.#deps.secret(), day))
+    const use = `edge-completions visitor ${day}`
+    const key = this.#key ?? (await hmacKey(await this.#deps.secret(), use, ['sign']))
     if (day === this.#day) this.#key = key
     const mac = await crypto.subtle.sign('HMAC', key, new TextEncoder().encode(networkOf(address)))
     const id = `h:${hex(new Uint8Array(mac, 0, 8))}`
@@ -100,26 +101,6 @@ export function addressOf(headers: Headers): string | null {
 function tokenOf(headers: Headers): string | null {
   const given = headers.get('x-visitor-token')
   return given === null || given === '' ? bearerOf(headers) : given
-}
-
-/** HKDF (RFC 5869), so that every use of the secret has a key of its own. */
-async function dayKey(secret: string, day: number): Promise<CryptoKey> {
-  const bytes = new TextEncoder()
-  const material = await crypto.subtle.importKey('raw', bytes.encode(secret), 'HKDF', false, [
-    'deriveKey',
-  ])
-  return await crypto.subtle.deriveKey(
-    {
-      name: 'HKDF',
-      hash: 'SHA-256',
-      salt: new Uint8Array(),
-      info: bytes.encode(`edge-completions visitor ${day}`),
-    },
-    material,
-    { name: 'HMAC', hash: 'SHA-256', length: 256 },
-    false,
-    ['sign'],
-  )
 }
 
 /**

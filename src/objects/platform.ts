@@ -162,18 +162,17 @@ export function report(event: Event): void {
   sendFigures()
 }
 
-const usage = new UsageCounter(
-  {
-    intervalMs: 60_000,
-    usdOf: (id, target, { prompt_tokens, completion_tokens }) => {
-      const model = gateway().config?.models.get(id)
-      if (model === undefined) return 0
-      const price = target === null ? model.price : priceAt(model, target)
-      return usd(price, prompt_tokens, completion_tokens)
-    },
-  },
+const usage = new UsageCounter({
   now,
-)
+  intervalMs: 60_000,
+  usdOf: (id, target, { prompt_tokens, completion_tokens }) => {
+    const model = gateway().config?.models.get(id)
+    if (model === undefined) return 0
+    const price = target === null ? model.price : priceAt(model, target)
+    return usd(price, prompt_tokens, completion_tokens)
+  },
+})
+
 /**
  * `waitUntil` ends 30 s after the response, so a flush that is due later is left to another
  * request. https://developers.cloudflare.com/workers/runtime-apis/context/#waituntil

@@ -22,7 +22,8 @@ import {
   variableParam,
 } from '../request/template.ts'
 
-export interface PageVariablesOptions {
+export interface PageVariablesDeps {
+  readonly pages: Pages
   readonly origins: readonly string[]
   readonly prompts: ReadonlyMap<string, { readonly variables: Variables }>
 }
@@ -52,16 +53,14 @@ export interface PagesRead {
 }
 
 export class PageVariables {
-  readonly #options: PageVariablesOptions
-  readonly #pages: Pages
+  readonly #deps: PageVariablesDeps
   /** The page variables of each prompt that has any. */
   readonly #variables: ReadonlyMap<string, readonly (readonly [string, PageVariable])[]>
 
-  constructor(options: PageVariablesOptions, pages: Pages) {
-    this.#options = options
-    this.#pages = pages
+  constructor(deps: PageVariablesDeps) {
+    this.#deps = deps
     this.#variables = new Map(
-      [...options.prompts]
+      [...deps.prompts]
         .map(([id, { variables }]) => [id, pageVariables(variables)] as const)
         .filter(([, variables]) => variables.length > 0),
     )
@@ -92,7 +91,7 @@ export class PageVariables {
    * @throws GatewayError `page_not_allowed`
    */
   admitted(named: NamedPages, own: URL): AdmittedPages {
-    const { origins } = this.#options
+    const { origins } = this.#deps
     return new Map(
       [...named].map(([variable, { url, name, variable: settings }]) => {
         const { paths, selector, max_chars: maxChars, page_seconds: freshSeconds } = settings
@@ -127,7 +126,7 @@ export class PageVariables {
   cached(admitted: AdmittedPages, since: number): PagesRead | null {
     const reads = new Map<string, PageRead>()
     for (const [variable, { page }] of admitted) {
-      const read = this.#pages.cached(page, since)
+      const read = this.#deps.pages.cached(page, since)
       if (read === null) return null
       reads.set(variable, read)
     }
@@ -152,7 +151,7 @@ export class PageVariables {
       await Promise.all(
         [...admitted].map(async ([variable, { page }], i) => {
           try {
-            return [variable, await this.#pages.read(page, versions[i] ?? null)] as const
+            return [variable, await this.#deps.pages.read(page, versions[i] ?? null)] as const
           } catch (error) {
             if (!(error instanceof PageError)) throw error
             failed(error.fault)

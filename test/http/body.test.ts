@@ -1,8 +1,9 @@
-// Reading a request's JSON: limits on size and time, strict UTF-8, content types.
+// Reading a request's JSON: limits on size and time, strict UTF-8, content types. Sending long bodies
+// in pieces.
 import fc from 'fast-check'
 import { afterEach, expect, test, vi } from 'vitest'
 import { GatewayError } from '../../src/errors.ts'
-import { readJson } from '../../src/http/body.ts'
+import { inPieces, readJson } from '../../src/http/body.ts'
 import { openStream } from '../support/app.ts'
 
 const options = { maxBytes: 64, deadlineMs: 1000 }
@@ -263,3 +264,26 @@ test.each(['gzip', 'br', 'GZIP', 'identity, gzip', 'x'])(
 test('readJson() accepts Content-Encoding identity', async () => {
   expect(await readJson(request('{}', { 'content-encoding': 'Identity' }), options)).toEqual({})
 })
+
+const bytesOf = (length: number) => Uint8Array.from({ length }, (_, i) => i % 251)
+
+test('inPieces() returns a short body unchanged', () => {
+  const bytes = bytesOf(65_536)
+  expect(inPieces(bytes)).toBe(bytes)
+})
+
+test.each([65_537, 98_304, 98_305, 1_000_000])(
+  'inPieces() streams %i bytes on demand without copying them',
+  async (length) => {
+    const bytes = bytesOf(length)
+    const stream = inPieces(bytes)
+    if (stream instanceof Uint8Array) throw new TypeError('expected a stream')
+    const pieces = await Array.fromAsync(stream)
+    expect(Buffer.concat(pieces).equals(bytes)).toBe(true)
+    for (const piece of pieces) {
+      expect(piece.byteLength).toBeLessThanOrEqual(32_768)
+      expect(piece.byteLength).toBeGreaterThan(0)
+      expect(piece.buffer).toBe(bytes.buffer)
+    }
+  },
+)
