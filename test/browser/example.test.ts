@@ -34,7 +34,7 @@ let watched: WatchedPage
 
 beforeAll(async () => {
   upstream = await UpstreamServer.start()
-  const lanes = new Lanes(upstream, { chat: { retries: 0 } }, 1)
+  const lanes = new Lanes({ upstream }, { chat: { retries: 0 } }, 1)
   const story = {
     text: 'Once upon a time {{hero}} went for a walk, and',
     variables: { hero: { max_chars: 40 } },

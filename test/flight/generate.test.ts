@@ -5,9 +5,8 @@ import { type Delta, Fold } from '../../src/completion/delta.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { type GenerateContext, generate, newOutcome, type Work } from '../../src/flight/generate.ts'
 import type { EffectiveRequest } from '../../src/request/effective.ts'
-import { connect } from '../../src/upstream/connection.ts'
 import { chunk, DONE, jsonAnswer, START, streamAnswer, upstreamBody } from '../support/app.ts'
-import { connectionTo } from '../support/flights.ts'
+import { connectionTo, effectiveRequest, routeContext, workOf } from '../support/upstreams.ts'
 
 const KEY = `c1:${'0a'.repeat(32)}`
 const ID = `cmpl-${'a'.repeat(28)}`
@@ -32,55 +31,22 @@ function start(
   const copies: Entry[] = []
   const asked: string[] = []
   const outcome = newOutcome()
-  const connections = new Map(
-    Object.entries(answers).map(([name, respond]) => {
-      const send = async () => {
-        asked.push(name)
-        return await respond()
-      }
-      const connection = connect(connectionTo(name), { http: send, demo: send })
-      return [name, connection] as const
+  const connections = Object.entries(answers).map(([name, respond]) =>
+    connectionTo(name, async () => {
+      asked.push(name)
+      return await respond()
     }),
   )
-  const request: EffectiveRequest = {
-    model: 'default',
-    prompt_id: null,
+  const request = effectiveRequest({
     prompts: ['Once upon'],
-    system: null,
     route: Object.keys(answers).map((upstream) => ({ upstream, upstream_model: 'm' })),
-    parameters: {},
-    max_tokens: 16,
-    n: 1,
     ...fields,
-  }
+  })
+  const lifetime = { freshSeconds: 3600, staleSeconds: 60 }
   const deltas = generate(
+    workOf({ request, requestedAt: START - 123, lifetime, ...work }),
     {
-      request,
-      key: KEY,
-      storedUnder: KEY,
-      source: null,
-      names: ['model:default'],
-      requestedAt: START - 123,
-      lifetime: { freshSeconds: 3600, staleSeconds: 60 },
-      abandon: 'finish',
-      forced: false,
-      requestId: 'req_1',
-      visitor: 'h:1',
-      ...work,
-    },
-    {
-      route: {
-        requestId: 'req_1',
-        connections,
-        stream: true,
-        signal: new AbortController().signal,
-        now: () => clock.ms,
-        random: () => 0.5,
-        wait: async () => {},
-        report: () => {},
-        callsAtOnce: 6,
-        reserve: async () => ({ accepted() {}, settle() {} }),
-      },
+      route: routeContext(connections, { now: () => clock.ms }),
       newId: () => ID,
       recheckKv: null,
       storeCopy: (entry) => copies.push(entry),
@@ -264,7 +230,11 @@ test('generate() stores a stream that ended with [DONE] but without a finish rea
 test('generate() drops an unrequested choice and does not store the answer', async () => {
   const { run, stored } = start({ a: () => jsonAnswer('a', 'b', 'c') }, { fields: { n: 2 } })
   const { all } = await run()
-  expect(all.flatMap((delta) => (delta.kind === 'text' ? [delta.text] : []))).toEqual(['a', 'b'])
+  const texts = all.flatMap((delta) => (delta.kind === 'text' ? [[delta.index, delta.text]] : []))
+  expect(texts.sort()).toEqual([
+    [0, 'a'],
+    [1, 'b'],
+  ])
   expect(stored).toEqual([])
 })
 

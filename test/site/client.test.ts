@@ -68,7 +68,7 @@ describe('with the Worker', () => {
 
   beforeAll(async () => {
     upstream = await UpstreamServer.start()
-    lanes = new Lanes(upstream, kinds, 20)
+    lanes = new Lanes({ upstream }, kinds, 20)
     const haiku = {
       text: 'Write a haiku about {{topic}}.',
       variables: { topic: { max_chars: 20 } },

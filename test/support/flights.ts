@@ -12,29 +12,8 @@ import {
   type SharedWork,
 } from '../../src/flight/flights.ts'
 import type { Work } from '../../src/flight/generate.ts'
-import { type ConnectOptions, connect } from '../../src/upstream/connection.ts'
 import { START } from './app.ts'
-
-/** An ordinary upstream of the `completions` wire. */
-export function connectionTo(name: string): ConnectOptions {
-  return {
-    name,
-    wire: 'completions',
-    baseUrl: `https://${name}.test`,
-    auth: 'none',
-    key: null,
-    unsupported: new Set(),
-    stream: 'always',
-    firstByteMs: 30_000,
-    idleMs: 30_000,
-    deadlineMs: 60_000,
-    retries: 0,
-    maxOutputBytes: 1_048_576,
-    maxTokensField: 'max_tokens',
-    streamUsage: true,
-    path: null,
-  }
-}
+import { connectionTo, routeContext, workOf } from './upstreams.ts'
 
 export class LocalFlights implements FlightClient {
   /** The calls made so far. */
@@ -78,28 +57,7 @@ function copied({ presence, ...work }: SharedWork): SharedWork {
 }
 
 /** A typical miss. */
-export const work: Work = {
-  request: {
-    model: 'default',
-    prompt_id: null,
-    prompts: ['Once'],
-    system: null,
-    route: [{ upstream: 'main', upstream_model: 'model-1' }],
-    parameters: {},
-    max_tokens: 16,
-    n: 1,
-  },
-  key: `c1:${'0a'.repeat(32)}`,
-  storedUnder: `c1:${'0a'.repeat(32)}`,
-  source: null,
-  names: ['model:default'],
-  requestedAt: START,
-  lifetime: { freshSeconds: 100, staleSeconds: 0 },
-  abandon: 'finish',
-  forced: false,
-  requestId: 'req_1',
-  visitor: 'h:ada',
-}
+export const work: Work = workOf()
 
 /** The context of a flight with one scripted upstream. Events and stored entries are recorded. */
 export function missSetup(respond: (call: number) => Response | Promise<Response>) {
@@ -118,8 +76,7 @@ export function missSetup(respond: (call: number) => Response | Promise<Response
     /** Throws to refuse a reservation. */
     reserve: async (_visitor: string | null): Promise<void> => {},
   }
-  const send = async () => await respond(state.calls++)
-  const connection = connect(connectionTo('main'), { http: send, demo: send })
+  const connection = connectionTo('main', async () => await respond(state.calls++))
   let ids = 0
   const context: MissContext = {
     now: () => clock.ms,
@@ -127,21 +84,18 @@ export function missSetup(respond: (call: number) => Response | Promise<Response
     purgedAt: () => state.purgedAt,
     storeCopy: (entry) => copies.push(entry),
     generate: ({ requestId, visitor }, stream, signal) => ({
-      route: {
+      route: routeContext([connection], {
         requestId,
-        connections: new Map([['main', connection]]),
         stream,
         signal,
         now: () => clock.ms,
-        random: () => 0.5,
-        wait: async () => {},
         report: (event) => events.push(event),
         callsAtOnce: 1,
         reserve: async () => {
           await state.reserve(visitor)
           return { accepted() {}, settle() {} }
         },
-      },
+      }),
       newId: () => `cmpl-${'a'.repeat(24)}${String(++ids).padStart(4, '0')}`,
       recheckKv: async () => {
         state.looks += 1

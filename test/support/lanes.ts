@@ -13,17 +13,22 @@ export interface OwnModel {
 }
 
 export class Lanes<Kind extends string> {
-  readonly #server: UpstreamServer
+  readonly #suite: { readonly upstream: UpstreamServer }
   readonly #kinds: Readonly<Record<Kind, Table>>
   readonly #each: number
   readonly #taken = new Map<Kind, number>()
 
   /**
+   * @param suite has the server once its tests run
    * @param kinds upstream settings by name, as in `[[vars.CONFIG.upstreams]]`
    * @param each the number of models of each kind
    */
-  constructor(server: UpstreamServer, kinds: Readonly<Record<Kind, Table>>, each: number) {
-    this.#server = server
+  constructor(
+    suite: { readonly upstream: UpstreamServer },
+    kinds: Readonly<Record<Kind, Table>>,
+    each: number,
+  ) {
+    this.#suite = suite
     this.#kinds = kinds
     this.#each = each
   }
@@ -39,7 +44,7 @@ export class Lanes<Kind extends string> {
       models: names.map(([, id]) => ({ id, upstream: id, upstream_model: 'm' })),
       upstreams: names.map(([kind, name]) => ({
         name,
-        base_url: this.#server.url(name),
+        base_url: this.#suite.upstream.url(name),
         key: 'UPSTREAM_API_KEY',
         ...this.#kinds[kind],
       })),
@@ -54,7 +59,7 @@ export class Lanes<Kind extends string> {
     const i = this.#taken.get(kind) ?? 0
     if (i >= this.#each) throw new Error(`no more models of kind "${kind}": raise \`each\``)
     this.#taken.set(kind, i + 1)
-    return { model: nameOf(kind, i), lane: this.#server.lane(nameOf(kind, i)) }
+    return { model: nameOf(kind, i), lane: this.#suite.upstream.lane(nameOf(kind, i)) }
   }
 }
 

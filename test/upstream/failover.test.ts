@@ -6,12 +6,12 @@ import type { Event } from '../../src/events.ts'
 import type { EffectiveRequest, Target } from '../../src/request/effective.ts'
 import type { Feature, Wire } from '../../src/upstream/adapter.ts'
 import type { RouteContext, RouteDelta } from '../../src/upstream/attempt.ts'
-import { connect } from '../../src/upstream/connection.ts'
 import type { Extent } from '../../src/upstream/extent.ts'
 import { answer, capableTargets } from '../../src/upstream/failover.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
 import { chunk, DONE, jsonAnswer, openStream, streamAnswer, upstreamBody } from '../support/app.ts'
 import { CANARY, recordOutput } from '../support/canary.ts'
+import { connectionTo, effectiveRequest, routeContext } from '../support/upstreams.ts'
 
 const START = 1_767_225_600_000
 
@@ -46,47 +46,29 @@ function start(
   const calls: { upstream: string; body: Record<string, unknown> }[] = []
   const signals: AbortSignal[] = []
   const controller = new AbortController()
-  const connections = new Map(
-    Object.entries(settings).map(([name, setting]) => {
-      const { answers, wire = 'completions' } = setting
-      const { unsupported = wire === 'chat' ? ['n'] : [] } = setting
-      const send = async (request: Request) => {
-        signals.push(request.signal)
-        const body = (await request.clone().json()) as Record<string, unknown>
-        calls.push({ upstream: name, body })
-        return await answers(calls.length - 1, request)
-      }
-      const connection = connect(
-        {
-          name,
-          wire,
-          baseUrl: `https://${name}.test/v1`,
-          auth: 'bearer',
-          key: CANARY,
-          unsupported: new Set([...wireLimits[wire], ...unsupported]),
-          stream: setting.stream ?? 'always',
-          firstByteMs: setting.firstByteMs ?? 30_000,
-          idleMs: setting.idleMs ?? 20_000,
-          deadlineMs: setting.deadlineMs ?? 120_000,
-          retries: setting.retries ?? 1,
-          maxOutputBytes: 1_048_576,
-          maxTokensField: 'max_tokens',
-          streamUsage: true,
-          path: null,
-        },
-        { http: send, demo: send },
-      )
-      return [name, connection] as const
-    }),
-  )
-  const context: RouteContext = {
-    requestId: 'req_1',
-    connections,
+  const connections = Object.entries(settings).map(([name, setting]) => {
+    const { answers, wire = 'completions', ...options } = setting
+    const { unsupported = wire === 'chat' ? ['n'] : [] } = setting
+    const send = async (request: Request) => {
+      signals.push(request.signal)
+      const body = (await request.clone().json()) as Record<string, unknown>
+      calls.push({ upstream: name, body })
+      return await answers(calls.length - 1, request)
+    }
+    return connectionTo(name, send, {
+      auth: 'bearer',
+      key: CANARY,
+      deadlineMs: 120_000,
+      retries: 1,
+      ...options,
+      wire,
+      unsupported: new Set([...wireLimits[wire], ...unsupported]),
+    })
+  })
+  const context = routeContext(connections, {
     stream: false,
-    callsAtOnce: 6,
     signal: controller.signal,
     now: () => clock.ms,
-    random: () => 0.5,
     wait: async (ms, signal) => {
       signal.throwIfAborted()
       waits.push(ms)
@@ -109,19 +91,13 @@ function start(
       }
     },
     ...overrides,
-  }
-  const trace = { attempts: 0, upstream: null as string | null }
-  const request = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest => ({
-    model: 'default',
-    prompt_id: null,
-    prompts: ['Once'],
-    system: null,
-    route: Object.keys(settings).map((upstream) => ({ upstream, upstream_model: `${upstream}-1` })),
-    parameters: {},
-    max_tokens: 16,
-    n: 1,
-    ...fields,
   })
+  const trace = { attempts: 0, upstream: null as string | null }
+  const route = Object.keys(settings).map((upstream) => ({
+    upstream,
+    upstream_model: `${upstream}-1`,
+  }))
+  const request = (fields: Partial<EffectiveRequest> = {}) => effectiveRequest({ route, ...fields })
   const ask = (fields: Partial<EffectiveRequest> = {}) => {
     const full = request(fields)
     const route = capableTargets(full, context.connections)

@@ -13,24 +13,11 @@ import { type Problem, problemOf } from '../../src/errors.ts'
 import { generate, newOutcome } from '../../src/flight/generate.ts'
 import { type StreamEnd, streamAnswer } from '../../src/flight/stream.ts'
 import type { EffectiveRequest } from '../../src/request/effective.ts'
-import type { Feature, Upstream, Wire } from '../../src/upstream/adapter.ts'
-import { anthropic } from '../../src/upstream/anthropic.ts'
-import type { Connection, RouteContext } from '../../src/upstream/attempt.ts'
-import { Breakers } from '../../src/upstream/breaker.ts'
-import { chat } from '../../src/upstream/chat.ts'
-import { completions } from '../../src/upstream/completions.ts'
+import { type Feature, type Wire, wires } from '../../src/upstream/adapter.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
-import { workersAi } from '../../src/upstream/workers-ai.ts'
+import { connectionTo, effectiveRequest, routeContext, workOf } from '../support/upstreams.ts'
 
 const oneChoice: readonly Feature[] = ['n']
-
-/** A new adapter needs one line here and one fixture folder. */
-const adapters: Partial<Record<Wire, Upstream>> = {
-  chat,
-  completions,
-  anthropic,
-  'workers-ai': workersAi,
-}
 
 const outcomeSchema = v.union([
   v.strictObject({
@@ -72,7 +59,7 @@ const foldersIn = (folder: string) =>
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name)
     .sort()
-const wires = foldersIn(root) as Wire[]
+const folders = foldersIn(root) as Wire[]
 
 function caseIn(wire: Wire, name: string): [string, Case] {
   const read = (file: string) => readFileSync(join(root, wire, name, file))
@@ -94,7 +81,7 @@ function statusesOf(wire: Wire): [string, Case][] {
 }
 
 const cases = new Map(
-  wires.flatMap((wire) => [
+  folders.flatMap((wire) => [
     ...foldersIn(join(root, wire)).map((name) => caseIn(wire, name)),
     ...statusesOf(wire),
   ]),
@@ -114,18 +101,9 @@ const KEY = 'sk-ours-canary'
 const bodiless = new Set([204, 205, 304])
 
 function requestOf({ request }: Case): EffectiveRequest {
-  const { prompts = ['Say this is a test'], n = 1, ...fields } = request
-  return {
-    model: 'alias',
-    prompt_id: null,
-    prompts: prompts as string[],
-    system: null,
-    route: [{ upstream: 'tested', upstream_model: 'asked-model' }],
-    parameters: {},
-    max_tokens: 64,
-    n: n as number,
-    ...fields,
-  }
+  const route = [{ upstream: 'tested', upstream_model: 'asked-model' }]
+  const prompts = ['Say this is a test']
+  return effectiveRequest({ model: 'alias', prompts, route, max_tokens: 64, ...request })
 }
 
 const pass = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
@@ -183,8 +161,6 @@ function bodyOf(chunks: Iterable<Uint8Array>, tested: Case): ReadableStream<Uint
 }
 
 function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_048_576) {
-  const upstream = adapters[tested.wire]
-  if (upstream === undefined) throw new TypeError(`no adapter for the wire ${tested.wire}`)
   const leases: { accepted: number; settlements: number }[] = []
   const doubts: string[] = []
   const send = async (request: Request) => {
@@ -193,39 +169,22 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
     const body = bodiless.has(tested.status) ? null : bodyOf(chunks, tested)
     return new Response(body, { status: tested.status, headers: tested.headers })
   }
-  const connection: Connection = {
-    name: 'tested',
-    upstream,
-    send,
-    options: {
-      baseUrl: 'https://upstream.test/v1',
-      headers: { authorization: `Bearer ${KEY}` },
-      path: null,
-      maxTokensField: 'max_tokens',
-      streamUsage: true,
-      firstByteMs: 60_000,
-      idleMs: 60_000,
-      maxOutputBytes,
-    },
+  const connection = connectionTo('tested', send, {
+    wire: tested.wire,
+    baseUrl: 'https://upstream.test/v1',
+    auth: 'bearer',
+    key: KEY,
+    firstByteMs: 60_000,
+    idleMs: 60_000,
+    maxOutputBytes,
     // As a chat server without a preset: one choice in one call.
     unsupported: new Set([
       ...wireLimits[tested.wire],
       ...(tested.wire === 'chat' ? oneChoice : []),
     ]),
-    alwaysStream: true,
-    deadlineMs: 60_000,
-    retries: 0,
-    breakers: new Breakers({ failures: 5, openMs: 1000 }),
-  }
-  const route: RouteContext = {
-    requestId: 'req_1',
-    connections: new Map([['tested', connection]]),
-    stream: true,
-    signal: new AbortController().signal,
-    now: Date.now,
+  })
+  const route = routeContext([connection], {
     random: () => 0,
-    wait: async () => {},
-    callsAtOnce: 6,
     report: (event) => {
       if (event.event === 'answer_not_stored') doubts.push(event.reason)
     },
@@ -241,28 +200,10 @@ function start(tested: Case, chunks: Iterable<Uint8Array>, maxOutputBytes = 1_04
         },
       }
     },
-  }
+  })
   const outcome = newOutcome()
-  const work = {
-    request: requestOf(tested),
-    key: 'c1:0',
-    storedUnder: 'c1:0',
-    source: null,
-    names: [],
-    requestedAt: 0,
-    lifetime: { freshSeconds: 60, staleSeconds: 0 },
-    abandon: 'finish' as const,
-    forced: false,
-    requestId: 'req_1',
-    visitor: 'visitor-1',
-  }
-  const context = {
-    route,
-    newId: () => ID,
-    recheckKv: null,
-    store: () => true,
-    storeCopy() {},
-  }
+  const work = workOf({ request: requestOf(tested), requestedAt: 0 })
+  const context = { route, newId: () => ID, recheckKv: null, store: () => true, storeCopy() {} }
   const deltas = generate(work, context, outcome)
   return { deltas, outcome, leases, doubts }
 }
@@ -377,7 +318,8 @@ afterEach(() => {
 })
 
 test('there is a fixture folder for every adapter', () => {
-  expect(foldersIn(root)).toEqual(Object.keys(adapters).sort())
+  // The demo's adapter is that of `completions`.
+  expect(folders).toEqual(wires.filter((wire) => wire !== 'demo').sort())
   expect(names.length).toBeGreaterThanOrEqual(60)
 })
 

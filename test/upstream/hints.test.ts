@@ -3,12 +3,12 @@
 import { expect, test } from 'vitest'
 import type { Code } from '../../src/errors.ts'
 import type { Event } from '../../src/events.ts'
-import { type ConnectOptions, connect } from '../../src/upstream/connection.ts'
+import type { ConnectOptions } from '../../src/upstream/connection.ts'
 import { answer } from '../../src/upstream/failover.ts'
 import { hintOfStatus, hints } from '../../src/upstream/hints.ts'
 import { chunk, openStream, streamAnswer } from '../support/app.ts'
 import { recordOutput } from '../support/canary.ts'
-import { connectionTo, work } from '../support/flights.ts'
+import { connectionTo, effectiveRequest, routeContext } from '../support/upstreams.ts'
 
 type Failed = Extract<Event, { event: 'upstream_failed' }>
 
@@ -20,25 +20,15 @@ async function failureAt(
   times: Times = {},
 ) {
   const events: Failed[] = []
-  const options = { ...connectionTo('main'), maxOutputBytes: 4096, ...times }
   const send = async (request: Request) => await respond(request)
-  const connection = connect(options, { http: send, demo: send })
-  const context = {
-    requestId: 'req_1',
-    connections: new Map([['main', connection]]),
+  const context = routeContext([connectionTo('main', send, { maxOutputBytes: 4096, ...times })], {
     stream: false,
-    callsAtOnce: 1,
-    signal: new AbortController().signal,
-    now: Date.now,
-    random: () => 0.5,
-    wait: async () => {},
-    report: (event: Event) => {
+    report: (event) => {
       recordOutput(JSON.stringify(event))
       if (event.event === 'upstream_failed') events.push(event)
     },
-    reserve: async () => ({ accepted() {}, settle() {} }),
-  }
-  const deltas = answer(work.request, context, { attempts: 0, upstream: null })
+  })
+  const deltas = answer(effectiveRequest(), context, { attempts: 0, upstream: null })
   await expect(Array.fromAsync(deltas)).rejects.toThrow()
   const [event, ...more] = events
   expect(more).toEqual([])

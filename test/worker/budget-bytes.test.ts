@@ -7,8 +7,8 @@ import { expectProblem } from '../support/answers.ts'
 import { ORIGIN } from '../support/client.ts'
 import { pick, type Random, seeded } from '../support/random.ts'
 import type { RiggedWorkers } from '../support/rig.ts'
-import { riggedSuite } from '../support/rigged-suite.ts'
 import { event, type Script, type UpstreamCall } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
 
 const DAY_MS = 86_400_000
 const SEEDS = 10
@@ -19,7 +19,7 @@ const AT_ONCE = 6
 /** How the upstream reports what it bills. */
 type Reporting = 'truly' | 'not at all' | 'too much'
 
-const suite = riggedSuite()
+const suite = workerSuite()
 
 /** Those with an address. The binding has none; what it is sent is measured in extent.test.ts. */
 const names = Object.keys(presets).filter((name) => name !== 'workers-ai' && name !== 'demo')
@@ -118,7 +118,7 @@ async function open(): Promise<RiggedWorkers> {
   }))
   const legacy = { ...upstreams[0], name: 'legacy', wire: 'completions' }
   const targets = [...upstreams, legacy].map(({ name = '' }) => name)
-  return await suite.start({
+  return await suite.startRigged({
     config: {
       origins: [ORIGIN],
       free_prompts: true,
@@ -219,7 +219,7 @@ test.each<Reporting>(['truly', 'not at all', 'too much'])(
 test('a suffix that is longer than the budget of the day is refused before any call', async () => {
   const { upstream } = suite
   const fim = { name: 'fim', preset: 'deepseek-fim', key: 'UPSTREAM_API_KEY' }
-  const workers = await suite.start({
+  const workers = await suite.startRigged({
     config: {
       origins: [ORIGIN],
       models: [{ id: 'm', upstream: 'fim', upstream_model: 'm' }],

@@ -4,7 +4,6 @@ import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
 import { newAddress, ORIGIN, type Reply } from '../support/client.ts'
 import { type Figures, OPERATOR_TOKEN, type RiggedWorkers } from '../support/rig.ts'
-import { riggedSuite } from '../support/rigged-suite.ts'
 import {
   completionsStream,
   event,
@@ -15,6 +14,7 @@ import {
   type Script,
   USAGE,
 } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
 import type { JsonValue } from '../support/workerd.ts'
 
 const DAY_MS = 86_400_000
@@ -22,7 +22,7 @@ const DAY_MS = 86_400_000
 const RESERVED = 100
 const MAX_TOKENS = 26
 
-const suite = riggedSuite()
+const suite = workerSuite()
 
 type Table = Readonly<Record<string, JsonValue>>
 
@@ -70,7 +70,7 @@ async function open(
     budget: { tokens_per_visitor_per_day: 1e9, streams_per_visitor: 1000, ...budget },
     ...more,
   }
-  const workers = await suite.start({ config, secrets })
+  const workers = await suite.startRigged({ config, secrets })
   const lane = upstream.lane(one).answers(script)
   const budgetNow = async () => (await workers.rig.figures()).budget
   return {

@@ -6,21 +6,21 @@ import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
 import { OpenAI as LangChainOpenAI } from '@langchain/openai'
 import { APICallError, generateText, type LanguageModel, RetryError, streamText } from 'ai'
 import OpenAI, { APIError } from 'openai'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
 import { newAddress, recordedFetch } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
-import { expectQuiet } from '../support/quiet.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { countStored } from '../support/stored.ts'
 import {
   chatStream,
   completionsStream,
   refusal,
   type Script,
-  UpstreamServer,
   USAGE,
 } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
 // They warn about options that the completions endpoint never had.
 globalThis.AI_SDK_LOG_WARNINGS = false
@@ -31,29 +31,23 @@ const kinds = {
 }
 /** An API key, which SDKs require. */
 const API_KEY = 'sk-visitor'
-const OPERATOR_TOKEN = 'the-operator-token-of-the-clients'
 
-let upstream: UpstreamServer
-let lanes: Lanes<keyof typeof kinds>
+const suite = workerSuite()
+const lanes = new Lanes(suite, kinds, 80)
 let workers: Workers
 let guarded: Workers
 let misconfigured: Workers
 let paused: Workers
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-  lanes = new Lanes(upstream, kinds, 80)
   ;[workers, guarded, misconfigured, paused] = await Promise.all([
-    startWorkers({ config: lanes.config({ limits: { n: 4 } }) }),
-    startWorkers({
+    suite.share({ config: lanes.config({ limits: { n: 4 } }) }),
+    suite.share({
       config: lanes.config({ access: { turnstile_sitekey: '0x4AAAAAAA' } }),
       secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: '0x4AAAAAAA-secret' },
     }),
-    startWorkers({ secrets: {}, config: lanes.config() }),
-    startWorkers({
-      config: lanes.config(),
-      secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
-    }),
+    suite.share({ secrets: {}, config: lanes.config() }),
+    suite.share({ config: lanes.config() }),
   ])
   const pause = await paused.client().send({
     method: 'POST',
@@ -62,17 +56,6 @@ beforeAll(async () => {
     body: { until: Math.floor(Date.now() / 1000) + 7200 },
   })
   expect(pause.status, pause.text).toBe(200)
-})
-
-afterAll(async () => {
-  await Promise.all([workers, guarded, misconfigured, paused].map((each) => each.dispose()))
-  await upstream.stop()
-})
-
-afterEach(() => {
-  for (const { log } of [workers, guarded, misconfigured, paused]) {
-    expectQuiet(log)
-  }
 })
 
 /** The client's settings. */

@@ -38,7 +38,7 @@ const all: Emitted[] = []
 
 beforeAll(async () => {
   upstream = await UpstreamServer.start()
-  lanes = new Lanes(upstream, kinds, 80)
+  lanes = new Lanes({ upstream }, kinds, 80)
   workers = await startWorkers({ config: lanes.config({ limits: { n: 4 } }), main })
   client = workers.client()
   await Promise.all(scenarios.map((play) => play()))
@@ -54,8 +54,12 @@ const main = `
   import worker from './worker.js'
   export * from './worker.js'
   export default worker
+  let ahead = 0
+  const { now } = Date
+  Date.now = () => now() + ahead
   const later = globalThis.setTimeout
-  globalThis.setTimeout = (run, ms, ...rest) => later(run, ms === 15_000 ? 100 : ms, ...rest)
+  globalThis.setTimeout = (run, ms) =>
+    ms > 10_000 && ms <= 15_000 ? later(() => { ahead += ms; run() }, 100) : later(run, ms)
 `
 
 async function record(

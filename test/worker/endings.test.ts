@@ -1,13 +1,13 @@
 // How upstreams end an answer, or fail to, over real sockets and in real time; and requested parts
 // of an answer that are missing. Splits at every byte are covered by the fixtures.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
 import type { Client } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
-import { expectQuiet } from '../support/quiet.ts'
 import { countStored } from '../support/stored.ts'
-import { event, json, type Line, type Script, UpstreamServer } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { event, json, type Line, type Script } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
 const kinds = {
   chat: { retries: 0 },
@@ -16,27 +16,16 @@ const kinds = {
 }
 type Kind = keyof typeof kinds
 
-let upstream: UpstreamServer
-let lanes: Lanes<Kind>
+const suite = workerSuite()
+const lanes = new Lanes(suite, kinds, 20)
 let workers: Workers
 let client: Client
 let elsewhere: Client
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-  lanes = new Lanes(upstream, kinds, 20)
-  workers = await startWorkers({ config: lanes.config({ limits: { n: 4 } }), isolates: 2 })
+  workers = await suite.share({ config: lanes.config({ limits: { n: 4 } }), isolates: 2 })
   client = workers.client()
   elsewhere = workers.client(1)
-})
-
-afterAll(async () => {
-  await workers.dispose()
-  await upstream.stop()
-})
-
-afterEach(() => {
-  expectQuiet(workers.log)
 })
 
 /** "Hi" with its finish reason and usage, without a terminator. */

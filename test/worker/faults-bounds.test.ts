@@ -1,50 +1,37 @@
 // Limits on what a misbehaving upstream or reader can use, and the cost of each kind of failure,
 // over real sockets against the bundle in workerd.
 import { connect, type Socket } from 'node:net'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { expectProblem, parseStream, requestEvent, streamOf } from '../support/answers.ts'
-import { CANARY, recordOutput } from '../support/canary.ts'
+import { recordOutput } from '../support/canary.ts'
 import { type Client, HOST, newAddress, ORIGIN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { expectQuiet } from '../support/quiet.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
 import {
   completionsStream,
   event,
   latch,
   refusal,
   type Script,
-  UpstreamServer,
   USAGE,
 } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
-const OPERATOR_TOKEN = 'the-operator-token-of-the-bounds'
 const kinds = {
   legacy: { retries: 0, wire: 'completions' },
   impatient: { retries: 0, wire: 'completions', first_byte_ms: 200, idle_ms: 200 },
   refused: { retries: 0, wire: 'completions', base_url: 'http://127.0.0.1:1/v1' },
 }
 
-let upstream: UpstreamServer
-let lanes: Lanes<keyof typeof kinds>
+const suite = workerSuite()
+const lanes = new Lanes(suite, kinds, 20)
 let workers: Workers
 let client: Client
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-  lanes = new Lanes(upstream, kinds, 20)
-  const secrets = { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN }
-  workers = await startWorkers({ config: lanes.config(), secrets })
+  workers = await suite.share({ config: lanes.config() })
   client = workers.client()
-})
-
-afterAll(async () => {
-  await workers.dispose()
-  await upstream.stop()
-})
-
-afterEach(() => {
-  expectQuiet(workers.log)
 })
 
 const sse = { 'content-type': 'text/event-stream' }
@@ -171,14 +158,14 @@ describe('readers that never read', () => {
   const sockets: Socket[] = []
 
   beforeAll(async () => {
-    roomy = await startWorkers({
+    roomy = await suite.share({
       config: {
         origins: [ORIGIN],
         models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
         upstreams: [
           {
             name: 'u',
-            base_url: upstream.url('roomy'),
+            base_url: suite.upstream.url('roomy'),
             key: 'UPSTREAM_API_KEY',
             wire: 'completions',
             max_output_bytes: 16_777_216,
@@ -191,10 +178,7 @@ describe('readers that never read', () => {
 
   afterEach(() => {
     for (const socket of sockets.splice(0)) socket.destroy()
-    expectQuiet(roomy.log)
   })
-
-  afterAll(() => roomy.dispose())
 
   /** Sends a request and leaves the response in the socket. */
   function neverReading(body: object, headers: readonly string[]): void {
@@ -237,7 +221,7 @@ describe('readers that never read', () => {
     ['the rest of a stream', resume],
   ])('cost their queues, not another copy of the answer: %s', async (prompt, headers) => {
     const opening = latch()
-    upstream.lane('roomy').answers(async (call, line) => {
+    suite.upstream.lane('roomy').answers(async (call, line) => {
       if (call.body['prompt'] === prompt) await opening.opened
       await completionsStream(words)(call, line)
     })
@@ -261,7 +245,7 @@ describe('readers that never read', () => {
   ])(
     'cost their queues, not another copy of the stored answer: %s',
     async (prompt, more, headers) => {
-      upstream.lane('roomy').answers(completionsStream(words))
+      suite.upstream.lane('roomy').answers(completionsStream(words))
       await readAll(prompt)
       const told = new Set(roomy.log.all('request'))
       const cost = await costOfEach(

@@ -1,10 +1,9 @@
 // Unusual streams and readers that disconnect, over real sockets. Keep-alive comments and splits at
 // every byte are covered by the unit tests.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
 import type { Client } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { expectQuiet } from '../support/quiet.ts'
 import { countStored } from '../support/stored.ts'
 import {
   chatStream,
@@ -12,10 +11,10 @@ import {
   event,
   latch,
   type Script,
-  UpstreamServer,
   USAGE,
 } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
 const kinds = {
   chat: { retries: 0 },
@@ -23,25 +22,14 @@ const kinds = {
   impatient: { retries: 0, first_byte_ms: 500, idle_ms: 500 },
 }
 
-let upstream: UpstreamServer
-let lanes: Lanes<keyof typeof kinds>
+const suite = workerSuite()
+const lanes = new Lanes(suite, kinds, 60)
 let workers: Workers
 let client: Client
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-  lanes = new Lanes(upstream, kinds, 60)
-  workers = await startWorkers({ config: lanes.config() })
+  workers = await suite.share({ config: lanes.config() })
   client = workers.client()
-})
-
-afterAll(async () => {
-  await workers.dispose()
-  await upstream.stop()
-})
-
-afterEach(() => {
-  expectQuiet(workers.log)
 })
 
 const sse = { 'content-type': 'text/event-stream' }

@@ -46,7 +46,7 @@ beforeAll(async () => {
     tls: { retries: 0, base_url: upstream.url('tls').replace('http:', 'https:') },
     nowhere: { retries: 0, base_url: 'http://upstream.invalid/v1' },
   }
-  lanes = new Lanes(upstream, { ...kinds, ...broken }, 160)
+  lanes = new Lanes({ upstream }, { ...kinds, ...broken }, 160)
   workers = await startWorkers({ config: lanes.config() })
   client = workers.client()
 })

@@ -1,36 +1,27 @@
 // Identical requests to several isolates that share objects and KV, in workerd: one upstream call,
 // even if readers join, disconnect, are slow or resume; and what happens if the flight dies.
 import { connect } from 'node:net'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
 import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
-import { CANARY, recordOutput } from '../support/canary.ts'
+import { recordOutput } from '../support/canary.ts'
 import { type Client, HOST, type IncomingResponse, ORIGIN, type Reply } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { countStored } from '../support/stored.ts'
 import {
   completionsStream,
   type Lane,
   latch,
   type Script,
-  UpstreamServer,
   USAGE,
 } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
 const ISOLATES = 3
 
-let upstream: UpstreamServer
-const started: Workers[] = []
-
-beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-})
-
-afterAll(async () => {
-  await Promise.all(started.map((workers) => workers.dispose()))
-  await upstream.stop()
-})
+const suite = workerSuite()
 
 const kinds = {
   legacy: { wire: 'completions', retries: 0 },
@@ -38,26 +29,16 @@ const kinds = {
   impatient: { wire: 'completions', retries: 0, deadline_ms: 4000, idle_ms: 4000 },
 } as const
 
-let lanes: Lanes<keyof typeof kinds>
+const lanes = new Lanes(suite, kinds, 24)
 
 /** Starts several isolates of one Worker. `main` may break the platform. */
 async function start(
   options: { cache?: object; main?: string; prompts?: object } = {},
 ): Promise<Workers> {
-  lanes ??= new Lanes(upstream, kinds, 24)
   const config = lanes.config({ cache: { ...options.cache }, prompts: { ...options.prompts } })
   const { main } = options
-  const workers = await startWorkers({
-    config,
-    isolates: ISOLATES,
-    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
-    ...(main === undefined ? {} : { main }),
-  })
-  started.push(workers)
-  return workers
+  return await suite.share({ config, isolates: ISOLATES, ...(main === undefined ? {} : { main }) })
 }
-
-const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 
 /** A stream that sends its next word on each call of `say`. */
 function paced(words: readonly string[]): { script: Script; say: () => void; all: () => void } {
@@ -100,11 +81,6 @@ describe('a shared flight', () => {
 
   beforeAll(async () => {
     workers = await start()
-  })
-
-  afterEach(() => {
-    expect(workers.log.takeRuntimeLines()).toEqual([])
-    expect(workers.log.reportedTwice()).toEqual([])
   })
 
   test('makes one upstream call for 1,000 identical requests at once, half of them streaming', async () => {
@@ -295,11 +271,6 @@ describe('an answer that is not stored', () => {
     workers = await start({ cache: { ttl_seconds: 0 } })
   })
 
-  afterEach(() => {
-    expect(workers.log.takeRuntimeLines()).toEqual([])
-    expect(workers.log.reportedTwice()).toEqual([])
-  })
-
   test('is shared while it runs, and goes on without its leader', async () => {
     const own = lanes.take('legacy')
     const { script, say, all } = paced(MANY)
@@ -341,11 +312,6 @@ describe('a call that stops without readers', () => {
   beforeAll(async () => {
     const stopping = { text: 'p', max_tokens: MAX_TOKENS, visitor_may_set: ['model'] }
     workers = await start({ prompts: { stopping: { ...stopping, abandon: 'stop' } } })
-  })
-
-  afterEach(() => {
-    expect(workers.log.takeRuntimeLines()).toEqual([])
-    expect(workers.log.reportedTwice()).toEqual([])
   })
 
   const body = (model: string) => ({ prompt: { id: 'stopping' }, model, stream: true })
@@ -451,10 +417,6 @@ describe('resuming a stream', () => {
     workers = await start({ cache: { memory_seconds: 60 } })
   })
 
-  afterEach(() => {
-    expect(workers.log.takeRuntimeLines()).toEqual([])
-  })
-
   const ask = (model: string, more = {}) => ({
     method: 'POST',
     body: { prompt: 'p', model, stream: true, stream_options: { include_usage: true } },
@@ -553,7 +515,6 @@ describe('resuming a stream', () => {
       .filter(({ model }) => model === own.model)
       .map(({ cache }) => cache)
     expect(new Set(tiers)).toEqual(new Set(['miss', 'kv']))
-    expect(bare.log.takeRuntimeLines()).toEqual([])
   })
 
   test('ignores a malformed Last-Event-ID, and one on a GET', async () => {
@@ -663,6 +624,8 @@ describe('a flight object that dies', () => {
     await kill(key)
     expect(await reader.rest()).toBe('one ')
     expect(reader.broken).toBe(true)
+    // The runtime reports the broken connection.
+    await expect.poll(() => workers.log.takeRuntimeLines()).toHaveLength(1)
   })
 
   test('before the first word lets all its readers meet again in the next flight', async () => {

@@ -1,28 +1,25 @@
 // Stale answers with several isolates, in workerd and on the real clock: one refresh for any number
 // of visitors, the old answer when there is no better one, and what browsers may cache.
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
-import { CANARY } from '../support/canary.ts'
 import { ORIGIN, type Reply } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { completionsStream, latch, refusal, UpstreamServer } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { completionsStream, latch, refusal } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
 const ISOLATES = 3
-const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
-let upstream: UpstreamServer
+const suite = workerSuite()
+const lanes = new Lanes(suite, { legacy: { wire: 'completions', retries: 0 } }, 8)
 let workers: Workers
-let lanes: Lanes<'legacy'>
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-  lanes = new Lanes(upstream, { legacy: { wire: 'completions', retries: 0 } }, 8)
-  workers = await startWorkers({
+  workers = await suite.share({
     isolates: ISOLATES,
     main: forgetful,
-    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
     config: lanes.config({
       cache: {
         ttl_seconds: 60,
@@ -31,16 +28,6 @@ beforeAll(async () => {
       },
     }),
   })
-})
-
-afterEach(() => {
-  expect(workers.log.takeRuntimeLines()).toEqual([])
-  expect(workers.log.reportedTwice()).toEqual([])
-})
-
-afterAll(async () => {
-  await workers.dispose()
-  await upstream.stop()
 })
 
 /** The Worker with `GET /forget?key=`, which evicts a flight object from memory. */

@@ -3,31 +3,29 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { completionOf, requestEvent, streamOf } from '../support/answers.ts'
-import { CANARY } from '../support/canary.ts'
 import { ORIGIN, type Reply } from '../support/client.ts'
-import { chatStream, type Lane, UpstreamServer } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { chatStream, type Lane } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
-const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 const LOCAL = { host: 'localhost' }
 const OPERATOR = { ...LOCAL, authorization: `Bearer ${OPERATOR_TOKEN}` }
 
-let server: UpstreamServer
+const suite = workerSuite()
 let model: Lane
 let site: Lane
 let origin: string
 let folder: string
-const started: Workers[] = []
 /** The site's pages by path: a text or a redirect. */
 const pages = new Map<string, { readonly text: string } | { readonly location: string }>()
 
 beforeAll(async () => {
-  server = await UpstreamServer.start()
-  origin = `http://127.0.0.1:${server.port}`
-  model = server.lane('model')
-  site = server.lane('site')
+  origin = `http://127.0.0.1:${suite.upstream.port}`
+  model = suite.upstream.lane('model')
+  site = suite.upstream.lane('site')
 })
 
 beforeEach(async () => {
@@ -50,28 +48,23 @@ beforeEach(async () => {
 })
 
 afterEach(async () => {
-  for (const { log } of started) expect(log.takeRuntimeLines()).toEqual([])
-  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
   await rm(folder, { recursive: true })
 })
 
-afterAll(() => server.stop())
-
 /** Starts the Worker on this test's storage, as a deploy does. */
 async function deploy(prompt: object, variable: object = {}): Promise<Workers> {
-  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
+  await suite.stop()
   const page = { from: 'url', paths: ['/site/*'], ...variable }
-  const workers = await startWorkers({
+  return await suite.start({
     isolates: 2,
     persistIn: folder,
-    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
     config: {
       origins: [ORIGIN, origin],
       models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
       upstreams: [
         {
           name: 'u',
-          base_url: server.url('model'),
+          base_url: suite.upstream.url('model'),
           key: 'UPSTREAM_API_KEY',
           wire: 'chat',
           retries: 0,
@@ -83,8 +76,6 @@ async function deploy(prompt: object, variable: object = {}): Promise<Workers> {
       budget: { tokens_per_day: 1e8 },
     },
   })
-  started.push(workers)
-  return workers
 }
 
 const about = (path: string) => ({ prompt: { id: 'summary', variables: { page: origin + path } } })

@@ -3,44 +3,31 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
 import { completionOf, parseStream, streamOf } from '../support/answers.ts'
 import type { Client, Reply } from '../support/client.ts'
 import { pick, type Random, seeded, shuffled } from '../support/random.ts'
-import {
-  completionsStream,
-  type Lane,
-  latch,
-  UpstreamServer,
-  USAGE,
-} from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { completionsStream, type Lane, latch, USAGE } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
-let upstream: UpstreamServer
+const suite = workerSuite()
 let workers: Workers
 let client: Client
 let lane: Lane
 let folder: string
 
-beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-})
-
-afterAll(() => upstream.stop())
-
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'edge-kv-'))
-  lane = upstream.lane('u')
+  lane = suite.upstream.lane('u')
   lane.calls.length = 0
   lane.answers(completionsStream(['To be', ', or not'], { finish: 'length' }))
   await start()
 })
 
 afterEach(async () => {
-  expect(workers.log.takeRuntimeLines()).toEqual([])
-  expect(workers.log.reportedTwice()).toEqual([])
-  await workers.dispose()
+  await suite.stop()
   await rm(folder, { recursive: true })
 })
 
@@ -52,12 +39,17 @@ async function start(): Promise<void> {
       { id: 'other', upstream: 'u', upstream_model: 'm2' },
     ],
     upstreams: [
-      { name: 'u', base_url: upstream.url('u'), key: 'UPSTREAM_API_KEY', wire: 'completions' },
+      {
+        name: 'u',
+        base_url: suite.upstream.url('u'),
+        key: 'UPSTREAM_API_KEY',
+        wire: 'completions',
+      },
     ],
     defaults: { max_tokens: 64 },
     limits: { n: 2 },
   }
-  workers = await startWorkers({ config, persistIn: folder, isolates: 2 })
+  workers = await suite.start({ config, persistIn: folder, isolates: 2 })
   client = workers.client()
 }
 
@@ -316,7 +308,7 @@ test('simultaneous requests to two isolates make one upstream call, and both get
 
 test('a restarted Worker finds the entry', async () => {
   const first = await firstAnswer()
-  await workers.dispose()
+  await suite.stop()
   await start()
   for (const isolate of [0, 1]) {
     const reply = await workers.client(isolate).complete({ prompt: PROMPT, stream: true })

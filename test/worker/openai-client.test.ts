@@ -8,20 +8,13 @@ import OpenAI, {
   NotFoundError,
   RateLimitError,
 } from 'openai'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
 import { newAddress, ORIGIN, recordedFetch } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { expectQuiet } from '../support/quiet.ts'
-import {
-  chatStream,
-  completionsStream,
-  event,
-  refusal,
-  UpstreamServer,
-  USAGE,
-} from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { chatStream, completionsStream, event, refusal, USAGE } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
 const kinds = {
   chat: { retries: 0 },
@@ -29,27 +22,16 @@ const kinds = {
   impatient: { retries: 0, first_byte_ms: 150, idle_ms: 150 },
 }
 
-let upstream: UpstreamServer
-let lanes: Lanes<keyof typeof kinds>
+const suite = workerSuite()
+const lanes = new Lanes(suite, kinds, 30)
 let workers: Workers
 let misconfigured: Workers
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-  lanes = new Lanes(upstream, kinds, 30)
   ;[workers, misconfigured] = await Promise.all([
-    startWorkers({ config: lanes.config({ limits: { n: 4 } }) }),
-    startWorkers({ secrets: {}, config: lanes.config() }),
+    suite.share({ config: lanes.config({ limits: { n: 4 } }) }),
+    suite.share({ secrets: {}, config: lanes.config() }),
   ])
-})
-
-afterAll(async () => {
-  await Promise.all([workers.dispose(), misconfigured.dispose()])
-  await upstream.stop()
-})
-
-afterEach(() => {
-  expectQuiet(workers.log)
 })
 
 /** Creates the client as a program would. The SDK requires an API key. */

@@ -1,22 +1,20 @@
 // The platform operations that one request costs, counted at the bindings: KV reads and writes, and
 // calls of the flight and ledger objects. KV failures and its daily quota never fail a request.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, requestEvent, streamOf } from '../support/answers.ts'
-import { CANARY } from '../support/canary.ts'
 import { ORIGIN, type Reply } from '../support/client.ts'
-import { completionsStream, type Lane, latch, UpstreamServer } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { completionsStream, type Lane, latch } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
-const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
-
-let upstream: UpstreamServer
+const suite = workerSuite()
 let lane: Lane
 /** The origin of the pages. */
 let site: string
-const started: Workers[] = []
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
+  const { upstream } = suite
   lane = upstream.lane('u')
   site = `http://127.0.0.1:${upstream.port}`
   upstream.lane('site').answers((_, line) => {
@@ -26,16 +24,6 @@ beforeAll(async () => {
     line.end()
   })
 })
-
-afterEach(async () => {
-  for (const { log } of started) {
-    expect(log.takeRuntimeLines()).toEqual([])
-    expect(log.reportedTwice()).toEqual([])
-  }
-  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
-})
-
-afterAll(() => upstream.stop())
 
 /** The Worker with a counter around each binding. `GET /counted` returns and resets the counts. */
 const counting = (kv = '') => `
@@ -96,17 +84,16 @@ async function start({
 }: Options = {}): Promise<Workers> {
   lane.calls.length = 0
   lane.answers(completionsStream(['fine']))
-  const workers = await startWorkers({
+  return await suite.start({
     isolates,
     main: counting(kv),
-    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
     config: {
       origins: [ORIGIN, site],
       models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
       upstreams: [
         {
           name: 'u',
-          base_url: upstream.url('u'),
+          base_url: suite.upstream.url('u'),
           key: 'UPSTREAM_API_KEY',
           wire: 'completions',
           retries: 0,
@@ -117,8 +104,6 @@ async function start({
       prompts: { ...prompts },
     },
   })
-  started.push(workers)
-  return workers
 }
 
 type Counts = Record<string, number>

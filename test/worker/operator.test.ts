@@ -5,11 +5,11 @@ import { completionOf, expectProblem } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
 import { newAddress, ORIGIN } from '../support/client.ts'
 import { OPERATOR_TOKEN } from '../support/rig.ts'
-import { riggedSuite } from '../support/rigged-suite.ts'
 import { completionsStream } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
 import type { JsonValue } from '../support/workerd.ts'
 
-const suite = riggedSuite()
+const suite = workerSuite()
 
 const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
@@ -17,7 +17,7 @@ async function open(more: Readonly<Record<string, JsonValue>> = {}, secrets = {}
   const { upstream } = suite
   const serial = suite.next()
   const name = `operator-${serial}`
-  const workers = await suite.start({
+  const workers = await suite.startRigged({
     config: {
       origins: [ORIGIN],
       models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],

@@ -3,36 +3,22 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { completionOf, parseStream } from '../support/answers.ts'
-import { CANARY } from '../support/canary.ts'
 import { Lanes } from '../support/lanes.ts'
-import { completionsStream, latch, UpstreamServer } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { completionsStream, latch } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
-const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
-let upstream: UpstreamServer
-let lanes: Lanes<'legacy'>
-const started: Workers[] = []
-
-beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-  lanes = new Lanes(upstream, { legacy: { wire: 'completions', retries: 0 } }, 12)
-})
-
-afterEach(async () => {
-  for (const { log } of started) expect(log.takeRuntimeLines()).toEqual([])
-  await Promise.all(started.splice(0).map((workers) => workers.dispose()))
-})
-
-afterAll(() => upstream.stop())
+const suite = workerSuite()
+const lanes = new Lanes(suite, { legacy: { wire: 'completions', retries: 0 } }, 12)
 
 async function start(cache: object = {}, persistIn?: string): Promise<Workers> {
-  const workers = await startWorkers({
+  return await suite.start({
     isolates: 3,
-    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
     config: lanes.config({
       cache: { ...cache },
       free_prompts: true,
@@ -40,8 +26,6 @@ async function start(cache: object = {}, persistIn?: string): Promise<Workers> {
     }),
     ...(persistIn === undefined ? {} : { persistIn }),
   })
-  started.push(workers)
-  return workers
 }
 
 async function purge(workers: Workers, isolate: number, body: unknown): Promise<void> {
@@ -164,14 +148,14 @@ test('twenty purges at once from three isolates all take effect, also in an isol
     await Promise.all(
       prompts.map((prompt, i) => purge(before, i % 3, { request: { prompt, model } })),
     )
-    await started.pop()?.dispose()
+    await suite.stop()
     const later = await start({}, folder)
     for (const [i, prompt] of prompts.entries()) {
       const get = { path: `/v1/completions?prompt=${prompt}&model=${model}` }
       expect((await later.client(i % 3).send(get)).status).toBe(404)
     }
   } finally {
-    await Promise.all(started.splice(0).map((workers) => workers.dispose()))
+    await suite.stop()
     await rm(folder, { recursive: true })
   }
 })
@@ -179,12 +163,12 @@ test('twenty purges at once from three isolates all take effect, also in an isol
 test('a purge by the id of a locked prompt leaves other answers alone', async () => {
   const workers = await start()
   const haiku = { prompt: { id: 'haiku' } }
-  upstream.lane('legacy-0').answers(completionsStream(['first']))
+  suite.upstream.lane('legacy-0').answers(completionsStream(['first']))
   const free = { prompt: 'A haiku', model: 'legacy-0', max_tokens: 7 }
   expect(await ask(workers, 1, haiku)).toBe('first')
   expect(await ask(workers, 1, free)).toBe('first')
   await purge(workers, 1, { prompt_id: 'haiku' })
-  upstream.lane('legacy-0').answers(completionsStream(['second']))
+  suite.upstream.lane('legacy-0').answers(completionsStream(['second']))
   expect(await ask(workers, 1, haiku)).toBe('second')
   expect(await ask(workers, 1, free)).toBe('first')
 })
@@ -213,14 +197,14 @@ test('an isolate that starts later serves nothing that was purged before', async
     await ask(before, 0, { prompt: 'p', model })
     await untilStored(before, '"old"')
     await purge(before, 0, { model })
-    await started.pop()?.dispose()
+    await suite.stop()
     const after = await start({}, folder)
     lane.answers(completionsStream(['new']))
     const get = { path: `/v1/completions?prompt=p&model=${model}` }
     expect((await after.client(1).send(get)).status).toBe(404)
     expect(await ask(after, 2, { prompt: 'p', model })).toBe('new')
   } finally {
-    await Promise.all(started.splice(0).map((workers) => workers.dispose()))
+    await suite.stop()
     await rm(folder, { recursive: true })
   }
 })

@@ -1,12 +1,11 @@
 // A request's route over real sockets: which upstreams are called, in which order, how often and
 // for how long, what the visitor gets, and the log line of each attempt. The Worker's clock can be
 // moved forward, so that no test waits for a breaker.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import type { Code } from '../../src/errors.ts'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
 import type { Client, Reply } from '../support/client.ts'
 import { ORIGIN } from '../support/client.ts'
-import { expectQuiet } from '../support/quiet.ts'
 import {
   chatStream,
   completionsStream,
@@ -15,9 +14,9 @@ import {
   type Lane,
   refusal,
   type Script,
-  UpstreamServer,
 } from '../support/upstream-server.ts'
-import { type JsonValue, startWorkers, type Workers } from '../support/workerd.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { JsonValue, Workers } from '../support/workerd.ts'
 
 type Table = Readonly<Record<string, JsonValue>>
 
@@ -39,12 +38,12 @@ const kinds: Readonly<Record<string, readonly [Table, Table]>> = {
 }
 const EACH = 40
 
-let upstream: UpstreamServer
+const suite = workerSuite()
 let workers: Workers
 let client: Client
 const taken = new Map<string, number>()
 
-/** The Worker with a clock that can be moved forward, and a keep-alive after 100 ms. */
+/** The Worker with a clock that can be moved forward, and a keep-alive that looks at it often. */
 const main = `
   import worker from './worker.js'
   export * from './worker.js'
@@ -52,7 +51,7 @@ const main = `
   const { now } = Date
   Date.now = () => now() + ahead
   const later = globalThis.setTimeout
-  globalThis.setTimeout = (run, ms, ...rest) => later(run, ms === 15_000 ? 100 : ms, ...rest)
+  globalThis.setTimeout = (run, ms, ...rest) => later(run, ms > 10_000 && ms <= 15_000 ? 100 : ms, ...rest)
   export default {
     ...worker,
     fetch(request, ...rest) {
@@ -65,7 +64,6 @@ const main = `
 `
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
   const names = Object.keys(kinds).flatMap((kind) =>
     Array.from({ length: EACH }, (_, i) => [kind, `${kind}-${i}`] as const),
   )
@@ -80,25 +78,18 @@ beforeAll(async () => {
     upstreams: names.flatMap(([kind, id]) =>
       (['a', 'b'] as const).map((which, i) => ({
         name: `${id}-${which}`,
-        base_url: upstream.url(`${id}-${which}`),
+        base_url: suite.upstream.url(`${id}-${which}`),
         key: 'UPSTREAM_API_KEY',
         ...kinds[kind]?.[i],
       })),
     ),
     budget: { tokens_per_day: 1e9, tokens_per_visitor_per_day: 1e9, streams_per_visitor: 1000 },
   }
-  workers = await startWorkers({ config, main })
+  workers = await suite.share({ config, main })
   client = workers.client()
 })
 
-afterAll(async () => {
-  await workers.dispose()
-  await upstream.stop()
-})
-
-afterEach(() => {
-  expectQuiet(workers.log)
-})
+const putForward = (ms: number) => client.send({ path: `/put-forward?${ms}` })
 
 interface OwnRoute {
   readonly model: string
@@ -112,7 +103,7 @@ function take(kind: keyof typeof kinds): OwnRoute {
   if (i >= EACH) throw new Error(`no more models of kind "${kind}": raise EACH`)
   taken.set(kind, i + 1)
   const model = `${kind}-${i}`
-  return { model, a: upstream.lane(`${model}-a`), b: upstream.lane(`${model}-b`) }
+  return { model, a: suite.upstream.lane(`${model}-a`), b: suite.upstream.lane(`${model}-b`) }
 }
 
 let prompts = 0
@@ -320,8 +311,6 @@ test('one deadline covers all attempts', async () => {
 })
 
 describe('an upstream that keeps failing', () => {
-  const putForward = (ms: number) => client.send({ path: `/put-forward?${ms}` })
-
   test('is skipped for a while, then tried with one request', async () => {
     const { model, a, b } = take('once')
     a.answers(refusal(500))
@@ -504,6 +493,7 @@ test('a silent stream is filled with bare comments', async () => {
     body: { prompt: 'quiet', model, stream: true },
   })
   await incoming.until('"text":"one"')
+  await putForward(15_000)
   await incoming.until('\n\n:\n\n')
   goOn()
   const text = await incoming.rest()
@@ -531,6 +521,7 @@ test('a disconnect during silence is noticed at the next comment', async () => {
   await incoming.until('"text":"one"')
   incoming.leave()
   const call = await a.call()
+  await putForward(15_000)
   await call.closed
   expect(call.left).toBe(true)
   const id = String(incoming.headers['x-request-id'])

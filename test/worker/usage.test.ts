@@ -4,16 +4,16 @@ import { expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
 import { ORIGIN, type Reply } from '../support/client.ts'
 import type { RiggedWorkers } from '../support/rig.ts'
-import { riggedSuite } from '../support/rigged-suite.ts'
 import { completionsStream, latch, refusal } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
 
-const suite = riggedSuite()
+const suite = workerSuite()
 
 async function open() {
   const { upstream } = suite
   const serial = suite.next()
   const name = `usage-${serial}`
-  const workers = await suite.start({
+  const workers = await suite.startRigged({
     config: {
       origins: [ORIGIN],
       models: [

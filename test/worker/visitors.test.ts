@@ -4,7 +4,6 @@ import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
 import { HOST, newAddress, ORIGIN, type Reply } from '../support/client.ts'
 import { OPERATOR_TOKEN } from '../support/rig.ts'
-import { riggedSuite } from '../support/rigged-suite.ts'
 import {
   completionsStream,
   json,
@@ -12,12 +11,13 @@ import {
   type Script,
   type UpstreamCall,
 } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
 
 const OTHER = 'https://other.example'
 const SECRET = '0x4AAAAAAADnPIDROrmt1WwjTheSecretOfTheWidget'
 const good = { success: true, hostname: 'site.example', action: 'visitor', 'error-codes': [] }
 
-const suite = riggedSuite()
+const suite = workerSuite()
 
 async function open({
   siteverify = json(good) as Script,
@@ -28,7 +28,7 @@ async function open({
   const { upstream } = suite
   const serial = suite.next()
   const [model, challenges] = [`m-${serial}`, `siteverify-${serial}`]
-  const workers = await suite.start({
+  const workers = await suite.startRigged({
     config: {
       origins: [ORIGIN, OTHER],
       models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],

@@ -1,0 +1,62 @@
+// What every suite in workerd begins with: an upstream server, and Workers that are stopped again.
+// After each test the log of all running Workers must be quiet.
+import { afterAll, afterEach, beforeAll } from 'vitest'
+import { CANARY } from './canary.ts'
+import { expectQuiet } from './quiet.ts'
+import { OPERATOR_TOKEN, type RiggedWorkers, startRigged } from './rig.ts'
+import { UpstreamServer } from './upstream-server.ts'
+import { startWorkers, type Workers, type WorkersOptions } from './workerd.ts'
+
+export interface WorkerSuite {
+  /** Available in hooks and tests. */
+  readonly upstream: UpstreamServer
+  /** A number that is unique in the suite, for lane names. */
+  next(): number
+  /** Starts Workers, by default with an operator, that are stopped after the test. */
+  start(options?: WorkersOptions): Promise<Workers>
+  /** The same on a platform that the test can break. */
+  startRigged(options?: WorkersOptions): Promise<RiggedWorkers>
+  /** Starts Workers, by default with an operator, that are stopped after the last test of the file. */
+  share(options?: WorkersOptions): Promise<Workers>
+  /** Stops the Workers of this test, so that others can use their storage. */
+  stop(): Promise<void>
+}
+
+export function workerSuite(): WorkerSuite {
+  let upstream: UpstreamServer
+  const ofTest: Workers[] = []
+  const ofSuite: Workers[] = []
+  let taken = 0
+  const stop = async (all: Workers[]) => {
+    for (const { log } of all) expectQuiet(log)
+    await Promise.all(all.splice(0).map((workers) => workers.dispose()))
+  }
+  const keep = async <W extends Workers>(all: Workers[], starting: Promise<W>): Promise<W> => {
+    const workers = await starting
+    all.push(workers)
+    return workers
+  }
+  const startOwn = (options: WorkersOptions) =>
+    startWorkers({ secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN }, ...options })
+  beforeAll(async () => {
+    upstream = await UpstreamServer.start()
+  })
+  afterEach(async () => {
+    for (const { log } of ofSuite) expectQuiet(log)
+    await stop(ofTest)
+  })
+  afterAll(async () => {
+    await stop(ofSuite)
+    await upstream.stop()
+  })
+  return {
+    get upstream() {
+      return upstream
+    },
+    next: () => ++taken,
+    start: (options = {}) => keep(ofTest, startOwn(options)),
+    startRigged: (options) => keep(ofTest, startRigged(options)),
+    share: (options = {}) => keep(ofSuite, startOwn(options)),
+    stop: () => stop(ofTest),
+  }
+}
