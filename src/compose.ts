@@ -114,21 +114,15 @@ function createParts(config: Config, platform: Platform) {
       connect({ ...upstream, gatherMs: GATHER_MS }, transports),
     ]),
   )
-  const purges = new Purges(
-    platform.kv,
-    { intervalMs: settings.memory_seconds * 1000 },
-    { register: platform.purges, now, report, waitUntil },
-  )
+  const memoryMs = settings.memory_seconds * 1000
+  const purges = new Purges({ ...platform, intervalMs: memoryMs, register: platform.purges })
   const cache = new TieredCache(
-    new MemoryTier(
-      { maxBytes: settings.memory_bytes, maxAgeMs: settings.memory_seconds * 1000 },
-      now,
-    ),
-    new KvTier(
-      platform.kv,
-      { waitMs: settings.kv_wait_ms, entryBytes: settings.entry_bytes },
-      { now, report, waitUntil },
-    ),
+    new MemoryTier({ maxBytes: settings.memory_bytes, maxAgeMs: memoryMs }, now),
+    new KvTier({
+      ...platform,
+      waitMs: settings.kv_wait_ms,
+      entryBytes: settings.entry_bytes,
+    }),
     purges,
   )
   const newId = () => randomLetters(24, randomBytes)

@@ -14,14 +14,12 @@ export interface KvNamespace {
   delete(key: string): Promise<void>
 }
 
-export interface KvOptions {
+export interface KvDeps {
+  readonly kv: KvNamespace
   /** Longest wait for a read. */
   readonly waitMs: number
   /** Longest value, in UTF-8 bytes. */
   readonly entryBytes: number
-}
-
-export interface KvContext {
   readonly now: () => number
   readonly report: Report
   readonly waitUntil: (work: Promise<unknown>) => void
@@ -35,25 +33,21 @@ const MIN_TTL_S = 60
 export const FOREVER_S = 315_360_000
 
 export class KvTier {
-  readonly #namespace: KvNamespace
-  readonly #options: KvOptions
-  readonly #context: KvContext
+  readonly #deps: KvDeps
   #restUntil = 0
 
-  constructor(namespace: KvNamespace, options: KvOptions, context: KvContext) {
-    this.#namespace = namespace
-    this.#options = options
-    this.#context = context
+  constructor(deps: KvDeps) {
+    this.#deps = deps
   }
 
   /** The entry under this key, fresh or not; null for a miss. Never throws. */
   async get(key: string): Promise<Entry | null> {
     const text = await this.#read(key)
     if (text === null) return null
-    const entry = text.length <= this.#options.entryBytes ? parseEntry(text, key) : null
+    const entry = text.length <= this.#deps.entryBytes ? parseEntry(text, key) : null
     if (entry === null) {
       this.#failed('get', 'bad_value')
-      this.#context.waitUntil(this.#delete(key))
+      this.#deps.waitUntil(this.#delete(key))
     }
     return entry
   }
@@ -64,9 +58,9 @@ export class KvTier {
    * @returns false if no write is attempted: the entry is too large, or a write failed recently
    */
   put(entry: Entry): boolean {
-    const { now, waitUntil } = this.#context
+    const { now, waitUntil } = this.#deps
     const value = JSON.stringify(entry)
-    if (entryBytes(entry, value) > this.#options.entryBytes) return false
+    if (entryBytes(entry, value) > this.#deps.entryBytes) return false
     if (now() < this.#restUntil) return false
     waitUntil(this.#write(entry.key, value, ageOf(entry, now()).leftSeconds))
     return true
@@ -75,9 +69,9 @@ export class KvTier {
   async #write(key: string, value: string, ttlSeconds: number): Promise<void> {
     const expirationTtl = Math.min(FOREVER_S, Math.max(MIN_TTL_S, ttlSeconds))
     try {
-      await this.#namespace.put(key, value, { expirationTtl })
+      await this.#deps.kv.put(key, value, { expirationTtl })
     } catch {
-      this.#restUntil = this.#context.now() + REST_MS
+      this.#restUntil = this.#deps.now() + REST_MS
       this.#failed('put', 'error')
     }
   }
@@ -85,7 +79,7 @@ export class KvTier {
   async #read(key: string): Promise<string | null> {
     const attempt = { isReported: false }
     return await deadline(
-      this.#options.waitMs,
+      this.#deps.waitMs,
       () => this.#get(key, attempt),
       () => {
         attempt.isReported = true
@@ -98,7 +92,7 @@ export class KvTier {
   /** @param attempt.isReported set when the read has timed out, so that it is reported once only */
   async #get(key: string, attempt: { readonly isReported: boolean }): Promise<string | null> {
     try {
-      return await this.#namespace.get(key)
+      return await this.#deps.kv.get(key)
     } catch {
       if (!attempt.isReported) this.#failed('get', 'error')
       return null
@@ -107,13 +101,13 @@ export class KvTier {
 
   async #delete(key: string): Promise<void> {
     try {
-      await this.#namespace.delete(key)
+      await this.#deps.kv.delete(key)
     } catch {
       this.#failed('delete', 'error')
     }
   }
 
   #failed(operation: 'get' | 'put' | 'delete', reason: 'timeout' | 'error' | 'bad_value'): void {
-    this.#context.report({ event: 'cache_failed', operation, reason })
+    this.#deps.report({ event: 'cache_failed', operation, reason })
   }
 }

@@ -34,12 +34,10 @@ export interface PurgeClient {
   add(purge: Purge): Promise<string>
 }
 
-export interface PurgeOptions {
+export interface PurgeDeps {
+  readonly kv: Pick<KvNamespace, 'get'>
   /** The greatest age of the list at which it is used without waiting for a newer one. */
   readonly intervalMs: number
-}
-
-export interface PurgeContext {
   readonly register: PurgeClient
   readonly now: () => number
   readonly report: Report
@@ -47,9 +45,7 @@ export interface PurgeContext {
 }
 
 export class Purges {
-  readonly #namespace: Pick<KvNamespace, 'get'>
-  readonly #options: PurgeOptions
-  readonly #context: PurgeContext
+  readonly #deps: PurgeDeps
   #list: PurgeList = noPurges
   /** The text that was read last, so that an unchanged list is not parsed again. */
   #text: string | null = null
@@ -59,10 +55,8 @@ export class Purges {
   #triedAt = Number.NEGATIVE_INFINITY
   #restUntil = Number.NEGATIVE_INFINITY
 
-  constructor(namespace: Pick<KvNamespace, 'get'>, options: PurgeOptions, context: PurgeContext) {
-    this.#namespace = namespace
-    this.#options = options
-    this.#context = context
+  constructor(deps: PurgeDeps) {
+    this.#deps = deps
   }
 
   /** The time in unix ms up to which an answer with these names is void, by the current list. */
@@ -76,9 +70,9 @@ export class Purges {
    * Workers a request cannot await I/O that another request started. Never rejects.
    */
   async known(): Promise<void> {
-    const { now, waitUntil } = this.#context
+    const { now, waitUntil } = this.#deps
     const isKnown = this.#readAt > Number.NEGATIVE_INFINITY
-    const isCurrent = now() - this.#readAt < this.#options.intervalMs
+    const isCurrent = now() - this.#readAt < this.#deps.intervalMs
     if (isKnown && (isCurrent || now() < this.#restUntil)) return
     const loading = this.#load()
     waitUntil(loading)
@@ -96,29 +90,29 @@ export class Purges {
    */
   async purge(purge: Purge): Promise<void> {
     this.#list = withPurge(this.#list, purge)
-    const list = parsePurgeList(await this.#context.register.add(purge))
+    const list = parsePurgeList(await this.#deps.register.add(purge))
     if (list !== null) this.#list = mergedLists(this.#list, list)
   }
 
   /** Reads the list in the background at half its interval, so that a busy isolate never waits. */
   #refresh(): void {
-    const { now, waitUntil } = this.#context
-    const { intervalMs } = this.#options
+    const { now, waitUntil } = this.#deps
+    const { intervalMs } = this.#deps
     // With an interval of 0, each lookup waits for a read of its own (`known`).
     if (intervalMs === 0 || now() - this.#triedAt < intervalMs / 2) return
     waitUntil(this.#load())
   }
 
   async #load(): Promise<void> {
-    const startedAt = this.#context.now()
+    const startedAt = this.#deps.now()
     this.#triedAt = startedAt
     try {
-      this.#merge(await this.#namespace.get(PURGE_KEY))
+      this.#merge(await this.#deps.kv.get(PURGE_KEY))
       this.#readAt = Math.max(this.#readAt, startedAt)
       this.#restUntil = Number.NEGATIVE_INFINITY
     } catch {
       this.#rest()
-      this.#context.report({ event: 'cache_failed', operation: 'get', reason: 'error' })
+      this.#deps.report({ event: 'cache_failed', operation: 'get', reason: 'error' })
     }
   }
 
@@ -127,7 +121,7 @@ export class Purges {
     this.#text = text
     const list = parsePurgeList(text)
     if (list === null) {
-      this.#context.report({ event: 'cache_failed', operation: 'get', reason: 'bad_value' })
+      this.#deps.report({ event: 'cache_failed', operation: 'get', reason: 'bad_value' })
     } else {
       // Merged, since KV may return an older list than this isolate has.
       this.#list = mergedLists(this.#list, list)
@@ -135,6 +129,6 @@ export class Purges {
   }
 
   #rest(): void {
-    this.#restUntil = this.#context.now() + REST_MS
+    this.#restUntil = this.#deps.now() + REST_MS
   }
 }

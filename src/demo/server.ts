@@ -1,6 +1,7 @@
 // The demo upstream: serves the completions wire from the built-in model, so that the Worker runs
 // without an account at any provider. It behaves like any other upstream, without keys.
 
+import type { Wait } from '../deadline.ts'
 import { upstreamFailure } from '../upstream/failure.ts'
 import { createModel, type Model, tokenize } from './model.ts'
 import { type Body, Refusal, readBody } from './request.ts'
@@ -10,7 +11,7 @@ export interface DemoOptions {
   /** Reads the training text (demo-text.txt). Called until it has resolved once. */
   readonly readText: () => Promise<string>
   /** Resolves after that many milliseconds; may reject when the signal aborts. */
-  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly wait: Wait
   /** Milliseconds since 1970, for `created`. */
   readonly now: () => number
   /** In [0, 1). For ids, and for sampling if the request has no seed. */

@@ -1,9 +1,11 @@
 // One attempt at one upstream: all calls that the request needs there, merged into one sequence of
 // deltas. The budget of each call is reserved before it and settled after it. Retries and fallbacks
 // are in failover.ts.
+
 import type { Lease } from '../budget/ledger.ts'
 import type { Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta } from '../completion/delta.ts'
+import type { Wait } from '../deadline.ts'
 import type { GatewayError } from '../errors.ts'
 import type { NotStoredReason, Report } from '../events.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
@@ -41,7 +43,7 @@ export interface RouteContext {
   readonly now: () => number
   /** 0 … 1, for jitter. */
   readonly random: () => number
-  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly wait: Wait
   readonly report: Report
   /** The most concurrent calls for one request. */
   readonly callsAtOnce: number

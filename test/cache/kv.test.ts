@@ -32,15 +32,15 @@ function start(options: { waitMs?: number; entryBytes?: number } = {}) {
   const kv = new MemoryKv(clock)
   const events: Event[] = []
   const background: Promise<unknown>[] = []
-  const tier = new KvTier(
+  const tier = new KvTier({
     kv,
-    { waitMs: 300, entryBytes: 262_144, ...options },
-    {
-      now: () => clock.ms,
-      report: (event) => events.push(event),
-      waitUntil: (work) => background.push(work),
-    },
-  )
+    waitMs: 300,
+    entryBytes: 262_144,
+    now: () => clock.ms,
+    report: (event) => events.push(event),
+    waitUntil: (work) => background.push(work),
+    ...options,
+  })
   /** The background work, which must never reject. */
   const settled = () => Promise.all(background.splice(0))
   const put = async (entry: Entry) => {

@@ -23,16 +23,14 @@ function place(storage: RegisterStorage = memoryStorage()) {
 function isolate({ clock, kv, register }: ReturnType<typeof place> = place()) {
   const events: Event[] = []
   const background: Promise<unknown>[] = []
-  const purges = new Purges(
+  const purges = new Purges({
     kv,
-    { intervalMs: INTERVAL_MS },
-    {
-      register,
-      now: () => clock.ms,
-      report: (event) => events.push(event),
-      waitUntil: (work) => background.push(work),
-    },
-  )
+    intervalMs: INTERVAL_MS,
+    register,
+    now: () => clock.ms,
+    report: (event) => events.push(event),
+    waitUntil: (work) => background.push(work),
+  })
   const settled = async () => {
     while (background.length > 0) await Promise.all(background.splice(0))
   }

@@ -44,10 +44,10 @@ function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
     waitUntil: (work: Promise<unknown>) => void background.push(work),
   }
   const register = new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms })
-  const purges = new Purges(kv, { intervalMs: 60_000 }, { ...context, register })
+  const purges = new Purges({ kv, intervalMs: 60_000, register, ...context })
   const cache = new TieredCache(
     new MemoryTier({ maxBytes: 1_000_000, maxAgeMs: 60_000 }, () => clock.ms),
-    new KvTier(kv, { waitMs: 300, entryBytes: 100_000 }, context),
+    new KvTier({ kv, waitMs: 300, entryBytes: 100_000, ...context }),
     purges,
   )
   const settled = async () => {

@@ -41,16 +41,14 @@ function adminWith(more: Partial<AdminDeps> = {}) {
   const admin: AdminDeps = {
     body: { maxBytes: 1000, deadlineMs: 1000 },
     isOperator: operatorCheck(TOKEN),
-    purges: new Purges(
+    purges: new Purges({
       kv,
-      { intervalMs: 1000 },
-      {
-        register: new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms }),
-        now: () => clock.ms,
-        report: () => {},
-        waitUntil: (work) => void background.push(work),
-      },
-    ),
+      intervalMs: 1000,
+      register: new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms }),
+      now: () => clock.ms,
+      report: () => {},
+      waitUntil: (work) => void background.push(work),
+    }),
     requestNames: async () => ['request:c1:0'],
     prompts: new Map([['haiku', {}]]),
     models: new Map([['default', {}]]),
@@ -197,7 +195,7 @@ test('purge() reports an error if the purge could not be stored', async () => {
   }
   const context = { register, now: () => 0, report: () => {}, waitUntil: () => {} }
   const kv = new MemoryKv({ ms: 0 })
-  const { admin } = adminWith({ purges: new Purges(kv, { intervalMs: 1000 }, context) })
+  const { admin } = adminWith({ purges: new Purges({ kv, intervalMs: 1000, ...context }) })
   const error = await failureOf(purge(visit('/admin/purge', { all: true }), admin))
   expect(error).toMatchObject({ code: 'internal', retryAfterSeconds: 10 })
   expect(error.message).toContain('Send it again')
