@@ -15,6 +15,8 @@ export type RawDelta =
       readonly id?: string
       readonly model?: string
       readonly fingerprint?: string
+      /** The number of choices in the chunk that follows, if there are several. */
+      readonly choices?: number
     }
   /** `whole`: the text is all of the choice's text so far (a `message` in a chunk), not a piece. */
   | {

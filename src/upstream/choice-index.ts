@@ -32,13 +32,8 @@ export class ChunkCounter<Piece> {
    * @returns the pieces that are now known to belong to the choice
    */
   take(index: number, piece: Piece, isOver: boolean, hasText: boolean): readonly Piece[] {
-    if (index === 0 && hasText && this.#isCounting) {
-      // Three choices or more: their first chunks looked like chunks that are counted.
-      this.isMixed = this.#hasText
-      this.#isCounting = false
-      this.#giveUp()
-      this.dropped += 1
-    }
+    // Three choices or more: their first chunks looked like chunks that are counted.
+    if (index === 0 && hasText && this.#isCounting) this.stop()
     this.#hasText ||= index > 0 && hasText
     if (this.#isCounting) return this.#count(index, piece)
     if (index === 0) {
@@ -61,6 +56,16 @@ export class ChunkCounter<Piece> {
     this.#giveUp()
     this.dropped += 1
     return []
+  }
+
+  /** Called when it is known that the indices are those of choices. */
+  stop(): void {
+    if (this.#isCounting) {
+      this.isMixed = this.#hasText
+      this.#isCounting = false
+      this.dropped += 1
+    }
+    this.#giveUp()
   }
 
   /**

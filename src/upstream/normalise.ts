@@ -131,6 +131,7 @@ export class Normaliser {
   add(delta: RawDelta, texts: TextDelta[]): void {
     switch (delta.kind) {
       case 'meta':
+        if (delta.choices !== undefined) this.#seeSeveral()
         if (this.#named) return
         if (delta.id) this.meta.id ??= delta.id
         if (delta.model) this.meta.model ??= delta.model
@@ -216,6 +217,14 @@ export class Normaliser {
       return 'no_reason'
     }
     return this.#options.logprobs && choices.some(lacksLogprobs) ? 'no_logprobs' : null
+  }
+
+  /** A chunk of several choices numbers them, so indices do not count chunks. */
+  #seeSeveral(): void {
+    if (this.#choices.length > 1) return
+    this.#counter ??= new ChunkCounter(this.#hasFirst)
+    this.#counter.stop()
+    if (this.#counter.isMixed) throw upstreamFailure('bad_response')
   }
 
   #place(delta: ChoiceDelta, texts: TextDelta[]): void {

@@ -52,10 +52,9 @@ function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body')
   if (choices.length === 0 && form === 'body') {
     throw upstreamFailure('bad_response', { code: identifierOf(object) })
   }
-  const deltas: RawDelta[] = [metaOf(object, choices.length === 0)]
+  const deltas: RawDelta[] = [metaOf(object, choices.length)]
   const indices = indicesOf(choices)
-  // The first choice last: then it is clear that the others are choices, not chunks that are counted.
-  for (const [position, choice] of [...choices.entries()].reverse()) {
+  for (const [position, choice] of choices.entries()) {
     if (!isRecord(choice)) throw upstreamFailure('bad_response')
     deltas.push(...readChoice(choice, indices[position] ?? position, prefer, form))
   }
@@ -121,11 +120,12 @@ function hasErrorKey(value: unknown): boolean {
 }
 
 /** Azure's first chunk has no choices and an empty id and model, which are not the answer's. */
-function metaOf(object: Readonly<Record<string, unknown>>, isEmpty: boolean): RawDelta {
+function metaOf(object: Readonly<Record<string, unknown>>, choices: number): RawDelta {
   const { id, model, system_fingerprint: fingerprint } = object
-  if (isEmpty) return { kind: 'meta' }
+  if (choices === 0) return { kind: 'meta' }
   return {
     kind: 'meta',
+    ...(choices > 1 ? { choices } : {}),
     ...(typeof id === 'string' && id !== '' ? { id } : {}),
     ...(typeof model === 'string' && model !== '' ? { model } : {}),
     ...(typeof fingerprint === 'string' && fingerprint !== '' ? { fingerprint } : {}),

@@ -143,14 +143,14 @@ test('readChunk() takes no id or model from a chunk without choices', () => {
 
 test('readChunk() uses the position when the index is missing', () => {
   const deltas = chunk(choices({ text: 'a' }, { text: 'b', index: 'x' }, { text: 'c', index: 7 }))
-  expect(only(deltas, 'text').map(({ index }) => index)).toEqual([7, 1, 0])
+  expect(only(deltas, 'text').map(({ index }) => index)).toEqual([0, 1, 7])
 })
 
 test('readChunk() reads an index given as a string, and ignores one that two choices share', () => {
   const indices = (...list: unknown[]) =>
     only(chunk(choices(...list)), 'text').map(({ index }) => index)
-  expect(indices({ text: 'a', index: '1' }, { text: 'b', index: '0' })).toEqual([0, 1])
-  expect(indices({ text: 'a', index: 0 }, { text: 'b', index: 0 })).toEqual([1, 0])
+  expect(indices({ text: 'a', index: '1' }, { text: 'b', index: '0' })).toEqual([1, 0])
+  expect(indices({ text: 'a', index: 0 }, { text: 'b', index: 0 })).toEqual([0, 1])
 })
 
 test('readChunk() assigns usage to a choice when the chunk is about one choice', () => {
