@@ -4,9 +4,7 @@
 import { hints } from './hints.ts'
 
 export type Subject =
-  /**
-   * The credit, quota or budget of the owner's account is used up, and will stay so for a while.
-   */
+  /** The credit, quota or budget of the owner's account is used up, and stays so for a while. */
   | 'quota'
   | 'key'
   /** The key is valid, but has no permission for this. */
@@ -34,44 +32,34 @@ export interface Diagnosis {
 }
 
 /** Errors that only the owner can fix. The visitor's request did not cause them. */
-export const ownersSubjects: ReadonlySet<Subject> = new Set([
-  'key',
-  'access',
-  'model',
-  'wire',
-  'path',
-])
+export const ownersSubjects = new Set<Subject>(['key', 'access', 'model', 'wire', 'path'])
 
 /** Errors about one request. They do not mean that the next one fails, too. */
-export const requestSubjects: ReadonlySet<Subject> = new Set([
-  'context',
-  'answer_length',
-  'policy',
-  'field',
-])
+export const requestSubjects = new Set<Subject>(['context', 'answer_length', 'policy', 'field'])
 
-interface Rule extends Diagnosis {
+interface Rule {
+  readonly diagnosis: Diagnosis
   readonly words: readonly RegExp[]
 }
 
-const quota: Rule = {
-  subject: 'quota',
-  hint: hints.quota,
-  words: [
-    /insufficient[ _](\w+[ _])?(quota|balance|credit|fund)/i,
-    /(balance|credit|quota|fund|allocation|budget|allowance)s? (is|are|was|has been|have been) (\w+ )?(insufficient|too low|exhausted|used up|depleted|exceeded|not enough)/i,
-    /(exceeded|exhausted|used up|used all|reach(ed|ing)|out of)[\w' ]{0,40} (quota|credits?|balance|budget|allocation|allowance|(spend|spending|usage|billing) limits?)\b/i,
-    /quota[ _](exceeded|exhausted|used up)|exceeded_(\w+_)?quota|over budget|exceeded ?budget|budget_exceeded/i,
-    /(spend|spending|hard|usage|credit) limit (has been |was )?(reached|exceeded)/i,
-    /billing_(hard_limit|not_active|error)|payment[ _]required|requires more credits|can only afford/i,
-    /past due|overdue|unpaid|arrear|please (recharge|top up)|credits? expired|free-models-per-day/i,
-    // Messages of aggregators in other languages, such as one-api, Zhipu and DashScope.
-    /额度(不足|已|耗尽|用[尽完])|余额不足|欠费|充值|配额(不足|已|超)/,
-    /残高.{0,4}不足|利用上限|クォータ|잔액.{0,4}부족|할당량/,
-    /guthaben|kontingent|solde insuffisant|crédits? (insuffisant|épuisé)|quota (dépassé|épuisé)/i,
-    /saldo insuficiente|créditos? (insuficiente|agotado|esgotado)|(cuota|cota) (excedida|agotada|esgotada)|недостаточно средств|квот/i,
-  ],
+function rule(subject: Subject, hint: string, words: readonly RegExp[]): Rule {
+  return { diagnosis: { subject, hint }, words }
 }
+
+const quota = rule('quota', hints.quota, [
+  /insufficient[ _](\w+[ _])?(quota|balance|credit|fund)/i,
+  /(balance|credit|quota|fund|allocation|budget|allowance)s? (is|are|was|has been|have been) (\w+ )?(insufficient|too low|exhausted|used up|depleted|exceeded|not enough)/i,
+  /(exceeded|exhausted|used up|used all|reach(ed|ing)|out of)[\w' ]{0,40} (quota|credits?|balance|budget|allocation|allowance|(spend|spending|usage|billing) limits?)\b/i,
+  /quota[ _](exceeded|exhausted|used up)|exceeded_(\w+_)?quota|over budget|exceeded ?budget|budget_exceeded/i,
+  /(spend|spending|hard|usage|credit) limit (has been |was )?(reached|exceeded)/i,
+  /billing_(hard_limit|not_active|error)|payment[ _]required|requires more credits|can only afford/i,
+  /past due|overdue|unpaid|arrear|please (recharge|top up)|credits? expired|free-models-per-day/i,
+  // Messages of aggregators in other languages, such as one-api, Zhipu and DashScope.
+  /额度(不足|已|耗尽|用[尽完])|余额不足|欠费|充值|配额(不足|已|超)/,
+  /残高.{0,4}不足|利用上限|クォータ|잔액.{0,4}부족|할당량/,
+  /guthaben|kontingent|solde insuffisant|crédits? (insuffisant|épuisé)|quota (dépassé|épuisé)/i,
+  /saldo insuficiente|créditos? (insuficiente|agotado|esgotado)|(cuota|cota) (excedida|agotada|esgotada)|недостаточно средств|квот/i,
+])
 
 /** Messages about limits per minute mention quotas, too, and so does the advice to request more. */
 const SHORT_LIMIT =
@@ -80,129 +68,77 @@ const LONG_LIMIT = /per[ _-]?(day|week|month)|daily|monthly/i
 
 /** The first match counts, so more specific rules come first. */
 const rules: readonly Rule[] = [
-  {
-    subject: 'access',
-    hint: hints.access,
-    words: [
-      /model_access_denied|not allowed to access|can only access models?/i,
-      /(not|n't) have access to (the |this )?model/i,
-      /无权(使用|访问)|没有权限|权限不足/,
-    ],
-  },
-  {
-    subject: 'access',
-    hint: hints.terms,
-    words: [/agreed? to .{0,60}terms|accept .{0,40}(terms|license)|\bgated\b/i],
-  },
-  {
-    subject: 'access',
-    hint: hints.region,
-    words: [
-      /unsupported_country|(country|region|territory|location)[^.]{0,40}not (supported|available|allowed)/i,
-      /not (available|supported) in your (country|region|location)|(地区|地域|国家).{0,10}(不支持|不可用|限制)/i,
-    ],
-  },
-  {
-    subject: 'path',
-    hint: hints.path,
-    words: [
-      /unexpected endpoint|invalid url|no route|cannot post|configure ai gateway|invalid provider/i,
-      /(endpoint|route|path|page|url) (was |is )?not found|(endpoint|path|url) does not exist/i,
-      /unknown (endpoint|path|url|request url)|^not found$|无效的(url|路径|接口)/im,
-    ],
-  },
-  { subject: 'wire', hint: hints.responsesOnly, words: [/v1\/responses/i] },
-  {
-    subject: 'wire',
-    hint: hints.notChat,
-    words: [
-      /not a chat model|chatcompletion operation does not work|does not support chat|chat template/i,
-    ],
-  },
-  {
-    subject: 'wire',
-    hint: hints.chatOnly,
-    words: [
-      /is a chat model|v1\/chat\/completions|completion operation does not work|does not support completion/i,
-    ],
-  },
-  {
-    subject: 'model',
-    hint: hints.model,
-    words: [
-      /model[ _]?(not[ _]?(found|exist|available|supported|loaded)|decommissioned|deprecated)/i,
-      /(invalid|unknown|unrecognized|unsupported|no such) model\b|not a valid model|^model: \S+$/im,
-      /model[^.;]{0,120}(does ?n[o']t exist|not found|not be found|not available|no longer (available|supported))/i,
-      /model[^.;]{0,120}(been|was|is) (deprecated|decommissioned|retired|removed|shut ?down|discontinued)/i,
-      /no models? (is |are )?(currently )?loaded|failed to load model|try pulling it/i,
-      /no (endpoints?|allowed providers|available channels?|healthy deployments?|deployments?) (found|available|for|are)/i,
-      /deployment ?not ?found|deployment for this resource does not exist|not found for api version/i,
-      // one-api and its forks: no channel of this group has the model.
-      /(无|没有)可用的?渠道|模型.{0,20}(不存在|未找到|已下线|不可用)|(不支持|未找到|找不到|无效)(的|该|此)?模型/,
-      /モデル.{0,20}(見つかりません|存在しません)|모델.{0,20}(찾을 수 없|존재하지)/,
-      /mod(è|e)le? .{0,60}(introuvable|n'existe pas|no existe|não existe|nicht gefunden)|modell .{0,60}nicht/i,
-    ],
-  },
-  {
-    subject: 'policy',
-    hint: hints.policy,
-    words: [
-      /content[ _]?(management[ _])?(policy|filter)|responsibleaipolicy|policy[ _]violation/i,
-      /flagged|moderat(ion|ed)|(usage|safety|acceptable use) polic|safety (system|setting|filter)/i,
-      /data[ _]?inspection|guardrail|blocked due to (security|safety|content)|inappropriate|sensitive_words/i,
-      /敏感|违规|不安全|内容安全|审核/,
-    ],
-  },
-  {
-    subject: 'answer_length',
-    hint: hints.answerLength,
-    words: [
-      /max_(completion_|output_)?tokens[^.]{0,80}(too (large|high|big)|at most|less than|greater than|maximum)/i,
-      /max_(completion_|output_)?tokens: \d+ >|integer_above_max_value/i,
-    ],
-  },
-  {
-    subject: 'context',
-    hint: hints.context,
-    words: [
-      /context[ _](length|window|size|limit)|exceed_context|maximum context|\bn_ctx\b|max_model_len/i,
-      /(prompt|input|request|message|text)s? (is |are |was )?too (long|large)|too large for model/i,
-      /too many (input |prompt |total )?tokens|input (token count|length)|total number of tokens/i,
-      /(tokens?|length)[^.]{0,60}exceeds?[^.]{0,60}(maximum|limit|context)|range of input length/i,
-      /reduce (the length|your (prompt|message|input|request))|max_new_tokens`? must be|string_above_max_length/i,
-      /上下文|超长|过长|超[过出].{0,16}(长度|token|上限)|トークン.{0,12}(超|上限)|컨텍스트/i,
-    ],
-  },
-  {
-    subject: 'key',
-    hint: hints.key,
-    words: [
-      // LiteLLM without a database accepts only its master key.
-      /no_db_connection|no connected db|virtual key expected|invalid_(api_)?key|api_key_invalid|invalidapikey/i,
-      /api[ _-]?key[^.]{0,40}(not valid|invalid|incorrect|missing|expired|not found|revoked|disabled|required|not provided)/i,
-      /(invalid|incorrect|missing|no|wrong|expired|malformed|unknown|provide|without)[\w ]{0,20} (api[ _-]?key|x-api-key|subscription key|(auth\w*|access|bearer|server) token|credentials?|authorization|authentication)/i,
-      /auth(entication|orization)?[ _](error|failed|required|fails)|unauthorized|unauthenticated|unregistered callers|user not found/i,
-      /令牌|密钥|身份验证|认证失败|鉴权|未授权|api ?key ?(无效|错误|不存在)|認証|apiキー|인증/i,
-      /api[ -]?schl(ü|ue)ssel|clé (d['’])?api|clave (de )?(la )?api|chave (de |da )?api|ключ/i,
-    ],
-  },
-  {
-    subject: 'field',
-    hint: hints.field,
-    words: [
-      /unsupported[ _](parameter|value|field)|not (supported|permitted)|is unsupported|does not support/i,
-      /unrecognized|unknown (parameter|field|name|argument)|extra[ _](input|field|forbidden)|cannot find field/i,
-      /deprecated|cannot unmarshal/i,
-    ],
-  },
-  {
-    subject: 'busy',
-    hint: hints.busy,
-    words: [
-      /overload|too busy|at capacity|out of capacity|capacity (temporarily )?exceeded|temporarily unavailable/i,
-      /负载|饱和|繁忙|稍后再试|混み合|혼잡/,
-    ],
-  },
+  rule('access', hints.access, [
+    /model_access_denied|not allowed to access|can only access models?/i,
+    /(not|n't) have access to (the |this )?model/i,
+    /无权(使用|访问)|没有权限|权限不足/,
+  ]),
+  rule('access', hints.terms, [/agreed? to .{0,60}terms|accept .{0,40}(terms|license)|\bgated\b/i]),
+  rule('access', hints.region, [
+    /unsupported_country|(country|region|territory|location)[^.]{0,40}not (supported|available|allowed)/i,
+    /not (available|supported) in your (country|region|location)|(地区|地域|国家).{0,10}(不支持|不可用|限制)/i,
+  ]),
+  rule('path', hints.path, [
+    /unexpected endpoint|invalid url|no route|cannot post|configure ai gateway|invalid provider/i,
+    /(endpoint|route|path|page|url) (was |is )?not found|(endpoint|path|url) does not exist/i,
+    /unknown (endpoint|path|url|request url)|^not found$|无效的(url|路径|接口)/im,
+  ]),
+  rule('wire', hints.responsesOnly, [/v1\/responses/i]),
+  rule('wire', hints.notChat, [
+    /not a chat model|chatcompletion operation does not work|does not support chat|chat template/i,
+  ]),
+  rule('wire', hints.chatOnly, [
+    /is a chat model|v1\/chat\/completions|completion operation does not work|does not support completion/i,
+  ]),
+  rule('model', hints.model, [
+    /model[ _]?(not[ _]?(found|exist|available|supported|loaded)|decommissioned|deprecated)/i,
+    /(invalid|unknown|unrecognized|unsupported|no such) model\b|not a valid model|^model: \S+$/im,
+    /model[^.;]{0,120}(does ?n[o']t exist|not found|not be found|not available|no longer (available|supported))/i,
+    /model[^.;]{0,120}(been|was|is) (deprecated|decommissioned|retired|removed|shut ?down|discontinued)/i,
+    /no models? (is |are )?(currently )?loaded|failed to load model|try pulling it/i,
+    /no (endpoints?|allowed providers|available channels?|healthy deployments?|deployments?) (found|available|for|are)/i,
+    /deployment ?not ?found|deployment for this resource does not exist|not found for api version/i,
+    // one-api and its forks: no channel of this group has the model.
+    /(无|没有)可用的?渠道|模型.{0,20}(不存在|未找到|已下线|不可用)|(不支持|未找到|找不到|无效)(的|该|此)?模型/,
+    /モデル.{0,20}(見つかりません|存在しません)|모델.{0,20}(찾을 수 없|존재하지)/,
+    /mod(è|e)le? .{0,60}(introuvable|n'existe pas|no existe|não existe|nicht gefunden)|modell .{0,60}nicht/i,
+  ]),
+  rule('policy', hints.policy, [
+    /content[ _]?(management[ _])?(policy|filter)|responsibleaipolicy|policy[ _]violation/i,
+    /flagged|moderat(ion|ed)|(usage|safety|acceptable use) polic|safety (system|setting|filter)/i,
+    /data[ _]?inspection|guardrail|blocked due to (security|safety|content)|inappropriate|sensitive_words/i,
+    /敏感|违规|不安全|内容安全|审核/,
+  ]),
+  rule('answer_length', hints.answerLength, [
+    /max_(completion_|output_)?tokens[^.]{0,80}(too (large|high|big)|at most|less than|greater than|maximum)/i,
+    /max_(completion_|output_)?tokens: \d+ >|integer_above_max_value/i,
+  ]),
+  rule('context', hints.context, [
+    /context[ _](length|window|size|limit)|exceed_context|maximum context|\bn_ctx\b|max_model_len/i,
+    /(prompt|input|request|message|text)s? (is |are |was )?too (long|large)|too large for model/i,
+    /too many (input |prompt |total )?tokens|input (token count|length)|total number of tokens/i,
+    /(tokens?|length)[^.]{0,60}exceeds?[^.]{0,60}(maximum|limit|context)|range of input length/i,
+    /reduce (the length|your (prompt|message|input|request))|max_new_tokens`? must be|string_above_max_length/i,
+    /上下文|超长|过长|超[过出].{0,16}(长度|token|上限)|トークン.{0,12}(超|上限)|컨텍스트/i,
+  ]),
+  rule('key', hints.key, [
+    // LiteLLM without a database accepts only its master key.
+    /no_db_connection|no connected db|virtual key expected|invalid_(api_)?key|api_key_invalid|invalidapikey/i,
+    /api[ _-]?key[^.]{0,40}(not valid|invalid|incorrect|missing|expired|not found|revoked|disabled|required|not provided)/i,
+    /(invalid|incorrect|missing|no|wrong|expired|malformed|unknown|provide|without)[\w ]{0,20} (api[ _-]?key|x-api-key|subscription key|(auth\w*|access|bearer|server) token|credentials?|authorization|authentication)/i,
+    /auth(entication|orization)?[ _](error|failed|required|fails)|unauthorized|unauthenticated|unregistered callers|user not found/i,
+    /令牌|密钥|身份验证|认证失败|鉴权|未授权|api ?key ?(无效|错误|不存在)|認証|apiキー|인증/i,
+    /api[ -]?schl(ü|ue)ssel|clé (d['’])?api|clave (de )?(la )?api|chave (de |da )?api|ключ/i,
+  ]),
+  rule('field', hints.field, [
+    /unsupported[ _](parameter|value|field)|not (supported|permitted)|is unsupported|does not support/i,
+    /unrecognized|unknown (parameter|field|name|argument)|extra[ _](input|field|forbidden)|cannot find field/i,
+    /deprecated|cannot unmarshal/i,
+  ]),
+  rule('busy', hints.busy, [
+    /overload|too busy|at capacity|out of capacity|capacity (temporarily )?exceeded|temporarily unavailable/i,
+    /负载|饱和|繁忙|稍后再试|混み合|혼잡/,
+  ]),
 ]
 
 /** What an error is about; null if no rule matches its codes and wording. */
@@ -210,8 +146,8 @@ export function diagnose(error: unknown): Diagnosis | null {
   const text = wordsOf(error)
   const fits = ({ words }: Rule) => words.some((word) => word.test(text))
   const isQuota = fits(quota) && (LONG_LIMIT.test(text) || !SHORT_LIMIT.test(text))
-  const rule = isQuota ? quota : rules.find(fits)
-  return rule === undefined ? null : { subject: rule.subject, hint: rule.hint }
+  const found = isQuota ? quota : rules.find(fits)
+  return found?.diagnosis ?? null
 }
 
 /** Whether a body is an HTML page. */
@@ -225,6 +161,8 @@ const explained =
 
 const MAX_DEPTH = 8
 const MAX_CHARS = 4096
+/** How many entries of an object or list are read. */
+const MAX_ENTRIES = 32
 
 /** The codes and explanations of an error, one per line. Only for matching, never for output. */
 export function wordsOf(error: unknown): string {
@@ -244,6 +182,3 @@ function collect(value: unknown, words: string[], depth: number): void {
     }
   }
 }
-
-/** How many entries of an object or list are read. */
-const MAX_ENTRIES = 32

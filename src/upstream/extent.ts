@@ -64,16 +64,10 @@ function promptTokens(prompt: unknown): number {
 /** The bytes of all fields but the roles, which are part of the overhead. */
 function messagesBytes(messages: unknown): number {
   if (!Array.isArray(messages)) return bytesOf(messages)
-  let bytes = 0
-  for (const { role: _role, ...fields } of messages as Record<string, unknown>[]) {
-    for (const value of Object.values(fields)) bytes += bytesOf(value)
-  }
-  return bytes
+  return bytesOf(messages.flatMap(({ role: _role, ...fields }) => Object.values(fields)))
 }
 
-/**
- * The model may also read the names and numbers of an object, such as a schema: all of its JSON.
- */
+/** All of an object's JSON: the model may also read its names and numbers, as of a schema. */
 function bytesOf(value: unknown): number {
   if (typeof value === 'string') return utf8Length(value)
   if (Array.isArray(value)) return value.reduce<number>((sum, item) => sum + bytesOf(item), 0)

@@ -9,35 +9,9 @@ import { isRecord } from '../json.ts'
 /** `failed`: the choice was not completed because of an error. */
 export type ReadReason = FinishReason | 'failed'
 
-/** Values that mean null: the choice continues. */
-const noReason: ReadonlySet<string> = new Set([
-  '',
-  'null',
-  'none',
-  'nil',
-  'undefined',
-  'unspecified',
-  'not_finished',
-  'unfinished',
-  'in_progress',
-  'running',
-  'generating',
-  'processing',
-  'streaming',
-  'pending',
-  'continue',
-  'false',
-  'n/a',
-])
-
-/** Reasons that the patterns would misread. */
-const exact: Readonly<Record<string, ReadReason>> = {
-  // Cohere: the context is full, not a failure.
-  error_limit: 'length',
-  // watsonx and Cohere: a time limit cuts the answer anywhere, so it must not be stored.
-  time_limit: 'failed',
-}
-
+/** Words that mean null: the choice continues. */
+const NO_REASON =
+  /^(?:null|none|nil|undefined|unspecified|(?:not_|un)finished|in_progress|running|generating|processing|streaming|pending|continue|false|n\/a|)$/
 const FILTERED =
   /filter|safety|unsafe|guardrail|block(?:ed|list)|prohibit|recitation|copyright|pii|toxic|sensitive|moderat|refus|censor|flagged|violat|policy|inspection|armor|jailbreak|nsfw|harmful|language/
 const FAILED =
@@ -59,8 +33,11 @@ export function readReason(value: unknown): ReadReason | null {
     .toLowerCase()
     .replace(/^finish_reason_/, '')
   if (word === 'stop') return 'stop'
-  if (noReason.has(word)) return null
-  if (Object.hasOwn(exact, word)) return exact[word] ?? null
+  if (NO_REASON.test(word)) return null
+  // Cohere: the context is full, not a failure.
+  if (word === 'error_limit') return 'length'
+  // watsonx and Cohere: a time limit cuts the answer anywhere, so it must not be stored.
+  if (word === 'time_limit') return 'failed'
   if (FILTERED.test(word)) return 'content_filter'
   if (FAILED.test(word)) return 'failed'
   return LENGTH.test(word) ? 'length' : 'stop'

@@ -99,7 +99,15 @@ export const hintOfMissingChoice = (field: 'n' | 'prompt_array'): string =>
 
 const DOWN = 'Check its status page or log. With a fallback, requests are answered meanwhile.'
 
+const INVALID =
+  'The upstream refused the request as invalid. Check that the model accepts "parameters", "defaults" and the settings of this upstream.'
+
+/** By status, or by its first digit. */
 const hintsByStatus: Readonly<Record<number, string>> = {
+  3: 'The upstream redirects, and redirects are not followed. Set base_url to the final address: https instead of http, or another host or path.',
+  4: 'The upstream refused the call. Check base_url, wire and key, and the meaning of this status in its documentation.',
+  5: `The upstream failed. ${DOWN}`,
+  400: INVALID,
   401: hints.key,
   402: hints.quota,
   403: "Check the upstream's key and the permissions of its account: the upstream denies access.",
@@ -109,6 +117,7 @@ const hintsByStatus: Readonly<Record<number, string>> = {
   408: 'The upstream timed out. Lower limits.prompt_chars or max_tokens, or check whether the upstream is overloaded.',
   410: hints.model,
   413: 'The request is larger than the upstream accepts. Lower limits.prompt_chars, or max_chars of a page or a variable.',
+  422: INVALID,
   426: 'The upstream requires another protocol. Use https in base_url.',
   429: 'The upstream limits the rate of this key. Raise the limit there, or add a fallback.',
   451: hints.region,
@@ -129,17 +138,9 @@ const hintsByStatus: Readonly<Record<number, string>> = {
 /** @param isPage the body was HTML */
 export function hintOfStatus(status: number, isPage = false): string {
   if (isPage && status < 500 && status !== 401 && status !== 429) return hintsByReason.html
-  const known = hintsByStatus[status]
-  if (known !== undefined) return known
-  if (status >= 300 && status <= 399) {
-    return 'The upstream redirects, and redirects are not followed. Set base_url to the final address: https instead of http, or another host or path.'
-  }
-  if (status === 400 || status === 422) {
-    return 'The upstream refused the request as invalid. Check that the model accepts "parameters", "defaults" and the settings of this upstream.'
-  }
-  if (status >= 400 && status <= 499) {
-    return 'The upstream refused the call. Check base_url, wire and key, and the meaning of this status in its documentation.'
-  }
-  if (status >= 500 && status <= 599) return `The upstream failed. ${DOWN}`
-  return 'The upstream answered with an unexpected status. Check that base_url leads to the API.'
+  return (
+    hintsByStatus[status] ??
+    hintsByStatus[Math.floor(status / 100)] ??
+    'The upstream answered with an unexpected status. Check that base_url leads to the API.'
+  )
 }
