@@ -223,39 +223,34 @@ function createServices(
     freePrompts: settings.free_prompts,
   }
   const pageVariables = new PageVariables({ origins, prompts, pages })
-  const resolver = new RequestResolver(
-    {
-      effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
-      key: {
-        version: settings.version,
-        addresses: new Map(
-          [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
-        ),
-      },
-      cache: policy,
-      prompts,
-      models,
+  const resolver = new RequestResolver({
+    effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
+    key: {
+      version: settings.version,
+      addresses: new Map(
+        [...upstreams].map(([name, { wire, baseUrl }]) => [name, `${wire} ${baseUrl}`]),
+      ),
     },
-    {
-      parse: requestParser(limits),
-      visitors,
-      isOperator,
-      connections,
-      pageVariables,
-      report,
-    },
-  )
-  const completions = new Completions(
-    { body, cache: policy },
-    {
-      resolver,
-      cache,
-      lookups: new Lookups({ cache, pageVariables, spendLimit, report, now }),
-      misses: new Misses(platform.flights, miss),
-      spendLimit,
-      now,
-    },
-  )
+    policy,
+    prompts,
+    models,
+    parse: requestParser(limits),
+    visitors,
+    isOperator,
+    connections,
+    pageVariables,
+    report,
+  })
+  const completions = new Completions({
+    body,
+    policy,
+    resolver,
+    cache,
+    lookups: new Lookups({ cache, pageVariables, spendLimit, report, now }),
+    misses: new Misses(platform.flights, miss),
+    spendLimit,
+    now,
+  })
   return {
     completions,
     newVisitor: {

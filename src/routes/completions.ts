@@ -21,15 +21,12 @@ import type { FoundAnswer, Lookups } from './lookups.ts'
 import { CLIENT_LEFT, type Visit } from './request-log.ts'
 import type { CachePolicy, RequestResolver, ResolvedRequest } from './resolve.ts'
 
-export interface CompletionsOptions {
+export interface CompletionsDeps {
   readonly body: BodyOptions
-  readonly cache: Pick<
+  readonly policy: Pick<
     CachePolicy,
     'staleWhileRevalidateSeconds' | 'staleIfErrorSeconds' | 'browserSeconds' | 'freePrompts'
   >
-}
-
-export interface CompletionsContext {
   readonly resolver: RequestResolver
   readonly cache: TieredCache
   readonly lookups: Lookups
@@ -52,27 +49,25 @@ type Hit = Pick<FoundAnswer, 'cached' | 'isPrevious'> & {
 }
 
 export class Completions {
-  readonly #options: CompletionsOptions
-  readonly #context: CompletionsContext
+  readonly #deps: CompletionsDeps
 
-  constructor(options: CompletionsOptions, context: CompletionsContext) {
-    this.#options = options
-    this.#context = context
+  constructor(deps: CompletionsDeps) {
+    this.#deps = deps
   }
 
   /** `POST /v1/completions`. @throws GatewayError */
   async post(visit: Visit): Promise<Reply> {
-    const body = await readText(visit.request, this.#options.body)
-    const resolved = await this.#context.resolver.resolve('body', body, visit)
+    const body = await readText(visit.request, this.#deps.body)
+    const resolved = await this.#deps.resolver.resolve('body', body, visit)
     const { directives, takesLast } = resolved
     const mayJoin = !directives.onlyIfCached && !directives.noStore && !takesLast
     const lookup = await this.#lookUp(resolved, mayJoin)
     visit.cache = outcomeOf(resolved.work, false, false)
     if (takesLast) return this.#foundOnly(lookup.found, resolved, visit, lookup.cacheMs)
-    const { work, found, older } = await this.#context.lookups.prepare(resolved, lookup.found)
+    const { work, found, older } = await this.#deps.lookups.prepare(resolved, lookup.found)
     if (work === null) return this.#foundOnly(found, resolved, visit, lookup.cacheMs)
     const stale = this.#staleSeconds(found)
-    if (found !== null && stale <= this.#options.cache.staleWhileRevalidateSeconds) {
+    if (found !== null && stale <= this.#deps.policy.staleWhileRevalidateSeconds) {
       if (stale > 0 && !directives.onlyIfCached) visit.waitUntil(this.#refresh(work))
       return this.#hit(found, resolved, visit, lookup.cacheMs)
     }
@@ -86,7 +81,7 @@ export class Completions {
 
   /** `GET /v1/completions`: never spends, and needs no preflight. @throws GatewayError */
   async get(visit: Visit): Promise<Reply> {
-    const resolved = await this.#context.resolver.resolve('query', visit.url.search, visit)
+    const resolved = await this.#deps.resolver.resolve('query', visit.url.search, visit)
     const { found, cacheMs } = await this.#lookUp(resolved)
     visit.cache = outcomeOf(resolved.work, false, false)
     return this.#foundOnly(found, resolved, visit, cacheMs)
@@ -94,7 +89,7 @@ export class Completions {
 
   /** @param mayJoin skip KV if this isolate has a reader in a running flight with this key */
   async #lookUp(resolved: ResolvedRequest, mayJoin = false): Promise<Lookup> {
-    const { cache, lookups, misses, now } = this.#context
+    const { cache, lookups, misses, now } = this.#deps
     const { work } = resolved
     const startedAt = now()
     const bypasses = work.lifetime === null || work.forced
@@ -109,7 +104,7 @@ export class Completions {
   }
 
   #staleSeconds(found: Found | null): number {
-    return found === null ? 0 : ageOf(found.cached.entry, this.#context.now()).staleSeconds
+    return found === null ? 0 : ageOf(found.cached.entry, this.#deps.now()).staleSeconds
   }
 
   /** @throws GatewayError `not_cached` if nothing was found */
@@ -132,14 +127,14 @@ export class Completions {
     const { entry } = cached
     const { shape } = reader
     const { method, headers: requestHeaders } = visit.request
-    const { freshness, ttlSeconds, ageSeconds } = ageOf(entry, this.#context.now())
+    const { freshness, ttlSeconds, ageSeconds } = ageOf(entry, this.#deps.now())
     const cache: CacheOutcome = isPrevious
       ? { kind: 'previous' }
       : { kind: 'hit', detail: freshness === 'fresh' ? tier : 'stale', ttlSeconds }
     visit.cache = cache
     const browserSeconds = isPrevious
       ? 0
-      : Math.max(0, Math.min(this.#options.cache.browserSeconds, ttlSeconds))
+      : Math.max(0, Math.min(this.#deps.policy.browserSeconds, ttlSeconds))
     const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
     visit.counts = { ...visit.counts, saved: entry.completion.usage }
     const headers = answerHeaders({
@@ -161,7 +156,7 @@ export class Completions {
   }
 
   async #miss(resolved: ResolvedRequest, visit: Visit, lookup: Lookup): Promise<Reply> {
-    const { now } = this.#context
+    const { now } = this.#deps
     const { noStore } = resolved.directives
     const work = noStore ? { ...resolved.work, lifetime: null } : resolved.work
     const left = new AbortController()
@@ -171,7 +166,7 @@ export class Completions {
     const startedAt = now()
     visit.streaming = resolved.reader.shape.stream
     const free = work.request.prompt_id === null
-    const alone = noStore || (free && this.#options.cache.freePrompts === 'off')
+    const alone = noStore || (free && this.#deps.policy.freePrompts === 'off')
     const answer = await this.#answer(
       work,
       resolved.reader,
@@ -202,8 +197,8 @@ export class Completions {
   /** Applies the rate limit before anything is spent. */
   async #answer(...args: Parameters<Misses['answer']>): Promise<MissAnswer> {
     const [{ visitor }] = args
-    if (visitor === null || (await isWithin(this.#context.spendLimit, visitor))) {
-      return await this.#context.misses.answer(...args)
+    if (visitor === null || (await isWithin(this.#deps.spendLimit, visitor))) {
+      return await this.#deps.misses.answer(...args)
     }
     return { kind: 'problem', problem: problemOf(rateLimited()), summary: NOTHING_SENT }
   }
@@ -236,7 +231,7 @@ export class Completions {
       return { status: 200, headers: answerHeaders({ form, cache, timing }), body: answer.body }
     }
     // This isolate's own copy; the flight has stored the answer for everybody.
-    const cached = answer.entry === null ? null : this.#context.cache.storeInMemory(answer.entry)
+    const cached = answer.entry === null ? null : this.#deps.cache.storeInMemory(answer.entry)
     if (cached !== null && (role === 'late' || role === 'found')) {
       const tier = role === 'late' ? 'flight' : 'kv'
       return this.#hit({ cached, tier, isPrevious: false }, resolved, visit, cacheMs)
@@ -256,13 +251,13 @@ export class Completions {
    * Many visitors cause one refresh: it runs in a flight, and refreshes of a key are spaced out.
    */
   async #refresh(work: Work): Promise<void> {
-    await this.#context.misses.refresh(work, async () => {
-      return work.visitor === null || (await isWithin(this.#context.spendLimit, work.visitor))
+    await this.#deps.misses.refresh(work, async () => {
+      return work.visitor === null || (await isWithin(this.#deps.spendLimit, work.visitor))
     })
   }
 
   #isStaleIfError(found: Found): boolean {
-    return this.#staleSeconds(found) <= this.#options.cache.staleIfErrorSeconds
+    return this.#staleSeconds(found) <= this.#deps.policy.staleIfErrorSeconds
   }
 }
 

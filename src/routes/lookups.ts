@@ -16,7 +16,7 @@ import { RecentMap } from '../lru.ts'
 import type { AdmittedPages, PagesRead, PageVariables } from './page-variables.ts'
 import type { ResolvedRequest } from './resolve.ts'
 
-export interface LookupsContext {
+export interface LookupsDeps {
   readonly cache: TieredCache
   readonly pageVariables: PageVariables
   readonly spendLimit: SpendLimit
@@ -56,19 +56,19 @@ interface PageCheck {
 }
 
 export class Lookups {
-  readonly #context: LookupsContext
+  readonly #deps: LookupsDeps
   readonly #checks = new RecentMap<PageCheck>({
     maxBytes: MEMORY_BYTES,
     bytesOf: () => CHECK_BYTES,
   })
 
-  constructor(context: LookupsContext) {
-    this.#context = context
+  constructor(deps: LookupsDeps) {
+    this.#deps = deps
   }
 
   /** The stored answer that can be served to this request without reading a page. */
   async find({ work, pages, takesLast }: ResolvedRequest): Promise<FoundAnswer | null> {
-    const { cache, now } = this.#context
+    const { cache, now } = this.#deps
     const { storedUnder, source, key } = work
     let found = await cache.get(storedUnder)
     // It may have been stored before the prompt had last answers.
@@ -95,7 +95,7 @@ export class Lookups {
     const last: Prepared = { work: null, found, older: null }
     if (directives.onlyIfCached || (found !== null && !this.#isDue(resolved, pages, found)))
       return last
-    const { pageVariables } = this.#context
+    const { pageVariables } = this.#deps
     const since = found?.cached.entry.confirmed_at ?? 0
     try {
       const cached = pageVariables.cached(pages, since)
@@ -108,7 +108,7 @@ export class Lookups {
   }
 
   #isDue({ work }: ResolvedRequest, pages: AdmittedPages, { cached }: FoundAnswer): boolean {
-    const { now } = this.#context
+    const { now } = this.#deps
     const { entry } = cached
     const { unchangedAt, restUntil } = this.#checkOf(work)
     if (now() < restUntil) return false
@@ -125,7 +125,7 @@ export class Lookups {
     pages: AdmittedPages,
     found: FoundAnswer | null,
   ): Promise<PagesRead | null> {
-    const { pageVariables, spendLimit, now } = this.#context
+    const { pageVariables, spendLimit, now } = this.#deps
     const { work } = resolved
     // These two refuse this visitor only, so they come before the check is recorded.
     pageVariables.refuseUnlisted(pages)
@@ -144,7 +144,7 @@ export class Lookups {
     pages: AdmittedPages,
     found: FoundAnswer | null,
   ): Promise<PagesRead | null> {
-    const { pageVariables, report, now } = this.#context
+    const { pageVariables, report, now } = this.#deps
     const entry = found?.cached.entry
     // A new answer is generated if this one is not fresh, which needs even unchanged texts.
     const known = entry !== undefined && isFresh(entry, now()) ? entry.source?.pages : undefined
@@ -162,7 +162,7 @@ export class Lookups {
     const full = read === null ? null : await withPages(read)
     const isSame = full === null || found?.cached.entry.source?.key === full.key
     if (isSame) {
-      this.#note(work, { unchangedAt: this.#context.now(), restUntil: 0 })
+      this.#note(work, { unchangedAt: this.#deps.now(), restUntil: 0 })
       return { work: full, found, older: null }
     }
     return { work: full, found: null, older: isOperator ? null : found }

@@ -57,10 +57,10 @@ export interface CachePolicy {
   readonly freePrompts: 'shared' | 'visitor' | 'off'
 }
 
-export interface ResolverOptions {
+export interface ResolverDeps {
   readonly effective: EffectiveOptions
   readonly key: KeyOptions
-  readonly cache: CachePolicy
+  readonly policy: CachePolicy
   /** Settings of locked prompts that override the cache policy. */
   readonly prompts: ReadonlyMap<
     string,
@@ -71,9 +71,6 @@ export interface ResolverOptions {
     }
   >
   readonly models: ReadonlyMap<string, { readonly abandon: Abandon }>
-}
-
-export interface ResolverContext {
   readonly parse: ParseRequest
   readonly visitors: Visitors
   readonly isOperator: IsOperator
@@ -107,12 +104,10 @@ const REQUEST_BYTES = 2000
 
 export class RequestResolver {
   readonly #parsed = { body: recentRequests(), query: recentRequests() }
-  readonly #options: ResolverOptions
-  readonly #context: ResolverContext
+  readonly #deps: ResolverDeps
 
-  constructor(options: ResolverOptions, context: ResolverContext) {
-    this.#options = options
-    this.#context = context
+  constructor(deps: ResolverDeps) {
+    this.#deps = deps
   }
 
   /**
@@ -133,8 +128,15 @@ export class RequestResolver {
    * @throws GatewayError if the request is not valid or the visitor may not send it
    */
   async resolve(from: Source, text: string, visit: Visit): Promise<ResolvedRequest> {
-    const { effective: options, cache, key, prompts, models } = this.#options
-    const { connections, pageVariables } = this.#context
+    const {
+      effective: options,
+      policy,
+      key,
+      prompts,
+      models,
+      connections,
+      pageVariables,
+    } = this.#deps
     const { headers, method } = visit.request
     const parsed = await this.#parseText(from, text)
     const { request, draft, effective, names, last } = parsed
@@ -146,11 +148,11 @@ export class RequestResolver {
     const directives = parseCacheControl(headers.get('cache-control'))
     const promptPolicy = prompts.get(effective.prompt_id ?? '')
     const free = effective.prompt_id === null
-    const scoped = free && cache.freePrompts === 'visitor'
+    const scoped = free && policy.freePrompts === 'visitor'
     const freshSeconds =
-      free && cache.freePrompts === 'off' ? 0 : (promptPolicy?.ttl_seconds ?? cache.ttlSeconds)
+      free && policy.freePrompts === 'off' ? 0 : (promptPolicy?.ttl_seconds ?? policy.ttlSeconds)
     const operatorSpends = promptPolicy?.spend === 'operator'
-    const staleSeconds = operatorSpends ? FOREVER_S : cache.staleSeconds
+    const staleSeconds = operatorSpends ? FOREVER_S : policy.staleSeconds
     const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
     const workKey = scoped ? await cacheKey(effective, visitor, key) : parsed.key
@@ -190,9 +192,9 @@ export class RequestResolver {
   async #identify(
     visit: Visit,
   ): Promise<{ readonly visitor: string; readonly isOperator: boolean }> {
-    const { visitors, report } = this.#context
+    const { visitors, report } = this.#deps
     const { headers, method } = visit.request
-    const isOperator = await this.#context.isOperator(headers)
+    const isOperator = await this.#deps.isOperator(headers)
     const visitor = await visitors.visitorOf({
       headers,
       origin: visit.logFields.origin,
@@ -213,10 +215,10 @@ export class RequestResolver {
   }
 
   async #parseRequest(body: unknown): Promise<ParsedRequest> {
-    const { effective: options, key: keyOptions } = this.#options
-    const request = this.#context.parse(body)
+    const { effective: options, key: keyOptions } = this.#deps
+    const request = this.#deps.parse(body)
     const draft = draftRequest(request, options)
-    const pages = await this.#context.pageVariables.named(request)
+    const pages = await this.#deps.pageVariables.named(request)
     const effective = draft.render(addressesOf(pages ?? new Map()))
     const key = await cacheKey(effective, null, keyOptions)
     const last = await this.#lastAnswerKey(request, effective, pages)
@@ -240,9 +242,9 @@ export class RequestResolver {
   ): Promise<string | null> {
     const { prompt } = request
     if (!isLocked(prompt)) return null
-    const operatorSpends = this.#options.prompts.get(prompt.id)?.spend === 'operator'
+    const operatorSpends = this.#deps.prompts.get(prompt.id)?.spend === 'operator'
     if (!operatorSpends && pages === null) return null
-    const { effective: options, key } = this.#options
+    const { effective: options, key } = this.#deps
     const addresses = [...(pages ?? [])].map(([name, { address }]) => [name, address])
     const variables = { ...prompt.variables, ...Object.fromEntries(addresses) }
     const fields = overriddenFields(request, effective, options)
