@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
-import { completionOf, parseStream, streamOf } from '../support/answers.ts'
+import { completionOf, streamOf } from '../support/answers.ts'
 import type { Client, Reply } from '../support/client.ts'
 import { pick, type Random, seeded, shuffled } from '../support/random.ts'
-import { completionsStream, type Lane, latch, USAGE } from '../support/upstream-server.ts'
+import { completionsStream, type Lane, USAGE } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import type { Workers } from '../support/workerd.ts'
 
@@ -283,26 +283,6 @@ test('another isolate finds the entry', async () => {
   const first = await firstAnswer()
   const reply = await workers.client(1).complete({ prompt: PROMPT })
   expectSame(reply, false, first)
-  expect(lane.calls).toHaveLength(1)
-})
-
-test('simultaneous requests to two isolates make one upstream call, and both get its text', async () => {
-  const joined = latch()
-  lane.answers(completionsStream(['To be', ', or not'], { pace: () => joined.opened }))
-  const body = { prompt: PROMPT, stream: true }
-  const [first, second] = [workers.client(0), workers.client(1)]
-  const leader = await first.open({ method: 'POST', body })
-  await leader.until('"text":"To be"')
-  const follower = await second.open({ method: 'POST', body })
-  expect(follower.headers['cache-status']).toBe('edge-completions; fwd=miss; collapsed')
-  await follower.until('"text":"To be"')
-  const whole = workers.client(1).complete({ prompt: PROMPT })
-  joined.open()
-  const streams = [parseStream(await leader.rest()), parseStream(await follower.rest())]
-  const { id } = completionOf(await whole)
-  for (const stream of streams) {
-    expect([stream.text(), stream.done, stream.chunks[0]?.id]).toEqual(['To be, or not', true, id])
-  }
   expect(lane.calls).toHaveLength(1)
 })
 

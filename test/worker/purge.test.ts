@@ -225,19 +225,3 @@ test('a purge during a flight: its readers get the answer, later ones do not, an
   expect(await ask(workers, 1, body)).toBe('new')
   expect(lane.calls).toHaveLength(2)
 })
-
-test('many visitors just after a purge still make one upstream call', async () => {
-  const workers = await start()
-  const { model, lane } = lanes.take('legacy')
-  const released = latch()
-  lane.answers(async (call, line) => {
-    await released.opened
-    await completionsStream(['one'])(call, line)
-  })
-  await purge(workers, 1, { all: true })
-  const replies = Array.from({ length: 30 }, () => ask(workers, 1, { prompt: 'p', model }))
-  await lane.call()
-  released.open()
-  expect(new Set(await Promise.all(replies))).toEqual(new Set(['one']))
-  expect(lane.calls).toHaveLength(1)
-})
