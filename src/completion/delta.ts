@@ -71,6 +71,8 @@ export type Delta =
   | { readonly kind: 'finish'; readonly index: number; readonly reason: FinishReason }
   | { readonly kind: 'usage'; readonly usage: Usage; readonly estimated: boolean }
 
+export type TextDelta = Extract<Delta, { kind: 'text' }>
+
 /** A complete answer. */
 export interface FoldedAnswer {
   readonly completion: Completion

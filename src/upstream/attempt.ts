@@ -1,10 +1,9 @@
 // One attempt at one upstream: all calls that the request needs there, merged into one sequence of
 // deltas. The budget of each call is reserved before it and settled after it. Retries and fallbacks
 // are in failover.ts.
-
 import type { Lease } from '../budget/ledger.ts'
 import type { Usage } from '../completion/completion.ts'
-import type { Delta, RawDelta } from '../completion/delta.ts'
+import type { Delta, RawDelta, TextDelta } from '../completion/delta.ts'
 import type { Wait } from '../deadline.ts'
 import type { GatewayError } from '../errors.ts'
 import type { NotStoredReason, Report } from '../events.ts'
@@ -18,7 +17,7 @@ import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
 import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
 import { merge } from './merge.ts'
-import { Normaliser } from './normalise.ts'
+import { Normaliser, sumOf } from './normalise.ts'
 
 /** An upstream that is ready for calls. */
 export interface Connection {
@@ -139,7 +138,9 @@ export async function* attempt(
         hint: hintsByDoubt[doubt],
       })
     }
-    yield [endOf(ends)]
+    const usages = ends.map((end) => end.usage).filter((usage) => usage !== null)
+    const usage = usages.length === ends.length ? sumOf(usages) : null
+    yield [{ kind: 'ended', usage, whole: doubt === null }]
   } finally {
     context.signal.removeEventListener('abort', abort)
   }
@@ -231,8 +232,6 @@ function unwrittenTokens({ request }: PlannedCall, bytes: number, ms: number): n
   return Math.max(0, request.max_tokens * completions - written)
 }
 
-type TextDelta = Extract<Delta, { kind: 'text' }>
-
 /** The texts of a batch, and the failure that followed them. */
 function normalised(batch: readonly RawDelta[], normaliser: Normaliser) {
   const texts: TextDelta[] = []
@@ -253,18 +252,4 @@ function missingChoice({ request }: PlannedCall): GatewayError {
 function placed(deltas: CallItem['deltas'], firstIndex: number): CallItem['deltas'] {
   if (firstIndex === 0) return deltas
   return deltas.map((delta) => ({ ...delta, index: delta.index + firstIndex }))
-}
-
-/** The sum of the calls' usage; null if one of them reported none. */
-function endOf(ends: readonly CallEnd[]): Ended {
-  const total = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
-  let complete = true
-  for (const { usage } of ends) {
-    if (usage === null) complete = false
-    total.prompt_tokens += usage?.prompt_tokens ?? 0
-    total.completion_tokens += usage?.completion_tokens ?? 0
-    total.total_tokens += usage?.total_tokens ?? 0
-  }
-  const usage = ends.length === 1 ? (ends[0]?.usage ?? null) : complete ? total : null
-  return { kind: 'ended', usage, whole: ends.every(({ doubt }) => doubt === null) }
 }

@@ -1,5 +1,10 @@
 // Some upstreams number chunks instead of choices: a call for one choice yields pieces with index
 // 0, 1, 2, … (or 1, 2, 3, …, or with gaps), all of which belong to that choice.
+import type { RawDelta } from '../completion/delta.ts'
+import { upstreamFailure } from './failure.ts'
+
+/** A delta that belongs to one choice. */
+export type ChoiceDelta = Extract<RawDelta, { kind: 'text' | 'finish' | 'failed' }>
 
 /**
  * Selects the pieces that belong to the choice, in a call that requested one.
@@ -8,16 +13,14 @@
  * next index decides: a higher one means that chunks are counted, 0 means that the first choice
  * continues.
  */
-export class ChunkCounter<Piece> {
-  /** The number of pieces that were dropped since they belong to other choices. */
-  dropped = 0
-  /** Whether choices were taken for chunks, and their texts were mixed. */
-  isMixed = false
+export class ChunkCounter {
+  /** Whether pieces were dropped since they belong to other choices. */
+  hasDropped = false
   #isCounting = false
   #mayCount = true
   #hasZero: boolean
   #last = 0
-  #held: Piece[] = []
+  #held: ChoiceDelta[] = []
   /** Whether a piece with an index above 0 had text. */
   #hasText = false
 
@@ -28,14 +31,16 @@ export class ChunkCounter<Piece> {
 
   /**
    * @param isOver whether the choice has its finish reason: another index is then another choice
-   * @param hasText whether the piece has text
    * @returns the pieces that are now known to belong to the choice
+   * @throws as `stop` does
    */
-  take(index: number, piece: Piece, isOver: boolean, hasText: boolean): readonly Piece[] {
+  take(piece: ChoiceDelta, isOver: boolean): readonly ChoiceDelta[] {
+    const { index } = piece
+    const hasText = piece.kind === 'text' && piece.text !== ''
     // Three choices or more: their first chunks looked like chunks that are counted.
     if (index === 0 && hasText && this.#isCounting) this.stop()
     this.#hasText ||= index > 0 && hasText
-    if (this.#isCounting) return this.#count(index, piece)
+    if (this.#isCounting) return index < this.#last ? this.#drop() : this.#count(piece)
     if (index === 0) {
       this.#hasZero = true
       if (this.#held.length > 0) this.#giveUp()
@@ -44,8 +49,7 @@ export class ChunkCounter<Piece> {
     const isHolding = this.#held.length > 0
     if (isHolding && index > this.#last) {
       this.#isCounting = true
-      this.#last = index
-      return [...this.#held.splice(0), piece]
+      return this.#count(piece)
     }
     const isFirst = index > 0 && !isHolding && this.#mayCount && !isOver
     if (isFirst || (isHolding && index === this.#last)) {
@@ -54,17 +58,19 @@ export class ChunkCounter<Piece> {
       return []
     }
     this.#giveUp()
-    this.dropped += 1
-    return []
+    return this.#drop()
   }
 
-  /** Called when it is known that the indices are those of choices. */
+  /**
+   * Called when it is known that the indices are those of choices.
+   *
+   * @throws GatewayError `upstream_bad_response` if choices were taken for chunks, and their texts
+   *   were mixed
+   */
   stop(): void {
-    if (this.#isCounting) {
-      this.isMixed = this.#hasText
-      this.#isCounting = false
-      this.dropped += 1
-    }
+    if (this.#isCounting && this.#hasText) throw upstreamFailure('bad_response')
+    this.hasDropped ||= this.#isCounting
+    this.#isCounting = false
     this.#giveUp()
   }
 
@@ -72,22 +78,24 @@ export class ChunkCounter<Piece> {
    * The pieces still held at the end of the body: the second of two chunks, unless the choice was
    * over.
    */
-  rest(isOver: boolean): readonly Piece[] {
+  rest(isOver: boolean): readonly ChoiceDelta[] {
     if (isOver || !this.#hasZero) this.#giveUp()
     return this.#held.splice(0)
   }
 
-  #count(index: number, piece: Piece): readonly Piece[] {
-    if (index >= this.#last) {
-      this.#last = index
-      return [piece]
-    }
-    this.dropped += 1
+  #count(piece: ChoiceDelta): readonly ChoiceDelta[] {
+    this.#last = piece.index
+    return [...this.#held.splice(0), piece]
+  }
+
+  #drop(): readonly ChoiceDelta[] {
+    this.hasDropped = true
     return []
   }
 
   #giveUp(): void {
     this.#mayCount = false
-    this.dropped += this.#held.splice(0).length
+    this.hasDropped ||= this.#held.length > 0
+    this.#held = []
   }
 }

@@ -1,9 +1,7 @@
 // `echo`: puts the prompt before its completion. Many servers ignore it, so the prompt is added
 // here. Only with log probabilities or a token prompt must the upstream echo, and then its echo is
 // checked.
-import type { Delta } from '../completion/delta.ts'
-
-type TextDelta = Extract<Delta, { kind: 'text' }>
+import type { TextDelta } from '../completion/delta.ts'
 
 /** Adds the prompt to each choice's first text. */
 export class Echo {

@@ -2,16 +2,12 @@
 // after it, at most one plausible usage, and an error if the answer is incomplete.
 
 import type { FinishReason, Logprobs, Usage } from '../completion/completion.ts'
-import type { Delta, RawDelta, TokenLogprobs } from '../completion/delta.ts'
+import type { Delta, RawDelta, TextDelta, TokenLogprobs } from '../completion/delta.ts'
 import { GatewayError, messages } from '../errors.ts'
 import type { NotStoredReason } from '../events.ts'
-import { ChunkCounter } from './choice-index.ts'
-import { upstreamFailure } from './failure.ts'
+import { type ChoiceDelta, ChunkCounter } from './choice-index.ts'
 
-type TextDelta = Extract<Delta, { kind: 'text' }>
 type FinishDelta = Extract<Delta, { kind: 'finish' }>
-/** A delta that belongs to one choice. */
-type ChoiceDelta = Extract<RawDelta, { kind: 'text' | 'finish' | 'failed' }>
 
 export interface NormalOptions {
   /** The number of choices requested in this call: indices 0 … choices − 1 are valid. */
@@ -42,33 +38,32 @@ export interface CallEnd {
  */
 export type Progress = 'running' | 'claimed' | 'finished'
 
-interface ChoiceState {
-  chars: number
-  /** The first half of a surrogate pair whose second half has not been received yet. */
-  half: string
-  /** The last finish reason. */
-  finish: FinishReason | null
-  inferred: boolean
-  /** Whether the last reason was on a chunk with content. */
-  onContent: boolean
-  /** Whether the choice has a reason and no text has followed it. */
-  isOver: boolean
-  /** Whether text has followed a reason. */
-  hasFalseEnd: boolean
-  /** Whether text was received in pieces, not only as whole messages. */
-  inPieces: boolean
+class ChoiceState {
   /** The text received. */
-  said: string
+  said = ''
+  /** The first half of a surrogate pair whose second half has not been received yet. */
+  half = ''
+  /** The last finish reason. */
+  finish: FinishReason | null = null
+  inferred = false
+  /** Whether the last reason was on a chunk with content. */
+  onContent = false
+  /** Whether the choice has a reason and no text has followed it. */
+  isOver = false
+  /** Whether text has followed a reason. */
+  hasFalseEnd = false
+  /** Whether text was received in pieces, not only as whole messages. */
+  inPieces = false
   /** The beginning of a first message that pieces have repeated, held back until they differ. */
-  repeated: string
+  repeated = ''
   /** Whether a log probability was received. */
-  isScored: boolean
+  isScored = false
   /** Whether text was received without log probabilities. */
-  hasUnscored: boolean
+  hasUnscored = false
   /** The length of all tokens that were received with log probabilities. */
-  tokenChars: number
+  tokenChars = 0
   /** The offset of the last token. */
-  offset: number
+  offset = 0
 }
 
 /** Takes the raw deltas of one call in order, followed by `end()`. */
@@ -81,44 +76,25 @@ export class Normaliser {
   readonly #options: NormalOptions
   readonly #choices: ChoiceState[]
   /** Set at the first unexpected index of a call for one choice. */
-  #counter: ChunkCounter<ChoiceDelta> | null = null
-  readonly #usageOf = new Map<number, Usage>()
-  #usage: Usage | null = null
+  #counter: ChunkCounter | null = null
+  /** The largest count of each choice; under null, that of the whole call. */
+  readonly #usageOf = new Map<number | null, Usage>()
   #input: number | null = null
   #output: number | null = null
-  /** The number of choices that are not over. */
-  #running: number
   #hasStrays = false
   /** Whether a delta with index 0 was received. */
   #hasFirst = false
   #isCut = false
   #ended = false
-  #anything = false
-  #named = false
+  #hasText = false
 
   constructor(options: NormalOptions) {
     this.#options = options
-    this.#running = options.choices
-    this.#choices = Array.from({ length: options.choices }, () => ({
-      chars: 0,
-      half: '',
-      finish: null,
-      inferred: false,
-      onContent: false,
-      isOver: false,
-      hasFalseEnd: false,
-      inPieces: false,
-      said: '',
-      repeated: '',
-      isScored: false,
-      hasUnscored: false,
-      tokenChars: 0,
-      offset: 0,
-    }))
+    this.#choices = Array.from({ length: options.choices }, () => new ChoiceState())
   }
 
   get progress(): Progress {
-    if (this.#running > 0 || this.#choices.some(isReasoning)) return 'running'
+    if (this.#choices.some(isRunning)) return 'running'
     return this.#choices.some(mayGoOn) ? 'claimed' : 'finished'
   }
 
@@ -132,7 +108,7 @@ export class Normaliser {
     switch (delta.kind) {
       case 'meta':
         if (delta.choices !== undefined) this.#seeSeveral()
-        if (this.#named) return
+        if (this.#hasText) return
         if (delta.id) this.meta.id ??= delta.id
         if (delta.model) this.meta.model ??= delta.model
         if (delta.fingerprint) this.meta.fingerprint ??= delta.fingerprint
@@ -170,44 +146,42 @@ export class Normaliser {
    */
   end(): CallEnd {
     const texts: TextDelta[] = []
-    const [first] = this.#choices
-    for (const held of this.#counter?.rest(first?.isOver ?? false) ?? []) {
+    const choices = this.#choices
+    for (const held of this.#counter?.rest(this.#isFirstOver) ?? []) {
       this.#toChoice(held, 0, texts)
     }
-    for (const [index, choice] of this.#choices.entries()) {
+    for (const [index, choice] of choices.entries()) {
       // A repetition would have been complete.
       if (choice.repeated === '') continue
-      choice.chars += choice.repeated.length
+      choice.said += choice.repeated
       texts.push({ kind: 'text', index, text: choice.repeated, logprobs: null })
     }
-    if (!this.#anything) {
+    if (!this.#hasText && choices.every(({ finish }) => finish === null)) {
       throw new GatewayError('upstream_bad_response', messages.upstream_empty, {
         cause: { code: this.#ended ? 'no_text' : 'no_answer' },
       })
     }
-    if (!this.#ended && this.#running > 0) {
+    if (!this.#ended && choices.some(({ isOver }) => !isOver)) {
       throw new GatewayError('upstream_truncated', messages.upstream_truncated)
     }
-    const missing = this.#choices.findIndex(({ finish, chars }) => finish === null && chars === 0)
+    const missing = choices.findIndex(({ finish, said }) => finish === null && said === '')
     return {
       texts,
-      finishes: this.#choices.map(({ finish }, index) => ({
-        kind: 'finish',
-        index,
-        reason: finish ?? 'stop',
-      })),
+      finishes: choices.map(({ finish }, index) => {
+        return { kind: 'finish', index, reason: finish ?? 'stop' }
+      }),
       usage:
-        this.#plausible(this.#usage) ??
-        this.#plausible(sum(this.#usageOf, this.#options.perPrompt)) ??
+        this.#plausible(this.#usageOf.get(null) ?? null) ??
+        this.#plausible(usageOfChoices(this.#usageOf, this.#options.perPrompt)) ??
         this.#plausible(usageFromParts(this.#input, this.#output)),
       doubt: this.#doubt(),
-      missing: missing === -1 || this.#choices.length === 1 ? null : missing,
+      missing: missing === -1 || choices.length === 1 ? null : missing,
     }
   }
 
   #doubt(): NotStoredReason | null {
     const choices = this.#choices
-    if (this.#hasStrays || (this.#counter?.dropped ?? 0) > 0) return 'unknown_index'
+    if (this.#hasStrays || this.#counter?.hasDropped) return 'unknown_index'
     const isDoubtful = this.progress !== 'finished' || choices.some((choice) => choice.onContent)
     if (this.#isCut && isDoubtful) return 'doubtful_end'
     // A server without finish reasons ends with the terminator. If only some choices have one, the
@@ -224,7 +198,6 @@ export class Normaliser {
     if (this.#choices.length > 1) return
     this.#counter ??= new ChunkCounter(this.#hasFirst)
     this.#counter.stop()
-    if (this.#counter.isMixed) throw upstreamFailure('bad_response')
   }
 
   #place(delta: ChoiceDelta, texts: TextDelta[]): void {
@@ -234,11 +207,13 @@ export class Normaliser {
       return
     }
     this.#counter ??= new ChunkCounter(this.#hasFirst)
-    const isOver = this.#choices[0]?.isOver ?? false
-    const hasText = delta.kind === 'text' && delta.text !== ''
-    const pieces = this.#counter.take(delta.index, delta, isOver, hasText)
-    if (this.#counter.isMixed) throw upstreamFailure('bad_response')
-    for (const piece of pieces) this.#toChoice(piece, 0, texts)
+    for (const piece of this.#counter.take(delta, this.#isFirstOver)) {
+      this.#toChoice(piece, 0, texts)
+    }
+  }
+
+  get #isFirstOver(): boolean {
+    return this.#choices[0]?.isOver ?? false
   }
 
   #toChoice(delta: ChoiceDelta, index: number, texts: TextDelta[]): void {
@@ -256,14 +231,11 @@ export class Normaliser {
         cause: { code: 'gave_up' },
       })
     }
-    this.#anything = true
     const { reason, inferred = false, onContent = false } = delta
     choice.finish = inferred ? (choice.finish ?? reason) : reason
     choice.inferred = inferred
     choice.onContent = onContent
-    if (choice.isOver) return
     choice.isOver = true
-    this.#running -= 1
   }
 
   #text(
@@ -277,14 +249,16 @@ export class Normaliser {
     const scores =
       logprobs !== null && this.#options.logprobs ? withOffsets(logprobs, choice, text) : null
     if (text === '' && scores === null) return
-    this.#anything = true
-    this.#named = true
+    this.#hasText = true
     if (text !== '') {
       choice.inPieces ||= !whole
       choice.hasUnscored ||= scores === null
-      if (choice.isOver && choice.finish !== 'content_filter') this.#reopen(choice)
+      // More text follows the reason, so it was not the end. Only the terminator confirms the last.
+      if (choice.isOver && choice.finish !== 'content_filter') {
+        choice.isOver = false
+        choice.hasFalseEnd = true
+      }
     }
-    choice.chars += text.length
     choice.said += text
     const complete = wholeCharacters(choice, text)
     if (complete !== '' || scores !== null) {
@@ -292,46 +266,36 @@ export class Normaliser {
     }
   }
 
-  /**
-   * More text follows the reason, so it was not the end. Only the terminator confirms the last one.
-   */
-  #reopen(choice: ChoiceState): void {
-    choice.isOver = false
-    choice.hasFalseEnd = true
-    this.#running += 1
-  }
-
   /** Keeps the larger count: some upstreams end with an empty or partial one. */
   #count(index: number | null, usage: Usage): void {
     // With one choice, every count belongs to it, even if the index counts chunks.
-    const choice = this.#choices.length === 1 ? 0 : index
-    const known = index === null ? this.#usage : this.#usageOf.get(choice ?? 0)
+    const choice = index !== null && this.#choices.length === 1 ? 0 : index
+    const known = this.#usageOf.get(choice)
     if (known && known.total_tokens > usage.total_tokens) return
-    if (index === null) this.#usage = usage
-    else this.#usageOf.set(choice ?? index, usage)
+    this.#usageOf.set(choice, usage)
   }
 
   /** Rejects a count of zero tokens for a non-empty text. */
   #plausible(usage: Usage | null): Usage | null {
     if (usage === null || usage.prompt_tokens === 0) return null
-    const hasText = this.#choices.some((choice) => choice.chars > 0)
+    const hasText = this.#choices.some(({ said }) => said !== '')
     return hasText && usage.completion_tokens === 0 ? null : usage
   }
 }
 
-/** Whether a choice's reason was on a chunk with reasoning and no text has followed yet. */
-function isReasoning({ finish, chars, onContent }: ChoiceState): boolean {
-  return finish !== 'content_filter' && chars === 0 && onContent
+/** Whether more must follow: a reason on a chunk with reasoning is not the last one. */
+function isRunning({ isOver, finish, said, onContent }: ChoiceState): boolean {
+  return !isOver || (finish !== 'content_filter' && said === '' && onContent)
 }
 
 /** Whether text may follow a choice's reason. A content filter is final. */
-function mayGoOn({ finish, chars, hasFalseEnd }: ChoiceState): boolean {
-  return finish !== 'content_filter' && (hasFalseEnd || chars === 0)
+function mayGoOn({ finish, said, hasFalseEnd }: ChoiceState): boolean {
+  return finish !== 'content_filter' && (hasFalseEnd || said === '')
 }
 
 /** Some servers send the log probabilities of several chunks in one of them, or all in the last. */
-function lacksLogprobs({ chars, isScored, hasUnscored, tokenChars }: ChoiceState): boolean {
-  return chars > 0 && (!isScored || (hasUnscored && tokenChars < chars))
+function lacksLogprobs({ said, isScored, hasUnscored, tokenChars }: ChoiceState): boolean {
+  return said !== '' && (!isScored || (hasUnscored && tokenChars < said.length))
 }
 
 /**
@@ -376,7 +340,7 @@ function withOffsets(logprobs: TokenLogprobs, choice: ChoiceState, text: string)
   const text_offset =
     given !== undefined && isAscending(given, choice.offset)
       ? given
-      : offsetsIn(text, tokens).map((at) => Math.max(choice.offset, choice.chars + at))
+      : offsetsIn(text, tokens).map((at) => Math.max(choice.offset, choice.said.length + at))
   choice.offset = text_offset.at(-1) ?? choice.offset
   choice.tokenChars += tokens.join('').length
   choice.isScored ||= token_logprobs.some((value) => value !== null)
@@ -408,18 +372,28 @@ function offsetsIn(text: string, tokens: readonly string[]): number[] {
 }
 
 /** The sum of the choices' usage, counting each prompt once. */
-function sum(usageOf: ReadonlyMap<number, Usage>, perPrompt: number): Usage | null {
-  if (usageOf.size === 0) return null
-  const total = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
-  const read = new Set<number>()
+function usageOfChoices(usageOf: ReadonlyMap<number | null, Usage>, perPrompt: number): Usage {
+  const counted = new Set<number>()
+  const usages: Usage[] = []
   for (const [index, usage] of usageOf) {
+    if (index === null) continue
     const prompt = Math.floor(index / perPrompt)
-    total.completion_tokens += usage.completion_tokens
-    total.total_tokens += read.has(prompt) ? usage.completion_tokens : usage.total_tokens
-    if (!read.has(prompt)) total.prompt_tokens += usage.prompt_tokens
-    read.add(prompt)
+    const { completion_tokens } = usage
+    const withoutPrompt = { prompt_tokens: 0, completion_tokens, total_tokens: completion_tokens }
+    usages.push(counted.has(prompt) ? withoutPrompt : usage)
+    counted.add(prompt)
   }
-  return total
+  return sumOf(usages)
+}
+
+export function sumOf(usages: readonly Usage[]): Usage {
+  const sum = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
+  for (const usage of usages) {
+    sum.prompt_tokens += usage.prompt_tokens
+    sum.completion_tokens += usage.completion_tokens
+    sum.total_tokens += usage.total_tokens
+  }
+  return sum
 }
 
 function larger(known: number | null, more: number | undefined): number | null {
