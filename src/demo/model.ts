@@ -34,23 +34,6 @@ export interface Context {
   readonly spaced: boolean
 }
 
-export interface Model {
-  /** The context after these tokens; an empty list gives the start of a text. */
-  read(tokens: readonly string[]): Context
-  advance(context: Context, token: string): Context
-  /** The probabilities of all tokens by id, which add up to 1. A new array each time. */
-  distribution(context: Context): Float64Array
-  /** The text of a token in this context. */
-  spell(context: Context, id: number): string
-  /** The id of a token as written in this context; the id of `unseen` for an unknown token. */
-  lookUp(context: Context, token: string): number
-  /** A token as it is in the vocabulary, for `advance`. */
-  token(id: number): string
-  readonly end: number
-  /** The probability of a token that is impossible in a context. Such tokens are never sampled. */
-  readonly floor: number
-}
-
 // Tuned by hand for demo-text.txt: smaller discounts repeat the text, larger ones produce nonsense.
 const trigramDiscount = 0.25
 const bigramDiscount = 0.4
@@ -59,22 +42,16 @@ const unseenShare = 1e-6
 const unknownKey = 0
 const startKey = 1
 
-const atStart: Context = {
-  before: startKey,
-  last: startKey,
-  kind: 'start',
-  quoted: false,
-  spaced: false,
-}
+const start = { before: startKey, last: startKey }
+const atStart: Context = { ...start, kind: 'start', quoted: false, spaced: false }
+
+export type Model = ReturnType<typeof createModel>
 
 /** Trains a model on a text with one paragraph per line. Each paragraph ends with `endOfText`. */
-export function createModel(text: string): Model {
-  const vocabulary: string[] = [unseen, endOfText]
-  const ids = new Map<string, number>([
-    [unseen, 0],
-    [endOfText, 1],
-  ])
-  const learnt = new Map<string, Traits>()
+export function createModel(text: string) {
+  const vocabulary = [unseen, endOfText]
+  const ids = new Map(vocabulary.map((token, id) => [token, id] as const))
+  const learnt = new Map<string, ReturnType<typeof traitsOf>>()
   const keys = new Map<string, number>()
   // The model is the text as ids, and the places after each context word. Trigrams are found among
   // the places of the last word, instead of building thousands of lists with mostly one entry.
@@ -142,28 +119,29 @@ export function createModel(text: string): Model {
       Uint8Array.from(vocabulary, (token) => (fits(context, token) ? 1 : 0)),
     )
 
+  const tokensAt = (some: readonly number[]) => some.map((place) => seen[place]!)
+
   return {
     end: 1,
+    /** The probability of a token that is impossible in a context. Such tokens are never sampled. */
     floor,
     advance,
-    read: (tokens) => tokens.reduce(advance, atStart),
-    token: (id) => vocabulary[id] ?? unseen,
-    spell: ({ spaced }, id) => (vocabulary[id] ?? unseen).slice(spaced && id > 1 ? 1 : 0),
-    lookUp: ({ spaced }, token) => ids.get(spaced ? ` ${token}` : token) ?? 0,
-    distribution(context) {
+    /** The context after these tokens; an empty list gives the start of a text. */
+    read: (tokens: readonly string[]) => tokens.reduce(advance, atStart),
+    /** A token as it is in the vocabulary, for `advance`. */
+    token: (id: number) => vocabulary[id] ?? unseen,
+    /** The text of a token in this context. */
+    spell: ({ spaced }: Context, id: number) =>
+      (vocabulary[id] ?? unseen).slice(spaced && id > 1 ? 1 : 0),
+    /** The id of a token as written in this context; the id of `unseen` for an unknown token. */
+    lookUp: ({ spaced }: Context, token: string) => ids.get(spaced ? ` ${token}` : token) ?? 0,
+    /** The probabilities of all tokens by id, which add up to 1. A new array each time. */
+    distribution(context: Context): Float64Array {
       const p = ground(context).slice()
       const after = places.get(context.last) ?? []
       const afterBoth = after.filter((place) => before[place] === context.before)
-      mix(
-        p,
-        after.map((place) => seen[place]!),
-        bigramDiscount,
-      )
-      mix(
-        p,
-        afterBoth.map((place) => seen[place]!),
-        trigramDiscount,
-      )
+      mix(p, tokensAt(after), bigramDiscount)
+      mix(p, tokensAt(afterBoth), trigramDiscount)
       const allowed = mask(context)
       let sum = 0
       for (let id = 0; id < size; id += 1) sum += p[id]! *= allowed[id]!
@@ -207,16 +185,7 @@ function fits({ kind, quoted, spaced }: Context, token: string): boolean {
   return !word && bare !== '(' && (bare !== '"' || quoted)
 }
 
-interface Traits {
-  readonly led: boolean
-  readonly bare: string
-  readonly lower: string
-  readonly blank: boolean
-  readonly breaks: boolean
-  readonly kind: Kind
-}
-
-function traitsOf(token: string): Traits {
+function traitsOf(token: string) {
   const led = token.startsWith(' ')
   const bare = led ? token.slice(1) : token
   let kind: Kind = 'word'

@@ -1,6 +1,7 @@
 // Generates text with the demo model: samples token after token by the request's parameters, with
 // their log probabilities. Pure, apart from `random`.
 import type { Context, Model } from './model.ts'
+import type { Body } from './request.ts'
 
 export interface Piece {
   readonly token: string
@@ -23,16 +24,13 @@ export interface Step {
   readonly finish: 'stop' | 'length' | null
 }
 
-export interface SamplingOptions {
-  readonly maxTokens: number
-  /** 0 always chooses the likeliest token. Default 1. */
-  readonly temperature?: number
-  readonly topP?: number
-  readonly stop?: readonly string[]
-  readonly presencePenalty?: number
-  readonly frequencyPenalty?: number
-  /** How many of the likeliest tokens `top` lists. Default: `top` is empty. */
-  readonly logprobs?: number | undefined
+/** What of a request decides the text. With `logprobs`, pieces list the likeliest tokens. */
+export interface SamplingOptions
+  extends Pick<
+    Body,
+    'max_tokens' | 'temperature' | 'top_p' | 'stop' | 'presence_penalty' | 'frequency_penalty'
+  > {
+  readonly logprobs?: Body['logprobs']
   /** Returns a number in [0, 1), as Math.random does. The only source of randomness. */
   readonly random: () => number
 }
@@ -61,12 +59,11 @@ export function* generate(
   options: SamplingOptions,
 ): Generator<Step, void, undefined> {
   const used = new Map<number, number>()
-  const buffer = createStopBuffer(options.stop ?? [])
+  const buffer = createStopBuffer([options.stop].flat())
   let context = model.read(prompt)
-  for (let count = 1; count <= options.maxTokens; count += 1) {
+  for (let count = 1; count <= options.max_tokens; count += 1) {
     const p = model.distribution(context)
-    // An answer has at least one token, since an empty answer would look like an error.
-    const id = choose(model, p, used, options, count === 1)
+    const id = choose(model, p, used, options)
     if (id === model.end) {
       yield { pieces: buffer.flush(), sampled: 0, logprob: 0, finish: 'stop' }
       return
@@ -75,7 +72,7 @@ export function* generate(
     const piece = describe(model, context, p, id, options.logprobs)
     const { pieces, stopped } = buffer.push(piece)
     context = model.advance(context, model.token(id))
-    const last = count === options.maxTokens
+    const last = count === options.max_tokens
     yield {
       pieces: last && !stopped ? [...pieces, ...buffer.flush()] : pieces,
       sampled: 1,
@@ -84,21 +81,21 @@ export function* generate(
     }
     if (stopped) return
   }
-  if (options.maxTokens < 1) yield { pieces: [], sampled: 0, logprob: 0, finish: 'length' }
+  if (options.max_tokens < 1) yield { pieces: [], sampled: 0, logprob: 0, finish: 'length' }
 }
 
 function choose(
   model: Model,
   p: Float64Array,
   used: ReadonlyMap<number, number>,
-  options: SamplingOptions,
-  first: boolean,
+  { temperature, top_p, presence_penalty, frequency_penalty, random }: SamplingOptions,
 ): number {
-  const { temperature = 1, topP = 1, presencePenalty = 0, frequencyPenalty = 0 } = options
-  let weights = p.map((each, id) => (each <= model.floor || (first && id === model.end) ? 0 : each))
-  if (temperature !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0) {
+  let weights = p.map((each) => (each <= model.floor ? 0 : each))
+  // An answer has at least one token, since an empty answer would look like an error.
+  if (used.size === 0) weights[model.end] = 0
+  if (temperature !== 1 || presence_penalty !== 0 || frequency_penalty !== 0) {
     const logits = weights.map((weight) => Math.log(weight))
-    for (const [id, times] of used) logits[id]! -= presencePenalty + frequencyPenalty * times
+    for (const [id, times] of used) logits[id]! -= presence_penalty + frequency_penalty * times
     const best = logits.reduce((a, b) => Math.max(a, b), -Infinity)
     if (temperature === 0) return logits.indexOf(best)
     // Relative to the best logit: at a low temperature the others may underflow, but never the
@@ -107,9 +104,9 @@ function choose(
   }
   const total = (ids: readonly number[]) => ids.reduce((sum, id) => sum + weights[id]!, 0)
   let candidates = [...weights.keys()].filter((id) => weights[id]! > 0)
-  if (topP < 1) {
+  if (top_p < 1) {
     candidates.sort((a, b) => weights[b]! - weights[a]!)
-    const enough = topP * total(candidates)
+    const enough = top_p * total(candidates)
     let mass = 0
     let count = 0
     for (const id of candidates) {
@@ -119,7 +116,7 @@ function choose(
     }
     candidates = candidates.slice(0, count)
   }
-  let rest = options.random() * total(candidates)
+  let rest = random() * total(candidates)
   for (const id of candidates) {
     rest -= weights[id]!
     if (rest < 0) return id
@@ -133,11 +130,11 @@ function describe(
   context: Context,
   p: Float64Array,
   id: number,
-  count: number | undefined,
+  count: Body['logprobs'],
 ): Piece {
   const token = model.spell(context, id)
   const top: Record<string, number> = {}
-  if (count !== undefined) {
+  if (typeof count === 'number') {
     for (const other of new Set([...likeliest(p, count, model.floor), id])) {
       top[model.spell(context, other)] = Math.log(p[other]!)
     }

@@ -32,7 +32,9 @@ export function createDemo(options: DemoOptions): (request: Request) => Promise<
     try {
       const body = await readBody(request)
       if (model === undefined) {
-        const text = await read(options)
+        const text = await options.readText().catch(() => {
+          throw upstreamFailure('unavailable', { code: 'no_demo_text' })
+        })
         // A concurrent request may have trained the model meanwhile.
         model ??= createModel(text)
       }
@@ -46,74 +48,49 @@ export function createDemo(options: DemoOptions): (request: Request) => Promise<
   }
 }
 
-async function read({ readText }: DemoOptions): Promise<string> {
-  try {
-    return await readText()
-  } catch {
-    throw upstreamFailure('unavailable', { code: 'no_demo_text' })
-  }
-}
-
 function refused({ status, message, param }: Refusal): Response {
   const error = { message, type: 'invalid_request_error', param, code: null }
   const headers: Record<string, string> = status === 405 ? { allow: 'POST' } : {}
   return Response.json({ error }, { status, headers })
 }
 
-interface Choice {
-  readonly index: number
-  readonly text: string
-  readonly logprobs: Logprobs | null
-  readonly finish_reason: Step['finish']
-}
-
-interface Logprobs {
-  readonly tokens: readonly string[]
-  readonly token_logprobs: readonly (number | null)[]
-  readonly top_logprobs: readonly (Record<string, number> | null)[]
-  readonly text_offset: readonly number[]
-}
-
 type Answer = ReturnType<typeof createAnswer>
 
-/** Turns pieces into wire choices, and counts their text offsets. */
-function createWriter(model: Model, body: Body, prompt: string, index: number) {
-  const { echo, logprobs } = body
+/** A token of the answer, or of the prompt, of which log probabilities may be unknown. */
+interface Written {
+  readonly token: string
+  readonly logprob: number | null
+  readonly top: Piece['top'] | null
+}
+
+/** The tokens of the prompt with `echo`, else none. */
+function echoOf(model: Model, { echo, logprobs }: Body, tokens: readonly string[]): Written[] {
+  if (!echo) return []
+  const scored = typeof logprobs === 'number' ? score(model, tokens, logprobs) : []
+  return tokens.map((token, i) => scored[i] ?? { token, logprob: null, top: null })
+}
+
+/** Turns tokens into a wire choice, and counts their text offsets. */
+function createWriter({ echo, logprobs }: Body, prompt: string, index: number) {
   let offset = echo ? 0 : prompt.length
-  const choice = (
-    tokens: readonly string[],
-    pieces: readonly (Piece | null)[],
-    finish: Step['finish'],
-  ): Choice => ({
-    index,
-    text: tokens.join(''),
-    logprobs:
-      typeof logprobs !== 'number'
-        ? null
-        : {
-            tokens,
-            token_logprobs: pieces.map((piece) => piece?.logprob ?? null),
-            top_logprobs: pieces.map((piece) => piece?.top ?? null),
-            text_offset: tokens.map((token) => {
-              offset += token.length
-              return offset - token.length
-            }),
-          },
-    finish_reason: finish,
-  })
-  return {
-    /** The prompt, or an empty choice without `echo`. */
-    echoed(): Choice {
-      const tokens = echo ? tokenize(prompt) : []
-      const scored = typeof logprobs === 'number' ? score(model, tokens, logprobs) : []
-      return choice(tokens, scored, null)
-    },
-    written: (pieces: readonly Piece[], finish: Step['finish']): Choice =>
-      choice(
-        pieces.map(({ token }) => token),
-        pieces,
-        finish,
-      ),
+  const offsetOf = ({ token }: Written) => {
+    offset += token.length
+    return offset - token.length
+  }
+  return (written: readonly Written[], finish: Step['finish']) => {
+    const tokens = written.map(({ token }) => token)
+    const listed = {
+      tokens,
+      token_logprobs: written.map(({ logprob }) => logprob),
+      top_logprobs: written.map(({ top }) => top),
+      text_offset: written.map(offsetOf),
+    }
+    return {
+      index,
+      text: tokens.join(''),
+      logprobs: typeof logprobs === 'number' ? listed : null,
+      finish_reason: finish,
+    }
   }
 }
 
@@ -127,17 +104,8 @@ function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
    * on the prompt's place, so that a prompt with a seed has the same text alone and in a list.
    */
   function* candidate(prompt: readonly string[], place: number) {
-    const run = generate(model, prompt, {
-      maxTokens: body.max_tokens,
-      temperature: body.temperature,
-      topP: body.top_p,
-      stop: [body.stop].flat(),
-      presencePenalty: body.presence_penalty,
-      frequencyPenalty: body.frequency_penalty,
-      logprobs: body.logprobs ?? undefined,
-      random: typeof body.seed === 'number' ? seededRandom(body.seed, place) : random,
-    })
-    for (const step of run) {
+    const seeded = typeof body.seed === 'number' ? seededRandom(body.seed, place) : random
+    for (const step of generate(model, prompt, { ...body, random: seeded })) {
       sampled += step.sampled
       yield step
     }
@@ -158,26 +126,25 @@ function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
       total_tokens: promptTokens + sampled,
     }),
     /** The candidates of each prompt. Their generators have not started. */
-    candidates: prompts.map(({ text, tokens }, p) =>
-      Array.from({ length: body.best_of ?? body.n }, (_, place) => ({
+    candidates: prompts.map(({ text, tokens }, p) => {
+      const echo = echoOf(model, body, tokens)
+      return Array.from({ length: body.best_of ?? body.n }, (_, place) => ({
+        echo,
         steps: candidate(tokens, place),
-        writer: (rank: number) => createWriter(model, body, text, p * body.n + rank),
-      })),
-    ),
+        writer: (rank: number) => createWriter(body, text, p * body.n + rank),
+      }))
+    }),
   }
 }
 
 function complete(answer: Answer, n: number): unknown {
-  const choices = answer.candidates.flatMap((candidates) =>
-    bestFirst(
-      candidates.map(({ steps, writer }) => ({ steps: [...steps], writer })),
-      n,
-    ).map(({ steps, writer }, rank) => {
-      const { echoed, written } = writer(rank)
+  const choices = answer.candidates.flatMap((candidates) => {
+    const finished = candidates.map((each) => ({ ...each, steps: [...each.steps] }))
+    return bestFirst(finished, n).map(({ echo, steps, writer }, rank) => {
       const pieces = steps.flatMap((step) => step.pieces)
-      return joined(echoed(), written(pieces, steps.at(-1)?.finish ?? null))
-    }),
-  )
+      return writer(rank)([...echo, ...pieces], steps.at(-1)?.finish ?? null)
+    })
+  })
   return { ...answer.head, choices, usage: answer.usage() }
 }
 
@@ -185,42 +152,25 @@ function complete(answer: Answer, n: number): unknown {
 function bestFirst<C extends { steps: readonly Step[] }>(candidates: C[], n: number): C[] {
   if (candidates.length <= n) return candidates
   // By log probability per token, as OpenAI's `best_of`: a sum would favour short answers.
-  const rank = ({ steps }: C): number =>
-    steps.reduce((sum, { logprob }) => sum + logprob, 0) /
-    Math.max(
-      1,
-      steps.reduce((sum, { sampled }) => sum + sampled, 0),
-    )
-  return candidates.toSorted((a, b) => rank(b) - rank(a)).slice(0, n)
-}
-
-function joined(a: Choice, b: Choice): Choice {
-  const [x, y] = [a.logprobs, b.logprobs]
-  return {
-    ...b,
-    text: a.text + b.text,
-    logprobs: x &&
-      y && {
-        tokens: [...x.tokens, ...y.tokens],
-        token_logprobs: [...x.token_logprobs, ...y.token_logprobs],
-        top_logprobs: [...x.top_logprobs, ...y.top_logprobs],
-        text_offset: [...x.text_offset, ...y.text_offset],
-      },
+  const mean = ({ steps }: C): number => {
+    const sampled = steps.reduce((sum, step) => sum + step.sampled, 0)
+    return steps.reduce((sum, { logprob }) => sum + logprob, 0) / Math.max(1, sampled)
   }
+  return candidates.toSorted((a, b) => mean(b) - mean(a)).slice(0, n)
 }
 
 /** One chunk per token and choice. At each tick all choices advance by one token. */
 async function* chunks(answer: Answer, body: Body, options: DemoOptions, signal: AbortSignal) {
   const withUsage = body.stream_options.include_usage
-  const chunk = (choice: Choice) => ({
+  const chunk = (choice: object) => ({
     ...answer.head,
     choices: [choice],
     ...(withUsage ? { usage: null } : {}),
   })
   let running = answer.candidates.flatMap((candidates) =>
-    candidates.map(({ steps, writer }, rank) => ({ steps, ...writer(rank) })),
+    candidates.map(({ echo, steps, writer }, rank) => ({ echo, steps, write: writer(rank) })),
   )
-  if (body.echo) for (const { echoed } of running) yield chunk(echoed())
+  if (body.echo) for (const { echo, write } of running) yield chunk(write(echo, null))
   while (running.length > 0) {
     signal.throwIfAborted()
     await options.wait(1000 / (options.tokensPerSecond ?? 80), signal)
@@ -231,10 +181,8 @@ async function* chunks(answer: Answer, body: Body, options: DemoOptions, signal:
       if (!step) continue
       // As OpenAI does: "length" comes with the last text, "stop" in a chunk of its own.
       const ends = step.finish === 'stop'
-      if (step.pieces.length > 0) yield chunk(run.written(step.pieces, ends ? null : step.finish))
-      if (ends || (step.finish && step.pieces.length === 0)) {
-        yield chunk(run.written([], step.finish))
-      }
+      if (step.pieces.length > 0) yield chunk(run.write(step.pieces, ends ? null : step.finish))
+      if (ends || (step.finish && step.pieces.length === 0)) yield chunk(run.write([], step.finish))
       if (step.finish === null) still.push(run)
     }
     running = still
@@ -243,11 +191,8 @@ async function* chunks(answer: Answer, body: Body, options: DemoOptions, signal:
 }
 
 function streamed(answer: Answer, body: Body, options: DemoOptions, signal: AbortSignal): Response {
-  const work = new AbortController()
-  const abort = () => work.abort(signal.reason)
-  if (signal.aborted) abort()
-  else signal.addEventListener('abort', abort, { once: true })
-  const run = chunks(answer, body, options, work.signal)
+  const left = new AbortController()
+  const run = chunks(answer, body, options, AbortSignal.any([signal, left.signal]))
   const encoder = new TextEncoder()
   const stream = new ReadableStream<Uint8Array>({
     // Generates on demand only, so a reader that is slow or has left costs no CPU time. An abort
@@ -255,13 +200,10 @@ function streamed(answer: Answer, body: Body, options: DemoOptions, signal: Abor
     async pull(controller) {
       const { value, done } = await run.next()
       controller.enqueue(encoder.encode(`data: ${done ? '[DONE]' : JSON.stringify(value)}\n\n`))
-      if (!done) return
-      signal.removeEventListener('abort', abort)
-      controller.close()
+      if (done) controller.close()
     },
     cancel(reason) {
-      signal.removeEventListener('abort', abort)
-      work.abort(reason)
+      left.abort(reason)
     },
   })
   return new Response(stream, {

@@ -7,11 +7,19 @@ import { generate, type SamplingOptions, score, seededRandom } from '../../src/d
 import { demoText } from '../support/demo-text.ts'
 
 const model = createModel(demoText)
+const neutral = {
+  max_tokens: 40,
+  temperature: 1,
+  top_p: 1,
+  stop: [],
+  presence_penalty: 0,
+  frequency_penalty: 0,
+}
 
 function write(prompt: string, options: Partial<SamplingOptions> & { seed?: number } = {}) {
   const { seed = 1, ...rest } = options
   const random = seededRandom(seed, 0)
-  const steps = [...generate(model, tokenize(prompt), { maxTokens: 40, random, ...rest })]
+  const steps = [...generate(model, tokenize(prompt), { ...neutral, random, ...rest })]
   const pieces = steps.flatMap((step) => step.pieces)
   return {
     steps,
@@ -99,9 +107,9 @@ test('generate() starts with a space only if the prompt needs one', () => {
 })
 
 test('generate() closes every quotation it opens before it stops', () => {
-  const ended = Array.from({ length: 60 }, (_, seed) => write('', { seed, maxTokens: 400 })).filter(
-    ({ finish }) => finish === 'stop',
-  )
+  const ended = Array.from({ length: 60 }, (_, seed) =>
+    write('', { seed, max_tokens: 400 }),
+  ).filter(({ finish }) => finish === 'stop')
   expect(ended.length).toBeGreaterThan(30)
   for (const { text } of ended) expect((text.split('"').length - 1) % 2).toBe(0)
 })
@@ -133,12 +141,12 @@ test('generate() picks the most likely token at temperature 0', () => {
 
 test('generate() picks the most likely token at top_p 0', () => {
   const greedy = write('The Mouse', { temperature: 0 }).text
-  expect(write('The Mouse', { topP: 0, seed: 5 }).text).toBe(greedy)
+  expect(write('The Mouse', { top_p: 0, seed: 5 }).text).toBe(greedy)
 })
 
 test('generate() samples only within top_p', () => {
   for (let seed = 0; seed < 10; seed += 1) {
-    for (const { logprob, top } of write('The', { topP: 0.3, logprobs: 5, seed }).pieces) {
+    for (const { logprob, top } of write('The', { top_p: 0.3, logprobs: 5, seed }).pieces) {
       const better = Object.values(top).filter((other) => other > logprob)
       const mass = better.reduce((sum, other) => sum + Math.exp(other), 0)
       expect(mass).toBeLessThan(0.3)
@@ -153,7 +161,7 @@ test('generate() samples tokens with the frequency of their probability', () => 
   const random = seededRandom(3, 0)
   let hits = 0
   for (let run = 0; run < runs; run += 1) {
-    const options = { maxTokens: 1, random }
+    const options = { ...neutral, max_tokens: 1, random }
     const [step] = generate(model, tokenize('said the'), options)
     if (step?.pieces[0]?.token === ' Mouse') hits += 1
   }
@@ -164,7 +172,7 @@ test('generate() samples tokens with the frequency of their probability', () => 
 test('generate() reports logprobs that do not depend on the temperature', () => {
   for (const temperature of [0.5, 1, 2]) {
     let context = model.read(tokenize('Alice was'))
-    const { pieces } = write('Alice was', { temperature, logprobs: 3, topP: 0.9 })
+    const { pieces } = write('Alice was', { temperature, logprobs: 3, top_p: 0.9 })
     for (const { token, logprob, top } of pieces) {
       const p = model.distribution(context)
       const best = [...p]
@@ -231,8 +239,8 @@ test('generate() holds back text that may start a stop sequence', () => {
 })
 
 test('generate() releases held-back text when it reaches max_tokens', () => {
-  const { text } = write('Alice', { seed: 2, maxTokens: 3 })
-  const held = write('Alice', { seed: 2, maxTokens: 3, stop: [`${text}#`] })
+  const { text } = write('Alice', { seed: 2, max_tokens: 3 })
+  const held = write('Alice', { seed: 2, max_tokens: 3, stop: [`${text}#`] })
   expect(held.text).toBe(text)
   expect(held.finish).toBe('length')
   expect(held.steps).toHaveLength(3)
@@ -240,11 +248,11 @@ test('generate() releases held-back text when it reaches max_tokens', () => {
 
 test('generate() samples at most max_tokens tokens and finishes with "length"', () => {
   fc.assert(
-    fc.property(fc.nat(), fc.nat({ max: 30 }), (seed, maxTokens) => {
-      const { sampled, finish, pieces, steps } = write('Alice', { seed, maxTokens })
+    fc.property(fc.nat(), fc.nat({ max: 30 }), (seed, max_tokens) => {
+      const { sampled, finish, pieces, steps } = write('Alice', { seed, max_tokens })
       expect(sampled).toBe(pieces.length)
-      if (finish === 'length') expect(sampled).toBe(maxTokens)
-      else expect(sampled).toBeLessThan(Math.max(1, maxTokens))
+      if (finish === 'length') expect(sampled).toBe(max_tokens)
+      else expect(sampled).toBeLessThan(Math.max(1, max_tokens))
       expect(steps.slice(0, -1).every((step) => step.finish === null)).toBe(true)
     }),
     { numRuns: 60 },
@@ -252,7 +260,7 @@ test('generate() samples at most max_tokens tokens and finishes with "length"', 
 })
 
 test('generate() usually stops by itself, but never before the first token', () => {
-  const answers = Array.from({ length: 60 }, (_, seed) => write('Oh.', { seed, maxTokens: 300 }))
+  const answers = Array.from({ length: 60 }, (_, seed) => write('Oh.', { seed, max_tokens: 300 }))
   expect(answers.filter(({ finish }) => finish === 'stop').length).toBeGreaterThan(40)
   expect(answers.every(({ text }) => text.length > 0)).toBe(true)
 })
@@ -260,7 +268,7 @@ test('generate() usually stops by itself, but never before the first token', () 
 test('generate() stays valid at extreme temperatures and penalties', () => {
   const greedy = write('Alice', { temperature: 0 }).text
   expect(write('Alice', { temperature: Number.MIN_VALUE }).text).toBe(greedy)
-  const again = write('Alice', { frequencyPenalty: -2, maxTokens: 1500, seed: 3 })
+  const again = write('Alice', { frequency_penalty: -2, max_tokens: 1500, seed: 3 })
   expect(again.pieces.every(({ logprob }) => Number.isFinite(logprob))).toBe(true)
   expect(again.text).not.toBe('')
 })
@@ -268,8 +276,8 @@ test('generate() stays valid at extreme temperatures and penalties', () => {
 test('generate() repeats itself less with penalties', () => {
   const distinct = (options: Partial<SamplingOptions>) =>
     new Set(tokenize(write('Alice', { temperature: 0, ...options }).text)).size
-  expect(distinct({ presencePenalty: 2 })).toBeGreaterThan(distinct({}))
-  expect(distinct({ frequencyPenalty: 2 })).toBeGreaterThan(distinct({}))
+  expect(distinct({ presence_penalty: 2 })).toBeGreaterThan(distinct({}))
+  expect(distinct({ frequency_penalty: 2 })).toBeGreaterThan(distinct({}))
 })
 
 test('score() gives null for the first token and a logprob for all others, known or not', () => {
