@@ -2,14 +2,19 @@
 // After each test the log of all running Workers must be quiet.
 import { afterAll, afterEach, beforeAll } from 'vitest'
 import { CANARY } from './canary.ts'
+import { ORIGIN } from './client.ts'
 import { expectQuiet } from './quiet.ts'
 import { OPERATOR_TOKEN, type RiggedWorkers, startRigged } from './rig.ts'
 import { UpstreamServer } from './upstream-server.ts'
-import { startWorkers, type Workers, type WorkersOptions } from './workerd.ts'
+import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from './workerd.ts'
+
+type Table = Readonly<Record<string, JsonValue>>
 
 export interface WorkerSuite {
   /** Available in hooks and tests. */
   readonly upstream: UpstreamServer
+  /** A CONFIG with the model `m` on one upstream `u`, which this lane of the server answers. */
+  config(lane: string, more?: Table, ofUpstream?: Table): Table
   /** A number that is unique in the suite, for lane names. */
   next(): number
   /** Starts Workers, by default with an operator, that are stopped after the test. */
@@ -53,6 +58,14 @@ export function workerSuite(): WorkerSuite {
     get upstream() {
       return upstream
     },
+    config: (lane, more = {}, ofUpstream = {}) => ({
+      origins: [ORIGIN],
+      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
+      upstreams: [
+        { name: 'u', base_url: upstream.url(lane), key: 'UPSTREAM_API_KEY', ...ofUpstream },
+      ],
+      ...more,
+    }),
     next: () => ++taken,
     start: (options = {}) => keep(ofTest, startOwn(options)),
     startRigged: (options) => keep(ofTest, startRigged(options)),

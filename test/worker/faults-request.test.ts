@@ -1,7 +1,7 @@
 // Invalid requests over real sockets: each gets its status and code, readable for the page, and
 // none reaches the upstream.
 import { gzipSync } from 'node:zlib'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import {
   completionOf,
   expectPlainHeaders,
@@ -10,12 +10,12 @@ import {
 } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
 import { type Client, HOST, ORIGIN, type Reply } from '../support/client.ts'
-import { expectQuiet } from '../support/quiet.ts'
 import { OPERATOR_TOKEN } from '../support/rig.ts'
-import { chatStream, latch, UpstreamServer } from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { chatStream, latch } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
-let upstream: UpstreamServer
+const suite = workerSuite()
 let workers: Workers
 let strict: Workers
 let client: Client
@@ -23,37 +23,21 @@ let client: Client
 const LIMITS = { body_bytes: 32_768, body_ms: 400 }
 
 beforeAll(async () => {
-  upstream = await UpstreamServer.start()
-  const config = {
-    origins: [ORIGIN, 'https://other.example:8443'],
-    models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-    upstreams: [{ name: 'u', base_url: upstream.url('u'), key: 'UPSTREAM_API_KEY' }],
-    limits: LIMITS,
-  }
-  upstream.lane('u').answers(chatStream(['fine']))
+  const origins = [ORIGIN, 'https://other.example:8443']
+  const config = suite.config('u', { origins, limits: LIMITS })
+  suite.upstream.lane('u').answers(chatStream(['fine']))
   ;[workers, strict] = await Promise.all([
-    startWorkers({ config }),
-    startWorkers({ config: { ...config, origin_required: true } }),
+    suite.share({ config }),
+    suite.share({ config: { ...config, origin_required: true } }),
   ])
   client = workers.client()
 })
 
-afterAll(async () => {
-  await Promise.all([workers.dispose(), strict.dispose()])
-  await upstream.stop()
-})
-
-afterEach(() => {
-  for (const { log } of [workers, strict]) {
-    expectQuiet(log)
-  }
-})
-
 /** The number of upstream calls made during `work`. */
 async function callsDuring(work: () => Promise<unknown>): Promise<number> {
-  const before = upstream.lane('u').calls.length
+  const before = suite.upstream.lane('u').calls.length
   await work()
-  return upstream.lane('u').calls.length - before
+  return suite.upstream.lane('u').calls.length - before
 }
 
 function post(body: unknown, headers = {}): Promise<Reply> {
@@ -101,7 +85,7 @@ describe('a JSON body', () => {
   test('uses the last of duplicate keys, and is serialised again for the upstream', async () => {
     const body = '{"prompt":"first","max_tokens":7,"prompt":"last"}'
     completionOf(await post(body))
-    const call = upstream.lane('u').calls.at(-1)
+    const call = suite.upstream.lane('u').calls.at(-1)
     expect(call?.body['messages']).toEqual([{ role: 'user', content: 'last' }])
     expect(call?.text).not.toContain('first')
     expect(call?.text.match(/"max_tokens"/g)).toHaveLength(1)
@@ -113,21 +97,16 @@ describe('a deeply nested body', () => {
   const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
   beforeAll(async () => {
-    wide = await startWorkers({
-      config: {
-        origins: [ORIGIN],
+    wide = await suite.share({
+      config: suite.config('u', {
         free_prompts: true,
-        models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-        upstreams: [{ name: 'u', base_url: upstream.url('u'), key: 'UPSTREAM_API_KEY' }],
         prompts: { haiku: { text: '{{topic}}', variables: { topic: { max_chars: 80 } } } },
         limits: { body_bytes: 4_000_000, prompt_chars: 4_000_000 },
         access: { turnstile_sitekey: 'key' },
-      },
+      }),
       secrets: { UPSTREAM_API_KEY: CANARY, TURNSTILE_SECRET: 'secret', OPERATOR_TOKEN },
     })
   })
-
-  afterAll(() => wide.dispose())
 
   const nested: Readonly<Record<string, (depth: number) => string>> = {
     arrays: (depth) => '['.repeat(depth) + ']'.repeat(depth),

@@ -58,23 +58,17 @@ async function deploy(prompt: object, variable: object = {}): Promise<Workers> {
   return await suite.start({
     isolates: 2,
     persistIn: folder,
-    config: {
-      origins: [ORIGIN, origin],
-      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-      upstreams: [
-        {
-          name: 'u',
-          base_url: suite.upstream.url('model'),
-          key: 'UPSTREAM_API_KEY',
-          wire: 'chat',
-          retries: 0,
+    config: suite.config(
+      'model',
+      {
+        origins: [ORIGIN, origin],
+        prompts: {
+          summary: { text: '{{page}}', variables: { page }, spend: 'operator', ...prompt },
         },
-      ],
-      prompts: {
-        summary: { text: '{{page}}', variables: { page }, spend: 'operator', ...prompt },
+        budget: { tokens_per_day: 1e8 },
       },
-      budget: { tokens_per_day: 1e8 },
-    },
+      { wire: 'chat', retries: 0 },
+    ),
   })
 }
 

@@ -87,22 +87,16 @@ async function start({
   return await suite.start({
     isolates,
     main: counting(kv),
-    config: {
-      origins: [ORIGIN, site],
-      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-      upstreams: [
-        {
-          name: 'u',
-          base_url: suite.upstream.url('u'),
-          key: 'UPSTREAM_API_KEY',
-          wire: 'completions',
-          retries: 0,
-        },
-      ],
-      cache: { ...cache },
-      free_prompts: true,
-      prompts: { ...prompts },
-    },
+    config: suite.config(
+      'u',
+      {
+        origins: [ORIGIN, site],
+        cache: { ...cache },
+        free_prompts: true,
+        prompts: { ...prompts },
+      },
+      { wire: 'completions', retries: 0 },
+    ),
   })
 }
 

@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
-import { newAddress, ORIGIN } from '../support/client.ts'
+import { newAddress } from '../support/client.ts'
 import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { completionsStream } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
@@ -18,15 +18,7 @@ async function open(more: Readonly<Record<string, JsonValue>> = {}, secrets = {}
   const serial = suite.next()
   const name = `operator-${serial}`
   const workers = await suite.startRigged({
-    config: {
-      origins: [ORIGIN],
-      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-      upstreams: [
-        { name: 'u', base_url: upstream.url(name), key: 'UPSTREAM_API_KEY', wire: 'completions' },
-      ],
-      defaults: { max_tokens: 26 },
-      ...more,
-    },
+    config: suite.config(name, { defaults: { max_tokens: 26 }, ...more }, { wire: 'completions' }),
     secrets,
   })
   const lane = upstream.lane(name).answers(completionsStream(['first']))

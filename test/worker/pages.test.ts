@@ -1,24 +1,18 @@
 // Pages of the owner's site in workerd: carelessly written HTML, failing fetches over a socket, two
 // isolates, and visitors who cannot cause any cost.
 import { gzipSync } from 'node:zlib'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { CANARY } from '../support/canary.ts'
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { newAddress, ORIGIN, type Reply } from '../support/client.ts'
-import {
-  chatStream,
-  type Lane,
-  latch,
-  type Script,
-  UpstreamServer,
-} from '../support/upstream-server.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { chatStream, type Lane, latch, type Script } from '../support/upstream-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
-const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 const OPERATOR = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 /** A Worker on this machine may read pages of this machine. */
 const LOCAL = { host: 'localhost' }
 
-let server: UpstreamServer
+const suite = workerSuite()
 let model: Lane
 let site: Lane
 let workers: Workers
@@ -28,45 +22,33 @@ const pages = new Map<string, Script>()
 let made = 0
 
 beforeAll(async () => {
-  server = await UpstreamServer.start()
-  origin = `http://127.0.0.1:${server.port}`
-  model = server.lane('model')
-  site = server.lane('site')
+  const { upstream } = suite
+  origin = `http://127.0.0.1:${upstream.port}`
+  model = upstream.lane('model')
+  site = upstream.lane('site')
   const page = { from: 'url', paths: ['/site/*'] }
-  workers = await startWorkers({
+  workers = await suite.share({
     isolates: 2,
-    secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
-    config: {
-      origins: [ORIGIN, origin],
-      free_prompts: false,
-      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-      upstreams: [
-        {
-          name: 'u',
-          base_url: server.url('model'),
-          key: 'UPSTREAM_API_KEY',
-          wire: 'chat',
-          retries: 0,
-        },
-      ],
-      prompts: {
-        summary: { text: '{{page}}', variables: { page } },
-        posts: {
-          text: '{{page}}',
-          variables: {
-            page: { ...page, selector: '[data-x="a,b"], article.post > p', max_chars: 30 },
+    config: suite.config(
+      'model',
+      {
+        origins: [ORIGIN, origin],
+        free_prompts: false,
+        prompts: {
+          summary: { text: '{{page}}', variables: { page } },
+          posts: {
+            text: '{{page}}',
+            variables: {
+              page: { ...page, selector: '[data-x="a,b"], article.post > p', max_chars: 30 },
+            },
           },
+          warmed: { text: 'Summarise {{page}}', variables: { page }, spend: 'operator' },
         },
-        warmed: { text: 'Summarise {{page}}', variables: { page }, spend: 'operator' },
+        budget: { tokens_per_day: 100_000_000, tokens_per_visitor_per_day: 100_000_000 },
       },
-      budget: { tokens_per_day: 100_000_000, tokens_per_visitor_per_day: 100_000_000 },
-    },
+      { wire: 'chat', retries: 0 },
+    ),
   })
-})
-
-afterAll(async () => {
-  await workers?.dispose()
-  await server?.stop()
 })
 
 beforeEach(() => {
@@ -79,10 +61,6 @@ beforeEach(() => {
     line.head(404)
     line.end()
   })
-})
-
-afterEach(() => {
-  expect(workers.log.takeRuntimeLines()).toEqual([])
 })
 
 /** Serves a page at a new path; returns its URL. */
@@ -601,7 +579,7 @@ test('a page is fetched without anything of the visitor, and revalidated by its 
 
 test('a selector that needs a browser is a configuration error', async () => {
   const variables = { page: { from: 'url', selector: 'main, a:hover' } }
-  const broken = await startWorkers({
+  const broken = await suite.start({
     config: {
       origins: [ORIGIN],
       models: [{ id: 'm', upstream: 'd', upstream_model: 'm' }],
@@ -609,18 +587,14 @@ test('a selector that needs a browser is a configuration error', async () => {
       prompts: { summary: { text: '{{page}}', variables } },
     },
   })
-  try {
-    const { status, text } = await broken.client().send({ path: '/health' })
-    expect(status).toBe(503)
-    expect(JSON.parse(text).faults).toEqual([
-      {
-        path: 'prompts.summary.variables.page.selector',
-        message: expect.stringContaining('Cannot use "main, a:hover"'),
-      },
-    ])
-  } finally {
-    await broken.dispose()
-  }
+  const { status, text } = await broken.client().send({ path: '/health' })
+  expect(status).toBe(503)
+  expect(JSON.parse(text).faults).toEqual([
+    {
+      path: 'prompts.summary.variables.page.selector',
+      message: expect.stringContaining('Cannot use "main, a:hover"'),
+    },
+  ])
 })
 
 test('500 visitors with arbitrary URLs and texts cause no upstream call and no fetch', async () => {

@@ -14,25 +14,19 @@ async function open() {
   const serial = suite.next()
   const name = `usage-${serial}`
   const workers = await suite.startRigged({
-    config: {
-      origins: [ORIGIN],
-      models: [
-        { id: 'm', upstream: 'u', upstream_model: 'm', price: { input: 1000, output: 2000 } },
-        { id: 'unpriced', upstream: 'u', upstream_model: 'n' },
-      ],
-      upstreams: [
-        {
-          name: 'u',
-          base_url: upstream.url(name),
-          key: 'UPSTREAM_API_KEY',
-          wire: 'completions',
-          retries: 0,
-        },
-      ],
-      prompts: { haiku: { text: 'A haiku' } },
-      free_prompts: true,
-      cache: { memory_seconds: 0, ttl_seconds: 100, stale_if_error_seconds: 1000 },
-    },
+    config: suite.config(
+      name,
+      {
+        models: [
+          { id: 'm', upstream: 'u', upstream_model: 'm', price: { input: 1000, output: 2000 } },
+          { id: 'unpriced', upstream: 'u', upstream_model: 'n' },
+        ],
+        prompts: { haiku: { text: 'A haiku' } },
+        free_prompts: true,
+        cache: { memory_seconds: 0, ttl_seconds: 100, stale_if_error_seconds: 1000 },
+      },
+      { wire: 'completions', retries: 0 },
+    ),
   })
   const lane = upstream.lane(name).answers(completionsStream(['fine']))
   return { workers, lane, client: workers.client() }

@@ -29,16 +29,16 @@ async function open({
   const serial = suite.next()
   const [model, challenges] = [`m-${serial}`, `siteverify-${serial}`]
   const workers = await suite.startRigged({
-    config: {
-      origins: [ORIGIN, OTHER],
-      models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-      upstreams: [
-        { name: 'u', base_url: upstream.url(model), key: 'UPSTREAM_API_KEY', wire: 'completions' },
-      ],
-      defaults: { max_tokens: 26 },
-      budget: { tokens_per_day: 1e9, tokens_per_visitor_per_day: tokensPerVisitor },
-      access: { turnstile_sitekey: '0x4AAAAAAADnPIDROrmt1Wwj', token_seconds: 600 },
-    },
+    config: suite.config(
+      model,
+      {
+        origins: [ORIGIN, OTHER],
+        defaults: { max_tokens: 26 },
+        budget: { tokens_per_day: 1e9, tokens_per_visitor_per_day: tokensPerVisitor },
+        access: { turnstile_sitekey: '0x4AAAAAAADnPIDROrmt1Wwj', token_seconds: 600 },
+      },
+      { wire: 'completions' },
+    ),
     secrets: { TURNSTILE_SECRET: SECRET, SITEVERIFY: upstream.url(challenges), ...secrets },
     ...(persistIn === null ? {} : { persistIn }),
   })
