@@ -8,30 +8,15 @@ import type { Wait } from '../deadline.ts'
 import type { GatewayError } from '../errors.ts'
 import type { NotStoredReason, Report } from '../events.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
-import type { Feature, Upstream } from './adapter.ts'
-import type { Breakers } from './breaker.ts'
-import { type CallOptions, call, type Send } from './call.ts'
+import { call } from './call.ts'
 import { type PlannedCall, plan } from './calls.ts'
+import type { Connection } from './connection.ts'
 import { Echo, EchoCheck } from './echo.ts'
 import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
 import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
 import { merge } from './merge.ts'
 import { Normaliser, sumOf } from './normalise.ts'
-
-/** An upstream that is ready for calls. */
-export interface Connection {
-  readonly name: string
-  readonly upstream: Upstream
-  readonly send: Send
-  readonly options: CallOptions
-  readonly unsupported: ReadonlySet<Feature>
-  /** False: it streams only if the visitor requested a stream. */
-  readonly alwaysStream: boolean
-  readonly deadlineMs: number
-  readonly retries: number
-  readonly breakers: Breakers
-}
 
 export interface RouteContext {
   readonly requestId: string
@@ -92,9 +77,8 @@ export interface Attempt {
 export async function* attempt(
   params: Attempt,
   context: RouteContext,
-  progress: { begun: boolean },
 ): AsyncGenerator<readonly RouteDelta[]> {
-  const { request, target, connection, fallback } = params
+  const { request, target, connection } = params
   const calls = plan(request, {
     model: target.upstream_model,
     stream: connection.alwaysStream || context.stream,
@@ -105,28 +89,17 @@ export async function* attempt(
   context.signal.addEventListener('abort', abort, { once: true })
   if (context.signal.aborted) abort()
   const ends: CallEnd[] = []
-  const begin = (meta: Normaliser['meta']): Answered => {
-    progress.begun = true
-    return {
-      kind: 'answered',
-      model: meta.model ?? target.upstream_model,
-      fingerprint: meta.fingerprint ?? null,
-      upstream: connection.name,
-      upstreamModel: target.upstream_model,
-      upstreamId: meta.id !== undefined && /^[\w-]{1,128}$/.test(meta.id) ? meta.id : null,
-      fallback,
-    }
-  }
+  let begun = false
   try {
     const starts = calls.map(
       (planned) => () => callDeltas(planned, params, context, controller.signal),
     )
-    for await (const [sequence, item] of merge(starts, context.callsAtOnce, () =>
-      controller.abort(),
-    )) {
-      const answered = progress.begun ? [] : [begin(item.meta)]
-      if (item.end !== null) ends.push(item.end)
-      yield [...answered, ...placed(item.deltas, calls[sequence]?.firstIndex ?? 0)]
+    const merged = merge(starts, context.callsAtOnce, () => controller.abort())
+    for await (const [sequence, { meta, deltas, end }] of merged) {
+      const answered = begun ? [] : [answeredBy(params, meta)]
+      begun = true
+      if (end !== null) ends.push(end)
+      yield [...answered, ...placed(deltas, calls[sequence]?.firstIndex ?? 0)]
     }
     const doubt = ends.find((end) => end.doubt !== null)?.doubt ?? null
     if (doubt !== null) {
@@ -143,6 +116,18 @@ export async function* attempt(
     yield [{ kind: 'ended', usage, whole: doubt === null }]
   } finally {
     context.signal.removeEventListener('abort', abort)
+  }
+}
+
+function answeredBy({ target, connection, fallback }: Attempt, meta: Normaliser['meta']): Answered {
+  return {
+    kind: 'answered',
+    model: meta.model ?? target.upstream_model,
+    fingerprint: meta.fingerprint ?? null,
+    upstream: connection.name,
+    upstreamModel: target.upstream_model,
+    upstreamId: meta.id !== undefined && /^[\w-]{1,128}$/.test(meta.id) ? meta.id : null,
+    fallback,
   }
 }
 
@@ -164,8 +149,7 @@ async function* callDeltas(
   { now, reserve, abandon, signal: left }: RouteContext,
   signal: AbortSignal,
 ): AsyncGenerator<CallItem> {
-  const { upstream, send, options } = connection
-  const wire = upstream.toWire(planned.request, options)
+  const wire = connection.upstream.toWire(planned.request, connection.options)
   const lease = await reserve(extentOf(wire, planned.request), target)
   const normaliser = new Normaliser({
     choices: planned.choices,
@@ -182,9 +166,7 @@ async function* callDeltas(
   try {
     signal.throwIfAborted()
     const context = {
-      upstream,
-      send,
-      options,
+      ...connection,
       now,
       signal,
       deadlineAt,

@@ -17,8 +17,7 @@ export interface BodyOptions {
 }
 
 export class BodyReader {
-  readonly maxBytes: number
-  readonly #options: BodyOptions
+  readonly options: BodyOptions
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>
   readonly #watchdog: Watchdog
   /**
@@ -40,8 +39,7 @@ export class BodyReader {
   constructor(stream: ReadableStream<Uint8Array>, watchdog: Watchdog, options: BodyOptions) {
     this.#reader = stream.getReader()
     this.#watchdog = watchdog
-    this.#options = options
-    this.maxBytes = options.maxBytes
+    this.options = options
     // Not every body observes the request's signal. Cancelling the reader ends its pending read.
     watchdog.signal.addEventListener('abort', () => this.cancel(), { once: true })
   }
@@ -72,7 +70,7 @@ export class BodyReader {
     }
     const text = this.#text
     this.#text = ''
-    this.#takenAt = this.#options.now()
+    this.#takenAt = this.options.now()
     return text
   }
 
@@ -105,7 +103,7 @@ export class BodyReader {
   #deliver(): void {
     // Read ahead: the text waits for the next call of `next`.
     if (this.#wake === null) return
-    const { gatherMs, now } = this.#options
+    const { gatherMs, now } = this.options
     const isDue = this.#text !== '' && now() - this.#takenAt >= gatherMs
     if (this.#end !== null || (isDue && this.#timer === null)) {
       this.#resolve()
@@ -151,7 +149,7 @@ export class BodyReader {
 
   #add(value: Uint8Array): void {
     this.#bytes += value.byteLength
-    if (this.#bytes > this.maxBytes) {
+    if (this.#bytes > this.options.maxBytes) {
       this.#finish(upstreamFailure('bad_response', { code: 'too_large' }))
     } else {
       const text = this.#decoder.decode(value, { stream: true })

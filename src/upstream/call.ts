@@ -53,13 +53,7 @@ export async function* call(
   context: CallContext,
 ): AsyncGenerator<readonly RawDelta[]> {
   const { options, signal } = context
-  const watchdog = new Watchdog({
-    now: context.now,
-    signal,
-    firstByteMs: options.firstByteMs,
-    idleMs: options.idleMs,
-    deadlineAt: context.deadlineAt,
-  })
+  const watchdog = new Watchdog({ ...options, ...context })
   let body: BodyReader | null = null
   try {
     const response = await respond(wire, context, watchdog)

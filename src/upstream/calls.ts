@@ -19,24 +19,28 @@ export interface PlannedCall {
 export function missingFeature(
   request: EffectiveRequest,
   unsupported: ReadonlySet<Feature>,
-): { readonly feature: Feature; readonly param: string } | null {
-  const needs: [Feature, string, boolean][] = [
-    ['token_prompts', 'prompt', request.prompts.some(isTokens)],
-    ['best_of', 'best_of', request.best_of !== undefined],
-    ['suffix', 'suffix', request.suffix !== undefined],
-    ['logprobs', 'logprobs', request.logprobs !== undefined],
-    ['echo', 'echo', isEchoSent(request)],
-    ['logit_bias', 'logit_bias', request.logit_bias !== undefined],
-    ['stop', 'stop', request.stop !== undefined],
-    ['blank_stop', 'stop', request.stop?.some((stop) => stop.trim() === '') === true],
-    ['temperature', 'temperature', request.temperature !== undefined],
-    ['temperature_above_1', 'temperature', (request.temperature ?? 0) > 1],
-    ['top_p', 'top_p', request.top_p !== undefined],
-    ['presence_penalty', 'presence_penalty', request.presence_penalty !== undefined],
-    ['frequency_penalty', 'frequency_penalty', request.frequency_penalty !== undefined],
+): { readonly feature: Feature; readonly param: string; readonly name: string } | null {
+  const { prompts, stop = [], temperature = 0 } = request
+  const has = (field: keyof EffectiveRequest) => request[field] !== undefined
+  const echo = 'log probabilities of an echoed prompt, or the echo of a token prompt'
+  /** Whether each feature is needed, the field that needs it, and its name for visitors. */
+  const needs: [Feature, boolean, string, string][] = [
+    ['token_prompts', prompts.some(isTokens), 'prompt', 'token prompts'],
+    ['best_of', has('best_of'), 'best_of', 'choosing the best of several answers'],
+    ['suffix', has('suffix'), 'suffix', 'a text that follows the answer'],
+    ['logprobs', has('logprobs'), 'logprobs', 'log probabilities'],
+    ['echo', isEchoSent(request), 'echo', echo],
+    ['logit_bias', has('logit_bias'), 'logit_bias', 'a bias for tokens'],
+    ['stop', has('stop'), 'stop', 'stop sequences'],
+    ['blank_stop', stop.some(isBlank), 'stop', 'stop sequences that are only white space'],
+    ['temperature', has('temperature'), 'temperature', 'a temperature'],
+    ['temperature_above_1', temperature > 1, 'temperature', 'a temperature above 1'],
+    ['top_p', has('top_p'), 'top_p', 'nucleus sampling'],
+    ['presence_penalty', has('presence_penalty'), 'presence_penalty', 'a presence penalty'],
+    ['frequency_penalty', has('frequency_penalty'), 'frequency_penalty', 'a frequency penalty'],
   ]
-  for (const [feature, param, needed] of needs) {
-    if (needed && unsupported.has(feature)) return { feature, param }
+  for (const [feature, needed, param, name] of needs) {
+    if (needed && unsupported.has(feature)) return { feature, param, name }
   }
   return null
 }
@@ -51,45 +55,42 @@ function isEchoSent({ echo, logprobs, prompts }: EffectiveRequest): boolean {
 }
 
 const isTokens = (prompt: Prompt) => typeof prompt !== 'string'
+const isBlank = (stop: string) => stop.trim() === ''
 
 /** The calls of one attempt, in the order of their choices: `index = prompt_index * n + j`. */
-export function plan(
-  request: EffectiveRequest,
-  target: {
-    readonly model: string
-    readonly stream: boolean
-    readonly unsupported: ReadonlySet<Feature>
-  },
-): PlannedCall[] {
+export function plan(request: EffectiveRequest, target: PlanTarget): PlannedCall[] {
   const { unsupported } = target
   const { prompts, n } = request
-  const together =
-    prompts.length === 1 || (!unsupported.has('prompt_array') && (n === 1 || !unsupported.has('n')))
+  const hasN = n === 1 || !unsupported.has('n')
+  const together = prompts.length === 1 || (hasN && !unsupported.has('prompt_array'))
   const promptGroups = together ? [prompts] : prompts.map((prompt) => [prompt])
-  const rounds = n === 1 || !unsupported.has('n') ? [n] : Array.from({ length: n }, () => 1)
+  const rounds = hasN ? [n] : Array.from({ length: n }, () => 1)
   const calls: PlannedCall[] = []
   let firstIndex = 0
   for (const group of promptGroups) {
-    for (const [round, choices] of rounds.entries()) {
+    for (const [round, n] of rounds.entries()) {
+      const choices = n * group.length
       calls.push({
-        request: callRequest(request, target, group, choices, round),
+        request: callRequest(request, target, group, n, round),
         firstIndex,
-        choices: choices * group.length,
-        ...echoesOf(request, group, choices),
+        choices,
+        ...echoesOf(request, group, n),
       })
-      firstIndex += choices * group.length
+      firstIndex += choices
     }
   }
   return calls
 }
 
+interface PlanTarget {
+  readonly model: string
+  readonly stream: boolean
+  readonly unsupported: ReadonlySet<Feature>
+}
+
 function callRequest(
   request: EffectiveRequest,
-  {
-    model,
-    stream,
-    unsupported,
-  }: { model: string; stream: boolean; unsupported: ReadonlySet<Feature> },
+  { model, stream, unsupported }: PlanTarget,
   prompts: readonly Prompt[],
   n: number,
   round: number,
@@ -111,11 +112,11 @@ function callRequest(
 function echoesOf(
   request: EffectiveRequest,
   prompts: readonly Prompt[],
-  choices: number,
+  n: number,
 ): Pick<PlannedCall, 'echoes' | 'echoed'> {
   if (request.echo !== true) return { echoes: [], echoed: [] }
   const texts = prompts.flatMap((prompt) =>
-    Array.from({ length: choices }, () => (typeof prompt === 'string' ? prompt : '')),
+    Array.from({ length: n }, () => (typeof prompt === 'string' ? prompt : '')),
   )
   return isEchoSent(request) ? { echoes: [], echoed: texts } : { echoes: texts, echoed: [] }
 }

@@ -32,7 +32,7 @@ export class ChunkCounter {
   /**
    * @param isOver whether the choice has its finish reason: another index is then another choice
    * @returns the pieces that are now known to belong to the choice
-   * @throws as `stop` does
+   * @throws GatewayError `upstream_bad_response`, as `stop` does
    */
   take(piece: ChoiceDelta, isOver: boolean): readonly ChoiceDelta[] {
     const { index } = piece

@@ -1,30 +1,35 @@
 // Turns an upstream's settings into a connection: its adapter, its transport and its headers.
-import type { Feature, Upstream, Wire, WireOptions } from './adapter.ts'
+import type { Feature, Upstream, Wire } from './adapter.ts'
 import { anthropic } from './anthropic.ts'
-import type { Connection } from './attempt.ts'
 import { Breakers } from './breaker.ts'
-import type { Send } from './call.ts'
+import type { CallOptions, Send } from './call.ts'
 import { chat } from './chat.ts'
 import { completions } from './completions.ts'
 import { upstreamFailure } from './failure.ts'
 import type { AuthStyle } from './presets.ts'
 import { bindingUrl, workersAi } from './workers-ai.ts'
 
-export interface ConnectOptions extends WireOptions {
+export interface ConnectOptions extends Omit<CallOptions, 'headers'> {
   readonly name: string
   readonly wire: Wire
-  readonly baseUrl: string
   readonly auth: AuthStyle
   /** The secret itself; null if the upstream needs no key. */
   readonly key: string | null
   readonly unsupported: ReadonlySet<Feature>
   readonly stream: 'always' | 'visitor'
-  readonly firstByteMs: number
-  readonly idleMs: number
   readonly deadlineMs: number
   readonly retries: number
-  readonly maxOutputBytes: number
-  readonly gatherMs?: number
+}
+
+/** An upstream that is ready for calls. */
+export interface Connection
+  extends Pick<ConnectOptions, 'name' | 'unsupported' | 'deadlineMs' | 'retries'> {
+  readonly upstream: Upstream
+  readonly send: Send
+  readonly options: CallOptions
+  /** False: it streams only if the visitor requested a stream. */
+  readonly alwaysStream: boolean
+  readonly breakers: Breakers
 }
 
 /** How calls are sent. The demo model uses the completions wire, so only its transport differs. */

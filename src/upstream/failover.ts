@@ -3,11 +3,11 @@
 // failure.
 import { type Code, GatewayError, messages } from '../errors.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
-import type { Feature, WireOptions } from './adapter.ts'
-import { attempt, type Connection, type RouteContext, type RouteDelta } from './attempt.ts'
-import type { AdmittedCall } from './breaker.ts'
+import type { WireOptions } from './adapter.ts'
+import { attempt, type RouteContext, type RouteDelta } from './attempt.ts'
 import { missingFeature } from './calls.ts'
-import { causeOf, isOutage } from './failure.ts'
+import type { Connection } from './connection.ts'
+import { causeOf, isOutage, type UpstreamCause } from './failure.ts'
 
 /** Counts every attempt, for the log. */
 export interface Trace {
@@ -36,29 +36,9 @@ export function capableTargets(
   if (able.length > 0 || !first) return able
   throw new GatewayError(
     'unsupported_by_upstream',
-    `Cannot use "${first.param}": the model behind "${request.model}" does not support ${featureNames[first.feature]}`,
+    `Cannot use "${first.param}": the model behind "${request.model}" does not support ${first.name}`,
     { param: first.param },
   )
-}
-
-/** The features as described to visitors. */
-const featureNames: Readonly<Record<Feature, string>> = {
-  token_prompts: 'token prompts',
-  prompt_array: 'several prompts',
-  n: 'several choices',
-  best_of: 'choosing the best of several answers',
-  echo: 'log probabilities of an echoed prompt, or the echo of a token prompt',
-  logprobs: 'log probabilities',
-  suffix: 'a text that follows the answer',
-  logit_bias: 'a bias for tokens',
-  seed: 'a seed',
-  stop: 'stop sequences',
-  blank_stop: 'stop sequences that are only white space',
-  temperature: 'a temperature',
-  temperature_above_1: 'a temperature above 1',
-  top_p: 'nucleus sampling',
-  presence_penalty: 'a presence penalty',
-  frequency_penalty: 'a frequency penalty',
 }
 
 /**
@@ -70,43 +50,45 @@ export async function* answer(
   context: RouteContext,
   trace: Trace,
 ): AsyncGenerator<readonly RouteDelta[]> {
+  const { now } = context
   const targets = request.route
   let last: unknown = null
   let openSeconds = Number.POSITIVE_INFINITY
   const first = context.connections.get(targets[0]?.upstream ?? '')
-  const deadlineAt = context.now() + (first?.deadlineMs ?? 0)
+  const deadlineAt = now() + (first?.deadlineMs ?? 0)
   for (const [position, target] of targets.entries()) {
     const connection = context.connections.get(target.upstream)
     if (connection === undefined) continue
-    const { breakers, deadlineMs } = connection
-    const breaker = breakers.of(target.upstream_model)
-    const more = position + 1 < targets.length
-    const fallback = target !== targets[0]
+    const breaker = connection.breakers.of(target.upstream_model)
+    const isLast = position + 1 === targets.length
     let retriesLeft = connection.retries
     let tokensField = fieldFor(connection, target)
     let renamed = false
     for (;;) {
-      const admitted = breaker.admit(context.now())
+      const admitted = breaker.admit(now())
       if (admitted === null) {
-        openSeconds = Math.min(openSeconds, breaker.retryAfterSeconds(context.now()))
+        openSeconds = Math.min(openSeconds, breaker.retryAfterSeconds(now()))
         break
       }
       const before = trace.upstream
       trace.attempts += 1
       trace.upstream = connection.name
-      const progress = { begun: false }
+      let begun = false
       try {
         const params = {
           request,
           target,
           connection: withField(connection, tokensField),
           // The upstream's own deadline, but not later than the request's.
-          deadlineAt: Math.min(deadlineAt, context.now() + deadlineMs),
-          fallback,
+          deadlineAt: Math.min(deadlineAt, now() + connection.deadlineMs),
+          fallback: position > 0,
         }
-        for await (const batch of attempt(params, context, progress)) {
+        for await (const batch of attempt(params, context)) {
           for (const { kind } of batch) {
-            if (kind === 'answered') admitted.begun()
+            if (kind === 'answered') {
+              begun = true
+              admitted.begun()
+            }
             if (kind !== 'ended') continue
             // Before the yield, since a reader that has the end may not continue this generator.
             admitted.answered()
@@ -116,25 +98,41 @@ export async function* answer(
         }
         return
       } catch (error) {
-        if (!isUpstreamFailure(error)) {
-          // The call was never made, for example because the budget is exhausted.
+        if (!(error instanceof GatewayError)) throw error
+        const cause = causeOf(error)
+        if (cause === null) {
+          // The call was never made, for example because the budget is exhausted. Another upstream
+          // cannot help.
           trace.attempts -= 1
           trace.upstream = before
           throw error
         }
+        if (context.signal.aborted) throw error
         last = error
-        judge(admitted, error, progress.begun, context)
-        const wanted = progress.begun || renamed ? undefined : wantedField(error, tokensField)
+        if (isOutage(error, begun)) admitted.failed(now())
+        else admitted.answered()
+        const wanted =
+          begun || renamed || cause.wantsField === tokensField ? undefined : cause.wantsField
+        const mayRetry = !begun && retriesLeft > 0 && !breaker.isOpen(now())
         const pauseMs =
-          wanted !== undefined
-            ? 0
-            : progress.begun || retriesLeft === 0 || breaker.isOpen(context.now())
-              ? null
-              : pauseBefore(error, context.random)
-        const next = nextStep(error, progress.begun, pauseMs, more, context, deadlineAt)
-        reportFailure(error, request.model, connection.name, next, context)
-        if (next === 'give_up') throw error
-        if (next === 'fall_back' || pauseMs === null) break
+          wanted !== undefined ? 0 : mayRetry ? pauseBefore(error, cause, context.random) : null
+        const leftMs = deadlineAt - now()
+        const mayFallBack = !begun && !isLast && leftMs > 0 && anotherMayHelp.has(error.code)
+        const mayRepeat = pauseMs !== null && pauseMs < leftMs
+        const will = mayRepeat ? 'retry' : mayFallBack ? 'fall_back' : 'give_up'
+        context.report({
+          event: 'upstream_failed',
+          request_id: context.requestId,
+          upstream: connection.name,
+          model: request.model,
+          code: error.code,
+          status: cause.status,
+          reason: cause.code,
+          hint: cause.hint,
+          will,
+        })
+        if (will === 'give_up') throw error
+        if (!mayRepeat) break
         if (wanted === undefined) {
           retriesLeft -= 1
           await context.wait(pauseMs, context.signal)
@@ -148,13 +146,9 @@ export async function* answer(
       }
     }
   }
-  throw last ?? notCalled(openSeconds)
-}
-
-/** The failure if the breakers of all targets are open. */
-function notCalled(retryAfterSeconds: number): GatewayError {
-  return new GatewayError('upstream_unavailable', messages.upstream_suspended, {
-    retryAfterSeconds: Number.isFinite(retryAfterSeconds) ? retryAfterSeconds : null,
+  if (last !== null) throw last
+  throw new GatewayError('upstream_unavailable', messages.upstream_suspended, {
+    retryAfterSeconds: Number.isFinite(openSeconds) ? openSeconds : null,
   })
 }
 
@@ -181,35 +175,6 @@ function withField(connection: Connection, maxTokensField: TokensField): Connect
   return { ...connection, options: { ...options, maxTokensField } }
 }
 
-/** The name to try instead of the one just refused. */
-function wantedField(error: unknown, used: TokensField): TokensField | undefined {
-  const wantsField = causeOf(error)?.wantsField
-  return wantsField === used ? undefined : wantsField
-}
-
-/**
- * False for the gateway's own errors, such as an exhausted budget: another upstream cannot help.
- */
-function isUpstreamFailure(error: unknown): boolean {
-  return !(error instanceof GatewayError) || error.code.startsWith('upstream_')
-}
-
-type Next = 'retry' | 'fall_back' | 'give_up'
-
-function nextStep(
-  error: unknown,
-  begun: boolean,
-  pauseMs: number | null,
-  more: boolean,
-  context: RouteContext,
-  deadlineAt: number,
-): Next {
-  if (begun || context.signal.aborted || !(error instanceof GatewayError)) return 'give_up'
-  const leftMs = deadlineAt - context.now()
-  if (pauseMs !== null && pauseMs < leftMs) return 'retry'
-  return more && leftMs > 0 && anotherMayHelp.has(error.code) ? 'fall_back' : 'give_up'
-}
-
 /** Does not include `upstream_refused_request`: other upstreams would refuse the request, too. */
 const anotherMayHelp: ReadonlySet<Code> = new Set([
   'upstream_rate_limited',
@@ -221,48 +186,15 @@ const anotherMayHelp: ReadonlySet<Code> = new Set([
 ])
 
 /** How long to wait before a retry, with jitter; null: no retry. */
-function pauseBefore(error: unknown, random: () => number): number | null {
-  if (!(error instanceof GatewayError)) return null
-  const backInSeconds = causeOf(error)?.backInSeconds
-  if (error.code === 'upstream_unavailable' && backInSeconds === undefined) {
-    return BACKOFF_MS * (0.5 + random())
+function pauseBefore(
+  error: GatewayError,
+  cause: UpstreamCause,
+  random: () => number,
+): number | null {
+  const backInSeconds = cause.backInSeconds ?? error.retryAfterSeconds
+  if (backInSeconds === null) {
+    return error.code === 'upstream_unavailable' ? BACKOFF_MS * (0.5 + random()) : null
   }
-  const retryAfterS = backInSeconds ?? error.retryAfterSeconds
-  if (retryAfterS === null) return null
-  const pauseMs = Math.max(0, retryAfterS) * 1000
+  const pauseMs = Math.max(0, backInSeconds) * 1000
   return pauseMs <= MAX_PAUSE_MS ? pauseMs + BACKOFF_MS * random() : null
-}
-
-/** Reports a failed attempt to the breaker, unless the visitor has disconnected. */
-function judge(
-  admitted: AdmittedCall,
-  error: unknown,
-  begun: boolean,
-  { signal, now }: RouteContext,
-): void {
-  if (signal.aborted || !(error instanceof GatewayError)) return
-  if (isOutage(error, begun)) admitted.failed(now())
-  else admitted.answered()
-}
-
-function reportFailure(
-  error: unknown,
-  model: string,
-  upstream: string,
-  will: Next,
-  context: RouteContext,
-): void {
-  const cause = causeOf(error)
-  if (!(error instanceof GatewayError) || cause === null || context.signal.aborted) return
-  context.report({
-    event: 'upstream_failed',
-    request_id: context.requestId,
-    upstream,
-    model,
-    code: error.code,
-    status: cause.status,
-    reason: cause.code,
-    hint: cause.hint,
-    will,
-  })
 }

@@ -14,37 +14,38 @@ export async function* merge<T>(
   atOnce: number,
   stop: () => void,
 ): AsyncGenerator<readonly [sequence: number, item: T]> {
-  const pending = new Map<number, Promise<{ sequence: number; result: IteratorResult<T> }>>()
-  const running = new Map<number, AsyncGenerator<T>>()
-  let next = 0
+  const waiting = starts.entries()
+  const running = new Map<AsyncGenerator<T>, Promise<Step<T>>>()
   const advance = (sequence: number, generator: AsyncGenerator<T>) => {
-    const step = generator.next().then((result) => ({ sequence, result }))
+    const step = generator.next().then((result) => ({ sequence, generator, result }))
     step.catch(() => {})
-    pending.set(sequence, step)
-  }
-  const fill = () => {
-    for (; running.size < atOnce && next < starts.length; next++) {
-      const generator = starts[next]?.()
-      if (generator === undefined) return
-      running.set(next, generator)
-      advance(next, generator)
-    }
+    running.set(generator, step)
   }
   try {
-    for (fill(); pending.size > 0; fill()) {
-      const { sequence, result } = await Promise.race(pending.values())
-      const generator = running.get(sequence)
-      if (result.done === true || generator === undefined) {
-        pending.delete(sequence)
-        running.delete(sequence)
-        continue
+    for (;;) {
+      while (running.size < atOnce) {
+        const { value, done } = waiting.next()
+        if (done) break
+        advance(value[0], value[1]())
       }
-      advance(sequence, generator)
-      yield [sequence, result.value]
+      if (running.size === 0) return
+      const { sequence, generator, result } = await Promise.race(running.values())
+      if (result.done) {
+        running.delete(generator)
+      } else {
+        advance(sequence, generator)
+        yield [sequence, result.value]
+      }
     }
   } finally {
     // Errors of sequences that are cancelled here are ignored.
     if (running.size > 0) stop()
-    await Promise.allSettled([...running.values()].map((generator) => generator.return(undefined)))
+    await Promise.allSettled([...running.keys()].map((generator) => generator.return(undefined)))
   }
+}
+
+interface Step<T> {
+  readonly sequence: number
+  readonly generator: AsyncGenerator<T>
+  readonly result: IteratorResult<T>
 }

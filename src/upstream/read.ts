@@ -60,7 +60,7 @@ async function* readBody(
   if (start === '') throw upstreamFailure('bad_response', { code: 'empty' })
   if (start === '<') throw upstreamFailure('bad_response', { code: 'html' })
   if (start === '{' || start === '[') return yield* readJson(body, context)
-  const events = new SseReader({ maxMessageChars: body.maxBytes })
+  const events = new SseReader(body.options.maxBytes)
   yield* readMessages(events, await nextOf(body), body, context)
 }
 
@@ -160,13 +160,16 @@ async function* readMessages(
     // An incomplete last line means that the body was cut, not that the server sent an invalid
     // message.
     const whole = piece === null ? messages.filter(isComplete) : messages
-    for (let at = 0; at < whole.length; ) {
-      const { deltas, failure, read, ended } = translate(upstream, whole, at)
+    let deltas: RawDelta[] = []
+    for (const message of whole) {
+      const failure = translate(upstream, message, deltas)
+      if (failure === null && !hasEnded(deltas)) continue
       if (deltas.length > 0) yield deltas
-      if (ended) return
-      if (failure !== null) yield surviving(failure, progress)
-      at = read
+      if (failure === null) return
+      yield surviving(failure, progress)
+      deltas = []
     }
+    if (deltas.length > 0) yield deltas
     if (broken !== null) throw broken
     if (whole.length < messages.length) yield surviving(upstreamFailure('truncated'), progress)
     if (piece === null) return
@@ -180,34 +183,27 @@ function surviving(failure: unknown, progress: () => Progress): readonly RawDelt
   return CUT
 }
 
-interface Translated {
-  readonly deltas: readonly RawDelta[]
-  /** The failure after those deltas, or null. */
-  readonly failure: unknown
-  /** How many of the messages have been read. */
-  readonly read: number
-  readonly ended: boolean
+/**
+ * Appends the deltas of a message.
+ *
+ * @returns the failure that followed them, or null
+ */
+function translate(upstream: Upstream, message: SseMessage, deltas: RawDelta[]): unknown {
+  try {
+    deltas.push(...upstream.fromMessage(message))
+    return null
+  } catch (failure) {
+    const values = valuesOf(message)
+    if (values.length < 2 && values[0]?.data === message.data) return failure
+    for (const value of values) {
+      const inner = translate(upstream, value, deltas)
+      if (inner !== null || hasEnded(deltas)) return inner
+    }
+    return null
+  }
 }
 
-function translate(upstream: Upstream, messages: readonly SseMessage[], from: number): Translated {
-  const deltas: RawDelta[] = []
-  let read = from
-  for (const message of from === 0 ? messages : messages.slice(from)) {
-    read += 1
-    try {
-      deltas.push(...upstream.fromMessage(message))
-    } catch (failure) {
-      const values = valuesOf(message)
-      if (values.length < 2 && values[0]?.data === message.data) {
-        return { deltas, failure, read, ended: false }
-      }
-      const inner = translate(upstream, values, 0)
-      deltas.push(...inner.deltas)
-      if (inner.failure !== null || inner.ended) return { ...inner, deltas, read }
-      continue
-    }
-    // Nothing after the terminator belongs to the answer.
-    if (deltas.at(-1)?.kind === 'end') return { deltas, failure: null, read, ended: true }
-  }
-  return { deltas, failure: null, read, ended: false }
+/** Nothing after the terminator belongs to the answer. */
+function hasEnded(deltas: readonly RawDelta[]): boolean {
+  return deltas.at(-1)?.kind === 'end'
 }

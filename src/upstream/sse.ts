@@ -23,11 +23,6 @@ const DATA_LINE = /^\s*(?:data\s*:\s*)?(\{.*|\[DONE\]\s*)$/is
 /** The lines that the parser buffers itself. */
 const STANDARD_LINE = /^(?:data|event|id|retry)?:/
 
-export interface SseOptions {
-  /** The limit for one event, in characters. */
-  readonly maxMessageChars: number
-}
-
 /** Takes text in pieces and returns complete messages. */
 export class SseReader {
   readonly #parser: EventSourceParser
@@ -37,10 +32,11 @@ export class SseReader {
   #lineStart = true
   readonly #maxChars: number
 
-  constructor({ maxMessageChars }: SseOptions) {
-    this.#maxChars = maxMessageChars
+  /** @param maxChars the limit for one event */
+  constructor(maxChars: number) {
+    this.#maxChars = maxChars
     this.#parser = createParser({
-      maxBufferSize: maxMessageChars,
+      maxBufferSize: maxChars,
       onEvent: ({ event, data }) => this.#messages.push({ event: event ?? null, data }),
       onError: (error) => {
         if (error.type === 'max-buffer-size-exceeded') this.#overflow = true
@@ -49,7 +45,7 @@ export class SseReader {
     })
   }
 
-  /** @throws SseOverflow when a message is longer than `maxMessageChars`. */
+  /** @throws SseOverflow when a message is longer than `maxChars`. */
   feed(text: string): readonly SseMessage[] {
     const ready = this.#withhold(this.#held + text)
     if (this.#held.length > this.#maxChars) throw new SseOverflow('message too long')

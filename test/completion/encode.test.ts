@@ -107,7 +107,7 @@ const anyText = fc
 
 /** What a client reads from the encoder's bytes. */
 function received(encoded: string): unknown[] {
-  const reader = new SseReader({ maxMessageChars: 1_000_000 })
+  const reader = new SseReader(1_000_000)
   const decoded = new TextDecoder().decode(new TextEncoder().encode(encoded))
   return reader.feed(decoded).map(({ event, data }) => {
     expect(event).toBeNull()

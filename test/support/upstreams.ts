@@ -2,9 +2,9 @@
 // flight. Each is ordinary; a test overrides what it is about.
 import type { Work } from '../../src/flight/generate.ts'
 import type { EffectiveRequest } from '../../src/request/effective.ts'
-import type { Connection, RouteContext } from '../../src/upstream/attempt.ts'
+import type { RouteContext } from '../../src/upstream/attempt.ts'
 import type { Send } from '../../src/upstream/call.ts'
-import { type ConnectOptions, connect } from '../../src/upstream/connection.ts'
+import { type Connection, type ConnectOptions, connect } from '../../src/upstream/connection.ts'
 import { START } from './app.ts'
 
 /** A connection to an upstream, by default of the `completions` wire, that is answered by `send`. */

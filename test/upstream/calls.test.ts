@@ -190,7 +190,7 @@ const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] 
 ]
 
 test.each(needs)('missingFeature() reports %s as the field "%s"', (feature, param, fields) => {
-  expect(missingFeature(request(fields), new Set([feature]))).toEqual({ feature, param })
+  expect(missingFeature(request(fields), new Set([feature]))).toMatchObject({ feature, param })
   const others = features.filter((other) => other !== feature && other !== 'logprobs')
   expect(missingFeature(request(fields), new Set(others))).toBeNull()
 })
@@ -202,7 +202,7 @@ test('missingFeature() is null for features that become several calls or are emu
 
 test('missingFeature() reports token prompts on the chat wire as "prompt"', () => {
   const asked = request({ prompts: [[1, 2]] })
-  expect(missingFeature(asked, new Set(wireLimits.chat))).toEqual({
+  expect(missingFeature(asked, new Set(wireLimits.chat))).toMatchObject({
     feature: 'token_prompts',
     param: 'prompt',
   })
@@ -211,7 +211,7 @@ test('missingFeature() reports token prompts on the chat wire as "prompt"', () =
 
 test('missingFeature() refuses an echo of token prompts, which cannot be emulated', () => {
   const asked = request({ prompts: [[1, 2]], echo: true })
-  expect(missingFeature(asked, new Set<Feature>(['echo']))).toEqual({
+  expect(missingFeature(asked, new Set<Feature>(['echo']))).toMatchObject({
     feature: 'echo',
     param: 'echo',
   })

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { type SseMessage, SseOverflow, SseReader } from '../../src/upstream/sse.ts'
 
-const LIMIT = { maxMessageChars: 10_000 }
+const LIMIT = 10_000
 
 /** All messages of a body that is received in these pieces. */
 function read(pieces: readonly string[], options = LIMIT): SseMessage[] {
@@ -122,7 +122,7 @@ test('SseReader.feed() reads an error field of llama.cpp that is split at any by
 })
 
 test('SseReader.feed() throws SseOverflow for a line without an end', () => {
-  const reader = new SseReader({ maxMessageChars: 5000 })
+  const reader = new SseReader(5000)
   reader.feed('data: ')
   let fed = 0
   const feed = () => {
@@ -133,7 +133,7 @@ test('SseReader.feed() throws SseOverflow for a line without an end', () => {
 })
 
 test('SseReader.feed() throws SseOverflow for an event with too many short lines', () => {
-  const reader = new SseReader({ maxMessageChars: 1000 })
+  const reader = new SseReader(1000)
   let lines = 0
   const feed = () => {
     for (; lines < 1000; lines++) reader.feed('data: 0123456789\n')
@@ -143,7 +143,7 @@ test('SseReader.feed() throws SseOverflow for an event with too many short lines
 })
 
 test('SseReader.feed() does not count comments and returned messages towards the limit', () => {
-  const reader = new SseReader({ maxMessageChars: 100 })
+  const reader = new SseReader(100)
   for (let i = 0; i < 1000; i++) {
     expect(reader.feed(': a comment\ndata: 0123456789\n\n')).toHaveLength(1)
   }
@@ -153,7 +153,7 @@ test('SseReader.feed() does not count comments and returned messages towards the
 })
 
 test('SseReader.feed() reads a long line in small pieces in linear time', () => {
-  const reader = new SseReader({ maxMessageChars: 2_000_000 })
+  const reader = new SseReader(2_000_000)
   reader.feed('data: ')
   for (let i = 0; i < 200_000; i++) reader.feed('01234')
   expect(reader.feed('\n\n')).toEqual([message('01234'.repeat(200_000))])
@@ -221,7 +221,7 @@ test('SseReader throws only SseOverflow and does not exceed its limit', () => {
       fc.oneof(textArbitrary, fc.string({ unit: 'binary' })),
       fc.integer({ min: 1, max: 40 }),
       (text, max) => {
-        const reader = new SseReader({ maxMessageChars: max })
+        const reader = new SseReader(max)
         const messages: SseMessage[] = []
         try {
           for (let at = 0; at < text.length; at += CHUNK) {
