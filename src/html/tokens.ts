@@ -27,16 +27,29 @@ export interface Sink {
   rawText(text: string): void
 }
 
+interface Tag {
+  readonly name: string
+  readonly attributes: Attributes
+  readonly isSelfClosing: boolean
+}
+
 /** Calls the sink for each tag and piece of text in the document. */
 export function tokenize(source: string, sink: Sink): void {
   new Tokenizer(source, sink).run()
 }
 
-const NONE: string[] = []
 const CDATA = '<![CDATA['
-const SLASH = 0x2f
-const EQUALS = 0x3d
-const GREATER = 0x3e
+/** The start of a tag, with its slash, or of anything that browsers treat as a comment. */
+const MARKUP = /<(?:(\/?)[a-z]|[!?]|\/.)/gis
+const TAG_NAME = /[^\t\n\f\r />]+/y
+const SPACE = String.raw`[\t\n\f\r ]*`
+/** A quoted value may extend to the end of the document. */
+const VALUE = String.raw`"([^"]*)(?:"|$)|'([^']*)(?:'|$)|([^\t\n\f\r >]*)`
+/** The ">" of a tag, or an attribute; its name may begin with "=". */
+const ATTRIBUTE = new RegExp(
+  String.raw`([\t\n\f\r /]*)(?:>|([^\t\n\f\r />][^\t\n\f\r />=]*)(?:${SPACE}=${SPACE}(?:${VALUE}))?)`,
+  'y',
+)
 
 const SCRIPT_TAG = /<!--|-->|<\/?script(?=[\t\n\f\r />])/gi
 const endTags = new Map<string, RegExp>()
@@ -49,28 +62,11 @@ function endTagOf(name: string): RegExp {
   return pattern
 }
 
-function isLetter(code: number): boolean {
-  const lower = code | 0x20
-  return lower >= 0x61 && lower <= 0x7a
-}
-
-function isSpace(code: number): boolean {
-  return code === 0x20 || (code >= 0x09 && code <= 0x0d && code !== 0x0b)
-}
-
-/** Also true at the end of the document, where `charCodeAt` returns NaN. */
-function endsName(code: number): boolean {
-  return isSpace(code) || code === SLASH || code === GREATER || Number.isNaN(code)
-}
-
 class Tokenizer {
   readonly #source: string
   readonly #sink: Sink
   /** Everything before this index has been reported. */
   #at = 0
-  /** The attributes of the tag that was read last. */
-  #attributes: string[] = NONE
-  #isSelfClosing = false
 
   constructor(source: string, sink: Sink) {
     this.#source = source
@@ -78,28 +74,29 @@ class Tokenizer {
   }
 
   run(): void {
-    const source = this.#source
-    let open = source.indexOf('<')
-    while (open !== -1) {
-      const first = source.charCodeAt(open + 1)
-      let next = open + 1
-      if (isLetter(first)) {
-        this.#textUntil(open)
-        this.#startTag(open + 1)
-        next = this.#at
-      } else if (first === SLASH && isLetter(source.charCodeAt(open + 2))) {
-        this.#textUntil(open)
-        const name = this.#tag(open + 2)
-        if (name !== null) this.#sink.endTag(name)
-        next = this.#at
-      } else if (/^<(?:[!?]|\/.)/s.test(source.slice(open, open + 3))) {
-        this.#textUntil(open)
-        this.#declaration(open)
-        next = this.#at
+    for (let found = this.#match(MARKUP); found !== null; found = this.#match(MARKUP)) {
+      const { index, 1: slash } = found
+      this.#textUntil(index)
+      if (slash === undefined) this.#declaration(index)
+      else if (slash === '') this.#startTag(index + 1)
+      else {
+        const tag = this.#tag(index + 2)
+        if (tag !== null) this.#sink.endTag(tag.name)
       }
-      open = source.indexOf('<', next)
     }
-    this.#textUntil(source.length)
+    this.#textUntil(this.#source.length)
+  }
+
+  #match(pattern: RegExp): RegExpExecArray | null {
+    pattern.lastIndex = this.#at
+    return pattern.exec(this.#source)
+  }
+
+  /** Matches a sticky pattern and continues after it. */
+  #take(pattern: RegExp): RegExpExecArray | null {
+    const found = this.#match(pattern)
+    if (found !== null) this.#at = pattern.lastIndex
+    return found
   }
 
   #textUntil(end: number): void {
@@ -133,12 +130,12 @@ class Tokenizer {
   }
 
   #startTag(from: number): void {
-    const name = this.#tag(from)
-    if (name === null) return
-    const raw = this.#sink.startTag(name, this.#attributes, this.#isSelfClosing)
+    const tag = this.#tag(from)
+    if (tag === null) return
+    const raw = this.#sink.startTag(tag.name, tag.attributes, tag.isSelfClosing)
     if (raw === null) return
     const start = this.#at
-    const end = this.#rawEnd(name, raw)
+    const end = this.#rawEnd(tag.name, raw)
     if (end > start) {
       const text = this.#source.slice(start, end)
       this.#sink.rawText(raw === 'references' ? decodeReferences(text) : text)
@@ -170,66 +167,19 @@ class Tokenizer {
     return source.length
   }
 
-  /**
-   * Reads a tag from its name through its ">".
-   *
-   * @returns its name; null if it is not closed, in which case the rest of the document is dropped
-   */
-  #tag(from: number): string | null {
-    const source = this.#source
-    this.#attributes = NONE
-    let at = from
-    while (!endsName(source.charCodeAt(at))) at += 1
-    const name = source.slice(from, at).toLowerCase()
-    while (at !== -1) {
-      let code = source.charCodeAt(at)
-      let slash = -1
-      for (; isSpace(code) || code === SLASH; code = source.charCodeAt(++at)) {
-        if (code === SLASH) slash = at
+  /** Reads a tag from its name through its ">"; null if the document ends before that. */
+  #tag(from: number): Tag | null {
+    this.#at = from
+    const [name = ''] = this.#take(TAG_NAME) ?? []
+    const attributes: string[] = []
+    for (let next = this.#take(ATTRIBUTE); next !== null; next = this.#take(ATTRIBUTE)) {
+      const [, before = '', key, double, single, bare = ''] = next
+      if (key === undefined) {
+        return { name: name.toLowerCase(), attributes, isSelfClosing: before.endsWith('/') }
       }
-      if (code === GREATER) {
-        this.#isSelfClosing = slash !== -1 && slash === at - 1
-        this.#at = at + 1
-        return name
-      }
-      if (Number.isNaN(code)) break
-      if (this.#attributes === NONE) this.#attributes = []
-      at = this.#attribute(at)
+      attributes.push(key.toLowerCase(), double ?? single ?? bare)
     }
-    this.#at = source.length
+    this.#at = this.#source.length
     return null
-  }
-
-  /** @returns the index after the attribute; -1 if the document ends within it */
-  #attribute(from: number): number {
-    const source = this.#source
-    // A leading "=" is part of the name.
-    let at = from + 1
-    for (let code = source.charCodeAt(at); !endsName(code) && code !== EQUALS; ) {
-      code = source.charCodeAt(++at)
-    }
-    const name = source.slice(from, at).toLowerCase()
-    let next = at
-    while (isSpace(source.charCodeAt(next))) next += 1
-    if (source.charCodeAt(next) !== EQUALS) {
-      this.#attributes.push(name, '')
-      return at
-    }
-    next += 1
-    while (isSpace(source.charCodeAt(next))) next += 1
-    const quote = source[next]
-    if (quote === '"' || quote === "'") {
-      const end = source.indexOf(quote, next + 1)
-      if (end === -1) return -1
-      this.#attributes.push(name, source.slice(next + 1, end))
-      return end + 1
-    }
-    let end = next
-    for (let code = source.charCodeAt(end); !isSpace(code) && code !== GREATER; ) {
-      if (Number.isNaN(code)) return -1
-      code = source.charCodeAt(++end)
-    }
-    this.#attributes.push(name, source.slice(next, end))
-    return end
   }
 }
