@@ -43,7 +43,7 @@ const KINDS = {
   template: 'template',
   other: 'audio canvas legend ruby span sub sup var video',
 }
-export type Kind = keyof typeof KINDS
+type Kind = keyof typeof KINDS
 
 /** The scopes that limit a search for an open element (HTML, 13.2.4.2): bits of `Rules.scopes`. */
 export const SCOPE = 1
@@ -65,6 +65,10 @@ export interface Rules {
   readonly isEndOptional: boolean
   /** Allowed in the <head>. */
   readonly isMetadata: boolean
+  /** Contains no elements. */
+  readonly isEmpty: boolean
+  /** Formatting that a block has interrupted goes on in it. */
+  readonly reopensFormatting: boolean
   /** Text and most elements are not allowed directly inside: they are moved before the table. */
   readonly isTableInside: boolean
   /** May have a declarative shadow tree (DOM, 4.9). */
@@ -88,6 +92,8 @@ const words = (names: string): ReadonlySet<string> => new Set(names.split(' '))
 
 const ORDINARY = words('formatting foreign link nobr option other ruby')
 const INLINE = words('foreign formatting input link metadata nobr other raw ruby template void')
+const EMPTY = words('input metadata raw rawBlock rule void')
+const REOPENING = words('button embedded foreign input option other rawBlock select void')
 const BOXES = words('audio br canvas embed iframe img legend svg textarea video')
 const BOUNDS = words('applet caption html marquee object select table td template th')
 const TABLE_BOUNDS = words('html table template')
@@ -141,6 +147,8 @@ function listedRules(name: string, kind: Kind): Rules {
     isBlock: !INLINE.has(kind) || BOXES.has(name),
     isEndOptional: END_OPTIONAL.has(name),
     isMetadata: METADATA.has(name),
+    isEmpty: EMPTY.has(kind) || name === 'col',
+    reopensFormatting: REOPENING.has(kind),
     isTableInside: TABLE_INSIDES.has(name),
     isShadowHost: SHADOW_HOSTS.has(name),
     endsForeign: BREAKOUT.has(name),

@@ -39,17 +39,13 @@ export function tokenize(source: string, sink: Sink): void {
 }
 
 const CDATA = '<![CDATA['
-/** The start of a tag, with its slash, or of anything that browsers treat as a comment. */
-const MARKUP = /<(?:(\/?)[a-z]|[!?]|\/.)/gis
-const TAG_NAME = /[^\t\n\f\r />]+/y
-const SPACE = String.raw`[\t\n\f\r ]*`
-/** A quoted value may extend to the end of the document. */
-const VALUE = String.raw`"([^"]*)(?:"|$)|'([^']*)(?:'|$)|([^\t\n\f\r >]*)`
-/** The ">" of a tag, or an attribute; its name may begin with "=". */
-const ATTRIBUTE = new RegExp(
-  String.raw`([\t\n\f\r /]*)(?:>|([^\t\n\f\r />][^\t\n\f\r />=]*)(?:${SPACE}=${SPACE}(?:${VALUE}))?)`,
-  'y',
-)
+const LETTER = /[a-z]/i
+const NAME = /[^\t\n\f\r />]*/y
+const GAP = /[\t\n\f\r /]*/y
+/** The first character of an attribute's name may be "=". */
+const KEY = /[^\t\n\f\r />][^\t\n\f\r />=]*/y
+const EQUALS = /(?:[\t\n\f\r ]*=[\t\n\f\r ]*)?/y
+const BARE_VALUE = /[^\t\n\f\r >]*/y
 
 const SCRIPT_TAG = /<!--|-->|<\/?script(?=[\t\n\f\r />])/gi
 const endTags = new Map<string, RegExp>()
@@ -74,29 +70,23 @@ class Tokenizer {
   }
 
   run(): void {
-    for (let found = this.#match(MARKUP); found !== null; found = this.#match(MARKUP)) {
-      const { index, 1: slash } = found
-      this.#textUntil(index)
-      if (slash === undefined) this.#declaration(index)
-      else if (slash === '') this.#startTag(index + 1)
-      else {
-        const tag = this.#tag(index + 2)
-        if (tag !== null) this.#sink.endTag(tag.name)
+    const source = this.#source
+    let open = source.indexOf('<')
+    while (open !== -1) {
+      const isEnd = source[open + 1] === '/'
+      const from = isEnd ? open + 2 : open + 1
+      const first = source[from] ?? ''
+      if (LETTER.test(first)) {
+        this.#textUntil(open)
+        if (isEnd) this.#endTag(from)
+        else this.#startTag(from)
+      } else if (first === '!' || first === '?' || (isEnd && first !== '')) {
+        this.#textUntil(open)
+        this.#declaration(open)
       }
+      open = source.indexOf('<', Math.max(from, this.#at))
     }
-    this.#textUntil(this.#source.length)
-  }
-
-  #match(pattern: RegExp): RegExpExecArray | null {
-    pattern.lastIndex = this.#at
-    return pattern.exec(this.#source)
-  }
-
-  /** Matches a sticky pattern and continues after it. */
-  #take(pattern: RegExp): RegExpExecArray | null {
-    const found = this.#match(pattern)
-    if (found !== null) this.#at = pattern.lastIndex
-    return found
+    this.#textUntil(source.length)
   }
 
   #textUntil(end: number): void {
@@ -127,6 +117,11 @@ class Tokenizer {
   #endOf(pattern: RegExp, from: number): number {
     pattern.lastIndex = from
     return pattern.test(this.#source) ? pattern.lastIndex : this.#source.length
+  }
+
+  #endTag(from: number): void {
+    const tag = this.#tag(from)
+    if (tag !== null) this.#sink.endTag(tag.name)
   }
 
   #startTag(from: number): void {
@@ -169,17 +164,36 @@ class Tokenizer {
 
   /** Reads a tag from its name through its ">"; null if the document ends before that. */
   #tag(from: number): Tag | null {
-    this.#at = from
-    const [name = ''] = this.#take(TAG_NAME) ?? []
+    const source = this.#source
+    let at = this.#endOf(NAME, from)
+    const name = source.slice(from, at).toLowerCase()
     const attributes: string[] = []
-    for (let next = this.#take(ATTRIBUTE); next !== null; next = this.#take(ATTRIBUTE)) {
-      const [, before = '', key, double, single, bare = ''] = next
-      if (key === undefined) {
-        return { name: name.toLowerCase(), attributes, isSelfClosing: before.endsWith('/') }
+    while (at < source.length) {
+      const next = this.#endOf(GAP, at)
+      if (source[next] === '>') {
+        this.#at = next + 1
+        return { name, attributes, isSelfClosing: next > at && source[next - 1] === '/' }
       }
-      attributes.push(key.toLowerCase(), double ?? single ?? bare)
+      at = this.#attribute(next, attributes)
     }
-    this.#at = this.#source.length
+    this.#at = source.length
     return null
+  }
+
+  /** Reads an attribute, and returns the index after it. */
+  #attribute(from: number, attributes: string[]): number {
+    const source = this.#source
+    const end = this.#endOf(KEY, from)
+    const name = source.slice(from, end).toLowerCase()
+    const start = this.#endOf(EQUALS, end)
+    const quote = source[start]
+    if (start > end && (quote === '"' || quote === "'")) {
+      const close = source.indexOf(quote, start + 1)
+      attributes.push(name, source.slice(start + 1, close))
+      return close === -1 ? source.length : close + 1
+    }
+    const after = start > end ? this.#endOf(BARE_VALUE, start) : end
+    attributes.push(name, source.slice(start, after))
+    return after
   }
 }

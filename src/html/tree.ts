@@ -9,7 +9,6 @@ import {
   BUTTON_SCOPE,
   foreignRulesOf,
   ITEM_SCOPE,
-  type Kind,
   type Mode,
   type Rules,
   rulesOf,
@@ -43,7 +42,10 @@ export function parseHtml(source: string, isXml = false): Element {
 }
 
 /** The value of an attribute; null if the element does not have it. */
-export function attributeOf({ attributes }: Element, name: string): string | null {
+export function attributeOf(
+  { attributes }: Pick<Element, 'attributes'>,
+  name: string,
+): string | null {
   for (let i = 0; i < attributes.length; i += 2) {
     if (attributes[i] === name) return decodeAttribute(attributes[i + 1] ?? '')
   }
@@ -56,10 +58,6 @@ const MAX_DEPTH = 512
 const MAX_FORMATTING = 64
 /** The limit of such reopened elements per document. */
 const MAX_REOPENED = 10_000
-
-const FONT = /^(?:color|face|size)$/
-/** Elements that have no content. */
-const EMPTY: ReadonlySet<Kind> = new Set<Kind>(['void', 'metadata', 'input', 'rule'])
 
 interface Place {
   readonly parent: Node
@@ -78,7 +76,7 @@ class Node implements Element {
   shadow: Node | null = null
   isOpen = false
 
-  constructor({ name, rules, attributes }: Tag, namespace: Namespace = 'html') {
+  constructor({ name, rules, attributes }: Omit<Tag, 'isSelfClosing'>, namespace: Namespace) {
     this.name = name
     this.namespace = namespace
     this.attributes = attributes
@@ -102,20 +100,32 @@ interface Tag {
   readonly name: string
   readonly rules: Rules
   readonly attributes: Attributes
+  readonly isSelfClosing: boolean
 }
 
-function tagOf(name: string, attributes: Attributes = []): Tag {
+function tagOf(name: string, attributes: Attributes = [], isSelfClosing = false): Tag {
   const rules = rulesOf(name)
-  return { name: rules.name || name, rules, attributes }
+  return { name: rules.name || name, rules, attributes, isSelfClosing }
 }
+
+type Test = (node: Node) => boolean
+
+const isNamed =
+  (name: string): Test =>
+  (node) =>
+    node.is(name)
+const isBoundary =
+  (scope: number): Test =>
+  ({ rules }) =>
+    (rules.scopes & scope) !== 0
 
 class TreeBuilder implements Sink {
   readonly #isXml: boolean
   #mode: Mode = 'head'
   /** The insertion mode of each open <template>. */
   readonly #templateModes: Mode[] = []
-  readonly #html = new Node(tagOf('html'))
-  readonly #body = new Node(tagOf('body'))
+  readonly #html = new Node(tagOf('html'), 'html')
+  readonly #body = new Node(tagOf('body'), 'html')
   /** The open elements, from <html> to the current one. */
   readonly #stack: Node[] = []
   /** Formatting elements to reopen in the next block; null is a marker (HTML, 13.2.4.3). */
@@ -151,10 +161,10 @@ class TreeBuilder implements Sink {
   }
 
   startTag(name: string, attributes: Attributes, isSelfClosing: boolean): RawText | null {
-    const tag = tagOf(name, attributes)
+    const tag = tagOf(name, attributes, isSelfClosing)
     if (this.#stack.length >= MAX_DEPTH) return this.#startTooDeep(tag)
-    if (this.isForeign && !this.#takesHtml(name)) return this.#startForeign(tag, isSelfClosing)
-    const raw = this.#start(tag, isSelfClosing)
+    if (this.isForeign && !this.#takesHtml(name)) return this.#startForeign(tag)
+    const raw = this.#start(tag)
     if (!this.#isXml || !isSelfClosing) return raw
     if (this.#current === this.#latest) this.#end(tag)
     return null
@@ -167,7 +177,7 @@ class TreeBuilder implements Sink {
 
   text(text: string): void {
     if (this.isForeign && !this.#takesHtml('')) {
-      this.#insertText(text)
+      this.#add(text)
       return
     }
     const shown = text.includes('\0') ? text.replaceAll('\0', '') : text
@@ -177,12 +187,12 @@ class TreeBuilder implements Sink {
       if (isBlank) return
       this.#leaveHead()
     } else if (isBlank && (this.#mode === 'columns' || this.#current.rules.isTableInside)) {
-      this.#insertText(shown)
+      this.#add(shown)
       return
-    } else if (this.#mode === 'columns' && !this.#leaveColumns()) return
+    } else if (this.#mode === 'columns' && !this.#endContent('columns')) return
     this.#isFostering = this.#isInTable
     this.#reopenFormatting()
-    this.#insertText(shown)
+    this.#add(shown)
     this.#isFostering = false
   }
 
@@ -192,22 +202,22 @@ class TreeBuilder implements Sink {
 
   // Modes
 
-  #start(tag: Tag, isSelfClosing = false): RawText | null {
+  #start(tag: Tag): RawText | null {
     const { name, rules } = tag
     switch (this.#mode) {
       case 'head':
         if (name === 'head') return null
         if (!rules.isMetadata && name !== 'html') this.#leaveHead()
-        return this.#startInBody(tag, isSelfClosing)
+        return this.#startInBody(tag)
       case 'body':
-        return this.#startInBody(tag, isSelfClosing)
+        return this.#startInBody(tag)
       case 'template':
-        if (rules.isMetadata) return this.#startInBody(tag, isSelfClosing)
+        if (rules.isMetadata) return this.#startInBody(tag)
         this.#mode = rules.outerMode ?? 'body'
         this.#templateModes.splice(-1, 1, this.#mode)
-        return this.#start(tag, isSelfClosing)
+        return this.#start(tag)
       default:
-        return this.#startInTable(tag, isSelfClosing)
+        return this.#startInTable(tag)
     }
   }
 
@@ -246,11 +256,12 @@ class TreeBuilder implements Sink {
 
   // The body (HTML, 13.2.6.4.7)
 
-  #startInBody(tag: Tag, isSelfClosing: boolean): RawText | null {
+  #startInBody(tag: Tag): RawText | null {
     const { name, rules, attributes } = tag
     switch (rules.kind) {
       case 'block':
       case 'paragraph':
+      case 'rawBlock':
         this.#closeParagraph()
         break
       case 'heading':
@@ -265,61 +276,32 @@ class TreeBuilder implements Sink {
         break
       case 'button':
         this.#close('button')
-        this.#reopenFormatting()
         break
       case 'link':
       case 'nobr':
       case 'formatting':
         return this.#startFormatting(tag)
-      case 'embedded':
-        this.#reopenFormatting()
-        this.#insert(tag)
-        this.#formatting.push(null)
-        return null
       case 'table':
         if (!this.#isQuirky) this.#closeParagraph()
-        this.#insert(tag)
         this.#mode = 'table'
-        return null
+        break
       case 'input':
         this.#close('select')
-        this.#reopenFormatting()
-        this.#insertEmpty(tag)
-        return null
-      case 'void':
-        this.#reopenFormatting()
-        this.#insertEmpty(name === 'image' ? tagOf('img', attributes) : tag)
-        return null
-      case 'metadata':
-        this.#insertEmpty(tag)
-        return null
+        break
       case 'rule':
         this.#closeParagraph()
         if (this.#hasInScope('select')) this.#closeOptional()
-        this.#insertEmpty(tag)
-        return null
-      case 'rawBlock':
-        this.#closeParagraph()
-        this.#reopenFormatting()
-        return this.#insertRaw(tag)
-      case 'raw':
-        return this.#insertRaw(tag)
+        break
       case 'select':
         if (this.#close('select')) return null
-        this.#reopenFormatting()
         break
       case 'option':
         if (this.#hasInScope('select')) this.#closeOptional(name === 'option' ? 'optgroup' : '')
         else if (this.#current.is('option')) this.#pop()
-        this.#reopenFormatting()
         break
       case 'ruby':
         if (this.#hasInScope('ruby')) this.#closeOptional(/^r[tp]$/.test(name) ? 'rtc' : '')
         break
-      case 'foreign':
-        this.#reopenFormatting()
-        this.#insertForeign(tag, name as Namespace, isSelfClosing)
-        return null
       case 'tablePart':
         return null
       case 'root': {
@@ -329,16 +311,22 @@ class TreeBuilder implements Sink {
         return null
       }
       case 'template':
-        this.#startTemplate(tag)
-        return null
+        return this.#startTemplate(tag)
+      case 'embedded':
+      case 'foreign':
+      case 'metadata':
       case 'other':
-        this.#reopenFormatting()
+      case 'raw':
+      case 'void':
         break
       default:
         rules.kind satisfies never
     }
-    this.#insert(tag)
-    return null
+    if (rules.reopensFormatting) this.#reopenFormatting()
+    if (rules.kind === 'foreign') this.#insertForeign(tag, name as Namespace)
+    else this.#insert(name === 'image' ? tagOf('img', attributes) : tag)
+    if (rules.kind === 'embedded') this.#formatting.push(null)
+    return rules.raw
   }
 
   #endInBody({ name, rules }: Tag): void {
@@ -359,7 +347,7 @@ class TreeBuilder implements Sink {
         this.#close(name, name === 'li' ? ITEM_SCOPE : SCOPE)
         break
       case 'heading':
-        this.#closeHeading()
+        this.#closeLast((node) => node.rules.kind === 'heading', isBoundary(SCOPE))
         break
       case 'link':
       case 'nobr':
@@ -376,7 +364,7 @@ class TreeBuilder implements Sink {
         break
       case 'void':
         // "</br>" is treated as "<br>".
-        if (name === 'br') this.#startInBody(tagOf(name), false)
+        if (name === 'br') this.#startInBody(tagOf(name))
         break
       default:
         this.#endOther(name)
@@ -384,38 +372,24 @@ class TreeBuilder implements Sink {
   }
 
   #endOther(name: string): void {
-    const at = this.#stack.findLastIndex((node) => node.is(name) || node.rules.isSpecial)
-    if (this.#stack[at]?.is(name)) this.#popAt(at)
+    this.#closeLast(isNamed(name), ({ rules }) => rules.isSpecial)
   }
 
-  /** Closes an element and those open in it. Returns false if it is not in scope. */
+  /** @returns false if no element with this name is in scope */
   #close(name: string, scope = SCOPE): boolean {
-    if (!this.#hasInScope(name, scope)) return false
-    this.#popTo(name)
-    return true
+    return this.#closeLast(isNamed(name), isBoundary(scope))
   }
 
   #closeParagraph(): void {
     this.#close('p', BUTTON_SCOPE)
   }
 
-  #closeHeading(): void {
-    const at = this.#stack.findLastIndex(
-      ({ rules }) => rules.kind === 'heading' || (rules.scopes & SCOPE) !== 0,
-    )
-    if (this.#stack[at]?.rules.kind === 'heading') this.#popAt(at)
-  }
-
   /** An item ends when the next item of its list starts. */
   #closeItem(name: string): void {
-    const isBefore = (node: Node) =>
-      node.rules.kind === 'item' && (name === 'li') === (node.name === 'li')
-    const isBetween = (node: Node) => node.is('address') || node.is('div') || node.is('p')
-    const at = this.#stack.findLastIndex(
-      (node) => isBefore(node) || (node.rules.isSpecial && !isBetween(node)),
+    this.#closeLast(
+      (node) => node.rules.kind === 'item' && (name === 'li') === (node.name === 'li'),
+      (node) => node.rules.isSpecial && !['address', 'div', 'p'].includes(node.name),
     )
-    const node = this.#stack[at]
-    if (node !== undefined && isBefore(node)) this.#popAt(at)
   }
 
   #startForm(tag: Tag): null {
@@ -440,8 +414,8 @@ class TreeBuilder implements Sink {
     this.#removeOpen(this.#stack.lastIndexOf(form))
   }
 
-  #startTemplate(tag: Tag): void {
-    const node = new Node(tag)
+  #startTemplate(tag: Tag): null {
+    const node = new Node(tag, 'html')
     const { parent } = this.#place()
     const isShadow = /^(?:open|closed)$/i.test(attributeOf(node, 'shadowrootmode') ?? '')
     const isHost = parent.rules.isShadowHost || parent.name.includes('-')
@@ -453,11 +427,12 @@ class TreeBuilder implements Sink {
     this.#formatting.push(null)
     this.#mode = 'template'
     this.#templateModes.push('template')
+    return null
   }
 
   #endTemplate(): void {
     if (this.#templateModes.pop() === undefined) return
-    this.#popTo('template')
+    this.#popAt(this.#stack.findLastIndex(isNamed('template')))
     this.#clearFormatting()
     this.#resetMode()
   }
@@ -529,8 +504,9 @@ class TreeBuilder implements Sink {
         list.length = i
         return
       }
-      this.#insert(node)
-      list[i] = this.#current
+      const copy = node.copy()
+      this.#open(copy)
+      list[i] = copy
     }
   }
 
@@ -615,31 +591,27 @@ class TreeBuilder implements Sink {
     return this.#mode === 'table' || this.#mode === 'rows' || this.#mode === 'row'
   }
 
-  #startInTable(tag: Tag, isSelfClosing: boolean): RawText | null {
-    const { name, rules, attributes } = tag
+  #startInTable(tag: Tag): RawText | null {
+    const { name, rules } = tag
     if (rules.outerMode !== null) {
       if (this.#enter(rules.outerMode)) this.#startPart(tag)
       return null
     }
     if (this.#mode === 'columns') {
-      if (name === 'template') return this.#startInBody(tag, isSelfClosing)
-      return this.#leaveColumns() ? this.#start(tag, isSelfClosing) : null
+      if (name === 'template') return this.#startInBody(tag)
+      return this.#endContent('columns') ? this.#start(tag) : null
     }
-    if (!this.#isInTable) return this.#startInBody(tag, isSelfClosing)
-    if (name === 'table') {
-      if (!this.#hasInScope('table', TABLE_SCOPE)) return null
-      this.#endPart('table')
-      return this.#start(tag)
-    }
+    if (!this.#isInTable) return this.#startInBody(tag)
+    if (name === 'table') return this.#endPart(isNamed(name)) ? this.#start(tag) : null
     if (name === 'form') {
       if (this.#form !== null || this.#templateModes.length > 0) return null
-      this.#insertEmpty(tag)
+      this.#append(new Node(tag, 'html'))
       this.#form = this.#latest
       return null
     }
-    const staysInside = name === 'script' || name === 'style' || name === 'template'
-    this.#isFostering = !staysInside && !(name === 'input' && isHiddenInput(attributes))
-    const raw = this.#startInBody(tag, isSelfClosing)
+    const isHidden = name === 'input' && /^hidden$/i.test(attributeOf(tag, 'type') ?? '')
+    this.#isFostering = !isHidden && !['script', 'style', 'template'].includes(name)
+    const raw = this.#startInBody(tag)
     this.#isFostering = false
     return raw
   }
@@ -650,26 +622,20 @@ class TreeBuilder implements Sink {
    * @returns false if such a part cannot start here
    */
   #enter(mode: Mode): boolean {
-    if (this.#mode === 'cell' && !this.#endNearest('cell')) return false
-    if (this.#mode === 'caption' && !this.#endNearest('caption')) return false
-    if (this.#mode === 'columns' && mode !== 'columns' && !this.#leaveColumns()) return false
-    if (this.#mode === 'row' && mode !== 'row' && !this.#endNearest('row')) return false
     const isOutside = mode === 'table' || mode === 'columns'
-    if (this.#mode === 'rows' && isOutside && !this.#endNearest('rows')) return false
+    for (const inner of ['cell', 'caption', 'columns', 'row', 'rows'] as const) {
+      const stays = inner === mode || (inner === 'rows' && !isOutside)
+      if (this.#mode === inner && !stays && !this.#endContent(inner)) return false
+    }
     if (this.#mode === 'table' && mode === 'columns') this.#startPart(tagOf('colgroup'))
     if (this.#mode === 'table' && !isOutside) this.#startPart(tagOf('tbody'))
     if (this.#mode === 'rows' && mode === 'row') this.#startPart(tagOf('tr'))
     return true
   }
 
-  /** Closes the last part whose content has this mode. */
-  #endNearest(mode: Mode): boolean {
-    const part = this.#stack.findLast(
-      ({ rules }) => rules.innerMode === mode || (rules.scopes & TABLE_SCOPE) !== 0,
-    )
-    if (part?.rules.innerMode !== mode) return false
-    this.#endPart(part.name)
-    return true
+  /** Ends the last part whose content has this mode; returns false if nothing matches. */
+  #endContent(mode: Mode): boolean {
+    return this.#endPart(({ rules }) => rules.innerMode === mode)
   }
 
   #startPart(tag: Tag): void {
@@ -680,32 +646,25 @@ class TreeBuilder implements Sink {
     ) {
       this.#pop()
     }
-    if (tag.name === 'col') this.#insertEmpty(tag)
-    else this.#insert(tag)
+    this.#insert(tag)
     this.#mode = tag.rules.innerMode ?? this.#mode
     if (this.#mode === 'cell' || this.#mode === 'caption') this.#formatting.push(null)
   }
 
-  #endPart(name: string): void {
-    const hasMarker = this.#mode === 'cell' || this.#mode === 'caption'
-    this.#popTo(name)
-    if (hasMarker) this.#clearFormatting()
+  /** Ends the last part of this table that matches; returns false if nothing matches. */
+  #endPart(matches: Test): boolean {
+    if (!this.#closeLast(matches, isBoundary(TABLE_SCOPE))) return false
+    if (this.#mode === 'cell' || this.#mode === 'caption') this.#clearFormatting()
     this.#resetMode()
-  }
-
-  /** @returns false if no column group is open */
-  #leaveColumns(): boolean {
-    if (!this.#current.is('colgroup')) return false
-    this.#endPart('colgroup')
     return true
   }
 
   #endInTable(tag: Tag): void {
     const { name, rules } = tag
     if (rules.kind === 'tablePart' || rules.kind === 'table') {
-      if (this.#hasInScope(name, TABLE_SCOPE)) this.#endPart(name)
+      this.#endPart(isNamed(name))
     } else if (this.#mode === 'columns' && rules.kind !== 'template') {
-      if (this.#leaveColumns()) this.#end(tag)
+      if (this.#endContent('columns')) this.#end(tag)
     } else {
       this.#isFostering = this.#isInTable
       this.#endInBody(tag)
@@ -726,11 +685,12 @@ class TreeBuilder implements Sink {
     return html === 'any' || (html === 'svg' && name === 'svg')
   }
 
-  #startForeign(tag: Tag, isSelfClosing: boolean): RawText | null {
+  #startForeign(tag: Tag): RawText | null {
     const isOldFont =
-      tag.name === 'font' && tag.attributes.some((each, i) => i % 2 === 0 && FONT.test(each))
+      tag.name === 'font' &&
+      ['color', 'face', 'size'].some((name) => attributeOf(tag, name) !== null)
     if (!tag.rules.endsForeign && !isOldFont) {
-      this.#insertForeign(tag, this.#current.namespace, isSelfClosing)
+      this.#insertForeign(tag, this.#current.namespace)
       return null
     }
     this.#leaveForeign()
@@ -741,10 +701,10 @@ class TreeBuilder implements Sink {
     while (this.isForeign && !this.#takesHtml('')) this.#pop()
   }
 
-  #insertForeign(tag: Tag, namespace: Namespace, isSelfClosing: boolean): void {
+  #insertForeign(tag: Tag, namespace: Namespace): void {
     const node = new Node(tag, namespace)
-    this.#append(node)
-    if (!isSelfClosing) this.#push(node)
+    if (tag.isSelfClosing) this.#append(node)
+    else this.#open(node)
   }
 
   /** @returns false if the end tag belongs to an HTML element */
@@ -753,15 +713,10 @@ class TreeBuilder implements Sink {
       this.#leaveForeign()
       return false
     }
-    for (let i = this.#stack.length - 1; i > 0; i -= 1) {
-      const node = this.#stack[i]!
-      if (node.namespace === 'html') return false
-      if (node.name === name) {
-        this.#popAt(i)
-        return true
-      }
-    }
-    return true
+    return this.#closeLast(
+      (node) => node.namespace !== 'html' && node.name === name,
+      (node) => node.namespace === 'html',
+    )
   }
 
   // The tree
@@ -777,18 +732,14 @@ class TreeBuilder implements Sink {
     return { parent: this.#stack[at - 1] ?? this.#html, before: null }
   }
 
-  #add(node: Node | string, { parent, before }: Place): void {
+  #add(node: Node | string, { parent, before } = this.#place()): void {
     if (before === null) parent.children.push(node)
     else parent.children.splice(parent.children.lastIndexOf(before), 0, node)
     if (typeof node !== 'string') node.parent = parent
   }
 
-  #insertText(text: string): void {
-    this.#add(text, this.#place())
-  }
-
   #append(node: Node): void {
-    this.#add(node, this.#place())
+    this.#add(node)
     this.#latest = node
   }
 
@@ -799,24 +750,21 @@ class TreeBuilder implements Sink {
     this.#add(node, place)
   }
 
+  #open(node: Node): void {
+    this.#append(node)
+    this.#push(node)
+  }
+
   #insert(tag: Tag): void {
-    this.#insertForeign(tag, 'html', false)
-  }
-
-  #insertEmpty(tag: Tag): void {
-    this.#insertForeign(tag, 'html', true)
-  }
-
-  #insertRaw(tag: Tag): RawText | null {
-    this.#insertEmpty(tag)
-    return tag.rules.raw
+    const node = new Node(tag, 'html')
+    if (tag.rules.isEmpty) this.#append(node)
+    else this.#open(node)
   }
 
   #startTooDeep(tag: Tag): RawText | null {
-    this.#insertEmpty(tag)
-    const { kind, raw } = tag.rules
-    if (raw === null && !EMPTY.has(kind)) this.#tooDeep += 1
-    return raw
+    this.#append(new Node(tag, 'html'))
+    if (!tag.rules.isEmpty) this.#tooDeep += 1
+    return tag.rules.raw
   }
 
   // The stack
@@ -844,28 +792,29 @@ class TreeBuilder implements Sink {
     while (this.#stack.length > at) this.#pop()
   }
 
-  /** Closes the last element with this name and those open in it. */
-  #popTo(name: string): void {
-    const at = this.#stack.findLastIndex((node) => node.is(name))
-    if (at > 0) this.#popAt(at)
+  /** The index of the last open element that matches; -1 if a boundary follows it. */
+  #lastOpen(matches: Test, isBoundary: Test): number {
+    for (let at = this.#stack.length - 1; at >= 0; at -= 1) {
+      const node = this.#stack[at]!
+      if (matches(node)) return at
+      if (isBoundary(node)) break
+    }
+    return -1
+  }
+
+  /** Closes that element and those open in it; returns false if nothing matches. */
+  #closeLast(matches: Test, isBoundary: Test): boolean {
+    const at = this.#lastOpen(matches, isBoundary)
+    if (at !== -1) this.#popAt(at)
+    return at !== -1
   }
 
   #hasInScope(name: string, scope = SCOPE): boolean {
-    for (let i = this.#stack.length - 1; i >= 0; i -= 1) {
-      const node = this.#stack[i]!
-      if (node.is(name)) return true
-      if ((node.rules.scopes & scope) !== 0) return false
-    }
-    return false
+    return this.#lastOpen(isNamed(name), isBoundary(scope)) !== -1
   }
 
   #isInScope(node: Node): boolean {
-    for (let i = this.#stack.length - 1; i >= 0; i -= 1) {
-      const each = this.#stack[i]!
-      if (each === node) return true
-      if ((each.rules.scopes & SCOPE) !== 0) return false
-    }
-    return false
+    return this.#lastOpen((each) => each === node, isBoundary(SCOPE)) !== -1
   }
 
   /** Generates implied end tags (HTML, 13.2.6.3). */
@@ -876,9 +825,4 @@ class TreeBuilder implements Sink {
 
 function hasSameAttributes({ attributes: a }: Node, { attributes: b }: Node): boolean {
   return a.length === b.length && a.every((each, i) => each === b[i])
-}
-
-function isHiddenInput(attributes: Attributes): boolean {
-  const at = attributes.indexOf('type')
-  return at % 2 === 0 && /^hidden$/i.test(attributes[at + 1] ?? '')
 }

@@ -54,6 +54,7 @@ const trees: readonly [string, string][] = [
     '<table><colgroup hidden><col><tr><td>a</table>',
     'table(colgroup[hidden](col) tbody(tr(td(a))))',
   ],
+  ['<table><input name=type type=hidden>', 'table(input[name][type])'],
   ['<p hidden>a</body></html>b', 'p[hidden](a b)'],
   // End tags without a matching start tag.
   ['a</p>b</br>c</i>d</div>e', 'a p b br c d e'],
