@@ -24,8 +24,11 @@ export function parseJson(text: string): unknown {
   }
 }
 
+/** An object of JSON. */
+export type Table = Readonly<Record<string, unknown>>
+
 /** Whether a value is an object with named members. */
-export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+export function isRecord(value: unknown): value is Table {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 

@@ -3,7 +3,7 @@
 
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
-import { isCount, isRecord } from '../json.ts'
+import { isCount, isRecord, type Table } from '../json.ts'
 import type { Upstream } from './adapter.ts'
 import { diagnose } from './diagnosis.ts'
 import {
@@ -13,10 +13,10 @@ import {
   identifierOf,
   upstreamFailure,
 } from './failure.ts'
-import { readReason } from './finish-reason.ts'
+import { ending, readReason } from './finish-reason.ts'
 import { bytesOfStrings, objectsIn } from './message.ts'
-import { failureOfResponse } from './openai-request.ts'
-import { isErrorShape } from './openai-response.ts'
+import { failureOfResponse, present } from './openai-request.ts'
+import { isErrorShape, metaOf } from './openai-response.ts'
 import type { SseMessage } from './sse.ts'
 
 export const anthropic: Upstream = {
@@ -30,9 +30,7 @@ export const anthropic: Upstream = {
         max_tokens,
         ...(system === null ? {} : { system }),
         messages: prompts.map((content) => ({ role: 'user', content })),
-        ...(temperature === undefined ? {} : { temperature }),
-        ...(top_p === undefined ? {} : { top_p }),
-        ...(stop === undefined ? {} : { stop_sequences: stop }),
+        ...present({ temperature, top_p, stop_sequences: stop }),
         ...(stream ? { stream } : {}),
         ...request.parameters,
       },
@@ -81,7 +79,7 @@ function readMessage(message: SseMessage): readonly RawDelta[] {
   return objects === 'end' ? [{ kind: 'end' }] : objects.flatMap(readEvent)
 }
 
-function readEvent(event: Readonly<Record<string, unknown>>): readonly RawDelta[] {
+function readEvent(event: Table): readonly RawDelta[] {
   throwIfFailed(event)
   const { type, message, delta, content_block, usage } = event
   switch (type) {
@@ -107,11 +105,10 @@ function readEvent(event: Readonly<Record<string, unknown>>): readonly RawDelta[
 }
 
 /** @throws GatewayError if a 2xx body or an event contains an error, Anthropic's or a gateway's */
-function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
+function throwIfFailed(object: Table): void {
   const { type, error, success } = object
   const isError = type === undefined ? isErrorShape(object) : type === 'error'
-  if (!isError && !error && success !== false) return
-  throw failureIn(object)
+  if (isError || error || success === false) throw failureIn(object)
 }
 
 function failureIn(object: unknown): GatewayError {
@@ -124,21 +121,11 @@ function failureIn(object: unknown): GatewayError {
 }
 
 /** The finish reason, if there is one, and the tokens counted so far. */
-function endOf({ stop_reason, usage }: Readonly<Record<string, unknown>>): RawDelta[] {
+function endOf({ stop_reason, usage }: Table): RawDelta[] {
   // A turn that the server has paused is an unfinished answer, and is not resumed.
   const reason = stop_reason === 'pause_turn' ? 'length' : readReason(stop_reason)
   const tokens: RawDelta = { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) }
-  if (reason === null) return [tokens]
-  if (reason === 'failed') return [{ kind: 'failed', index: 0 }, tokens]
-  return [{ kind: 'finish', index: 0, reason }, tokens]
-}
-
-function metaOf({ id, model }: Readonly<Record<string, unknown>>): RawDelta {
-  return {
-    kind: 'meta',
-    ...(typeof id === 'string' ? { id } : {}),
-    ...(typeof model === 'string' ? { model } : {}),
-  }
+  return reason === null ? [tokens] : [ending(0, reason), tokens]
 }
 
 type TextDelta = Extract<RawDelta, { kind: 'text' }>
@@ -159,11 +146,8 @@ function hiddenIn(delta: unknown): RawDelta[] {
 
 /** The text blocks of a whole message as one text. */
 function textOf(content: unknown): TextDelta {
-  const blocks: readonly unknown[] = Array.isArray(content) ? content : []
-  const text = blocks
-    .flatMap((block) => textIn(block, 'text'))
-    .map(({ text }) => text)
-    .join('')
+  const blocks = (Array.isArray(content) ? content : []).flatMap((block) => textIn(block, 'text'))
+  const text = blocks.map(({ text }) => text).join('')
   return { kind: 'text', index: 0, text, logprobs: null }
 }
 

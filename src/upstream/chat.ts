@@ -2,20 +2,17 @@
 // message is its text. Requests with fields that only the completions wire has are refused before
 // (calls.ts).
 import type { Upstream } from './adapter.ts'
-import { failureOfResponse, wireFields } from './openai-request.ts'
+import { failureOfResponse, messagesOf, wireFields } from './openai-request.ts'
 import { readBody, readChunk } from './openai-response.ts'
 
 export const chat: Upstream = {
   toWire(request, options) {
-    const { logprobs, system } = request
+    const { model, logprobs } = request
     return {
       path: options.path ?? '/chat/completions',
       body: {
-        model: request.model,
-        messages: [
-          ...(system === null ? [] : [{ role: 'system', content: system }]),
-          ...request.prompts.map((content) => ({ role: 'user', content })),
-        ],
+        model,
+        messages: messagesOf(request),
         // `top_logprobs: 0` means the same as the legacy `logprobs: 0`: only the chosen tokens.
         ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs }),
         ...wireFields(request, options),

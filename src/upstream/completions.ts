@@ -1,7 +1,7 @@
 // The legacy completions wire: POST /completions, one text per choice.
 
 import type { Upstream } from './adapter.ts'
-import { failureOfResponse, wireFields } from './openai-request.ts'
+import { failureOfResponse, present, wireFields } from './openai-request.ts'
 import { readBody, readChunk } from './openai-response.ts'
 
 export const completions: Upstream = {
@@ -11,16 +11,13 @@ export const completions: Upstream = {
         ? `${request.system}\n\n${prompt}`
         : prompt,
     )
-    const { best_of, echo, suffix, logprobs } = request
+    const { model, best_of, echo, suffix, logprobs } = request
     return {
       path: options.path ?? '/completions',
       body: {
-        model: request.model,
+        model,
         prompt: prompts.length === 1 ? prompts[0] : prompts,
-        ...(best_of === undefined ? {} : { best_of }),
-        ...(echo === undefined ? {} : { echo }),
-        ...(suffix === undefined ? {} : { suffix }),
-        ...(logprobs === undefined ? {} : { logprobs }),
+        ...present({ best_of, echo, suffix, logprobs }),
         ...wireFields(request, options),
       },
     }

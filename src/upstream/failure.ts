@@ -16,9 +16,7 @@ export interface UpstreamCause {
   readonly hint: string
   /** What the upstream's error is about, if its wording is known. */
   readonly subject?: Subject | undefined
-  /**
-   * The name that the upstream requires for `max_tokens`, if it refused the request because of it.
-   */
+  /** The name that the upstream requires for `max_tokens`, if it refused the request for that. */
   readonly wantsField?: WireOptions['maxTokensField'] | undefined
   /** `Retry-After` of an upstream that is down. That of a 429 is in the error itself. */
   readonly backInSeconds?: number | undefined
@@ -26,13 +24,16 @@ export interface UpstreamCause {
 
 export type UpstreamFailure = 'bad_response' | 'truncated' | 'unavailable' | 'timeout'
 
-/** The reason if nothing more specific is known. */
-const reasonOf: Readonly<Record<UpstreamFailure, Reason>> = {
-  bad_response: 'not_a_completion',
-  truncated: 'cut_off',
-  unavailable: 'not_sent',
-  timeout: 'first_byte',
+/** Codes that may mean an outage, each with its reason if nothing more specific is known. */
+const outages: Readonly<Partial<Record<Code, Reason>>> = {
+  upstream_bad_response: 'not_a_completion',
+  upstream_truncated: 'cut_off',
+  upstream_unavailable: 'not_sent',
+  upstream_timeout: 'first_byte',
 }
+
+const hintOf = (code: Code, reason: string | null = null) =>
+  hintOfReason(reason, outages[code] ?? 'not_sent')
 
 /** A failure without an HTTP status. */
 export function upstreamFailure(
@@ -40,9 +41,8 @@ export function upstreamFailure(
   cause: Partial<UpstreamCause> = {},
 ): GatewayError {
   if (cause.subject === 'quota') return quotaFailure(cause)
-  const hint = cause.hint ?? hintOfReason(cause.code ?? null, reasonOf[kind])
   const code = `upstream_${kind}` as const
-  return failure(code, messages[code], { ...cause, hint })
+  return failure(code, { hint: hintOf(code, cause.code), ...cause })
 }
 
 /** The failure for a non-2xx response, or for an error event with a status of its own. */
@@ -51,53 +51,41 @@ export function failureOfStatus(
   given: Partial<UpstreamCause> = {},
   retryAfterSeconds: number | null = null,
 ): GatewayError {
-  const cause = { status, ...given, hint: given.hint ?? hintOfStatus(status) }
+  const cause = { status, hint: hintOfStatus(status), ...given }
   const { subject } = cause
   const isUnpaid = status === 402 && subject === undefined
   if (subject === 'quota' || isUnpaid) return quotaFailure(cause)
   if (status === 429) {
-    const delay = clampRetryAfter(retryAfterSeconds)
-    return failure('upstream_rate_limited', messages.upstream_rate_limited, cause, delay)
+    return failure('upstream_rate_limited', cause, clampRetryAfter(retryAfterSeconds))
   }
-  if (status >= 500 && status <= 599) {
-    return failure('upstream_unavailable', messages.upstream_unavailable, cause)
-  }
+  if (status >= 500 && status <= 599) return failure('upstream_unavailable', cause)
   const isOwners = subject !== undefined && ownersSubjects.has(subject)
   const isRefusal = status === 413 || ((status === 400 || status === 422) && !isOwners)
-  if (!isRefusal) return failure('upstream_rejected', messages.upstream_rejected, cause)
-  return failure('upstream_refused_request', refusalOf(subject), cause)
+  if (!isRefusal) return failure('upstream_rejected', cause)
+  return failure('upstream_refused_request', cause, null, subject && refusals[subject])
 }
 
-function refusalOf(subject: Subject | undefined): string {
-  switch (subject) {
-    case 'context':
-      return messages.upstream_refused_length
-    case 'policy':
-      return messages.upstream_refused_content
-    default:
-      return messages.upstream_refused_request
-  }
+const refusals: Readonly<Partial<Record<Subject, string>>> = {
+  context: messages.upstream_refused_length,
+  policy: messages.upstream_refused_content,
 }
 
 /** Retrying earlier would not help. */
 const QUOTA_RETRY_S = 3600
 
-function quotaFailure(cause: Partial<UpstreamCause>): GatewayError {
-  return failure(
-    'upstream_rate_limited',
-    messages.upstream_quota_exhausted,
-    { hint: hintOfStatus(402), ...cause, subject: 'quota' },
-    QUOTA_RETRY_S,
-  )
+function quotaFailure(given: Partial<UpstreamCause>): GatewayError {
+  const cause = { hint: hintOfStatus(402), ...given, subject: 'quota' } as const
+  const message = messages.upstream_quota_exhausted
+  return failure('upstream_rate_limited', cause, QUOTA_RETRY_S, message)
 }
 
 function failure(
-  code: Code,
-  message: string,
-  { status = null, code: reason = null, ...cause }: Partial<UpstreamCause> & { hint: string },
+  code: Extract<Code, `upstream_${string}`>,
+  cause: Partial<UpstreamCause> & Pick<UpstreamCause, 'hint'>,
   retryAfterSeconds: number | null = null,
+  message: string = messages[code],
 ): GatewayError {
-  const full: UpstreamCause = { status, code: reason, ...cause }
+  const full: UpstreamCause = { status: null, code: null, ...cause }
   return new GatewayError(code, message, { cause: full, retryAfterSeconds })
 }
 
@@ -114,17 +102,9 @@ export function failureOfError(error: unknown, envelope: unknown = null): Gatewa
 
 /** The cause of an upstream's failure, always with a hint; null for other errors. */
 export function causeOf(error: unknown): UpstreamCause | null {
-  if (!(error instanceof GatewayError)) return null
-  const [, kind] = /^upstream_(.+)$/.exec(error.code) ?? []
-  if (kind === undefined) return null
-  const {
-    status = null,
-    code = null,
-    hint,
-    ...more
-  } = (error.cause ?? {}) as Partial<UpstreamCause>
-  const otherwise = Object.hasOwn(reasonOf, kind) ? reasonOf[kind as UpstreamFailure] : 'not_sent'
-  return { status, code, hint: hint ?? hintOfReason(code, otherwise), ...more }
+  if (!(error instanceof GatewayError) || !error.code.startsWith('upstream_')) return null
+  const cause = (error.cause ?? {}) as Partial<UpstreamCause>
+  return { status: null, code: null, hint: hintOf(error.code, cause.code), ...cause }
 }
 
 /**
@@ -142,17 +122,10 @@ export function isOutage(error: GatewayError, begun: boolean): boolean {
   if (subject !== undefined && requestSubjects.has(subject)) return false
   // An error in a 2xx body is a bad response, unless its subject is known.
   if (status === null && subject !== undefined && ownersSubjects.has(subject)) return false
-  return outages.has(error.code)
+  return Object.hasOwn(outages, error.code)
 }
 
 const aboutOneRequest: ReadonlySet<string> = new Set(['too_large', 'missing_choice', 'no_text'])
-
-const outages: ReadonlySet<Code> = new Set([
-  'upstream_unavailable',
-  'upstream_bad_response',
-  'upstream_truncated',
-  'upstream_timeout',
-])
 
 /** Seconds from a `Retry-After` header: a number or an HTTP date (RFC 9110, 10.2.3), else null. */
 export function parseRetryAfter(header: string | null, nowMs: number): number | null {
@@ -164,13 +137,8 @@ export function parseRetryAfter(header: string | null, nowMs: number): number | 
   return Number.isNaN(at) ? null : Math.ceil((at - nowMs) / 1000)
 }
 
-const MIN_RETRY_S = 1
-const MAX_RETRY_S = 300
-const DEFAULT_RETRY_S = 10
-
-function clampRetryAfter(seconds: number | null): number {
-  return Math.min(MAX_RETRY_S, Math.max(MIN_RETRY_S, seconds ?? DEFAULT_RETRY_S))
-}
+/** 1 to 300 seconds, and 10 if the upstream does not say. */
+const clampRetryAfter = (seconds: number | null) => Math.min(300, Math.max(1, seconds ?? 10))
 
 const statusKeys = [
   'code',
@@ -198,9 +166,7 @@ const innerKeys = [
 ]
 const MAX_INNER = 3
 
-/**
- * An error's HTTP status, as a number or a string ("503 Service Unavailable"), or an inner error's.
- */
+/** The HTTP status of an error or an inner one, a number or a string ("503 Unavailable"). */
 export function statusOf(error: unknown, depth = 0): number | null {
   const record: unknown = Array.isArray(error) ? error[0] : error
   if (!isRecord(record)) return depth === 0 ? statusIn(record) : null
@@ -225,9 +191,7 @@ function statusIn(value: unknown): number | null {
   return typeof status === 'number' && status >= 400 && status <= 599 ? status : null
 }
 
-/**
- * `error.code` or `error.type`, if it is a short identifier, which cannot contain a key or a text.
- */
+/** `error.code` or `error.type`, if it is a short identifier, which contains no key or text. */
 export function identifierOf(error: unknown): string | null {
   if (!isRecord(error)) return null
   for (const key of ['code', 'type', 'error_type', 'status']) {

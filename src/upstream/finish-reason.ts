@@ -4,6 +4,7 @@
 // added later.
 
 import type { FinishReason } from '../completion/completion.ts'
+import type { RawDelta } from '../completion/delta.ts'
 import { isRecord } from '../json.ts'
 
 /** `failed`: the choice was not completed because of an error. */
@@ -41,4 +42,10 @@ export function readReason(value: unknown): ReadReason | null {
   if (FILTERED.test(word)) return 'content_filter'
   if (FAILED.test(word)) return 'failed'
   return LENGTH.test(word) ? 'length' : 'stop'
+}
+
+/** The end of a choice. @param onContent the reason was on a chunk with text or reasoning */
+export function ending(index: number, reason: ReadReason, onContent = false): RawDelta {
+  if (reason === 'failed') return { kind: 'failed', index }
+  return { kind: 'finish', index, reason, ...(onContent ? { onContent } : {}) }
 }

@@ -1,6 +1,6 @@
 // Reads the data of a server-sent event before the wire does: JSON objects, the terminator, or
 // nothing. Also reads the JSON lines that some servers send instead of events.
-import { isRecord, parseJson } from '../json.ts'
+import { isRecord, parseJson, type Table } from '../json.ts'
 import { upstreamFailure } from './failure.ts'
 import type { SseMessage } from './sse.ts'
 
@@ -22,7 +22,7 @@ const keepAliveEvents: ReadonlySet<string> = new Set([
 ])
 
 /** Whether an object is only a keep-alive. */
-export function isKeepAlive({ type }: Readonly<Record<string, unknown>>): boolean {
+export function isKeepAlive({ type }: Table): boolean {
   return typeof type === 'string' && keepAliveEvents.has(type)
 }
 
@@ -31,10 +31,7 @@ export function isKeepAlive({ type }: Readonly<Record<string, unknown>>): boolea
  *
  * @throws GatewayError `upstream_bad_response` for any other data
  */
-export function objectsIn({
-  event,
-  data,
-}: SseMessage): readonly Readonly<Record<string, unknown>>[] | 'end' {
+export function objectsIn({ event, data }: SseMessage): readonly Table[] | 'end' {
   const text = textOf(data)
   if (text.startsWith('{')) return [recordOf(parseJson(text))]
   if (text === '' || (event !== null && keepAliveEvents.has(event))) return []
@@ -46,7 +43,7 @@ export function objectsIn({
   return value.filter((item) => item !== null).map(recordOf)
 }
 
-function recordOf(value: unknown): Readonly<Record<string, unknown>> {
+function recordOf(value: unknown): Table {
   if (!isRecord(value)) throw upstreamFailure('bad_response')
   return value
 }

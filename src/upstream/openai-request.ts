@@ -1,6 +1,7 @@
 // Shared by the chat and the completions wire of OpenAI-compatible servers: the sampling fields of
 // requests, and the reading of error responses.
 import type { GatewayError } from '../errors.ts'
+import type { Table } from '../json.ts'
 import type { CallRequest, WireOptions } from './adapter.ts'
 import { type Diagnosis, diagnose, isPage, wordsOf } from './diagnosis.ts'
 import { errorIn, failureOfStatus, identifierOf } from './failure.ts'
@@ -16,25 +17,37 @@ const sharedFields = [
   'logit_bias',
 ] as const
 
+/** The system prompt, if there is one, and a user message for each prompt. */
+export function messagesOf({ system, prompts }: CallRequest): readonly object[] {
+  const messages = prompts.map((content) => ({ role: 'user', content }))
+  return system === null ? messages : [{ role: 'system', content: system }, ...messages]
+}
+
+/** The fields that are not undefined. */
+export function present(fields: Table): Table {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+}
+
 /** The fields that both wires have, if they are set, and the owner's `parameters`. */
-export function wireFields(request: CallRequest, options: WireOptions): Record<string, unknown> {
-  const fields: Record<string, unknown> = { [options.maxTokensField]: request.max_tokens }
-  for (const name of sharedFields) {
-    if (request[name] !== undefined) fields[options.rename?.[name] ?? name] = request[name]
+export function wireFields(request: CallRequest, options: WireOptions): Table {
+  const { max_tokens, n, stream, parameters } = request
+  const { maxTokensField, rename = {}, streamUsage } = options
+  const sampling = sharedFields.map((name) => [rename[name] ?? name, request[name]])
+  return {
+    [maxTokensField]: max_tokens,
+    ...present(Object.fromEntries(sampling)),
+    ...(n > 1 ? { n } : {}),
+    ...(stream ? { stream } : {}),
+    ...(stream && streamUsage ? { stream_options: { include_usage: true } } : {}),
+    ...parameters,
   }
-  if (request.n > 1) fields['n'] = request.n
-  if (request.stream) {
-    fields['stream'] = true
-    if (options.streamUsage) fields['stream_options'] = { include_usage: true }
-  }
-  return Object.assign(fields, request.parameters)
 }
 
 /** @param body the JSON of a non-2xx response, or its text if it is not JSON */
 export function failureOfResponse(status: number, body: unknown): GatewayError {
   const error = errorIn(body)
   const code = identifierOf(error)
-  const wantsField = isRefusal(status) ? wantedField(error) : undefined
+  const wantsField = status === 400 || status === 422 ? wantedField(error) : undefined
   if (wantsField !== undefined) {
     const hint = `Set max_tokens_field = "${wantsField}" for this upstream: the model accepts no other name.`
     return failureOfStatus(status, { code, hint, wantsField })
@@ -49,16 +62,13 @@ function diagnosisOf(status: number, error: unknown): Diagnosis | null {
   return status !== 429 || diagnosis?.subject === 'quota' ? diagnosis : null
 }
 
-const isRefusal = (status: number) => status === 400 || status === 422
-
 /** Servers' wording for an unknown field, as opposed to an invalid value. */
 const UNKNOWN_FIELD =
   /unsupported|not supported|unrecognized|unrecognised|unknown|unexpected|extra[ _](inputs?|fields?|forbidden)|not permitted|cannot find field|deprecated/i
 
 /**
- * The name that the server requires for `max_tokens`; undefined if the error is about something
- * else. The error may quote the visitor's text, so this can be wrong, which costs one more failed
- * call.
+ * The name that the server requires for `max_tokens`, if the error is about that. It may quote the
+ * visitor's text, so this can be wrong, which costs one more failed call.
  */
 function wantedField(error: unknown): WireOptions['maxTokensField'] | undefined {
   const text = wordsOf(error)

@@ -3,10 +3,9 @@
 
 import type { Usage } from '../completion/completion.ts'
 import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
-import type { GatewayError } from '../errors.ts'
-import { isCount, isRecord } from '../json.ts'
+import { isCount, isRecord, type Table } from '../json.ts'
 import { errorIn, failureOfError, identifierOf, statusOf, upstreamFailure } from './failure.ts'
-import { readReason } from './finish-reason.ts'
+import { ending, readReason } from './finish-reason.ts'
 import { bytesOfStrings, isKeepAlive, objectsIn } from './message.ts'
 import type { SseMessage } from './sse.ts'
 
@@ -15,27 +14,13 @@ export type Preference = 'text' | 'chat'
 
 /** Reads one server-sent event of a chunked answer. */
 export function readChunk(message: SseMessage, prefer: Preference): readonly RawDelta[] {
-  if (message.event === 'error') throw failureOfEvent(message)
   const objects = objectsIn(message)
+  const [first] = objects === 'end' ? [] : objects
+  // With or without JSON in its data.
+  if (message.event === 'error') throw failureOfError(errorIn(first), first)
   if (objects === 'end') return [{ kind: 'end' }]
-  const [only] = objects
-  if (only !== undefined && objects.length === 1) return readChunkObject(only, prefer)
-  return objects.flatMap((object) => readChunkObject(object, prefer))
-}
-
-/** Reads one object of a chunked answer. */
-export function readChunkObject(
-  object: Readonly<Record<string, unknown>>,
-  prefer: Preference,
-): readonly RawDelta[] {
-  return readObject(object, prefer, 'chunk')
-}
-
-/** The failure in an event of type "error", with or without JSON in its data. */
-function failureOfEvent(message: SseMessage): GatewayError {
-  const objects = objectsIn(message)
-  const object = objects === 'end' ? null : (objects[0] ?? null)
-  return failureOfError(errorIn(object), object)
+  if (first !== undefined && objects.length === 1) return readObject(first, prefer, 'chunk')
+  return objects.flatMap((object) => readObject(object, prefer, 'chunk'))
 }
 
 /** Reads a whole JSON body. llama.cpp answers several prompts with a list of objects. */
@@ -45,7 +30,12 @@ export function readBody(body: unknown, prefer: Preference): readonly RawDelta[]
   return [...deltas, { kind: 'end' }]
 }
 
-function readObject(object: unknown, prefer: Preference, form: 'chunk' | 'body'): RawDelta[] {
+/** Reads an object: one of a chunked answer, or a whole body. */
+export function readObject(
+  object: unknown,
+  prefer: Preference,
+  form: 'chunk' | 'body',
+): readonly RawDelta[] {
   if (!isRecord(object)) throw upstreamFailure('bad_response')
   throwIfFailed(object)
   const choices = listOf(object['choices'])
@@ -82,10 +72,8 @@ function indexOf(choice: unknown, position: number): number {
   return typeof index === 'string' && /^\d{1,9}$/.test(index) ? Number(index) : position
 }
 
-/**
- * Detects errors in a 2xx body: an `error` that is not empty, or the flat shapes of some servers.
- */
-function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
+/** Detects errors in a 2xx body: one under `error`, or the flat shapes of some servers. */
+function throwIfFailed(object: Table): void {
   const { error, errors } = object
   if (error || (Array.isArray(errors) && errors.length > 0)) {
     throw failureOfError(errorIn(object), object)
@@ -99,7 +87,7 @@ function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
 }
 
 /** The shapes in which aggregators pass on an upstream's error, without an answer beside it. */
-export function isErrorShape(object: Readonly<Record<string, unknown>>): boolean {
+export function isErrorShape(object: Table): boolean {
   const { type, event, status, base_resp: minimax } = object
   return (
     hasErrorKey(object) ||
@@ -119,21 +107,24 @@ function hasErrorKey(value: unknown): boolean {
   return isRecord(value) && Object.keys(value).some((key) => ERROR_KEY.test(key) && value[key])
 }
 
-/** Azure's first chunk has no choices and an empty id and model, which are not the answer's. */
-function metaOf(object: Readonly<Record<string, unknown>>, choices: number): RawDelta {
-  const { id, model, system_fingerprint: fingerprint } = object
+/** The names in an answer, of which the normaliser ignores empty ones. */
+export function metaOf(
+  { id, model, system_fingerprint: fingerprint }: Table,
+  choices = 1,
+): RawDelta {
+  // Azure's first chunk has an id and a model that are not the answer's.
   if (choices === 0) return { kind: 'meta' }
   return {
     kind: 'meta',
     ...(choices > 1 ? { choices } : {}),
-    ...(typeof id === 'string' && id !== '' ? { id } : {}),
-    ...(typeof model === 'string' && model !== '' ? { model } : {}),
-    ...(typeof fingerprint === 'string' && fingerprint !== '' ? { fingerprint } : {}),
+    ...(isString(id) ? { id } : {}),
+    ...(isString(model) ? { model } : {}),
+    ...(isString(fingerprint) ? { fingerprint } : {}),
   }
 }
 
 function readChoice(
-  choice: Readonly<Record<string, unknown>>,
+  choice: Table,
   index: number,
   prefer: Preference,
   form: 'chunk' | 'body',
@@ -165,28 +156,21 @@ function readChoice(
   if (usage !== null) deltas.push({ kind: 'usage', index, usage })
   const refusal = content?.['refusal']
   const word = choice['finish_reason'] ?? choice['finishReason']
-  if (typeof refusal === 'string' && refusal !== '') {
-    deltas.push({ kind: 'finish', index, reason: 'content_filter' })
-    return deltas
-  }
+  if (isFilled(refusal)) return [...deltas, ending(index, 'content_filter')]
   // text-generation-inference sends "" for a whole answer that ended by itself.
   const reason = form === 'body' && word === '' ? 'stop' : readReason(word)
   // OpenRouter puts the error of a failed choice in the choice itself.
   const { error } = choice
   if (isRecord(error) && (reason === null || reason === 'failed')) throw failureOfError(error)
-  if (reason === 'failed') {
-    deltas.push({ kind: 'failed', index })
-  } else if (reason !== null) {
+  if (reason !== null) {
     const onContent = form === 'chunk' && whole === null && (text !== '' || hasReasoning(content))
-    deltas.push({ kind: 'finish', index, reason, ...(onContent ? { onContent } : {}) })
+    deltas.push(ending(index, reason, onContent))
   } else if (form === 'body') {
     if (content === null && legacy === null) throw upstreamFailure('bad_response')
     deltas.push({ kind: 'finish', index, reason: 'stop', inferred: true })
   }
   return deltas
 }
-
-type Table = Readonly<Record<string, unknown>>
 
 /** The bytes of reasoning, refusals, tool calls, and the parts of a list that are not text. */
 function hiddenBytes({ reasoning, reasoning_content }: Table, message: Table | null): number {
@@ -197,14 +181,10 @@ function hiddenBytes({ reasoning, reasoning_content }: Table, message: Table | n
 }
 
 function hasReasoning(content: Table | null): boolean {
-  const reasoning = content?.['reasoning_content'] ?? content?.['reasoning']
-  return typeof reasoning === 'string' && reasoning !== ''
+  return isFilled(content?.['reasoning_content'] ?? content?.['reasoning'])
 }
 
-/**
- * A string, a number (Workers AI), a text part, or the texts in a list (Mistral); null for anything
- * else.
- */
+/** A string, a number (Workers AI), a text part, or the texts in a list (Mistral); else null. */
 function textOf(value: unknown): string | null {
   if (typeof value === 'string') return value
   if (typeof value === 'number') return String(value)
@@ -230,7 +210,7 @@ function readLogprobs(value: unknown): TokenLogprobs | null {
     : readChatLogprobs(value['content'])
 }
 
-function readLegacyLogprobs(value: Readonly<Record<string, unknown>>): TokenLogprobs | null {
+function readLegacyLogprobs(value: Table): TokenLogprobs | null {
   const { tokens, token_logprobs, top_logprobs, text_offset } = value
   const count = Array.isArray(tokens) ? tokens.length : 0
   if (count === 0 || !isList(tokens, count, isString)) return null
@@ -244,26 +224,26 @@ function readLegacyLogprobs(value: Readonly<Record<string, unknown>>): TokenLogp
 }
 
 function readChatLogprobs(content: unknown): TokenLogprobs | null {
-  if (!Array.isArray(content) || content.length === 0) return null
-  const tokens: string[] = []
-  const token_logprobs: number[] = []
-  const top_logprobs: Record<string, number>[] = []
-  for (const item of content as unknown[]) {
-    if (!isRecord(item) || !isString(item['token']) || !isNumber(item['logprob'])) return null
-    tokens.push(item['token'])
-    token_logprobs.push(item['logprob'])
-    const top: Record<string, number> = {}
-    const others: unknown[] = Array.isArray(item['top_logprobs']) ? item['top_logprobs'] : []
-    for (const other of others) {
-      if (isRecord(other) && isString(other['token']) && isNumber(other['logprob'])) {
-        top[other['token']] = other['logprob']
-      }
-    }
-    top_logprobs.push(top)
+  if (!Array.isArray(content) || content.length === 0 || !content.every(isToken)) return null
+  return {
+    tokens: content.map(({ token }) => token),
+    token_logprobs: content.map(({ logprob }) => logprob),
+    top_logprobs: content.map(({ top_logprobs: top }) => {
+      const others = Array.isArray(top) ? top.filter(isToken) : []
+      return Object.fromEntries(others.map(({ token, logprob }) => [token, logprob]))
+    }),
   }
-  return { tokens, token_logprobs, top_logprobs }
 }
 
+interface Token {
+  readonly token: string
+  readonly logprob: number
+  readonly top_logprobs?: unknown
+}
+
+const isToken = (item: unknown): item is Token =>
+  isRecord(item) && isString(item['token']) && isNumber(item['logprob'])
+const isFilled = (value: unknown) => isString(value) && value !== ''
 const isString = (value: unknown): value is string => typeof value === 'string'
 const isNumber = (value: unknown): value is number => Number.isFinite(value)
 const isNullableNumber = (value: unknown): value is number | null =>

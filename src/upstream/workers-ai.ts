@@ -3,23 +3,28 @@
 
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
-import { isRecord } from '../json.ts'
+import { isRecord, type Table } from '../json.ts'
 import type { Upstream } from './adapter.ts'
 import type { Send } from './call.ts'
-import type { Diagnosis } from './diagnosis.ts'
-import { errorIn, failureOfError, failureOfStatus, upstreamFailure } from './failure.ts'
-import { readReason } from './finish-reason.ts'
+import {
+  errorIn,
+  failureOfError,
+  failureOfStatus,
+  type UpstreamCause,
+  upstreamFailure,
+} from './failure.ts'
+import { ending, readReason } from './finish-reason.ts'
 import { hintOfStatus, hints } from './hints.ts'
 import { objectsIn } from './message.ts'
-import { failureOfResponse, wireFields } from './openai-request.ts'
-import { readBody, readChunkObject, readUsage } from './openai-response.ts'
+import { failureOfResponse, messagesOf, wireFields } from './openai-request.ts'
+import { readBody, readObject, readUsage } from './openai-response.ts'
 import type { SseMessage } from './sse.ts'
 
 /** The part of the AI binding that is used here. */
 export interface AiBinding {
   run(
     model: string,
-    inputs: Readonly<Record<string, unknown>>,
+    inputs: Table,
     options: { readonly returnRawResponse: true; readonly signal: AbortSignal },
   ): Promise<unknown>
 }
@@ -29,18 +34,9 @@ export const bindingUrl = 'https://workers-ai.invalid'
 
 export const workersAi: Upstream = {
   toWire(request, options) {
-    const { model, system, prompts } = request
-    return {
-      path: '/run',
-      body: {
-        model,
-        messages: [
-          ...(system === null ? [] : [{ role: 'system', content: system }]),
-          ...prompts.map((content) => ({ role: 'user', content })),
-        ],
-        ...wireFields(request, options),
-      },
-    }
+    const { model } = request
+    const body = { model, messages: messagesOf(request), ...wireFields(request, options) }
+    return { path: '/run', body }
   },
   fromBody: readWhole,
   fromMessage: readMessage,
@@ -58,7 +54,7 @@ export function sendToBinding(ai: AiBinding): Send {
       const internalCode = codeOfMessage(error instanceof Error ? error.message : '')
       // The message must not be logged, and without a code nothing else is known.
       if (internalCode === null) throw upstreamFailure('unavailable', { code: 'no_binding' })
-      return Response.json({ internalCode }, { status: statusOfCode[internalCode] ?? 500 })
+      return Response.json({ internalCode }, { status: causes[internalCode]?.status ?? 500 })
     }
     if (result instanceof Response) return result
     if (result instanceof ReadableStream) return new Response(result)
@@ -66,50 +62,36 @@ export function sendToBinding(ai: AiBinding): Send {
   }
 }
 
-/** developers.cloudflare.com/workers-ai/platform/errors */
-const statusOfCode: Readonly<Record<number, number>> = {
-  3003: 400,
-  3006: 413,
-  3007: 408,
-  3008: 408,
-  3023: 403,
-  3036: 429,
-  3039: 400,
-  3040: 429,
-  3041: 403,
-  3042: 404,
-  5004: 400,
-  5005: 405,
-  5007: 400,
-  5016: 403,
-  5018: 403,
-  5019: 405,
+/**
+ * The failures of developers.cloudflare.com/workers-ai/platform/errors. 3039 and 5007 have 404 in
+ * place of 400, since they are about the owner's settings, not about the visitor's request.
+ */
+const causes: Readonly<Record<number, Partial<UpstreamCause> & { readonly status: number }>> = {
+  3003: { status: 400 },
+  3006: { status: 413, subject: 'context', hint: hints.context },
+  3007: { status: 408, hint: hintOfStatus(408) },
+  3008: { status: 408, hint: hintOfStatus(408) },
+  3023: { status: 403, subject: 'access', hint: hints.access },
+  3036: { status: 429, subject: 'quota', hint: hints.freeAllocation },
+  3039: { status: 404 },
+  3040: { status: 429, subject: 'busy', hint: hints.busy },
+  3041: { status: 403, subject: 'access', hint: hints.access },
+  3042: { status: 404, subject: 'model', hint: hints.model },
+  5004: { status: 400 },
+  5005: { status: 405, subject: 'field', hint: hints.field },
+  5007: { status: 404, subject: 'model', hint: hints.model },
+  5016: { status: 403, subject: 'access', hint: hints.terms },
+  5018: { status: 403, subject: 'access', hint: hints.access },
+  5019: { status: 405 },
 }
-
-/** What a code is about. Other codes have the hint of their status. */
-const meaningOfCode: Readonly<Record<number, Diagnosis>> = {
-  3006: { subject: 'context', hint: hints.context },
-  3023: { subject: 'access', hint: hints.access },
-  3036: { subject: 'quota', hint: hints.freeAllocation },
-  3040: { subject: 'busy', hint: hints.busy },
-  3041: { subject: 'access', hint: hints.access },
-  3042: { subject: 'model', hint: hints.model },
-  5005: { subject: 'field', hint: hints.field },
-  5007: { subject: 'model', hint: hints.model },
-  5016: { subject: 'access', hint: hints.terms },
-  5018: { subject: 'access', hint: hints.access },
-}
-
-/** Codes with status 400 that are about the owner's settings, not about the visitor's request. */
-const settingsFault: ReadonlySet<number> = new Set([3039, 5007])
 
 function failureOfCode(code: number | null): GatewayError | null {
-  const status = code === null ? undefined : statusOfCode[code]
-  if (code === null || status === undefined) return null
-  const cause = { code: String(code), ...meaningOfCode[code] }
-  if (status === 408)
-    return upstreamFailure('timeout', { status, hint: hintOfStatus(408), ...cause })
-  return failureOfStatus(settingsFault.has(code) ? 404 : status, cause)
+  const known = code === null ? undefined : causes[code]
+  if (known === undefined) return null
+  const cause = { ...known, code: String(code) }
+  return known.status === 408
+    ? upstreamFailure('timeout', cause)
+    : failureOfStatus(known.status, cause)
 }
 
 /** The code of "3040: Capacity temporarily exceeded", with or without an error name before it. */
@@ -129,11 +111,10 @@ function codeIn(body: unknown): number | null {
   return null
 }
 
-function throwIfFailed(object: Readonly<Record<string, unknown>>): void {
+function throwIfFailed(object: Table): void {
   const { error, errors, internalCode, success } = object
-  const listed = Array.isArray(errors) && errors.length > 0
-  if (!error && !listed && internalCode === undefined && success !== false) return
-  throw failureIn(object)
+  const isListed = Array.isArray(errors) && errors.length > 0
+  if (error || isListed || internalCode !== undefined || success === false) throw failureIn(object)
 }
 
 function failureIn(object: unknown): GatewayError {
@@ -155,27 +136,23 @@ function readMessage(message: SseMessage): readonly RawDelta[] {
   if (message.event === 'error') throw failureIn(objects[0] ?? null)
   return objects.flatMap((chunk) => {
     throwIfFailed(chunk)
-    return isOwnDialect(chunk) ? readOwn(chunk) : readChunkObject(chunk, 'chat')
+    return isOwnDialect(chunk) ? readOwn(chunk) : readObject(chunk, 'chat', 'chunk')
   })
 }
 
 /** Some answers have both shapes. OpenAI's is read then, since it contains more. */
-const isOwnDialect = (object: Readonly<Record<string, unknown>>) =>
+const isOwnDialect = (object: Table) =>
   'response' in object && !(Array.isArray(object['choices']) && object['choices'].length > 0)
 
 /** Reads the shape of Workers AI. Padding (`p`), tool calls and other fields are ignored. */
-function readOwn(object: Readonly<Record<string, unknown>>): RawDelta[] {
+function readOwn(object: Table): RawDelta[] {
   const { response, finish_reason: word } = object
   const deltas: RawDelta[] = []
   const text = textOf(response)
   if (text !== '') deltas.push({ kind: 'text', index: 0, text, logprobs: null })
   // Most models send no finish reason, so the end of the body ends the answer.
   const reason = readReason(word)
-  if (reason === 'failed') deltas.push({ kind: 'failed', index: 0 })
-  else if (reason !== null) {
-    const onContent = text !== ''
-    deltas.push({ kind: 'finish', index: 0, reason, ...(onContent ? { onContent } : {}) })
-  }
+  if (reason !== null) deltas.push(ending(0, reason, text !== ''))
   const usage = readUsage(object['usage'])
   if (usage !== null) deltas.push({ kind: 'usage', index: null, usage })
   return deltas
