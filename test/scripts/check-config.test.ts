@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, test } from 'vitest'
 
+// Each test loads wrangler in a process of its own.
 const script = resolve('scripts/check-config.ts')
 
 async function check(edit: (toml: string) => string): Promise<{ code: number; output: string }> {
@@ -20,11 +21,11 @@ async function check(edit: (toml: string) => string): Promise<{ code: number; ou
   }
 }
 
-test('the shipped CONFIG passes', async () => {
+test.concurrent('the shipped CONFIG passes', async () => {
   expect(await check((toml) => toml)).toMatchObject({ code: 0 })
 })
 
-test('a CONFIG of more than 5 KB fails, with advice on what to move', async () => {
+test.concurrent('a CONFIG of more than 5 KB fails, with advice on what to move', async () => {
   const { code, output } = await check(
     (toml) => `${toml}\n[vars.CONFIG.prompts.long]\ntext = "${'x'.repeat(5200)}"\n`,
   )
@@ -34,13 +35,13 @@ test('a CONFIG of more than 5 KB fails, with advice on what to move', async () =
   )
 })
 
-test('warnings are printed and do not fail the check', async () => {
+test.concurrent('warnings are printed and do not fail the check', async () => {
   const { code, output } = await check((toml) => toml.replace('free_prompts = true', ''))
   expect(code).toBe(0)
   expect(output).toMatch(/^warning: locked prompts disable free prompts/m)
 })
 
-test('a key instead of the name of its secret fails without being printed', async () => {
+test.concurrent('a key instead of the name of its secret fails without being printed', async () => {
   const key = 'AKIAIOSFODNN7EXAMPLE'
   const { code, output } = await check((toml) =>
     toml.replace('preset = "demo"', `preset = "openai"\nkey = "${key}"`),
@@ -50,7 +51,7 @@ test('a key instead of the name of its secret fails without being printed', asyn
   expect(output).not.toContain(key.slice(0, 5))
 })
 
-test('an invalid CONFIG fails, with the path of each error', async () => {
+test.concurrent('an invalid CONFIG fails, with the path of each error', async () => {
   const { code, output } = await check((toml) =>
     toml.replace('upstream = "demo"', 'upstream = "dmeo"'),
   )

@@ -1,6 +1,6 @@
 // How upstreams end an answer, or fail to, over real sockets and in real time; and requested parts
 // of an answer that are missing. Splits at every byte are covered by the fixtures.
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
 import type { Client } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
@@ -83,13 +83,14 @@ async function expectWhole(own: OwnModel, script: Script) {
   expect(completionOf(whole).choices).toEqual([
     { text: 'Hi', index: 0, logprobs: null, finish_reason: 'stop' },
   ])
-  await expect.poll(() => countStored(workers, own.model)).toBeGreaterThan(0)
+  // Not expect.poll(), which knows only one running test.
+  await vi.waitUntil(async () => (await countStored(workers, own.model)) > 0, { timeout: 15_000 })
   // The upstream's connection is closed, even if the upstream would keep it open.
   await Promise.all(own.lane.calls.map(({ closed }) => closed))
   return ms
 }
 
-describe.each(Object.keys(answers) as Kind[])('an upstream of the %s wire', (kind) => {
+describe.concurrent.each(Object.keys(answers) as Kind[])('an upstream of the %s wire', (kind) => {
   test.each([
     ['falls silent', silence],
     ['sends heartbeats without end', heartbeats],
