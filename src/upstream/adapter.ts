@@ -28,9 +28,11 @@ export interface WireCall {
   readonly body: Readonly<Record<string, unknown>>
 }
 
+export type TokensField = 'max_tokens' | 'max_completion_tokens'
+
 /** What differs between upstreams of the same wire. */
 export interface WireOptions {
-  readonly maxTokensField: 'max_tokens' | 'max_completion_tokens'
+  readonly maxTokensField: TokensField
   /** The upstream supports `stream_options.include_usage`. */
   readonly streamUsage: boolean
   /** The path of completions; null: the wire's default. */

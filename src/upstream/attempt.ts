@@ -11,7 +11,7 @@ import type { EffectiveRequest, Target } from '../request/effective.ts'
 import { call } from './call.ts'
 import { type PlannedCall, plan } from './calls.ts'
 import type { Connection } from './connection.ts'
-import { Echo, EchoCheck } from './echo.ts'
+import { Echo } from './echo.ts'
 import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
 import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
@@ -155,13 +155,10 @@ async function* callDeltas(
     choices: planned.choices,
     perPrompt: planned.request.n,
     logprobs: request.logprobs !== undefined,
+    echoed: planned.echoed,
   })
   const echo = new Echo(planned.echoes)
-  const check = new EchoCheck(planned.echoed)
   let usage: Usage | null = null
-  let chars = 0
-  /** Of all that was seen, the text included. */
-  let bytes = 0
   const startedAt = now()
   try {
     signal.throwIfAborted()
@@ -173,29 +170,23 @@ async function* callDeltas(
       onAccepted: () => lease.accepted(),
       progress: () => normaliser.progress,
     }
-    const onText = (delta: TextDelta) => {
-      chars += delta.text.length
-      if (abandon === 'stop') bytes += new TextEncoder().encode(delta.text).length
-      check.see(delta)
-      return echo.add(delta)
-    }
+    const withEcho = (delta: TextDelta) => echo.add(delta)
     for await (const batch of call(wire, context)) {
-      for (const raw of batch) if (raw.kind === 'hidden') bytes += raw.bytes
       const { texts, failure } = normalised(batch, normaliser)
-      const deltas = texts.map(onText)
+      const deltas = texts.map(withEcho)
       if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }
       if (failure !== null) throw failure
     }
-    const { texts, finishes, missing, ...end } = normaliser.end()
+    const { texts, finishes, missing, doubt, ...end } = normaliser.end()
     usage = end.usage
     if (missing !== null) throw missingChoice(planned)
-    const deltas = [...texts.map(onText), ...echo.rest(), ...finishes]
-    const doubt = end.doubt ?? (check.hasCome ? null : 'no_echo')
+    const deltas = [...texts.map(withEcho), ...echo.rest(), ...finishes]
     yield { meta: normaliser.meta, deltas, end: { usage, doubt } }
   } finally {
     const isStopped = abandon === 'stop' && left.aborted
-    const unwritten = isStopped ? unwrittenTokens(planned, bytes, now() - startedAt) : undefined
-    lease.settle({ usage, chars, unwritten })
+    const ms = now() - startedAt
+    const unwritten = isStopped ? unwrittenTokens(planned, normaliser.bytes, ms) : undefined
+    lease.settle({ usage, chars: normaliser.text.length, unwritten })
   }
 }
 

@@ -1,5 +1,5 @@
 // Turns an upstream's settings into a connection: its adapter, its transport and its headers.
-import type { Feature, Upstream, Wire } from './adapter.ts'
+import type { Feature, TokensField, Upstream, Wire } from './adapter.ts'
 import { anthropic } from './anthropic.ts'
 import { Breakers } from './breaker.ts'
 import type { CallOptions, Send } from './call.ts'
@@ -30,6 +30,11 @@ export interface Connection
   /** False: it streams only if the visitor requested a stream. */
   readonly alwaysStream: boolean
   readonly breakers: Breakers
+  /**
+   * Each model's name for `max_tokens`, if it differs from the upstream's setting. It is learned
+   * from a refusal, once the other name has worked.
+   */
+  readonly tokensFields: Map<string, TokensField>
 }
 
 /** How calls are sent. The demo model uses the completions wire, so only its transport differs. */
@@ -56,6 +61,7 @@ export function connect(options: ConnectOptions, transports: Transports): Connec
     deadlineMs,
     retries,
     breakers: new Breakers(),
+    tokensFields: new Map(),
   }
 }
 

@@ -1,6 +1,6 @@
 // `echo`: puts the prompt before its completion. Many servers ignore it, so the prompt is added
-// here. Only with log probabilities or a token prompt must the upstream echo, and then its echo is
-// checked.
+// here. Only with log probabilities or a token prompt must the upstream echo, and then normalise.ts
+// checks its echo.
 import type { TextDelta } from '../completion/delta.ts'
 
 /** Adds the prompt to each choice's first text. */
@@ -27,29 +27,5 @@ export class Echo {
     )
     this.#pending.clear()
     return deltas
-  }
-}
-
-/** Checks that each choice begins with its prompt, as requested from the upstream. */
-export class EchoCheck {
-  /** The rest of each prompt that has not arrived yet, by choice. */
-  readonly #missing: Map<number, string>
-  #differs = false
-
-  /** @param prompts one for each choice; "" for a token prompt, whose text is not known */
-  constructor(prompts: readonly string[]) {
-    this.#missing = new Map([...prompts.entries()].filter(([, prompt]) => prompt !== ''))
-  }
-
-  see({ index, text }: TextDelta): void {
-    const missing = this.#missing.get(index)
-    if (missing === undefined) return
-    if (text.startsWith(missing)) this.#missing.delete(index)
-    else if (missing.startsWith(text)) this.#missing.set(index, missing.slice(text.length))
-    else this.#differs = true
-  }
-
-  get hasCome(): boolean {
-    return !this.#differs && this.#missing.size === 0
   }
 }

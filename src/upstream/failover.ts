@@ -3,7 +3,7 @@
 // failure.
 import { type Code, GatewayError, messages } from '../errors.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
-import type { WireOptions } from './adapter.ts'
+import type { TokensField } from './adapter.ts'
 import { attempt, type RouteContext, type RouteDelta } from './attempt.ts'
 import { missingFeature } from './calls.ts'
 import type { Connection } from './connection.ts'
@@ -62,7 +62,8 @@ export async function* answer(
     const breaker = connection.breakers.of(target.upstream_model)
     const isLast = position + 1 === targets.length
     let retriesLeft = connection.retries
-    let tokensField = fieldFor(connection, target)
+    let tokensField =
+      connection.tokensFields.get(target.upstream_model) ?? connection.options.maxTokensField
     let renamed = false
     for (;;) {
       const admitted = breaker.admit(now())
@@ -92,7 +93,7 @@ export async function* answer(
             if (kind !== 'ended') continue
             // Before the yield, since a reader that has the end may not continue this generator.
             admitted.answered()
-            if (renamed) learnField(connection, target, tokensField)
+            if (renamed) connection.tokensFields.set(target.upstream_model, tokensField)
           }
           yield batch
         }
@@ -150,23 +151,6 @@ export async function* answer(
   throw new GatewayError('upstream_unavailable', messages.upstream_suspended, {
     retryAfterSeconds: Number.isFinite(openSeconds) ? openSeconds : null,
   })
-}
-
-type TokensField = WireOptions['maxTokensField']
-
-/**
- * Each model's name for `max_tokens`, if it differs from its upstream's setting. It is learned from
- * a refusal and stored in this isolate once the other name has worked.
- */
-const learned = new WeakMap<WireOptions, Map<string, TokensField>>()
-
-function fieldFor({ options }: Connection, { upstream_model }: Target): TokensField {
-  return learned.get(options)?.get(upstream_model) ?? options.maxTokensField
-}
-
-function learnField({ options }: Connection, { upstream_model }: Target, field: TokensField): void {
-  const fields = learned.get(options) ?? new Map<string, TokensField>()
-  learned.set(options, fields.set(upstream_model, field))
 }
 
 function withField(connection: Connection, maxTokensField: TokensField): Connection {

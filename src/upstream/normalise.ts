@@ -16,6 +16,8 @@ export interface NormalOptions {
   readonly perPrompt: number
   /** Whether log probabilities were requested; otherwise the upstream's are dropped. */
   readonly logprobs: boolean
+  /** `echo`: the texts that the upstream must put before the text of each choice. */
+  readonly echoed: readonly string[]
 }
 
 /** How a call ended. */
@@ -87,10 +89,21 @@ export class Normaliser {
   #isCut = false
   #ended = false
   #hasText = false
+  #hiddenBytes = 0
 
   constructor(options: NormalOptions) {
     this.#options = options
     this.#choices = Array.from({ length: options.choices }, () => new ChoiceState())
+  }
+
+  /** The text received so far, of all choices. */
+  get text(): string {
+    return this.#choices.map(({ said }) => said).join('')
+  }
+
+  /** The bytes of all that the upstream has written so far, the text included. */
+  get bytes(): number {
+    return this.#hiddenBytes + new TextEncoder().encode(this.text).length
   }
 
   get progress(): Progress {
@@ -126,6 +139,7 @@ export class Normaliser {
         this.#output = larger(this.#output, delta.output)
         return
       case 'hidden':
+        this.#hiddenBytes += delta.bytes
         return
       case 'end':
         this.#ended = true
@@ -190,7 +204,9 @@ export class Normaliser {
     if (choices.some(({ finish, inferred }) => inferred || (finish === null && hasReasons))) {
       return 'no_reason'
     }
-    return this.#options.logprobs && choices.some(lacksLogprobs) ? 'no_logprobs' : null
+    if (this.#options.logprobs && choices.some(lacksLogprobs)) return 'no_logprobs'
+    const hasEcho = this.#options.echoed.every((text, i) => choices[i]?.said.startsWith(text))
+    return hasEcho ? null : 'no_echo'
   }
 
   /** A chunk of several choices numbers them, so indices do not count chunks. */
@@ -348,12 +364,7 @@ function withOffsets(logprobs: TokenLogprobs, choice: ChoiceState, text: string)
 }
 
 function isAscending(offsets: readonly number[], from: number): boolean {
-  let last = from
-  for (const offset of offsets) {
-    if (offset < last) return false
-    last = offset
-  }
-  return true
+  return offsets.every((offset, i) => offset >= (offsets[i - 1] ?? from))
 }
 
 /**

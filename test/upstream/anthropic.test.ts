@@ -172,7 +172,7 @@ const text = { type: 'content_block_delta', delta: { type: 'text_delta', text: '
 
 /** The usage that a sequence of events adds up to. */
 function usageOf(...events: readonly unknown[]) {
-  const normaliser = new Normaliser({ choices: 1, perPrompt: 1, logprobs: false })
+  const normaliser = new Normaliser({ choices: 1, perPrompt: 1, logprobs: false, echoed: [] })
   const deltas: RawDelta[] = events.flatMap((event) => [...message(event)])
   for (const raw of deltas) normaliser.add(raw, [])
   return normaliser.end().usage

@@ -34,11 +34,18 @@ const usage = (prompt_tokens: number, completion_tokens: number) => ({
   total_tokens: prompt_tokens + completion_tokens,
 })
 
-function run(raw: readonly RawDelta[], options: { choices?: number; logprobs?: boolean } = {}) {
+interface Options {
+  readonly choices?: number
+  readonly logprobs?: boolean
+  readonly echoed?: readonly string[]
+}
+
+function run(raw: readonly RawDelta[], options: Options = {}) {
   const normaliser = new Normaliser({
     choices: 1,
     perPrompt: options.choices ?? 1,
     logprobs: false,
+    echoed: [],
     ...options,
   })
   const texts: TextDelta[] = []
@@ -392,4 +399,46 @@ test('Normaliser.add() joins surrogate pairs that an upstream splits', () => {
     expect(received.every((text) => text.isWellFormed())).toBe(true)
     expect(received.join('')).toBe(whole)
   }
+})
+
+test.each<[string, string[], readonly (readonly [string, number])[], boolean]>([
+  ['at once', ['One'], [['One more', 0]], true],
+  [
+    'in pieces',
+    ['One'],
+    [
+      ['O', 0],
+      ['ne', 0],
+      ['!', 0],
+    ],
+    true,
+  ],
+  [
+    'for each choice',
+    ['One', 'Two'],
+    [
+      ['Two!', 1],
+      ['One', 0],
+    ],
+    true,
+  ],
+  ['for only one of the choices', ['One', 'Two'], [['One', 0]], false],
+  [
+    'not at all',
+    ['One'],
+    [
+      ['Two', 0],
+      ['One', 0],
+    ],
+    false,
+  ],
+  ['only half', ['One'], [['On', 0]], false],
+  ['of a prompt that is not known as text', [''], [['a', 0]], true],
+  ['that was not requested', [], [['a', 0]], true],
+])('Normaliser.end() recognises an echo that comes %s', (_, echoed, received, hasCome) => {
+  const choices = Math.max(1, echoed.length)
+  const raw = received.map(([piece, index]) => text(piece, index))
+  const finishes = Array.from({ length: choices }, (_, index) => finish('stop', index))
+  const { doubt } = run([...raw, ...finishes, end], { choices, echoed }).end()
+  expect(doubt).toBe(hasCome ? null : 'no_echo')
 })
