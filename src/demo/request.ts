@@ -1,5 +1,6 @@
 // Validates requests to the demo upstream: those of the completions wire, with limits of its own.
 import * as v from 'valibot'
+import { parseJson } from '../json.ts'
 
 // These limit the CPU time of a request: the model writes about ten thousand tokens per second.
 const maxTokens = 4096
@@ -67,37 +68,29 @@ export async function readBody(request: Request): Promise<Body> {
   if (pathname.endsWith('/chat/completions')) {
     throw new Refusal(404, 'Cannot chat: the demo is not a chat model', 'model')
   }
-  let input: unknown
-  try {
-    input = await request.json()
-  } catch {
-    throw new Refusal(400, 'Cannot read the body: expected JSON')
-  }
+  const input = parseJson(await request.text())
+  if (input === undefined) throw new Refusal(400, 'Cannot read the body: expected JSON')
   const parsed = v.safeParse(bodySchema, input, { abortEarly: true })
   if (!parsed.success) {
     const [{ message, path }] = parsed.issues
     const field = path?.[0]
     if (field === undefined) throw new Refusal(400, 'Cannot read the body: expected an object')
-    const name = String(field.key)
-    const got = preview(field.value)
-    throw new Refusal(400, `Cannot use "${name}": expected ${message}, got ${got}`, name)
+    throw cannotUse(String(field.key), `${message}, got ${preview(field.value)}`)
   }
   const body = parsed.output
   const bestOf = body.best_of ?? body.n
-  if (bestOf < body.n) {
-    throw new Refusal(400, `Cannot use "best_of": expected "n" or more, got ${bestOf}`, 'best_of')
-  }
-  if (body.stream && bestOf > body.n) {
-    throw new Refusal(400, 'Cannot use "best_of": expected no more than "n" in a stream', 'best_of')
-  }
+  if (bestOf < body.n) throw cannotUse('best_of', `"n" or more, got ${bestOf}`)
+  if (body.stream && bestOf > body.n) throw cannotUse('best_of', 'no more than "n" in a stream')
   // An answer without tokens costs something, too, so the default is the least that counts.
   const inAll = [body.prompt].flat().length * bestOf * Math.max(16, body.max_tokens)
   if (inAll > maxTokensInAll) {
-    const message = `Cannot use "max_tokens": expected at most ${maxTokensInAll} over all texts`
-    throw new Refusal(400, `${message}, got ${inAll}`, 'max_tokens')
+    throw cannotUse('max_tokens', `at most ${maxTokensInAll} over all texts, got ${inAll}`)
   }
   return body
 }
+
+const cannotUse = (field: string, expected: string) =>
+  new Refusal(400, `Cannot use "${field}": expected ${expected}`, field)
 
 function preview(value: unknown): string {
   const text = JSON.stringify(value) ?? 'nothing'

@@ -16,9 +16,7 @@ export interface DemoOptions {
   readonly now: () => number
   /** In [0, 1). For ids, and for sampling if the request has no seed. */
   readonly random: () => number
-  /**
-   * The pace of each choice in a stream. Answers that are not streamed are not paced. Default 80.
-   */
+  /** The pace of each choice in a stream; other answers are not paced. Default 80. */
   readonly tokensPerSecond?: number
 }
 
