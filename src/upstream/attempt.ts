@@ -3,10 +3,10 @@
 // are in failover.ts.
 import type { Lease } from '../budget/ledger.ts'
 import type { Usage } from '../completion/completion.ts'
-import type { Delta, RawDelta, TextDelta } from '../completion/delta.ts'
+import type { Delta, TextDelta } from '../completion/delta.ts'
 import type { Wait } from '../deadline.ts'
 import type { GatewayError } from '../errors.ts'
-import type { NotStoredReason, Report } from '../events.ts'
+import type { Report } from '../events.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
 import { call } from './call.ts'
 import { type PlannedCall, plan } from './calls.ts'
@@ -16,7 +16,7 @@ import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
 import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
 import { merge } from './merge.ts'
-import { Normaliser, sumOf } from './normalise.ts'
+import { type CallEnd, Normaliser, sumOf } from './normalise.ts'
 
 export interface RouteContext {
   readonly requestId: string
@@ -131,11 +131,6 @@ function answeredBy({ target, connection, fallback }: Attempt, meta: Normaliser[
   }
 }
 
-interface CallEnd {
-  readonly usage: Usage | null
-  readonly doubt: NotStoredReason | null
-}
-
 interface CallItem {
   readonly meta: Normaliser['meta']
   readonly deltas: readonly Extract<Delta, { kind: 'text' | 'finish' }>[]
@@ -172,16 +167,20 @@ async function* callDeltas(
     }
     const withEcho = (delta: TextDelta) => echo.add(delta)
     for await (const batch of call(wire, context)) {
-      const { texts, failure } = normalised(batch, normaliser)
-      const deltas = texts.map(withEcho)
-      if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }
-      if (failure !== null) throw failure
+      const texts: TextDelta[] = []
+      try {
+        for (const raw of batch) normaliser.add(raw, texts)
+      } finally {
+        // The texts before a failure count, too.
+        const deltas = texts.map(withEcho)
+        if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }
+      }
     }
-    const { texts, finishes, missing, doubt, ...end } = normaliser.end()
+    const end = normaliser.end()
     usage = end.usage
-    if (missing !== null) throw missingChoice(planned)
-    const deltas = [...texts.map(withEcho), ...echo.rest(), ...finishes]
-    yield { meta: normaliser.meta, deltas, end: { usage, doubt } }
+    if (end.missing !== null) throw missingChoice(planned)
+    const deltas = [...end.texts.map(withEcho), ...echo.rest(), ...end.finishes]
+    yield { meta: normaliser.meta, deltas, end }
   } finally {
     const isStopped = abandon === 'stop' && left.aborted
     const ms = now() - startedAt
@@ -203,17 +202,6 @@ function unwrittenTokens({ request }: PlannedCall, bytes: number, ms: number): n
   const completions = request.prompts.length * Math.max(request.n, request.best_of ?? 1)
   const written = Math.max(bytes, Math.ceil(ms * TOKENS_PER_MS) * completions)
   return Math.max(0, request.max_tokens * completions - written)
-}
-
-/** The texts of a batch, and the failure that followed them. */
-function normalised(batch: readonly RawDelta[], normaliser: Normaliser) {
-  const texts: TextDelta[] = []
-  try {
-    for (const raw of batch) normaliser.add(raw, texts)
-    return { texts, failure: null }
-  } catch (failure) {
-    return { texts, failure }
-  }
 }
 
 /** The failure if a call returned fewer choices than requested. */

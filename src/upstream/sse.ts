@@ -27,7 +27,6 @@ const STANDARD_LINE = /^(?:data|event|id|retry)?:/
 export class SseReader {
   readonly #parser: EventSourceParser
   #messages: SseMessage[] = []
-  #overflow = false
   #held = ''
   #lineStart = true
   readonly #maxChars: number
@@ -39,8 +38,8 @@ export class SseReader {
       maxBufferSize: maxChars,
       onEvent: ({ event, data }) => this.#messages.push({ event: event ?? null, data }),
       onError: (error) => {
-        if (error.type === 'max-buffer-size-exceeded') this.#overflow = true
-        else this.#unknown(error)
+        if (error.type === 'max-buffer-size-exceeded') throw new SseOverflow('message too long')
+        this.#unknown(error)
       },
     })
   }
@@ -84,7 +83,6 @@ export class SseReader {
   }
 
   #take(): readonly SseMessage[] {
-    if (this.#overflow) throw new SseOverflow('message too long')
     const messages = this.#messages
     this.#messages = []
     return messages

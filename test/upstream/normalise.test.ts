@@ -3,11 +3,9 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { FinishReason } from '../../src/completion/completion.ts'
-import type { Delta, RawDelta, TokenLogprobs } from '../../src/completion/delta.ts'
+import type { RawDelta, TextDelta, TokenLogprobs } from '../../src/completion/delta.ts'
 import { GatewayError } from '../../src/errors.ts'
 import { Normaliser } from '../../src/upstream/normalise.ts'
-
-type TextDelta = Extract<Delta, { kind: 'text' }>
 
 const end: RawDelta = { kind: 'end' }
 const text = (piece: string, index = 0, logprobs: TokenLogprobs | null = null): RawDelta => ({
