@@ -208,6 +208,6 @@ export function errorIn(body: unknown): unknown {
   if (!isRecord(whole)) return null
   const { error, errors, fault } = whole
   if (Array.isArray(error)) return error[0] ?? null
-  if (Array.isArray(errors)) return errors[0] ?? null
+  if (Array.isArray(errors) && errors.length > 0) return errors[0]
   return error ?? fault ?? whole
 }

@@ -72,18 +72,14 @@ function indexOf(choice: unknown, position: number): number {
   return typeof index === 'string' && /^\d{1,9}$/.test(index) ? Number(index) : position
 }
 
-/** Detects errors in a 2xx body: one under `error`, or the flat shapes of some servers. */
+/** Detects errors in a 2xx body: marked as such, or in the shape of one and without an answer. */
 function throwIfFailed(object: Table): void {
-  const { error, errors } = object
-  if (error || (Array.isArray(errors) && errors.length > 0)) {
-    throw failureOfError(errorIn(object), object)
-  }
-  const flat = object['object'] === 'error' || typeof object['error_code'] === 'number'
-  if (flat || object['success'] === false) throw failureOfError(object)
+  const { error, errors, error_code: code, success } = object
+  const isListed = Array.isArray(errors) && errors.length > 0
+  const isFlat = object['object'] === 'error' || typeof code === 'number' || success === false
   const isAnswer = listOf(object['choices']).length > 0 || isRecord(object['usage'])
-  if (!isAnswer && isErrorShape(object) && !isKeepAlive(object)) {
-    throw failureOfError(errorIn(object), object)
-  }
+  const isOther = !isAnswer && isErrorShape(object) && !isKeepAlive(object)
+  if (error || isListed || isFlat || isOther) throw failureOfError(errorIn(object), object)
 }
 
 /** The shapes in which aggregators pass on an upstream's error, without an answer beside it. */
@@ -93,14 +89,13 @@ export function isErrorShape(object: Table): boolean {
     hasErrorKey(object) ||
     [type, event, status].includes('error') ||
     statusOf(object) !== null ||
-    ['header', 'response', 'Response', 'ResponseMetadata'].some((key) =>
-      hasErrorKey(object[key]),
-    ) ||
+    envelopes.some((key) => hasErrorKey(object[key])) ||
     // MiniMax sends its own codes, and 0 with an answer.
     (isRecord(minimax) && Boolean(minimax['status_code']))
   )
 }
 
+const envelopes = ['header', 'response', 'Response', 'ResponseMetadata']
 const ERROR_KEY = /^(?:fault|exception|detail|message|msg|err(?:or)?(?:_?(?:msg|message))?)$/i
 
 function hasErrorKey(value: unknown): boolean {

@@ -148,6 +148,7 @@ test.each([
   ['an empty list', [], null],
   ['a text', 'm', 'm'],
   ['no object', 5, null],
+  ['a body with an empty list of errors', { errors: [], msg: 'x' }, { errors: [], msg: 'x' }],
 ] as const)('errorIn() finds the error in %s', (_, body, error) => {
   expect(errorIn(body)).toEqual(error)
 })
