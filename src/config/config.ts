@@ -7,7 +7,7 @@ import type { Abandon } from '../flight/generate.ts'
 import { parseSelectors } from '../html/selector.ts'
 import { isBrowserOrigin } from '../http/cors.ts'
 import { parseJson } from '../json.ts'
-import type { EffectiveOptions, ModelOptions, PromptOptions, Target } from '../request/effective.ts'
+import type { EffectiveOptions, ModelOptions, Target } from '../request/effective.ts'
 import { placeholdersIn } from '../request/template.ts'
 import type { Feature, Wire } from '../upstream/adapter.ts'
 import type { ConnectOptions } from '../upstream/connection.ts'
@@ -18,6 +18,7 @@ import { salvage } from './salvage.ts'
 import { configSchema, name, promptSchema, type Settings } from './schema.ts'
 
 type UpstreamSetting = Settings['upstreams'][number]
+type LockedPromptSetting = Settings['prompts'][string]
 
 export interface Model extends ModelOptions {
   readonly price: Price | null
@@ -34,15 +35,8 @@ export function priceAt({ route, prices }: Model, { upstream, upstream_model }: 
   return prices[position] ?? null
 }
 
-interface LockedPromptOptions extends PromptOptions {
-  readonly ttl_seconds: number | null
-  readonly spend: 'visitor' | 'operator'
-  /** Null: the model's setting applies. */
-  readonly abandon: Abandon | null
-}
-
-export interface Config {
-  readonly origins: readonly string[]
+export interface Config
+  extends Pick<Settings, 'origins' | 'limits' | 'cache' | 'budget' | 'access'> {
   readonly originRequired: boolean
   readonly freePrompts: boolean
   /** Whether `free_prompts` is set; otherwise it is true if there are no locked prompts. */
@@ -50,12 +44,8 @@ export interface Config {
   readonly models: ReadonlyMap<string, Model>
   /** With their presets filled in and their keys looked up. */
   readonly upstreams: ReadonlyMap<string, ConnectOptions>
-  readonly prompts: ReadonlyMap<string, LockedPromptOptions>
+  readonly prompts: ReadonlyMap<string, LockedPromptSetting>
   readonly defaults: EffectiveOptions['defaults']
-  readonly limits: Settings['limits'] & object
-  readonly cache: Settings['cache'] & object
-  readonly budget: Settings['budget'] & object
-  readonly access: Settings['access'] & object
 }
 
 export interface ConfigSources {
@@ -78,6 +68,8 @@ export type ConfigResult =
       readonly origins: readonly string[]
     }
 
+/** The beginning of a path in that file. */
+const PROMPTS_FILE = 'src/config/prompts.ts:'
 const filePromptsSchema = v.record(name, promptSchema)
 
 /** Parses all settings. Never throws; any fault makes the whole configuration invalid. */
@@ -89,7 +81,10 @@ export function parseConfig(sources: ConfigSources): ConfigResult {
   const more = v.safeParse(filePromptsSchema, sources.prompts)
   const faults = [
     ...(result.success ? [] : faultsOf(result.issues)),
-    ...(more.success ? [] : faultsOf(more.issues).map(inPromptsFile)),
+    ...(more.success ? [] : faultsOf(more.issues)).map(({ path, message }) => ({
+      path: `${PROMPTS_FILE}${path}`,
+      message,
+    })),
   ]
   const check = new Check(
     result.success ? result.output : salvage(configSchema, given),
@@ -111,11 +106,6 @@ function originsIn(given: unknown): string[] {
   ) as string[]
 }
 
-const inPromptsFile = ({ path, message }: Fault): Fault => ({
-  path: `src/config/prompts.ts:${path}`,
-  message,
-})
-
 /**
  * Checks settings against each other and collects faults. An invalid setting has an empty or
  * default value here (salvage.ts), and checks that depend on it are skipped.
@@ -124,26 +114,25 @@ class Check {
   readonly faults: Fault[] = []
   readonly #settings: Settings
   readonly #filePrompts: Settings['prompts']
-  readonly #secret: ConfigSources['secret']
-  readonly #bound: ConfigSources['bound']
+  readonly #sources: ConfigSources
   readonly #bad: ReadonlySet<string>
 
   /** @param bad the paths of settings that the schema rejects */
   constructor(
     settings: Settings,
     filePrompts: Settings['prompts'],
-    { secret, bound }: ConfigSources,
+    sources: ConfigSources,
     bad: ReadonlySet<string>,
   ) {
     this.#settings = settings
     this.#filePrompts = filePrompts
-    this.#secret = secret
-    this.#bound = bound
+    this.#sources = sources
     this.#bad = bad
   }
 
   config(): Config {
-    const { origin_required, free_prompts, limits, cache, budget, access } = this.#settings
+    const { origins, origin_required, free_prompts, limits, cache, budget, access } = this.#settings
+    this.#origins()
     const upstreams = this.#upstreams()
     const models = this.#models(upstreams)
     const prompts = this.#prompts(models)
@@ -151,7 +140,7 @@ class Check {
     this.#access()
     this.#bindings()
     return {
-      origins: this.#origins(),
+      origins,
       originRequired: origin_required,
       freePrompts: free_prompts ?? prompts.size === 0,
       freePromptsSet: free_prompts !== undefined,
@@ -169,7 +158,7 @@ class Check {
   /** Adds a fault, unless the schema has rejected the setting or one that contains it. */
   #fault(path: string, message: string): void {
     const isWithin = (bad: string) =>
-      path.startsWith(bad) && (path.length === bad.length || /[.[]/.test(path.charAt(bad.length)))
+      path === bad || path.startsWith(`${bad}.`) || path.startsWith(`${bad}[`)
     if (![...this.#bad].some(isWithin)) this.faults.push({ path, message })
   }
 
@@ -177,7 +166,7 @@ class Check {
     return paths.some((path) => this.#bad.has(path))
   }
 
-  #origins(): readonly string[] {
+  #origins(): void {
     const { origins, anyone_may_spend } = this.#settings
     for (const [i, origin] of origins.entries()) {
       if (origin === '*') {
@@ -190,7 +179,6 @@ class Check {
         )
       }
     }
-    return origins
   }
 
   #upstreams(): Map<string, ConnectOptions> {
@@ -258,50 +246,46 @@ class Check {
 
   #baseUrl(given: string | null, wire: Wire, path: string): string {
     if (wire === 'workers-ai') return ''
+    const at = `${path}.base_url`
     if (given === null) {
       if (this.#isBad(`${path}.preset`, `${path}.wire`)) return ''
       this.#fault(
-        `${path}.base_url`,
+        at,
         'Cannot find "base_url": set the URL of the upstream, or choose a preset that has one',
       )
       return ''
     }
     const url = URL.canParse(given) && given.trim() === given ? new URL(given) : null
     if (url === null || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '') {
-      this.#fault(
-        `${path}.base_url`,
-        'Cannot use "base_url": expected an http(s) URL without "?" and "#"',
-      )
+      this.#fault(at, 'Cannot use "base_url": expected an http(s) URL without "?" and "#"')
     } else if (url.username !== '' || url.password !== '') {
-      this.#fault(
-        `${path}.base_url`,
-        'Cannot use "base_url": a key belongs in a secret, not in the URL',
-      )
+      this.#fault(at, 'Cannot use "base_url": a key belongs in a secret, not in the URL')
     }
     return given.replace(/\/+$/, '')
   }
 
   /** Messages never show the value of `key`, because the owner may have pasted the key itself. */
   #key(secretName: string | undefined, auth: AuthStyle, path: string): string | null {
+    const at = `${path}.key`
     if (secretName === undefined) {
       const isUnsure = this.#isBad(`${path}.preset`, `${path}.wire`, `${path}.auth`)
       if (auth !== 'none' && !isUnsure) {
         this.#fault(
-          `${path}.key`,
+          at,
           'Cannot find "key": name the secret that holds the upstream\'s key, or set auth = "none"',
         )
       }
       return null
     }
-    const secret = this.#secret(secretName)?.trim()
+    const secret = this.#sources.secret(secretName)?.trim()
     if (!secret) {
       this.#fault(
-        `${path}.key`,
+        at,
         'Cannot find the secret that "key" names: run "npx wrangler secret put" with that name, or add it to .dev.vars',
       )
     } else if (!/^[\x21-\x7e]+$/.test(secret)) {
       this.#fault(
-        `${path}.key`,
+        at,
         'Cannot use the secret that "key" names: expected printable ASCII without spaces',
       )
     }
@@ -357,77 +341,67 @@ class Check {
     )
   }
 
-  #prompts(models: ReadonlyMap<string, Model>): Map<string, LockedPromptOptions> {
-    const prompts = new Map<string, LockedPromptOptions>()
-    const { prompts: inline } = this.#settings
-    for (const [path, [id, prompt]] of [
-      ...Object.entries(inline).map((entry) => ['', entry] as const),
-      ...Object.entries(this.#filePrompts).map(
-        (entry) => ['src/config/prompts.ts:', entry] as const,
-      ),
-    ]) {
-      const at = `${path === '' ? 'prompts.' : path}${masked(id)}`
-      if (prompts.has(id))
-        this.#fault(at, `Cannot use "${masked(id)}": CONFIG also has a prompt with this id`)
-      if (prompt.model !== undefined && isWhole(models) && !models.has(prompt.model)) {
-        this.#fault(
-          `${at}.model`,
-          `Cannot find model "${masked(prompt.model)}": expected one of ${listed(models.keys())}`,
-        )
+  #prompts(models: ReadonlyMap<string, Model>): Map<string, LockedPromptSetting> {
+    const prompts = new Map<string, LockedPromptSetting>()
+    const tables = [
+      ['prompts.', this.#settings.prompts],
+      [PROMPTS_FILE, this.#filePrompts],
+    ] as const
+    for (const [prefix, table] of tables) {
+      for (const [id, prompt] of Object.entries(table)) {
+        const at = `${prefix}${masked(id)}`
+        if (prompts.has(id)) {
+          this.#fault(at, `Cannot use "${masked(id)}": CONFIG also has a prompt with this id`)
+        }
+        const { model } = prompt
+        if (model !== undefined && isWhole(models) && !models.has(model)) {
+          const known = listed(models.keys())
+          const message = `Cannot find model "${masked(model)}": expected one of ${known}`
+          this.#fault(`${at}.model`, message)
+        }
+        this.#places(prompt, at)
+        this.#pages(prompt, at)
+        this.#parameters(prompt.parameters, `${at}.parameters`)
+        prompts.set(id, prompt)
       }
-      this.#places(prompt, at)
-      this.#pages(prompt, at)
-      this.#parameters(prompt.parameters, `${at}.parameters`)
-      prompts.set(id, {
-        system: prompt.system ?? null,
-        text: prompt.text,
-        variables: prompt.variables,
-        model: prompt.model ?? null,
-        max_tokens: prompt.max_tokens ?? null,
-        parameters: prompt.parameters,
-        visitor_may_set: prompt.visitor_may_set,
-        ttl_seconds: prompt.ttl_seconds ?? null,
-        spend: prompt.spend,
-        abandon: prompt.abandon ?? null,
-      })
     }
     return prompts
   }
 
   /** Every placeholder needs a variable, and every variable a placeholder. */
-  #places({ system, text, variables }: Settings['prompts'][string], at: string): void {
+  #places({ system, text, variables }: LockedPromptSetting, at: string): void {
     const places = new Set([...placeholdersIn(text), ...placeholdersIn(system ?? '')])
     for (const place of places) {
-      if (!Object.hasOwn(variables, place)) {
-        this.#fault(`${at}.text`, `Cannot fill "{{${masked(place)}}}": there is no such variable`)
-      }
+      if (Object.hasOwn(variables, place)) continue
+      this.#fault(`${at}.text`, `Cannot fill "{{${masked(place)}}}": there is no such variable`)
     }
-    for (const name of Object.keys(variables)) {
-      if (!places.has(name) && text !== '') {
-        const variable = masked(name)
-        this.#fault(
-          `${at}.variables.${variable}`,
-          `Cannot use "${variable}": neither text nor system contains {{${variable}}}`,
-        )
-      }
+    if (text === '') return
+    for (const name of Object.keys(variables)
+      .filter((name) => !places.has(name))
+      .map(masked)) {
+      this.#fault(
+        `${at}.variables.${name}`,
+        `Cannot use "${name}": neither text nor system contains {{${name}}}`,
+      )
     }
   }
 
   /** A page variable needs an origin to read pages from, and a valid selector. */
-  #pages({ variables }: Settings['prompts'][string], at: string): void {
+  #pages({ variables }: LockedPromptSetting, at: string): void {
+    const hasSite = this.#settings.origins.some((origin) => origin !== '*')
     for (const [key, variable] of Object.entries(variables)) {
       if (!('from' in variable)) continue
       const name = masked(key)
-      const isSite = this.#settings.origins.some((origin) => origin !== '*')
-      if (!isSite && !this.#isBad('origins')) {
+      const path = `${at}.variables.${name}`
+      if (!hasSite && !this.#isBad('origins')) {
         this.#fault(
-          `${at}.variables.${name}`,
+          path,
           `Cannot read pages for "${name}": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)`,
         )
       }
       if (parseSelectors(variable.selector) === null) {
         this.#fault(
-          `${at}.variables.${name}.selector`,
+          `${path}.selector`,
           `Cannot use ${preview(variable.selector)}: expected CSS selectors of tags, classes, ids and attributes, such as "main, article"`,
         )
       }
@@ -438,8 +412,7 @@ class Check {
   #defaults(): Config['defaults'] {
     const { defaults, limits } = this.#settings
     const { max_tokens, ...others } = defaults
-    const isOver = (max_tokens ?? 0) > limits.max_tokens && !this.#isBad('limits.max_tokens')
-    if (isOver) {
+    if ((max_tokens ?? 0) > limits.max_tokens && !this.#isBad('limits.max_tokens')) {
       this.#fault(
         'defaults.max_tokens',
         `Cannot use "defaults.max_tokens": it is above limits.max_tokens, which is ${limits.max_tokens}`,
@@ -473,14 +446,15 @@ class Check {
       [wire, preset].includes('workers-ai'),
     )
     for (const binding of [...bindings, ...(ai ? ['AI'] : [])]) {
-      if (!this.#bound(binding)) {
+      if (!this.#sources.bound(binding)) {
         this.#fault(binding, `Cannot find the binding "${binding}": add it to wrangler.toml`)
       }
     }
   }
 
   #access(): void {
-    if (this.#settings.access.turnstile_sitekey === '' || this.#secret('TURNSTILE_SECRET')) return
+    if (this.#settings.access.turnstile_sitekey === '' || this.#sources.secret('TURNSTILE_SECRET'))
+      return
     this.#fault(
       'access.turnstile_sitekey',
       'Cannot find the secret "TURNSTILE_SECRET": run "npx wrangler secret put TURNSTILE_SECRET"',

@@ -23,11 +23,11 @@ export interface ModelOptions {
 }
 
 export interface PromptOptions {
-  readonly system: string | null
+  readonly system?: string | undefined
   readonly text: string
   readonly variables: Variables
-  readonly model: string | null
-  readonly max_tokens: number | null
+  readonly model?: string | undefined
+  readonly max_tokens?: number | undefined
   readonly parameters: Readonly<Record<string, unknown>>
   readonly visitor_may_set: readonly string[]
 }
@@ -164,7 +164,7 @@ function lockedRequest(
     )
   }
   refuseLockedFields(request, prompt.visitor_may_set)
-  const model = findModel(request.model ?? prompt.model ?? undefined, options.models)
+  const model = findModel(request.model ?? prompt.model, options.models)
   const values = parseVariables(variables, prompt.variables, options.variableChars)
   // Ignore an `echo` default: it would show the owner's prompt text to visitors.
   const { echo: _echo, ...defaults } = options.defaults
@@ -181,7 +181,7 @@ function lockedRequest(
     render: (pages = noPages) => {
       const texts = new Map([...pages].map(([name, page]) => [name, markedText(page)]))
       const filled = new Map([...values, ...texts])
-      const system = prompt.system === null ? model.system : render(prompt.system, filled)
+      const system = prompt.system === undefined ? model.system : render(prompt.system, filled)
       const prompts = [render(prompt.text, filled)]
       return { ...fields, prompts, system: withPageInstruction(system, pages.values()) }
     },

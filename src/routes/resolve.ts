@@ -65,9 +65,9 @@ export interface ResolverDeps {
   readonly prompts: ReadonlyMap<
     string,
     {
-      readonly ttl_seconds: number | null
+      readonly ttl_seconds?: number | undefined
       readonly spend: 'visitor' | 'operator'
-      readonly abandon: Abandon | null
+      readonly abandon?: Abandon | undefined
     }
   >
   readonly models: ReadonlyMap<string, { readonly abandon: Abandon }>

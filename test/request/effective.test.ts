@@ -17,8 +17,6 @@ const haiku: PromptOptions = {
   system: 'You write about {{topic}}.',
   text: 'A haiku about {{topic}} in {{language}}.',
   variables: { topic: { max_chars: 20 }, language: { values: ['English', 'Deutsch'] } },
-  model: null,
-  max_tokens: null,
   parameters: {},
   visitor_may_set: [],
 }
@@ -311,7 +309,7 @@ test('effectiveRequest() does not fill placeholders inside a variable', () => {
 })
 
 test("effectiveRequest() uses the model's system message for a prompt without one", () => {
-  expect(effective({ prompt: sea }, { haiku: { system: null, model: 'big' } }).system).toBe(
+  expect(effective({ prompt: sea }, { haiku: { system: undefined, model: 'big' } }).system).toBe(
     'Be brief.',
   )
   expect(effective({ prompt: sea }, { haiku: { model: 'big' } }).system).toBe(
