@@ -139,6 +139,11 @@ export function text(min: number, max: number) {
   )
 }
 
+/** A list of at least one item. */
+export function listOf<const Item extends v.GenericSchema>(item: Item) {
+  return v.pipe(v.array(item), v.minLength(1, 'at least one item'))
+}
+
 /** One of a list of strings. */
 export function oneOf<const T extends string>(values: readonly T[]) {
   return v.picklist(values, `one of ${values.join(', ')}`)

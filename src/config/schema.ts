@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import { stopSchema } from '../request/schema.ts'
 import { features, wires } from '../upstream/adapter.ts'
 import { authStyles, presets } from '../upstream/presets.ts'
-import { finite, integer, looksSecret, oneOf, text } from '../validation.ts'
+import { finite, integer, listOf, looksSecret, oneOf, text } from '../validation.ts'
 
 const flag = v.boolean('true or false')
 /** The name of an upstream or a prompt. */
@@ -82,12 +82,12 @@ const variableSchema = v.union(
   [
     v.strictObject({
       from: v.literal('url'),
-      paths: v.optional(v.pipe(v.array(text(1, 256)), v.minLength(1, 'at least one item')), ['/*']),
+      paths: v.optional(listOf(text(1, 256)), ['/*']),
       selector: v.optional(text(1, 256), 'main, article, body'),
       max_chars: v.optional(integer(1, 200_000), 20_000),
       page_seconds: v.optional(seconds, 3600),
     }),
-    v.strictObject({ values: v.pipe(v.array(text(0, 4096)), v.minLength(1, 'at least one item')) }),
+    v.strictObject({ values: listOf(text(0, 4096)) }),
     v.strictObject({ max_chars: integer(1, 200_000) }),
   ],
   '{ max_chars = … }, { values = […] } or { from = "url", … }',

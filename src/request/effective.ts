@@ -4,7 +4,13 @@
 import { GatewayError } from '../errors.ts'
 import { preview } from '../validation.ts'
 import { markedText, type PageText, withPageInstruction } from './page-text.ts'
-import { isLocked, type LockedPrompt, type RequestField, type VisitorRequest } from './schema.ts'
+import {
+  type FreePrompt,
+  isLocked,
+  type LockedPrompt,
+  type RequestField,
+  type VisitorRequest,
+} from './schema.ts'
 import { parseVariables, render, type Variables } from './template.ts'
 
 /** One upstream of a route, with what the answer depends on. */
@@ -22,7 +28,7 @@ export interface ModelOptions {
   readonly route: readonly Target[]
 }
 
-export interface PromptOptions {
+interface PromptOptions {
   readonly system?: string | undefined
   readonly text: string
   readonly variables: Variables
@@ -76,8 +82,6 @@ export interface EffectiveRequest extends Sampling {
 
 /** The texts of a request's pages, by the names of their variables. */
 export type PageTexts = ReadonlyMap<string, PageText>
-
-const noPages: PageTexts = new Map()
 
 /** OpenAI's defaults: sending one of these values has no effect. */
 const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
@@ -133,7 +137,7 @@ export function overriddenFields(
 
 function freeRequest(
   request: VisitorRequest,
-  prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>,
+  prompt: FreePrompt,
   options: EffectiveOptions,
 ): RequestDraft {
   if (!options.freePrompts) {
@@ -164,6 +168,9 @@ function lockedRequest(
     )
   }
   refuseLockedFields(request, prompt.visitor_may_set)
+  const parameters = Object.entries(prompt.parameters).filter(
+    ([name]) => !Object.hasOwn(request, name),
+  )
   const model = findModel(request.model ?? prompt.model, options.models)
   const values = parseVariables(variables, prompt.variables, options.variableChars)
   // Ignore an `echo` default: it would show the owner's prompt text to visitors.
@@ -173,12 +180,12 @@ function lockedRequest(
     model: model.id,
     prompt_id: id,
     route: model.route,
-    parameters: { ...model.parameters, ...withoutKeys(prompt.parameters, request) },
+    parameters: { ...model.parameters, ...Object.fromEntries(parameters) },
     ...fieldsOf(request, { ...defaults, max_tokens }),
   }
   return {
     fields,
-    render: (pages = noPages) => {
+    render: (pages = new Map()) => {
       const texts = new Map([...pages].map(([name, page]) => [name, markedText(page)]))
       const filled = new Map([...values, ...texts])
       const system = prompt.system === undefined ? model.system : render(prompt.system, filled)
@@ -212,24 +219,16 @@ function findModel(id: string | undefined, models: EffectiveOptions['models']): 
   )
 }
 
-function promptList(
-  prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>,
-): readonly (string | readonly number[])[] {
-  if (typeof prompt === 'string') return [prompt]
-  return isTokens(prompt) ? [prompt] : prompt
+function promptList(prompt: FreePrompt): EffectiveRequest['prompts'] {
+  return typeof prompt === 'string' || isTokens(prompt) ? [prompt] : prompt
 }
 
 function isTokens(prompt: readonly unknown[]): prompt is readonly number[] {
   return typeof prompt[0] === 'number'
 }
 
-type Fields = Omit<
-  EffectiveRequest,
-  'model' | 'prompt_id' | 'prompts' | 'system' | 'route' | 'parameters'
->
-
 /** The fields with an effect, in the form that the cache key is made of. */
-function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults']): Fields {
+function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults']): Sampling {
   const { logit_bias } = request
   const { stop, max_tokens = defaults.max_tokens, n = 1 } = { ...defaults, ...request }
   // Raise the owner's default to n if necessary; a visitor's own best_of below n is an error.
@@ -271,23 +270,12 @@ const scalarFields = [
   'suffix',
 ] as const
 
-type Scalars = Pick<Fields, (typeof scalarFields)[number]>
-
-function scalarsOf(request: RequestDefaults): Scalars {
+function scalarsOf(request: RequestDefaults): Partial<Sampling> {
   const picked: Record<string, unknown> = {}
   for (const field of scalarFields) {
     const value = request[field]
     // JSON writes -0 as 0 in the cache key and upstream, so use 0 here too.
     if (value !== undefined && value !== standard[field]) picked[field] = value === 0 ? 0 : value
   }
-  return picked as Scalars
-}
-
-function withoutKeys(
-  parameters: Readonly<Record<string, unknown>>,
-  set: object,
-): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(parameters).filter(([name]) => !Object.hasOwn(set, name)),
-  )
+  return picked
 }

@@ -79,18 +79,20 @@ export function withoutForeign(
   given: Readonly<Record<string, unknown>>,
   own: object,
 ): { readonly fields: Readonly<Record<string, unknown>>; readonly faults: readonly Fault[] } {
+  const fields: [string, unknown][] = []
   const faults: Fault[] = []
-  const isForeign = (name: string) => !Object.hasOwn(own, name) && neutralValues.has(name)
   for (const [name, value] of Object.entries(given)) {
-    const neutral = isForeign(name) ? neutralValues.get(name) : undefined
-    if (neutral === undefined || neutral.some((one) => isSame(one, value))) continue
-    const expected =
-      neutral.length === 0 ? 'null' : neutral.map((v) => JSON.stringify(v)).join(' or ')
+    const neutral = Object.hasOwn(own, name) ? undefined : neutralValues.get(name)
+    if (neutral === undefined) {
+      fields.push([name, value])
+      continue
+    }
+    if (neutral.some((each) => isSame(each, value))) continue
+    const expected = neutral.map((each) => JSON.stringify(each)).join(' or ') || 'null'
     const message = `Cannot use "${name}": expected ${expected}, got ${preview(value)}`
     faults.push({ path: name, message })
   }
-  const entries = Object.entries(given).filter(([name]) => !isForeign(name))
-  return { fields: Object.fromEntries(entries), faults }
+  return { fields: Object.fromEntries(fields), faults }
 }
 
 /** Compares one level deep: no value in the table is nested deeper. */

@@ -1,6 +1,5 @@
 // Reads a request from a URL's query, so that a cached answer has a URL. Converts each text to the
-// value that a JSON body would contain; request.ts validates it.
-
+// value that a JSON body would contain; schema.ts validates it.
 import { GatewayError } from '../errors.ts'
 import { parseJson } from '../json.ts'
 import { preview } from '../validation.ts'
@@ -29,7 +28,7 @@ export function queryBody(search: string): Record<string, unknown> {
   refuseBrokenText(search)
   const query = new URLSearchParams(search)
   const body: Record<string, unknown> = {}
-  const variables: Record<string, string> = {}
+  const variables: [string, string][] = []
   let promptId: string | null = null
   for (const name of new Set(query.keys())) {
     const values = query.getAll(name)
@@ -40,7 +39,7 @@ export function queryBody(search: string): Record<string, unknown> {
     }
     if (values.length > 1) throw invalid(name, 'expected it only once')
     if (name === 'prompt_id') promptId = value
-    else if (name.startsWith('var.')) define(variables, name.slice('var.'.length), value)
+    else if (name.startsWith('var.')) variables.push([name.slice('var.'.length), value])
     else if (numbers.has(name)) body[name] = numberOf(name, value)
     else if (flags.has(name)) body[name] = flagOf(name, value)
     else if (strings.has(name)) body[name] = value
@@ -57,8 +56,8 @@ export function queryBody(search: string): Record<string, unknown> {
     if (body['prompt'] !== undefined) {
       throw invalid('prompt_id', 'it cannot be combined with "prompt"')
     }
-    body['prompt'] = { id: promptId, variables }
-  } else if (Object.keys(variables).length > 0) {
+    body['prompt'] = { id: promptId, variables: Object.fromEntries(variables) }
+  } else if (variables.length > 0) {
     throw invalid('prompt_id', 'expected a prompt id with the variables, got nothing')
   }
   return body
@@ -73,11 +72,6 @@ function refuseBrokenText(search: string): void {
       throw new GatewayError('invalid_value', 'Cannot read the query: it is not valid UTF-8')
     }
   }
-}
-
-/** Not an assignment: a variable called `__proto__` must become an own property. */
-function define(variables: Record<string, string>, name: string, value: string): void {
-  Object.defineProperty(variables, name, { value, enumerable: true, configurable: true })
 }
 
 /** Accepts only JSON numbers, so that a query and a JSON body allow the same values. */

@@ -4,7 +4,7 @@
 import * as v from 'valibot'
 import { GatewayError } from '../errors.ts'
 import { isRecord } from '../json.ts'
-import { type Fault, faultsOf, finite, integer, preview, text } from '../validation.ts'
+import { type Fault, faultsOf, finite, integer, listOf, preview, text } from '../validation.ts'
 import { withoutForeign } from './foreign.ts'
 
 export interface RequestLimits {
@@ -25,7 +25,6 @@ const MAX_BIASES = 300
 
 const token = integer(0, 2 ** 31 - 1)
 const sentence = text(1, Number.MAX_SAFE_INTEGER)
-const AT_LEAST_ONE = 'at least one item'
 
 /** The values are validated in template.ts. */
 const variables = v.custom<Readonly<Record<string, unknown>>>(isRecord, 'an object of variables')
@@ -60,16 +59,7 @@ const lockedPrompt = v.object({ id: text(1, 64), variables: v.optional(variables
 /** The schema of a request body, from which /openapi.json is also generated. */
 export function requestSchema(limits: RequestLimits) {
   const prompts = v.union(
-    [
-      sentence,
-      v.pipe(v.array(sentence), v.minLength(1, AT_LEAST_ONE)),
-      v.pipe(v.array(token), v.minLength(1, AT_LEAST_ONE)),
-      v.pipe(
-        v.array(v.pipe(v.array(token), v.minLength(1, AT_LEAST_ONE))),
-        v.minLength(1, AT_LEAST_ONE),
-      ),
-      lockedPrompt,
-    ],
+    [sentence, listOf(sentence), listOf(token), listOf(listOf(token)), lockedPrompt],
     'a string that is not empty, a list of such strings, a list of tokens or {"id": …}',
   )
   return v.object({
@@ -97,6 +87,7 @@ export function requestSchema(limits: RequestLimits) {
 export type VisitorRequest = v.InferOutput<ReturnType<typeof requestSchema>>
 export type RequestField = keyof VisitorRequest
 export type LockedPrompt = Extract<VisitorRequest['prompt'], { id: string }>
+export type FreePrompt = Exclude<VisitorRequest['prompt'], LockedPrompt>
 
 /** Whether the prompt refers to a locked prompt. */
 export function isLocked(prompt: VisitorRequest['prompt']): prompt is LockedPrompt {
@@ -108,7 +99,7 @@ export function isLocked(prompt: VisitorRequest['prompt']): prompt is LockedProm
  *
  * @internal exported for its tests
  */
-export function promptSize(prompt: Exclude<VisitorRequest['prompt'], LockedPrompt>): number {
+export function promptSize(prompt: FreePrompt): number {
   if (typeof prompt === 'string') return prompt.length
   let size = 0
   for (const item of prompt) size += typeof item === 'number' ? 1 : item.length
@@ -139,7 +130,7 @@ export function requestParser(limits: RequestLimits): ParseRequest {
   // For a fault inside a union's member, a union reports only that no member fits.
   const lockedSchema = v.object({ ...entries, prompt: lockedPrompt })
   return (body) => {
-    if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    if (!isRecord(body)) {
       throw new GatewayError(
         'invalid_value',
         `Cannot use the body: expected a JSON object, got ${preview(body)}`,
@@ -167,7 +158,7 @@ function withoutNulls(body: object): Readonly<Record<string, unknown>> {
   const given = presentIn(body)
   for (const field of ['stream_options', 'prompt']) {
     const value = given[field]
-    if (isRecord(value)) given[field] = presentIn(value as object)
+    if (isRecord(value)) given[field] = presentIn(value)
   }
   return given
 }
@@ -178,7 +169,7 @@ function presentIn(table: object): Record<string, unknown> {
 
 /** Checks own keys only, so that `constructor` and `__proto__` are unknown, too. */
 function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return []
+  if (!isRecord(value)) return []
   return Object.keys(value)
     .filter((key) => !Object.hasOwn(known, key))
     .map((key) => {
@@ -190,7 +181,7 @@ function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
 /** Finds keys of `logit_bias` that are not token ids. A valibot record would skip `__proto__`. */
 function keyFaults(biases: unknown): Fault[] {
   if (!isRecord(biases)) return []
-  return Object.keys(biases as object)
+  return Object.keys(biases)
     .filter((key) => !/^\d{1,10}$/.test(key))
     .map((key) => {
       const path = `logit_bias.${key}`

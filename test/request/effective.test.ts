@@ -3,7 +3,7 @@
 
 import { describe, expect, test } from 'vitest'
 import { GatewayError } from '../../src/errors.ts'
-import type { EffectiveOptions, ModelOptions, PromptOptions } from '../../src/request/effective.ts'
+import type { EffectiveOptions, ModelOptions } from '../../src/request/effective.ts'
 import { draftRequest, overriddenFields } from '../../src/request/effective.ts'
 import { requestParser } from '../../src/request/schema.ts'
 
@@ -12,6 +12,8 @@ const effectiveRequest = (...args: Parameters<typeof draftRequest>) =>
   draftRequest(...args).render()
 
 const parse = requestParser({ prompt_chars: 100_000, max_tokens: 512, n: 4, prompts: 4 })
+
+type PromptOptions = NonNullable<ReturnType<EffectiveOptions['prompts']['get']>>
 
 const haiku: PromptOptions = {
   system: 'You write about {{topic}}.',
