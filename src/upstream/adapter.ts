@@ -2,6 +2,7 @@
 // wire. Calls are made by call.ts.
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
+import type { Table } from '../json.ts'
 import type { Sampling } from '../request/effective.ts'
 import type { SseMessage } from './sse.ts'
 
@@ -17,7 +18,7 @@ export interface CallRequest extends Sampling {
   readonly locked: boolean
   readonly stream: boolean
   /** The owner's own upstream parameters, sent as they are. */
-  readonly parameters: Readonly<Record<string, unknown>>
+  readonly parameters: Table
 }
 
 /** A request in the format of the wire. */
@@ -25,7 +26,7 @@ export interface WireCall {
   /** Appended to the base URL; begins with a slash. */
   readonly path: string
   readonly headers?: Readonly<Record<string, string>>
-  readonly body: Readonly<Record<string, unknown>>
+  readonly body: Table
 }
 
 export type TokensField = 'max_tokens' | 'max_completion_tokens'

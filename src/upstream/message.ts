@@ -14,16 +14,11 @@ const TERMINATOR = /^"?(?:\[done\]|done)"?$/i
 const KEEP_ALIVE =
   /^(?::|["[(]?(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\b|(?:null|none|nil|undefined)$|\d{4}-\d\d-\d\d[T ]\d\d:\d\d)/i
 
-const keepAliveEvents: ReadonlySet<string> = new Set([
-  'ping',
-  'heartbeat',
-  'keepalive',
-  'keep-alive',
-])
+const KEEP_ALIVE_EVENT = /^(?:ping|heartbeat|keep-?alive)$/
 
 /** Whether an object is only a keep-alive. */
 export function isKeepAlive({ type }: Table): boolean {
-  return typeof type === 'string' && keepAliveEvents.has(type)
+  return typeof type === 'string' && KEEP_ALIVE_EVENT.test(type)
 }
 
 /**
@@ -34,7 +29,7 @@ export function isKeepAlive({ type }: Table): boolean {
 export function objectsIn({ event, data }: SseMessage): readonly Table[] | 'end' {
   const text = textOf(data)
   if (text.startsWith('{')) return [recordOf(parseJson(text))]
-  if (text === '' || (event !== null && keepAliveEvents.has(event))) return []
+  if (text === '' || (event !== null && KEEP_ALIVE_EVENT.test(event))) return []
   if (TERMINATOR.test(text)) return 'end'
   if (KEEP_ALIVE.test(text)) return []
   const value = parseJson(text)
@@ -124,8 +119,8 @@ export class JsonEnd {
 
   /** @returns the index after the value; null while the value is incomplete */
   find(text: string): number | null {
-    for (; this.#at < text.length; this.#at++) {
-      const char = text[this.#at]
+    while (this.#at < text.length) {
+      const char = text[this.#at++]
       if (this.#isInString) {
         if (char === '\\') this.#at++
         else if (char === '"') this.#isInString = false
@@ -133,10 +128,7 @@ export class JsonEnd {
       else if (char === '{' || char === '[') this.#depth++
       else if (char === '}' || char === ']') {
         this.#depth--
-        if (this.#depth === 0) {
-          this.#at++
-          return this.#at
-        }
+        if (this.#depth === 0) return this.#at
       }
     }
     return null
