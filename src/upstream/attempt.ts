@@ -81,7 +81,7 @@ export async function* attempt(
   const { request, target, connection } = params
   const calls = plan(request, {
     model: target.upstream_model,
-    stream: connection.alwaysStream || context.stream,
+    stream: connection.stream === 'always' || context.stream,
     unsupported: connection.unsupported,
   })
   const controller = new AbortController()
@@ -144,7 +144,7 @@ async function* callDeltas(
   { now, reserve, abandon, signal: left }: RouteContext,
   signal: AbortSignal,
 ): AsyncGenerator<CallItem> {
-  const wire = connection.upstream.toWire(planned.request, connection.options)
+  const wire = connection.upstream.toWire(planned.request, connection)
   const lease = await reserve(extentOf(wire, planned.request), target)
   const normaliser = new Normaliser({
     choices: planned.choices,

@@ -26,10 +26,9 @@ export interface CallOptions extends WireOptions {
   readonly gatherMs?: number
 }
 
-export interface CallContext {
+export interface CallContext extends CallOptions {
   readonly upstream: Upstream
   readonly send: Send
-  readonly options: CallOptions
   readonly now: () => number
   /** Aborts the call when its answer is no longer needed. */
   readonly signal: AbortSignal
@@ -52,17 +51,14 @@ export async function* call(
   wire: WireCall,
   context: CallContext,
 ): AsyncGenerator<readonly RawDelta[]> {
-  const { options, signal } = context
-  const watchdog = new Watchdog({ ...options, ...context })
+  const { signal, maxOutputBytes, gatherMs = 0, now } = context
+  const watchdog = new Watchdog(context)
   let body: BodyReader | null = null
   try {
     const response = await respond(wire, context, watchdog)
     if (response.ok) context.onAccepted?.()
-    body = new BodyReader(response.body ?? new Blob([]).stream(), watchdog, {
-      maxBytes: options.maxOutputBytes,
-      gatherMs: options.gatherMs ?? 0,
-      now: context.now,
-    })
+    const stream = response.body ?? new Blob([]).stream()
+    body = new BodyReader(stream, watchdog, { maxBytes: maxOutputBytes, gatherMs, now })
     if (!response.ok) throw await refusal(response, body, context)
     yield* readAnswer(body, { watchdog, ...context })
   } catch (error) {
@@ -77,15 +73,15 @@ export async function* call(
 
 async function respond(
   wire: WireCall,
-  { send, options, onAccepted }: CallContext,
+  { send, baseUrl, headers, onAccepted }: CallContext,
   watchdog: Watchdog,
 ): Promise<Response> {
-  const outgoing = new Request(options.baseUrl + wire.path, {
+  const outgoing = new Request(baseUrl + wire.path, {
     method: 'POST',
     headers: {
       'content-type': 'application/json',
       accept: wire.body['stream'] ? 'text/event-stream, application/json' : 'application/json',
-      ...options.headers,
+      ...headers,
       ...wire.headers,
     },
     body: JSON.stringify(wire.body),

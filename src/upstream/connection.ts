@@ -16,19 +16,16 @@ export interface ConnectOptions extends Omit<CallOptions, 'headers'> {
   /** The secret itself; null if the upstream needs no key. */
   readonly key: string | null
   readonly unsupported: ReadonlySet<Feature>
+  /** `visitor`: it streams only if the visitor requested a stream. */
   readonly stream: 'always' | 'visitor'
   readonly deadlineMs: number
   readonly retries: number
 }
 
 /** An upstream that is ready for calls. */
-export interface Connection
-  extends Pick<ConnectOptions, 'name' | 'unsupported' | 'deadlineMs' | 'retries'> {
+export interface Connection extends CallOptions, Omit<ConnectOptions, 'wire' | 'auth' | 'key'> {
   readonly upstream: Upstream
   readonly send: Send
-  readonly options: CallOptions
-  /** False: it streams only if the visitor requested a stream. */
-  readonly alwaysStream: boolean
   readonly breakers: Breakers
   /**
    * Each model's name for `max_tokens`, if it differs from the upstream's setting. It is learned
@@ -45,21 +42,14 @@ export interface Transports {
   readonly ai?: Send
 }
 
-export function connect(options: ConnectOptions, transports: Transports): Connection {
-  const { name, wire, unsupported, stream, deadlineMs, retries } = options
+export function connect(given: ConnectOptions, transports: Transports): Connection {
+  const { wire, auth, key, ...options } = given
   return {
-    name,
+    ...options,
+    baseUrl: wire === 'workers-ai' ? bindingUrl : options.baseUrl,
+    headers: authHeaders(auth, key),
     upstream: adapters[wire],
     send: sendOf(wire, transports),
-    options: {
-      ...options,
-      baseUrl: wire === 'workers-ai' ? bindingUrl : options.baseUrl,
-      headers: authHeaders(options),
-    },
-    unsupported,
-    alwaysStream: stream === 'always',
-    deadlineMs,
-    retries,
     breakers: new Breakers(),
     tokensFields: new Map(),
   }
@@ -83,7 +73,7 @@ const noBinding: Send = async () => {
   throw upstreamFailure('unavailable', { code: 'no_binding' })
 }
 
-function authHeaders({ auth, key }: ConnectOptions): Record<string, string> {
+function authHeaders(auth: AuthStyle, key: string | null): Record<string, string> {
   if (key === null || auth === 'none') return {}
   if (auth === 'bearer') return { authorization: `Bearer ${key}` }
   return { [auth]: auth === 'cf-aig-authorization' ? `Bearer ${key}` : key }

@@ -3,10 +3,8 @@
 // failure.
 import { type Code, GatewayError, messages } from '../errors.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
-import type { TokensField } from './adapter.ts'
 import { attempt, type RouteContext, type RouteDelta } from './attempt.ts'
 import { missingFeature } from './calls.ts'
-import type { Connection } from './connection.ts'
 import { causeOf, isOutage, type UpstreamCause } from './failure.ts'
 
 /** Counts every attempt, for the log. */
@@ -63,7 +61,7 @@ export async function* answer(
     const isLast = position + 1 === targets.length
     let retriesLeft = connection.retries
     let tokensField =
-      connection.tokensFields.get(target.upstream_model) ?? connection.options.maxTokensField
+      connection.tokensFields.get(target.upstream_model) ?? connection.maxTokensField
     let renamed = false
     for (;;) {
       const admitted = breaker.admit(now())
@@ -79,7 +77,7 @@ export async function* answer(
         const params = {
           request,
           target,
-          connection: withField(connection, tokensField),
+          connection: { ...connection, maxTokensField: tokensField },
           // The upstream's own deadline, but not later than the request's.
           deadlineAt: Math.min(deadlineAt, now() + connection.deadlineMs),
           fallback: position > 0,
@@ -151,12 +149,6 @@ export async function* answer(
   throw new GatewayError('upstream_unavailable', messages.upstream_suspended, {
     retryAfterSeconds: Number.isFinite(openSeconds) ? openSeconds : null,
   })
-}
-
-function withField(connection: Connection, maxTokensField: TokensField): Connection {
-  const { options } = connection
-  if (maxTokensField === options.maxTokensField) return connection
-  return { ...connection, options: { ...options, maxTokensField } }
 }
 
 /** Does not include `upstream_refused_request`: other upstreams would refuse the request, too. */

@@ -49,7 +49,7 @@ function start(send: Send, setting: Setting = {}) {
   return call(upstream.toWire({ ...request, ...setting.request }, ownOptions), {
     upstream,
     send,
-    options: ownOptions,
+    ...ownOptions,
     now: Date.now,
     signal: setting.signal ?? new AbortController().signal,
     deadlineAt: Date.now() + (setting.deadlineMs ?? 1000),

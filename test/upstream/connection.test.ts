@@ -32,11 +32,11 @@ test.each([
   ['x-api-key', { 'x-api-key': 'secret' }],
   ['none', {}],
 ] as const)('connect() with auth %s sends %j', (auth, headers) => {
-  expect(connect({ ...options, auth }, { http, demo }).options.headers).toEqual(headers)
+  expect(connect({ ...options, auth }, { http, demo }).headers).toEqual(headers)
 })
 
 test('connect() sends no authentication without a key', () => {
-  expect(connect({ ...options, key: null }, { http, demo }).options.headers).toEqual({})
+  expect(connect({ ...options, key: null }, { http, demo }).headers).toEqual({})
 })
 
 test('connect() uses the demo transport only for the demo wire', () => {
@@ -49,9 +49,9 @@ test('connect() uses the demo transport only for the demo wire', () => {
 
 test('connect() keeps the configured limits', () => {
   const connection = connect(options, { http, demo })
-  expect(connection).toMatchObject({ name: 'main', deadlineMs: 3, retries: 4, alwaysStream: true })
-  expect(connection.options).toMatchObject({ firstByteMs: 1, idleMs: 2, maxOutputBytes: 5 })
-  expect(connect({ ...options, stream: 'visitor' }, { http, demo }).alwaysStream).toBe(false)
+  expect(connection).toMatchObject({ name: 'main', deadlineMs: 3, retries: 4, stream: 'always' })
+  expect(connection).toMatchObject({ firstByteMs: 1, idleMs: 2, maxOutputBytes: 5 })
+  expect(connect({ ...options, stream: 'visitor' }, { http, demo }).stream).toBe('visitor')
 })
 
 test('connect() creates a breaker for each model of each upstream', () => {

@@ -51,12 +51,13 @@ const transports = { http: async () => new Response(), demo: async () => new Res
 
 /** The address and body of the first call with a preset. */
 function sent(preset: string, fields: Partial<EffectiveRequest> = {}) {
-  const { upstream, options, unsupported } = connect(configured(preset), transports)
+  const connection = connect(configured(preset), transports)
+  const { upstream, unsupported, baseUrl } = connection
   const calls = plan(effective(fields), { model: 'm', stream: true, unsupported })
   const [first] = calls
   if (first === undefined) throw new TypeError('no call')
-  const { path, headers, body } = upstream.toWire(first.request, options)
-  return { url: options.baseUrl + path, headers: { ...options.headers, ...headers }, body, calls }
+  const { path, headers, body } = upstream.toWire(first.request, connection)
+  return { url: baseUrl + path, headers: { ...connection.headers, ...headers }, body, calls }
 }
 
 test('presets has every supported upstream', () => {
@@ -291,7 +292,7 @@ test.each([
 
 test('an AI Gateway with stored keys is sent its own token', () => {
   const own = configured('ai-gateway', { auth: 'cf-aig-authorization' })
-  expect(connect(own, transports).options.headers).toEqual({
+  expect(connect(own, transports).headers).toEqual({
     'cf-aig-authorization': 'Bearer secret',
   })
 })

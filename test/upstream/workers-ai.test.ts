@@ -61,9 +61,7 @@ function ask(ai: AiBinding, signal = new AbortController().signal) {
     { http: neither, demo: neither, ai: sendToBinding(ai) },
   )
   const context: CallContext = {
-    upstream: connection.upstream,
-    send: connection.send,
-    options: connection.options,
+    ...connection,
     now: () => 0,
     signal,
     deadlineAt: 60_000,
@@ -299,6 +297,6 @@ test("compose() uses the platform's binding", async () => {
   const context = miss?.generate(work, false, AbortSignal.timeout(1000))
   const connection = context?.route.connections.get('ai')
   const body = JSON.stringify({ model: '@cf/x' })
-  await connection?.send(new Request(`${connection.options.baseUrl}/run`, { method: 'POST', body }))
+  await connection?.send(new Request(`${connection.baseUrl}/run`, { method: 'POST', body }))
   expect(runs).toMatchObject([{ model: '@cf/x' }])
 })
