@@ -150,30 +150,23 @@ function byAttribute(
   ignoresCase: boolean,
 ): Selector {
   const fold = (text: string) => (ignoresCase ? text.toLowerCase() : text)
-  const test = comparison(operator, fold(expected))
+  const isMatch = COMPARISONS[operator] ?? (() => true)
+  const folded = fold(expected)
   return (element) => {
     const value = attributeOf(element, name)
-    return value !== null && test(fold(value))
+    return value !== null && isMatch(fold(value), folded)
   }
 }
 
-function comparison(operator: string, expected: string): (value: string) => boolean {
-  switch (operator) {
-    case '=':
-      return (value) => value === expected
-    case '~=':
-      return (value) => value.includes(expected) && value.split(/[\t\n\f\r ]+/).includes(expected)
-    case '|=':
-      return (value) => value === expected || value.startsWith(`${expected}-`)
-    case '^=':
-      return (value) => expected !== '' && value.startsWith(expected)
-    case '$=':
-      return (value) => expected !== '' && value.endsWith(expected)
-    case '*=':
-      return (value) => expected !== '' && value.includes(expected)
-    default:
-      return () => true
-  }
+/** By operator. Without one, the attribute may have any value. */
+const COMPARISONS: Readonly<Record<string, (value: string, expected: string) => boolean>> = {
+  '=': (value, expected) => value === expected,
+  '~=': (value, expected) =>
+    value.includes(expected) && value.split(/[\t\n\f\r ]+/).includes(expected),
+  '|=': (value, expected) => value === expected || value.startsWith(`${expected}-`),
+  '^=': (value, expected) => expected !== '' && value.startsWith(expected),
+  '$=': (value, expected) => expected !== '' && value.endsWith(expected),
+  '*=': (value, expected) => expected !== '' && value.includes(expected),
 }
 
 function byPosition(isAmongAll: boolean, formula: string): Selector {

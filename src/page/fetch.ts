@@ -19,21 +19,18 @@ export interface Validators {
   readonly last_modified: string | null
 }
 
-export interface FetchOptions {
+export interface PageSource {
+  readonly url: URL
   readonly selector: string
   readonly maxChars: number
   /** Why a redirect to this address must not be followed; null if it may be. */
   readonly refusalOf: (url: URL) => string | null
 }
 
-export interface FetchContext {
-  readonly fetch: (request: Request) => Promise<Response>
+export interface FetchedPage {
+  readonly text: string
+  readonly validators: Validators
 }
-
-export type FetchResult =
-  /** The page still matches the validators that were sent. */
-  | { readonly kind: 'unchanged' }
-  | { readonly kind: 'read'; readonly text: string; readonly validators: Validators }
 
 /** A page could not be read. Holds one code of a closed list and nothing of the page. */
 export class PageError extends Error {
@@ -59,50 +56,45 @@ const CODINGS: ReadonlySet<string> = new Set(['', 'identity', 'gzip', 'br'])
 
 /**
  * @param known the validators of the version that the caller has, for a conditional request
+ * @returns null if the page still matches these validators
  * @throws PageError
  */
 export async function fetchPage(
-  url: URL,
+  page: PageSource,
   known: Validators | null,
-  options: FetchOptions,
-  context: FetchContext,
-): Promise<FetchResult> {
+  fetch: (request: Request) => Promise<Response>,
+): Promise<FetchedPage | null> {
   return await deadline(
     DEADLINE_MS,
-    (over) => read(url, known, options, context, over),
+    async (signal) => {
+      const headers = headersFor(known)
+      // A cached version may be older than what the owner has just deployed.
+      const init: RequestInit = { headers, redirect: 'manual', cache: 'no-store', signal }
+      const response = await follow(page, (url) => fetch(new Request(url, init)))
+      if (response.status !== 304 || known === null) return await read(response, page)
+      discard(response)
+      return null
+    },
     () => {
       throw new PageError('timeout')
     },
   )
 }
 
-async function read(
-  url: URL,
-  known: Validators | null,
-  options: FetchOptions,
-  { fetch }: FetchContext,
-  signal: AbortSignal,
-): Promise<FetchResult> {
-  const response = await follow(url, known, options, fetch, signal)
+async function read(response: Response, { selector, maxChars }: PageSource): Promise<FetchedPage> {
   const { status, headers } = response
-  if (status === 304 && known !== null) {
-    discard(response)
-    return { kind: 'unchanged' }
-  }
   const contentType = parseContentType(headers.get('content-type') ?? '')
   const { type } = contentType
   const coding = (headers.get('content-encoding') ?? '').trim().toLowerCase()
   const isText = (HTML.has(type) || PLAIN.has(type)) && CODINGS.has(coding)
-  const fault = status !== 200 ? 'status' : isText ? null : 'type'
-  if (fault !== null) {
+  if (status !== 200 || !isText) {
     discard(response)
-    throw new PageError(fault)
+    throw new PageError(status !== 200 ? 'status' : 'type')
   }
-  const text = textOf(await receive(response), contentType, options.selector)
+  const text = textOf(await receive(response), contentType, selector)
   if (text === '') throw new PageError('empty')
   return {
-    kind: 'read',
-    text: truncate(text, options.maxChars),
+    text: truncate(text, maxChars),
     validators: {
       etag: validator(headers.get('etag')),
       last_modified: validator(headers.get('last-modified')),
@@ -112,22 +104,12 @@ async function read(
 
 /** Follows redirects within the page's origin and returns the final response. */
 async function follow(
-  from: URL,
-  known: Validators | null,
-  { refusalOf }: FetchOptions,
-  fetch: FetchContext['fetch'],
-  signal: AbortSignal,
+  { url: from, refusalOf }: PageSource,
+  send: (url: URL) => Promise<Response>,
 ): Promise<Response> {
   let url = from
   for (let redirects = 0; ; redirects++) {
-    const request = new Request(url, {
-      headers: headersFor(known),
-      redirect: 'manual',
-      // A cached version may be older than what the owner has just deployed.
-      cache: 'no-store',
-      signal,
-    })
-    const response = await fetch(request).catch(() => {
+    const response = await send(url).catch(() => {
       throw new PageError('unreachable')
     })
     if (!REDIRECTS.has(response.status)) return response
@@ -136,9 +118,8 @@ async function follow(
     if (redirects === MAX_REDIRECTS || location === '' || !URL.canParse(location, url.href)) {
       throw new PageError('redirects')
     }
-    const next = new URL(location, url)
-    if (next.origin !== from.origin || refusalOf(next) !== null) throw new PageError('elsewhere')
-    url = next
+    url = new URL(location, url)
+    if (url.origin !== from.origin || refusalOf(url) !== null) throw new PageError('elsewhere')
   }
 }
 

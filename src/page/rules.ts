@@ -59,9 +59,7 @@ function bareOf(pathname: string): string {
 
 /** Why this address must not be fetched, as the end of a sentence; null if it may be. */
 export function refusalOf(url: URL, options: AddressOptions): string | null {
-  return (
-    hostRefusal(url, options) ?? (isListed([plainPath(url.pathname)], options) ? null : NOT_LISTED)
-  )
+  return hostRefusal(url, options) ?? pathRefusal([plainPath(url.pathname)], options)
 }
 
 /**
@@ -72,17 +70,14 @@ export function refusalOf(url: URL, options: AddressOptions): string | null {
 export function lookupRefusalOf(url: URL, options: AddressOptions): string | null {
   const path = plainPath(url.pathname)
   const paths = path === null ? [] : [path, ...spellingsOf(bareOf(path))]
-  return hostRefusal(url, options) ?? (isListed(paths, options) ? null : NOT_LISTED)
+  return hostRefusal(url, options) ?? pathRefusal(paths, options)
 }
 
 /** The same for the target of a redirect, which may also be another address of the same page. */
 export function redirectRefusalOf(from: URL, to: URL, options: AddressOptions): string | null {
-  if (pageNameOf(from) !== pageNameOf(to) || plainPath(to.pathname) === null)
-    return refusalOf(to, options)
-  return hostRefusal(to, options)
+  const isSamePage = pageNameOf(from) === pageNameOf(to) && plainPath(to.pathname) !== null
+  return isSamePage ? hostRefusal(to, options) : refusalOf(to, options)
 }
-
-const NOT_LISTED = 'its path is not one of the "paths" of this variable'
 
 function hostRefusal(url: URL, { origins, own }: AddressOptions): string | null {
   if (url.username !== '' || url.password !== '') return 'its URL has a user name or a password'
@@ -105,8 +100,15 @@ function spellingsOf(bare: string): string[] {
   return bare === '' ? folder : [bare, `${bare}.html`, ...folder]
 }
 
-function isListed(spellings: readonly (string | null)[], { paths }: AddressOptions): boolean {
-  return spellings.some((path) => path !== null && paths.some((pattern) => matches(path, pattern)))
+/** Null if one of these spellings of a path is listed. */
+function pathRefusal(
+  spellings: readonly (string | null)[],
+  { paths }: AddressOptions,
+): string | null {
+  const isListed = spellings.some(
+    (path) => path !== null && paths.some((pattern) => matches(path, pattern)),
+  )
+  return isListed ? null : 'its path is not one of the "paths" of this variable'
 }
 
 /**

@@ -4,7 +4,7 @@
 
 import { RecentMap } from '../lru.ts'
 import { type PageText, pageText } from '../request/page-text.ts'
-import { type FetchContext, type FetchOptions, fetchPage } from './fetch.ts'
+import { fetchPage, type PageSource, type Validators } from './fetch.ts'
 
 /**
  * Increase this when the same page would yield a different text, so that old versions do not match.
@@ -16,8 +16,7 @@ const MEMORY_BYTES = 4_194_304
 const PAGE_BYTES = 1000
 
 /** A page to be read. */
-export interface Page extends FetchOptions {
-  readonly url: URL
+export interface Page extends PageSource {
   /** The name by which a purge refers to it. */
   readonly name: string
   /** How long a text may be used before the page is fetched again. */
@@ -25,10 +24,8 @@ export interface Page extends FetchOptions {
 }
 
 /** The version of a page and how it was read, for a conditional request. */
-export interface PageVersion {
+export interface PageVersion extends Validators {
   readonly read_as: string
-  readonly etag: string | null
-  readonly last_modified: string | null
 }
 
 export interface PageRead {
@@ -36,7 +33,8 @@ export interface PageRead {
   readonly version: PageVersion
 }
 
-export interface PagesContext extends FetchContext {
+export interface PagesContext {
+  readonly fetch: (request: Request) => Promise<Response>
   /** When these pages were last purged, in unix ms: anything read up to then is invalid. */
   readonly purgedAt: (names: readonly string[]) => number
   /** Unix ms. */
@@ -87,16 +85,16 @@ export class Pages {
     const own = last !== null && last.readAt > purgedAt([page.name]) ? last : null
     const version = own?.version ?? known
     const isSame = version?.read_as === key && (version.etag ?? version.last_modified) !== null
-    const fetched = await fetchPage(page.url, isSame ? version : null, page, this.#context)
-    if (fetched.kind === 'unchanged' && own === null) return null
+    const fetched = await fetchPage(page, isSame ? version : null, this.#context.fetch)
+    if (fetched === null && own === null) return null
     const read =
-      fetched.kind === 'read'
-        ? {
+      fetched === null
+        ? { ...(own as CachedPage), readAt }
+        : {
             text: await pageText(fetched.text),
             version: { read_as: key, ...fetched.validators },
             readAt,
           }
-        : { ...(own as CachedPage), readAt }
     this.#memory.set(key, read)
     return read
   }

@@ -171,7 +171,8 @@ export function collapseSpace(text: string): string {
 /** Cuts a text to at most `maxChars` UTF-16 units without splitting a surrogate pair. */
 export function truncate(text: string, maxChars: number): string {
   if (text.length <= maxChars) return text
-  const last = text.charCodeAt(maxChars - 1)
-  const isSplit = last >= 0xd800 && last < 0xdc00
-  return text.slice(0, isSplit ? maxChars - 1 : maxChars).trimEnd()
+  return text
+    .slice(0, maxChars)
+    .replace(/[\ud800-\udbff]$/, '')
+    .trimEnd()
 }

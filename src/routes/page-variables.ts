@@ -18,6 +18,7 @@ import { isLocked, type VisitorRequest } from '../request/schema.ts'
 import {
   invalidVariable,
   type PageVariable,
+  type Variable,
   type Variables,
   variableParam,
 } from '../request/template.ts'
@@ -61,7 +62,7 @@ export class PageVariables {
     this.#deps = deps
     this.#variables = new Map(
       [...deps.prompts]
-        .map(([id, { variables }]) => [id, pageVariables(variables)] as const)
+        .map(([id, { variables }]) => [id, Object.entries(variables).filter(isPage)] as const)
         .filter(([, variables]) => variables.length > 0),
     )
   }
@@ -124,13 +125,9 @@ export class PageVariables {
    * @param since unix ms; earlier reads are too old
    */
   cached(admitted: AdmittedPages, since: number): PagesRead | null {
-    const reads = new Map<string, PageRead>()
-    for (const [variable, { page }] of admitted) {
-      const read = this.#deps.pages.cached(page, since)
-      if (read === null) return null
-      reads.set(variable, read)
-    }
-    return pagesRead(reads)
+    return pagesRead(
+      [...admitted].map(([variable, { page }]) => [variable, this.#deps.pages.cached(page, since)]),
+    )
   }
 
   /**
@@ -161,25 +158,25 @@ export class PageVariables {
       )
     const reads = await fetchAll(known ?? [])
     if (reads.every(([, read]) => read === null)) return null
-    const hasAll = reads.every(([, read]) => read !== null)
     // If only some have changed, the texts of the unchanged pages are needed, too.
-    return pagesRead(new Map((hasAll ? reads : await fetchAll([])) as [string, PageRead][]))
+    return pagesRead(reads) ?? pagesRead(await fetchAll([]))
   }
 }
 
-function pagesRead(reads: ReadonlyMap<string, PageRead>): PagesRead {
-  return {
-    texts: new Map([...reads].map(([variable, { text }]) => [variable, text])),
-    versions: [...reads.values()].map(({ version }) => version),
+/** Null if one of the pages has not been read. */
+function pagesRead(reads: readonly (readonly [string, PageRead | null])[]): PagesRead | null {
+  const texts = new Map<string, PageRead['text']>()
+  const versions: PageVersion[] = []
+  for (const [variable, read] of reads) {
+    if (read === null) return null
+    texts.set(variable, read.text)
+    versions.push(read.version)
   }
+  return { texts, versions }
 }
 
-function pageVariables(variables: Variables): [string, PageVariable][] {
-  const pages: [string, PageVariable][] = []
-  for (const [name, variable] of Object.entries(variables)) {
-    if ('from' in variable) pages.push([name, variable])
-  }
-  return pages
+function isPage(entry: [string, Variable]): entry is [string, PageVariable] {
+  return 'from' in entry[1]
 }
 
 function notAllowed(name: string, reason: string): GatewayError {
