@@ -2,13 +2,12 @@
 // limits. All traffic to upstreams goes through here. Retries are in failover.ts.
 import type { RawDelta } from '../completion/delta.ts'
 import { GatewayError } from '../errors.ts'
-import type { Upstream, WireCall, WireOptions } from './adapter.ts'
+import type { WireCall, WireOptions } from './adapter.ts'
 import { BodyReader } from './body.ts'
 import { failureOfStatus, parseRetryAfter, upstreamFailure } from './failure.ts'
 import type { Reason } from './hints.ts'
-import type { Progress } from './normalise.ts'
-import { readAnswer } from './read.ts'
-import { Watchdog } from './watchdog.ts'
+import { type ReadContext, readAnswer } from './read.ts'
+import { Watchdog, type WatchdogOptions } from './watchdog.ts'
 
 /** Sends a request to an upstream: over HTTP, to the demo model or to the AI binding. */
 export type Send = (request: Request) => Promise<Response>
@@ -26,16 +25,8 @@ export interface CallOptions extends WireOptions {
   readonly gatherMs?: number
 }
 
-export interface CallContext extends CallOptions {
-  readonly upstream: Upstream
+export interface CallContext extends CallOptions, WatchdogOptions, Omit<ReadContext, 'watchdog'> {
   readonly send: Send
-  readonly now: () => number
-  /** Aborts the call when its answer is no longer needed. */
-  readonly signal: AbortSignal
-  /** The end of the request's deadline, in ms since the epoch. */
-  readonly deadlineAt: number
-  /** The progress of the answer; called after the deltas so far have been consumed. */
-  readonly progress: () => Progress
   /** Called when the call may cost money: after a 2xx, or a timeout without an answer. */
   readonly onAccepted?: () => void
 }

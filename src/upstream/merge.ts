@@ -15,9 +15,9 @@ export async function* merge<T>(
   stop: () => void,
 ): AsyncGenerator<readonly [sequence: number, item: T]> {
   const waiting = starts.entries()
-  const running = new Map<AsyncGenerator<T>, Promise<Step<T>>>()
+  const running = new Map<AsyncGenerator<T>, ReturnType<typeof stepOf<T>>>()
   const advance = (sequence: number, generator: AsyncGenerator<T>) => {
-    const step = generator.next().then((result) => ({ sequence, generator, result }))
+    const step = stepOf(sequence, generator)
     step.catch(() => {})
     running.set(generator, step)
   }
@@ -44,8 +44,6 @@ export async function* merge<T>(
   }
 }
 
-interface Step<T> {
-  readonly sequence: number
-  readonly generator: AsyncGenerator<T>
-  readonly result: IteratorResult<T>
+async function stepOf<T>(sequence: number, generator: AsyncGenerator<T>) {
+  return { sequence, generator, result: await generator.next() }
 }

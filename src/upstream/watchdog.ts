@@ -11,9 +11,11 @@ const GRACE_MS = 2000
 
 export interface WatchdogOptions {
   readonly now: () => number
+  /** Aborts the call when its answer is no longer needed. */
   readonly signal: AbortSignal
   readonly firstByteMs: number
   readonly idleMs: number
+  /** The end of the request's deadline, in ms since the epoch. */
   readonly deadlineAt: number
 }
 
