@@ -8,8 +8,7 @@ import { warningsOf } from '../src/config/warnings.ts'
 /** 5 KB: https://developers.cloudflare.com/workers/platform/limits/#environment-variables */
 const MAX_BYTES = 5120
 
-const { rawConfig } = experimental_readRawConfig({ config: 'wrangler.toml' })
-const config = rawConfig.vars?.['CONFIG']
+const config = readConfig()
 const bytes = Buffer.byteLength(
   typeof config === 'string' ? config : JSON.stringify(config ?? null),
 )
@@ -22,16 +21,44 @@ const faults =
         },
       ]
     : []
+/** The names of the secrets that were asked for. */
+const secrets = new Set<string>()
 const result = parseConfig({
   config,
   prompts,
   // Secrets are not stored in wrangler.toml, so only their names can be checked.
-  secret: () => 'set-elsewhere',
+  secret: (name) => {
+    secrets.add(name)
+    return 'set-elsewhere'
+  },
   bound: () => true,
 })
 faults.push(...(result.faults ?? []))
 const warnings = result.config === null ? [] : warningsOf(result.config)
 for (const warning of warnings) console.log(`warning: ${warning}`)
 for (const { path, message } of faults) console.error(`${path}: ${message}`)
-if (faults.length === 0) console.log(`CONFIG is valid: ${bytes} of ${MAX_BYTES} bytes`)
+if (faults.length === 0) {
+  console.log(`CONFIG is valid: ${bytes} of ${MAX_BYTES} bytes`)
+  for (const name of secrets) {
+    console.log(`Not checked here: the secret ${name}; GET /health reports it if missing`)
+  }
+}
 process.exitCode = faults.length === 0 ? 0 : 1
+
+function readConfig(): unknown {
+  try {
+    return experimental_readRawConfig({ config: 'wrangler.toml' }).rawConfig.vars?.['CONFIG']
+  } catch (error) {
+    const { text, location } = error as ParseError
+    if (location === undefined) throw error
+    const { line, column, lineText } = location
+    console.error(`wrangler.toml:${line}:${column}: ${text}: ${lineText}`)
+    process.exit(1)
+  }
+}
+
+/** Thrown by wrangler for a file that is not TOML; it does not export the type. */
+interface ParseError {
+  readonly text: string
+  readonly location?: { readonly line: number; readonly column: number; readonly lineText: string }
+}

@@ -104,11 +104,11 @@ export function forecast({ present, missing, ...estimate }: Estimate): string {
   if (missing > 0) {
     const written =
       tokensWritten === null
-        ? 'up to max_tokens of the prompt per answer'
+        ? 'at most max_tokens output tokens for each answer'
         : `${number(tokensWritten)} output tokens, by the average of the cached answers`
     lines.push(
-      `about ${number(tokensRead)} input tokens and ${written}`,
-      'This estimate assumes four bytes per token and leaves out the text of the prompt itself.',
+      `about ${number(tokensRead)} input tokens, and ${written}`,
+      'Input is estimated from the pages or variables alone, at four bytes per token.',
     )
   }
   lines.push('Nothing was spent.')

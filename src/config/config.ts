@@ -255,11 +255,19 @@ class Check {
       )
       return ''
     }
+    const wirePath = /(\/chat\/completions|(?<=\/v1)\/(?:completions|messages))\/*$/.exec(
+      given,
+    )?.[1]
     const url = URL.canParse(given) && given.trim() === given ? new URL(given) : null
     if (url === null || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '') {
-      this.#fault(at, 'Cannot use "base_url": expected an http(s) URL without "?" and "#"')
+      this.#fault(
+        at,
+        'Cannot use "base_url": expected an http(s) URL without "?" and "#", such as "https://llm.example.net/v1"',
+      )
     } else if (url.username !== '' || url.password !== '') {
       this.#fault(at, 'Cannot use "base_url": a key belongs in a secret, not in the URL')
+    } else if (wirePath !== undefined) {
+      this.#fault(at, `Cannot use "base_url": leave out "${wirePath}", which is added to it`)
     }
     return given.replace(/\/+$/, '')
   }

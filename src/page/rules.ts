@@ -81,7 +81,7 @@ export function redirectRefusalOf(from: URL, to: URL, options: AddressOptions): 
 
 function hostRefusal(url: URL, { origins, own }: AddressOptions): string | null {
   if (url.username !== '' || url.password !== '') return 'its URL has a user name or a password'
-  if (!origins.includes(url.origin)) return 'its origin is not one of "origins"'
+  if (!origins.includes(url.origin)) return `its origin ${url.origin} is not in "origins"`
   if (url.host === own.host) return 'it is on the host of this endpoint itself'
   if (isAddress(url.hostname) && !isLoopback(own.hostname)) {
     return 'its host is an IP address or localhost, expected a public host name'

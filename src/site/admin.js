@@ -140,9 +140,9 @@ function showUsage({ now, budget, hours, failures, refused_origins }, range) {
   showBudget(budget, now)
   const sums = totals(hours)
   setText('ratio', sums.ratio === null ? '–' : percent.format(sums.ratio))
-  const { hits, collapsed, misses } = sums
+  const { hits, collapsed, generated } = sums
   const parts = `${whole.format(hits)} cached, ${whole.format(collapsed)} shared`
-  setText('ratio-note', `${parts}, ${whole.format(misses)} generated`)
+  setText('ratio-note', `${parts}, ${whole.format(generated)} generated`)
   setText('saved', short.format(sums.tokensSaved))
   setText('saved-note', `${short.format(sums.tokensSpent)} spent`)
   const money = sums.usd + sums.usdSaved > 0

@@ -35,7 +35,7 @@ const byCode = {
   ledger_unavailable: 'Nothing can be spent until the budget service is back. Try again shortly.',
   internal: 'The owner can find the cause in the log by the request ID.',
   operator_token_invalid:
-    'It is the secret OPERATOR_TOKEN, set with npx wrangler secret put OPERATOR_TOKEN, or in .dev.vars for npm start.',
+    'It is the secret OPERATOR_TOKEN. Set it with npx wrangler secret put OPERATOR_TOKEN, or for npm start in .dev.vars, and restart npm start.',
   network: 'Check the connection, and that the Worker is running.',
   unavailable: 'Try again in a minute.',
   bad_answer: 'Check that this is the address of the Worker.',

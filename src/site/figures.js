@@ -24,6 +24,13 @@ export const ranges = /** @type {const} */ ({ 24: 3600, 168: 21_600, 720: 86_400
 /** @param {Hour} hour */
 const hitsOf = ({ hits }) => hits.memory + hits.kv + hits.stale
 
+/**
+ * Misses count lookups, so they include those that were not allowed to generate.
+ *
+ * @param {Hour} hour
+ */
+const generatedOf = ({ misses, errors }) => Math.max(0, misses - (errors['not_cached'] ?? 0))
+
 /** @param {readonly Hour[]} hours */
 export function totals(hours) {
   /** @param {(hour: Hour) => number} of */
@@ -37,7 +44,7 @@ export function totals(hours) {
     requests: sum((hour) => hour.requests),
     hits,
     collapsed,
-    misses,
+    generated: sum(generatedOf),
     /** The share of lookups that needed no upstream call of their own; null without lookups. */
     ratio: answered === 0 ? null : (hits + collapsed) / answered,
     tokensSaved: sum((hour) => hour.tokens_saved),
@@ -108,8 +115,9 @@ export function bars(hours, rangeHours, step, now) {
     const hits = hitsOf(hour)
     add(sums.cached, hits)
     add(sums.shared, hour.collapsed)
-    add(sums.upstream, hour.misses)
-    add(sums.refused, Math.max(0, hour.requests - hits - hour.collapsed - hour.misses))
+    const generated = generatedOf(hour)
+    add(sums.upstream, generated)
+    add(sums.refused, Math.max(0, hour.requests - hits - hour.collapsed - generated))
     add(sums.spent, hour.tokens_in + hour.tokens_out)
     add(sums.saved, hour.tokens_saved)
   }

@@ -25,9 +25,9 @@ let prompts = []
 let models = []
 let sitekey = ''
 /**
- * The last response: its headers, the time until they arrived, and the completion of a JSON body.
+ * The last response: its status and headers, the time until they arrived, and the completion of a JSON body.
  *
- * @type {{ headers: Headers, ms: number, completion: Promise<Completion | null> } | null}
+ * @type {{ status: number, headers: Headers, ms: number, completion: Promise<Completion | null> } | null}
  */
 let last = null
 /** @type {AbortController | null} */
@@ -38,12 +38,12 @@ let client = createClient({ endpoint, fetch: recordedFetch })
 async function recordedFetch(url, init) {
   const startedAt = performance.now()
   const response = await fetch(url, init)
-  const { headers } = response
+  const { status, headers } = response
   const isJson = headers.get('content-type') === 'application/json'
   const body = isJson && response.ok ? response.clone().json() : Promise.resolve(null)
   const completion = body.catch(() => null)
   if (String(url).endsWith('/v1/completions')) {
-    last = { headers, ms: performance.now() - startedAt, completion }
+    last = { status, headers, ms: performance.now() - startedAt, completion }
   }
   return response
 }
@@ -249,7 +249,7 @@ function showSource(kind, title, detail) {
 /** Shows what is known once the response headers have arrived. */
 function showHead() {
   if (last === null) return
-  const { kind, title, detail, ageSeconds, ttlSeconds } = sourceOf(last.headers)
+  const { kind, title, detail, ageSeconds, ttlSeconds } = sourceOf(last.headers, last.status)
   showSource(kind, title, detail)
   setText('first-byte', milliseconds(last.ms))
   setText('age', ageSeconds === null ? 'new' : duration(ageSeconds))

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Source
- * @property {'hit' | 'stale' | 'shared' | 'miss' | 'bypass' | 'unknown'} kind
+ * @property {'hit' | 'stale' | 'shared' | 'miss' | 'bypass' | 'none' | 'unknown'} kind
  * @property {string} title
  * @property {string} detail
  * @property {number | null} ageSeconds
@@ -18,9 +18,10 @@ const tiers = {
 
 /**
  * @param {Headers} headers
+ * @param {number} [status]
  * @returns {Source}
  */
-export function sourceOf(headers) {
+export function sourceOf(headers, status = 200) {
   const [, ...parts] = (headers.get('cache-status') ?? '').split(';').map((part) => part.trim())
   const words = new Map(
     parts.map((part) => {
@@ -33,6 +34,10 @@ export function sourceOf(headers) {
   const times = {
     ageSeconds: age === null ? null : Number(age),
     ttlSeconds: ttl === undefined ? null : Number(ttl),
+  }
+  if (status >= 400) {
+    const detail = 'The request was refused or failed.'
+    return { kind: 'none', title: 'No answer', detail, ...times }
   }
   const tier = words.get('detail') ?? ''
   if (words.has('hit') && tier === 'stale') {

@@ -35,7 +35,7 @@ export const hints = {
 /** By reason, for failures that no HTTP status describes. */
 const hintsByReason = {
   connection_lost:
-    'No server answers at base_url, or the connection was lost before the first byte. Check the host, the port, and http or https in base_url, and that the server is running and reachable from the internet.',
+    'No server answers at base_url, or the connection was lost before the first byte. Check the host, the port, and http or https in base_url, and that the server is running and can be reached from where the Worker runs.',
   no_connection:
     'The host of base_url cannot be found, or its TLS handshake fails. Check the spelling of the host, its DNS entry and its certificate.',
   not_sent:

@@ -346,6 +346,12 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [{ upstreams: [demo, demo] }, 'upstreams[1].name', 'another upstream has this name'],
   [{ upstreams: [{ name: 'demo', auth: 'none' }] }, 'upstreams[0].base_url', 'set the URL'],
   [withUpstream({ base_url: 'nope' }), 'upstreams[0].base_url', 'an http(s) URL'],
+  [withUpstream({ base_url: '127.0.0.1:1/v1' }), 'upstreams[0].base_url', 'such as "https://'],
+  [
+    withUpstream({ base_url: 'https://x.y/v1/chat/completions/', wire: 'chat' }),
+    'upstreams[0].base_url',
+    'Cannot use "base_url": leave out "/chat/completions", which is added to it',
+  ],
   [withUpstream({ base_url: 'ftp://x.y' }), 'upstreams[0].base_url', 'an http(s) URL'],
   [withUpstream({ base_url: 'https://x.y/?a' }), 'upstreams[0].base_url', 'without "?" and "#"'],
   [withUpstream({ base_url: 'https://a:b@x.y' }), 'upstreams[0].base_url', 'belongs in a secret'],

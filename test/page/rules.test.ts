@@ -61,6 +61,11 @@ test.each([
 })
 
 describe('refusalOf()', () => {
+  test('names the origin that is missing in "origins"', () => {
+    const url = new URL('http://localhost:9102/posts/a')
+    expect(refusalOf(url, defaults)).toBe('its origin http://localhost:9102 is not in "origins"')
+  })
+
   test.each([
     ['another origin', 'https://evil.example/posts/a'],
     ['another scheme', 'http://example.com/posts/a'],

@@ -51,6 +51,25 @@ test.concurrent('a key instead of the name of its secret fails without being pri
   expect(output).not.toContain(key.slice(0, 5))
 })
 
+test.concurrent('a wrangler.toml that is not TOML fails in one line, with the place', async () => {
+  const { code, output } = await check((toml) => `${toml}\n[vars.CONFIG.prompts.summary]\n`)
+  expect(code).toBe(1)
+  expect(output).toMatch(
+    /^wrangler\.toml:\d+:1: .*redefine.*: \[vars\.CONFIG\.prompts\.summary\]$/m,
+  )
+  expect(output.trim().split('\n')).toHaveLength(1)
+})
+
+test.concurrent('the names of the secrets that CONFIG needs are printed, because they are not checked', async () => {
+  const { code, output } = await check((toml) =>
+    toml.replace('preset = "demo"', 'preset = "openai"\nkey = "MY_KEY"'),
+  )
+  expect(code).toBe(0)
+  expect(output).toMatch(
+    /^Not checked here: the secret MY_KEY; GET \/health reports it if missing$/m,
+  )
+})
+
 test.concurrent('an invalid CONFIG fails, with the path of each error', async () => {
   const { code, output } = await check((toml) =>
     toml.replace('upstream = "demo"', 'upstream = "dmeo"'),

@@ -29,7 +29,7 @@ test('totals() adds up all hours', () => {
     requests: 24,
     hits: 12,
     collapsed: 2,
-    misses: 6,
+    generated: 6,
     ratio: 0.7,
     tokensSaved: 140,
     tokensSpent: 60,
@@ -38,6 +38,9 @@ test('totals() adds up all hours', () => {
     failed: 6,
   })
   expect(totals([]).ratio).toBeNull()
+  const notCached = hour(0, { requests: 4, misses: 3, errors: { not_cached: 2 } })
+  expect(totals([notCached])).toMatchObject({ ratio: 0, generated: 1 })
+  expect(bars([notCached], 1, 3600, HOUR)).toMatchObject({ upstream: [1], refused: [3] })
   expect(totals([hour(0, { requests: 1 })]).ratio).toBeNull()
 })
 

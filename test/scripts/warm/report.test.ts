@@ -54,12 +54,12 @@ test('forecast() shows the counts and an estimate of tokens', () => {
     'cached               1',
     'missing              2',
     'failed               0',
-    'about 1,500 input tokens and up to max_tokens of the prompt per answer',
-    'This estimate assumes four bytes per token and leaves out the text of the prompt itself.',
+    'about 1,500 input tokens, and at most max_tokens output tokens for each answer',
+    'Input is estimated from the pages or variables alone, at four bytes per token.',
     'Nothing was spent.',
   ])
   expect(forecast({ ...found, tokensWritten: 80 })).toContain(
-    'and 80 output tokens, by the average',
+    ', and 80 output tokens, by the average',
   )
   const none = forecast({ ...found, missing: 0, failed: [{ task: tasks[0]!, reason: '403 x' }] })
   expect(none).not.toContain('about')
