@@ -147,6 +147,11 @@ export class GatewayError extends Error {
   }
 }
 
+/** @param state what is wrong with the value, such as "expected 0 to 2, got 3" */
+export function invalidValue(param: string, state: string): GatewayError {
+  return new GatewayError('invalid_value', `Cannot use "${param}": ${state}`, { param })
+}
+
 /** The plain data of an error. Any other error becomes `internal`, without its message. */
 export function problemOf(error: unknown): Problem {
   if (!(error instanceof GatewayError)) {

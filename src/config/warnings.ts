@@ -34,14 +34,8 @@ export function publicFaultsOf({ turnstileSecret, operatorToken }: Secrets): Fau
 }
 
 /** Warnings about valid settings that may still surprise the owner. */
-export function warningsOf({
-  freePrompts,
-  freePromptsSet,
-  upstreams,
-  access,
-  origins,
-  ...config
-}: Config): string[] {
+export function warningsOf(config: Config): string[] {
+  const { freePrompts, freePromptsSet, upstreams, access, origins } = config
   const paid = [...upstreams.values()].some(({ wire }) => wire !== 'demo')
   const warnings: string[] = []
   if (!freePrompts && !freePromptsSet) {
@@ -65,11 +59,7 @@ export function warningsOf({
 }
 
 /** Prompts whose pages may exceed their budget, because a call reserves one token per byte. */
-function costlyPages({
-  prompts,
-  defaults,
-  budget,
-}: Pick<Config, 'prompts' | 'defaults' | 'budget'>): string[] {
+function costlyPages({ prompts, defaults, budget }: Config): string[] {
   return [...prompts].flatMap(([id, { variables, max_tokens, spend }]) => {
     const pages = Object.values(variables).map((page) => ('from' in page ? page.max_chars : 0))
     const chars = pages.reduce((sum, one) => sum + one, 0)

@@ -244,8 +244,7 @@ class TreeBuilder implements Sink {
     if (this.#mode !== 'head') return
     this.#mode = 'body'
     this.#pop()
-    this.#append(this.#body)
-    this.#push(this.#body)
+    this.#open(this.#body)
   }
 
   /** Sets the mode according to the open elements (HTML, 13.2.4.1). */
@@ -460,28 +459,22 @@ class TreeBuilder implements Sink {
     return null
   }
 
-  /** The last formatting element with this name after the last marker. */
+  /** The formatting elements after the last marker. */
+  #formattingHere(): Node[] {
+    return this.#formatting.slice(this.#formatting.lastIndexOf(null) + 1) as Node[]
+  }
+
   #openFormatting(name: string): Node | undefined {
-    for (let i = this.#formatting.length - 1; i >= 0; i -= 1) {
-      const node = this.#formatting[i]
-      if (!node) return undefined
-      if (node.name === name) return node
-    }
-    return undefined
+    return this.#formattingHere().findLast((node) => node.name === name)
   }
 
   /** Allows three identical elements: a fourth one replaces the first (HTML, 13.2.4.3). */
   #storeInMemory(node: Node): void {
-    const list = this.#formatting
-    const same: Node[] = []
-    for (let i = list.length - 1; i >= 0; i -= 1) {
-      const other = list[i]
-      if (!other) break
-      if (other.name === node.name && hasSameAttributes(other, node)) same.push(other)
-    }
-    if (same.length >= 3) this.#forget(same.at(-1)!)
-    if (list.length >= MAX_FORMATTING) list.shift()
-    list.push(node)
+    const isSame = (other: Node) => other.name === node.name && hasSameAttributes(other, node)
+    const same = this.#formattingHere().filter(isSame)
+    if (same.length >= 3) this.#forget(same[0]!)
+    if (this.#formatting.length >= MAX_FORMATTING) this.#formatting.shift()
+    this.#formatting.push(node)
   }
 
   #forget(node: Node): void {

@@ -49,7 +49,6 @@ function tidy(text: string): string {
 }
 
 function textOf(element: Element): string {
-  const role = roleOf(element)
   const parts = element.children.map((child) =>
     typeof child === 'string' ? characters(child) : textOf(child),
   )
@@ -58,7 +57,8 @@ function textOf(element: Element): string {
     (part, i) =>
       part !== '' || (element.namespace === 'math' && typeof element.children[i] !== 'string'),
   )
-  switch (role) {
+  const shown = parts.filter((part) => part !== '')
+  switch (roleOf(element)) {
     case 'annotation':
     case 'annotation-xml':
     case 'mphantom':
@@ -88,12 +88,16 @@ function textOf(element: Element): string {
     case 'mroot':
       return `√[${second}]${grouped(base)}`
     case 'mfenced':
-      return fenced(element, parts)
+      return (
+        (attributeOf(element, 'open') ?? '(') +
+        shown.join(',') +
+        (attributeOf(element, 'close') ?? ')')
+      )
     case 'mtable':
-      return parts.filter((part) => part !== '').join('; ')
+      return shown.join('; ')
     case 'mtr':
     case 'mlabeledtr':
-      return parts.filter((part) => part !== '').join(' ')
+      return shown.join(' ')
     default:
       return glyphOf(element) + parts.join('')
   }
@@ -133,10 +137,4 @@ function raised(sign: '^' | '_', text: string): string {
 function grouped(text: string): string {
   const bare = text.trim()
   return /^(?:[\d.,]+|.)$/su.test(bare) ? bare : `(${bare})`
-}
-
-function fenced(element: Element, parts: readonly string[]): string {
-  const open = attributeOf(element, 'open') ?? '('
-  const close = attributeOf(element, 'close') ?? ')'
-  return open + parts.filter((part) => part !== '').join(',') + close
 }

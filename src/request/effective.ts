@@ -1,7 +1,7 @@
 // Merges the visitor's request with the owner's settings into the effective request. Fields at
 // their standard default are left out, so that they are neither part of the cache key nor sent
 // upstream.
-import { GatewayError } from '../errors.ts'
+import { GatewayError, invalidValue } from '../errors.ts'
 import { preview } from '../validation.ts'
 import { markedText, type PageText, withPageInstruction } from './page-text.ts'
 import {
@@ -254,8 +254,7 @@ function refuseBestOf(best_of = 1, n: number, stream: boolean): void {
       : best_of > 1 && best_of < n
         ? `expected at least n, which is ${n} here, got ${best_of}`
         : null
-  if (state === null) return
-  throw new GatewayError('invalid_value', `Cannot use "best_of": ${state}`, { param: 'best_of' })
+  if (state !== null) throw invalidValue('best_of', state)
 }
 
 const scalarFields = [

@@ -1,6 +1,6 @@
 // Reads a request from a URL's query, so that a cached answer has a URL. Converts each text to the
 // value that a JSON body would contain; schema.ts validates it.
-import { GatewayError } from '../errors.ts'
+import { GatewayError, invalidValue } from '../errors.ts'
 import { parseJson } from '../json.ts'
 import { preview } from '../validation.ts'
 import { neutralValues } from './foreign.ts'
@@ -37,7 +37,7 @@ export function queryBody(search: string): Record<string, unknown> {
       body['stop'] = values
       continue
     }
-    if (values.length > 1) throw invalid(name, 'expected it only once')
+    if (values.length > 1) throw invalidValue(name, 'expected it only once')
     if (name === 'prompt_id') promptId = value
     else if (name.startsWith('var.')) variables.push([name.slice('var.'.length), value])
     else if (numbers.has(name)) body[name] = numberOf(name, value)
@@ -54,11 +54,11 @@ export function queryBody(search: string): Record<string, unknown> {
   }
   if (promptId !== null) {
     if (body['prompt'] !== undefined) {
-      throw invalid('prompt_id', 'it cannot be combined with "prompt"')
+      throw invalidValue('prompt_id', 'it cannot be combined with "prompt"')
     }
     body['prompt'] = { id: promptId, variables: Object.fromEntries(variables) }
   } else if (variables.length > 0) {
-    throw invalid('prompt_id', 'expected a prompt id with the variables, got nothing')
+    throw invalidValue('prompt_id', 'expected a prompt id with the variables, got nothing')
   }
   return body
 }
@@ -77,14 +77,14 @@ function refuseBrokenText(search: string): void {
 /** Accepts only JSON numbers, so that a query and a JSON body allow the same values. */
 function numberOf(name: string, value: string): number {
   if (!/^-?\d{1,17}(\.\d{1,30})?([eE][-+]?\d{1,3})?$/.test(value)) {
-    throw invalid(name, `expected a number, got ${preview(value)}`)
+    throw invalidValue(name, `expected a number, got ${preview(value)}`)
   }
   return Number(value)
 }
 
 function flagOf(name: string, value: string): boolean {
   if (value !== 'true' && value !== 'false') {
-    throw invalid(name, `expected true or false, got ${preview(value)}`)
+    throw invalidValue(name, `expected true or false, got ${preview(value)}`)
   }
   return value === 'true'
 }
@@ -93,8 +93,4 @@ function flagOf(name: string, value: string): boolean {
 function literalOf(value: string): unknown {
   const parsed = parseJson(value)
   return parsed === undefined ? value : parsed
-}
-
-function invalid(name: string, state: string): GatewayError {
-  return new GatewayError('invalid_value', `Cannot use "${name}": ${state}`, { param: name })
 }

@@ -1,6 +1,6 @@
 // Locked prompts: fills the `{{placeholders}}` in the owner's text with the visitor's variables. In
 // one pass, so that placeholders inside a variable's value are not filled.
-import { GatewayError } from '../errors.ts'
+import { GatewayError, invalidValue } from '../errors.ts'
 import { preview } from '../validation.ts'
 
 /** A variable that the visitor fills with text. */
@@ -71,10 +71,9 @@ export function parseVariables(
     values.set(name, filled)
   }
   if (chars > maxChars) {
-    throw new GatewayError(
-      'invalid_value',
-      `Cannot use "prompt.variables": expected at most ${maxChars} characters in total, got ${chars}`,
-      { param: 'prompt.variables' },
+    throw invalidValue(
+      'prompt.variables',
+      `expected at most ${maxChars} characters in total, got ${chars}`,
     )
   }
   return values

@@ -4,7 +4,7 @@ import type { IsOperator } from '../access/operator.ts'
 import type { BudgetFigures } from '../budget/budget.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
-import { GatewayError, messages } from '../errors.ts'
+import { GatewayError, invalidValue, messages } from '../errors.ts'
 import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
@@ -115,11 +115,7 @@ export async function usage(visit: Visit, deps: AdminDeps): Promise<Reply> {
   const text = visit.url.searchParams.get('hours') ?? '24'
   const hours = /^\d{1,4}$/.test(text) ? Number(text) : 0
   if (hours < 1 || hours > MAX_HOURS) {
-    throw new GatewayError(
-      'invalid_value',
-      `Cannot use "hours": expected a whole number from 1 to ${MAX_HOURS}`,
-      { param: 'hours' },
-    )
+    throw invalidValue('hours', `expected a whole number from 1 to ${MAX_HOURS}`)
   }
   const nowMs = deps.now()
   const [budget, usage] = await Promise.all([
@@ -159,11 +155,7 @@ async function targetOf(
 function pageAddress(page: string, origins: readonly string[]): string {
   const url = readAddress(page)
   if (url !== null && origins.includes(url.origin)) return pageNameOf(url)
-  throw new GatewayError(
-    'invalid_value',
-    `Cannot use "page": expected the URL of a page on one of "origins", got ${preview(page)}`,
-    { param: 'page' },
-  )
+  throw invalidValue('page', `expected the URL of a page on one of "origins", got ${preview(page)}`)
 }
 
 async function authorize({ request }: Visit, { isOperator }: AdminDeps): Promise<void> {

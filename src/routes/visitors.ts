@@ -3,7 +3,7 @@
 import { type TurnstileDeps, verifyChallenge } from '../access/turnstile.ts'
 import type { VisitorTokens } from '../access/visitor-token.ts'
 import { addressOf } from '../access/visitors.ts'
-import { GatewayError, messages } from '../errors.ts'
+import { GatewayError, invalidValue, messages } from '../errors.ts'
 import type { Report } from '../events.ts'
 import { readJson } from '../http/body.ts'
 import { isLoopback } from '../http/cors.ts'
@@ -78,7 +78,5 @@ function tokenIn(body: unknown): string {
     })
   }
   if (typeof token === 'string') return token
-  throw new GatewayError('invalid_value', 'Cannot use "token": expected a string', {
-    param: 'token',
-  })
+  throw invalidValue('token', 'expected a string')
 }
