@@ -5,7 +5,6 @@ import type { Lease } from '../budget/ledger.ts'
 import type { Usage } from '../completion/completion.ts'
 import type { Delta, TextDelta } from '../completion/delta.ts'
 import type { Wait } from '../deadline.ts'
-import type { GatewayError } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
 import { call } from './call.ts'
@@ -178,7 +177,10 @@ async function* callDeltas(
     }
     const end = normaliser.end()
     usage = end.usage
-    if (end.missing !== null) throw missingChoice(planned)
+    if (end.missing !== null) {
+      const hint = hintOfMissingChoice(planned.request.n > 1 ? 'n' : 'prompt_array')
+      throw upstreamFailure('bad_response', { code: 'missing_choice', hint })
+    }
     const deltas = [...end.texts.map(withEcho), ...echo.rest(), ...end.finishes]
     yield { meta: normaliser.meta, deltas, end }
   } finally {
@@ -202,12 +204,6 @@ function unwrittenTokens({ request }: PlannedCall, bytes: number, ms: number): n
   const completions = request.prompts.length * Math.max(request.n, request.best_of ?? 1)
   const written = Math.max(bytes, Math.ceil(ms * TOKENS_PER_MS) * completions)
   return Math.max(0, request.max_tokens * completions - written)
-}
-
-/** The failure if a call returned fewer choices than requested. */
-function missingChoice({ request }: PlannedCall): GatewayError {
-  const hint = hintOfMissingChoice(request.n > 1 ? 'n' : 'prompt_array')
-  return upstreamFailure('bad_response', { code: 'missing_choice', hint })
 }
 
 function placed(deltas: CallItem['deltas'], firstIndex: number): CallItem['deltas'] {

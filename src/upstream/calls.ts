@@ -58,9 +58,19 @@ const isTokens = (prompt: Prompt) => typeof prompt !== 'string'
 const isBlank = (stop: string) => stop.trim() === ''
 
 /** The calls of one attempt, in the order of their choices: `index = prompt_index * n + j`. */
-export function plan(request: EffectiveRequest, target: PlanTarget): PlannedCall[] {
-  const { unsupported } = target
-  const { prompts, n } = request
+export function plan(
+  request: EffectiveRequest,
+  { model, stream, unsupported }: PlanTarget,
+): PlannedCall[] {
+  const { route: _route, prompt_id, model: _alias, echo, seed, prompts, n, ...fields } = request
+  const echoIsSent = isEchoSent(request)
+  const shared = {
+    ...fields,
+    model,
+    locked: prompt_id !== null,
+    stream: stream && request.best_of === undefined,
+    ...(echoIsSent ? { echo: true } : {}),
+  }
   const hasN = n === 1 || !unsupported.has('n')
   const together = prompts.length === 1 || (hasN && !unsupported.has('prompt_array'))
   const promptGroups = together ? [prompts] : prompts.map((prompt) => [prompt])
@@ -69,12 +79,16 @@ export function plan(request: EffectiveRequest, target: PlanTarget): PlannedCall
   let firstIndex = 0
   for (const group of promptGroups) {
     for (const [round, n] of rounds.entries()) {
+      // The same seed in every call would return the same choice n times.
+      const seeded = seed === undefined || unsupported.has('seed') ? {} : { seed: seed + round }
+      const texts = echo === true ? textsOfChoices(group, n) : []
       const choices = n * group.length
       calls.push({
-        request: callRequest(request, target, group, n, round),
+        request: { ...shared, prompts: group, n, ...seeded },
         firstIndex,
         choices,
-        ...echoesOf(request, group, n),
+        echoes: echoIsSent ? [] : texts,
+        echoed: echoIsSent ? texts : [],
       })
       firstIndex += choices
     }
@@ -88,35 +102,9 @@ interface PlanTarget {
   readonly unsupported: ReadonlySet<Feature>
 }
 
-function callRequest(
-  request: EffectiveRequest,
-  { model, stream, unsupported }: PlanTarget,
-  prompts: readonly Prompt[],
-  n: number,
-  round: number,
-): CallRequest {
-  const { route: _route, prompt_id, model: _alias, echo: _echo, seed, ...fields } = request
-  return {
-    ...fields,
-    model,
-    prompts,
-    n,
-    locked: prompt_id !== null,
-    stream: stream && request.best_of === undefined,
-    ...(isEchoSent(request) ? { echo: true } : {}),
-    // The same seed in every call would return the same choice n times.
-    ...(seed === undefined || unsupported.has('seed') ? {} : { seed: seed + round }),
-  }
-}
-
-function echoesOf(
-  request: EffectiveRequest,
-  prompts: readonly Prompt[],
-  n: number,
-): Pick<PlannedCall, 'echoes' | 'echoed'> {
-  if (request.echo !== true) return { echoes: [], echoed: [] }
-  const texts = prompts.flatMap((prompt) =>
+/** The prompt of each choice; "" for a token prompt, whose text is not known. */
+function textsOfChoices(prompts: readonly Prompt[], n: number): string[] {
+  return prompts.flatMap((prompt) =>
     Array.from({ length: n }, () => (typeof prompt === 'string' ? prompt : '')),
   )
-  return isEchoSent(request) ? { echoes: [], echoed: texts } : { echoes: texts, echoed: [] }
 }
