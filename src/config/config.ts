@@ -301,36 +301,43 @@ class Check {
   }
 
   #models(upstreams: ReadonlyMap<string, ConnectOptions>): Map<string, Model> {
-    const known = listed(upstreams.keys())
     const models = new Map<string, Model>()
     for (const [i, model] of this.#settings.models.entries()) {
       const path = `models[${i}]`
-      const { id, upstream, upstream_model, fallbacks } = model
+      const { id } = model
       if (models.has(id) && id !== '') {
         this.#fault(`${path}.id`, `Cannot use "${masked(id)}": another model has this id`)
       }
       const price = model.price ?? null
-      const route = [{ upstream, upstream_model }, ...fallbacks.map(targetOf)]
-      for (const [j, attempt] of route.entries()) {
-        if (upstreams.has(attempt.upstream) || !isWhole(upstreams)) continue
+      const targets = [model, ...model.fallbacks]
+      for (const [j, { upstream }] of targets.entries()) {
         const at = j === 0 ? path : `${path}.fallbacks[${j - 1}]`
-        this.#fault(
-          `${at}.upstream`,
-          `Cannot find upstream "${masked(attempt.upstream)}": expected one of ${known}`,
-        )
+        this.#mustExist(`${at}.upstream`, 'upstream', upstream, upstreams)
       }
       this.#parameters(model.parameters, `${path}.parameters`)
       models.set(id, {
         id,
         system: model.system ?? null,
         parameters: model.parameters,
-        route,
+        route: targets.map(targetOf),
         abandon: model.abandon,
         price,
-        prices: [price, ...fallbacks.map((fallback) => fallback.price ?? price)],
+        prices: targets.map((target) => target.price ?? price),
       })
     }
     return models
+  }
+
+  /** Checks a name, unless the schema has rejected one of `named`, whose key is then empty. */
+  #mustExist(
+    path: string,
+    kind: 'model' | 'upstream',
+    id: string,
+    named: ReadonlyMap<string, unknown>,
+  ): void {
+    if (named.size === 0 || named.has('') || named.has(id)) return
+    const known = [...named.keys()].map(masked).join(', ')
+    this.#fault(path, `Cannot find ${kind} "${masked(id)}": expected one of ${known}`)
   }
 
   #parameters(parameters: Readonly<Record<string, unknown>>, path: string): void {
@@ -361,11 +368,8 @@ class Check {
         if (prompts.has(id)) {
           this.#fault(at, `Cannot use "${masked(id)}": CONFIG also has a prompt with this id`)
         }
-        const { model } = prompt
-        if (model !== undefined && isWhole(models) && !models.has(model)) {
-          const known = listed(models.keys())
-          const message = `Cannot find model "${masked(model)}": expected one of ${known}`
-          this.#fault(`${at}.model`, message)
+        if (prompt.model !== undefined) {
+          this.#mustExist(`${at}.model`, 'model', prompt.model, models)
         }
         this.#places(prompt, at)
         this.#pages(prompt, at)
@@ -489,12 +493,3 @@ const reserved: ReadonlySet<string> = new Set([
 ])
 
 const targetOf = ({ upstream, upstream_model }: Target): Target => ({ upstream, upstream_model })
-
-/** Whether all names are valid: an empty name stands for one that the schema has rejected. */
-function isWhole(named: ReadonlyMap<string, unknown>): boolean {
-  return named.size > 0 && !named.has('')
-}
-
-function listed(names: Iterable<string>): string {
-  return [...names].map(masked).join(', ')
-}

@@ -81,14 +81,11 @@ const PAIRS: readonly [string, string][] = [
   ['notinE', '\u22f9\u0338'],
 ]
 
-interface Tables {
-  readonly bare: ReadonlyMap<string, string>
-  readonly all: ReadonlyMap<string, string>
-}
+type Table = ReadonlyMap<string, string>
 
-let tables: Tables | null = null
+let tables: { readonly bare: Table; readonly all: Table } | null = null
 
-function readTables(): Tables {
+function readTables() {
   const bare = new Map(readNames(BARE))
   return { bare, all: new Map([...bare, ...readNames(OTHERS), ...PAIRS]) }
 }
@@ -104,19 +101,13 @@ function* readNames(names: Names): Generator<[string, string]> {
 
 const REFERENCE = /&(?:#(\d+);?|#[xX]([\da-fA-F]+);?|([A-Za-z][A-Za-z\d]*)(;?))/g
 
-/** Decodes the references in text. */
-export function decodeReferences(text: string): string {
-  return text.includes('&') ? decode(text, false) : text
-}
-
 /**
- * Decodes the references in an attribute value, where "&copy=" and "&copyright" stay as they are.
+ * Decodes the references in text.
+ *
+ * @param isAttribute whether it is an attribute's value, where "&copy=" and "&copyright" stay
  */
-export function decodeAttribute(value: string): string {
-  return value.includes('&') ? decode(value, true) : value
-}
-
-function decode(source: string, isAttribute: boolean): string {
+export function decodeReferences(source: string, isAttribute = false): string {
+  if (!source.includes('&')) return source
   tables ??= readTables()
   const { bare, all } = tables
   const decoded = (

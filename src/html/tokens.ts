@@ -48,16 +48,6 @@ const EQUALS = /(?:[\t\n\f\r ]*=[\t\n\f\r ]*)?/y
 const BARE_VALUE = /[^\t\n\f\r >]*/y
 
 const SCRIPT_TAG = /<!--|-->|<\/?script(?=[\t\n\f\r />])/gi
-const endTags = new Map<string, RegExp>()
-
-function endTagOf(name: string): RegExp {
-  const cached = endTags.get(name)
-  if (cached !== undefined) return cached
-  const pattern = new RegExp(`</${name}(?=[\\t\\n\\f\\r />])`, 'gi')
-  endTags.set(name, pattern)
-  return pattern
-}
-
 class Tokenizer {
   readonly #source: string
   readonly #sink: Sink
@@ -143,7 +133,7 @@ class Tokenizer {
   #rawEnd(name: string, raw: RawText): number {
     const source = this.#source
     if (raw === 'rest') return source.length
-    const tags = raw === 'script' ? SCRIPT_TAG : endTagOf(name)
+    const tags = raw === 'script' ? SCRIPT_TAG : new RegExp(`</${name}(?=[\\t\\n\\f\\r />])`, 'gi')
     tags.lastIndex = this.#at
     // After "<!--" and "<script", the next "</script" does not end it (HTML, 13.2.5.17 to
     // 13.2.5.31).

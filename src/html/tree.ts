@@ -15,7 +15,7 @@ import {
   SCOPE,
   TABLE_SCOPE,
 } from './names.ts'
-import { decodeAttribute } from './references.ts'
+import { decodeReferences } from './references.ts'
 import { type Attributes, type RawText, type Sink, tokenize } from './tokens.ts'
 
 export interface Element {
@@ -47,7 +47,7 @@ export function attributeOf(
   name: string,
 ): string | null {
   for (let i = 0; i < attributes.length; i += 2) {
-    if (attributes[i] === name) return decodeAttribute(attributes[i + 1] ?? '')
+    if (attributes[i] === name) return decodeReferences(attributes[i + 1] ?? '', true)
   }
   return null
 }
