@@ -46,7 +46,7 @@ export class Gateway {
     const { status, text } = await this.#reach('/admin/usage?hours=1')
     if (codeIn(text) === 'operator_token_invalid') {
       throw new Error(
-        'Cannot warm: OPERATOR_TOKEN does not match the secret of the Worker. Set it with "npx wrangler secret put OPERATOR_TOKEN", or in .dev.vars for a local Worker.',
+        'Cannot warm: OPERATOR_TOKEN does not match the secret of the Worker. Set it with "npx wrangler secret put OPERATOR_TOKEN", or in .dev.vars for a local Worker, and restart that Worker.',
       )
     }
     if (status !== 200 && codeIn(text) === null) {

@@ -252,7 +252,8 @@ function showHead() {
   const { kind, title, detail, ageSeconds, ttlSeconds } = sourceOf(last.headers, last.status)
   showSource(kind, title, detail)
   setText('first-byte', milliseconds(last.ms))
-  setText('age', ageSeconds === null ? 'new' : duration(ageSeconds))
+  const age = kind === 'none' ? '–' : 'new'
+  setText('age', ageSeconds === null ? age : duration(ageSeconds))
   setText('fresh', ttlSeconds === null ? '–' : ttlSeconds < 0 ? 'stale' : duration(ttlSeconds))
   setText('request-id', last.headers.get('x-request-id') ?? '–')
 }

@@ -205,6 +205,7 @@ test('an error shows its message, its code and what to do', async () => {
   expect(await problem.locator('code').textContent()).toBe('invalid_value')
   expect(await problem.locator('p').nth(1).textContent()).toBe('Correct this field and send again.')
   expect(await fact('source')).toBe('No answerThe request was refused or failed.')
+  expect(await fact('age')).toBe('–')
   const hint = page
     .locator('#answer')
     .evaluate((box) => box.ownerDocument.defaultView?.getComputedStyle(box, '::before').content)

@@ -161,7 +161,7 @@ describe('a list', () => {
     expect([none.code, none.err]).toEqual([2, expect.stringContaining('OPERATOR_TOKEN')])
     const wrong = await script(['x'], 'wrong')
     expect([wrong.code, wrong.out]).toEqual([2, ''])
-    expect(wrong.err).toMatch(/^Cannot warm: OPERATOR_TOKEN does not match the secret/)
+    expect(wrong.err).toMatch(/^Cannot warm: OPERATOR_TOKEN does not match the secret.*restart/)
     const list = await script({ prompt: 'x' })
     expect([list.code, list.err]).toEqual([2, expect.stringContaining('expected a JSON array')])
     expect(calls()).toEqual([])
