@@ -1,6 +1,6 @@
 // The schema of CONFIG: types, ranges and defaults. config.ts checks settings against each other.
 import * as v from 'valibot'
-import { stopSchema } from '../request/schema.ts'
+import { samplingFields, stopSchema } from '../request/schema.ts'
 import { features, wires } from '../upstream/adapter.ts'
 import { authStyles, presets } from '../upstream/presets.ts'
 import { finite, integer, listOf, looksSecret, oneOf, text } from '../validation.ts'
@@ -129,10 +129,7 @@ export type PromptSetting = v.InferInput<typeof promptSchema>
 
 const defaultsSchema = v.strictObject({
   max_tokens: v.optional(positive),
-  temperature: v.optional(finite(0, 2)),
-  top_p: v.optional(finite(0, 1)),
-  presence_penalty: v.optional(finite(-2, 2)),
-  frequency_penalty: v.optional(finite(-2, 2)),
+  ...samplingFields,
   n: v.optional(positive),
   best_of: v.optional(positive),
   stop: v.optional(stopSchema),

@@ -43,7 +43,14 @@ const streamOptions = v.object({
   /** Has no effect: usage is sent at the end. */
   continuous_usage_stats: v.optional(flag),
 })
-/** Stop sequences; also used for the owner's defaults. */
+
+// These two are also used for the owner's defaults.
+export const samplingFields = {
+  temperature: v.optional(finite(0, 2)),
+  top_p: v.optional(finite(0, 1)),
+  presence_penalty: v.optional(finite(-2, 2)),
+  frequency_penalty: v.optional(finite(-2, 2)),
+}
 export const stopSchema = v.union(
   [
     text(1, MAX_STOP_CHARS),
@@ -66,10 +73,7 @@ export function requestSchema(limits: RequestLimits) {
     prompt: prompts,
     model: v.optional(v.string('a string')),
     max_tokens: v.optional(integer(1, limits.max_tokens)),
-    temperature: v.optional(finite(0, 2)),
-    top_p: v.optional(finite(0, 1)),
-    presence_penalty: v.optional(finite(-2, 2)),
-    frequency_penalty: v.optional(finite(-2, 2)),
+    ...samplingFields,
     n: v.optional(integer(1, limits.n)),
     best_of: v.optional(integer(1, limits.n)),
     stop: v.optional(stopSchema),

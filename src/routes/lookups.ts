@@ -5,7 +5,6 @@
 // these variables. The operator's POST always checks the page. A visitor's POST checks it if the
 // last answer is not fresh or older than `page_seconds`, and gets the last answer if no newer one
 // can be made.
-
 import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
 import { ageOf, isFresh } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
