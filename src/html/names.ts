@@ -88,7 +88,8 @@ export interface Rules {
   readonly html: 'text' | 'any' | 'svg' | null
 }
 
-const words = (names: string): ReadonlySet<string> => new Set(names.split(' '))
+/** The set of the names in a text. */
+export const words = (names: string): ReadonlySet<string> => new Set(names.split(' '))
 
 const ORDINARY = words('formatting foreign link nobr option other ruby')
 const INLINE = words('foreign formatting input link metadata nobr other raw ruby template void')

@@ -470,8 +470,13 @@ class TreeBuilder implements Sink {
 
   /** Allows three identical elements: a fourth one replaces the first (HTML, 13.2.4.3). */
   #storeInMemory(node: Node): void {
-    const isSame = (other: Node) => other.name === node.name && hasSameAttributes(other, node)
-    const same = this.#formattingHere().filter(isSame)
+    const { name, attributes } = node
+    const same = this.#formattingHere().filter(
+      (other) =>
+        other.name === name &&
+        other.attributes.length === attributes.length &&
+        other.attributes.every((each, i) => each === attributes[i]),
+    )
     if (same.length >= 3) this.#forget(same[0]!)
     if (this.#formatting.length >= MAX_FORMATTING) this.#formatting.shift()
     this.#formatting.push(node)
@@ -814,8 +819,4 @@ class TreeBuilder implements Sink {
   #closeOptional(except = ''): void {
     while (this.#current.rules.isEndOptional && this.#current.name !== except) this.#pop()
   }
-}
-
-function hasSameAttributes({ attributes: a }: Node, { attributes: b }: Node): boolean {
-  return a.length === b.length && a.every((each, i) => each === b[i])
 }

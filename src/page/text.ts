@@ -1,11 +1,9 @@
 // Extracts the readable text of a page as one line, in one walk over its tree. Hidden elements are
 // left out.
-import { rulesOf } from '../html/names.ts'
+import { rulesOf, words } from '../html/names.ts'
 import type { Selector } from '../html/selector.ts'
 import { attributeOf, type Element } from '../html/tree.ts'
 import { drawnText, formulaSource, isFormula, mathmlText } from './formula.ts'
-
-const words = (text: string): ReadonlySet<string> => new Set(text.split(' '))
 
 /** Elements whose content is not shown, or is not the page's own text. */
 const SKIPPED = words(
