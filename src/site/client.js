@@ -198,10 +198,8 @@ export function createClient({
           throw error
         })
         for await (const data of response ? messages(response) : []) {
-          if (data === '[DONE]') {
-            pieces.completion = received ?? null
-            continue
-          }
+          if (data === '[DONE]') pieces.completion = received ?? null
+          if (data === '[DONE]' || pieces.completion) continue
           const chunk = answerIn(data)
           received ??= { ...chunk, choices: [] }
           if (received.id !== chunk.id) {
@@ -286,15 +284,28 @@ async function whole(response) {
 
 /** @param {string} text @returns {Completion} */
 function answerIn(text) {
-  let answer
-  try {
-    answer = JSON.parse(text)
-  } catch {}
-  const { error, choices } = answer ?? {}
+  const answer = parsed(text)
   // An error event in the middle of a stream, whose HTTP status was 200.
-  if (error) throw new CompletionError(error.message, error.code, { ...error, status: 200 })
-  if (!Array.isArray(choices)) throw badAnswer()
+  const error = errorIn(answer, { status: 200 })
+  if (error) throw error
+  if (!areChoices(answer?.choices)) throw badAnswer()
   return answer
+}
+
+/** @param {unknown} choices */
+const areChoices = (choices) =>
+  Array.isArray(choices) && choices.every((choice) => typeof choice?.text === 'string')
+
+/**
+ * The error in this endpoint's error object; null for anything else, such as another server's.
+ *
+ * @param {any} answer
+ * @param {object} more
+ */
+function errorIn(answer, more) {
+  const { message, code, param } = answer?.error ?? {}
+  const isOurs = typeof message === 'string' && typeof code === 'string'
+  return isOurs ? new CompletionError(message, code, { ...more, param }) : null
 }
 
 const badAnswer = () =>
@@ -305,17 +316,21 @@ async function errorOf(response) {
   const { status, headers } = response
   const text = await response.text()
   const more = { status, retryAfter: Number(headers.get('retry-after')) || null }
-  try {
-    const { message, code, param } = JSON.parse(text).error
-    return new CompletionError(message, code, { ...more, param })
-  } catch {
-    if (status === 429) {
-      const when = text.includes('1027') ? 'tomorrow' : 'in a moment'
-      return new CompletionError(`Too many requests. Try again ${when}.`, 'rate_limited', more)
-    }
-    if (status < 500) return badAnswer()
-    return new CompletionError('The endpoint is unavailable. Try again later.', 'unavailable', more)
+  const error = errorIn(parsed(text), more)
+  if (error) return error
+  if (status === 429) {
+    const when = text.includes('1027') ? 'tomorrow' : 'in a moment'
+    return new CompletionError(`Too many requests. Try again ${when}.`, 'rate_limited', more)
   }
+  if (status < 500) return badAnswer()
+  return new CompletionError('The endpoint is unavailable. Try again later.', 'unavailable', more)
+}
+
+/** The value of a JSON text; undefined for another text. @param {string} text */
+function parsed(text) {
+  try {
+    return JSON.parse(text)
+  } catch {}
 }
 
 /**

@@ -659,6 +659,9 @@ describe('with a failing network', () => {
     ['a 502 of a gateway', 502, '', 'unavailable', /later/],
     ['a 404 of another server', 404, '<h1>Not found</h1>', 'bad_answer', /Check the address/],
     ['JSON of another server', 500, '{"detail":"no"}', 'unavailable', /later/],
+    ['an error that is a text', 404, '{"error":"Not found"}', 'bad_answer', /Check the address/],
+    ['an error without a code', 502, '{"error":{"message":"no"}}', 'unavailable', /later/],
+    ['an error that is a number', 500, '{"error":500}', 'unavailable', /later/],
   ])('a foreign error gets a readable message: %s', async (_, status, body, code, words) => {
     const { complete } = page(new Response(body, { status, headers: { 'retry-after': '30' } }))
     const failure = await failureOf(quickly(complete('a')))
@@ -673,10 +676,30 @@ describe('with a failing network', () => {
     expect(await failureOf(quickly(complete('a')))).toMatchObject(bad)
     expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject(bad)
     expect(await failureOf(quickly(complete('a')))).toMatchObject(bad)
+    const chat = { index: 0, message: { role: 'assistant', content: 'Yes' } }
+    for (const choice of [chat, null, { index: 0, text: null }]) {
+      const other = page(Response.json({ choices: [choice] }))
+      expect(await failureOf(quickly(other.complete('a')))).toMatchObject(bad)
+    }
+  })
+
+  test('nothing after [DONE] counts, and an answer is whole with it', async () => {
+    const after = [event('[DONE]'), event({ ...chunk('x'), id: 'cmpl-2' }), event('{"error":1}')]
+    const { stream, requests } = page(eventStream([event(chunk('Hi')), event('[DONE]'), ...after]))
+    expect((await quickly(textOf(stream('a')))).value).toBe('Hi')
+    expect(requests).toHaveLength(1)
   })
 
   test('an unreadable event fails with bad_answer and is not retried', async () => {
-    for (const data of ['{"id"', '[]', '{"id":"cmpl-1"}']) {
+    for (const data of [
+      '{"id"',
+      '[]',
+      '{"id":"cmpl-1"}',
+      '{"choices":[null]}',
+      '{"choices":[{"index":0}]}',
+      '{"choices":[{"index":0,"text":null}]}',
+      '{"error":"no"}',
+    ]) {
       const { stream } = page(eventStream([event(chunk('Hi')), event(data)]))
       expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject({ code: 'bad_answer' })
     }
