@@ -30,11 +30,15 @@ const SECRET_CHARS = 20
 const MIXED_CHARS = 8
 
 /**
- * Whether a text contains something like a key: `sk-…`, `AKIA…`, or a word of at least 20 letters
- * and digits with a part of at least 8 that mixes both.
+ * Whether a text contains something like a key: `sk-…`, `AKIA…`, at least 20 letters of both cases
+ * without a gap (`hf_…`), 40 characters of base64 (AWS), or a word of at least 20 letters and
+ * digits with a part of at least 8 that mixes both.
  */
 export function looksSecret(text: string): boolean {
   if (/(?<![A-Za-z0-9])(?:[spr]k[-_][\w-]|AKIA[A-Z0-9])/.test(text)) return true
+  for (const [run] of text.matchAll(/[A-Za-z0-9]{20,}|[A-Za-z0-9/+]{40,}/g)) {
+    if (/[A-Z]/.test(run) && /[a-z]/.test(run)) return true
+  }
   for (const [word] of text.matchAll(/[\w+=-]{20,}/g)) {
     const parts = word.match(/[A-Za-z0-9]+/g) ?? []
     const isMixed = (part: string) =>

@@ -41,6 +41,11 @@ test.each([
   'a-task-force-of-disk_cache',
   'internationalisation_and_localisation',
   '12345678901234567890123',
+  'UPSTREAM_API_KEY_OF_THE_FIRST_ONE',
+  'accounts/fireworks/models/llama-v3p1-8b',
+  'nvidia/Llama-3.1-Nemotron-70B-Instruct',
+  'https://example.com/posts/2026/a-haiku',
+  'NousResearch/Hermes-3-Llama-3.1-405B',
 ])('preview(%j) shows it unmasked', (name) => {
   expect(preview(name)).toBe(JSON.stringify(name))
 })
@@ -53,6 +58,12 @@ test.each([
   ['abcdefghij1234567890', '"abc… (20 characters)"'],
   ['ghp_16C7e42F292c6912E7710c838347Ae178B4a', '"ghp… (40 characters)"'],
   ['550e8400-e29b-41d4-a716-446655440000', '"550… (36 characters)"'],
+  // Base64 with "/", as AWS's secret keys.
+  ['wJalr3UtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY', '"wJa… (40 characters)"'],
+  ['kT9x/Wq2mZ7b+Lp4vR8s/Yd1nC6h+Jf3gB5a0eUi', '"kT9… (40 characters)"'],
+  // Letters only, as Hugging Face's tokens.
+  ['hf_aBcDeFgHiJkLmNoPqRsTuVwXyZabcdefgh', '"hf_… (37 characters)"'],
+  ['xai-abcdefghijklmnopqrstuvwxyzABCDEF', '"xai… (36 characters)"'],
   ['eyJhbGciOiJIUzI1NiJ9.e30.x', '"eyJ… (26 characters)"'],
   [`😀${'a1'.repeat(20)}`, '"😀a… (42 characters)"'],
 ])('preview(%j) is %s', (secret, shown) => {

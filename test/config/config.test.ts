@@ -758,6 +758,7 @@ const pasted = [
   'AIzaSyD9tSrke72PouQMnMXa7eZSW0jkFMBWY',
   'A1B2C3D4E5F6A7B8C9D0E1F2',
   '0123456789abcdef0123456789abcdef',
+  'hf_aBcDeFgHiJkLmNoPqRsTuVwXyZabcdefgh',
 ]
 const shown = (secret: string) => `${secret.slice(0, 3)}… (${secret.length} characters)`
 
