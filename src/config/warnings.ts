@@ -24,13 +24,23 @@ export function publicFaultsOf({ turnstileSecret, operatorToken }: Secrets): Fau
         'Cannot use a test secret on a public host, since it accepts every challenge: set the secret of your Turnstile widget',
     })
   }
-  if (operatorToken !== '' && operatorToken.length < MIN_TOKEN_CHARS) {
+  const expected = operatorToken === '' ? null : expectedOf(operatorToken)
+  if (expected !== null) {
     faults.push({
       path: 'OPERATOR_TOKEN',
-      message: `Cannot use the secret "OPERATOR_TOKEN": expected at least ${MIN_TOKEN_CHARS} characters, since a shorter token can be guessed; set 32 random characters with "npx wrangler secret put OPERATOR_TOKEN"`,
+      message: `Cannot use the secret "OPERATOR_TOKEN": expected ${expected}; set 32 random characters with "npx wrangler secret put OPERATOR_TOKEN"`,
     })
   }
   return faults
+}
+
+/** What is expected of an operator token in place of this one; null: it can be used. */
+function expectedOf(token: string): string | null {
+  if (!/^[\x21-\x7e]+$/.test(token)) {
+    return 'printable ASCII without spaces, since no header can hold another token'
+  }
+  if (token.length >= MIN_TOKEN_CHARS) return null
+  return `at least ${MIN_TOKEN_CHARS} characters, since a shorter token can be guessed`
 }
 
 /** Warnings about valid settings that may still surprise the owner. */

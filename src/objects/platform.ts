@@ -146,9 +146,10 @@ function bound(name: string): boolean {
   return typeof bindings[name] === 'object' && bindings[name] !== null
 }
 
+/** Trimmed: `echo … | wrangler secret put` stores a line break, too. */
 export function secret(name: string): string | undefined {
   const value = bindings[name]
-  return typeof value === 'string' ? value : undefined
+  return typeof value === 'string' ? value.trim() : undefined
 }
 
 export const now = () => Date.now()

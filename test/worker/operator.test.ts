@@ -163,6 +163,30 @@ describe('GET /health', () => {
     expect(reply.text).not.toContain(CANARY)
   })
 
+  test('recognises the operator if the stored token ends in a line break', async () => {
+    const { client } = await open({}, { OPERATOR_TOKEN: `${OPERATOR_TOKEN}\r\n` })
+    const reply = await client.send({ path: '/health', headers: operator })
+    expect(JSON.parse(reply.text)).toHaveProperty('warnings')
+  })
+
+  test.each(['four words and some spaces', 'schlüssel-schlüssel-schlüssel'])(
+    'is a fault with an operator token that no header can hold: %s',
+    async (token) => {
+      const { client } = await open({}, { OPERATOR_TOKEN: token })
+      const reply = await client.send({ path: '/health' })
+      expect([reply.status, JSON.parse(reply.text).faults]).toEqual([
+        503,
+        [
+          {
+            path: 'OPERATOR_TOKEN',
+            message: expect.stringContaining('expected printable ASCII without spaces'),
+          },
+        ],
+      ])
+      expect(reply.text).not.toContain(token)
+    },
+  )
+
   test('is a fault with a short operator token, but a warning on a loopback host', async () => {
     const { client } = await open({}, { OPERATOR_TOKEN: 'guessme' })
     const headers = { authorization: 'Bearer guessme' }
