@@ -265,7 +265,7 @@ function createServices(
       body,
       isOperator,
       purges,
-      requestNames: (request) => resolver.purgeNames(request),
+      requestNames: (request, own) => resolver.purgeNames(request, own),
       models,
       prompts,
       origins,

@@ -29,15 +29,27 @@ export function readAddress(text: string): URL | null {
   return url
 }
 
-/** Normalises the percent-encoding (RFC 3986, 6.2.2), so that equivalent paths name one page. */
-function normalPath(pathname: string): string {
+/**
+ * Normalises the percent-encoding (RFC 3986, 6.2.2), so that equivalent paths name one page.
+ *
+ * @param plain the characters that are not encoded
+ */
+function normalPath(pathname: string, plain = UNRESERVED): string {
   // Leave a path with a malformed escape as it is: it is refused later.
   if (/%(?![\da-f]{2})/i.test(pathname)) return pathname
   return pathname.replaceAll(/%[\da-f]{2}/gi, (code) => {
     const character = String.fromCharCode(Number.parseInt(code.slice(1), 16))
-    return /[\w.~-]/.test(character) ? character : code.toUpperCase()
+    return plain.test(character) ? character : code.toUpperCase()
   })
 }
+
+const UNRESERVED = /[\w.~-]/
+/**
+ * Also the characters that browsers do not encode in paths, but many sitemaps do: `/@me` and
+ * `/%40me`. In a name only: a few servers treat the two differently, so a page is fetched at the
+ * address it was given by.
+ */
+const PLAIN_IN_NAMES = /[\w.~!$&'()*+,=:@|[\]-]/
 
 /**
  * The name of the page at an address. Servers and site generators give one page several addresses:
@@ -45,7 +57,7 @@ function normalPath(pathname: string): string {
  * repeatedly, so `/x/index` has the same name.
  */
 export function pageNameOf({ origin, pathname }: URL): string {
-  return origin + (bareOf(normalPath(pathname)) || '/')
+  return origin + (bareOf(normalPath(pathname, PLAIN_IN_NAMES)) || '/')
 }
 
 const ENDING = /(?:\/|\/index(?:\.html?)?|(?<=[^/])\.html)$/

@@ -26,8 +26,13 @@ export interface AdminDeps {
   readonly body: BodyOptions
   readonly isOperator: IsOperator
   readonly purges: Purges
-  /** The purge names of a completion request's body. @throws GatewayError if it is not valid */
-  readonly requestNames: (body: unknown) => Promise<string[]>
+  /**
+   * The purge names of a completion request's body.
+   *
+   * @param own the URL of this request to the Worker
+   * @throws GatewayError if the body is not valid
+   */
+  readonly requestNames: (body: unknown, own: URL) => Promise<string[]>
   /** Models and prompts that can be purged, by name. */
   readonly models: ReadonlyMap<string, unknown>
   readonly prompts: ReadonlyMap<string, unknown>
@@ -79,7 +84,7 @@ export async function purge(visit: Visit, deps: AdminDeps): Promise<Reply> {
       'Cannot use the body: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"}, {"model":"…"} or {"page":"https://…"}',
     )
   }
-  const [kind, names] = await targetOf(result.output, deps)
+  const [kind, names] = await targetOf(result.output, visit.url, deps)
   try {
     await deps.purges.purge({ names, at: visit.startedAt })
   } catch (cause) {
@@ -136,6 +141,7 @@ export async function usage(visit: Visit, deps: AdminDeps): Promise<Reply> {
 /** The kind of purge and the names it covers; null: everything. */
 async function targetOf(
   body: v.InferOutput<typeof purgeSchema>,
+  own: URL,
   deps: AdminDeps,
 ): Promise<[string, string[] | null]> {
   const { prompts, models, requestNames, origins } = deps
@@ -149,7 +155,7 @@ async function targetOf(
     return ['model', [modelName(body.model)]]
   }
   if ('page' in body) return ['page', [await pageName(pageAddress(body.page, origins))]]
-  return ['request', await requestNames(body.request)]
+  return ['request', await requestNames(body.request, own)]
 }
 
 function pageAddress(page: string, origins: readonly string[]): string {

@@ -114,10 +114,12 @@ export class RequestResolver {
    * The purge names of this request's answers, for all visitors and all versions of its pages.
    *
    * @param body of a completion request, as visitors send it
-   * @throws GatewayError if the body is not a valid request
+   * @param own the URL of this request to the Worker
+   * @throws GatewayError if the body is not a valid request, or names a page that is not allowed
    */
-  async purgeNames(body: unknown): Promise<string[]> {
+  async purgeNames(body: unknown, own: URL): Promise<string[]> {
     const { key, last, pages } = await this.#parseRequest(body)
+    if (pages !== null) this.#deps.pageVariables.admitted(pages, own)
     // An answer stored before the prompt had last answers may still be served under its key.
     const keys = last === null ? [key] : pages === null ? [last, key] : [last]
     return keys.map(requestName)

@@ -271,6 +271,9 @@ describe('a page', () => {
     [['/', '/index.html', '/index.htm', '/index', '']],
     [['/a/b', '/a/b/', '/a/b.html', '/a/b/index.html']],
     [['/caf%C3%A9', '/caf%c3%a9/', '/caf\u00e9.html', '/c%61f\u00e9/index.html']],
+    // Browsers leave these characters as they are in location.href; many sitemaps escape them.
+    [['/@me/a_(b),c', '/%40me/a_%28b%29%2Cc', '/%40me/a_%28b%29%2cc.html']],
+    [["/it's:50+1=$2&|[x]!*", '/it%27s%3A50%2B1%3D%242%26%7C%5Bx%5D%21%2A/']],
   ])('has one name at each of %j', (paths) => {
     const names = paths.map((path) => pageNameOf(readAddress(`https://example.com${path}`) as URL))
     expect(new Set(names).size).toBe(1)
@@ -280,6 +283,7 @@ describe('a page', () => {
     const paths = [
       ...['/', '/x', '/X', '/x.htm', '/x.HTML', '/x/y', '/x-index', '/indexes', '/myindex'],
       ...['/.html', '/x/.html', '/html', '/x.html.txt', '/index.php', '/x%2F', '/a.b'],
+      ...['/x%3F', '/x%23', '/x%25', '/x%2528', '/x(', '/x%20', '/x%5C', '/x%3B', '/x%00'],
     ]
     const names = paths.map((path) => pageNameOf(readAddress(`https://example.com${path}`) as URL))
     expect(new Set(names).size).toBe(paths.length)

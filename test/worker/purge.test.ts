@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { completionOf, parseStream } from '../support/answers.ts'
+import { ORIGIN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { completionsStream, latch } from '../support/upstream-server.ts'
@@ -22,7 +23,10 @@ async function start(cache: object = {}, persistIn?: string): Promise<Workers> {
     config: lanes.config({
       cache: { ...cache },
       free_prompts: true,
-      prompts: { haiku: { text: 'A haiku', model: 'legacy-0' } },
+      prompts: {
+        haiku: { text: 'A haiku', model: 'legacy-0' },
+        summary: { text: '{{page}}', variables: { page: { from: 'url', paths: ['/posts/*'] } } },
+      },
     }),
     ...(persistIn === undefined ? {} : { persistIn }),
   })
@@ -118,6 +122,9 @@ test('an answer cached for one visitor is purged with its request, for any visit
   }
 })
 
+const PAGE = 'prompt.variables.page'
+const about = (page: string) => ({ prompt: { id: 'summary', variables: { page } } })
+
 test('a purge of an unknown id is 404, and an invalid one 400', async () => {
   const workers = await start()
   for (const [body, status, code, param] of [
@@ -127,6 +134,8 @@ test('a purge of an unknown id is 404, and an invalid one 400', async () => {
     [{ page: 'posts/a' }, 400, 'invalid_value', 'page'],
     [{ request: { prompt: { id: 'hiaku' } } }, 400, 'prompt_not_found', 'prompt.id'],
     [{ request: {} }, 400, 'missing_field', 'prompt'],
+    [{ request: about('https://elsewhere.example/') }, 403, 'page_not_allowed', PAGE],
+    [{ request: about(`${ORIGIN}/admin`) }, 403, 'page_not_allowed', PAGE],
   ] as const) {
     const sent = { method: 'POST', path: '/admin/purge', headers: operator, body }
     const { status: got, text } = await workers.client().send(sent)
