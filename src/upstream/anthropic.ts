@@ -11,12 +11,13 @@ import {
   failureOfError,
   failureOfStatus,
   identifierOf,
+  statusOf,
   upstreamFailure,
 } from './failure.ts'
 import { ending, readReason } from './finish-reason.ts'
-import { bytesOfStrings, objectsIn } from './message.ts'
+import { bytesOfStrings, isErrorEvent, objectsIn } from './message.ts'
 import { failureOfResponse, present } from './openai-request.ts'
-import { isErrorShape, metaOf } from './openai-response.ts'
+import { isErrorShape, isMarked, metaOf } from './openai-response.ts'
 import type { SseMessage } from './sse.ts'
 
 export const anthropic: Upstream = {
@@ -61,22 +62,24 @@ function readWhole(body: unknown): readonly RawDelta[] {
   const { content } = body
   if (!Array.isArray(content)) throw upstreamFailure('bad_response', { code: identifierOf(body) })
   const ends = endOf(body)
-  const inferred: RawDelta = { kind: 'finish', index: 0, reason: 'stop', inferred: true }
-  return [
-    metaOf(body),
-    textOf(content),
-    ...(ends.some(({ kind }) => kind !== 'tokens') ? [] : [inferred]),
-    ...ends,
-    { kind: 'end' },
-  ]
+  const hasReason = ends.some(({ kind }) => kind !== 'tokens')
+  return [metaOf(body), textOf(content), ...ends, ...(hasReason ? [END] : ENDS)]
 }
+
+const END: RawDelta = { kind: 'end' }
+
+/** Every message has a `stop_reason`. One that ends without it may have lost more than that. */
+const ENDS: readonly RawDelta[] = [
+  { kind: 'finish', index: 0, reason: 'stop', inferred: true },
+  END,
+]
 
 /** Identifies events by the `type` in their data, since some proxies drop `event:` lines. */
 function readMessage(message: SseMessage): readonly RawDelta[] {
   const objects = objectsIn(message)
-  if (message.event === 'error') throw failureIn(objects === 'end' ? null : objects[0])
+  if (isErrorEvent(message)) throw failureIn(objects === 'end' ? null : objects[0])
   // Compatible services end with OpenAI's `[DONE]`, after or instead of `message_stop`.
-  return objects === 'end' ? [{ kind: 'end' }] : objects.flatMap(readEvent)
+  return objects === 'end' ? ENDS : objects.flatMap(readEvent)
 }
 
 function readEvent(event: Table): readonly RawDelta[] {
@@ -86,36 +89,42 @@ function readEvent(event: Table): readonly RawDelta[] {
     case 'message_start':
       if (!isRecord(message)) throw upstreamFailure('bad_response')
       // Its output tokens are only those of the first event.
-      return [metaOf(message), { kind: 'tokens', ...inputOf(message['usage']) }]
+      return [...messageOf(message), { kind: 'tokens', ...inputOf(message['usage']) }]
     case 'content_block_start':
-      return textIn(content_block, 'text')
+      return textIn(content_block)
     case 'content_block_delta':
-      return [...textIn(delta, 'text_delta'), ...hiddenIn(delta)]
+      return [...textIn(delta), ...hiddenIn(delta)]
     case 'message_delta':
-      return endOf({ stop_reason: isRecord(delta) ? delta['stop_reason'] : null, usage })
+      return endOf({ ...event, ...(isRecord(delta) ? delta : {}), usage })
     case 'message':
-      // The whole message in one event, instead of the chunks or repeated after them.
-      return [metaOf(event), { ...textOf(event['content']), whole: true }, ...endOf(event)]
+      return [...messageOf(event), ...endOf(event)]
     case 'message_stop':
-      return [{ kind: 'end' }]
+      return [...(isRecord(message) ? messageOf(message) : []), ...endOf(event), ...ENDS]
     default:
       // `ping`, `content_block_stop`, and event types added later, as the documentation announces.
       return []
   }
 }
 
+/** A message that servers send in one event, instead of the chunks or repeated beside them. */
+function messageOf(message: Table): RawDelta[] {
+  const whole: RawDelta = { ...textOf(message['content']), whole: true }
+  const reason = readReason(message['stop_reason'])
+  return [metaOf(message), whole, ...(reason === null ? [] : [ending(0, reason)])]
+}
+
 /** @throws GatewayError if a 2xx body or an event contains an error, Anthropic's or a gateway's */
 function throwIfFailed(object: Table): void {
-  const { type, error, success } = object
+  const { type } = object
   const isError = type === undefined ? isErrorShape(object) : type === 'error'
-  if (isError || error || success === false) throw failureIn(object)
+  if (isError || isMarked(object)) throw failureIn(object)
 }
 
 function failureIn(object: unknown): GatewayError {
   const error = errorIn(object)
   const type = isRecord(error) && typeof error['type'] === 'string' ? error['type'] : ''
   const status = Object.hasOwn(statusOfType, type) ? statusOfType[type] : undefined
-  return status === undefined
+  return status === undefined || statusOf(error) !== null || statusOf(object) !== null
     ? failureOfError(error, object)
     : failureOfStatus(status, { code: type, ...diagnose(error) })
 }
@@ -130,8 +139,10 @@ function endOf({ stop_reason, usage }: Table): RawDelta[] {
 
 type TextDelta = Extract<RawDelta, { kind: 'text' }>
 
-function textIn(block: unknown, type: 'text' | 'text_delta'): TextDelta[] {
-  const text = isRecord(block) && block['type'] === type ? block['text'] : null
+/** The text of a block or a delta. Compatible services mix up their types, or omit them. */
+function textIn(block: unknown): TextDelta[] {
+  const { type = 'text', text } = isRecord(block) ? block : {}
+  if (type !== 'text' && type !== 'text_delta') return []
   return typeof text === 'string' && text !== ''
     ? [{ kind: 'text', index: 0, text, logprobs: null }]
     : []
@@ -139,14 +150,14 @@ function textIn(block: unknown, type: 'text' | 'text_delta'): TextDelta[] {
 
 /** Thinking and tools. A signature is no text of the model's. */
 function hiddenIn(delta: unknown): RawDelta[] {
-  if (!isRecord(delta) || delta['type'] === 'text_delta') return []
+  if (!isRecord(delta) || textIn(delta).length > 0) return []
   const bytes = bytesOfStrings(delta, ['type', 'signature'])
   return bytes === 0 ? [] : [{ kind: 'hidden', bytes }]
 }
 
 /** The text blocks of a whole message as one text. */
 function textOf(content: unknown): TextDelta {
-  const blocks = (Array.isArray(content) ? content : []).flatMap((block) => textIn(block, 'text'))
+  const blocks = (Array.isArray(content) ? content : []).flatMap(textIn)
   const text = blocks.map(({ text }) => text).join('')
   return { kind: 'text', index: 0, text, logprobs: null }
 }

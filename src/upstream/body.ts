@@ -41,6 +41,7 @@ export class BodyReader {
     this.#watchdog = watchdog
     this.options = options
     // Not every body observes the request's signal. Cancelling the reader ends its pending read.
+    if (watchdog.signal.aborted) this.cancel()
     watchdog.signal.addEventListener('abort', () => this.cancel(), { once: true })
   }
 

@@ -53,7 +53,7 @@ const quota = rule('quota', hints.quota, [
   /quota[ _](exceeded|exhausted|used up)|exceeded_(\w+_)?quota|over budget|exceeded ?budget|budget_exceeded/i,
   /(spend|spending|hard|usage|credit) limit (has been |was )?(reached|exceeded)/i,
   /billing_(hard_limit|not_active|error)|payment[ _]required|requires more credits|can only afford/i,
-  /past due|overdue|unpaid|arrear|please (recharge|top up)|credits? expired|free-models-per-day/i,
+  /(n't|not) have any credits|past due|overdue|unpaid|arrear|please (recharge|top up)|credits? expired|free-models-per-day/i,
   // Messages of aggregators in other languages, such as one-api, Zhipu and DashScope.
   /额度(不足|已|耗尽|用[尽完])|余额不足|欠费|充值|配额(不足|已|超)/,
   /残高.{0,4}不足|利用上限|クォータ|잔액.{0,4}부족|할당량/,
@@ -95,7 +95,9 @@ const rules: readonly Rule[] = [
     /(invalid|unknown|unrecognized|unsupported|no such) model\b|not a valid model|^model: \S+$/im,
     /model[^.;]{0,120}(does ?n[o']t exist|not found|not be found|not available|no longer (available|supported))/i,
     /model[^.;]{0,120}(been|was|is) (deprecated|decommissioned|retired|removed|shut ?down|discontinued)/i,
-    /no models? (is |are )?(currently )?loaded|failed to load model|try pulling it/i,
+    /no models? (is |are )?(currently )?loaded|(failed to|could not) load model|try pulling it/i,
+    // LiteLLM without a provider before the name, Bedrock, Ollama's embedding models.
+    /llm provider not provided|model (identifier|id|name) is (invalid|not valid)|not support generate/i,
     /no (endpoints?|allowed providers|available channels?|healthy deployments?|deployments?) (found|available|for|are)/i,
     /deployment ?not ?found|deployment for this resource does not exist|not found for api version/i,
     // one-api and its forks: no channel of this group has the model.

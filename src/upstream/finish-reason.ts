@@ -7,12 +7,15 @@ import type { FinishReason } from '../completion/completion.ts'
 import type { RawDelta } from '../completion/delta.ts'
 import { isRecord } from '../json.ts'
 
-/** `failed`: the choice was not completed because of an error. */
-export type ReadReason = FinishReason | 'failed'
+/**
+ * `failed`: the choice was not completed because of an error. `unknown`: the upstream does not say
+ * why it ended, so the answer may be incomplete.
+ */
+export type ReadReason = FinishReason | 'failed' | 'unknown'
 
 /** Words that mean null: the choice continues. */
 const NO_REASON =
-  /^(?:null|none|nil|undefined|unspecified|(?:not_|un)finished|in_progress|running|generating|processing|streaming|pending|continue|false|n\/a|)$/
+  /^(?:null|none|nil|undefined|unspecified|(?:not_|un)finished|in_progress|running|generating|processing|streaming|pending|continue|ongoing|started|queued|partial|intermediate|not_set|unset|nan|false|0|n\/a|[-.]+|)$/
 const FILTERED =
   /filter|safety|unsafe|guardrail|block(?:ed|list)|prohibit|recitation|copyright|pii|toxic|sensitive|moderat|refus|censor|flagged|violat|policy|inspection|armor|jailbreak|nsfw|harmful|language/
 const FAILED =
@@ -37,6 +40,8 @@ export function readReason(value: unknown): ReadReason | null {
   if (NO_REASON.test(word)) return null
   // Cohere: the context is full, not a failure.
   if (word === 'error_limit') return 'length'
+  // Gemini's OTHER is often a block or a crash.
+  if (word === 'other' || word === 'unknown') return 'unknown'
   // watsonx and Cohere: a time limit cuts the answer anywhere, so it must not be stored.
   if (word === 'time_limit') return 'failed'
   if (FILTERED.test(word)) return 'content_filter'
@@ -47,5 +52,6 @@ export function readReason(value: unknown): ReadReason | null {
 /** The end of a choice. @param onContent the reason was on a chunk with text or reasoning */
 export function ending(index: number, reason: ReadReason, onContent = false): RawDelta {
   if (reason === 'failed') return { kind: 'failed', index }
+  if (reason === 'unknown') return { kind: 'finish', index, reason: 'stop', inferred: true }
   return { kind: 'finish', index, reason, ...(onContent ? { onContent } : {}) }
 }

@@ -4,21 +4,33 @@ import { isRecord, parseJson, type Table } from '../json.ts'
 import { upstreamFailure } from './failure.ts'
 import type { SseMessage } from './sse.ts'
 
+const END_WORD = '(?:done|end|eo[sf]|stop|finish(?:ed)?|completed?)'
+
 /** `[DONE]`, as spelled by various proxies and servers. */
-const TERMINATOR = /^"?(?:\[done\]|done)"?$/i
+const TERMINATOR = new RegExp(
+  `^["']?(?:${END_WORD}|\\[["'\\s]*${END_WORD}["'\\s]*\\]|</?(?:s|${END_WORD})>)["'.!]*$`,
+  'i',
+)
 
 /**
  * A keep-alive sent as data: a comment that a proxy has put after `data:` (Vertex AI, OpenRouter
  * through gateways), a word, null in Python or JavaScript, a timestamp.
  */
 const KEEP_ALIVE =
-  /^(?::|["[(]?(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\b|(?:null|none|nil|undefined)$|\d{4}-\d\d-\d\d[T ]\d\d:\d\d)/i
+  /^(?::|["[(]?(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\b|(?:null|none|nil|undefined|[-.]+|(?:\w+ )?processing|waiting[. ]*|connected|\d{10,13})$|\d{4}-\d\d-\d\d[T ]\d\d:\d\d)/i
 
-const KEEP_ALIVE_EVENT = /^(?:ping|heartbeat|keep-?alive)$/
+const KEEP_ALIVE_EVENT = /^(?:ping|pong|heart[-_]?beat|keep[-_]?alive)$/i
 
 /** Whether an object is only a keep-alive. */
-export function isKeepAlive({ type }: Table): boolean {
-  return typeof type === 'string' && KEEP_ALIVE_EVENT.test(type)
+export function isKeepAlive({ type, event, object }: Table): boolean {
+  return [type, event, object].some(
+    (name) => typeof name === 'string' && KEEP_ALIVE_EVENT.test(name),
+  )
+}
+
+/** Whether the name of an event reports an error, with or without JSON in its data. */
+export function isErrorEvent({ event }: SseMessage): boolean {
+  return event !== null && /(?:error|exception|failed)$/i.test(event)
 }
 
 /**
@@ -27,9 +39,10 @@ export function isKeepAlive({ type }: Table): boolean {
  * @throws GatewayError `upstream_bad_response` for any other data
  */
 export function objectsIn({ event, data }: SseMessage): readonly Table[] | 'end' {
+  if (event !== null && KEEP_ALIVE_EVENT.test(event)) return []
   const text = textOf(data)
   if (text.startsWith('{')) return [recordOf(parseJson(text))]
-  if (text === '' || (event !== null && KEEP_ALIVE_EVENT.test(event))) return []
+  if (text === '') return []
   if (TERMINATOR.test(text)) return 'end'
   if (KEEP_ALIVE.test(text)) return []
   const value = parseJson(text)
@@ -96,6 +109,11 @@ export class JsonLines {
   #rest = ''
 
   feed(text: string): readonly SseMessage[] {
+    // A long line may come in many pieces.
+    if (!/[\r\n]/.test(text)) {
+      this.#rest += text
+      return []
+    }
     const lines = (this.#rest + text).split(/[\r\n]/)
     this.#rest = lines.pop() ?? ''
     return lines.flatMap(messageOf)

@@ -66,6 +66,8 @@ class ChoiceState {
   tokenChars = 0
   /** The offset of the last token. */
   offset = 0
+  /** How far the tokens reach into the text. They may come before or after their text. */
+  tokensEnd = 0
 }
 
 /** Takes the raw deltas of one call in order, followed by `end()`. */
@@ -248,10 +250,11 @@ export class Normaliser {
       })
     }
     const { reason, inferred = false, onContent = false } = delta
-    choice.finish = inferred ? (choice.finish ?? reason) : reason
+    choice.isOver = true
+    if (inferred && choice.finish !== null && !choice.inferred) return
+    choice.finish = reason
     choice.inferred = inferred
     choice.onContent = onContent
-    choice.isOver = true
   }
 
   #text(
@@ -353,10 +356,13 @@ function pieceOf(choice: ChoiceState, piece: string): string | null {
 function withOffsets(logprobs: TokenLogprobs, choice: ChoiceState, text: string): Logprobs {
   const { tokens, token_logprobs, top_logprobs } = logprobs
   const given = logprobs.text_offset
+  const found = offsetsIn(choice, text, tokens)
+  // Some servers count from 0 in each chunk.
+  const isTrusted = given !== undefined && (given[0] ?? 0) >= (found[0] ?? 0)
   const text_offset =
-    given !== undefined && isAscending(given, choice.offset)
+    isTrusted && isAscending(given, choice.offset)
       ? given
-      : offsetsIn(text, tokens).map((at) => Math.max(choice.offset, choice.said.length + at))
+      : found.map((at) => Math.max(choice.offset, at))
   choice.offset = text_offset.at(-1) ?? choice.offset
   choice.tokenChars += tokens.join('').length
   choice.isScored ||= token_logprobs.some((value) => value !== null)
@@ -368,18 +374,27 @@ function isAscending(offsets: readonly number[], from: number): boolean {
 }
 
 /**
- * The offsets of tokens in a text. A token may be spelled differently: a byte of a character as
- * "\\xc3", a space as a special sign. Such a token gets the offset at which the previous one ended.
+ * The offsets of tokens, which are usually those of the text beside them, but may belong to text
+ * before or after it. A token may be spelled differently: a byte of a character as "\\xc3", a space
+ * as a special sign. Such a token gets the offset at which the previous one ended.
  */
-function offsetsIn(text: string, tokens: readonly string[]): number[] {
-  const isSameLength = tokens.reduce((sum, { length }) => sum + length, 0) === text.length
+function offsetsIn(choice: ChoiceState, text: string, tokens: readonly string[]): number[] {
+  const spelled = tokens.join('')
+  const isBeside = spelled.length === text.length
+  const start = isBeside ? choice.said.length : choice.tokensEnd
+  const all = isBeside ? text : (choice.said + text).slice(start)
+  const isInOrder = spelled.length === all.length
   let at = 0
-  return tokens.map((token) => {
-    const found = isSameLength ? at : text.indexOf(token, at)
-    if (found === -1) return at
-    at = found + token.length
-    return found
+  let isFound = false
+  const offsets = tokens.map((token) => {
+    const index = isInOrder ? at : all.indexOf(token, at)
+    if (index === -1) return start + at
+    isFound = true
+    at = index + token.length
+    return start + index
   })
+  choice.tokensEnd = isFound ? start + at : choice.said.length + text.length
+  return offsets
 }
 
 /** The sum of the choices' usage, counting each prompt once. */

@@ -6,7 +6,7 @@ import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import { isCount, isRecord, type Table } from '../json.ts'
 import { errorIn, failureOfError, identifierOf, statusOf, upstreamFailure } from './failure.ts'
 import { ending, readReason } from './finish-reason.ts'
-import { bytesOfStrings, isKeepAlive, objectsIn } from './message.ts'
+import { bytesOfStrings, isErrorEvent, isKeepAlive, objectsIn } from './message.ts'
 import type { SseMessage } from './sse.ts'
 
 /** Which of the two is the text if an answer has both a legacy `text` and a chat message. */
@@ -16,8 +16,7 @@ export type Preference = 'text' | 'chat'
 export function readChunk(message: SseMessage, prefer: Preference): readonly RawDelta[] {
   const objects = objectsIn(message)
   const [first] = objects === 'end' ? [] : objects
-  // With or without JSON in its data.
-  if (message.event === 'error') throw failureOfError(errorIn(first), first)
+  if (isErrorEvent(message)) throw failureOfError(errorIn(first), first)
   if (objects === 'end') return [{ kind: 'end' }]
   if (first !== undefined && objects.length === 1) return readObject(first, prefer, 'chunk')
   return objects.flatMap((object) => readObject(object, prefer, 'chunk'))
@@ -74,17 +73,22 @@ function indexOf(choice: unknown, position: number): number {
 
 /** Detects errors in a 2xx body: marked as such, or in the shape of one and without an answer. */
 function throwIfFailed(object: Table): void {
-  const { error, errors, error_code: code, success } = object
-  const isListed = Array.isArray(errors) && errors.length > 0
-  const isFlat = object['object'] === 'error' || typeof code === 'number' || success === false
+  const isFlat = object['object'] === 'error' || typeof object['error_code'] === 'number'
   const isAnswer = listOf(object['choices']).length > 0 || isRecord(object['usage'])
-  const isOther = !isAnswer && isErrorShape(object) && !isKeepAlive(object)
-  if (error || isListed || isFlat || isOther) throw failureOfError(errorIn(object), object)
+  const isOther = !isAnswer && isErrorShape(object)
+  if (isMarked(object) || isFlat || isOther) throw failureOfError(errorIn(object), object)
+}
+
+/** Whether an object is marked as an error, also beside an answer. */
+export function isMarked({ error, errors, success }: Table): boolean {
+  return Boolean(error) || Object.keys(errors ?? {}).length > 0 || success === false
 }
 
 /** The shapes in which aggregators pass on an upstream's error, without an answer beside it. */
 export function isErrorShape(object: Table): boolean {
-  const { type, event, status, base_resp: minimax } = object
+  const { type, event, status, code, base_resp: minimax } = object
+  // Gateways report a success in the same shape.
+  if (isKeepAlive(object) || [0, 200, '0', '200'].some((success) => code === success)) return false
   return (
     hasErrorKey(object) ||
     [type, event, status].includes('error') ||
@@ -128,7 +132,7 @@ function readChoice(
   const message = isRecord(choice['message']) ? choice['message'] : null
   const content = delta ?? message
   const legacy = textOf(choice['text'])
-  const chat = textOf(content?.['content'])
+  const chat = textOf(content?.['content']) ?? textOf(choice['delta'] ?? choice['message'])
   const preferred = prefer === 'chat' ? chat : legacy
   const other = prefer === 'chat' ? legacy : chat
   // Beside reasoning, a legacy text may be the reasoning once more.
@@ -150,7 +154,7 @@ function readChoice(
   const usage = readUsage(choice['usage'])
   if (usage !== null) deltas.push({ kind: 'usage', index, usage })
   const refusal = content?.['refusal']
-  const word = choice['finish_reason'] ?? choice['finishReason']
+  const word = choice['finish_reason'] ?? choice['finishReason'] ?? content?.['finish_reason']
   if (isFilled(refusal)) return [...deltas, ending(index, 'content_filter')]
   // text-generation-inference sends "" for a whole answer that ended by itself.
   const reason = form === 'body' && word === '' ? 'stop' : readReason(word)

@@ -15,9 +15,9 @@ import {
 } from './failure.ts'
 import { ending, readReason } from './finish-reason.ts'
 import { hintOfStatus, hints } from './hints.ts'
-import { objectsIn } from './message.ts'
+import { isErrorEvent, objectsIn } from './message.ts'
 import { failureOfResponse, messagesOf, wireFields } from './openai-request.ts'
-import { readBody, readObject, readUsage } from './openai-response.ts'
+import { isMarked, readBody, readObject, readUsage } from './openai-response.ts'
 import type { SseMessage } from './sse.ts'
 
 /** The part of the AI binding that is used here. */
@@ -112,9 +112,7 @@ function codeIn(body: unknown): number | null {
 }
 
 function throwIfFailed(object: Table): void {
-  const { error, errors, internalCode, success } = object
-  const isListed = Array.isArray(errors) && errors.length > 0
-  if (error || isListed || internalCode !== undefined || success === false) throw failureIn(object)
+  if (isMarked(object) || object['internalCode'] !== undefined) throw failureIn(object)
 }
 
 function failureIn(object: unknown): GatewayError {
@@ -124,21 +122,24 @@ function failureIn(object: unknown): GatewayError {
 function readWhole(body: unknown): readonly RawDelta[] {
   if (!isRecord(body)) throw upstreamFailure('bad_response')
   throwIfFailed(body)
-  // The REST API wraps answers in `result`.
-  const result = isRecord(body['result']) ? body['result'] : body
+  const result = resultOf(body)
   if (!isOwnDialect(result)) return readBody(result, 'chat')
   return [...readOwn(result), { kind: 'end' }]
 }
 
 function readMessage(message: SseMessage): readonly RawDelta[] {
   const objects = objectsIn(message)
+  if (isErrorEvent(message)) throw failureIn(objects === 'end' ? null : (objects[0] ?? null))
   if (objects === 'end') return [{ kind: 'end' }]
-  if (message.event === 'error') throw failureIn(objects[0] ?? null)
-  return objects.flatMap((chunk) => {
-    throwIfFailed(chunk)
+  return objects.flatMap((object) => {
+    throwIfFailed(object)
+    const chunk = resultOf(object)
     return isOwnDialect(chunk) ? readOwn(chunk) : readObject(chunk, 'chat', 'chunk')
   })
 }
+
+/** The REST API wraps answers in `result`. */
+const resultOf = (object: Table) => (isRecord(object['result']) ? object['result'] : object)
 
 /** Some answers have both shapes. OpenAI's is read then, since it contains more. */
 const isOwnDialect = (object: Table) =>
@@ -146,12 +147,12 @@ const isOwnDialect = (object: Table) =>
 
 /** Reads the shape of Workers AI. Padding (`p`), tool calls and other fields are ignored. */
 function readOwn(object: Table): RawDelta[] {
-  const { response, finish_reason: word } = object
+  const { response } = object
   const deltas: RawDelta[] = []
   const text = textOf(response)
   if (text !== '') deltas.push({ kind: 'text', index: 0, text, logprobs: null })
   // Most models send no finish reason, so the end of the body ends the answer.
-  const reason = readReason(word)
+  const reason = readReason(object['finish_reason'] ?? object['finishReason'])
   if (reason !== null) deltas.push(ending(0, reason, text !== ''))
   const usage = readUsage(object['usage'])
   if (usage !== null) deltas.push({ kind: 'usage', index: null, usage })

@@ -7,9 +7,10 @@ import { openStream } from '../support/app.ts'
 
 const GATHER_MS = 5
 
-function start({ gatherMs = GATHER_MS, maxBytes = 1000, idleMs = 200 } = {}) {
+function start({ gatherMs = GATHER_MS, maxBytes = 1000, idleMs = 200, isAborted = false } = {}) {
   const source = openStream()
   const leaving = new AbortController()
+  if (isAborted) leaving.abort(new Error('left'))
   const watchdog = new Watchdog({
     now: Date.now,
     signal: leaving.signal,
@@ -50,6 +51,12 @@ test('delivers the first piece immediately, and any piece after a pause', async 
     expect(await now(next)).toBe(piece)
     await pass(GATHER_MS)
   }
+  stop()
+})
+
+test('rejects if the signal was aborted before the body was read', async () => {
+  const { body, stop } = start({ isAborted: true })
+  await expect(body.next()).rejects.toThrow('left')
   stop()
 })
 

@@ -16,6 +16,7 @@ type ErrorSample = readonly [service: string, error: unknown]
 
 const said: Readonly<Record<Exclude<Subject, never>, readonly ErrorSample[]>> = {
   quota: [
+    ['xAI', { error: "Your newly created team doesn't have any credits yet." }],
     [
       'OpenAI',
       error(
@@ -244,6 +245,16 @@ const said: Readonly<Record<Exclude<Subject, never>, readonly ErrorSample[]>> = 
     ['Hugging Face', 'Access to model x is restricted: it is a gated model'],
   ],
   model: [
+    [
+      'LiteLLM, a name without its provider',
+      error(
+        'litellm.BadRequestError: LLM Provider NOT provided. Pass in the LLM provider you are trying to call. You passed model=m1',
+        { code: '400' },
+      ),
+    ],
+    ['Bedrock', { message: 'The provided model identifier is invalid.' }],
+    ['LocalAI', error('could not load model - all backends returned error')],
+    ['Ollama, a model for embeddings', { error: '"nomic-embed-text" does not support generate' }],
     [
       'OpenAI',
       error('The model `gpt-9` does not exist or you do not have access to it.', {

@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { isComplete, JsonEnd, JsonLines, objectsIn, separated } from '../../src/upstream/message.ts'
+import { cpuMs } from '../support/cpu.ts'
 
 const message = (data: string, event: string | null = null) => ({ event, data })
 const badResponse = expect.objectContaining({ code: 'upstream_bad_response' })
@@ -59,6 +60,15 @@ test('separated() makes a message of each complete line and gives the event name
 test('separated() keeps an object that spans several lines', () => {
   const spread = [message('{"a":\n1}'), message('{\n"a":{}\n}'), message('oops\n{}')]
   expect(separated(spread)).toEqual(spread)
+})
+
+test('JsonLines reads a long line in small pieces in linear time', () => {
+  const lines = new JsonLines()
+  const ms = cpuMs(() => {
+    for (let i = 0; i < 200_000; i++) lines.feed('abcde')
+  })
+  expect(lines.end()).toEqual([{ event: null, data: 'abcde'.repeat(200_000) }])
+  expect(ms).toBeLessThan(1000)
 })
 
 test('JsonLines reads the same lines regardless of how they are split', () => {
