@@ -328,15 +328,16 @@ class Check {
     return models
   }
 
-  /** Checks a name, unless the schema has rejected one of `named`, whose key is then empty. */
+  /** Checks a name. The key of a name that the schema has rejected is "". */
   #mustExist(
     path: string,
     kind: 'model' | 'upstream',
     id: string,
     named: ReadonlyMap<string, unknown>,
   ): void {
-    if (named.size === 0 || named.has('') || named.has(id)) return
-    const known = [...named.keys()].map(masked).join(', ')
+    const names = [...named.keys()].filter((name) => name !== '')
+    if (names.length === 0 || named.has(id)) return
+    const known = names.map(masked).join(', ')
     this.#fault(path, `Cannot find ${kind} "${masked(id)}": expected one of ${known}`)
   }
 

@@ -511,6 +511,24 @@ test('parseConfig() lists the faults of settings that depend on each other', () 
   ])
 })
 
+test('parseConfig() lists a name that does not exist, also if another name is invalid', () => {
+  const other = { ...openai, name: 'not a name' }
+  const config = {
+    ...minimal,
+    models: [model, { ...model, id: '' }, { ...model, id: 'b', upstream: 'typo' }],
+    upstreams: [...minimal.upstreams, other],
+    prompts: { h: { text: 'x', model: 'gone' } },
+  }
+  const found = faults(config, { secrets })
+  expect(found.map(({ path }) => path)).toEqual([
+    'models[1].id',
+    `upstreams[${minimal.upstreams.length}].name`,
+    'models[2].upstream',
+    'prompts.h.model',
+  ])
+  expect(found[3]?.message).toBe(`Cannot find model "gone": expected one of ${model.id}, b`)
+})
+
 // Each of these has one fault, and must not cause a second one in a setting that depends on it.
 test.each<[object, string]>([
   [{ upstreams: [{ name: 'de mo', preset: 'demo' }] }, 'upstreams[0].name'],
