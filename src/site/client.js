@@ -126,7 +126,11 @@ export function createClient({
   async function fetchToken() {
     const challenge = await solveChallenge(/** @type {Turnstile} */ (turnstile))
     const init = { method: 'POST', body: JSON.stringify({ token: challenge }) }
-    const { token, expires_at } = await send('/v1/visitors', init, (response) => response.json())
+    const { token, expires_at } = await send('/v1/visitors', init, async (response) => {
+      const answer = parsed(await response.text())
+      if (typeof answer?.token !== 'string') throw badAnswer()
+      return answer
+    })
     const renewAt = expires_at * 1000 - 60_000
     // If the local clock is wrong, renew on a 401 instead of on every request.
     visitor = { token, renewAt: renewAt > Date.now() ? renewAt : Infinity }

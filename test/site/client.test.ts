@@ -886,6 +886,7 @@ describe('with a failing network', () => {
       await complete('b')
       await vi.advanceTimersByTimeAsync(50_000)
       await complete('c')
+      await vi.advanceTimersByTimeAsync(1)
       await complete('d')
       expect(tokens).toEqual([undefined, 't1', 't1', 't1', 't2'])
     })
@@ -905,6 +906,21 @@ describe('with a failing network', () => {
       for (const prompt of ['a', 'b', 'c']) await complete(prompt)
       expect([tokens, widgets.rendered.length]).toEqual([[undefined, 't1', 't1', 't1'], 1])
     })
+
+    test.each(['<p>Log in</p>', 'null', '{"token":null}'])(
+      'fails with bad_answer if another server answers %s, and spends one challenge',
+      async (answer) => {
+        const { rendered } = stubTurnstile()
+        const { complete } = createClient({
+          endpoint: 'https://edge.test',
+          turnstile: { sitekey: '0x4AAA' },
+          fetch: async (input) =>
+            String(input).endsWith('/v1/visitors') ? new Response(answer) : refused(),
+        })
+        expect(await failureOf(quickly(complete('a')))).toMatchObject({ code: 'bad_answer' })
+        expect(rendered).toHaveLength(1)
+      },
+    )
 
     test('is fetched only once if the endpoint never accepts it', async () => {
       stubTurnstile()
