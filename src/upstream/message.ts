@@ -46,7 +46,8 @@ export function objectsIn({ event, data }: SseMessage): readonly Table[] | 'end'
   if (TERMINATOR.test(text)) return 'end'
   if (KEEP_ALIVE.test(text)) return []
   const value = parseJson(text)
-  if (value === '') return []
+  // Some proxies encode the data once more.
+  if (typeof value === 'string') return objectsIn({ event, data: value })
   if (!Array.isArray(value)) return [recordOf(value)]
   return value.filter((item) => item !== null).map(recordOf)
 }

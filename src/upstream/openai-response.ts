@@ -73,7 +73,8 @@ function indexOf(choice: unknown, position: number): number {
 
 /** Detects errors in a 2xx body: marked as such, or in the shape of one and without an answer. */
 function throwIfFailed(object: Table): void {
-  const isFlat = object['object'] === 'error' || typeof object['error_code'] === 'number'
+  const { error_code: code } = object
+  const isFlat = object['object'] === 'error' || (typeof code === 'number' && code !== 0)
   const isAnswer = listOf(object['choices']).length > 0 || isRecord(object['usage'])
   const isOther = !isAnswer && isErrorShape(object)
   if (isMarked(object) || isFlat || isOther) throw failureOfError(errorIn(object), object)
@@ -81,7 +82,9 @@ function throwIfFailed(object: Table): void {
 
 /** Whether an object is marked as an error, also beside an answer. */
 export function isMarked({ error, errors, success }: Table): boolean {
-  return Boolean(error) || Object.keys(errors ?? {}).length > 0 || success === false
+  // Some servers put an empty error beside each part of an answer.
+  const isError = typeof error === 'object' ? Object.values(error ?? {}).some(Boolean) : error
+  return Boolean(isError) || Object.keys(errors ?? {}).length > 0 || success === false
 }
 
 /** The shapes in which aggregators pass on an upstream's error, without an answer beside it. */

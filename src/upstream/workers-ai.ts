@@ -6,6 +6,7 @@ import type { GatewayError } from '../errors.ts'
 import { isRecord, type Table } from '../json.ts'
 import type { Upstream } from './adapter.ts'
 import type { Send } from './call.ts'
+import { diagnose } from './diagnosis.ts'
 import {
   errorIn,
   failureOfError,
@@ -51,10 +52,18 @@ export function sendToBinding(ai: AiBinding): Send {
     try {
       result = await ai.run(model, inputs, { returnRawResponse: true, signal: request.signal })
     } catch (error) {
-      const internalCode = codeOfMessage(error instanceof Error ? error.message : '')
-      // The message must not be logged, and without a code nothing else is known.
-      if (internalCode === null) throw upstreamFailure('unavailable', { code: 'no_binding' })
-      return Response.json({ internalCode }, { status: causes[internalCode]?.status ?? 500 })
+      const message = error instanceof Error ? error.message : ''
+      const internalCode = codeOfMessage(message)
+      const subject = diagnose({ message })?.subject
+      if (internalCode === null && subject === undefined) {
+        throw upstreamFailure('unavailable', { code: 'no_binding' })
+      }
+      // Models' own errors have no code. The message is only diagnosed, never logged.
+      const status = subject === undefined || subject === 'busy' ? 500 : 400
+      return Response.json(
+        { internalCode, message },
+        { status: causes[internalCode ?? 0]?.status ?? status },
+      )
     }
     if (result instanceof Response) return result
     if (result instanceof ReadableStream) return new Response(result)
@@ -77,12 +86,15 @@ const causes: Readonly<Record<number, Partial<UpstreamCause> & { readonly status
   3040: { status: 429, subject: 'busy', hint: hints.busy },
   3041: { status: 403, subject: 'access', hint: hints.access },
   3042: { status: 404, subject: 'model', hint: hints.model },
+  4006: { status: 429, subject: 'quota', hint: hints.freeAllocation },
   5004: { status: 400 },
   5005: { status: 405, subject: 'field', hint: hints.field },
   5007: { status: 404, subject: 'model', hint: hints.model },
   5016: { status: 403, subject: 'access', hint: hints.terms },
   5018: { status: 403, subject: 'access', hint: hints.access },
   5019: { status: 405 },
+  5021: { status: 413, subject: 'context', hint: hints.context },
+  10000: { status: 401, subject: 'key', hint: hints.key },
 }
 
 function failureOfCode(code: number | null): GatewayError | null {
@@ -94,9 +106,9 @@ function failureOfCode(code: number | null): GatewayError | null {
     : failureOfStatus(known.status, cause)
 }
 
-/** The code of "3040: Capacity temporarily exceeded", with or without an error name before it. */
+/** The code of "3040: Capacity temporarily exceeded", with or without names of errors before it. */
 function codeOfMessage(message: string): number | null {
-  const [, digits] = /^(?:\w+: )?(\d{4,5}): /.exec(message) ?? []
+  const [, digits] = /^(?:\w+: )*(\d{4,5}): /.exec(message) ?? []
   return digits === undefined ? null : Number(digits)
 }
 

@@ -175,11 +175,14 @@ const errors = [
   [3008, 'upstream_timeout'],
   [3036, 'upstream_rate_limited'],
   [3040, 'upstream_rate_limited'],
+  [4006, 'upstream_rate_limited'],
+  [5021, 'upstream_refused_request'],
+  [10000, 'upstream_rejected'],
   [3099, 'upstream_unavailable'],
 ] as const
 
 test.each(errors)('maps a thrown %i to %s and keeps no text', async (number, code) => {
-  for (const prefix of ['', 'InferenceUpstreamError: ']) {
+  for (const prefix of ['', 'InferenceUpstreamError: ', 'AiError: AiError: ']) {
     const failure = await failureOf(
       binding(() => {
         throw new Error(`${prefix}${number}: canary of account 0123`)
@@ -205,6 +208,21 @@ test('gives the owner the code and a hint', async () => {
   })
 })
 
+test.each([
+  ["AiError: This model's maximum context length is 131072 tokens.", 'upstream_refused_request'],
+  ['AiError: Model canary not found', 'upstream_rejected'],
+  ['AiError: The model is overloaded', 'upstream_unavailable'],
+])('diagnoses a thrown %j, which has no code', async (text, code) => {
+  const failure = await failureOf(
+    binding(() => {
+      throw new Error(text)
+    }).ai,
+  )
+  expect(failure.code).toBe(code)
+  expect(failure.cause).toHaveProperty('subject')
+  expect(JSON.stringify([failure.message, failure.cause])).not.toContain('canary')
+})
+
 test.each([['Network connection lost.'], ['canary 3040: in the middle'], ['404: Not Found'], ['']])(
   'maps a thrown %j, which has no code, to upstream_unavailable',
   async (text) => {
@@ -226,7 +244,8 @@ test('rejects an object that is nested too deeply to serialise', async () => {
 })
 
 test.each([
-  3003, 3006, 3007, 3008, 3023, 3036, 3039, 3040, 3041, 3042, 5004, 5005, 5007, 5016, 5018, 5019,
+  3003, 3006, 3007, 3008, 3023, 3036, 3039, 3040, 3041, 3042, 4006, 5004, 5005, 5007, 5016, 5018,
+  5019, 5021, 10000,
 ])('gives the owner a specific hint for code %i', async (code) => {
   const thrown = binding(() => {
     throw new Error(`${code}: canary`)
