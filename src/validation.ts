@@ -28,16 +28,22 @@ const SECRET_CHARS = 20
  * Least length of a part that mixes letters and digits; in model names they are shorter ("70b").
  */
 const MIXED_CHARS = 8
+/** The greatest share of capital letters in a name such as `summarisePageForBeginners`. */
+const CAPITALS_IN_NAMES = 0.3
 
 /**
- * Whether a text contains something like a key: `sk-…`, `AKIA…`, at least 20 letters of both cases
- * without a gap (`hf_…`), 40 characters of base64 (AWS), or a word of at least 20 letters and
- * digits with a part of at least 8 that mixes both.
+ * Whether a text contains something like a key: `sk-…`, `AKIA…`, a word of at least 20 letters and
+ * digits with a part of at least 8 that mixes both, 20 letters in random case (`hf_…`), or 40
+ * characters of base64 (AWS).
  */
 export function looksSecret(text: string): boolean {
   if (/(?<![A-Za-z0-9])(?:[spr]k[-_][\w-]|AKIA[A-Z0-9])/.test(text)) return true
-  for (const [run] of text.matchAll(/[A-Za-z0-9]{20,}|[A-Za-z0-9/+]{40,}/g)) {
-    if (/[A-Z]/.test(run) && /[a-z]/.test(run)) return true
+  for (const [run] of text.matchAll(/[A-Za-z]{20,}/g)) {
+    const capitals = run.replace(/[a-z]/g, '').length / run.length
+    if (capitals > CAPITALS_IN_NAMES && capitals < 1 - CAPITALS_IN_NAMES) return true
+  }
+  for (const [run] of text.matchAll(/[A-Za-z0-9/+]{40,}/g)) {
+    if (/[A-Z]/.test(run) && /[a-z]/.test(run) && /[0-9]/.test(run)) return true
   }
   for (const [word] of text.matchAll(/[\w+=-]{20,}/g)) {
     const parts = word.match(/[A-Za-z0-9]+/g) ?? []
