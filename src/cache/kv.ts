@@ -44,7 +44,7 @@ export class KvTier {
   async get(key: string): Promise<Entry | null> {
     const text = await this.#read(key)
     if (text === null) return null
-    const entry = text.length <= this.#deps.entryBytes ? parseEntry(text, key) : null
+    const entry = parseEntry(text, key)
     if (entry === null) {
       this.#failed('get', 'bad_value')
       this.#deps.waitUntil(this.#delete(key))

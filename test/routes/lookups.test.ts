@@ -134,6 +134,17 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(site.fetches).toHaveLength(1)
   })
 
+  test('are served it after entry_bytes was lowered below its size', async () => {
+    const before = startWithPages({ prompt: operators })
+    await before.app.post(ask(URL_A), OPERATOR)
+    const { app } = deployed(before, {
+      prompt: operators,
+      config: { cache: { entry_bytes: 100 } },
+    })
+    expect(textOf(await app.get(query(URL_A)))).toBe('answer 1')
+    expect(app.kv.deleted).toEqual([])
+  })
+
   test('are served it at the cost of one KV write and one KV read', async () => {
     const before = startWithPages({ prompt: operators })
     await before.app.post(ask(URL_A), OPERATOR)
