@@ -84,7 +84,8 @@ function throwIfFailed(object: Table): void {
 export function isMarked({ error, errors, success }: Table): boolean {
   // Some servers put an empty error beside each part of an answer.
   const isError = typeof error === 'object' ? Object.values(error ?? {}).some(Boolean) : error
-  return Boolean(isError) || Object.keys(errors ?? {}).length > 0 || success === false
+  const isListed = errors && Object.keys(errors).length > 0
+  return Boolean(isError || isListed) || success === false
 }
 
 /** The shapes in which aggregators pass on an upstream's error, without an answer beside it. */
@@ -135,7 +136,7 @@ function readChoice(
   const message = isRecord(choice['message']) ? choice['message'] : null
   const content = delta ?? message
   const legacy = textOf(choice['text'])
-  const chat = textOf(content?.['content']) ?? textOf(choice['delta'] ?? choice['message'])
+  const chat = contentOf(choice['delta'] ?? choice['message'])
   const preferred = prefer === 'chat' ? chat : legacy
   const other = prefer === 'chat' ? legacy : chat
   // Beside reasoning, a legacy text may be the reasoning once more.
@@ -144,7 +145,7 @@ function readChoice(
   const deltas: RawDelta[] = []
   // A `message` in a chunk is the whole text so far, most of which came in earlier chunks.
   const whole =
-    form === 'chunk' && (delta === null || text === '') ? textOf(message?.['content']) : null
+    form === 'chunk' && (delta === null || text === '') ? contentOf(choice['message']) : null
   if (whole !== null && whole !== '') {
     deltas.push({ kind: 'text', index, text: whole, logprobs, whole: true })
   } else if (text !== '' || logprobs !== null || form === 'chunk') {
@@ -184,6 +185,11 @@ function hiddenBytes({ reasoning, reasoning_content }: Table, message: Table | n
 
 function hasReasoning(content: Table | null): boolean {
   return isFilled(content?.['reasoning_content'] ?? content?.['reasoning'])
+}
+
+/** The content of a message or a delta, which may be the text itself. */
+function contentOf(message: unknown): string | null {
+  return (isRecord(message) ? textOf(message['content']) : null) ?? textOf(message)
 }
 
 /** A string, a number (Workers AI), a text part, or the texts in a list (Mistral); else null. */
