@@ -4,7 +4,8 @@ import type { IsOperator } from '../access/operator.ts'
 import type { BudgetFigures } from '../budget/budget.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
-import { GatewayError, invalidValue, messages } from '../errors.ts'
+import { deadline } from '../deadline.ts'
+import { type Code, GatewayError, invalidValue, messages } from '../errors.ts'
 import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
@@ -85,15 +86,7 @@ export async function purge(visit: Visit, deps: AdminDeps): Promise<Reply> {
     )
   }
   const [kind, names] = await targetOf(result.output, visit.url, deps)
-  try {
-    await deps.purges.purge({ names, at: visit.startedAt })
-  } catch (cause) {
-    throw new GatewayError(
-      'internal',
-      'The purge could not be stored, so other instances may still serve what it names. Send it again.',
-      { retryAfterSeconds: RETRY_AFTER_S, cause },
-    )
-  }
+  await answerOf(deps.purges.purge({ names, at: visit.startedAt }), notPurged)
   return jsonReply({ purged: kind })
 }
 
@@ -109,7 +102,7 @@ export async function pause(visit: Visit, deps: AdminDeps): Promise<Reply> {
     )
   }
   const { until } = result.output
-  await fromLedger(deps.pause(until))
+  await answerOf(deps.pause(until), noLedger)
   const nowS = Math.floor(deps.now() / 1000)
   return jsonReply({ paused_until: until !== null && until > nowS ? until : null })
 }
@@ -124,8 +117,8 @@ export async function usage(visit: Visit, deps: AdminDeps): Promise<Reply> {
   }
   const nowMs = deps.now()
   const [budget, usage] = await Promise.all([
-    fromLedger(deps.figures()),
-    deps.usage(hourOf(nowMs) - (hours - 1) * 3600),
+    answerOf(deps.figures(), noLedger),
+    answerOf(deps.usage(hourOf(nowMs) - (hours - 1) * 3600), noFigures),
   ])
   return jsonReply({
     now: Math.floor(nowMs / 1000),
@@ -185,13 +178,30 @@ function requireName(
   )
 }
 
-/** Maps every failure of the ledger to one error, without its details. */
-async function fromLedger<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer
-  } catch {
-    throw new GatewayError('ledger_unavailable', messages.admin_ledger_unavailable, {
-      retryAfterSeconds: RETRY_AFTER_S,
-    })
+/** Longest wait for an object. */
+const OBJECT_MS = 10_000
+
+const notPurged = {
+  code: 'internal',
+  message:
+    'The purge could not be stored, so other instances may still serve what it names. Send it again.',
+} as const
+const noLedger = {
+  code: 'ledger_unavailable',
+  message: messages.admin_ledger_unavailable,
+} as const
+const noFigures = {
+  code: 'internal',
+  message: 'The usage figures are unavailable. Try again shortly.',
+} as const
+
+/** An object's answer. Maps its failure, and no answer in time, to one error without details. */
+async function answerOf<T>(
+  answer: Promise<T>,
+  { code, message }: { readonly code: Code; readonly message: string },
+): Promise<T> {
+  const fail = (cause?: unknown): never => {
+    throw new GatewayError(code, message, { retryAfterSeconds: RETRY_AFTER_S, cause })
   }
+  return await deadline(OBJECT_MS, () => answer.catch(fail), fail)
 }

@@ -1,6 +1,6 @@
 // The operator's endpoints in process: input, responses, and errors when the Durable Objects behind
 // them are unavailable.
-import { expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { operatorCheck } from '../../src/access/operator.ts'
 import { Purges } from '../../src/cache/purge.ts'
 import { PurgeRegister } from '../../src/cache/purge-register.ts'
@@ -269,4 +269,54 @@ test('an unavailable ledger is reported without its error message', async () => 
     expect(error).toMatchObject({ code: 'ledger_unavailable', retryAfterSeconds: 10 })
     expect(error.message).not.toContain('words from inside')
   }
+})
+
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+const hangs = () => new Promise<never>(() => {})
+
+test('an object that does not answer is reported after 10 s', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  const context = { now: () => 0, report: () => {}, waitUntil: () => {} }
+  const purges = new Purges({
+    kv: new MemoryKv({ ms: 0 }),
+    intervalMs: 1000,
+    register: { add: hangs },
+    ...context,
+  })
+  const { admin } = adminWith({ pause: hangs, figures: hangs, purges })
+  const noUsage = adminWith({ usage: hangs }).admin
+  for (const [work, code] of [
+    [() => usage(visit('/admin/usage'), admin), 'ledger_unavailable'],
+    [() => usage(visit('/admin/usage'), noUsage), 'internal'],
+    [() => pause(visit('/admin/pause', { until: null }), admin), 'ledger_unavailable'],
+    [() => purge(visit('/admin/purge', { all: true }), admin), 'internal'],
+  ] as const) {
+    const startedAt = Date.now()
+    let error: object | null = null
+    failureOf(work()).then((failure) => {
+      error = failure
+    })
+    // The body is read and the token checked before the object is called, without fake timers.
+    while (error === null) {
+      await vi.advanceTimersByTimeAsync(100)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    expect(error).toMatchObject({ code, retryAfterSeconds: 10 })
+    expect(Date.now() - startedAt).toBeGreaterThanOrEqual(10_000)
+  }
+})
+
+test('unavailable usage figures are reported as such', async () => {
+  const down = async () => {
+    throw new Error('words from inside')
+  }
+  const { admin } = adminWith({ usage: down })
+  expect(await failureOf(usage(visit('/admin/usage'), admin))).toMatchObject({
+    code: 'internal',
+    message: 'The usage figures are unavailable. Try again shortly.',
+    retryAfterSeconds: 10,
+  })
 })
