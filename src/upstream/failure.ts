@@ -97,7 +97,9 @@ function failure(
 export function failureOfError(error: unknown, envelope: unknown = null): GatewayError {
   const status = statusOf(error) ?? statusOf(envelope)
   const cause = { code: identifierOf(error), ...diagnose(error) }
-  return status === null ? upstreamFailure('bad_response', cause) : failureOfStatus(status, cause)
+  if (status !== null) return failureOfStatus(status, cause)
+  const hint = hintOfReason('reported', 'reported')
+  return upstreamFailure('bad_response', { hint, ...cause })
 }
 
 /** The cause of an upstream's failure, always with a hint; null for other errors. */

@@ -62,6 +62,8 @@ const hintsByReason = {
     'The body could not be decompressed. A proxy in front of the upstream may set a wrong Content-Encoding.',
   gave_up:
     'The model server gave up in the middle of the answer. Check its log or status page for the reason.',
+  reported:
+    'The upstream answered 2xx with an error. Its log or status page may have the reason. If it never answers otherwise, check base_url, path and wire.',
   not_a_completion:
     'The answer is not a completion. Check base_url, path and wire: they may lead to another API.',
   cut_off:

@@ -300,7 +300,7 @@ test.each<[string, unknown, Code, RegExp]>([
   ['a key, without a status', { message: 'Invalid API key' }, 'upstream_bad_response', /key/],
   ['a model', { message: 'model "x" not found' }, 'upstream_bad_response', /upstream_model/],
   ['an address', 'Unexpected endpoint or method. (POST /x)', 'upstream_bad_response', /base_url/],
-  ['nothing', null, 'upstream_bad_response', /not a completion/],
+  ['nothing', null, 'upstream_bad_response', /answered 2xx with an error/],
 ])('failureOfError() of an error in a 200 about %s has a hint', (_, error, code, hint) => {
   const failure = failureOfError(error)
   expect(failure.code).toBe(code)

@@ -152,7 +152,7 @@ const kinds: Kind[] = [
     'an unknown error in a 200',
     errorBody('an error of the runner'),
     'upstream_bad_response',
-    /not a completion/,
+    /answered 2xx with an error/,
   ],
   [
     'an unknown path, in a 200',
