@@ -22,6 +22,8 @@
 
 /** The endpoint sends a keep-alive every 15 s, so a connection that is silent for longer is dead. */
 const MAX_SILENCE_MS = 45_000
+/** Proxies may leave a connection open after the last event. */
+const MAX_SILENCE_AFTER_DONE_MS = 1000
 const MAX_RESUMES = 5
 /** Exceeds the largest allowed `n`. Must be a power of two: `add` uses it as a bit mask. */
 const MAX_CHOICES = 1024
@@ -259,15 +261,21 @@ async function* messages({ body }) {
   const reader = body.getReader()
   const decoder = new TextDecoder()
   let rest = ''
+  let silenceMs = MAX_SILENCE_MS
   try {
     for (;;) {
-      const timer = setTimeout(() => reader.cancel(), MAX_SILENCE_MS)
+      const timer = setTimeout(() => reader.cancel(), silenceMs)
       const { value } = await reader.read().catch(() => ({ value: undefined }))
       clearTimeout(timer)
       if (!value) return
       const lines = (rest + decoder.decode(value, { stream: true })).split(/[\r\n]+/)
       rest = lines.pop() ?? ''
-      for (const line of lines) if (line.startsWith('data:')) yield line.slice(5).trim()
+      for (const line of lines) {
+        if (!line.startsWith('data:')) continue
+        const data = line.slice(5).trim()
+        if (data === '[DONE]') silenceMs = MAX_SILENCE_AFTER_DONE_MS
+        yield data
+      }
     }
   } finally {
     reader.cancel().catch(() => {})

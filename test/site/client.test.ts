@@ -822,6 +822,14 @@ describe('with a failing network', () => {
     expect(canceled).toHaveBeenCalledOnce()
   })
 
+  test('a connection left open after [DONE] ends the stream after 1 s', async () => {
+    const canceled = vi.fn()
+    const body = [event(chunk('One')), event('[DONE]')]
+    const { stream, requests } = page(eventStream(body, { open: true, canceled }))
+    expect(await quickly(textOf(stream('a')))).toEqual({ value: 'One', ms: 1000 })
+    expect([requests.length, canceled.mock.calls.length]).toEqual([1, 1])
+  })
+
   test('breaking out of the loop closes the connection', async () => {
     const canceled = vi.fn()
     const { stream } = page(
