@@ -1074,6 +1074,19 @@ test('GET /health shows warnings to the operator only', async () => {
   ])
   expect(await warnings({ prompts: locked, free_prompts: false })).toEqual([])
   expect((await warnings({ origins: [] })).join()).toContain('origins is empty')
+  const summary = { text: 'x', spend: 'operator' }
+  for (const [more, cache] of [
+    [{ ttl_seconds: 0 }, {}],
+    [{}, { ttl_seconds: 0 }],
+  ]) {
+    const prompts = { h: { ...summary, ...more } }
+    expect(await warnings({ prompts, free_prompts: false, cache })).toEqual([
+      expect.stringContaining('prompt "h" is never stored'),
+    ])
+  }
+  const stored = { h: { ...summary, ttl_seconds: 1 } }
+  const rest = { free_prompts: false, cache: { ttl_seconds: 0 } }
+  expect(await warnings({ prompts: stored, ...rest })).toEqual([])
 })
 
 test('GET /health lists every fault by its path, without secrets', async () => {

@@ -59,7 +59,7 @@ export function warningsOf(config: Config): string[] {
   if (paid && origins.length === 0) {
     warnings.push('origins is empty: only pages served by this Worker can call it')
   }
-  warnings.push(...costlyPages(config))
+  warnings.push(...costlyPages(config), ...neverStored(config))
   for (const { name, baseUrl, key } of upstreams.values()) {
     if (key !== null && baseUrl.startsWith('http://') && !isLoopback(new URL(baseUrl).hostname)) {
       warnings.push(`upstream "${name}" receives its key over unencrypted http`)
@@ -78,4 +78,15 @@ function costlyPages({ prompts, defaults, budget }: Config): string[] {
     if (chars === 0 || tokens <= budget[name]) return []
     return `prompt "${id}" may reserve more than ${tokens} tokens for a long page, and budget.${name} is ${budget[name]}`
   })
+}
+
+/** Prompts that only the operator may spend on, but whose answers are not stored for visitors. */
+function neverStored({ prompts, cache }: Config): string[] {
+  return [...prompts]
+    .filter(([, { spend, ttl_seconds }]) => {
+      return spend === 'operator' && (ttl_seconds ?? cache.ttl_seconds) === 0
+    })
+    .map(([id]) => {
+      return `prompt "${id}" is never stored, since its ttl_seconds is 0, so with spend = "operator" visitors get no answer`
+    })
 }
