@@ -131,8 +131,7 @@ function failureIn(object: unknown): GatewayError {
 
 /** The finish reason, if there is one, and the tokens counted so far. */
 function endOf({ stop_reason, usage }: Table): RawDelta[] {
-  // A turn that the server has paused is an unfinished answer, and is not resumed.
-  const reason = stop_reason === 'pause_turn' ? 'length' : readReason(stop_reason)
+  const reason = readReason(stop_reason)
   const tokens: RawDelta = { kind: 'tokens', ...inputOf(usage), ...outputOf(usage) }
   return reason === null ? [tokens] : [ending(0, reason), tokens]
 }

@@ -15,12 +15,16 @@ export type ReadReason = FinishReason | 'failed' | 'unknown'
 
 /** Words that mean null: the choice continues. */
 const NO_REASON =
-  /^(?:null|none|nil|undefined|unspecified|(?:not_|un)finished|in_progress|running|generating|processing|streaming|pending|continue|ongoing|started|queued|partial|intermediate|not_set|unset|nan|false|0|n\/a|[-.]+|)$/
+  /^(?:null|none|nil|undefined|unspecified|(?:not_|un)finished|in_progress|running|generating|processing|streaming|pending|continue|ongoing|started|queued|partial|intermediate|not_set|unset|nan|false|0|n\/a|[_.]+|)$/
 const FILTERED =
-  /filter|safety|unsafe|guardrail|block(?:ed|list)|prohibit|recitation|copyright|pii|toxic|sensitive|moderat|refus|censor|flagged|violat|policy|inspection|armor|jailbreak|nsfw|harmful|language/
+  /filter|safety|unsafe|guardrail|block(?:ed|list)|prohibit|recitation|copyright|pii|toxic|sensitive|moderat|refus|censor|flagged|violat|policy|inspection|armor|jailbreak|nsfw|language|harm|hate|violen|sexual|terroris|offensive|abus|profan|spam|dlp|restrict|denied|reject|forbidden|inappropriate|declin/
 const FAILED =
   /error|abort|fail|cancel|exception|time_?out|timed_out|interrupt|disconnect|unavailable|overload|insufficient|malformed|rate_limit|killed|preempt|evict|shutdown|shutting_down|deadline|out_of_memory|\boom\b/
-const LENGTH = /length|limit|max_.*tok|max_len|max_output|context|truncat|exceed|incomplete/
+/** Gemini's OTHER is often a block or a crash; the others are faults of the model. */
+const UNKNOWN =
+  /^(?:(?:image_)?other|unknown|no_image|unexpected_tool_call|too_many_tool_calls|missing_thought_signature)$/
+/** A turn that Anthropic has paused is an unfinished answer, and is not resumed. */
+const LENGTH = /length|pause|limit|max_.*tok|max_len|max_output|context|truncat|exceed|incomplete/
 
 /**
  * Reads a `finish_reason` or `stop_reason`; null if the choice continues. An unknown reason is a
@@ -40,8 +44,7 @@ export function readReason(value: unknown): ReadReason | null {
   if (NO_REASON.test(word)) return null
   // Cohere: the context is full, not a failure.
   if (word === 'error_limit') return 'length'
-  // Gemini's OTHER is often a block or a crash.
-  if (word === 'other' || word === 'unknown') return 'unknown'
+  if (UNKNOWN.test(word)) return 'unknown'
   // watsonx and Cohere: a time limit cuts the answer anywhere, so it must not be stored.
   if (word === 'time_limit') return 'failed'
   if (FILTERED.test(word)) return 'content_filter'

@@ -25,7 +25,7 @@ const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
     [
       ...['length', 'max_tokens', 'MAX_TOKENS', 'maxTokens', 'model_length', 'limit', 'max-tokens'],
       ...['model_context_window_exceeded', 'token_limit', 'ERROR_LIMIT', 'max_output_tokens'],
-      ...['incomplete', 'FINISH_REASON_MAX_TOKENS'],
+      ...['incomplete', 'FINISH_REASON_MAX_TOKENS', 'pause_turn'],
       { type: 'length', length: 16 },
     ],
   ],
@@ -43,6 +43,8 @@ const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
       ...['IMAGE_SAFETY', 'IMAGE_PROHIBITED_CONTENT', 'IMAGE_RECITATION', 'MODEL_ARMOR'],
       ...['guardrail_intervened', 'refusal', 'ERROR_TOXIC', 'sensitive', 'blocked', 'moderation'],
       ...['DataInspectionFailed', 'data_inspection_failed', 'policy_violation', 'JAILBREAK'],
+      ...['hate', 'violence', 'self_harm', 'sexual', 'terrorism', 'offensive', 'inappropriate'],
+      ...['dlp', 'restricted_content', 'access_denied', 'rejected', 'forbidden', 'declined'],
     ],
   ],
   [
@@ -55,9 +57,17 @@ const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
     ],
   ],
   [
+    'unknown',
+    [
+      ...['OTHER', 'unknown', 'FINISH_REASON_OTHER', 'IMAGE_OTHER', 'NO_IMAGE'],
+      ...['UNEXPECTED_TOOL_CALL', 'TOO_MANY_TOOL_CALLS', 'MISSING_THOUGHT_SIGNATURE'],
+    ],
+  ],
+  [
     'null',
     [
       ...[null, undefined, '', ' ', 'null', 'None', 'NULL', 'nil', 'undefined', 'not_finished'],
+      ...['ongoing', 'queued', 'partial', 'not_set', '0', '-'],
       ...[
         'FINISH_REASON_UNSPECIFIED',
         'running',
