@@ -6,7 +6,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // These need Chromium; run them with npm run test:browser.
     exclude: ['test/browser/**'],
-    setupFiles: ['test/support/canary.ts'],
+    setupFiles: ['test/support/canary.ts', 'test/support/real-timers.ts'],
     // Builds the Worker as for a deploy; the tests in test/worker/ run that bundle in workerd.
     globalSetup: ['test/support/bundle.ts'],
     // In CI, also write the results to a file for counting.

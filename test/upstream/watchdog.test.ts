@@ -24,6 +24,8 @@ beforeEach(() => {
 })
 
 afterEach(() => {
+  // Spies first: one on a fake timer that is restored later would bring the fake timer back.
+  vi.restoreAllMocks()
   vi.useRealTimers()
 })
 
