@@ -289,7 +289,11 @@ describe('after a day of traffic', () => {
   async function colours(id: string): Promise<number> {
     return await page.evaluate<number>(`(() => {
       const canvas = document.querySelector('#${id} canvas')
-      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
+      // Reading the chart's own canvas more than once makes Chromium warn, so a copy is read.
+      const copy = new OffscreenCanvas(canvas.width, canvas.height)
+      const pixels = copy.getContext('2d', { willReadFrequently: true })
+      pixels.drawImage(canvas, 0, 0)
+      const { data } = pixels.getImageData(0, 0, canvas.width, canvas.height)
       const counts = new Map()
       for (let i = 0; i < data.length; i += 4) {
         const colour = [...data.slice(i, i + 3)].map((n) => n.toString(16).padStart(2, '0')).join('')
