@@ -64,26 +64,43 @@ export interface Platform extends VisitContext {
 }
 
 export interface Gateway {
-  readonly app: App
+  /** What the Worker serves. It is built by the first call, since the Durable Objects do without it. */
+  readonly app: () => App
   /** The context of the flights. Null: the configuration has faults. */
   readonly miss: MissContext | null
 }
 
 /** With faults in the configuration, the app serves them to every page. */
 export function compose(result: ConfigResult, platform: Platform): Gateway {
-  const publicFaults = publicFaultsOf(platform)
   if (result.config === null) {
     const { origins, faults } = result
+    const publicFaults = publicFaultsOf(platform)
     const none = { originRequired: false, warnings: [], services: null }
-    return { app: new App({ ...platform, ...none, origins, faults, publicFaults }), miss: null }
+    const app = once(() => new App({ ...platform, ...none, origins, faults, publicFaults }))
+    return { app, miss: null }
   }
   const { config } = result
-  const { origins, originRequired } = config
   const parts = createParts(config, platform)
+  return { app: once(() => createApp(config, platform, parts)), miss: parts.miss }
+}
+
+type Parts = ReturnType<typeof createParts>
+
+function createApp(config: Config, platform: Platform, parts: Parts): App {
+  const { origins, originRequired } = config
+  const publicFaults = publicFaultsOf(platform)
   const services = createServices(config, platform, parts)
   const warnings = warningsOf(config)
   const options = { origins, originRequired, faults: [], publicFaults, warnings, services }
-  return { app: new App({ ...platform, ...options }), miss: parts.miss }
+  return new App({ ...platform, ...options })
+}
+
+function once<T extends object>(create: () => T): () => T {
+  let made: T | null = null
+  return () => {
+    made ??= create()
+    return made
+  }
 }
 
 /** Reserves one of the day's KV writes without a call; false if the budget has no more. */
@@ -200,11 +217,7 @@ function createParts(config: Config, platform: Platform) {
 }
 
 /** What the routes of the app need. */
-function createServices(
-  config: Config,
-  platform: Platform,
-  parts: ReturnType<typeof createParts>,
-): Services {
+function createServices(config: Config, platform: Platform, parts: Parts): Services {
   const { limits, cache: settings, models, upstreams, prompts, defaults, freePrompts } = config
   const { origins, access } = config
   const { now, report, spendLimit } = platform

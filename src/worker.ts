@@ -7,6 +7,6 @@ export { UsageObject } from './objects/usage.ts'
 
 export default {
   async fetch(request: Request): Promise<Response> {
-    return await gateway().app.fetch(request)
+    return await gateway().app().fetch(request)
   },
 }

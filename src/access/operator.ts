@@ -6,7 +6,7 @@ export type IsOperator = (headers: Headers) => Promise<boolean>
 /**
  * Every wrong token takes the same time.
  *
- * @param token OPERATOR_TOKEN; "": nobody is the operator
+ * @param token OPERATOR_TOKEN; "": there is no operator
  */
 export function operatorCheck(token: string): IsOperator {
   const expected = token === '' ? null : digest(token)

@@ -1,4 +1,4 @@
-// The operator is authenticated by one token, compared in full; without a secret nobody is.
+// The operator is authenticated by one token, compared in full; without a secret there is no operator.
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { bearerOf, operatorCheck } from '../../src/access/operator.ts'

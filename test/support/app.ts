@@ -208,7 +208,7 @@ export class TestApp {
       },
     }
     const { app, miss } = compose(result, platform)
-    this.#app = app
+    this.#app = app()
     if (flights !== undefined && miss !== null) shared = flights(miss)
   }
 
