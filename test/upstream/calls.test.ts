@@ -6,18 +6,15 @@ import type { EffectiveRequest } from '../../src/request/effective.ts'
 import { type Feature, features } from '../../src/upstream/adapter.ts'
 import { missingFeature, plan } from '../../src/upstream/calls.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
+import { effectiveRequest } from '../support/upstreams.ts'
 
-const request = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest => ({
-  model: 'alias',
-  prompt_id: null,
-  prompts: ['One'],
-  system: null,
-  route: [{ upstream: 'u', upstream_model: 'm' }],
-  parameters: {},
-  max_tokens: 16,
-  n: 1,
-  ...fields,
-})
+const request = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest =>
+  effectiveRequest({
+    model: 'alias',
+    prompts: ['One'],
+    route: [{ upstream: 'u', upstream_model: 'm' }],
+    ...fields,
+  })
 const target = (unsupported: readonly Feature[] = [], stream = true) => ({
   model: 'm',
   stream,

@@ -10,6 +10,7 @@ import { missingFeature, plan } from '../../src/upstream/calls.ts'
 import { connect } from '../../src/upstream/connection.ts'
 import { presets, wireLimits } from '../../src/upstream/presets.ts'
 import { presetTable } from '../support/preset-table.ts'
+import { effectiveRequest } from '../support/upstreams.ts'
 
 const names = Object.keys(presets)
 
@@ -35,17 +36,12 @@ function configured(preset: string, more: Readonly<Record<string, unknown>> = {}
   return (config as Config).upstreams.get('u')!
 }
 
-const effective = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest => ({
-  model: 'default',
-  prompt_id: null,
-  prompts: ['One'],
-  system: null,
-  route: [{ upstream: 'u', upstream_model: 'm' }],
-  parameters: {},
-  max_tokens: 16,
-  n: 1,
-  ...fields,
-})
+const effective = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest =>
+  effectiveRequest({
+    prompts: ['One'],
+    route: [{ upstream: 'u', upstream_model: 'm' }],
+    ...fields,
+  })
 
 const transports = { http: async () => new Response(), demo: async () => new Response() }
 
