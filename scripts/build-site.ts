@@ -1,5 +1,5 @@
 // Builds the static files in dist/site: the pages unchanged, uPlot with its licence, the training text of
-// the demo model, the template of /openapi.json, and the response headers. Nothing is bundled. Only
+// the demo model, the names of character references, the template of /openapi.json, and the response headers. Nothing is bundled. Only
 // client.js is minified, because visitors of other sites load it. Wrangler runs this script ([build] in
 // wrangler.toml).
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
@@ -54,6 +54,8 @@ const files = new Map([
   // domain. One paragraph per line, with straight quotes, without chapter headings, and with verses
   // appended to the previous paragraph. Read by the Worker (src/objects/platform.ts), not by pages.
   ['demo-text.txt', await read('src/demo/text.txt')],
+  // The character references of HTML, read by the Worker with the first page of an isolate.
+  ['references.txt', await read('src/html/references.txt')],
   ['_headers', headers],
   [TEMPLATE, JSON.stringify(openApiDocument(placeholders))],
   ['uplot.js', licence + (await read(uplot, 'dist', 'uPlot.esm.js'))],

@@ -146,6 +146,7 @@ function createParts(config: Config, platform: Platform) {
   const ledger = { ...platform, client: platform.ledger, newId }
   const pages = new Pages({
     fetch: platform.fetch,
+    readReferences: () => platform.readFile('references.txt'),
     purgedAt: (names) => purges.purgedAt(names),
     now,
   })

@@ -1,9 +1,9 @@
 // HTML tokenizer (HTML, 13.2.5): passes the tags and text of a document to a sink, in order. It
 // visits each character a constant number of times, so it runs in linear time on any input.
 // Comments and anything else that browsers drop are not reported.
-import { decodeReferences } from './references.ts'
+import { decodeReferences, type References } from './references.ts'
 
-/** Name, value, name, value, …: names in lower case, values with their references not decoded. */
+/** Name, value, name, value, …: names in lower case, values with their references decoded. */
 export type Attributes = readonly string[]
 
 /** Element content that is not markup and extends to the end tag. */
@@ -34,8 +34,8 @@ interface Tag {
 }
 
 /** Calls the sink for each tag and piece of text in the document. */
-export function tokenize(source: string, sink: Sink): void {
-  new Tokenizer(source, sink).run()
+export function tokenize(source: string, references: References, sink: Sink): void {
+  new Tokenizer(source, references, sink).run()
 }
 
 const CDATA = '<![CDATA['
@@ -50,12 +50,14 @@ const BARE_VALUE = /[^\t\n\f\r >]*/y
 const SCRIPT_TAG = /<!--|-->|<\/?script(?=[\t\n\f\r />])/gi
 class Tokenizer {
   readonly #source: string
+  readonly #references: References
   readonly #sink: Sink
   /** Everything before this index has been reported. */
   #at = 0
 
-  constructor(source: string, sink: Sink) {
+  constructor(source: string, references: References, sink: Sink) {
     this.#source = source
+    this.#references = references
     this.#sink = sink
   }
 
@@ -80,7 +82,7 @@ class Tokenizer {
   }
 
   #textUntil(end: number): void {
-    if (end > this.#at) this.#sink.text(decodeReferences(this.#source.slice(this.#at, end)))
+    if (end > this.#at) this.#sink.text(this.#decoded(this.#source.slice(this.#at, end)))
     this.#at = end
   }
 
@@ -123,7 +125,7 @@ class Tokenizer {
     const end = this.#rawEnd(tag.name, raw)
     if (end > start) {
       const text = this.#source.slice(start, end)
-      this.#sink.rawText(raw === 'references' ? decodeReferences(text) : text)
+      this.#sink.rawText(raw === 'references' ? this.#decoded(text) : text)
     }
     this.#at = end
     if (end < this.#source.length) this.#tag(end + 2)
@@ -179,11 +181,15 @@ class Tokenizer {
     const quote = source[start]
     if (start > end && (quote === '"' || quote === "'")) {
       const close = source.indexOf(quote, start + 1)
-      attributes.push(name, source.slice(start + 1, close))
+      attributes.push(name, this.#decoded(source.slice(start + 1, close), true))
       return close === -1 ? source.length : close + 1
     }
     const after = start > end ? this.#endOf(BARE_VALUE, start) : end
-    attributes.push(name, source.slice(start, after))
+    attributes.push(name, this.#decoded(source.slice(start, after), true))
     return after
+  }
+
+  #decoded(text: string, isAttribute = false): string {
+    return decodeReferences(text, this.#references, isAttribute)
   }
 }

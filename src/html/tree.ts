@@ -15,7 +15,7 @@ import {
   SCOPE,
   TABLE_SCOPE,
 } from './names.ts'
-import { decodeReferences } from './references.ts'
+import type { References } from './references.ts'
 import { type Attributes, type RawText, type Sink, tokenize } from './tokens.ts'
 
 export interface Element {
@@ -35,9 +35,9 @@ type Namespace = 'html' | 'svg' | 'math'
  * @param isXml whether the document was served as XHTML, in which "<p/>" is a complete element
  * @returns the <html> element, which always has a <head> and a <body>
  */
-export function parseHtml(source: string, isXml = false): Element {
+export function parseHtml(source: string, references: References, isXml = false): Element {
   const builder = new TreeBuilder(isXml)
-  tokenize(source, builder)
+  tokenize(source, references, builder)
   return builder.end()
 }
 
@@ -47,7 +47,7 @@ export function attributeOf(
   name: string,
 ): string | null {
   for (let i = 0; i < attributes.length; i += 2) {
-    if (attributes[i] === name) return decodeReferences(attributes[i + 1] ?? '', true)
+    if (attributes[i] === name) return attributes[i + 1] ?? ''
   }
   return null
 }

@@ -1,6 +1,7 @@
 // Detects a page's encoding as browsers do (Encoding; Fetch, "extract a MIME type"; HTML, 13.2.3):
 // from the byte order mark, `Content-Type`, the page's own declaration, or else from the bytes.
 // Labels that browsers do not know are ignored.
+import type { References } from '../html/references.ts'
 import { attributeOf, type Element, parseHtml } from '../html/tree.ts'
 
 /** A parsed `Content-Type` header. */
@@ -56,9 +57,13 @@ export function decodeText(bytes: Uint8Array, charset: string | null): string {
  *
  * @throws ReplacementError
  */
-export function decodeHtml(bytes: Uint8Array, { type, charset }: ContentType): Element {
+export function decodeHtml(
+  bytes: Uint8Array,
+  { type, charset }: ContentType,
+  references: References,
+): Element {
   const read = (encoding: string) =>
-    parseHtml(decode(bytes, encoding), type === 'application/xhtml+xml')
+    parseHtml(decode(bytes, encoding), references, type === 'application/xhtml+xml')
   const certain = certainEncoding(bytes, charset)
   if (certain !== null) return read(certain)
   const guess = xmlEncoding(bytes) ?? likelyEncoding(bytes)

@@ -2,6 +2,7 @@
 // bytes and redirects. Returns its readable text or throws the reason. Stores nothing.
 import { deadline } from '../deadline.ts'
 import type { PageFault } from '../events.ts'
+import type { References } from '../html/references.ts'
 import { parseSelectors } from '../html/selector.ts'
 import { readBytes } from '../http/body.ts'
 import {
@@ -25,6 +26,12 @@ export interface PageSource {
   readonly maxChars: number
   /** Why a redirect to this address must not be followed; null if it may be. */
   readonly refusalOf: (url: URL) => string | null
+}
+
+export interface FetchDeps {
+  readonly fetch: (request: Request) => Promise<Response>
+  /** The names of character references. Only HTML needs them. */
+  readonly references: () => Promise<References>
 }
 
 export interface FetchedPage {
@@ -62,7 +69,7 @@ const CODINGS: ReadonlySet<string> = new Set(['', 'identity', 'gzip', 'br'])
 export async function fetchPage(
   page: PageSource,
   known: Validators | null,
-  fetch: (request: Request) => Promise<Response>,
+  { fetch, references }: FetchDeps,
 ): Promise<FetchedPage | null> {
   return await deadline(
     DEADLINE_MS,
@@ -71,7 +78,7 @@ export async function fetchPage(
       // A cached version may be older than what the owner has just deployed.
       const init: RequestInit = { headers, redirect: 'manual', cache: 'no-store', signal }
       const response = await follow(page, (url) => fetch(new Request(url, init)))
-      if (response.status !== 304 || known === null) return await read(response, page)
+      if (response.status !== 304 || known === null) return await read(response, page, references)
       discard(response)
       return null
     },
@@ -81,7 +88,11 @@ export async function fetchPage(
   )
 }
 
-async function read(response: Response, { selector, maxChars }: PageSource): Promise<FetchedPage> {
+async function read(
+  response: Response,
+  { selector, maxChars }: PageSource,
+  references: FetchDeps['references'],
+): Promise<FetchedPage> {
   const { status, headers } = response
   const contentType = parseContentType(headers.get('content-type') ?? '')
   const { type } = contentType
@@ -91,7 +102,8 @@ async function read(response: Response, { selector, maxChars }: PageSource): Pro
     discard(response)
     throw new PageError(status !== 200 ? 'status' : 'type')
   }
-  const text = textOf(await receive(response), contentType, selector)
+  const bytes = await receive(response)
+  const text = await textOf(bytes, contentType, selector, references)
   if (text === '') throw new PageError('empty')
   return {
     text: truncate(text, maxChars),
@@ -148,10 +160,16 @@ async function receive({ body }: Response): Promise<Uint8Array> {
   return bytes
 }
 
-function textOf(bytes: Uint8Array, contentType: ContentType, selector: string): string {
+async function textOf(
+  bytes: Uint8Array,
+  contentType: ContentType,
+  selector: string,
+  references: FetchDeps['references'],
+): Promise<string> {
   try {
     if (!HTML.has(contentType.type)) return collapseSpace(decodeText(bytes, contentType.charset))
-    return readableText(decodeHtml(bytes, contentType), parseSelectors(selector) ?? [])
+    const document = decodeHtml(bytes, contentType, await references())
+    return readableText(document, parseSelectors(selector) ?? [])
   } catch (error) {
     throw error instanceof ReplacementError ? new PageError('charset') : error
   }

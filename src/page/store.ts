@@ -2,6 +2,7 @@
 // variable's `page_seconds`. Page texts are never stored elsewhere: requests that may not fetch a
 // page are served from the last answer instead.
 
+import { type References, readReferences } from '../html/references.ts'
 import { RecentMap } from '../lru.ts'
 import { type PageText, pageText } from '../request/page-text.ts'
 import { fetchPage, type PageSource, type Validators } from './fetch.ts'
@@ -9,7 +10,7 @@ import { fetchPage, type PageSource, type Validators } from './fetch.ts'
 /**
  * Increase this when the same page would yield a different text, so that old versions do not match.
  */
-const READER_VERSION = 2
+const READER_VERSION = 3
 /** The limit for all texts in an isolate. */
 const MEMORY_BYTES = 4_194_304
 /** The estimated size of a page's entry without its text. */
@@ -35,6 +36,8 @@ export interface PageRead {
 
 export interface PagesContext {
   readonly fetch: (request: Request) => Promise<Response>
+  /** Reads references.txt from the static files. Called until it has resolved once. */
+  readonly readReferences: () => Promise<string>
   /** When these pages were last purged, in unix ms: anything read up to then is invalid. */
   readonly purgedAt: (names: readonly string[]) => number
   /** Unix ms. */
@@ -52,6 +55,8 @@ export class Pages {
     maxBytes: MEMORY_BYTES,
     bytesOf: ({ text }) => 2 * text.text.length + PAGE_BYTES,
   })
+
+  #references: References | null = null
 
   constructor(context: PagesContext) {
     this.#context = context
@@ -85,7 +90,13 @@ export class Pages {
     const own = last !== null && last.readAt > purgedAt([page.name]) ? last : null
     const version = own?.version ?? known
     const isSame = version?.read_as === key && (version.etag ?? version.last_modified) !== null
-    const fetched = await fetchPage(page, isSame ? version : null, this.#context.fetch)
+    const fetched = await fetchPage(page, isSame ? version : null, {
+      fetch: this.#context.fetch,
+      references: async () => {
+        this.#references ??= readReferences(await this.#context.readReferences())
+        return this.#references
+      },
+    })
     if (fetched === null && own === null) return null
     const read =
       fetched === null

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import { parseSelectors } from '../../src/html/selector.ts'
-import { attributeOf, type Element, parseHtml } from '../../src/html/tree.ts'
+import { attributeOf, type Element } from '../../src/html/tree.ts'
 import { cpuMs } from '../support/cpu.ts'
+import { parse } from '../support/html.ts'
 
-const document = parseHtml(`
+const document = parse(`
   <main id="top" class="Post wide"><p id="p1" class="a b">x<i id="i1">x</i></p>
     <p id="p2" lang="en-GB" data-x='a,b "c"'></p><h2 id="h1"></h2><p id="p3"></p></main>
   <div id="d1" class="md:flex"><div id="d2"><p id="p4" class="a"></p></div></div>
@@ -123,7 +124,7 @@ test('long malformed selectors and positions among many siblings take linear tim
       parseSelectors(piece.repeat(256 / piece.length))
     }
     const [selector] = parseSelectors('p:nth-of-type(3n)') ?? []
-    const [, body] = parseHtml('<p>'.repeat(100_000)).children
+    const [, body] = parse('<p>'.repeat(100_000)).children
     const paragraphs = (body as Element).children as readonly Element[]
     expect(paragraphs.filter((each) => selector?.(each))).toHaveLength(33_333)
   })

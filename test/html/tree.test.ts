@@ -1,11 +1,12 @@
 // Trees of malformed documents. test/browser/html.test.ts compares more of them with Chromium's.
 import { describe, expect, test } from 'vitest'
-import { attributeOf, type Element, parseHtml } from '../../src/html/tree.ts'
+import { attributeOf, type Element } from '../../src/html/tree.ts'
 import { cpuMs } from '../support/cpu.ts'
+import { parse } from '../support/html.ts'
 
 /** The body's content as an outline: `p(text b(text))`, with attributes as `p[hidden]`. */
 function bodyOf(html: string, isXml = false): string {
-  const [, body] = parseHtml(html, isXml).children
+  const [, body] = parse(html, isXml).children
   return typeof body === 'object' ? inside(body) : 'no body'
 }
 
@@ -152,7 +153,7 @@ test.each([
 })
 
 test('parseHtml() gives <html> and <body> the attributes of their first tags', () => {
-  const html = parseHtml('<p>a<html lang=en><body class=b id=c><body class=d>')
+  const html = parse('<p>a<html lang=en><body class=b id=c><body class=d>')
   const [, body] = html.children
   expect(attributeOf(html, 'lang')).toBe('en')
   expect([attributeOf(body as Element, 'class'), attributeOf(body as Element, 'id')]).toEqual([
@@ -162,7 +163,7 @@ test('parseHtml() gives <html> and <body> the attributes of their first tags', (
 })
 
 test('attributeOf() decodes the value and ignores a repeated attribute', () => {
-  const [, body] = parseHtml(
+  const [, body] = parse(
     '<p title="a&amp;b&lt" TITLE=c href="?a=1&copy=2&copy&#65;" hidden>',
   ).children
   const [p] = (body as Element).children
@@ -227,12 +228,12 @@ describe('parseHtml() takes linear time for', () => {
       `<b>${'<i><div>'.repeat(60)}</i></b>`,
     ].map((piece) => [piece]),
   )('repeated %s', (piece) => {
-    expect(cpuMs(() => parseHtml(long(piece)))).toBeLessThan(2500)
+    expect(cpuMs(() => parse(long(piece)))).toBeLessThan(2500)
   })
 
   test('distinct formatting elements that are reopened in each block', () => {
     const opened = Array.from({ length: 15_000 }, (_, i) => `<b x${i}>`).join('')
-    expect(cpuMs(() => parseHtml(`<p><b>${opened}${long('<p>x')}`))).toBeLessThan(2500)
+    expect(cpuMs(() => parse(`<p><b>${opened}${long('<p>x')}`))).toBeLessThan(2500)
   })
 })
 

@@ -10,12 +10,13 @@ import {
 } from '../../src/page/charset.ts'
 import { readableText } from '../../src/page/text.ts'
 import { cpuMs } from '../support/cpu.ts'
+import { references } from '../support/html.ts'
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 const latin1 = (text: string) => Uint8Array.from(Buffer.from(text, 'latin1'))
 const html = (charset: string | null) => ({ type: 'text/html', charset })
 const read = (bytes: Uint8Array, charset: string | null = null) =>
-  readableText(decodeHtml(bytes, html(charset)), parseSelectors('body') ?? [])
+  readableText(decodeHtml(bytes, html(charset), references), parseSelectors('body') ?? [])
 
 test.each([
   ['text/html', 'text/html', null],
@@ -171,8 +172,8 @@ describe('decodeHtml() uses the encoding', () => {
 test.each(['iso-2022-kr', 'HZ-GB-2312', 'iso-2022-cn-ext', 'replacement'])(
   'decodeHtml() and decodeText() refuse %s, as browsers do',
   (label) => {
-    expect(() => decodeHtml(utf8('<p>a'), html(label))).toThrow(ReplacementError)
-    expect(() => decodeHtml(utf8(`<meta charset=${label}><p>a`), html(null))).toThrow(
+    expect(() => decodeHtml(utf8('<p>a'), html(label), references)).toThrow(ReplacementError)
+    expect(() => decodeHtml(utf8(`<meta charset=${label}><p>a`), html(null), references)).toThrow(
       ReplacementError,
     )
     expect(() => decodeText(utf8('a'), label)).toThrow(ReplacementError)

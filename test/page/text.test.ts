@@ -3,12 +3,12 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { parseSelectors } from '../../src/html/selector.ts'
-import { parseHtml } from '../../src/html/tree.ts'
 import { collapseSpace, readableText, truncate } from '../../src/page/text.ts'
 import { cpuMs } from '../support/cpu.ts'
+import { parse } from '../support/html.ts'
 
 const read = (html: string, selector = 'main, article, body') =>
-  readableText(parseHtml(html), parseSelectors(selector) ?? [])
+  readableText(parse(html), parseSelectors(selector) ?? [])
 
 describe('readableText() leaves out hidden content:', () => {
   test.each([

@@ -34,6 +34,7 @@ const files = [
   ['/icon.svg', 'image/svg+xml'],
   ['/client.js', 'text/javascript'],
   ['/demo-text.txt', 'text/plain'],
+  ['/references.txt', 'text/plain'],
   ['/openapi-template.json', 'application/json'],
 ] as const
 
