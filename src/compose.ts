@@ -11,7 +11,7 @@ import { type LedgerClient, type LedgerDeps, reserve } from './budget/ledger.ts'
 import { type Entry, sourceKey } from './cache/entry.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
 import { type PurgeClient, Purges } from './cache/purge.ts'
-import { MemoryTier, TieredCache } from './cache/store.ts'
+import { TieredCache } from './cache/store.ts'
 import { randomLetters } from './completion/completion.ts'
 import { type Config, type ConfigResult, priceAt } from './config/config.ts'
 import { publicFaultsOf, warningsOf } from './config/warnings.ts'
@@ -133,15 +133,18 @@ function createParts(config: Config, platform: Platform) {
   )
   const memoryMs = settings.memory_seconds * 1000
   const purges = new Purges({ ...platform, intervalMs: memoryMs, register: platform.purges })
-  const cache = new TieredCache(
-    new MemoryTier({ maxBytes: settings.memory_bytes, maxAgeMs: memoryMs }, now),
-    new KvTier({
-      ...platform,
-      waitMs: settings.kv_wait_ms,
-      entryBytes: settings.entry_bytes,
-    }),
+  const kv = new KvTier({
+    ...platform,
+    waitMs: settings.kv_wait_ms,
+    entryBytes: settings.entry_bytes,
+  })
+  const cache = new TieredCache({
+    kv,
     purges,
-  )
+    memoryBytes: settings.memory_bytes,
+    memoryMs,
+    now,
+  })
   const newId = () => randomLetters(24, randomBytes)
   const ledger = { ...platform, client: platform.ledger, newId }
   const pages = new Pages({

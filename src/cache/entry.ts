@@ -71,9 +71,7 @@ export type Source = v.InferOutput<typeof sourceSchema>
 /** Fresh until `fresh_until`, then stale until `stale_until`, then expired; unix seconds. */
 export type Entry = v.InferOutput<typeof entrySchema>
 
-type Freshness = 'fresh' | 'stale' | 'expired'
-
-export interface EntryTimes {
+interface EntryTimes {
   /** Unix milliseconds. */
   readonly requestedAt: number
   readonly nowS: number
@@ -84,20 +82,12 @@ export interface EntryTimes {
   readonly isFallback?: boolean
 }
 
-/**
- * A fallback's answer is fresh for this time at most, so that the first upstream is tried again.
- */
+/** A fallback's answer is fresh for this time at most, so that the first upstream is tried again. */
 const FALLBACK_FRESH_S = 300
-
-export interface EntryOwner {
-  readonly key: string
-  readonly names: readonly string[]
-  readonly source: Source | null
-}
 
 export function createEntry(
   { completion, estimated }: FoldedAnswer,
-  { key, names, source }: EntryOwner,
+  { key, names, source }: Pick<Entry, 'key' | 'source'> & { readonly names: readonly string[] },
   { requestedAt, nowS, freshSeconds, staleSeconds, isFallback = false }: EntryTimes,
 ): Entry {
   const fresh_until = nowS + (isFallback ? Math.min(FALLBACK_FRESH_S, freshSeconds) : freshSeconds)
@@ -137,20 +127,11 @@ export function entryBytes(entry: Entry, text?: string): number {
   return bytes
 }
 
-function fromVersion1({
-  model,
-  prompt_id: promptId,
-  stored_at,
-  ...rest
-}: v.InferOutput<typeof version1Schema>): Entry {
-  return {
-    ...rest,
-    schema: SCHEMA,
-    names: namesOf({ key: rest.key, model, promptId }),
-    requested_at: stored_at * 1000,
-    confirmed_at: stored_at * 1000,
-    source: null,
-  }
+function fromVersion1(old: v.InferOutput<typeof version1Schema>): Entry {
+  const { model, prompt_id: promptId, stored_at, ...rest } = old
+  const names = namesOf({ key: old.key, model, promptId })
+  const at = stored_at * 1000
+  return { ...rest, schema: SCHEMA, names, requested_at: at, confirmed_at: at, source: null }
 }
 
 /** The cache key of the request that was sent upstream. */
@@ -158,9 +139,9 @@ export function sourceKey({ key, source }: Entry): string {
   return source?.key ?? key
 }
 
-/** The age of an entry at one moment, in seconds. */
-export interface Age {
-  readonly freshness: Freshness
+/** The age of an entry at one moment. */
+interface Age {
+  readonly freshness: 'fresh' | 'stale' | 'expired'
   /** Until it is stale: the `ttl` of `Cache-Status`, which is 0 or less once it is. */
   readonly ttlSeconds: number
   /** Since it became stale, with the second that has begun; 0 while it is fresh. */

@@ -47,7 +47,8 @@ export class KvTier {
     const entry = parseEntry(text, key)
     if (entry === null) {
       this.#failed('get', 'bad_value')
-      this.#deps.waitUntil(this.#delete(key))
+      const { kv, waitUntil } = this.#deps
+      waitUntil(kv.delete(key).catch(() => this.#failed('delete', 'error')))
     }
     return entry
   }
@@ -77,34 +78,18 @@ export class KvTier {
   }
 
   async #read(key: string): Promise<string | null> {
-    const attempt = { isReported: false }
-    return await deadline(
-      this.#deps.waitMs,
-      () => this.#get(key, attempt),
-      () => {
-        attempt.isReported = true
-        this.#failed('get', 'timeout')
-        return null
-      },
-    )
-  }
-
-  /** @param attempt.isReported set when the read has timed out, so that it is reported once only */
-  async #get(key: string, attempt: { readonly isReported: boolean }): Promise<string | null> {
-    try {
-      return await this.#deps.kv.get(key)
-    } catch {
-      if (!attempt.isReported) this.#failed('get', 'error')
+    const { kv, waitMs } = this.#deps
+    let isReported = false
+    const fail = (reason: 'timeout' | 'error') => {
+      if (!isReported) this.#failed('get', reason)
+      isReported = true
       return null
     }
-  }
-
-  async #delete(key: string): Promise<void> {
-    try {
-      await this.#deps.kv.delete(key)
-    } catch {
-      this.#failed('delete', 'error')
-    }
+    return await deadline(
+      waitMs,
+      async () => await kv.get(key).catch(() => fail('error')),
+      () => fail('timeout'),
+    )
   }
 
   #failed(operation: 'get' | 'put' | 'delete', reason: 'timeout' | 'error' | 'bad_value'): void {

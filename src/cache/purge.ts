@@ -70,9 +70,9 @@ export class Purges {
    * Workers a request cannot await I/O that another request started. Never rejects.
    */
   async known(): Promise<void> {
-    const { now, waitUntil } = this.#deps
+    const { intervalMs, now, waitUntil } = this.#deps
     const isKnown = this.#readAt > Number.NEGATIVE_INFINITY
-    const isCurrent = now() - this.#readAt < this.#deps.intervalMs
+    const isCurrent = now() - this.#readAt < intervalMs
     if (isKnown && (isCurrent || now() < this.#restUntil)) return
     const loading = this.#load()
     waitUntil(loading)
@@ -96,8 +96,7 @@ export class Purges {
 
   /** Reads the list in the background at half its interval, so that a busy isolate never waits. */
   #refresh(): void {
-    const { now, waitUntil } = this.#deps
-    const { intervalMs } = this.#deps
+    const { intervalMs, now, waitUntil } = this.#deps
     // With an interval of 0, each lookup waits for a read of its own (`known`).
     if (intervalMs === 0 || now() - this.#triedAt < intervalMs / 2) return
     waitUntil(this.#load())
@@ -112,20 +111,21 @@ export class Purges {
       this.#restUntil = Number.NEGATIVE_INFINITY
     } catch {
       this.#rest()
-      this.#deps.report({ event: 'cache_failed', operation: 'get', reason: 'error' })
+      this.#failed('error')
     }
   }
 
+  /** Adds the list in KV to this isolate's, which KV's may be older than. */
   #merge(text: string | null): void {
     if (text === null || text === this.#text) return
     this.#text = text
     const list = parsePurgeList(text)
-    if (list === null) {
-      this.#deps.report({ event: 'cache_failed', operation: 'get', reason: 'bad_value' })
-    } else {
-      // Merged, since KV may return an older list than this isolate has.
-      this.#list = mergedLists(this.#list, list)
-    }
+    if (list === null) this.#failed('bad_value')
+    else this.#list = mergedLists(this.#list, list)
+  }
+
+  #failed(reason: 'error' | 'bad_value'): void {
+    this.#deps.report({ event: 'cache_failed', operation: 'get', reason })
   }
 
   #rest(): void {

@@ -1,24 +1,28 @@
-// The two tiers of the cache, and both as one: memory first, then KV (kv.ts), whose entries are copied
-// into memory. Entries keep their times and names in both, and a purged entry is a miss in both.
+// The cache: memory first, then KV (kv.ts), whose entries are copied into memory. Entries keep their
+// times and names in both, and a purged entry is a miss in both.
 import { RecentMap } from '../lru.ts'
 import { type Entry, entryBytes } from './entry.ts'
 import type { KvTier } from './kv.ts'
 import type { Purges } from './purge.ts'
 
-export interface MemoryOptions {
-  readonly maxBytes: number
-  readonly maxAgeMs: number
+export interface CacheOptions {
+  readonly kv: KvTier
+  readonly purges: Purges
+  /** The bounds of this isolate's memory. If one is 0, nothing is kept there. */
+  readonly memoryBytes: number
+  readonly memoryMs: number
+  readonly now: () => number
 }
 
-/** An entry with the bodies that have been encoded from it so far. */
+/** An entry with the bodies that have been encoded from it so far, so that a hit encodes nothing. */
 export class CachedAnswer {
   readonly entry: Entry
   readonly #bodies: Map<string, Uint8Array>
 
-  /** @param same another entry with the same answer, to share its encoded bodies */
-  constructor(entry: Entry, same: CachedAnswer | null = null) {
+  /** @param same an entry that may have the same answer, to share its encoded bodies */
+  constructor(entry: Entry, same: CachedAnswer | null) {
     this.entry = entry
-    this.#bodies = same === null ? new Map() : same.#bodies
+    this.#bodies = same?.entry.completion.id === entry.completion.id ? same.#bodies : new Map()
   }
 
   /** The body with this name, encoded on first use. */
@@ -37,62 +41,26 @@ const COPIES = 5
 /** Overhead of an event stream per choice: the fields around the text of two chunks. */
 const CHUNK_BYTES = 800
 
-/** The memory of one isolate, bounded by bytes and age. A hit here parses and serialises nothing. */
-export class MemoryTier {
-  readonly #cache: RecentMap<CachedAnswer> | null
-
-  constructor({ maxBytes, maxAgeMs }: MemoryOptions, now: () => number) {
-    this.#cache =
-      maxBytes === 0 || maxAgeMs === 0
-        ? null
-        : new RecentMap({
-            maxBytes,
-            // Bodies are encoded later, so their size is counted in advance.
-            bytesOf: ({ entry }) =>
-              COPIES * (entryBytes(entry) + CHUNK_BYTES * entry.completion.choices.length),
-            age: { maxMs: maxAgeMs, now },
-          })
-  }
-
-  get(key: string): CachedAnswer | null {
-    return this.#cache?.get(key) ?? null
-  }
-
-  /**
-   * Wraps an entry without storing it. Shares the bodies of a stored entry with the same answer.
-   */
-  apart(entry: Entry): CachedAnswer {
-    const stored = this.get(entry.key)
-    const isSame = stored?.entry.completion.id === entry.completion.id
-    return new CachedAnswer(entry, isSame ? stored : null)
-  }
-
-  /** Stores an entry. Returns it wrapped even if the memory tier is disabled. */
-  set(entry: Entry): CachedAnswer {
-    const cached = this.apart(entry)
-    this.#cache?.set(entry.key, cached)
-    return cached
-  }
-
-  delete(key: string): void {
-    this.#cache?.delete(key)
-  }
-}
-
 export interface Found {
   readonly cached: CachedAnswer
   readonly tier: 'memory' | 'kv'
 }
 
 export class TieredCache {
-  readonly #memory: MemoryTier
+  readonly #memory: RecentMap<CachedAnswer>
   readonly #kv: KvTier
   readonly #purges: Purges
 
-  constructor(memory: MemoryTier, kv: KvTier, purges: Purges) {
-    this.#memory = memory
+  constructor({ kv, purges, memoryBytes, memoryMs, now }: CacheOptions) {
     this.#kv = kv
     this.#purges = purges
+    this.#memory = new RecentMap({
+      maxBytes: memoryMs === 0 ? 0 : memoryBytes,
+      // Bodies are encoded later, so their size is counted in advance.
+      bytesOf: ({ entry }) =>
+        COPIES * (entryBytes(entry) + CHUNK_BYTES * entry.completion.choices.length),
+      age: { maxMs: memoryMs, now },
+    })
   }
 
   /** The entry stored under this key, fresh or not; null for a miss. Never throws. */
@@ -109,7 +77,7 @@ export class TieredCache {
     if (newer !== null && newer.entry.confirmed_at > entry.confirmed_at) {
       return { cached: newer, tier: 'memory' }
     }
-    return { cached: this.#memory.set(entry), tier: 'kv' }
+    return { cached: this.#remember(entry), tier: 'kv' }
   }
 
   /** Waits until the purge list is recent enough to serve answers by. Never rejects. */
@@ -140,13 +108,23 @@ export class TieredCache {
   put(entry: Entry, mayWrite: boolean): boolean {
     if (this.#isOutdated(entry)) return false
     const isWritten = mayWrite && this.#kv.put(entry)
-    this.#memory.set(entry)
+    this.#remember(entry)
     return isWritten
   }
 
   /** Stores in memory an entry that another isolate or object has written to KV. */
   storeInMemory(entry: Entry): CachedAnswer {
-    return this.#isOutdated(entry) ? this.#memory.apart(entry) : this.#memory.set(entry)
+    return this.#isOutdated(entry) ? this.#wrapped(entry) : this.#remember(entry)
+  }
+
+  #remember(entry: Entry): CachedAnswer {
+    const cached = this.#wrapped(entry)
+    this.#memory.set(entry.key, cached)
+    return cached
+  }
+
+  #wrapped(entry: Entry): CachedAnswer {
+    return new CachedAnswer(entry, this.#memory.get(entry.key))
   }
 
   /** Purged, or memory has an entry with the same key that was confirmed later. */

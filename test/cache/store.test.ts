@@ -1,33 +1,13 @@
-// Memory before KV, entries from KV are copied into memory, and a purged entry is a miss in both.
+// Memory before KV, entries from KV are copied into memory, and a purged entry is a miss in both. A
+// hit in memory encodes nothing again.
 import { expect, test, vi } from 'vitest'
-import { createEntry, type Entry } from '../../src/cache/entry.ts'
 import { KvTier } from '../../src/cache/kv.ts'
 import { Purges } from '../../src/cache/purge.ts'
 import { PurgeRegister } from '../../src/cache/purge-register.ts'
-import { MemoryTier, TieredCache } from '../../src/cache/store.ts'
-import type { Event } from '../../src/events.ts'
+import { TieredCache } from '../../src/cache/store.ts'
+import { bodyName, encodeWhole, type Shape } from '../../src/completion/encode.ts'
 import { MemoryKv, memoryStorage, START } from '../support/app.ts'
-
-const KEY = `c1:${'0a'.repeat(32)}`
-const NOW_S = START / 1000
-
-function entryOf({ key = KEY, text = 'Hello', nowS = NOW_S, freshSeconds = 3600 } = {}): Entry {
-  return createEntry(
-    {
-      completion: {
-        id: `cmpl-${'a'.repeat(28)}`,
-        object: 'text_completion',
-        created: NOW_S,
-        model: 'model-1',
-        choices: [{ text, index: 0, logprobs: null, finish_reason: 'stop' }],
-        usage: { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 },
-      },
-      estimated: false,
-    },
-    { key, names: ['model:default', 'prompt:haiku'], source: null },
-    { requestedAt: nowS * 1000, nowS, freshSeconds, staleSeconds: 60 },
-  )
-}
+import { entryOf, KEY, NOW_S } from '../support/entries.ts'
 
 function place() {
   const clock = { ms: START }
@@ -35,25 +15,27 @@ function place() {
 }
 
 /** One isolate's tiers over a KV that several may share. */
-function isolate({ clock, kv }: ReturnType<typeof place> = place()) {
-  const events: Event[] = []
+function isolate({ clock, kv }: ReturnType<typeof place> = place(), memory: object = {}) {
   const background: Promise<unknown>[] = []
   const context = {
     now: () => clock.ms,
-    report: (event: Event) => void events.push(event),
+    report: () => {},
     waitUntil: (work: Promise<unknown>) => void background.push(work),
   }
   const register = new PurgeRegister({ storage: memoryStorage(), kv, now: () => clock.ms })
   const purges = new Purges({ kv, intervalMs: 60_000, register, ...context })
-  const cache = new TieredCache(
-    new MemoryTier({ maxBytes: 1_000_000, maxAgeMs: 60_000 }, () => clock.ms),
-    new KvTier({ kv, waitMs: 300, entryBytes: 100_000, ...context }),
+  const cache = new TieredCache({
+    kv: new KvTier({ kv, waitMs: 300, entryBytes: 100_000, ...context }),
     purges,
-  )
+    memoryBytes: 1_000_000,
+    memoryMs: 60_000,
+    now: context.now,
+    ...memory,
+  })
   const settled = async () => {
     while (background.length > 0) await Promise.all(background.splice(0))
   }
-  return { clock, kv, events, purges, cache, settled }
+  return { clock, kv, purges, cache, settled }
 }
 
 /** Reads of the entry, without those of the purge list. */
@@ -108,14 +90,6 @@ test('KV is read again after an entry has expired from memory', async () => {
   await settled()
 })
 
-test('an expired entry is returned, for the caller to judge', async () => {
-  const { cache, clock, settled } = isolate()
-  cache.put(entryOf({ freshSeconds: 10 }), true)
-  await settled()
-  clock.ms += 30_000
-  expect((await cache.get(KEY))?.cached.entry.fresh_until).toBe(NOW_S + 10)
-})
-
 test('an entry is stored in memory only when the day’s write budget is used up', async () => {
   const { cache, kv, settled } = isolate()
   expect(cache.put(entryOf(), false)).toBe(false)
@@ -135,7 +109,7 @@ test('a purged entry is a miss in both tiers, immediately in this isolate', asyn
   expect(await cache.get(KEY)).toBeNull()
   // An answer requested later is served again.
   clock.ms += 1000
-  const newer = entryOf({ nowS: NOW_S + 2, text: 'newer' })
+  const newer = entryOf({ nowS: NOW_S + 2, texts: ['newer'] })
   expect(cache.put(newer, true)).toBe(true)
   expect((await cache.get(KEY))?.cached.entry).toEqual(newer)
   await settled()
@@ -170,7 +144,10 @@ test('a new isolate serves nothing that was purged before it started', async () 
 
 test('an answer requested earlier replaces no later one, in any tier', async () => {
   const { cache, kv, settled, clock } = isolate()
-  const [older, newer] = [entryOf({ text: 'older' }), entryOf({ text: 'newer', nowS: NOW_S + 1 })]
+  const [older, newer] = [
+    entryOf({ texts: ['older'] }),
+    entryOf({ texts: ['newer'], nowS: NOW_S + 1 }),
+  ]
   clock.ms += 2000
   expect(cache.put(newer, true)).toBe(true)
   expect(cache.put(older, true)).toBe(false)
@@ -183,13 +160,13 @@ test('an answer requested earlier replaces no later one, in any tier', async () 
 test('an entry stored during the KV read wins over an older one from KV', async () => {
   const shared = place()
   const first = isolate(shared)
-  first.cache.put(entryOf({ text: 'older' }), true)
+  first.cache.put(entryOf({ texts: ['older'] }), true)
   await first.settled()
   const { cache, settled } = isolate(shared)
   const slow = Promise.withResolvers<void>()
   shared.kv.intercept = (operation) => (operation === 'get' ? slow.promise : undefined)
   const reading = cache.get(KEY)
-  const newer = entryOf({ text: 'newer', nowS: NOW_S + 1 })
+  const newer = entryOf({ texts: ['newer'], nowS: NOW_S + 1 })
   cache.storeInMemory(newer)
   slow.resolve()
   expect((await reading)?.cached.entry).toEqual(newer)
@@ -197,25 +174,67 @@ test('an entry stored during the KV read wins over an older one from KV', async 
   await settled()
 })
 
-test('remember() shares the encoded bodies of an answer that is already in memory', () => {
+test('storeInMemory() stores another isolate’s entry without a KV write', async () => {
+  const { cache, kv } = isolate()
+  const cached = cache.storeInMemory(entryOf())
+  expect(cache.fromMemory(KEY)).toBe(cached)
+  expect(cache.fromMemory('other')).toBeNull()
+  expect(kv.puts).toEqual([])
+})
+
+test('a body is encoded once for each format, and shared by entries with the same answer', () => {
   const { cache } = isolate()
+  const make = vi.fn(() => 'made')
   const entries = [2, 1, 3, 3].map((after) => entryOf({ nowS: NOW_S + after }))
   const cached = entries.map((entry) => cache.storeInMemory(entry))
   expect(cached.map(({ entry }) => entry)).toEqual(entries)
-  expect(new Set(cached.map((one) => one.body('json', () => 'made once'))).size).toBe(1)
-  const other = entryOf({ nowS: NOW_S + 4 })
-  const answer = { ...other.completion, id: `cmpl-${'b'.repeat(28)}` }
-  const [body] = cached.map((one) => one.body('json', () => ''))
-  expect(cache.storeInMemory({ ...other, completion: answer }).body('json', () => '')).not.toBe(
-    body,
-  )
+  expect(new Set(cached.map((one) => one.body('json', make))).size).toBe(1)
+  expect(make).toHaveBeenCalledTimes(1)
+  cached[0]?.body('sse', make)
+  expect(make).toHaveBeenCalledTimes(2)
+  const { completion, ...other } = entryOf({ nowS: NOW_S + 4 })
+  const answer = { ...completion, id: `cmpl-${'b'.repeat(28)}` }
+  cache.storeInMemory({ ...other, completion: answer }).body('json', make)
+  expect(make).toHaveBeenCalledTimes(3)
 })
 
-test('remember() stores another isolate’s entry in memory without a KV write', async () => {
-  const { cache, kv, settled } = isolate()
-  const put = vi.spyOn(kv, 'put')
+test.each([
+  ['no memory', { memoryBytes: 0 }],
+  ['no time in memory', { memoryMs: 0 }],
+  ['less memory than an entry needs', { memoryBytes: 1000 }],
+])('with %s an entry is served but not kept', (_, memory) => {
+  const { cache } = isolate(place(), memory)
   const cached = cache.storeInMemory(entryOf())
-  expect((await cache.get(KEY))?.cached).toBe(cached)
-  await settled()
-  expect(put).not.toHaveBeenCalled()
+  expect(new TextDecoder().decode(cached.body('json', () => 'made'))).toBe('made')
+  expect(cache.fromMemory(KEY)).toBeNull()
+})
+
+const shapes: readonly Shape[] = [
+  { as: 'json', stream: false, includeUsage: false },
+  { as: 'sse', stream: true, includeUsage: false },
+  { as: 'sse', stream: true, includeUsage: true },
+  { as: 'text', stream: false, includeUsage: false },
+]
+
+test.each([
+  ['letters', 'a'],
+  ['two bytes each', 'é'],
+  ['three bytes each', '漢'],
+  ['surrogate pairs', '😀'],
+  ['escapes', '"'],
+  ['control characters, six bytes as JSON', '\u0001'],
+])('all bodies of an entry fit into the size counted for it: %s', (_, character) => {
+  for (const choices of [1, 4]) {
+    const entry = entryOf({ texts: Array(choices).fill(character.repeat(3000)) })
+    const cached = isolate().cache.storeInMemory(entry)
+    let real = JSON.stringify(entry).length
+    for (const shape of shapes) {
+      const encode = () => encodeWhole(entry, { shape, resume: null })
+      real += cached.body(bodyName(shape), encode).length
+    }
+    // It is kept only in a memory of at least that size.
+    const { cache } = isolate(place(), { memoryBytes: real })
+    cache.storeInMemory(entry)
+    expect(cache.fromMemory(KEY)).toBeNull()
+  }
 })
