@@ -1,120 +1,38 @@
 // Cache entries and the parser of their stored form.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import {
-  ageOf,
-  createEntry,
-  type Entry,
-  isWorthStoring,
-  parseEntry,
-} from '../../src/cache/entry.ts'
-import type { Choice, Completion, FinishReason } from '../../src/completion/completion.ts'
+import { ageOf, createEntry, isWorthStoring, parseEntry } from '../../src/cache/entry.ts'
+import type { FinishReason } from '../../src/completion/completion.ts'
+import { anyAnswer } from '../support/any-answer.ts'
+import { completionOf, entryOf, KEY, NOW_S } from '../support/entries.ts'
 
-const KEY = `c1:${'0a'.repeat(32)}`
-const owner = { key: KEY, names: [`request:${KEY.slice(0, 35)}`, 'model:default'], source: null }
-const times = {
-  requestedAt: 1_767_225_600_123,
-  nowS: 1_767_225_600,
-  freshSeconds: 100,
-  staleSeconds: 50,
-}
+const names = [`request:${KEY.slice(0, 35)}`, 'model:default']
+const good = entryOf({ names, freshSeconds: 100, staleSeconds: 50 })
 
-function completionOf(...choices: readonly [text: string, reason: FinishReason][]): Completion {
-  return {
-    id: `cmpl-${'a'.repeat(28)}`,
-    object: 'text_completion',
-    created: 1_767_225_600,
-    model: 'model-1',
-    choices: choices.map(([text, finish_reason], index) => ({
-      text,
-      index,
-      logprobs: null,
-      finish_reason,
-    })),
-    usage: { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 },
-  }
-}
-
-const good = createEntry(
-  { completion: completionOf(['Hello', 'stop']), estimated: false },
-  owner,
-  times,
-)
-
-const count = fc.nat(1_000_000)
 const text = fc.string({ unit: 'binary', maxLength: 20 })
-const odds = fc.double({ noNaN: true, noDefaultInfinity: true })
-const logprobs = fc.record({
-  tokens: fc.array(text, { maxLength: 3 }),
-  token_logprobs: fc.array(fc.option(odds), { maxLength: 3 }),
-  top_logprobs: fc.option(
-    fc.array(fc.option(fc.dictionary(fc.string(), odds, { maxKeys: 2 })), { maxLength: 3 }),
-  ),
-  text_offset: fc.array(count, { maxLength: 3 }),
+const validator = fc.option(fc.stringMatching(/^[\x20-\x7e]{1,9}$/))
+const page = fc.record({ read_as: text, etag: validator, last_modified: validator })
+const pages = fc.array(page, { maxLength: 2 })
+const owner = fc.record({
+  key: fc.constant(KEY),
+  names: fc.array(text, { maxLength: 3 }),
+  source: fc.option(fc.record({ key: text, recipe: text, pages })),
 })
-const choices = fc
-  .array(
-    fc.tuple(
-      text,
-      fc.constantFrom<FinishReason[]>('stop', 'length'),
-      fc.option(logprobs, { freq: 4 }),
-    ),
-    { minLength: 1, maxLength: 3 },
-  )
-  .map((list): Choice[] =>
-    list.map(([said, finish_reason, odds], index) => ({
-      text: said,
-      index,
-      logprobs: odds as Choice['logprobs'],
-      finish_reason,
-    })),
-  )
-  .filter((list) => list.some((choice) => choice.text !== ''))
-const validator = fc.stringMatching(/^[\x20-\x7e]{1,9}$/)
-const anyEntry: fc.Arbitrary<Entry> = fc
-  .record({
-    choices,
-    fingerprint: fc.option(text, { nil: undefined }),
-    names: fc.array(text, { maxLength: 3 }),
-    source: fc.option(
-      fc.record({
-        key: text,
-        recipe: text,
-        pages: fc.array(
-          fc.record({
-            read_as: text,
-            etag: fc.option(validator),
-            last_modified: fc.option(validator),
-          }),
-          { maxLength: 2 },
-        ),
-      }),
-    ),
-    estimated: fc.boolean(),
-    freshSeconds: count,
-    staleSeconds: count,
-  })
-  .map(({ choices: list, fingerprint, names, source, estimated, ...seconds }) =>
-    createEntry(
-      {
-        completion: {
-          ...completionOf(),
-          ...(fingerprint === undefined ? {} : { system_fingerprint: fingerprint }),
-          choices: list,
-        },
-        estimated,
-      },
-      { key: KEY, names, source },
-      { ...times, ...seconds },
-    ),
-  )
+const times = fc.record({
+  requestedAt: fc.nat(),
+  nowS: fc.nat(),
+  freshSeconds: fc.nat(),
+  staleSeconds: fc.nat(),
+})
+const anyEntry = fc
+  .tuple(anyAnswer, owner, times)
+  .filter(([{ folded }]) => isWorthStoring(folded.completion))
+  .map(([{ folded }, ...rest]) => createEntry(folded, ...rest))
 
 test('parseEntry() reads back every entry that was stored', () => {
   fc.assert(
     fc.property(anyEntry, (entry) => {
-      // Through JSON first: it cannot represent -0.
-      const written = JSON.stringify(entry)
-      expect(parseEntry(written, KEY)).toEqual(JSON.parse(written))
+      expect(parseEntry(JSON.stringify(entry), KEY)).toEqual(entry)
     }),
     { numRuns: 200 },
   )
@@ -145,37 +63,26 @@ function changed(value: unknown, [key, ...rest]: readonly string[], to: unknown)
   return copy
 }
 
-test('parseEntry() returns null if any field is missing or has another type', () => {
-  const entry = JSON.parse(JSON.stringify(good)) as unknown
-  for (const path of pathsOf(entry).slice(1)) {
-    if (Array.isArray(path.slice(0, -1).reduce<unknown>(inner, entry))) continue
-    expect(parseEntry(JSON.stringify(changed(entry, path, undefined)), KEY), path.join('.')).toBe(
-      null,
-    )
+const inner = (value: unknown, key: string) => (value as Record<string, unknown>)[key]
+
+test('parseEntry() returns null if any field is missing, unknown or of another type', () => {
+  const others = [0.5, -1, 'xxx', true, [], [1], {}, { a: 1 }, null]
+  const refuse = (path: readonly string[], to: unknown) => {
+    const stored = JSON.stringify(changed(good, path, to))
+    expect(parseEntry(stored, KEY), `${path.join('.')} = ${JSON.stringify(to)}`).toBeNull()
   }
-  for (const path of pathsOf(entry)) {
-    const was = path.reduce<unknown>(inner, entry)
-    for (const to of [0.5, -1, 'x'.repeat(3), true, [], [1], {}, { a: 1 }, null]) {
-      if (typeof to === typeof was || (to === null && was === null)) continue
-      const at = path.join('.')
-      // The schema accepts an object or null here.
-      if (at.endsWith('logprobs')) continue
-      expect(parseEntry(JSON.stringify(changed(entry, path, to)), KEY), `${at} = ${to}`).toBe(null)
+  for (const path of pathsOf(good)) {
+    const was = path.reduce<unknown>(inner, good)
+    const isInList = Array.isArray(path.slice(0, -1).reduce<unknown>(inner, good))
+    if (path.length > 0 && !isInList) refuse(path, undefined)
+    if (typeof was === 'object' && was !== null && !Array.isArray(was)) {
+      refuse([...path, 'extra'], 1)
     }
-  }
-})
-
-function inner(value: unknown, key: string): unknown {
-  return (value as Record<string, unknown>)[key]
-}
-
-test('parseEntry() returns null if there is an unknown field at any depth', () => {
-  const entry = JSON.parse(JSON.stringify(good)) as unknown
-  for (const path of pathsOf(entry)) {
-    const at = path.reduce<unknown>(inner, entry)
-    if (typeof at !== 'object' || at === null || Array.isArray(at)) continue
-    const more = changed(entry, [...path, 'extra'], 1)
-    expect(parseEntry(JSON.stringify(more), KEY), path.join('.')).toBeNull()
+    // The schema accepts an object or null here.
+    if (path.at(-1) === 'logprobs') continue
+    for (const to of others) {
+      if (typeof to !== typeof was && (to !== null || was !== null)) refuse(path, to)
+    }
   }
 })
 
@@ -197,33 +104,21 @@ test('parseEntry() returns null or a complete entry of this key when any byte is
   )
 })
 
-test.each([
-  ['nothing', ''],
-  ['null', 'null'],
-  ['a list', '[]'],
-  ['an empty object', '{}'],
-  ['HTML', '<!doctype html><title>502</title>'],
-  ['a text', '"Hello"'],
-  ['a completion without its entry', JSON.stringify(good.completion)],
-  ['an entry in a list', JSON.stringify([good])],
-  ['two entries', JSON.stringify(good).repeat(2)],
-  ['another schema', JSON.stringify({ ...good, schema: 3 })],
-  ['another key', JSON.stringify({ ...good, key: `${KEY}0` })],
-  ['a key in capitals', JSON.stringify({ ...good, key: KEY.toUpperCase() })],
-  ['times that are not whole seconds', JSON.stringify({ ...good, fresh_until: 1.5 })],
-  ['times too large to count', JSON.stringify({ ...good, stale_until: 2 ** 60 })],
-  [
-    'a foreign id',
-    JSON.stringify({ ...good, completion: { ...good.completion, id: 'chatcmpl-1' } }),
-  ],
-  ['no choices', JSON.stringify({ ...good, completion: completionOf() })],
-  [
-    'a filtered answer',
-    JSON.stringify({ ...good, completion: completionOf(['x', 'content_filter']) }),
-  ],
-  ['an empty answer', JSON.stringify({ ...good, completion: completionOf(['', 'stop']) })],
+test.each<[string, unknown]>([
+  ['a list', []],
+  ['a text', 'Hello'],
+  ['a completion without its entry', good.completion],
+  ['an entry in a list', [good]],
+  ['another schema', { ...good, schema: 3 }],
+  ['another key', { ...good, key: `${KEY}0` }],
+  ['a key in capitals', { ...good, key: KEY.toUpperCase() }],
+  ['times that are not whole seconds', { ...good, fresh_until: 1.5 }],
+  ['times too large to count', { ...good, stale_until: 2 ** 60 }],
+  ['no choices', { ...good, completion: completionOf([]) }],
+  ['a filtered answer', { ...good, completion: completionOf(['x'], 'content_filter') }],
+  ['an empty answer', { ...good, completion: completionOf(['']) }],
 ])('parseEntry() reads nothing from %s', (_, value) => {
-  expect(parseEntry(value, KEY)).toBeNull()
+  expect(parseEntry(JSON.stringify(value), KEY)).toBeNull()
 })
 
 test('parseEntry() never throws', () => {
@@ -234,44 +129,31 @@ test('parseEntry() never throws', () => {
   )
 })
 
-test.each([
-  [[['a', 'stop']], true],
-  [[['a', 'length']], true],
-  [
-    [
-      ['a', 'stop'],
-      ['', 'length'],
-    ],
-    true,
-  ],
-  [[['', 'stop']], false],
-  [
-    [
-      ['', 'stop'],
-      ['', 'length'],
-    ],
-    false,
-  ],
-  [[['a', 'content_filter']], false],
-  [
-    [
-      ['a', 'stop'],
-      ['b', 'content_filter'],
-    ],
-    false,
-  ],
-] as [[string, FinishReason][], boolean][])('isWorthStoring() of %j is %j', (said, whole) => {
-  expect(isWorthStoring(completionOf(...said))).toBe(whole)
+test.each<[boolean, readonly string[], FinishReason]>([
+  [true, ['a'], 'stop'],
+  [true, ['a'], 'length'],
+  [true, ['a', ''], 'length'],
+  [false, [''], 'stop'],
+  [false, ['', ''], 'length'],
+  [false, ['a'], 'content_filter'],
+])('isWorthStoring() is %j of the texts %j that ended by %s', (expected, texts, reason) => {
+  expect(isWorthStoring(completionOf(texts, reason))).toBe(expected)
+})
+
+test('isWorthStoring() is false if one of several choices was filtered', () => {
+  const { choices, ...rest } = completionOf(['a', 'b'])
+  const filtered = completionOf(['a', 'b'], 'content_filter').choices.slice(1)
+  expect(isWorthStoring({ ...rest, choices: [...choices.slice(0, 1), ...filtered] })).toBe(false)
 })
 
 test('parseEntry() reads a version 1 entry as requested at the start of its second', () => {
   const { schema, names, requested_at, confirmed_at, source, ...rest } = good
-  const old = { ...rest, schema: 1, model: 'default', prompt_id: 'haiku', stored_at: times.nowS }
+  const old = { ...rest, schema: 1, model: 'default', prompt_id: 'haiku', stored_at: NOW_S }
   expect(parseEntry(JSON.stringify(old), KEY)).toEqual({
     ...good,
-    names: [`request:${KEY.slice(0, 35)}`, 'model:default', 'prompt:haiku'],
-    requested_at: times.nowS * 1000,
-    confirmed_at: times.nowS * 1000,
+    names: [...names, 'prompt:haiku'],
+    requested_at: NOW_S * 1000,
+    confirmed_at: NOW_S * 1000,
   })
   for (const change of [{ stored_at: 0.5 }, { prompt_id: 7 }, { model: null }, { names: [] }]) {
     expect(parseEntry(JSON.stringify({ ...old, ...change }), KEY)).toBeNull()
@@ -279,33 +161,39 @@ test('parseEntry() reads a version 1 entry as requested at the start of its seco
 })
 
 test('createEntry() counts its times from the start of the flight', () => {
-  expect(good).toMatchObject({
-    key: KEY,
-    names: owner.names,
-    requested_at: times.requestedAt,
-    confirmed_at: times.requestedAt,
-    source: null,
-    fresh_until: times.nowS + 100,
-    stale_until: times.nowS + 150,
-    estimated: false,
+  const source = { key: 'c1:0', recipe: 'c1:1', pages: [] }
+  const started = { requestedAt: 5_123, nowS: 7, freshSeconds: 100, staleSeconds: 50 }
+  expect(createEntry(good, { key: KEY, names, source }, started)).toEqual({
+    ...good,
+    source,
+    requested_at: 5_123,
+    confirmed_at: 5_123,
+    fresh_until: 107,
+    stale_until: 157,
   })
 })
 
 test.each([
-  [0, 'fresh'],
-  [99, 'fresh'],
-  [100, 'stale'],
-  [149, 'stale'],
-  [150, 'expired'],
-  [1e9, 'expired'],
-  // A clock that jumped back.
-  [-1e6, 'fresh'],
-])('ageOf().freshness after %d s is %s', (seconds, expected) => {
-  expect(ageOf(good, (times.nowS + seconds) * 1000).freshness).toBe(expected)
+  [1000, 300],
+  [100, 100],
+])('createEntry() of a fallback’s answer with a TTL of %d s is fresh for %d s', (ttl, fresh) => {
+  const started = { requestedAt: 0, nowS: 0, freshSeconds: ttl, staleSeconds: 50, isFallback: true }
+  const { fresh_until, stale_until } = createEntry(good, good, started)
+  expect([fresh_until, stale_until]).toEqual([fresh, fresh + 50])
 })
 
-test('ageOf().freshness never returns stale if staleSeconds is 0', () => {
-  const entry = createEntry(good, owner, { ...times, staleSeconds: 0 })
-  expect(ageOf(entry, (times.nowS + 99) * 1000).freshness).toBe('fresh')
-  expect(ageOf(entry, (times.nowS + 100) * 1000).freshness).toBe('expired')
+test.each([
+  [50, 0, 'fresh'],
+  [50, 99, 'fresh'],
+  [50, 100, 'stale'],
+  [50, 149, 'stale'],
+  [50, 150, 'expired'],
+  [50, 1e9, 'expired'],
+  [0, 99, 'fresh'],
+  [0, 100, 'expired'],
+  // A clock that jumped back.
+  [50, -1e6, 'fresh'],
+])('ageOf().freshness with %d stale seconds after %d s is %s', (stale, seconds, expected) => {
+  const entry = entryOf({ freshSeconds: 100, staleSeconds: stale })
+  expect(ageOf(entry, (NOW_S + seconds) * 1000).freshness).toBe(expected)
 })

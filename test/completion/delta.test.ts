@@ -2,8 +2,8 @@
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { finishReasons, type Logprobs } from '../../src/completion/completion.ts'
 import { type Delta, Fold, type FoldedAnswer, replay } from '../../src/completion/delta.ts'
+import { anyAnswer, logprobsOf, textOf } from '../support/any-answer.ts'
 
 function fold(deltas: readonly Delta[]): FoldedAnswer | null {
   const fold = new Fold()
@@ -11,86 +11,10 @@ function fold(deltas: readonly Delta[]): FoldedAnswer | null {
   return fold.folded()
 }
 
-interface Token {
-  readonly text: string
-  readonly logprob: number | null
-  readonly top: Readonly<Record<string, number>> | null
-}
-
-const text = fc.string({ unit: 'binary', maxLength: 6 })
-const logprob = fc.double({ min: -100, max: 0, noNaN: true }).map((value) => value || 0)
-const top = fc.dictionary(
-  fc.string({ maxLength: 4 }).filter((key) => key !== '__proto__'),
-  logprob,
-  {
-    maxKeys: 3,
-    noNullPrototype: true,
-  },
-)
-const tokens: fc.Arbitrary<Token[]> = fc.array(
-  fc.record({ text, logprob: fc.option(logprob), top: fc.option(top) }),
-  { maxLength: 6 },
-)
-
-/** Log probabilities of some tokens, the first of which starts at `offset`. */
-function logprobsOf(tokens: readonly Token[], offset: number, withTop: boolean): Logprobs {
-  let at = offset
-  return {
-    tokens: tokens.map((token) => token.text),
-    token_logprobs: tokens.map((token) => token.logprob),
-    top_logprobs: withTop ? tokens.map((token) => token.top) : null,
-    text_offset: tokens.map((token) => {
-      const start = at
-      at += token.text.length
-      return start
-    }),
-  }
-}
-
-const textOf = (tokens: readonly Token[]) => tokens.map((token) => token.text).join('')
-
-const choice = fc.record({
-  tokens,
-  scores: fc.constantFrom('none', 'tokens', 'top'),
-  reason: fc.constantFrom(...finishReasons),
-})
-const count = fc.nat({ max: 1e9 })
-const answer: fc.Arbitrary<{
-  folded: FoldedAnswer
-  choices: (typeof choice extends fc.Arbitrary<infer T> ? T : never)[]
-}> = fc
-  .record({
-    choices: fc.array(choice, { minLength: 1, maxLength: 4 }),
-    created: count,
-    fingerprint: fc.option(text, { nil: undefined }),
-    usage: fc.record({ prompt_tokens: count, completion_tokens: count, total_tokens: count }),
-    estimated: fc.boolean(),
-  })
-  .map(({ choices, created, fingerprint, usage, estimated }) => ({
-    choices,
-    folded: {
-      estimated,
-      completion: {
-        id: 'cmpl-ABCDEFGHIJKLMNOPQRSTUVWX',
-        object: 'text_completion',
-        created,
-        model: 'demo',
-        ...(fingerprint === undefined ? {} : { system_fingerprint: fingerprint }),
-        choices: choices.map(({ tokens, scores, reason }, index) => ({
-          text: textOf(tokens),
-          index,
-          logprobs: scores === 'none' ? null : logprobsOf(tokens, 0, scores === 'top'),
-          finish_reason: reason,
-        })),
-        usage,
-      },
-    },
-  }))
-
 // Byte for byte, since both the JSON answer and the stored entry are serialised from it.
 test('Fold restores the completion from replay()', () => {
   fc.assert(
-    fc.property(answer, ({ folded }) => {
+    fc.property(anyAnswer, ({ folded }) => {
       expect(JSON.stringify(fold(replay(folded)))).toBe(
         JSON.stringify({ completion: folded.completion, estimated: folded.estimated }),
       )
@@ -102,7 +26,7 @@ test('Fold restores the completion from replay()', () => {
 test('Fold joins text and log probabilities for any pieces in any order of choices', () => {
   fc.assert(
     fc.property(
-      answer,
+      anyAnswer,
       fc.array(fc.tuple(fc.nat({ max: 3 }), fc.integer({ min: 1, max: 3 }))),
       ({ folded, choices }, cuts) => {
         const { completion, estimated } = folded
@@ -201,13 +125,10 @@ test('replay() returns the head, each choice with its finish, and the usage', ()
 
 // Spreading a long list into a call would exceed the argument limit.
 test('Fold accepts the log probabilities of a very long answer in one delta', () => {
-  const many = Array.from({ length: 300_000 }, () => ({ text: 'a', logprob: -1, top: null }))
-  const logprobs = logprobsOf(many, 0, true)
-  const folded = fold([
-    head,
-    { kind: 'text', index: 0, text: textOf(many), logprobs },
-    finish(0),
-    usage,
-  ])
+  const tokens = Array<string>(300_000).fill('a')
+  const numbers = tokens.map(() => -1)
+  const logprobs = { tokens, token_logprobs: numbers, top_logprobs: null, text_offset: numbers }
+  const text: Delta = { kind: 'text', index: 0, text: tokens.join(''), logprobs }
+  const folded = fold([head, text, finish(0), usage])
   expect(folded?.completion.choices[0]?.logprobs?.tokens).toHaveLength(300_000)
 })
