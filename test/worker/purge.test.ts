@@ -1,11 +1,11 @@
 // Purges with several isolates that share KV and objects, in workerd: immediate in the isolate of
-// the purge, soon in all others, and no earlier answer comes back.
+// the purge, soon in all others, and no earlier answer comes back. What a purge covers is in
+// test/cache/transcript.test.ts.
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { completionOf, parseStream } from '../support/answers.ts'
-import { ORIGIN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { completionsStream, latch } from '../support/upstream-server.ts'
@@ -22,11 +22,6 @@ async function start(cache: object = {}, persistIn?: string): Promise<Workers> {
     isolates: 3,
     config: lanes.config({
       cache: { ...cache },
-      free_prompts: true,
-      prompts: {
-        haiku: { text: 'A haiku', model: 'legacy-0' },
-        summary: { text: '{{page}}', variables: { page: { from: 'url', paths: ['/posts/*'] } } },
-      },
     }),
     ...(persistIn === undefined ? {} : { persistIn }),
   })
@@ -101,50 +96,6 @@ test('with requests in flight, answers requested before a purge are dropped and 
   expect(lane.calls).toHaveLength(10)
 })
 
-test('an answer cached for one visitor is purged with its request, for any visitor', async () => {
-  const workers = await start({ free_prompts: 'visitor' })
-  const { model, lane } = lanes.take('legacy')
-  const as = async (visitor: string, prompt: string) => {
-    const reply = await workers
-      .client(1)
-      .complete({ prompt, model }, { 'cf-connecting-ip': visitor })
-    return completionOf(reply).choices[0]?.text
-  }
-  lane.answers(completionsStream(['before']))
-  for (const visitor of ['192.0.2.1', '192.0.2.2']) {
-    for (const prompt of ['p', 'q']) expect(await as(visitor, prompt)).toBe('before')
-  }
-  await purge(workers, 1, { request: { prompt: 'p', model, stream: true } })
-  lane.answers(completionsStream(['after']))
-  for (const visitor of ['192.0.2.1', '192.0.2.2']) {
-    expect(await as(visitor, 'p')).toBe('after')
-    expect(await as(visitor, 'q')).toBe('before')
-  }
-})
-
-const PAGE = 'prompt.variables.page'
-const about = (page: string) => ({ prompt: { id: 'summary', variables: { page } } })
-
-test('a purge of an unknown id is 404, and an invalid one 400', async () => {
-  const workers = await start()
-  for (const [body, status, code, param] of [
-    [{ prompt_id: 'hiaku' }, 404, 'not_found', 'prompt_id'],
-    [{ model: 'gone' }, 404, 'not_found', 'model'],
-    [{ page: 'https://elsewhere.example/' }, 400, 'invalid_value', 'page'],
-    [{ page: 'posts/a' }, 400, 'invalid_value', 'page'],
-    [{ request: { prompt: { id: 'hiaku' } } }, 400, 'prompt_not_found', 'prompt.id'],
-    [{ request: {} }, 400, 'missing_field', 'prompt'],
-    [{ request: about('https://elsewhere.example/') }, 403, 'page_not_allowed', PAGE],
-    [{ request: about(`${ORIGIN}/admin`) }, 403, 'page_not_allowed', PAGE],
-  ] as const) {
-    const sent = { method: 'POST', path: '/admin/purge', headers: operator, body }
-    const { status: got, text } = await workers.client().send(sent)
-    const { error } = JSON.parse(text) as { error: { code: string; param: string } }
-    expect([got, error.code, error.param]).toEqual([status, code, param])
-  }
-  expect(await workers.kvEntries()).toHaveLength(0)
-})
-
 test('twenty purges at once from three isolates all take effect, also in an isolate that starts later', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'edge-purge-'))
   try {
@@ -169,19 +120,6 @@ test('twenty purges at once from three isolates all take effect, also in an isol
   }
 })
 
-test('a purge by the id of a locked prompt leaves other answers alone', async () => {
-  const workers = await start()
-  const haiku = { prompt: { id: 'haiku' } }
-  suite.upstream.lane('legacy-0').answers(completionsStream(['first']))
-  const free = { prompt: 'A haiku', model: 'legacy-0', max_tokens: 7 }
-  expect(await ask(workers, 1, haiku)).toBe('first')
-  expect(await ask(workers, 1, free)).toBe('first')
-  await purge(workers, 1, { prompt_id: 'haiku' })
-  suite.upstream.lane('legacy-0').answers(completionsStream(['second']))
-  expect(await ask(workers, 1, haiku)).toBe('second')
-  expect(await ask(workers, 1, free)).toBe('first')
-})
-
 test('a purge reaches every isolate within the interval, in memory and in every cache tier', async () => {
   const workers = await start({ memory_seconds: 1 })
   const { model, lane } = lanes.take('legacy')
@@ -194,43 +132,5 @@ test('a purge reaches every isolate within the interval, in memory and in every 
   const texts = async () =>
     await Promise.all([0, 1, 2].map((isolate) => ask(workers, isolate, { prompt: 'p', model })))
   await expect.poll(texts, { timeout: 8000 }).toEqual(['new', 'new', 'new'])
-  expect(lane.calls).toHaveLength(2)
-})
-
-test('an isolate that starts later serves nothing that was purged before', async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'edge-purge-'))
-  try {
-    const before = await start({}, folder)
-    const { model, lane } = lanes.take('legacy')
-    lane.answers(completionsStream(['old']))
-    await ask(before, 0, { prompt: 'p', model })
-    await untilStored(before, '"old"')
-    await purge(before, 0, { model })
-    await suite.stop()
-    const after = await start({}, folder)
-    lane.answers(completionsStream(['new']))
-    const get = { path: `/v1/completions?prompt=p&model=${model}` }
-    expect((await after.client(1).send(get)).status).toBe(404)
-    expect(await ask(after, 2, { prompt: 'p', model })).toBe('new')
-  } finally {
-    await suite.stop()
-    await rm(folder, { recursive: true })
-  }
-})
-
-test('a purge during a flight: its readers get the answer, later ones do not, and it is never served again', async () => {
-  const workers = await start()
-  const { model, lane } = lanes.take('legacy')
-  const rest = latch()
-  lane.answers(completionsStream(['old ', 'words'], { pace: () => rest.opened }))
-  const body = { prompt: 'p', model }
-  const reader = await workers.client(1).open({ method: 'POST', body: { ...body, stream: true } })
-  await reader.until('"text":"old "')
-  await purge(workers, 1, { request: body })
-  lane.answers(completionsStream(['new']))
-  expect(await ask(workers, 1, body)).toBe('new')
-  rest.open()
-  expect(parseStream(await reader.rest()).text()).toBe('old words')
-  expect(await ask(workers, 1, body)).toBe('new')
   expect(lane.calls).toHaveLength(2)
 })
