@@ -7,23 +7,14 @@ import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from 
 export const OPERATOR_TOKEN = 'operator-token-of-the-tests-Xq7'
 
 /** How RPC calls to an object behave. */
-type Behaviour =
-  | 'ok'
-  | 'throws'
-  | 'overloaded'
-  /** Fails once with a retryable error. */
-  | 'retryable once'
-  | 'retryable'
-  | 'hangs'
-  /** Does the work, but answers after the caller's timeout. */
-  | 'answers late'
+type Behaviour = 'ok' | 'throws' | 'overloaded' | 'hangs'
 
 interface Rigging {
   /** Milliseconds added to the clock of the Worker and its objects. */
   readonly clockMs?: number
   readonly ledger?: Behaviour
   readonly usage?: Behaviour
-  readonly limit?: 'ok' | 'throws' | 'undefined' | 'refuses'
+  readonly limit?: 'ok' | 'throws' | 'refuses'
 }
 
 export interface Figures {
@@ -144,14 +135,7 @@ async function behave(name, work) {
   switch (rig[name]) {
     case 'throws': return fail({})
     case 'overloaded': return fail({ overloaded: true, retryable: true })
-    case 'retryable': return fail({ retryable: true })
-    case 'retryable once': rig[name] = 'ok'; return fail({ retryable: true })
     case 'hangs': return await new Promise(() => {})
-    case 'answers late': {
-      const answer = await work()
-      await scheduler.wait(2500)
-      return answer
-    }
   }
   return await work()
 }
@@ -180,7 +164,6 @@ const limits = Object.getPrototypeOf(env.SPEND_LIMIT)
 const { limit } = limits
 limits.limit = async function (given) {
   if (rig.limit === 'throws') throw new Error('words from inside')
-  if (rig.limit === 'undefined') return undefined
   if (rig.limit === 'refuses') return { success: false }
   return await limit.call(this, given)
 }

@@ -1,9 +1,7 @@
-// The operator, authenticated by OPERATOR_TOKEN, in workerd: what only they may do, which limits
-// apply to them, and the warning of /health when anyone can spend.
+// The operator, authenticated by OPERATOR_TOKEN, in workerd: what only they may do, and which limits
+// apply to them.
 import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
-import { CANARY } from '../support/canary.ts'
-import { newAddress } from '../support/client.ts'
 import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { completionsStream } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
@@ -25,44 +23,25 @@ async function open(more: Readonly<Record<string, JsonValue>> = {}, secrets = {}
   return { workers, lane, client: workers.client() }
 }
 
-const endpoints: [string, string, unknown][] = [
-  ['GET', '/admin/usage', undefined],
-  ['POST', '/admin/pause', { until: null }],
-  ['POST', '/admin/purge', { all: true }],
-]
-
-describe('operator endpoints', () => {
-  test.each(endpoints)('%s %s is open to the operator only', async (method, path, body) => {
-    const { workers, client } = await open()
-    for (const authorization of [
-      null,
-      'Bearer',
-      `Bearer ${OPERATOR_TOKEN.slice(0, -1)}`,
-      `Bearer ${OPERATOR_TOKEN}x`,
-      `Basic ${OPERATOR_TOKEN}`,
-    ]) {
-      const reply = await client.send({ method, path, body, headers: { authorization } })
-      await expectProblem(reply, 401, 'operator_token_invalid', workers.log)
-    }
-    const reply = await client.send({ method, path, body, headers: operator })
+test('the operator endpoints are open to the operator only, and closed without an OPERATOR_TOKEN', async () => {
+  const { workers, client } = await open()
+  const closed = await open({}, { OPERATOR_TOKEN: '' })
+  for (const [path, body] of [
+    ['/admin/usage', undefined],
+    ['/admin/pause', { until: null }],
+    ['/admin/purge', { all: true }],
+  ] as const) {
+    const request = { path, body, method: body === undefined ? 'GET' : 'POST' }
+    const refused = await client.send(request)
+    await expectProblem(refused, 401, 'operator_token_invalid', workers.log)
+    const reply = await client.send({ ...request, headers: operator })
     expect(reply.status).toBe(200)
     expect(reply.headers['cache-control']).toBe('no-store')
-    // Not even the operator may call it from another website.
-    const origin = 'https://evil.example'
-    const foreign = await client.send({ method, path, body, headers: { ...operator, origin } })
-    await expectProblem(foreign, 403, 'origin_not_allowed', workers.log, origin)
-  })
-
-  test.each(endpoints)(
-    '%s %s is closed if no OPERATOR_TOKEN is set',
-    async (method, path, body) => {
-      const { workers, client } = await open({}, { OPERATOR_TOKEN: '' })
-      for (const authorization of [null, 'Bearer', 'Bearer ', 'Bearer null', 'Bearer undefined']) {
-        const reply = await client.send({ method, path, body, headers: { authorization } })
-        await expectProblem(reply, 401, 'operator_token_invalid', workers.log)
-      }
-    },
-  )
+    for (const authorization of ['Bearer', 'Bearer undefined', operator.authorization]) {
+      const nobody = await closed.client.send({ ...request, headers: { authorization } })
+      await expectProblem(nobody, 401, 'operator_token_invalid', closed.workers.log)
+    }
+  }
 })
 
 describe('the operator', () => {
@@ -108,97 +87,10 @@ describe('the operator', () => {
     expect(completionOf(after).id).toBe(completionOf(forced).id)
     expect(lane.calls).toHaveLength(2)
   })
-
-  test('pays for a locked prompt with spend = "operator", which visitors can read', async () => {
-    const prompts = { daily: { text: 'News of today', spend: 'operator' } }
-    const { workers, lane, client } = await open({ prompts })
-    const body = { prompt: { id: 'daily' } }
-    const miss = await client.complete(body)
-    await expectProblem(miss, 404, 'not_cached', workers.log)
-    expect(lane.calls).toEqual([])
-    const warmed = completionOf(await client.complete(body, operator))
-    expect(completionOf(await client.complete(body)).id).toBe(warmed.id)
-  })
-
-  test("cannot be guessed: a wrong token counts as a visitor, with a visitor's limits", async () => {
-    const { workers, lane, client } = await open({ budget })
-    const own = { 'cf-connecting-ip': newAddress() }
-    for (let i = 0; i < 20; i++) {
-      const guess = { ...own, authorization: `Bearer ${OPERATOR_TOKEN.slice(0, i)}` }
-      const reply = await client.complete({ prompt: `prompt 1${i}` }, guess)
-      await expectProblem(reply, 429, 'budget_exhausted', workers.log)
-    }
-    expect(lane.calls).toEqual([])
-  })
 })
 
-describe('GET /health', () => {
-  const ANYONE = 'Turnstile is off: anyone can spend up to the budget'
-  const paid = {
-    name: 'u',
-    base_url: 'https://upstream.example/v1',
-    key: 'UPSTREAM_API_KEY',
-  }
-  const demo = { name: 'u', preset: 'demo' }
-  const haiku = { haiku: { text: 'A haiku' } }
-  const turnstile = { access: { turnstile_sitekey: '0x4AAAAAAADnPIDROrmt1Wwj' } }
-
-  test.each<[string, Readonly<Record<string, JsonValue>>, boolean]>([
-    ['free prompts on a paid upstream', { upstreams: [paid] }, true],
-    ['both kinds of prompts', { upstreams: [paid], prompts: haiku, free_prompts: true }, true],
-    ['locked prompts alone', { upstreams: [paid], prompts: haiku }, false],
-    ['free prompts refused', { upstreams: [paid], prompts: haiku, free_prompts: false }, false],
-    ['Turnstile', { upstreams: [paid], ...turnstile }, false],
-    ['the demo', { upstreams: [demo] }, false],
-  ])('with %s: whether it warns that anyone may spend', async (_, more, warned) => {
-    const { client } = await open(more, { TURNSTILE_SECRET: '0x4AAAAAAAsecret' })
-    const visitor = await client.send({ path: '/health' })
-    expect(JSON.parse(visitor.text)).toEqual({ status: 'ok' })
-    const headers = { origin: null, authorization: `Bearer ${OPERATOR_TOKEN}` }
-    const reply = await client.send({ path: '/health', headers })
-    expect(reply.status).toBe(200)
-    const { status, warnings } = JSON.parse(reply.text)
-    expect(status).toBe('ok')
-    expect(warnings.includes(ANYONE)).toBe(warned)
-    expect(reply.text).not.toContain(CANARY)
-  })
-
-  test('recognises the operator if the stored token ends in a line break', async () => {
-    const { client } = await open({}, { OPERATOR_TOKEN: `${OPERATOR_TOKEN}\r\n` })
-    const reply = await client.send({ path: '/health', headers: operator })
-    expect(JSON.parse(reply.text)).toHaveProperty('warnings')
-  })
-
-  test.each(['four words and some spaces', 'schlüssel-schlüssel-schlüssel'])(
-    'is a fault with an operator token that no header can hold: %s',
-    async (token) => {
-      const { client } = await open({}, { OPERATOR_TOKEN: token })
-      const reply = await client.send({ path: '/health' })
-      expect([reply.status, JSON.parse(reply.text).faults]).toEqual([
-        503,
-        [
-          {
-            path: 'OPERATOR_TOKEN',
-            message: expect.stringContaining('expected printable ASCII without spaces'),
-          },
-        ],
-      ])
-      expect(reply.text).not.toContain(token)
-    },
-  )
-
-  test('is a fault with a short operator token, but a warning on a loopback host', async () => {
-    const { client } = await open({}, { OPERATOR_TOKEN: 'guessme' })
-    const headers = { authorization: 'Bearer guessme' }
-    for (const path of ['/health', '/v1/models', '/admin/usage']) {
-      const reply = await client.send({ path, headers })
-      expect(reply.status).toBe(503)
-      expect(reply.text).not.toContain('guessme')
-    }
-    const local = { ...headers, host: 'localhost:8787', origin: null }
-    const reply = await client.send({ path: '/health', headers: local })
-    expect(reply.status).toBe(200)
-    expect(reply.text).toContain('OPERATOR_TOKEN: Cannot use')
-    expect(reply.text).not.toContain('guessme')
-  })
+test('the operator is recognised if the stored token ends in a line break', async () => {
+  const { client } = await open({}, { OPERATOR_TOKEN: `${OPERATOR_TOKEN}\r\n` })
+  const reply = await client.send({ path: '/health', headers: operator })
+  expect(JSON.parse(reply.text)).toHaveProperty('warnings')
 })
