@@ -331,56 +331,6 @@ describe('Budget, in any sequence of operations,', () => {
 })
 
 describe('Budget.settle()', () => {
-  test('counts once, even if repeated, late or for an unknown call', () => {
-    const budget = budgetWith()
-    budget.reserve(call('a'), NOON)
-    for (const tokens of [30, 90]) budget.settle('a', { tokens, usd: 0 }, NOON)
-    budget.settle('nobody', { tokens: 90, usd: 0 }, NOON)
-    budget.reserve(call('late'), NOON)
-    budget.settle('late', { tokens: 0, usd: 0 }, NOON + 60_000)
-    expect(budget.figures(NOON + 60_000)).toMatchObject({ spent: 130, reserved: 0 })
-  })
-
-  test('does not change the day of the reservation after midnight; the new day starts at zero', () => {
-    const rows = new Rows()
-    const midnight = (dayOf(NOON) + 1) * DAY_MS
-    const budget = budgetWith({}, midnight - 1000, rows)
-    budget.reserve(call('a', { tokens: 600 }), midnight - 1000)
-    expect(budget.figures(midnight)).toMatchObject({ spent: 0, reserved: 0 })
-    budget.settle('a', { tokens: 500, usd: 0 }, midnight)
-    expect(budget.figures(midnight)).toMatchObject({ spent: 0, reserved: 0 })
-    expect(rows.days.get(dayOf(NOON))?.tokens).toBe(600)
-    expect(budget.reserve(call('b', { tokens: 600 }), midnight).granted).toBe(true)
-  })
-
-  test('spends usage above the reservation in full, and then grants nothing', () => {
-    const rows = new Rows()
-    const all = { tokensPerDay: 2000, tokensPerVisitorPerDay: 1e9 }
-    const budget = budgetWith(all, NOON, rows)
-    let real = 0
-    for (let i = 0; budget.reserve(call(`c${i}`), NOON).granted; i++) {
-      budget.settle(`c${i}`, { tokens: 500, usd: 0 }, NOON)
-      real += 500
-    }
-    expect(real).toBe(2000)
-    expect(budget.figures(NOON)).toEqual({ spent: 2000, reserved: 0, above: 1600, usdSpent: 0 })
-    // Not later that day, and not after a restart.
-    const restarted = budgetWith(all, NOON + 3_600_000, rows)
-    expect(refusalOf(restarted, call('later'), NOON + 3_600_000).policy).toBe('day')
-    expect(restarted.reserve(call('next'), NOON + DAY_MS).granted).toBe(true)
-  })
-
-  test('exceeds the budget by at most one overshoot per running call', () => {
-    const budget = budgetWith({ tokensPerVisitorPerDay: 1e9, streamsPerVisitor: 100 })
-    for (let i = 0; i < 10; i++) expect(budget.reserve(call(`c${i}`), NOON).granted).toBe(true)
-    for (let i = 0; i < 10; i++) {
-      const overshoot = budget.settle(`c${i}`, { tokens: 400, usd: 0 }, NOON)
-      expect(overshoot?.counted.tokens).toBe(400)
-      expect(refusalOf(budget, call('more'))).toMatchObject({ policy: 'day', remaining: 0 })
-    }
-    expect(budget.figures(NOON).spent).toBe(4000)
-  })
-
   test('counts at most ten times the reservation, in tokens and in USD', () => {
     const rows = new Rows()
     const budget = budgetWith({ usdPerDay: 100 }, NOON, rows)
@@ -404,60 +354,60 @@ describe('Budget.settle()', () => {
 })
 
 describe('Budget.reserve()', () => {
-  test('counts an expired lease as spent and releases its reservation', () => {
-    const rows = new Rows()
-    const budget = budgetWith({ streamsPerVisitor: 1 }, NOON, rows)
+  test('releases the stream of an expired lease', () => {
+    const budget = budgetWith({ streamsPerVisitor: 1 })
     budget.reserve(call('a'), NOON)
     expect(budget.nextExpiryMs).toBe(NOON + 60_000)
     expect(refusalOf(budget, call('b')).code).toBe('too_many_streams')
     expect(budget.reserve(call('b'), NOON + 60_000).granted).toBe(true)
-    expect(budget.figures(NOON + 60_000)).toMatchObject({ spent: 100, reserved: 100 })
-    expect(rows.visitorTokens(dayOf(NOON), 'v')).toBe(100)
   })
 
-  test('keeps a lease lost in an eviction as spent; it does not count as a stream', () => {
+  test('counts a call again if its lease was lost in an eviction; the lost one is no stream', () => {
     const rows = new Rows()
     budgetWith({}, NOON, rows).reserve(call('a'), NOON)
     const budget = budgetWith({ streamsPerVisitor: 1 }, NOON, rows)
-    expect(budget.figures(NOON)).toMatchObject({ spent: 100, reserved: 0 })
-    budget.settle('a', { tokens: 0, usd: 0 }, NOON)
-    expect(budget.figures(NOON)).toMatchObject({ spent: 100, reserved: 0 })
-    // Reserving again with the same id counts again.
     expect(budget.reserve(call('a'), NOON).granted).toBe(true)
     expect(budget.figures(NOON)).toMatchObject({ spent: 100, reserved: 100 })
   })
 
-  test('reports the limit, the remaining amount and the reset time', () => {
-    const untilMidnight = DAY_MS / 2000
-    const day = budgetWith({ tokensPerVisitorPerDay: 1e9 })
-    day.reserve(call('a', { tokens: 990 }), NOON)
-    const refused = { granted: false, code: 'budget_exhausted', retryAfterSeconds: untilMidnight }
-    expect(refusalOf(day, call('b'))).toEqual({
-      ...refused,
-      policy: 'day',
-      quota: 1000,
-      remaining: 10,
+  const all = { tokensPerVisitorPerDay: 1e9 }
+  const cents = { policy: 'usd', quota: 500_000, remaining: 500_000 } as const
+  test.each<[string, Partial<BudgetLimits>, Partial<ReserveRequest>, object, Partial<Refusal>]>([
+    ['day', all, { tokens: 1000 }, { tokens: 1001 }, { quota: 1000, remaining: 1000 }],
+    ['day', { tokensPerDay: 0 }, { tokens: 0 }, { tokens: 1 }, { quota: 0, remaining: 0 }],
+    [
+      'visitor',
+      { tokensPerDay: 1e6 },
+      { tokens: 600 },
+      { tokens: 601 },
+      { quota: 600, remaining: 600 },
+    ],
+    ['usd', { usdPerDay: 0.5 }, { usd: 0.5 }, { usd: 0.500001 }, cents],
+  ])('grants what exactly fits the limit "%s" (%j), and refuses one more', (policy, ...row) => {
+    const [more, fitting, beyond, refusal] = row
+    const budget = budgetWith(more)
+    expect(refusalOf(budget, call('a', beyond))).toEqual({
+      granted: false,
+      code: 'budget_exhausted',
+      policy,
+      retryAfterSeconds: DAY_MS / 2000,
+      ...refusal,
     })
-    const visitor = budgetWith()
-    visitor.reserve(call('a', { tokens: 590 }), NOON)
-    expect(refusalOf(visitor, call('b'))).toEqual({
-      ...refused,
-      policy: 'visitor',
-      quota: 600,
-      remaining: 10,
-    })
-    const usd = budgetWith({ usdPerDay: 0.5 })
-    usd.reserve(call('a', { usd: 0.25 }), NOON)
-    expect(refusalOf(usd, call('b', { usd: 0.3 }))).toEqual({
-      ...refused,
-      policy: 'usd',
-      quota: 500_000,
-      remaining: 250_000,
-    })
+    expect(budget.reserve(call('a', fitting), NOON).granted).toBe(true)
+    expect(refusalOf(budget, call('b', beyond))).toMatchObject({ policy, remaining: 0 })
+  })
+
+  test('limits concurrent calls of one visitor', () => {
+    const streams = budgetWith()
+    for (const id of ['a', 'b', 'c']) expect(streams.reserve(call(id), NOON).granted).toBe(true)
+    expect(refusalOf(streams, call('d'))).toMatchObject({ policy: 'streams', quota: 3 })
+  })
+
+  test('grants nothing during a pause', () => {
     const paused = budgetWith()
     paused.pause(NOON + 90_500)
     expect(refusalOf(paused, call('a'))).toEqual({
-      ...refused,
+      granted: false,
       code: 'paused',
       policy: 'paused',
       quota: 0,
@@ -465,21 +415,6 @@ describe('Budget.reserve()', () => {
       retryAfterSeconds: 91,
     })
     expect(paused.reserve(call('a'), NOON + 90_500).granted).toBe(true)
-  })
-
-  test('grants a request that exactly fits, and refuses one more', () => {
-    const day = budgetWith({ tokensPerVisitorPerDay: 1e9 })
-    expect(refusalOf(day, call('a', { tokens: 1001 })).policy).toBe('day')
-    expect(day.reserve(call('a', { tokens: 1000 }), NOON).granted).toBe(true)
-    const visitor = budgetWith()
-    expect(refusalOf(visitor, call('a', { tokens: 601 })).policy).toBe('visitor')
-    expect(visitor.reserve(call('a', { tokens: 600 }), NOON).granted).toBe(true)
-    const usd = budgetWith({ usdPerDay: 2 })
-    expect(refusalOf(usd, call('a', { usd: 2.000001 })).policy).toBe('usd')
-    expect(usd.reserve(call('a', { usd: 2 }), NOON).granted).toBe(true)
-    const streams = budgetWith()
-    for (const id of ['a', 'b', 'c']) expect(streams.reserve(call(id), NOON).granted).toBe(true)
-    expect(refusalOf(streams, call('d'))).toMatchObject({ policy: 'streams', quota: 3 })
   })
 
   test('applies the daily limits to the operator, but not the limits per visitor', () => {

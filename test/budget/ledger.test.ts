@@ -9,6 +9,7 @@ import {
   reserve,
   type Spending,
 } from '../../src/budget/ledger.ts'
+import type { GatewayError } from '../../src/errors.ts'
 import type { Event } from '../../src/events.ts'
 import { failureOf } from '../support/failure.ts'
 
@@ -74,26 +75,20 @@ const broken = (more: object) => async () => {
   throw Object.assign(new Error('inside words'), more)
 }
 
-/** What a call reserves. */
-async function reservedFor(given: Spending): Promise<Cost> {
+const cheap = { input: 1, output: 1 }
+test.each<[string, Partial<Spending>, number]>([
+  ["the model's price", {}, WORST.usd],
+  ['no price', { price: null }, 0],
+  [
+    'the highest price of the route',
+    { price: cheap, routePrices: [cheap, null, price] },
+    WORST.usd,
+  ],
+  ['its own price, if the others are lower', { routePrices: [cheap] }, WORST.usd],
+])('a call reserves at %s', async (_, more, usd) => {
   const { ledger, reserved } = ledgerWith()
-  await ledger.reserve(given)
-  const [{ tokens, usd } = WORST] = reserved
-  return { tokens, usd }
-}
-
-describe('the reservation', () => {
-  test("is in USD by the model's price, and 0 without a price", async () => {
-    expect(await reservedFor(spending)).toEqual(WORST)
-    expect((await reservedFor({ ...spending, price: null })).usd).toBe(0)
-  })
-
-  test('is at the price of the most expensive upstream of the route', async () => {
-    const cheap = { input: 1, output: 1 }
-    const routePrices = [cheap, null, price, { input: 2, output: 3 }]
-    expect(await reservedFor({ ...spending, price: cheap, routePrices })).toEqual(WORST)
-    expect(await reservedFor({ ...spending, routePrices: [cheap] })).toEqual(WORST)
-  })
+  await ledger.reserve({ ...spending, ...more })
+  expect(reserved).toMatchObject([{ tokens: 200, usd }])
 })
 
 describe('Ledger.reserve()', () => {
@@ -134,24 +129,22 @@ describe('Ledger.reserve()', () => {
     expect(waits.every(({ signal }) => signal.aborted)).toBe(true)
   })
 
-  test('retries once, after a pause and with the same id, if the error is retryable', async () => {
-    const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }), async () => granted)
-    const leasing = ledger.reserve(spending)
-    await expect.poll(() => waits.length).toBe(2)
-    expect(waits[1]?.ms).toBe(100)
-    waits[1]?.end()
-    expect((await leasing).mayStore).toBe(true)
-    expect(reserved.map(({ id }) => id)).toEqual(['call-0', 'call-0'])
-  })
-
-  test('makes no third attempt', async () => {
-    const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }))
-    const leasing = failureOf(ledger.reserve(spending))
-    await expect.poll(() => waits.length).toBe(2)
-    waits[1]?.end()
-    expect((await leasing).code).toBe('ledger_unavailable')
-    expect(reserved).toHaveLength(2)
-  })
+  test.each([
+    ['a grant', async () => granted],
+    ['an error', broken({ retryable: true })],
+  ])(
+    'retries a retryable error once, after a pause and with the same id: %s',
+    async (answer, second) => {
+      const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }), second)
+      const leasing = ledger.reserve(spending).catch((error: GatewayError) => error.code)
+      await expect.poll(() => waits.length).toBe(2)
+      expect(waits[1]?.ms).toBe(100)
+      waits[1]?.end()
+      if (answer === 'an error') expect(await leasing).toBe('ledger_unavailable')
+      else expect(await leasing).toMatchObject({ mayStore: true })
+      expect(reserved.map(({ id }) => id)).toEqual(['call-0', 'call-0'])
+    },
+  )
 
   test('waits two seconds for a ledger that hangs; a late grant is given back', async () => {
     const late = Promise.withResolvers<typeof granted>()
@@ -167,19 +160,17 @@ describe('Ledger.reserve()', () => {
     await Promise.all(background)
   })
 
-  test('gives nothing back if a late answer is a refusal or an error', async () => {
-    for (const end of ['refused', 'failed']) {
-      const late = Promise.withResolvers<Refusal>()
-      const { ledger, waits, settled } = ledgerWith(() => late.promise)
-      const leasing = failureOf(ledger.reserve(spending))
-      await expect.poll(() => waits.length).toBe(1)
-      waits[0]?.end()
-      await leasing
-      if (end === 'failed') late.reject(new Error('gone'))
-      else late.resolve({ granted: false } as Refusal)
-      await late.promise.catch(() => {})
-      expect(settled).toEqual([])
-    }
+  test.each(['refusal', 'error'])('gives nothing back after a late %s', async (end) => {
+    const late = Promise.withResolvers<Refusal>()
+    const { ledger, waits, settled } = ledgerWith(() => late.promise)
+    const leasing = failureOf(ledger.reserve(spending))
+    await expect.poll(() => waits.length).toBe(1)
+    waits[0]?.end()
+    await leasing
+    if (end === 'error') late.reject(new Error('gone'))
+    else late.resolve({ granted: false } as Refusal)
+    await late.promise.catch(() => {})
+    expect(settled).toEqual([])
   })
 })
 
@@ -201,49 +192,24 @@ describe('a lease', () => {
     total_tokens,
   })
 
-  test('costs nothing if the upstream did not accept the call', async () => {
-    expect((await settledWith(null, { accepted: false })).cost).toEqual({ tokens: 0, usd: 0 })
-  })
-
-  test('costs all it reserved if no usage is reported', async () => {
-    expect((await settledWith(null, { chars: 3 })).cost).toEqual(WORST)
-  })
-
-  test('that was cancelled without reported usage costs its input and the output it may have caused', async () => {
-    const { cost } = await settledWith(null, { chars: 3, unwritten: 90 })
-    expect(cost?.tokens).toBe(110)
-    expect(cost?.usd).toBeCloseTo((100 * 1 + 10 * 10) / 1e6, 12)
-    const unaccepted = await settledWith(null, { unwritten: 90, accepted: false })
-    expect(unaccepted.cost).toEqual({ tokens: 0, usd: 0 })
-  })
-
-  test('costs what is reported, even if it was cancelled', async () => {
-    const { cost } = await settledWith(usageOf(5, 7, 12), { chars: 28, unwritten: 95 })
-    expect(cost).toEqual({ tokens: 12, usd: 75 / 1e6 })
-  })
-
-  test('costs what the upstream reports, in tokens and USD', async () => {
-    const { cost, events } = await settledWith(usageOf(5, 7, 12), { chars: 28 })
-    expect(cost).toEqual({ tokens: 12, usd: 75 / 1e6 })
-    expect(events).toEqual([])
-  })
-
-  test('costs at least what was received of the answer', async () => {
-    expect((await settledWith(usageOf(5, 1, 6), { chars: 40 })).cost?.tokens).toBe(15)
-  })
-
-  test('costs the reported total if it is larger, because it includes reasoning', async () => {
-    expect((await settledWith(usageOf(5, 7, 50))).cost?.tokens).toBe(50)
-  })
-
-  test('costs what the upstream reports, even above the reservation', async () => {
-    const { cost } = await settledWith(usageOf(50, 450, 500))
-    expect(cost).toEqual({ tokens: 500, usd: (50 * 1 + 450 * 10) / 1e6 })
-  })
-
-  test('costs what was received of the answer, even above the reservation', async () => {
-    expect((await settledWith(null, { chars: 4000 })).cost).toEqual({ tokens: 1000, usd: 0.01 })
-    expect((await settledWith(usageOf(5, 7, 12), { chars: 4000 })).cost?.tokens).toBe(1005)
+  const cancelled = { chars: 28, unwritten: 90 }
+  test.each<[string, Parameters<typeof settledWith>, Cost]>([
+    ['nothing if the call was not accepted', [null, { accepted: false }], { tokens: 0, usd: 0 }],
+    ['the same, cancelled', [null, { ...cancelled, accepted: false }], { tokens: 0, usd: 0 }],
+    ['all it reserved if no usage is reported', [null, { chars: 3 }], WORST],
+    // The input, and ten tokens that the upstream may have written.
+    ['less of that if it was cancelled', [null, cancelled], { tokens: 110, usd: 200 / 1e6 }],
+    ['what is reported', [usageOf(5, 7, 12), { chars: 28 }], { tokens: 12, usd: 75 / 1e6 }],
+    ['the same, cancelled', [usageOf(5, 7, 12), cancelled], { tokens: 12, usd: 75 / 1e6 }],
+    ['at least what arrived', [usageOf(5, 1, 6), { chars: 40 }], { tokens: 15, usd: 105 / 1e6 }],
+    ['the total, which includes reasoning', [usageOf(5, 7, 50)], { tokens: 50, usd: 455 / 1e6 }],
+    ['more than it reserved', [usageOf(50, 450, 500)], { tokens: 500, usd: 4550 / 1e6 }],
+    ['what arrived, if that is more', [null, { chars: 4000 }], { tokens: 1000, usd: 0.01 }],
+  ])('costs %s', async (_, end, cost) => {
+    const settled = await settledWith(...end)
+    expect(settled.events).toEqual([])
+    expect(settled.cost?.tokens).toBe(cost.tokens)
+    expect(settled.cost?.usd).toBeCloseTo(cost.usd, 12)
   })
 
   test('costs at least what was received, for any reported usage', () => {

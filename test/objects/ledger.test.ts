@@ -119,19 +119,6 @@ describe('the ledger object', () => {
     expect(await figures()).toMatchObject({ paused_until: null })
   })
 
-  test('spends an expired lease, and a clock set back does not revive it', async () => {
-    await newDay()
-    await reserve(call(60_000, { leaseMs: 60_000 }))
-    expect(await reserve(call(60_000, { visitor: 'h:1' }))).toMatchObject({ policy: 'day' })
-    await workers.rig.set({ clockMs: days * DAY_MS + 61_000 })
-    expect(await figures()).toMatchObject({ spent: 60_000, reserved: 0 })
-    await workers.rig.set({ clockMs: days * DAY_MS })
-    expect(await figures()).toMatchObject({ spent: 60_000, reserved: 0 })
-    await workers.rig.evict()
-    expect(await reserve(call(60_000, { visitor: 'h:1' }))).toMatchObject({ policy: 'day' })
-    expect(await reserve(call(30_001))).toMatchObject({ policy: 'visitor' })
-  })
-
   test('expires a lease without a call', async () => {
     await newDay()
     await reserve(call(1000, { leaseMs: 1 }))

@@ -7,7 +7,7 @@ import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from 
 export const OPERATOR_TOKEN = 'operator-token-of-the-tests-Xq7'
 
 /** How RPC calls to an object behave. */
-type Behaviour = 'ok' | 'throws' | 'overloaded' | 'hangs'
+type Behaviour = 'ok' | 'throws' | 'hangs'
 
 interface Rigging {
   /** Milliseconds added to the clock of the Worker and its objects. */
@@ -70,8 +70,8 @@ class Rig {
     await this.#do('evict')
   }
 
-  /** Calls of `reserve` and `add`, and the rows written and read by the ledger object, so far. */
-  async counts(): Promise<{ reserves: number; flushes: number; written: number; read: number }> {
+  /** Calls of `add`, and the rows written and read by the ledger object, so far. */
+  async counts(): Promise<{ flushes: number; written: number; read: number }> {
     return JSON.parse(await this.#do('counts'))
   }
 
@@ -114,7 +114,7 @@ import worker, { LedgerObject as Ledger, UsageObject as Usage } from './worker.j
 export { FlightObject } from './worker.js'
 
 const rig = { clockMs: 0, ledger: 'ok', usage: 'ok', limit: 'ok' }
-const counts = { reserves: 0, flushes: 0 }
+const counts = { flushes: 0 }
 const cursors = []
 
 const realNow = Date.now
@@ -129,12 +129,8 @@ globalThis.fetch = (input, init) => {
 }
 
 async function behave(name, work) {
-  const fail = (more) => {
-    throw Object.assign(new Error('words from inside'), more)
-  }
   switch (rig[name]) {
-    case 'throws': return fail({})
-    case 'overloaded': return fail({ overloaded: true, retryable: true })
+    case 'throws': throw new Error('words from inside')
     case 'hangs': return await new Promise(() => {})
   }
   return await work()
@@ -152,7 +148,7 @@ namespaces.getByName = function (name) {
   }
   if (name !== 'ledger') return stub
   return {
-    reserve: (request) => { counts.reserves += 1; return behave('ledger', () => stub.reserve(request)) },
+    reserve: (request) => behave('ledger', () => stub.reserve(request)),
     settle: (id, cost) => stub.settle(id, cost),
     pause: (until) => behave('ledger', () => stub.pause(until)),
     figures: () => behave('ledger', () => stub.figures()),

@@ -3,7 +3,6 @@
 // added later cannot be forgotten by the reservation.
 import { expect, test } from 'vitest'
 import { presets } from '../../src/upstream/presets.ts'
-import { expectProblem } from '../support/answers.ts'
 import { ORIGIN } from '../support/client.ts'
 import { pick, type Random, seeded } from '../support/random.ts'
 import type { RiggedWorkers } from '../support/rig.ts'
@@ -215,21 +214,3 @@ test.each<Reporting>(['truly', 'not at all', 'too much'])(
   },
   180_000,
 )
-
-test('a suffix that is longer than the budget of the day is refused before any call', async () => {
-  const { upstream } = suite
-  const fim = { name: 'fim', preset: 'deepseek-fim', key: 'UPSTREAM_API_KEY' }
-  const workers = await suite.startRigged({
-    config: {
-      origins: [ORIGIN],
-      models: [{ id: 'm', upstream: 'fim', upstream_model: 'm' }],
-      upstreams: [{ ...fim, base_url: upstream.url('fim') }],
-      limits: { prompt_chars: 8000 },
-      budget: { tokens_per_day: 2000 },
-    },
-  })
-  const body = { prompt: 'Once', suffix: '€'.repeat(8000), max_tokens: 16 }
-  const reply = await workers.client().complete(body)
-  await expectProblem(reply, 429, 'budget_exhausted', workers.log)
-  expect(upstream.lane('fim').calls).toEqual([])
-})

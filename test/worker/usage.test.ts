@@ -2,7 +2,7 @@
 // visitor.
 import { expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
-import { ORIGIN, type Reply } from '../support/client.ts'
+import { ORIGIN } from '../support/client.ts'
 import type { RiggedWorkers } from '../support/rig.ts'
 import { completionsStream, latch, refusal } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
@@ -19,7 +19,6 @@ async function open() {
       {
         models: [
           { id: 'm', upstream: 'u', upstream_model: 'm', price: { input: 1000, output: 2000 } },
-          { id: 'unpriced', upstream: 'u', upstream_model: 'n' },
         ],
         prompts: { haiku: { text: 'A haiku' } },
         free_prompts: true,
@@ -87,78 +86,6 @@ test('GET /admin/usage has exactly the documented shape', async () => {
   expect(figures.days).toEqual([{ day, tokens: 12, usd: 0.019, requests: 1, hits: 0 }])
 })
 
-test('money spent and saved is counted for models with a price', async () => {
-  const { workers, client } = await open()
-  for (const model of ['m', 'm', 'm', 'unpriced', 'unpriced']) {
-    completionOf(await client.complete({ prompt: 'p', model }))
-  }
-  const { hours, days } = await workers.rig.figures()
-  expect(hours.at(-1)).toMatchObject({
-    tokens_in: 10,
-    tokens_out: 14,
-    tokens_saved: 36,
-    usd: 0.019,
-    usd_saved: 0.038,
-    hits: { kv: 3 },
-  })
-  expect(days).toMatchObject([{ tokens: 24, usd: 0.019, requests: 5, hits: 3 }])
-})
-
-test('failed attempts are listed with their hints, except those about one request', async () => {
-  const { workers, lane, client } = await open()
-  lane.answers(refusal(401), refusal(400), refusal(429), refusal(500))
-  const replies: Reply[] = []
-  for (let i = 0; i < 4; i++) {
-    replies.push(await client.complete({ prompt: `p${i}`, model: i === 3 ? 'unpriced' : 'm' }))
-  }
-  expect(replies.map(({ status }) => status)).toEqual([502, 400, 429, 502])
-  const { failures } = await workers.rig.figures()
-  const events = workers.log.all('upstream_failed')
-  const id = (i: number) => String(replies[i]?.headers['x-request-id'])
-  const row = (i: number, code: string, model = 'm') => ({
-    at: expect.any(Number),
-    request_id: id(i),
-    upstream: 'u',
-    model,
-    code,
-    hint: events.find(({ request_id }) => request_id === id(i))?.hint,
-  })
-  // Newest first.
-  expect(failures).toHaveLength(3)
-  expect(failures).toEqual([
-    row(3, 'upstream_unavailable', 'unpriced'),
-    row(2, 'upstream_rate_limited'),
-    row(0, 'upstream_rejected'),
-  ])
-})
-
-test('refused origins are listed, within bounds', async () => {
-  const { workers, client } = await open()
-  const refuse = async (origin: string, path: string) =>
-    expect((await client.send({ path, headers: { origin } })).status).toBe(403)
-  for (let i = 0; i < 3; i++) await refuse('https://forgotten.example', '/v1/models')
-  await refuse('null', '/v1/completions?prompt=p')
-  await refuse('https://UPPER.example', '/v1/prompts')
-  await Promise.all(
-    Array.from({ length: 300 }, (_, i) => refuse(`https://${i}.example`, '/v1/models')),
-  )
-  await refuse('https://forgotten.example', '/admin/usage')
-  completionOf(await client.complete({ prompt: 'p' }))
-  const figures = await workers.rig.figures()
-  expect(figures.refused_origins).toHaveLength(20)
-  expect(figures.refused_origins[0]).toEqual({
-    origin: 'https://forgotten.example',
-    count: 4,
-    last: expect.any(Number),
-  })
-  expect(JSON.stringify(figures.refused_origins)).not.toContain('UPPER')
-  // A refused origin is not counted as a page that was served.
-  expect(figures.hours.at(-1)?.['origins']).toEqual({ [ORIGIN]: 1 })
-  const { lists } = await workers.rig.rows()
-  expect(lists.map(({ name }) => name)).toEqual([expect.stringMatching(/^refused \d{6}$/)])
-  expect(JSON.parse(lists[0]?.value ?? '')).toHaveLength(200)
-})
-
 test('every request is counted by its outcome', async () => {
   const { workers, lane, client } = await open()
   completionOf(await client.complete({ prompt: 'p' }))
@@ -194,7 +121,12 @@ test('every request is counted by its outcome', async () => {
     tokens_out: 14,
     errors: { invalid_value: 1, not_cached: 1, upstream_unavailable: 1 },
     models: { m: 9 },
+    // A call at the model's price.
+    usd: 0.038,
   })
+  // At least those of the three hits; their model has a price.
+  expect(hour['tokens_saved']).toBeGreaterThanOrEqual(36)
+  expect(hour['usd_saved']).toBeGreaterThanOrEqual(0.057)
   // Two misses, one uncached request, one failure.
   expect(hour['misses']).toBe(4)
   // The remaining entry has expired but is still served, and counted as stale.
@@ -204,27 +136,6 @@ test('every request is counted by its outcome', async () => {
   const hours = (await workers.rig.figures()).hours
   const sum = hours.reduce((all, { hits }) => all + Number((hits as { stale: number }).stale), 0)
   expect(sum).toBe(1)
-})
-
-test('a shared answer saves its cost', async () => {
-  const { workers, lane, client } = await open()
-  const rest = latch()
-  lane.answers(completionsStream(['a', 'b'], { pace: () => rest.opened }))
-  const first = client.complete({ prompt: 'p', stream: true })
-  await lane.call()
-  const follower = client.complete({ prompt: 'p' })
-  // When this reader has joined, the other follower has joined, too.
-  const incoming = await client.open({ method: 'POST', body: { prompt: 'p', stream: true } })
-  await incoming.until('"text":"a"')
-  rest.open()
-  await Promise.all([first, incoming.rest()])
-  expect((await follower).headers['cache-status']).toContain('collapsed')
-  completionOf(await client.complete({ prompt: 'p' }))
-  await expect.poll(() => workers.log.all('request').length).toBe(4)
-  const hour = await hourOf(workers)
-  expect(hour).toMatchObject({ collapsed: 2 })
-  // At least that of the JSON follower, whose usage is known, and of the hit.
-  expect(hour['tokens_saved']).toBeGreaterThanOrEqual(24)
 })
 
 test('an isolate sends its figures at most once a minute', async () => {
@@ -251,7 +162,7 @@ test('an isolate sends its figures at most once a minute', async () => {
   await expect.poll(stored).toBe(42)
 }, 20_000)
 
-test.each(['throws', 'hangs', 'overloaded'] as const)(
+test.each(['throws', 'hangs'] as const)(
   'figures that cannot be sent (%s) delay nobody and are not lost',
   async (usage) => {
     const { workers, client } = await open()
