@@ -172,11 +172,6 @@ test('verify() does not send values that cannot be tokens', async () => {
   }
 })
 
-test('verify() accepts any host if any page may spend', async () => {
-  const { turnstile } = turnstileWith(() => Response.json({ ...solved, hostname: 'any.test' }))
-  expect((await outcome(turnstile, { hostnames: new Set(['*']) })).code).toBe('solved')
-})
-
 test('verify() gives the visitor the same error for every reason', async () => {
   const errors = new Set<string>()
   for (const [, , answer] of failures) {
@@ -226,7 +221,7 @@ const outages: readonly [string, ChallengeRefusal, Script][] = [
 ]
 
 test.each(outages)('verify() retries once after %s, then gives up', async (_, reason, script) => {
-  const { turnstile, sent } = turnstileWith(script)
+  const { turnstile, sent, requests } = turnstileWith(script)
   const { ms, ...result } = await outcome(turnstile)
   expect(result).toMatchObject({ code: 'challenge_unavailable', reason })
   expect(result.error?.retryAfterSeconds).toBeGreaterThan(0)
@@ -234,6 +229,7 @@ test.each(outages)('verify() retries once after %s, then gives up', async (_, re
   expect(sent).toHaveLength(2)
   expect(sent[0]).toEqual(sent[1])
   expect(sent[0]?.['idempotency_key']).toBe('uuid-0')
+  expect(requests.map(({ signal }) => signal.aborted)).toEqual([true, true])
   expect(ms).toBeLessThanOrEqual(3000)
 })
 
@@ -274,12 +270,6 @@ test('verify() leaves no timer running after an answer', async () => {
   expect(vi.getTimerCount()).toBe(0)
 })
 
-test('verify() aborts a call that hangs', async () => {
-  const { turnstile, requests } = turnstileWith(hang)
-  await outcome(turnstile)
-  expect(requests.map(({ signal }) => signal.aborted)).toEqual([true, true])
-})
-
 test('verify() treats a rejected secret as an outage, because no visitor can fix it', async () => {
   for (const said of ['missing-input-secret', 'invalid-input-secret']) {
     const answer = { success: false, 'error-codes': [said] }
@@ -290,19 +280,11 @@ test('verify() treats a rejected secret as an outage, because no visitor can fix
   }
 })
 
-test.each([...TEST_SECRETS, ` ${TEST_SECRETS[0]}\n`, '1x00000000000000000000AA'])(
-  'isTestSecret() recognises %j',
-  (secret) => {
-    expect(isTestSecret(secret)).toBe(true)
-  },
-)
-
-test.each(['', '0x4AAAAAAADnPIDROrmt1Wwj', '0x4AAAAAAAB_0000000000000000000000AA', CANARY])(
-  'isTestSecret() is false for %j',
-  (secret) => {
-    expect(isTestSecret(secret)).toBe(false)
-  },
-)
+test('isTestSecret() recognises the secrets for tests', () => {
+  const real = ['', '0x4AAAAAAADnPIDROrmt1Wwj', '0x4AAAAAAAB_0000000000000000000000AA', CANARY]
+  const dummy = [...TEST_SECRETS, ` ${TEST_SECRETS[0]}\n`, '1x00000000000000000000AA']
+  expect([...real, ...dummy].filter(isTestSecret)).toEqual(dummy)
+})
 
 test('verify() makes no call with a test secret outside local development', async () => {
   for (const secret of TEST_SECRETS) {

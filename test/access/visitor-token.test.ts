@@ -127,27 +127,6 @@ test('mint() supports the longest possible origin, and makes only tokens that ve
   await expect(absurd).rejects.toMatchObject({ code: 'origin_not_allowed' })
 })
 
-test('verify() rejects a token with one character changed, dropped, added or doubled', async () => {
-  const tokens = tokensWith()
-  const { token } = await tokens.mint(here)
-  const characters = fc.oneof(
-    fc.constantFrom(...'ABCDwxyz0189-_.=+/ ~'),
-    fc.string({ minLength: 1, maxLength: 1 }),
-    fc.string({ minLength: 1, maxLength: 1, unit: 'grapheme' }),
-  )
-  const places = fc.nat(token.length - 1)
-  const ways = fc.constantFrom('change', 'drop', 'add', 'double')
-  await fc.assert(
-    fc.asyncProperty(places, characters, ways, async (at, character, way) => {
-      const [head, own, tail] = [token.slice(0, at), token.charAt(at), token.slice(at + 1)]
-      fc.pre(way !== 'change' || character !== own)
-      const middle = { change: character, drop: '', add: own + character, double: own + own }[way]
-      expect(await reasonOf(tokens, head + middle + tail)).toMatch(/malformed|bad_signature/)
-    }),
-    { numRuns: 400 },
-  )
-})
-
 test('verify() rejects a token with one bit changed, even in canonical base64url', async () => {
   const tokens = tokensWith()
   const { token } = await tokens.mint(here)
@@ -258,21 +237,6 @@ test('verify() rejects a token from its exp on, without leeway', async () => {
   expect(await at(NOW_S - 1)).toBe('from_the_future')
 })
 
-test('verify() never accepts a token again after it has expired', async () => {
-  const tokens = tokensWith()
-  const { token, expires_at } = await tokens.mint(here)
-  const times = fc.tuple(fc.integer({ min: 0, max: 5000 }), fc.nat(5000))
-  await fc.assert(
-    fc.asyncProperty(times, async ([first, more]) => {
-      const good = async (nowS: number) =>
-        (await reasonOf(tokens, token, { ...here, nowS })) === 'passed'
-      expect(await good(NOW_S + first)).toBe(NOW_S + first < expires_at)
-      if (!(await good(NOW_S + first))) expect(await good(NOW_S + first + more)).toBe(false)
-    }),
-    { numRuns: 40 },
-  )
-})
-
 test('verify() rejects a token at any other origin', async () => {
   const tokens = tokensWith()
   await fc.assert(
@@ -289,13 +253,8 @@ test('verify() rejects a token at any other origin', async () => {
   }
 })
 
-test('the tests can sign an accepted token', async () => {
-  expect(await tokensWith().verify(await sign(goodClaims), here)).toEqual({
-    subject: goodClaims.sub,
-  })
-})
-
-test.each<[string, object, TokenRefusal]>([
+test.each<[string, object, TokenRefusal | 'passed']>([
+  ['nothing that is wrong', {}, 'passed'],
   ['exp ten years ahead', { exp: NOW_S + 315_576_000 }, 'too_far_ahead'],
   ['exp a second too far ahead', { exp: NOW_S + SECONDS + 1 }, 'too_far_ahead'],
   ['iat a second ahead', { iat: NOW_S + 1 }, 'from_the_future'],
@@ -315,17 +274,16 @@ test.each<[string, object, TokenRefusal]>([
   ['a list of audiences', { aud: ['edge-completions visitor', 'x'] }, 'bad_claims'],
   ['an extra claim', { admin: true }, 'bad_claims'],
   ['nbf ahead', { nbf: NOW_S + 1 }, 'bad_claims'],
-])('verify() rejects %s even with a valid signature', async (_, claims, reason) => {
+])('verify() of a valid signature over %s', async (_, claims, reason) => {
   const token = await sign({ ...goodClaims, ...claims })
   expect(await reasonOf(tokensWith(), token)).toBe(reason)
 })
 
-test.each([[null], [[]], ['t:0123456789abcdef'], [1]])(
-  'verify() rejects the signed payload %j',
-  async (payload) => {
+test('verify() rejects a signed payload that is no object', async () => {
+  for (const payload of [null, [], 't:0123456789abcdef', 1]) {
     expect(await reasonOf(tokensWith(), await sign(payload))).toBe('bad_claims')
-  },
-)
+  }
+})
 
 test('verify() rejects tokens signed with other keys, or with the secret itself as the key', async () => {
   const tokens = tokensWith()
@@ -427,12 +385,4 @@ test('requests before the key is available do not wait for each other', async ()
   first.resolve(SECRET)
   expect(await reasonOf(tokens, (await stuck).token)).toBe('passed')
   expect(await reasonOf(tokens, token)).toBe('passed')
-})
-
-test('a token contains neither the secret nor the key', async () => {
-  const { token } = await tokensWith().mint(here)
-  const seen = token.split('.').map((part) => Buffer.from(part, 'base64url').toString('latin1'))
-  expect(seen.join()).not.toContain(SECRET)
-  expect(seen.join()).not.toContain(Buffer.from(await keyOf(SECRET)).toString('latin1'))
-  expect(JSON.parse(seen[1] ?? '')).toEqual({ ...goodClaims, sub: expect.any(String) })
 })

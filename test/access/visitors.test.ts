@@ -70,13 +70,10 @@ test('without Turnstile a visitor is identified by its address only', async () =
     const headers = { ...address('203.0.113.7'), ...extra }
     expect(await identify(headers, { identifier: visitors })).toEqual({ id, reasons: [] })
   }
-})
-
-test('without Turnstile all requests without an address are one visitor', async () => {
-  const id = await visitors.idOf(null, NOW_MS)
-  expect(await identify({}, { identifier: visitors })).toEqual({ id, reasons: [] })
-  const spoofed = { 'x-forwarded-for': '203.0.113.7' }
-  expect(await identify(spoofed, { identifier: visitors })).toEqual({ id, reasons: [] })
+  const nobody = { id: await visitors.idOf(null, NOW_MS), reasons: [] }
+  for (const headers of [{}, { 'x-forwarded-for': '203.0.113.7' }]) {
+    expect(await identify(headers, { identifier: visitors })).toEqual(nobody)
+  }
 })
 
 test('with Turnstile a visitor is identified by its token, in x-visitor-token or as the bearer', async () => {
@@ -87,17 +84,11 @@ test('with Turnstile a visitor is identified by its token, in x-visitor-token or
     { authorization: `bearer  ${token}` },
     { 'x-visitor-token': token, authorization: 'Bearer sk-anything' },
     { 'x-visitor-token': '', authorization: `Bearer ${token}` },
+    // From any address, so that its budget is that of one visitor.
+    { 'x-visitor-token': token, ...address('203.0.113.7') },
+    { 'x-visitor-token': token, ...address('2001:db8::1') },
   ]
   for (const way of ways) expect(await identify(way)).toEqual({ id: subject, reasons: [] })
-})
-
-// So that its budget is counted for one visitor.
-test('a token is the same visitor from a hundred addresses', async () => {
-  const { token, subject } = await mint()
-  for (let i = 0; i < 100; i++) {
-    const headers = { ...address(`203.0.113.${i}`), 'x-visitor-token': token }
-    expect(await identify(headers)).toEqual({ id: subject, reasons: [] })
-  }
 })
 
 test('with Turnstile a request without a token is rejected', async () => {
@@ -202,42 +193,14 @@ test.each([
   ['2001:db8::1', '2001:db8:0:0::/64'],
   ['2001:db8:0:0:1::', '2001:db8:0:0::/64'],
   ['1::', '1:0:0:0::/64'],
-])('networkOf() maps %s to %s', (address, network) => {
+  ['::ffff:cb00:7107', '203.0.113.7'],
+  ['0:0:0:0:0:ffff:203.0.113.7', '203.0.113.7'],
+  ['0::ffff:cb00:7107', '203.0.113.7'],
+  ...[null, '', '256.1.1.1', '1.2.3.4:80', ' 1.2.3.4', '1.2.3.4, 5.6.7.8', 'fe80::1%eth0', '[::1]']
+    .concat(`${'1:'.repeat(10_000)}:`)
+    .map((address) => [address, 'shared'] as const),
+] as const)('networkOf() maps %s to %s', (address, network) => {
   expect(networkOf(address)).toBe(network)
-})
-
-test.each([
-  null,
-  '',
-  ' ',
-  'garbage',
-  'unknown',
-  '256.1.1.1',
-  '1.2.3',
-  '1.2.3.4.5',
-  '1.2.3.4:80',
-  ' 1.2.3.4',
-  '1.2.3.4, 5.6.7.8',
-  '::ffff:999.1.1.1',
-  'fe80::1%eth0',
-  'fe80::1%25eth0',
-  '1:2:3',
-  '1::2::3',
-  '12345::',
-  '[::1]',
-  'a:b',
-  'host:80',
-  '2001:db8::g',
-  '\u0000',
-  `${'1:'.repeat(10_000)}:`,
-])('networkOf() maps %j to the shared network', (address) => {
-  expect(networkOf(address)).toBe('shared')
-})
-
-test('networkOf() recognises an IPv4 address in every IPv6 spelling', () => {
-  for (const address of ['::ffff:cb00:7107', '0:0:0:0:0:ffff:203.0.113.7', '0::ffff:cb00:7107']) {
-    expect(networkOf(address), address).toBe('203.0.113.7')
-  }
 })
 
 test('networkOf() maps a whole /64 to one network and its neighbour to another', () => {
@@ -304,12 +267,6 @@ test('Visitors.idOf() gives one id per network, and one for all requests without
   expect(await id(null)).toBe(await id('garbage'))
   const others = ['2001:db8:1:2::1', '2001:db8:1:3::1', '203.0.113.7', '203.0.113.8', null]
   expect(new Set(await Promise.all(others.map(id))).size).toBe(5)
-})
-
-test('Visitors.idOf() does not contain the address', async () => {
-  const id = await visitorsOf('secret').idOf('203.0.113.7', NOON_MS)
-  const hex = Buffer.from([203, 0, 113, 7]).toString('hex')
-  expect(id).not.toContain(hex)
 })
 
 // A request may run across midnight; its id must not be kept.
