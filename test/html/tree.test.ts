@@ -128,6 +128,11 @@ const trees: readonly [string, string][] = [
   ['', ''],
   [' \n', ''],
   ['<!doctype html><html><head><title>a</title></head><body>b', 'b'],
+  [
+    '<?xml version="1.0"?><!-- x --><!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN" "x"><p>a<br/>b',
+    'p(a br b)',
+  ],
+  ['<p a <b>c</p></i></p><p', 'p[a][<b](c) p'],
   ['<title>a</title><meta charset=utf-8><link><p>b', 'p(b)'],
   ['<head></p></head><!-- -->a', 'a'],
   ['<!doctype html><p>a<table><td>b', 'p(a) table(tbody(tr(td(b))))'],

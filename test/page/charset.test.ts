@@ -163,6 +163,13 @@ describe('decodeHtml() uses the encoding', () => {
     expect(read(utf8(`${html}<p>é日`))).toBe('é日')
   })
 
+  test('and the rules of XHTML if the page is served as such', () => {
+    const page = utf8('a<div hidden="hidden"/><script src="x"/>b')
+    const document = decodeHtml(page, parseContentType('application/xhtml+xml'), references)
+    expect(readableText(document, parseSelectors('body') ?? [])).toBe('a b')
+    expect(read(page)).toBe('a')
+  })
+
   test('UTF-16 if its XML declaration is written in it', () => {
     expect(read(utf16(`${xml('"x"')}é`))).toBe('é')
     expect(read(swapped(utf16(`${xml('"x"')}é`)))).toBe('é')

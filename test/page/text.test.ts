@@ -350,6 +350,7 @@ describe('readableText() with the selector', () => {
     ['main, article, body', '<title>a</title>b<p>c', 'b c'],
     ['article', '<article>a<article>b</article>c</article><article>d</article>', 'a b c d'],
     ['p, main', '<main>a<p>b</p>c<p>d</main>', 'b d'],
+    ['main, article, body', 'a<MAIN>b<SCRIPT>c</SCRIPT>d</MAIN>', 'bd'],
     ['.x', '<p class=x>a<b>b</b><p class="y x">c', 'ab c'],
     ['i', '<p>a<i>b</i>c<i>d</i>', 'b d'],
     ['main', '<p>a', ''],
