@@ -9,6 +9,7 @@ import { diagnose } from './diagnosis.ts'
 import {
   errorIn,
   failureOfError,
+  failureOfResponse,
   failureOfStatus,
   identifierOf,
   statusOf,
@@ -16,7 +17,7 @@ import {
 } from './failure.ts'
 import { ending, readReason } from './finish-reason.ts'
 import { bytesOfStrings, isErrorEvent, objectsIn } from './message.ts'
-import { failureOfResponse, present } from './openai-request.ts'
+import { present } from './openai-request.ts'
 import { isErrorShape, isMarked, metaOf } from './openai-response.ts'
 import type { SseMessage } from './sse.ts'
 

@@ -2,7 +2,8 @@
 // message is its text. Requests with fields that only the completions wire has are refused before
 // (calls.ts).
 import type { Upstream } from './adapter.ts'
-import { failureOfResponse, messagesOf, wireFields } from './openai-request.ts'
+import { failureOfResponse } from './failure.ts'
+import { messagesOf, wireFields } from './openai-request.ts'
 import { readBody, readChunk } from './openai-response.ts'
 
 export const chat: Upstream = {

@@ -1,7 +1,8 @@
 // The legacy completions wire: POST /completions, one text per choice.
 
 import type { Upstream } from './adapter.ts'
-import { failureOfResponse, present, wireFields } from './openai-request.ts'
+import { failureOfResponse } from './failure.ts'
+import { present, wireFields } from './openai-request.ts'
 import { readBody, readChunk } from './openai-response.ts'
 
 export const completions: Upstream = {

@@ -3,8 +3,15 @@
 
 import { type Code, GatewayError, messages } from '../errors.ts'
 import { isRecord } from '../json.ts'
-import type { WireOptions } from './adapter.ts'
-import { diagnose, ownersSubjects, requestSubjects, type Subject } from './diagnosis.ts'
+import type { TokensField } from './adapter.ts'
+import {
+  diagnose,
+  isPage,
+  ownersSubjects,
+  requestSubjects,
+  type Subject,
+  wordsOf,
+} from './diagnosis.ts'
 import { hintOfReason, hintOfStatus, type Reason } from './hints.ts'
 
 /** For the owner's log. It contains no text of the upstream, apart from an identifier. */
@@ -17,7 +24,7 @@ export interface UpstreamCause {
   /** What the upstream's error is about, if its wording is known. */
   readonly subject?: Subject | undefined
   /** The name that the upstream requires for `max_tokens`, if it refused the request for that. */
-  readonly wantsField?: WireOptions['maxTokensField'] | undefined
+  readonly wantsField?: TokensField | undefined
   /** `Retry-After` of an upstream that is down. That of a 429 is in the error itself. */
   readonly backInSeconds?: number | undefined
 }
@@ -87,6 +94,39 @@ function failure(
 ): GatewayError {
   const full: UpstreamCause = { status: null, code: null, ...cause }
   return new GatewayError(code, message, { cause: full, retryAfterSeconds })
+}
+
+/** @param body the JSON of a non-2xx response, or its text if it is not JSON */
+export function failureOfResponse(status: number, body: unknown): GatewayError {
+  const error = errorIn(body)
+  const code = identifierOf(error)
+  const wantsField = status === 400 || status === 422 ? wantedField(error) : undefined
+  if (wantsField !== undefined) {
+    const hint = `Set max_tokens_field = "${wantsField}" for this upstream: the model accepts no other name.`
+    return failureOfStatus(status, { code, hint, wantsField })
+  }
+  const diagnosis = diagnose(error)
+  // A 429 stays a rate limit even if its message mentions keys, models or contexts.
+  const isAbout = status !== 429 || diagnosis?.subject === 'quota'
+  const hint = hintOfStatus(status, isPage(body))
+  return failureOfStatus(status, { code, hint, ...(isAbout ? diagnosis : null) })
+}
+
+/** Servers' wording for an unknown field, as opposed to an invalid value. */
+const UNKNOWN_FIELD =
+  /unsupported|not supported|unrecogni[sz]ed|unknown|unexpected|extra[ _](inputs?|fields?|forbidden)|not permitted|cannot find field|deprecated/i
+
+/**
+ * The name that the server requires for `max_tokens`, if the error is about that. It may quote the
+ * visitor's text, so this can be wrong, which costs one more failed call.
+ */
+function wantedField(error: unknown): TokensField | undefined {
+  const text = wordsOf(error)
+  const advised = /\b[Uu]se\W+(max_tokens|max_completion_tokens)\W+instead\b/.exec(text)?.[1]
+  if (advised !== undefined) return advised as TokensField
+  const named = /\b(max_tokens|max_completion_tokens)\b/.exec(text)?.[1]
+  if (named === undefined || !UNKNOWN_FIELD.test(text)) return undefined
+  return named === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens'
 }
 
 /**

@@ -10,6 +10,7 @@ import { diagnose } from './diagnosis.ts'
 import {
   errorIn,
   failureOfError,
+  failureOfResponse,
   failureOfStatus,
   type UpstreamCause,
   upstreamFailure,
@@ -17,7 +18,7 @@ import {
 import { ending, readReason } from './finish-reason.ts'
 import { hintOfStatus, hints } from './hints.ts'
 import { isErrorEvent, objectsIn } from './message.ts'
-import { failureOfResponse, messagesOf, wireFields } from './openai-request.ts'
+import { messagesOf, wireFields } from './openai-request.ts'
 import { isMarked, readBody, readObject, readUsage } from './openai-response.ts'
 import type { SseMessage } from './sse.ts'
 

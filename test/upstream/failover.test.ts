@@ -1,177 +1,66 @@
 // A request's route through its upstreams: retries, fallbacks, breakers, several calls, leases.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { type Code, GatewayError } from '../../src/errors.ts'
-import type { Event } from '../../src/events.ts'
-import type { EffectiveRequest, Target } from '../../src/request/effective.ts'
-import type { Feature, Wire } from '../../src/upstream/adapter.ts'
-import type { RouteContext, RouteDelta } from '../../src/upstream/attempt.ts'
-import type { Extent } from '../../src/upstream/extent.ts'
-import { answer, capableTargets } from '../../src/upstream/failover.ts'
-import { wireLimits } from '../../src/upstream/presets.ts'
-import { chunk, DONE, jsonAnswer, openStream, streamAnswer, upstreamBody } from '../support/app.ts'
-import { CANARY, recordOutput } from '../support/canary.ts'
-import { connectionTo, effectiveRequest, routeContext } from '../support/upstreams.ts'
-
-const START = 1_767_225_600_000
-
-type Answering = (call: number, request: Request) => Response | Promise<Response>
-
-interface UpstreamSetting {
-  readonly answers: Answering
-  readonly wire?: Wire
-  readonly retries?: number
-  readonly firstByteMs?: number
-  readonly idleMs?: number
-  readonly deadlineMs?: number
-  readonly unsupported?: readonly Feature[]
-  readonly stream?: 'always' | 'visitor'
-}
-
-interface LeaseLog {
-  readonly extent: Extent
-  readonly target: Target
-  accepted: number
-  settled: { usage: unknown; chars: number }[]
-}
-
-function start(
-  settings: Readonly<Record<string, UpstreamSetting>>,
-  overrides: Partial<RouteContext> = {},
-) {
-  const clock = { ms: START }
-  const events: Event[] = []
-  const leases: LeaseLog[] = []
-  const waits: number[] = []
-  const calls: { upstream: string; body: Record<string, unknown> }[] = []
-  const signals: AbortSignal[] = []
-  const controller = new AbortController()
-  const connections = Object.entries(settings).map(([name, setting]) => {
-    const { answers, wire = 'completions', ...options } = setting
-    const { unsupported = wire === 'chat' ? ['n'] : [] } = setting
-    const send = async (request: Request) => {
-      signals.push(request.signal)
-      const body = (await request.clone().json()) as Record<string, unknown>
-      calls.push({ upstream: name, body })
-      return await answers(calls.length - 1, request)
-    }
-    return connectionTo(name, send, {
-      auth: 'bearer',
-      key: CANARY,
-      deadlineMs: 120_000,
-      retries: 1,
-      ...options,
-      wire,
-      unsupported: new Set([...wireLimits[wire], ...unsupported]),
-    })
-  })
-  const context = routeContext(connections, {
-    stream: false,
-    signal: controller.signal,
-    now: () => clock.ms,
-    wait: async (ms, signal) => {
-      signal.throwIfAborted()
-      waits.push(ms)
-      clock.ms += ms
-    },
-    report: (event) => {
-      recordOutput(JSON.stringify(event))
-      events.push(event)
-    },
-    reserve: async (extent, target) => {
-      const log: LeaseLog = { extent, target, accepted: 0, settled: [] }
-      leases.push(log)
-      return {
-        accepted: () => {
-          log.accepted += 1
-        },
-        settle: (end) => {
-          log.settled.push({ ...end })
-        },
-      }
-    },
-    ...overrides,
-  })
-  const trace = { attempts: 0, upstream: null as string | null }
-  const route = Object.keys(settings).map((upstream) => ({
-    upstream,
-    upstream_model: `${upstream}-1`,
-  }))
-  const request = (fields: Partial<EffectiveRequest> = {}) => effectiveRequest({ route, ...fields })
-  const ask = (fields: Partial<EffectiveRequest> = {}) => {
-    const full = request(fields)
-    const route = capableTargets(full, context.connections)
-    return answer({ ...full, route }, context, trace)
-  }
-  const run = async (fields: Partial<EffectiveRequest> = {}) => {
-    const deltas: RouteDelta[] = []
-    let error: unknown = null
-    try {
-      for await (const batch of ask(fields)) deltas.push(...batch)
-    } catch (thrown) {
-      error = thrown
-      if (thrown instanceof GatewayError) recordOutput(thrown.message)
-    }
-    const texts: string[] = []
-    for (const delta of deltas) {
-      if (delta.kind === 'text') texts[delta.index] = (texts[delta.index] ?? '') + delta.text
-    }
-    const code = error === null ? null : error instanceof GatewayError ? error.code : 'unknown'
-    return { deltas, error, code, texts }
-  }
-  return {
-    ask,
-    run,
-    request,
-    context,
-    controller,
-    clock,
-    events,
-    leases,
-    waits,
-    calls,
-    signals,
-    trace,
-    asked: () => calls.map(({ upstream }) => upstream).join(' '),
-  }
-}
+import { GatewayError } from '../../src/errors.ts'
+import type { EffectiveRequest } from '../../src/request/effective.ts'
+import type { TokensField, Wire } from '../../src/upstream/adapter.ts'
+import {
+  chunk,
+  DONE,
+  jsonAnswer,
+  openStream,
+  START,
+  streamAnswer,
+  upstreamBody,
+} from '../support/app.ts'
+import { CANARY } from '../support/canary.ts'
+import { type Answering, startRoute, targetOf } from '../support/upstreams.ts'
 
 const status =
   (code: number, headers: Record<string, string> = {}): Answering =>
   () =>
-    new Response(JSON.stringify({ error: { message: `no ${CANARY}` } }), { status: code, headers })
-
+    Response.json({ error: { message: `no ${CANARY}` } }, { status: code, headers })
+const body =
+  (text: string): Answering =>
+  () =>
+    new Response(text)
 const never: Answering = () => new Promise(() => {})
 const ok: Answering = () => jsonAnswer('Hello')
+const unreachable: Answering = () => {
+  throw new TypeError('fetch failed')
+}
+/** An upstream that fails with an outage. */
+const down = { answers: status(500), retries: 0 }
+
 /** The n-th answer for the n-th call; the last one for all further calls. */
 const inTurn =
   (...list: readonly Answering[]): Answering =>
   (call, request) =>
     (list[Math.min(call, list.length - 1)] ?? ok)(call, request)
 
+/** A route of one upstream whose breaker has opened, and that answers like this from now on. */
+async function opened(...answers: readonly Answering[]) {
+  const failures = Array.from({ length: 10 }, () => status(500))
+  const app = startRoute({ a: { answers: inTurn(...failures, ...answers), retries: 0 } })
+  for (let i = 0; i < 10; i++) expect((await app.run()).code).toBe('upstream_unavailable')
+  return app
+}
+
 /** Expects that every lease was settled exactly once. */
-function expectSettled(leases: readonly LeaseLog[]): void {
+function expectSettled({ leases }: Pick<ReturnType<typeof startRoute>, 'leases'>): void {
   for (const { settled } of leases) expect(settled).toHaveLength(1)
 }
 
+const left = new Error('left')
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await turn()
 }
 
-/** The result of a promise within a few turns of the event loop, or 'pending'. */
-async function soon<T>(work: Promise<T>): Promise<T | 'pending'> {
-  const late = (async () => {
-    for (let i = 0; i < 50; i++) await turn()
-    return 'pending' as const
-  })()
-  return await Promise.race([work, late])
-}
-
 test('answer() starts with one delta about the upstream, then yields text, finish and end', async () => {
-  const { run, trace } = start({
-    a: { answers: () => streamAnswer(chunk('He'), chunk('llo'), chunk('', 'stop'), DONE) },
+  const { run, trace } = startRoute({
+    a: () => streamAnswer(chunk('He'), chunk('llo'), chunk('', 'stop'), DONE),
   })
   const { deltas } = await run()
   expect(deltas.map(({ kind }) => kind)).toEqual(['answered', 'text', 'text', 'finish', 'ended'])
@@ -188,183 +77,119 @@ test('answer() starts with one delta about the upstream, then yields text, finis
   expect(trace).toEqual({ attempts: 1, upstream: 'a' })
 })
 
-test('answer() reports the configured model name if the upstream sends none', async () => {
-  const { model: _, ...body } = upstreamBody('Hello')
-  const { run } = start({ a: { answers: () => Response.json(body) } })
-  expect((await run()).deltas[0]).toMatchObject({ kind: 'answered', model: 'a-1' })
+test.each<[string, object, object]>([
+  ['the configured model if the upstream names none', { model: '' }, { model: 'a-1' }],
+  ['an id', { id: 'cmpl-9' }, { upstreamId: 'cmpl-9' }],
+  ['no id that does not look like one', { id: `sk ${'x'.repeat(9)}` }, { upstreamId: null }],
+  ['no id that is too long', { id: 'x'.repeat(129) }, { upstreamId: null }],
+  ['no id that is a number', { id: 5 }, { upstreamId: null }],
+])('answer() reports %s', async (_, fields, answered) => {
+  const { run } = startRoute({ a: () => Response.json({ ...upstreamBody('Hello'), ...fields }) })
+  expect((await run()).deltas[0]).toMatchObject({ kind: 'answered', ...answered })
 })
 
 test.each([
-  [500, 'upstream_unavailable'],
-  [503, 'upstream_unavailable'],
-  [529, 'upstream_unavailable'],
-])('answer() retries a %i before the first byte, after a jittered pause', async (code, failure) => {
-  const { run, waits, calls, events, trace } = start({ a: { answers: inTurn(status(code), ok) } })
-  expect((await run()).texts).toEqual(['Hello'])
-  expect(calls).toHaveLength(2)
-  expect(waits).toEqual([250])
-  expect(trace.attempts).toBe(2)
-  expect(events[0]).toMatchObject({ event: 'upstream_failed', code: failure, will: 'retry' })
+  [0, 125],
+  [0.5, 250],
+  [1, 375],
+])('answer() retries an outage after a pause with jitter (%d: %i ms)', async (random, ms) => {
+  const app = startRoute({ a: inTurn(status(500), ok) }, { random: () => random })
+  expect((await app.run()).texts).toEqual(['Hello'])
+  expect([app.asked(), app.waits, app.trace.attempts]).toEqual(['a a', [ms], 2])
+  expect(app.events).toMatchObject([
+    { event: 'upstream_failed', code: 'upstream_unavailable', will: 'retry' },
+  ])
 })
 
-test('answer() jitters its pause by a factor of 0.5 to 1.5', async () => {
-  await fc.assert(
-    fc.asyncProperty(fc.double({ min: 0, max: 1, noNaN: true }), async (random) => {
-      const { run, waits } = start(
-        { a: { answers: inTurn(status(500), ok) } },
-        { random: () => random },
-      )
-      await run()
-      expect(waits[0]).toBeGreaterThanOrEqual(125)
-      expect(waits[0]).toBeLessThanOrEqual(375)
-    }),
-    { numRuns: 10 },
+test.each([0, 1, 5])('answer() makes at most %i retries', async (retries) => {
+  const app = startRoute({ a: { answers: status(500), retries } })
+  expect((await app.run()).code).toBe('upstream_unavailable')
+  expect([app.calls.length, app.trace.attempts, app.leases.length]).toEqual(
+    Array.from({ length: 3 }, () => retries + 1),
   )
-})
-
-test.each([0, 1, 2, 5])('answer() makes at most %i retries', async (retries) => {
-  const { run, calls, trace, leases } = start({ a: { answers: status(500), retries } })
-  expect((await run()).code).toBe('upstream_unavailable')
-  expect(calls).toHaveLength(retries + 1)
-  expect(trace.attempts).toBe(retries + 1)
-  expect(leases).toHaveLength(retries + 1)
-  expectSettled(leases)
+  expectSettled(app)
 })
 
 test.each([
-  ['a bad response', () => new Response('<html>'), 'upstream_bad_response'],
-  ['a refusal', status(400), 'upstream_refused_request'],
-  ['a bad key', status(401), 'upstream_rejected'],
-  ['a redirect', status(307, { location: 'https://evil.test' }), 'upstream_rejected'],
-  ['a cut-off answer', () => new Response('{"choices":[{"te'), 'upstream_truncated'],
-] as [string, Answering, Code][])('answer() does not retry %s', async (_, answers, code) => {
-  const { run, calls, waits } = start({ a: { answers, retries: 5 } })
-  expect((await run()).code).toBe(code)
-  expect(calls).toHaveLength(1)
-  expect(waits).toEqual([])
-})
-
-test.each([
-  ['1', 1125],
-  ['2', 2125],
-])('answer() waits for Retry-After: %s and retries once', async (header, waited) => {
-  const { run, waits } = start({
-    a: { answers: inTurn(status(429, { 'retry-after': header }), ok) },
-  })
+  [429, '1', 1125],
+  [429, '2', 2125],
+  [503, '1', 1125],
+  [503, '2', 2125],
+])('answer() retries a %i after its Retry-After: %s', async (code, header, waited) => {
+  const { run, waits } = startRoute({ a: inTurn(status(code, { 'retry-after': header }), ok) })
   expect((await run()).texts).toEqual(['Hello'])
   expect(waits).toEqual([waited])
 })
 
-test.each([
-  ['3', 3],
-  ['300', 300],
-  ['1000000', 300],
-])('answer() does not wait for Retry-After: %s and passes it on', async (header, said) => {
-  const { run, waits, calls } = start({
-    a: { answers: status(429, { 'retry-after': header }), retries: 5 },
-  })
-  const { error, code } = await run()
-  expect(code).toBe('upstream_rate_limited')
-  expect((error as GatewayError).retryAfterSeconds).toBe(said)
-  expect(waits).toEqual([])
-  expect(calls).toHaveLength(1)
-})
-
-test('answer() does not retry a 429 without Retry-After', async () => {
-  const { run, calls } = start({ a: { answers: status(429), retries: 5 } })
-  expect((await run()).code).toBe('upstream_rate_limited')
-  expect(calls).toHaveLength(1)
-})
-
-test('answer() neither retries nor falls back after the first text', async () => {
-  const body = `${chunk('Hel')}data: {"error":{"message":"x","code":503}}\n\n`
-  const { run, asked, events } = start({
-    a: { answers: () => new Response(body), retries: 5 },
-    b: { answers: ok },
-  })
-  const { texts, code } = await run()
-  expect([texts, code]).toEqual([['Hel'], 'upstream_unavailable'])
-  expect(asked()).toBe('a')
-  expect(events.at(-1)).toMatchObject({ event: 'upstream_failed', will: 'give_up' })
-})
-
-test.each([
-  ['a stream cut after text', `${chunk('Hel')}${chunk('lo')}`, 'upstream_truncated'],
+test.each<[string, Answering, string, number | null]>([
+  ['a bad response', body('<html>'), 'upstream_bad_response', null],
+  ['a bad key', status(401), 'upstream_rejected', null],
+  ['a redirect', status(307, { location: 'https://evil.test' }), 'upstream_rejected', null],
+  ['a cut-off answer', body('{"choices":[{"te'), 'upstream_truncated', null],
+  ['a 429 without Retry-After', status(429), 'upstream_rate_limited', 10],
+  ['a 429 with 3', status(429, { 'retry-after': '3' }), 'upstream_rate_limited', 3],
+  ['a 429 with a day', status(429, { 'retry-after': '86400' }), 'upstream_rate_limited', 300],
+  ['a 503 with 3', status(503, { 'retry-after': '3' }), 'upstream_unavailable', null],
   [
-    'a stream that broke into nonsense',
-    `${chunk('Hel')}data: {]\n\n${chunk('x')}`,
-    'upstream_bad_response',
+    'a 503 with a date',
+    status(503, { 'retry-after': new Date(START + 60_000).toUTCString() }),
+    'upstream_unavailable',
+    null,
   ],
-])('answer() fails for %s', async (_, body, code) => {
-  const got = await start({ a: { answers: () => new Response(body) } }).run()
-  expect(got.code).toBe(code)
-  expect(got.deltas.map(({ kind }) => kind)).not.toContain('ended')
-  expect(got.deltas.map(({ kind }) => kind)).not.toContain('finish')
-})
-
-test('answer() retries if only events without content preceded the failure', async () => {
-  const empty = `data: ${JSON.stringify({ id: 'x', choices: [] })}\n\ndata: {"error":{"code":503}}\n\n`
-  const { run, calls } = start({ a: { answers: inTurn(() => new Response(empty), ok) } })
-  expect((await run()).texts).toEqual(['Hello'])
-  expect(calls).toHaveLength(2)
-})
-
-test.each([
-  ['429', status(429)],
-  ['500', status(500)],
-  ['401', status(401)],
-  ['404', status(404)],
-  ['302', status(302)],
-  ['HTML', () => new Response('<html>')],
-  ['an empty body', () => new Response('')],
-  ['a cut-off body', () => new Response('{"ch')],
-  [
-    'no connection',
-    () => {
-      throw new TypeError('fetch failed')
-    },
-  ],
-] as [string, Answering][])('answer() falls back after %s', async (_, answers) => {
-  const { run, asked, events, trace } = start({ a: { answers, retries: 0 }, b: { answers: ok } })
+])('answer() falls back after %s without a retry', async (_, answers, code, seconds) => {
+  const alone = startRoute({ a: { answers, retries: 5 } })
+  expect((await alone.run()).error).toMatchObject({ code, retryAfterSeconds: seconds })
+  expect([alone.asked(), alone.waits]).toEqual(['a', []])
+  const { run, asked, events, trace } = startRoute({ a: { answers, retries: 5 }, b: ok })
   const { deltas, texts } = await run()
   expect(texts).toEqual(['Hello'])
   expect(deltas[0]).toMatchObject({ kind: 'answered', upstream: 'b', fallback: true })
-  expect(asked()).toBe('a b')
-  expect(trace).toEqual({ attempts: 2, upstream: 'b' })
-  expect(events[0]).toMatchObject({ upstream: 'a', will: 'fall_back' })
+  expect([asked(), trace]).toEqual(['a b', { attempts: 2, upstream: 'b' }])
+  expect(events).toMatchObject([{ upstream: 'a', code, will: 'fall_back' }])
 })
 
-test.each([400, 413, 422])(
-  'answer() does not fall back after a request refused with %i',
-  async (code) => {
-    const { run, asked } = start({ a: { answers: status(code) }, b: { answers: ok } })
-    expect((await run()).code).toBe('upstream_refused_request')
-    expect(asked()).toBe('a')
-  },
-)
+test.each([
+  ['a refused request', status(400), [], 'upstream_refused_request'],
+  [
+    'a failure after the first text',
+    body(`${chunk('Hel')}data: {"error":{"message":"x","code":503}}\n\n`),
+    ['Hel'],
+    'upstream_unavailable',
+  ],
+])('answer() neither retries nor falls back after %s', async (_, answers, texts, code) => {
+  const { run, asked, events } = startRoute({ a: { answers, retries: 5 }, b: ok })
+  expect(await run()).toMatchObject({ texts, code })
+  expect(asked()).toBe('a')
+  expect(events).toMatchObject([{ event: 'upstream_failed', will: 'give_up' }])
+})
+
+test('answer() retries if only events without content preceded the failure', async () => {
+  const empty = body('data: {"id":"x","choices":[]}\n\ndata: {"error":{"code":503}}\n\n')
+  const { run, asked } = startRoute({ a: inTurn(empty, ok) })
+  expect((await run()).texts).toEqual(['Hello'])
+  expect(asked()).toBe('a a')
+})
 
 test('answer() fails with the error of its last upstream', async () => {
-  const { run, asked } = start({
-    a: { answers: status(500), retries: 0 },
-    b: { answers: status(401) },
-    c: { answers: status(429, { 'retry-after': '77' }) },
+  const { run, asked } = startRoute({
+    a: { answers: unreachable, retries: 0 },
+    b: status(401),
+    c: status(429, { 'retry-after': '77' }),
   })
-  const { error, code } = await run()
+  expect((await run()).error).toMatchObject({
+    code: 'upstream_rate_limited',
+    retryAfterSeconds: 77,
+  })
   expect(asked()).toBe('a b c')
-  expect(code).toBe('upstream_rate_limited')
-  expect((error as GatewayError).retryAfterSeconds).toBe(77)
 })
 
 test("answer() applies the first upstream's deadline to all attempts", async () => {
-  const app = start({
-    a: {
-      answers: () => {
-        app.clock.ms += 5000
-        return new Response('', { status: 500 })
-      },
-      retries: 5,
-      deadlineMs: 12_000,
-    },
+  const slow: Answering = () => {
+    app.clock.ms += 5000
+    return new Response('', { status: 500 })
+  }
+  const app = startRoute({
+    a: { answers: slow, retries: 5, deadlineMs: 12_000 },
     b: { answers: ok, deadlineMs: 600_000 },
   })
   expect((await app.run()).code).toBe('upstream_unavailable')
@@ -373,141 +198,78 @@ test("answer() applies the first upstream's deadline to all attempts", async () 
 })
 
 test('answer() does not start a pause that would pass the deadline', async () => {
-  const { run, waits, asked } = start({
-    a: { answers: status(429, { 'retry-after': '2' }), deadlineMs: 2000, retries: 5 },
-    b: { answers: ok },
-  })
+  const answers = status(429, { 'retry-after': '2' })
+  const { run, waits, asked } = startRoute({ a: { answers, deadlineMs: 2000, retries: 5 }, b: ok })
   expect((await run()).texts).toEqual(['Hello'])
-  expect(waits).toEqual([])
-  expect(asked()).toBe('a b')
+  expect([asked(), waits]).toEqual(['a b', []])
 })
 
-test('answer() skips an upstream whose breaker is open, and tries it again later', async () => {
-  const app = start({
-    a: {
-      answers: (call) =>
-        call < 10 ? new Response('', { status: 500 }) : ok(0, new Request('https://x.test')),
-      retries: 0,
-    },
+test('answer() gives a fallback its own deadline, within the deadline of the request', async () => {
+  const app = startRoute({
+    a: { ...down, deadlineMs: 60_000 },
+    b: { answers: never, retries: 0, deadlineMs: 10 },
+    c: ok,
   })
-  for (let i = 0; i < 10; i++) expect((await app.run()).code).toBe('upstream_unavailable')
-  expect(app.calls).toHaveLength(10)
-  expect((await app.run()).code).toBe('upstream_unavailable')
-  expect(app.calls).toHaveLength(10)
-  app.clock.ms += 15_000
+  // The watchdog's timer is real, but the clock stands still.
+  const running = app.run()
+  await until(() => app.asked() === 'a b')
+  app.clock.ms += 20
+  expect((await running).texts).toEqual(['Hello'])
+  expect(app.events).toMatchObject([{ code: 'upstream_unavailable' }, { code: 'upstream_timeout' }])
+})
+
+test('answer() skips an upstream whose breaker is open, reports the time, and tries it again later', async () => {
+  const app = await opened(ok)
+  for (const [ms, seconds] of [
+    [0, 15],
+    [100, 15],
+    [6900, 8],
+    [7999, 1],
+  ] as const) {
+    app.clock.ms += ms
+    const { error } = await app.run()
+    expect(error).toMatchObject({ code: 'upstream_unavailable', retryAfterSeconds: seconds })
+  }
+  expect([app.calls.length, app.trace.attempts]).toEqual([10, 10])
+  app.clock.ms += 1
   expect((await app.run()).texts).toEqual(['Hello'])
   expect((await app.run()).texts).toEqual(['Hello'])
   expect(app.calls).toHaveLength(12)
 })
 
 test('answer() falls back when the breaker is open', async () => {
-  const app = start({ a: { answers: status(500), retries: 0 }, b: { answers: ok } })
+  const app = startRoute({ a: down, b: ok })
   for (let i = 0; i < 10; i++) await app.run()
   app.calls.splice(0)
   expect((await app.run()).texts).toEqual(['Hello'])
   expect(app.asked()).toBe('b')
 })
 
-/** Sends this, then comments until cancelled. Uses the watchdog's real timer. */
-const dripping =
-  (text: string): Answering =>
-  () => {
-    const upstream = openStream()
-    upstream.push(text)
-    const drip = setInterval(() => upstream.push(':\n\n'), 5)
-    upstream.left.then(() => clearInterval(drip))
-    return upstream.response()
-  }
-const tooLong: Answering = () => streamAnswer(chunk('a'), chunk('b'.repeat(1_100_000)))
-
-test.each<[string, Answering, Partial<UpstreamSetting>?, Partial<EffectiveRequest>?]>([
-  ...[400, 401, 402, 403, 404, 408, 409, 410, 413, 418, 422, 425, 429, 451, 499].map(
-    (code): [string, Answering] => [`a ${code}`, status(code)],
-  ),
-  ['a 429 with Retry-After', status(429, { 'retry-after': '60' })],
-  ['a redirect', status(302)],
-  ['an error in a 200 that has its own status', () => Response.json({ error: { code: 400 } })],
-  ['a deadline after text has begun', dripping(chunk('a')), { deadlineMs: 150 }],
-  ['a size limit after text has begun', tooLong],
-  ['a size limit before text has begun', () => new Response(' '.repeat(1_100_000))],
-  ['a choice that did not come', ok, {}, { n: 2 }],
-  ['a choice that did not come in a stream', () => streamAnswer(chunk('a'), DONE), {}, { n: 2 }],
-  ['an answer without text', () => streamAnswer('data: {"choices":[]}\n\n', DONE)],
-])('answer() does not open the breaker for %s', async (_, answers, setting, fields) => {
-  const app = start({ a: { answers, retries: 0, ...setting } }, { now: Date.now })
-  const codes = new Set<string | null>()
-  for (let i = 0; i < 12; i++) codes.add((await app.run(fields)).code)
-  expect(app.calls).toHaveLength(12)
-  expect(codes.size).toBe(1)
-  expect(codes).not.toContain(null)
-})
-
-test.each<[string, Answering, Partial<UpstreamSetting>?]>([
-  ...[500, 502, 503, 504, 529].map((code): [string, Answering] => [`a ${code}`, status(code)]),
-  [
-    'a broken connection',
-    () => {
-      throw new Error('Network connection lost.')
-    },
-  ],
-  ['HTML', () => new Response('<html>')],
-  ['an empty body', () => new Response('')],
-  ['a cut-off answer', () => new Response('{"ch')],
-  ['a stream that ends before any text', () => streamAnswer('data: {"choices":[]}\n\n')],
-  ['a stream cut after text', () => streamAnswer(chunk('a'))],
-  ['an error event without a status', () => streamAnswer(chunk('a'), 'data: {"error":"gone"}\n\n')],
-  ['a 200 that names a 5xx', () => Response.json({ error: { code: 503 } })],
-  ['silence before the first byte', never, { firstByteMs: 5 }],
-  ['silence after text', () => openedWith(chunk('a')), { idleMs: 5 }],
-  ['a deadline before any text', dripping(':\n\n'), { deadlineMs: 20 }],
-])('answer() opens the breaker after ten times %s', async (_, answers, setting) => {
-  const app = start({ a: { answers, retries: 0, ...setting } }, { now: Date.now })
-  for (let i = 0; i < 10; i++) expect((await app.run()).code).not.toBeNull()
-  expect(app.calls).toHaveLength(10)
-  expect((await app.run()).code).toBe('upstream_unavailable')
-  expect(app.calls).toHaveLength(10)
-})
-
-const openedWith = (text: string): Response => {
-  const upstream = openStream()
-  upstream.push(text)
-  return upstream.response()
-}
-
-test('answer() reports when to retry while the breaker is open', async () => {
-  const app = start({ a: { answers: status(500), retries: 0 } })
-  for (let i = 0; i < 10; i++) await app.run()
-  const seconds: (number | null)[] = []
-  for (const ms of [0, 100, 6900, 7999]) {
-    app.clock.ms += ms
-    const { error } = await app.run()
-    seconds.push(error instanceof GatewayError ? error.retryAfterSeconds : null)
-  }
-  expect(seconds).toEqual([15, 15, 8, 1])
-  expect(app.trace.attempts).toBe(10)
-})
-
 test('answer() reports the earliest time when all breakers of a route are open', async () => {
-  const app = start({
-    a: { answers: status(500), retries: 0 },
-    b: { answers: status(500), retries: 0 },
-  })
-  const only = (upstream: string) => ({ route: [{ upstream, upstream_model: `${upstream}-1` }] })
-  for (let i = 0; i < 10; i++) await app.run(only('a'))
+  const app = startRoute({ a: down, b: down })
+  for (let i = 0; i < 10; i++) await app.run({ route: [targetOf('a')] })
   app.clock.ms += 5000
-  for (let i = 0; i < 10; i++) await app.run(only('b'))
+  for (let i = 0; i < 10; i++) await app.run({ route: [targetOf('b')] })
   const { error } = await app.run()
   expect(error).toMatchObject({ code: 'upstream_unavailable', retryAfterSeconds: 10 })
   expect(app.calls).toHaveLength(20)
 })
 
+test.each<[string, Answering, Partial<EffectiveRequest>]>([
+  ['refusals', status(400), {}],
+  ['answers that are too long', () => streamAnswer(chunk('a'), chunk('b'.repeat(5000))), {}],
+  ['choices that did not come', ok, { n: 2 }],
+])('answer() does not open the breaker for %s', async (_, answers, fields) => {
+  const app = startRoute({ a: { answers, retries: 0, maxOutputBytes: 4096 } })
+  for (let i = 0; i < 12; i++) expect((await app.run(fields)).code).toMatch(/^upstream_/)
+  expect(app.calls).toHaveLength(12)
+})
+
 test("answer() does not count one model's failures against other models of the same upstream", async () => {
-  const app = start({
+  const app = startRoute({
     a: {
-      answers: async (_, request) => {
-        const { model } = (await request.json()) as { model: string }
-        return model === 'gone' ? new Response('', { status: 500 }) : jsonAnswer('Hello')
-      },
+      answers: (call, request) =>
+        app.calls[call]?.body['model'] === 'gone' ? status(500)(call, request) : ok(call, request),
       retries: 0,
     },
   })
@@ -518,178 +280,145 @@ test("answer() does not count one model's failures against other models of the s
 })
 
 test('answer() resets the failure count on a refusal, because it shows that the upstream works', async () => {
-  const app = start({
-    a: { answers: (call) => new Response('', { status: call % 10 === 9 ? 400 : 500 }), retries: 0 },
-  })
+  const answers: Answering = (call) => new Response('', { status: call % 10 === 9 ? 400 : 500 })
+  const app = startRoute({ a: { answers, retries: 0 } })
   for (let i = 0; i < 40; i++) await app.run()
   expect(app.calls).toHaveLength(40)
 })
 
+test('answer() counts a success at the end, even if its reader does not read on', async () => {
+  const alternating = Array.from({ length: 20 }, (_, i) => (i % 2 === 0 ? status(500) : ok))
+  const app = startRoute({ a: { answers: inTurn(...alternating), retries: 0 } })
+  for (let i = 0; i < 20; i++)
+    await app
+      .ask()
+      .until('ended')
+      .catch(() => {})
+  expect(app.calls).toHaveLength(20)
+  const trial = await opened(ok)
+  trial.clock.ms += 15_000
+  await trial.ask().until('ended')
+  await Promise.all([trial.ask().until('ended'), trial.ask().until('ended')])
+  expect(trial.calls).toHaveLength(13)
+})
+
 test("answer() closes the breaker when the trial's text begins", async () => {
-  let broken = true
   const upstream = openStream()
-  const app = start({
-    a: {
-      answers: (call) => {
-        if (broken) return new Response('', { status: 500 })
-        return call === 10 ? upstream.response() : jsonAnswer('Hello')
-      },
-      retries: 0,
-    },
-  })
-  for (let i = 0; i < 10; i++) await app.run()
-  broken = false
+  const app = await opened(() => upstream.response(), ok)
   app.clock.ms += 15_000
   const trial = app.ask()
   upstream.push(chunk('slow'))
   await trial.next()
   expect((await app.run()).texts).toEqual(['Hello'])
-  await trial.return(undefined)
+  await trial.leave()
 })
 
 test("answer() does not count a visitor's disconnect as a failure", async () => {
-  const app = start({
-    a: { answers: (call) => (call < 30 ? new Promise(() => {}) : jsonAnswer('Hello')), retries: 0 },
-  })
+  const answers: Answering = (call, request) => (call < 30 ? never : ok)(call, request)
+  const app = startRoute({ a: { answers, retries: 0 } })
   for (let i = 0; i < 30; i++) {
     const visitor = new AbortController()
-    const { run } = start({}, { ...app.context, signal: visitor.signal })
-    const running = run({ route: [{ upstream: 'a', upstream_model: 'a-1' }] })
+    const running = app.run({}, visitor.signal)
     await until(() => app.calls.length > i)
-    visitor.abort(new Error('left'))
+    visitor.abort(left)
     await running
   }
   expect((await app.run()).texts).toEqual(['Hello'])
 })
 
 test('answer() leaves a half-open breaker to the next visitor after a disconnect', async () => {
-  let broken = true
-  const app = start({
-    a: {
-      answers: () => {
-        if (broken) return new Response('', { status: 500 })
-        return streamAnswer(chunk('a'), chunk('b'), chunk('c', 'stop'), DONE)
-      },
-      retries: 0,
-    },
-  })
-  for (let i = 0; i < 10; i++) await app.run()
-  broken = false
+  const app = await opened(() => streamAnswer(chunk('a'), chunk('b'), chunk('c', 'stop'), DONE))
   app.clock.ms += 15_000
   const trial = app.ask()
-  expect((await trial.next()).done).toBe(false)
+  expect(await trial.next()).not.toBeNull()
   // A reader that is not reading: nothing is pending when its visitor disconnects.
-  app.controller.abort(new Error('left'))
-  await trial.return(undefined)
-  const next = start({}, { ...app.context, signal: new AbortController().signal })
-  const got = next.run({ route: [{ upstream: 'a', upstream_model: 'a-1' }] })
-  expect((await got).texts).toEqual(['abc'])
+  app.controller.abort(left)
+  await trial.leave()
+  expect((await app.run({}, new AbortController().signal)).texts).toEqual(['abc'])
 })
 
-test('answer() calls a chat upstream once per choice: index = prompt_index * n + j, seed + j', async () => {
-  const { run, calls, leases } = start({
-    a: {
-      wire: 'chat',
-      answers: (_, request) => echoOf(request),
-    },
-  })
-  const { texts } = await run({ prompts: ['p', 'q'], n: 3, seed: 7 })
-  expect(calls).toHaveLength(6)
-  expect(texts).toEqual(['p7', 'p8', 'p9', 'q7', 'q8', 'q9'])
-  expectSettled(leases)
-})
-
-/** Answers each prompt with its own text and the seed, in the wire's shape. */
-async function echoOf(request: Request): Promise<Response> {
-  const body = (await request.json()) as {
-    prompt?: string | string[]
-    messages?: { content: string }[]
-    seed?: number
-    n?: number
-  }
-  const prompts = [body.prompt ?? body.messages?.at(-1)?.content ?? ''].flat()
-  const texts = prompts.flatMap((prompt) =>
-    Array.from({ length: body.n ?? 1 }, () => `${prompt}${body.seed ?? ''}`),
+test('answer() keeps the breaker closed to others while a trial runs, even when an older call ends', async () => {
+  const hung = Promise.withResolvers<Response>()
+  const trial = Promise.withResolvers<Response>()
+  const failures = Array.from({ length: 10 }, () => status(500))
+  const answers = inTurn(
+    () => hung.promise,
+    ...failures,
+    () => trial.promise,
   )
-  if (body.messages === undefined) return Response.json(upstreamBody(...texts))
-  const choices = texts.map((content, index) => ({
-    index,
-    message: { role: 'assistant', content },
-    finish_reason: 'stop',
-  }))
-  return Response.json({ ...upstreamBody(), choices })
-}
-
-test('answer() gives every choice its index, with or without n and prompt arrays upstream', async () => {
-  const abilities = fc.subarray<Feature>(['n', 'prompt_array'])
-  const prompts = fc.uniqueArray(fc.stringMatching(/^[a-z]{1,4}$/), { minLength: 1, maxLength: 4 })
-  await fc.assert(
-    fc.asyncProperty(abilities, prompts, fc.integer({ min: 1, max: 4 }), async (no, list, n) => {
-      const { run } = start({ a: { unsupported: no, answers: (_, request) => echoOf(request) } })
-      const { texts, code } = await run({ prompts: list, n })
-      expect(code).toBeNull()
-      expect(texts).toEqual(list.flatMap((prompt) => Array.from({ length: n }, () => prompt)))
-    }),
-    { numRuns: 60 },
-  )
+  const app = startRoute({ a: { answers, retries: 0 } })
+  const older = app.run()
+  await until(() => app.calls.length === 1)
+  for (let i = 0; i < 10; i++) await app.run()
+  app.clock.ms += 15_000
+  const trying = app.run()
+  await until(() => app.calls.length === 12)
+  // A refused request gives no verdict on the upstream.
+  hung.resolve(new Response('', { status: 400 }))
+  await older
+  expect((await app.run()).code).toBe('upstream_unavailable')
+  expect(app.calls).toHaveLength(12)
+  trial.resolve(jsonAnswer('Hello'))
+  expect((await trying).texts).toEqual(['Hello'])
 })
 
-test('answer() asks a chat upstream that takes n once for all choices of a prompt', async () => {
-  const { run, calls, leases } = start({
-    a: { wire: 'chat', unsupported: [], answers: (_, request) => echoOf(request) },
-  })
-  const { texts } = await run({ prompts: ['p', 'q'], n: 3, seed: 7 })
-  expect(texts).toEqual(['p7', 'p7', 'p7', 'q7', 'q7', 'q7'])
-  expect(calls.map(({ body }) => [body['n'], body['seed']])).toEqual([
-    [3, 7],
-    [3, 7],
-  ])
-  // The prompt is paid once for each call, and every choice may be as long as allowed.
-  expect(leases.map(({ extent }) => extent)).toEqual([
-    { input: 1 + 64, output: 3 * 16 },
-    { input: 1 + 64, output: 3 * 16 },
-  ])
-})
-
-test('answer() adds the echo for an upstream without it, even to an empty text', async () => {
-  const silent = emptyChat
-  const { run } = start({
-    a: { wire: 'chat', answers: (call) => (call === 0 ? chatOf('!') : silent()) },
-  })
-  const { texts } = await run({ prompts: ['p', 'q'], echo: true })
-  expect(texts).toEqual(['p!', 'q'])
+test('answer() does not report "retry" when its own failure has opened the breaker', async () => {
+  const { run, calls, waits, events } = startRoute({ a: { answers: status(500), retries: 20 } })
+  expect((await run()).code).toBe('upstream_unavailable')
+  expect([calls.length, waits.length]).toEqual([10, 9])
+  expect(events.at(-1)).toMatchObject({ will: 'give_up' })
 })
 
 const chatOf = (content: string) =>
-  Response.json({ choices: [{ index: 0, message: { content }, finish_reason: 'stop' }] })
-const emptyChat = () => chatOf('')
+  Response.json({
+    ...upstreamBody(),
+    choices: [{ index: 0, message: { content }, finish_reason: 'stop' }],
+  })
+
+/** Answers on the chat wire with the prompt and the seed. */
+const echoing: Answering = async (_, request) => {
+  const { messages, seed = '' } = (await request.json()) as {
+    messages: { content: string }[]
+    seed?: number
+  }
+  return chatOf(`${messages.at(-1)?.content}${seed}`)
+}
+const chat = (answers: Answering) => ({ wire: 'chat', retries: 0, answers }) as const
+
+test('answer() calls a chat upstream once per choice: index = prompt_index * n + j, seed + j', async () => {
+  const app = startRoute({ a: chat(echoing) })
+  const { texts } = await app.run({ prompts: ['p', 'q'], n: 3, seed: 7 })
+  expect(app.calls).toHaveLength(6)
+  expect(texts).toEqual(['p7', 'p8', 'p9', 'q7', 'q8', 'q9'])
+  expectSettled(app)
+})
+
+test('answer() adds the echo for an upstream without it, even to an empty text', async () => {
+  const { run } = startRoute({ a: chat((call) => chatOf(call === 0 ? '!' : '')) })
+  expect((await run({ prompts: ['p', 'q'], echo: true })).texts).toEqual(['p!', 'q'])
+})
 
 test('answer() adds up the usage of several calls, and reports none if one is missing', async () => {
-  const { run } = start({ a: { wire: 'chat', answers: (_, request) => echoOf(request) } })
+  const { run } = startRoute({ a: chat(echoing) })
   expect((await run({ n: 3 })).deltas.at(-1)).toMatchObject({
     usage: { prompt_tokens: 9, completion_tokens: 12, total_tokens: 21 },
   })
-  const partly = start({
-    a: { wire: 'chat', answers: (call, request) => (call === 1 ? chatOf('x') : echoOf(request)) },
-  })
+  const uncounted: Answering = () =>
+    Response.json({ choices: [{ message: { content: 'x' }, finish_reason: 'stop' }] })
+  const partly = startRoute({ a: chat(inTurn(echoing, uncounted, echoing)) })
   expect((await partly.run({ n: 3 })).deltas.at(-1)).toMatchObject({ usage: null, whole: true })
 })
 
 test('answer() makes at most six calls at once', async () => {
   let atOnce = 0
-  let most = 0
   const waiting: (() => void)[] = []
-  const { run, calls } = start({
-    a: {
-      wire: 'chat',
-      answers: async (_, request) => {
-        atOnce += 1
-        most = Math.max(most, atOnce)
-        await new Promise<void>((resolve) => waiting.push(resolve))
-        atOnce -= 1
-        return await echoOf(request)
-      },
-    },
+  const { run, calls } = startRoute({
+    a: chat(async (call, request) => {
+      atOnce += 1
+      await new Promise<void>((resolve) => waiting.push(resolve))
+      atOnce -= 1
+      return await echoing(call, request)
+    }),
   })
   const running = run({ prompts: ['a', 'b', 'c', 'd'], n: 4 })
   for (let answeredCalls = 0; answeredCalls < 16; answeredCalls++) {
@@ -699,194 +428,120 @@ test('answer() makes at most six calls at once', async () => {
     waiting.shift()?.()
   }
   expect((await running).texts).toHaveLength(16)
-  expect([calls.length, most]).toEqual([16, 6])
+  expect(calls).toHaveLength(16)
 })
 
-test('answer() aborts the other calls as soon as one fails', async () => {
-  const { run, signals, leases, calls } = start({
-    a: {
-      wire: 'chat',
-      retries: 0,
-      answers: async (call, request) => {
-        if (call === 1) {
-          await until(() => signals.length === 3)
-          return new Response('', { status: 400 })
-        }
-        return await never(call, request)
-      },
-    },
+test('answer() aborts the other calls as soon as one fails, and starts no further ones', async () => {
+  const app = startRoute({
+    a: chat(async (call, request) => {
+      if (call !== 1) return await never(call, request)
+      await until(() => app.calls.length === 6)
+      return new Response('', { status: 400 })
+    }),
   })
-  const got = await soon(run({ n: 3 }))
-  expect(got).toMatchObject({ code: 'upstream_refused_request' })
+  expect((await app.run({ n: 8 })).code).toBe('upstream_refused_request')
   // The second call has ended, so there is nothing to abort.
-  expect([signals[0]?.aborted, signals[2]?.aborted]).toEqual([true, true])
-  expect(calls).toHaveLength(3)
-  expectSettled(leases)
+  const aborted = app.calls.filter((_, i) => i !== 1).map(({ signal }) => signal.aborted)
+  expect(aborted).toEqual([true, true, true, true, true])
+  expectSettled(app)
 })
 
 test('answer() cancels hanging bodies when another call fails', async () => {
   const bodies = [openStream(), openStream()]
-  const app = start({
-    a: {
-      wire: 'chat',
-      retries: 0,
-      answers: (call) => bodies[call]?.response() ?? new Response(''),
-    },
-  })
+  const app = startRoute({ a: chat((call) => bodies[call]?.response() ?? new Response('')) })
   const asking = app.ask({ n: 2 })
   bodies[0]?.push('data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
-  expect((await asking.next()).value).toMatchObject([{ kind: 'answered' }, { text: 'a' }])
+  expect(await asking.next()).toMatchObject([{ kind: 'answered' }, { text: 'a' }])
   bodies[1]?.fail(new Error('reset'))
-  const failing = asking.next().catch((error: unknown) => error)
-  expect(await soon(failing)).toMatchObject({ code: 'upstream_unavailable' })
+  expect((await asking.rest()).code).toBe('upstream_unavailable')
   expect(bodies[0]?.state.cancelled).toBe(1)
-  expectSettled(app.leases)
-})
-
-test('answer() starts no further calls after a failure', async () => {
-  const { run, calls } = start({ a: { wire: 'chat', retries: 0, answers: status(400) } })
-  expect((await run({ prompts: ['a', 'b', 'c', 'd'], n: 4 })).code).toBe('upstream_refused_request')
-  expect(calls.length).toBeLessThanOrEqual(7)
+  expectSettled(app)
 })
 
 test('answer() reserves before each call and settles with its usage', async () => {
-  const { run, leases } = start({ a: { answers: inTurn(status(500), ok) } })
+  const { run, leases } = startRoute({ a: inTurn(status(500), ok) })
   await run()
-  expect(leases.map(({ accepted, settled }) => ({ accepted, settled }))).toEqual([
-    { accepted: 0, settled: [{ usage: null, chars: 0 }] },
-    {
-      accepted: 1,
-      settled: [{ usage: { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 }, chars: 5 }],
-    },
+  const usage = { prompt_tokens: 3, completion_tokens: 4, total_tokens: 7 }
+  const lease = { target: targetOf('a'), extent: { input: 4 + 64, output: 16 } }
+  expect(leases).toEqual([
+    { ...lease, accepted: 0, settled: [{ usage: null, chars: 0 }] },
+    { ...lease, accepted: 1, settled: [{ usage, chars: 5 }] },
   ])
-  expect(leases[0]?.target).toEqual({ upstream: 'a', upstream_model: 'a-1' })
-})
-
-test('answer() settles an interrupted call with the text received so far and no usage', async () => {
-  const { run, leases } = start({ a: { answers: () => new Response(chunk('Hel') + chunk('lo')) } })
-  expect((await run()).code).toBe('upstream_truncated')
-  expect(leases[0]?.settled).toEqual([{ usage: null, chars: 5 }])
 })
 
 test.each<[string, Partial<EffectiveRequest>, number, number]>([
-  ['a byte a token of what was seen', {}, 0, 1000 - 6],
+  ['a byte a token of what was seen, reasoning included', {}, 0, 1000 - 15],
   ['the tokens of the time it took, if that is more', {}, 400, 1000 - 100],
   ['no less than nothing is left', {}, 1e6, 0],
   ['each choice in that time', { n: 2 }, 400, 2000 - 200],
 ])('answer() settles a stopped call with %s', async (_, fields, ms, unwritten) => {
   for (const abandon of ['stop', 'finish'] as const) {
-    const body = openStream()
-    body.push(chunk('Zoë') + chunk('a') + chunk('a'))
-    const app = start({ a: { answers: () => body.response() } }, { abandon })
+    const upstream = openStream()
+    const reasoning = 'data: {"choices":[{"text":"","reasoning":"Zoë is a b"}]}\n\n'
+    upstream.push(reasoning + chunk('Zo') + chunk('ë'))
+    const app = startRoute({ a: () => upstream.response() }, { abandon })
     const asking = app.ask({ max_tokens: 1000, ...fields })
     await asking.next()
     app.clock.ms += ms
-    app.controller.abort(new Error('left'))
-    await asking.return(undefined)
+    app.controller.abort(left)
+    await asking.leave()
     expect(app.leases[0]?.settled).toEqual([
-      { usage: null, chars: 5, unwritten: abandon === 'stop' ? unwritten : undefined },
+      { usage: null, chars: 3, unwritten: abandon === 'stop' ? unwritten : undefined },
     ])
   }
 })
 
-const seenTexts: [string, Wire, string, string][] = [
-  [
-    'reasoning_content',
-    'chat',
-    '{"delta":{"reasoning_content":"Zoë is a"}}',
-    '{"delta":{"content":"a"}}',
-  ],
-  [
-    'reasoning',
-    'chat',
-    '{"delta":{"content":"","reasoning":"Zoë is a"}}',
-    '{"delta":{"content":"a"}}',
-  ],
-  [
-    'parts of thinking',
-    'chat',
-    '{"delta":{"content":[{"thinking":[{"text":"Zoë is a"}]}]}}',
-    '{"delta":{"content":"a"}}',
-  ],
-  [
-    'the arguments of a tool',
-    'chat',
-    '{"delta":{"tool_calls":[{"function":{"arguments":"Zoë is a"}}]}}',
-    '{"delta":{"content":"a"}}',
-  ],
-  ['reasoning of a choice', 'completions', '{"text":"","reasoning":"Zoë is a"}', '{"text":"a"}'],
-]
+test.each<[string, Answering, string | null, object]>([
+  ['ends', ok, null, { usage: { total_tokens: 7 }, chars: 5 }],
+  ['is cut', body(chunk('Hel') + chunk('lo')), 'upstream_truncated', { usage: null, chars: 5 }],
+])(
+  'answer() that %s before its readers leave is settled with what it has sent',
+  async (_, answers, code, settled) => {
+    const { run, leases } = startRoute({ a: answers }, { abandon: 'stop' })
+    expect((await run()).code).toBe(code)
+    expect(leases[0]?.settled).toMatchObject([{ ...settled, unwritten: undefined }])
+  },
+)
 
-const thinking = {
-  type: 'content_block_delta',
-  delta: { type: 'thinking_delta', thinking: 'Zoë is a' },
-}
-const written = { type: 'content_block_delta', delta: { type: 'text_delta', text: 'a' } }
-
-test.each<[string, Wire, string, string]>([
-  ...seenTexts.map(([name, wire, hidden, text]): [string, Wire, string, string] => [
-    name,
-    wire,
-    `{"choices":[${hidden}]}`,
-    `{"choices":[${text}]}`,
-  ]),
-  ['thinking', 'anthropic', JSON.stringify(thinking), JSON.stringify(written)],
-])('answer() counts %s that a stopped call has sent (%s)', async (_, wire, hidden, text) => {
-  const body = openStream()
-  body.push(`data: ${hidden}\n\n`.repeat(10))
-  body.push(`data: ${text}\n\n`)
-  const app = start({ a: { answers: () => body.response(), wire } }, { abandon: 'stop' })
-  const asking = app.ask({ max_tokens: 1000 })
-  await asking.next()
-  app.controller.abort(new Error('left'))
-  await asking.return(undefined)
-  expect(app.leases[0]?.settled).toEqual([{ usage: null, chars: 1, unwritten: 1000 - 91 }])
-})
-
-test('answer() that ends before its readers leave is not settled as a stopped call', async () => {
-  const { run, leases } = start({ a: { answers: inTurn(ok) } }, { abandon: 'stop' })
-  await run()
-  expect(leases[0]?.settled[0]).toMatchObject({ usage: { total_tokens: 7 } })
-  const torn = start({ a: { answers: () => new Response(chunk('Hel')) } }, { abandon: 'stop' })
-  expect((await torn.run()).code).toBe('upstream_truncated')
-  expect(torn.leases[0]?.settled).toEqual([{ usage: null, chars: 3 }])
-})
-
-test('answer() makes no call without a reservation, and does not fall back instead', async () => {
+test.each([
+  ['the first call', 0, { attempts: 0, upstream: null }],
+  ['a fallback', 1, { attempts: 1, upstream: 'a' }],
+])('answer() makes no call without a reservation, when %s is refused', async (_, grants, trace) => {
   const refused = new GatewayError('budget_exhausted', 'Cannot', { retryAfterSeconds: 60 })
-  const { run, calls } = start(
-    { a: { answers: ok, retries: 5 }, b: { answers: ok } },
+  let granted = 0
+  const app = startRoute(
+    { a: down, b: ok, c: ok },
     {
       reserve: async () => {
-        throw refused
+        granted += 1
+        if (granted > grants) throw refused
+        return { accepted() {}, settle() {} }
       },
     },
   )
-  expect((await run()).error).toBe(refused)
-  expect(calls).toEqual([])
+  expect((await app.run()).error).toBe(refused)
+  expect(app.calls).toHaveLength(grants)
+  expect(app.trace).toEqual(trace)
 })
 
 test('answer() settles once, at any time of a disconnect', async () => {
-  const leaving = new Error('left')
   for (const steps of [0, 1, 2, 3, 4]) {
     for (const pending of [false, true]) {
-      const body = openStream()
-      for (const text of ['a', 'b', 'c']) body.push(chunk(text))
-      const app = start({ a: { answers: () => body.response(), retries: 5 }, b: { answers: ok } })
+      const upstream = openStream()
+      for (const text of ['a', 'b', 'c']) upstream.push(chunk(text))
+      const app = startRoute({ a: { answers: () => upstream.response(), retries: 5 }, b: ok })
       const asking = app.ask()
       // Read piece by piece. A fourth read would never resolve.
       for (let i = 0; i < Math.min(steps, 3); i++) await asking.next()
-      if (pending || steps === 4) {
-        const next = asking.next()
-        await turn()
-        app.controller.abort(leaving)
-        await next.catch(() => {})
-      } else app.controller.abort(leaving)
-      await asking.return(undefined)
-      expectSettled(app.leases)
+      const next = pending || steps === 4 ? asking.next().catch(() => {}) : null
+      if (next !== null) await turn()
+      app.controller.abort(left)
+      await next
+      await asking.leave()
+      expectSettled(app)
       expect(app.leases.length, `${steps} ${pending}`).toBeLessThanOrEqual(1)
       expect(app.asked()).toBe(app.calls.length === 0 ? '' : 'a')
-      if (app.calls.length > 0) expect(body.state.cancelled).toBe(1)
+      if (app.calls.length > 0) expect(upstream.state.cancelled).toBe(1)
       expect(app.events.filter(({ event }) => event === 'upstream_failed')).toEqual([])
     }
   }
@@ -895,8 +550,8 @@ test('answer() settles once, at any time of a disconnect', async () => {
 test('answer() settles once when the visitor disconnects during the reservation', async () => {
   const reserving = Promise.withResolvers<void>()
   const settled: unknown[] = []
-  const app = start(
-    { a: { answers: ok } },
+  const app = startRoute(
+    { a: ok },
     {
       reserve: async () => {
         await reserving.promise
@@ -906,7 +561,7 @@ test('answer() settles once when the visitor disconnects during the reservation'
   )
   const running = app.run()
   await turn()
-  app.controller.abort(new Error('left'))
+  app.controller.abort(left)
   reserving.resolve()
   await running
   expect(settled).toHaveLength(1)
@@ -914,17 +569,16 @@ test('answer() settles once when the visitor disconnects during the reservation'
 })
 
 test('answer() makes no call if the visitor has already disconnected', async () => {
-  const app = start({ a: { answers: ok }, b: { answers: ok } })
-  const reason = new Error('left')
-  app.controller.abort(reason)
-  expect((await app.run()).error).toBe(reason)
+  const app = startRoute({ a: ok, b: ok })
+  app.controller.abort(left)
+  expect((await app.run()).error).toBe(left)
   expect(app.calls).toEqual([])
-  expectSettled(app.leases)
+  expectSettled(app)
 })
 
 test('answer() makes no further call when aborted during a pause', async () => {
-  const app = start(
-    { a: { answers: status(500) } },
+  const app = startRoute(
+    { a: status(500) },
     {
       wait: (_, signal) =>
         new Promise((_, reject) => {
@@ -934,57 +588,42 @@ test('answer() makes no further call when aborted during a pause', async () => {
   )
   const running = app.run()
   await until(() => app.events.length === 1)
-  const reason = new Error('left')
-  app.controller.abort(reason)
-  expect((await running).error).toBe(reason)
+  app.controller.abort(left)
+  expect((await running).error).toBe(left)
   expect(app.calls).toHaveLength(1)
-  expectSettled(app.leases)
+  expectSettled(app)
 })
 
 test('answer() settles every lease exactly once for any sequence of answers', async () => {
-  const answers: readonly Answering[] = [
-    ok,
-    status(500),
-    status(429, { 'retry-after': '1' }),
-    status(400),
-    () => new Response('<html>'),
-    () => new Response(chunk('x')),
-    () => {
-      throw new TypeError('fetch failed')
-    },
-    () => {
-      const body = openStream()
-      body.push('data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
-      body.fail(new Error('reset'))
-      return body.response()
-    },
-  ]
-  const script = fc.array(fc.constantFrom(...answers), { minLength: 1, maxLength: 8 })
+  const reset: Answering = () => {
+    const upstream = openStream()
+    upstream.push('data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
+    upstream.fail(new Error('reset'))
+    return upstream.response()
+  }
+  const refusals = [status(500), status(429, { 'retry-after': '1' }), status(400)]
+  const failures = [body('<html>'), body(chunk('x')), unreachable, reset]
+  const answers = fc.constantFrom(ok, ...refusals, ...failures)
   await fc.assert(
     fc.asyncProperty(
-      script,
+      fc.array(answers, { minLength: 1, maxLength: 8 }),
       fc.integer({ min: 1, max: 3 }),
       fc.constantFrom<Wire>('chat', 'completions'),
       fc.option(fc.nat(3)),
       async (list, n, wire, leaveAfter) => {
-        const app = start({
-          a: { wire, answers: inTurn(...list) },
-          b: { wire, answers: inTurn(...list) },
-        })
+        const upstream = { wire, answers: inTurn(...list) }
+        const app = startRoute({ a: upstream, b: upstream })
         const asking = app.ask({ n })
-        let error: unknown = null
-        try {
-          let count = 0
-          for await (const _ of asking) {
-            if (leaveAfter !== null && count++ >= leaveAfter) break
-          }
-        } catch (thrown) {
-          error = thrown
+        if (leaveAfter === null) {
+          const { error } = await asking.rest()
+          expect(error === null || error instanceof GatewayError).toBe(true)
+        } else {
+          for (let i = 0; i <= leaveAfter; i++) await asking.next().catch(() => {})
+          await asking.leave()
         }
         await until(() => app.leases.every(({ settled }) => settled.length > 0))
-        expectSettled(app.leases)
+        expectSettled(app)
         expect(app.leases.length).toBe(app.calls.length)
-        expect(error === null || error instanceof GatewayError).toBe(true)
         for (const { accepted } of app.leases) expect(accepted).toBeLessThanOrEqual(1)
       },
     ),
@@ -993,14 +632,12 @@ test('answer() settles every lease exactly once for any sequence of answers', as
 })
 
 test('answer() reports the reason to the owner as codes, without upstream text', async () => {
-  const { run, events } = start({
-    a: {
-      answers: () =>
-        Response.json(
-          { error: { message: `Incorrect API key: ${CANARY}`, code: 'invalid_api_key' } },
-          { status: 401, headers: { 'openai-organization': 'org-1' } },
-        ),
-    },
+  const { run, events } = startRoute({
+    a: () =>
+      Response.json(
+        { error: { message: `Incorrect API key: ${CANARY}`, code: 'invalid_api_key' } },
+        { status: 401, headers: { 'openai-organization': 'org-1' } },
+      ),
   })
   await run()
   expect(events).toEqual([
@@ -1018,16 +655,6 @@ test('answer() reports the reason to the owner as codes, without upstream text',
   ])
 })
 
-test("answer() passes on the upstream's id only if it looks like one", async () => {
-  const ids: unknown[] = []
-  for (const id of ['cmpl-9', `sk ${'x'.repeat(9)}`, 'x'.repeat(129), 5]) {
-    const answers: Answering = () => Response.json({ ...upstreamBody('a'), id })
-    const [answered] = (await start({ a: { answers } }).run()).deltas
-    ids.push(answered?.kind === 'answered' ? answered.upstreamId : 'none')
-  }
-  expect(ids).toEqual(['cmpl-9', null, null, null])
-})
-
 test.each([
   ['always', false, true],
   ['always', true, true],
@@ -1036,261 +663,93 @@ test.each([
 ] as const)(
   'answer() with stream = "%s" and stream: %j requested sends stream: %j',
   async (stream, asked, sent) => {
-    const { run, calls } = start({ a: { answers: ok, stream } }, { stream: asked })
+    const { run, calls } = startRoute({ a: { answers: ok, stream } }, { stream: asked })
     await run()
     expect(calls[0]?.body['stream']).toBe(sent)
   },
 )
 
-test('answer() does not stream with best_of', async () => {
-  const { run, calls } = start({ a: { answers: ok } })
-  await run({ best_of: 2 })
-  expect(calls[0]?.body).toMatchObject({ best_of: 2 })
-  expect(calls[0]?.body).not.toHaveProperty('stream')
-})
-
-test('capableTargets() drops targets without a feature, keeps the order, and names the field if none is left', () => {
-  const app = start({
-    a: { wire: 'chat', answers: ok },
-    b: { answers: ok },
-    c: { wire: 'chat', answers: ok },
-  })
-  const { connections } = app.context
-  const names = (fields: Partial<EffectiveRequest>) =>
-    capableTargets(app.request(fields), connections).map(({ upstream }) => upstream)
-  expect(names({})).toEqual(['a', 'b', 'c'])
-  expect(names({ suffix: 'x' })).toEqual(['b'])
-  expect(names({ prompts: [[1, 2]] })).toEqual(['b'])
-  const chat = start({ a: { wire: 'chat', answers: ok } })
-  for (const [fields, param] of [
-    [{ suffix: 'x' }, 'suffix'],
-    [{ best_of: 2 }, 'best_of'],
-    [{ prompts: [[1]] }, 'prompt'],
-    [{ echo: true, logprobs: 1 }, 'echo'],
-  ] as const) {
-    expect(() => capableTargets(chat.request(fields), chat.context.connections)).toThrow(
-      expect.objectContaining({ code: 'unsupported_by_upstream', param }),
-    )
-  }
-})
-
-/** Reads as generate.ts does: it does not read on after the end. */
-async function readToTheEnd(app: ReturnType<typeof start>): Promise<void> {
-  for await (const batch of app.ask()) {
-    if (batch.some(({ kind }) => kind === 'ended')) return
-  }
-}
-
-test('answer() counts a success at the end, even if its reader does not read on', async () => {
-  const app = start({ a: { answers: inTurn(...alternating(20)), retries: 0 } })
-  for (let i = 0; i < 20; i++) await readToTheEnd(app).catch(() => {})
-  expect(app.calls).toHaveLength(20)
-})
-
-/** Alternates failures and answers, so that there are never ten failures in a row. */
-const alternating = (n: number): Answering[] =>
-  Array.from({ length: n }, (_, i) => (i % 2 === 0 ? status(500) : ok))
-
-test('answer() closes the breaker after a successful trial, even if its reader does not read on', async () => {
-  let broken = true
-  const app = start({
-    a: { answers: () => (broken ? status(500) : ok)(0, anyRequest), retries: 0 },
-  })
-  for (let i = 0; i < 10; i++) await app.run()
-  broken = false
-  app.clock.ms += 15_000
-  await readToTheEnd(app)
-  await Promise.all([readToTheEnd(app), readToTheEnd(app)])
-  expect(app.calls).toHaveLength(13)
-})
-
-const anyRequest = new Request('https://x.test')
-
-test('answer() keeps the breaker closed to others while a trial runs, even when an older call ends', async () => {
-  const hung = Promise.withResolvers<Response>()
-  const trial = Promise.withResolvers<Response>()
-  const app = start({
-    a: {
-      answers: (call) => {
-        if (call === 0) return hung.promise
-        return call <= 10 ? new Response('', { status: 500 }) : trial.promise
-      },
-      retries: 0,
-    },
-  })
-  const older = app.run()
-  await until(() => app.calls.length === 1)
-  for (let i = 0; i < 10; i++) await app.run()
-  app.clock.ms += 15_000
-  const trying = app.run()
-  await until(() => app.calls.length === 12)
-  // A refused request gives no verdict on the upstream.
-  hung.resolve(new Response('', { status: 400 }))
-  await older
-  expect((await app.run()).code).toBe('upstream_unavailable')
-  expect(app.calls).toHaveLength(12)
-  trial.resolve(jsonAnswer('Hello'))
-  expect((await trying).texts).toEqual(['Hello'])
-})
-
-test('answer() does not report "retry" when its own failure has opened the breaker', async () => {
-  const { run, calls, waits, events } = start({ a: { answers: status(500), retries: 20 } })
-  expect((await run()).code).toBe('upstream_unavailable')
-  expect([calls.length, waits.length]).toEqual([10, 9])
-  expect(events.at(-1)).toMatchObject({ will: 'give_up' })
-})
-
 test.each([
-  ['1', 1125],
-  ['2', 2125],
-])('answer() waits for the Retry-After: %s of a 503', async (header, waited) => {
-  const { run, waits } = start({
-    a: { answers: inTurn(status(503, { 'retry-after': header }), ok) },
-  })
-  expect((await run()).texts).toEqual(['Hello'])
-  expect(waits).toEqual([waited])
-})
-
-test.each(['3', '86400', new Date(START + 60_000).toUTCString()])(
-  'answer() does not retry a 503 with Retry-After: %s',
-  async (header) => {
-    const answers = status(503, { 'retry-after': header })
-    const { run, asked, waits, events } = start({ a: { answers, retries: 5 }, b: { answers: ok } })
-    expect((await run()).texts).toEqual(['Hello'])
-    expect([asked(), waits]).toEqual(['a b', []])
-    expect(events[0]).toMatchObject({ code: 'upstream_unavailable', will: 'fall_back' })
+  [{}, 'a b c', null],
+  [{ suffix: 'x' }, 'b', 'suffix'],
+  [{ best_of: 2 }, 'b', 'best_of'],
+  [{ prompts: [[1, 2]] }, 'b', 'prompt'],
+  [{ echo: true, logprobs: 1 }, 'b', 'echo'],
+] as const)(
+  'capableTargets() of %j are %s, and the field is named if none is left',
+  (fields, able, param) => {
+    const { targets } = startRoute({ a: chat(ok), b: ok, c: chat(ok) })
+    expect(
+      targets(fields)
+        .map(({ upstream }) => upstream)
+        .join(' '),
+    ).toBe(able)
+    const { targets: onlyChat } = startRoute({ a: chat(ok) })
+    if (param === null) expect(onlyChat(fields)).toHaveLength(1)
+    else {
+      const refusal = expect.objectContaining({ code: 'unsupported_by_upstream', param })
+      expect(() => onlyChat(fields)).toThrow(refusal)
+    }
   },
 )
 
-test('answer() gives a fallback its own deadline, within the deadline of the request', async () => {
-  const app = start({
-    a: { answers: status(500), retries: 0, deadlineMs: 60_000 },
-    b: { answers: never, retries: 0, deadlineMs: 10 },
-    c: { answers: ok },
-  })
-  // The watchdog's timer is real, but the clock stands still.
-  const running = app.run()
-  await until(() => app.asked() === 'a b')
-  app.clock.ms += 20
-  expect((await running).texts).toEqual(['Hello'])
-  expect(app.events.map((event) => 'code' in event && event.code)).toEqual([
-    'upstream_unavailable',
-    'upstream_timeout',
-  ])
-})
+const otherField = (field: TokensField): TokensField =>
+  field === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens'
 
-test('answer() reports the last upstream called, not the one refused by the budget', async () => {
-  let granted = 0
-  const app = start(
-    { a: { answers: status(500), retries: 0 }, b: { answers: ok } },
-    {
-      reserve: async () => {
-        granted += 1
-        if (granted > 1) throw new GatewayError('budget_exhausted', 'Cannot')
-        return { accepted() {}, settle() {} }
-      },
-    },
-  )
-  expect((await app.run()).code).toBe('budget_exhausted')
-  expect(app.trace).toEqual({ attempts: 1, upstream: 'a' })
-})
-
-const unsupported = (field: string, instead: string) => ({
-  error: {
-    message: `Unsupported parameter: '${field}' is not supported with this model. Use '${instead}' instead.`,
-    type: 'invalid_request_error',
-    param: field,
-    code: 'unsupported_parameter',
-  },
-})
-
-/** Accepts the token limit only as `field`. */
+/** Refuses the token limit under any name but `field`; under every name if `field` is null. */
 const accepting =
-  (field: 'max_tokens' | 'max_completion_tokens'): Answering =>
-  async (_, request) => {
-    const body = (await request.json()) as object
-    const other = field === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens'
-    if (field in body) return jsonAnswer('Hello')
-    return Response.json(unsupported(other, field), { status: 400 })
+  (field: TokensField | null, then: Answering = ok): Answering =>
+  async (call, request) => {
+    const sent = 'max_tokens' in ((await request.clone().json()) as object)
+    const used = sent ? 'max_tokens' : 'max_completion_tokens'
+    if (used === field) return await then(call, request)
+    const message = `Unsupported parameter: '${used}' is not supported with this model. Use '${otherField(used)}' instead.`
+    const error = { message, param: used, code: 'unsupported_parameter' }
+    return Response.json({ error }, { status: 400 })
   }
 
 test('answer() learns the name of the token limit from a refusal, per upstream and model', async () => {
-  const app = start({ a: { answers: accepting('max_completion_tokens'), retries: 0 } })
-  expect((await app.run()).texts).toEqual(['Hello'])
-  expect(app.calls.map(({ body }) => Object.keys(body).filter((key) => /^max_/.test(key)))).toEqual(
-    [['max_tokens'], ['max_completion_tokens']],
-  )
-  expect(app.trace.attempts).toBe(2)
-  expect(app.waits).toEqual([])
+  const app = startRoute({ a: { answers: accepting('max_completion_tokens'), retries: 0 } })
+  // It learns even if its reader does not read on after the end.
+  await app.ask().until('ended')
+  const names = app.calls.map(({ body }) => Object.keys(body).filter((key) => /^max_/.test(key)))
+  expect(names).toEqual([['max_tokens'], ['max_completion_tokens']])
+  expect([app.trace.attempts, app.waits]).toEqual([2, []])
   expect(app.events).toMatchObject([
     { code: 'upstream_refused_request', reason: 'unsupported_parameter', will: 'retry' },
   ])
-  // The refused call is settled with no cost.
-  expect(app.leases.map(({ accepted, settled }) => [accepted, settled[0]?.chars])).toEqual([
-    [0, 0],
-    [1, 5],
+  expect(app.leases).toMatchObject([
+    { accepted: 0, settled: [{ usage: null, chars: 0 }] },
+    { accepted: 1, settled: [{ chars: 5 }] },
   ])
-  expect(app.leases[0]?.settled).toEqual([{ usage: null, chars: 0 }])
   expect((await app.run()).texts).toEqual(['Hello'])
   expect(app.calls).toHaveLength(3)
   await app.run({ route: [{ upstream: 'a', upstream_model: 'another' }] })
   expect(app.calls).toHaveLength(5)
 })
 
-test('answer() also learns it for a reader that does not read on after the end', async () => {
-  const app = start({ a: { answers: accepting('max_completion_tokens'), retries: 0 } })
-  await readToTheEnd(app)
-  await readToTheEnd(app)
-  expect(app.calls).toHaveLength(3)
-})
-
 test('answer() renames the token limit in all calls of a request', async () => {
-  const app = start({
-    a: {
-      wire: 'chat',
-      retries: 0,
-      answers: async (_, request) => {
-        const body = (await request.clone().json()) as object
-        if ('max_completion_tokens' in body) return await echoOf(request)
-        return Response.json(unsupported('max_tokens', 'max_completion_tokens'), { status: 400 })
-      },
-    },
-  })
+  const app = startRoute({ a: chat(accepting('max_completion_tokens', echoing)) })
   expect((await app.run({ prompts: ['p', 'q'], n: 2 })).texts).toEqual(['p', 'p', 'q', 'q'])
   expect(app.trace.attempts).toBe(2)
-  expectSettled(app.leases)
+  expectSettled(app)
 })
 
 test('answer() does not loop when both names are refused, and learns nothing', async () => {
-  let open = false
-  const app = start({
-    a: {
-      retries: 5,
-      answers: async (call, request) => {
-        if (open) return await accepting('max_tokens')(call, request)
-        const body = (await request.json()) as object
-        const [used, other] =
-          'max_tokens' in body
-            ? ['max_tokens', 'max_completion_tokens']
-            : ['max_completion_tokens', 'max_tokens']
-        return Response.json(unsupported(used, other), { status: 400 })
-      },
-    },
-    b: { answers: ok },
-  })
+  const both = accepting(null)
+  const answers = inTurn(both, both, accepting('max_tokens'))
+  const app = startRoute({ a: { answers, retries: 5 }, b: ok })
   expect((await app.run()).code).toBe('upstream_refused_request')
   expect(app.asked()).toBe('a a')
-  expect(app.events.map((event) => 'will' in event && event.will)).toEqual(['retry', 'give_up'])
-  expectSettled(app.leases)
-  open = true
+  expect(app.events).toMatchObject([{ will: 'retry' }, { will: 'give_up' }])
+  expectSettled(app)
   await app.run()
   expect(app.calls).toHaveLength(3)
 })
 
 test('answer() does not retry a refusal that asks for the name already sent', async () => {
-  const refused = () =>
-    Response.json(unsupported('max_completion_tokens', 'max_tokens'), { status: 400 })
-  const { run, calls } = start({ a: { answers: refused } })
+  const error = { message: "Unsupported 'max_completion_tokens'. Use 'max_tokens' instead." }
+  const { run, calls } = startRoute({ a: () => Response.json({ error }, { status: 400 }) })
   expect((await run()).code).toBe('upstream_refused_request')
   expect(calls).toHaveLength(1)
 })

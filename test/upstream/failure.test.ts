@@ -4,49 +4,41 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { type Code, GatewayError } from '../../src/errors.ts'
 import {
+  causeOf,
   errorIn,
   failureOfError,
+  failureOfResponse,
   failureOfStatus,
   identifierOf,
+  isOutage,
   parseRetryAfter,
   type UpstreamCause,
   upstreamFailure,
 } from '../../src/upstream/failure.ts'
-import { failureOfResponse } from '../../src/upstream/openai-request.ts'
+import samples from '../fixtures/upstream-errors.json' with { type: 'json' }
 
 /** 14 November 2023, 22:13:20 GMT. */
 const NOW_MS = 1_700_000_000_000
 
-const statuses: readonly (readonly [number, string])[] = [
-  [100, 'upstream_rejected'],
-  [199, 'upstream_rejected'],
-  ...[300, 301, 302, 303, 304, 307, 308].map((status) => [status, 'upstream_rejected'] as const),
-  [400, 'upstream_refused_request'],
-  [413, 'upstream_refused_request'],
-  [422, 'upstream_refused_request'],
-  [402, 'upstream_rate_limited'],
-  ...[401, 403, 404, 405, 408, 409, 418, 424, 425, 451, 498, 499].map(
-    (status) => [status, 'upstream_rejected'] as const,
-  ),
-  [429, 'upstream_rate_limited'],
-  ...[500, 501, 502, 503, 504, 520, 522, 524, 529, 599].map(
-    (status) => [status, 'upstream_unavailable'] as const,
-  ),
-  [600, 'upstream_rejected'],
-  [999, 'upstream_rejected'],
-]
+const statuses = {
+  upstream_refused_request: [400, 413, 422],
+  upstream_rate_limited: [402, 429],
+  upstream_rejected: [
+    ...[0, 100, 101, 199, 300, 301, 302, 303, 304, 307, 308, 600, 999],
+    ...[401, 403, 404, 405, 408, 409, 410, 418, 424, 425, 451, 498, 499],
+  ],
+  upstream_unavailable: [500, 501, 502, 503, 504, 520, 522, 524, 529, 599],
+}
 
-test.each(statuses)('failureOfStatus(%i) is %s', (status, code) => {
-  expect(failureOfStatus(status).code).toBe(code)
-  expect(failureOfStatus(status).cause).toMatchObject({
-    status,
-    code: null,
-    hint: expect.stringMatching(/\w+ \w+/),
-  })
+test.each(Object.entries(statuses))('failureOfStatus() returns %s', (code, list) => {
+  for (const status of list) {
+    const cause = { status, code: null, hint: expect.stringMatching(/\w+ \w+/) }
+    expect(failureOfStatus(status), String(status)).toMatchObject({ code, cause })
+  }
 })
 
 test('failureOfStatus() has a retry time only for 429, of 1 to 300 seconds, and for an exhausted quota', () => {
-  for (const [status] of statuses) {
+  for (const status of Object.values(statuses).flat()) {
     const { retryAfterSeconds } = failureOfStatus(status, {}, 42)
     expect(retryAfterSeconds).toBe(status === 429 ? 42 : status === 402 ? 3600 : null)
   }
@@ -171,24 +163,18 @@ test('identifierOf() accepts only a short identifier', () => {
   }
 })
 
-test.each([
-  [401, {}, /key/],
-  [403, {}, /key/],
-  [404, {}, /base_url/],
-  [404, { error: { message: 'This is a chat model, use v1/chat/completions' } }, /wire = "chat"/],
-  [
-    404,
-    { error: { message: 'This is not a chat model, use v1/completions' } },
-    /wire = "completions"/,
-  ],
-  [400, { error: { message: "Use 'max_completion_tokens' instead." } }, /max_tokens_field/],
-] as const)(
-  'failureOfResponse() of a %i has a hint about the setting to change',
-  (status, body, hint) => {
-    expect(failureOfResponse(status, body).cause).toMatchObject({
-      status,
-      hint: expect.stringMatching(hint),
-    })
+test.each(samples['token limit'] as [string | null, string, number, unknown][])(
+  'failureOfResponse() recognises the name "%s" for max_tokens in the error of %s',
+  (wantsField, _, status, body) => {
+    const failure = failureOfResponse(status, body)
+    if (wantsField === null) expect(failure.cause).not.toHaveProperty('wantsField')
+    else {
+      const hint = expect.stringContaining(`max_tokens_field = "${wantsField}"`)
+      expect(failure).toMatchObject({
+        code: 'upstream_refused_request',
+        cause: { wantsField, hint },
+      })
+    }
   },
 )
 
@@ -198,6 +184,50 @@ test('upstreamFailure() has a code and a message for each kind', () => {
   const failures = kinds.map((kind) => upstreamFailure(kind))
   expect(failures.map(({ code }) => code)).toEqual(kinds.map((kind) => `upstream_${kind}`))
   expect(new Set(failures.map(({ message }) => message)).size).toBe(kinds.length)
+})
+
+test.each([
+  ['upstream_bad_response', 'no_text', /without text/],
+  ['upstream_bad_response', null, /not a completion/],
+  ['upstream_truncated', null, /stopped before the end/],
+  ['upstream_unavailable', null, /could not be sent/],
+  ['upstream_timeout', null, /first_byte_ms/],
+] as const)('causeOf() adds a hint to a %s of reason %s', (code, reason, hint) => {
+  const failure = new GatewayError(code, 'm', reason === null ? {} : { cause: { code: reason } })
+  const cause = { status: null, code: reason, hint: expect.stringMatching(hint) }
+  expect(causeOf(failure)).toEqual(cause)
+  expect(causeOf(new GatewayError('budget_exhausted', 'm'))).toBeNull()
+})
+
+test.each<[boolean, string, GatewayError]>([
+  ...statuses.upstream_unavailable.map((status): [boolean, string, GatewayError] => [
+    true,
+    `a ${status}`,
+    failureOfStatus(status),
+  ]),
+  ...kinds.map((kind): [boolean, string, GatewayError] => [true, kind, upstreamFailure(kind)]),
+  [true, 'silence in the middle', upstreamFailure('timeout', { code: 'idle' })],
+  [true, 'a 200 that names a 5xx', failureOfError({ code: 503 })],
+  [true, 'an error without a status', failureOfError('gone')],
+  [true, 'a busy model in a 200', failureOfError({ message: 'Overloaded' })],
+  ...[...statuses.upstream_rejected, 402, 429, ...statuses.upstream_refused_request].map(
+    (status): [boolean, string, GatewayError] => [false, `a ${status}`, failureOfStatus(status)],
+  ),
+  [false, 'a 200 that names a 400', failureOfError({ code: 400 })],
+  [false, 'a key in a 200', failureOfError({ message: 'Invalid API key' })],
+  [false, 'a long text with a 500', failureOfResponse(500, { message: 'prompt is too long' })],
+  [false, 'a size limit', upstreamFailure('bad_response', { code: 'too_large' })],
+  [false, 'a missing choice', upstreamFailure('bad_response', { code: 'missing_choice' })],
+  [false, 'no text', upstreamFailure('bad_response', { code: 'no_text' })],
+  [false, 'an exhausted budget', new GatewayError('budget_exhausted', 'm')],
+])('isOutage() is %s for %s', (expected, _, failure) => {
+  expect(isOutage(failure, false)).toBe(expected)
+  expect(isOutage(failure, true)).toBe(expected)
+})
+
+test('isOutage() counts a deadline only before any text', () => {
+  const failure = upstreamFailure('timeout', { code: 'deadline' })
+  expect([isOutage(failure, false), isOutage(failure, true)]).toEqual([true, false])
 })
 
 const secret = fc.string({ minLength: 8, maxLength: 30 }).map((text) => `sk-${text}!`)
@@ -271,6 +301,7 @@ test.each<[string, unknown, readonly number[], Code, RegExp]>([
   ['a filter', FLAGGED, [403], 'upstream_rejected', /filter/],
   ['its own rate limit', NO_KEY, [429], 'upstream_rate_limited', /rate of this key/],
   ['unknown words', saying('m'), [400, 422], 'upstream_refused_request', /parameters/],
+  ['a page', '<html>', [404], 'upstream_rejected', /HTML page/],
 ])(
   'failureOfResponse() considers the text about %s as well as the status (%#)',
   (_, body, statuses, code, hint) => {
@@ -319,12 +350,4 @@ test('deeply nested errors are mapped without a stack overflow', () => {
       expect(failureOfError(errorIn(body), body).code).toBe('upstream_bad_response')
     }
   }
-})
-
-test('an HTML page in place of an API response has a hint about the address', () => {
-  const page = '<!doctype html><title>Invalid API key</title>'
-  for (const status of [302, 400, 403, 404, 405]) {
-    expect((failureOfResponse(status, page).cause as UpstreamCause).hint).toMatch(/HTML page/)
-  }
-  expect((failureOfResponse(502, page).cause as UpstreamCause).hint).toMatch(/gateway/)
 })

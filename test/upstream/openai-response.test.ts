@@ -76,6 +76,16 @@ test('readChunk() only counts the bytes of reasoning and tool calls, and ignores
   ])
 })
 
+test.each<[string, object, number]>([
+  ['reasoning_content', { delta: { reasoning_content: 'Zoë' } }, 4],
+  ['reasoning beside a text', { delta: { content: 'a', reasoning: 'Zoë' } }, 4],
+  ['reasoning of the choice', { text: '', reasoning: 'Zoë' }, 4],
+  ['parts of thinking', { delta: { content: [{ thinking: [{ text: 'Zoë' }] }] } }, 4],
+  ['the arguments of a tool', { delta: { tool_calls: [{ function: { arguments: '{}' } }] } }, 2],
+])('readChunk() counts the bytes of %s', (_, choice, bytes) => {
+  expect(only(chunk(choices(choice), 'chat'), 'hidden')).toEqual([{ kind: 'hidden', bytes }])
+})
+
 test('readChunk() has no finish for null, its spellings, "" or a missing reason', () => {
   for (const finish_reason of [null, 'null', 'None', '', undefined]) {
     expect(only(chunk(choices({ index: 0, text: 'a', finish_reason })), 'finish')).toEqual([])
