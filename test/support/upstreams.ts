@@ -15,10 +15,13 @@ import { START } from './app.ts'
 import { CANARY, recordOutput } from './canary.ts'
 import { Reading } from './reading.ts'
 
-/** A connection to an upstream, by default of the `completions` wire, that is answered by `send`. */
+/**
+ * A connection to an upstream, by default of the `completions` wire, that is answered by `send`; null:
+ * there is no AI binding.
+ */
 export function connectionTo(
   name: string,
-  send: Send,
+  send: Send | null,
   options: Partial<ConnectOptions> = {},
 ): Connection {
   const ordinary: ConnectOptions = {
@@ -38,7 +41,9 @@ export function connectionTo(
     streamUsage: true,
     path: null,
   }
-  return connect({ ...ordinary, ...options }, { http: send, demo: send, ai: send })
+  const http = send ?? fetch
+  const ai = send === null ? {} : { ai: send }
+  return connect({ ...ordinary, ...options }, { http, demo: http, ...ai })
 }
 
 /** A route through these connections: nothing is refused, no wait takes time. */

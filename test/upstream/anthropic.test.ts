@@ -1,22 +1,13 @@
 // Unit tests of the anthropic wire's translations. Whole responses are covered by the fixtures.
 import { expect, test } from 'vitest'
-import type { RawDelta } from '../../src/completion/delta.ts'
 import { GatewayError } from '../../src/errors.ts'
-import type { CallRequest, WireOptions } from '../../src/upstream/adapter.ts'
+import type { WireOptions } from '../../src/upstream/adapter.ts'
 import { anthropic } from '../../src/upstream/anthropic.ts'
 import { Normaliser } from '../../src/upstream/normalise.ts'
+import { callRequest } from '../support/upstreams.ts'
 
 const options: WireOptions = { maxTokensField: 'max_tokens', streamUsage: false, path: null }
-const request: CallRequest = {
-  model: 'claude-x',
-  prompts: ['Once upon'],
-  system: null,
-  locked: false,
-  stream: true,
-  max_tokens: 16,
-  n: 1,
-  parameters: {},
-}
+const request = callRequest({ model: 'claude-x', prompts: ['Once upon'] })
 
 const message = (event: unknown) =>
   anthropic.fromMessage({ event: null, data: JSON.stringify(event) })
@@ -64,31 +55,18 @@ test('toWire() sends the system prompt as "system" and stop as "stop_sequences"'
   })
 })
 
-test('toWire() always uses max_tokens, even if the preset sets another field', () => {
-  const { body } = anthropic.toWire(request, {
-    ...options,
-    maxTokensField: 'max_completion_tokens',
-  })
+test('toWire() always uses max_tokens, even if the preset sets another field, and its own path', () => {
+  const other = { maxTokensField: 'max_completion_tokens', path: '/v2/messages' } as const
+  const { body, path } = anthropic.toWire(request, { ...options, ...other })
+  expect(path).toBe('/v2/messages')
   expect(body).toMatchObject({ max_tokens: 16 })
   expect(body).not.toHaveProperty('max_completion_tokens')
 })
 
-test('toWire() uses the path from the configuration', () => {
-  expect(anthropic.toWire(request, { ...options, path: '/v2/messages' }).path).toBe('/v2/messages')
-})
-
-test.each([
-  ['end_turn', 'stop'],
-  ['stop_sequence', 'stop'],
-  ['tool_use', 'stop'],
-  ['max_tokens', 'length'],
-  ['pause_turn', 'length'],
-  ['model_context_window_exceeded', 'length'],
-  ['refusal', 'content_filter'],
-  ['a_new_reason', 'stop'],
-])('fromMessage() maps stop_reason %s to %s', (stop_reason, reason) => {
-  const [finish] = message({ type: 'message_delta', delta: { stop_reason }, usage: {} })
-  expect(finish).toEqual({ kind: 'finish', index: 0, reason })
+test('fromMessage() reads the stop_reason', () => {
+  const delta = { stop_reason: 'max_tokens' }
+  const [finish] = message({ type: 'message_delta', delta, usage: {} })
+  expect(finish).toEqual({ kind: 'finish', index: 0, reason: 'length' })
 })
 
 test.each([
@@ -146,65 +124,29 @@ test.each([['42'], ['[1]'], ['"x"'], ['{"type":'], ['{"type":"message_start"}']]
   },
 )
 
-test('fromFailure() gives the owner a hint about the key and about the credit balance', () => {
-  const body = (message: string) => ({ type: 'error', error: { type: 'x_error', message } })
-  const key = anthropic.fromFailure(401, body('invalid x-api-key'))
-  expect(key).toMatchObject({ code: 'upstream_rejected', cause: { code: 'x_error' } })
-  expect((key.cause as { hint: string }).hint).toContain('key')
-  const credit = anthropic.fromFailure(400, body('Your credit balance is too low to access'))
-  expect(credit).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 3600 })
-  expect((credit.cause as { hint: string }).hint).toContain('credit')
-  expect(anthropic.fromFailure(400, body('max_tokens is too low')).code).toBe(
-    'upstream_refused_request',
-  )
-})
-
-const start = (usage: unknown) => ({
-  type: 'message_start',
-  message: { id: 'm', model: 'c', usage },
-})
-const delta = (usage: unknown) => ({
-  type: 'message_delta',
-  delta: { stop_reason: 'end_turn' },
-  usage,
-})
 const text = { type: 'content_block_delta', delta: { type: 'text_delta', text: 'Hi' } }
 
-/** The usage that a sequence of events adds up to. */
-function usageOf(...events: readonly unknown[]) {
+test.each<[string, unknown, unknown, unknown]>([
+  ['in two parts', { input_tokens: 25, output_tokens: 1 }, { output_tokens: 15 }, [25, 15]],
+  ['with a larger input', { input_tokens: 25 }, { input_tokens: 30, output_tokens: 15 }, [30, 15]],
+  ['with no input', { input_tokens: 25 }, { input_tokens: 0, output_tokens: 15 }, [25, 15]],
+  [
+    'of cached input',
+    { input_tokens: 5, cache_creation_input_tokens: 10, cache_read_input_tokens: null },
+    { output_tokens: 1 },
+    [15, 1],
+  ],
+  ['without an output', { input_tokens: 25, output_tokens: 1 }, {}, null],
+  ['without an input', {}, { output_tokens: 15 }, null],
+  ['of odd numbers', { input_tokens: -1 }, { output_tokens: 1.5 }, null],
+  ['of null', null, null, null],
+])('fromMessage() reads usage %s', (_, first, last, sum) => {
   const normaliser = new Normaliser({ choices: 1, perPrompt: 1, logprobs: false, echoed: [] })
-  const deltas: RawDelta[] = events.flatMap((event) => [...message(event)])
-  for (const raw of deltas) normaliser.add(raw, [])
-  return normaliser.end().usage
-}
-
-test('usage sent in two parts is added up', () => {
-  expect(
-    usageOf(start({ input_tokens: 25, output_tokens: 1 }), text, delta({ output_tokens: 15 })),
-  ).toEqual({ prompt_tokens: 25, completion_tokens: 15, total_tokens: 40 })
-})
-
-test('repeated usage counts once, and a larger later input count wins', () => {
-  const again = delta({ input_tokens: 30, output_tokens: 15 })
-  expect(usageOf(start({ input_tokens: 25 }), text, again)).toMatchObject({ prompt_tokens: 30 })
-  const zero = delta({ input_tokens: 0, output_tokens: 15 })
-  expect(usageOf(start({ input_tokens: 25 }), text, zero)).toMatchObject({ prompt_tokens: 25 })
-})
-
-test('counts cached input as input', () => {
-  const cached = {
-    input_tokens: 5,
-    cache_creation_input_tokens: 10,
-    cache_read_input_tokens: null,
+  const start = { type: 'message_start', message: { id: 'm', model: 'c', usage: first } }
+  const delta = { type: 'message_delta', delta: { stop_reason: 'end_turn' }, usage: last }
+  for (const raw of [start, text, delta].flatMap((event) => [...message(event)])) {
+    normaliser.add(raw, [])
   }
-  expect(usageOf(start(cached), text, delta({ output_tokens: 1 }))).toMatchObject({
-    prompt_tokens: 15,
-  })
-})
-
-test('incomplete usage is ignored', () => {
-  expect(usageOf(start({ input_tokens: 25, output_tokens: 1 }), text, delta({}))).toBeNull()
-  expect(usageOf(start({}), text, delta({ output_tokens: 15 }))).toBeNull()
-  expect(usageOf(start({ input_tokens: -1 }), text, delta({ output_tokens: 1.5 }))).toBeNull()
-  expect(usageOf(start(null), text, delta(null))).toBeNull()
+  const { usage } = normaliser.end()
+  expect(usage && [usage.prompt_tokens, usage.completion_tokens]).toEqual(sum)
 })

@@ -7,17 +7,9 @@ import { chat } from '../../src/upstream/chat.ts'
 import { completions } from '../../src/upstream/completions.ts'
 import { extentOf } from '../../src/upstream/extent.ts'
 import { workersAi } from '../../src/upstream/workers-ai.ts'
+import { callRequest } from '../support/upstreams.ts'
 
-const request: CallRequest = {
-  model: 'model-1',
-  prompts: ['Once €'],
-  system: null,
-  locked: false,
-  stream: true,
-  max_tokens: 100,
-  n: 1,
-  parameters: {},
-}
+const request = callRequest({ prompts: ['Once €'], max_tokens: 100 })
 const options = { maxTokensField: 'max_tokens', streamUsage: true, path: null } as const
 
 function extent(upstream: Upstream, fields: Partial<CallRequest> = {}) {

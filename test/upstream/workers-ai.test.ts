@@ -4,24 +4,12 @@ import { expect, test } from 'vitest'
 import { compose, type Platform } from '../../src/compose.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import { GatewayError } from '../../src/errors.ts'
-import type { CallRequest, WireOptions } from '../../src/upstream/adapter.ts'
-import { type CallContext, call } from '../../src/upstream/call.ts'
-import { connect } from '../../src/upstream/connection.ts'
 import type { UpstreamCause } from '../../src/upstream/failure.ts'
 import { type AiBinding, sendToBinding, workersAi } from '../../src/upstream/workers-ai.ts'
 import { work } from '../support/flights.ts'
+import { callRequest, connectionTo, startCall } from '../support/upstreams.ts'
 
-const options: WireOptions = { maxTokensField: 'max_tokens', streamUsage: false, path: null }
-const request: CallRequest = {
-  model: '@cf/meta/llama-3.1-8b-instruct',
-  prompts: ['Once upon'],
-  system: null,
-  locked: false,
-  stream: true,
-  max_tokens: 16,
-  n: 1,
-  parameters: {},
-}
+const MODEL = '@cf/meta/llama-3.1-8b-instruct'
 
 interface Run {
   readonly model: string
@@ -41,79 +29,51 @@ function binding(answer: (signal: AbortSignal) => unknown) {
   return { ai, runs }
 }
 
-function ask(ai: AiBinding, signal = new AbortController().signal) {
-  const connection = connect(
-    {
-      ...options,
-      name: 'ai',
-      wire: 'workers-ai',
-      baseUrl: '',
-      auth: 'none',
-      key: null,
-      unsupported: new Set(),
-      stream: 'always',
-      firstByteMs: 60_000,
-      idleMs: 60_000,
-      deadlineMs: 60_000,
-      retries: 0,
-      maxOutputBytes: 4_000_000,
-    },
-    { http: neither, demo: neither, ai: sendToBinding(ai) },
-  )
-  const context: CallContext = {
-    ...connection,
-    now: () => 0,
+const ask = (ai: AiBinding, signal = new AbortController().signal) =>
+  startCall(sendToBinding(ai), {
+    wire: 'workers-ai',
+    request: { model: MODEL },
     signal,
-    deadlineAt: 60_000,
-    progress: () => 'running',
-  }
-  return Array.fromAsync(call(workersAi.toWire(request, options), context))
-}
+    firstByteMs: 60_000,
+    deadlineMs: 60_000,
+    maxOutputBytes: 4_000_000,
+  }).rest()
 
-const neither = async () => {
-  throw new TypeError('this goes to the binding')
-}
-
-async function textOf(ai: AiBinding): Promise<string> {
-  const deltas = (await ask(ai)).flat()
+async function textOf(ai: AiBinding): Promise<string | undefined> {
+  const { deltas, texts } = await ask(ai)
   expect(deltas.at(-1)).toEqual({ kind: 'end' })
-  return deltas.map((delta) => (delta.kind === 'text' ? delta.text : '')).join('')
+  return texts[0]
 }
 
-async function failureOf(ai: AiBinding): Promise<GatewayError> {
-  const error: unknown = await ask(ai).catch((thrown: unknown) => thrown)
-  if (error instanceof GatewayError) return error
-  throw new TypeError('no GatewayError')
+async function failureOf(answer: () => unknown): Promise<GatewayError> {
+  const { error } = await ask(binding(answer).ai)
+  if (!(error instanceof GatewayError)) throw new TypeError('no GatewayError')
+  // Nothing of the upstream's words may be in the message or the log.
+  expect(JSON.stringify([error.message, error.cause])).not.toContain('canary')
+  return error
+}
+
+const throwing = (message: string) => () => {
+  throw new Error(message)
 }
 
 const sse = 'data: {"response":"Hel"}\n\ndata: {"response":"lo","p":"ab"}\n\ndata: [DONE]\n\n'
 const json = { response: 'Hello', usage: {} }
 
 test('toWire() builds messages and the sampling fields', () => {
-  const full = {
-    ...request,
-    system: 'Be brief',
-    temperature: 0.5,
-    top_p: 0.9,
-    seed: 7,
-    presence_penalty: 1,
-    frequency_penalty: -1,
-    parameters: { top_k: 4 },
-  }
-  expect(workersAi.toWire(full, options)).toEqual({
+  const sampling = { temperature: 0.5, top_p: 0.9, seed: 7, presence_penalty: 1 }
+  const request = callRequest({ model: MODEL, system: 'Be brief', ...sampling })
+  const options = { maxTokensField: 'max_tokens', streamUsage: false, path: null } as const
+  expect(workersAi.toWire({ ...request, parameters: { top_k: 4 } }, options)).toEqual({
     path: '/run',
     body: {
-      model: '@cf/meta/llama-3.1-8b-instruct',
+      model: MODEL,
       messages: [
         { role: 'system', content: 'Be brief' },
-        { role: 'user', content: 'Once upon' },
+        { role: 'user', content: 'Once' },
       ],
       max_tokens: 16,
-      temperature: 0.5,
-      top_p: 0.9,
-      seed: 7,
-      presence_penalty: 1,
-      frequency_penalty: -1,
+      ...sampling,
       stream: true,
       top_k: 4,
     },
@@ -125,8 +85,8 @@ test('runs the binding with the model as its own argument, and requests the raw 
   expect(await textOf(ai)).toBe('Hello')
   expect(runs).toHaveLength(1)
   expect(runs[0]).toMatchObject({
-    model: '@cf/meta/llama-3.1-8b-instruct',
-    inputs: { messages: [{ role: 'user', content: 'Once upon' }], max_tokens: 16, stream: true },
+    model: MODEL,
+    inputs: { messages: [{ role: 'user', content: 'Once' }], max_tokens: 16, stream: true },
     options: { returnRawResponse: true },
   })
   expect(runs[0]?.inputs).not.toHaveProperty('model')
@@ -147,7 +107,7 @@ test.each([
   ['a number', () => 3],
   ['a text', () => 'Hello'],
 ])('reads no text from %s', async (_, answer) => {
-  expect(await ask(binding(answer).ai)).toEqual([])
+  expect(await ask(binding(answer).ai)).toMatchObject({ deltas: [], error: null })
 })
 
 test.each([
@@ -155,112 +115,58 @@ test.each([
   ['a list', () => []],
   ['a number in a list', () => [3]],
 ])('rejects %s as upstream_bad_response', async (_, answer) => {
-  expect((await failureOf(binding(answer).ai)).code).toBe('upstream_bad_response')
-})
-
-const errors = [
-  [3003, 'upstream_refused_request'],
-  [5004, 'upstream_refused_request'],
-  [3006, 'upstream_refused_request'],
-  [3039, 'upstream_rejected'],
-  [5007, 'upstream_rejected'],
-  [3042, 'upstream_rejected'],
-  [5016, 'upstream_rejected'],
-  [5018, 'upstream_rejected'],
-  [3023, 'upstream_rejected'],
-  [3041, 'upstream_rejected'],
-  [5005, 'upstream_rejected'],
-  [5019, 'upstream_rejected'],
-  [3007, 'upstream_timeout'],
-  [3008, 'upstream_timeout'],
-  [3036, 'upstream_rate_limited'],
-  [3040, 'upstream_rate_limited'],
-  [4006, 'upstream_rate_limited'],
-  [5021, 'upstream_refused_request'],
-  [10000, 'upstream_rejected'],
-  [3099, 'upstream_unavailable'],
-] as const
-
-test.each(errors)('maps a thrown %i to %s and keeps no text', async (number, code) => {
-  for (const prefix of ['', 'InferenceUpstreamError: ', 'AiError: AiError: ']) {
-    const failure = await failureOf(
-      binding(() => {
-        throw new Error(`${prefix}${number}: canary of account 0123`)
-      }).ai,
-    )
-    expect(failure.code).toBe(code)
-    expect(JSON.stringify([failure.message, failure.cause])).not.toContain('canary')
-  }
-})
-
-test('gives the owner the code and a hint', async () => {
-  const failure = await failureOf(
-    binding(() => {
-      throw new Error('3036: You have used up your daily free allocation')
-    }).ai,
-  )
-  expect(failure).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 3600 })
-  expect(failure.cause).toEqual({
-    status: 429,
-    code: '3036',
-    subject: 'quota',
-    hint: "Upgrade the Cloudflare account's plan: today's free allocation of Workers AI is used up.",
-  })
+  expect((await failureOf(answer)).code).toBe('upstream_bad_response')
 })
 
 test.each([
-  ["AiError: This model's maximum context length is 131072 tokens.", 'upstream_refused_request'],
-  ['AiError: Model canary not found', 'upstream_rejected'],
-  ['AiError: The model is overloaded', 'upstream_unavailable'],
-])('diagnoses a thrown %j, which has no code', async (text, code) => {
-  const failure = await failureOf(
-    binding(() => {
-      throw new Error(text)
-    }).ai,
-  )
-  expect(failure.code).toBe(code)
-  expect(failure.cause).toHaveProperty('subject')
-  expect(JSON.stringify([failure.message, failure.cause])).not.toContain('canary')
-})
-
-test.each([['Network connection lost.'], ['canary 3040: in the middle'], ['404: Not Found'], ['']])(
-  'maps a thrown %j, which has no code, to upstream_unavailable',
-  async (text) => {
-    const failure = await failureOf(
-      binding(() => {
-        throw new Error(text)
-      }).ai,
-    )
-    expect(failure).toMatchObject({ code: 'upstream_unavailable', cause: { status: null } })
-    expect(JSON.stringify([failure.message, failure.cause])).not.toContain('canary')
+  ['upstream_refused_request', [3003, 3006, 5004, 5021]],
+  ['upstream_rejected', [3023, 3039, 3041, 3042, 5005, 5007, 5016, 5018, 5019, 10000]],
+  ['upstream_timeout', [3007, 3008]],
+  ['upstream_rate_limited', [3036, 3040, 4006]],
+  ['upstream_unavailable', [3099]],
+] as const)(
+  'maps thrown codes to %s, with a hint and without their text',
+  async (code, numbers) => {
+    for (const number of numbers) {
+      for (const prefix of ['', 'InferenceUpstreamError: ', 'AiError: AiError: ']) {
+        const failure = await failureOf(throwing(`${prefix}${number}: canary of account 0123`))
+        expect(failure.code, String(number)).toBe(code)
+        const { hint } = failure.cause as UpstreamCause
+        expect(hint).toMatch(/^[A-Z].{20,}\.$/)
+        // None of our own timers fired.
+        expect(hint).not.toMatch(/_ms/)
+      }
+    }
   },
 )
+
+test('gives the owner the code and a hint', async () => {
+  const failure = await failureOf(throwing('3036: You have used up your daily free allocation'))
+  expect(failure).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 3600 })
+  const hint = expect.stringMatching(/plan.*free allocation/)
+  expect(failure.cause).toEqual({ status: 429, code: '3036', subject: 'quota', hint })
+})
+
+test.each([
+  ["AiError: This model's maximum context length is 9.", 'upstream_refused_request', 'context'],
+  ['AiError: Model canary not found', 'upstream_rejected', 'model'],
+  ['AiError: The model is overloaded', 'upstream_unavailable', 'busy'],
+  ['Network connection lost.', 'upstream_unavailable', undefined],
+  ['canary 3040: in the middle', 'upstream_unavailable', undefined],
+  ['404: Not Found', 'upstream_unavailable', undefined],
+  ['', 'upstream_unavailable', undefined],
+])('diagnoses a thrown %j, which has no code', async (message, code, subject) => {
+  const { code: found, cause } = await failureOf(throwing(message))
+  expect(found).toBe(code)
+  expect((cause as UpstreamCause).subject).toBe(subject)
+  if (subject === undefined) expect(cause).toMatchObject({ status: null, code: 'no_binding' })
+})
 
 test('rejects an object that is nested too deeply to serialise', async () => {
   const depth = 200_000
   const body = `{"response":${'{"a":'.repeat(depth)}1${'}'.repeat(depth)}}`
-  const failure = await failureOf(binding(() => new Response(body)).ai)
+  const failure = await failureOf(() => new Response(body))
   expect(failure).toMatchObject({ code: 'upstream_bad_response', cause: { code: null } })
-})
-
-test.each([
-  3003, 3006, 3007, 3008, 3023, 3036, 3039, 3040, 3041, 3042, 4006, 5004, 5005, 5007, 5016, 5018,
-  5019, 5021, 10000,
-])('gives the owner a specific hint for code %i', async (code) => {
-  const thrown = binding(() => {
-    throw new Error(`${code}: canary`)
-  })
-  const { hint } = (await failureOf(thrown.ai)).cause as UpstreamCause
-  expect(hint).toMatch(/^[A-Z].{20,}\.$/)
-  // None of our own timers fired.
-  expect(hint).not.toMatch(/_ms/)
-})
-
-test('reads the code from the raw response of a failure', async () => {
-  const body = { internalCode: 3040, description: 'canary', name: 'AiError', message: 'canary' }
-  const failure = await failureOf(binding(() => Response.json(body, { status: 500 })).ai)
-  expect(failure).toMatchObject({ code: 'upstream_rate_limited', retryAfterSeconds: 10 })
-  expect(JSON.stringify(failure.cause)).not.toContain('canary')
 })
 
 test('aborts the binding call when the reader has gone', async () => {
@@ -272,29 +178,12 @@ test('aborts the binding call when the reader has gone', async () => {
     controller.abort(new Error('left'))
     return waiting
   })
-  await expect(ask(ai, controller.signal)).rejects.toThrow('left')
+  expect((await ask(ai, controller.signal)).error).toEqual(new Error('left'))
   expect(runs[0]?.options.signal.aborted).toBe(true)
 })
 
 test('is unavailable without a binding', async () => {
-  const { send } = connect(
-    {
-      ...options,
-      name: 'ai',
-      wire: 'workers-ai',
-      baseUrl: '',
-      auth: 'none',
-      key: null,
-      unsupported: new Set(),
-      stream: 'always',
-      firstByteMs: 1,
-      idleMs: 1,
-      deadlineMs: 1,
-      retries: 0,
-      maxOutputBytes: 1,
-    },
-    { http: neither, demo: neither },
-  )
+  const { send } = connectionTo('ai', null, { wire: 'workers-ai' })
   await expect(send(new Request('https://x.test'))).rejects.toMatchObject({
     cause: { code: 'no_binding' },
   })
@@ -311,7 +200,7 @@ test("compose() uses the platform's binding", async () => {
     bound: () => true,
   })
   const { ai, runs } = binding(() => json)
-  const lent = { ai, fetch: neither, now: () => 0, operatorToken: '', turnstileSecret: '' }
+  const lent = { ai, fetch, now: () => 0, operatorToken: '', turnstileSecret: '' }
   const { miss } = compose(result, lent as Partial<Platform> as Platform)
   const context = miss?.generate(work, false, AbortSignal.timeout(1000))
   const connection = context?.route.connections.get('ai')
