@@ -56,7 +56,8 @@ test('readJson() ignores a byte order mark', async () => {
   expect(await readJson(request(marked), options)).toEqual({ a: 'é' })
 })
 
-test.each([
+test.each<[string, Body]>([
+  ['no body', null],
   ['nothing', ''],
   ['white space', ' \r\n\t '],
   ['a trailing letter', '{"a":1}x'],
@@ -65,15 +66,6 @@ test.each([
   ['two byte order marks', '\ufeff\ufeff{}'],
   ['an incomplete object', '{"a":'],
   ['a comment', '{}//'],
-])('readJson() rejects %s with invalid_json', async (_, text) => {
-  expect((await refusal(readJson(request(text), options))).code).toBe('invalid_json')
-})
-
-test('readJson() rejects a request without a body with invalid_json', async () => {
-  expect((await refusal(readJson(request(null), options))).code).toBe('invalid_json')
-})
-
-test.each([
   ['UTF-16 little endian', new Uint8Array([0xff, 0xfe, 0x7b, 0x00, 0x7d, 0x00])],
   ['UTF-16 without a byte order mark', new Uint8Array([0x7b, 0x00, 0x7d, 0x00])],
   ['a lone continuation byte', new Uint8Array([0x22, 0x80, 0x22])],
@@ -219,50 +211,26 @@ test('readJson() does not quote the body in its errors', async () => {
   )
 })
 
-test.each([
-  'application/json',
-  'APPLICATION/JSON',
-  'application/json; charset=utf-8',
-  'application/json;charset="utf-8"; x=y',
-  ' text/plain ',
-  'text/plain;charset=UTF-8',
-])('readJson() accepts Content-Type %j', async (type) => {
-  expect(await readJson(request('{}', { 'content-type': type }), options)).toEqual({})
-})
-
-test.each([
-  '',
-  'text/html',
-  'application/jsonp',
-  'application/json, text/html',
-  'application/x-www-form-urlencoded',
-  'multipart/form-data; boundary=x',
-  'application/octet-stream; application/json',
-  'json',
-])('readJson() rejects Content-Type %j', async (type) => {
-  const error = await refusal(readJson(request('{}', { 'content-type': type }), options))
-  expect(error.code).toBe('unsupported_media_type')
+test.each<[accepted: boolean, header: 'content-type' | 'content-encoding', values: string[]]>([
+  [true, 'content-type', ['application/json', 'APPLICATION/JSON', ' text/plain ']],
+  [true, 'content-type', ['application/json;charset="utf-8"; x=y', 'text/plain;charset=UTF-8']],
+  [false, 'content-type', ['', 'json', 'text/html', 'application/jsonp']],
+  [false, 'content-type', ['application/json, text/html', 'multipart/form-data; boundary=x']],
+  [false, 'content-type', ['application/octet-stream; application/json']],
+  [true, 'content-encoding', ['identity', 'Identity']],
+  [false, 'content-encoding', ['gzip', 'br', 'GZIP', 'identity, gzip', 'x']],
+])('readJson() accepts (%j) a body with %s: %j', async (accepted, header, values) => {
+  for (const value of values) {
+    const reading = readJson(request('{}', { [header]: value }), options)
+    if (accepted) expect(await reading, value).toEqual({})
+    else expect((await refusal(reading)).code, value).toBe('unsupported_media_type')
+  }
 })
 
 test('readJson() rejects a body without Content-Type', async () => {
-  const untyped = new Request('https://edge.test/', {
-    method: 'POST',
-    body: new Uint8Array([0x7b]),
-  })
+  const untyped = new Request('https://edge.test/', { method: 'POST', body: bytes('{}') })
   expect(untyped.headers.get('content-type')).toBeNull()
   expect((await refusal(readJson(untyped, options))).code).toBe('unsupported_media_type')
-})
-
-test.each(['gzip', 'br', 'GZIP', 'identity, gzip', 'x'])(
-  'readJson() rejects Content-Encoding %j',
-  async (coding) => {
-    const error = await refusal(readJson(request('{}', { 'content-encoding': coding }), options))
-    expect(error.code).toBe('unsupported_media_type')
-  },
-)
-
-test('readJson() accepts Content-Encoding identity', async () => {
-  expect(await readJson(request('{}', { 'content-encoding': 'Identity' }), options)).toEqual({})
 })
 
 const bytesOf = (length: number) => Uint8Array.from({ length }, (_, i) => i % 251)

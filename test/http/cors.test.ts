@@ -6,7 +6,6 @@ import {
   corsHeaders,
   echoedOrigin,
   isBrowserOrigin,
-  isLoopback,
   isPreflight,
   originForLog,
   preflightReply,
@@ -37,30 +36,12 @@ test.each(origins)('checkOrigin() allows the configured %s', (origin) => {
   expect(judge(requestFrom(origin))).toEqual({ kind: 'allowed', origin })
 })
 
+// Variations of the configured ones are below.
 test.each([
   'https://evil.com',
-  'https://example.com.evil.com',
-  'https://evilexample.com',
-  'https://www.example.com',
-  'https://example.co',
-  'http://example.com',
-  'https://example.com:443',
-  'https://example.com:444',
-  'https://EXAMPLE.com',
-  'HTTPS://example.com',
-  'https://example.com.',
-  'https://example.com/',
-  'https://example.com/path',
   'https://user@example.com',
-  'https://example.com@evil.com',
   'https://example.com#',
-  'https://example.com, https://evil.com',
-  'https://example.com,https://example.com',
-  'https://example.com https://example.com',
-  'https://bücher.example',
-  'https://xn--bcher-kva.example.',
-  'http://blog.example.org',
-  'https://blog.example.org:8080',
+  'https://example.com/path',
   '//example.com',
   'example.com',
   '*',
@@ -71,7 +52,6 @@ test.each([
   'file://',
   'data:text/html,x',
   'http://localhost:4000',
-  'http://127.0.0.1',
 ])('checkOrigin() rejects %j', (origin) => {
   expect(kindOf(origin)).toBe('refused')
 })
@@ -161,22 +141,10 @@ test.each([
   ['http://192.168.0.1', 'http://localhost:8787/', 'refused'],
   ['http://localhost:4000', 'http://localhost.evil.com/', 'refused'],
   ['http://localhost:4000', 'http://127.0.0.1.evil.com/', 'refused'],
+  ['http://localhost:4000', 'http://[::2]:8787/', 'refused'],
+  ['http://localhost:4000', 'http://10.0.0.1/', 'refused'],
 ])('checkOrigin() of %s at %s returns "%s"', (origin, url, kind) => {
   expect(kindOf(origin, url, [])).toBe(kind)
-})
-
-test.each([
-  ['localhost', true],
-  ['a.localhost', true],
-  ['127.0.0.1', true],
-  ['[::1]', true],
-  ['127.0.0.1.nip.io', false],
-  ['localhost.example', false],
-  ['10.0.0.1', false],
-  ['[::2]', false],
-  ['', false],
-])('isLoopback(%j) returns %j', (hostname, loopback) => {
-  expect(isLoopback(hostname)).toBe(loopback)
 })
 
 function preflight(origin: string, requestHeaders: string | null, method = 'POST'): Response {
@@ -235,22 +203,7 @@ test('preflightReply() returns 204 without permission for any other origin', () 
   }
 })
 
-const stainless = [
-  'arch',
-  'async',
-  'custom-poll-interval',
-  'helper-method',
-  'lang',
-  'os',
-  'package-version',
-  'read-timeout',
-  'retry-count',
-  'runtime',
-  'runtime-version',
-  'timeout',
-].map((name) => `x-stainless-${name}`)
-
-test('preflightReply() grants every documented header, requested or not', () => {
+test('preflightReply() grants the documented headers, and every other one that is requested', () => {
   const fixed = [
     'authorization',
     'content-type',
@@ -258,25 +211,15 @@ test('preflightReply() grants every documented header, requested or not', () => 
     'last-event-id',
     'cache-control',
   ]
-  expect(namesIn(preflight('https://example.com', null), 'access-control-allow-headers')).toEqual(
-    expect.arrayContaining(fixed),
-  )
-  const more = [...fixed, ...stainless, 'openai-organization', 'openai-project', 'openai-next-one']
-  const granted = namesIn(
-    preflight('https://example.com', more.join(',')),
-    'access-control-allow-headers',
-  )
-  expect(granted).toEqual(expect.arrayContaining(more))
-  expect(new Set(granted).size).toBe(granted.length)
-})
-
-test('preflightReply() grants unknown x-stainless headers', () => {
-  const suffix = fc.stringMatching(/^[a-z][a-z0-9-]{0,30}$/)
+  const grantedFor = (requested: string | null) =>
+    namesIn(preflight('https://example.com', requested), 'access-control-allow-headers')
+  expect(grantedFor(null)).toEqual(expect.arrayContaining(fixed))
   fc.assert(
-    fc.property(suffix, (name) => {
-      const header = `x-stainless-${name}`
-      const response = preflight('https://example.com', `content-type, ${header}`)
-      expect(namesIn(response, 'access-control-allow-headers')).toContain(header)
+    fc.property(fc.stringMatching(/^[a-z][a-z0-9-]{0,30}$/), (name) => {
+      const requested = ['openai-beta', 'content-type', `x-stainless-${name}`, name]
+      const granted = grantedFor(requested.join(','))
+      expect(granted).toEqual(expect.arrayContaining([...fixed, ...requested]))
+      expect(new Set(granted).size).toBe(granted.length)
     }),
     { numRuns: 50 },
   )

@@ -1,9 +1,8 @@
 // Errors as HTTP: the documented status and type of each code, independent of the table in the
 // source.
-import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { type Code, codes, GatewayError, type Problem, problemOf } from '../../src/errors.ts'
-import { problemBody, problemReply as replyOf, statusOf } from '../../src/http/problem.ts'
+import { problemReply as replyOf, statusOf } from '../../src/http/problem.ts'
 
 const documented: readonly (readonly [status: number, type: string, codes: string])[] = [
   [
@@ -72,16 +71,8 @@ test.each(rows)('problemReply() of %s has status %i and type %s', async (code, s
   expect(response.headers.get('cache-control')).toBe('no-store')
   const body = { message: 'Cannot do it', type, param: 'prompt', code }
   expect(await response.json()).toEqual({ error: body })
-})
-
-test('problemBody() has exactly the documented fields, with param null by default', () => {
-  expect(Object.keys(problemBody(problem('not_found')).error)).toEqual([
-    'message',
-    'type',
-    'param',
-    'code',
-  ])
-  expect(problemBody(problem('not_found')).error.param).toBeNull()
+  // Every 429 has it, even without a known delay.
+  expect(response.headers.get('retry-after')).toBe(status === 429 ? '10' : null)
 })
 
 test.each([
@@ -94,34 +85,11 @@ test.each([
   [86_401, '86400'],
   [1e9, '86400'],
   [Number.POSITIVE_INFINITY, '86400'],
+  [Number.NEGATIVE_INFINITY, '1'],
+  [Number.NaN, '10'],
 ])('problemReply() converts a delay of %d seconds to Retry-After: %s', (seconds, header) => {
   const response = problemReply(problem('rate_limited', { retryAfterSeconds: seconds }))
   expect(response.headers.get('retry-after')).toBe(header)
-})
-
-test('problemReply() limits Retry-After to whole seconds from 1 to a day', () => {
-  fc.assert(
-    fc.property(fc.double(), (seconds) => {
-      const response = problemReply(problem('rate_limited', { retryAfterSeconds: seconds }))
-      const header = response.headers.get('retry-after') ?? ''
-      expect(header).toMatch(/^\d+$/)
-      expect(Number(header)).toBeGreaterThanOrEqual(1)
-      expect(Number(header)).toBeLessThanOrEqual(86_400)
-    }),
-    { examples: [[Number.NaN], [Number.NEGATIVE_INFINITY], [-0]] },
-  )
-})
-
-test('problemReply() adds Retry-After to every 429, even without a known delay', () => {
-  for (const [code, status] of rows) {
-    const has = problemReply(problem(code)).headers.has('retry-after')
-    expect([code, has]).toEqual([code, status === 429])
-  }
-})
-
-test('problemReply() adds the given headers', () => {
-  const response = problemReply(problem('method_not_allowed'), { allow: 'GET, HEAD' })
-  expect(response.headers.get('allow')).toBe('GET, HEAD')
 })
 
 test('problemOf() converts any other error to "internal" without its details', () => {

@@ -1,12 +1,13 @@
 // The operator's endpoints in process: input, responses, and errors when the Durable Objects behind
 // them are unavailable.
-import { afterEach, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { operatorCheck } from '../../src/access/operator.ts'
 import { Purges } from '../../src/cache/purge.ts'
 import { PurgeRegister } from '../../src/cache/purge-register.ts'
+import type { Code } from '../../src/errors.ts'
 import { type AdminDeps, pause, purge, usage } from '../../src/routes/admin.ts'
 import { Visit } from '../../src/routes/request-log.ts'
-import { noCounts } from '../../src/usage.ts'
+import { hourFigures, noCounts } from '../../src/usage.ts'
 import { MemoryKv, memoryStorage } from '../support/app.ts'
 import { failureOf } from '../support/failure.ts'
 
@@ -92,26 +93,7 @@ test('usage() returns the budget, hours, days, failures and refused origins', as
     now: NOW_S,
     budget,
     days: [{ day: '2026-05-28', tokens: 1200, usd: 0.01, requests: 10, hits: 6 }],
-    hours: [
-      {
-        hour: HOUR,
-        requests: 10,
-        hits: { memory: 0, kv: 0, stale: 0 },
-        collapsed: 0,
-        misses: 0,
-        kv_failures: 0,
-        errors: {},
-        tokens_in: 0,
-        tokens_out: 0,
-        tokens_saved: 0,
-        usd: 0,
-        usd_saved: 0,
-        upstream_ms: { p50: 0, p95: 0 },
-        prompts: {},
-        models: {},
-        origins: {},
-      },
-    ],
+    hours: [hourFigures(HOUR, { ...noCounts(), requests: 10 })],
     failures: [failure('req_2'), failure('req_1')],
     refused_origins: [{ origin: 'https://x.example', count: 3, last: NOW_S }],
   })
@@ -187,21 +169,6 @@ test.each<[object, string, string | null]>([
   )
 })
 
-test('purge() reports an error if the purge could not be stored', async () => {
-  const register = {
-    add: async () => {
-      throw new Error('inside words')
-    },
-  }
-  const context = { register, now: () => 0, report: () => {}, waitUntil: () => {} }
-  const kv = new MemoryKv({ ms: 0 })
-  const { admin } = adminWith({ purges: new Purges({ kv, intervalMs: 1000, ...context }) })
-  const error = await failureOf(purge(visit('/admin/purge', { all: true }), admin))
-  expect(error).toMatchObject({ code: 'internal', retryAfterSeconds: 10 })
-  expect(error.message).toContain('Send it again')
-  expect(error.message).not.toContain('inside words')
-})
-
 test.each<[object, string, string]>([
   [{ prompt_id: 'hiaku' }, 'prompt_id', 'Cannot find the prompt "hiaku": this endpoint has haiku'],
   [{ prompt_id: 'toString' }, 'prompt_id', 'Cannot find the prompt "toString"'],
@@ -256,67 +223,76 @@ test('requests without the operator’s token are rejected without reading their
   expect([kv.values.size, paused, asked]).toEqual([0, [], []])
 })
 
-test('an unavailable ledger is reported without its error message', async () => {
-  const down = async () => {
-    throw new Error('words from inside')
-  }
-  const { admin } = adminWith({ pause: down, figures: down })
-  for (const work of [
-    () => usage(visit('/admin/usage'), admin),
-    () => pause(visit('/admin/pause', { until: null }), admin),
-  ]) {
-    const error = await failureOf(work())
-    expect(error).toMatchObject({ code: 'ledger_unavailable', retryAfterSeconds: 10 })
-    expect(error.message).not.toContain('words from inside')
-  }
-})
-
-afterEach(() => {
-  vi.useRealTimers()
-})
-
+const throws = async () => {
+  throw new Error('words from inside')
+}
 const hangs = () => new Promise<never>(() => {})
-
-test('an object that does not answer is reported after 10 s', async () => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
-  const context = { now: () => 0, report: () => {}, waitUntil: () => {} }
-  const purges = new Purges({
+const purgesWith = (add: () => Promise<never>) =>
+  new Purges({
     kv: new MemoryKv({ ms: 0 }),
     intervalMs: 1000,
-    register: { add: hangs },
-    ...context,
+    register: { add },
+    now: () => 0,
+    report: () => {},
+    waitUntil: () => {},
   })
-  const { admin } = adminWith({ pause: hangs, figures: hangs, purges })
-  const noUsage = adminWith({ usage: hangs }).admin
-  for (const [work, code] of [
-    [() => usage(visit('/admin/usage'), admin), 'ledger_unavailable'],
-    [() => usage(visit('/admin/usage'), noUsage), 'internal'],
-    [() => pause(visit('/admin/pause', { until: null }), admin), 'ledger_unavailable'],
-    [() => purge(visit('/admin/purge', { all: true }), admin), 'internal'],
-  ] as const) {
+
+describe.each([
+  ['that fails', throws],
+  ['that does not answer for 10 s', hangs],
+])('an object %s', (_, answer) => {
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] })
+  })
+  afterEach(() => {
+    vi.useRealTimers()
+  })
+
+  test.each<[string, Code, RegExp, Partial<AdminDeps>, (admin: AdminDeps) => Promise<unknown>]>([
+    [
+      'the ledger, for usage()',
+      'ledger_unavailable',
+      /^The budget service is unavailable\. Try again shortly\.$/,
+      { figures: answer },
+      (admin) => usage(visit('/admin/usage'), admin),
+    ],
+    [
+      'the ledger, for pause()',
+      'ledger_unavailable',
+      /^The budget service is unavailable\. Try again shortly\.$/,
+      { pause: answer },
+      (admin) => pause(visit('/admin/pause', { until: null }), admin),
+    ],
+    [
+      'the usage figures',
+      'internal',
+      /^The usage figures are unavailable\. Try again shortly\.$/,
+      { usage: answer },
+      (admin) => usage(visit('/admin/usage'), admin),
+    ],
+    [
+      'the purges',
+      'internal',
+      /^The purge could not be stored, .* Send it again\.$/,
+      { purges: purgesWith(answer) },
+      (admin) => purge(visit('/admin/purge', { all: true }), admin),
+    ],
+  ])('is reported without its message: %s', async (_, code, message, deps, work) => {
+    const { admin } = adminWith(deps)
     const startedAt = Date.now()
-    let error: object | null = null
-    failureOf(work()).then((failure) => {
-      error = failure
+    const failing = failureOf(work(admin))
+    let failed = false
+    failing.then(() => {
+      failed = true
     })
     // The body is read and the token checked before the object is called, without fake timers.
-    while (error === null) {
+    while (!failed) {
       await vi.advanceTimersByTimeAsync(100)
       await new Promise((resolve) => setImmediate(resolve))
     }
+    const error = await failing
     expect(error).toMatchObject({ code, retryAfterSeconds: 10 })
-    expect(Date.now() - startedAt).toBeGreaterThanOrEqual(10_000)
-  }
-})
-
-test('unavailable usage figures are reported as such', async () => {
-  const down = async () => {
-    throw new Error('words from inside')
-  }
-  const { admin } = adminWith({ usage: down })
-  expect(await failureOf(usage(visit('/admin/usage'), admin))).toMatchObject({
-    code: 'internal',
-    message: 'The usage figures are unavailable. Try again shortly.',
-    retryAfterSeconds: 10,
+    expect(error.message).toMatch(message)
+    if (answer === hangs) expect(Date.now() - startedAt).toBeGreaterThanOrEqual(10_000)
   })
 })
