@@ -7,14 +7,14 @@ import {
   DONE,
   EDGE,
   jsonAnswer,
-  OPERATOR_TOKEN,
-  ORIGIN,
   openStream,
   type Reply,
   type Script,
   TestApp,
   type TestAppOptions,
 } from '../support/app.ts'
+import type { Reply } from '../support/client.ts'
+import { OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
 import { LocalFlights } from '../support/flights.ts'
 
 const PROMPT = 'Once'
@@ -66,8 +66,8 @@ function play(options: TestAppOptions = {}): Play {
   }
   if (flights === null) throw new TypeError('the test config is invalid')
   const happened = () => log.splice(0)
-  const said = (status: number, headers: Headers, text: string) => {
-    const cache = (headers.get('cache-status') ?? '').replace('edge-completions; ', '')
+  const said = (status: number, headers: Reply['headers'], text: string) => {
+    const cache = (headers['cache-status'] ?? '').replace('edge-completions; ', '')
     const what = status === 200 ? textOf(text) : String(JSON.parse(text).error.code)
     return `${what} (${cache})`
   }
@@ -83,7 +83,7 @@ function play(options: TestAppOptions = {}): Play {
     async get(headers = {}) {
       const reply = await app.get(`prompt=${PROMPT}`, headers)
       await calm(app)
-      const control = reply.headers.get('cache-control')
+      const control = reply.headers['cache-control']
       return [...happened(), `${said(reply.status, reply.headers, reply.text)} ${control}`]
     },
     forward: (seconds) => {
@@ -146,7 +146,7 @@ test('join, join → one load, one store', async () => {
   await calm(app)
   expect(replies.map(({ text }) => textOf(text))).toEqual(['together', 'together', 'together'])
   // Either may lead. A stream cannot know yet that it will be stored.
-  const statuses = replies.map(({ headers }) => headers.get('cache-status') ?? '')
+  const statuses = replies.map(({ headers }) => headers['cache-status'] ?? '')
   expect(statuses.filter((status) => status.includes('collapsed'))).toHaveLength(2)
   expect(statuses.map((status) => status.includes('stored'))).toEqual([true, false, true])
   expect(happened().toSorted()).toEqual(['join', 'join', 'join', 'load', 'store'])
@@ -359,7 +359,7 @@ test('purge during a load → its readers get the answer, nobody later does, and
   first.end()
   const reply = await earlier
   await calm(app)
-  expect([textOf(reply.text), reply.headers.get('cache-status')]).toEqual([
+  expect([textOf(reply.text), reply.headers['cache-status']]).toEqual([
     'old',
     'edge-completions; fwd=miss',
   ])
@@ -429,7 +429,7 @@ test('ttl_seconds = 0 → joined while running, never stored', async () => {
   said.end()
   const replies = await Promise.all(both)
   expect(replies.map(({ text }) => textOf(text))).toEqual(['first', 'first'])
-  expect(replies.map(({ headers }) => headers.get('cache-status')).toSorted()).toEqual([
+  expect(replies.map(({ headers }) => headers['cache-status']).toSorted()).toEqual([
     'edge-completions; fwd=bypass',
     'edge-completions; fwd=miss; collapsed',
   ])

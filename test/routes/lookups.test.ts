@@ -4,12 +4,12 @@ import { describe, expect, test, vi } from 'vitest'
 import {
   compatible,
   jsonAnswer,
-  ORIGIN,
   type Reply,
   START,
   TestApp,
   type TestAppOptions,
 } from '../support/app.ts'
+import { ORIGIN } from '../support/client.ts'
 import { LocalFlights } from '../support/flights.ts'
 import {
   askAbout as ask,
@@ -31,8 +31,7 @@ function deployed({ app, site }: ReturnType<typeof startWithPages>, setup: Pages
   return startWithPages({ kv: app.kv, clock: app.clock, site, ...setup })
 }
 
-const statusOf = (reply: Reply) =>
-  reply.headers.get('cache-status')?.replace('edge-completions; ', '')
+const statusOf = (reply: Reply) => reply.headers['cache-status']?.replace('edge-completions; ', '')
 
 /** Counts KV reads from now on, without those of the purge list. */
 function readsOf({ kv }: TestApp) {
@@ -76,12 +75,12 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     const reads = readsOf(app)
     const got = await app.get(query(URL_A))
     expect([textOf(got), statusOf(got)]).toEqual(['answer 1', 'hit; detail=previous'])
-    expect(got.headers.get('cache-control')).toBe('public, max-age=0')
-    expect(got.headers.get('age')).toBe('5')
+    expect(got.headers['cache-control']).toBe('public, max-age=0')
+    expect(got.headers['age']).toBe('5')
     expect(reads()).toHaveLength(1)
     const posted = await app.post(ask(URL_A))
     expect([textOf(posted), statusOf(posted)]).toEqual(['answer 1', 'hit; detail=previous'])
-    expect(posted.headers.get('cache-control')).toBe('no-store')
+    expect(posted.headers['cache-control']).toBe('no-store')
     expect(app.lines.map(({ cache }) => cache)).toEqual(['previous', 'previous'])
     expect(site.fetches).toHaveLength(1)
     // Until a new one is stored. The operator's POST ignores the old one.
@@ -105,7 +104,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(statusOf(stream)).toBe('hit; detail=previous')
     expect(stream.text).toMatch(/"text":"answer 1".*\[DONE\]\n\n$/s)
     const text = await app.get(query(URL_A), { accept: 'text/plain' })
-    expect([text.text, text.headers.get('etag')]).toEqual(['answer 1', `"${id}.text"`])
+    expect([text.text, text.headers['etag']]).toEqual(['answer 1', `"${id}.text"`])
     const same = await app.get(query(URL_A), { 'if-none-match': `"${id}.json"` })
     expect([same.status, statusOf(same)]).toEqual([304, 'hit; detail=previous'])
     const resumed = await app.post({ ...ask(URL_A), stream: true }, { 'last-event-id': `${id}:7` })
@@ -130,7 +129,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
       `hit; ttl=${60 - 3 * 365 * 86_400}; detail=stale`,
     ])
     expect(app.lines.at(-1)?.cache).toBe('stale')
-    expect((await app.get(query(URL_A))).headers.get('cache-control')).toBe('public, max-age=0')
+    expect((await app.get(query(URL_A))).headers['cache-control']).toBe('public, max-age=0')
     expect(site.fetches).toHaveLength(1)
   })
 

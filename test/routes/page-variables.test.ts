@@ -2,7 +2,8 @@
 // errors if it cannot be read. lookups.test.ts covers what is served from the cache,
 // test/worker/pages the HTML itself.
 import { describe, expect, test, vi } from 'vitest'
-import { EDGE, type MemoryKv, ORIGIN, type TestApp } from '../support/app.ts'
+import { EDGE, type MemoryKv, type TestApp } from '../support/app.ts'
+import { ORIGIN } from '../support/client.ts'
 import {
   askAbout as ask,
   codeOf,
@@ -59,7 +60,7 @@ describe('a page is fetched only for a request that may generate:', () => {
     for (const headers of [{}, OPERATOR]) {
       const reply = await app.get(query(URL_A), headers)
       expect(codeOf(reply)).toEqual([404, 'not_cached', null])
-      expect(reply.headers.get('cache-status')).toBe('edge-completions; fwd=miss')
+      expect(reply.headers['cache-status']).toBe('edge-completions; fwd=miss')
     }
     expect(codeOf(await app.post(ask(URL_A), { 'cache-control': 'only-if-cached' }))[1]).toBe(
       'not_cached',

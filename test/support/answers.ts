@@ -27,9 +27,10 @@ const chunkSchema = v.strictObject({
 })
 type Chunk = v.InferOutput<typeof chunkSchema>
 
-const problemSchema = v.strictObject({
+export const problemSchema = v.strictObject({
   error: v.strictObject({
-    message: v.pipe(v.string(), v.nonEmpty()),
+    // An invalid request (`Cannot …`), or sentences with what happened and what helps.
+    message: v.pipe(v.string(), v.regex(/^(Cannot [^\n]*[^.\s]|(?!Cannot)[A-Z][^\n]*\.)$/)),
     type: v.picklist([
       'invalid_request_error',
       'authentication_error',

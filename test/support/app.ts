@@ -14,10 +14,18 @@ import type { Event, RequestEvent } from '../../src/events.ts'
 import type { FlightClient } from '../../src/flight/client.ts'
 import type { MissContext } from '../../src/flight/flights.ts'
 import { CANARY, recordOutput } from './canary.ts'
+import {
+  Client,
+  IncomingResponse,
+  OPERATOR_TOKEN,
+  ORIGIN,
+  type Reply as PlainReply,
+  type SentRequest,
+} from './client.ts'
+import type { Gateway } from './gateway.ts'
+import { WorkerLog } from './worker-log.ts'
 
 export const EDGE = 'https://edge.test'
-export const ORIGIN = 'https://example.com'
-export const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
 /** 2026-01-01T00:00:00Z, in ms. */
 export const START = 1_767_225_600_000
 
@@ -124,21 +132,18 @@ export interface TestAppOptions {
   readonly spendLimit?: (visitor: string) => Promise<boolean>
 }
 
-export interface Reply {
-  readonly status: number
-  readonly headers: Headers
-  readonly text: string
+export interface Reply extends PlainReply {
   readonly json: () => unknown
 }
 
 /** No test waits for a timer, so pending promises advance with each turn of the event loop. */
 const QUIET_TURNS = 20
 
-export class TestApp {
+export class TestApp implements Gateway {
   readonly clock: Clock
   readonly kv: MemoryKv
   readonly ledger = new OpenLedger()
-  readonly events: Event[] = []
+  readonly log = new WorkerLog()
   /** Every upstream call; its body has not been read. */
   readonly calls: Request[] = []
   readonly waits: number[] = []
@@ -176,10 +181,7 @@ export class TestApp {
         this.waits.push(ms)
       },
       waitUntil: (work) => void this.#background.push(work),
-      report: (event) => {
-        recordOutput(JSON.stringify(event))
-        this.events.push(event)
-      },
+      report: (event) => this.log.add(JSON.stringify(event)),
       ledger: this.ledger,
       purges: new PurgeRegister({
         storage: memoryStorage(),
@@ -225,8 +227,55 @@ export class TestApp {
     const text = await response.text()
     recordOutput(text)
     await this.settled()
-    const { status, headers } = response
-    return { status, headers, text, json: () => JSON.parse(text) as unknown }
+    const headers = Object.fromEntries(response.headers)
+    return { status: response.status, headers, text, json: () => JSON.parse(text) as unknown }
+  }
+
+  client(): Client {
+    return new Client((sent) => this.#start(sent))
+  }
+
+  #start({ method, path, headers, body }: SentRequest) {
+    const left = new AbortController()
+    const given = Object.entries(headers).flatMap(([name, value]) =>
+      [value].flat().map((one) => [name, String(one)] as [string, string]),
+    )
+    const request = new Request(`http://${headers['host']}${path}`, {
+      method,
+      headers: given,
+      body,
+      signal: left.signal,
+    })
+    return { response: this.#open(request, left), leave: () => left.abort() }
+  }
+
+  async #open(request: Request, left: AbortController): Promise<IncomingResponse> {
+    const { status, headers, body } = await this.fetch(request)
+    const incoming = new IncomingResponse(status, Object.fromEntries(headers), () => left.abort())
+    const read = async () => {
+      const reader = body?.pipeThrough(new TextDecoderStream()).getReader()
+      left.signal.addEventListener('abort', () => void reader?.cancel())
+      for (;;) {
+        const { done = true, value = '' } = (await reader?.read()) ?? {}
+        if (done) return
+        incoming.receive(value)
+      }
+    }
+    read()
+      .catch(() => {
+        incoming.broken = true
+      })
+      .then(() => this.settled())
+      .then(() => incoming.end())
+    return incoming
+  }
+
+  async kvEntries(): Promise<Map<string, string>> {
+    return new Map([...this.kv.values].map(([key, { value }]) => [key, value]))
+  }
+
+  get events(): Event[] {
+    return this.log.events
   }
 
   /** `POST /v1/completions` from an allowed page. */
@@ -269,7 +318,7 @@ export class TestApp {
 
   /** The request events so far. */
   get lines(): RequestEvent[] {
-    return this.events.filter((event) => event.event === 'request')
+    return this.log.all('request')
   }
 }
 

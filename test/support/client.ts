@@ -1,12 +1,14 @@
-// A visitor over real sockets: plain HTTP, streams that can be disconnected, and raw bytes that no
-// HTTP library would send. Everything it receives is searched for the canary key.
-import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
+// A visitor of a gateway: whole answers, streams that can be left, and, over real sockets, raw bytes
+// that no HTTP library would send and readers that do not read. Everything it receives is searched
+// for the canary key.
+import { request as httpRequest } from 'node:http'
 import { connect } from 'node:net'
 import { recordOutput } from './canary.ts'
 
 /** The calling page and the host. Not loopback, because the origin policy is lenient there. */
 export const ORIGIN = 'https://site.example'
 export const HOST = 'edge.example'
+export const OPERATOR_TOKEN = 'operator-token-of-the-tests-Xq7'
 
 let addresses = 0
 
@@ -26,18 +28,46 @@ export interface ClientRequest {
   readonly body?: unknown
 }
 
+/** By lower-case name. The gateway sends none twice. */
+type ReplyHeaders = Readonly<Record<string, string | undefined>>
+
 /** A whole response. */
 export interface Reply {
   readonly status: number
-  readonly headers: IncomingHttpHeaders
+  readonly headers: ReplyHeaders
   readonly text: string
 }
 
-export class Client {
-  readonly #url: URL
+/** A request with all its headers. */
+export interface SentRequest {
+  readonly method: string
+  readonly path: string
+  readonly headers: Readonly<Record<string, string | readonly string[]>>
+  readonly body: Buffer<ArrayBuffer> | null
+}
 
-  constructor(url: URL) {
-    this.#url = url
+/** How a request gets to a gateway: over a socket, or by a call in process. */
+export type Transport = (sent: SentRequest) => PendingRequest
+
+export class Client {
+  /** Sends immediately; the caller can disconnect before the response. */
+  readonly start: (sent: ClientRequest) => PendingRequest
+
+  constructor(transport: Transport) {
+    this.start = ({ method = 'GET', path = '/v1/completions', headers = {}, body }) => {
+      const bytes = bytesOf(body)
+      const all: ClientRequest['headers'] = {
+        host: HOST,
+        origin: ORIGIN,
+        'cf-connecting-ip': newAddress(),
+        ...(bytes === null ? {} : { 'content-type': 'application/json' }),
+        ...headers,
+      }
+      const given = Object.entries(all).flatMap(([name, value]) =>
+        value === null ? [] : [[name, value] as const],
+      )
+      return transport({ method, path, headers: Object.fromEntries(given), body: bytes })
+    }
   }
 
   /** `POST /v1/completions` with this JSON, from the allowed page. */
@@ -54,69 +84,31 @@ export class Client {
   open(sent: ClientRequest): Promise<IncomingResponse> {
     return this.start(sent).response
   }
+}
 
-  /** Sends immediately; the caller can disconnect before the response. */
-  start({
-    method = 'GET',
-    path = '/v1/completions',
-    headers = {},
-    body,
-  }: ClientRequest): PendingRequest {
-    const bytes = bytesOf(body)
-    const all = {
-      host: HOST,
-      origin: ORIGIN,
-      'cf-connecting-ip': newAddress(),
-      ...(bytes === null
-        ? {}
-        : { 'content-type': 'application/json', 'content-length': String(bytes.length) }),
-      ...headers,
-    }
-    const { hostname, port } = this.#url
-    const outgoing = httpRequest({ hostname, port, method, path, agent: false })
-    for (const [name, value] of Object.entries(all)) {
-      if (value !== null) outgoing.setHeader(name, value)
-      else outgoing.removeHeader(name)
-    }
+/** Sends each request over a connection of its own. */
+export function overSocket({ hostname, port }: URL): Transport {
+  return ({ method, path, headers, body }) => {
+    const all = { ...headers, ...(body === null ? {} : { 'content-length': body.length }) }
+    const outgoing = httpRequest({ hostname, port, method, path, agent: false, headers: all })
+    const leave = () => void outgoing.destroy()
     const response = new Promise<IncomingResponse>((resolve, reject) => {
-      outgoing.on('response', (message) =>
-        resolve(new IncomingResponse(message, () => outgoing.destroy())),
-      )
+      outgoing.on('response', (message) => {
+        const { statusCode = 0, headers: received } = message
+        const incoming = new IncomingResponse(statusCode, received as ReplyHeaders, leave)
+        message.setEncoding('utf8')
+        message.on('data', (text: string) => incoming.receive(text))
+        message.on('error', () => {
+          incoming.broken = true
+        })
+        message.on('close', () => incoming.end())
+        resolve(incoming)
+      })
       outgoing.on('error', reject)
     })
     response.catch(() => {})
-    outgoing.end(bytes ?? undefined)
-    return { response, leave: () => outgoing.destroy() }
-  }
-
-  /**
-   * Writes these bytes to a socket, piece by piece, and reads until the Worker closes it. The
-   * request should have `Connection: close`.
-   */
-  async raw(pieces: Iterable<string | Uint8Array> | AsyncIterable<string>): Promise<string> {
-    const socket = connect({ host: this.#url.hostname, port: Number(this.#url.port) })
-    let text = ''
-    socket.setEncoding('utf8')
-    const over = new Promise<void>((resolve) => {
-      socket.on('data', (data) => {
-        text += data
-      })
-      socket.on('close', () => resolve())
-      // The Worker may respond and close while we are still writing.
-      socket.on('error', () => resolve())
-    })
-    let open = true
-    over.then(() => {
-      open = false
-    })
-    for await (const piece of pieces) {
-      if (!open) break
-      socket.write(piece)
-    }
-    await over
-    socket.destroy()
-    recordOutput(text)
-    return text
+    outgoing.end(body ?? undefined)
+    return { response, leave }
   }
 }
 
@@ -128,7 +120,7 @@ export interface PendingRequest {
 /** A response whose body may be incomplete. */
 export class IncomingResponse {
   readonly status: number
-  readonly headers: IncomingHttpHeaders
+  readonly headers: ReplyHeaders
   /** Whether the connection broke before the end of the body. */
   broken = false
   #text = ''
@@ -136,25 +128,22 @@ export class IncomingResponse {
   #check: (() => void) | null = null
   readonly #leave: () => void
 
-  constructor(message: IncomingMessage, leave: () => void) {
-    this.status = message.statusCode ?? 0
-    this.headers = message.headers
+  constructor(status: number, headers: ReplyHeaders, leave: () => void) {
+    this.status = status
+    this.headers = headers
     this.#leave = leave
-    recordOutput(JSON.stringify(message.rawHeaders))
-    message.setEncoding('utf8')
-    message.on('data', (text: string) => {
-      recordOutput(text)
-      this.#text += text
-      this.#check?.()
-    })
-    message.on('error', () => {
-      this.broken = true
-    })
-    message.on('close', () => {
-      this.#ended = true
-      recordOutput(this.#text)
-      this.#check?.()
-    })
+    recordOutput(JSON.stringify(headers))
+  }
+
+  receive(text: string): void {
+    this.#text += text
+    this.#check?.()
+  }
+
+  end(): void {
+    this.#ended = true
+    recordOutput(this.#text)
+    this.#check?.()
   }
 
   /** Waits until the body contains `text`. @throws when it ends without it */
@@ -199,6 +188,80 @@ export class IncomingResponse {
   }
 }
 
+/**
+ * Writes these bytes to a socket, piece by piece, and reads until the Worker closes it. The request
+ * should have `Connection: close`.
+ */
+export async function sendRaw(
+  url: URL,
+  pieces: Iterable<string | Uint8Array> | AsyncIterable<string>,
+): Promise<string> {
+  const socket = connect({ host: url.hostname, port: Number(url.port) })
+  let text = ''
+  let open = true
+  socket.setEncoding('utf8')
+  const over = new Promise<void>((resolve) => {
+    socket.on('data', (data) => {
+      text += data
+    })
+    socket.on('close', () => {
+      open = false
+      resolve()
+    })
+    // The Worker may respond and close while we are still writing.
+    socket.on('error', () => {})
+  })
+  for await (const piece of pieces) {
+    if (!open) break
+    socket.write(piece)
+  }
+  await over
+  recordOutput(text)
+  return text
+}
+
+/** Sends a POST over a socket that is not read before `rest()`. */
+export function idleReader(url: URL, body: object, headers: readonly string[] = []) {
+  const socket = connect({ host: url.hostname, port: Number(url.port) })
+  socket.on('error', () => {})
+  socket.pause()
+  const text = JSON.stringify(body)
+  const lines = [
+    'POST /v1/completions HTTP/1.1',
+    `Host: ${HOST}`,
+    `Origin: ${ORIGIN}`,
+    `CF-Connecting-IP: ${newAddress()}`,
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(text)}`,
+    ...headers,
+  ]
+  socket.write(`${lines.join('\r\n')}\r\n\r\n${text}`)
+  return {
+    socket,
+    /** The whole body. The request should have `Connection: close`. */
+    async rest(): Promise<string> {
+      const parts: Buffer[] = []
+      for await (const part of socket) parts.push(part as Buffer)
+      const whole = Buffer.concat(parts)
+      const received = unchunked(whole.subarray(whole.indexOf('\r\n\r\n') + 4))
+      recordOutput(received)
+      return received
+    },
+  }
+}
+
+/** The content of a chunked body. */
+function unchunked(bytes: Buffer): string {
+  const parts: Buffer[] = []
+  for (let at = 0; ; ) {
+    const lineEnd = bytes.indexOf('\r\n', at)
+    const size = Number.parseInt(bytes.subarray(at, lineEnd).toString('latin1'), 16)
+    if (!(size > 0)) return Buffer.concat(parts).toString('utf8')
+    parts.push(bytes.subarray(lineEnd + 2, lineEnd + 2 + size))
+    at = lineEnd + 2 + size + 2
+  }
+}
+
 /** `fetch` for SDKs. Responses are searched for the canary key, too. */
 export const recordedFetch: typeof fetch = async (input, init) => {
   const response = await fetch(input, init)
@@ -209,7 +272,7 @@ export const recordedFetch: typeof fetch = async (input, init) => {
   return response
 }
 
-function bytesOf(body: unknown): Buffer | null {
+function bytesOf(body: unknown): Buffer<ArrayBuffer> | null {
   if (body === undefined) return null
   if (typeof body === 'string') return Buffer.from(body)
   return Buffer.from(body instanceof Uint8Array ? body : JSON.stringify(body))

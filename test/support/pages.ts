@@ -1,14 +1,8 @@
 // A site and an upstream in one script for the app in process. Tests change or break the site's
 // pages; the upstream's answers are numbered, so that a different page shows as another answer.
-import {
-  compatible,
-  OPERATOR_TOKEN,
-  ORIGIN,
-  type Reply,
-  type Script,
-  TestApp,
-  type TestAppOptions,
-} from './app.ts'
+
+import { compatible, type Reply, type Script, TestApp, type TestAppOptions } from './app.ts'
+import { OPERATOR_TOKEN, ORIGIN } from './client.ts'
 
 /** Responds to a request for one page. */
 type PageHandler = (request: Request) => Response | Promise<Response>

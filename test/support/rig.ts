@@ -1,10 +1,8 @@
 // The built Worker on a platform that the test can break: the clock, the RPC calls to the ledger
 // and the usage object, the rate limit and siteverify. Tests can read every stored row.
 import { CANARY } from './canary.ts'
-import type { Client, Reply } from './client.ts'
+import { type Client, OPERATOR_TOKEN, type Reply } from './client.ts'
 import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from './workerd.ts'
-
-export const OPERATOR_TOKEN = 'operator-token-of-the-tests-Xq7'
 
 /** How RPC calls to an object behave. */
 type Behaviour = 'ok' | 'throws' | 'hangs'

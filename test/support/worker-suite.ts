@@ -2,9 +2,9 @@
 // After each test the log of all running Workers must be quiet.
 import { afterAll, afterEach, beforeAll } from 'vitest'
 import { CANARY } from './canary.ts'
-import { ORIGIN } from './client.ts'
+import { OPERATOR_TOKEN, ORIGIN } from './client.ts'
 import { expectQuiet } from './quiet.ts'
-import { OPERATOR_TOKEN, type RiggedWorkers, startRigged } from './rig.ts'
+import { type RiggedWorkers, startRigged } from './rig.ts'
 import { UpstreamServer } from './upstream-server.ts'
 import { type JsonValue, startWorkers, type Workers, type WorkersOptions } from './workerd.ts'
 

@@ -6,7 +6,8 @@ import { basename, dirname, resolve } from 'node:path'
 import { Log, LogLevel, Miniflare, type MiniflareOptions } from 'miniflare'
 import { inject } from 'vitest'
 import { CANARY, leakIn, recordOutput } from './canary.ts'
-import { Client } from './client.ts'
+import { Client, overSocket } from './client.ts'
+import type { Gateway } from './gateway.ts'
 import { withRejectionLog } from './rejection-log.ts'
 import { WorkerLog } from './worker-log.ts'
 
@@ -41,16 +42,13 @@ export interface WorkersOptions {
   readonly main?: string
 }
 
-export interface Workers {
+export interface Workers extends Gateway {
   /** One per isolate. */
   readonly urls: readonly [URL, ...URL[]]
   /** The first one. */
   readonly url: URL
-  readonly log: WorkerLog
   /** A client for the n-th isolate, by default the first. */
   client(isolate?: number): Client
-  /** Everything stored in CACHE. */
-  kvEntries(): Promise<Map<string, string>>
   /** Resident memory of the workerd process, in bytes. */
   residentBytes(): number
   /** Writes to CACHE directly. */
@@ -105,7 +103,7 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     urls: [url, ...further],
     url,
     log,
-    client: (isolate = 0) => new Client(urls[isolate] ?? url),
+    client: (isolate = 0) => new Client(overSocket(urls[isolate] ?? url)),
     kvEntries,
     residentBytes() {
       const status = readFileSync(`/proc/${pid}/status`, 'utf8')

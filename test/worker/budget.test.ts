@@ -2,8 +2,8 @@
 // allows, and hits are still served.
 import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
-import { newAddress, type Reply } from '../support/client.ts'
-import { type Figures, OPERATOR_TOKEN, type RiggedWorkers } from '../support/rig.ts'
+import { newAddress, OPERATOR_TOKEN, type Reply } from '../support/client.ts'
+import type { Figures, RiggedWorkers } from '../support/rig.ts'
 import {
   completionsStream,
   event,

@@ -8,9 +8,8 @@ import { APICallError, generateText, type LanguageModel, RetryError, streamText 
 import OpenAI, { APIError } from 'openai'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
-import { newAddress, recordedFetch } from '../support/client.ts'
+import { newAddress, OPERATOR_TOKEN, recordedFetch } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
-import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { countStored } from '../support/stored.ts'
 import {
   chatStream,

@@ -4,9 +4,8 @@ import { connect, type Socket } from 'node:net'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { expectProblem, parseStream, requestEvent, streamOf } from '../support/answers.ts'
 import { recordOutput } from '../support/canary.ts'
-import { type Client, HOST, newAddress, ORIGIN } from '../support/client.ts'
+import { type Client, HOST, newAddress, OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { OPERATOR_TOKEN } from '../support/rig.ts'
 import {
   completionsStream,
   event,

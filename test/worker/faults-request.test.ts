@@ -9,8 +9,14 @@ import {
   requestEvent,
 } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
-import { type Client, HOST, ORIGIN, type Reply } from '../support/client.ts'
-import { OPERATOR_TOKEN } from '../support/rig.ts'
+import {
+  type Client,
+  HOST,
+  OPERATOR_TOKEN,
+  ORIGIN,
+  type Reply,
+  sendRaw,
+} from '../support/client.ts'
 import { chatStream, latch } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import type { Workers } from '../support/workerd.ts'
@@ -166,7 +172,7 @@ describe('the size of a body', () => {
 
   test('is checked against Content-Length before the body arrives', async () => {
     const calls = await callsDuring(async () => {
-      const text = await client.raw([`${head('Content-Length: 10000000000')}{}`])
+      const text = await sendRaw(workers.url, [`${head('Content-Length: 10000000000')}{}`])
       expect(text).toMatch(/^HTTP\/1.1 413 /)
       expect(text).toContain('"code":"body_too_large"')
       expect(text.toLowerCase()).toContain(`access-control-allow-origin: ${ORIGIN}`)
@@ -176,7 +182,7 @@ describe('the size of a body', () => {
 
   test('is a bad request when it is negative', async () => {
     const calls = await callsDuring(async () => {
-      expect(await client.raw([`${head('Content-Length: -1')}{"prompt":"a"}`])).toMatch(
+      expect(await sendRaw(workers.url, [`${head('Content-Length: -1')}{"prompt":"a"}`])).toMatch(
         /^HTTP\/1.1 400 /,
       )
     })
@@ -184,7 +190,7 @@ describe('the size of a body', () => {
   })
 
   test('truncates the body when the claimed size is too small', async () => {
-    const text = await client.raw([`${head('Content-Length: 5')}{"prompt":"a"}`])
+    const text = await sendRaw(workers.url, [`${head('Content-Length: 5')}{"prompt":"a"}`])
     expect(text).toMatch(/^HTTP\/1.1 400 /)
     expect(text).toContain('"code":"invalid_json"')
   })
@@ -204,7 +210,7 @@ describe('the size of a body', () => {
       for (; written < 4; written++) yield `4000\r\n${'x'.repeat(0x4000)}\r\n`
     }
     const calls = await callsDuring(async () => {
-      const text = await client.raw(pieces())
+      const text = await sendRaw(workers.url, pieces())
       expect(text).toMatch(/^HTTP\/1.1 413 /)
       expect(text).toContain('"code":"body_too_large"')
     })
@@ -219,7 +225,7 @@ describe('the size of a body', () => {
       await over.opened
     }
     const startedAt = performance.now()
-    const answered = client.raw(pieces())
+    const answered = sendRaw(workers.url, pieces())
     const event = await workers.log.find(
       (line) => line.event === 'request' && line.code === 'body_timeout',
     )

@@ -5,9 +5,15 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
 import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
 import { recordOutput } from '../support/canary.ts'
-import { type Client, HOST, type IncomingResponse, ORIGIN, type Reply } from '../support/client.ts'
+import {
+  type Client,
+  HOST,
+  type IncomingResponse,
+  OPERATOR_TOKEN,
+  ORIGIN,
+  type Reply,
+} from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
-import { OPERATOR_TOKEN } from '../support/rig.ts'
 import { countStored } from '../support/stored.ts'
 import {
   completionsStream,

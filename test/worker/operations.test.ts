@@ -2,8 +2,7 @@
 // calls of the flight and ledger objects. KV failures and its daily quota never fail a request.
 import { beforeAll, describe, expect, test } from 'vitest'
 import { completionOf, requestEvent, streamOf } from '../support/answers.ts'
-import { ORIGIN, type Reply } from '../support/client.ts'
-import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { OPERATOR_TOKEN, ORIGIN, type Reply } from '../support/client.ts'
 import { completionsStream, type Lane, latch } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import type { Workers } from '../support/workerd.ts'

@@ -2,7 +2,7 @@
 // apply to them.
 import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem } from '../support/answers.ts'
-import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { OPERATOR_TOKEN } from '../support/client.ts'
 import { completionsStream } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import type { JsonValue } from '../support/workerd.ts'

@@ -2,8 +2,7 @@
 // and visitors who cannot cause any cost.
 import { gzipSync } from 'node:zlib'
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { newAddress, ORIGIN, type Reply } from '../support/client.ts'
-import { OPERATOR_TOKEN } from '../support/rig.ts'
+import { newAddress, OPERATOR_TOKEN, ORIGIN, type Reply } from '../support/client.ts'
 import { chatStream, type Lane, type Script } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import type { Workers } from '../support/workerd.ts'

@@ -2,8 +2,8 @@
 // alerts. Nothing of a visitor may be in any of it, except the answer where it belongs.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
-import { type ClientRequest, ORIGIN } from '../support/client.ts'
-import { OPERATOR_TOKEN, type RiggedWorkers, startRigged } from '../support/rig.ts'
+import { type ClientRequest, OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
+import { type RiggedWorkers, startRigged } from '../support/rig.ts'
 import {
   completionsStream,
   event,

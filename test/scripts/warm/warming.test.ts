@@ -2,13 +2,8 @@
 import { expect, test } from 'vitest'
 import { Gateway } from '../../../scripts/warm/gateway.ts'
 import { type Outcome, type Task, warm } from '../../../scripts/warm/warming.ts'
-import {
-  EDGE,
-  jsonAnswer,
-  OPERATOR_TOKEN,
-  TestApp,
-  type TestAppOptions,
-} from '../../support/app.ts'
+import { EDGE, jsonAnswer, TestApp, type TestAppOptions } from '../../support/app.ts'
+import { OPERATOR_TOKEN } from '../../support/client.ts'
 
 interface Hooks {
   readonly onOutcome?: (outcome: Outcome) => void
@@ -67,7 +62,7 @@ test('missing answers are generated and stored, so that visitors find them', asy
   ])
   expect(app.calls).toHaveLength(2)
   const reply = await app.post({ prompt: 'b', stream: true })
-  expect(reply.headers.get('cache-status')).toContain('hit')
+  expect(reply.headers['cache-status']).toContain('hit')
 })
 
 test('cached answers are skipped without an upstream call, so a second run resumes', async () => {
