@@ -1,10 +1,9 @@
 // Limits on what a misbehaving upstream or reader can use, and the cost of each kind of failure,
 // over real sockets against the bundle in workerd.
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { expectProblem, parseStream, requestEvent, streamOf } from '../support/answers.ts'
-import { recordOutput } from '../support/canary.ts'
-import { type Client, HOST, newAddress, OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
+import { type Client, idleReader, OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import {
   completionsStream,
@@ -75,53 +74,19 @@ describe('a reader that does not read', () => {
   const PIECES = 600
   const piece = (i: number) => `${String(i).padStart(4, '0')}${'y'.repeat(1000)}`
 
-  /** Opens a stream and reads nothing from its socket until told to. */
-  function idleReader(model: string) {
-    const body = JSON.stringify({ prompt: 'p', model, stream: true })
-    const socket = connect({ host: workers.url.hostname, port: Number(workers.url.port) })
-    socket.pause()
-    const lines = [
-      'POST /v1/completions HTTP/1.1',
-      `Host: ${HOST}`,
-      `Origin: ${ORIGIN}`,
-      `CF-Connecting-IP: ${newAddress()}`,
-      'Content-Type: application/json',
-      `Content-Length: ${Buffer.byteLength(body)}`,
-      'Connection: close',
-    ]
-    socket.write(`${lines.join('\r\n')}\r\n\r\n${body}`)
-    return async () => {
-      const parts: Buffer[] = []
-      for await (const part of socket) parts.push(part as Buffer)
-      const whole = Buffer.concat(parts)
-      const split = whole.indexOf('\r\n\r\n')
-      const text = unchunked(whole.subarray(split + 4))
-      recordOutput(text)
-      return text
-    }
-  }
-
-  function unchunked(bytes: Buffer): string {
-    const parts: Buffer[] = []
-    for (let at = 0; ; ) {
-      const lineEnd = bytes.indexOf('\r\n', at)
-      const size = Number.parseInt(bytes.subarray(at, lineEnd).toString('latin1'), 16)
-      if (!(size > 0)) return Buffer.concat(parts).toString('utf8')
-      parts.push(bytes.subarray(lineEnd + 2, lineEnd + 2 + size))
-      at = lineEnd + 2 + size + 2
-    }
-  }
+  const idle = (model: string) =>
+    idleReader(workers.url, { prompt: 'p', model, stream: true }, ['Connection: close'])
 
   test('does not block the upstream, and gets the whole answer in the end', async () => {
     const { model, lane } = lanes.take('legacy')
     const pieces = Array.from({ length: PIECES }, (_, i) => piece(i))
     lane.answers(completionsStream(pieces))
-    const read = idleReader(model)
+    const { rest } = idle(model)
     const call = await lane.call()
     // The upstream finishes although nobody reads.
     await call.closed
     expect(call.left).toBe(false)
-    const stream = parseStream(await read())
+    const stream = parseStream(await rest())
     expect(stream).toMatchObject({ done: true, problem: null })
     expect(stream.text()).toBe(pieces.join(''))
   })
@@ -135,11 +100,11 @@ describe('a reader that does not read', () => {
         await new Promise((resolve) => setImmediate(resolve))
       }
     })
-    const read = idleReader(model)
+    const { rest } = idle(model)
     const call = await lane.call()
     await call.closed
     expect(call.left).toBe(true)
-    const stream = parseStream(await read())
+    const stream = parseStream(await rest())
     expect(stream.problem?.code).toBe('upstream_bad_response')
     expect(stream.text().length).toBeLessThan(1_048_576)
     expect(stream.text().length).toBeGreaterThan(500_000)
@@ -181,21 +146,7 @@ describe('readers that never read', () => {
 
   /** Sends a request and leaves the response in the socket. */
   function neverReading(body: object, headers: readonly string[]): void {
-    const text = JSON.stringify(body)
-    const socket = connect({ host: roomy.url.hostname, port: Number(roomy.url.port) })
-    socket.on('error', () => {})
-    socket.pause()
-    const lines = [
-      'POST /v1/completions HTTP/1.1',
-      `Host: ${HOST}`,
-      `Origin: ${ORIGIN}`,
-      `CF-Connecting-IP: ${newAddress()}`,
-      'Content-Type: application/json',
-      `Content-Length: ${Buffer.byteLength(text)}`,
-      ...headers,
-    ]
-    socket.write(`${lines.join('\r\n')}\r\n\r\n${text}`)
-    sockets.push(socket)
+    sockets.push(idleReader(roomy.url, body, headers).socket)
   }
 
   async function readAll(prompt: string): Promise<void> {

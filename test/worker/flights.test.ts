@@ -1,16 +1,13 @@
 // Identical requests to several isolates that share objects and KV, in workerd: one upstream call,
 // even if readers join, disconnect, are slow or resume; and what happens if the flight dies.
-import { connect } from 'node:net'
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
 import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
-import { recordOutput } from '../support/canary.ts'
 import {
   type Client,
-  HOST,
   type IncomingResponse,
+  idleReader,
   OPERATOR_TOKEN,
-  ORIGIN,
   type Reply,
 } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
@@ -204,7 +201,8 @@ describe('a shared flight', () => {
     const words = Array.from({ length: 400 }, () => word)
     const { script, say, all } = paced(words)
     own.lane.answers(script)
-    const slow = await slowReader(workers.urls[0], own.model)
+    const body = { prompt: 'p', model: own.model, stream: true }
+    const slow = idleReader(workers.url, body, ['Connection: close'])
     const others = await Promise.all([1, 2].map((i) => workers.client(i).open(stream(own.model))))
     for (const other of others) await other.until(word)
     say()
@@ -216,59 +214,11 @@ describe('a shared flight', () => {
     }
     expect(performance.now() - startedAt).toBeLessThan(5000)
     // It has read almost nothing, and nothing was read on its behalf.
-    expect(slow.bytesRead()).toBeLessThan(600_000)
-    slow.goOn()
-    const text = await slow.rest()
-    expect(parseStream(text).text().length).toBe(400 * word.length)
+    expect(slow.socket.bytesRead).toBeLessThan(600_000)
+    expect(parseStream(await slow.rest()).text().length).toBe(400 * word.length)
     expect(own.lane.calls).toHaveLength(1)
   })
 })
-
-/** A reader over a bare socket that stops reading until told to go on. */
-async function slowReader(url: URL, model: string) {
-  const body = JSON.stringify({ prompt: 'p', model, stream: true })
-  const socket = connect({ host: url.hostname, port: Number(url.port) })
-  const head = [
-    'POST /v1/completions HTTP/1.1',
-    `Host: ${HOST}`,
-    `Origin: ${ORIGIN}`,
-    'Connection: close',
-    'Content-Type: application/json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-  ]
-  socket.write(`${head.join('\r\n')}\r\n\r\n${body}`)
-  await new Promise<void>((resolve) => socket.once('readable', () => resolve()))
-  socket.read(1)
-  let text = ''
-  const over = new Promise<void>((resolve) => socket.once('close', () => resolve()))
-  return {
-    bytesRead: () => socket.bytesRead,
-    goOn: () => {
-      socket.setEncoding('utf8')
-      socket.on('data', (data) => {
-        text += String(data)
-      })
-    },
-    rest: async () => {
-      await over
-      recordOutput(text)
-      return unchunked(text.slice(text.indexOf('\r\n\r\n') + 4))
-    },
-  }
-}
-
-/** The content of a chunked body. The texts are ASCII. */
-function unchunked(body: string): string {
-  let text = ''
-  let at = 0
-  for (;;) {
-    const end = body.indexOf('\r\n', at)
-    const length = Number.parseInt(body.slice(at, end), 16)
-    if (!(length > 0)) return text
-    text += body.slice(end + 2, end + 2 + length)
-    at = end + 2 + length + 2
-  }
-}
 
 describe('an answer that is not stored', () => {
   let workers: Workers
