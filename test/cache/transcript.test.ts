@@ -13,7 +13,6 @@ import {
   TestApp,
   type TestAppOptions,
 } from '../support/app.ts'
-import type { Reply } from '../support/client.ts'
 import { OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
 import { LocalFlights } from '../support/flights.ts'
 
