@@ -52,12 +52,7 @@ export type RawDelta =
   | { readonly kind: 'cut' }
 
 /** The fields that are the same in every chunk of an answer. */
-export interface Head {
-  readonly id: string
-  readonly created: number
-  readonly model: string
-  readonly system_fingerprint?: string
-}
+export type Head = Readonly<Omit<Completion, 'object' | 'choices' | 'usage'>>
 
 /** A normalised delta: the head first, then texts, finishes and the usage. */
 export type Delta =
@@ -131,10 +126,10 @@ export class Fold {
       choices.push({ text, index, logprobs, finish_reason: reason })
     }
     choices.sort((a, b) => a.index - b.index)
-    return {
-      completion: completionOf(this.#head, choices, this.#usage),
-      estimated: this.#estimated,
-    }
+    // In the documented order.
+    const { id, created, model, ...fingerprint } = this.#head
+    const head = { id, object: 'text_completion', created, model, ...fingerprint } as const
+    return { completion: { ...head, choices, usage: this.#usage }, estimated: this.#estimated }
   }
 
   #parts(index: number): Parts {
@@ -147,29 +142,9 @@ export class Fold {
   }
 }
 
-/** The object with its keys in the documented order. */
-function completionOf(head: Head, choices: Choice[], usage: Usage): Completion {
-  const { id, created, model, system_fingerprint } = head
-  return {
-    id,
-    object: 'text_completion',
-    created,
-    model,
-    ...(system_fingerprint === undefined ? {} : { system_fingerprint }),
-    choices,
-    usage,
-  }
-}
-
 /** Replays a completion as deltas: the head, each choice's text and finish, the usage. */
 export function replay({ completion, estimated }: FoldedAnswer): Delta[] {
-  const { id, created, model, system_fingerprint, choices, usage } = completion
-  const head: Head = {
-    id,
-    created,
-    model,
-    ...(system_fingerprint === undefined ? {} : { system_fingerprint }),
-  }
+  const { object: _object, choices, usage, ...head } = completion
   const deltas: Delta[] = [{ kind: 'head', head }]
   for (const { index, text, logprobs, finish_reason } of choices) {
     if (text !== '' || logprobs !== null) deltas.push({ kind: 'text', index, text, logprobs })

@@ -3,8 +3,8 @@
 // `data:` line per event, LF only, the same shape in every chunk, `[DONE]` last.
 
 import { toJson } from '../json.ts'
-import type { Logprobs, Usage } from './completion.ts'
-import { type Delta, type FoldedAnswer, type Head, replay } from './delta.ts'
+import type { Logprobs } from './completion.ts'
+import { type Delta, type FoldedAnswer, replay } from './delta.ts'
 import { type ResumePoint, resumeFilter } from './resume.ts'
 
 /** The format of an answer. */
@@ -36,58 +36,6 @@ export const DONE = 'data: [DONE]\n\n'
 /** Not `: ping`: at least one client drops the rest of that packet. */
 export const KEEP_ALIVE = ':\n\n'
 
-/**
- * Encodes one reader's stream. The head must be first; every chunk repeats it.
- *
- * @internal exported for its tests
- */
-export class ChunkEncoder {
-  readonly #includeUsage: boolean
-  #before = ''
-  #after = ''
-  #usageBefore = ''
-
-  constructor(options: { readonly includeUsage: boolean }) {
-    this.#includeUsage = options.includeUsage
-  }
-
-  encode(delta: Delta): string {
-    switch (delta.kind) {
-      case 'head':
-        this.#start(delta.head)
-        return ''
-      case 'text':
-        return this.#chunk(delta.text, delta.index, delta.logprobs, 'null')
-      case 'finish':
-        return this.#chunk('', delta.index, null, `"${delta.reason}"`)
-      case 'usage':
-        return this.#usage(delta.usage)
-      default:
-        return delta satisfies never
-    }
-  }
-
-  /** Serialises the parts that are the same in every chunk. */
-  #start(head: Head): void {
-    const { id, created, model, system_fingerprint } = head
-    const shared = toJson({ id, object: 'text_completion', created, model }).slice(0, -1)
-    const fingerprint =
-      system_fingerprint === undefined ? '' : `,"system_fingerprint":${toJson(system_fingerprint)}`
-    this.#before = `data: ${shared}${fingerprint},"choices":[{"text":`
-    this.#after = this.#includeUsage ? '}],"usage":null}\n\n' : '}]}\n\n'
-    this.#usageBefore = `data: ${shared}${fingerprint},"choices":[],"usage":`
-  }
-
-  #chunk(text: string, index: number, logprobs: Logprobs | null, finish: string): string {
-    const scores = logprobs === null ? 'null' : toJson(logprobs)
-    return `${this.#before}${toJson(text)},"index":${index},"logprobs":${scores},"finish_reason":${finish}${this.#after}`
-  }
-
-  #usage(usage: Usage): string {
-    return this.#includeUsage ? `${this.#usageBefore}${toJson(usage)}}\n\n` : ''
-  }
-}
-
 /** An error after the status was sent. The stream ends with it, without `[DONE]`. */
 export function errorEvent(body: unknown): string {
   return `data: ${toJson(body)}\n\n`
@@ -108,9 +56,31 @@ export function encoder(shape: Shape, resume: ResumePoint | null): Encode {
 
 const bareText: Encode = (delta) => (delta.kind === 'text' && delta.index === 0 ? delta.text : '')
 
+/** Encodes an event stream. The head must be first; every chunk repeats it. */
 function chunkEncoder({ includeUsage }: Shape): Encode {
-  const chunks = new ChunkEncoder({ includeUsage })
-  return (delta) => chunks.encode(delta)
+  // The parts that are the same in every chunk, as JSON.
+  let start = ''
+  const end = includeUsage ? '}],"usage":null}\n\n' : '}]}\n\n'
+  const chunk = (text: string, index: number, logprobs: Logprobs | null, finish: string) =>
+    `${start},"choices":[{"text":${toJson(text)},"index":${index},"logprobs":${toJson(logprobs)},"finish_reason":${finish}${end}`
+  return (delta) => {
+    switch (delta.kind) {
+      case 'head': {
+        const { id, created, model, system_fingerprint } = delta.head
+        const head = { id, object: 'text_completion', created, model, system_fingerprint }
+        start = `data: ${toJson(head).slice(0, -1)}`
+        return ''
+      }
+      case 'text':
+        return chunk(delta.text, delta.index, delta.logprobs, 'null')
+      case 'finish':
+        return chunk('', delta.index, null, `"${delta.reason}"`)
+      case 'usage':
+        return includeUsage ? `${start},"choices":[],"usage":${toJson(delta.usage)}}\n\n` : ''
+      default:
+        return delta satisfies never
+    }
+  }
 }
 
 /** A complete answer in a reader's shape, in pieces of at most `PIECE_CHARS`. */

@@ -1,16 +1,15 @@
 // Validates requests to the demo upstream: those of the completions wire, with limits of its own.
 import * as v from 'valibot'
 import { parseJson } from '../json.ts'
+import { finite, integer } from '../validation.ts'
 
 // These limit the CPU time of a request: the model writes about ten thousand tokens per second.
 const maxTokens = 4096
 const maxTokensInAll = 65_536
 
-const whole = (min: number, max: number) =>
-  v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max))
-const real = (min: number, max: number) => v.pipe(v.number(), v.minValue(min), v.maxValue(max))
 const filled = v.pipe(v.string(), v.minLength(1))
-const flag = v.nullish(v.boolean(), false)
+const whole = v.pipe(v.number(), v.integer())
+const flag = v.nullish(v.boolean('true or false'), false)
 
 // The messages are the expected values, which the error has after "expected".
 const bodySchema = v.object({
@@ -19,23 +18,26 @@ const bodySchema = v.object({
     v.nullish(v.union([v.string(), v.pipe(v.array(v.string()), v.minLength(1))]), ''),
     'a string or a list of strings',
   ),
-  max_tokens: v.message(v.nullish(whole(0, maxTokens), 16), `a whole number up to ${maxTokens}`),
-  temperature: v.message(v.nullish(real(0, 2), 1), '0 to 2'),
-  top_p: v.message(v.nullish(real(0, 1), 1), '0 to 1'),
+  max_tokens: v.message(
+    v.nullish(v.pipe(whole, v.minValue(0), v.maxValue(maxTokens)), 16),
+    `a whole number up to ${maxTokens}`,
+  ),
+  temperature: v.nullish(finite(0, 2), 1),
+  top_p: v.nullish(finite(0, 1), 1),
   stop: v.message(
     v.nullish(v.union([filled, v.pipe(v.array(filled), v.maxLength(4))]), []),
     'up to 4 strings, none of them empty',
   ),
-  seed: v.message(v.nullish(v.pipe(v.number(), v.integer())), 'a whole number'),
-  n: v.message(v.nullish(whole(1, 128), 1), 'a whole number from 1 to 128'),
-  best_of: v.message(v.nullish(whole(1, 20)), 'a whole number from 1 to 20'),
-  echo: v.message(flag, 'true or false'),
-  logprobs: v.message(v.nullish(whole(0, 5)), 'a whole number from 0 to 5'),
-  presence_penalty: v.message(v.nullish(real(-2, 2), 0), '-2 to 2'),
-  frequency_penalty: v.message(v.nullish(real(-2, 2), 0), '-2 to 2'),
-  stream: v.message(flag, 'true or false'),
+  seed: v.message(v.nullish(whole), 'a whole number'),
+  n: v.nullish(integer(1, 128), 1),
+  best_of: v.nullish(integer(1, 20)),
+  echo: flag,
+  logprobs: v.nullish(integer(0, 5)),
+  presence_penalty: v.nullish(finite(-2, 2), 0),
+  frequency_penalty: v.nullish(finite(-2, 2), 0),
+  stream: flag,
   stream_options: v.message(
-    v.nullish(v.object({ include_usage: flag }), {}),
+    v.nullish(v.object({ include_usage: v.nullish(v.boolean(), false) }), {}),
     'an object with "include_usage"',
   ),
   suffix: v.message(v.nullish(v.literal('')), 'none, as this model only continues'),

@@ -8,7 +8,7 @@ import * as v from 'valibot'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { completionSchema, finishReasons } from '../../src/completion/completion.ts'
 import { type Delta, Fold } from '../../src/completion/delta.ts'
-import { ChunkEncoder, type Shape } from '../../src/completion/encode.ts'
+import { encoder, type Shape } from '../../src/completion/encode.ts'
 import { type Problem, problemOf } from '../../src/errors.ts'
 import { generate, newOutcome } from '../../src/flight/generate.ts'
 import { type StreamEnd, streamAnswer } from '../../src/flight/stream.ts'
@@ -400,8 +400,9 @@ const errorSchema = v.strictObject({
 /** The text a visitor receives, or null when the failure is a real status. */
 async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage: boolean) {
   vi.setSystemTime(NOW_S * 1000)
-  const encoder = new ChunkEncoder({ includeUsage })
-  const encode = (batch: readonly Delta[]) => batch.map((delta) => encoder.encode(delta)).join('')
+  const shape: Shape = { as: 'sse', stream: true, includeUsage }
+  const write = encoder(shape, null)
+  const encode = (batch: readonly Delta[]) => batch.map(write).join('')
   const texts = (async function* () {
     for await (const batch of inFakeTime(start(tested, chunks).deltas, tested)) yield encode(batch)
   })()
@@ -413,7 +414,6 @@ async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage
   }
   if (first.done === true) throw new TypeError('an answer without a delta')
   const ends: StreamEnd[] = []
-  const shape: Shape = { as: 'sse', stream: true, includeUsage }
   const stream = streamAnswer(first.value, texts, shape, {
     keepAliveMs: 600_000,
     now: Date.now,

@@ -1,0 +1,73 @@
+// The locked prompts of CONFIG and src/config/prompts.ts.
+import { parseSelectors } from '../html/selector.ts'
+import { placeholdersIn } from '../request/template.ts'
+import { masked, preview } from '../validation.ts'
+import type { Faults } from './faults.ts'
+import { checkParameters } from './models.ts'
+import type { Settings } from './schema.ts'
+
+type Prompts = Settings['prompts']
+type LockedPrompt = Prompts[string]
+
+/** @param tables the prompts of each source, with the beginning of their paths */
+export function promptsOf(
+  tables: readonly (readonly [prefix: string, prompts: Prompts])[],
+  models: ReadonlyMap<string, unknown>,
+  origins: readonly string[],
+  faults: Faults,
+): Map<string, LockedPrompt> {
+  const hasSite = origins.some((origin) => origin !== '*') || faults.hasRejected('origins')
+  const prompts = new Map<string, LockedPrompt>()
+  for (const [prefix, table] of tables) {
+    for (const [id, prompt] of Object.entries(table)) {
+      const own = faults.within(`${prefix}${masked(id)}`)
+      if (prompts.has(id)) {
+        own.add('', `Cannot use "${masked(id)}": CONFIG also has a prompt with this id`)
+      }
+      if (prompt.model !== undefined) own.mustExist('model', prompt.model, models)
+      checkPlaceholders(prompt, own)
+      checkPages(prompt, hasSite, own)
+      checkParameters(prompt.parameters, own)
+      prompts.set(id, prompt)
+    }
+  }
+  return prompts
+}
+
+/** Every placeholder needs a variable, and every variable a placeholder. */
+function checkPlaceholders({ system = '', text, variables }: LockedPrompt, faults: Faults): void {
+  const places = new Set([...placeholdersIn(text), ...placeholdersIn(system)])
+  for (const place of places) {
+    if (Object.hasOwn(variables, place)) continue
+    faults.add('text', `Cannot fill "{{${masked(place)}}}": there is no such variable`)
+  }
+  if (text === '') return
+  for (const variable of Object.keys(variables)) {
+    if (places.has(variable)) continue
+    const name = masked(variable)
+    faults.add(
+      `variables.${name}`,
+      `Cannot use "${name}": neither text nor system contains {{${name}}}`,
+    )
+  }
+}
+
+/** A page variable needs an origin to read pages from, and a valid selector. */
+function checkPages({ variables }: LockedPrompt, hasSite: boolean, faults: Faults): void {
+  for (const [key, variable] of Object.entries(variables)) {
+    if (!('from' in variable)) continue
+    const name = masked(key)
+    if (!hasSite) {
+      faults.add(
+        `variables.${name}`,
+        `Cannot read pages for "${name}": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)`,
+      )
+    }
+    if (parseSelectors(variable.selector) === null) {
+      faults.add(
+        `variables.${name}.selector`,
+        `Cannot use ${preview(variable.selector)}: expected CSS selectors of tags, classes, ids and attributes, such as "main, article"`,
+      )
+    }
+  }
+}

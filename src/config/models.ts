@@ -1,0 +1,79 @@
+// The models of CONFIG, and the upstream parameters that an owner may set.
+import type { Price } from '../budget/ledger.ts'
+import type { Abandon } from '../flight/generate.ts'
+import type { ModelOptions, Target } from '../request/effective.ts'
+import { unlimitedIn } from '../upstream/extent.ts'
+import { masked } from '../validation.ts'
+import type { Faults } from './faults.ts'
+import type { Settings } from './schema.ts'
+
+export interface Model extends ModelOptions {
+  readonly price: Price | null
+  readonly abandon: Abandon
+  /** The price of each target of the route. */
+  readonly prices: readonly (Price | null)[]
+}
+
+/** The price of a model's target. If the route has a target twice, its first price applies. */
+export function priceAt({ route, prices }: Model, { upstream, upstream_model }: Target) {
+  const position = route.findIndex(
+    (target) => target.upstream === upstream && target.upstream_model === upstream_model,
+  )
+  return prices[position] ?? null
+}
+
+export function modelsOf(
+  settings: Settings['models'],
+  upstreams: ReadonlyMap<string, unknown>,
+  faults: Faults,
+): Map<string, Model> {
+  const models = new Map<string, Model>()
+  for (const [i, setting] of settings.entries()) {
+    const own = faults.within(`models[${i}]`)
+    const { id, system = null, parameters, abandon, price = null } = setting
+    if (models.has(id) && id !== '') {
+      own.add('id', `Cannot use "${masked(id)}": another model has this id`)
+    }
+    const targets = [setting, ...setting.fallbacks]
+    for (const [j, { upstream }] of targets.entries()) {
+      const target = j === 0 ? own : own.within(`fallbacks[${j - 1}]`)
+      target.mustExist('upstream', upstream, upstreams)
+    }
+    checkParameters(parameters, own)
+    const route = targets.map(({ upstream, upstream_model }) => ({ upstream, upstream_model }))
+    const prices = targets.map((target) => target.price ?? price)
+    models.set(id, { id, system, parameters, route, abandon, price, prices })
+  }
+  return models
+}
+
+/** Fields of an upstream call that determine its cost or its shape. */
+const reserved: ReadonlySet<string> = new Set([
+  'model',
+  'messages',
+  'prompt',
+  'system',
+  'stream',
+  'stream_options',
+  'n',
+  'best_of',
+  'max_tokens',
+  'max_completion_tokens',
+  'echo',
+])
+
+export function checkParameters(parameters: ModelOptions['parameters'], faults: Faults): void {
+  for (const parameter of Object.keys(parameters)) {
+    if (!reserved.has(parameter)) continue
+    faults.add(
+      `parameters.${parameter}`,
+      `Cannot set "${parameter}" here: the gateway sets it, and the budget relies on it`,
+    )
+  }
+  const unlimited = unlimitedIn(parameters)
+  if (unlimited === null) return
+  faults.add(
+    'parameters',
+    `Cannot set "${unlimited}" below 0 here: the budget cannot hold for a call without a limit`,
+  )
+}
