@@ -233,21 +233,6 @@ test('a broken connection is resumed without a second upstream call', async () =
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
-test('a connection that breaks before the first text is retried and joins the same flight', async () => {
-  const resumed = latch()
-  lane().answers(chatStream([' met', ' a cat'], { pace: () => resumed.opened }))
-  const page = await visit(scripted)
-  proxy.cutAfter('')
-  await page.hero.fill('Ivan')
-  await page.tell.click()
-  await expect.poll(() => proxy.calls()).toHaveLength(2)
-  resumed.open()
-  await untilEnd(page)
-  expect(await textOf(page)).toBe(`${OPENING('Ivan')} met a cat`)
-  expect(proxy.calls()).toEqual(['POST /v1/completions', 'POST /v1/completions'])
-  expect(lane().calls).toHaveLength(1)
-})
-
 test('an error response is shown as a message', async () => {
   lane().answers(refusal(429, {}, { 'retry-after': '30' }))
   const page = await visit(scripted)
@@ -315,46 +300,33 @@ test('cached: true needs no preflight, and the browser caches the answer', async
   watched.expectQuiet(SITE, ENDPOINT)
 })
 
-describe('with Turnstile', () => {
-  const create = `
-    const turnstile = { sitekey: '0x4AAA' }
-    const { complete } = client.createClient({ endpoint: '${ENDPOINT}', turnstile });`
-
-  test('one challenge is enough for all requests, and only the token header needs a preflight', async () => {
-    lane().answers(chatStream([' yes']))
-    await visit(guarded)
-    await watched.page.evaluate(widgetStub)
-    const answers = inPage<string[]>(`${create}
+test('with Turnstile, one challenge is enough for all requests, and only the token header needs a preflight', async () => {
+  lane().answers(chatStream([' yes']))
+  await visit(guarded)
+  await watched.page.route('https://challenges.cloudflare.com/**', (route) =>
+    route.fulfill({ contentType: 'text/javascript', body: widgetStub }),
+  )
+  const answers = inPage<string[]>(`
+      const turnstile = { sitekey: '0x4AAA' }
+      const { complete } = client.createClient({ endpoint: '${ENDPOINT}', turnstile })
       return [await complete('one'), await complete('two')]`)
-    expect(await answers).toEqual([' yes', ' yes'])
-    expect(proxy.calls()).toEqual([
-      'POST /v1/completions',
-      'POST /v1/visitors',
-      'OPTIONS /v1/completions',
-      'POST /v1/completions',
-      'POST /v1/completions',
-    ])
-    expect(await watched.page.evaluate('challenges')).toEqual([
-      { sitekey: '0x4AAA', action: 'visitor', visible: true },
-    ])
-    // The box of the challenge has been removed.
-    expect(await watched.page.locator('body > div').count()).toBe(0)
-    expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('401')])
-    watched.expectQuiet(SITE, ENDPOINT)
-  })
-
-  test('Cloudflare’s script is loaded for the first challenge, and no other foreign resource', async () => {
-    lane().answers(chatStream([' yes']))
-    await visit(guarded)
-    await watched.page.route('https://challenges.cloudflare.com/**', (route) =>
-      route.fulfill({ contentType: 'text/javascript', body: widgetStub }),
-    )
-    expect(await inPage(`${create} return await complete('three')`)).toBe(' yes')
-    expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('401')])
-    expect(watched.foreignRequests(SITE, ENDPOINT)).toEqual([
-      'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
-    ])
-  })
+  expect(await answers).toEqual([' yes', ' yes'])
+  expect(proxy.calls()).toEqual([
+    'POST /v1/completions',
+    'POST /v1/visitors',
+    'OPTIONS /v1/completions',
+    'POST /v1/completions',
+    'POST /v1/completions',
+  ])
+  expect(await watched.page.evaluate('challenges')).toEqual([
+    { sitekey: '0x4AAA', action: 'visitor', visible: true },
+  ])
+  // The box of the challenge has been removed.
+  expect(await watched.page.locator('body > div').count()).toBe(0)
+  expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('401')])
+  expect(watched.foreignRequests(SITE, ENDPOINT)).toEqual([
+    'https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit',
+  ])
 })
 
 describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {

@@ -51,25 +51,6 @@ describe('readableText() leaves out hidden content:', () => {
       'a b c',
     ],
     ['an item without its end tag', '<ul><li>a<li hidden>b<li>c</ul>d', 'a c d'],
-    ['an item with nested elements', '<ul><li hidden>a <b>b<span>c<li>d</ul>e', 'd e'],
-    ['a paragraph without its end tag', '<p hidden>a<p>b<p aria-hidden=true>c<h2>d</h2>e', 'b d e'],
-    ['a term and a description', '<dl><dt hidden>a<dd>b<dt>c<dd hidden>d</dl>e', 'b c e'],
-    ['rows and cells', '<table><tr><td hidden>a<td>b<tr hidden><td>c<tr><th>d</table>e', 'b d e'],
-    [
-      'parts of a table',
-      '<table><caption hidden>a<thead hidden><tr><td>b<tbody><tr><td>c<tfoot hidden><tr><td>d</table>e',
-      'c e',
-    ],
-    ['ruby', '<ruby>a<rt hidden>b<rp hidden>c</ruby>d', 'ad'],
-    ['to the end of the parent', '<div><p hidden>a</div>b', 'b'],
-    ['to the end of the page', 'a<section hidden>b<p>c</section></section>d<div hidden>e', 'a d'],
-    ['nested elements of the same name', '<div hidden>a<div>b</div>c</div>d', 'd'],
-    ['formatting that continues in the next block', '<p>a<b hidden>b</p><p>c</b>d', 'a d'],
-    [
-      'but not text that is moved out of a hidden table',
-      '<table hidden><tr><td>a</td></tr>b</table>c',
-      'b c',
-    ],
     [
       'elements without content',
       '<p>a<img hidden src=x>b<br hidden>c<input hidden>d</p><p>e',
@@ -100,41 +81,13 @@ describe('readableText() leaves out content that is not text or not the page’s
       'ae',
     ],
     ['templates', 'a<template><p>b</template>c', 'ac'],
-    ['comments', 'a<!-- b --><!-- c > d --!>e<!-->f<?g?></ h>i', 'aefi'],
-    ['noscript in a select', '<select><option>a<noscript>b</noscript></select><p>c', 'c'],
-    ['a style in a select', '<select><style>a</style><option>b</select><p>c', 'c'],
-    [
-      'an SVG image in a select',
-      '<select><option><svg><title>a</title></svg>b</option></select><p>c',
-      'c',
-    ],
-    [
-      'a template and a text area in a select',
-      '<select><template><p>a</template><textarea><p>b</textarea></select><p>c',
-      'c',
-    ],
   ])('%s', (_, html, text) => {
     expect(read(html)).toBe(text)
   })
 
-  test.each([
-    ['plaintext', 'a<plaintext><b>b</plaintext>', 'a <b>b</plaintext>'],
-    ['xmp', 'a<xmp><b>b</xmp>c', 'a <b>b c'],
-    ['unusual attributes', `<p a='>' b=">" c=>d</p><p e/f "g='h>i'>j`, 'd j'],
-    ['NUL and noncharacters', 'wo\0rd \ufdd0\ufdd1\ufdd2', 'word \ufdd0\ufdd1\ufdd2'],
-    ['CDATA', '<svg><![CDATA[a]]></svg>b<![CDATA[c]]>d', 'bd'],
-    [
-      'elements named like object properties',
-      '<constructor>a</constructor>b<table><toString>c</table>',
-      'abc',
-    ],
-    [
-      'elements beyond the depth limit',
-      `${'<div>'.repeat(5000)}a<p>b${'</div>'.repeat(5000)}c`,
-      'a b c',
-    ],
-  ])('but reads the text of %s', (_, html, text) => {
-    expect(read(html)).toBe(text)
+  test('but reads the text of elements beyond the depth limit', () => {
+    const html = `${'<div>'.repeat(5000)}a<p>b${'</div>'.repeat(5000)}c`
+    expect(read(html)).toBe('a b c')
   })
 })
 
@@ -150,7 +103,6 @@ describe('readableText() separates words at', () => {
 
   test.each([
     ['line breaks', 'a<br>b</br>c<br/>d', 'a b c d'],
-    ['stray end tags', 'a</p>b', 'a b'],
     ['rules and images', 'a<hr>b<img alt=x>c', 'a b c'],
     ['tables', '<table><caption>a<tr><th>b<td>c<tbody><tr><td>d</table>e', 'a b c d e'],
     [
@@ -316,21 +268,6 @@ describe('readableText() reads a declarative shadow tree as it is shown:', () =>
       'inside another shadow tree',
       '<x-y><template shadowrootmode=open><x-z><template shadowrootmode=open>[<slot></slot>]</template><slot></slot></x-z></template>a</x-y>',
       '[a]',
-    ],
-    [
-      'only on elements that can be a shadow host',
-      '<div><template shadowrootmode=open>a</template></div><ul><template shadowrootmode=open>b</template></ul>c',
-      'a c',
-    ],
-    [
-      'but no other template',
-      '<x-y><template>a</template><template shadowrootmode=other>b</template>c</x-y>',
-      'c',
-    ],
-    [
-      'only the first of two',
-      '<x-y><template shadowrootmode=open>a</template><template shadowrootmode=open>b</template></x-y>',
-      'a',
     ],
     ['a slot outside a shadow tree', 'a<slot>b</slot>', 'ab'],
   ])('%s', (_, html, text) => {

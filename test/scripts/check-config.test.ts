@@ -21,59 +21,49 @@ async function check(edit: (toml: string) => string): Promise<{ code: number; ou
   }
 }
 
-test.concurrent('the shipped CONFIG passes', async () => {
-  expect(await check((toml) => toml)).toMatchObject({ code: 0 })
-})
+const key = 'AKIAIOSFODNN7EXAMPLE'
 
-test.concurrent('a CONFIG of more than 5 KB fails, with advice on what to move', async () => {
-  const { code, output } = await check(
+test.concurrent.each<[string, (toml: string) => string, number, RegExp]>([
+  ['the shipped one', (toml) => toml, 0, /^CONFIG /],
+  [
+    'one of more than 5 KB, with advice on what to move',
     (toml) => `${toml}\n[vars.CONFIG.prompts.long]\ntext = "${'x'.repeat(5200)}"\n`,
-  )
-  expect(code).toBe(1)
-  expect(output).toMatch(
+    1,
     /expected at most 5120 bytes, got 5\d+; move prompts to src\/config\/prompts\.ts/,
-  )
-})
-
-test.concurrent('warnings are printed and do not fail the check', async () => {
-  const { code, output } = await check((toml) => toml.replace('free_prompts = true', ''))
-  expect(code).toBe(0)
-  expect(output).toMatch(/^warning: locked prompts disable free prompts/m)
-})
-
-test.concurrent('a key instead of the name of its secret fails without being printed', async () => {
-  const key = 'AKIAIOSFODNN7EXAMPLE'
-  const { code, output } = await check((toml) =>
-    toml.replace('preset = "demo"', `preset = "openai"\nkey = "${key}"`),
-  )
-  expect(code).toBe(1)
-  expect(output).toMatch(/^upstreams\[0\]\.key: .*not the key itself/m)
-  expect(output).not.toContain(key.slice(0, 5))
-})
-
-test.concurrent('a wrangler.toml that is not TOML fails in one line, with the place', async () => {
-  const { code, output } = await check((toml) => `${toml}\n[vars.CONFIG.prompts.summary]\n`)
-  expect(code).toBe(1)
-  expect(output).toMatch(
-    /^wrangler\.toml:\d+:1: .*redefine.*: \[vars\.CONFIG\.prompts\.summary\]$/m,
-  )
-  expect(output.trim().split('\n')).toHaveLength(1)
-})
-
-test.concurrent('the names of the secrets that CONFIG needs are printed, because they are not checked', async () => {
-  const { code, output } = await check((toml) =>
-    toml.replace('preset = "demo"', 'preset = "openai"\nkey = "MY_KEY"'),
-  )
-  expect(code).toBe(0)
-  expect(output).toMatch(
+  ],
+  [
+    'one with a warning',
+    (toml) => toml.replace('free_prompts = true', ''),
+    0,
+    /^warning: locked prompts disable free prompts/m,
+  ],
+  [
+    'a key instead of the name of its secret',
+    (toml) => toml.replace('preset = "demo"', `preset = "openai"\nkey = "${key}"`),
+    1,
+    /^upstreams\[0\]\.key: .*not the key itself/m,
+  ],
+  [
+    'a wrangler.toml that is not TOML, in one line with the place',
+    (toml) => `${toml}\n[vars.CONFIG.prompts.summary]\n`,
+    1,
+    /^wrangler\.toml:\d+:1: .*redefine.*: \[vars\.CONFIG\.prompts\.summary\]\s*$/,
+  ],
+  [
+    'the names of the secrets it needs, because they are not checked',
+    (toml) => toml.replace('preset = "demo"', 'preset = "openai"\nkey = "MY_KEY"'),
+    0,
     /^Not checked here: the secret MY_KEY; GET \/health reports it if missing$/m,
-  )
-})
-
-test.concurrent('an invalid CONFIG fails, with the path of each error', async () => {
-  const { code, output } = await check((toml) =>
-    toml.replace('upstream = "demo"', 'upstream = "dmeo"'),
-  )
-  expect(code).toBe(1)
-  expect(output).toContain('models[0].upstream: Cannot find upstream "dmeo": expected one of demo')
+  ],
+  [
+    'the path of each error',
+    (toml) => toml.replace('upstream = "demo"', 'upstream = "dmeo"'),
+    1,
+    /models\[0\]\.upstream: Cannot find upstream "dmeo": expected one of demo/,
+  ],
+])('check:config reports %s', async (_, edit, code, message) => {
+  const { output, ...exit } = await check(edit)
+  expect(exit.code).toBe(code)
+  expect(output).toMatch(message)
+  expect(output).not.toContain(key.slice(0, 5))
 })

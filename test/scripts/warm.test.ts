@@ -138,23 +138,6 @@ describe('a list', () => {
     expect(calls()).toHaveLength(4)
   })
 
-  test('may begin with a byte order mark, which Windows editors add', async () => {
-    const file = join(folder, 'prompts.json')
-    await writeFile(file, '\ufeff["marked"]\r\n')
-    const { code, out, err } = await run([file, ...worker()])
-    expect([code, err]).toEqual([0, ''])
-    expect(out).toMatch(/^stored {9}#0 "marked" /)
-  })
-
-  test('a dry run spends nothing', async () => {
-    await script(['five'])
-    const { code, out } = await script(['five', 'six', 'seven'], OPERATOR_TOKEN, ['--dry-run'])
-    expect(code).toBe(0)
-    expect(out).toMatch(/^cached\s+1\nmissing\s+2\nfailed\s+0\nabout 3 input tokens/)
-    expect(out).toContain('and 14 output tokens, by the average of the cached answers')
-    expect(calls()).toHaveLength(1)
-  })
-
   test('fails without an upstream call if the token or the list is missing or wrong', async () => {
     const none = await script(['x'], '')
     expect([none.code, none.err]).toEqual([2, expect.stringContaining('OPERATOR_TOKEN')])
@@ -245,17 +228,6 @@ describe('a sitemap', () => {
     expect(calls()[2]?.text).toContain('Fourth post, edited')
   })
 
-  test('a page listed under two addresses is warmed once and found under all of them', async () => {
-    publish({ 'n/': 'Page n', 'n.html': 'Page n', 'o.html': 'Page o' })
-    const { code, out } = await run(sitemapArgs())
-    expect([code, calls().length]).toEqual([0, 2])
-    expect(out).toContain(`stored         ${origin}/posts/n/  `)
-    for (const name of ['n', 'n/', 'n/index.html', 'n.html', 'o', 'o/']) {
-      expect(await visit(name), name).toEqual([200, 'fine'])
-    }
-    expect((await run(sitemapArgs())).out).toMatch(/stored\s+0\ncached\s+2\nfailed\s+0/)
-  })
-
   test('an unreadable sitemap of an index is reported last, and the exit code is 1', async () => {
     publish({ p: 'Page p' })
     const sitemaps = ['posts.xml', 'gone.xml'].map((name) => `<loc>${origin}/${name}</loc>`)
@@ -279,23 +251,6 @@ describe('a sitemap', () => {
     expect(none.out).toContain(report)
   })
 
-  test('a blank line before the XML declaration is accepted, and a relative address is skipped', async () => {
-    publish({ q: 'Page q', r: 'Page r' })
-    const loc = (url: string) => `<s:url><s:loc>${url}</s:loc></s:url>`
-    const namespace = 'http://www.sitemaps.org/schemas/sitemap/0.9'
-    pages.set(
-      '/posts.xml',
-      `\n<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="${namespace}" xmlns:s="${namespace}">` +
-        `${loc(`${origin}/posts/q`)}${loc('/posts/r')}</urlset>`,
-    )
-    const { code, out } = await run(sitemapArgs())
-    expect([code, calls().length]).toEqual([0, 1])
-    expect(out).toContain(
-      `skipped        /posts/r  it is relative, but a sitemap requires absolute addresses; write ${origin}/posts/r\n`,
-    )
-    expect(await visit('q')).toEqual([200, 'fine'])
-  })
-
   test('a dry run counts and estimates, and spends nothing', async () => {
     publish({ e: 'Fifth post', f: 'x'.repeat(9000), g: 'Seventh post' })
     const before = await run([...sitemapArgs(), '--dry-run'])
@@ -313,37 +268,10 @@ describe('a sitemap', () => {
     expect(calls()).toHaveLength(1)
   })
 
-  test('a page that fails is reported with the reason, and the others are stored', async () => {
-    publish({ h: 'Eighth post' }, [`${origin}/posts/gone`])
-    upstream.lane('u').answers(completionsStream(['fine']))
-    const { code, out } = await run(sitemapArgs())
-    expect(code).toBe(1)
-    expect(out).toMatch(/stored\s+1\ncached\s+0\nfailed\s+1\n/)
-    expect(out).toMatch(/\nfailed {9}http:\S+\/posts\/gone {2}502 page_unavailable: Cannot .+\n$/)
-  })
-
-  test.each([
-    [
-      'an unknown prompt',
-      ['--prompt', 'nothing'],
-      'Cannot find the prompt "nothing": the Worker has summary',
-    ],
-    ['a missing sitemap', ['--sitemap', '/none.xml'], '/none.xml: the site returned 404'],
-    [
-      'a sitemap without pages',
-      ['--sitemap', '/empty.xml'],
-      'has no page that this prompt may use',
-    ],
-    ['an unknown variable', ['--variable', 'tone=x'], 'Cannot use --variable tone'],
-  ])('%s is an error, and nothing is spent', async (_, more, message) => {
+  test('an unknown prompt is an error, and nothing is spent', async () => {
     publish({ a: 'First post' })
-    pages.set('/empty.xml', `<urlset><url><loc>${origin}/about</loc></url></urlset>`)
-    const [name = '', value = ''] = more
-    const { code, err } = await run([
-      ...sitemapArgs(),
-      name,
-      value.startsWith('/') ? `${origin}${value}` : value,
-    ])
+    const { code, err } = await run([...sitemapArgs(), '--prompt', 'nothing'])
+    const message = 'Cannot find the prompt "nothing": the Worker has summary'
     expect([code, err]).toEqual([2, expect.stringContaining(message)])
     expect(calls()).toEqual([])
   })

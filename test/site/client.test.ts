@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import * as client from '../../src/site/client.js'
-import { CANARY, recordOutput } from '../support/canary.ts'
+import { CANARY } from '../support/canary.ts'
 import { newAddress, ORIGIN, recordedFetch } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import { passingSiteverify } from '../support/siteverify.ts'
@@ -16,7 +16,6 @@ import {
   completionsStream,
   event,
   latch,
-  refusal,
   UpstreamServer,
   USAGE,
 } from '../support/upstream-server.ts'
@@ -82,7 +81,7 @@ describe('with the Worker', () => {
           free_prompts: true,
           prompts: { haiku },
         }),
-        secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
+        secrets: { UPSTREAM_API_KEY: CANARY },
       }),
       startWorkers({
         config: lanes.config({ access: { turnstile_sitekey: '0x4AAA', token_seconds: 600 } }),
@@ -106,7 +105,7 @@ describe('with the Worker', () => {
   })
 
   /** A page of the owner's site, and every request it sends. */
-  function page({ of = workers, turnstile = false, wire = recordedFetch } = {}) {
+  function page({ of = workers, turnstile = false } = {}) {
     const requests: SentRequest[] = []
     const address = newAddress()
     const client = createClient({
@@ -117,7 +116,7 @@ describe('with the Worker', () => {
         const headers = new Headers(init?.headers)
         headers.set('origin', ORIGIN)
         headers.set('cf-connecting-ip', address)
-        return wire(input, { ...init, headers })
+        return recordedFetch(input, { ...init, headers })
       },
     })
     return { ...client, requests }
@@ -166,13 +165,14 @@ describe('with the Worker', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('a locked prompt is sent with its variables', async () => {
-    haikuLane().answers(chatStream(['Waves.']))
+  test('a locked prompt is sent with its variables, in the body or in the query', async () => {
+    upstream.lane('chat-19').answers(chatStream(['Waves.']))
     const { stream, complete, requests } = page()
     const haiku = { id: 'haiku', variables: { topic: 'the sea' } }
     expect(await textOf(stream(haiku))).toBe('Waves.')
-    expect(await complete(haiku)).toBe('Waves.')
-    expect(requests.map(({ body }) => body?.['prompt'])).toEqual([haiku, haiku])
+    expect(await complete(haiku, { cached: true })).toBe('Waves.')
+    expect(requests[0]?.body?.['prompt']).toEqual(haiku)
+    expect(requests[1]?.url.search).toBe('?stream=false&prompt_id=haiku&var.topic=the+sea')
     expect(await failureOf(complete({ id: 'haiku', variables: { tpic: 'a' } }))).toMatchObject({
       code: 'invalid_value',
       param: 'prompt.variables.tpic',
@@ -203,18 +203,8 @@ describe('with the Worker', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test('cached: true puts the variables of a locked prompt into the query', async () => {
-    haikuLane().answers(chatStream(['Leaves.']))
-    const { complete, requests } = page()
-    const haiku = { id: 'haiku', variables: { topic: 'autumn' } }
-    expect(await complete(haiku, { cached: true })).toBe('Leaves.')
-    expect(await complete(haiku, { cached: true })).toBe('Leaves.')
-    expect(requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET'])
-    expect(requests[2]?.url.search).toBe('?stream=false&prompt_id=haiku&var.topic=autumn')
-  })
-
   test("cached: 'only' never sends a POST and fails with not_cached on a miss", async () => {
-    haikuLane().answers(chatStream(['Snow.']))
+    upstream.lane('chat-19').answers(chatStream(['Snow.']))
     const { complete, stream, requests } = page()
     const haiku = { id: 'haiku', variables: { topic: 'winter' } }
     const absent = { code: 'not_cached', status: 404, message: expect.stringMatching(/[Cc]ache/) }
@@ -254,49 +244,6 @@ describe('with the Worker', () => {
     expect(requests).toHaveLength(1)
   })
 
-  test('an error response becomes an error with its code, status, param and retryAfter', async () => {
-    const { model, lane } = lanes.take('chat')
-    lane.answers(refusal(429, {}, { 'retry-after': '40' }))
-    const { complete, stream, requests } = page()
-    const busy = {
-      name: 'CompletionError',
-      message: 'The upstream has too many requests at the moment. Try again shortly.',
-      code: 'upstream_rate_limited',
-      status: 429,
-      retryAfter: 40,
-      param: null,
-    }
-    expect(await failureOf(complete('a', { model }))).toEqual(busy)
-    expect(await failureOf(textOf(stream('b', { model })))).toEqual(busy)
-    expect(requests).toHaveLength(2)
-    expect(await failureOf(complete('', {}))).toMatchObject({
-      code: 'invalid_value',
-      status: 400,
-      param: 'prompt',
-      retryAfter: null,
-    })
-  })
-
-  test('an error in the stream is thrown after the text, and the request is not repeated', async () => {
-    const { model, lane } = lanes.take('legacy')
-    lane.answers(async (call, line) => {
-      completionsStream(['Half'], { finish: null, usage: null, done: false })(call, {
-        ...line,
-        lastChunk: () => {},
-      })
-      await line.flushed()
-      line.reset()
-    })
-    const { stream, requests } = page()
-    const pieces = stream('a', { model })
-    const texts: string[] = []
-    const reading = (async () => {
-      for await (const piece of pieces) texts.push(piece)
-    })()
-    expect(await failureOf(reading)).toMatchObject({ code: 'upstream_truncated', status: 200 })
-    expect([texts.join(''), pieces.completion, requests.length]).toEqual(['Half', null, 1])
-  })
-
   test('aborting the signal stops the request and throws the reason of the signal', async () => {
     const { model, lane } = lanes.take('chat')
     const rest = latch()
@@ -317,71 +264,6 @@ describe('with the Worker', () => {
     })
     expect(requests.map(({ body }) => body?.['prompt'])).toEqual(['Count', 'x'])
     rest.open()
-  })
-
-  describe('an interrupted stream', () => {
-    const cached = async () => [...(await workers.kvEntries()).values()].join()
-
-    test('resumes where it stopped while the answer is still being generated', async () => {
-      const { model, lane } = lanes.take('chat')
-      const later = latch()
-      lane.answers(
-        chatStream(['Öne', ' two', ' three'], { pace: (i) => (i === 2 ? later.opened : nothing) }),
-      )
-      const wire = cutting({ after: ' two', meanwhile: later.open })
-      const { stream, requests } = page({ wire })
-      const pieces = stream('Count', { model })
-      expect(await textOf(pieces)).toBe('Öne two three')
-      const [first, second] = requests
-      expect(second).toEqual({
-        ...first,
-        headers: { 'last-event-id': `${pieces.completion?.id}:7` },
-      })
-      expect(pieces.completion?.choices[0]).toMatchObject({
-        text: 'Öne two three',
-        finish_reason: 'stop',
-      })
-      expect(pieces.completion?.usage).toEqual(USAGE)
-      expect([requests.length, lane.calls.length]).toEqual([2, 1])
-    })
-
-    test('resumes from the cache when the answer is complete', async () => {
-      const { model, lane } = lanes.take('chat')
-      lane.answers(chatStream(['One', ' two', ' three']))
-      const wire = cutting({
-        after: 'One',
-        meanwhile: () => expect.poll(cached).toContain('One two three'),
-      })
-      const { stream, requests } = page({ wire })
-      expect(await textOf(stream('Count up', { model }))).toBe('One two three')
-      expect([requests.length, lane.calls.length]).toEqual([2, 1])
-    })
-
-    test('is also resumed if it ends cleanly but without [DONE]', async () => {
-      const { model, lane } = lanes.take('chat')
-      lane.answers(chatStream(['One', ' two', ' three']))
-      const { stream, requests } = page({ wire: cutting({ after: ' two', orderly: true }) })
-      expect(await textOf(stream('Count down', { model }))).toBe('One two three')
-      expect([requests.length, lane.calls.length]).toEqual([2, 1])
-    })
-
-    test('fails with restarted if the answer is lost and a different one begins', async () => {
-      const { model, lane } = lanes.take('chat')
-      lane.answers(chatStream(['One', ' two']), chatStream(['Uno', ' due']))
-      const purge = async () => {
-        await expect.poll(cached).toContain('One two')
-        const sent = { method: 'POST', path: '/admin/purge', body: { model } }
-        const headers = { authorization: `Bearer ${OPERATOR_TOKEN}` }
-        expect((await workers.client().send({ ...sent, headers })).status).toBe(200)
-      }
-      const { stream, requests } = page({ wire: cutting({ after: 'One', meanwhile: purge }) })
-      const texts: string[] = []
-      const reading = (async () => {
-        for await (const piece of stream('Conta', { model })) texts.push(piece)
-      })()
-      expect(await failureOf(reading)).toMatchObject({ code: 'restarted' })
-      expect([texts, requests.length]).toEqual([['One'], 2])
-    })
   })
 
   describe('with Turnstile enabled', () => {
@@ -406,29 +288,6 @@ describe('with the Worker', () => {
       expect(tokens.at(-1)).toMatch(/\S{40}/)
     })
 
-    test('an origin that is not allowed gets an error naming the setting to change', async () => {
-      const { complete } = createClient({
-        endpoint: workers.url,
-        fetch: (input, init) => {
-          return recordedFetch(input, { ...init, headers: { origin: 'https://other.example' } })
-        },
-      })
-      expect(await failureOf(complete('a'))).toMatchObject({
-        code: 'origin_not_allowed',
-        status: 403,
-        message: expect.stringMatching(/https:\/\/other\.example.*"origins"/),
-      })
-    })
-
-    test('throws visitor_token_required if the client has no turnstile option', async () => {
-      const { complete, requests } = page({ of: guarded })
-      expect(await failureOf(complete('a'))).toMatchObject({
-        code: 'visitor_token_required',
-        status: 401,
-      })
-      expect(requests).toHaveLength(1)
-    })
-
     test.each([
       'error-callback',
       'expired-callback',
@@ -449,51 +308,7 @@ describe('with the Worker', () => {
       expect(widgets.left()).toBe(0)
     })
   })
-
-  /** The lane of the model that the haiku prompt uses. */
-  function haikuLane() {
-    return upstream.lane('chat-19')
-  }
 })
-
-const OPERATOR_TOKEN = 'the-operator-token-of-the-tests'
-const nothing = Promise.resolve()
-
-/** A network that breaks the first response after the event with `after`, once `meanwhile` is done. */
-function cutting(options: {
-  readonly after: string
-  readonly orderly?: boolean
-  readonly meanwhile?: () => unknown
-}): typeof fetch {
-  const { after, orderly = false, meanwhile } = options
-  let cut = false
-  return async (input, init) => {
-    const response = await fetch(input, init)
-    if (cut || response.body === null) return response
-    cut = true
-    const reader = response.body.getReader()
-    const decoder = new TextDecoder()
-    let text = ''
-    const body = new ReadableStream<Uint8Array>({
-      async pull(controller) {
-        const { value } = await reader.read()
-        text += decoder.decode(value, { stream: true })
-        const end = text.indexOf('\n\n', text.indexOf(after))
-        if (!text.includes(after) || end === -1) return controller.enqueue(value)
-        const delivered = text.slice(0, end + 2)
-        recordOutput(delivered)
-        // Deliver up to the cut, followed by a partial event.
-        const old = text.length - decoder.decode(value).length
-        controller.enqueue(new TextEncoder().encode(`${delivered.slice(old)}data: {"id":"cm`))
-        await reader.cancel()
-        await meanwhile?.()
-        if (orderly) controller.close()
-        else controller.error(new TypeError('terminated'))
-      },
-    })
-    return new Response(body, response)
-  }
-}
 
 type WidgetEnd =
   | 'callback'
@@ -601,32 +416,18 @@ describe('with a failing network', () => {
     return new Response(body, { headers: { 'content-type': 'text/event-stream; charset=utf-8' } })
   }
 
-  test('a failed connection is retried after 500 ms', async () => {
-    const { complete, requests } = page(offline, whole('Yes'))
-    const { value, ms } = await quickly(complete('a'))
-    expect([value, requests.length, ms]).toEqual(['Yes', 2, 500])
-  })
+  const torn = () =>
+    new Response(new ReadableStream({ pull: (controller) => controller.error(offline) }))
 
-  test('a failed connection is retried only once', async () => {
-    const { complete, requests } = page(offline, offline)
-    expect(await failureOf(quickly(complete('a')))).toMatchObject({ code: 'network', status: 0 })
-    expect(requests).toHaveLength(2)
-  })
-
-  test('a JSON answer that breaks off is retried', async () => {
-    const torn = new Response(
-      new ReadableStream({ pull: (controller) => controller.error(offline) }),
-    )
-    const { complete, requests } = page(torn, whole('Yes'))
-    expect((await quickly(complete('a'))).value).toBe('Yes')
-    expect(requests).toHaveLength(2)
-  })
-
-  test('a 429 is retried once if Retry-After is at most 5 s', async () => {
-    const one = page(busy('5'), whole('Yes'))
-    expect(await quickly(one.complete('a'))).toEqual({ value: 'Yes', ms: 5000 })
-    const two = page(busy('1'), busy('1'))
-    expect(await failureOf(quickly(two.complete('a')))).toMatchObject({ retryAfter: 1 })
+  test.each([
+    ['a failed connection', () => offline, 500, { code: 'network', status: 0 }],
+    ['a JSON answer that breaks off', torn, 500, { code: 'network', status: 0 }],
+    ['a 429 whose Retry-After is at most 5 s', () => busy('5'), 5000, { retryAfter: 5 }],
+  ])('%s is retried once', async (_, failing, pauseMs, error) => {
+    const one = page(failing(), whole('Yes'))
+    expect(await quickly(one.complete('a'))).toEqual({ value: 'Yes', ms: pauseMs })
+    const two = page(failing(), failing())
+    expect(await failureOf(quickly(two.complete('a')))).toMatchObject(error)
     expect([one.requests.length, two.requests.length]).toEqual([2, 2])
   })
 
@@ -770,12 +571,33 @@ describe('with a failing network', () => {
   })
 
   test('a resumed stream continues the first choice and receives the others again', async () => {
-    const pieces = page(
-      eventStream([event(chunk('a')), event(chunk('b', { index: 1 }))]),
+    const { stream, requests } = page(
+      eventStream([event(chunk('Öa')), event(chunk('b', { index: 1 })), 'data: {"id":"cm']),
       eventStream([event(chunk('A')), event(chunk('bB', { index: 1 })), event('[DONE]')]),
-    ).stream('x', { n: 2 })
-    expect((await quickly(textOf(pieces))).value).toBe('aA')
-    expect(pieces.completion?.choices.map(({ text }) => text)).toEqual(['aA', 'bB'])
+    )
+    const pieces = stream('x', { n: 2 })
+    expect((await quickly(textOf(pieces))).value).toBe('ÖaA')
+    expect(pieces.completion?.choices.map(({ text }) => text)).toEqual(['ÖaA', 'bB'])
+    expect(requests[1]).toEqual({ ...requests[0], headers: { 'last-event-id': 'cmpl-1:2' } })
+  })
+
+  test.each([
+    ['restarted', 'another answer begins', [{ ...chunk('Uno'), id: 'cmpl-2' }], 2],
+    ['too_many_streams', 'it is refused', busy('60'), 2],
+  ])('resuming fails with %s if %s', async (code, _, second, calls) => {
+    const next = second instanceof Response ? second : eventStream(second.map(event))
+    const { stream, requests } = page(eventStream([event(chunk('One'))]), next)
+    expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject({ code })
+    expect(requests).toHaveLength(calls)
+  })
+
+  test('an error in the stream is thrown after the text, and the request is not repeated', async () => {
+    const error = { message: 'Cannot', code: 'upstream_truncated', param: null }
+    const { stream, requests } = page(eventStream([event(chunk('Half')), event({ error })]))
+    const pieces = stream('a')
+    expect((await pieces.next()).value).toBe('Half')
+    expect(await failureOf(pieces.next())).toMatchObject({ code: error.code, status: 200 })
+    expect([pieces.completion, requests.length]).toEqual([null, 1])
   })
 
   test('resuming stops after five attempts with growing pauses', async () => {
@@ -800,15 +622,6 @@ describe('with a failing network', () => {
     )
     expect((await quickly(textOf(stream('a')))).value).toBe('One two')
     expect(requests).toHaveLength(6)
-  })
-
-  test('an error response to a resume request is thrown', async () => {
-    const { stream, requests } = page(eventStream([event(chunk('One'))]), busy('60'))
-    expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject({
-      code: 'too_many_streams',
-      retryAfter: 60,
-    })
-    expect(requests).toHaveLength(2)
   })
 
   test('a stream that is silent for 45 s is resumed', async () => {

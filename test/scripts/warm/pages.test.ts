@@ -59,11 +59,17 @@ describe('pageTasks()', () => {
   const origin = 'https://a.example'
   const from = (...pages: string[]) => ({ origin, pages })
 
-  test('makes one request per page, without the fragment', () => {
-    const pages = from(`${origin}/a`, `${origin}/b#top`, `${origin}/b`, `${origin}/ü`)
+  test('makes one request per page, at its first address and without the fragment', () => {
+    const pages = from(
+      `${origin}/a/`,
+      `${origin}/a.html`,
+      `${origin}/b#top`,
+      `${origin}/b`,
+      `${origin}/ü`,
+    )
     const { tasks, skipped } = pageTasks(pages, prompt, {}, own)
     expect(tasks.map(({ name }) => name)).toEqual([
-      `${origin}/a`,
+      `${origin}/a/`,
       `${origin}/b`,
       `${origin}/%C3%BC`,
     ])
