@@ -12,7 +12,7 @@ import {
   type Subject,
   wordsOf,
 } from './diagnosis.ts'
-import { hintOfReason, hintOfStatus, type Reason } from './hints.ts'
+import { hintOfReason, hintOfStatus, hints, type Reason } from './hints.ts'
 
 /** For the owner's log. It contains no text of the upstream, apart from an identifier. */
 export interface UpstreamCause {
@@ -39,17 +39,12 @@ const outages: Readonly<Partial<Record<Code, Reason>>> = {
   upstream_timeout: 'first_byte',
 }
 
-const hintOf = (code: Code, reason: string | null = null) =>
-  hintOfReason(reason, outages[code] ?? 'not_sent')
-
 /** A failure without an HTTP status. */
 export function upstreamFailure(
   kind: UpstreamFailure,
   cause: Partial<UpstreamCause> = {},
 ): GatewayError {
-  if (cause.subject === 'quota') return quotaFailure(cause)
-  const code = `upstream_${kind}` as const
-  return failure(code, { hint: hintOf(code, cause.code), ...cause })
+  return cause.subject === 'quota' ? quotaFailure(cause) : failure(`upstream_${kind}`, cause)
 }
 
 /** The failure for a non-2xx response, or for an error event with a status of its own. */
@@ -58,12 +53,14 @@ export function failureOfStatus(
   given: Partial<UpstreamCause> = {},
   retryAfterSeconds: number | null = null,
 ): GatewayError {
-  const cause = { status, hint: hintOfStatus(status), ...given }
-  const { subject } = cause
-  const isUnpaid = status === 402 && subject === undefined
-  if (subject === 'quota' || isUnpaid) return quotaFailure(cause)
+  const { subject } = given
+  const known = subject === undefined || subject === 'wire' ? undefined : hints[subject]
+  const cause = { status, hint: known ?? hintOfStatus(status), ...given }
+  if (subject === 'quota' || (status === 402 && subject === undefined)) return quotaFailure(cause)
   if (status === 429) {
-    return failure('upstream_rate_limited', cause, clampRetryAfter(retryAfterSeconds))
+    // 1 to 300 seconds, and 10 if the upstream does not say.
+    const seconds = Math.min(300, Math.max(1, retryAfterSeconds ?? 10))
+    return failure('upstream_rate_limited', cause, seconds)
   }
   if (status >= 500 && status <= 599) return failure('upstream_unavailable', cause)
   const isOwners = subject !== undefined && ownersSubjects.has(subject)
@@ -77,23 +74,31 @@ const refusals: Readonly<Partial<Record<Subject, string>>> = {
   policy: messages.upstream_refused_content,
 }
 
-/** Retrying earlier would not help. */
-const QUOTA_RETRY_S = 3600
-
-function quotaFailure(given: Partial<UpstreamCause>): GatewayError {
-  const cause = { hint: hintOfStatus(402), ...given, subject: 'quota' } as const
-  const message = messages.upstream_quota_exhausted
-  return failure('upstream_rate_limited', cause, QUOTA_RETRY_S, message)
+/** The failure for an exhausted quota, with an hour: retrying earlier would not help. */
+function quotaFailure(cause: Partial<UpstreamCause>): GatewayError {
+  const full = { hint: hints.quota, ...cause, subject: 'quota' } as const
+  return failure('upstream_rate_limited', full, 3600, messages.upstream_quota_exhausted)
 }
 
 function failure(
   code: Extract<Code, `upstream_${string}`>,
-  cause: Partial<UpstreamCause> & Pick<UpstreamCause, 'hint'>,
+  cause: Partial<UpstreamCause>,
   retryAfterSeconds: number | null = null,
   message: string = messages[code],
 ): GatewayError {
-  const full: UpstreamCause = { status: null, code: null, ...cause }
-  return new GatewayError(code, message, { cause: full, retryAfterSeconds })
+  return new GatewayError(code, message, { cause: fullCause(code, cause), retryAfterSeconds })
+}
+
+/** A cause with a hint. */
+function fullCause(code: Code, cause: Partial<UpstreamCause>): UpstreamCause {
+  const hint = hintOfReason(cause.code ?? null, outages[code] ?? 'not_sent')
+  return { status: null, code: null, hint, ...cause }
+}
+
+/** The cause of an upstream's failure, always with a hint; null for other errors. */
+export function causeOf(error: unknown): UpstreamCause | null {
+  if (!(error instanceof GatewayError) || !error.code.startsWith('upstream_')) return null
+  return fullCause(error.code, (error.cause ?? {}) as Partial<UpstreamCause>)
 }
 
 /** @param body the JSON of a non-2xx response, or its text if it is not JSON */
@@ -138,15 +143,7 @@ export function failureOfError(error: unknown, envelope: unknown = null): Gatewa
   const status = statusOf(error) ?? statusOf(envelope)
   const cause = { code: identifierOf(error), ...diagnose(error) }
   if (status !== null) return failureOfStatus(status, cause)
-  const hint = hintOfReason('reported', 'reported')
-  return upstreamFailure('bad_response', { hint, ...cause })
-}
-
-/** The cause of an upstream's failure, always with a hint; null for other errors. */
-export function causeOf(error: unknown): UpstreamCause | null {
-  if (!(error instanceof GatewayError) || !error.code.startsWith('upstream_')) return null
-  const cause = (error.cause ?? {}) as Partial<UpstreamCause>
-  return { status: null, code: null, hint: hintOf(error.code, cause.code), ...cause }
+  return upstreamFailure('bad_response', { hint: hintOfReason('reported', 'reported'), ...cause })
 }
 
 /**
@@ -158,9 +155,8 @@ export function causeOf(error: unknown): UpstreamCause | null {
  * @param begun some text had arrived
  */
 export function isOutage(error: GatewayError, begun: boolean): boolean {
-  const { status = null, code: reason = null, subject } = causeOf(error) ?? {}
-  if (reason !== null && aboutOneRequest.has(reason)) return false
-  if (reason === 'deadline' && begun) return false
+  const { status = null, code: reason = '', subject } = causeOf(error) ?? {}
+  if (aboutOneRequest.has(reason ?? '') || (reason === 'deadline' && begun)) return false
   if (subject !== undefined && requestSubjects.has(subject)) return false
   // An error in a 2xx body is a bad response, unless its subject is known.
   if (status === null && subject !== undefined && ownersSubjects.has(subject)) return false
@@ -178,9 +174,6 @@ export function parseRetryAfter(header: string | null, nowMs: number): number | 
   const at = Date.parse(value)
   return Number.isNaN(at) ? null : Math.ceil((at - nowMs) / 1000)
 }
-
-/** 1 to 300 seconds, and 10 if the upstream does not say. */
-const clampRetryAfter = (seconds: number | null) => Math.min(300, Math.max(1, seconds ?? 10))
 
 const statusKeys = [
   'code',

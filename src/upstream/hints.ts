@@ -2,15 +2,15 @@
 // text of the upstream.
 import type { NotStoredReason } from '../events.ts'
 
-/** By the subject of the upstream's error (diagnosis.ts). */
+/** By the subject of the upstream's error (diagnosis.ts), and by more specific cases of some. */
 export const hints = {
   quota:
     'Check the account at the upstream: its credit, quota or spending limit is used up. Raise it there, or add a fallback.',
   freeAllocation:
     "Upgrade the Cloudflare account's plan: today's free allocation of Workers AI is used up.",
-  key: "Check the upstream's key: the upstream does not accept it. Set the secret named by `key` again.",
+  key: "Check the upstream's key: it is not accepted. Set the secret named by `key` again.",
   access:
-    'Check the permissions of the account at the upstream: the key is valid, but has no access to this model or service.',
+    'Check the permissions of the account at the upstream: its key has no access to this model or service.',
   terms: "Accept the model's terms at the upstream: until then this account has no access to it.",
   region:
     'The upstream does not serve the region it was called from. Set [placement] in wrangler.toml, or use another upstream.',
@@ -22,13 +22,13 @@ export const hints = {
   chatOnly: 'Set wire = "chat" for this upstream: the model is a chat model.',
   path: 'Check base_url and path: the server has no such path. Often "/v1" is missing, or repeated.',
   context:
-    "Lower limits.prompt_chars (for a page or a variable, its max_chars): the prompt and max_tokens together exceed the model's context.",
-  answerLength:
+    "Lower limits.prompt_chars (for a page or a variable, its max_chars): the prompt and max_tokens exceed the model's context.",
+  answer_length:
     'Lower limits.max_tokens, and max_tokens of locked prompts: they exceed what the model allows.',
   policy:
-    "The upstream's content filter refused the text. This is not caused by a setting here; the filter can only be adjusted at the upstream.",
+    "The upstream's content filter refused the text. It can only be adjusted at the upstream, by no setting here.",
   field:
-    'The upstream does not accept a field, or its value. Remove the field from "parameters" and "defaults", or list it in "unsupported": requests that use it then get a clear error.',
+    'The upstream does not accept a field, or its value. Remove it from "parameters" and "defaults", or list it in "unsupported": requests that use it then get a clear error.',
   busy: 'The upstream is overloaded. This usually passes; with a fallback, requests are answered meanwhile.',
 } as const
 
@@ -37,37 +37,37 @@ const hintsByReason = {
   connection_lost:
     'No server answers at base_url, or the connection was lost before the first byte. Check the host, the port, and http or https in base_url, and that the server is running and can be reached from where the Worker runs.',
   no_connection:
-    'The host of base_url cannot be found, or its TLS handshake fails. Check the spelling of the host, its DNS entry and its certificate.',
+    'The host of base_url cannot be found, or its TLS handshake fails. Check its spelling, its DNS entry and its certificate.',
   not_sent:
     'The request could not be sent. Check base_url: the host, the port, http or https, the DNS entry and the certificate.',
   no_binding:
     'Workers AI did not answer. Check that wrangler.toml has [ai] with binding = "AI", and that the account can use Workers AI.',
   no_demo_text:
-    'The text of the demo model could not be read from the static files. Check that [assets] in wrangler.toml has binding = "ASSETS", and deploy again: deploying uploads demo-text.txt.',
+    'The text of the demo model could not be read from the static files. Check that [assets] in wrangler.toml has binding = "ASSETS", and deploy again: that uploads demo-text.txt.',
   first_byte:
     'The upstream sent nothing within first_byte_ms. Raise it if the model starts slowly (a cold start, a long prompt). Otherwise check whether the server is overloaded.',
   idle: 'The upstream sent nothing for idle_ms in the middle of an answer. Raise it if the model makes such pauses. Otherwise check whether the server is overloaded.',
   deadline:
     'The answer took longer than deadline_ms. Raise it, or lower max_tokens. Reasoning models take long before the first word.',
-  html: 'The upstream answered with an HTML page instead of an API response. Check base_url (often "/v1" is missing), and whether a proxy, a login page or bot protection is in front of the server.',
+  html: 'The upstream answered with an HTML page. Check base_url (often "/v1" is missing), and whether a proxy, a login page or bot protection is in front of the server.',
   empty:
-    'The upstream answered 2xx with an empty body. Check base_url, path and wire: they may not lead to the API.',
+    'The upstream answered 2xx with an empty body. Check base_url, path and wire: they may lead to another API.',
   no_text:
-    "The upstream's answer ended without text and without a finish_reason. Check wire and upstream_model; the upstream's log may have the reason.",
+    "The upstream's answer ended without text and without a finish_reason. Check wire and upstream_model; its log may have the reason.",
   no_answer:
-    "The upstream closed the connection without text and without a finish_reason. Check base_url, path and wire; the upstream's log may have the reason.",
+    'The upstream closed the connection without text and without a finish_reason. Check base_url, path and wire; its log may have the reason.',
   too_large:
     'The answer was longer than max_output_bytes. Raise it to allow such answers, or lower max_tokens.',
   undecodable:
     'The body could not be decompressed. A proxy in front of the upstream may set a wrong Content-Encoding.',
   gave_up:
-    'The model server gave up in the middle of the answer. Check its log or status page for the reason.',
+    'The upstream gave up in the middle of the answer. Its log or status page may have the reason.',
   reported:
     'The upstream answered 2xx with an error. Its log or status page may have the reason. If it never answers otherwise, check base_url, path and wire.',
   not_a_completion:
     'The answer is not a completion. Check base_url, path and wire: they may lead to another API.',
   cut_off:
-    'The upstream stopped before the end of the answer. It may have crashed, or a proxy in front of it closed the connection. Check its log for the reason.',
+    'The upstream stopped before the end of the answer. It may have crashed, or a proxy in front of it closed the connection. Its log may have the reason.',
 } as const
 
 export type Reason = keyof typeof hintsByReason
@@ -86,9 +86,9 @@ export const hintsByDoubt: Readonly<Record<NotStoredReason, string>> = {
   no_logprobs: `The upstream ignores logprobs. ${unsupported('logprobs')}`,
   no_echo: `The upstream ignores echo. ${unsupported('echo')}`,
   unknown_index:
-    "The upstream sent more choices than requested, or with wrong indices. No setting fixes that. Check the upstream's log, or use another upstream.",
+    'The upstream sent more choices than requested, or with wrong indices. No setting fixes that. Check its log, or use another upstream.',
   doubtful_end:
-    'After a finish_reason that may not have been the last, the upstream sent no more data or lost the connection, without a terminator. The server, or a proxy in front of it, does not end its streams.',
+    'After a finish_reason that may not have been the last, the upstream sent no more data or lost the connection, without a terminator. It, or a proxy in front of it, does not end its streams.',
   no_reason:
     'The upstream sent no finish_reason, so a complete answer looks the same as an incomplete one. Check wire.',
 }
@@ -100,7 +100,6 @@ export const hintOfMissingChoice = (field: 'n' | 'prompt_array'): string =>
     : `The upstream does not answer several prompts in one call. ${unsupported('prompt_array')}`
 
 const DOWN = 'Check its status page or log. With a fallback, requests are answered meanwhile.'
-
 const INVALID =
   'The upstream refused the request as invalid. Check that the model accepts "parameters", "defaults" and the settings of this upstream.'
 
@@ -116,7 +115,7 @@ const hintsByStatus: Readonly<Record<number, string>> = {
   404: 'Check base_url and upstream_model: the upstream does not have them.',
   405: 'Check base_url, path and wire: this URL does not accept POST.',
   407: 'A proxy in front of the upstream requires credentials of its own. Check base_url.',
-  408: 'The upstream timed out. Lower limits.prompt_chars or max_tokens, or check whether the upstream is overloaded.',
+  408: 'The upstream timed out. Lower limits.prompt_chars or max_tokens, or check whether the server is overloaded.',
   410: hints.model,
   413: 'The request is larger than the upstream accepts. Lower limits.prompt_chars, or max_chars of a page or a variable.',
   422: INVALID,
@@ -131,7 +130,7 @@ const hintsByStatus: Readonly<Record<number, string>> = {
   521: 'The upstream refuses the connection. Check the host and port of base_url, and that the server is running.',
   522: 'The connection to the upstream timed out. Check the host and port of base_url, and its firewall.',
   523: 'The upstream cannot be reached. Check the host of base_url and its DNS entry.',
-  525: 'The TLS handshake with the upstream failed. Check that the host of base_url supports https, and its certificate.',
+  525: 'The TLS handshake with the upstream failed. Check the host of base_url and its certificate.',
   526: "The upstream's certificate is not valid. Check the host of base_url and its certificate.",
   529: hints.busy,
   530: 'The host of base_url cannot be found. Check its spelling and its DNS entry.',
