@@ -146,6 +146,9 @@ export function failureOfError(error: unknown, envelope: unknown = null): Gatewa
   return upstreamFailure('bad_response', { hint: hintOfReason('reported', 'reported'), ...cause })
 }
 
+/** The failure for a 2xx body or an event that contains an error. */
+export const failureIn = (object: unknown): GatewayError => failureOfError(errorIn(object), object)
+
 /**
  * Whether a failure counts as an outage of the upstream. A refusal of one request does not,
  * regardless of its status. Neither does an answer that is too long, has fewer choices than

@@ -1,5 +1,7 @@
 // Reads the data of a server-sent event before the wire does: JSON objects, the terminator, or
 // nothing. Also reads the JSON lines that some servers send instead of events.
+import type { RawDelta } from '../completion/delta.ts'
+import type { GatewayError } from '../errors.ts'
 import { isRecord, parseJson, type Table } from '../json.ts'
 import { upstreamFailure } from './failure.ts'
 import type { SseMessage } from './sse.ts'
@@ -28,22 +30,39 @@ export function isKeepAlive({ type, event, object }: Table): boolean {
   )
 }
 
-/** Whether the name of an event reports an error, with or without JSON in its data. */
-export function isErrorEvent({ event }: SseMessage): boolean {
-  return event !== null && /(?:error|exception|failed)$/i.test(event)
+/** How a wire reads the messages of a stream. */
+export interface MessageReader {
+  readonly read: (object: Table) => readonly RawDelta[]
+  readonly failureIn: (object: unknown) => GatewayError
+  /** What the terminator adds. */
+  readonly ends: readonly RawDelta[]
 }
 
+export const END: RawDelta = { kind: 'end' }
+
 /**
- * The objects in a message, usually one; an empty list for a keep-alive.
+ * The deltas of a message, which usually holds one object.
  *
- * @throws GatewayError `upstream_bad_response` for any other data
+ * @throws GatewayError what an error event reports, `upstream_bad_response` if the data is neither
+ *   objects nor a terminator nor a keep-alive
  */
-export function objectsIn({ event, data }: SseMessage): readonly Table[] | 'end' {
+export function readMessage(message: SseMessage, reader: MessageReader): readonly RawDelta[] {
+  const objects = objectsIn(message)
+  const [first, second] = objects ?? []
+  // The name of an event may report an error whose data has none.
+  if (/(?:error|exception|failed)$/i.test(message.event ?? '')) throw reader.failureIn(first)
+  if (objects === null) return reader.ends
+  if (first !== undefined && second === undefined) return reader.read(first)
+  return objects.flatMap(reader.read)
+}
+
+/** @internal The objects in a message; an empty list for a keep-alive, null for the terminator. */
+export function objectsIn({ event, data }: SseMessage): readonly Table[] | null {
   if (event !== null && KEEP_ALIVE_EVENT.test(event)) return []
   const text = textOf(data)
   if (text.startsWith('{')) return [recordOf(parseJson(text))]
   if (text === '') return []
-  if (TERMINATOR.test(text)) return 'end'
+  if (TERMINATOR.test(text)) return null
   if (KEEP_ALIVE.test(text)) return []
   const value = parseJson(text)
   // Some proxies encode the data once more.
@@ -52,7 +71,7 @@ export function objectsIn({ event, data }: SseMessage): readonly Table[] | 'end'
   return value.filter((item) => item !== null).map(recordOf)
 }
 
-function recordOf(value: unknown): Table {
+export function recordOf(value: unknown): Table {
   if (!isRecord(value)) throw upstreamFailure('bad_response')
   return value
 }

@@ -4,9 +4,9 @@
 import type { Usage } from '../completion/completion.ts'
 import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import { isCount, isRecord, type Table } from '../json.ts'
-import { errorIn, failureOfError, identifierOf, statusOf, upstreamFailure } from './failure.ts'
+import { failureIn, failureOfError, identifierOf, statusOf, upstreamFailure } from './failure.ts'
 import { ending, readReason } from './finish-reason.ts'
-import { bytesOfStrings, isErrorEvent, isKeepAlive, objectsIn } from './message.ts'
+import { bytesOfStrings, END, isKeepAlive, readMessage, recordOf } from './message.ts'
 import type { SseMessage } from './sse.ts'
 
 /** Which of the two is the text if an answer has both a legacy `text` and a chat message. */
@@ -14,28 +14,25 @@ export type Preference = 'text' | 'chat'
 
 /** Reads one server-sent event of a chunked answer. */
 export function readChunk(message: SseMessage, prefer: Preference): readonly RawDelta[] {
-  const objects = objectsIn(message)
-  const [first] = objects === 'end' ? [] : objects
-  if (isErrorEvent(message)) throw failureOfError(errorIn(first), first)
-  if (objects === 'end') return [{ kind: 'end' }]
-  if (first !== undefined && objects.length === 1) return readObject(first, prefer, 'chunk')
-  return objects.flatMap((object) => readObject(object, prefer, 'chunk'))
+  return readMessage(message, {
+    read: (object) => readObject(object, prefer, 'chunk'),
+    failureIn,
+    ends: [END],
+  })
 }
 
 /** Reads a whole JSON body. llama.cpp answers several prompts with a list of objects. */
 export function readBody(body: unknown, prefer: Preference): readonly RawDelta[] {
   const objects = Array.isArray(body) ? body : [body]
-  const deltas = objects.flatMap((object) => readObject(object, prefer, 'body'))
-  return [...deltas, { kind: 'end' }]
+  return [...objects.flatMap((object) => readObject(recordOf(object), prefer, 'body')), END]
 }
 
 /** Reads an object: one of a chunked answer, or a whole body. */
 export function readObject(
-  object: unknown,
+  object: Table,
   prefer: Preference,
   form: 'chunk' | 'body',
 ): readonly RawDelta[] {
-  if (!isRecord(object)) throw upstreamFailure('bad_response')
   throwIfFailed(object)
   const choices = listOf(object['choices'])
   if (choices.length === 0 && form === 'body') {
@@ -44,8 +41,7 @@ export function readObject(
   const deltas: RawDelta[] = [metaOf(object, choices.length)]
   const indices = indicesOf(choices)
   for (const [position, choice] of choices.entries()) {
-    if (!isRecord(choice)) throw upstreamFailure('bad_response')
-    deltas.push(...readChoice(choice, indices[position] ?? position, prefer, form))
+    deltas.push(...readChoice(recordOf(choice), indices[position] ?? position, prefer, form))
   }
   const { x_groq: extras } = object
   const usage = readUsage(object['usage'] ?? (isRecord(extras) ? extras['usage'] : null))
@@ -77,7 +73,7 @@ function throwIfFailed(object: Table): void {
   const isFlat = object['object'] === 'error' || (typeof code === 'number' && code !== 0)
   const isAnswer = listOf(object['choices']).length > 0 || isRecord(object['usage'])
   const isOther = !isAnswer && isErrorShape(object)
-  if (isMarked(object) || isFlat || isOther) throw failureOfError(errorIn(object), object)
+  if (isMarked(object) || isFlat || isOther) throw failureIn(object)
 }
 
 /** Whether an object is marked as an error, also beside an answer. */

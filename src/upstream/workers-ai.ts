@@ -6,21 +6,19 @@ import type { GatewayError } from '../errors.ts'
 import { isRecord, type Table } from '../json.ts'
 import type { Upstream } from './adapter.ts'
 import type { Send } from './call.ts'
-import { diagnose } from './diagnosis.ts'
+import { diagnose, type Subject } from './diagnosis.ts'
 import {
   errorIn,
-  failureOfError,
+  failureIn,
   failureOfResponse,
   failureOfStatus,
-  type UpstreamCause,
   upstreamFailure,
 } from './failure.ts'
 import { ending, readReason } from './finish-reason.ts'
 import { hintOfStatus, hints } from './hints.ts'
-import { isErrorEvent, objectsIn } from './message.ts'
+import { END, readMessage, recordOf } from './message.ts'
 import { messagesOf, wireFields } from './openai-request.ts'
 import { isMarked, readBody, readObject, readUsage } from './openai-response.ts'
-import type { SseMessage } from './sse.ts'
 
 /** The part of the AI binding that is used here. */
 export interface AiBinding {
@@ -41,8 +39,9 @@ export const workersAi: Upstream = {
     return { path: '/run', body }
   },
   fromBody: readWhole,
-  fromMessage: readMessage,
-  fromFailure: (status, body) => failureOfCode(codeIn(body)) ?? failureOfResponse(status, body),
+  fromMessage: (message) =>
+    readMessage(message, { read: readEvent, failureIn: failureOf, ends: [END] }),
+  fromFailure: (status, body) => failureOfCode(body) ?? failureOfResponse(status, body),
 }
 
 /** Sends to the binding. Every result and error becomes a response, which call.ts reads. */
@@ -54,7 +53,8 @@ export function sendToBinding(ai: AiBinding): Send {
       result = await ai.run(model, inputs, { returnRawResponse: true, signal: request.signal })
     } catch (error) {
       const message = error instanceof Error ? error.message : ''
-      const internalCode = codeOfMessage(message)
+      // "3040: Capacity temporarily exceeded", with or without names of errors before it.
+      const [, internalCode = null] = /^(?:\w+: )*(\d{4,5}): /.exec(message) ?? []
       const subject = diagnose({ message })?.subject
       if (internalCode === null && subject === undefined) {
         throw upstreamFailure('unavailable', { code: 'no_binding' })
@@ -63,96 +63,73 @@ export function sendToBinding(ai: AiBinding): Send {
       const status = subject === undefined || subject === 'busy' ? 500 : 400
       return Response.json(
         { internalCode, message },
-        { status: causes[internalCode ?? 0]?.status ?? status },
+        { status: causes[internalCode ?? '']?.[0] ?? status },
       )
     }
     if (result instanceof Response) return result
-    if (result instanceof ReadableStream) return new Response(result)
-    return Response.json(result)
+    return result instanceof ReadableStream ? new Response(result) : Response.json(result)
   }
 }
+
+type Cause = readonly [status: number, subject?: Subject, hint?: string]
 
 /**
  * The failures of developers.cloudflare.com/workers-ai/platform/errors. 3039 and 5007 have 404 in
  * place of 400, since they are about the owner's settings, not about the visitor's request.
  */
-const causes: Readonly<Record<number, Partial<UpstreamCause> & { readonly status: number }>> = {
-  3003: { status: 400 },
-  3006: { status: 413, subject: 'context', hint: hints.context },
-  3007: { status: 408, hint: hintOfStatus(408) },
-  3008: { status: 408, hint: hintOfStatus(408) },
-  3023: { status: 403, subject: 'access', hint: hints.access },
-  3036: { status: 429, subject: 'quota', hint: hints.freeAllocation },
-  3039: { status: 404 },
-  3040: { status: 429, subject: 'busy', hint: hints.busy },
-  3041: { status: 403, subject: 'access', hint: hints.access },
-  3042: { status: 404, subject: 'model', hint: hints.model },
-  4006: { status: 429, subject: 'quota', hint: hints.freeAllocation },
-  5004: { status: 400 },
-  5005: { status: 405, subject: 'field', hint: hints.field },
-  5007: { status: 404, subject: 'model', hint: hints.model },
-  5016: { status: 403, subject: 'access', hint: hints.terms },
-  5018: { status: 403, subject: 'access', hint: hints.access },
-  5019: { status: 405 },
-  5021: { status: 413, subject: 'context', hint: hints.context },
-  10000: { status: 401, subject: 'key', hint: hints.key },
-}
-
-function failureOfCode(code: number | null): GatewayError | null {
-  const known = code === null ? undefined : causes[code]
-  if (known === undefined) return null
-  const cause = { ...known, code: String(code) }
-  return known.status === 408
-    ? upstreamFailure('timeout', cause)
-    : failureOfStatus(known.status, cause)
-}
-
-/** The code of "3040: Capacity temporarily exceeded", with or without names of errors before it. */
-function codeOfMessage(message: string): number | null {
-  const [, digits] = /^(?:\w+: )*(\d{4,5}): /.exec(message) ?? []
-  return digits === undefined ? null : Number(digits)
+const causes: Readonly<Record<string, Cause>> = {
+  3003: [400],
+  3006: [413, 'context'],
+  3007: [408],
+  3008: [408],
+  3023: [403, 'access'],
+  3036: [429, 'quota', hints.freeAllocation],
+  3039: [404],
+  3040: [429, 'busy'],
+  3041: [403, 'access'],
+  3042: [404, 'model'],
+  4006: [429, 'quota', hints.freeAllocation],
+  5004: [400],
+  5005: [405, 'field'],
+  5007: [404, 'model'],
+  5016: [403, 'access', hints.terms],
+  5018: [403, 'access'],
+  5019: [405],
+  5021: [413, 'context'],
+  10000: [401, 'key'],
 }
 
 /** The binding's errors have `internalCode`, those of the REST API `errors: [{ code }]`. */
-function codeIn(body: unknown): number | null {
-  const error = errorIn(body)
+function failureOfCode(object: unknown): GatewayError | null {
+  const error = errorIn(object)
   if (!isRecord(error)) return null
-  for (const value of [error['internalCode'], error['code']]) {
-    if (typeof value === 'number') return value
-    if (typeof value === 'string' && /^\d{4,5}$/.test(value)) return Number(value)
-  }
-  return null
+  const code = [error['internalCode'], error['code']]
+    .map(String)
+    .find((value) => Object.hasOwn(causes, value))
+  const [status, subject, hint] = causes[code ?? ''] ?? []
+  if (status === undefined) return null
+  const cause = { code: String(code), subject, ...(hint === undefined ? {} : { hint }) }
+  if (status !== 408) return failureOfStatus(status, cause)
+  return upstreamFailure('timeout', { ...cause, status, hint: hintOfStatus(status) })
 }
 
-function throwIfFailed(object: Table): void {
-  if (isMarked(object) || object['internalCode'] !== undefined) throw failureIn(object)
-}
+const failureOf = (object: unknown) => failureOfCode(object) ?? failureIn(object)
 
-function failureIn(object: unknown): GatewayError {
-  return failureOfCode(codeIn(object)) ?? failureOfError(errorIn(object), object)
+/** An object that is no error. The REST API wraps answers in `result`. */
+function resultOf(object: Table): Table {
+  if (isMarked(object) || object['internalCode'] !== undefined) throw failureOf(object)
+  return isRecord(object['result']) ? object['result'] : object
 }
 
 function readWhole(body: unknown): readonly RawDelta[] {
-  if (!isRecord(body)) throw upstreamFailure('bad_response')
-  throwIfFailed(body)
-  const result = resultOf(body)
-  if (!isOwnDialect(result)) return readBody(result, 'chat')
-  return [...readOwn(result), { kind: 'end' }]
+  const result = resultOf(recordOf(body))
+  return isOwnDialect(result) ? [...readOwn(result), END] : readBody(result, 'chat')
 }
 
-function readMessage(message: SseMessage): readonly RawDelta[] {
-  const objects = objectsIn(message)
-  if (isErrorEvent(message)) throw failureIn(objects === 'end' ? null : (objects[0] ?? null))
-  if (objects === 'end') return [{ kind: 'end' }]
-  return objects.flatMap((object) => {
-    throwIfFailed(object)
-    const chunk = resultOf(object)
-    return isOwnDialect(chunk) ? readOwn(chunk) : readObject(chunk, 'chat', 'chunk')
-  })
+function readEvent(object: Table): readonly RawDelta[] {
+  const chunk = resultOf(object)
+  return isOwnDialect(chunk) ? readOwn(chunk) : readObject(chunk, 'chat', 'chunk')
 }
-
-/** The REST API wraps answers in `result`. */
-const resultOf = (object: Table) => (isRecord(object['result']) ? object['result'] : object)
 
 /** Some answers have both shapes. OpenAI's is read then, since it contains more. */
 const isOwnDialect = (object: Table) =>
