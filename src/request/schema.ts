@@ -98,24 +98,16 @@ export function isLocked(prompt: VisitorRequest['prompt']): prompt is LockedProm
   return typeof prompt === 'object' && !Array.isArray(prompt)
 }
 
-/**
- * The size of a visitor's prompts, to be compared with `limits.prompt_chars`.
- *
- * @internal exported for its tests
- */
-export function promptSize(prompt: FreePrompt): number {
+/** The size of a visitor's prompts, to be compared with `limits.prompt_chars`. */
+function promptSize(prompt: FreePrompt): number {
   if (typeof prompt === 'string') return prompt.length
   let size = 0
   for (const item of prompt) size += typeof item === 'number' ? 1 : item.length
   return size
 }
 
-/**
- * The number of prompts. A list of tokens is one prompt.
- *
- * @internal exported for its tests
- */
-export function promptCount(prompt: VisitorRequest['prompt']): number {
+/** A list of tokens is one prompt. */
+function promptCount(prompt: VisitorRequest['prompt']): number {
   return Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1
 }
 

@@ -2,24 +2,13 @@
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { GatewayError } from '../../src/errors.ts'
 import {
   parseVariables,
   placeholdersIn,
   render,
   type Variables,
 } from '../../src/request/template.ts'
-
-function refusal(work: () => unknown): { code: string; param: string | null; message: string } {
-  try {
-    work()
-  } catch (error) {
-    if (!(error instanceof GatewayError)) throw error
-    const { code, param, message } = error
-    return { code, param, message }
-  }
-  throw new Error('not refused')
-}
+import { refusalOf } from '../support/failure.ts'
 
 const values = (entries: Record<string, string>) => new Map(Object.entries(entries))
 const haiku: Variables = {
@@ -42,21 +31,13 @@ test('render() fills every placeholder, including repeated ones', () => {
   )
 })
 
-test('render() does not fill placeholders inside a variable', () => {
-  const filled = values({ a: '{{b}}', b: 'secret {{a}}' })
-  expect(render('<{{a}}|{{b}}>', filled)).toBe('<{{b}}|secret {{a}}>')
-})
-
-test('render() does not fill a placeholder made of two adjacent variables', () => {
-  expect(render('{{a}}{{b}}', values({ a: '{{', b: 'a}}' }))).toBe('{{a}}')
-})
-
-test('render() does not interpret replacement patterns in a variable', () => {
-  expect(render('[{{a}}]', values({ a: "$& $1 $$ $` $' $<a>" }))).toBe("[$& $1 $$ $` $' $<a>]")
-})
-
-test('render() does not read from the prototype', () => {
-  expect(render('[{{constructor}}{{toString}}]', new Map())).toBe('[]')
+test.each<[why: string, template: string, filled: Record<string, string>, text: string]>([
+  ['a variable', '<{{a}}|{{b}}>', { a: '{{b}}', b: 'x {{a}}' }, '<{{b}}|x {{a}}>'],
+  ['two adjacent variables', '{{a}}{{b}}', { a: '{{', b: 'a}}' }, '{{a}}'],
+  ['a replacement pattern', '[{{a}}]', { a: "$& $1 $$ $` $' $<a>" }, "[$& $1 $$ $` $' $<a>]"],
+  ['the prototype', '[{{constructor}}{{toString}}]', {}, '[]'],
+])('render() fills nothing from %s', (_, template, filled, text) => {
+  expect(render(template, values(filled))).toBe(text)
 })
 
 test('render() leaves the literal parts unchanged for any values', () => {
@@ -88,8 +69,7 @@ test("parseVariables() returns the values in the owner's order", () => {
 })
 
 test('parseVariables() accepts an empty text and one of exactly the maximum length', () => {
-  for (const topic of ['', '0123456789', '{{language}}']) {
-    if (topic.length > 10) continue
+  for (const topic of ['', '0123456789']) {
     expect(parseVariables({ topic, language: 'English' }, haiku, 100).get('topic')).toBe(topic)
   }
 })
@@ -98,7 +78,12 @@ test.each([
   [{ topic: 'sea' }, 'missing_field', 'language', 'Cannot find the variable "language": '],
   [{ topic: null, language: 'English' }, 'missing_field', 'topic', 'Cannot find the variable '],
   [{ topic: 'a', language: 'English', x: '' }, 'invalid_value', 'x', 'no such variable, it has'],
-  [{ topic: '0123456789x', language: 'English' }, 'invalid_value', 'topic', 'at most 10 char'],
+  [
+    { topic: '0123456789x', language: 'English' },
+    'invalid_value',
+    'topic',
+    'Cannot use "prompt.variables.topic": expected at most 10 characters, got 11',
+  ],
   [{ topic: 5, language: 'English' }, 'invalid_value', 'topic', 'expected a string, got 5'],
   [{ topic: ['a'], language: 'English' }, 'invalid_value', 'topic', 'a string, got an array'],
   [{ topic: {}, language: 'English' }, 'invalid_value', 'topic', 'a string, got an object'],
@@ -112,24 +97,14 @@ test.each([
     'no such',
   ],
 ])('parseVariables() rejects %j', (given, code, name, state) => {
-  const refused = refusal(() => parseVariables(given as Record<string, unknown>, haiku, 100))
+  const refused = refusalOf(() => parseVariables(given as Record<string, unknown>, haiku, 100))
   expect(refused).toMatchObject({ code, param: `prompt.variables.${name}` })
   expect(refused.message).toContain(state)
 })
 
-test('parseVariables() states the path, the expected and the given value', () => {
-  expect(
-    refusal(() => parseVariables({ topic: 'x'.repeat(11), language: 'English' }, haiku, 100)),
-  ).toEqual({
-    code: 'invalid_value',
-    param: 'prompt.variables.topic',
-    message: 'Cannot use "prompt.variables.topic": expected at most 10 characters, got 11',
-  })
-})
-
 test('parseVariables() rejects a variable called __proto__', () => {
   const given: Record<string, unknown> = JSON.parse('{"__proto__":"x"}')
-  expect(refusal(() => parseVariables(given, {}, 100))).toMatchObject({
+  expect(refusalOf(() => parseVariables(given, {}, 100))).toMatchObject({
     code: 'invalid_value',
     param: 'prompt.variables.__proto__',
   })
@@ -139,7 +114,7 @@ test('parseVariables() limits the total length of the variables', () => {
   const variables: Variables = { a: { max_chars: 10 }, b: { max_chars: 10 } }
   const given = { a: '12345', b: '678901' }
   expect(parseVariables(given, variables, 11).size).toBe(2)
-  expect(refusal(() => parseVariables(given, variables, 10))).toEqual({
+  expect(refusalOf(() => parseVariables(given, variables, 10))).toEqual({
     code: 'invalid_value',
     param: 'prompt.variables',
     message: 'Cannot use "prompt.variables": expected at most 10 characters in total, got 11',
@@ -148,14 +123,14 @@ test('parseVariables() limits the total length of the variables', () => {
 
 test('parseVariables() shortens long names and values in its message', () => {
   const long = 'n'.repeat(1e5)
-  const name = refusal(() => parseVariables({ [long]: 'x' }, {}, 100))
+  const name = refusalOf(() => parseVariables({ [long]: 'x' }, {}, 100))
   expect(name.param).toBe(`prompt.variables.${'n'.repeat(64)}`)
   expect(name.message.length).toBeLessThan(200)
-  const word = refusal(() => parseVariables({ language: long, topic: '' }, haiku, 100))
+  const word = refusalOf(() => parseVariables({ language: long, topic: '' }, haiku, 100))
   expect(word.message.length).toBeLessThan(200)
 })
 
 test('parseVariables() accepts a prompt without variables', () => {
   expect(parseVariables({}, {}, 0).size).toBe(0)
-  expect(refusal(() => parseVariables({ a: '' }, {}, 10)).message).toContain('it has none')
+  expect(refusalOf(() => parseVariables({ a: '' }, {}, 10)).message).toContain('it has none')
 })
