@@ -1,14 +1,8 @@
 // The whole service in process: routes, origin policy, errors, cache headers and events.
-import * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
 import { type Code, codes } from '../src/errors.ts'
 import { statusOf } from '../src/http/problem.ts'
-import {
-  expectPlainHeaders,
-  expectProblem,
-  problemSchema,
-  requestEvent,
-} from './support/answers.ts'
+import { expectPlainHeaders, expectProblem, problemOf, requestEvent } from './support/answers.ts'
 import {
   chunk,
   compatible,
@@ -30,7 +24,7 @@ const EVIL = 'https://evil.com'
 const PROMPT = 'a prompt that is nobody else’s business'
 const query = `prompt=${encodeURIComponent(PROMPT)}`
 
-const problemIn = (reply: Reply) => v.parse(problemSchema, reply.json()).error
+const problemIn = (reply: Reply) => problemOf(reply)
 
 const vary = ({ headers }: Reply) => (headers['vary'] ?? '').toLowerCase().split(/\s*,\s*/)
 
@@ -489,6 +483,30 @@ test('without caching the status is bypass and nothing is stored', async () => {
   await refused(app, get, 'not_cached')
   expect(get.headers['cache-status']).toBe('edge-completions; fwd=bypass')
   expect([app.kv.values.size, app.calls.length]).toEqual([0, 2])
+})
+
+test('an answer without the requested log probabilities is served and logged, but not stored', async () => {
+  const app = new TestApp()
+  for (let i = 0; i < 2; i++) {
+    const reply = await app.post({ prompt: PROMPT, logprobs: 2 })
+    expect([reply.status, reply.headers['cache-status']]).toEqual([
+      200,
+      'edge-completions; fwd=miss',
+    ])
+  }
+  expect([app.calls.length, app.kv.values.size]).toEqual([2, 0])
+  const hint = expect.stringContaining('unsupported = ["logprobs"]')
+  expect(app.log.all('answer_not_stored')).toMatchObject(
+    Array(2).fill({ upstream: 'main', reason: 'no_logprobs', hint }),
+  )
+})
+
+test('fewer choices than requested are an error with a hint in the log', async () => {
+  const app = new TestApp({ config: { limits: { n: 2 } } })
+  await refused(app, await app.post({ prompt: PROMPT, n: 2 }), 'upstream_bad_response')
+  expect(app.log.all('upstream_failed')).toMatchObject([
+    { reason: 'missing_choice', hint: expect.stringContaining('native_n = false') },
+  ])
 })
 
 test('an estimated usage is marked, on a miss and on a hit', async () => {

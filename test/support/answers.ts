@@ -12,22 +12,19 @@ import type { RequestEvent } from '../../src/events.ts'
 import { ORIGIN, type Reply } from './client.ts'
 import type { WorkerLog } from './worker-log.ts'
 
-const usageSchema = v.nullable(completionSchema.entries.usage)
 const chunkSchema = v.strictObject({
   ...v.omit(completionSchema, ['choices', 'usage']).entries,
   choices: v.array(
     v.strictObject({
-      text: v.string(),
-      index: v.number(),
-      logprobs: v.nullable(v.looseObject({ tokens: v.array(v.string()) })),
+      ...completionSchema.entries.choices.item.entries,
       finish_reason: v.nullable(v.picklist(finishReasons)),
     }),
   ),
-  usage: v.optional(usageSchema),
+  usage: v.optional(v.nullable(completionSchema.entries.usage)),
 })
 type Chunk = v.InferOutput<typeof chunkSchema>
 
-export const problemSchema = v.strictObject({
+const problemSchema = v.strictObject({
   error: v.strictObject({
     // An invalid request (`Cannot …`), or sentences with what happened and what helps.
     message: v.pipe(v.string(), v.regex(/^(Cannot [^\n]*[^.\s]|(?!Cannot)[A-Z][^\n]*\.)$/)),
@@ -44,10 +41,14 @@ export const problemSchema = v.strictObject({
 })
 export type ProblemObject = v.InferOutput<typeof problemSchema>['error']
 
+/** Some readers split lines at these, so that they are always escaped. */
+const SEPARATORS = /[\u0085\u2028\u2029]/
+
 /** Parses a whole completion. */
 export function completionOf(reply: Reply): Completion {
   expect(reply.status, reply.text).toBe(200)
   expect(reply.headers['content-type']).toBe('application/json')
+  expect(reply.text).not.toMatch(SEPARATORS)
   return v.parse(completionSchema, JSON.parse(reply.text))
 }
 
@@ -64,6 +65,13 @@ export interface Stream {
   readonly usage: Completion['usage'] | null
 }
 
+/** Parses an error response. */
+export function problemOf(reply: Reply): ProblemObject {
+  expect(reply.headers['content-type']).toBe('application/json')
+  expect(reply.text).not.toMatch(SEPARATORS)
+  return v.parse(problemSchema, JSON.parse(reply.text)).error
+}
+
 /** Parses an event stream: one `data:` line per event, and comments of `:` alone. */
 export function streamOf(reply: Reply): Stream {
   expect(reply.status, reply.text).toBe(200)
@@ -72,6 +80,7 @@ export function streamOf(reply: Reply): Stream {
 }
 
 export function parseStream(body: string): Stream {
+  expect(body).not.toMatch(SEPARATORS)
   const blocks = body.split('\n\n')
   expect(blocks.pop(), 'the last event ends with a blank line').toBe('')
   const data = blocks
@@ -87,9 +96,14 @@ export function parseStream(body: string): Stream {
   if (last.success) objects.pop()
   const chunks = objects.map((object) => v.parse(chunkSchema, object))
   expect(done && last.success, 'an error is not followed by [DONE]').toBe(false)
-  expect(new Set(chunks.map(({ id, created, model }) => `${id} ${created} ${model}`)).size).toBe(
-    chunks.length === 0 ? 0 : 1,
-  )
+  expect(new Set(chunks.map(({ id, created, model }) => `${id} ${created} ${model}`)).size).toBe(1)
+  // Usage is null in all chunks but one without choices, which a complete stream ends with.
+  const usages = chunks.map(({ choices, usage }) => (choices.length > 0 ? usage : 'last'))
+  const isAsked = usages[0] !== undefined
+  expect(usages).toEqual([
+    ...Array(chunks.length - (isAsked && done ? 1 : 0)).fill(isAsked ? null : undefined),
+    ...(isAsked && done ? ['last'] : []),
+  ])
   const of = (index: number) =>
     chunks.flatMap(({ choices }) => choices).filter((choice) => choice.index === index)
   for (const index of new Set(chunks.flatMap(({ choices }) => choices.map((c) => c.index)))) {
@@ -125,13 +139,12 @@ export async function expectProblem(
 ): Promise<ProblemObject & { readonly event: RequestEvent }> {
   const got = problemIn(reply.text)
   expect({ status: reply.status, code: got?.code ?? reply.text }).toEqual({ status, code })
-  expect(reply.headers['content-type']).toBe('application/json')
   expectPlainHeaders(reply, origin)
   expect(reply.headers['cache-control']).toBe('no-store')
   if (status === 429) expect(reply.headers['retry-after']).toMatch(/^[1-9]\d*$/)
   const event = await requestEvent(reply, log)
   expect({ status: event.status, code: event.code }).toEqual({ status, code })
-  return { ...v.parse(problemSchema, JSON.parse(reply.text)).error, event }
+  return { ...problemOf(reply), event }
 }
 
 /** Expects the headers that every response has. */

@@ -34,7 +34,7 @@ export class Lanes<Kind extends string> {
   }
 
   /** CONFIG with all models and upstreams. */
-  config(more: Table = {}): JsonValue {
+  config(more: Table = {}): Table {
     const kinds = Object.keys(this.#kinds) as Kind[]
     const names = kinds.flatMap((kind) =>
       Array.from({ length: this.#each }, (_, i) => [kind, nameOf(kind, i)] as const),

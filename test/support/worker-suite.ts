@@ -1,8 +1,12 @@
-// What every suite in workerd begins with: an upstream server, and Workers that are stopped again.
+// What every black-box suite begins with: an upstream server, and gateways that are stopped again.
 // After each test the log of all running Workers must be quiet.
 import { afterAll, afterEach, beforeAll } from 'vitest'
+import type { MissContext } from '../../src/flight/flights.ts'
+import { TestApp } from './app.ts'
 import { CANARY } from './canary.ts'
 import { OPERATOR_TOKEN, ORIGIN } from './client.ts'
+import { LocalFlights } from './flights.ts'
+import type { Gateway } from './gateway.ts'
 import { expectQuiet } from './quiet.ts'
 import { type RiggedWorkers, startRigged } from './rig.ts'
 import { UpstreamServer } from './upstream-server.ts'
@@ -23,6 +27,11 @@ export interface WorkerSuite {
   startRigged(options?: WorkersOptions): Promise<RiggedWorkers>
   /** Starts Workers, by default with an operator, that are stopped after the last test of the file. */
   share(options?: WorkersOptions): Promise<Workers>
+  /** The gateway in process and in workerd, until the last test of the file. */
+  readonly gateways: readonly (readonly [
+    name: string,
+    start: (config: Table) => Promise<Gateway>,
+  ])[]
   /** Stops the Workers of this test, so that others can use their storage. */
   stop(): Promise<void>
 }
@@ -70,6 +79,21 @@ export function workerSuite(): WorkerSuite {
     start: (options = {}) => keep(ofTest, startOwn(options)),
     startRigged: (options) => keep(ofTest, startRigged(options)),
     share: (options = {}) => keep(ofSuite, startOwn(options)),
+    gateways: [
+      ['in process', async (config) => inProcess(config)],
+      ['in workerd', (config) => keep(ofSuite, startOwn({ config }))],
+    ],
     stop: () => stop(ofTest),
   }
+}
+
+/** The gateway in this process and in real time. It calls upstreams over the network, too. */
+function inProcess(config: Table): Gateway {
+  const clock = {
+    get ms() {
+      return Date.now()
+    },
+  }
+  const flights = (miss: MissContext) => new LocalFlights(miss)
+  return new TestApp({ config, clock, flights, upstream: (request) => fetch(request) })
 }

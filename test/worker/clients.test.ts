@@ -1,12 +1,18 @@
 // Third-party clients against the bundle in workerd: each reads answers and streams, on a miss and
-// on a hit, and raises its own typed errors and retries as it should. Tests specific to the
-// `openai` package are in openai-client.test.ts.
+// on a hit, and raises its own typed errors and retries as it should.
 import { createOpenAI } from '@ai-sdk/openai'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
 import { OpenAI as LangChainOpenAI } from '@langchain/openai'
 import { APICallError, generateText, type LanguageModel, RetryError, streamText } from 'ai'
-import OpenAI, { APIError } from 'openai'
+import OpenAI, {
+  APIError,
+  BadRequestError,
+  InternalServerError,
+  NotFoundError,
+  RateLimitError,
+} from 'openai'
 import { beforeAll, describe, expect, test } from 'vitest'
+import type { Code } from '../../src/errors.ts'
 import { CANARY } from '../support/canary.ts'
 import { newAddress, OPERATOR_TOKEN, recordedFetch } from '../support/client.ts'
 import { Lanes, type OwnModel } from '../support/lanes.ts'
@@ -32,7 +38,7 @@ const kinds = {
 const API_KEY = 'sk-visitor'
 
 const suite = workerSuite()
-const lanes = new Lanes(suite, kinds, 80)
+const lanes = new Lanes(suite, kinds, 110)
 let workers: Workers
 let guarded: Workers
 let misconfigured: Workers
@@ -261,6 +267,42 @@ async function untilStored({ model }: OwnModel): Promise<void> {
   await expect.poll(() => countStored(workers, model)).toBeGreaterThan(0)
 }
 
+/** Errors, the client's setting that causes each, and which clients take it as final. */
+const problems: [
+  name: string,
+  status: number,
+  code: Code,
+  setting: () => Partial<Setting>,
+  isFinal: (client: Pick<RealClient, 'obeys' | 'hasPatience'>) => boolean,
+  script?: Script,
+][] = [
+  ['an invalid request', 400, 'invalid_value', () => ({ temperature: 3 }), () => true],
+  [
+    'no visitor token',
+    401,
+    'visitor_token_required',
+    () => ({ of: guarded, apiKey: null }),
+    () => true,
+  ],
+  ['a wrong visitor token', 401, 'visitor_token_invalid', () => ({ of: guarded }), () => true],
+  ['a paused endpoint', 429, 'paused', () => ({ of: paused }), ({ hasPatience }) => hasPatience],
+  [
+    'a broken configuration',
+    503,
+    'misconfigured',
+    () => ({ of: misconfigured }),
+    ({ obeys }) => obeys,
+  ],
+  [
+    'a problem that only the owner can fix',
+    502,
+    'upstream_rejected',
+    () => ({}),
+    ({ obeys }) => obeys,
+    refusal(401, { error: { message: CANARY } }),
+  ],
+]
+
 describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
   const text = 'Grüße, 🌍!\n\ndata: [DONE]\n\n"Ende"'
   const pieces = [text.slice(0, 5), text.slice(5, 12), text.slice(12)]
@@ -287,30 +329,20 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test.each(shapes)('gets a validation error, without a retry (%s)', async (_, stream) => {
-    const { model, lane } = lanes.take('chat')
-    const instance = program({ model, temperature: 3, maxRetries: 2 })
-    const error = errorOf(await thrownBy(read(instance, stream)))
-    expect(error).toMatchObject({ status: 400, code: 'invalid_value' })
-    expect(error.message).toContain('Cannot use "temperature"')
-    expect(instance.sent).toHaveLength(1)
-    expect(lane.calls).toEqual([])
-  })
-
-  test.each(shapes)(
-    'gets the error for a missing visitor token, without a retry (%s)',
-    async (_, stream) => {
-      const { model, lane } = lanes.take('chat')
-      for (const [key, code] of [
-        [{ apiKey: null }, 'visitor_token_required'],
-        [{}, 'visitor_token_invalid'],
-      ] as const) {
-        const instance = program({ model, of: guarded, maxRetries: 2, ...key })
+  test.each(problems)(
+    'gets the error for %s, without a retry',
+    async (_, status, code, setting, isFinal, script) => {
+      for (const [, stream] of shapes) {
+        const { model, lane } = lanes.take('chat')
+        if (script !== undefined) lane.answers(script)
+        const maxRetries = isFinal({ obeys, hasPatience }) ? 2 : 0
+        const instance = program({ model, maxRetries, ...setting() })
         const error = errorOf(await thrownBy(read(instance, stream)))
-        expect(error).toMatchObject({ status: 401, code })
+        expect(error).toMatchObject({ status, code })
+        if (code === 'invalid_value') expect(error.message).toContain('Cannot use "temperature"')
         expect(instance.sent).toHaveLength(1)
+        expect(lane.calls).toHaveLength(script === undefined ? 0 : 1)
       }
-      expect(lane.calls).toEqual([])
     },
   )
 
@@ -342,38 +374,6 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
     })
   })
 
-  test.each(shapes)(
-    'gets the error for a paused endpoint, with Retry-After (%s)',
-    async (_, stream) => {
-      const { model, lane } = lanes.take('chat')
-      const instance = program({ model, of: paused, maxRetries: hasPatience ? 2 : 0 })
-      const error = errorOf(await thrownBy(read(instance, stream)))
-      expect(error).toMatchObject({ status: 429, code: 'paused' })
-      expect(instance.sent).toHaveLength(1)
-      expect(lane.calls).toEqual([])
-    },
-  )
-
-  test.each(shapes)('gets the error for a broken configuration (%s)', async (_, stream) => {
-    const { model } = lanes.take('chat')
-    const instance = program({ model, of: misconfigured, maxRetries: obeys ? 2 : 0 })
-    const error = errorOf(await thrownBy(read(instance, stream)))
-    expect(error).toMatchObject({ status: 503, code: 'misconfigured' })
-    expect(instance.sent).toHaveLength(1)
-  })
-
-  test.each(shapes)(
-    'gets the error for a problem that only the owner can fix (%s)',
-    async (_, stream) => {
-      const { model, lane } = lanes.take('chat')
-      lane.answers(refusal(401, { error: { message: CANARY } }))
-      const instance = program({ model, maxRetries: obeys ? 2 : 0 })
-      const error = errorOf(await thrownBy(read(instance, stream)))
-      expect(error).toMatchObject({ status: 502, code: 'upstream_rejected' })
-      expect(lane.calls).toHaveLength(1)
-    },
-  )
-
   /** Sends two words, then closes the connection. */
   const broken: Script = completionsStream(['one ', 'two'], {
     finish: null,
@@ -402,6 +402,103 @@ describe.each(clients)('$name', ({ program, errorOf, obeys, hasPatience }) => {
     const error = errorOf(await thrownBy(program({ model }).whole('p')))
     expect(error).toMatchObject({ status: 502, code: 'upstream_truncated' })
     expect(lane.calls).toHaveLength(1)
+  })
+})
+
+describe('the openai package', () => {
+  const openai = () =>
+    new OpenAI({
+      baseURL: baseUrl({ model: '' }),
+      apiKey: API_KEY,
+      maxRetries: 0,
+      fetch: recordedFetch,
+    })
+
+  test('reads every field of a completion, and the same ones from the cache', async () => {
+    const own = lanes.take('chat')
+    const { model } = own
+    own.lane.answers(chatStream(['Hello', ' there'], { finish: 'length' }))
+    const { data: miss, response } = await openai()
+      .completions.create({ model, prompt: 'p', max_tokens: 9 })
+      .withResponse()
+    expect(miss).toMatchObject({
+      object: 'text_completion',
+      model: 'upstream-model-1',
+      choices: [{ text: 'Hello there', index: 0, finish_reason: 'length', logprobs: null }],
+      usage: USAGE,
+    })
+    expect(miss).toHaveProperty('_request_id', response.headers.get('x-request-id'))
+    await untilStored(own)
+    const body = { model, prompt: 'p', max_tokens: 9, user: 'ada' }
+    expect(await openai().completions.create(body)).toEqual(miss)
+    expect(own.lane.calls).toHaveLength(1)
+  })
+
+  test('reads the usage of a stream, on a miss and on a hit', async () => {
+    const own = lanes.take('legacy')
+    own.lane.answers(completionsStream(['Hello', ' there']))
+    for (const _ of ['miss', 'hit']) {
+      const stream = await openai().completions.create({
+        model: own.model,
+        prompt: 'p',
+        stream: true,
+        stream_options: { include_usage: true },
+      })
+      const chunks = await Array.fromAsync(stream)
+      expect(chunks.map(({ choices }) => choices[0]?.text ?? '').join('')).toBe('Hello there')
+      expect(chunks.at(-1)).toMatchObject({ choices: [], usage: USAGE })
+      await untilStored(own)
+    }
+    expect(own.lane.calls).toHaveLength(1)
+  })
+
+  test('lists the models and retrieves one', async () => {
+    const models = await Array.fromAsync(openai().models.list())
+    expect(models.map(({ id }) => id)).toContain('chat-0')
+    expect(await openai().models.retrieve('chat-0')).toMatchObject({ object: 'model' })
+  })
+
+  test.each<
+    [
+      string,
+      abstract new (...given: never) => APIError,
+      object,
+      Script | null,
+      Record<string, string>?,
+    ]
+  >([
+    [
+      'an invalid field',
+      BadRequestError,
+      { status: 400, code: 'invalid_value', param: 'temperature', type: 'invalid_request_error' },
+      null,
+    ],
+    [
+      'a miss with only-if-cached',
+      NotFoundError,
+      { status: 404, code: 'not_cached' },
+      null,
+      { 'cache-control': 'only-if-cached' },
+    ],
+    [
+      'a 429',
+      RateLimitError,
+      { status: 429, code: 'upstream_rate_limited', type: 'rate_limit_error' },
+      refusal(429, {}, { 'retry-after': '7' }),
+    ],
+    [
+      'a 500',
+      InternalServerError,
+      { status: 502, code: 'upstream_unavailable', type: 'api_error' },
+      refusal(500),
+    ],
+  ])('throws its own error for %s', async (name, type, fields, script, headers = {}) => {
+    const { model, lane } = lanes.take('chat')
+    if (script !== null) lane.answers(script)
+    const body = { model, prompt: 'p', ...(name === 'an invalid field' ? { temperature: 3 } : {}) }
+    const error = await thrownBy(openai().completions.create(body, { headers }))
+    expect(error).toBeInstanceOf(type)
+    expect(error).toMatchObject({ ...fields, requestID: expect.stringMatching(/^req_/) })
   })
 })
 

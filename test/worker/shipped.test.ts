@@ -17,9 +17,6 @@ let client: Client
 
 const OWN = `http://${HOST}`
 const own = { origin: OWN }
-/** Requests a new answer each time, as far as the model has new ones. */
-const fresh = { ...own, 'cache-control': 'no-store' }
-
 beforeAll(async () => {
   // No secrets at all.
   workers = await startWorkers({ secrets: {} })
@@ -56,63 +53,30 @@ describe('POST /v1/completions', () => {
     })
   })
 
-  test('caches its answer, also for a stream and for a GET', async () => {
+  test('caches its answer, also for a GET', async () => {
     const body = { prompt: 'The White Rabbit', max_tokens: 12 }
     const first = completionOf(await client.complete(body, own))
-    const text = first.choices[0]?.text
-    const streamed = await client.complete({ ...body, stream: true }, own)
-    expect(streamed.headers['cache-status']).toContain('edge-completions; hit; ttl=')
-    expect(streamOf(streamed).text()).toBe(text)
     const path = '/v1/completions?prompt=The+White+Rabbit&max_tokens=12'
     const got = await client.send({ path, headers: own })
     expect(completionOf(got)).toEqual(first)
     expect(got.headers['cache-control']).toMatch(/^public, max-age=\d+$/)
-    expect(Number(got.headers['age'])).toBeLessThan(10)
     const etag = String(got.headers['etag'])
     const unchanged = await client.send({ path, headers: { ...own, 'if-none-match': etag } })
     expect([unchanged.status, unchanged.text]).toEqual([304, ''])
-    const bare = await client.send({ path, headers: { ...own, accept: 'text/plain' } })
-    expect(bare.text).toBe(text)
   })
 
-  test('streams words one by one, with usage if requested', async () => {
+  test('streams words one by one, up to max_tokens, with usage if requested', async () => {
     const body = {
-      prompt: 'Down the',
-      max_tokens: 12,
+      prompt: 'Alice',
+      max_tokens: 3,
+      temperature: 0,
       stream: true,
       stream_options: { include_usage: true },
     }
     const stream = streamOf(await client.complete(body, own))
     expect(stream).toMatchObject({ done: true, problem: null })
     expect(stream.chunks.length).toBeGreaterThan(3)
-    expect(stream.usage?.completion_tokens).toBeLessThanOrEqual(12)
-    expect(['stop', 'length']).toContain(stream.finish())
-  })
-
-  test('ends at max_tokens with finish_reason "length"', async () => {
-    const body = { prompt: 'Alice', max_tokens: 3, temperature: 0 }
-    const { choices, usage } = completionOf(await client.complete(body, own))
-    expect([usage.completion_tokens, choices[0]?.finish_reason]).toEqual([3, 'length'])
-  })
-
-  test('ends before a stop sequence', async () => {
-    const body = { prompt: 'Alice', max_tokens: 20, temperature: 0 }
-    const whole = completionOf(await client.complete(body, own)).choices[0]?.text ?? ''
-    const stop = whole.slice(10, 16)
-    expect(stop).toHaveLength(6)
-    const cut = completionOf(await client.complete({ ...body, stop }, own)).choices[0]
-    expect(cut).toMatchObject({ text: whole.slice(0, whole.indexOf(stop)), finish_reason: 'stop' })
-  })
-
-  test('gives the same answer for the same seed, and another for another seed', async () => {
-    const say = async (seed: number) => {
-      const reply = await client.complete({ prompt: 'Once', max_tokens: 30, seed }, fresh)
-      expect(reply.headers['cache-status']).toContain('; fwd=')
-      return completionOf(reply).choices[0]?.text
-    }
-    const texts = await Promise.all([say(1), say(1), say(2)])
-    expect(texts[1]).toBe(texts[0])
-    expect(texts[2]).not.toBe(texts[0])
+    expect([stream.usage?.completion_tokens, stream.finish()]).toEqual([3, 'length'])
   })
 
   test('echoes the prompt and gives logprobs in the legacy shape', async () => {
@@ -137,14 +101,10 @@ describe('POST /v1/completions', () => {
     expect((await expectProblem(many, 400, 'invalid_value', workers.log, OWN)).param).toBe('n')
   })
 
-  test.each([
-    ['logit_bias', { logit_bias: { 1: 1 } }],
-    ['suffix', { suffix: 'end' }],
-    ['prompt', { prompt: [1, 2, 3] }],
-  ])('rejects fields that the demo model does not support: %s', async (param, more) => {
-    const reply = await client.complete({ prompt: 'a', ...more }, own)
+  test('rejects a field that the demo model does not support', async () => {
+    const reply = await client.complete({ prompt: 'a', suffix: 'end' }, own)
     const problem = await expectProblem(reply, 400, 'unsupported_by_upstream', workers.log, OWN)
-    expect(problem.param).toBe(param)
+    expect(problem.param).toBe('suffix')
   })
 })
 
