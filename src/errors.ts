@@ -119,10 +119,7 @@ export interface RateLimit {
   readonly windowSeconds: number | null
 }
 
-export interface GatewayErrorOptions {
-  readonly param?: string | null
-  readonly retryAfterSeconds?: number | null
-  readonly rateLimit?: RateLimit | null
+export interface GatewayErrorOptions extends Partial<Omit<Problem, 'code' | 'message'>> {
   /** For the owner's log only. Must not contain prompts, completions, keys or upstream texts. */
   readonly cause?: unknown
 }
@@ -131,7 +128,7 @@ export interface GatewayErrorOptions {
  * The only error this project throws on purpose. Visitors can read `message`; `cause` is for the
  * owner's log.
  */
-export class GatewayError extends Error {
+export class GatewayError extends Error implements Problem {
   override readonly name = 'GatewayError'
   readonly code: Code
   readonly param: string | null
@@ -139,11 +136,12 @@ export class GatewayError extends Error {
   readonly rateLimit: RateLimit | null
 
   constructor(code: Code, message: string, options: GatewayErrorOptions = {}) {
-    super(message, options.cause === undefined ? {} : { cause: options.cause })
+    const { param = null, retryAfterSeconds = null, rateLimit = null, cause } = options
+    super(message, cause === undefined ? {} : { cause })
     this.code = code
-    this.param = options.param ?? null
-    this.retryAfterSeconds = options.retryAfterSeconds ?? null
-    this.rateLimit = options.rateLimit ?? null
+    this.param = param
+    this.retryAfterSeconds = retryAfterSeconds
+    this.rateLimit = rateLimit
   }
 }
 
@@ -154,16 +152,9 @@ export function invalidValue(param: string, state: string): GatewayError {
 
 /** The plain data of an error. Any other error becomes `internal`, without its message. */
 export function problemOf(error: unknown): Problem {
-  if (!(error instanceof GatewayError)) {
-    return {
-      code: 'internal',
-      message: messages.internal,
-      param: null,
-      retryAfterSeconds: null,
-      rateLimit: null,
-    }
-  }
-  const { code, message, param, retryAfterSeconds, rateLimit } = error
+  const known =
+    error instanceof GatewayError ? error : new GatewayError('internal', messages.internal)
+  const { code, message, param, retryAfterSeconds, rateLimit } = known
   return { code, message, param, retryAfterSeconds, rateLimit }
 }
 

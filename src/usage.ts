@@ -6,32 +6,6 @@ import type { Code } from './errors.ts'
 import type { Event, RequestEvent } from './events.ts'
 import { addSightings, type Frequencies, type Frequency, mostFrequent } from './frequent.ts'
 
-/** One hour's counts, of one isolate or of all. */
-export interface HourCounts {
-  requests: number
-  hits: { memory: number; kv: number; stale: number }
-  /** Answers shared with another visitor's flight, running or just ended. */
-  collapsed: number
-  misses: number
-  kv_failures: number
-  tokens_in: number
-  tokens_out: number
-  tokens_saved: number
-  /** The cost of generated answers at the models' prices. */
-  usd: number
-  /** The cost that cached and shared answers saved. */
-  usd_saved: number
-  errors: Record<string, number>
-  prompts: Record<string, number>
-  models: Record<string, number>
-  /** Requests by the origin of their page. The rarest are counted together as `OTHER_ORIGINS`. */
-  origins: Record<string, number>
-  /**
-   * Upstream answers by time to first text: one count per `latencyBoundsMs`, and one beyond them.
-   */
-  upstream_ms: number[]
-}
-
 /**
  * Upper bounds of the latency histogram in ms, each 25 percent above the previous one.
  *
@@ -44,55 +18,55 @@ export const latencyBoundsMs: readonly number[] = Array.from({ length: 40 }, (_,
 const HOUR_S = 3600
 const DAY_S = 86_400
 
-export function noCounts(): HourCounts {
+type ByName = Record<string, number>
+
+/** One hour's counts, of one isolate or of all. */
+export type HourCounts = ReturnType<typeof noCounts>
+
+export function noCounts() {
   return {
     requests: 0,
     hits: { memory: 0, kv: 0, stale: 0 },
+    /** Answers shared with another visitor's flight, running or just ended. */
     collapsed: 0,
     misses: 0,
     kv_failures: 0,
     tokens_in: 0,
     tokens_out: 0,
     tokens_saved: 0,
+    /** The cost of generated answers at the models' prices. */
     usd: 0,
+    /** The cost that cached and shared answers saved. */
     usd_saved: 0,
-    errors: {},
-    prompts: {},
-    models: {},
-    origins: {},
+    errors: {} as ByName,
+    prompts: {} as ByName,
+    models: {} as ByName,
+    /** Requests by the origin of their page. The rarest are counted together as `OTHER_ORIGINS`. */
+    origins: {} as ByName,
+    /**
+     * Upstream answers by time to first text: one count per `latencyBoundsMs`, and one beyond them.
+     */
     upstream_ms: latencyBoundsMs.map(() => 0).concat(0),
   }
 }
 
 /** The sum of two hours' counts. Counts that an older version did not store are 0. */
 export function addCounts(a: HourCounts, b: HourCounts): HourCounts {
-  return {
-    requests: a.requests + b.requests,
-    hits: {
-      memory: a.hits.memory + b.hits.memory,
-      kv: a.hits.kv + b.hits.kv,
-      stale: a.hits.stale + b.hits.stale,
-    },
-    collapsed: a.collapsed + b.collapsed,
-    misses: a.misses + b.misses,
-    kv_failures: a.kv_failures + b.kv_failures,
-    tokens_in: a.tokens_in + b.tokens_in,
-    tokens_out: a.tokens_out + b.tokens_out,
-    tokens_saved: a.tokens_saved + b.tokens_saved,
-    usd: a.usd + b.usd,
-    usd_saved: a.usd_saved + b.usd_saved,
-    errors: addNames(a.errors, b.errors),
-    prompts: addNames(a.prompts, b.prompts),
-    models: addNames(a.models, b.models),
-    origins: bounded(addNames(a.origins, b.origins)),
-    upstream_ms: a.upstream_ms.map((n, i) => n + (b.upstream_ms[i] ?? 0)),
-  }
+  const sum = added(a, b) as HourCounts
+  return { ...sum, origins: bounded(sum.origins) }
 }
 
-function addNames(a: Record<string, number>, b: Record<string, number>): Record<string, number> {
-  const sum = { ...a }
-  for (const [name, n] of Object.entries(b)) sum[name] = (sum[name] ?? 0) + n
-  return sum
+type Counts = number | { readonly [name: string]: Counts } | readonly number[]
+
+/** Adds numbers, and those of the same name or index in two objects or lists. */
+function added(a: Counts, b: Counts): Counts {
+  if (typeof a === 'number') return a + Number(b)
+  const sums = new Map<string, Counts>(Object.entries(a))
+  for (const [name, more] of Object.entries(b)) {
+    const known = sums.get(name)
+    sums.set(name, known === undefined ? more : added(known, more))
+  }
+  return Array.isArray(a) ? ([...sums.values()] as number[]) : Object.fromEntries(sums)
 }
 
 /** With `origins = ["*"]` every website may be among them. */
@@ -100,7 +74,7 @@ const MAX_ORIGINS = 50
 const OTHER_ORIGINS = 'other'
 
 /** The most frequent names. The others are added up under `OTHER_ORIGINS`. */
-function bounded(names: Record<string, number>): Record<string, number> {
+function bounded(names: ByName): ByName {
   const { [OTHER_ORIGINS]: rest = 0, ...own } = names
   const sorted = Object.entries(own).sort(([, a], [, b]) => b - a)
   const others = sorted.slice(MAX_ORIGINS).reduce((sum, [, n]) => sum + n, rest)
@@ -148,13 +122,12 @@ export function dayFigures({ day, usd, ...sums }: DaySums) {
  */
 export function percentile(histogram: readonly number[], share: number): number {
   const all = histogram.reduce((sum, n) => sum + n, 0)
-  if (all === 0) return 0
   let below = 0
   for (const [i, n] of histogram.entries()) {
     below += n
-    if (below >= all * share) return latencyBoundsMs[i] ?? latencyBoundsMs.at(-1) ?? 0
+    if (n > 0 && below >= all * share) return latencyBoundsMs[i] ?? latencyBoundsMs.at(-1) ?? 0
   }
-  return latencyBoundsMs.at(-1) ?? 0
+  return 0
 }
 
 export function hourOf(nowMs: number): number {
@@ -223,15 +196,18 @@ export interface CounterDeps {
   readonly usdOf: (model: string, target: UpstreamModel | null, usage: Usage) => number
 }
 
-/** Sends a report to where it is stored. */
-export type Flush = (report: UsageReport) => Promise<void>
+function nothingCounted() {
+  return {
+    hours: new Map<number, HourCounts>(),
+    failures: [] as readonly Failure[],
+    refused: new Map<number, Map<string, Frequency>>(),
+  } satisfies UsageReport
+}
 
 /** Collects an isolate's figures. Those not yet flushed are lost when the isolate is evicted. */
 export class UsageCounter {
   readonly #deps: CounterDeps
-  #hours = new Map<number, HourCounts>()
-  #failures: readonly Failure[] = []
-  #refused = new Map<number, Map<string, Frequency>>()
+  #unsent = nothingCounted()
   #flushedAt = Number.NEGATIVE_INFINITY
 
   constructor(deps: CounterDeps) {
@@ -240,7 +216,7 @@ export class UsageCounter {
 
   /** The time until the next flush; null if there is nothing to send. */
   get dueInMs(): number | null {
-    if (this.#isEmpty()) return null
+    if (this.#isEmpty) return null
     return Math.max(0, this.#flushedAt + this.#deps.intervalMs - this.#deps.now())
   }
 
@@ -282,15 +258,15 @@ export class UsageCounter {
     if (code === 'upstream_refused_request') return
     const at = Math.floor(this.#deps.now() / 1000)
     const failure = { at, request_id, upstream, model, code, hint }
-    this.#failures = addFailures(this.#failures, [failure])
+    this.#unsent.failures = addFailures(this.#unsent.failures, [failure])
   }
 
   #refuse(origin: string): void {
     const last = Math.floor(this.#deps.now() / 1000)
     const day = Math.floor(last / DAY_S)
-    const refused = this.#refused.get(day) ?? new Map<string, Frequency>()
+    const refused = this.#unsent.refused.get(day) ?? new Map<string, Frequency>()
     addSightings(refused, origin, { count: 1, last }, MAX_REFUSED)
-    this.#refused.set(day, refused)
+    this.#unsent.refused.set(day, refused)
   }
 
   request({ cache, code, model, origin }: RequestEvent, { promptId, saved }: RequestCounts): void {
@@ -312,12 +288,10 @@ export class UsageCounter {
   }
 
   /** Sends all figures, and takes them back if that fails. Never throws. */
-  async flush(send: Flush): Promise<void> {
-    if (this.#isEmpty()) return
-    const report = { hours: this.#hours, failures: this.#failures, refused: this.#refused }
-    this.#hours = new Map()
-    this.#failures = []
-    this.#refused = new Map()
+  async flush(send: (report: UsageReport) => Promise<void>): Promise<void> {
+    if (this.#isEmpty) return
+    const report = this.#unsent
+    this.#unsent = nothingCounted()
     this.#flushedAt = this.#deps.now()
     try {
       await send(report)
@@ -326,32 +300,31 @@ export class UsageCounter {
     }
   }
 
-  #isEmpty(): boolean {
-    return this.#hours.size + this.#failures.length + this.#refused.size === 0
+  get #isEmpty(): boolean {
+    const { hours, failures, refused } = this.#unsent
+    return hours.size + failures.length + refused.size === 0
   }
 
   #takeBack({ hours, failures, refused }: UsageReport): void {
+    const unsent = this.#unsent
     for (const [hour, counts] of hours) {
-      this.#hours.set(hour, addCounts(counts, this.#hours.get(hour) ?? noCounts()))
+      unsent.hours.set(hour, addCounts(counts, unsent.hours.get(hour) ?? noCounts()))
     }
-    this.#failures = addFailures(failures, this.#failures)
+    unsent.failures = addFailures(failures, unsent.failures)
     for (const [day, origins] of refused) {
       const sum = new Map(origins)
-      addRefused(sum, this.#refused.get(day) ?? new Map())
-      this.#refused.set(day, sum)
+      addRefused(sum, unsent.refused.get(day) ?? new Map())
+      unsent.refused.set(day, sum)
     }
     // Bounds the memory if the usage object is down for long.
-    dropOldest(this.#hours, MAX_HOURS)
-    dropOldest(this.#refused, MAX_DAYS)
+    dropOldest(unsent.hours, MAX_HOURS)
+    dropOldest(unsent.refused, MAX_DAYS)
   }
 
   #hour(): HourCounts {
     const hour = hourOf(this.#deps.now())
-    let counts = this.#hours.get(hour)
-    if (counts === undefined) {
-      counts = noCounts()
-      this.#hours.set(hour, counts)
-    }
+    const counts = this.#unsent.hours.get(hour) ?? noCounts()
+    this.#unsent.hours.set(hour, counts)
     return counts
   }
 }
@@ -367,11 +340,11 @@ function dropOldest(byTime: Map<number, unknown>, n: number): void {
 }
 
 /** Counts a request of this origin. Above the limit, new origins are counted as `OTHER_ORIGINS`. */
-function countOrigin(origins: Record<string, number>, origin: string): void {
+function countOrigin(origins: ByName, origin: string): void {
   const isFull = Object.keys(origins).length >= MAX_ORIGINS * 2
   count(origins, isFull && !Object.hasOwn(origins, origin) ? OTHER_ORIGINS : origin)
 }
 
-function count(names: Record<string, number>, name: Code | string): void {
+function count(names: ByName, name: string): void {
   names[name] = (names[name] ?? 0) + 1
 }

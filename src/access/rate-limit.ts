@@ -15,18 +15,12 @@ export async function isWithin(limit: SpendLimit, visitor: string): Promise<bool
 }
 
 /** The values in wrangler.toml, since the rate limit binding does not expose them. */
-const SPEND_LIMIT = { quota: 60, windowSeconds: 60 }
+const [QUOTA, WINDOW_S] = [60, 60]
 
 export function rateLimited(): GatewayError {
-  const { quota, windowSeconds } = SPEND_LIMIT
-  return new GatewayError('rate_limited', messages.rate_limited(quota), {
-    retryAfterSeconds: windowSeconds,
-    rateLimit: {
-      policy: 'spend',
-      quota,
-      remaining: 0,
-      resetSeconds: windowSeconds,
-      windowSeconds,
-    },
+  const limit = { policy: 'spend', quota: QUOTA, windowSeconds: WINDOW_S }
+  return new GatewayError('rate_limited', messages.rate_limited(QUOTA), {
+    retryAfterSeconds: WINDOW_S,
+    rateLimit: { ...limit, remaining: 0, resetSeconds: WINDOW_S },
   })
 }

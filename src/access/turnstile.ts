@@ -29,21 +29,23 @@ export interface Challenge {
   readonly testSecretAllowed: boolean
 }
 
-/** Why a challenge was not accepted, for the log. */
-export type ChallengeRefusal =
-  | 'bad_length'
-  | 'not_solved'
-  | 'spent_or_expired'
-  | 'other_host'
-  | 'other_action'
-  | 'dummy_token'
-  | 'test_secret'
-  | 'secret_refused'
-  | 'unreachable'
-  | 'timeout'
-  | 'server_error'
-  | 'bad_answer'
-  | 'internal_error'
+/** The error for each reason why a challenge was not accepted. The reason itself is only logged. */
+const refusals = {
+  bad_length: 'challenge_failed',
+  not_solved: 'challenge_failed',
+  spent_or_expired: 'challenge_failed',
+  other_host: 'challenge_failed',
+  other_action: 'challenge_failed',
+  dummy_token: 'challenge_failed',
+  test_secret: 'misconfigured',
+  secret_refused: 'challenge_unavailable',
+  unreachable: 'challenge_unavailable',
+  timeout: 'challenge_unavailable',
+  server_error: 'challenge_unavailable',
+  bad_answer: 'challenge_unavailable',
+  internal_error: 'challenge_unavailable',
+} as const
+export type ChallengeRefusal = keyof typeof refusals
 
 /** The widget's `data-action`. A challenge solved for another action is refused. */
 const CHALLENGE_ACTION = 'visitor'
@@ -68,12 +70,6 @@ const answerSchema = v.object({
 
 type Answer = v.InferOutput<typeof answerSchema>
 
-/** Failures of siteverify rather than of the visitor. They are retried once. */
-type Outage = Extract<
-  ChallengeRefusal,
-  'unreachable' | 'timeout' | 'server_error' | 'bad_answer' | 'internal_error'
->
-
 /**
  * Whether a secret is one of Cloudflare's public dummy secrets (1x… passes, 2x… fails, 3x… is
  * spent).
@@ -97,9 +93,12 @@ export async function verifyChallenge(
   const reason = await refusalOf(challenge, deps)
   if (reason === null) return
   refused(reason)
-  throw errorOf(reason)
+  const code = refusals[reason]
+  const retryAfterSeconds = code === 'challenge_unavailable' ? RETRY_AFTER_S : null
+  throw new GatewayError(code, messages[code], { retryAfterSeconds })
 }
 
+/** Null: it was solved. */
 async function refusalOf(
   challenge: Challenge,
   deps: TurnstileDeps,
@@ -124,8 +123,11 @@ async function refusalOf(
   return answer.action === '' || answer.action === CHALLENGE_ACTION ? null : 'other_action'
 }
 
-/** Asks once, and once more after an outage. */
-async function ask({ token, address }: Challenge, deps: TurnstileDeps): Promise<Answer | Outage> {
+/** Asks once, and once more if siteverify failed rather than the visitor. */
+async function ask(
+  { token, address }: Challenge,
+  deps: TurnstileDeps,
+): Promise<Answer | ChallengeRefusal> {
   const { now, wait, newUuid } = deps
   const endsAt = now() + TOTAL_MS
   const body = JSON.stringify({
@@ -153,59 +155,24 @@ async function call(
   body: string,
   { fetch }: TurnstileDeps,
   signal: AbortSignal,
-): Promise<Answer | Outage> {
-  let text: string | null
+): Promise<Answer | ChallengeRefusal> {
+  const headers = { 'content-type': 'application/json' }
+  const init = { method: 'POST', headers, body, redirect: 'manual', signal } as const
+  let bytes: Uint8Array | null
   try {
-    const request = new Request(SITEVERIFY_URL, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body,
-      redirect: 'manual',
-      signal,
-    })
-    const response = await fetch(request)
+    const response = await fetch(new Request(SITEVERIFY_URL, init))
     if (response.status >= 500) {
       response.body?.cancel().catch(() => {})
       return 'server_error'
     }
-    text = await readText(response)
+    bytes = response.body && (await readBytes(response.body.getReader(), MAX_ANSWER_BYTES))
   } catch {
     return 'unreachable'
   }
-  const { success, output } = v.safeParse(answerSchema, text === null ? null : parseJson(text))
+  const answer = parseJson(new TextDecoder().decode(bytes ?? undefined))
+  const { success, output } = v.safeParse(answerSchema, answer)
   if (!success) return 'bad_answer'
   return !output.success && output['error-codes'].includes('internal-error')
     ? 'internal_error'
     : output
-}
-
-/** The body, or null if it is too long to be an answer of siteverify. */
-async function readText({ body }: Response): Promise<string | null> {
-  if (body === null) return null
-  const bytes = await readBytes(body.getReader(), MAX_ANSWER_BYTES)
-  return bytes === null ? null : new TextDecoder().decode(bytes)
-}
-
-function errorOf(reason: ChallengeRefusal): GatewayError {
-  switch (reason) {
-    case 'bad_length':
-    case 'not_solved':
-    case 'spent_or_expired':
-    case 'other_host':
-    case 'other_action':
-    case 'dummy_token':
-      return new GatewayError('challenge_failed', messages.challenge_failed)
-    case 'test_secret':
-      return new GatewayError('misconfigured', messages.misconfigured)
-    case 'secret_refused':
-    case 'unreachable':
-    case 'timeout':
-    case 'server_error':
-    case 'bad_answer':
-    case 'internal_error':
-      return new GatewayError('challenge_unavailable', messages.challenge_unavailable, {
-        retryAfterSeconds: RETRY_AFTER_S,
-      })
-  }
-  return reason satisfies never
 }

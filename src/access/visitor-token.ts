@@ -84,8 +84,11 @@ export class VisitorTokens {
    *   `ledger_unavailable` if there is no key
    */
   async mint({ origin, nowS }: TokenUse): Promise<VisitorToken> {
-    const expires_at = nowS + this.#deps.tokenSeconds
-    const subject = this.#newSubject()
+    const { tokenSeconds, randomBytes } = this.#deps
+    const expires_at = nowS + tokenSeconds
+    const id = new Uint8Array(SUBJECT_BYTES)
+    randomBytes(id)
+    const subject = `t:${hex(id)}`
     const claims = { origin, sub: subject, aud: AUDIENCE, iat: nowS, exp: expires_at }
     const signed = `${HEADER}.${encode(utf8(JSON.stringify(claims)))}`
     const signature = await crypto.subtle.sign('HMAC', await this.#currentKey(), utf8(signed))
@@ -104,11 +107,7 @@ export class VisitorTokens {
    * @throws GatewayError `visitor_token_invalid`, with the same message for all reasons;
    *   `ledger_unavailable` if there is no key to verify with
    */
-  async verify(
-    token: string,
-    use: TokenUse,
-    refused: (reason: TokenRefusal) => void = () => {},
-  ): Promise<{ readonly subject: string }> {
+  async verify(token: string, use: TokenUse, refused: (reason: TokenRefusal) => void = () => {}) {
     const result = await this.#read(token, use)
     if (typeof result === 'object') return result
     refused(result)
@@ -126,10 +125,8 @@ export class VisitorTokens {
     const isToken = head === HEADER && more.length === 0
     if (!isToken || claims === null || signature === null) return 'malformed'
     if (!(await this.#isSigned(`${head}.${payload}`, signature))) return 'bad_signature'
-    const { success, output } = v.safeParse(
-      claimsSchema,
-      parseJson(new TextDecoder().decode(claims)),
-    )
+    const json = parseJson(new TextDecoder().decode(claims))
+    const { success, output } = v.safeParse(claimsSchema, json)
     if (!success) return 'bad_claims'
     if (output.exp <= nowS) return 'expired'
     if (output.iat > nowS) return 'from_the_future'
@@ -149,11 +146,8 @@ export class VisitorTokens {
   async #currentKey(): Promise<CryptoKey> {
     if (this.#key !== null) return this.#key
     const { secret } = this.#deps
-    const key = await hmacKey(isSet(secret) ? secret : await this.#fallback(), INFO, [
-      'sign',
-      'verify',
-    ])
-    this.#key ??= key
+    const known = isSet(secret) ? secret : await this.#fallback()
+    this.#key = await hmacKey(known, INFO, ['sign', 'verify'])
     return this.#key
   }
 
@@ -171,12 +165,6 @@ export class VisitorTokens {
     throw new GatewayError('ledger_unavailable', messages.visitor_tokens_unavailable, {
       retryAfterSeconds: RETRY_AFTER_S,
     })
-  }
-
-  #newSubject(): string {
-    const bytes = new Uint8Array(SUBJECT_BYTES)
-    this.#deps.randomBytes(bytes)
-    return `t:${hex(bytes)}`
   }
 }
 

@@ -50,16 +50,18 @@ export interface Lease {
   readonly mayStore: boolean
   /** The upstream answered 2xx: from now on the call costs money. */
   accepted(): void
-  /**
-   * Called exactly once, even if the call fails. `usage` is null if the upstream reported none.
-   * `chars` is the length of the text that arrived. `unwritten` is the number of reserved output
-   * tokens that a cancelled call cannot have written; without it that number is unknown.
-   */
-  settle(end: {
-    readonly usage: Usage | null
-    readonly chars: number
-    readonly unwritten?: number | undefined
-  }): void
+  /** Called exactly once, even if the call fails. */
+  settle(end: End): void
+}
+
+/** How a call ended. */
+interface End {
+  /** Null: the upstream reported none. */
+  readonly usage: Usage | null
+  /** The length of the text that arrived. */
+  readonly chars: number
+  /** Reserved output tokens that a cancelled call cannot have written; absent: unknown. */
+  readonly unwritten?: number | undefined
 }
 
 const TIMEOUT_MS = 2000
@@ -70,53 +72,41 @@ const RETRY_AFTER_S = 10
 const CHARS_PER_TOKEN = 4
 const DAY_S = 86_400
 
-/** The most a call can cost, at the highest price of its route. */
-function worstCase({ input, output, price, routePrices }: Spending): Cost {
-  const costs = [price, ...routePrices].map((each) => usd(each, input, output))
-  return { tokens: input + output, usd: Math.max(...costs) }
-}
-
 /** @throws GatewayError `budget_exhausted`, `paused`, `too_many_streams`, `ledger_unavailable` */
 export async function reserve(spending: Spending, deps: LedgerDeps): Promise<Lease> {
+  const { input, output, price, routePrices, visitor, leaseMs, stores } = spending
+  const worst: Cost = {
+    tokens: input + output,
+    usd: Math.max(...[price, ...routePrices].map((each) => usd(each, input, output))),
+  }
+  const id = deps.newId()
   // Register with waitUntil before reserving: on a disconnect the runtime would cancel this
   // request before the lease is settled.
   const { promise, resolve: release } = Promise.withResolvers<void>()
   deps.waitUntil(promise)
+  let answer: ReserveAnswer
   try {
-    return await lease(spending, deps, release)
+    const request = { id, visitor, ...worst, leaseMs: leaseMs + LEASE_MARGIN_MS, stores }
+    answer = await reserveOrRetry(request, deps)
+    if (!answer.granted) throw refused(answer)
   } catch (error) {
     release()
     throw error
   }
-}
-
-/** @param onSettled called when the lease has ended */
-async function lease(spending: Spending, deps: LedgerDeps, onSettled: () => void): Promise<Lease> {
-  const worst = worstCase(spending)
-  const { visitor, leaseMs, stores, price } = spending
-  const id = deps.newId()
-  const request = { id, visitor, ...worst, leaseMs: leaseMs + LEASE_MARGIN_MS, stores }
-  const answer = await reserveOrRetry(request, deps)
-  if (!answer.granted) throw refused(answer)
   let accepted = false
   return {
     mayStore: answer.mayStore,
     accepted: () => {
       accepted = true
     },
-    settle: ({ usage, chars, unwritten = 0 }) => {
-      const { tokens, usd: money } = worst
-      const most =
-        usage === null
-          ? { tokens: tokens - unwritten, usd: money - usd(price, 0, unwritten) }
-          : worst
-      const cost = accepted ? costOf(usage, chars, most, price) : { tokens: 0, usd: 0 }
-      settle(id, cost, deps).then(onSettled)
+    settle: (end) => {
+      const cost = accepted ? costOf(end, worst, price) : { tokens: 0, usd: 0 }
+      settle(id, cost, deps).then(release)
     },
   }
 }
 
-async function reserveOrRetry(request: ReserveRequest, deps: LedgerDeps) {
+async function reserveOrRetry(request: ReserveRequest, deps: LedgerDeps): Promise<ReserveAnswer> {
   const { wait, random } = deps
   try {
     return await reserveOnce(request, deps)
@@ -132,21 +122,17 @@ async function reserveOrRetry(request: ReserveRequest, deps: LedgerDeps) {
   }
 }
 
-async function reserveOnce(request: ReserveRequest, deps: LedgerDeps) {
-  const { client, wait } = deps
+async function reserveOnce(request: ReserveRequest, deps: LedgerDeps): Promise<ReserveAnswer> {
+  const { client, wait, waitUntil } = deps
   const reserving = client.reserve(request)
-  const answer = await deadline(
-    TIMEOUT_MS,
-    () => reserving,
-    () => null,
-    wait,
-  )
+  const late = () => null
+  const answer = await deadline(TIMEOUT_MS, () => reserving, late, wait)
   if (answer !== null) return answer
   // Settle a late grant with nothing. If that fails, too, it expires and counts as spent.
   const release = reserving.then(async ({ granted }) => {
     if (granted) await settle(request.id, { tokens: 0, usd: 0 }, deps)
   })
-  deps.waitUntil(release.catch(() => {}))
+  waitUntil(release.catch(() => {}))
   throw unavailable()
 }
 
@@ -157,14 +143,19 @@ async function settle(id: string, cost: Cost, { client, report }: LedgerDeps): P
 
 /**
  * What a call cost: what its upstream reported, but at least the text that arrived. Without a
- * report, the whole reservation.
+ * report, the whole reservation, less what a cancelled call cannot have written.
  */
-function costOf(usage: Usage | null, chars: number, worst: Cost, price: Price | null): Cost {
+function costOf({ usage, chars, unwritten = 0 }: End, worst: Cost, price: Price | null): Cost {
   const seen = Math.ceil(chars / CHARS_PER_TOKEN)
-  // Negative counts are ignored like a missing report.
-  if (usage === null || !Object.values(usage).every((n) => n >= 0)) {
-    return { tokens: Math.max(worst.tokens, seen), usd: Math.max(worst.usd, usd(price, 0, seen)) }
+  if (usage === null) {
+    return {
+      tokens: Math.max(worst.tokens - unwritten, seen),
+      usd: Math.max(worst.usd - usd(price, 0, unwritten), usd(price, 0, seen)),
+    }
   }
+  // Negative counts are ignored like a missing report.
+  if (!Object.values(usage).every((n) => n >= 0))
+    return costOf({ usage: null, chars }, worst, price)
   const { prompt_tokens: input, completion_tokens, total_tokens } = usage
   const output = Math.max(completion_tokens, total_tokens - input, seen)
   return { tokens: input + output, usd: usd(price, input, output) }

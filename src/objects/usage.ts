@@ -79,7 +79,7 @@ export class UsageObject extends DurableObject {
       'SELECT counts FROM hours WHERE hour = ?',
       hour,
     )
-    return row === undefined ? noCounts() : parse(row.counts)
+    return parse(row?.counts ?? '{}')
   }
 
   #failures(): readonly Failure[] {
@@ -118,7 +118,5 @@ function refusedOn(day: number): string {
 
 /** Counts that an older version did not store become 0. */
 function parse(counts: string): HourCounts {
-  const known = JSON.parse(counts) as Partial<HourCounts>
-  const none = noCounts()
-  return addCounts(none, { ...none, ...known, hits: { ...none.hits, ...known.hits } })
+  return addCounts(noCounts(), JSON.parse(counts))
 }
