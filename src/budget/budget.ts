@@ -44,11 +44,20 @@ export interface ReserveRequest {
   readonly stores: boolean
 }
 
+/** The error code for each limit. */
+const codes = {
+  paused: 'paused',
+  day: 'budget_exhausted',
+  usd: 'budget_exhausted',
+  visitor: 'budget_exhausted',
+  streams: 'too_many_streams',
+} as const
+
 /** The limit that was reached. */
 export interface Refusal {
   readonly granted: false
-  readonly code: 'budget_exhausted' | 'paused' | 'too_many_streams'
-  readonly policy: 'paused' | 'day' | 'usd' | 'visitor' | 'streams'
+  readonly policy: keyof typeof codes
+  readonly code: (typeof codes)[keyof typeof codes]
   readonly quota: number
   readonly remaining: number
   readonly retryAfterSeconds: number
@@ -108,16 +117,9 @@ export interface BudgetFigures {
   readonly paused_until: number | null
 }
 
-export interface DayFigures {
-  readonly spent: number
-  readonly reserved: number
-  readonly above: number
-  readonly usdSpent: number
-}
-
 const DAY_MS = 86_400_000
 /** `Retry-After` for a visitor with too many concurrent calls. */
-const STREAMS_RETRY_S = 5
+const STREAMS_RETRY_MS = 5000
 
 export function dayOf(nowMs: number): number {
   return Math.floor(nowMs / DAY_MS)
@@ -133,26 +135,19 @@ export class Budget {
   #today: DayRow
   /** Running calls, including those that began yesterday. */
   readonly #leases = new Map<string, Lease>()
-  #pausedUntilMs: number
+  /** Unix ms. Nothing is granted before. */
+  pausedUntilMs: number
   /** The latest time so far: setting the clock back must not revive a lease or a day. */
   #nowMs: number
 
   constructor(limits: BudgetLimits, rows: BudgetRows, pausedUntilMs: number, nowMs: number) {
     this.#limits = limits
     this.#rows = rows
-    this.#pausedUntilMs = pausedUntilMs
+    this.pausedUntilMs = pausedUntilMs
     this.#nowMs = nowMs
     const day = dayOf(nowMs)
     // Also look for tomorrow: the object may have run before on a machine whose clock was ahead.
     this.#today = rows.open(Math.max(day, rows.latestDay(day - 1, day + 1) ?? day))
-  }
-
-  get pausedUntilMs(): number {
-    return this.#pausedUntilMs
-  }
-
-  pause(untilMs: number): void {
-    this.#pausedUntilMs = untilMs
   }
 
   /**
@@ -206,61 +201,49 @@ export class Budget {
     return Math.min(...[...this.#leases.values()].map(({ expiresAt }) => expiresAt))
   }
 
-  figures(nowMs: number): DayFigures {
+  figures(nowMs: number): BudgetFigures {
     this.#advance(nowMs)
+    const { tokens, usd, above } = this.#today
     const reserved = this.#reservedBy(() => true)
     return {
-      spent: this.#today.tokens - reserved.tokens,
+      tokens_per_day: this.#limits.tokensPerDay,
+      spent: tokens - reserved.tokens,
       reserved: reserved.tokens,
-      above: this.#today.above,
-      usdSpent: Math.max(0, this.#today.usd - reserved.usd),
+      ...(above > 0 ? { above_reservations: above } : {}),
+      usd_per_day: this.#limits.usdPerDay,
+      usd_spent: Math.max(0, usd - reserved.usd),
+      paused_until: this.pausedUntilMs > nowMs ? Math.ceil(this.pausedUntilMs / 1000) : null,
     }
   }
 
   /** The spent share of the day's budget, 0 … 1; the larger one of tokens and USD. */
   share(nowMs: number): number {
-    const { spent, usdSpent } = this.figures(nowMs)
-    const { tokensPerDay, usdPerDay } = this.#limits
+    const { spent, tokens_per_day, usd_spent, usd_per_day } = this.figures(nowMs)
     // Nothing can be spent of a budget of 0.
-    return Math.max(
-      tokensPerDay === 0 ? 0 : spent / tokensPerDay,
-      usdPerDay === 0 ? 0 : usdSpent / usdPerDay,
-    )
+    const share = (part: number, whole: number) => (whole === 0 ? 0 : part / whole)
+    return Math.max(share(spent, tokens_per_day), share(usd_spent, usd_per_day))
   }
 
-  #refusalOf(request: ReserveRequest, nowMs: number): Refusal | null {
+  #refusalOf({ visitor, tokens, usd }: ReserveRequest, nowMs: number): Refusal | null {
     const { tokensPerDay, usdPerDay, tokensPerVisitorPerDay, streamsPerVisitor } = this.#limits
-    const untilMidnight = Math.ceil(((this.#today.day + 1) * DAY_MS - nowMs) / 1000)
-    if (this.#pausedUntilMs > nowMs) {
-      const retryAfterSeconds = Math.ceil((this.#pausedUntilMs - nowMs) / 1000)
-      return { ...exhausted('paused', 0, 0, retryAfterSeconds), code: 'paused' }
-    }
-    const left = tokensPerDay - this.#today.tokens
-    if (request.tokens > left) return exhausted('day', tokensPerDay, left, untilMidnight)
-    const usdLeft = usdPerDay - this.#today.usd
-    if (usdPerDay > 0 && request.usd > usdLeft) {
+    const { day, ...today } = this.#today
+    const untilMidnightMs = (day + 1) * DAY_MS - nowMs
+    if (this.pausedUntilMs > nowMs) return refusal('paused', 0, 0, this.pausedUntilMs - nowMs)
+    const left = tokensPerDay - today.tokens
+    if (tokens > left) return refusal('day', tokensPerDay, left, untilMidnightMs)
+    const usdLeft = usdPerDay - today.usd
+    if (usdPerDay > 0 && usd > usdLeft) {
       // The `RateLimit` fields are integers, so the unit is a millionth of a dollar.
-      const [quota, micros] = [usdPerDay, usdLeft].map((value) => Math.floor(value * 1_000_000))
-      return exhausted('usd', quota ?? 0, micros ?? 0, untilMidnight)
+      const micros = (value: number) => Math.floor(value * 1_000_000)
+      return refusal('usd', micros(usdPerDay), micros(usdLeft), untilMidnightMs)
     }
-    const { visitor } = request
     if (visitor === null) return null
     const reserved = this.#reservedBy((lease) => lease.visitor === visitor).tokens
-    const spent = this.#rows.visitorTokens(this.#today.day, visitor)
-    const own = tokensPerVisitorPerDay - spent - reserved
-    if (request.tokens > own) {
-      return exhausted('visitor', tokensPerVisitorPerDay, own, untilMidnight)
-    }
+    const own = tokensPerVisitorPerDay - this.#rows.visitorTokens(day, visitor) - reserved
+    if (tokens > own) return refusal('visitor', tokensPerVisitorPerDay, own, untilMidnightMs)
     const streams = [...this.#leases.values()].filter((lease) => lease.visitor === visitor)
     if (streams.length < streamsPerVisitor) return null
-    return {
-      granted: false,
-      code: 'too_many_streams',
-      policy: 'streams',
-      quota: streamsPerVisitor,
-      remaining: 0,
-      retryAfterSeconds: STREAMS_RETRY_S,
-    }
+    return refusal('streams', streamsPerVisitor, 0, STREAMS_RETRY_MS)
   }
 
   /** The sum of today's reservations. */
@@ -304,19 +287,19 @@ export class Budget {
   }
 }
 
-function exhausted(
+function refusal(
   policy: Refusal['policy'],
   quota: number,
   remaining: number,
-  retryAfterSeconds: number,
+  waitMs: number,
 ): Refusal {
   return {
     granted: false,
-    code: 'budget_exhausted',
+    code: codes[policy],
     policy,
     quota,
     remaining: Math.max(0, remaining),
-    retryAfterSeconds: Math.max(1, retryAfterSeconds),
+    retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)),
   }
 }
 

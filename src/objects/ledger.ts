@@ -47,12 +47,12 @@ export class LedgerObject extends DurableObject {
     const untilMs = (until ?? 0) * 1000
     this.#use((budget) => {
       this.#open().set('paused_until_ms', String(untilMs))
-      budget.pause(untilMs)
+      budget.pausedUntilMs = untilMs
     })
   }
 
   figures(): BudgetFigures {
-    return this.#use(figuresOf)
+    return this.#use((budget, nowMs) => budget.figures(nowMs))
   }
 
   /** The service's generated secret. It is generated once and stored. */
@@ -143,23 +143,8 @@ export class LedgerObject extends DurableObject {
     if (rows.setting(name) !== null) return false
     rows.set(name, String(nowMs))
     const url = secret('ALERT_URL')
-    if (url) waitUntil(sendAlert(url, { ...alert, ...figuresOf(budget, nowMs) }))
+    if (url) waitUntil(sendAlert(url, { ...alert, ...budget.figures(nowMs) }))
     return true
-  }
-}
-
-function figuresOf(budget: Budget, nowMs: number): BudgetFigures {
-  const { spent, reserved, above, usdSpent } = budget.figures(nowMs)
-  const paused = budget.pausedUntilMs > nowMs
-  const { tokensPerDay, usdPerDay } = limitsOf()
-  return {
-    tokens_per_day: tokensPerDay,
-    spent,
-    reserved,
-    ...(above > 0 ? { above_reservations: above } : {}),
-    usd_per_day: usdPerDay,
-    usd_spent: usdSpent,
-    paused_until: paused ? Math.ceil(budget.pausedUntilMs / 1000) : null,
   }
 }
 

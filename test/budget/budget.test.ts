@@ -298,7 +298,7 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
       case 'pause':
         pausedUntilMs = nowMs + step.ms
         model.pausedUntilMs = pausedUntilMs
-        budget.pause(pausedUntilMs)
+        budget.pausedUntilMs = pausedUntilMs
         break
       default:
         step satisfies never
@@ -306,7 +306,15 @@ function play(ops: readonly Op[], given: BudgetLimits): void {
     model.see(nowMs)
     const { spent, reserved, usdSpent } = model.sums()
     const above = aboveOf.get(model.day) ?? 0
-    expect(budget.figures(nowMs)).toEqual({ spent, reserved, above, usdSpent })
+    expect(budget.figures(nowMs)).toEqual({
+      tokens_per_day: given.tokensPerDay,
+      spent,
+      reserved,
+      ...(above > 0 ? { above_reservations: above } : {}),
+      usd_per_day: given.usdPerDay,
+      usd_spent: usdSpent,
+      paused_until: pausedUntilMs > nowMs ? Math.ceil(pausedUntilMs / 1000) : null,
+    })
     expect(spent + reserved).toBeLessThanOrEqual(given.tokensPerDay + above)
     expect(spent).toBeGreaterThanOrEqual(spentOf.get(model.day) ?? 0)
     spentOf.set(model.day, spent)
@@ -340,7 +348,8 @@ describe('Budget.settle()', () => {
       reserved: { tokens: 100, usd: 0.5 },
       counted: { tokens: 1000, usd: 5 },
     })
-    expect(budget.figures(NOON)).toEqual({ spent: 1000, reserved: 0, above: 900, usdSpent: 5 })
+    const figures = { spent: 1000, reserved: 0, above_reservations: 900, usd_spent: 5 }
+    expect(budget.figures(NOON)).toMatchObject(figures)
     expect(rows.visitorTokens(dayOf(NOON), 'v')).toBe(1000)
   })
 
@@ -405,7 +414,7 @@ describe('Budget.reserve()', () => {
 
   test('grants nothing during a pause', () => {
     const paused = budgetWith()
-    paused.pause(NOON + 90_500)
+    paused.pausedUntilMs = NOON + 90_500
     expect(refusalOf(paused, call('a'))).toEqual({
       granted: false,
       code: 'paused',
