@@ -118,7 +118,7 @@ export class App {
   async fetch(request: Request): Promise<Response> {
     const id = `req_${this.#deps.newUuid().replaceAll('-', '')}`
     const visit = new Visit(request, id, this.#deps)
-    const verdict = checkOrigin(request, visit.url, this.#deps)
+    const verdict = checkOrigin(request, visit.url, this.#deps.origins)
     visit.logFields.origin = originForLog(verdict)
     const { reply, readableOrigin } = await this.#answer(visit, verdict)
     const { status, headers, body } = reply

@@ -1,7 +1,7 @@
 // Reads bodies with limits on bytes and time, a request's JSON in strict UTF-8, and sends a long body
 // in pieces.
 import { deadline } from '../deadline.ts'
-import { GatewayError } from '../errors.ts'
+import { type Code, GatewayError } from '../errors.ts'
 import { parseJson } from '../json.ts'
 
 export interface BodyOptions {
@@ -30,20 +30,13 @@ export async function readText(request: Request, options: BodyOptions): Promise<
 }
 
 function refuseType(headers: Headers): void {
-  const type = headers.get('content-type')
-  const essence = type?.split(';')[0]?.trim().toLowerCase()
-  if (essence === undefined || !accepted.has(essence)) {
-    throw new GatewayError(
-      'unsupported_media_type',
-      'Cannot read the body: expected Content-Type application/json or text/plain',
-    )
-  }
+  const type = headers.get('content-type')?.split(';')[0]?.trim().toLowerCase() ?? ''
   const coding = headers.get('content-encoding')?.trim().toLowerCase() ?? 'identity'
+  if (!accepted.has(type)) {
+    throw unread('unsupported_media_type', 'expected Content-Type application/json or text/plain')
+  }
   if (coding !== 'identity') {
-    throw new GatewayError(
-      'unsupported_media_type',
-      'Cannot read the body: Content-Encoding is not supported',
-    )
+    throw unread('unsupported_media_type', 'Content-Encoding is not supported')
   }
 }
 
@@ -54,36 +47,23 @@ async function receive(
   { maxBytes, deadlineMs }: BodyOptions,
 ): Promise<Uint8Array> {
   if (request.body === null) return new Uint8Array()
-  if (isDeclared) {
-    const whole = await within(deadlineMs, request.arrayBuffer(), () => {})
-    if (whole.byteLength > maxBytes) throw tooLarge(maxBytes)
-    return new Uint8Array(whole)
+  const reader = isDeclared ? null : request.body.getReader()
+  const reading =
+    reader === null
+      ? request.arrayBuffer().then((whole) => new Uint8Array(whole))
+      : readBytes(reader, maxBytes)
+  const late = () => {
+    throw unread('body_timeout', `expected all of it within ${deadlineMs} ms`)
   }
-  const reader = request.body.getReader()
-  const cancel = () => void reader.cancel().catch(() => {})
-  const bytes = await within(deadlineMs, readBytes(reader, maxBytes), cancel)
-  if (bytes === null) throw tooLarge(maxBytes)
-  return bytes
-}
-
-/**
- * @param cancel called if the work fails or takes too long
- * @throws GatewayError `body_timeout`; `invalid_json` if the connection is lost
- */
-async function within<T>(ms: number, work: Promise<T>, cancel: () => void): Promise<T> {
   try {
-    return await deadline(
-      ms,
-      () => work,
-      () => {
-        throw tooLate(ms)
-      },
-    )
+    const bytes = await deadline(deadlineMs, () => reading, late)
+    if (bytes !== null && bytes.byteLength <= maxBytes) return bytes
   } catch (error) {
-    cancel()
+    reader?.cancel().catch(() => {})
     if (error instanceof GatewayError) throw error
-    throw new GatewayError('invalid_json', 'Cannot read the body: the connection was lost')
+    throw unread('invalid_json', 'the connection was lost')
   }
+  throw tooLarge(maxBytes)
 }
 
 /** Refuses invalid UTF-8: replacing it would make different bodies equal. */
@@ -91,7 +71,7 @@ function decode(bytes: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes)
   } catch {
-    throw new GatewayError('invalid_json', 'Cannot read the body: it is not valid UTF-8')
+    throw unread('invalid_json', 'it is not valid UTF-8')
   }
 }
 
@@ -99,21 +79,15 @@ function decode(bytes: Uint8Array): string {
 export function parseBody(text: string): unknown {
   const value = parseJson(text)
   if (value !== undefined) return value
-  throw new GatewayError('invalid_json', 'Cannot read the body: it is not valid JSON')
-}
-
-function tooLate(ms: number): GatewayError {
-  return new GatewayError(
-    'body_timeout',
-    `Cannot read the body: expected all of it within ${ms} ms`,
-  )
+  throw unread('invalid_json', 'it is not valid JSON')
 }
 
 function tooLarge(maxBytes: number): GatewayError {
-  return new GatewayError(
-    'body_too_large',
-    `Cannot read the body: expected at most ${maxBytes} bytes`,
-  )
+  return unread('body_too_large', `expected at most ${maxBytes} bytes`)
+}
+
+function unread(code: Code, problem: string): GatewayError {
+  return new GatewayError(code, `Cannot read the body: ${problem}`)
 }
 
 /**

@@ -2,11 +2,6 @@
 // are compared exactly (RFC 6454).
 import type { Reply } from './reply.ts'
 
-export interface OriginOptions {
-  /** `scheme://host[:port]` each, or "*". */
-  readonly origins: readonly string[]
-}
-
 /** The result of checking a request's `Origin`. */
 export type OriginVerdict =
   | { readonly kind: 'absent' }
@@ -17,11 +12,12 @@ export type OriginVerdict =
  * Checks the `Origin` of a request against the owner's list and the Worker's own origin.
  *
  * @param own the URL of the request
+ * @param origins `scheme://host[:port]` each, or "*"
  */
 export function checkOrigin(
   { headers }: Request,
   own: URL,
-  { origins }: OriginOptions,
+  origins: readonly string[],
 ): OriginVerdict {
   const origin = headers.get('origin')
   if (origin === null) return { kind: 'absent' }
@@ -120,15 +116,13 @@ export type ReadableOrigin = string | null
  * it does not use, and SDKs keep adding new ones.
  */
 export function preflightReply(request: Request, readableOrigin: ReadableOrigin): Reply {
-  const permission =
-    readableOrigin === null
-      ? {}
-      : {
-          'access-control-allow-methods': 'GET, HEAD, POST',
-          'access-control-allow-headers': grantedHeaders(request),
-          'access-control-max-age': String(MAX_AGE_S),
-        }
-  const headers = { vary: 'Origin, Access-Control-Request-Headers', ...permission }
+  const permission = {
+    'access-control-allow-methods': 'GET, HEAD, POST',
+    'access-control-allow-headers': grantedHeaders(request),
+    'access-control-max-age': String(MAX_AGE_S),
+  }
+  const vary = 'Origin, Access-Control-Request-Headers'
+  const headers = { vary, ...(readableOrigin === null ? {} : permission) }
   return { status: 204, headers, body: null }
 }
 

@@ -38,45 +38,28 @@ export type CacheOutcome =
   | { readonly kind: 'bypass' }
 
 export function cacheStatus(outcome: CacheOutcome): string {
-  const parts = ['edge-completions']
+  return `edge-completions; ${parametersOf(outcome)}`
+}
+
+function parametersOf(outcome: CacheOutcome): string {
   switch (outcome.kind) {
     case 'hit':
-      parts.push('hit', `ttl=${outcome.ttlSeconds}`, `detail=${outcome.detail}`)
-      break
+      return `hit; ttl=${outcome.ttlSeconds}; detail=${outcome.detail}`
     case 'previous':
       // No `ttl`: the answer is not fresh for the current request.
-      parts.push('hit', 'detail=previous')
-      break
+      return 'hit; detail=previous'
     case 'miss':
-      parts.push('fwd=miss')
-      if (outcome.collapsed) parts.push('collapsed')
-      if (outcome.stored) parts.push('stored')
-      break
-    case 'request':
-    case 'bypass':
-      parts.push(`fwd=${outcome.kind}`)
-      break
+      return `fwd=miss${outcome.collapsed ? '; collapsed' : ''}${outcome.stored ? '; stored' : ''}`
     default:
-      outcome satisfies never
+      return `fwd=${outcome.kind}`
   }
-  return parts.join('; ')
 }
 
 /** The outcome in one word, for the log and the usage figures. */
 export function cacheWord(outcome: CacheOutcome): CacheWord {
-  switch (outcome.kind) {
-    case 'hit':
-      return outcome.detail
-    case 'miss':
-      return outcome.collapsed ? 'collapsed' : 'miss'
-    case 'request':
-      return 'miss'
-    case 'previous':
-    case 'bypass':
-      return outcome.kind
-    default:
-      return outcome satisfies never
-  }
+  if (outcome.kind === 'hit') return outcome.detail
+  if (outcome.kind === 'miss') return outcome.collapsed ? 'collapsed' : 'miss'
+  return outcome.kind === 'request' ? 'miss' : outcome.kind
 }
 
 /** The entity tag of an answer in one form, as each form has a different body. */
@@ -86,8 +69,7 @@ export function entityTag(completionId: string, form: Form, includeUsage: boolea
 
 /** Evaluates `If-None-Match` (RFC 9110, 13.1.2) by weak comparison; `*` matches every tag. */
 export function matchesTag(header: string | null, tag: string): boolean {
-  if (header === null) return false
-  return header
+  return (header ?? '')
     .split(',')
     .map((candidate) => candidate.trim().replace(/^W\//, ''))
     .some((candidate) => candidate === '*' || candidate === tag)
@@ -106,30 +88,20 @@ export interface AnswerHeaders {
 
 export function answerHeaders(options: AnswerHeaders): Record<string, string> {
   const { form, cache, timing, entry, estimated = false, browserSeconds = null } = options
-  const headers: Record<string, string> = {
+  return {
     'content-type': contentTypes[form],
     'cache-control': browserSeconds === null ? 'no-store' : `public, max-age=${browserSeconds}`,
     'cache-status': cacheStatus(cache),
     'server-timing': serverTiming(timing),
     vary: 'Origin, Accept',
+    ...(entry === undefined ? {} : { age: String(entry.ageSeconds), etag: entry.tag }),
+    ...(estimated ? { 'x-usage-estimated': '1' } : {}),
   }
-  if (entry !== undefined) {
-    headers['age'] = String(entry.ageSeconds)
-    headers['etag'] = entry.tag
-  }
-  if (estimated) headers['x-usage-estimated'] = '1'
-  return headers
 }
 
 function serverTiming({ cacheMs, upstreamMs }: AnswerHeaders['timing']): string {
   const upstream = upstreamMs === null ? '' : `, upstream;dur=${Math.max(0, upstreamMs)}`
   return `cache;dur=${Math.max(0, cacheMs)}${upstream}`
-}
-
-interface Rank {
-  readonly q: number
-  /** The position in the header, from 0. */
-  readonly order: number
 }
 
 /**
@@ -140,33 +112,27 @@ export function prefersText(accept: string | null, stream: boolean): boolean {
   if (accept === null) return false
   const ranges = accept.split(',').map(parseRange)
   const text = rank('text/plain', ranges)
-  const structured = [
-    rank('application/json', ranges),
-    ...(stream ? [rank('text/event-stream', ranges)] : []),
-  ]
-  return text.q > 0 && structured.every((other) => above(text, other))
+  const structured = ['application/json', ...(stream ? ['text/event-stream'] : [])]
+  return (
+    text.q > 0 &&
+    structured
+      .map((type) => rank(type, ranges))
+      .every(({ q, order }) => text.q > q || (text.q === q && text.order < order))
+  )
 }
 
-function above(a: Rank, b: Rank): boolean {
-  return a.q > b.q || (a.q === b.q && a.order < b.order)
-}
+type Range = ReturnType<typeof parseRange>
 
-interface Range {
-  readonly type: string
-  readonly q: number
-}
-
-function parseRange(text: string): Range {
+function parseRange(text: string) {
   const [type = '', ...parameters] = text.split(';').map((part) => part.trim().toLowerCase())
   const weight = parameters.find((parameter) => parameter.startsWith('q='))
   const q = weight === undefined ? 1 : Number(weight.slice(2))
   return { type, q: q >= 0 && q <= 1 ? q : 0 }
 }
 
-/** The rank of a type, by the most specific range that matches. */
-function rank(type: string, ranges: readonly Range[]): Rank {
-  const family = `${type.split('/')[0]}/*`
-  for (const candidate of [type, family, '*/*']) {
+/** The weight of a type and its place in the header, by the most specific range that matches. */
+function rank(type: string, ranges: readonly Range[]) {
+  for (const candidate of [type, `${type.split('/')[0]}/*`, '*/*']) {
     const order = ranges.findIndex((range) => range.type === candidate)
     const range = ranges[order]
     if (range !== undefined) return { q: range.q, order }
@@ -181,14 +147,11 @@ export interface CacheDirectives {
   readonly onlyIfCached: boolean
 }
 
-const NO_WISHES: CacheDirectives = { noCache: false, noStore: false, onlyIfCached: false }
-
 export function parseCacheControl(header: string | null): CacheDirectives {
-  if (header === null) return NO_WISHES
-  const directives = new Set(header.split(',').map((part) => part.trim().toLowerCase()))
+  const directives = (header ?? '').split(',').map((part) => part.trim().toLowerCase())
   return {
-    noCache: directives.has('no-cache'),
-    noStore: directives.has('no-store'),
-    onlyIfCached: directives.has('only-if-cached'),
+    noCache: directives.includes('no-cache'),
+    noStore: directives.includes('no-store'),
+    onlyIfCached: directives.includes('only-if-cached'),
   }
 }

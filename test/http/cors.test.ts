@@ -27,7 +27,7 @@ function requestFrom(
 }
 
 const judge = (request: Request, list: readonly string[] = origins) =>
-  checkOrigin(request, new URL(request.url), { origins: list })
+  checkOrigin(request, new URL(request.url), list)
 
 const kindOf = (origin: string | null, url?: string, list?: readonly string[]) =>
   judge(requestFrom(origin, url), list).kind
