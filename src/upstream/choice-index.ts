@@ -7,21 +7,19 @@ import { upstreamFailure } from './failure.ts'
 export type ChoiceDelta = Extract<RawDelta, { kind: 'text' | 'finish' | 'failed' }>
 
 /**
- * Selects the pieces that belong to the choice, in a call that requested one.
- *
- * Index 1 may also be a second choice that was not requested. Such pieces are held back until the
- * next index decides: a higher one means that chunks are counted, 0 means that the first choice
- * continues.
+ * Selects the pieces that belong to the choice, in a call that requested one. Index 1 may also be a
+ * second choice: such pieces are held back until the next index decides. A higher one means that
+ * chunks are counted, 0 that the first choice continues.
  */
 export class ChunkCounter {
-  /** Whether pieces were dropped since they belong to other choices. */
+  /** Pieces were dropped since they belong to other choices. */
   hasDropped = false
   #isCounting = false
   #mayCount = true
   #hasZero: boolean
   #last = 0
   #held: ChoiceDelta[] = []
-  /** Whether a piece with an index above 0 had text. */
+  /** A piece with an index above 0 had text. */
   #hasText = false
 
   /** @param hasZero whether pieces with index 0 were received before */
@@ -62,10 +60,9 @@ export class ChunkCounter {
   }
 
   /**
-   * Called when it is known that the indices are those of choices.
+   * Called when the indices are known to be those of choices.
    *
-   * @throws GatewayError `upstream_bad_response` if choices were taken for chunks, and their texts
-   *   were mixed
+   * @throws GatewayError `upstream_bad_response` if texts of several choices were mixed
    */
   stop(): void {
     if (this.#isCounting && this.#hasText) throw upstreamFailure('bad_response')
@@ -74,10 +71,7 @@ export class ChunkCounter {
     this.#giveUp()
   }
 
-  /**
-   * The pieces still held at the end of the body: the second of two chunks, unless the choice was
-   * over.
-   */
+  /** The pieces still held at the end: the second of two chunks, unless the choice was over. */
   rest(isOver: boolean): readonly ChoiceDelta[] {
     if (isOver || !this.#hasZero) this.#giveUp()
     return this.#held.splice(0)

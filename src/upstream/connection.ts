@@ -44,12 +44,13 @@ export interface Transports {
 
 export function connect(given: ConnectOptions, transports: Transports): Connection {
   const { wire, auth, key, ...options } = given
+  const { http, demo, ai = noBinding } = transports
   return {
     ...options,
     baseUrl: wire === 'workers-ai' ? bindingUrl : options.baseUrl,
     headers: authHeaders(auth, key),
     upstream: adapters[wire],
-    send: sendOf(wire, transports),
+    send: wire === 'workers-ai' ? ai : wire === 'demo' ? demo : http,
     breakers: new Breakers(),
     tokensFields: new Map(),
   }
@@ -61,11 +62,6 @@ const adapters: Readonly<Record<Wire, Upstream>> = {
   demo: completions,
   anthropic,
   'workers-ai': workersAi,
-}
-
-function sendOf(wire: Wire, { http, demo, ai }: Transports): Send {
-  if (wire === 'workers-ai') return ai ?? noBinding
-  return wire === 'demo' ? demo : http
 }
 
 /** config.ts checks for the binding. Without it only this upstream is unavailable. */

@@ -3,27 +3,14 @@
 // passed on or logged.
 import { hints } from './hints.ts'
 
+/**
+ * What an error is about; `hints` describes each. `quota`: the credit, quota or budget of the owner's
+ * account is used up, and stays so for a while. `access`: the key is valid, but has no permission.
+ * `wire`: the model needs another wire.
+ */
 export type Subject =
-  /** The credit, quota or budget of the owner's account is used up, and stays so for a while. */
-  | 'quota'
-  | 'key'
-  /** The key is valid, but has no permission for this. */
-  | 'access'
-  | 'model'
-  /** The model needs another wire than the configured one. */
-  | 'wire'
-  /** The server does not have this path. */
-  | 'path'
-  /** The text is too long for the model. */
-  | 'context'
-  /** `max_tokens` is higher than the model allows. */
-  | 'answer_length'
-  /** A content filter refused the text. */
-  | 'policy'
-  /** The upstream does not accept a field or its value. */
-  | 'field'
-  /** The upstream is overloaded at the moment. */
-  | 'busy'
+  | ('quota' | 'key' | 'access' | 'model' | 'wire' | 'path')
+  | ('context' | 'answer_length' | 'policy' | 'field' | 'busy')
 
 /** Errors that only the owner can fix. The visitor's request did not cause them. */
 export const ownersSubjects = new Set<Subject>(['key', 'access', 'model', 'wire', 'path'])

@@ -1,6 +1,7 @@
 // The most tokens that one upstream call can read and write. It is measured on the body that is
 // sent, so that a field added to a wire later is counted without further code.
 import type { CallRequest, WireCall } from './adapter.ts'
+import { bytesOfStrings } from './message.ts'
 
 export interface Extent {
   readonly input: number
@@ -14,32 +15,11 @@ const OVERHEAD_TOKENS = 64
 const unread: ReadonlySet<string> = new Set(['model', 'stream_options', 'logit_bias'])
 
 /** Names of limits on output tokens, at any depth of the body. */
-const limitNames: ReadonlySet<string> = new Set([
-  'max_tokens',
-  'max_completion_tokens',
-  'max_output_tokens',
-  'maxOutputTokens',
-  'max_new_tokens',
-  'max_tokens_to_sample',
-  'max_length',
-  'n_predict',
-  'num_predict',
-  'budget_tokens',
-  'thinking_budget',
-])
-
+const LIMIT =
+  /^(?:max_(?:(?:completion|output|new)_)?tokens|max_tokens_to_sample|maxOutputTokens|max_length|n_predict|num_predict|budget_tokens|thinking_budget)$/
 /** Names of the number of answers per prompt. */
-const countNames: ReadonlySet<string> = new Set([
-  'n',
-  'n_cmpl',
-  'best_of',
-  'candidate_count',
-  'candidateCount',
-  'num_return_sequences',
-  'num_generations',
-  'num_beams',
-  'beam_width',
-])
+const COUNT =
+  /^(?:n|n_cmpl|best_of|candidate(?:_c|C)ount|num_return_sequences|num_generations|num_beams|beam_width)$/
 
 /** Counts a byte as a token, which is an upper bound. Other fields are read with each prompt. */
 export function extentOf({ body }: WireCall, { prompts, max_tokens }: CallRequest): Extent {
@@ -50,13 +30,14 @@ export function extentOf({ body }: WireCall, { prompts, max_tokens }: CallReques
     if (field === 'prompt') input += promptTokens(value)
     else input += count * (field === 'messages' ? messagesBytes(value) : bytesOf(value))
   }
-  const each = largestOf(body, limitNames, max_tokens)
-  return { input, output: count * each * largestOf(body, countNames, 1) }
+  const largest = (names: RegExp, least: number) =>
+    Math.max(least, ...numbersIn(body, names).map(([, number]) => number))
+  return { input, output: count * largest(LIMIT, max_tokens) * largest(COUNT, 1) }
 }
 
 /** The bytes of text prompts, the tokens of token prompts. */
 function promptTokens(prompt: unknown): number {
-  if (typeof prompt === 'string') return utf8Length(prompt)
+  if (typeof prompt === 'string') return bytesOfStrings(prompt)
   if (!Array.isArray(prompt)) return 1
   return prompt.reduce<number>((sum, item: unknown) => sum + promptTokens(item), 0)
 }
@@ -69,33 +50,23 @@ function messagesBytes(messages: unknown): number {
 
 /** All of an object's JSON: the model may also read its names and numbers, as of a schema. */
 function bytesOf(value: unknown): number {
-  if (typeof value === 'string') return utf8Length(value)
+  if (typeof value === 'string') return bytesOfStrings(value)
   if (Array.isArray(value)) return value.reduce<number>((sum, item) => sum + bytesOf(item), 0)
-  return typeof value === 'object' && value !== null ? utf8Length(JSON.stringify(value)) : 0
+  return typeof value === 'object' && value !== null ? bytesOfStrings(JSON.stringify(value)) : 0
 }
 
-/** The largest number under any of the names, also as digits, but at least `least`. */
-function largestOf(table: object, names: ReadonlySet<string>, least: number): number {
-  let largest = least
-  for (const [name, value] of Object.entries(table)) {
-    if (typeof value === 'object' && value !== null) largest = largestOf(value, names, largest)
-    // NaN is never larger.
-    else if (names.has(name) && Number(value) > largest) largest = Number(value)
-  }
-  return largest
+/** The numbers under any of the names, at any depth, also as digits. */
+function numbersIn(table: object, names: RegExp): [name: string, number: number][] {
+  return Object.entries(table).flatMap(([name, value]) => {
+    if (typeof value === 'object' && value !== null) return numbersIn(value, names)
+    const number = names.test(name) ? Number(value) : Number.NaN
+    return Number.isNaN(number) ? [] : [[name, number] as [string, number]]
+  })
 }
 
 /** The name of a limit that is set to no limit (-1 in llama.cpp and Ollama), or null. */
 export function unlimitedIn(table: object): string | null {
-  for (const [name, value] of Object.entries(table)) {
-    if (typeof value === 'object' && value !== null) {
-      const inner = unlimitedIn(value)
-      if (inner !== null) return inner
-    }
-    // Thoughts are part of the answer's own limit.
-    if (name !== 'thinking_budget' && limitNames.has(name) && Number(value) < 0) return name
-  }
-  return null
+  // Thoughts are part of the answer's own limit.
+  const isUnlimited = ([name, n]: [string, number]) => n < 0 && name !== 'thinking_budget'
+  return numbersIn(table, LIMIT).find(isUnlimited)?.[0] ?? null
 }
-
-const utf8Length = (text: string) => new TextEncoder().encode(text).length

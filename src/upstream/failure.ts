@@ -19,9 +19,7 @@ export interface UpstreamCause {
   readonly status: number | null
   /** A `Reason`, or the upstream's `error.code` or `error.type`. */
   readonly code: string | null
-  /** What the owner should check or change. */
   readonly hint: string
-  /** What the upstream's error is about, if its wording is known. */
   readonly subject?: Subject | undefined
   /** The name that the upstream requires for `max_tokens`, if it refused the request for that. */
   readonly wantsField?: TokensField | undefined
@@ -178,42 +176,24 @@ export function parseRetryAfter(header: string | null, nowMs: number): number | 
   return Number.isNaN(at) ? null : Math.ceil((at - nowMs) / 1000)
 }
 
-const statusKeys = [
-  'code',
-  'status_code',
-  'statusCode',
-  'http_status_code',
-  'http_status',
-  'http_code',
-  'httpStatus',
-  'httpStatusCode',
-  'errorCode',
-  'error_code',
-  'status',
-]
+/** Keys of a status besides `code`, which is read first. */
+const STATUS_KEY =
+  /^(?:(?:http_)?status(?:_code)?|http_code|(?:status|httpStatus)(?:Code)?|error(?:_c|C)ode)$/
 /** Keys in which gateways put the error of the server behind them. */
-const innerKeys = [
-  'error',
-  'code',
-  'metadata',
-  'details',
-  'detail',
-  'innererror',
-  'cause',
-  'response',
-]
+const INNER_KEY = /^(?:error|code|metadata|details?|innererror|cause|response)$/
 const MAX_INNER = 3
 
 /** The HTTP status of an error or an inner one, a number or a string ("503 Unavailable"). */
 export function statusOf(error: unknown, depth = 0): number | null {
   const record: unknown = Array.isArray(error) ? error[0] : error
   if (!isRecord(record)) return depth === 0 ? statusIn(record) : null
-  for (const key of statusKeys) {
+  const keys = Object.keys(record)
+  for (const key of ['code', ...keys.filter((key) => STATUS_KEY.test(key))]) {
     const status = statusIn(record[key])
     if (status !== null) return status
   }
   if (depth === MAX_INNER) return null
-  for (const key of innerKeys) {
+  for (const key of keys.filter((key) => INNER_KEY.test(key))) {
     const status = statusOf(record[key], depth + 1)
     if (status !== null) return status
   }

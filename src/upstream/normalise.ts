@@ -1,11 +1,11 @@
 // Normalises the raw deltas of one upstream call: only known choices, one finish each with nothing
 // after it, at most one plausible usage, and an error if the answer is incomplete.
-
 import type { FinishReason, Logprobs, Usage } from '../completion/completion.ts'
 import type { Delta, RawDelta, TextDelta, TokenLogprobs } from '../completion/delta.ts'
 import { GatewayError, messages } from '../errors.ts'
 import type { NotStoredReason } from '../events.ts'
 import { type ChoiceDelta, ChunkCounter } from './choice-index.ts'
+import { bytesOfStrings } from './message.ts'
 
 type FinishDelta = Extract<Delta, { kind: 'finish' }>
 
@@ -48,19 +48,19 @@ class ChoiceState {
   /** The last finish reason. */
   finish: FinishReason | null = null
   inferred = false
-  /** Whether the last reason was on a chunk with content. */
+  /** The last reason was on a chunk with content. */
   onContent = false
-  /** Whether the choice has a reason and no text has followed it. */
+  /** It has a reason, which no text has followed. */
   isOver = false
-  /** Whether text has followed a reason. */
+  /** Text has followed a reason. */
   hasFalseEnd = false
-  /** Whether text was received in pieces, not only as whole messages. */
+  /** Text was received in pieces, not only as whole messages. */
   inPieces = false
   /** The beginning of a first message that pieces have repeated, held back until they differ. */
   repeated = ''
-  /** Whether a log probability was received. */
+  /** A log probability was received. */
   isScored = false
-  /** Whether text was received without log probabilities. */
+  /** Text was received without log probabilities. */
   hasUnscored = false
   /** The length of all tokens that were received with log probabilities. */
   tokenChars = 0
@@ -83,10 +83,12 @@ export class Normaliser {
   #counter: ChunkCounter | null = null
   /** The largest count of each choice; under null, that of the whole call. */
   readonly #usageOf = new Map<number | null, Usage>()
-  #input: number | null = null
-  #output: number | null = null
+  /** Partial counts; -1 before the first. */
+  #input = -1
+  #output = -1
+  /** A delta of a choice that was not requested was received. */
   #hasStrays = false
-  /** Whether a delta with index 0 was received. */
+  /** A delta with index 0 was received. */
   #hasFirst = false
   #isCut = false
   #ended = false
@@ -105,7 +107,7 @@ export class Normaliser {
 
   /** The bytes of all that the upstream has written so far, the text included. */
   get bytes(): number {
-    return this.#hiddenBytes + new TextEncoder().encode(this.text).length
+    return this.#hiddenBytes + bytesOfStrings(this.text)
   }
 
   get progress(): Progress {
@@ -114,15 +116,16 @@ export class Normaliser {
   }
 
   /**
-   * Appends the text that may be sent now to `texts`. Finishes are held back until `end()`, since
-   * later deltas (more text, a content filter, another reason) may change them.
+   * Appends the text that may be sent now to `texts`. Finishes wait for `end()`: later deltas may
+   * change them.
    *
    * @throws GatewayError `upstream_bad_response` if the finish reason is an error
    */
   add(delta: RawDelta, texts: TextDelta[]): void {
     switch (delta.kind) {
       case 'meta':
-        if (delta.choices !== undefined) this.#seeSeveral()
+        // A chunk of several choices numbers them, so indices do not count chunks.
+        if (delta.choices !== undefined && this.#choices.length === 1) this.#chunkCounter.stop()
         if (this.#hasText) return
         if (delta.id) this.meta.id ??= delta.id
         if (delta.model) this.meta.model ??= delta.model
@@ -137,8 +140,8 @@ export class Normaliser {
         this.#count(delta.index, delta.usage)
         return
       case 'tokens':
-        this.#input = larger(this.#input, delta.input)
-        this.#output = larger(this.#output, delta.output)
+        this.#input = Math.max(this.#input, delta.input ?? -1)
+        this.#output = Math.max(this.#output, delta.output ?? -1)
         return
       case 'hidden':
         this.#hiddenBytes += delta.bytes
@@ -163,9 +166,8 @@ export class Normaliser {
   end(): CallEnd {
     const texts: TextDelta[] = []
     const choices = this.#choices
-    for (const held of this.#counter?.rest(this.#isFirstOver) ?? []) {
-      this.#toChoice(held, 0, texts)
-    }
+    const held = this.#counter?.rest(this.#isFirstOver) ?? []
+    for (const piece of held) this.#toChoice(piece, 0, texts)
     for (const [index, choice] of choices.entries()) {
       // A repetition would have been complete.
       if (choice.repeated === '') continue
@@ -183,13 +185,10 @@ export class Normaliser {
     const missing = choices.findIndex(({ finish, said }) => finish === null && said === '')
     return {
       texts,
-      finishes: choices.map(({ finish }, index) => {
-        return { kind: 'finish', index, reason: finish ?? 'stop' }
+      finishes: choices.map(({ finish: reason }, index) => {
+        return { kind: 'finish', index, reason: reason ?? 'stop' }
       }),
-      usage:
-        this.#plausible(this.#usageOf.get(null) ?? null) ??
-        this.#plausible(usageOfChoices(this.#usageOf, this.#options.perPrompt)) ??
-        this.#plausible(usageFromParts(this.#input, this.#output)),
+      usage: this.#usage(),
       doubt: this.#doubt(),
       missing: missing === -1 || choices.length === 1 ? null : missing,
     }
@@ -211,23 +210,19 @@ export class Normaliser {
     return hasEcho ? null : 'no_echo'
   }
 
-  /** A chunk of several choices numbers them, so indices do not count chunks. */
-  #seeSeveral(): void {
-    if (this.#choices.length > 1) return
-    this.#counter ??= new ChunkCounter(this.#hasFirst)
-    this.#counter.stop()
-  }
-
   #place(delta: ChoiceDelta, texts: TextDelta[]): void {
     if (this.#choices.length > 1 || (this.#counter === null && delta.index === 0)) {
       this.#hasFirst ||= delta.index === 0
       this.#toChoice(delta, delta.index, texts)
-      return
+    } else {
+      const pieces = this.#chunkCounter.take(delta, this.#isFirstOver)
+      for (const piece of pieces) this.#toChoice(piece, 0, texts)
     }
+  }
+
+  get #chunkCounter(): ChunkCounter {
     this.#counter ??= new ChunkCounter(this.#hasFirst)
-    for (const piece of this.#counter.take(delta, this.#isFirstOver)) {
-      this.#toChoice(piece, 0, texts)
-    }
+    return this.#counter
   }
 
   get #isFirstOver(): boolean {
@@ -294,11 +289,20 @@ export class Normaliser {
     this.#usageOf.set(choice, usage)
   }
 
-  /** Rejects a count of zero tokens for a non-empty text. */
-  #plausible(usage: Usage | null): Usage | null {
-    if (usage === null || usage.prompt_tokens === 0) return null
-    const hasText = this.#choices.some(({ said }) => said !== '')
-    return hasText && usage.completion_tokens === 0 ? null : usage
+  /** The count of the whole call, that of its choices, or the parts; a plausible one. */
+  #usage(): Usage | null {
+    const [input, output] = [this.#input, this.#output]
+    const parts = { prompt_tokens: input, completion_tokens: output, total_tokens: input + output }
+    const counts = [
+      this.#usageOf.get(null),
+      usageOfChoices(this.#usageOf, this.#options.perPrompt),
+      ...(input < 0 || output < 0 ? [] : [parts]),
+    ]
+    // A text has tokens.
+    const least = this.#choices.some(({ said }) => said !== '') ? 1 : 0
+    const isPlausible = (usage?: Usage) =>
+      usage !== undefined && usage.prompt_tokens > 0 && usage.completion_tokens >= least
+    return counts.find(isPlausible) ?? null
   }
 }
 
@@ -330,9 +334,8 @@ function wholeCharacters(choice: ChoiceState, text: string): string {
 }
 
 /**
- * The new text in a whole message, which repeats the pieces that were received; null if it differs
- * from them. An upstream that sends only messages puts either the text so far or the next piece into
- * each.
+ * The new text in a whole message, which repeats the pieces received; null if it differs from them.
+ * An upstream that sends only messages puts the text so far, or the next piece, into each.
  */
 function newTextOf({ said, inPieces }: ChoiceState, message: string): string | null {
   if (message.startsWith(said)) return message.slice(said.length)
@@ -358,19 +361,15 @@ function withOffsets(logprobs: TokenLogprobs, choice: ChoiceState, text: string)
   const given = logprobs.text_offset
   const found = offsetsIn(choice, text, tokens)
   // Some servers count from 0 in each chunk.
-  const isTrusted = given !== undefined && (given[0] ?? 0) >= (found[0] ?? 0)
-  const text_offset =
-    isTrusted && isAscending(given, choice.offset)
-      ? given
-      : found.map((at) => Math.max(choice.offset, at))
+  const isTrusted =
+    given !== undefined &&
+    (given[0] ?? 0) >= (found[0] ?? 0) &&
+    given.every((at, i) => at >= (given[i - 1] ?? choice.offset))
+  const text_offset = isTrusted ? given : found.map((at) => Math.max(choice.offset, at))
   choice.offset = text_offset.at(-1) ?? choice.offset
   choice.tokenChars += tokens.join('').length
   choice.isScored ||= token_logprobs.some((value) => value !== null)
   return { tokens, token_logprobs, top_logprobs, text_offset }
-}
-
-function isAscending(offsets: readonly number[], from: number): boolean {
-  return offsets.every((offset, i) => offset >= (offsets[i - 1] ?? from))
 }
 
 /**
@@ -403,31 +402,20 @@ function usageOfChoices(usageOf: ReadonlyMap<number | null, Usage>, perPrompt: n
   const usages: Usage[] = []
   for (const [index, usage] of usageOf) {
     if (index === null) continue
-    const prompt = Math.floor(index / perPrompt)
     const { completion_tokens } = usage
-    const withoutPrompt = { prompt_tokens: 0, completion_tokens, total_tokens: completion_tokens }
-    usages.push(counted.has(prompt) ? withoutPrompt : usage)
+    const prompt = Math.floor(index / perPrompt)
+    const alone = { prompt_tokens: 0, completion_tokens, total_tokens: completion_tokens }
+    usages.push(counted.has(prompt) ? alone : usage)
     counted.add(prompt)
   }
   return sumOf(usages)
 }
 
 export function sumOf(usages: readonly Usage[]): Usage {
-  const sum = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
-  for (const usage of usages) {
-    sum.prompt_tokens += usage.prompt_tokens
-    sum.completion_tokens += usage.completion_tokens
-    sum.total_tokens += usage.total_tokens
+  const sum = (count: keyof Usage) => usages.reduce((total, usage) => total + usage[count], 0)
+  return {
+    prompt_tokens: sum('prompt_tokens'),
+    completion_tokens: sum('completion_tokens'),
+    total_tokens: sum('total_tokens'),
   }
-  return sum
-}
-
-function larger(known: number | null, more: number | undefined): number | null {
-  return more === undefined ? known : Math.max(known ?? 0, more)
-}
-
-/** The usage from partial counts; null if the prompt's or the answer's is missing. */
-function usageFromParts(input: number | null, output: number | null): Usage | null {
-  if (input === null || output === null) return null
-  return { prompt_tokens: input, completion_tokens: output, total_tokens: input + output }
 }

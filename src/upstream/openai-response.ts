@@ -1,6 +1,5 @@
 // Reads the answers of OpenAI-compatible servers as raw deltas: chat or legacy, whole or in chunks.
 // Tolerant on purpose, since servers differ: it reads the fields it needs and ignores the rest.
-
 import type { Usage } from '../completion/completion.ts'
 import type { RawDelta, TokenLogprobs } from '../completion/delta.ts'
 import { isCount, isRecord, type Table } from '../json.ts'
@@ -56,15 +55,12 @@ const listOf = (value: unknown): readonly unknown[] =>
 
 /** The choices' indices, or their positions if an index is missing or repeated (LiteLLM). */
 function indicesOf(choices: readonly unknown[]): number[] {
-  const indices = choices.map(indexOf)
-  if (indices.length < 2 || new Set(indices).size === indices.length) return indices
-  return choices.map((_, position) => position)
-}
-
-function indexOf(choice: unknown, position: number): number {
-  const index = isRecord(choice) ? choice['index'] : null
-  if (typeof index === 'number') return index
-  return typeof index === 'string' && /^\d{1,9}$/.test(index) ? Number(index) : position
+  const indices = choices.map((choice, position) => {
+    const index = isRecord(choice) ? choice['index'] : null
+    if (typeof index === 'number') return index
+    return typeof index === 'string' && /^\d{1,9}$/.test(index) ? Number(index) : position
+  })
+  return new Set(indices).size === indices.length ? indices : [...choices.keys()]
 }
 
 /** Detects errors in a 2xx body: marked as such, or in the shape of one and without an answer. */
@@ -129,8 +125,7 @@ function readChoice(
   form: 'chunk' | 'body',
 ): RawDelta[] {
   const delta = isRecord(choice['delta']) ? choice['delta'] : null
-  const message = isRecord(choice['message']) ? choice['message'] : null
-  const content = delta ?? message
+  const content = delta ?? (isRecord(choice['message']) ? choice['message'] : null)
   const legacy = textOf(choice['text'])
   const chat = contentOf(choice['delta'] ?? choice['message'])
   const preferred = prefer === 'chat' ? chat : legacy
@@ -148,14 +143,13 @@ function readChoice(
     // Also without text: an index that counts chunks counts these, too.
     deltas.push({ kind: 'text', index, text, logprobs })
   }
-  const hidden = hiddenBytes(choice, content)
-  if (hidden > 0) deltas.push({ kind: 'hidden', bytes: hidden })
+  const bytes = hiddenBytes(choice, content)
+  if (bytes > 0) deltas.push({ kind: 'hidden', bytes })
   // Moonshot counts in the choice.
   const usage = readUsage(choice['usage'])
   if (usage !== null) deltas.push({ kind: 'usage', index, usage })
-  const refusal = content?.['refusal']
+  if (isFilled(content?.['refusal'])) return [...deltas, ending(index, 'content_filter')]
   const word = choice['finish_reason'] ?? choice['finishReason'] ?? content?.['finish_reason']
-  if (isFilled(refusal)) return [...deltas, ending(index, 'content_filter')]
   // text-generation-inference sends "" for a whole answer that ended by itself.
   const reason = form === 'body' && word === '' ? 'stop' : readReason(word)
   // OpenRouter puts the error of a failed choice in the choice itself.
@@ -209,14 +203,9 @@ export function readUsage(value: unknown): Usage | null {
 /** Log probabilities in the legacy shape; the chat shape (also of llama.cpp) is converted to it. */
 function readLogprobs(value: unknown): TokenLogprobs | null {
   if (!isRecord(value)) return null
-  return Array.isArray(value['tokens'])
-    ? readLegacyLogprobs(value)
-    : readChatLogprobs(value['content'])
-}
-
-function readLegacyLogprobs(value: Table): TokenLogprobs | null {
-  const { tokens, token_logprobs, top_logprobs, text_offset } = value
-  const count = Array.isArray(tokens) ? tokens.length : 0
+  const { tokens, token_logprobs, top_logprobs, text_offset, content } = value
+  if (!Array.isArray(tokens)) return readChatLogprobs(content)
+  const count = tokens.length
   if (count === 0 || !isList(tokens, count, isString)) return null
   if (!isList(token_logprobs, count, isNullableNumber)) return null
   return {

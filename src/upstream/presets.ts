@@ -2,13 +2,8 @@
 // can override every value.
 import type { Feature, Wire, WireOptions } from './adapter.ts'
 
-export const authStyles = [
-  'bearer',
-  'api-key',
-  'x-api-key',
-  'cf-aig-authorization',
-  'none',
-] as const
+const headers = ['api-key', 'x-api-key', 'cf-aig-authorization'] as const
+export const authStyles = ['bearer', ...headers, 'none'] as const
 /** How the key is sent: as `Authorization: Bearer …`, in a header of this name, or not at all. */
 export type AuthStyle = (typeof authStyles)[number]
 
