@@ -44,31 +44,20 @@ test.each([
   expect(v.parse(completionSchema, value)).toEqual(value)
 })
 
+// Fields that are missing, unknown or of another type: test/cache/entry.test.ts.
 test.each([
-  null,
-  'x',
-  {},
   { ...whole, id: 'cmpl-short' },
   { ...whole, id: 'chatcmpl-ABCDEFGHIJKLMNOPQRSTUVWX' },
   { ...whole, id: 'cmpl-ABCDEFGHIJKLMNOPQRSTUVWX\n' },
   { ...whole, object: 'chat.completion' },
   { ...whole, created: 1.5 },
-  { ...whole, created: '1589478378' },
   { ...whole, system_fingerprint: null },
-  { ...whole, choices: [] },
-  { ...whole, service_tier: 'default' },
   withChoice({ finish_reason: null }),
   withChoice({ finish_reason: 'tool_calls' }),
-  withChoice({ text: null }),
   withChoice({ index: -1 }),
   withChoice({ index: 0.5 }),
-  withChoice({ message: {} }),
-  withChoice({ logprobs: undefined }),
   withChoice({ logprobs: { ...logprobs, text_offset: undefined } }),
-  withUsage({ total_tokens: undefined }),
   withUsage({ completion_tokens: -1 }),
-  withUsage({ prompt_tokens: null }),
-  withUsage({ prompt_tokens_details: {} }),
 ])('completionSchema refuses %j', (value) => {
   expect(v.safeParse(completionSchema, value).success).toBe(false)
 })

@@ -21,44 +21,31 @@ function start(includeUsage: boolean, first = head) {
   return encode
 }
 
-test('encoder() writes a text as one line of data and a blank line', () => {
-  expect(start(false)(text('Hi'))).toBe(
-    'data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"m-1",' +
-      '"choices":[{"text":"Hi","index":0,"logprobs":null,"finish_reason":null}]}\n\n',
-  )
+const shared =
+  'data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"m-1","choices":['
+const plain = (index: number, text: string, reason: string) =>
+  `{"text":"${text}","index":${index},"logprobs":null,"finish_reason":${reason}}]`
+const finish: Delta = { kind: 'finish', index: 3, reason: 'length' }
+const end: Delta = { kind: 'usage', usage, estimated: true }
+
+test.each<[what: string, delta: Delta, choices: string]>([
+  ['a text as one event', text('Hi'), plain(0, 'Hi', 'null')],
+  ['a finish as an empty text', finish, plain(3, '', '"length"')],
+])('encoder() writes %s, with a null usage if usage is requested', (_, delta, choices) => {
+  expect(start(false)(delta)).toBe(`${shared}${choices}}\n\n`)
+  expect(start(true)(delta)).toBe(`${shared}${choices},"usage":null}\n\n`)
 })
 
-test('encoder() writes a finish as an empty text with its reason', () => {
-  expect(start(false)({ kind: 'finish', index: 3, reason: 'length' })).toBe(
-    'data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"m-1",' +
-      '"choices":[{"text":"","index":3,"logprobs":null,"finish_reason":"length"}]}\n\n',
-  )
+test('encoder() writes the usage in an event without choices, if it is requested', () => {
+  const counts = '"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}'
+  expect(start(true)(end)).toBe(`${shared}],${counts}}\n\n`)
+  expect(start(false)(end)).toBe('')
 })
 
 test('encoder() repeats the fingerprint, if any, in every chunk', () => {
   const chunk = start(false, { ...head, system_fingerprint: 'fp_"1"' })(text('Hi'))
   expect(JSON.parse(chunk.slice(6))).toMatchObject({ system_fingerprint: 'fp_"1"' })
   expect(start(false)(text('Hi'))).not.toContain('fingerprint')
-})
-
-test('encoder() adds a null usage to every chunk if usage is requested', () => {
-  const encode = start(true)
-  for (const delta of [text('Hi'), { kind: 'finish', index: 0, reason: 'stop' } as const]) {
-    expect(JSON.parse(encode(delta).slice(6))).toHaveProperty('usage', null)
-  }
-})
-
-test('encoder() writes the usage in a chunk without choices', () => {
-  expect(start(true)({ kind: 'usage', usage, estimated: true })).toBe(
-    'data: {"id":"cmpl-1","object":"text_completion","created":1700000000,"model":"m-1",' +
-      '"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}\n\n',
-  )
-})
-
-test('encoder() omits usage unless it is requested', () => {
-  const encode = start(false)
-  expect(encode({ kind: 'usage', usage, estimated: false })).toBe('')
-  expect(encode(text('Hi'))).not.toContain('usage')
 })
 
 test('encoder() writes logprobs in the legacy shape, including nulls', () => {

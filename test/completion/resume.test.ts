@@ -1,10 +1,10 @@
 // Resuming an answer: the header, and the rest of the text after every character.
-import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { Logprobs } from '../../src/completion/completion.ts'
 import type { Delta } from '../../src/completion/delta.ts'
 import { encodeWhole, type Reader, type Shape } from '../../src/completion/encode.ts'
 import { parseResumePoint, resumeFilter } from '../../src/completion/resume.ts'
+import { parseStream } from '../support/answers.ts'
 import { fold } from '../support/fold.ts'
 
 const ID = `cmpl-${'aB3'.repeat(10)}`
@@ -61,37 +61,14 @@ test.each([
   expect(parseResumePoint(header)).toBeNull()
 })
 
-test('parseResumePoint() never throws', () => {
-  fc.assert(
-    fc.property(fc.string({ unit: 'binary' }), (header) => {
-      const point = parseResumePoint(header)
-      if (point !== null) expect(point.characters).toBeGreaterThanOrEqual(0)
-    }),
-  )
-})
-
 const shapeOf = (as: Shape['as']): Shape => ({ as, stream: true, includeUsage: false })
 const readerAt = (as: Shape['as'], characters: number, id = ID): Reader => ({
   shape: shapeOf(as),
   resume: { id, characters },
 })
 
-/** The text of a choice in an event stream. */
-function textIn(events: string, index = 0): string {
-  return events
-    .split('\n\n')
-    .filter((event) => event.startsWith('data: {'))
-    .flatMap((event) => (JSON.parse(event.slice(6)) as { choices: ChunkChoice[] }).choices)
-    .filter((choice) => choice.index === index)
-    .map(({ text }) => text)
-    .join('')
-}
-
-interface ChunkChoice {
-  readonly index: number
-  readonly text: string
-  readonly finish_reason: string | null
-}
+/** The text of choice 0 in an event stream. */
+const textIn = (events: string) => parseStream(events).text()
 
 const words = 'Zoë 👩‍👩‍👧 said: "日本"\n\ndata: [DONE]\n\n\u2028\u0000end'
 
@@ -102,39 +79,22 @@ const cuttings: readonly [string, readonly string[]][] = [
   ['pieces of five units', words.match(/[\s\S]{1,5}/g) ?? []],
 ]
 
-test.each(cuttings)('a stream of %s resumes after every character', (_, pieces) => {
+const filtered = (deltas: readonly Delta[], at: number, id = ID) =>
+  deltas.map(resumeFilter({ id, characters: at })).filter((delta) => delta !== null)
+
+test.each(cuttings)('an answer of %s resumes after every character', (_, pieces) => {
   const deltas = [head, ...pieces.map((text) => piece(text)), finish(), usage]
   const folded = fold(deltas)
-  const { choices } = folded.completion
-  const json = JSON.parse(encodeWhole(folded, { shape: shapeOf('json'), resume: null }))
-  expect(json.choices[0].text).toBe(words)
+  expect(JSON.parse(encodeWhole(folded, readerAt('json', 5))).choices[0].text).toBe(words)
   for (let at = 0; at <= words.length + 2; at++) {
-    const live = deltas.flatMap((delta) => cutting(ID, at)(delta) ?? [])
-    const rest = deltas.map(cutterOf(at)).filter((delta) => delta !== null)
-    expect(textOf(rest), `live at ${at}`).toBe(words.slice(at))
-    expect(live.length).toBeGreaterThan(0)
+    expect(textOf(filtered(deltas, at)), `live at ${at}`).toBe(words.slice(at))
     // Half a surrogate pair is an escape in JSON; the client joins it with the half it has.
-    const cached = textIn(encodeWhole(folded, readerAt('sse', at)))
-    expect(words.slice(0, at) + cached, `cached at ${at}`).toBe(
-      words.slice(0, at) + words.slice(at),
-    )
+    const events = encodeWhole(folded, readerAt('sse', at))
+    expect(textIn(events), `cached at ${at}`).toBe(words.slice(at))
+    expect(events).toMatch(/"finish_reason":"stop"\}\]\}\n\ndata: \[DONE\]\n\n$/)
     expect(encodeWhole(folded, readerAt('text', at))).toBe(words.slice(at))
-    expect(encodeWhole(folded, readerAt('sse', at))).toMatch(
-      /"finish_reason":"stop"\}\]\}\n\ndata: \[DONE\]\n\n$/,
-    )
   }
-  expect(choices).toHaveLength(1)
 })
-
-function cutting(id: string, characters: number) {
-  const cut = resumeFilter({ id, characters })
-  cut(head)
-  return cut
-}
-
-function cutterOf(at: number) {
-  return resumeFilter({ id: ID, characters: at })
-}
 
 function textOf(deltas: readonly Delta[]): string {
   return deltas
@@ -142,47 +102,27 @@ function textOf(deltas: readonly Delta[]): string {
     .join('')
 }
 
-test('skipper() removes text of choice 0 only', () => {
-  const deltas = [
-    head,
-    piece('other', 1),
-    piece('Hello'),
-    piece('!', 1),
-    finish(),
-    finish(1),
-    usage,
-  ]
-  const cut = deltas.map(cutterOf(3)).filter((delta) => delta !== null)
-  expect(cut).toEqual([
-    head,
-    piece('other', 1),
-    piece('lo'),
-    piece('!', 1),
-    finish(),
-    finish(1),
-    usage,
-  ])
+test('resumeFilter() removes text of choice 0 only', () => {
+  const rest = [piece('!', 1), finish(), finish(1), usage]
+  const deltas = [head, piece('other', 1), piece('Hello'), ...rest]
+  expect(filtered(deltas, 3)).toEqual([head, piece('other', 1), piece('lo'), ...rest])
 })
 
-test('skipper() leaves the finish and the usage if the reader has the whole text', () => {
+test('resumeFilter() leaves the finish and the usage if the reader has the whole text', () => {
   const deltas = [head, piece('Hel'), piece('lo'), finish(), usage]
   for (const at of [5, 6, 999_999_999]) {
-    expect(deltas.map(cutterOf(at)).filter((delta) => delta !== null)).toEqual([
-      head,
-      finish(),
-      usage,
-    ])
+    expect(filtered(deltas, at)).toEqual([head, finish(), usage])
   }
 })
 
-test('skipper() passes another answer unchanged', () => {
+test('resumeFilter() passes another answer unchanged', () => {
   const deltas = [head, piece('Hello'), finish(), usage]
-  expect(deltas.map(resumeFilter({ id: OTHER, characters: 3 }))).toEqual(deltas)
+  expect(filtered(deltas, 3, OTHER)).toEqual(deltas)
   expect(textIn(encodeWhole(fold(deltas), readerAt('sse', 3, OTHER)))).toBe('Hello')
   expect(encodeWhole(fold(deltas), readerAt('text', 3, OTHER))).toBe('Hello')
 })
 
-test('skipper() keeps the log probabilities of the remaining tokens', () => {
+test('resumeFilter() keeps the log probabilities of the remaining tokens', () => {
   const scores = (tokens: string[], offset = 0): Logprobs => ({
     tokens,
     token_logprobs: tokens.map((_, i) => -i),
@@ -192,7 +132,7 @@ test('skipper() keeps the log probabilities of the remaining tokens', () => {
   const tokens = ['He', 'llo', ' ', 'you']
   const delta = piece('Hello you', 0, scores(tokens))
   const left = (at: number) => {
-    const cut = cutting(ID, at)(delta)
+    const [, cut] = filtered([head, delta], at)
     return cut?.kind === 'text' ? cut.logprobs : null
   }
   expect(left(0)).toEqual(scores(tokens))
@@ -209,29 +149,13 @@ test('skipper() keeps the log probabilities of the remaining tokens', () => {
   expect(left(8)).toBeNull()
 })
 
-test('skipper() keeps top_logprobs null', () => {
+test('resumeFilter() keeps top_logprobs null', () => {
   const logprobs = {
     tokens: ['a', 'b'],
     token_logprobs: [-1, null],
     top_logprobs: null,
     text_offset: [0, 1],
   }
-  const cut = cutting(ID, 1)(piece('ab', 0, logprobs))
-  expect(cut).toEqual(
-    piece('b', 0, { tokens: ['b'], token_logprobs: [null], top_logprobs: null, text_offset: [1] }),
-  )
-})
-
-test('skipper() leaves the rest of any text in any pieces', () => {
-  const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 6 })
-  fc.assert(
-    fc.property(fc.array(text, { minLength: 1, maxLength: 8 }), fc.nat(60), (texts, at) => {
-      const whole = texts.join('')
-      const deltas = [head, ...texts.map((text) => piece(text)), finish(), usage]
-      const cut = deltas.map(cutterOf(at)).filter((delta) => delta !== null)
-      expect(textOf(cut)).toBe(whole.slice(at))
-      expect(cut.filter(({ kind }) => kind !== 'text')).toEqual([head, finish(), usage])
-      expect(textIn(encodeWhole(fold(deltas), readerAt('sse', at)))).toBe(whole.slice(at))
-    }),
-  )
+  const tops = { tokens: ['b'], token_logprobs: [null], top_logprobs: null, text_offset: [1] }
+  expect(filtered([head, piece('ab', 0, logprobs)], 1)).toEqual([head, piece('b', 0, tops)])
 })

@@ -1,110 +1,59 @@
-// Every setting with its default, and every fault by its path.
-
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+// How settings are read, and every fault by its path. Defaults are compared with docs/settings.md by
+// test/docs.test.ts.
+import * as v from 'valibot'
 import { expect, test } from 'vitest'
-import { experimental_readRawConfig } from 'wrangler'
 import { type ConfigResult, parseConfig } from '../../src/config/config.ts'
 import { configSchema } from '../../src/config/schema.ts'
 import type { Fault } from '../../src/validation.ts'
 import { CANARY, recordOutput } from '../support/canary.ts'
 
-/** An example with every setting. */
-const example = `
-[vars.CONFIG]
-origins = ["https://example.com"]     # exact scheme://host[:port]; [] = only this Worker's own pages; "*" needs anyone_may_spend = true
-origin_required = false
-free_prompts = true                   # false: only locked prompts; absent: true while there are no locked prompts
-
-[[vars.CONFIG.models]]                # what a visitor may ask for; the first is the default
-id = "default"
-upstream = "openai"                   # tried first; then fallbacks in order
-upstream_model = "gpt-6-luna"
-parameters = { reasoning_effort = "none" }   # the owner's own upstream parameters, sent as they are, part of the key
-fallbacks = [ { upstream = "workers-ai", upstream_model = "@cf/meta/llama-3.1-8b-instruct" } ]
-system = "Continue the text. Answer with the continuation only."   # a model's own system message (chat wires)
-price = { input = 0.1, output = 0.5 }      # USD per million tokens, for budgets in USD and the dashboard
-abandon = "finish"                    # or "stop": a call that nobody waits for any more is cancelled and costs what was seen
-
-[[vars.CONFIG.upstreams]]
-name = "openai"
-preset = "openai"                     # base_url, wire and auth style from the preset table; each may be overridden
-# base_url = "https://api.openai.com/v1"   wire = "chat" | "completions" | "anthropic" | "workers-ai" | "demo"
-key = "UPSTREAM_API_KEY"              # the NAME of the secret; a second key is a second upstream
-stream = "always"                     # or "visitor": as the visitor asked
-first_byte_ms = 30000
-idle_ms = 20000
-deadline_ms = 120000
-retries = 1                           # before the first byte only
-max_output_bytes = 1048576
-
-[vars.CONFIG.prompts.haiku]           # locked prompts live here while short, else in src/config/prompts.ts (same shape): a variable of a
-system = "You write haiku."           # Worker holds 5 KB, \`npm run check\` fails when CONFIG is larger
-text = "Write a haiku about {{topic}} in {{language}}."
-variables = { topic = { max_chars = 80 }, language = { values = ["English", "Deutsch"] } }
-# a variable may be a page of the owner's site: page = { from = "url", paths = ["/posts/*"], selector = "article", max_chars = 20000, page_seconds = 3600 }
-model = "default"
-max_tokens = 60
-parameters = {}                       # more upstream parameters of the owner's
-visitor_may_set = []                  # e.g. ["seed"]
-ttl_seconds = 2592000
-spend = "visitor"                     # "operator": only the operator's requests may spend, a visitor's miss is 404 not_cached
-abandon = "finish"
-
-[vars.CONFIG.defaults]                # used where the visitor is silent; any scalar request field may stand here
-max_tokens = 256
-
-[vars.CONFIG.limits]
-body_bytes = 131072
-body_ms = 10000                       # to receive it
-prompt_chars = 4000
-max_tokens = 512
-n = 1
-prompts = 4                           # prompts in one request
-
-[vars.CONFIG.cache]
-ttl_seconds = 2592000
-stale_while_revalidate_seconds = 604800
-stale_if_error_seconds = 2592000
-browser_seconds = 300                 # max-age of a GET
-free_prompts = "shared"               # or "visitor": own answers only; "off": never stored
-memory_seconds = 60
-memory_bytes = 8388608
-entry_bytes = 262144
-kv_writes_per_day = 0                 # 0 = no limit; the free plan allows 1000
-kv_wait_ms = 300
-flights = "global"                    # or "none": no Durable Object for a miss, no joining
-version = 1                           # bump to start with an empty cache
-
-[vars.CONFIG.budget]
-tokens_per_day = 200000
-usd_per_day = 0                       # 0 = not limited in USD; needs the models' prices
-tokens_per_visitor_per_day = 20000
-streams_per_visitor = 4
-
-[vars.CONFIG.access]
-turnstile_sitekey = ""                # set, with the secret TURNSTILE_SECRET: POST needs a visitor token
-token_seconds = 1800
-`
-
-/** The example falls back to Workers AI, so that upstream is added. */
-const workersAi = `
-[[vars.CONFIG.upstreams]]
-name = "workers-ai"
-wire = "workers-ai"
-`
-
-function readToml(toml: string): Readonly<Record<string, unknown>> {
-  const folder = mkdtempSync(join(tmpdir(), 'edge-completions-'))
-  try {
-    const file = join(folder, 'wrangler.toml')
-    writeFileSync(file, `name = "test"\n${toml}`)
-    const { rawConfig } = experimental_readRawConfig({ config: file })
-    return rawConfig.vars?.['CONFIG'] as unknown as Record<string, unknown>
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
+const groups = v.pick(configSchema, ['limits', 'cache', 'budget', 'access'])
+const haiku = {
+  system: 'You write haiku.',
+  text: 'Write a haiku about {{topic}} in {{language}}.',
+  variables: { topic: { max_chars: 80 }, language: { values: ['English', 'Deutsch'] } },
+  model: 'default',
+  max_tokens: 60,
+  parameters: {},
+  visitor_may_set: [],
+  ttl_seconds: 2_592_000,
+  spend: 'visitor',
+  abandon: 'finish',
+}
+/** A configuration with every setting. */
+const example = {
+  ...v.parse(groups, {}),
+  origins: ['https://example.com'],
+  origin_required: false,
+  free_prompts: true,
+  models: [
+    {
+      id: 'default',
+      upstream: 'openai',
+      upstream_model: 'gpt-6-luna',
+      parameters: { reasoning_effort: 'none' },
+      fallbacks: [{ upstream: 'workers-ai', upstream_model: '@cf/meta/llama-3.1-8b-instruct' }],
+      system: 'Continue the text.',
+      price: { input: 0.1, output: 0.5 },
+      abandon: 'finish',
+    },
+  ],
+  upstreams: [
+    {
+      name: 'openai',
+      preset: 'openai',
+      key: 'UPSTREAM_API_KEY',
+      stream: 'always',
+      first_byte_ms: 30_000,
+      idle_ms: 20_000,
+      deadline_ms: 120_000,
+      retries: 1,
+      max_output_bytes: 1_048_576,
+    },
+    { name: 'workers-ai', wire: 'workers-ai' },
+  ],
+  prompts: { haiku },
+  defaults: { max_tokens: 256 },
 }
 
 interface Surroundings {
@@ -149,25 +98,27 @@ const openai = { name: 'demo', preset: 'openai', key: 'UPSTREAM_API_KEY' }
 const secrets = { UPSTREAM_API_KEY: 'sk-test' }
 
 test('parseConfig() accepts the complete example', () => {
-  const config = good(readToml(example + workersAi), { secrets })
-  expect(config.origins).toEqual(['https://example.com'])
-  expect(config.originRequired).toBe(false)
-  expect(config.freePrompts).toBe(true)
+  const config = good(example, { secrets })
+  expect(config).toMatchObject({
+    ...v.parse(groups, {}),
+    origins: ['https://example.com'],
+    originRequired: false,
+    freePrompts: true,
+    defaults: { max_tokens: 256 },
+  })
+  const price = { input: 0.1, output: 0.5 }
   expect(Object.fromEntries(config.models)).toEqual({
     default: {
       id: 'default',
-      system: 'Continue the text. Answer with the continuation only.',
+      system: 'Continue the text.',
       parameters: { reasoning_effort: 'none' },
       route: [
         { upstream: 'openai', upstream_model: 'gpt-6-luna' },
         { upstream: 'workers-ai', upstream_model: '@cf/meta/llama-3.1-8b-instruct' },
       ],
-      price: { input: 0.1, output: 0.5 },
+      price,
       abandon: 'finish',
-      prices: [
-        { input: 0.1, output: 0.5 },
-        { input: 0.1, output: 0.5 },
-      ],
+      prices: [price, price],
     },
   })
   expect([...config.upstreams.keys()]).toEqual(['openai', 'workers-ai'])
@@ -185,48 +136,7 @@ test('parseConfig() accepts the complete example', () => {
     retries: 1,
     maxOutputBytes: 1_048_576,
   })
-  expect(Object.fromEntries(config.prompts)).toEqual({
-    haiku: {
-      system: 'You write haiku.',
-      text: 'Write a haiku about {{topic}} in {{language}}.',
-      variables: { topic: { max_chars: 80 }, language: { values: ['English', 'Deutsch'] } },
-      model: 'default',
-      max_tokens: 60,
-      parameters: {},
-      visitor_may_set: [],
-      ttl_seconds: 2_592_000,
-      spend: 'visitor',
-      abandon: 'finish',
-    },
-  })
-  expect(config.defaults).toEqual({ max_tokens: 256 })
-})
-
-test('parseConfig() has the documented defaults', () => {
-  const shown = readToml(example)
-  const config = good(minimal)
-  for (const group of ['limits', 'cache', 'budget', 'access'] as const) {
-    expect(config[group], group).toEqual(shown[group])
-  }
-  expect(config.defaults).toEqual(shown['defaults'])
-  expect(config.origins).toEqual([])
-  expect(config.originRequired).toBe(shown['origin_required'])
-  const [upstream] = shown['upstreams'] as [Record<string, unknown>]
-  const { name: _name, preset: _preset, key: _key, ...defaults } = upstream
-  expect(config.upstreams.get('demo')).toMatchObject({
-    stream: defaults['stream'],
-    firstByteMs: defaults['first_byte_ms'],
-    idleMs: defaults['idle_ms'],
-    deadlineMs: defaults['deadline_ms'],
-    retries: defaults['retries'],
-    maxOutputBytes: defaults['max_output_bytes'],
-  })
-  expect(Object.keys(defaults)).toHaveLength(6)
-})
-
-test('configSchema has every group of the example', () => {
-  const known = Object.keys(configSchema.entries)
-  expect(known).toEqual(expect.arrayContaining(Object.keys(readToml(example))))
+  expect(Object.fromEntries(config.prompts)).toEqual({ haiku })
 })
 
 test('parseConfig() accepts CONFIG as a JSON string', () => {
@@ -248,12 +158,6 @@ test.each([undefined, null, [], 'not JSON', '', '[]', 'null', 5, {}])(
   },
 )
 
-test('parseConfig() shows nothing of a CONFIG that is not valid JSON', () => {
-  const result = parse(`key = "${CANARY}"`)
-  expect(result.config).toBeNull()
-  expect(JSON.stringify(result)).not.toContain(CANARY.slice(0, 12))
-})
-
 test('parseConfig() names the tables that are missing', () => {
   const found = faults({})
   expect(found.map(({ path }) => path)).toEqual(['models', 'upstreams'])
@@ -263,32 +167,15 @@ test('parseConfig() names the tables that are missing', () => {
   }
 })
 
-test('parseConfig() lists the known upstreams for a mistyped one', () => {
-  const config = {
-    models: [{ ...model, upstream: 'opnai' }],
-    upstreams: [{ ...openai, name: 'openai' }],
-  }
-  expect(faults(config, { secrets })).toEqual([
-    { path: 'models[0].upstream', message: 'Cannot find upstream "opnai": expected one of openai' },
-  ])
-})
-
-test('parseConfig() checks the upstreams of fallbacks, too', () => {
-  const fallbacks = [
-    { upstream: 'demo', upstream_model: 'x' },
-    { upstream: 'nope', upstream_model: 'x' },
-  ]
-  expect(faults({ ...minimal, models: [{ ...model, fallbacks }] })).toEqual([
-    {
-      path: 'models[0].fallbacks[1].upstream',
-      message: 'Cannot find upstream "nope": expected one of demo',
-    },
-  ])
-})
-
 const withModel = (change: object) => ({ models: [{ ...model, ...change }] })
 const withUpstream = (change: object) => ({ upstreams: [{ ...demo, ...change }] })
 const withPrompt = (prompt: object) => ({ prompts: { h: { text: 'x', ...prompt } } })
+
+const withPage = (page: object) =>
+  withPrompt({ text: '{{page}}', variables: { page: { from: 'url', ...page } } })
+const fallback = (upstream: string) => ({ upstream, upstream_model: 'x' })
+const needsOrigin =
+  'Cannot read pages for "page": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)'
 
 /** An invalid setting, its path and its message. */
 const wrong: readonly (readonly [change: object, path: string, message: string])[] = [
@@ -375,12 +262,33 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   ],
   [{ budget: { usd_per_day: 1 } }, 'models[0].price', 'budget.usd_per_day requires it'],
   [{ access: { turnstile_sitekey: 'x' } }, 'access.turnstile_sitekey', 'TURNSTILE_SECRET'],
+  [
+    withModel({ upstream: 'dmo' }),
+    'models[0].upstream',
+    'Cannot find upstream "dmo": expected one of demo',
+  ],
+  [
+    withModel({ fallbacks: [fallback('demo'), fallback('nope')] }),
+    'models[0].fallbacks[1].upstream',
+    'Cannot find upstream "nope": expected one of demo',
+  ],
+  [withPage({}), 'prompts.h.variables.page', needsOrigin],
+  [
+    { ...withPage({}), origins: ['*'], anyone_may_spend: true },
+    'prompts.h.variables.page',
+    needsOrigin,
+  ],
+  [
+    { ...withPage({ selector: 'a:hover' }), origins: ['https://example.com'] },
+    'prompts.h.variables.page.selector',
+    'Cannot use "a:hover": expected CSS selectors of tags, classes, ids and attributes, such as "main, article"',
+  ],
 ]
 
 test.each(wrong)('parseConfig() finds the fault in %j', (change, path, message) => {
   const found = faults({ ...minimal, ...change })
   expect(found.map((fault) => fault.path)).toEqual([path])
-  expect(found[0]?.message).toMatch(/^Cannot (use|find|fill|set) /)
+  expect(found[0]?.message).toMatch(/^Cannot (use|find|fill|set|read) /)
   expect(found[0]?.message).toContain(message)
 })
 
@@ -403,56 +311,10 @@ test.each([
   for (const { message } of found) expect(message).not.toMatch(/[<>]=|Invalid|undefined/)
 })
 
-test('parseConfig() lists every fault at once', () => {
-  const config = {
-    ...minimal,
-    foo: 1,
-    models: [{ ...model, upstream_model: '' }],
-    cache: { ttl_seconds: -1, foo: 1 },
-    limits: { n: 'x' },
-  }
-  expect(paths(config).toSorted()).toEqual([
-    'cache.foo',
-    'cache.ttl_seconds',
-    'foo',
-    'limits.n',
-    'models[0].upstream_model',
-  ])
-  const between = {
-    models: [
-      { ...model, upstream: 'opnai' },
-      { ...model, upstream: 'opnai' },
-    ],
-    upstreams: [{ ...openai, name: 'openai' }],
-    origins: ['nope'],
-    prompts: { h: { text: '{{a}}' } },
-    defaults: { n: 2 },
-  }
-  expect(paths(between, { unbound: ['CACHE'] }).toSorted()).toEqual([
-    'CACHE',
-    'defaults.n',
-    'models[0].upstream',
-    'models[1].id',
-    'models[1].upstream',
-    'origins[0]',
-    'prompts.h.text',
-    'upstreams[0].key',
-  ])
-})
-
-// Fixing one fault must not reveal another one behind it.
-test('parseConfig() lists faults of one setting and faults between settings together', () => {
-  const config = { ...minimal, foo: 1, models: [{ ...model, upstream: 'opnai' }] }
-  expect(paths(config, { unbound: ['CACHE'] }).toSorted()).toEqual([
-    'CACHE',
-    'foo',
-    'models[0].upstream',
-  ])
-})
-
 // An invalid setting must neither hide faults of other settings nor cause additional ones.
-test('parseConfig() lists the faults of settings that depend on each other', () => {
+test('parseConfig() lists every fault at once, also of settings that depend on each other', () => {
   const config = {
+    foo: 1,
     origins: ['nope', 5],
     models: [
       { id: 'a', upstream: 'opnai', upstream_model: '', price: { input: 'x', output: 1 } },
@@ -482,6 +344,7 @@ test('parseConfig() lists the faults of settings that depend on each other', () 
     'access.turnstile_sitekey',
     'budget.tokens_per_day',
     'defaults.max_tokens',
+    'foo',
     'limits.body_bytes',
     'limits.n',
     'models[0].price.input',
@@ -556,12 +419,6 @@ test.each<[object, string]>([
   expect(paths({ ...minimal, ...change })).toEqual([path])
 })
 
-test('parseConfig() reports each fault once', () => {
-  for (const ttl_seconds of [1e16, Number.POSITIVE_INFINITY, -1.5]) {
-    expect(paths({ ...minimal, cache: { ttl_seconds } })).toEqual(['cache.ttl_seconds'])
-  }
-})
-
 test('parseConfig() accepts only origins as browsers send them', () => {
   const origins = ['https://example.com', 'http://localhost:4000', 'https://xn--bcher-kva.example']
   expect(good({ ...minimal, origins }).origins).toEqual(origins)
@@ -578,16 +435,13 @@ test('parseConfig() accepts only origins as browsers send them', () => {
     'file://',
     'javascript:alert(1)',
     ' https://example.com',
+    // A URL parser accepts it as a host, but no browser ever sends it, so it would match nothing.
+    'https://*.example.com',
   ]) {
     const [fault] = faults({ ...minimal, origins: [origin] })
     expect(fault?.path, origin).toBe('origins[0]')
     expect(fault?.message).toContain('expected scheme://host[:port] exactly as browsers send it')
   }
-})
-
-// A URL parser accepts it as a host, but no browser ever sends it, so it would match nothing.
-test('parseConfig() rejects an origin with a wildcard in it', () => {
-  expect(paths({ ...minimal, origins: ['https://*.example.com'] })).toEqual(['origins[0]'])
 })
 
 test('parseConfig() accepts the origin "*" only with anyone_may_spend', () => {
@@ -627,29 +481,9 @@ test('parseConfig() lowers the built-in default of max_tokens to the limit', () 
   expect(good({ ...minimal, defaults }).defaults).toEqual(defaults)
 })
 
-test.each([
-  [{ n_predict: -1 }, 'n_predict'],
-  [{ options: { num_predict: -2 } }, 'num_predict'],
-  [{ extra: [{ max_new_tokens: '-1' }] }, 'max_new_tokens'],
-])(
-  'parseConfig() refuses parameters that let a call write without a limit: %j',
-  (parameters, name) => {
-    const message = `Cannot set "${name}" below 0 here: the budget cannot hold for a call without a limit`
-    expect(faults({ ...minimal, ...withModel({ parameters }) })).toEqual([
-      { path: 'models[0].parameters', message },
-    ])
-    expect(faults({ ...minimal, ...withPrompt({ parameters }) })).toEqual([
-      { path: 'prompts.h.parameters', message },
-    ])
-  },
-)
-
-test('parseConfig() takes a thinking budget of -1, which max_tokens bounds', () => {
-  const parameters = { thinking_budget: -1, n_predict: 100 }
-  expect(faults({ ...minimal, ...withModel({ parameters }) })).toEqual([])
-})
-
-test.each([
+const unlimited = (name: string) =>
+  `Cannot set "${name}" below 0 here: the budget cannot hold for a call without a limit`
+const reserved = [
   'model',
   'messages',
   'prompt',
@@ -661,15 +495,32 @@ test.each([
   'max_tokens',
   'max_completion_tokens',
   'echo',
-])('parseConfig() rejects the reserved parameter %s', (name) => {
-  const parameters = { [name]: 1, reasoning_effort: 'none' }
-  const message = `Cannot set "${name}" here: the gateway sets it, and the budget relies on it`
-  expect(faults({ ...minimal, ...withModel({ parameters }) })).toEqual([
-    { path: `models[0].parameters.${name}`, message },
-  ])
-  expect(faults({ ...minimal, ...withPrompt({ parameters }) })).toEqual([
-    { path: `prompts.h.parameters.${name}`, message },
-  ])
+]
+
+test.each<[parameters: object, path: string, message: string]>([
+  [{ n_predict: -1 }, 'parameters', unlimited('n_predict')],
+  [{ options: { num_predict: -2 } }, 'parameters', unlimited('num_predict')],
+  [{ extra: [{ max_new_tokens: '-1' }] }, 'parameters', unlimited('max_new_tokens')],
+  ...reserved.map((name): [object, string, string] => [
+    { [name]: 1, reasoning_effort: 'none' },
+    `parameters.${name}`,
+    `Cannot set "${name}" here: the gateway sets it, and the budget relies on it`,
+  ]),
+])(
+  'parseConfig() refuses the parameters %j of a model or a prompt',
+  (parameters, path, message) => {
+    expect(faults({ ...minimal, ...withModel({ parameters }) })).toEqual([
+      { path: `models[0].${path}`, message },
+    ])
+    expect(faults({ ...minimal, ...withPrompt({ parameters }) })).toEqual([
+      { path: `prompts.h.${path}`, message },
+    ])
+  },
+)
+
+test('parseConfig() takes a thinking budget of -1, which max_tokens bounds', () => {
+  const parameters = { thinking_budget: -1, n_predict: 100 }
+  expect(faults({ ...minimal, ...withModel({ parameters }) })).toEqual([])
 })
 
 test('parseConfig() accepts every kind of variable, with its defaults', () => {
@@ -684,39 +535,6 @@ test('parseConfig() accepts every kind of variable, with its defaults', () => {
     ...variables,
     c: { ...variables.c, selector: expect.any(String), max_chars: 20_000, page_seconds: 3600 },
   })
-})
-
-test.each([{ origins: [] }, { origins: ['*'], anyone_may_spend: true }])(
-  'parseConfig() requires an origin for page variables: %j',
-  (settings) => {
-    const prompt = withPrompt({ text: '{{page}}', variables: { page: { from: 'url' } } })
-    expect(faults({ ...minimal, ...prompt, ...settings })).toEqual([
-      {
-        path: 'prompts.h.variables.page',
-        message:
-          'Cannot read pages for "page": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)',
-      },
-    ])
-    const listed = [...settings.origins, 'https://example.com']
-    good({ ...minimal, ...prompt, ...settings, origins: listed })
-  },
-)
-
-test('parseConfig() rejects an unsupported selector', () => {
-  const variables = { page: { from: 'url', selector: 'a:hover' } }
-  const config = {
-    ...minimal,
-    ...withPrompt({ text: '{{page}}', variables }),
-    origins: ['https://example.com'],
-  }
-  expect(parse(config).faults).toEqual([
-    {
-      path: 'prompts.h.variables.page.selector',
-      message:
-        'Cannot use "a:hover": expected CSS selectors of tags, classes, ids and attributes, such as "main, article"',
-    },
-  ])
-  good({ ...config, ...withPrompt({ text: '{{page}}', variables: { page: { from: 'url' } } }) })
 })
 
 test('parseConfig() merges src/config/prompts.ts with CONFIG, and rejects duplicate ids', () => {
@@ -748,12 +566,12 @@ test.each([0, 1, 59, 60, 1e12])('parseConfig() accepts the TTL %d', (seconds) =>
   expect(config.prompts.get('h')?.ttl_seconds).toBe(seconds)
 })
 
-test.each([Number.NaN, -1, 0.5, 1e16, '60', null, true])(
+test.each([Number.NaN, Number.POSITIVE_INFINITY, -1, -1.5, 1e16, '60', null, true])(
   'parseConfig() rejects the TTL %s',
   (seconds) => {
     const cache = { ttl_seconds: seconds }
     const found = paths({ ...minimal, cache, ...withPrompt({ ttl_seconds: seconds }) })
-    expect(new Set(found)).toEqual(new Set(['cache.ttl_seconds', 'prompts.h.ttl_seconds']))
+    expect(found.toSorted()).toEqual(['cache.ttl_seconds', 'prompts.h.ttl_seconds'])
   },
 )
 
@@ -761,8 +579,14 @@ test('parseConfig() trims a secret', () => {
   const config = { ...minimal, upstreams: [openai] }
   const padded = good(config, { secrets: { UPSTREAM_API_KEY: ' sk\n' } })
   expect(padded.upstreams.get('demo')?.key).toBe('sk')
-  for (const secret of ['', '  ', 'a b', 'ключ', 'a\u0000b']) {
-    expect(paths(config, { secrets: { UPSTREAM_API_KEY: secret } })).toEqual(['upstreams[0].key'])
+})
+
+test('parseConfig() rejects an unusable secret without showing it', () => {
+  const config = { ...minimal, upstreams: [openai] }
+  for (const secret of ['', '  ', 'a b', 'ключ', 'a\u0000b', `${CANARY} ${CANARY}`]) {
+    const found = faults(config, { secrets: { UPSTREAM_API_KEY: secret } })
+    expect(found.map(({ path }) => path)).toEqual(['upstreams[0].key'])
+    expect(JSON.stringify(found)).not.toContain(CANARY.slice(0, 12))
   }
 })
 
@@ -778,8 +602,6 @@ const pasted = [
   '0123456789abcdef0123456789abcdef',
   'hf_aBcDeFgHiJkLmNoPqRsTuVwXyZabcdefgh',
 ]
-const shown = (secret: string) => `${secret.slice(0, 3)}… (${secret.length} characters)`
-
 test.each(pasted)('parseConfig() never shows %s in place of the name of a secret', (secret) => {
   for (const key of [secret, [secret], { value: secret }, `Bearer ${secret}`]) {
     const found = faults({ ...minimal, upstreams: [{ ...openai, key }] })
@@ -797,50 +619,24 @@ test('parseConfig() shows no value of "key", not even a valid name', () => {
   expect(JSON.stringify(found)).not.toContain('HUNTER')
 })
 
-test.each(pasted)(
-  'parseConfig() shows only three characters and the length of %s in any setting',
-  (secret) => {
-    const places = [
-      { origins: [secret] },
-      { free_prompts: secret },
-      { [secret]: 1 },
-      { cache: { [secret]: 1 } },
-      { cache: { ttl_seconds: secret } },
-      { budget: { tokens_per_day: `Bearer ${secret}` } },
-      { access: { turnstile_sitekey: [secret] } },
-      withModel({ id: [secret] }),
-      withModel({ upstream: secret }),
-      withModel({ fallbacks: [{ upstream: secret, upstream_model: 'm' }] }),
-      withModel({ parameters: secret }),
-      withUpstream({ name: secret }),
-      withUpstream({ name: `${secret} ` }),
-      withUpstream({ preset: secret }),
-      withUpstream({ base_url: `https://${secret}@example.com/v1` }),
-      withUpstream({ base_url: secret }),
-      withUpstream({ auth: secret }),
-      withUpstream({ path: secret }),
-      withUpstream({ api_key: secret }),
-      withPrompt({ model: secret }),
-      { prompts: { [secret]: { text: '{{a}}' } } },
-      {
-        models: [
-          { ...model, id: secret },
-          { ...model, id: secret },
-        ],
-      },
-      `{"key": "${secret}"`,
-      secret,
-    ]
-    for (const place of places) {
-      const config = typeof place === 'string' ? place : { ...minimal, ...place }
-      const found = faults(config)
-      expect(found.length, JSON.stringify(place)).toBeGreaterThan(0)
-      expect(JSON.stringify(found), JSON.stringify(place)).not.toContain(secret.slice(0, 4))
-    }
-    const [fault] = faults({ ...minimal, origins: [secret] })
-    expect(fault?.message).toContain(`"${shown(secret)}"`)
-  },
-)
+test.each(pasted)('parseConfig() shows only three characters and the length of %s', (secret) => {
+  const places = [
+    { origins: [secret] },
+    { budget: { tokens_per_day: `Bearer ${secret}` } },
+    withUpstream({ name: `${secret} ` }),
+    withUpstream({ base_url: `https://${secret}@example.com/v1` }),
+    { prompts: { [secret]: { text: '{{a}}' } } },
+    { models: [model, { ...model, id: secret }, { ...model, id: secret }] },
+  ]
+  const texts = [secret, `{"key": "${secret}"`]
+  for (const config of [...places.map((place) => ({ ...minimal, ...place })), ...texts]) {
+    const found = faults(config)
+    expect(found.length, JSON.stringify(config)).toBeGreaterThan(0)
+    expect(JSON.stringify(found)).not.toContain(secret.slice(0, 4))
+  }
+  const [fault] = faults({ ...minimal, origins: [secret] })
+  expect(fault?.message).toContain(`"${secret.slice(0, 3)}… (${secret.length} characters)"`)
+})
 
 type Table = Record<string, unknown>
 
@@ -864,9 +660,8 @@ function* replaced(value: unknown, other: string): Generator<unknown> {
 test.each(pasted)(
   'parseConfig() neither throws nor shows %s at any place of a setting',
   (secret) => {
-    const config = readToml(example + workersAi)
     let count = 0
-    for (const changed of replaced(config, secret)) {
+    for (const changed of replaced(example, secret)) {
       count += 1
       const found = JSON.stringify(faults(changed, { secrets }))
       expect(found, JSON.stringify(changed)).not.toContain(secret.slice(0, 8))
@@ -875,16 +670,8 @@ test.each(pasted)(
   },
 )
 
-test('parseConfig() never shows an invalid secret', () => {
-  const bad = { UPSTREAM_API_KEY: `${CANARY} ${CANARY}` }
-  const found = faults({ ...minimal, upstreams: [openai] }, { secrets: bad })
-  expect(found.map(({ path }) => path)).toEqual(['upstreams[0].key'])
-  expect(JSON.stringify(found)).not.toContain(CANARY.slice(0, 12))
-})
-
-test('parseConfig() requires TURNSTILE_SECRET with a sitekey', () => {
+test('parseConfig() accepts a sitekey with its secret', () => {
   const config = { ...minimal, access: { turnstile_sitekey: '0x4A' } }
-  expect(paths(config)).toEqual(['access.turnstile_sitekey'])
   const { access } = good(config, { secrets: { TURNSTILE_SECRET: 's' } })
   expect(access.turnstile_sitekey).toBe('0x4A')
 })
