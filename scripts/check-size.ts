@@ -8,7 +8,7 @@ import { gzipSync } from 'node:zlib'
  * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last one was
  * 11 KiB for reading pages as browsers do (docs/decisions/page-text.md).
  */
-const LIMIT_KIB = 86
+const LIMIT_KIB = 85
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024

@@ -1,7 +1,7 @@
 // CSS selectors: names, classes, ids, attributes, `:not()`, `:nth-child()` and its relatives, and
 // the descendant and child combinators. This is the set that Workers' HTMLRewriter supports;
 // selectors that need a browser (`:hover`, `::before`) are rejected.
-import { attributeOf, type Element } from './tree.ts'
+import { attributeOf, type Element } from './node.ts'
 
 export type Selector = (element: Element) => boolean
 

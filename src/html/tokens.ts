@@ -33,11 +33,6 @@ interface Tag {
   readonly isSelfClosing: boolean
 }
 
-/** Calls the sink for each tag and piece of text in the document. */
-export function tokenize(source: string, references: References, sink: Sink): void {
-  new Tokenizer(source, references, sink).run()
-}
-
 const CDATA = '<![CDATA['
 const LETTER = /[a-z]/i
 const NAME = /[^\t\n\f\r />]*/y
@@ -48,7 +43,8 @@ const EQUALS = /(?:[\t\n\f\r ]*=[\t\n\f\r ]*)?/y
 const BARE_VALUE = /[^\t\n\f\r >]*/y
 
 const SCRIPT_TAG = /<!--|-->|<\/?script(?=[\t\n\f\r />])/gi
-class Tokenizer {
+
+export class Tokenizer {
   readonly #source: string
   readonly #references: References
   readonly #sink: Sink
@@ -61,6 +57,7 @@ class Tokenizer {
     this.#sink = sink
   }
 
+  /** Calls the sink for each tag and piece of text in the document. */
   run(): void {
     const source = this.#source
     let open = source.indexOf('<')
@@ -70,8 +67,9 @@ class Tokenizer {
       const first = source[from] ?? ''
       if (LETTER.test(first)) {
         this.#textUntil(open)
-        if (isEnd) this.#endTag(from)
-        else this.#startTag(from)
+        const tag = this.#tag(from)
+        if (tag !== null && isEnd) this.#sink.endTag(tag.name)
+        else if (tag !== null) this.#startTag(tag)
       } else if (first === '!' || first === '?' || (isEnd && first !== '')) {
         this.#textUntil(open)
         this.#declaration(open)
@@ -111,18 +109,11 @@ class Tokenizer {
     return pattern.test(this.#source) ? pattern.lastIndex : this.#source.length
   }
 
-  #endTag(from: number): void {
-    const tag = this.#tag(from)
-    if (tag !== null) this.#sink.endTag(tag.name)
-  }
-
-  #startTag(from: number): void {
-    const tag = this.#tag(from)
-    if (tag === null) return
-    const raw = this.#sink.startTag(tag.name, tag.attributes, tag.isSelfClosing)
+  #startTag({ name, attributes, isSelfClosing }: Tag): void {
+    const raw = this.#sink.startTag(name, attributes, isSelfClosing)
     if (raw === null) return
     const start = this.#at
-    const end = this.#rawEnd(tag.name, raw)
+    const end = this.#rawEnd(name, raw)
     if (end > start) {
       const text = this.#source.slice(start, end)
       this.#sink.rawText(raw === 'references' ? this.#decoded(text) : text)

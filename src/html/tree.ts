@@ -5,31 +5,33 @@
 // Differences from a browser's tree: there are no comments and no framesets, SVG names are in lower
 // case, and nesting depth and repeated formatting are limited so that any document takes linear
 // time.
+import { FormattingList } from './formatting.ts'
 import {
   BUTTON_SCOPE,
-  foreignRulesOf,
+  ENDS_FOREIGN,
+  INNER_MODES,
+  ITEM_BOUNDS,
   ITEM_SCOPE,
+  isEmpty,
+  kindOf,
+  MATH_TEXTS,
+  METADATA,
   type Mode,
-  type Rules,
-  rulesOf,
+  OUTER_MODES,
+  RAW_TEXTS,
+  reopensFormatting,
   SCOPE,
+  SHADOW_HOSTS,
+  SPECIAL,
+  SVG_HTML,
+  TABLE_CONTENT,
+  TABLE_INSIDES,
   TABLE_SCOPE,
 } from './names.ts'
+import { attributeOf, type Element, type Namespace, Node } from './node.ts'
+import { OpenElements } from './open-elements.ts'
 import type { References } from './references.ts'
-import { type Attributes, type RawText, type Sink, tokenize } from './tokens.ts'
-
-export interface Element {
-  /** In lower case. */
-  readonly name: string
-  readonly namespace: Namespace
-  readonly attributes: Attributes
-  readonly parent: Element | null
-  readonly children: readonly (Element | string)[]
-  /** The declarative shadow tree, which is rendered in place of the children (HTML, 4.12.3). */
-  readonly shadow: Element | null
-}
-
-type Namespace = 'html' | 'svg' | 'math'
+import { type Attributes, type RawText, type Sink, Tokenizer } from './tokens.ts'
 
 /**
  * @param isXml whether the document was served as XHTML, in which "<p/>" is a complete element
@@ -37,104 +39,28 @@ type Namespace = 'html' | 'svg' | 'math'
  */
 export function parseHtml(source: string, references: References, isXml = false): Element {
   const builder = new TreeBuilder(isXml)
-  tokenize(source, references, builder)
+  new Tokenizer(source, references, builder).run()
   return builder.end()
-}
-
-/** The value of an attribute; null if the element does not have it. */
-export function attributeOf(
-  { attributes }: Pick<Element, 'attributes'>,
-  name: string,
-): string | null {
-  for (let i = 0; i < attributes.length; i += 2) {
-    if (attributes[i] === name) return attributes[i + 1] ?? ''
-  }
-  return null
 }
 
 /** The limit of open elements, the same as Chromium's. Deeper ones become children of the last. */
 const MAX_DEPTH = 512
-/** The limit of elements such as an unclosed <b>, which are reopened in each following block. */
-const MAX_FORMATTING = 64
-/** The limit of such reopened elements per document. */
+/** The limit of reopened formatting elements per document. */
 const MAX_REOPENED = 10_000
 
-interface Place {
-  readonly parent: Node
-  /** Null appends the node. */
-  readonly before: Node | null
-}
-
-/** An element whose tree is being built. */
-class Node implements Element {
-  readonly name: string
-  readonly namespace: Namespace
-  readonly rules: Rules
-  attributes: Attributes
-  parent: Node | null = null
-  children: (Node | string)[] = []
-  shadow: Node | null = null
-  isOpen = false
-
-  constructor({ name, rules, attributes }: Omit<Tag, 'isSelfClosing'>, namespace: Namespace) {
-    this.name = name
-    this.namespace = namespace
-    this.attributes = attributes
-    this.rules =
-      namespace === 'html'
-        ? rules
-        : foreignRulesOf(name, namespace, () => attributeOf(this, 'encoding') ?? '')
-  }
-
-  /** Creates the same element without its children. */
-  copy(): Node {
-    return new Node(this, this.namespace)
-  }
-
-  is(name: string): boolean {
-    return this.name === name && this.namespace === 'html'
-  }
-}
-
-interface Tag {
-  readonly name: string
-  readonly rules: Rules
-  readonly attributes: Attributes
-  readonly isSelfClosing: boolean
-}
-
-function tagOf(name: string, attributes: Attributes = [], isSelfClosing = false): Tag {
-  const rules = rulesOf(name)
-  return { name: rules.name || name, rules, attributes, isSelfClosing }
-}
-
-type Test = (node: Node) => boolean
-
-const isNamed =
-  (name: string): Test =>
-  (node) =>
-    node.is(name)
-const isBoundary =
-  (scope: number): Test =>
-  ({ rules }) =>
-    (rules.scopes & scope) !== 0
+const isBlank = (text: string) => !/[^\t\n\f\r ]/.test(text)
+const isHiddenInput = (node: Node) =>
+  node.key === 'input' && /^hidden$/i.test(attributeOf(node, 'type') ?? '')
 
 class TreeBuilder implements Sink {
   readonly #isXml: boolean
-  #mode: Mode = 'head'
-  /** The insertion mode of each open <template>. */
-  readonly #templateModes: Mode[] = []
-  readonly #html = new Node(tagOf('html'), 'html')
-  readonly #body = new Node(tagOf('body'), 'html')
-  /** The open elements, from <html> to the current one. */
-  readonly #stack: Node[] = []
-  /** Formatting elements to reopen in the next block; null is a marker (HTML, 13.2.4.3). */
-  readonly #formatting: (Node | null)[] = []
+  readonly #html = new Node('html')
+  readonly #body = new Node('body')
+  readonly #open = new OpenElements()
+  readonly #formatting = new FormattingList()
   #reopened = 0
   /** The number of open elements beyond the depth limit. */
   #tooDeep = 0
-  /** Whether new nodes are inserted before the table ("foster parenting"). */
-  #isFostering = false
   #form: Node | null = null
   #isQuirky = true
   /** The element that was added last. */
@@ -142,18 +68,17 @@ class TreeBuilder implements Sink {
 
   constructor(isXml: boolean) {
     this.#isXml = isXml
-    this.#push(this.#html)
-    this.#insert(tagOf('head'))
+    this.#open.push(this.#html)
+    this.#insert(new Node('head'))
   }
 
   end(): Element {
-    while (this.#templateModes.length > 0) this.#endTemplate()
-    this.#leaveHead()
+    if (!this.#body.isOpen) this.#leaveHead()
     return this.#html
   }
 
   get isForeign(): boolean {
-    return this.#current.namespace !== 'html'
+    return this.#open.current.namespace !== 'html'
   }
 
   doctype(): void {
@@ -161,18 +86,19 @@ class TreeBuilder implements Sink {
   }
 
   startTag(name: string, attributes: Attributes, isSelfClosing: boolean): RawText | null {
-    const tag = tagOf(name, attributes, isSelfClosing)
-    if (this.#stack.length >= MAX_DEPTH) return this.#startTooDeep(tag)
-    if (this.isForeign && !this.#takesHtml(name)) return this.#startForeign(tag)
-    const raw = this.#start(tag)
-    if (!this.#isXml || !isSelfClosing) return raw
-    if (this.#current === this.#latest) this.#end(tag)
-    return null
+    const staysForeign = this.isForeign && !this.#takesHtml(name)
+    const node = new Node(name === 'image' && !staysForeign ? 'img' : name, attributes)
+    if (this.#open.nodes.length >= MAX_DEPTH) this.#startTooDeep(node)
+    else if (staysForeign) this.#startForeign(node, isSelfClosing)
+    else this.#start(node, isSelfClosing)
+    const isComplete = this.#isXml && isSelfClosing
+    if (isComplete && this.#open.current === node) this.#end(name)
+    return isComplete || this.#latest !== node ? null : (RAW_TEXTS.get(name) ?? null)
   }
 
   endTag(name: string): void {
     if (this.#tooDeep > 0) this.#tooDeep -= 1
-    else if (!this.isForeign || !this.#endForeign(name)) this.#end(tagOf(name))
+    else if (!this.isForeign || !this.#endForeign(name)) this.#end(name)
   }
 
   text(text: string): void {
@@ -180,20 +106,20 @@ class TreeBuilder implements Sink {
       this.#add(text)
       return
     }
-    const shown = text.includes('\0') ? text.replaceAll('\0', '') : text
+    const shown = text.replaceAll('\0', '')
     if (shown === '') return
-    const isBlank = this.#mode !== 'body' && !/[^\t\n\f\r ]/.test(shown)
     if (this.#mode === 'head') {
-      if (isBlank) return
+      if (isBlank(shown)) return
       this.#leaveHead()
-    } else if (isBlank && (this.#mode === 'columns' || this.#current.rules.isTableInside)) {
-      this.#add(shown)
-      return
-    } else if (this.#mode === 'columns' && !this.#endContent('columns')) return
-    this.#isFostering = this.#isInTable
+    } else if (this.#mode === 'columns' || TABLE_INSIDES.has(this.#open.current.key)) {
+      if (isBlank(shown)) {
+        this.#add(shown)
+        return
+      }
+      if (this.#mode === 'columns' && !this.#endContent('columns')) return
+    }
     this.#reopenFormatting()
     this.#add(shown)
-    this.#isFostering = false
   }
 
   rawText(text: string): void {
@@ -202,62 +128,61 @@ class TreeBuilder implements Sink {
 
   // Modes
 
-  #start(tag: Tag): RawText | null {
-    const { name, rules } = tag
+  get #mode(): Mode {
+    return this.#open.current.mode
+  }
+
+  #start(node: Node, isSelfClosing: boolean): void {
     switch (this.#mode) {
       case 'head':
-        if (name === 'head') return null
-        if (!rules.isMetadata && name !== 'html') this.#leaveHead()
-        return this.#startInBody(tag)
-      case 'body':
-        return this.#startInBody(tag)
+        if (node.name === 'head') return
+        if (!METADATA.has(node.name) && node.name !== 'html') this.#leaveHead()
+        this.#startInBody(node, isSelfClosing)
+        break
       case 'template':
-        if (rules.isMetadata) return this.#startInBody(tag)
-        this.#mode = rules.outerMode ?? 'body'
-        this.#templateModes.splice(-1, 1, this.#mode)
-        return this.#start(tag)
+        if (!METADATA.has(node.name)) {
+          this.#open.current.mode = OUTER_MODES.get(node.name) ?? 'body'
+          this.#start(node, isSelfClosing)
+        } else this.#startInBody(node, isSelfClosing)
+        break
+      case 'body':
+        this.#startInBody(node, isSelfClosing)
+        break
       default:
-        return this.#startInTable(tag)
+        this.#startInTable(node, isSelfClosing)
     }
   }
 
-  #end(tag: Tag): void {
-    const { name, rules } = tag
+  #end(name: string): void {
     switch (this.#mode) {
       case 'head':
         // Other end tags are ignored in the head.
-        if (name === 'br' || rules.kind === 'root') this.#leaveHead()
-        if (name === 'br' || rules.kind === 'template') this.#endInBody(tag)
-        break
-      case 'body':
-        this.#endInBody(tag)
+        if (name === 'br' || kindOf(name) === 'root') this.#leaveHead()
+        if (name === 'br' || name === 'template') this.#endInBody(name)
         break
       case 'template':
-        if (rules.kind === 'template') this.#endTemplate()
+        if (name === 'template') this.#endTemplate()
+        break
+      case 'body':
+        this.#endInBody(name)
         break
       default:
-        this.#endInTable(tag)
+        this.#endInTable(name)
     }
   }
 
   #leaveHead(): void {
-    if (this.#mode !== 'head') return
-    this.#mode = 'body'
-    this.#pop()
-    this.#open(this.#body)
-  }
-
-  /** Sets the mode according to the open elements (HTML, 13.2.4.1). */
-  #resetMode(): void {
-    const node = this.#stack.findLast(({ rules }) => rules.innerMode ?? rules.kind === 'template')
-    this.#mode = node?.rules.innerMode ?? this.#templateModes.at(-1) ?? 'body'
+    this.#open.popAt(1)
+    this.#insert(this.#body)
   }
 
   // The body (HTML, 13.2.6.4.7)
 
-  #startInBody(tag: Tag): RawText | null {
-    const { name, rules, attributes } = tag
-    switch (rules.kind) {
+  #startInBody(node: Node, isSelfClosing: boolean): void {
+    const { name } = node
+    const open = this.#open
+    const kind = kindOf(name)
+    switch (kind) {
       case 'block':
       case 'paragraph':
       case 'rawBlock':
@@ -265,88 +190,86 @@ class TreeBuilder implements Sink {
         break
       case 'heading':
         this.#closeParagraph()
-        if (this.#current.rules.kind === 'heading') this.#pop()
+        if (kindOf(open.current.key) === 'heading') open.pop()
         break
       case 'form':
-        return this.#startForm(tag)
+        if (this.#form !== null && !this.#isInTemplate) return
+        this.#closeParagraph()
+        if (!this.#isInTemplate) this.#form = node
+        break
       case 'item':
-        this.#closeItem(name)
+        open.closeLast(
+          ({ key }) => kindOf(key) === 'item' && (name === 'li') === (key === 'li'),
+          ITEM_BOUNDS,
+        )
         this.#closeParagraph()
         break
       case 'button':
-        this.#close('button')
+        open.close('button')
         break
       case 'link':
       case 'nobr':
       case 'formatting':
-        return this.#startFormatting(tag)
+        this.#startFormatting(node)
+        return
       case 'table':
         if (!this.#isQuirky) this.#closeParagraph()
-        this.#mode = 'table'
         break
       case 'input':
-        this.#close('select')
+        open.close('select')
         break
       case 'rule':
         this.#closeParagraph()
-        if (this.#hasInScope('select')) this.#closeOptional()
+        if (open.has('select')) open.closeOptional()
         break
       case 'select':
-        if (this.#close('select')) return null
+        if (open.close('select')) return
         break
       case 'option':
-        if (this.#hasInScope('select')) this.#closeOptional(name === 'option' ? 'optgroup' : '')
-        else if (this.#current.is('option')) this.#pop()
+        if (open.has('select')) open.closeOptional(name === 'option' ? 'optgroup' : '')
+        else if (open.current.key === 'option') open.pop()
         break
       case 'ruby':
-        if (this.#hasInScope('ruby')) this.#closeOptional(/^r[tp]$/.test(name) ? 'rtc' : '')
+        if (open.has('ruby')) open.closeOptional(/^r[tp]$/.test(name) ? 'rtc' : '')
         break
       case 'tablePart':
-        return null
+        return
       case 'root': {
         const root = name === 'html' ? this.#html : this.#body
         // The first start tag's attributes win.
-        if (root.attributes.length === 0) root.attributes = attributes
-        return null
+        if (root.attributes.length === 0) root.attributes = node.attributes
+        return
       }
       case 'template':
-        return this.#startTemplate(tag)
-      case 'embedded':
-      case 'foreign':
-      case 'metadata':
-      case 'other':
-      case 'raw':
-      case 'void':
-        break
-      default:
-        rules.kind satisfies never
+        this.#startTemplate(node)
+        return
     }
-    if (rules.reopensFormatting) this.#reopenFormatting()
-    if (rules.kind === 'foreign') this.#insertForeign(tag, name as Namespace)
-    else this.#insert(name === 'image' ? tagOf('img', attributes) : tag)
-    if (rules.kind === 'embedded') this.#formatting.push(null)
-    return rules.raw
+    if (reopensFormatting(name)) this.#reopenFormatting()
+    if (kind === 'foreign') this.#insertForeign(node, name as Namespace, isSelfClosing)
+    else this.#insert(node)
+    if (kind === 'embedded') this.#formatting.mark()
   }
 
-  #endInBody({ name, rules }: Tag): void {
-    switch (rules.kind) {
+  #endInBody(name: string): void {
+    const open = this.#open
+    switch (kindOf(name)) {
       case 'block':
       case 'button':
       case 'select':
-        this.#close(name)
+        open.close(name)
         break
       case 'form':
         this.#endForm()
         break
       case 'paragraph':
-        if (!this.#hasInScope('p', BUTTON_SCOPE)) this.#insert(tagOf('p'))
+        if (!open.has('p', BUTTON_SCOPE)) this.#insert(new Node('p'))
         this.#closeParagraph()
         break
       case 'item':
-        this.#close(name, name === 'li' ? ITEM_SCOPE : SCOPE)
+        open.close(name, name === 'li' ? ITEM_SCOPE : SCOPE)
         break
       case 'heading':
-        this.#closeLast((node) => node.rules.kind === 'heading', isBoundary(SCOPE))
+        open.closeLast(({ key }) => kindOf(key) === 'heading', SCOPE)
         break
       case 'link':
       case 'nobr':
@@ -354,7 +277,7 @@ class TreeBuilder implements Sink {
         this.#endFormatting(name)
         break
       case 'embedded':
-        if (this.#close(name)) this.#clearFormatting()
+        if (open.close(name)) this.#formatting.clear()
         break
       case 'root':
         break
@@ -363,169 +286,105 @@ class TreeBuilder implements Sink {
         break
       case 'void':
         // "</br>" is treated as "<br>".
-        if (name === 'br') this.#startInBody(tagOf(name))
+        if (name === 'br') this.#startInBody(new Node(name), false)
         break
       default:
-        this.#endOther(name)
+        open.close(name, SPECIAL)
     }
   }
 
-  #endOther(name: string): void {
-    this.#closeLast(isNamed(name), ({ rules }) => rules.isSpecial)
-  }
-
-  /** @returns false if no element with this name is in scope */
-  #close(name: string, scope = SCOPE): boolean {
-    return this.#closeLast(isNamed(name), isBoundary(scope))
-  }
-
   #closeParagraph(): void {
-    this.#close('p', BUTTON_SCOPE)
+    this.#open.close('p', BUTTON_SCOPE)
   }
 
-  /** An item ends when the next item of its list starts. */
-  #closeItem(name: string): void {
-    this.#closeLast(
-      (node) => node.rules.kind === 'item' && (name === 'li') === (node.name === 'li'),
-      (node) => node.rules.isSpecial && !['address', 'div', 'p'].includes(node.name),
-    )
-  }
-
-  #startForm(tag: Tag): null {
-    const isInTemplate = this.#templateModes.length > 0
-    if (this.#form !== null && !isInTemplate) return null
-    this.#closeParagraph()
-    this.#insert(tag)
-    if (!isInTemplate) this.#form = this.#current
-    return null
+  get #isInTemplate(): boolean {
+    return this.#open.nodes.some(({ key }) => key === 'template')
   }
 
   #endForm(): void {
-    if (this.#templateModes.length > 0) {
-      this.#close('form')
+    if (this.#isInTemplate) {
+      this.#open.close('form')
       return
     }
     const form = this.#form
     this.#form = null
-    if (!form?.isOpen || !this.#isInScope(form)) return
-    this.#closeOptional()
-    // Elements open inside the form stay open.
-    this.#removeOpen(this.#stack.lastIndexOf(form))
+    if (!form?.isOpen || !this.#open.isInScope(form)) return
+    this.#open.closeOptional()
+    this.#open.remove(form)
   }
 
-  #startTemplate(tag: Tag): null {
-    const node = new Node(tag, 'html')
-    const { parent } = this.#place()
+  #startTemplate(node: Node): void {
+    const { parent } = this.#place(node)
     const isShadow = /^(?:open|closed)$/i.test(attributeOf(node, 'shadowrootmode') ?? '')
-    const isHost = parent.rules.isShadowHost || parent.name.includes('-')
+    const isHost = SHADOW_HOSTS.has(parent.key) || parent.name.includes('-')
     if (isShadow && isHost && parent.shadow === null) {
       node.parent = parent
       parent.shadow = node
     } else this.#append(node)
-    this.#push(node)
-    this.#formatting.push(null)
-    this.#mode = 'template'
-    this.#templateModes.push('template')
-    return null
+    this.#open.push(node)
+    this.#formatting.mark()
   }
 
   #endTemplate(): void {
-    if (this.#templateModes.pop() === undefined) return
-    this.#popAt(this.#stack.findLastIndex(isNamed('template')))
-    this.#clearFormatting()
-    this.#resetMode()
+    const at = this.#open.nodes.findLastIndex(({ key }) => key === 'template')
+    if (at === -1) return
+    this.#open.popAt(at)
+    this.#formatting.clear()
   }
 
   // Formatting
 
-  #startFormatting(tag: Tag): null {
-    const { kind } = tag.rules
-    if (kind === 'link') {
-      const link = this.#openFormatting('a')
-      if (link !== undefined) {
-        this.#endFormatting('a')
-        // #endFormatting leaves a link that is not in scope.
-        this.#forget(link)
-        if (link.isOpen) this.#removeOpen(this.#stack.lastIndexOf(link))
-      }
+  #startFormatting(node: Node): void {
+    const link = node.name === 'a' ? this.#formatting.last('a') : undefined
+    if (link !== undefined) {
+      this.#endFormatting('a')
+      // #endFormatting leaves a link that is not in scope.
+      this.#formatting.remove(link)
+      if (link.isOpen) this.#open.remove(link)
     }
     this.#reopenFormatting()
-    if (kind === 'nobr' && this.#hasInScope('nobr')) {
+    if (node.name === 'nobr' && this.#open.has('nobr')) {
       this.#endFormatting('nobr')
       this.#reopenFormatting()
     }
-    this.#insert(tag)
-    this.#storeInMemory(this.#current)
-    return null
-  }
-
-  /** The formatting elements after the last marker. */
-  #formattingHere(): Node[] {
-    return this.#formatting.slice(this.#formatting.lastIndexOf(null) + 1) as Node[]
-  }
-
-  #openFormatting(name: string): Node | undefined {
-    return this.#formattingHere().findLast((node) => node.name === name)
-  }
-
-  /** Allows three identical elements: a fourth one replaces the first (HTML, 13.2.4.3). */
-  #storeInMemory(node: Node): void {
-    const { name, attributes } = node
-    const same = this.#formattingHere().filter(
-      (other) =>
-        other.name === name &&
-        other.attributes.length === attributes.length &&
-        other.attributes.every((each, i) => each === attributes[i]),
-    )
-    if (same.length >= 3) this.#forget(same[0]!)
-    if (this.#formatting.length >= MAX_FORMATTING) this.#formatting.shift()
-    this.#formatting.push(node)
-  }
-
-  #forget(node: Node): void {
-    const i = this.#formatting.lastIndexOf(node)
-    if (i !== -1) this.#formatting.splice(i, 1)
-  }
-
-  /** Clears the list up to the last marker. */
-  #clearFormatting(): void {
-    while (this.#formatting.length > 0 && this.#formatting.pop() !== null);
+    this.#insert(node)
+    this.#formatting.add(node)
   }
 
   #reopenFormatting(): void {
-    const list = this.#formatting
+    const list = this.#formatting.nodes
     let first = list.length
     while (first > 0 && list[first - 1]?.isOpen === false) first -= 1
     for (let i = first; i < list.length; i += 1) {
-      const node = list[i]!
-      if (++this.#reopened > MAX_REOPENED || this.#stack.length >= MAX_DEPTH) {
+      if (++this.#reopened > MAX_REOPENED || this.#open.nodes.length >= MAX_DEPTH) {
         list.length = i
         return
       }
-      const copy = node.copy()
-      this.#open(copy)
+      const copy = list[i]!.copy()
+      this.#insert(copy)
       list[i] = copy
     }
   }
 
   /** Ends formatting, misnested or not: the "adoption agency algorithm" (HTML, 13.2.6.4.7). */
   #endFormatting(name: string): void {
-    if (this.#current.is(name) && !this.#formatting.includes(this.#current)) {
-      this.#pop()
+    const { current, nodes } = this.#open
+    if (current.key === name && !this.#formatting.nodes.includes(current)) {
+      this.#open.pop()
       return
     }
     for (let round = 0; round < 8; round += 1) {
-      const node = this.#openFormatting(name)
+      const node = this.#formatting.last(name)
       if (node === undefined) {
-        if (round === 0) this.#endOther(name)
+        if (round === 0) this.#open.close(name, SPECIAL)
         return
       }
-      if (node.isOpen && !this.#isInScope(node)) return
-      const at = this.#stack.lastIndexOf(node)
-      const block = this.#stack.findIndex(({ rules }, i) => i > at && rules.isSpecial)
+      if (node.isOpen && !this.#open.isInScope(node)) return
+      const at = nodes.lastIndexOf(node)
+      const block = nodes.findIndex(({ key }, i) => i > at && SPECIAL.has(key))
       if (!node.isOpen || block === -1 || ++this.#reopened > MAX_REOPENED) {
-        this.#forget(node)
-        if (node.isOpen) this.#popAt(at)
+        this.#formatting.remove(node)
+        if (node.isOpen) this.#open.popAt(at)
         return
       }
       this.#adopt(at, block)
@@ -540,78 +399,61 @@ class TreeBuilder implements Sink {
    * @param blockAt the index of the block
    */
   #adopt(at: number, blockAt: number): void {
-    const stack = this.#stack
-    const list = this.#formatting
-    const node = stack[at]!
-    const block = stack[blockAt]!
-    const outer = stack[at - 1]!
-    let bookmark = list.indexOf(node)
+    const stack = this.#open.nodes
+    const list = this.#formatting.nodes
+    const [outer, node, block] = [stack[at - 1]!, stack[at]!, stack[blockAt]!]
     let last = block
-    for (let i = blockAt - 1, inner = 1; i > at; i -= 1, inner += 1) {
-      const between = stack[i]!
-      let index = list.indexOf(between)
-      if (inner > 3 && index !== -1) {
-        list.splice(index, 1)
-        if (index < bookmark) bookmark -= 1
-        index = -1
-      }
+    /** The element after which the new one comes in the list; null if it replaces the old one. */
+    let before: Node | null = null
+    for (const [i, between] of stack
+      .slice(at + 1, blockAt)
+      .reverse()
+      .entries()) {
+      if (i >= 3) this.#formatting.remove(between)
+      const index = list.indexOf(between)
       if (index === -1) {
-        this.#removeOpen(i)
+        this.#open.remove(between)
         continue
       }
       const copy = between.copy()
       list[index] = copy
-      stack[i] = copy
-      copy.isOpen = true
-      between.isOpen = false
-      if (last === block) bookmark = index + 1
-      this.#move(last, { parent: copy, before: null })
+      this.#open.insert(copy, stack.indexOf(between))
+      this.#open.remove(between)
+      before ??= copy
+      this.#move(last, copy)
       last = copy
     }
-    this.#move(last, this.#place(outer))
+    this.#move(last, outer)
     const copy = node.copy()
     copy.children = block.children
     for (const child of copy.children) if (typeof child !== 'string') child.parent = copy
     block.children = [copy]
     copy.parent = block
-    const index = list.indexOf(node)
-    list.splice(index, 1)
-    list.splice(index < bookmark ? bookmark - 1 : bookmark, 0, copy)
-    this.#removeOpen(at)
-    stack.splice(stack.lastIndexOf(block) + 1, 0, copy)
-    copy.isOpen = true
+    if (before !== null) list.splice(list.indexOf(before) + 1, 0, copy)
+    else list.splice(list.indexOf(node), 0, copy)
+    this.#formatting.remove(node)
+    this.#open.remove(node)
+    this.#open.insert(copy, stack.lastIndexOf(block) + 1)
   }
 
   // Tables (HTML, 13.2.6.4.9 to 13.2.6.4.15)
 
-  /** Whether a table is open without an open cell or caption. */
-  get #isInTable(): boolean {
-    return this.#mode === 'table' || this.#mode === 'rows' || this.#mode === 'row'
-  }
-
-  #startInTable(tag: Tag): RawText | null {
-    const { name, rules } = tag
-    if (rules.outerMode !== null) {
-      if (this.#enter(rules.outerMode)) this.#startPart(tag)
-      return null
-    }
-    if (this.#mode === 'columns') {
-      if (name === 'template') return this.#startInBody(tag)
-      return this.#endContent('columns') ? this.#start(tag) : null
-    }
-    if (!this.#isInTable) return this.#startInBody(tag)
-    if (name === 'table') return this.#endPart(isNamed(name)) ? this.#start(tag) : null
-    if (name === 'form') {
-      if (this.#form !== null || this.#templateModes.length > 0) return null
-      this.#append(new Node(tag, 'html'))
-      this.#form = this.#latest
-      return null
-    }
-    const isHidden = name === 'input' && /^hidden$/i.test(attributeOf(tag, 'type') ?? '')
-    this.#isFostering = !isHidden && !['script', 'style', 'template'].includes(name)
-    const raw = this.#startInBody(tag)
-    this.#isFostering = false
-    return raw
+  #startInTable(node: Node, isSelfClosing: boolean): void {
+    const { name } = node
+    const outer = OUTER_MODES.get(name)
+    const isInside = ['table', 'rows', 'row'].includes(this.#mode)
+    if (outer !== undefined) {
+      if (this.#enter(outer)) this.#startPart(node)
+    } else if (this.#mode === 'columns' && name !== 'template') {
+      if (this.#endContent('columns')) this.#start(node, isSelfClosing)
+    } else if (isInside && name === 'table') {
+      if (this.#endPart((each) => each.key === name)) this.#start(node, isSelfClosing)
+    } else if (isInside && name === 'form') {
+      if (this.#form !== null || this.#isInTemplate) return
+      this.#append(node)
+      this.#form = node
+    } else if (isInside && isHiddenInput(node)) this.#append(node)
+    else this.#startInBody(node, isSelfClosing)
   }
 
   /**
@@ -625,49 +467,38 @@ class TreeBuilder implements Sink {
       const stays = inner === mode || (inner === 'rows' && !isOutside)
       if (this.#mode === inner && !stays && !this.#endContent(inner)) return false
     }
-    if (this.#mode === 'table' && mode === 'columns') this.#startPart(tagOf('colgroup'))
-    if (this.#mode === 'table' && !isOutside) this.#startPart(tagOf('tbody'))
-    if (this.#mode === 'rows' && mode === 'row') this.#startPart(tagOf('tr'))
+    if (this.#mode === 'table' && mode === 'columns') this.#startPart(new Node('colgroup'))
+    if (this.#mode === 'table' && !isOutside) this.#startPart(new Node('tbody'))
+    if (this.#mode === 'rows' && mode === 'row') this.#startPart(new Node('tr'))
     return true
+  }
+
+  #startPart(node: Node): void {
+    while (!INNER_MODES.has(this.#open.current.key)) this.#open.pop()
+    this.#insert(node)
+    if (this.#mode === 'cell' || this.#mode === 'caption') this.#formatting.mark()
   }
 
   /** Ends the last part whose content has this mode; returns false if nothing matches. */
   #endContent(mode: Mode): boolean {
-    return this.#endPart(({ rules }) => rules.innerMode === mode)
-  }
-
-  #startPart(tag: Tag): void {
-    while (
-      this.#isInTable &&
-      this.#current.rules.innerMode !== this.#mode &&
-      (this.#current.rules.scopes & TABLE_SCOPE) === 0
-    ) {
-      this.#pop()
-    }
-    this.#insert(tag)
-    this.#mode = tag.rules.innerMode ?? this.#mode
-    if (this.#mode === 'cell' || this.#mode === 'caption') this.#formatting.push(null)
+    return this.#endPart(({ key }) => INNER_MODES.get(key) === mode)
   }
 
   /** Ends the last part of this table that matches; returns false if nothing matches. */
-  #endPart(matches: Test): boolean {
-    if (!this.#closeLast(matches, isBoundary(TABLE_SCOPE))) return false
-    if (this.#mode === 'cell' || this.#mode === 'caption') this.#clearFormatting()
-    this.#resetMode()
+  #endPart(matches: (node: Node) => boolean): boolean {
+    const mode = this.#mode
+    if (!this.#open.closeLast(matches, TABLE_SCOPE)) return false
+    if (mode === 'cell' || mode === 'caption') this.#formatting.clear()
     return true
   }
 
-  #endInTable(tag: Tag): void {
-    const { name, rules } = tag
-    if (rules.kind === 'tablePart' || rules.kind === 'table') {
-      this.#endPart(isNamed(name))
-    } else if (this.#mode === 'columns' && rules.kind !== 'template') {
-      if (this.#endContent('columns')) this.#end(tag)
-    } else {
-      this.#isFostering = this.#isInTable
-      this.#endInBody(tag)
-      this.#isFostering = false
-    }
+  #endInTable(name: string): void {
+    const kind = kindOf(name)
+    if (kind === 'tablePart' || kind === 'table') {
+      this.#endPart(({ key }) => key === name)
+    } else if (this.#mode === 'columns' && kind !== 'template') {
+      if (this.#endContent('columns')) this.#end(name)
+    } else this.#endInBody(name)
   }
 
   // SVG and MathML (HTML, 13.2.6.5)
@@ -678,59 +509,66 @@ class TreeBuilder implements Sink {
    * @param name the name of the start tag; "" for text
    */
   #takesHtml(name: string): boolean {
-    const { html } = this.#current.rules
-    if (html === 'text') return name !== 'mglyph' && name !== 'malignmark'
-    return html === 'any' || (html === 'svg' && name === 'svg')
+    const node = this.#open.current
+    if (MATH_TEXTS.has(node.key)) return name !== 'mglyph' && name !== 'malignmark'
+    if (node.key !== 'math annotation-xml') return SVG_HTML.has(node.key)
+    const encoding = attributeOf(node, 'encoding') ?? ''
+    return name === 'svg' || /^(?:text\/html|application\/xhtml\+xml)$/i.test(encoding)
   }
 
-  #startForeign(tag: Tag): RawText | null {
+  #startForeign(node: Node, isSelfClosing: boolean): void {
     const isOldFont =
-      tag.name === 'font' &&
-      ['color', 'face', 'size'].some((name) => attributeOf(tag, name) !== null)
-    if (!tag.rules.endsForeign && !isOldFont) {
-      this.#insertForeign(tag, this.#current.namespace)
-      return null
-    }
-    this.#leaveForeign()
-    return this.#start(tag)
+      node.name === 'font' &&
+      ['color', 'face', 'size'].some((name) => attributeOf(node, name) !== null)
+    if (ENDS_FOREIGN.has(node.name) || isOldFont) {
+      this.#leaveForeign()
+      this.#start(node, isSelfClosing)
+    } else this.#insertForeign(node, this.#open.current.namespace, isSelfClosing)
   }
 
   #leaveForeign(): void {
-    while (this.isForeign && !this.#takesHtml('')) this.#pop()
+    while (this.isForeign && !this.#takesHtml('')) this.#open.pop()
   }
 
-  #insertForeign(tag: Tag, namespace: Namespace): void {
-    const node = new Node(tag, namespace)
-    if (tag.isSelfClosing) this.#append(node)
-    else this.#open(node)
+  #insertForeign({ name, attributes }: Node, namespace: Namespace, isSelfClosing: boolean): void {
+    const node = new Node(name, attributes, namespace)
+    this.#append(node)
+    if (!isSelfClosing) this.#open.push(node)
   }
 
   /** @returns false if the end tag belongs to an HTML element */
   #endForeign(name: string): boolean {
+    const { nodes } = this.#open
     if (name === 'br' || name === 'p') {
       this.#leaveForeign()
       return false
     }
-    return this.#closeLast(
-      (node) => node.namespace !== 'html' && node.name === name,
-      (node) => node.namespace === 'html',
-    )
+    for (let at = nodes.length - 1; nodes[at]?.namespace !== 'html'; at -= 1) {
+      if (nodes[at]?.name !== name) continue
+      this.#open.popAt(at)
+      return true
+    }
+    return false
   }
 
   // The tree
 
-  /** The appropriate place for inserting a node (HTML, 13.2.6.1). */
-  #place(parent = this.#current): Place {
-    if (!this.#isFostering || !parent.rules.isTableInside) return { parent, before: null }
-    const at = this.#stack.findLastIndex((each) => each.is('table') || each.is('template'))
-    const table = this.#stack[at]
-    if (table === undefined) return { parent: this.#html, before: null }
-    if (table.is('template')) return { parent: table, before: null }
+  /** The appropriate place for inserting a node (HTML, 13.2.6.1); before null appends it. */
+  #place(node: Node | string, parent = this.#open.current): { parent: Node; before: Node | null } {
+    const isContent =
+      typeof node === 'string' ? isBlank(node) : TABLE_CONTENT.has(node.key) || isHiddenInput(node)
+    if (isContent || !TABLE_INSIDES.has(parent.key)) return { parent, before: null }
+    // Anything else is moved before the table ("foster parenting").
+    const { nodes } = this.#open
+    const at = nodes.findLastIndex(({ key }) => key === 'table' || key === 'template')
+    const table = nodes[at] ?? this.#html
+    if (table.key !== 'table') return { parent: table, before: null }
     if (table.parent !== null) return { parent: table.parent, before: table }
-    return { parent: this.#stack[at - 1] ?? this.#html, before: null }
+    return { parent: nodes[at - 1] ?? this.#html, before: null }
   }
 
-  #add(node: Node | string, { parent, before } = this.#place()): void {
+  #add(node: Node | string, to = this.#open.current): void {
+    const { parent, before } = this.#place(node, to)
     if (before === null) parent.children.push(node)
     else parent.children.splice(parent.children.lastIndexOf(before), 0, node)
     if (typeof node !== 'string') node.parent = parent
@@ -741,82 +579,20 @@ class TreeBuilder implements Sink {
     this.#latest = node
   }
 
-  #move(node: Node, place: Place): void {
+  #move(node: Node, to: Node): void {
     const siblings = node.parent?.children ?? []
     const at = siblings.lastIndexOf(node)
     if (at !== -1) siblings.splice(at, 1)
-    this.#add(node, place)
+    this.#add(node, to)
   }
 
-  #open(node: Node): void {
+  #insert(node: Node): void {
     this.#append(node)
-    this.#push(node)
+    if (!isEmpty(node.key)) this.#open.push(node)
   }
 
-  #insert(tag: Tag): void {
-    const node = new Node(tag, 'html')
-    if (tag.rules.isEmpty) this.#append(node)
-    else this.#open(node)
-  }
-
-  #startTooDeep(tag: Tag): RawText | null {
-    this.#append(new Node(tag, 'html'))
-    if (!tag.rules.isEmpty) this.#tooDeep += 1
-    return tag.rules.raw
-  }
-
-  // The stack
-
-  get #current(): Node {
-    return this.#stack.at(-1) ?? this.#html
-  }
-
-  #push(node: Node): void {
-    this.#stack.push(node)
-    node.isOpen = true
-  }
-
-  #pop(): void {
-    const node = this.#stack.pop()
-    if (node !== undefined) node.isOpen = false
-  }
-
-  #removeOpen(at: number): void {
-    for (const node of this.#stack.splice(at, 1)) node.isOpen = false
-  }
-
-  /** Closes the element at this index and those open in it. */
-  #popAt(at: number): void {
-    while (this.#stack.length > at) this.#pop()
-  }
-
-  /** The index of the last open element that matches; -1 if a boundary follows it. */
-  #lastOpen(matches: Test, isBoundary: Test): number {
-    for (let at = this.#stack.length - 1; at >= 0; at -= 1) {
-      const node = this.#stack[at]!
-      if (matches(node)) return at
-      if (isBoundary(node)) break
-    }
-    return -1
-  }
-
-  /** Closes that element and those open in it; returns false if nothing matches. */
-  #closeLast(matches: Test, isBoundary: Test): boolean {
-    const at = this.#lastOpen(matches, isBoundary)
-    if (at !== -1) this.#popAt(at)
-    return at !== -1
-  }
-
-  #hasInScope(name: string, scope = SCOPE): boolean {
-    return this.#lastOpen(isNamed(name), isBoundary(scope)) !== -1
-  }
-
-  #isInScope(node: Node): boolean {
-    return this.#lastOpen((each) => each === node, isBoundary(SCOPE)) !== -1
-  }
-
-  /** Generates implied end tags (HTML, 13.2.6.3). */
-  #closeOptional(except = ''): void {
-    while (this.#current.rules.isEndOptional && this.#current.name !== except) this.#pop()
+  #startTooDeep(node: Node): void {
+    this.#append(node)
+    if (!isEmpty(node.key)) this.#tooDeep += 1
   }
 }

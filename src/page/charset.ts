@@ -1,8 +1,10 @@
 // Detects a page's encoding as browsers do (Encoding; Fetch, "extract a MIME type"; HTML, 13.2.3):
 // from the byte order mark, `Content-Type`, the page's own declaration, or else from the bytes.
 // Labels that browsers do not know are ignored.
+
+import { attributeOf, type Element } from '../html/node.ts'
 import type { References } from '../html/references.ts'
-import { attributeOf, type Element, parseHtml } from '../html/tree.ts'
+import { parseHtml } from '../html/tree.ts'
 
 /** A parsed `Content-Type` header. */
 export interface ContentType {

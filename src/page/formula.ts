@@ -1,7 +1,7 @@
 // Converts formulas to text, from MathML and from the output of KaTeX and MathJax. A power becomes
 // "x^2" and a fraction "1/2": without the signs they would read as other numbers. A page often
 // contains two or three versions of a formula; only one is read.
-import { attributeOf, type Element } from '../html/tree.ts'
+import { attributeOf, type Element } from '../html/node.ts'
 
 /** The classes of the elements that KaTeX, MathJax 2 to 4 and MediaWiki wrap around a formula. */
 const CONTAINER = /(?:^|\s)(?:katex|MathJax(?:_\w+)?|mjx-chtml|mwe-math-element)(?:\s|$)/

@@ -1,8 +1,8 @@
 // Extracts the readable text of a page as one line, in one walk over its tree. Hidden elements are
 // left out.
-import { rulesOf, words } from '../html/names.ts'
+import { isBlock, words } from '../html/names.ts'
+import { attributeOf, type Element } from '../html/node.ts'
 import type { Selector } from '../html/selector.ts'
-import { attributeOf, type Element } from '../html/tree.ts'
 import { drawnText, formulaSource, isFormula, mathmlText } from './formula.ts'
 
 /** Elements whose content is not shown, or is not the page's own text. */
@@ -45,7 +45,7 @@ class Reader {
 
   /** @param isInside whether the selector matches an ancestor */
   #element(element: Element, isInside: boolean): void {
-    const isSeparating = isInside && rulesOf(element.name).isBlock
+    const isSeparating = isInside && isBlock(element.name)
     if (isSeparating) this.#texts.push(' ')
     if (this.#depth < MAX_DEPTH && !SKIPPED.has(element.name) && !isHidden(element)) {
       this.#depth += 1

@@ -2,8 +2,8 @@
 // seeds), and every character reference.
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Element } from '../../src/html/node.ts'
 import { decodeReferences } from '../../src/html/references.ts'
-import type { Element } from '../../src/html/tree.ts'
 import { launchBrowser } from '../support/browser.ts'
 import { parse, references } from '../support/html.ts'
 import { pick, type Random, seeded } from '../support/random.ts'

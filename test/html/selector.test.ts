@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
+import { attributeOf, type Element } from '../../src/html/node.ts'
 import { parseSelectors } from '../../src/html/selector.ts'
-import { attributeOf, type Element } from '../../src/html/tree.ts'
 import { cpuMs } from '../support/cpu.ts'
 import { parse } from '../support/html.ts'
 

@@ -1,6 +1,6 @@
 // Trees of malformed documents. test/browser/html.test.ts compares more of them with Chromium's.
 import { describe, expect, test } from 'vitest'
-import { attributeOf, type Element } from '../../src/html/tree.ts'
+import { attributeOf, type Element } from '../../src/html/node.ts'
 import { cpuMs } from '../support/cpu.ts'
 import { parse } from '../support/html.ts'
 
@@ -55,6 +55,7 @@ const trees: readonly [string, string][] = [
     '<table><colgroup hidden><col><tr><td>a</table>',
     'table(colgroup[hidden](col) tbody(tr(td(a))))',
   ],
+  ['<p><b></p><table><input type=hidden>a', 'p(b) b(a) table(input[type])'],
   ['<table><input name=type type=hidden>', 'table(input[name][type])'],
   ['<p hidden>a</body></html>b', 'p[hidden](a b)'],
   // End tags without a matching start tag.
