@@ -87,7 +87,13 @@ export class KvTier {
     }
     return await deadline(
       waitMs,
-      async () => await kv.get(key).catch(() => fail('error')),
+      async () => {
+        try {
+          return await kv.get(key)
+        } catch {
+          return fail('error')
+        }
+      },
       () => fail('timeout'),
     )
   }

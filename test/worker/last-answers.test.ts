@@ -122,44 +122,6 @@ test('a changed prompt gets its last answer, in every shape and isolate, until t
   expect(statusOf(renewed)).toMatch(/; hit; ttl=\d+; detail=(memory|kv)$/)
 })
 
-test('a page is the same at all its addresses, as written by sitemaps and by browsers', async () => {
-  const workers = await deploy({})
-  // As in Astro's sitemap, in VitePress's, and a start page.
-  for (const [warmed, ...others] of [
-    ['/site/astro/', '/site/astro', '/site/astro/index.html', '/site/astro.html'],
-    ['/site/guide/one.html', '/site/guide/one', '/site/guide/one/', '/site/guide/one/index.htm'],
-    ['/site/', '/site', '/site/index.html', '/site/?utm_source=x#top'],
-  ] as const) {
-    pages.set(warmed, { text: `The page ${warmed}.` })
-    model.answers(chatStream([warmed]))
-    await warm(workers, warmed)
-    for (const path of [warmed, ...others]) {
-      const reply = await get(workers, path)
-      expect(completionOf(reply).choices[0]?.text, path).toBe(warmed)
-    }
-  }
-  // Each address was fetched exactly as given, and no other.
-  expect(site.calls.map(({ path }) => path)).toEqual([
-    '/site/astro/',
-    '/site/guide/one.html',
-    '/site/',
-  ])
-  const purged = await workers.client(1).send({
-    method: 'POST',
-    path: '/admin/purge',
-    headers: OPERATOR,
-    body: { page: `${origin}/site/astro.html` },
-  })
-  expect([purged.status, purged.text]).toEqual([200, '{"purged":"page"}'])
-  for (const path of ['/site/astro/', '/site/astro', '/site/astro/index.html']) {
-    expect(codeOf(await get(workers, path))).toBe('not_cached')
-  }
-  expect((await get(workers, '/site/guide/one')).status).toBe(200)
-  model.answers(chatStream(['after']))
-  await warm(workers, '/site/astro/', 1)
-  expect(completionOf(await get(workers, '/site/astro')).choices[0]?.text).toBe('after')
-})
-
 test('a purge persists across deploys, also for answers that never expire', async () => {
   pages.set('/site/a', { text: 'The page.' })
   pages.set('/site/b', { text: 'Another page.' })

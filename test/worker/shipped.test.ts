@@ -1,6 +1,6 @@
 // wrangler.toml as shipped, in workerd: the demo model supports everything the endpoint offers,
 // without an account, a key or a network.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, test } from 'vitest'
 import {
   completionOf,
   expectPlainHeaders,
@@ -9,9 +9,10 @@ import {
   streamOf,
 } from '../support/answers.ts'
 import { type Client, HOST } from '../support/client.ts'
-import { expectQuiet } from '../support/quiet.ts'
-import { startWorkers, type Workers } from '../support/workerd.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import type { Workers } from '../support/workerd.ts'
 
+const suite = workerSuite()
 let workers: Workers
 let client: Client
 
@@ -19,14 +20,8 @@ const OWN = `http://${HOST}`
 const own = { origin: OWN }
 beforeAll(async () => {
   // No secrets at all.
-  workers = await startWorkers({ secrets: {} })
+  workers = await suite.share({ secrets: {} })
   client = workers.client()
-})
-
-afterAll(() => workers.dispose())
-
-afterEach(() => {
-  expectQuiet(workers.log)
 })
 
 describe('POST /v1/completions', () => {
