@@ -4,69 +4,50 @@ import { isLoopback } from '../../src/http/cors.ts'
 import { features, wires } from '../../src/upstream/adapter.ts'
 import { type ConnectOptions, connect } from '../../src/upstream/connection.ts'
 import { presets, wireLimits } from '../../src/upstream/presets.ts'
-
-const options: ConnectOptions = {
-  name: 'main',
-  wire: 'completions',
-  baseUrl: 'https://upstream.test/v1',
-  auth: 'bearer',
-  key: 'secret',
-  unsupported: new Set(),
-  stream: 'always',
-  firstByteMs: 1,
-  idleMs: 2,
-  deadlineMs: 3,
-  retries: 4,
-  maxOutputBytes: 5,
-  maxTokensField: 'max_tokens',
-  streamUsage: true,
-  path: null,
-}
+import { connectionTo } from '../support/upstreams.ts'
 
 const http = async () => new Response('http')
 const demo = async () => new Response('demo')
+const ai = async () => new Response('ai')
+
+/** Connects with the settings of an ordinary connection. */
+const connected = (settings: Partial<ConnectOptions> = {}) => {
+  const { name, baseUrl, ...given } = connectionTo('main', http)
+  const options = { wire: 'completions', auth: 'bearer', key: 'secret', name, baseUrl } as const
+  return connect({ ...given, ...options, ...settings }, { http, demo, ai })
+}
 
 test.each([
-  ['bearer', { authorization: 'Bearer secret' }],
-  ['api-key', { 'api-key': 'secret' }],
-  ['x-api-key', { 'x-api-key': 'secret' }],
-  ['none', {}],
-] as const)('connect() with auth %s sends %j', (auth, headers) => {
-  expect(connect({ ...options, auth }, { http, demo }).headers).toEqual(headers)
+  ['bearer', 'secret', { authorization: 'Bearer secret' }],
+  ['api-key', 'secret', { 'api-key': 'secret' }],
+  ['x-api-key', 'secret', { 'x-api-key': 'secret' }],
+  ['none', 'secret', {}],
+  ['bearer', null, {}],
+] as const)('connect() with auth %s and the key %s sends %j', (auth, key, headers) => {
+  expect(connected({ auth, key }).headers).toEqual(headers)
 })
 
-test('connect() sends no authentication without a key', () => {
-  expect(connect({ ...options, key: null }, { http, demo }).headers).toEqual({})
-})
-
-test('connect() uses the demo transport only for the demo wire', () => {
-  expect(connect({ ...options, wire: 'demo' }, { http, demo }).send).toBe(demo)
-  for (const wire of wires) {
-    if (wire === 'demo' || wire === 'workers-ai') continue
-    expect(connect({ ...options, wire }, { http, demo }).send).toBe(http)
-  }
+test.each(wires)('connect() has an adapter and the transport of the wire %s', (wire) => {
+  const { send, upstream } = connected({ wire })
+  expect(send).toBe(wire === 'demo' ? demo : wire === 'workers-ai' ? ai : http)
+  expect(upstream.toWire).toBeTypeOf('function')
 })
 
 test('connect() keeps the configured limits', () => {
-  const connection = connect(options, { http, demo })
-  expect(connection).toMatchObject({ name: 'main', deadlineMs: 3, retries: 4, stream: 'always' })
-  expect(connection).toMatchObject({ firstByteMs: 1, idleMs: 2, maxOutputBytes: 5 })
-  expect(connect({ ...options, stream: 'visitor' }, { http, demo }).stream).toBe('visitor')
+  const limits = { deadlineMs: 3, retries: 4, firstByteMs: 1, idleMs: 2, maxOutputBytes: 5 }
+  expect(connected({ ...limits, stream: 'visitor' })).toMatchObject({
+    ...limits,
+    stream: 'visitor',
+  })
 })
 
 test('connect() creates a breaker for each model of each upstream', () => {
-  const one = connect(options, { http, demo })
-  const two = connect(options, { http, demo })
+  const one = connected()
+  const two = connected()
   for (let i = 0; i < 10; i++) one.breakers.of('m').admit(0)?.failed(0)
   expect(one.breakers.of('m').admit(0)).toBeNull()
   expect(one.breakers.of('n').admit(0)).not.toBeNull()
   expect(two.breakers.of('m').admit(0)).not.toBeNull()
-})
-
-test('connect() has an adapter for every wire', () => {
-  for (const wire of wires) {
-    expect(connect({ ...options, wire }, { http, demo }).upstream.toWire).toBeTypeOf('function')
-  }
 })
 
 test('wireLimits names only known features and known wires', () => {

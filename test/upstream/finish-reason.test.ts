@@ -7,15 +7,8 @@ const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
     'stop',
     [
       ...['stop', 'STOP', 'FINISH_REASON_STOP', 'eos', 'eos_token', 'stop_sequence', 'end_turn'],
-      ...[
-        'STOP_SEQUENCE',
-        'COMPLETE',
-        'completed',
-        'normal',
-        'tool_calls',
-        'tool_use',
-        'TOOL_CALL',
-      ],
+      ...['STOP_SEQUENCE', 'COMPLETE', 'completed', 'normal', 'tool_calls', 'tool_use'],
+      'TOOL_CALL',
       ...['function_call', 'load', 'unload', 'eot_id_reached', 'constructor', '__proto__'],
       { type: 'stop', matched: 2 },
     ],
@@ -32,13 +25,8 @@ const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
   [
     'content_filter',
     [
-      ...[
-        'content_filter',
-        'content_filtered',
-        'content-filter',
-        'contentFilter',
-        'content filter',
-      ],
+      ...['content_filter', 'content_filtered', 'content-filter', 'contentFilter'],
+      'content filter',
       ...['SAFETY', 'RECITATION', 'LANGUAGE', 'BLOCKLIST', 'PROHIBITED_CONTENT', 'SPII'],
       ...['IMAGE_SAFETY', 'IMAGE_PROHIBITED_CONTENT', 'IMAGE_RECITATION', 'MODEL_ARMOR'],
       ...['guardrail_intervened', 'refusal', 'ERROR_TOXIC', 'sensitive', 'blocked', 'moderation'],
@@ -68,19 +56,8 @@ const words: readonly (readonly [ReadReason | 'null', readonly unknown[]])[] = [
     [
       ...[null, undefined, '', ' ', 'null', 'None', 'NULL', 'nil', 'undefined', 'not_finished'],
       ...['ongoing', 'queued', 'partial', 'not_set', '0', '-'],
-      ...[
-        'FINISH_REASON_UNSPECIFIED',
-        'running',
-        'generating',
-        'unfinished',
-        'N/A',
-        'false',
-        7,
-        true,
-        [],
-        {},
-        { type: null },
-      ],
+      ...['FINISH_REASON_UNSPECIFIED', 'running', 'generating', 'unfinished', 'N/A', 'false'],
+      ...[7, true, [], {}, { type: null }],
     ],
   ],
 ]

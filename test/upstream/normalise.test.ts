@@ -8,6 +8,8 @@ import { GatewayError } from '../../src/errors.ts'
 import { Normaliser } from '../../src/upstream/normalise.ts'
 
 const end: RawDelta = { kind: 'end' }
+const cut: RawDelta = { kind: 'cut' }
+const failed = (index = 0): RawDelta => ({ kind: 'failed', index })
 const text = (piece: string, index = 0, logprobs: TokenLogprobs | null = null): RawDelta => ({
   kind: 'text',
   index,
@@ -20,16 +22,15 @@ const finish = (reason: FinishReason = 'stop', index = 0, onContent = false): Ra
   reason,
   onContent,
 })
-const cut: RawDelta = { kind: 'cut' }
-const counted = (prompt: number, completion: number, index: number | null = null): RawDelta => ({
-  kind: 'usage',
-  index,
-  usage: usage(prompt, completion),
-})
 const usage = (prompt_tokens: number, completion_tokens: number) => ({
   prompt_tokens,
   completion_tokens,
   total_tokens: prompt_tokens + completion_tokens,
+})
+const counted = (prompt: number, completion: number, index: number | null = null): RawDelta => ({
+  kind: 'usage',
+  index,
+  usage: usage(prompt, completion),
 })
 
 interface Options {
@@ -65,15 +66,8 @@ test('Normaliser.add() drops an empty text without logprobs', () => {
 })
 
 test('Normaliser.add() drops choices that were not requested', () => {
-  const raw = [
-    text('no', 1),
-    text('no', -1),
-    text('no', 0.5),
-    text('a'),
-    finish('length', 1),
-    finish(),
-  ]
-  const { texts, end } = run(raw)
+  const others = [1, -1, 0.5].map((index) => text('no', index))
+  const { texts, end } = run([...others, text('a'), finish('length', 1), finish()])
   expect(texts).toEqual([{ kind: 'text', index: 0, text: 'a', logprobs: null }])
   expect(end().finishes).toEqual([{ kind: 'finish', index: 0, reason: 'stop' }])
   expect(end().doubt).toBe('unknown_index')
@@ -107,8 +101,6 @@ test('Normaliser.end() returns the last reason, except that content_filter is fi
   expect(reasonOf(finish('content_filter'), finish('stop'))).toBe('content_filter')
   expect(reasonOf(finish('content_filter'), text('b'), finish('length'))).toBe('content_filter')
 })
-
-const failed = (index = 0): RawDelta => ({ kind: 'failed', index })
 
 test('Normaliser.add() throws for a failed choice, even after another reason', () => {
   for (const raw of [[failed()], [text('a'), failed()], [text('a'), finish(), failed()]]) {
@@ -248,35 +240,22 @@ test('Normaliser.meta has the first non-empty value of each field', () => {
   expect(meta).toEqual({ id: 'a', model: 'm', fingerprint: 'fp' })
 })
 
-test('Normaliser.end() returns the last usage', () => {
-  expect(run([text('a'), counted(5, 1), counted(5, 2), finish()]).end().usage).toEqual(usage(5, 2))
-  expect(run([text('a'), counted(5, 1, 0), counted(5, 2, 0), finish()]).end().usage).toEqual(
-    usage(5, 2),
-  )
-})
-
-test('Normaliser.end() prefers the total usage to that of each choice', () => {
-  const raw = [text('a'), counted(5, 9), counted(5, 1, 0), finish()]
-  expect(run(raw).end().usage).toEqual(usage(5, 9))
+test.each<[string, RawDelta[], ReturnType<typeof usage> | null]>([
+  ['the last', [text('a'), counted(5, 1), counted(5, 2)], usage(5, 2)],
+  ['the last of a choice', [text('a'), counted(5, 1, 0), counted(5, 2, 0)], usage(5, 2)],
+  ['the total, not that of a choice', [text('a'), counted(5, 9), counted(5, 1, 0)], usage(5, 9)],
+  ['none without a prompt', [text('a'), counted(0, 2)], null],
+  ['none without an answer', [text('a'), counted(5, 0)], null],
+  ['none', [text('a')], null],
+  ['an empty answer', [finish('content_filter'), counted(5, 0)], usage(5, 0)],
+])('Normaliser.end() returns a plausible usage: %s', (_, raw, expected) => {
+  expect(run([...raw, finish()]).end().usage).toEqual(expected)
 })
 
 test('Normaliser.end() adds up the usage of each choice, counting the prompt once', () => {
-  const raw = [
-    text('a'),
-    counted(5, 1, 0),
-    finish(),
-    text('b', 1),
-    counted(5, 2, 1),
-    finish('stop', 1),
-  ]
+  const choice = (index: number) => [text('a', index), finish('stop', index)]
+  const raw = [...choice(0), counted(5, 1, 0), ...choice(1), counted(5, 2, 1)]
   expect(run(raw, { choices: 2 }).end().usage).toEqual(usage(5, 3))
-})
-
-test('Normaliser.end() drops an implausible usage', () => {
-  expect(run([text('a'), counted(0, 2), finish()]).end().usage).toBeNull()
-  expect(run([text('a'), counted(5, 0), finish()]).end().usage).toBeNull()
-  expect(run([text('a'), finish()]).end().usage).toBeNull()
-  expect(run([finish('content_filter'), counted(5, 0)]).end().usage).toEqual(usage(5, 0))
 })
 
 const scores = (tokens: string[], more: Partial<TokenLogprobs> = {}): TokenLogprobs => ({
@@ -391,51 +370,24 @@ test('Normaliser normalises any deltas or throws one of its own errors', () => {
 test('Normaliser.add() joins surrogate pairs that an upstream splits', () => {
   const whole = 'a🎈b🦆'
   for (let at = 1; at < whole.length; at++) {
-    const texts = [whole.slice(0, at), whole.slice(at)]
-    const raw = texts.map((text): RawDelta => ({ kind: 'text', index: 0, text, logprobs: null }))
-    const received = run(raw).texts.map(({ text }) => text)
-    expect(received.every((text) => text.isWellFormed())).toBe(true)
+    const raw = [text(whole.slice(0, at)), text(whole.slice(at))]
+    const received = run(raw).texts.map((delta) => delta.text)
+    expect(received.every((piece) => piece.isWellFormed())).toBe(true)
     expect(received.join('')).toBe(whole)
   }
 })
 
-test.each<[string, string[], readonly (readonly [string, number])[], boolean]>([
-  ['at once', ['One'], [['One more', 0]], true],
-  [
-    'in pieces',
-    ['One'],
-    [
-      ['O', 0],
-      ['ne', 0],
-      ['!', 0],
-    ],
-    true,
-  ],
-  [
-    'for each choice',
-    ['One', 'Two'],
-    [
-      ['Two!', 1],
-      ['One', 0],
-    ],
-    true,
-  ],
-  ['for only one of the choices', ['One', 'Two'], [['One', 0]], false],
-  [
-    'not at all',
-    ['One'],
-    [
-      ['Two', 0],
-      ['One', 0],
-    ],
-    false,
-  ],
-  ['only half', ['One'], [['On', 0]], false],
-  ['of a prompt that is not known as text', [''], [['a', 0]], true],
-  ['that was not requested', [], [['a', 0]], true],
-])('Normaliser.end() recognises an echo that comes %s', (_, echoed, received, hasCome) => {
+test.each<[string, string[], RawDelta[], boolean]>([
+  ['at once', ['One'], [text('One more')], true],
+  ['in pieces', ['One'], [text('O'), text('ne'), text('!')], true],
+  ['for each choice', ['One', 'Two'], [text('Two!', 1), text('One')], true],
+  ['for only one of the choices', ['One', 'Two'], [text('One')], false],
+  ['not at all', ['One'], [text('Two'), text('One')], false],
+  ['only half', ['One'], [text('On')], false],
+  ['of a prompt that is not known as text', [''], [text('a')], true],
+  ['that was not requested', [], [text('a')], true],
+])('Normaliser.end() recognises an echo that comes %s', (_, echoed, raw, hasCome) => {
   const choices = Math.max(1, echoed.length)
-  const raw = received.map(([piece, index]) => text(piece, index))
   const finishes = Array.from({ length: choices }, (_, index) => finish('stop', index))
   const { doubt } = run([...raw, ...finishes, end], { choices, echoed }).end()
   expect(doubt).toBe(hasCome ? null : 'no_echo')

@@ -56,53 +56,10 @@ function sent(preset: string, fields: Partial<EffectiveRequest> = {}) {
   return { url: baseUrl + path, headers: { ...connection.headers, ...headers }, body, calls }
 }
 
-test('presets has every supported upstream', () => {
-  expect([...names].sort()).toEqual(
-    [
-      'compatible',
-      'openai',
-      'azure',
-      'openrouter',
-      'groq',
-      'together',
-      'fireworks',
-      'deepseek',
-      'deepseek-fim',
-      'mistral',
-      'mistral-fim',
-      'xai',
-      'gemini',
-      'anthropic',
-      'ai-gateway',
-      'workers-ai',
-      'ollama',
-      'llamacpp',
-      'vllm',
-      'transformers',
-      'litellm',
-      'one-api',
-      'demo',
-    ].sort(),
-  )
-})
-
-test.each(names)('preset %s lists no feature twice', (name) => {
-  const { wire, unsupported } = presets[name]!
-  expect(new Set(unsupported).size).toBe(unsupported.length)
-  expect(unsupported.filter((feature) => wireLimits[wire].includes(feature))).toEqual([])
-  for (const feature of unsupported) expect(features).toContain(feature)
-})
-
-test.each(names)('preset %s creates a connection and sends a simple request', (name) => {
-  const { body } = sent(name)
-  expect(body['model']).toBe('m')
-  expect(body['max_tokens'] ?? body['max_completion_tokens']).toBe(16)
-  expect(body['stream']).toBe(true)
-  expect(Object.keys(body)).not.toContain('seed')
-})
-
-test.each([
-  ['openai', 'https://api.openai.com/v1/chat/completions', { authorization: 'Bearer secret' }],
+/** The first call of each preset: its address and headers; null: `authorization`. */
+const addresses: readonly [string, string, Readonly<Record<string, string>> | null][] = [
+  ['compatible', 'https://own.test/v1/chat/completions', null],
+  ['openai', 'https://api.openai.com/v1/chat/completions', null],
   ['azure', 'https://own.test/v1/chat/completions', { 'api-key': 'secret' }],
   ['openrouter', 'https://openrouter.ai/api/v1/chat/completions', null],
   ['groq', 'https://api.groq.com/openai/v1/chat/completions', null],
@@ -120,80 +77,74 @@ test.each([
     { 'x-api-key': 'secret', 'anthropic-version': '2023-06-01' },
   ],
   ['ai-gateway', 'https://own.test/v1/chat/completions', null],
-  ['one-api', 'https://own.test/v1/chat/completions', null],
+  ['workers-ai', 'https://workers-ai.invalid/run', {}],
   ['ollama', 'http://localhost:11434/v1/completions', {}],
   ['llamacpp', 'http://localhost:8080/v1/completions', {}],
   ['vllm', 'http://localhost:8000/v1/completions', {}],
   ['transformers', 'http://localhost:8000/v1/completions', {}],
   ['litellm', 'http://localhost:4000/v1/chat/completions', null],
-])('preset %s calls %s', (name, url, headers) => {
-  const call = sent(name)
-  expect(call.url).toBe(url)
-  expect(call.headers).toEqual(headers ?? { authorization: 'Bearer secret' })
+  ['one-api', 'https://own.test/v1/chat/completions', null],
+  ['demo', 'https://demo.invalid/v1/completions', {}],
+]
+
+test('presets has every supported upstream', () => {
+  expect(names).toEqual(addresses.map(([name]) => name))
 })
 
-const withoutStreamOptions = ['anthropic', 'workers-ai', 'mistral', 'mistral-fim', 'transformers']
-
-test.each(names.filter((name) => !withoutStreamOptions.includes(name)))(
-  'preset %s requests usage in the stream',
-  (name) => {
-    expect(sent(name).body['stream_options']).toEqual({ include_usage: true })
-  },
-)
-
-// BerriAI and others: 422 extra_forbidden, body.stream_options.include_usage.
-test.each(withoutStreamOptions)('preset %s does not send stream_options', (name) => {
-  expect(sent(name).body).not.toHaveProperty('stream_options')
+test.each(addresses)('preset %s calls %s', (name, url, headers) => {
+  expect(sent(name)).toMatchObject({ url })
+  expect(sent(name).headers).toEqual(headers ?? { authorization: 'Bearer secret' })
 })
 
-test.each(['openai', 'azure', 'groq'])('preset %s sends only max_completion_tokens', (name) => {
+// Mistral and others: 422 extra_forbidden, body.stream_options.include_usage.
+const withoutUsage = ['anthropic', 'workers-ai', 'mistral', 'mistral-fim', 'transformers']
+const renamingLimit = ['openai', 'azure', 'groq']
+const takingN = 'openai azure together fireworks xai llamacpp vllm demo'.split(' ')
+const renamingSeed = ['mistral', 'mistral-fim']
+const withoutSeed = ['gemini', 'deepseek', 'deepseek-fim', 'anthropic', 'transformers']
+
+test.each(names)('preset %s lists known features once, and sends a request that fits', (name) => {
+  const { wire, unsupported } = presets[name]!
+  expect(new Set(unsupported).size).toBe(unsupported.length)
+  expect(unsupported.filter((feature) => wireLimits[wire].includes(feature))).toEqual([])
+  expect(features).toEqual(expect.arrayContaining([...unsupported]))
   const { body } = sent(name)
-  expect(body['max_completion_tokens']).toBe(16)
-  expect(body).not.toHaveProperty('max_tokens')
+  const [limit, other] = renamingLimit.includes(name)
+    ? ['max_completion_tokens', 'max_tokens']
+    : ['max_tokens', 'max_completion_tokens']
+  expect(body).toMatchObject({ model: 'm', stream: true, [limit]: 16 })
+  expect(body).not.toHaveProperty(other)
+  expect(body['stream_options']).toEqual(
+    withoutUsage.includes(name) ? undefined : { include_usage: true },
+  )
+  const { body: seeded } = sent(name, { seed: 7 })
+  const seed = renamingSeed.includes(name) ? 'random_seed' : 'seed'
+  expect(Object.entries(seeded).filter(([field]) => field.includes('seed'))).toEqual(
+    withoutSeed.includes(name) ? [] : [[seed, 7]],
+  )
 })
 
-test.each(['mistral', 'mistral-fim'])('preset %s sends seed as random_seed', (name) => {
-  const { body } = sent(name, { seed: 7 })
-  expect(body['random_seed']).toBe(7)
-  expect(body).not.toHaveProperty('seed')
+test.each(names)('preset %s makes as few calls as it can, and emulates the echo', (name) => {
+  const several = sent(name, { n: 3 })
+  const takesN = takingN.includes(name)
+  expect(several.calls.map(({ choices }) => choices)).toEqual(takesN ? [3] : [1, 1, 1])
+  expect(several.body['n']).toBe(takesN ? 3 : undefined)
+  const echoed = sent(name, { echo: true })
+  expect(echoed.calls[0]?.echoes).toEqual(['One'])
+  expect(echoed.body).not.toHaveProperty('echo')
 })
 
-test.each(['gemini', 'deepseek', 'deepseek-fim', 'anthropic', 'transformers'])(
-  'preset %s does not send a seed',
-  (name) => {
-    const { body } = sent(name, { seed: 7 })
-    expect(JSON.stringify(body)).not.toContain('seed')
-  },
-)
-
-test('preset workers-ai sends the seed', () => {
-  expect(sent('workers-ai', { seed: 7 }).body['seed']).toBe(7)
-})
-
-test.each(['ollama', 'deepseek-fim', 'mistral-fim', 'transformers'])(
-  'preset %s makes one call for each prompt and choice',
-  (name) => {
-    const { calls, body } = sent(name, { prompts: ['One', 'Two'], n: 2 })
-    expect(calls).toHaveLength(4)
-    expect(body['prompt']).toBe('One')
-    expect(body).not.toHaveProperty('n')
-  },
-)
-
-test.each(names)('preset %s gets several choices in one call only if it takes n', (name) => {
-  const { calls, body } = sent(name, { n: 3 })
-  const takesN = [
-    'openai',
-    'azure',
-    'together',
-    'fireworks',
-    'xai',
-    'llamacpp',
-    'vllm',
-    'demo',
-  ].includes(name)
-  expect(calls.map(({ choices }) => choices)).toEqual(takesN ? [3] : [1, 1, 1])
-  expect(body['n']).toBe(takesN ? 3 : undefined)
+test.each([
+  ['ollama', 4, 'One', undefined],
+  ['deepseek-fim', 4, 'One', undefined],
+  ['mistral-fim', 4, 'One', undefined],
+  ['transformers', 4, 'One', undefined],
+  ['llamacpp', 2, 'One', 2],
+  ['vllm', 1, ['One', 'Two'], 2],
+] as const)('preset %s makes %i calls for two choices of two prompts', (name, count, prompt, n) => {
+  const { calls, body } = sent(name, { prompts: ['One', 'Two'], n: 2 })
+  expect(calls).toHaveLength(count)
+  expect([body['prompt'], body['n']]).toEqual([prompt, n])
 })
 
 test('preset compatible gets several choices in one call on the completions wire', () => {
@@ -201,31 +152,17 @@ test('preset compatible gets several choices in one call on the completions wire
   expect(configured('compatible', { wire: 'chat' }).unsupported.has('n')).toBe(true)
 })
 
-test('native_n overrides the preset', () => {
-  expect(configured('openai', { native_n: false }).unsupported.has('n')).toBe(true)
-  expect(configured('groq', { native_n: true }).unsupported.has('n')).toBe(false)
-  expect(configured('groq', { native_n: true, unsupported: [] }).unsupported.has('n')).toBe(false)
-})
-
-test('unsupported = ["n"] is native_n = false, as it was before there was native_n', () => {
-  expect(configured('openai', { unsupported: ['n'] }).unsupported.has('n')).toBe(true)
-  expect(configured('vllm', { unsupported: ['suffix'] }).unsupported.has('n')).toBe(false)
-})
-
-test.each(['anthropic', 'workers-ai'] as const)('the wire %s never gets n', (wire) => {
-  expect(configured('openai', { wire }).unsupported.has('n')).toBe(true)
-})
-
-test('preset vllm sends several prompts and choices in one call', () => {
-  const { calls, body } = sent('vllm', { prompts: ['One', 'Two'], n: 2 })
-  expect(calls).toHaveLength(1)
-  expect(body).toMatchObject({ prompt: ['One', 'Two'], n: 2 })
-})
-
-test.each(names)('preset %s emulates the echo', (name) => {
-  const { calls, body } = sent(name, { echo: true })
-  expect(calls[0]?.echoes).toEqual(['One'])
-  expect(body).not.toHaveProperty('echo')
+test.each([
+  ['openai', { native_n: false }, false],
+  ['groq', { native_n: true }, true],
+  ['groq', { native_n: true, unsupported: [] }, true],
+  // As it was before there was native_n.
+  ['openai', { unsupported: ['n'] }, false],
+  ['vllm', { unsupported: ['suffix'] }, true],
+  ['openai', { wire: 'anthropic' }, false],
+  ['openai', { wire: 'workers-ai' }, false],
+])('preset %s with %j gets n: %j', (name, settings, takesN) => {
+  expect(configured(name, settings).unsupported.has('n')).toBe(!takesN)
 })
 
 test.each(['deepseek-fim', 'mistral-fim', 'ollama'])('preset %s sends the suffix', (name) => {
