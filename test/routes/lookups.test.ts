@@ -318,19 +318,6 @@ describe('visitors of a prompt that only the operator may spend on', () => {
     expect(codeOf(await warm.app.post({ ...ask(URL_A), temperature: 1 }))[1]).toBe('not_cached')
   })
 
-  test('find in another isolate what the first stored, within memory_seconds', async () => {
-    const first = startWithPages({ prompt: operators })
-    await first.app.post(ask(URL_A), OPERATOR)
-    const second = deployed(first, { prompt: operators })
-    expect(textOf(await second.app.get(query(URL_A)))).toBe('answer 1')
-    first.app.clock.ms += 2000
-    first.site.put('/posts/a', 'A second text.', 'v2')
-    await first.app.post(ask(URL_A), OPERATOR)
-    first.app.clock.ms += 60_001
-    expect(textOf(await second.app.get(query(URL_A)))).toBe('answer 2')
-    expect(second.site.fetches).toHaveLength(2)
-  })
-
   test('get not_cached if nothing is stored, after one KV read and without a fetch', async () => {
     const { app, site } = startWithPages({ prompt: operators })
     const reads = readsOf(app)

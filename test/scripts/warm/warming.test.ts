@@ -136,30 +136,12 @@ test('temporary failures are retried after Retry-After, within bounds', async ()
   expect(waits.slice(0, 2)).toEqual([7000, 60_000])
 })
 
-test('a request is tried four times, and not retried when the daily budget is exhausted', async () => {
-  const { run, waits, app } = start({ upstream: () => new Response('', { status: 500 }) })
+test('a request is tried four times', async () => {
+  const { run, waits } = start({ upstream: () => new Response('', { status: 500 }) })
   expect(kinds(await run([{ prompt: 'a' }]))).toEqual([
     expect.stringMatching(/^502 upstream_unavailable: /),
   ])
   expect(waits).toHaveLength(3)
-  waits.length = 0
-  app.ledger.refusal = {
-    granted: false,
-    code: 'budget_exhausted',
-    policy: 'day',
-    retryAfterSeconds: 60,
-    quota: 1,
-    remaining: 0,
-  }
-  expect(kinds(await run([{ prompt: 'b' }]))).toEqual([
-    expect.stringMatching(/^429 budget_exhausted: /),
-  ])
-  expect(waits).toEqual([])
-})
-
-test('an answer that is not stored counts as a failure', async () => {
-  const { run } = start({ config: { cache: { ttl_seconds: 0 } } })
-  expect(kinds(await run([{ prompt: 'a' }]))[0]).toMatch(/^answered, but not stored/)
 })
 
 test('responses of another server count as failures', async () => {
@@ -183,13 +165,15 @@ test('responses of another server count as failures', async () => {
   ])
 })
 
-test('the tokens of each answer are reported, even if it was not stored', async () => {
+test('the tokens of each answer are reported, also if it was not stored, which is a failure', async () => {
   const tokens: Outcome[] = []
   const { run } = start({}, { onOutcome: (outcome) => void tokens.push(outcome) })
   await run([{ prompt: 'a' }, { prompt: 'a' }], 1)
   expect(tokens).toEqual([{ kind: 'stored', tokens: 7 }, { kind: 'present' }])
   const uncached = start({ config: { cache: { ttl_seconds: 0 } } })
-  expect(await uncached.run([{ prompt: 'a' }])).toMatchObject([{ kind: 'failed', tokens: 7 }])
+  expect(await uncached.run([{ prompt: 'a' }])).toMatchObject([
+    { kind: 'failed', tokens: 7, reason: expect.stringMatching(/^answered, but not stored/) },
+  ])
 })
 
 test('a request that joined another call costs nothing and checks the cache again', async () => {
@@ -231,8 +215,8 @@ test('after an abort, failed requests are not retried', async () => {
   expect(cacheControls).toEqual(['only-if-cached', null])
 })
 
-test('no more requests are started once the daily budget is exhausted', async () => {
-  const { run, app } = start()
+test('once the daily budget is exhausted, nothing is retried and no more requests are started', async () => {
+  const { run, app, waits } = start()
   app.ledger.refusal = {
     granted: false,
     code: 'budget_exhausted',
@@ -245,4 +229,5 @@ test('no more requests are started once the daily budget is exhausted', async ()
     expect.stringMatching(/^429 budget_exhausted/),
     ...Array(8).fill('not-started'),
   ])
+  expect(waits).toEqual([])
 })
