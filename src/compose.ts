@@ -8,7 +8,7 @@ import { type TokenSecrets, VisitorTokens } from './access/visitor-token.ts'
 import { Visitors } from './access/visitors.ts'
 import { App, type Services } from './app.ts'
 import { type LedgerClient, type LedgerDeps, reserve } from './budget/ledger.ts'
-import { type Entry, sourceKey } from './cache/entry.ts'
+import type { Entry } from './cache/entry.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
 import { type PurgeClient, Purges } from './cache/purge.ts'
 import { TieredCache } from './cache/store.ts'
@@ -209,7 +209,7 @@ function createParts(config: Config, platform: Platform) {
         newId: () => `cmpl-${randomLetters(28, randomBytes)}`,
         recheckKv: async ({ storedUnder, key, source }) => {
           const entry = await cache.fromKv(storedUnder)
-          if (entry !== null && sourceKey(entry) === key) return entry
+          if (entry !== null && (entry.source?.key ?? entry.key) === key) return entry
           // It may have been stored before the prompt had last answers.
           return source === null ? null : await cache.fromKv(key)
         },

@@ -24,9 +24,7 @@ export function preview(value: unknown): string {
 }
 
 const SECRET_CHARS = 20
-/**
- * Least length of a part that mixes letters and digits; in model names they are shorter ("70b").
- */
+/** Least length of a part that mixes letters and digits; in model names they are shorter. */
 const MIXED_CHARS = 8
 /** The greatest share of capital letters in a name such as `summarisePageForBeginners`. */
 const CAPITALS_IN_NAMES = 0.3
@@ -63,12 +61,10 @@ export function masked(text: string): string {
 type Path = readonly { readonly key?: unknown }[]
 
 /**
- * Formats the path of a valibot issue, such as `models[0].upstream`; "" for the whole value. Keys
- * are masked, too: one may be a secret that was pasted in the wrong place.
- *
- * @internal exported for its tests
+ * The path of a valibot issue, such as `models[0].upstream`; "" for the whole value. Keys are masked,
+ * too: one may be a secret that was pasted in the wrong place.
  */
-export function pathOf(path: Path | undefined): string {
+function pathOf(path: Path | undefined): string {
   let text = ''
   for (const { key } of path ?? []) {
     if (typeof key === 'number') text += `[${key}]`

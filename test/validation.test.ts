@@ -3,7 +3,7 @@
 import fc from 'fast-check'
 import * as v from 'valibot'
 import { expect, test } from 'vitest'
-import { faultsOf, finite, integer, oneOf, pathOf, preview, text } from '../src/validation.ts'
+import { faultsOf, finite, integer, oneOf, preview, text } from '../src/validation.ts'
 
 function faults(schema: v.GenericSchema, value: unknown) {
   const result = v.safeParse(schema, value)
@@ -82,13 +82,6 @@ test('preview() is short and well-formed for any value', () => {
   // The cut falls within a surrogate pair.
   expect(preview(`${'x'.repeat(39)}😀y`).isWellFormed()).toBe(true)
   expect(preview(`${'x'.repeat(39)}😀y`)).not.toContain('\\ud83d')
-})
-
-test('pathOf() formats a path as in TOML', () => {
-  expect(pathOf(undefined)).toBe('')
-  expect(pathOf([])).toBe('')
-  expect(pathOf([{ key: 'models' }, { key: 0 }, { key: 'upstream' }])).toBe('models[0].upstream')
-  expect(pathOf([{ key: 0 }, { key: 1 }, { key: 'a' }])).toBe('[0][1].a')
 })
 
 test.each([

@@ -5,12 +5,13 @@ import * as v from 'valibot'
 import { completionSchema } from '../completion/completion.ts'
 import type { FoldedAnswer } from '../completion/delta.ts'
 import { parseJson } from '../json.ts'
+import { integer } from '../validation.ts'
 import { namesOf } from './names.ts'
 
 /** Raised when the stored shape changes; entries with any other schema number are misses. */
 const SCHEMA = 2
 
-const unixTime = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+const unixTime = integer(0)
 
 /** A validator that can be sent back to the site unchanged. */
 const validator = v.pipe(v.string(), v.regex(/^[\x20-\x7e\x80-\xff]{1,512}$/))
@@ -28,10 +29,7 @@ const shared = {
 const sourceSchema = v.strictObject({
   /** The cache key of the request that was sent upstream. */
   key: v.string(),
-  /**
-   * That key with page addresses in place of page texts: it changes only with the prompt, its model
-   * and their parameters.
-   */
+  /** That key with addresses for page texts: changes only with prompt, model and parameters. */
   recipe: v.string(),
   /** The page versions, in the order of the prompt's variables (page/store.ts). */
   pages: v.array(
@@ -132,11 +130,6 @@ function fromVersion1(old: v.InferOutput<typeof version1Schema>): Entry {
   const names = namesOf({ key: old.key, model, promptId })
   const at = stored_at * 1000
   return { ...rest, schema: SCHEMA, names, requested_at: at, confirmed_at: at, source: null }
-}
-
-/** The cache key of the request that was sent upstream. */
-export function sourceKey({ key, source }: Entry): string {
-  return source?.key ?? key
 }
 
 /** The age of an entry at one moment. */

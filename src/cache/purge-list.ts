@@ -2,7 +2,8 @@
 // and their text in KV: `{"all":<ms>,"names":{"prompt:haiku":<ms>,…}}`, in unix milliseconds.
 
 import * as v from 'valibot'
-import { parseJson } from '../json.ts'
+import { isRecord, parseJson } from '../json.ts'
+import { integer } from '../validation.ts'
 import { modelName, promptName, requestName } from './names.ts'
 
 export interface PurgeList {
@@ -20,37 +21,34 @@ export interface Purge {
 }
 
 /**
- * Answers may be stored without an expiry, so purges do not expire either. A name has one time
- * however often it is purged, and this bounds the number of names: beyond it, the oldest name is
- * dropped and everything requested before its time becomes void. An owner who purges ten different
- * pages a day reaches the bound after a year; the list then has about 250 KB. Deleting entries from
- * KV instead would not work: KV cannot be searched by name, and a running call could write an entry
- * again.
+ * The most names (about 250 KB). Answers may be stored without an expiry, so purges do not expire
+ * either: beyond this bound the oldest name is dropped, and everything requested before its time
+ * becomes void. Entries are not deleted instead: KV cannot be searched by name, and a running call
+ * could write an entry again.
  */
 const MAX_NAMES = 4000
 
 export const noPurges: PurgeList = { all: 0, names: new Map() }
 
-const time = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+const time = integer(0)
 /** Not `v.record`, which drops names of Object.prototype such as "constructor". */
 const times = v.custom<Readonly<Record<string, number>>>(
-  (value) =>
-    typeof value === 'object' &&
-    value !== null &&
-    Object.values(value).every((at) => v.is(time, at)),
+  (value) => isRecord(value) && Object.values(value).every((at) => v.is(time, at)),
 )
-const listSchema = v.object({ all: time, names: times })
 /** Version 1 stored whole seconds. */
 const version1Schema = v.object({ all: time, prompts: times, models: times, keys: times })
+const storedSchema = v.union([
+  v.pipe(
+    v.object({ all: time, names: times }),
+    v.transform(({ all, names }): PurgeList => ({ all, names: new Map(Object.entries(names)) })),
+  ),
+  v.pipe(version1Schema, v.transform(fromVersion1)),
+])
 
 /** Parses a stored list; null if it is not valid. */
 export function parsePurgeList(text: string): PurgeList | null {
-  const value = parseJson(text)
-  const list = v.safeParse(listSchema, value)
-  if (list.success)
-    return { all: list.output.all, names: new Map(Object.entries(list.output.names)) }
-  const old = v.safeParse(version1Schema, value)
-  return old.success ? fromVersion1(old.output) : null
+  const list = v.safeParse(storedSchema, parseJson(text))
+  return list.success ? list.output : null
 }
 
 export function formatPurgeList({ all, names }: PurgeList): string {
@@ -84,21 +82,14 @@ function bounded(all: number, names: ReadonlyMap<string, number>): PurgeList {
 }
 
 /** Rounds up to the end of the second, since version 1 voided answers requested within it. */
-function fromVersion1({
-  all,
-  prompts,
-  models,
-  keys,
-}: v.InferOutput<typeof version1Schema>): PurgeList {
+function fromVersion1(old: v.InferOutput<typeof version1Schema>): PurgeList {
   const ms = (seconds: number) => (seconds === 0 ? 0 : seconds * 1000 + 999)
   const named = (list: Readonly<Record<string, number>>, nameOf: (name: string) => string) =>
     Object.entries(list).map(([name, seconds]) => [nameOf(name), ms(seconds)] as const)
-  return bounded(
-    ms(all),
-    new Map([
-      ...named(prompts, promptName),
-      ...named(models, modelName),
-      ...named(keys, requestName),
-    ]),
-  )
+  const names = [
+    ...named(old.prompts, promptName),
+    ...named(old.models, modelName),
+    ...named(old.keys, requestName),
+  ]
+  return bounded(ms(old.all), new Map(names))
 }

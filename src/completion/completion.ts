@@ -58,10 +58,7 @@ export function randomLetters(length: number, randomBytes: (bytes: Uint8Array) =
   return letters
 }
 
-/**
- * Estimates the tokens of a text if the upstream did not count them, by the usual rule of thumb of
- * four UTF-8 bytes per token. Never 0 for a non-empty text.
- */
+/** The usual estimate of a text's tokens: four UTF-8 bytes each, rounded up. */
 export function estimateTokens(text: string): number {
   return Math.ceil(new TextEncoder().encode(text).length / 4)
 }

@@ -95,9 +95,7 @@ export function* textsOf(folded: FoldedAnswer, { shape, resume }: Reader): Gener
   if (shape.as === 'sse') yield DONE
 }
 
-/**
- * Splits a long text into several deltas, unless it has log probabilities, which cover all of it.
- */
+/** Splits a long text into several deltas, unless it has log probabilities of all of it. */
 function* partsOf(delta: Delta): Generator<Delta> {
   if (delta.kind !== 'text' || delta.logprobs !== null) return yield delta
   for (const text of piecesOf(delta.text)) yield { ...delta, text }

@@ -26,33 +26,32 @@ export function salvage<Schema extends v.GenericSchema>(
   return validPart(schema as unknown as Node, value) as v.InferOutput<Schema>
 }
 
-const tables: readonly string[] = ['strict_object', 'record']
-
 function validPart(node: Node, value: unknown): unknown {
   const { success, output } = parsed(node, value)
   if (success) return output
+  const table = isRecord(value) ? value : {}
   switch (node.type) {
     case 'optional': {
       const { wrapped = node } = node
-      const containers = Array.isArray(value) ? ['array'] : isRecord(value) ? tables : []
-      if (containers.includes(wrapped.type)) return validPart(wrapped, value)
-      return parsed(node, undefined).output
+      const isTable = isRecord(value) && ['strict_object', 'record'].includes(wrapped.type)
+      const isList = Array.isArray(value) && wrapped.type === 'array'
+      return isTable || isList ? validPart(wrapped, value) : parsed(node, undefined).output
     }
     case 'strict_object':
-      return mapped(node.entries ?? {}, (key, entry) => {
-        return validPart(
-          entry,
-          isRecord(value) && Object.hasOwn(value, key) ? value[key] : undefined,
-        )
-      })
+      return Object.fromEntries(
+        Object.entries(node.entries ?? {}).map(([key, entry]) => [
+          key,
+          validPart(entry, Object.hasOwn(table, key) ? table[key] : undefined),
+        ]),
+      )
     case 'array':
       return Array.isArray(value) ? value.map((item) => validPart(node.item ?? node, item)) : []
-    case 'record': {
-      const keys = Object.entries(isRecord(value) ? value : {}).filter(
-        ([key]) => node.key === undefined || parsed(node.key, key).success,
+    case 'record':
+      return Object.fromEntries(
+        Object.entries(table)
+          .filter(([key]) => node.key === undefined || parsed(node.key, key).success)
+          .map(([key, item]) => [key, validPart(node.value ?? node, item)]),
       )
-      return mapped(Object.fromEntries(keys), (_, item) => validPart(node.value ?? node, item))
-    }
     case 'union':
       return validPart(node.options?.at(-1) ?? node, value)
     case 'number':
@@ -66,8 +65,4 @@ function validPart(node: Node, value: unknown): unknown {
 
 function parsed(node: Node, value: unknown) {
   return v.safeParse(node as unknown as v.GenericSchema, value)
-}
-
-function mapped<T>(table: Readonly<Record<string, T>>, to: (key: string, value: T) => unknown) {
-  return Object.fromEntries(Object.entries(table).map(([key, value]) => [key, to(key, value)]))
 }

@@ -16,16 +16,10 @@ export function tokenize(text: string): string[] {
   return text.match(tokenPattern) ?? []
 }
 
-/**
- * The kind of the last token. It decides where spaces belong, and after an unknown word it is all
- * the context there is.
- */
+/** The kind of the last token: where spaces belong, and all the context after unknown words. */
 type Kind = 'start' | 'open' | 'dash' | 'word' | 'pause' | 'end' | 'close'
 
-/**
- * The model's state after a text. `spaced`: the text ends with a space, so the next token begins
- * without one.
- */
+/** The state after a text. `spaced`: it ends with a space, so the next token begins without one. */
 export interface Context {
   readonly before: number
   readonly last: number

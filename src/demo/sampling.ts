@@ -7,10 +7,7 @@ export interface Piece {
   readonly token: string
   /** The natural logarithm of the token's probability, regardless of the temperature. */
   readonly logprob: number
-  /**
-   * The log probabilities of the likeliest tokens and this one, before a stop sequence cuts any.
-   * Empty unless requested.
-   */
+  /** Log probabilities of the likeliest tokens and this one, uncut; empty unless requested. */
   readonly top: Record<string, number>
 }
 

@@ -16,9 +16,10 @@ export interface DemoOptions {
   readonly now: () => number
   /** In [0, 1). For ids, and for sampling if the request has no seed. */
   readonly random: () => number
-  /** The pace of each choice in a stream; other answers are not paced. Default 80. */
-  readonly tokensPerSecond?: number
 }
+
+/** The pace of each choice in a stream; other answers are not paced. */
+const TOKENS_PER_SECOND = 80
 
 /**
  * A handler for `POST …/completions`. The model is trained on the first request; the handler
@@ -171,7 +172,7 @@ async function* chunks(answer: Answer, body: Body, options: DemoOptions, signal:
   if (body.echo) for (const { echo, write } of running) yield chunk(write(echo, null))
   while (running.length > 0) {
     signal.throwIfAborted()
-    await options.wait(1000 / (options.tokensPerSecond ?? 80), signal)
+    await options.wait(1000 / TOKENS_PER_SECOND, signal)
     const still: typeof running = []
     for (const run of running) {
       signal.throwIfAborted()

@@ -42,9 +42,7 @@ export function canonicalText(
   )
 }
 
-/**
- * The cache key of a request, `c1:` and 64 hex digits. Its length does not depend on the request.
- */
+/** The cache key of a request, `c1:` and 64 hex digits. */
 export async function cacheKey(
   request: EffectiveRequest,
   scope: string | null,
@@ -70,9 +68,7 @@ export async function lastAnswerKey(request: PromptRequest, version: number): Pr
   return `l${version}:${await sha256(JSON.stringify(sorted(request)))}`
 }
 
-/**
- * Sorts keys recursively. Only the owner's parameters are nested, so visitors cannot set the depth.
- */
+/** Sorts keys at any depth; only the owner's parameters are nested, so visitors cannot set it. */
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted)
   if (typeof value !== 'object' || value === null) return value

@@ -53,20 +53,11 @@ export interface EffectiveOptions {
 }
 
 /** The sampling parameters. An absent one has its standard default. */
-export interface Sampling {
+export interface Sampling
+  extends Readonly<Pick<VisitorRequest, (typeof scalarFields)[number] | 'logit_bias'>> {
   readonly max_tokens: number
   readonly n: number
-  readonly best_of?: number
-  readonly temperature?: number
-  readonly top_p?: number
-  readonly presence_penalty?: number
-  readonly frequency_penalty?: number
   readonly stop?: readonly string[]
-  readonly seed?: number
-  readonly logprobs?: number
-  readonly echo?: boolean
-  readonly suffix?: string
-  readonly logit_bias?: Readonly<Record<string, number>>
 }
 
 /** The request to an upstream: everything that the answer depends on. */
@@ -95,7 +86,7 @@ const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
   suffix: '',
 }
 
-/** A request that is checked and merged; only its prompt is still to be rendered. */
+/** A checked and merged request, whose prompt is still to be rendered. */
 export interface RequestDraft {
   readonly fields: Omit<EffectiveRequest, 'prompts' | 'system'>
   /** @param pages the texts of all variables that are pages */
@@ -112,11 +103,7 @@ export function draftRequest(request: VisitorRequest, options: EffectiveOptions)
     : freeRequest(request, request.prompt, options)
 }
 
-/**
- * The fields by which a visitor's request for a locked prompt differs from the owner's own
- * settings, with their effective values. Requests that would be sent upstream alike have the same
- * fields.
- */
+/** The effective fields by which a request for a locked prompt differs from the owner's settings. */
 export function overriddenFields(
   request: VisitorRequest,
   effective: RequestDraft['fields'],
@@ -257,6 +244,7 @@ function refuseBestOf(best_of = 1, n: number, stream: boolean): void {
   if (state !== null) throw invalidValue('best_of', state)
 }
 
+/** The fields that are passed on as they are. */
 const scalarFields = [
   'best_of',
   'temperature',

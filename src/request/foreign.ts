@@ -69,11 +69,9 @@ export const neutralValues: ReadonlyMap<string, readonly unknown[]> = new Map(
 )
 
 /**
- * Removes fields of other servers from a request.
+ * Removes fields of other servers from a request, except those that this endpoint has itself.
  *
- * @param own this endpoint's own fields
- * @returns the remaining fields, and a fault for each removed field whose value would have an
- *   effect
+ * @returns the remaining fields, and a fault for each removed one whose value has an effect
  */
 export function withoutForeign(
   given: Readonly<Record<string, unknown>>,

@@ -4,18 +4,10 @@ import { GatewayError, invalidValue } from '../errors.ts'
 import { parseJson } from '../json.ts'
 import { preview } from '../validation.ts'
 import { neutralValues } from './foreign.ts'
+import { samplingFields } from './schema.ts'
 
-const numbers = new Set([
-  'max_tokens',
-  'temperature',
-  'top_p',
-  'presence_penalty',
-  'frequency_penalty',
-  'n',
-  'best_of',
-  'seed',
-  'logprobs',
-])
+const whole = ['max_tokens', 'n', 'best_of', 'seed', 'logprobs']
+const numbers = new Set([...whole, ...Object.keys(samplingFields)])
 const flags = new Set(['stream', 'echo'])
 const strings = new Set(['prompt', 'model', 'suffix', 'user'])
 

@@ -111,14 +111,11 @@ function promptCount(prompt: VisitorRequest['prompt']): number {
   return Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1
 }
 
-/** Validates a parsed body. For its errors see `requestParser`. */
 export type ParseRequest = (body: unknown) => VisitorRequest
 
 /**
- * Creates the parser for these limits, so that the schema is not built for each request.
- *
- * The parser throws a GatewayError `unknown_field`, `missing_field` or `invalid_value`. The message
- * lists all faults, and `param` is the first.
+ * Creates the parser of bodies for these limits, so that the schema is built once. It throws a
+ * GatewayError `unknown_field`, `missing_field` or `invalid_value` with the messages of all faults.
  */
 export function requestParser(limits: RequestLimits): ParseRequest {
   const { entries } = requestSchema(limits)
@@ -166,12 +163,11 @@ function presentIn(table: object): Record<string, unknown> {
 /** Checks own keys only, so that `constructor` and `__proto__` are unknown, too. */
 function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
   if (!isRecord(value)) return []
-  return Object.keys(value)
-    .filter((key) => !Object.hasOwn(known, key))
-    .map((key) => {
-      const path = `${prefix}${key}`
-      return { path, message: `Cannot use ${preview(path)}: it is not a field of this endpoint` }
-    })
+  const unknown = Object.keys(value).filter((key) => !Object.hasOwn(known, key))
+  return unknown.map((key) => {
+    const path = `${prefix}${key}`
+    return { path, message: `Cannot use ${preview(path)}: it is not a field of this endpoint` }
+  })
 }
 
 /** Finds keys of `logit_bias` that are not token ids. A valibot record would skip `__proto__`. */
@@ -192,11 +188,9 @@ function crossFieldFaults(request: VisitorRequest, limits: RequestLimits): Fault
   const fault = (path: string, state: string) =>
     faults.push({ path, message: `Cannot use "${path}": ${state}` })
   const { prompt, n = 1, best_of, stream = false, stream_options } = request
-  if (!isLocked(prompt)) {
-    const size = promptSize(prompt)
-    if (size > limits.prompt_chars) {
-      fault('prompt', `expected at most ${limits.prompt_chars} characters, got ${size}`)
-    }
+  const size = isLocked(prompt) ? 0 : promptSize(prompt)
+  if (size > limits.prompt_chars) {
+    fault('prompt', `expected at most ${limits.prompt_chars} characters, got ${size}`)
   }
   const count = promptCount(prompt)
   if (count > limits.prompts) {
@@ -219,17 +213,9 @@ const PARAM_CHARS = 64
 
 function refusal(unknown: readonly Fault[], faults: readonly Fault[]): GatewayError {
   const all = [...unknown, ...faults]
-  const code =
-    unknown.length > 0
-      ? 'unknown_field'
-      : faults[0]?.message.startsWith('Cannot find ')
-        ? 'missing_field'
-        : 'invalid_value'
-  const message = all
-    .slice(0, SHOWN_FAULTS)
-    .map((fault) => fault.message)
-    .join('; ')
-  return new GatewayError(code, message, {
-    param: all[0]?.path.slice(0, PARAM_CHARS).toWellFormed() ?? null,
-  })
+  const isMissing = faults[0]?.message.startsWith('Cannot find ')
+  const code = unknown.length > 0 ? 'unknown_field' : isMissing ? 'missing_field' : 'invalid_value'
+  const messages = all.slice(0, SHOWN_FAULTS).map(({ message }) => message)
+  const param = all[0]?.path.slice(0, PARAM_CHARS).toWellFormed() ?? null
+  return new GatewayError(code, messages.join('; '), { param })
 }

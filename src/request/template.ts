@@ -3,14 +3,6 @@
 import { GatewayError, invalidValue } from '../errors.ts'
 import { preview } from '../validation.ts'
 
-/** A variable that the visitor fills with text. */
-interface TextVariable {
-  readonly max_chars: number
-}
-/** A variable with a fixed list of values. */
-interface ListVariable {
-  readonly values: readonly string[]
-}
 /** A variable filled with the text of a page of the owner's site. */
 export interface PageVariable {
   readonly from: 'url'
@@ -19,7 +11,11 @@ export interface PageVariable {
   readonly max_chars: number
   readonly page_seconds: number
 }
-export type Variable = TextVariable | ListVariable | PageVariable
+/** A text of the visitor's, one of a list of values, or the text of a page. */
+export type Variable =
+  | { readonly max_chars: number }
+  | { readonly values: readonly string[] }
+  | PageVariable
 export type Variables = Readonly<Record<string, Variable>>
 
 const PLACEHOLDER = /\{\{\s*([A-Za-z][A-Za-z0-9_]{0,63})\s*\}\}/g
@@ -80,21 +76,18 @@ export function parseVariables(
 }
 
 function fill(name: string, value: unknown, variable: Variable): string {
-  if (typeof value !== 'string')
+  if (typeof value !== 'string') {
     throw invalidVariable(name, `expected a string, got ${preview(value)}`)
+  }
   if (!value.isWellFormed()) throw invalidVariable(name, 'expected well-formed Unicode')
   if ('values' in variable) {
     if (variable.values.includes(value)) return value
     throw invalidVariable(name, `expected one of ${listed(variable.values)}, got ${preview(value)}`)
   }
   if ('from' in variable) return value
-  if (value.length > variable.max_chars) {
-    throw invalidVariable(
-      name,
-      `expected at most ${variable.max_chars} characters, got ${value.length}`,
-    )
-  }
-  return value
+  const { max_chars } = variable
+  if (value.length <= max_chars) return value
+  throw invalidVariable(name, `expected at most ${max_chars} characters, got ${value.length}`)
 }
 
 const listed = (words: readonly string[]) => (words.length === 0 ? 'none' : words.join(', '))

@@ -22,7 +22,6 @@ function start(
     },
     now: () => 1_700_000_000_999,
     random: Math.random,
-    tokensPerSecond: 50,
   })
   const post = (fields: object, signal: AbortSignal | null = null) =>
     demo(
@@ -223,7 +222,7 @@ test('createDemo() ends a stream with text for "length" and without text for "st
 test('createDemo() paces a stream, with all choices in step', async () => {
   const { stream, waits } = start()
   await stream({ max_tokens: 5, temperature: 0, n: 3 })
-  expect(waits).toEqual([20, 20, 20, 20, 20])
+  expect(waits).toEqual([12.5, 12.5, 12.5, 12.5, 12.5])
 })
 
 // A wait that tests resolve by hand. It rejects on abort, like the real one.

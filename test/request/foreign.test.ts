@@ -63,7 +63,7 @@ test('requestParser() ignores neutral values with a locked prompt, too', () => {
 })
 
 test('queryBody() parses such fields as JSON if possible, else as text', () => {
-  const query = 'prompt=x&ignore_eos=false&top_k=-1&tools=%5B%5D&tool_choice=auto&seed=3'
+  const query = 'prompt=x&ignore_eos=false&top_k=-1&tools=%5B%5D&tool_choice=auto&min_p=null&seed=3'
   expect(parse(queryBody(query))).toEqual({ prompt: 'x', seed: 3 })
   expect(queryBody('prompt=x&ignore_eos=perhaps')).toEqual({ prompt: 'x', ignore_eos: 'perhaps' })
 })
