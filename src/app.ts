@@ -136,10 +136,7 @@ export class App {
     })
   }
 
-  async #answer(
-    visit: Visit,
-    verdict: OriginVerdict,
-  ): Promise<{ readonly reply: Reply; readonly readableOrigin: ReadableOrigin }> {
+  async #answer(visit: Visit, verdict: OriginVerdict) {
     const allowed = verdict.kind === 'allowed' ? verdict.origin : null
     try {
       const found = await matchOf(visit.request, visit.url.pathname)
@@ -231,18 +228,14 @@ export class App {
   #notAllowed(visit: Visit, { handlers }: Route): Reply {
     const names = [...handlers.keys()]
     const allow = (names.includes('GET') ? ['HEAD', ...names] : names).sort().join(', ')
-    const error = new GatewayError(
-      'method_not_allowed',
-      `Cannot use this method: expected ${allow}`,
-    )
-    return this.#problem(error, visit, { allow })
+    const message = `Cannot use this method: expected ${allow}`
+    return this.#problem(new GatewayError('method_not_allowed', message), visit, { allow })
   }
 
   #problem(error: unknown, visit: Visit, headers: Record<string, string> = {}): Reply {
-    const left = visit.request.signal.aborted && !(error instanceof GatewayError)
-    if (!left && !(error instanceof GatewayError)) {
-      this.#deps.report(internalEvent(error, visit.id))
-    }
+    const unexpected = !(error instanceof GatewayError)
+    const left = unexpected && visit.request.signal.aborted
+    if (unexpected && !left) this.#deps.report(internalEvent(error, visit.id))
     const problem = problemOf(error)
     visit.close(left ? CLIENT_LEFT : statusOf(problem.code), left ? null : problem.code)
     return problemReply(problem, { ...visit.headers, ...headers })

@@ -119,15 +119,12 @@ export interface RateLimit {
   readonly windowSeconds: number | null
 }
 
-export interface GatewayErrorOptions extends Partial<Omit<Problem, 'code' | 'message'>> {
+interface GatewayErrorOptions extends Partial<Omit<Problem, 'code' | 'message'>> {
   /** For the owner's log only. Must not contain prompts, completions, keys or upstream texts. */
   readonly cause?: unknown
 }
 
-/**
- * The only error this project throws on purpose. Visitors can read `message`; `cause` is for the
- * owner's log.
- */
+/** The only error thrown on purpose. Visitors can read `message`; `cause` is for the log. */
 export class GatewayError extends Error implements Problem {
   override readonly name = 'GatewayError'
   readonly code: Code

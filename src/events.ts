@@ -140,18 +140,10 @@ export type Report = (event: Event) => void
 
 /** The event of an unexpected error. */
 export function internalEvent(error: unknown, requestId: string | null): Event {
-  const at =
-    error instanceof Error
-      ? (error.stack ?? '')
-          .split('\n')
-          .map((line) => line.trim())
-          .filter((line) => /^at [\w.#<>[\] ]*\(?[^()]*:\d+:\d+\)?$/.test(line))
-          .slice(0, 8)
-      : []
-  return {
-    event: 'internal',
-    request_id: requestId,
-    name: error instanceof Error ? error.name : typeof error,
-    at,
-  }
+  const { name, stack = '' } = error instanceof Error ? error : { name: typeof error }
+  const at = stack
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => /^at [\w.#<>[\] ]*\(?[^()]*:\d+:\d+\)?$/.test(line))
+  return { event: 'internal', request_id: requestId, name, at: at.slice(0, 8) }
 }

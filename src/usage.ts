@@ -43,9 +43,7 @@ export function noCounts() {
     models: {} as ByName,
     /** Requests by the origin of their page. The rarest are counted together as `OTHER_ORIGINS`. */
     origins: {} as ByName,
-    /**
-     * Upstream answers by time to first text: one count per `latencyBoundsMs`, and one beyond them.
-     */
+    /** Answers by time to first text: one count per `latencyBoundsMs`, and one beyond them. */
     upstream_ms: latencyBoundsMs.map(() => 0).concat(0),
   }
 }

@@ -70,10 +70,7 @@ const answerSchema = v.object({
 
 type Answer = v.InferOutput<typeof answerSchema>
 
-/**
- * Whether a secret is one of Cloudflare's public dummy secrets (1x… passes, 2x… fails, 3x… is
- * spent).
- */
+/** Whether a secret is one of Cloudflare's dummies (1x… passes, 2x… fails, 3x… is spent). */
 export function isTestSecret(secret: string): boolean {
   return /^\s*\dx0{16,}[A-Z]{2}\s*$/i.test(secret)
 }

@@ -24,13 +24,6 @@ export interface TokenSecrets {
   readonly randomBytes: (bytes: Uint8Array) => void
 }
 
-export interface VisitorToken {
-  readonly token: string
-  /** Unix seconds, as `exp` of RFC 7519: the token is refused from this second on. */
-  readonly expires_at: number
-  readonly subject: string
-}
-
 /** Where and when a token is minted or used. */
 export interface TokenUse {
   /** The Origin header, "" if there is no such header. */
@@ -78,12 +71,12 @@ export class VisitorTokens {
   }
 
   /**
-   * Mints a token for a new visitor.
+   * Mints a token for a new visitor. It is refused from the second `expires_at` on.
    *
    * @throws GatewayError `origin_not_allowed` if the origin is too long for a token,
    *   `ledger_unavailable` if there is no key
    */
-  async mint({ origin, nowS }: TokenUse): Promise<VisitorToken> {
+  async mint({ origin, nowS }: TokenUse) {
     const { tokenSeconds, randomBytes } = this.#deps
     const expires_at = nowS + tokenSeconds
     const id = new Uint8Array(SUBJECT_BYTES)

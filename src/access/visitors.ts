@@ -99,8 +99,7 @@ export function addressOf(headers: Headers): string | null {
 
 /** The token from `X-Visitor-Token`, or the bearer token, since SDKs can only set that. */
 function tokenOf(headers: Headers): string | null {
-  const given = headers.get('x-visitor-token')
-  return given === null || given === '' ? bearerOf(headers) : given
+  return headers.get('x-visitor-token') || bearerOf(headers)
 }
 
 /**
@@ -110,11 +109,14 @@ function tokenOf(headers: Headers): string | null {
  */
 export function networkOf(address: string | null): string {
   if (address === null || !/^[0-9a-f:.]{2,45}$/i.test(address)) return SHARED
-  if (!address.includes(':')) return isV4(address) ? address : SHARED
-  if (!URL.canParse(`http://[${address}]/`)) return SHARED
-  // The URL parser gives every IPv6 address one form (RFC 5952), a mapped IPv4 address in two
-  // groups.
-  const text = new URL(`http://[${address}]/`).hostname.slice(1, -1)
+  const isV6 = address.includes(':')
+  const url = isV6 ? `http://[${address}]/` : `http://${address}/`
+  if (!URL.canParse(url)) return SHARED
+  const { hostname } = new URL(url)
+  // The URL parser also reads other spellings of IPv4 addresses, and names.
+  if (!isV6) return hostname === address && /^[\d.]*\d$/.test(address) ? address : SHARED
+  // It gives every IPv6 address one form (RFC 5952), a mapped IPv4 address in two groups.
+  const text = hostname.slice(1, -1)
   const [head = '', tail] = text.split('::')
   const groups = head === '' ? [] : head.split(':')
   if (tail !== undefined) {
@@ -124,11 +126,6 @@ export function networkOf(address: string | null): string {
   }
   const mapped = groups.slice(0, 6).join(':') === '0:0:0:0:0:ffff'
   return mapped ? v4Of(groups.slice(6)) : `${groups.slice(0, 4).join(':')}::/64`
-}
-
-function isV4(address: string): boolean {
-  const parts = address.split('.')
-  return parts.length === 4 && parts.every((part) => /^(0|[1-9]\d{0,2})$/.test(part) && +part < 256)
 }
 
 /** `cb00:7107` is 203.0.113.7. */

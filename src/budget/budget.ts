@@ -4,11 +4,10 @@
 // The invariant: a reservation is only granted if it fits into the day's budget together with
 // everything spent and reserved before. Usage above a reservation is counted in full, up to ten
 // times the reservation, so a day can exceed its budget only by what the running calls report above
-// their reservations; after that nothing is granted until the next day. Spending never decreases.
+// their reservations. Spending never decreases.
 //
-// Leases are in memory only. The day's row includes a reservation before it is granted, so a lease
-// that is lost with the object's memory stays spent, and settling it later does nothing. The
-// visitor's row is not charged for it: that row is written once for each call, when the call ends.
+// Leases are in memory only, but the day's row includes them: a lease that is lost with the object
+// stays spent, and settling it later does nothing. Its visitor is charged when the call ends.
 
 export interface BudgetLimits {
   readonly tokensPerDay: number

@@ -6,9 +6,7 @@ import { GatewayError, isRetryable, messages } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Cost, Refusal, ReserveAnswer, ReserveRequest } from './budget.ts'
 
-/**
- * The ledger object. Needs a fresh stub for each call, since a stub that failed once stays broken.
- */
+/** The ledger object. Each call needs a fresh stub: one that failed once stays broken. */
 export interface LedgerClient {
   reserve(request: ReserveRequest): Promise<ReserveAnswer>
   settle(id: string, cost: Cost): Promise<void>

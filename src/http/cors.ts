@@ -21,23 +21,20 @@ export function checkOrigin(
 ): OriginVerdict {
   const origin = headers.get('origin')
   if (origin === null) return { kind: 'absent' }
+  const isLocal = () => isBrowserOrigin(origin) && isLoopback(new URL(origin).hostname)
   const allowed =
     origin !== 'null' &&
     (origin === own.origin ||
       origins.includes(origin) ||
       origins.includes('*') ||
-      (isLoopback(own.hostname) && isLoopbackOrigin(origin)))
+      (isLoopback(own.hostname) && isLocal()))
   return { kind: allowed ? 'allowed' : 'refused', origin }
 }
 
-/**
- * Longer origins are neither logged nor echoed: host names have at most 253 characters (RFC 1035).
- */
+/** Longer origins are not logged or echoed: host names have at most 253 characters (RFC 1035). */
 const MAX_ORIGIN_CHARS = 270
 
-/**
- * Whether this is an http(s) origin as browsers send it: no path, no default port, in lower case.
- */
+/** Whether browsers send this http(s) origin: no path, no default port, in lower case. */
 export function isBrowserOrigin(value: string): boolean {
   if (value.length > MAX_ORIGIN_CHARS || !URL.canParse(value)) return false
   const { origin, protocol, hostname } = new URL(value)
@@ -57,16 +54,7 @@ export function echoedOrigin(verdict: OriginVerdict): string | null {
 
 /** Whether a host is the local machine, such as `localhost:8787` under `npm start`. */
 export function isLoopback(hostname: string): boolean {
-  return (
-    hostname === 'localhost' ||
-    hostname.endsWith('.localhost') ||
-    hostname === '[::1]' ||
-    /^127(\.\d{1,3}){3}$/.test(hostname)
-  )
-}
-
-function isLoopbackOrigin(origin: string): boolean {
-  return isBrowserOrigin(origin) && isLoopback(new URL(origin).hostname)
+  return /^((.+\.)?localhost|\[::1\]|127(\.\d{1,3}){3})$/.test(hostname)
 }
 
 const MAX_AGE_S = 86_400
@@ -105,9 +93,7 @@ export function isPreflight(request: Request): boolean {
   )
 }
 
-/**
- * The origin whose pages may read a response; "*" for all origins, null for no other origin.
- */
+/** The origin whose pages may read a response; "*": all origins, null: no other origin. */
 export type ReadableOrigin = string | null
 
 /**

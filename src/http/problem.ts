@@ -54,16 +54,7 @@ const table: Readonly<Record<Code, readonly [status: number, type: Type]>> = {
 }
 
 /** The error object, as a response body or as an event in a stream. */
-export interface ProblemBody {
-  readonly error: {
-    readonly message: string
-    readonly type: Type
-    readonly param: string | null
-    readonly code: Code
-  }
-}
-
-export function problemBody({ code, message, param }: Problem): ProblemBody {
+export function problemBody({ code, message, param }: Problem) {
   return { error: { message, type: table[code][1], param, code } }
 }
 
@@ -109,9 +100,7 @@ const ownerErrors: ReadonlySet<Code> = new Set(['misconfigured', 'upstream_rejec
 /** OpenAI's SDKs ignore a longer `Retry-After` and retry within a second instead. */
 const MAX_SDK_WAIT_S = 60
 
-/**
- * Whether an immediate retry would fail, too: SDKs retry every 429 and 5xx unless told otherwise.
- */
+/** Whether an immediate retry would fail, too. SDKs retry every 429 and 5xx unless told not to. */
 function isRetryUseless({ code, retryAfterSeconds }: Problem): boolean {
   return ownerErrors.has(code) || (retryAfterSeconds ?? 0) > MAX_SDK_WAIT_S
 }

@@ -140,14 +140,10 @@ function rank(type: string, ranges: readonly Range[]) {
   return { q: 0, order: ranges.length }
 }
 
-/** The supported directives of a request's `Cache-Control` (RFC 9111, 5.2.1). */
-export interface CacheDirectives {
-  readonly noCache: boolean
-  readonly noStore: boolean
-  readonly onlyIfCached: boolean
-}
+export type CacheDirectives = ReturnType<typeof parseCacheControl>
 
-export function parseCacheControl(header: string | null): CacheDirectives {
+/** The supported directives of a request's `Cache-Control` (RFC 9111, 5.2.1). */
+export function parseCacheControl(header: string | null) {
   const directives = (header ?? '').split(',').map((part) => part.trim().toLowerCase())
   return {
     noCache: directives.includes('no-cache'),

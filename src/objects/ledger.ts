@@ -89,27 +89,24 @@ export class LedgerObject extends DurableObject {
    */
   #stayAwake(budget: Budget, nowMs: number): void {
     const { nextExpiryMs } = budget
-    if (nextExpiryMs !== null) {
-      this.#timer ??= setTimeout(() => {
-        this.#timer = null
-        try {
-          this.#use(() => {})
-        } catch {
-          // The next call will end the leases.
-        }
-      }, nextExpiryMs - nowMs)
-    } else if (this.#timer !== null) {
+    if (nextExpiryMs === null) {
       clearTimeout(this.#timer)
       this.#timer = null
+      return
     }
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null
+      try {
+        this.#use(() => {})
+      } catch {
+        // The next call will end the leases.
+      }
+    }, nextExpiryMs - nowMs)
   }
 
   /** Logs each overshoot, and sends one alert a day if the reported cost was not fully counted. */
-  #reportOvershoot(
-    { reported, reserved, counted }: Overshoot,
-    budget: Budget,
-    nowMs: number,
-  ): void {
+  #reportOvershoot(overshoot: Overshoot, budget: Budget, nowMs: number): void {
+    const { reported, reserved, counted } = overshoot
     const call = {
       reported: reported.tokens,
       reserved: reserved.tokens,

@@ -33,7 +33,9 @@ export class UsageObject extends DurableObject {
   add({ hours, failures, refused }: UsageReport): void {
     this.#open()
     for (const [hour, counts] of hours) {
-      const sum = addCounts(this.#counts(hour), counts)
+      const query = 'SELECT counts FROM hours WHERE hour = ?'
+      const [row] = this.#sql.exec<{ counts: string }>(query, hour)
+      const sum = addCounts(parse(row?.counts ?? '{}'), counts)
       this.#sql.exec('INSERT OR REPLACE INTO hours VALUES (?, ?)', hour, JSON.stringify(sum))
     }
     if (failures.length > 0) this.#set('failures', addFailures(this.#failures(), failures))
@@ -72,14 +74,6 @@ export class UsageObject extends DurableObject {
         first * DAY_S,
       ),
     ]
-  }
-
-  #counts(hour: number): HourCounts {
-    const [row] = this.#sql.exec<{ counts: string }>(
-      'SELECT counts FROM hours WHERE hour = ?',
-      hour,
-    )
-    return parse(row?.counts ?? '{}')
   }
 
   #failures(): readonly Failure[] {

@@ -77,31 +77,18 @@ const RETRY_AFTER_S = 10
 
 /** `POST /admin/purge`. @throws GatewayError */
 export async function purge(visit: Visit, deps: AdminDeps): Promise<Reply> {
-  await authorize(visit, deps)
-  const result = v.safeParse(purgeSchema, await readJson(visit.request, deps.body))
-  if (!result.success) {
-    throw new GatewayError(
-      'invalid_value',
-      'Cannot use the body: expected {"all":true}, {"request":{…}}, {"prompt_id":"…"}, {"model":"…"} or {"page":"https://…"}',
-    )
-  }
-  const [kind, names] = await targetOf(result.output, visit.url, deps)
+  const expected =
+    '{"all":true}, {"request":{…}}, {"prompt_id":"…"}, {"model":"…"} or {"page":"https://…"}'
+  const body = await bodyOf(visit, purgeSchema, expected, null, deps)
+  const [kind, names] = await targetOf(body, visit.url, deps)
   await answerOf(deps.purges.purge({ names, at: visit.startedAt }), notPurged)
   return jsonReply({ purged: kind })
 }
 
 /** `POST /admin/pause`. @throws GatewayError */
 export async function pause(visit: Visit, deps: AdminDeps): Promise<Reply> {
-  await authorize(visit, deps)
-  const result = v.safeParse(pauseSchema, await readJson(visit.request, deps.body))
-  if (!result.success) {
-    throw new GatewayError(
-      'invalid_value',
-      'Cannot use the body: expected {"until": <unix seconds>} or {"until": null}',
-      { param: 'until' },
-    )
-  }
-  const { until } = result.output
+  const expected = '{"until": <unix seconds>} or {"until": null}'
+  const { until } = await bodyOf(visit, pauseSchema, expected, 'until', deps)
   await answerOf(deps.pause(until), noLedger)
   const nowS = Math.floor(deps.now() / 1000)
   return jsonReply({ paused_until: until !== null && until > nowS ? until : null })
@@ -140,13 +127,9 @@ async function targetOf(
   const { prompts, models, requestNames, origins } = deps
   if ('all' in body) return ['all', null]
   if ('prompt_id' in body) {
-    requireName(prompts, body.prompt_id, 'prompt', 'prompt_id')
-    return ['prompt', [promptName(body.prompt_id)]]
+    return ['prompt', [promptName(known(body.prompt_id, prompts, 'prompt', 'prompt_id'))]]
   }
-  if ('model' in body) {
-    requireName(models, body.model, 'model', 'model')
-    return ['model', [modelName(body.model)]]
-  }
+  if ('model' in body) return ['model', [modelName(known(body.model, models, 'model', 'model'))]]
   if ('page' in body) return ['page', [await pageName(pageAddress(body.page, origins))]]
   return ['request', await requestNames(body.request, own)]
 }
@@ -157,48 +140,51 @@ function pageAddress(page: string, origins: readonly string[]): string {
   throw invalidValue('page', `expected the URL of a page on one of "origins", got ${preview(page)}`)
 }
 
+async function bodyOf<Schema extends typeof purgeSchema | typeof pauseSchema>(
+  visit: Visit,
+  schema: Schema,
+  expected: string,
+  param: string | null,
+  deps: AdminDeps,
+): Promise<v.InferOutput<Schema>> {
+  await authorize(visit, deps)
+  const result = v.safeParse(schema, await readJson(visit.request, deps.body))
+  if (result.success) return result.output
+  throw new GatewayError('invalid_value', `Cannot use the body: expected ${expected}`, { param })
+}
+
 async function authorize({ request }: Visit, { isOperator }: AdminDeps): Promise<void> {
   if (await isOperator(request.headers)) return
   throw new GatewayError('operator_token_invalid', messages.operator_token_invalid)
 }
 
 /** @throws GatewayError for an unknown name: a purge with a typo must not look successful */
-function requireName(
-  names: ReadonlyMap<string, unknown>,
+function known(
   name: string,
+  names: ReadonlyMap<string, unknown>,
   what: string,
   param: string,
-): void {
-  if (names.has(name)) return
+): string {
+  if (names.has(name)) return name
   const all = [...names.keys()].join(', ') || 'none'
-  throw new GatewayError(
-    'not_found',
-    `Cannot find the ${what} ${preview(name)}: this endpoint has ${all}`,
-    { param },
-  )
+  const message = `Cannot find the ${what} ${preview(name)}: this endpoint has ${all}`
+  throw new GatewayError('not_found', message, { param })
 }
 
 /** Longest wait for an object. */
 const OBJECT_MS = 10_000
 
-const notPurged = {
-  code: 'internal',
-  message:
-    'The purge could not be stored, so other instances may still serve what it names. Send it again.',
-} as const
-const noLedger = {
-  code: 'ledger_unavailable',
-  message: messages.admin_ledger_unavailable,
-} as const
-const noFigures = {
-  code: 'internal',
-  message: 'The usage figures are unavailable. Try again shortly.',
-} as const
+const notPurged = [
+  'internal',
+  'The purge could not be stored, so other instances may still serve what it names. Send it again.',
+] as const
+const noLedger = ['ledger_unavailable', messages.admin_ledger_unavailable] as const
+const noFigures = ['internal', 'The usage figures are unavailable. Try again shortly.'] as const
 
 /** An object's answer. Maps its failure, and no answer in time, to one error without details. */
 async function answerOf<T>(
   answer: Promise<T>,
-  { code, message }: { readonly code: Code; readonly message: string },
+  [code, message]: readonly [code: Code, message: string],
 ): Promise<T> {
   const fail = (cause?: unknown): never => {
     throw new GatewayError(code, message, { retryAfterSeconds: RETRY_AFTER_S, cause })

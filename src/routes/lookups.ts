@@ -116,9 +116,7 @@ export class Lookups {
     return now() >= Math.max(entry.confirmed_at, unchangedAt) + freshMs
   }
 
-  /**
-   * Fetches pages for a visitor: rate limited, and by one request at a time if there is an answer.
-   */
+  /** Fetches pages for a visitor: rate limited; if there is an answer, one request at a time. */
   async #check(
     resolved: ResolvedRequest,
     pages: AdmittedPages,

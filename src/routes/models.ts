@@ -5,8 +5,12 @@ import { jsonReply, type Reply } from '../http/reply.ts'
 import type { Variable, Variables } from '../request/template.ts'
 import { preview } from '../validation.ts'
 
+interface Model {
+  readonly route: readonly { readonly upstream: string }[]
+}
+
 export interface Catalog {
-  readonly models: ReadonlyMap<string, { readonly route: readonly { readonly upstream: string }[] }>
+  readonly models: ReadonlyMap<string, Model>
   readonly prompts: ReadonlyMap<
     string,
     { readonly variables: Variables; readonly visitor_may_set: readonly string[] }
@@ -22,14 +26,9 @@ export function listModels({ models }: Catalog): Reply {
 /** `GET /v1/models/{id}`. @throws GatewayError `model_not_found`. */
 export function showModel({ models }: Catalog, id: string): Reply {
   const model = models.get(id)
-  if (model === undefined) {
-    throw new GatewayError(
-      'model_not_found',
-      `Cannot find the model ${preview(id)}: GET /v1/models lists the allowed models`,
-      { param: 'model' },
-    )
-  }
-  return jsonReply(modelObject(id, model))
+  if (model !== undefined) return jsonReply(modelObject(id, model))
+  const message = `Cannot find the model ${preview(id)}: GET /v1/models lists the allowed models`
+  throw new GatewayError('model_not_found', message, { param: 'model' })
 }
 
 /** `GET /v1/prompts`: ids, variables and their limits. */
@@ -52,9 +51,6 @@ function publicVariable(variable: Variable) {
   return { from, paths, max_chars }
 }
 
-function modelObject(
-  id: string,
-  { route }: { readonly route: readonly { readonly upstream: string }[] },
-) {
+function modelObject(id: string, { route }: Model) {
   return { id, object: 'model', created: 0, owned_by: route[0]?.upstream ?? '' }
 }

@@ -180,9 +180,8 @@ function isPage(entry: [string, Variable]): entry is [string, PageVariable] {
 }
 
 function notAllowed(name: string, reason: string): GatewayError {
-  return new GatewayError('page_not_allowed', `Cannot read the page of "${name}": ${reason}`, {
-    param: variableParam(name),
-  })
+  const message = `Cannot read the page of "${name}": ${reason}`
+  return new GatewayError('page_not_allowed', message, { param: variableParam(name) })
 }
 
 const reasons: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
@@ -199,12 +198,7 @@ const reasons: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
 
 function unavailable(name: string, fault: PageFault): GatewayError {
   if (fault === 'elsewhere') return notAllowed(name, 'it redirects to a page that is not allowed')
-  return new GatewayError(
-    'page_unavailable',
-    `Cannot read the page of "${name}": ${reasons[fault]}`,
-    {
-      param: variableParam(name),
-      cause: fault,
-    },
-  )
+  const message = `Cannot read the page of "${name}": ${reasons[fault]}`
+  const param = variableParam(name)
+  return new GatewayError('page_unavailable', message, { param, cause: fault })
 }

@@ -130,22 +130,14 @@ export class RequestResolver {
    * @throws GatewayError if the request is not valid or the visitor may not send it
    */
   async resolve(from: Source, text: string, visit: Visit): Promise<ResolvedRequest> {
-    const {
-      effective: options,
-      policy,
-      key,
-      prompts,
-      models,
-      connections,
-      pageVariables,
-    } = this.#deps
+    const { effective: options, policy, key, prompts, models, pageVariables } = this.#deps
     const { headers, method } = visit.request
     const parsed = await this.#parseText(from, text)
     const { request, draft, effective, names, last } = parsed
     visit.logFields.model = effective.model
     visit.counts = { promptId: effective.prompt_id, saved: null }
     const pages = parsed.pages === null ? null : pageVariables.admitted(parsed.pages, visit.url)
-    const route = capableTargets(effective, connections)
+    const route = capableTargets(effective, this.#deps.connections)
     const { visitor, isOperator } = await this.#identify(visit)
     const directives = parseCacheControl(headers.get('cache-control'))
     const promptPolicy = prompts.get(effective.prompt_id ?? '')
@@ -191,9 +183,7 @@ export class RequestResolver {
     }
   }
 
-  async #identify(
-    visit: Visit,
-  ): Promise<{ readonly visitor: string; readonly isOperator: boolean }> {
+  async #identify(visit: Visit) {
     const { visitors, report } = this.#deps
     const { headers, method } = visit.request
     const isOperator = await this.#deps.isOperator(headers)
