@@ -5,10 +5,14 @@ import { GatewayError, messages } from '../errors.ts'
 /** Counts one more miss of a visitor; false if it is above the limit. May throw. */
 export type SpendLimit = (visitor: string) => Promise<boolean>
 
-/** Whether the visitor is within the limit, counting this miss. Never rejects. */
-export async function isWithin(limit: SpendLimit, visitor: string): Promise<boolean> {
+/**
+ * Whether the visitor is within the limit, counting this miss. Never rejects.
+ *
+ * @param visitor null: the operator, who has no limit
+ */
+export async function isWithin(limit: SpendLimit, visitor: string | null): Promise<boolean> {
   try {
-    return (await limit(visitor)) !== false
+    return visitor === null || (await limit(visitor)) !== false
   } catch {
     return true
   }

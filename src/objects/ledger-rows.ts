@@ -1,9 +1,8 @@
 // The ledger's SQLite tables, and the migration from those of earlier versions.
 //
 // `days`: one row for each day with its sums. `visitors_<day>`: one row for each visitor who spent
-// something that day. Each day has a table of its own, since dropping a table of 300,000 rows takes
-// a few milliseconds and counts as no row written (test/objects/ledger.test.ts). `settings`: the
-// pause, which alerts were sent, and the generated secret if the owner has set none.
+// something that day; dropping a table of 300,000 rows takes a few milliseconds and counts as no row
+// written. `settings`: the pause, which alerts were sent, and the secret if the owner has set none.
 //
 // A miss writes one row when it reserves (the day's) and two when it is settled (the day's and the
 // visitor's), so the free plan's 100,000 rows per day allow 33,000 misses. No query reads more rows
@@ -28,12 +27,8 @@ export class LedgerRows implements BudgetRows {
   }
 
   latestDay(from: number, to: number): number | null {
-    const [row] = this.#sql.exec<{ day: number }>(
-      'SELECT day FROM days WHERE day BETWEEN ? AND ? ORDER BY day DESC LIMIT 1',
-      from,
-      to,
-    )
-    return row?.day ?? null
+    const query = 'SELECT MAX(day) AS day FROM days WHERE day BETWEEN ? AND ?'
+    return this.#first<{ day: number | null }>(query, from, to)?.day ?? null
   }
 
   open(day: number): DayRow {
@@ -44,19 +39,14 @@ export class LedgerRows implements BudgetRows {
       if (old < day - 1) this.#sql.exec(`DROP TABLE ${visitorsOf(old)}`)
     }
     this.#sql.exec("DELETE FROM settings WHERE name LIKE 'mark %' AND name < ?", `mark ${day}`)
-    const [row] = this.#sql.exec<DayRow & Record<string, number>>(
-      'SELECT day, tokens, usd, above, kv_writes AS kvWrites FROM days WHERE day = ?',
-      day,
-    )
-    return row ?? { day, tokens: 0, usd: 0, above: 0, kvWrites: 0 }
+    const query = 'SELECT day, tokens, usd, above, kv_writes AS kvWrites FROM days WHERE day = ?'
+    const none = { day, tokens: 0, usd: 0, above: 0, kvWrites: 0 }
+    return this.#first<typeof none>(query, day) ?? none
   }
 
   visitorTokens(day: number, visitor: string): number {
-    const [row] = this.#sql.exec<{ tokens: number }>(
-      `SELECT tokens FROM ${visitorsOf(day)} WHERE visitor = ?`,
-      visitor,
-    )
-    return row?.tokens ?? 0
+    const query = `SELECT tokens FROM ${visitorsOf(day)} WHERE visitor = ?`
+    return this.#first<{ tokens: number }>(query, visitor)?.tokens ?? 0
   }
 
   save(
@@ -67,24 +57,23 @@ export class LedgerRows implements BudgetRows {
       const values = [day, tokens, usd, above, kvWrites]
       this.#sql.exec('INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?)', ...values)
       if (charge === null) return
-      this.#sql.exec(
-        `INSERT INTO ${visitorsOf(day)} VALUES (?, ?) ${ADDED}`,
-        charge.visitor,
-        charge.tokens,
-      )
+      const insert = `INSERT INTO ${visitorsOf(day)} VALUES (?, ?) ${ADDED}`
+      this.#sql.exec(insert, charge.visitor, charge.tokens)
     })
   }
 
   setting(name: string): string | null {
-    const [row] = this.#sql.exec<{ value: string }>(
-      'SELECT value FROM settings WHERE name = ?',
-      name,
-    )
-    return row?.value ?? null
+    const query = 'SELECT value FROM settings WHERE name = ?'
+    return this.#first<{ value: string }>(query, name)?.value ?? null
   }
 
   set(name: string, value: string): void {
     this.#sql.exec('INSERT OR REPLACE INTO settings VALUES (?, ?)', name, value)
+  }
+
+  #first<Row extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]) {
+    const [row] = this.#sql.exec<Row>(query, ...values)
+    return row
   }
 
   #createVisitors(day: number): void {
@@ -106,10 +95,9 @@ export class LedgerRows implements BudgetRows {
    * count as spent, and so does the whole day if its sum cannot be read.
    */
   #migrate(limit: Cost, today: number): void {
-    const [calls] = this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'calls'")
-    if (calls === undefined) return
+    if (!this.#first("SELECT 1 FROM sqlite_master WHERE name = 'calls'")) return
     for (const day of [today - 1, today, today + 1]) {
-      const [own] = this.#sql.exec<Record<'calls' | 'tokens' | 'usd' | 'kvWrites', number>>(
+      const own = this.#first<Record<'calls' | 'tokens' | 'usd' | 'kvWrites', number>>(
         `SELECT COUNT(*) AS calls, TOTAL(tokens) AS tokens, TOTAL(usd) AS usd,
           COALESCE(SUM(stores), 0) AS kvWrites FROM calls WHERE day = ?`,
         day,

@@ -90,7 +90,7 @@ export class LedgerObject extends DurableObject {
   #stayAwake(budget: Budget, nowMs: number): void {
     const { nextExpiryMs } = budget
     if (nextExpiryMs === null) {
-      clearTimeout(this.#timer)
+      if (this.#timer !== null) clearTimeout(this.#timer)
       this.#timer = null
       return
     }

@@ -197,9 +197,8 @@ export class Completions {
   /** Applies the rate limit before anything is spent. */
   async #answer(...args: Parameters<Misses['answer']>): Promise<MissAnswer> {
     const [{ visitor }] = args
-    if (visitor === null || (await isWithin(this.#deps.spendLimit, visitor))) {
-      return await this.#deps.misses.answer(...args)
-    }
+    const { misses, spendLimit } = this.#deps
+    if (await isWithin(spendLimit, visitor)) return await misses.answer(...args)
     return { kind: 'problem', problem: problemOf(rateLimited()), summary: NOTHING_SENT }
   }
 
@@ -247,13 +246,10 @@ export class Completions {
     }
   }
 
-  /**
-   * Many visitors cause one refresh: it runs in a flight, and refreshes of a key are spaced out.
-   */
+  /** Many visitors cause one refresh: it runs in a flight, and those of a key are spaced out. */
   async #refresh(work: Work): Promise<void> {
-    await this.#deps.misses.refresh(work, async () => {
-      return work.visitor === null || (await isWithin(this.#deps.spendLimit, work.visitor))
-    })
+    const { misses, spendLimit } = this.#deps
+    await misses.refresh(work, () => isWithin(spendLimit, work.visitor))
   }
 
   #isStaleIfError(found: Found): boolean {

@@ -126,7 +126,7 @@ export class Lookups {
     const { work } = resolved
     // These two refuse this visitor only, so they come before the check is recorded.
     pageVariables.refuseUnlisted(pages)
-    if (!(await isWithin(spendLimit, work.visitor ?? ''))) throw rateLimited()
+    if (!(await isWithin(spendLimit, work.visitor))) throw rateLimited()
     if (found !== null) this.#note(work, { restUntil: now() + CHECKING_MS })
     try {
       return await this.#fetch(resolved, pages, found)

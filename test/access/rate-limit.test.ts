@@ -9,4 +9,6 @@ test.each<[string, SpendLimit, boolean]>([
   ['throws', () => Promise.reject(new Error('broken')), true],
 ])('isWithin() of a limit that %s', async (_, limit, within) => {
   expect(await isWithin(limit, 'v')).toBe(within)
+  // The operator has no limit.
+  expect(await isWithin(limit, null)).toBe(true)
 })
