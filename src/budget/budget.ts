@@ -103,18 +103,7 @@ export interface BudgetRows {
 }
 
 /** Today's budget, as the operator sees it. */
-export interface BudgetFigures {
-  readonly tokens_per_day: number
-  readonly spent: number
-  readonly reserved: number
-  /** The part of `spent` that calls cost above their reservations; missing if 0. */
-  readonly above_reservations?: number
-  /** 0: no limit in USD. */
-  readonly usd_per_day: number
-  readonly usd_spent: number
-  /** Unix seconds. */
-  readonly paused_until: number | null
-}
+export type BudgetFigures = ReturnType<Budget['figures']>
 
 const DAY_MS = 86_400_000
 /** `Retry-After` for a visitor with too many concurrent calls. */
@@ -200,7 +189,7 @@ export class Budget {
     return Math.min(...[...this.#leases.values()].map(({ expiresAt }) => expiresAt))
   }
 
-  figures(nowMs: number): BudgetFigures {
+  figures(nowMs: number) {
     this.#advance(nowMs)
     const { tokens, usd, above } = this.#today
     const reserved = this.#reservedBy(() => true)
@@ -208,9 +197,12 @@ export class Budget {
       tokens_per_day: this.#limits.tokensPerDay,
       spent: tokens - reserved.tokens,
       reserved: reserved.tokens,
+      /** The part of `spent` that calls cost above their reservations. */
       ...(above > 0 ? { above_reservations: above } : {}),
+      /** 0: no limit in USD. */
       usd_per_day: this.#limits.usdPerDay,
       usd_spent: Math.max(0, usd - reserved.usd),
+      /** Unix seconds. */
       paused_until: this.pausedUntilMs > nowMs ? Math.ceil(this.pausedUntilMs / 1000) : null,
     }
   }

@@ -117,11 +117,7 @@ export class Lookups {
   }
 
   /** Fetches pages for a visitor: rate limited; if there is an answer, one request at a time. */
-  async #check(
-    resolved: ResolvedRequest,
-    pages: AdmittedPages,
-    found: FoundAnswer | null,
-  ): Promise<PagesRead | null> {
+  async #check(resolved: ResolvedRequest, pages: AdmittedPages, found: FoundAnswer | null) {
     const { pageVariables, spendLimit, now } = this.#deps
     const { work } = resolved
     // These two refuse this visitor only, so they come before the check is recorded.
@@ -136,11 +132,7 @@ export class Lookups {
     }
   }
 
-  async #fetch(
-    { work }: ResolvedRequest,
-    pages: AdmittedPages,
-    found: FoundAnswer | null,
-  ): Promise<PagesRead | null> {
+  async #fetch({ work }: ResolvedRequest, pages: AdmittedPages, found: FoundAnswer | null) {
     const { pageVariables, report, now } = this.#deps
     const entry = found?.cached.entry
     // A new answer is generated if this one is not fresh, which needs even unchanged texts.

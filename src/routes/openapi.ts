@@ -35,10 +35,8 @@ export function openApiRoute(
   }
 }
 
-function complete(
-  template: string,
-  { limits, freePrompts, turnstileSitekey }: OpenApiOptions,
-): string {
+function complete(template: string, options: OpenApiOptions): string {
+  const { limits, freePrompts, turnstileSitekey } = options
   const names = Object.keys(placeholders) as (keyof RequestLimits)[]
   const values = new Map<unknown, number>(names.map((name) => [placeholders[name], limits[name]]))
   const document = JSON.parse(template, (_, value: unknown) => values.get(value) ?? value)

@@ -50,10 +50,8 @@ export async function newVisitor(visit: Visit, deps: NewVisitorDeps): Promise<Re
 }
 
 /** On a loopback host, pages of any loopback name and port are allowed, and so are their hosts. */
-function hostnamesFor(
-  { url, logFields: { origin } }: Visit,
-  origins: readonly string[],
-): ReadonlySet<string> {
+function hostnamesFor({ url, logFields }: Visit, origins: readonly string[]): ReadonlySet<string> {
+  const { origin } = logFields
   const allowed = origins.map((each) => (each === '*' ? '*' : new URL(each).hostname))
   const hostnames = new Set([...allowed, url.hostname])
   const page = origin !== null && URL.canParse(origin) ? new URL(origin).hostname : null
@@ -68,14 +66,12 @@ function tokenIn(body: unknown): string {
   const { token = null, ...rest } = body
   const [unknown] = Object.keys(rest)
   if (unknown !== undefined) {
-    throw new GatewayError('unknown_field', 'Cannot use the body: expected only "token"', {
-      param: unknown.slice(0, PARAM_CHARS).toWellFormed(),
-    })
+    const param = unknown.slice(0, PARAM_CHARS).toWellFormed()
+    throw new GatewayError('unknown_field', 'Cannot use the body: expected only "token"', { param })
   }
   if (token === null) {
-    throw new GatewayError('missing_field', 'Cannot find "token": a Turnstile token is required', {
-      param: 'token',
-    })
+    const message = 'Cannot find "token": a Turnstile token is required'
+    throw new GatewayError('missing_field', message, { param: 'token' })
   }
   if (typeof token === 'string') return token
   throw invalidValue('token', 'expected a string')
