@@ -1,6 +1,5 @@
 // The anthropic wire: POST /messages, Anthropic's own Messages API. A text prompt is sent as one
 // user message; the text blocks of the answer are its text. Thinking and tools are ignored.
-
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import { isCount, isRecord, type Table } from '../json.ts'

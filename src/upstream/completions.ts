@@ -1,5 +1,4 @@
 // The legacy completions wire: POST /completions, one text per choice.
-
 import type { Upstream } from './adapter.ts'
 import { failureOfResponse } from './failure.ts'
 import { present, wireFields } from './openai-request.ts'

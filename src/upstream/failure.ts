@@ -120,8 +120,8 @@ const UNKNOWN_FIELD =
   /unsupported|not supported|unrecogni[sz]ed|unknown|unexpected|extra[ _](inputs?|fields?|forbidden)|not permitted|cannot find field|deprecated/i
 
 /**
- * The name that the server requires for `max_tokens`, if the error is about that. It may quote the
- * visitor's text, so this can be wrong, which costs one more failed call.
+ * The name that the server requires for `max_tokens`, if the error is about that. If the error quotes
+ * the visitor's text, this can be wrong, which costs one more failed call.
  */
 function wantedField(error: unknown): TokensField | undefined {
   const text = wordsOf(error)
@@ -132,11 +132,7 @@ function wantedField(error: unknown): TokensField | undefined {
   return named === 'max_tokens' ? 'max_completion_tokens' : 'max_tokens'
 }
 
-/**
- * The failure for an error object in a 2xx body or stream. If the error has a status, that counts.
- *
- * @param envelope the object around the error, in which some servers put the status
- */
+/** @param envelope the object around an error in a 2xx body, in which some servers put the status */
 export function failureOfError(error: unknown, envelope: unknown = null): GatewayError {
   const status = statusOf(error) ?? statusOf(envelope)
   const cause = { code: identifierOf(error), ...diagnose(error) }
@@ -148,10 +144,8 @@ export function failureOfError(error: unknown, envelope: unknown = null): Gatewa
 export const failureIn = (object: unknown): GatewayError => failureOfError(errorIn(object), object)
 
 /**
- * Whether a failure counts as an outage of the upstream. A refusal of one request does not,
- * regardless of its status. Neither does an answer that is too long, has fewer choices than
- * requested, or ends without text: a single visitor could cause these repeatedly, which must not
- * suspend the upstream for all others.
+ * Whether a failure counts as an outage of the upstream. What is about one request does not: a
+ * single visitor could cause it repeatedly, which must not suspend the upstream for all others.
  *
  * @param begun some text had arrived
  */

@@ -2,7 +2,6 @@
 // Candidate.FinishReason, Amazon Bedrock's stopReason, Cohere's FinishReason, Anthropic's
 // stop_reason, IBM watsonx, Zhipu, Mistral, text-generation-inference. Patterns also match reasons
 // added later.
-
 import type { FinishReason } from '../completion/completion.ts'
 import type { RawDelta } from '../completion/delta.ts'
 import { isRecord } from '../json.ts'

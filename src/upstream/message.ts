@@ -14,10 +14,7 @@ const TERMINATOR = new RegExp(
   'i',
 )
 
-/**
- * A keep-alive sent as data: a comment that a proxy has put after `data:` (Vertex AI, OpenRouter
- * through gateways), a word, null in Python or JavaScript, a timestamp.
- */
+/** A keep-alive as data: a comment after `data:` (Vertex AI, OpenRouter), a word, null, a time. */
 const KEEP_ALIVE =
   /^(?::|["[(]?(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\b|(?:null|none|nil|undefined|[-.]+|(?:\w+ )?processing|waiting[. ]*|connected|\d{10,13})$|\d{4}-\d\d-\d\d[T ]\d\d:\d\d)/i
 
@@ -25,9 +22,7 @@ const KEEP_ALIVE_EVENT = /^(?:ping|pong|heart[-_]?beat|keep[-_]?alive)$/i
 
 /** Whether an object is only a keep-alive. */
 export function isKeepAlive({ type, event, object }: Table): boolean {
-  return [type, event, object].some(
-    (name) => typeof name === 'string' && KEEP_ALIVE_EVENT.test(name),
-  )
+  return [type, event, object].some((name) => KEEP_ALIVE_EVENT.test(String(name)))
 }
 
 /** How a wire reads the messages of a stream. */
@@ -90,8 +85,8 @@ export function isComplete({ data }: SseMessage): boolean {
 }
 
 /**
- * Some servers omit the blank line between events, so the parser reads them as one event with
- * several lines. If the first line is complete by itself, each line is a message.
+ * Separates events that lack the blank line between them, which the parser reads as one with several
+ * lines: if the first line is complete by itself, each line is a message.
  */
 export function separated(messages: readonly SseMessage[]): readonly SseMessage[] {
   return messages.some(({ data }) => data.includes('\n')) ? messages.flatMap(linesOf) : messages
@@ -107,10 +102,7 @@ function linesOf(message: SseMessage): readonly SseMessage[] {
   return lines.map((data, i) => ({ event: i === lines.length - 1 ? message.event : null, data }))
 }
 
-/**
- * The values of a line, of which a server or a proxy has lost the line end or the comma between
- * them. A message that holds one value is left as it is.
- */
+/** The values of a line that has lost the line ends or commas between them; one is left as it is. */
 export function valuesOf(message: SseMessage): readonly SseMessage[] {
   const values: SseMessage[] = []
   let rest = textOf(message.data)

@@ -5,6 +5,7 @@ import type { Delta, RawDelta, TextDelta, TokenLogprobs } from '../completion/de
 import { GatewayError, messages } from '../errors.ts'
 import type { NotStoredReason } from '../events.ts'
 import { type ChoiceDelta, ChunkCounter } from './choice-index.ts'
+import { upstreamFailure } from './failure.ts'
 import { bytesOfStrings } from './message.ts'
 
 type FinishDelta = Extract<Delta, { kind: 'finish' }>
@@ -34,9 +35,9 @@ export interface CallEnd {
 }
 
 /**
- * The state of an answer according to its finish reasons. `claimed`: each choice has one, but more
- * text may follow: text has followed a reason before, or there is no text at all (some servers send
- * a reason with each chunk, or with each piece of reasoning). `finished`: each choice has one.
+ * The state of an answer according to its finish reasons. `finished`: each choice has one.
+ * `claimed`: each has one, but text may follow, as it has followed a reason before, or none has come
+ * (some servers send a reason with each chunk, or with each piece of reasoning).
  */
 export type Progress = 'running' | 'claimed' | 'finished'
 
@@ -72,10 +73,7 @@ class ChoiceState {
 
 /** Takes the raw deltas of one call in order, followed by `end()`. */
 export class Normaliser {
-  /**
-   * The upstream's id, model and fingerprint: the first non-empty values before the first text,
-   * since a head cannot change once it has been sent.
-   */
+  /** The first non-empty values before the first text: a head that was sent cannot change. */
   readonly meta: { id?: string; model?: string; fingerprint?: string } = {}
   readonly #options: NormalOptions
   readonly #choices: ChoiceState[]
@@ -100,7 +98,7 @@ export class Normaliser {
     this.#choices = Array.from({ length: options.choices }, () => new ChoiceState())
   }
 
-  /** The text received so far, of all choices. */
+  /** The text of all choices so far. */
   get text(): string {
     return this.#choices.map(({ said }) => said).join('')
   }
@@ -179,9 +177,7 @@ export class Normaliser {
         cause: { code: this.#ended ? 'no_text' : 'no_answer' },
       })
     }
-    if (!this.#ended && choices.some(({ isOver }) => !isOver)) {
-      throw new GatewayError('upstream_truncated', messages.upstream_truncated)
-    }
+    if (!this.#ended && choices.some(({ isOver }) => !isOver)) throw upstreamFailure('truncated')
     const missing = choices.findIndex(({ finish, said }) => finish === null && said === '')
     return {
       texts,
@@ -237,7 +233,7 @@ export class Normaliser {
   }
 
   #finish(choice: ChoiceState, delta: Exclude<ChoiceDelta, { kind: 'text' }>): void {
-    // A content filter is final: no later reason overrides it.
+    // No later reason overrides a content filter.
     if (choice.finish === 'content_filter') return
     if (delta.kind === 'failed') {
       throw new GatewayError('upstream_bad_response', messages.upstream_failed, {
@@ -321,16 +317,11 @@ function lacksLogprobs({ said, isScored, hasUnscored, tokenChars }: ChoiceState)
   return said !== '' && (!isScored || (hasUnscored && tokenChars < said.length))
 }
 
-/**
- * Holds back half a surrogate pair, which cannot be encoded as UTF-8 (RFC 3629), and replaces one
- * whose other half never comes.
- */
+/** Holds back half a surrogate pair (RFC 3629), and replaces one whose other half never comes. */
 function wholeCharacters(choice: ChoiceState, text: string): string {
   const all = choice.half + text
-  const last = all.charCodeAt(all.length - 1)
-  const isSplit = last >= 0xd800 && last <= 0xdbff
-  choice.half = isSplit ? all.slice(-1) : ''
-  return (isSplit ? all.slice(0, -1) : all).toWellFormed()
+  choice.half = /[\ud800-\udbff]$/.exec(all)?.[0] ?? ''
+  return all.slice(0, all.length - choice.half.length).toWellFormed()
 }
 
 /**
@@ -373,9 +364,9 @@ function withOffsets(logprobs: TokenLogprobs, choice: ChoiceState, text: string)
 }
 
 /**
- * The offsets of tokens, which are usually those of the text beside them, but may belong to text
- * before or after it. A token may be spelled differently: a byte of a character as "\\xc3", a space
- * as a special sign. Such a token gets the offset at which the previous one ended.
+ * The offsets of tokens, which usually belong to the text beside them, but may belong to text before
+ * or after it. One that is spelled differently (a byte of a character as "\\xc3", a space as a
+ * special sign) gets the offset at which the previous one ended.
  */
 function offsetsIn(choice: ChoiceState, text: string, tokens: readonly string[]): number[] {
   const spelled = tokens.join('')

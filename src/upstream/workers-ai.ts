@@ -1,6 +1,5 @@
 // The workers-ai wire: Cloudflare's models through the AI binding. Depending on the model, answers
 // have the shape of Workers AI or of OpenAI.
-
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import { isRecord, type Table } from '../json.ts'

@@ -5,7 +5,6 @@ import { expect, test } from 'vitest'
 import type { EffectiveRequest } from '../../src/request/effective.ts'
 import { type Feature, features } from '../../src/upstream/adapter.ts'
 import { missingFeature, plan } from '../../src/upstream/calls.ts'
-import { wireLimits } from '../../src/upstream/presets.ts'
 import { effectiveRequest } from '../support/upstreams.ts'
 
 const request = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest =>
@@ -60,43 +59,32 @@ test('plan() passes on the fields that are set', () => {
   expect(plan(request(fields), target())[0]?.request).toMatchObject(fields)
 })
 
-test('plan() keeps prompts and choices together if the upstream supports both', () => {
-  const calls = plan(request({ prompts: ['One', 'Two'], n: 3 }), target())
-  expect(calls).toHaveLength(1)
-  expect(calls[0]).toMatchObject({
-    firstIndex: 0,
-    choices: 6,
-    request: { prompts: ['One', 'Two'], n: 3 },
+test.each<[string, Feature[], [number, number, string[], number][]]>([
+  ['supports both', [], [[0, 4, ['One', 'Two'], 2]]],
+  [
+    'takes one prompt',
+    ['prompt_array'],
+    [
+      [0, 2, ['One'], 2],
+      [2, 2, ['Two'], 2],
+    ],
+  ],
+  [
+    'takes one prompt and gives one choice',
+    ['prompt_array', 'n'],
+    [
+      [0, 1, ['One'], 1],
+      [1, 1, ['One'], 1],
+      [2, 1, ['Two'], 1],
+      [3, 1, ['Two'], 1],
+    ],
+  ],
+])('plan() makes as few calls as it can if the upstream %s', (_, unsupported, expected) => {
+  const calls = plan(request({ prompts: ['One', 'Two'], n: 2 }), target(unsupported))
+  const planned = calls.map(({ firstIndex, choices, request: { prompts, n } }) => {
+    return [firstIndex, choices, prompts, n]
   })
-})
-
-test('plan() makes a call for each prompt if the upstream takes only one', () => {
-  const calls = plan(request({ prompts: ['One', 'Two'], n: 3 }), target(['prompt_array']))
-  expect(calls.map(({ firstIndex, choices }) => [firstIndex, choices])).toEqual([
-    [0, 3],
-    [3, 3],
-  ])
-  expect(calls.map(({ request: { prompts, n } }) => [prompts, n])).toEqual([
-    [['One'], 3],
-    [['Two'], 3],
-  ])
-})
-
-test('plan() makes a call for each choice if the upstream does not support n', () => {
-  const calls = plan(request({ prompts: ['One', 'Two'], n: 2 }), target(['prompt_array', 'n']))
-  expect(
-    calls.map(({ firstIndex, choices, request: { prompts, n } }) => [
-      firstIndex,
-      choices,
-      prompts,
-      n,
-    ]),
-  ).toEqual([
-    [0, 1, ['One'], 1],
-    [1, 1, ['One'], 1],
-    [2, 1, ['Two'], 1],
-    [3, 1, ['Two'], 1],
-  ])
+  expect(planned).toEqual(expected)
 })
 
 test('plan() gives the calls of one prompt different seeds, and each prompt the same ones', () => {
@@ -137,12 +125,9 @@ test('plan() leaves an echo with log probabilities, and one of token prompts, to
   expect(tokens).toMatchObject({ echoes: [], echoed: [''], request: { echo: true } })
 })
 
-test('plan() marks the call of a locked prompt', () => {
-  expect(plan(request({ prompt_id: 'haiku' }), target())[0]?.request.locked).toBe(true)
-})
-
-test('plan() sends no aliases, routes and prompt ids to an upstream', () => {
+test('plan() marks the call of a locked prompt, and sends no aliases, routes and prompt ids', () => {
   const [call] = plan(request({ prompt_id: 'haiku' }), target())
+  expect(call?.request.locked).toBe(true)
   expect(call?.request).not.toHaveProperty('route')
   expect(call?.request).not.toHaveProperty('prompt_id')
   expect(JSON.stringify(call)).not.toContain('alias')
@@ -178,6 +163,8 @@ const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] 
   ['suffix', 'suffix', { suffix: 's' }],
   ['logprobs', 'logprobs', { logprobs: 0 }],
   ['echo', 'echo', { echo: true, logprobs: 1 }],
+  // Only the upstream has the text of a token prompt.
+  ['echo', 'echo', { prompts: [[1, 2]], echo: true }],
   ['logit_bias', 'logit_bias', { logit_bias: { 1: 1 } }],
   ['stop', 'stop', { stop: ['x'] }],
   ['temperature', 'temperature', { temperature: 0 }],
@@ -188,28 +175,12 @@ const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] 
 
 test.each(needs)('missingFeature() reports %s as the field "%s"', (feature, param, fields) => {
   expect(missingFeature(request(fields), new Set([feature]))).toMatchObject({ feature, param })
-  const others = features.filter((other) => other !== feature && other !== 'logprobs')
+  const also: Feature[] = [feature, 'logprobs', 'token_prompts']
+  const others = features.filter((other) => !also.includes(other))
   expect(missingFeature(request(fields), new Set(others))).toBeNull()
 })
 
 test('missingFeature() is null for features that become several calls or are emulated', () => {
   const asked = request({ prompts: ['One', 'Two'], n: 2, echo: true, seed: 7 })
   expect(missingFeature(asked, new Set(features))).toBeNull()
-})
-
-test('missingFeature() reports token prompts on the chat wire as "prompt"', () => {
-  const asked = request({ prompts: [[1, 2]] })
-  expect(missingFeature(asked, new Set(wireLimits.chat))).toMatchObject({
-    feature: 'token_prompts',
-    param: 'prompt',
-  })
-  expect(missingFeature(asked, new Set(wireLimits.completions))).toBeNull()
-})
-
-test('missingFeature() refuses an echo of token prompts, which cannot be emulated', () => {
-  const asked = request({ prompts: [[1, 2]], echo: true })
-  expect(missingFeature(asked, new Set<Feature>(['echo']))).toMatchObject({
-    feature: 'echo',
-    param: 'echo',
-  })
 })
