@@ -131,41 +131,6 @@ test('miss → join → load → store, then hits that touch no flight', async (
   expect(await get()).toEqual(['answer 1 (hit; ttl=2591939; detail=memory) public, max-age=300'])
 })
 
-test('join, join → one load, one store', async () => {
-  const said = openStream()
-  const { app, happened, flights } = play({ upstream: () => said.response() })
-  const first = app.post({ prompt: PROMPT })
-  const second = app.post({ prompt: PROMPT, stream: true })
-  const third = app.post({ prompt: PROMPT })
-  await until(() => flights.calls.length === 3)
-  said.push(chunk('to') + chunk('gether'))
-  said.push(chunk('', 'stop') + DONE)
-  said.end()
-  const replies = await Promise.all([first, second, third])
-  await calm(app)
-  expect(replies.map(({ text }) => textOf(text))).toEqual(['together', 'together', 'together'])
-  // Either may lead. A stream cannot know yet that it will be stored.
-  const statuses = replies.map(({ headers }) => headers['cache-status'] ?? '')
-  expect(statuses.filter((status) => status.includes('collapsed'))).toHaveLength(2)
-  expect(statuses.map((status) => status.includes('stored'))).toEqual([true, false, true])
-  expect(happened().toSorted()).toEqual(['join', 'join', 'join', 'load', 'store'])
-  expect(new Set(replies.map(({ text }) => /cmpl-\w+/.exec(text)?.[0])).size).toBe(1)
-})
-
-test('a join just after the flight has finished gets its answer without a load', async () => {
-  const { ask, app, forward } = play({ config: { cache: { memory_seconds: 0, ttl_seconds: 100 } } })
-  await ask()
-  // KV returns a new value late; until then only the object has it.
-  const { values } = app.kv
-  const kept = new Map(values)
-  values.clear()
-  forward(30)
-  expect(await ask()).toEqual(['join', 'answer 1 (hit; ttl=70; detail=flight)'])
-  forward(70)
-  expect((await ask())[1]).toBe('load')
-  expect(kept.size).toBe(1)
-})
-
 const swr = {
   cache: {
     ttl_seconds: 100,
@@ -384,36 +349,26 @@ test('the operator’s no-cache → load → replaces the entry; a visitor’s n
   expect(await ask()).toEqual(['answer 2 (hit; ttl=2591939; detail=kv)'])
 })
 
-test('no-store → neither joined nor stored; an existing entry is served', async () => {
-  const said = openStream()
-  const { app, happened, ask } = play({
-    upstream: (_, call) => (call === 0 ? said.response() : jsonAnswer('own')),
+test('no-store → neither joins nor is joined, nor stored; an existing entry is served', async () => {
+  const noStore = { 'cache-control': 'no-store' }
+  const said = [openStream(), openStream()] as const
+  const { app, happened, ask, flights } = play({
+    upstream: (_, call) => said[call]?.response() ?? jsonAnswer('alone'),
   })
-  const other = app.post({ prompt: PROMPT })
+  const own = app.post({ prompt: PROMPT }, noStore)
   await until(() => app.calls.length === 1)
+  const shared = app.post({ prompt: PROMPT })
+  await until(() => app.calls.length === 2 && flights.calls.length === 1)
   happened()
-  expect(await ask({ 'cache-control': 'no-store' })).toEqual(['load', 'own (fwd=miss)'])
-  said.push(chunk('shared', 'stop') + DONE)
-  said.end()
-  expect(textOf((await other).text)).toBe('shared')
+  expect(await ask(noStore)).toEqual(['load', 'alone (fwd=miss)'])
+  for (const [i, text] of ['own', 'shared'].entries()) {
+    said[i]?.push(chunk(text, 'stop') + DONE)
+    said[i]?.end()
+  }
+  expect([textOf((await own).text), textOf((await shared).text)]).toEqual(['own', 'shared'])
   await calm(app)
   expect(happened()).toEqual(['store'])
-  expect(await ask({ 'cache-control': 'no-store' })).toEqual([
-    'shared (hit; ttl=2592000; detail=memory)',
-  ])
-})
-
-test('a no-store visitor’s call is joined by nobody', async () => {
-  const said = openStream()
-  const { app, ask } = play({
-    upstream: (_, call) => (call === 0 ? said.response() : jsonAnswer('shared')),
-  })
-  const own = app.post({ prompt: PROMPT }, { 'cache-control': 'no-store' })
-  await until(() => app.calls.length === 1)
-  expect(await ask()).toEqual(['load', 'join', 'load', 'store', 'shared (fwd=miss; stored)'])
-  said.push(chunk('own', 'stop') + DONE)
-  said.end()
-  expect(textOf((await own).text)).toBe('own')
+  expect(await ask(noStore)).toEqual(['shared (hit; ttl=2592000; detail=memory)'])
 })
 
 test('ttl_seconds = 0 → joined while running, never stored', async () => {

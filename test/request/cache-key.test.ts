@@ -87,17 +87,19 @@ const config = configOf(plain)
 // Small pools, so that two bodies are often equal in some or all fields, with texts that would
 // cause collisions in a key made by concatenation.
 const words = fc.constantFrom(
-  'x',
-  'y',
-  'x","seed":1,"a":"',
-  'x\u0000y',
-  'é',
-  'e\u0301',
-  '1',
-  '["x"]',
-  '\\u0078',
-  ' x',
-  'X',
+  ...[
+    'x',
+    'y',
+    'X',
+    ' x',
+    '1',
+    'é',
+    'e\u0301',
+    'x\u0000y',
+    '\\u0078',
+    '["x"]',
+    'x","seed":1,"a":"',
+  ],
 )
 const numbers = (...values: number[]) => fc.constantFrom(...values)
 const prompt = fc.oneof(
@@ -125,16 +127,7 @@ const fields = {
     noNullPrototype: true,
   }),
 }
-const counts = fc.constantFrom<Body>(
-  {},
-  { n: 1 },
-  { n: 2 },
-  { n: 2, best_of: 2 },
-  { best_of: 1 },
-  {
-    best_of: 3,
-  },
-)
+const counts = fc.constantFrom<Body>({}, { n: 1 }, { n: 2 }, { n: 2, best_of: 2 }, { best_of: 3 })
 const bodies = fc
   .tuple(prompt, fc.record(fields, { requiredKeys: [] }), counts)
   .map(([prompt, fields, counts]): Body => ({ ...fields, ...counts, prompt }))
@@ -255,15 +248,12 @@ test('cacheKey() ignores explicit defaults, null, stream, stream_options and use
   )
 })
 
+// Other spellings of one request are in the golden vectors.
 test.each([
-  [{ stop: 'x' }, { stop: ['x'] }],
   [{ temperature: -0 }, { temperature: 0 }],
-  [{ prompt: 'x' }, { prompt: ['x'] }],
-  [{ prompt: [5] }, { prompt: [[5]] }],
   [{ logit_bias: { '9': 1, '10': 2 } }, { logit_bias: { '10': 2, '9': 1 } }],
   [{ logit_bias: { '1': -0 } }, { logit_bias: { '1': 0 } }],
   [{ seed: -0 }, { seed: 0 }],
-  [{ temperature: 1.0 }, {}],
 ])('cacheKey() is the same for %j and %j', async (a, b) => {
   expect(await keyOf({ prompt: 'p', ...a }, config)).toBe(
     await keyOf({ prompt: 'p', ...b }, config),
@@ -301,12 +291,6 @@ test.each([
   expect(await keyOf({ prompt: 'p', ...a }, config)).not.toBe(
     await keyOf({ prompt: 'p', ...b }, config),
   )
-})
-
-test('cacheKey() ignores the order of variables', async () => {
-  const ab = { prompt: { id: 'haiku', variables: { a: 'x', b: 'y' } } }
-  const ba = { prompt: { id: 'haiku', variables: { b: 'y', a: 'x' } } }
-  expect(await keyOf(ab, config)).toBe(await keyOf(ba, config))
 })
 
 const demo = plain.upstreams[0]

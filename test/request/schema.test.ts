@@ -292,46 +292,27 @@ test.each(['foo', 'Prompt', 'prompt ', 'messages', 'max_completion_tokens'])(
   },
 )
 
+// These must be reported rather than silently dropped.
 test.each([
-  ['{"prompt":"x","__proto__":{"admin":true}}', '__proto__'],
-  ['{"prompt":"x","__proto__":{"temperature":2}}', '__proto__'],
-  ['{"prompt":"x","constructor":{"prototype":{"admin":true}}}', 'constructor'],
-  ['{"prompt":"x","toString":"x"}', 'toString'],
-  ['{"prompt":"x","hasOwnProperty":true}', 'hasOwnProperty'],
-  ['{"prompt":{"id":"haiku","__proto__":{"admin":true}}}', 'prompt.__proto__'],
-  ['{"prompt":{"id":"haiku","constructor":1}}', 'prompt.constructor'],
-  ['{"prompt":{"id":"haiku","text":"mine"}}', 'prompt.text'],
-  ['{"prompt":"x","stream":true,"stream_options":{"__proto__":1}}', 'stream_options.__proto__'],
-  ['{"prompt":"x","stream":true,"stream_options":{"foo":1}}', 'stream_options.foo'],
-])('requestParser() rejects the keys of %s', (json, param) => {
-  expect(refusal(JSON.parse(json))).toMatchObject({ code: 'unknown_field', param })
+  ['{"prompt":"x","__proto__":{"admin":true}}', 'unknown_field', '__proto__'],
+  ['{"prompt":"x","constructor":{"prototype":{"admin":true}}}', 'unknown_field', 'constructor'],
+  ['{"prompt":"x","toString":"x"}', 'unknown_field', 'toString'],
+  ['{"prompt":{"id":"x","__proto__":{"admin":true}}}', 'unknown_field', 'prompt.__proto__'],
+  ['{"prompt":{"id":"x","text":"mine"}}', 'unknown_field', 'prompt.text'],
+  ['{"prompt":"x","stream_options":{"__proto__":1}}', 'unknown_field', 'stream_options.__proto__'],
+  ['{"prompt":"x","stream_options":{"foo":1}}', 'unknown_field', 'stream_options.foo'],
+  ['{"prompt":"x","logit_bias":{"__proto__":1}}', 'invalid_value', 'logit_bias.__proto__'],
+  ['{"prompt":"x","logit_bias":{"constructor":1}}', 'invalid_value', 'logit_bias.constructor'],
+])('requestParser() rejects the keys of %s', (json, code, param) => {
+  expect(refusal(JSON.parse(json))).toMatchObject({ code, param })
   expect(Object.hasOwn(Object.prototype, 'admin')).toBe(false)
 })
-
-// These must be reported rather than silently dropped.
-test.each(['__proto__', 'constructor', 'prototype'])(
-  'requestParser() does not drop the token id %j',
-  (key) => {
-    expect(refusal(JSON.parse(`{"prompt":"x","logit_bias":{"${key}":1}}`))).toMatchObject({
-      code: 'invalid_value',
-      param: `logit_bias.${key}`,
-    })
-  },
-)
 
 test.each(['__proto__', 'constructor', 'prototype'])(
   'requestParser() does not drop a variable called %j',
   (key) => {
-    const json = `{"prompt":{"id":"haiku","variables":{"${key}":"x"}}}`
-    let variables: object | undefined
-    try {
-      const { prompt } = parse(JSON.parse(json))
-      if (isLocked(prompt)) variables = prompt.variables
-    } catch (error) {
-      expect(error).toMatchObject({ code: 'invalid_value', param: `prompt.variables.${key}` })
-      return
-    }
-    expect(Object.keys(variables ?? {})).toEqual([key])
+    const { prompt } = parse(JSON.parse(`{"prompt":{"id":"haiku","variables":{"${key}":"x"}}}`))
+    expect(isLocked(prompt) && Object.keys(prompt.variables ?? {})).toEqual([key])
   },
 )
 
