@@ -85,31 +85,23 @@ test('preview() is short and well-formed for any value', () => {
 })
 
 test.each([
-  [integer(1, 5), [1, 5], [0, 6, 1.5, '1', true, null, [1], {}], 'a whole number from 1 to 5'],
-  [integer(0), [0, 2 ** 53 - 1], [-1, 0.5, '0'], 'a whole number of at least 0'],
-  [finite(0, 2), [0, 0.5, 2], [-1, 3, '1', null], '0 to 2'],
-  [finite(0, Number.POSITIVE_INFINITY), [0, 1e300], [-1, '1'], 'a number of at least 0'],
+  [
+    integer(1, 5),
+    [1, 5],
+    [0, 6, 1.5, NaN, Infinity, '1', true, null, [1], {}],
+    'a whole number from 1 to 5',
+  ],
+  [integer(0), [0, 2 ** 53 - 1], [-1, -0.5, 0.5, 2 ** 53, '0'], 'a whole number of at least 0'],
+  [finite(0, 2), [0, 0.5, 2], [-1, 3, Infinity, '1', null], '0 to 2'],
+  [finite(0, Number.POSITIVE_INFINITY), [0, 1e300], [-1, Infinity, '1'], 'a number of at least 0'],
   [oneOf(['a', 'b']), ['a', 'b'], ['c', 5, null, 'A'], 'one of a, b'],
-])('the message contains the expectation, example %#', (schema, good, bad, expected) => {
+])('a value has one message, with the expectation, example %#', (schema, good, bad, expected) => {
   for (const value of good) expect(message(schema, value)).toEqual([])
   for (const value of bad) {
     expect(message(schema, value)).toEqual([
       `Cannot use "x": expected ${expected}, got ${preview(value)}`,
     ])
   }
-})
-
-test.each([
-  [integer(0, 5), Number.POSITIVE_INFINITY, 'a whole number from 0 to 5, got Infinity'],
-  [integer(0, 5), Number.NaN, 'a whole number from 0 to 5, got NaN'],
-  [integer(0), 2 ** 53, 'a whole number of at least 0, got 9007199254740992'],
-  [finite(0, 2), Number.POSITIVE_INFINITY, '0 to 2, got Infinity'],
-  [finite(0, Number.POSITIVE_INFINITY), Number.POSITIVE_INFINITY, 'at least 0, got Infinity'],
-  [integer(1), -0.5, 'a whole number of at least 1, got -0.5'],
-])('a schema reports one issue, example %#', (schema, value, expected) => {
-  const messages = message(schema, value)
-  expect(messages).toHaveLength(1)
-  expect(messages[0]).toContain(expected)
 })
 
 test('text() counts UTF-16 units and rejects lone surrogates', () => {

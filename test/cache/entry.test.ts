@@ -38,16 +38,6 @@ test('parseEntry() reads back every entry that was stored', () => {
   )
 })
 
-test('parseEntry() returns null for a truncated entry', () => {
-  fc.assert(
-    fc.property(anyEntry, fc.double({ min: 0, max: 1, noNaN: true }), (entry, part) => {
-      const written = JSON.stringify(entry)
-      const cut = Math.min(written.length - 1, Math.floor(written.length * part))
-      expect(parseEntry(written.slice(0, cut), KEY)).toBeNull()
-    }),
-  )
-})
-
 /** The path of keys to every value in a value. */
 function pathsOf(value: unknown, path: readonly string[] = []): (readonly string[])[] {
   if (typeof value !== 'object' || value === null) return [path]

@@ -1,6 +1,5 @@
 // The purge list in an isolate: when it is read and when it is waited for. And the purge register:
 // no purge is lost, regardless of who wrote it and of what KV returns.
-import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Purges } from '../../src/cache/purge.ts'
 import { parsePurgeList, purgedAt } from '../../src/cache/purge-list.ts'
@@ -270,38 +269,4 @@ describe('the register', () => {
     await register.add({ names: ['request:b'], at: START + 1000 })
     expect([...(listIn(kv)?.names.keys() ?? [])]).toEqual(['request:a', 'request:b'])
   })
-})
-
-test('for any sequence of purges and reads in any isolate nothing becomes valid again', async () => {
-  const names = fc.option(
-    fc.array(fc.constantFrom('request:a', 'model:a', 'prompt:a', 'request:b')),
-  )
-  const step = fc.record({ isolate: fc.nat(1), names: fc.option(names), forwardMs: fc.nat(90_000) })
-  await fc.assert(
-    fc.asyncProperty(fc.array(step, { maxLength: 20 }), async (steps) => {
-      const shared = place()
-      const isolates = [isolate(shared), isolate(shared)]
-      const last = [0, 0]
-      for (const { isolate: which, names: purged, forwardMs } of steps) {
-        shared.clock.ms += 1000 + forwardMs
-        if (purged !== null) await isolates[which]?.purge(purged)
-        for (const [i, { purges, settled }] of isolates.entries()) {
-          const at = purges.purgedAt(A)
-          await settled()
-          expect(at).toBeGreaterThanOrEqual(last[i] ?? 0)
-          last[i] = at
-        }
-      }
-      // Within an interval both isolates have both purges.
-      shared.clock.ms += INTERVAL_MS
-      for (const { purges, settled } of isolates) {
-        await purges.known()
-        await settled()
-      }
-      const [first, second] = isolates.map(({ purges }) => purges.purgedAt(A))
-      expect(first).toBe(second)
-      expect(first).toBeGreaterThanOrEqual(Math.max(...last))
-    }),
-    { numRuns: 60 },
-  )
 })

@@ -409,20 +409,14 @@ test('ttl_seconds = 0 → an entry from before the setting is not served', async
 const ada = { 'cf-connecting-ip': '192.0.2.1' }
 const bob = { 'cf-connecting-ip': '192.0.2.2' }
 
-test('free_prompts = "visitor" → each visitor has answers of their own', async () => {
-  const { ask, get } = play({ config: { cache: { free_prompts: 'visitor' } } })
+test('free_prompts = "visitor" → own answers, of which a purge of the request removes all', async () => {
+  const { ask, get, forward, purge } = play({ config: { cache: { free_prompts: 'visitor' } } })
   expect((await ask(ada)).at(-1)).toBe('answer 1 (fwd=miss; stored)')
   expect((await ask(bob)).at(-1)).toBe('answer 2 (fwd=miss; stored)')
   expect(await ask(ada)).toEqual(['answer 1 (hit; ttl=2592000; detail=memory)'])
   expect(await ask(bob)).toEqual(['answer 2 (hit; ttl=2592000; detail=memory)'])
   // HTTP caches in between must not store it for others either.
   expect(await get(bob)).toEqual(['answer 2 (hit; ttl=2592000; detail=memory) no-store'])
-})
-
-test('free_prompts = "visitor" → a purge of the request removes every visitor’s answer', async () => {
-  const { ask, forward, purge } = play({ config: { cache: { free_prompts: 'visitor' } } })
-  await ask(ada)
-  await ask(bob)
   await ask(bob, { prompt: 'Twice' })
   forward(0.001)
   await purge({ request: { prompt: PROMPT, stream: true } })

@@ -217,37 +217,6 @@ test('cacheKey() ignores key order and white space', async () => {
   )
 })
 
-test('cacheKey() ignores explicit defaults, null, stream, stream_options and user', async () => {
-  const ignored = fc.record(
-    {
-      stream: fc.boolean(),
-      user: fc.option(fc.string({ unit: 'binary', maxLength: 9 })),
-    },
-    { requiredKeys: [] },
-  )
-  await fc.assert(
-    fc.asyncProperty(
-      bodies,
-      fc.subarray(Object.keys(standard)),
-      fc.subarray([...Object.keys(standard), 'seed', 'logprobs', 'stream', 'user']),
-      ignored,
-      async (body, explicit, nulls, extra) => {
-        const fields: Record<string, unknown> = { ...body }
-        for (const name of nulls) fields[name] ??= null
-        for (const name of explicit) fields[name] ??= standard[name]
-        // Keep the request valid: best_of is at least n, and above 1 only without a stream.
-        if (fields['best_of'] === 1 && body['n'] !== undefined) delete fields['best_of']
-        const best = Number(fields['best_of'] ?? 1)
-        const stream = best > 1 ? {} : extra.stream === undefined ? {} : { stream: extra.stream }
-        const options = 'stream' in stream && stream.stream ? { include_usage: true } : null
-        const user = extra.user === undefined ? {} : { user: extra.user }
-        const verbose = { ...fields, ...user, ...stream, stream_options: options }
-        expect(await keyOf(verbose, config)).toBe(await keyOf(body, config))
-      },
-    ),
-  )
-})
-
 // Other spellings of one request are in the golden vectors.
 test.each([
   [{ temperature: -0 }, { temperature: 0 }],
