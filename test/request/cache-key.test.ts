@@ -127,7 +127,14 @@ const fields = {
     noNullPrototype: true,
   }),
 }
-const counts = fc.constantFrom<Body>({}, { n: 1 }, { n: 2 }, { n: 2, best_of: 2 }, { best_of: 3 })
+const counts = fc.constantFrom<Body>(
+  {},
+  { n: 1 },
+  { n: 2 },
+  { n: 2, best_of: 2 },
+  { best_of: 1 },
+  { best_of: 3 },
+)
 const bodies = fc
   .tuple(prompt, fc.record(fields, { requiredKeys: [] }), counts)
   .map(([prompt, fields, counts]): Body => ({ ...fields, ...counts, prompt }))
