@@ -45,12 +45,9 @@ test('estimate() counts cached and missing answers without generating any', asyn
   expect(cacheControls).toEqual(Array(5).fill('only-if-cached'))
 })
 
-test('estimate() counts a stale answer as missing, because it will be refreshed', async () => {
+test('estimate() counts a stale answer as missing, and needs a cached one to estimate output', async () => {
   const { result } = await estimateOf('stale 10', 'cached 20')
   expect(result).toMatchObject({ present: 1, missing: 1, tokensRead: 101, tokensWritten: 20 })
-})
-
-test('estimate() has no estimate of output tokens without a cached answer', async () => {
   expect((await estimateOf('missing')).result.tokensWritten).toBe(null)
 })
 
