@@ -1,7 +1,7 @@
 // The operator is authenticated by one token, compared in full; without a secret there is no operator.
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { bearerOf, operatorCheck } from '../../src/access/operator.ts'
+import { operatorCheck } from '../../src/access/operator.ts'
 
 const TOKEN = 'the-operator-token-0123456789abcdef'
 
@@ -71,10 +71,4 @@ test('isOperator() compares all bytes of digests of the same length', async () =
   } finally {
     crypto.subtle.digest = digest
   }
-})
-
-test('bearerOf() is null without a bearer', () => {
-  expect(bearerOf(new Headers())).toBeNull()
-  expect(bearerOf(new Headers({ authorization: 'Basic abc' }))).toBeNull()
-  expect(bearerOf(new Headers({ authorization: 'Bearer abc ' }))).toBe('abc')
 })
