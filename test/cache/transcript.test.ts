@@ -8,7 +8,6 @@ import {
   EDGE,
   jsonAnswer,
   openStream,
-  type Reply,
   type Script,
   TestApp,
   type TestAppOptions,
@@ -19,24 +18,12 @@ import { LocalFlights } from '../support/flights.ts'
 const PROMPT = 'Once'
 const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 
-interface Play {
-  readonly app: TestApp
-  /** What has happened since the last call. */
-  readonly happened: () => string[]
-  /** Sends a request; returns what happened for it and how it was answered. */
-  readonly ask: (headers?: Record<string, string>, fields?: object) => Promise<string[]>
-  readonly get: (headers?: Record<string, string>) => Promise<string[]>
-  readonly forward: (seconds: number) => void
-  readonly purge: (body: object) => Promise<Reply>
-  readonly flights: LocalFlights
-}
-
 /** Records in one list the calls to flights, the upstream and KV. */
-function play(options: TestAppOptions = {}): Play {
+function play(options: TestAppOptions = {}) {
   const log: string[] = []
   let answers = 0
   const inner: Script = options.upstream ?? (() => jsonAnswer(`answer ${++answers}`))
-  let flights: LocalFlights | null = null
+  const made: LocalFlights[] = []
   const app = new TestApp({
     ...options,
     upstream: (request, call) => {
@@ -44,9 +31,9 @@ function play(options: TestAppOptions = {}): Play {
       return inner(request, call)
     },
     flights: (miss) => {
-      flights = new LocalFlights(miss)
-      const { join, refresh } = flights
-      const local = flights
+      const local = new LocalFlights(miss)
+      const { join, refresh } = local
+      made.push(local)
       local.join = async (work, reader) => {
         log.push('join')
         return await join.call(local, work, reader)
@@ -63,7 +50,9 @@ function play(options: TestAppOptions = {}): Play {
     await put(key, value, more)
     log.push(key === 'purge' ? 'purge list written' : 'store')
   }
-  if (flights === null) throw new TypeError('the test config is invalid')
+  const [flights] = made
+  if (flights === undefined) throw new TypeError('the test config is invalid')
+  /** What has happened since the last call. */
   const happened = () => log.splice(0)
   const said = (status: number, headers: Reply['headers'], text: string) => {
     const cache = (headers['cache-status'] ?? '').replace('edge-completions; ', '')
@@ -74,21 +63,22 @@ function play(options: TestAppOptions = {}): Play {
     app,
     flights,
     happened,
-    async ask(headers = {}, fields = {}) {
+    /** Sends a request; returns what happened for it and how it was answered. */
+    async ask(headers: Record<string, string> = {}, fields: object = {}) {
       const reply = await app.post({ prompt: PROMPT, ...fields }, headers)
       await calm(app)
       return [...happened(), said(reply.status, reply.headers, reply.text)]
     },
-    async get(headers = {}) {
+    async get(headers: Record<string, string> = {}) {
       const reply = await app.get(`prompt=${PROMPT}`, headers)
       await calm(app)
       const control = reply.headers['cache-control']
       return [...happened(), `${said(reply.status, reply.headers, reply.text)} ${control}`]
     },
-    forward: (seconds) => {
+    forward: (seconds: number) => {
       app.clock.ms += seconds * 1000
     },
-    purge: async (body) =>
+    purge: async (body: object) =>
       await app.ask('/admin/purge', {
         method: 'POST',
         headers: { ...operator, 'content-type': 'application/json' },

@@ -28,23 +28,13 @@ const logprobs = {
 }
 const withChoice = (change: object) => ({ ...whole, choices: [{ ...choice, ...change }] })
 const withUsage = (change: object) => ({ ...whole, usage: { ...whole.usage, ...change } })
-const { system_fingerprint: _fingerprint, ...anonymous } = whole
 
-test.each([
-  whole,
-  anonymous,
-  withChoice({ text: '' }),
-  withChoice({ logprobs }),
-  withChoice({ logprobs: { ...logprobs, top_logprobs: null, token_logprobs: [null] } }),
-  withChoice({ logprobs: { ...logprobs, top_logprobs: [null] } }),
-  withChoice({ finish_reason: 'length' }),
-  withChoice({ finish_reason: 'content_filter' }),
-  withUsage({ prompt_tokens: 0 }),
-])('completionSchema accepts %j', (value) => {
+test('completionSchema accepts an answer that a content filter has cut', () => {
+  const value = withChoice({ finish_reason: 'content_filter' })
   expect(v.parse(completionSchema, value)).toEqual(value)
 })
 
-// Fields that are missing, unknown or of another type: test/cache/entry.test.ts.
+// Other answers, and fields that are missing, unknown or of another type: test/cache/entry.test.ts.
 test.each([
   { ...whole, id: 'cmpl-short' },
   { ...whole, id: 'chatcmpl-ABCDEFGHIJKLMNOPQRSTUVWX' },

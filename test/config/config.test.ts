@@ -159,12 +159,10 @@ test.each([undefined, null, [], 'not JSON', '', '[]', 'null', 5, {}])(
 )
 
 test('parseConfig() names the tables that are missing', () => {
-  const found = faults({})
-  expect(found.map(({ path }) => path)).toEqual(['models', 'upstreams'])
-  for (const { path, message } of found) {
-    expect(message).toMatch(new RegExp(`^Cannot find "${path}"`))
-    expect(message).not.toContain('[vars.CONFIG]')
-  }
+  expect(faults({})).toEqual([
+    { path: 'models', message: expect.stringMatching(/^Cannot find "models"[^[]*$/) },
+    { path: 'upstreams', message: expect.stringMatching(/^Cannot find "upstreams"[^[]*$/) },
+  ])
 })
 
 const withModel = (change: object) => ({ models: [{ ...model, ...change }] })

@@ -126,12 +126,4 @@ describe('payloads of other programs', () => {
     const request = Object.entries(payload).filter(([field]) => !withoutEffect.includes(field))
     expect(parse(payload)).toEqual(Object.fromEntries(request))
   })
-
-  // These force a model to continue after its end, which other upstreams do not support.
-  test.each([
-    { prompt: 'x', max_tokens: 128, stop: null, ignore_eos: true },
-    { prompt: 'x', best_of: 1, max_tokens: 128, temperature: 0, ignore_eos: true },
-  ])('requestParser() rejects ignore_eos in %j', (payload) => {
-    expect(refusal(payload)).toMatchObject({ code: 'invalid_value', param: 'ignore_eos' })
-  })
 })

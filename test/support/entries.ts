@@ -23,24 +23,15 @@ export function completionOf(
   }
 }
 
-export interface EntryOptions {
-  readonly key?: string
-  readonly texts?: readonly string[]
-  readonly names?: readonly string[]
-  /** When it was requested, in unix seconds. */
-  readonly nowS?: number
-  readonly freshSeconds?: number
-  readonly staleSeconds?: number
-}
-
 export function entryOf({
   key = KEY,
-  texts = ['Hello'],
-  names = ['model:default', 'prompt:haiku'],
+  texts = ['Hello'] as readonly string[],
+  names = ['model:default', 'prompt:haiku'] as readonly string[],
+  /** When it was requested, in unix seconds. */
   nowS = NOW_S,
   freshSeconds = 3600,
   staleSeconds = 60,
-}: EntryOptions = {}): Entry {
+} = {}): Entry {
   return createEntry(
     { completion: completionOf(texts), estimated: false },
     { key, names, source: null },
