@@ -235,13 +235,13 @@ function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults'
 
 /** Checks `best_of` against the owner's defaults for the other fields. */
 function refuseBestOf(best_of = 1, n: number, stream: boolean): void {
-  const state =
-    best_of > 1 && stream
-      ? 'it cannot be combined with streaming, which is the default here'
-      : best_of > 1 && best_of < n
-        ? `expected at least n, which is ${n} here, got ${best_of}`
-        : null
-  if (state !== null) throw invalidValue('best_of', state)
+  if (best_of <= 1) return
+  if (stream) {
+    throw invalidValue('best_of', 'it cannot be combined with streaming, which is the default here')
+  }
+  if (best_of < n) {
+    throw invalidValue('best_of', `expected at least n, which is ${n} here, got ${best_of}`)
+  }
 }
 
 /** The fields that are passed on as they are. */

@@ -12,7 +12,7 @@ import {
   TestApp,
   type TestAppOptions,
 } from '../support/app.ts'
-import { OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
+import { OPERATOR_TOKEN, ORIGIN, type Reply } from '../support/client.ts'
 import { LocalFlights } from '../support/flights.ts'
 
 const PROMPT = 'Once'
