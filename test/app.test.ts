@@ -1,4 +1,4 @@
-// The whole service in process: routes, origin policy, errors, cache headers and events.
+// The gateway in process: routes, origin policy, errors, cache headers and events.
 import { describe, expect, test } from 'vitest'
 import { type Code, codes } from '../src/errors.ts'
 import { statusOf } from '../src/http/problem.ts'
@@ -30,8 +30,6 @@ import { OPERATOR_TOKEN, ORIGIN } from './support/client.ts'
 const EVIL = 'https://evil.com'
 const PROMPT = 'a prompt that is nobody else’s business'
 const query = `prompt=${encodeURIComponent(PROMPT)}`
-
-const problemIn = (reply: Reply) => problemOf(reply)
 
 const vary = ({ headers }: Reply) => (headers['vary'] ?? '').toLowerCase().split(/\s*,\s*/)
 
@@ -201,7 +199,7 @@ test.each(guarded)('%s %s refuses pages of other origins before any work', async
 test('a refused page can read its origin and the setting that would allow it', async () => {
   const app = new TestApp()
   const messageFor = async (origin: string) =>
-    problemIn(await app.post({ prompt: PROMPT }, { origin })).message
+    problemOf(await app.post({ prompt: PROMPT }, { origin })).message
   expect(await messageFor(EVIL)).toBe(
     'This endpoint does not accept requests from https://evil.com. Its owner can add that origin to "origins" in wrangler.toml.',
   )
@@ -717,7 +715,7 @@ test('operator_token_invalid: POST /admin/purge without the operator’s token',
 test('an unexpected error is logged with its name and stack, without its message', async () => {
   const app = new TestApp({ upstream: () => null as unknown as Response })
   const reply = await app.post({ prompt: PROMPT })
-  expect(problemIn(reply).message).not.toMatch(/null|reading|TypeError/)
+  expect(problemOf(reply).message).not.toMatch(/null|reading|TypeError/)
   const [event, ...others] = app.events.filter((one) => one.event === 'internal')
   expect(others).toEqual([])
   expect(event).toMatchObject({

@@ -1,4 +1,4 @@
-// The whole service in process, built from the same parts as src/worker.ts, with scripted
+// The gateway in process, built from the same parts as src/worker.ts, with scripted
 // upstreams, an in-memory KV with the platform's limits, a settable clock and recorded events. The
 // upstream key is the canary, and all output is searched for it.
 import { readFile } from 'node:fs/promises'
@@ -266,7 +266,7 @@ export class TestApp implements Gateway {
         incoming.broken = true
       })
       .then(() => this.settled())
-      .then(() => incoming.end())
+      .finally(() => incoming.end())
     return incoming
   }
 

@@ -1,5 +1,5 @@
-// The log of a running Worker, line by line. Everything is searched for the canary key, and tests
-// can wait for an event.
+// The log of a gateway, line by line. Everything is searched for the canary key, and tests can wait
+// for an event.
 import type { Event, RequestEvent } from '../../src/events.ts'
 import { recordOutput } from './canary.ts'
 

@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { expectProblem, parseStream, requestEvent, streamOf } from '../support/answers.ts'
-import { type Client, idleReader, OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
+import { type Client, idleReader, OPERATOR_TOKEN } from '../support/client.ts'
 import { Lanes } from '../support/lanes.ts'
 import {
   completionsStream,
@@ -112,7 +112,7 @@ describe('a reader that does not read', () => {
 })
 
 describe('readers that never read', () => {
-  const READERS = 300
+  const READERS = 100
   const words = Array.from(
     { length: 2000 },
     (_, i) => `${String(i).padStart(4, '0')}${'y'.repeat(1996)}`,
@@ -123,20 +123,11 @@ describe('readers that never read', () => {
 
   beforeAll(async () => {
     roomy = await suite.share({
-      config: {
-        origins: [ORIGIN],
-        models: [{ id: 'm', upstream: 'u', upstream_model: 'm' }],
-        upstreams: [
-          {
-            name: 'u',
-            base_url: suite.upstream.url('roomy'),
-            key: 'UPSTREAM_API_KEY',
-            wire: 'completions',
-            max_output_bytes: 16_777_216,
-          },
-        ],
-        cache: { entry_bytes: 8_388_608, memory_bytes: 67_108_864 },
-      },
+      config: suite.config(
+        'roomy',
+        { cache: { entry_bytes: 8_388_608, memory_bytes: 67_108_864 } },
+        { wire: 'completions', max_output_bytes: 16_777_216 },
+      ),
     })
   })
 

@@ -208,23 +208,6 @@ describe('an answer that is not stored', () => {
     workers = await start({ cache: { ttl_seconds: 0 } })
   })
 
-  test('is shared while it runs, and goes on without its leader', async () => {
-    const own = lanes.take('legacy')
-    const { script, say, all } = paced(MANY)
-    own.lane.answers(script)
-    const leader = await workers.client(0).open(stream(own.model))
-    await leader.until('"text":"0 "')
-    const follower = await workers.client(1).open(stream(own.model))
-    await follower.until('"text":"0 "')
-    leader.leave()
-    await whileSending(say, workers.log.request(String(leader.headers['x-request-id'])))
-    all()
-    const result = parseStream(await follower.rest())
-    expect([result.text(), result.done]).toEqual([MANY.join(''), true])
-    expect(own.lane.calls).toHaveLength(1)
-    expect(await workers.kvEntries()).toHaveLength(0)
-  })
-
   test('is aborted when all readers have disconnected', async () => {
     const own = lanes.take('legacy')
     const { script, say } = paced(MANY)
