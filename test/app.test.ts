@@ -594,6 +594,16 @@ const failing: readonly [Code, string, Case][] = [
     { upstream: status(429, { 'retry-after': '1000' }) },
   ],
   ['upstream_rejected', 'an upstream’s 401', { upstream: status(401, { 'set-cookie': CANARY }) }],
+  [
+    'upstream_rejected',
+    'a model that needs another wire',
+    {
+      upstream: () => {
+        const message = 'This is a chat model, use v1/chat/completions'
+        return Response.json({ error: { message } }, { status: 400 })
+      },
+    },
+  ],
   ['upstream_rejected', 'an upstream’s redirect', { upstream: status(302, { location: EVIL }) }],
   ['upstream_bad_response', 'an upstream’s HTML', { upstream: () => new Response(`<p>${CANARY}`) }],
   [
