@@ -36,6 +36,8 @@ export class Node implements Element {
   parent: Node | null = null
   children: (Node | string)[] = []
   shadow: Node | null = null
+  /** Whether its tag ends with "/>". */
+  isSelfClosing = false
   isOpen = false
   /** The insertion mode for its content. */
   mode: Mode = 'body'

@@ -89,24 +89,18 @@ function readSelector(source: Source): Selector | null {
 function combine(outer: Selector, isChild: boolean | undefined, inner: Selector): Selector {
   return (element) => {
     if (!inner(element)) return false
-    let parent = element.parent
-    if (isChild) return parent !== null && outer(parent)
-    while (parent !== null && !outer(parent)) parent = parent.parent
-    return parent !== null
+    let { parent } = element
+    while (!isChild && parent !== null && !outer(parent)) parent = parent.parent
+    return parent !== null && outer(parent)
   }
 }
 
 function readCompound(source: Source): Selector | null {
   const tests: Selector[] = []
-  const [name] = source.take(NAME) ?? []
-  if (name !== undefined) tests.push(byName(unescaped(name).toLowerCase()))
+  const name = unescaped(source.take(NAME)?.[0] ?? '').toLowerCase()
+  if (name !== '') tests.push((element) => name === '*' || element.name === name)
   for (let test = readTest(source); test !== null; test = readTest(source)) tests.push(test)
-  if (tests.length === 0) return null
-  return (element) => tests.every((test) => test(element))
-}
-
-function byName(name: string): Selector {
-  return name === '*' ? () => true : (element) => element.name === name
+  return tests.length === 0 ? null : (element) => tests.every((test) => test(element))
 }
 
 function readTest(source: Source): Selector | null {

@@ -88,9 +88,10 @@ class TreeBuilder implements Sink {
   startTag(name: string, attributes: Attributes, isSelfClosing: boolean): RawText | null {
     const staysForeign = this.isForeign && !this.#takesHtml(name)
     const node = new Node(name === 'image' && !staysForeign ? 'img' : name, attributes)
+    node.isSelfClosing = isSelfClosing
     if (this.#open.nodes.length >= MAX_DEPTH) this.#startTooDeep(node)
-    else if (staysForeign) this.#startForeign(node, isSelfClosing)
-    else this.#start(node, isSelfClosing)
+    else if (staysForeign) this.#startForeign(node)
+    else this.#start(node)
     const isComplete = this.#isXml && isSelfClosing
     if (isComplete && this.#open.current === node) this.#end(name)
     return isComplete || this.#latest !== node ? null : (RAW_TEXTS.get(name) ?? null)
@@ -132,25 +133,18 @@ class TreeBuilder implements Sink {
     return this.#open.current.mode
   }
 
-  #start(node: Node, isSelfClosing: boolean): void {
-    switch (this.#mode) {
-      case 'head':
-        if (node.name === 'head') return
-        if (!METADATA.has(node.name) && node.name !== 'html') this.#leaveHead()
-        this.#startInBody(node, isSelfClosing)
-        break
-      case 'template':
-        if (!METADATA.has(node.name)) {
-          this.#open.current.mode = OUTER_MODES.get(node.name) ?? 'body'
-          this.#start(node, isSelfClosing)
-        } else this.#startInBody(node, isSelfClosing)
-        break
-      case 'body':
-        this.#startInBody(node, isSelfClosing)
-        break
-      default:
-        this.#startInTable(node, isSelfClosing)
+  #start(node: Node): void {
+    const { current } = this.#open
+    const isMetadata = METADATA.has(node.name)
+    if (current.mode === 'head') {
+      if (node.name === 'head') return
+      if (!isMetadata && node.name !== 'html') this.#leaveHead()
+    } else if (current.mode === 'template' && !isMetadata) {
+      // The first content decides what a template is part of.
+      current.mode = OUTER_MODES.get(node.name) ?? 'body'
     }
+    if (['head', 'body', 'template'].includes(this.#mode)) this.#startInBody(node)
+    else this.#startInTable(node)
   }
 
   #end(name: string): void {
@@ -178,7 +172,7 @@ class TreeBuilder implements Sink {
 
   // The body (HTML, 13.2.6.4.7)
 
-  #startInBody(node: Node, isSelfClosing: boolean): void {
+  #startInBody(node: Node): void {
     const { name } = node
     const open = this.#open
     const kind = kindOf(name)
@@ -245,7 +239,7 @@ class TreeBuilder implements Sink {
         return
     }
     if (reopensFormatting(name)) this.#reopenFormatting()
-    if (kind === 'foreign') this.#insertForeign(node, name as Namespace, isSelfClosing)
+    if (kind === 'foreign') this.#insertForeign(node, name as Namespace)
     else this.#insert(node)
     if (kind === 'embedded') this.#formatting.mark()
   }
@@ -286,7 +280,7 @@ class TreeBuilder implements Sink {
         break
       case 'void':
         // "</br>" is treated as "<br>".
-        if (name === 'br') this.#startInBody(new Node(name), false)
+        if (name === 'br') this.#startInBody(new Node(name))
         break
       default:
         open.close(name, SPECIAL)
@@ -438,22 +432,22 @@ class TreeBuilder implements Sink {
 
   // Tables (HTML, 13.2.6.4.9 to 13.2.6.4.15)
 
-  #startInTable(node: Node, isSelfClosing: boolean): void {
+  #startInTable(node: Node): void {
     const { name } = node
     const outer = OUTER_MODES.get(name)
     const isInside = ['table', 'rows', 'row'].includes(this.#mode)
     if (outer !== undefined) {
       if (this.#enter(outer)) this.#startPart(node)
     } else if (this.#mode === 'columns' && name !== 'template') {
-      if (this.#endContent('columns')) this.#start(node, isSelfClosing)
+      if (this.#endContent('columns')) this.#start(node)
     } else if (isInside && name === 'table') {
-      if (this.#endPart((each) => each.key === name)) this.#start(node, isSelfClosing)
+      if (this.#endPart((each) => each.key === name)) this.#start(node)
     } else if (isInside && name === 'form') {
       if (this.#form !== null || this.#isInTemplate) return
       this.#append(node)
       this.#form = node
     } else if (isInside && isHiddenInput(node)) this.#append(node)
-    else this.#startInBody(node, isSelfClosing)
+    else this.#startInBody(node)
   }
 
   /**
@@ -516,21 +510,21 @@ class TreeBuilder implements Sink {
     return name === 'svg' || /^(?:text\/html|application\/xhtml\+xml)$/i.test(encoding)
   }
 
-  #startForeign(node: Node, isSelfClosing: boolean): void {
+  #startForeign(node: Node): void {
     const isOldFont =
       node.name === 'font' &&
       ['color', 'face', 'size'].some((name) => attributeOf(node, name) !== null)
     if (ENDS_FOREIGN.has(node.name) || isOldFont) {
       this.#leaveForeign()
-      this.#start(node, isSelfClosing)
-    } else this.#insertForeign(node, this.#open.current.namespace, isSelfClosing)
+      this.#start(node)
+    } else this.#insertForeign(node, this.#open.current.namespace)
   }
 
   #leaveForeign(): void {
     while (this.isForeign && !this.#takesHtml('')) this.#open.pop()
   }
 
-  #insertForeign({ name, attributes }: Node, namespace: Namespace, isSelfClosing: boolean): void {
+  #insertForeign({ name, attributes, isSelfClosing }: Node, namespace: Namespace): void {
     const node = new Node(name, attributes, namespace)
     this.#append(node)
     if (!isSelfClosing) this.#open.push(node)
