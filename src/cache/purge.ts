@@ -61,7 +61,10 @@ export class Purges {
 
   /** The time in unix ms up to which an answer with these names is void, by the current list. */
   purgedAt(names: readonly string[]): number {
-    this.#refresh()
+    const { intervalMs, now, waitUntil } = this.#deps
+    // In the background at half the interval, so that a busy isolate never waits. With an interval of
+    // 0, each lookup waits for a read of its own (`known`).
+    if (intervalMs > 0 && now() - this.#triedAt >= intervalMs / 2) waitUntil(this.#load())
     return purgedAt(this.#list, names)
   }
 
@@ -92,14 +95,6 @@ export class Purges {
     this.#list = withPurge(this.#list, purge)
     const list = parsePurgeList(await this.#deps.register.add(purge))
     if (list !== null) this.#list = mergedLists(this.#list, list)
-  }
-
-  /** Reads the list in the background at half its interval, so that a busy isolate never waits. */
-  #refresh(): void {
-    const { intervalMs, now, waitUntil } = this.#deps
-    // With an interval of 0, each lookup waits for a read of its own (`known`).
-    if (intervalMs === 0 || now() - this.#triedAt < intervalMs / 2) return
-    waitUntil(this.#load())
   }
 
   async #load(): Promise<void> {

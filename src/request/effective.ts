@@ -138,7 +138,8 @@ function freeRequest(
   const { id, system, route, parameters } = model
   const own = fieldsOf(request, options.defaults)
   const fields = { model: id, prompt_id: null, route, parameters, ...own }
-  return { fields, render: () => ({ ...fields, prompts: promptList(prompt), system }) }
+  const prompts = typeof prompt === 'string' || isTokens(prompt) ? [prompt] : prompt
+  return { fields, render: () => ({ ...fields, prompts, system }) }
 }
 
 function lockedRequest(
@@ -204,10 +205,6 @@ function findModel(id: string | undefined, models: EffectiveOptions['models']): 
     `Cannot use the model ${preview(id)}: GET /v1/models lists the allowed models`,
     { param: 'model' },
   )
-}
-
-function promptList(prompt: FreePrompt): EffectiveRequest['prompts'] {
-  return typeof prompt === 'string' || isTokens(prompt) ? [prompt] : prompt
 }
 
 function isTokens(prompt: readonly unknown[]): prompt is readonly number[] {
