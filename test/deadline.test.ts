@@ -1,5 +1,5 @@
-import { expect, test } from 'vitest'
-import { deadline, wait } from '../src/deadline.ts'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { deadline, inTime, wait } from '../src/deadline.ts'
 
 const never = new Promise<never>(() => {})
 
@@ -50,4 +50,28 @@ test('wait() rejects with the reason of a signal that is aborted before or meanw
   controller.abort(new RangeError('enough'))
   await expect(waiting).rejects.toThrow(RangeError)
   await expect(wait(1, controller.signal)).rejects.toThrow(RangeError)
+})
+
+describe('inTime()', () => {
+  beforeEach(() => void vi.useFakeTimers())
+  afterEach(() => void vi.useRealTimers())
+
+  test('returns the result of work that is in time, and leaves no timer', async () => {
+    expect(await inTime(50, Promise.resolve('done'), () => 'late')).toBe('done')
+    await expect(inTime(50, Promise.reject(new TypeError('broken')), () => 'late')).rejects.toThrow(
+      TypeError,
+    )
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  test('returns what late() returns, or throws what it throws, when work takes longer', async () => {
+    const late = inTime(50, never, () => 'late')
+    const failed = inTime(50, never, () => {
+      throw new RangeError('too late')
+    })
+    const thrown = expect(failed).rejects.toThrow(RangeError)
+    await vi.advanceTimersByTimeAsync(50)
+    expect(await late).toBe('late')
+    await thrown
+  })
 })

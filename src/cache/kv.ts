@@ -3,7 +3,7 @@
 // the entry is no longer usable even as stale, at least 60 s. KV cannot fail a request: if it is
 // slow, broken or full, the result is a miss or an answer that is not stored, and one event in the
 // log.
-import { deadline } from '../deadline.ts'
+import { inTime } from '../deadline.ts'
 import type { Report } from '../events.ts'
 import { ageOf, type Entry, entryBytes, parseEntry } from './entry.ts'
 
@@ -85,17 +85,14 @@ export class KvTier {
       isReported = true
       return null
     }
-    return await deadline(
-      waitMs,
-      async () => {
-        try {
-          return await kv.get(key)
-        } catch {
-          return fail('error')
-        }
-      },
-      () => fail('timeout'),
-    )
+    const reading = (async () => {
+      try {
+        return await kv.get(key)
+      } catch {
+        return fail('error')
+      }
+    })()
+    return await inTime(waitMs, reading, () => fail('timeout'))
   }
 
   #failed(operation: 'get' | 'put' | 'delete', reason: 'timeout' | 'error' | 'bad_value'): void {

@@ -2,7 +2,7 @@
 // read from KV: in the background before it is outdated, and awaited once it is. So no isolate
 // serves an answer purged longer ago than `intervalMs` plus KV's own delay of 60 s. An answer
 // requested at or before the time of a purge is neither served nor stored.
-import { deadline } from '../deadline.ts'
+import { inTime } from '../deadline.ts'
 import type { Report } from '../events.ts'
 import type { KvNamespace } from './kv.ts'
 import {
@@ -79,11 +79,7 @@ export class Purges {
     if (isKnown && (isCurrent || now() < this.#restUntil)) return
     const loading = this.#load()
     waitUntil(loading)
-    await deadline(
-      WAIT_MS,
-      () => loading,
-      () => this.#rest(),
-    )
+    await inTime(WAIT_MS, loading, () => this.#rest())
   }
 
   /**

@@ -1,6 +1,6 @@
 // Reads bodies with limits on bytes and time, a request's JSON in strict UTF-8, and sends a long body
 // in pieces.
-import { deadline } from '../deadline.ts'
+import { inTime } from '../deadline.ts'
 import { type Code, GatewayError } from '../errors.ts'
 import { parseJson } from '../json.ts'
 
@@ -56,7 +56,7 @@ async function receive(
     throw unread('body_timeout', `expected all of it within ${deadlineMs} ms`)
   }
   try {
-    const bytes = await deadline(deadlineMs, () => reading, late)
+    const bytes = await inTime(deadlineMs, reading, late)
     if (bytes !== null && bytes.byteLength <= maxBytes) return bytes
   } catch (error) {
     reader?.cancel().catch(() => {})
@@ -66,10 +66,12 @@ async function receive(
   throw tooLarge(maxBytes)
 }
 
+const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false })
+
 /** Refuses invalid UTF-8: replacing it would make different bodies equal. */
 function decode(bytes: Uint8Array): string {
   try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes)
+    return strict.decode(bytes)
   } catch {
     throw unread('invalid_json', 'it is not valid UTF-8')
   }

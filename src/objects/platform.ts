@@ -9,7 +9,7 @@ import { compose, type Gateway, type Platform } from '../compose.ts'
 import { type Config, parseConfig } from '../config/config.ts'
 import { priceAt } from '../config/models.ts'
 import { prompts } from '../config/prompts.ts'
-import { deadline, wait } from '../deadline.ts'
+import { inTime, wait } from '../deadline.ts'
 import type { Event, RequestEvent } from '../events.ts'
 import type { FlightClient } from '../flight/client.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
@@ -135,7 +135,7 @@ async function sharedSecret(): Promise<string> {
   const late = () => {
     throw new Error('too late')
   }
-  return await deadline(OWN_SECRET_MS, () => ledger().ownSecret(), late)
+  return await inTime(OWN_SECRET_MS, ledger().ownSecret(), late)
 }
 
 const ledgerClient: LedgerClient = {

@@ -4,7 +4,7 @@ import type { IsOperator } from '../access/operator.ts'
 import type { BudgetFigures } from '../budget/budget.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
-import { deadline } from '../deadline.ts'
+import { inTime } from '../deadline.ts'
 import { type Code, GatewayError, invalidValue, messages } from '../errors.ts'
 import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
@@ -189,5 +189,5 @@ async function answerOf<T>(
   const fail = (cause?: unknown): never => {
     throw new GatewayError(code, message, { retryAfterSeconds: RETRY_AFTER_S, cause })
   }
-  return await deadline(OBJECT_MS, () => answer.catch(fail), fail)
+  return await inTime(OBJECT_MS, answer.catch(fail), fail)
 }

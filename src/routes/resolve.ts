@@ -93,6 +93,12 @@ interface ParsedRequest {
   readonly names: readonly string[]
 }
 
+/** A parsed request that an upstream can answer. */
+interface KnownRequest extends ParsedRequest {
+  /** The upstreams that can. */
+  readonly route: EffectiveRequest['route']
+}
+
 /** The parsers for requests in a body and in a query. */
 const sources = { body: parseBody, query: queryBody }
 type Source = keyof typeof sources
@@ -133,11 +139,10 @@ export class RequestResolver {
     const { effective: options, policy, key, prompts, models, pageVariables } = this.#deps
     const { headers, method } = visit.request
     const parsed = await this.#parseText(from, text)
-    const { request, draft, effective, names, last } = parsed
+    const { request, draft, effective, names, last, route } = parsed
     visit.logFields.model = effective.model
     visit.counts = { promptId: effective.prompt_id, saved: null }
     const pages = parsed.pages === null ? null : pageVariables.admitted(parsed.pages, visit.url)
-    const route = capableTargets(effective, this.#deps.connections)
     const { visitor, isOperator } = await this.#identify(visit)
     const directives = parseCacheControl(headers.get('cache-control'))
     const promptPolicy = prompts.get(effective.prompt_id ?? '')
@@ -198,12 +203,13 @@ export class RequestResolver {
     return { visitor, isOperator }
   }
 
-  async #parseText(from: Source, text: string): Promise<ParsedRequest> {
+  async #parseText(from: Source, text: string): Promise<KnownRequest> {
     const known = this.#parsed[from].get(text)
     if (known !== null) return known
     const parsed = await this.#parseRequest(sources[from](text))
-    this.#parsed[from].set(text, parsed)
-    return parsed
+    const route = capableTargets(parsed.effective, this.#deps.connections)
+    this.#parsed[from].set(text, { ...parsed, route })
+    return { ...parsed, route }
   }
 
   async #parseRequest(body: unknown): Promise<ParsedRequest> {
@@ -249,8 +255,8 @@ function addressesOf(pages: NamedPages): PageTexts {
   return new Map([...pages].map(([name, { address }]) => [name, { text: address, mark: 'page' }]))
 }
 
-function recentRequests(): RecentMap<ParsedRequest> {
-  const bytesOf = ({ effective }: ParsedRequest) =>
+function recentRequests(): RecentMap<KnownRequest> {
+  const bytesOf = ({ effective }: KnownRequest) =>
     REQUEST_BYTES + 2 * effective.prompts.reduce((size, { length }) => size + length, 0)
   return new RecentMap({ maxBytes: PARSED_BYTES, bytesOf })
 }
