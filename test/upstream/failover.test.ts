@@ -337,6 +337,17 @@ test('answer() leaves a half-open breaker to the next visitor after a disconnect
   expect((await app.run({}, new AbortController().signal)).texts).toEqual(['abc'])
 })
 
+test('answer() leaves a half-open breaker to the next visitor if the first left before any text', async () => {
+  const app = await opened(never, ok)
+  app.clock.ms += 15_000
+  const visitor = new AbortController()
+  const trial = app.run({}, visitor.signal)
+  await until(() => app.calls.length === 11)
+  visitor.abort(left)
+  expect((await trial).error).toBe(left)
+  expect((await app.run()).texts).toEqual(['Hello'])
+})
+
 test('answer() keeps the breaker closed to others while a trial runs, even when an older call ends', async () => {
   const hung = Promise.withResolvers<Response>()
   const trial = Promise.withResolvers<Response>()
