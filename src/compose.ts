@@ -18,8 +18,9 @@ import { priceAt } from './config/models.ts'
 import { publicFaultsOf, warningsOf } from './config/warnings.ts'
 import type { Wait } from './deadline.ts'
 import { createDemo } from './demo/server.ts'
-import { type FlightClient, Misses } from './flight/client.ts'
-import type { MissContext } from './flight/flights.ts'
+import { Misses } from './flight/client.ts'
+import type { MissContext } from './flight/miss.ts'
+import type { FetchObject } from './flight/transport.ts'
 import { Pages } from './page/store.ts'
 import { requestParser } from './request/schema.ts'
 import type { AdminDeps } from './routes/admin.ts'
@@ -29,10 +30,9 @@ import { openApiRoute } from './routes/openapi.ts'
 import { PageVariables } from './routes/page-variables.ts'
 import type { VisitContext } from './routes/request-log.ts'
 import { RequestResolver } from './routes/resolve.ts'
-import { GATHER_MS } from './upstream/body.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connection.ts'
-import { CALLS_AT_ONCE } from './upstream/merge.ts'
+import { CALLS_AT_ONCE } from './upstream/run-all.ts'
 import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
 
 /** The platform APIs that the service uses. */
@@ -51,7 +51,9 @@ export interface Platform extends VisitContext {
   readonly ledger: LedgerClient
   readonly purges: PurgeClient
   /** Null: every miss is answered in its own isolate. */
-  readonly flights: FlightClient | null
+  readonly flights: FetchObject | null
+  /** An identity transform. */
+  readonly pipe: MissContext['pipe']
   readonly spendLimit: SpendLimit
   /** The objects behind the operator's endpoints. */
   readonly admin: Pick<AdminDeps, 'pause' | 'figures' | 'usage'>
@@ -127,10 +129,7 @@ function createParts(config: Config, platform: Platform) {
     ...(platform.ai ? { ai: sendToBinding(platform.ai) } : {}),
   }
   const connections = new Map(
-    [...upstreams].map(([name, upstream]) => [
-      name,
-      connect({ ...upstream, gatherMs: GATHER_MS }, transports),
-    ]),
+    [...upstreams].map(([name, upstream]) => [name, connect(upstream, transports)]),
   )
   const memoryMs = settings.memory_seconds * 1000
   const purges = new Purges({ ...platform, intervalMs: memoryMs, register: platform.purges })
@@ -172,6 +171,7 @@ function createParts(config: Config, platform: Platform) {
   const miss: MissContext = {
     now,
     report,
+    pipe: platform.pipe,
     purgedAt: ({ names }) => purges.purgedAt(names),
     storeCopy,
     generate: (work, stream, signal) => {

@@ -4,6 +4,8 @@ export interface RecentOptions<Value> {
   readonly maxBytes: number
   /** The size of a value without its key. Called once, when it is set. */
   readonly bytesOf: (value: Value) => number
+  /** Called with a value that no longer fits, but not with one that is deleted or replaced. */
+  readonly onEvict?: (value: Value) => void
   /** The greatest age since a value was set, regardless of reads; absent: no limit. */
   readonly age?: { readonly maxMs: number; readonly now: () => number }
 }
@@ -42,14 +44,18 @@ export class RecentMap<Value> {
   /** Evicts the least recently used values. A value larger than `maxBytes` is not stored. */
   set(key: string, value: Value): void {
     this.delete(key)
-    const { maxBytes, bytesOf, age } = this.#options
+    const { maxBytes, bytesOf, onEvict, age } = this.#options
     const bytes = key.length * BYTES_PER_CHAR + bytesOf(value)
-    if (bytes > maxBytes) return
+    if (bytes > maxBytes) {
+      onEvict?.(value)
+      return
+    }
     this.#items.set(key, { value, bytes, setAt: age?.now() ?? 0 })
     this.#bytes += bytes
-    for (const oldest of this.#items.keys()) {
+    for (const [oldest, { value }] of this.#items) {
       if (this.#bytes <= maxBytes) return
       this.delete(oldest)
+      onEvict?.(value)
     }
   }
 

@@ -114,13 +114,21 @@ export function parseEntry(text: string, key: string): Entry | null {
   return entry
 }
 
+let written: { readonly entry: Entry; readonly json: string } | null = null
+
+/** An entry as JSON, as it is stored. What was written last is not serialised again. */
+export function entryJson(entry: Entry): string {
+  if (written?.entry !== entry) written = { entry, json: JSON.stringify(entry) }
+  return written.json
+}
+
 const sizes = new WeakMap<Entry, number>()
 
 /** The size of an entry as JSON in UTF-8, counted once. @param text its JSON, if it is at hand */
 export function entryBytes(entry: Entry, text?: string): number {
   const known = sizes.get(entry)
   if (known !== undefined) return known
-  const bytes = new TextEncoder().encode(text ?? JSON.stringify(entry)).length
+  const bytes = new TextEncoder().encode(text ?? entryJson(entry)).length
   sizes.set(entry, bytes)
   return bytes
 }

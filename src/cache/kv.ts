@@ -5,7 +5,7 @@
 // log.
 import { inTime } from '../deadline.ts'
 import type { Report } from '../events.ts'
-import { ageOf, type Entry, entryBytes, parseEntry } from './entry.ts'
+import { ageOf, type Entry, entryBytes, entryJson, parseEntry } from './entry.ts'
 
 /** The methods of a Workers KV namespace that are used. */
 export interface KvNamespace {
@@ -60,7 +60,7 @@ export class KvTier {
    */
   put(entry: Entry): boolean {
     const { now, waitUntil } = this.#deps
-    const value = JSON.stringify(entry)
+    const value = entryJson(entry)
     if (entryBytes(entry, value) > this.#deps.entryBytes) return false
     if (now() < this.#restUntil) return false
     waitUntil(this.#write(entry.key, value, ageOf(entry, now()).leftSeconds))

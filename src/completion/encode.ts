@@ -96,8 +96,9 @@ export function* textsOf(folded: FoldedAnswer, { shape, resume }: Reader): Gener
 }
 
 /** Splits a long text into several deltas, unless it has log probabilities of all of it. */
-function* partsOf(delta: Delta): Generator<Delta> {
-  if (delta.kind !== 'text' || delta.logprobs !== null) return yield delta
+export function* partsOf(delta: Delta): Generator<Delta> {
+  const isLong = delta.kind === 'text' && delta.text.length > PIECE_CHARS
+  if (!isLong || delta.logprobs !== null) return yield delta
   for (const text of piecesOf(delta.text)) yield { ...delta, text }
 }
 
@@ -108,7 +109,7 @@ function* partsOf(delta: Delta): Generator<Delta> {
 export const PIECE_CHARS = 32_768
 
 /** Splits a text into pieces of at most `PIECE_CHARS`, never within a surrogate pair. */
-export function* piecesOf(text: string): Generator<string> {
+function* piecesOf(text: string): Generator<string> {
   let at = 0
   while (text.length - at > PIECE_CHARS) {
     const end = at + PIECE_CHARS

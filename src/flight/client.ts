@@ -1,32 +1,21 @@
 // Routes a miss: to the flight of its key, which readers everywhere share, or to a load in this
 // isolate (with `flights = "none"`, with `no-store`, or if the flight is unreachable).
 
-import type { Reader } from '../completion/encode.ts'
+import { errorEvent, KEEP_ALIVE, type Reader } from '../completion/encode.ts'
 import { isRetryable, type Problem } from '../errors.ts'
-import type { Report } from '../events.ts'
-import {
-  type MissAnswer,
-  type MissContext,
-  SharedMiss,
-  type SharedWork,
-  stopsWithReaders,
-} from './flights.ts'
+import { problemBody } from '../http/problem.ts'
+import type { SharedWork } from './flights.ts'
+import { stopsWithReaders } from './flights.ts'
 import type { Work } from './generate.ts'
-import { type Pipe, relay, type StreamEnd } from './stream.ts'
-
-/** The connection to a key's flight. */
-export interface FlightClient {
-  join(work: SharedWork, reader: Reader): Promise<MissAnswer>
-  refresh(work: SharedWork): Promise<void>
-  /** An identity transform of the platform. */
-  pipe(): Pipe
-}
-
-/** The caller's handle on a reader. */
-export interface MissReader {
-  readonly left: AbortController
-  readonly onEnd: (end: StreamEnd, answer: MissAnswer) => void
-}
+import { Miss, type MissAnswer, type MissContext, type StreamedAnswer } from './miss.ts'
+import { INCOMPLETE, type Pipe, type StreamEnd } from './reader.ts'
+import {
+  endRemote,
+  type FetchObject,
+  joinRemote,
+  type RemoteAnswer,
+  refreshRemote,
+} from './transport.ts'
 
 const broken: Problem = {
   code: 'upstream_truncated',
@@ -43,52 +32,42 @@ const JOINED_MS = 60_000
 const MAX_KEYS = 1000
 
 export class Misses {
-  readonly #flights: FlightClient | null
+  readonly #fetchObject: FetchObject | null
   readonly #context: MissContext
-  readonly #report: Report
   /** When this isolate last refreshed a key. */
   readonly #refreshedAt = new Map<string, number>()
   /** When a reader of this isolate last joined a flight that is still running. */
   readonly #joinedAt = new Map<string, number>()
 
-  /** @param flights null: every miss is answered in this isolate */
-  constructor(flights: FlightClient | null, context: MissContext) {
-    this.#flights = flights
+  /** @param fetchObject null: every miss is answered in this isolate */
+  constructor(fetchObject: FetchObject | null, context: MissContext) {
+    this.#fetchObject = fetchObject
     this.#context = context
-    this.#report = context.report
   }
 
-  /** @param alone the answer must not be shared */
-  async answer(
-    work: Work,
-    reader: Reader,
-    handle: MissReader,
-    alone: boolean,
-  ): Promise<MissAnswer> {
-    if (this.#flights === null || alone) return await this.#alone(work, reader, handle)
+  /**
+   * Never rejects.
+   *
+   * @param left aborts when the reader disconnects, which a stream notices only at the next write
+   * @param alone the answer must not be shared
+   */
+  async answer(work: Work, reader: Reader, left: AbortSignal, alone: boolean): Promise<MissAnswer> {
+    if (this.#fetchObject === null || alone) return await this.#alone(work, reader, left)
     this.#noteJoin(work.key)
-    const presence = stopsWithReaders(work) ? presenceOf(handle.left.signal) : null
-    const answer = await this.#join(this.#flights, work, reader, presence?.stream ?? null)
-    if (answer?.kind !== 'stream' || answer.ending === null) {
+    const shared = { ...work, purgedAt: this.#context.purgedAt(work) }
+    const presence = stopsWithReaders(work) ? presenceUntil(left) : null
+    const answer = await this.#join(this.#fetchObject, shared, reader, presence?.signal ?? null)
+    const over = () => {
       this.#joinedAt.delete(work.key)
       presence?.end()
-      return answer ?? (await this.#alone(work, reader, handle))
     }
-    const { body, ending } = answer
-    const { left } = handle
-    const relayed = relay(
-      { body, ending },
-      this.#flights.pipe(),
-      reader.shape,
-      broken,
-      left.signal,
-      (end) => {
-        this.#joinedAt.delete(work.key)
-        presence?.end()
-        handle.onEnd(end, answer)
-      },
-    )
-    return { ...answer, body: relayed }
+    if (answer?.kind !== 'stream') {
+      over()
+      return answer ?? (await this.#alone(work, reader, left))
+    }
+    const streamed = this.#relay(this.#fetchObject, answer, shared, reader, left)
+    streamed.ended.then(over)
+    return streamed
   }
 
   /**
@@ -107,23 +86,55 @@ export class Misses {
 
   /** Null if the flight is unreachable. */
   async #join(
-    flights: FlightClient,
-    work: Work,
+    fetchObject: FetchObject,
+    work: SharedWork,
     reader: Reader,
-    presence: SharedWork['presence'],
-  ): Promise<MissAnswer | null> {
-    const shared = { ...work, purgedAt: this.#context.purgedAt(work), presence }
+    presence: AbortSignal | null,
+  ): Promise<RemoteAnswer | null> {
     try {
-      return await flights.join(shared, reader)
+      return await joinRemote(fetchObject, { work, reader }, presence)
     } catch (error) {
       // If the object was evicted or reset, retry once, so that its readers meet in the new one.
-      if (presence === null && isRetryable(error)) {
+      if (isRetryable(error)) {
         try {
-          return await flights.join(shared, reader)
+          return await joinRemote(fetchObject, { work, reader }, presence)
         } catch {}
       }
-      this.#report({ event: 'flight_unreachable', request_id: work.requestId })
+      this.#context.report({ event: 'flight_unreachable', request_id: work.requestId })
       return null
+    }
+  }
+
+  /** Passes a stream on through the platform's pipe: handling its bytes here would cost more. */
+  #relay(
+    fetchObject: FetchObject,
+    { body, role, summary }: Extract<RemoteAnswer, { kind: 'stream' }>,
+    work: SharedWork,
+    { shape }: Reader,
+    left: AbortSignal,
+  ): StreamedAnswer {
+    const { readable, writable } = this.#context.pipe()
+    const { promise: ended, resolve } = Promise.withResolvers<StreamEnd>()
+    // Report the disconnect at once: a pending read may never settle.
+    const leave = () => resolve('left')
+    left.addEventListener('abort', leave, { once: true })
+    if (left.aborted) leave()
+    const end = (how: StreamEnd) => {
+      left.removeEventListener('abort', leave)
+      resolve(how)
+    }
+    pipe(body, writable, {
+      isEventStream: shape.as === 'sse',
+      left,
+      problem: () => endRemote(fetchObject, work),
+      end,
+    })
+    return {
+      kind: 'stream',
+      role,
+      summary,
+      body: readable,
+      ended: ended.then((end) => ({ end, summary })),
     }
   }
 
@@ -136,13 +147,13 @@ export class Misses {
     if (!this.#mayRefresh(work.key) || !(await allowed())) return
     const purgedAt = this.#context.purgedAt(work)
     try {
-      if (this.#flights !== null) {
-        return await this.#flights.refresh({ ...work, purgedAt, presence: null })
+      if (this.#fetchObject !== null) {
+        return await refreshRemote(this.#fetchObject, { ...work, purgedAt })
       }
     } catch {
-      this.#report({ event: 'flight_unreachable', request_id: work.requestId })
+      this.#context.report({ event: 'flight_unreachable', request_id: work.requestId })
     }
-    await new SharedMiss(work, false, { keepGoing: true, purgedAt }, this.#context).flight.over
+    await this.#missOf(work, { stream: false, keepGoing: true }).flight.over
   }
 
   /** A stale answer may be served many times before the new one arrives: one refresh is enough. */
@@ -155,36 +166,67 @@ export class Misses {
     return true
   }
 
-  async #alone(work: Work, reader: Reader, { left, onEnd }: MissReader): Promise<MissAnswer> {
+  async #alone(work: Work, reader: Reader, left: AbortSignal): Promise<MissAnswer> {
     // Without a Durable Object, a load cannot outlive its request.
-    const options = { keepGoing: false, purgedAt: this.#context.purgedAt(work) }
-    const miss = new SharedMiss(work, reader.shape.stream, options, this.#context)
-    const answer = await miss.join(reader, {
-      role: 'leader',
-      left,
-      onEnd: (end) => onEnd(end, { ...answer, summary: miss.summary }),
-    })
-    return answer
+    const miss = this.#missOf(work, { stream: reader.shape.stream, keepGoing: false })
+    return await miss.join({ role: 'leader', reader, left, isRemote: false })
+  }
+
+  #missOf(work: Work, options: { readonly stream: boolean; readonly keepGoing: boolean }): Miss {
+    const purgedAt = this.#context.purgedAt(work)
+    return new Miss(work, { ...options, purgedAt, looksAgain: true }, this.#context)
   }
 }
 
-/** An empty stream that ends when the reader leaves (flights.ts, `SharedWork`). */
-function presenceOf(left: AbortSignal) {
-  let end = () => {}
-  const stream = new ReadableStream<Uint8Array>({
-    start(controller) {
-      let open = true
-      end = () => {
-        if (open) controller.close()
-        open = false
-      }
-      left.addEventListener('abort', end, { once: true })
-      if (left.aborted) end()
-    },
-    cancel() {
-      left.removeEventListener('abort', end)
-      end = () => {}
-    },
-  })
-  return { stream, end: () => end() }
+/** A signal that is aborted when the reader leaves, or when its answer has ended. */
+function presenceUntil(left: AbortSignal) {
+  const controller = new AbortController()
+  const end = () => {
+    left.removeEventListener('abort', end)
+    controller.abort()
+  }
+  left.addEventListener('abort', end, { once: true })
+  if (left.aborted) end()
+  return { signal: controller.signal, end }
+}
+
+interface PipeOptions {
+  readonly isEventStream: boolean
+  readonly left: AbortSignal
+  /** Asks which problem the stream ended with; null: the connection was lost. */
+  readonly problem: () => Promise<Problem | null>
+  readonly end: (how: StreamEnd) => void
+}
+
+/**
+ * Pipes a stream, and appends an error event if it breaks off. Never rejects. Reports the end before it closes the stream, after which this may be cancelled.
+ */
+async function pipe(
+  body: ReadableStream<Uint8Array>,
+  writable: Pipe['writable'],
+  { isEventStream, left, problem, end }: PipeOptions,
+): Promise<void> {
+  const isWhole = await body
+    .pipeTo(writable, { preventClose: true, preventAbort: true, signal: left })
+    .then(() => true)
+    .catch(() => false)
+  const writer = writable.getWriter()
+  try {
+    if (isWhole) {
+      end('whole')
+      return await writer.close()
+    }
+    const isLeft = left.aborted || writer.desiredSize === null
+    const how = isLeft ? 'left' : ((await problem()) ?? broken)
+    if (how !== 'left' && isEventStream) {
+      // The comment terminates an event that may have been cut in half.
+      const text = KEEP_ALIVE + errorEvent(problemBody(how))
+      await writer.write(new TextEncoder().encode(text))
+    }
+    end(how)
+    if (isLeft || !isEventStream) await writer.abort(new Error(INCOMPLETE))
+    else await writer.close()
+  } catch {
+    end('left')
+  }
 }

@@ -1,147 +1,120 @@
-// Singleflight: one upstream load shared by several readers. Deltas are recorded as they arrive,
-// and each reader consumes the recording at its own pace. Pure (no clock, no platform APIs);
-// objects/flight.ts runs it.
+// Singleflight: one upstream load shared by several readers. Deltas are recorded as they arrive, and
+// readers are told when the recording has grown; each takes it at its own pace. No platform APIs.
 import type { Delta } from '../completion/delta.ts'
+import { partsOf } from '../completion/encode.ts'
+
+/** Starts the load, which pushes deltas; the signal aborts it. */
+export type Load = (push: (deltas: readonly Delta[]) => void, signal: AbortSignal) => Promise<void>
+
+export interface FlightReader {
+  /** The recording has grown, or the load is over. */
+  advance(): void
+  /** There was nothing new for `KEEP_ALIVE_MS`. */
+  keepAlive?(): void
+}
 
 export interface FlightOptions {
   /**
-   * Whether the load is finished without readers. If so, it runs at its own pace, bounded by the
-   * upstream's `max_output_bytes`. If not, it is aborted when the last reader leaves.
+   * Whether the load is finished without readers. If not, it is aborted when the last reader leaves.
+   * Either way it runs at its own pace, bounded by the upstream's `max_output_bytes`.
    */
   readonly keepGoing: boolean
-  /**
-   * Whether a load that is aborted without readers runs at its own pace until then, so that the text
-   * recorded is the text that was paid for. If not, it advances only when a reader has caught up.
-   */
-  readonly readAhead?: boolean
+  readonly now: () => number
 }
 
-/** Starts the load; the signal aborts it. */
-export type Load = (signal: AbortSignal) => AsyncGenerator<readonly Delta[]>
-
 export type FlightState = 'running' | 'finished' | 'failed'
+
+/**
+ * Readers are told of new deltas once in this time, one frame of a screen: each telling costs every
+ * reader a write. The first delta after a pause and the end are told at once.
+ */
+const GATHER_MS = 16
+/** Silence after which a keep-alive comment is sent. */
+const KEEP_ALIVE_MS = 15_000
 
 export class Flight {
   /** Settles when the load is over; never rejects. */
   readonly over: Promise<void>
+  /** Everything so far. Long texts are in several deltas. */
+  readonly recording: Delta[] = []
   readonly #options: FlightOptions
   readonly #controller = new AbortController()
-  readonly #deltas: Delta[] = []
+  readonly #readers = new Set<FlightReader>()
   #state: FlightState = 'running'
   #error: unknown = null
-  readonly #readers = new Set<ReaderState>()
-  #demand = Promise.withResolvers<void>()
+  #toldAt = Number.NEGATIVE_INFINITY
+  #gather: ReturnType<typeof setTimeout> | null = null
+  #silence: ReturnType<typeof setTimeout> | null = null
 
   constructor(load: Load, options: FlightOptions) {
     this.#options = options
-    this.over = this.#run(load(this.#controller.signal))
+    const push = (deltas: readonly Delta[]) => this.#push(deltas)
+    this.over = load(push, this.#controller.signal).then(
+      () => this.#end('finished', null),
+      (error: unknown) => this.#end('failed', error),
+    )
   }
 
   get state(): FlightState {
     return this.#state
   }
 
-  /** Everything recorded so far. Grows while the load runs. */
-  get recording(): readonly Delta[] {
-    return this.#deltas
+  /** The error of a load that has failed. */
+  get error(): unknown {
+    return this.#error
   }
 
-  /**
-   * Adds a reader. Yields the length of the recording whenever the reader asks and it has grown, so
-   * a slow reader takes many deltas at a time and needs no buffer of its own.
-   *
-   * @param left aborts when the reader disconnects, which must be noticed even if no delta arrives
-   * @throws the error of the load, after everything that was recorded before it
-   */
-  async *progress(left: AbortSignal): AsyncGenerator<number> {
-    const reader: ReaderState = { wake: null }
-    const leave = () => this.#leave(reader)
+  /** Adds a reader. It takes what is there by itself, and is told of the rest. */
+  add(reader: FlightReader): void {
     this.#readers.add(reader)
-    left.addEventListener('abort', leave, { once: true })
-    let position = 0
-    try {
-      while (!left.aborted) {
-        if (position < this.#deltas.length) {
-          position = this.#deltas.length
-          yield position
-        } else if (this.#state === 'running') {
-          await this.#nextDelta(reader)
-        } else {
-          if (this.#state === 'failed') throw this.#error
-          return
-        }
-      }
-    } finally {
-      left.removeEventListener('abort', leave)
-      leave()
-    }
+    if (reader.keepAlive !== undefined && this.#state === 'running') this.#silence ??= this.#watch()
   }
 
-  #nextDelta(reader: ReaderState): Promise<void> {
-    return new Promise((resolve) => {
-      reader.wake = resolve
-      this.#demand.resolve()
-    })
-  }
-
-  #leave(reader: ReaderState): void {
-    if (!this.#readers.delete(reader)) return
-    reader.wake?.()
+  remove(reader: FlightReader): void {
+    this.#readers.delete(reader)
     if (this.#readers.size > 0 || this.#options.keepGoing || this.#state !== 'running') return
     // Fail synchronously: a reader that comes during the abort must not join a dying flight.
-    this.#fail(new Abandoned())
+    this.#end('failed', new Abandoned())
     this.#controller.abort(this.#error)
-    this.#demand.resolve()
   }
 
-  #fail(error: unknown): void {
+  #push(deltas: readonly Delta[]): void {
+    if (this.#state !== 'running' || deltas.length === 0) return
+    for (const delta of deltas) for (const part of partsOf(delta)) this.recording.push(part)
+    if (this.#gather !== null) return
+    const dueInMs = this.#toldAt + GATHER_MS - this.#options.now()
+    if (dueInMs > 0) this.#gather = setTimeout(() => this.#tell(), Math.min(dueInMs, GATHER_MS))
+    else this.#tell()
+  }
+
+  #end(state: FlightState, error: unknown): void {
     if (this.#state !== 'running') return
-    this.#state = 'failed'
+    this.#state = state
     this.#error = error
+    if (this.#silence !== null) clearTimeout(this.#silence)
+    this.#tell()
   }
 
-  async #run(load: AsyncGenerator<readonly Delta[]>): Promise<void> {
-    const { keepGoing, readAhead = false } = this.#options
-    try {
-      for (;;) {
-        if (!(keepGoing || readAhead)) await this.#untilDemand()
-        if (this.#state !== 'running') break
-        const step = await load.next()
-        if (step.done === true || this.#state !== 'running') break
-        for (const delta of step.value) this.#deltas.push(delta)
-        this.#announce()
+  #tell(): void {
+    if (this.#gather !== null) clearTimeout(this.#gather)
+    this.#gather = null
+    this.#toldAt = this.#options.now()
+    for (const reader of this.#readers) reader.advance()
+  }
+
+  /** One timer for all readers. It is not reset for each delta, but set again if it was early. */
+  #watch(): ReturnType<typeof setTimeout> {
+    const { now } = this.#options
+    const toldAt = Number.isFinite(this.#toldAt) ? this.#toldAt : now()
+    const check = () => {
+      if (now() - this.#toldAt >= KEEP_ALIVE_MS) {
+        this.#toldAt = now()
+        for (const reader of this.#readers) reader.keepAlive?.()
       }
-      if (this.#state === 'running') this.#state = 'finished'
-      else await load.return(undefined)
-    } catch (error) {
-      this.#fail(error)
+      this.#silence = this.#readers.size > 0 ? this.#watch() : null
     }
-    this.#announce()
+    return setTimeout(check, toldAt + KEEP_ALIVE_MS - now())
   }
-
-  /** Waits until a reader has consumed the whole recording, or the load is aborted. */
-  async #untilDemand(): Promise<void> {
-    while (
-      !this.#controller.signal.aborted &&
-      ![...this.#readers].some(({ wake }) => wake !== null)
-    ) {
-      this.#demand = Promise.withResolvers()
-      await this.#demand.promise
-    }
-  }
-
-  #announce(): void {
-    for (const reader of this.#readers) {
-      const { wake } = reader
-      reader.wake = null
-      wake?.()
-    }
-  }
-}
-
-/** `wake` is set while the reader waits for the next delta. */
-interface ReaderState {
-  wake: (() => void) | null
 }
 
 /** The reason a load is aborted when its last reader has left. */

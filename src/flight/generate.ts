@@ -1,5 +1,5 @@
 // Generates the answer to a miss: calls the upstreams, adds id and usage, and stores the complete
-// answer. Yields normalised deltas as they arrive. All dependencies are passed in.
+// answer. Pushes normalised deltas as they arrive. All dependencies are passed in.
 import { createEntry, type Entry, isFresh, isWorthStoring, type Source } from '../cache/entry.ts'
 import { estimateTokens, type Usage } from '../completion/completion.ts'
 import { type Delta, Fold, type FoldedAnswer, replay } from '../completion/delta.ts'
@@ -68,22 +68,23 @@ export function newOutcome(): Outcome {
 }
 
 /**
- * Yields batches of deltas, as they arrived together. The head comes first and the usage last.
+ * Pushes deltas as they arrive. The head comes first and the usage last.
  *
  * @throws GatewayError before or after the first text
  */
-export async function* generate(
+export async function generate(
   work: Work,
   context: GenerateContext,
   outcome: Outcome,
-): AsyncGenerator<readonly Delta[]> {
+  push: (deltas: readonly Delta[]) => void,
+): Promise<void> {
   const { request } = work
   const entry = work.forced ? null : await context.recheckKv?.(work)
   if (entry && isFresh(entry, context.route.now())) {
     const own = entryFor(work, entry)
     if (own.key !== entry.key) context.storeCopy(own)
     Object.assign(outcome, { folded: entry, entry: own, found: true, stored: true })
-    yield replay(entry)
+    push(replay(entry))
     return
   }
   const { now } = context.route
@@ -92,40 +93,26 @@ export async function* generate(
   let firstMs = 0
   const fold = new Fold()
   let answered: Answered | null = null
-  for await (const batch of answer(request, context.route, outcome)) {
-    const deltas: Delta[] = []
-    const add = (delta: Delta) => {
-      fold.add(delta)
-      deltas.push(delta)
-    }
-    for (const delta of batch) {
-      switch (delta.kind) {
-        case 'answered':
-          answered = delta
-          firstMs = now() - startedAt
-          add(headOf(delta, context.newId(), startedAtS))
-          break
-        case 'text':
-        case 'finish':
-          add(delta)
-          break
-        case 'ended': {
-          outcome.usage = delta.usage ?? estimate(request, fold.text)
-          add({ kind: 'usage', usage: outcome.usage, estimated: delta.usage === null })
-          outcome.folded = fold.folded()
-          const isFallback = answered?.fallback ?? false
-          outcome.entry = delta.whole ? entryOf(work, outcome.folded, isFallback, startedAtS) : null
-          outcome.stored = outcome.entry !== null && context.store(outcome.entry)
-          reportGenerated(work, context, outcome, answered, firstMs, now() - startedAt)
-          yield deltas
-          return
-        }
-        default:
-          delta satisfies never
-      }
-    }
-    yield deltas
+  const add = (deltas: readonly Delta[]) => {
+    for (const delta of deltas) fold.add(delta)
+    push(deltas)
   }
+  const { usage, whole } = await answer(request, context.route, outcome, {
+    begin: (by) => {
+      answered = by
+      firstMs = now() - startedAt
+      add([headOf(by, context.newId(), startedAtS)])
+    },
+    push: add,
+  })
+  outcome.usage = usage ?? estimate(request, fold.text)
+  fold.add({ kind: 'usage', usage: outcome.usage, estimated: usage === null })
+  outcome.folded = fold.folded()
+  const isFallback = (answered as Answered | null)?.fallback ?? false
+  outcome.entry = whole ? entryOf(work, outcome.folded, isFallback, startedAtS) : null
+  outcome.stored = outcome.entry !== null && context.store(outcome.entry)
+  reportGenerated(work, context, outcome, answered, firstMs, now() - startedAt)
+  push([{ kind: 'usage', usage: outcome.usage, estimated: usage === null }])
 }
 
 /**

@@ -11,7 +11,7 @@ import { priceAt } from '../config/models.ts'
 import { prompts } from '../config/prompts.ts'
 import { inTime, wait } from '../deadline.ts'
 import type { Event, RequestEvent } from '../events.ts'
-import type { FlightClient } from '../flight/client.ts'
+import type { FetchObject } from '../flight/transport.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
 import { type RequestCounts, UsageCounter } from '../usage.ts'
 import type { FlightObject } from './flight.ts'
@@ -60,6 +60,7 @@ function readGateway() {
     ledger: ledgerClient,
     purges: { add: async (purge) => await flight('purges').purge(purge) },
     flights: config?.cache.flights === 'global' ? flights : null,
+    pipe: () => new IdentityTransformStream(),
     spendLimit,
     admin: {
       pause: async (until) => await ledger().pause(until),
@@ -91,16 +92,12 @@ function ledger(): DurableObjectStub<LedgerObject> {
   return binding<DurableObjectNamespace<LedgerObject>>('LEDGER').getByName('ledger')
 }
 
-/** One object per cache key, created near its first visitor; "purges" holds the list of purges. */
+/** A flight object (flight/transport.ts, `objectOf`), or "purges", which holds the list of purges. */
 function flight(name: string): DurableObjectStub<FlightObject> {
   return binding<DurableObjectNamespace<FlightObject>>('FLIGHTS').getByName(name)
 }
 
-const flights: FlightClient = {
-  join: async (work, reader) => await flight(work.key).join(work, reader),
-  pipe: () => new IdentityTransformStream(),
-  refresh: async (work) => await flight(work.key).refresh(work),
-}
+const flights: FetchObject = async (name, request) => await flight(name).fetch(request)
 
 /** The platform's rate limit: approximate and counted per location, but free. */
 const spendLimit: SpendLimit = async (visitor) => {

@@ -6,9 +6,9 @@ import type { Found, TieredCache } from '../cache/store.ts'
 import { bodyName, encodeWhole } from '../completion/encode.ts'
 import { type Code, GatewayError, messages, problemOf } from '../errors.ts'
 import type { Misses } from '../flight/client.ts'
-import { type MissAnswer, type MissSummary, NOTHING_SENT } from '../flight/flights.ts'
 import type { Work } from '../flight/generate.ts'
-import { streamWhole } from '../flight/stream.ts'
+import { type MissAnswer, type MissSummary, NOTHING_SENT } from '../flight/miss.ts'
+import { streamWhole } from '../flight/reader.ts'
 import { type BodyOptions, readText } from '../http/body.ts'
 import {
   answerHeaders,
@@ -159,27 +159,18 @@ export class Completions {
     const { now } = this.#deps
     const { noStore } = resolved.directives
     const work = noStore ? { ...resolved.work, lifetime: null } : resolved.work
-    const left = new AbortController()
-    const { signal } = visit.request
-    signal.addEventListener('abort', () => left.abort(), { once: true })
-    if (signal.aborted) left.abort()
     const startedAt = now()
     visit.streaming = resolved.reader.shape.stream
     const free = work.request.prompt_id === null
     const alone = noStore || (free && this.#deps.policy.freePrompts === 'off')
-    const answer = await this.#answer(
-      work,
-      resolved.reader,
-      {
-        left,
-        onEnd: (end, { summary }) => {
-          noteSummary(visit, summary)
-          const code = typeof end === 'string' ? null : end.code
-          visit.close(end === 'left' ? CLIENT_LEFT : 200, code)
-        },
-      },
-      alone,
-    )
+    const answer = await this.#answer(work, resolved.reader, visit.request.signal, alone)
+    if (answer.kind === 'stream') {
+      answer.ended.then(({ end, summary }) => {
+        noteSummary(visit, summary)
+        const code = typeof end === 'string' ? null : end.code
+        visit.close(end === 'left' ? CLIENT_LEFT : 200, code)
+      })
+    }
     const timing = { cacheMs: lookup.cacheMs, upstreamMs: now() - startedAt }
     noteSummary(visit, answer.summary)
     if (answer.kind !== 'stream') visit.streaming = false

@@ -1,5 +1,4 @@
-// One attempt at one upstream: all calls that the request needs there, merged into one sequence of
-// deltas. The budget of each call is reserved before it and settled after it. Retries and fallbacks
+// One attempt at one upstream: all calls that the request needs there, as one sequence of deltas. The budget of each call is reserved before it and settled after it. Retries and fallbacks
 // are in failover.ts.
 import type { Lease } from '../budget/ledger.ts'
 import type { Usage } from '../completion/completion.ts'
@@ -14,8 +13,8 @@ import { Echo } from './echo.ts'
 import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
 import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
-import { merge } from './merge.ts'
 import { type CallEnd, Normaliser, sumOf } from './normalise.ts'
+import { runAll } from './run-all.ts'
 
 export interface RouteContext {
   readonly requestId: string
@@ -38,9 +37,8 @@ export interface RouteContext {
   readonly reserve: (extent: Extent, target: Target) => Promise<Omit<Lease, 'mayStore'>>
 }
 
-/** Describes the upstream that answers. Comes once, before the first text. */
+/** The upstream that answers. */
 export interface Answered {
-  readonly kind: 'answered'
   readonly model: string
   readonly fingerprint: string | null
   readonly upstream: string
@@ -53,13 +51,20 @@ export interface Answered {
 }
 
 /** How an answer ended. */
-interface Ended {
-  readonly kind: 'ended'
+export interface Ended {
   readonly usage: Usage | null
   readonly whole: boolean
 }
 
-export type RouteDelta = Answered | Ended | Extract<Delta, { kind: 'text' | 'finish' }>
+/** @internal exported for its tests */
+export type AnswerDelta = Extract<Delta, { kind: 'text' | 'finish' }>
+
+/** Takes an answer as it arrives. */
+export interface AnswerSink {
+  /** Called once, before the first deltas. */
+  readonly begin: (by: Answered) => void
+  readonly push: (deltas: readonly AnswerDelta[]) => void
+}
 
 /** One attempt at one upstream. */
 export interface Attempt {
@@ -72,55 +77,51 @@ export interface Attempt {
   readonly fallback: boolean
 }
 
-/** The deltas of all calls of an attempt. If one call fails, the others are cancelled. */
-export async function* attempt(
+/**
+ * Makes the calls of an attempt. If one call fails, the others are cancelled.
+ *
+ * @throws GatewayError of the first call that failed, or the reason of the context's signal
+ */
+export async function attempt(
   params: Attempt,
   context: RouteContext,
-): AsyncGenerator<readonly RouteDelta[]> {
+  sink: AnswerSink,
+): Promise<Ended> {
   const { request, target, connection } = params
   const calls = plan(request, {
     model: target.upstream_model,
     stream: connection.stream === 'always' || context.stream,
     unsupported: connection.unsupported,
   })
-  const controller = new AbortController()
-  const abort = () => controller.abort(context.signal.reason)
-  context.signal.addEventListener('abort', abort, { once: true })
-  if (context.signal.aborted) abort()
-  const ends: CallEnd[] = []
+  const stopped = new AbortController()
+  const signal =
+    calls.length === 1 ? context.signal : AbortSignal.any([context.signal, stopped.signal])
   let begun = false
-  try {
-    const starts = calls.map(
-      (planned) => () => callDeltas(planned, params, context, controller.signal),
-    )
-    const merged = merge(starts, context.callsAtOnce, () => controller.abort())
-    for await (const [sequence, { meta, deltas, end }] of merged) {
-      const answered = begun ? [] : [answeredBy(params, meta)]
+  const works = calls.map((planned) => () => {
+    const push: PushCallDeltas = (deltas, meta) => {
+      if (!begun) sink.begin(answeredBy(params, meta))
       begun = true
-      if (end !== null) ends.push(end)
-      yield [...answered, ...placed(deltas, calls[sequence]?.firstIndex ?? 0)]
+      sink.push(placedAt(planned.firstIndex, deltas))
     }
-    const doubt = ends.find((end) => end.doubt !== null)?.doubt ?? null
-    if (doubt !== null) {
-      context.report({
-        event: 'answer_not_stored',
-        request_id: context.requestId,
-        upstream: connection.name,
-        reason: doubt,
-        hint: hintsByDoubt[doubt],
-      })
-    }
-    const usages = ends.map((end) => end.usage).filter((usage) => usage !== null)
-    const usage = usages.length === ends.length ? sumOf(usages) : null
-    yield [{ kind: 'ended', usage, whole: doubt === null }]
-  } finally {
-    context.signal.removeEventListener('abort', abort)
+    return makeCall(planned, params, context, signal, push)
+  })
+  const ends = await runAll(works, context.callsAtOnce, () => stopped.abort())
+  const doubt = ends.find((end) => end.doubt !== null)?.doubt ?? null
+  if (doubt !== null) {
+    context.report({
+      event: 'answer_not_stored',
+      request_id: context.requestId,
+      upstream: connection.name,
+      reason: doubt,
+      hint: hintsByDoubt[doubt],
+    })
   }
+  const usages = ends.map((end) => end.usage).filter((usage) => usage !== null)
+  return { usage: usages.length === ends.length ? sumOf(usages) : null, whole: doubt === null }
 }
 
 function answeredBy({ target, connection, fallback }: Attempt, meta: Normaliser['meta']): Answered {
   return {
-    kind: 'answered',
     model: meta.model ?? target.upstream_model,
     fingerprint: meta.fingerprint ?? null,
     upstream: connection.name,
@@ -130,19 +131,16 @@ function answeredBy({ target, connection, fallback }: Attempt, meta: Normaliser[
   }
 }
 
-interface CallItem {
-  readonly meta: Normaliser['meta']
-  readonly deltas: readonly Extract<Delta, { kind: 'text' | 'finish' }>[]
-  readonly end: CallEnd | null
-}
+type PushCallDeltas = (deltas: readonly AnswerDelta[], meta: Normaliser['meta']) => void
 
-/** The normalised deltas of one call. Reserves its budget before, and settles it after. */
-async function* callDeltas(
+/** Pushes the normalised deltas of one call. Reserves its budget before, and settles it after. */
+async function makeCall(
   planned: PlannedCall,
   { request, target, connection, deadlineAt }: Attempt,
   { now, reserve, abandon, signal: left }: RouteContext,
   signal: AbortSignal,
-): AsyncGenerator<CallItem> {
+  push: PushCallDeltas,
+): Promise<CallEnd> {
   const wire = connection.upstream.toWire(planned.request, connection)
   const lease = await reserve(extentOf(wire, planned.request), target)
   const normaliser = new Normaliser({
@@ -152,37 +150,36 @@ async function* callDeltas(
     echoed: planned.echoed,
   })
   const echo = new Echo(planned.echoes)
+  const withEcho = (delta: TextDelta) => echo.add(delta)
   let usage: Usage | null = null
   const startedAt = now()
   try {
     signal.throwIfAborted()
-    const context = {
+    await call(wire, {
       ...connection,
       now,
       signal,
       deadlineAt,
       onAccepted: () => lease.accepted(),
       progress: () => normaliser.progress,
-    }
-    const withEcho = (delta: TextDelta) => echo.add(delta)
-    for await (const batch of call(wire, context)) {
-      const texts: TextDelta[] = []
-      try {
-        for (const raw of batch) normaliser.add(raw, texts)
-      } finally {
-        // The texts before a failure count, too.
-        const deltas = texts.map(withEcho)
-        if (deltas.length > 0) yield { meta: normaliser.meta, deltas, end: null }
-      }
-    }
+      push: (deltas) => {
+        const texts: TextDelta[] = []
+        try {
+          for (const delta of deltas) normaliser.add(delta, texts)
+        } finally {
+          // The texts before a failure count, too.
+          if (texts.length > 0) push(texts.map(withEcho), normaliser.meta)
+        }
+      },
+    })
     const end = normaliser.end()
     usage = end.usage
     if (end.missing !== null) {
       const hint = hintOfMissingChoice(planned.request.n > 1 ? 'n' : 'prompt_array')
       throw upstreamFailure('bad_response', { code: 'missing_choice', hint })
     }
-    const deltas = [...end.texts.map(withEcho), ...echo.rest(), ...end.finishes]
-    yield { meta: normaliser.meta, deltas, end }
+    push([...end.texts.map(withEcho), ...echo.rest(), ...end.finishes], normaliser.meta)
+    return end
   } finally {
     const isStopped = abandon === 'stop' && left.aborted
     const ms = now() - startedAt
@@ -206,7 +203,7 @@ function unwrittenTokens({ request }: PlannedCall, bytes: number, ms: number): n
   return Math.max(0, request.max_tokens * completions - written)
 }
 
-function placed(deltas: CallItem['deltas'], firstIndex: number): CallItem['deltas'] {
+function placedAt(firstIndex: number, deltas: readonly AnswerDelta[]): readonly AnswerDelta[] {
   if (firstIndex === 0) return deltas
   return deltas.map((delta) => ({ ...delta, index: delta.index + firstIndex }))
 }

@@ -1,6 +1,5 @@
-// One upstream call: sends the request and reads the body as raw deltas, within time and size
+// One upstream call: sends the request and pushes the body's raw deltas, within time and size
 // limits. All traffic to upstreams goes through here. Retries are in failover.ts.
-import type { RawDelta } from '../completion/delta.ts'
 import { GatewayError } from '../errors.ts'
 import type { WireCall, WireOptions } from './adapter.ts'
 import { BodyReader } from './body.ts'
@@ -21,8 +20,6 @@ export interface CallOptions extends WireOptions {
   readonly idleMs: number
   /** The most bytes of one answer, after decompression. */
   readonly maxOutputBytes: number
-  /** The coalescing window for chunks of the body. */
-  readonly gatherMs?: number
 }
 
 export interface CallContext extends CallOptions, WatchdogOptions, Omit<ReadContext, 'watchdog'> {
@@ -34,24 +31,20 @@ export interface CallContext extends CallOptions, WatchdogOptions, Omit<ReadCont
 const ERROR_BODY_BYTES = 65_536
 
 /**
- * The answer as raw deltas, one batch for each chunk of the body that contained any.
+ * Pushes the answer's raw deltas, one batch for each chunk of the body that contained any.
  *
- * @throws GatewayError with an `upstream_…` code
+ * @throws GatewayError with an `upstream_…` code, or the reason of the caller's signal
  */
-export async function* call(
-  wire: WireCall,
-  context: CallContext,
-): AsyncGenerator<readonly RawDelta[]> {
-  const { signal, maxOutputBytes, gatherMs = 0, now } = context
+export async function call(wire: WireCall, context: CallContext): Promise<void> {
+  const { signal, maxOutputBytes } = context
   const watchdog = new Watchdog(context)
   let body: BodyReader | null = null
   try {
     const response = await respond(wire, context, watchdog)
     if (response.ok) context.onAccepted?.()
-    const stream = response.body ?? new Blob([]).stream()
-    body = new BodyReader(stream, watchdog, { maxBytes: maxOutputBytes, gatherMs, now })
+    body = new BodyReader(response.body ?? new Blob([]).stream(), watchdog, maxOutputBytes)
     if (!response.ok) throw await refusal(response, body, context)
-    yield* readAnswer(body, { watchdog, ...context })
+    await readAnswer(body, { watchdog, ...context })
   } catch (error) {
     if (signal.aborted) throw signal.reason
     if (error instanceof GatewayError || !watchdog.signal.aborted) throw error

@@ -1,9 +1,10 @@
 // Routes a request through the upstreams of its model: retries an upstream before the first byte,
-// and falls back to the next one if that fails, too. Yields the answer's deltas, or throws the last
+// and falls back to the next one if that fails, too. Pushes the answer's deltas, or throws the last
 // failure.
 import { type Code, GatewayError, messages } from '../errors.ts'
 import type { EffectiveRequest, Target } from '../request/effective.ts'
-import { attempt, type RouteContext, type RouteDelta } from './attempt.ts'
+import { type AnswerSink, type Attempt, attempt, type Ended, type RouteContext } from './attempt.ts'
+import type { AdmittedCall } from './breaker.ts'
 import { missingFeature } from './calls.ts'
 import { causeOf, isOutage, type UpstreamCause } from './failure.ts'
 
@@ -40,115 +41,167 @@ export function capableTargets(
 }
 
 /**
+ * Asks the upstreams of a request in order, until one answers.
+ *
  * @param request its route has capable targets only
  * @throws GatewayError the failure of the last attempt
  */
-export async function* answer(
+export async function answer(
   request: EffectiveRequest,
   context: RouteContext,
   trace: Trace,
-): AsyncGenerator<readonly RouteDelta[]> {
-  const { now } = context
-  const targets = request.route
-  let last: unknown = null
-  let openSeconds = Number.POSITIVE_INFINITY
-  const first = context.connections.get(targets[0]?.upstream ?? '')
-  const deadlineAt = now() + (first?.deadlineMs ?? 0)
-  for (const [position, target] of targets.entries()) {
-    const connection = context.connections.get(target.upstream)
-    if (connection === undefined) continue
-    const breaker = connection.breakers.of(target.upstream_model)
+  sink: AnswerSink,
+): Promise<Ended> {
+  const { now, connections } = context
+  const targets = request.route.flatMap((target) => {
+    const connection = connections.get(target.upstream)
+    return connection === undefined ? [] : [{ target, connection }]
+  })
+  const deadlineAt = now() + (targets[0]?.connection.deadlineMs ?? 0)
+  let failure: GatewayError | null = null
+  let suspendedSeconds: number | null = null
+  for (const [position, place] of targets.entries()) {
     const isLast = position + 1 === targets.length
-    let retriesLeft = connection.retries
-    let tokensField =
-      connection.tokensFields.get(target.upstream_model) ?? connection.maxTokensField
-    let renamed = false
-    for (;;) {
-      const admitted = breaker.admit(now())
-      if (admitted === null) {
-        openSeconds = Math.min(openSeconds, breaker.retryAfterSeconds(now()))
-        break
-      }
-      const before = trace.upstream
-      trace.attempts += 1
-      trace.upstream = connection.name
-      let begun = false
-      try {
-        const params = {
-          request,
-          target,
-          connection: { ...connection, maxTokensField: tokensField },
-          // The upstream's own deadline, but not later than the request's.
-          deadlineAt: Math.min(deadlineAt, now() + connection.deadlineMs),
-          fallback: position > 0,
-        }
-        for await (const batch of attempt(params, context)) {
-          for (const { kind } of batch) {
-            if (kind === 'answered') {
-              begun = true
-              admitted.begun()
-            }
-            if (kind !== 'ended') continue
-            // Before the yield, since a reader that has the end may not continue this generator.
-            admitted.answered()
-            if (renamed) connection.tokensFields.set(target.upstream_model, tokensField)
-          }
-          yield batch
-        }
-        return
-      } catch (error) {
-        if (!(error instanceof GatewayError)) throw error
-        const cause = causeOf(error)
-        if (cause === null) {
-          // The call was never made, for example because the budget is exhausted. Another upstream
-          // cannot help.
-          trace.attempts -= 1
-          trace.upstream = before
-          throw error
-        }
-        if (context.signal.aborted) throw error
-        last = error
-        if (isOutage(error, begun)) admitted.failed(now())
-        else admitted.answered()
-        const wanted =
-          begun || renamed || cause.wantsField === tokensField ? undefined : cause.wantsField
-        const mayRetry = !begun && retriesLeft > 0 && !breaker.isOpen(now())
-        const pauseMs =
-          wanted !== undefined ? 0 : mayRetry ? pauseBefore(error, cause, context.random) : null
-        const leftMs = deadlineAt - now()
-        const mayFallBack = !begun && !isLast && leftMs > 0 && anotherMayHelp.has(error.code)
-        const mayRepeat = pauseMs !== null && pauseMs < leftMs
-        const will = mayRepeat ? 'retry' : mayFallBack ? 'fall_back' : 'give_up'
-        context.report({
-          event: 'upstream_failed',
-          request_id: context.requestId,
-          upstream: connection.name,
-          model: request.model,
-          code: error.code,
-          status: cause.status,
-          reason: cause.code,
-          hint: cause.hint,
-          will,
-        })
-        if (will === 'give_up') throw error
-        if (!mayRepeat) break
-        if (wanted === undefined) {
-          retriesLeft -= 1
-          await context.wait(pauseMs, context.signal)
-        } else {
-          tokensField = wanted
-          renamed = true
-        }
-      } finally {
-        // If the reader returns early, only this runs.
-        admitted.over()
-      }
+    const order = { ...place, request, deadlineAt, fallback: position > 0, isLast }
+    const result = await ask(order, context, trace, sink)
+    if (result.ended !== null) return result.ended
+    failure = result.failure ?? failure
+    if (result.suspendedSeconds !== null) {
+      suspendedSeconds = Math.min(
+        result.suspendedSeconds,
+        suspendedSeconds ?? Number.POSITIVE_INFINITY,
+      )
     }
   }
-  if (last !== null) throw last
-  throw new GatewayError('upstream_unavailable', messages.upstream_suspended, {
-    retryAfterSeconds: Number.isFinite(openSeconds) ? openSeconds : null,
-  })
+  const options = { retryAfterSeconds: suspendedSeconds }
+  throw failure ?? new GatewayError('upstream_unavailable', messages.upstream_suspended, options)
+}
+
+/** One upstream to ask. */
+interface Order extends Attempt {
+  /** No other upstream follows. */
+  readonly isLast: boolean
+}
+
+/** What came of asking one upstream, perhaps several times. */
+interface Result {
+  readonly ended: Ended | null
+  readonly failure: GatewayError | null
+  /** For how long its breaker allows no call; null: it does. */
+  readonly suspendedSeconds: number | null
+}
+
+/** @throws GatewayError a failure after which no other upstream is asked */
+async function ask(
+  order: Order,
+  context: RouteContext,
+  trace: Trace,
+  sink: AnswerSink,
+): Promise<Result> {
+  const { request, target, connection, deadlineAt, isLast } = order
+  const { now, random, signal } = context
+  const breaker = connection.breakers.of(target.upstream_model)
+  let tokensField = connection.tokensFields.get(target.upstream_model) ?? connection.maxTokensField
+  let renamed = false
+  let retriesLeft = connection.retries
+  let failure: GatewayError | null = null
+  for (;;) {
+    const call = breaker.admit(now())
+    if (call === null) {
+      return { ended: null, failure, suspendedSeconds: breaker.retryAfterSeconds(now()) }
+    }
+    const named = { ...connection, maxTokensField: tokensField }
+    const tried = await attemptOnce({ ...order, connection: named }, call, context, trace, sink)
+    if ('ended' in tried) {
+      if (renamed) connection.tokensFields.set(target.upstream_model, tokensField)
+      return { ended: tried.ended, failure: null, suspendedSeconds: null }
+    }
+    const { cause, begun } = tried
+    failure = tried.failure
+    const wanted =
+      begun || renamed || cause.wantsField === tokensField ? undefined : cause.wantsField
+    const mayRetry = !begun && retriesLeft > 0 && !breaker.isOpen(now())
+    const retryMs = mayRetry ? pauseBefore(failure, cause, random) : null
+    const pauseMs = wanted === undefined ? retryMs : 0
+    const leftMs = deadlineAt - now()
+    const mayFallBack = !begun && !isLast && leftMs > 0 && anotherMayHelp.has(failure.code)
+    const mayRepeat = pauseMs !== null && pauseMs < leftMs
+    const will = mayRepeat ? 'retry' : mayFallBack ? 'fall_back' : 'give_up'
+    context.report({
+      event: 'upstream_failed',
+      request_id: context.requestId,
+      upstream: connection.name,
+      model: request.model,
+      code: failure.code,
+      status: cause.status,
+      reason: cause.code,
+      hint: cause.hint,
+      will,
+    })
+    if (will === 'give_up') throw failure
+    if (!mayRepeat) return { ended: null, failure, suspendedSeconds: null }
+    if (wanted === undefined) {
+      retriesLeft -= 1
+      await context.wait(pauseMs, signal)
+    } else {
+      tokensField = wanted
+      renamed = true
+    }
+  }
+}
+
+type Tried =
+  | { readonly ended: Ended }
+  /** `begun`: some of the answer had been sent. */
+  | { readonly failure: GatewayError; readonly cause: UpstreamCause; readonly begun: boolean }
+
+/**
+ * One attempt. Tells the breaker how it went.
+ *
+ * @throws what did not come from the upstream: a refused reservation, or the reason of the signal
+ */
+async function attemptOnce(
+  order: Order,
+  admitted: AdmittedCall,
+  context: RouteContext,
+  trace: Trace,
+  sink: AnswerSink,
+): Promise<Tried> {
+  const { now } = context
+  const before = trace.upstream
+  trace.attempts += 1
+  trace.upstream = order.connection.name
+  let begun = false
+  try {
+    // The upstream's own deadline, but not later than the request's.
+    const deadlineAt = Math.min(order.deadlineAt, now() + order.connection.deadlineMs)
+    const ended = await attempt({ ...order, deadlineAt }, context, {
+      begin: (by) => {
+        begun = true
+        admitted.begun()
+        sink.begin(by)
+      },
+      push: sink.push,
+    })
+    admitted.answered()
+    return { ended }
+  } catch (error) {
+    if (!(error instanceof GatewayError)) throw error
+    const cause = causeOf(error)
+    if (cause === null) {
+      // The call was never made, for example because the budget is exhausted. Another upstream
+      // cannot help.
+      trace.attempts -= 1
+      trace.upstream = before
+      throw error
+    }
+    if (context.signal.aborted) throw error
+    if (isOutage(error, begun)) admitted.failed(now())
+    else admitted.answered()
+    return { failure: error, cause, begun }
+  } finally {
+    admitted.over()
+  }
 }
 
 /** Does not include `upstream_refused_request`: other upstreams would refuse the request, too. */

@@ -141,26 +141,32 @@ function messageOf(line: string): readonly SseMessage[] {
   return data === '' ? [] : [{ event: null, data }]
 }
 
-/** Finds the end of the first JSON value of a growing text. The text begins with `{` or `[`. */
+/** Finds the end of the first JSON value of a text that begins with `{` or `[`. */
 export class JsonEnd {
-  #at = 0
+  #length = 0
   #depth = 0
   #isInString = false
+  #isEscaped = false
 
-  /** @returns the index after the value; null while the value is incomplete */
-  find(text: string): number | null {
-    while (this.#at < text.length) {
-      const char = text[this.#at++]
-      if (this.#isInString) {
-        if (char === '\\') this.#at++
+  /**
+   * @param piece the next piece of the text
+   * @returns the length of the value in all pieces; null while the value is incomplete
+   */
+  find(piece: string): number | null {
+    for (let i = 0; i < piece.length; i++) {
+      const char = piece[i]
+      if (this.#isEscaped) this.#isEscaped = false
+      else if (this.#isInString) {
+        if (char === '\\') this.#isEscaped = true
         else if (char === '"') this.#isInString = false
       } else if (char === '"') this.#isInString = true
       else if (char === '{' || char === '[') this.#depth++
       else if (char === '}' || char === ']') {
         this.#depth--
-        if (this.#depth === 0) return this.#at
+        if (this.#depth === 0) return this.#length + i + 1
       }
     }
+    this.#length += piece.length
     return null
   }
 }

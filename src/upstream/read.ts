@@ -1,4 +1,4 @@
-// Reads the body of an answer as batches of raw deltas: an event stream, JSON, or JSON lines. Also
+// Reads the body of an answer and pushes its raw deltas: an event stream, JSON, or JSON lines. Also
 // decides how long to read on after every choice has finished, and which failures are ignored then.
 import type { RawDelta } from '../completion/delta.ts'
 import { GatewayError } from '../errors.ts'
@@ -13,65 +13,34 @@ import type { Watchdog } from './watchdog.ts'
 export interface ReadContext {
   readonly upstream: Upstream
   readonly watchdog: Watchdog
-  /** The progress of the answer; called after the deltas so far have been consumed. */
+  /** The progress of the answer, including the deltas pushed so far. */
   readonly progress: () => Progress
+  /** Takes the deltas of a chunk of the body, if it had any. */
+  readonly push: (deltas: readonly RawDelta[]) => void
 }
 
 /** The body was cut or stalled, but the answer counts. */
 const CUT: readonly RawDelta[] = [{ kind: 'cut' }]
 
 /**
- * The deltas of a body, one batch for each chunk that contained any.
+ * Detects the format from the content, since the content types of servers are unreliable.
  *
  * @throws GatewayError `upstream_truncated`, `upstream_bad_response`, `upstream_timeout`, or what an
  *   event reports
  */
-export async function* readAnswer(
-  body: BodyReader,
-  context: ReadContext,
-): AsyncGenerator<readonly RawDelta[]> {
-  try {
-    yield* readBody(body, context)
-  } catch (error) {
-    const failure = knownFailure(error)
-    if (!(failure instanceof GatewayError)) throw failure
-    const state = context.progress()
-    // Some servers leave the connection open after the answer, so a timeout can be its end; a lost
-    // connection cannot.
-    if (state !== 'finished' && !(state === 'claimed' && isSilence(failure))) throw failure
-    yield CUT
-  }
-}
-
-function knownFailure(error: unknown): unknown {
-  if (error instanceof SseOverflow) return upstreamFailure('bad_response', { code: 'too_large' })
-  // The JSON is nested too deeply to be walked.
-  return error instanceof RangeError ? upstreamFailure('bad_response') : error
-}
-
-const isSilence = ({ code }: GatewayError) => code === 'upstream_timeout'
-
-/** Detects the format from the content, since the content types of servers are unreliable. */
-async function* readBody(
-  body: BodyReader,
-  context: ReadContext,
-): AsyncGenerator<readonly RawDelta[]> {
+export async function readAnswer(body: BodyReader, context: ReadContext): Promise<void> {
   const start = await body.start()
   if (start === '') throw upstreamFailure('bad_response', { code: 'empty' })
   if (start === '<') throw upstreamFailure('bad_response', { code: 'html' })
-  if (start === '{' || start === '[') return yield* readJson(body, context)
-  const events = new SseReader(body.options.maxBytes)
-  yield* readMessages(events, await nextOf(body), body, context)
+  if (start === '{' || start === '[') await readJson(body, context)
+  else await readMessages(new SseReader(body.maxBytes), await nextOf(body), body, context)
 }
 
 /**
  * One JSON value, or several, one per line. Anything but another value is ignored after a whole
  * value: a terminator, a lost connection, a timeout.
  */
-async function* readJson(
-  body: BodyReader,
-  context: ReadContext,
-): AsyncGenerator<readonly RawDelta[]> {
+async function readJson(body: BodyReader, context: ReadContext): Promise<void> {
   const end = new JsonEnd()
   let text = ''
   let length: number | null = null
@@ -79,13 +48,13 @@ async function* readJson(
   for (;;) {
     const { piece, broken } = await nextOf(body)
     text += piece ?? ''
-    length ??= end.find(text)
+    length ??= end.find(piece ?? '')
     if (length === null) {
       if (piece === null) throw broken ?? upstreamFailure('truncated')
       continue
     }
     if (/^\s*\{/.test(text.slice(length))) {
-      return yield* readMessages(new JsonLines(), { piece: text, broken: null }, body, context)
+      return await readMessages(new JsonLines(), { piece: text, broken: null }, body, context)
     }
     whole ??= readWhole(context.upstream, text.slice(0, length))
     if (piece === null || text.slice(length).trim() !== '') {
@@ -93,8 +62,7 @@ async function* readJson(
       // Without a finish reason, a lost connection may have cut more values off. After a timeout no
       // more are expected.
       if (broken !== null && !whole.isFinished && !isSilence(broken)) throw broken
-      yield whole.deltas
-      return
+      return context.push(whole.deltas)
     }
     context.watchdog.finished(whole.isFinished)
   }
@@ -147,41 +115,78 @@ interface Framing {
 }
 
 /** @param first the first text of the body, or all that has been read so far */
-async function* readMessages(
+async function readMessages(
   framing: Framing,
   first: Next,
   body: BodyReader,
-  { upstream, watchdog, progress }: ReadContext,
-): AsyncGenerator<readonly RawDelta[]> {
+  context: ReadContext,
+): Promise<void> {
+  const { upstream, watchdog, progress, push } = context
   for (let next = first; ; next = await nextOf(body)) {
     const { piece, broken } = next
-    const lines = separated(piece === null ? framing.end() : framing.feed(piece))
-    const messages = piece === null ? lines.flatMap(valuesOf) : lines
-    // An incomplete last line means that the body was cut, not that the server sent an invalid
-    // message.
-    const whole = piece === null ? messages.filter(isComplete) : messages
+    const { messages, isTorn, failure } = messagesOf(framing, piece)
     let deltas: RawDelta[] = []
-    for (const message of whole) {
-      const failure = translate(upstream, message, deltas)
-      if (failure === null && !hasEnded(deltas)) continue
-      if (deltas.length > 0) yield deltas
-      if (failure === null) return
-      yield surviving(failure, progress)
+    for (const message of messages) {
+      const reported = translate(upstream, message, deltas)
+      if (reported === null && !hasEnded(deltas)) continue
+      if (deltas.length > 0) push(deltas)
+      if (reported === null) return
+      survive(reported, context)
       deltas = []
     }
-    if (deltas.length > 0) yield deltas
-    if (broken !== null) throw broken
-    if (whole.length < messages.length) yield surviving(upstreamFailure('truncated'), progress)
+    if (deltas.length > 0) push(deltas)
+    const end = failure ?? broken
+    if (end !== null) return survive(end, context)
+    if (isTorn) survive(upstreamFailure('truncated'), context)
     if (piece === null) return
     watchdog.finished(progress() === 'finished')
   }
 }
 
-/** @throws the failure, unless every choice has finished: then failures are ignored */
-function surviving(failure: unknown, progress: () => Progress): readonly RawDelta[] {
-  if (progress() !== 'finished') throw failure
-  return CUT
+interface Messages {
+  readonly messages: readonly SseMessage[]
+  /** The last line is incomplete: the body was cut, and the server did not send an invalid one. */
+  readonly isTorn: boolean
+  readonly failure: unknown
 }
+
+/** @param piece null: the body has ended */
+function messagesOf(framing: Framing, piece: string | null): Messages {
+  try {
+    if (piece !== null) {
+      return { messages: separated(framing.feed(piece)), isTorn: false, failure: null }
+    }
+    const all = separated(framing.end()).flatMap(valuesOf)
+    const messages = all.filter(isComplete)
+    return { messages, isTorn: messages.length < all.length, failure: null }
+  } catch (failure) {
+    return { messages: [], isTorn: false, failure }
+  }
+}
+
+/**
+ * Ignores a failure if the answer counts without what it has cut off.
+ *
+ * @throws the failure otherwise
+ */
+function survive(error: unknown, { progress, push }: ReadContext): void {
+  const failure = knownFailure(error)
+  const state = progress()
+  // Some servers leave the connection open after the answer, so a timeout can be its end; a lost
+  // connection cannot.
+  const counts = state === 'finished' || (state === 'claimed' && isSilence(failure))
+  if (!counts || !(failure instanceof GatewayError)) throw failure
+  push(CUT)
+}
+
+function knownFailure(error: unknown): unknown {
+  if (error instanceof SseOverflow) return upstreamFailure('bad_response', { code: 'too_large' })
+  // The JSON is nested too deeply to be walked.
+  return error instanceof RangeError ? upstreamFailure('bad_response') : error
+}
+
+const isSilence = (failure: unknown) =>
+  failure instanceof GatewayError && failure.code === 'upstream_timeout'
 
 /**
  * Appends the deltas of a message.

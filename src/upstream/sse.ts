@@ -23,10 +23,23 @@ const DATA_LINE = /^\s*(?:data\s*:\s*)?(\{.*|\[DONE\]\s*)$/is
 /** The lines that the parser buffers itself. */
 const STANDARD_LINE = /^(?:data|event|id|retry)?:/
 
-/** Takes text in pieces and returns complete messages. */
+const PLAIN_START = 'data: '
+const PLAIN_END = '\n\n'
+
+/**
+ * Takes text in pieces and returns complete messages. Most upstreams send nothing but plain events,
+ * of one line that begins with `data: `, which are read without the parser. From the first event of
+ * any other form on, the parser reads everything.
+ */
 export class SseReader {
   readonly #parser: EventSourceParser
   #messages: SseMessage[] = []
+  #isPlain = true
+  /** No event has been read yet. */
+  #isStart = true
+  /** `#held` begins with `data: `. */
+  #isInEvent = false
+  /** The beginning of a plain event, or a line that the parser would drop. */
   #held = ''
   #lineStart = true
   readonly #maxChars: number
@@ -46,9 +59,9 @@ export class SseReader {
 
   /** @throws SseOverflow when a message is longer than `maxChars`. */
   feed(text: string): readonly SseMessage[] {
-    const ready = this.#withhold(this.#held + text)
+    if (this.#isPlain) this.#readPlain(text)
+    else this.#parse(text)
     if (this.#held.length > this.#maxChars) throw new SseOverflow('message too long')
-    if (ready !== '') this.#parser.feed(ready)
     return this.#take()
   }
 
@@ -60,6 +73,41 @@ export class SseReader {
   end(): readonly SseMessage[] {
     this.#parser.feed(`${this.#held}\n\n`)
     return this.#take()
+  }
+
+  #readPlain(piece: string): void {
+    // A long event may come in many pieces: what is held is not searched again and again.
+    if (this.#isInEvent && !LINE_END.test(piece)) {
+      this.#held += piece
+      return
+    }
+    const text = this.#held + piece
+    this.#held = ''
+    for (let at = 0; at < text.length; ) {
+      const end = text.indexOf(PLAIN_END, at)
+      const event = text.slice(at, end === -1 ? text.length : end)
+      if (end === -1 ? !mayBePlain(event) : !isPlain(event)) {
+        this.#isPlain = false
+        // The parser ignores a byte order mark at the start.
+        if (!this.#isStart) this.#parser.feed('\n')
+        this.#parse(text.slice(at))
+        return
+      }
+      if (end === -1) {
+        this.#held = event
+        this.#isInEvent = event.startsWith(PLAIN_START)
+        return
+      }
+      this.#messages.push({ event: null, data: event.slice(PLAIN_START.length) })
+      this.#isStart = false
+      at = end + PLAIN_END.length
+    }
+    this.#isInEvent = false
+  }
+
+  #parse(text: string): void {
+    const ready = this.#withhold(this.#held + text)
+    if (ready !== '') this.#parser.feed(ready)
   }
 
   #unknown({ field, value, line }: ParseError): void {
@@ -87,4 +135,18 @@ export class SseReader {
     this.#messages = []
     return messages
   }
+}
+
+const LINE_END = /[\r\n]/
+
+/** Whether a whole event has one line, which begins with `data: `. */
+function isPlain(event: string): boolean {
+  return event.startsWith(PLAIN_START) && !LINE_END.test(event)
+}
+
+/** Whether this can be the beginning of a plain event. */
+function mayBePlain(start: string): boolean {
+  if (start.length < PLAIN_START.length) return PLAIN_START.startsWith(start)
+  // Its last character may be the first of the two line ends.
+  return isPlain(start.endsWith('\n') ? start.slice(0, -1) : start)
 }

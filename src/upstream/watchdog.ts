@@ -24,61 +24,49 @@ export class Watchdog {
   readonly signal: AbortSignal
   readonly #controller = new AbortController()
   readonly #options: WatchdogOptions
-  readonly #aborted: Promise<never>
   readonly #abort = () => this.#controller.abort(this.#options.signal.reason)
   #timer: ReturnType<typeof setTimeout> | null = null
   #dueAt: number
   #phase: 'first_byte' | 'idle' = 'first_byte'
   #wakesAt = 0
-  /** The rest of the grace period while it is paused; null: it is running or has not started. */
-  #graceLeftMs: number | null = null
   #graceEndsAt = Number.POSITIVE_INFINITY
 
   constructor(options: WatchdogOptions) {
     this.#options = options
     this.signal = this.#controller.signal
     this.#dueAt = options.now() + options.firstByteMs
-    this.#aborted = new Promise((_, reject) => {
-      this.signal.addEventListener('abort', () => reject(this.signal.reason), { once: true })
-    })
-    this.#aborted.catch(() => {})
     if (options.signal.aborted) this.#abort()
     else options.signal.addEventListener('abort', this.#abort, { once: true })
     this.#arm()
   }
 
-  /** Restarts the idle clock: the upstream sent something, or reading was resumed. */
+  /** Restarts the idle clock: the upstream has sent something. */
   alive(): void {
-    const now = this.#options.now()
     this.#phase = 'idle'
-    this.#dueAt = now + this.#options.idleMs
-    if (this.#graceLeftMs !== null) {
-      this.#graceEndsAt = now + this.#graceLeftMs
-      this.#graceLeftMs = null
-    }
-    if (Math.min(this.#dueAt, this.#graceEndsAt) < this.#wakesAt) this.#arm()
-  }
-
-  /** Pauses the clocks while nothing is read: a slow reader must not look like a slow upstream. */
-  rest(): void {
-    this.#dueAt = Number.POSITIVE_INFINITY
-    if (this.#graceEndsAt === Number.POSITIVE_INFINITY) return
-    this.#graceLeftMs = this.#graceEndsAt - this.#options.now()
-    this.#graceEndsAt = Number.POSITIVE_INFINITY
+    this.#dueAt = this.#options.now() + this.#options.idleMs
+    if (this.#dueAt < this.#wakesAt) this.#arm()
   }
 
   /**
-   * Called while paused, after each text, with whether every choice has finished. The first time
-   * starts the grace period. Only a choice that continues after all ends it.
+   * Called after each text, with whether every choice has finished. The first time starts the grace
+   * period. Only a choice that continues after all ends it.
    */
   finished(isFinished: boolean): void {
-    this.#graceLeftMs = isFinished ? (this.#graceLeftMs ?? GRACE_MS) : null
+    if (!isFinished) this.#graceEndsAt = Number.POSITIVE_INFINITY
+    else if (this.#graceEndsAt === Number.POSITIVE_INFINITY) {
+      this.#graceEndsAt = this.#options.now() + GRACE_MS
+      if (this.#graceEndsAt < this.#wakesAt) this.#arm()
+    }
   }
 
   /** The result of `work`. Rejects if the signal aborts first. */
   race<T>(work: Promise<T>): Promise<T> {
-    work.catch(() => {})
-    return Promise.race([work, this.#aborted])
+    return new Promise((resolve, reject) => {
+      const abort = () => reject(this.signal.reason)
+      if (this.signal.aborted) abort()
+      this.signal.addEventListener('abort', abort, { once: true })
+      work.then(resolve, reject)
+    })
   }
 
   stop(): void {

@@ -13,7 +13,7 @@ import {
   type TestAppOptions,
 } from '../support/app.ts'
 import { OPERATOR_TOKEN, ORIGIN, type Reply } from '../support/client.ts'
-import { LocalFlights } from '../support/flights.ts'
+import { localFlights } from '../support/flights.ts'
 
 const PROMPT = 'Once'
 const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
@@ -22,8 +22,9 @@ const operator = { authorization: `Bearer ${OPERATOR_TOKEN}` }
 function play(options: TestAppOptions = {}) {
   const log: string[] = []
   let answers = 0
+  /** The paths of the requests to flight objects. */
+  const asked: string[] = []
   const inner: Script = options.upstream ?? (() => jsonAnswer(`answer ${++answers}`))
-  const made: LocalFlights[] = []
   const app = new TestApp({
     ...options,
     upstream: (request, call) => {
@@ -31,18 +32,13 @@ function play(options: TestAppOptions = {}) {
       return inner(request, call)
     },
     flights: (miss) => {
-      const local = new LocalFlights(miss)
-      const { join, refresh } = local
-      made.push(local)
-      local.join = async (work, reader) => {
-        log.push('join')
-        return await join.call(local, work, reader)
+      const { fetchObject } = localFlights(miss)
+      return async (name, request) => {
+        const path = new URL(request.url).pathname.slice(1)
+        asked.push(path)
+        log.push(path)
+        return await fetchObject(name, request)
       }
-      local.refresh = async (work) => {
-        log.push('refresh')
-        await refresh.call(local, work)
-      }
-      return local
     },
   })
   const put = app.kv.put.bind(app.kv)
@@ -50,8 +46,6 @@ function play(options: TestAppOptions = {}) {
     await put(key, value, more)
     log.push(key === 'purge' ? 'purge list written' : 'store')
   }
-  const [flights] = made
-  if (flights === undefined) throw new TypeError('the test config is invalid')
   /** What has happened since the last call. */
   const happened = () => log.splice(0)
   const said = (status: number, headers: Reply['headers'], text: string) => {
@@ -61,7 +55,7 @@ function play(options: TestAppOptions = {}) {
   }
   return {
     app,
-    flights,
+    asked,
     happened,
     /** Sends a request; returns what happened for it and how it was answered. */
     async ask(headers: Record<string, string> = {}, fields: object = {}) {
@@ -342,13 +336,13 @@ test('the operator’s no-cache → load → replaces the entry; a visitor’s n
 test('no-store → neither joins nor is joined, nor stored; an existing entry is served', async () => {
   const noStore = { 'cache-control': 'no-store' }
   const said = [openStream(), openStream()] as const
-  const { app, happened, ask, flights } = play({
+  const { app, happened, ask, asked } = play({
     upstream: (_, call) => said[call]?.response() ?? jsonAnswer('alone'),
   })
   const own = app.post({ prompt: PROMPT }, noStore)
   await until(() => app.calls.length === 1)
   const shared = app.post({ prompt: PROMPT })
-  await until(() => app.calls.length === 2 && flights.calls.length === 1)
+  await until(() => app.calls.length === 2 && asked.length === 1)
   happened()
   expect(await ask(noStore)).toEqual(['load', 'alone (fwd=miss)'])
   for (const [i, text] of ['own', 'shared'].entries()) {
@@ -363,12 +357,12 @@ test('no-store → neither joins nor is joined, nor stored; an existing entry is
 
 test('ttl_seconds = 0 → joined while running, never stored', async () => {
   const said = openStream()
-  const { app, happened, ask, flights } = play({
+  const { app, happened, ask, asked } = play({
     config: { cache: { ttl_seconds: 0 } },
     upstream: (_, call) => (call === 0 ? said.response() : jsonAnswer('second')),
   })
   const both = [app.post({ prompt: PROMPT }), app.post({ prompt: PROMPT })]
-  await until(() => app.calls.length === 1 && flights.calls.length === 2)
+  await until(() => app.calls.length === 1 && asked.length === 2)
   said.push(chunk('first', 'stop') + DONE)
   said.end()
   const replies = await Promise.all(both)

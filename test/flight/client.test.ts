@@ -1,268 +1,276 @@
-// How a miss is answered: through the flight of its key, or locally if there are no flights, the
-// answer must not be shared or the flight is unreachable. And relay(), which passes a stream on.
-import { expect, test } from 'vitest'
-import type { Reader, Shape } from '../../src/completion/encode.ts'
+// How a miss is answered: through the flight of its key, or in this isolate if there are no flights,
+// the answer must not be shared or the flight is unreachable. And how a stream is passed on.
+import { describe, expect, test } from 'vitest'
+import type { Reader } from '../../src/completion/encode.ts'
 import type { Problem } from '../../src/errors.ts'
-import { type FlightClient, Misses } from '../../src/flight/client.ts'
-import type { MissAnswer, SharedWork } from '../../src/flight/flights.ts'
+import { Misses } from '../../src/flight/client.ts'
 import type { Work } from '../../src/flight/generate.ts'
-import { Ending, relay, type StreamEnd } from '../../src/flight/stream.ts'
-import { chunk, jsonAnswer, openStream, TestApp } from '../support/app.ts'
+import type { StreamEnd } from '../../src/flight/reader.ts'
+import type { FetchObject } from '../../src/flight/transport.ts'
+import { chunk, DONE, jsonAnswer, openStream, TestApp } from '../support/app.ts'
 import { ORIGIN } from '../support/client.ts'
-import { LocalFlights, missSetup, untilIdle, work } from '../support/flights.ts'
+import {
+  bare,
+  brief,
+  json,
+  localFlights,
+  missSetup,
+  readOut,
+  sse,
+  untilIdle,
+  work,
+} from '../support/flights.ts'
 
-const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
-const json: Reader = { shape: { as: 'json', stream: false, includeUsage: false }, resume: null }
-const DONE = 'data: [DONE]\n\n'
-const summary = { upstream: 'main', attempts: 1, usage: null }
-
-function start(flights: Partial<FlightClient> | null) {
+function start(fetchObject: FetchObject | null) {
   const upstream = { respond: (): Response => jsonAnswer('alone') }
   const world = missSetup(() => upstream.respond())
   world.state.purgedAt = 42
-  const connection = flights === null ? null : { join: never, refresh: never, pipe, ...flights }
-  const misses = new Misses(connection, world.context)
-  const ends: StreamEnd[] = []
-  const handle = { left: new AbortController(), onEnd: (end: StreamEnd) => void ends.push(end) }
+  const misses = new Misses(fetchObject, world.context)
+  const left = new AbortController()
   const answer = (more: Partial<Work> = {}, reader = json, alone = false) =>
-    misses.answer({ ...work, ...more }, reader, handle, alone)
-  return { ...world, upstream, misses, ends, handle, answer }
+    misses.answer({ ...work, ...more }, reader, left.signal, alone)
+  const unreachable = () => world.events.filter(({ event }) => event === 'flight_unreachable')
+  return { ...world, upstream, misses, left, answer, unreachable }
 }
 
-const pipe = () => new TransformStream<Uint8Array, Uint8Array>()
 const never = () => new Promise<never>(() => {})
-const textOf = (answer: MissAnswer) =>
-  answer.kind === 'whole' ? answer.completion.choices[0]?.text : answer.kind
+const summary = { upstream: 'main', attempts: 1, usage: null }
+/** What an object answers if the reader has left, as an example. */
+const found = { kind: 'left', summary }
 
-const found: MissAnswer = { kind: 'left', summary }
+/** Answers like an object: a body, and the problem that it ended with. */
+function streaming(body: ReadableStream<Uint8Array>, problem: Problem | null = null): FetchObject {
+  const headers = { 'flight-head': JSON.stringify({ role: 'follower', summary }) }
+  return async (_, { url }) =>
+    url.includes('/end') ? Response.json(problem) : new Response(body, { headers })
+}
 
 test('a miss joins the flight with this isolate’s purge time, and its answer is returned', async () => {
-  const got: SharedWork[] = []
-  const { answer, state } = start({
-    join: async (given) => {
-      got.push(given)
-      return found
-    },
+  const got: unknown[] = []
+  const { answer, state } = start(async (name, request) => {
+    got.push(name, new URL(request.url).pathname, await request.json())
+    return Response.json(found)
   })
-  expect(await answer()).toBe(found)
-  expect(got).toEqual([{ ...work, purgedAt: 42, presence: null }])
+  expect(await answer()).toEqual(found)
+  expect(got).toEqual(['f0a', '/join', { work: { ...work, purgedAt: 42 }, reader: json }])
   expect(state.calls).toBe(0)
 })
 
 test.each([
   ['flights = "none"', null, false],
-  ['an answer that must not be shared', {}, true],
-])('%s: the answer is generated locally without a flight', async (_, flights, alone) => {
-  const { answer, state, events } = start(flights)
-  expect(textOf(await answer({}, json, alone))).toBe('alone')
-  expect(state.calls).toBe(1)
-  expect(events.filter(({ event }) => event === 'flight_unreachable')).toEqual([])
+  ['an answer that must not be shared', never, true],
+])('%s: the answer is generated without a flight', async (_, fetchObject, alone) => {
+  const { answer, state, unreachable } = start(fetchObject)
+  expect(brief(await answer({}, json, alone))).toBe('leader: alone')
+  expect([state.calls, unreachable()]).toEqual([1, []])
 })
 
-const errors: readonly [string, object, number][] = [
+test.each([
   ['that is unreachable', {}, 1],
   ['that is overloaded', { retryable: true, overloaded: true }, 1],
   ['that was just evicted', { retryable: true }, 2],
   ['that was reset', { durableObjectReset: true }, 2],
-]
-test.each(errors)(
-  'a flight %s: the answer is generated locally, and the failure is reported',
-  async (_, flags, joins) => {
-    let tries = 0
-    const { answer, state, events } = start({
-      join: async () => {
-        tries += 1
-        throw Object.assign(new Error('private'), flags)
-      },
-    })
-    const reply = await answer()
-    expect(textOf(reply)).toBe('alone')
-    expect([tries, state.calls]).toEqual([joins, 1])
-    expect(events.filter(({ event }) => event === 'flight_unreachable')).toEqual([
-      { event: 'flight_unreachable', request_id: 'req_1' },
-    ])
-    expect(JSON.stringify(events)).not.toContain('private')
-  },
-)
+])('a flight %s: the answer is generated here, and the failure is reported', async (...given) => {
+  const [, flags, joins] = given
+  let tries = 0
+  const { answer, state, events, unreachable } = start(async () => {
+    tries += 1
+    throw Object.assign(new Error('private'), flags)
+  })
+  expect(brief(await answer())).toBe('leader: alone')
+  expect([tries, state.calls]).toEqual([joins, 1])
+  expect(unreachable()).toEqual([{ event: 'flight_unreachable', request_id: 'req_1' }])
+  expect(JSON.stringify(events)).not.toContain('private')
+})
 
 test('a flight that is reachable at the second attempt is not reported', async () => {
-  let tries = 0
-  const { answer, state, events } = start({
-    join: async () => {
-      tries += 1
-      if (tries === 1) throw Object.assign(new Error('x'), { retryable: true })
-      return found
-    },
+  const bodies: string[] = []
+  const { answer, state, events } = start(async (_, request) => {
+    bodies.push((await request.body?.getReader().read())?.value?.toString() ?? '')
+    if (bodies.length === 1) throw Object.assign(new Error('x'), { retryable: true })
+    return Response.json(found)
   })
-  expect(await answer()).toBe(found)
+  expect(await answer({ lifetime: null })).toEqual(found)
   expect([state.calls, events]).toEqual([0, []])
+  expect(bodies).toEqual([bodies[1], expect.stringMatching(/./)])
 })
 
-test.each<[string, Partial<Work>]>([
-  ['is not stored', { lifetime: null }],
-  ['is cancelled without readers', { abandon: 'stop' }],
-])('a flight whose answer %s gets its reader’s presence until the end', async (_, more) => {
-  const got: SharedWork[] = []
-  const { answer, handle } = start({
-    join: async (given) => {
-      got.push(given)
+describe('presence', () => {
+  test.each<[string, Partial<Work>]>([
+    ['is not stored', { lifetime: null }],
+    ['is cancelled without readers', { abandon: 'stop' }],
+  ])('is sent for an answer that %s, until the reader leaves', async (_, more) => {
+    const texts: string[] = []
+    const { answer, left } = start(async (_, request) => {
+      const text = await request.text()
+      texts.push(new URL(request.url).search, text)
       return await never()
-    },
+    })
+    answer(more)
+    await untilIdle()
+    expect(texts).toEqual([])
+    left.abort()
+    await untilIdle()
+    expect(texts).toEqual(['?watch', expect.stringMatching(/^\{"work":.*\}\n$/)])
   })
-  answer(more)
-  await untilIdle()
-  const presence = got[0]?.presence?.getReader()
-  const over = presence?.read()
-  await untilIdle()
-  handle.left.abort()
-  expect(await over).toEqual({ done: true, value: undefined })
-})
 
-test.each([
-  ['a whole answer', false],
-  ['a stream', true],
-])('the presence of a reader ends with %s', async (_, stream) => {
-  const got: SharedWork[] = []
-  const body = streamOf(DONE)
-  const { answer, handle } = start({
-    join: async (given) => {
-      got.push(given)
-      const ending = ended('whole')
-      return stream ? { kind: 'stream', role: 'leader', body, ending, summary } : found
-    },
+  test.each([
+    ['a whole answer', json, async () => Response.json(found)],
+    ['a stream', sse, streaming(streamOf(DONE))],
+  ])('ends with %s', async (_, reader, respond) => {
+    const texts: Promise<string>[] = []
+    const { answer, left } = start(async (name, request) => {
+      texts.push(request.text())
+      return await respond(name, request)
+    })
+    const reply = await answer({ lifetime: null }, reader)
+    if (reply.kind === 'stream') await new Response(reply.body).text()
+    expect(await texts[0]).toMatch(/\n$/)
+    // Leaving after that is harmless.
+    left.abort()
   })
-  const reply = await answer({ lifetime: null }, sse)
-  if (reply.kind === 'stream') await new Response(reply.body).text()
-  expect(await got[0]?.presence?.getReader().read()).toEqual({ done: true, value: undefined })
-  // Cancelling twice is harmless.
-  handle.left.abort()
 })
 
-test('isUnderWay() is true from the first local reader to the end of any of them', async () => {
-  const source = openStream()
-  const ending = openStream()
-  const given = { body: source.stream, ending: ending.stream }
-  const { misses, answer, clock } = start({
-    join: async () => ({ kind: 'stream', role: 'leader', ...given, summary }),
+describe('isUnderWay()', () => {
+  test('is true from the first reader of this isolate to the end of any of them', async () => {
+    const source = openStream()
+    const { misses, answer, clock } = start(streaming(source.stream))
+    expect(misses.isUnderWay(work.key)).toBe(false)
+    const joining = answer({}, sse)
+    expect(misses.isUnderWay(work.key)).toBe(true)
+    const reply = await joining
+    expect([misses.isUnderWay(work.key), misses.isUnderWay('other')]).toEqual([true, false])
+    // If an end was missed, this limits how long the flight counts as running.
+    clock.ms += 60_000
+    expect(misses.isUnderWay(work.key)).toBe(false)
+    clock.ms -= 1
+    expect(misses.isUnderWay(work.key)).toBe(true)
+    source.end()
+    if (reply.kind === 'stream') await new Response(reply.body).text()
+    expect(misses.isUnderWay(work.key)).toBe(false)
   })
-  expect(misses.isUnderWay(work.key)).toBe(false)
-  const joining = answer({}, sse)
-  expect(misses.isUnderWay(work.key)).toBe(true)
-  const reply = await joining
-  if (reply.kind !== 'stream') throw new TypeError('no stream')
-  const reading = new Response(reply.body).text()
-  expect([misses.isUnderWay(work.key), misses.isUnderWay('other')]).toEqual([true, false])
-  // If an end was missed, this limits how long the flight counts as running.
-  clock.ms += 60_000
-  expect(misses.isUnderWay(work.key)).toBe(false)
-  clock.ms -= 1
-  expect(misses.isUnderWay(work.key)).toBe(true)
-  source.end()
-  ending.push('"whole"')
-  ending.end()
-  await reading
-  expect(misses.isUnderWay(work.key)).toBe(false)
-})
 
-test.each([
-  ['complete, or a problem', async () => found],
-  ['unreachable', async () => Promise.reject(new Error('gone'))],
-])('isUnderWay() is false after an answer that is %s', async (_, join) => {
-  const { misses, answer } = start({ join })
-  await answer()
-  expect(misses.isUnderWay(work.key)).toBe(false)
-})
-
-test('a reader that joined without reading KV is served the stale answer when the flight fails', async () => {
-  const source = openStream()
-  const answers = [jsonAnswer('old'), source.response()]
-  const app = new TestApp({
-    config: {
-      cache: {
-        memory_bytes: 0,
-        ttl_seconds: 100,
-        stale_while_revalidate_seconds: 0,
-        stale_if_error_seconds: 1000,
-      },
-    },
-    upstream: () => answers.shift() ?? new Response('', { status: 401 }),
-    flights: (miss) => new LocalFlights(miss),
+  test.each([
+    ['complete, or a problem', async () => Response.json(found)],
+    ['unreachable', async () => Promise.reject(new Error('gone'))],
+  ])('is false after an answer that is %s', async (_, fetchObject) => {
+    const { misses, answer } = start(fetchObject)
+    await answer()
+    expect(misses.isUnderWay(work.key)).toBe(false)
   })
-  const body = { prompt: 'p' }
-  expect((await app.post(body)).status).toBe(200)
-  app.clock.ms += 200_000
-  const first = app.post(body)
-  await untilIdle()
-  let reads = 0
-  app.kv.intercept = () => {
-    reads += 1
-  }
-  const second = app.post(body)
-  await untilIdle()
-  expect(reads).toBe(0)
-  source.fail(new Error('cut'))
-  for (const reply of [await first, await second]) {
-    expect(reply.headers['cache-status']).toContain('detail=stale')
-  }
-  expect(reads).toBe(1)
-})
 
-test('a refresh goes to the flight, once in ten seconds per key', async () => {
-  const keys: string[] = []
-  const { misses, clock } = start({
-    refresh: async ({ key, purgedAt }) => void keys.push(`${key} ${purgedAt}`),
+  test('is known of at most 1,000 keys', async () => {
+    const { misses, answer } = start(never)
+    for (let i = 0; i <= 1000; i++) answer({ key: `c1:${i}` })
+    expect([misses.isUnderWay('c1:0'), misses.isUnderWay('c1:1000')]).toEqual([false, true])
   })
-  for (let i = 0; i < 5; i++) await misses.refresh(work)
-  await misses.refresh({ ...work, key: 'c1:01' })
-  expect(keys).toEqual([`${work.key} 42`, 'c1:01 42'])
-  clock.ms += 9999
-  await misses.refresh(work)
-  expect(keys).toHaveLength(2)
-  clock.ms += 1
-  await misses.refresh(work)
-  expect(keys).toHaveLength(3)
-  // A clock that jumps back must not stop refreshes.
-  clock.ms -= 1_000_000
-  await misses.refresh(work)
-  expect(keys).toHaveLength(4)
+
+  test('a reader that joined without reading KV is served the stale answer on failure', async () => {
+    const source = openStream()
+    const answers = [jsonAnswer('old'), source.response()]
+    const ages = {
+      ttl_seconds: 100,
+      stale_while_revalidate_seconds: 0,
+      stale_if_error_seconds: 1000,
+    }
+    const app = new TestApp({
+      config: { cache: { memory_bytes: 0, ...ages } },
+      upstream: () => answers.shift() ?? new Response('', { status: 401 }),
+      flights: (miss) => localFlights(miss).fetchObject,
+    })
+    const body = { prompt: 'p' }
+    expect((await app.post(body)).status).toBe(200)
+    app.clock.ms += 200_000
+    const first = app.post(body)
+    await untilIdle()
+    let reads = 0
+    app.kv.intercept = () => {
+      reads += 1
+    }
+    const second = app.post(body)
+    await untilIdle()
+    expect(reads).toBe(0)
+    source.fail(new Error('cut'))
+    for (const reply of [await first, await second]) {
+      expect(reply.headers['cache-status']).toContain('detail=stale')
+    }
+    expect(reads).toBe(1)
+  })
 })
 
-test('the memory of recent refreshes is bounded', async () => {
-  let refreshes = 0
-  const { misses } = start({
-    refresh: async () => {
+describe('a refresh', () => {
+  test('goes to the flight, once in ten seconds per key', async () => {
+    const got: unknown[] = []
+    const { misses, clock } = start(async (name, request) => {
+      const { work } = await request.json<{ work: { purgedAt: number } }>()
+      got.push([name, new URL(request.url).pathname, work.purgedAt])
+      return new Response()
+    })
+    for (let i = 0; i < 5; i++) await misses.refresh(work)
+    await misses.refresh({ ...work, key: 'c1:01' })
+    expect(got).toEqual([
+      ['f0a', '/refresh', 42],
+      ['f01', '/refresh', 42],
+    ])
+    clock.ms += 9999
+    await misses.refresh(work)
+    expect(got).toHaveLength(2)
+    clock.ms += 1
+    await misses.refresh(work)
+    expect(got).toHaveLength(3)
+    // A clock that jumps back must not stop refreshes.
+    clock.ms -= 1_000_000
+    await misses.refresh(work)
+    expect(got).toHaveLength(4)
+  })
+
+  test('is asked for last whether it is allowed, since that counts', async () => {
+    let asked = 0
+    const { misses, state } = start(null)
+    const refuse = async () => {
+      asked += 1
+      return false
+    }
+    for (let i = 0; i < 3; i++) await misses.refresh(work, refuse)
+    expect([asked, state.calls]).toEqual([1, 0])
+  })
+
+  test('is remembered in bounded memory', async () => {
+    let refreshes = 0
+    const { misses } = start(async () => {
       refreshes += 1
-    },
+      return new Response()
+    })
+    for (let i = 0; i < 1001; i++) await misses.refresh({ ...work, key: `c1:${i}` })
+    await misses.refresh({ ...work, key: 'c1:0' })
+    expect(refreshes).toBe(1002)
   })
-  for (let i = 0; i < 1001; i++) await misses.refresh({ ...work, key: `c1:${i}` })
-  await misses.refresh({ ...work, key: 'c1:0' })
-  expect(refreshes).toBe(1002)
+
+  test.each([
+    ['without flights', null],
+    ['with the flight unreachable', async () => Promise.reject(new Error('gone'))],
+  ])('%s runs here to its end, and is stored', async (_, fetchObject) => {
+    const { misses, stored } = start(fetchObject)
+    await misses.refresh(work)
+    expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['alone'])
+  })
+
+  test('never throws', async () => {
+    const { misses, upstream } = start(null)
+    upstream.respond = () => new Response('', { status: 500 })
+    await expect(misses.refresh(work)).resolves.toBeUndefined()
+  })
 })
 
-test.each([
-  ['without flights', null],
-  ['with the flight unreachable', { refresh: () => Promise.reject(new Error('gone')) }],
-])('a refresh %s runs locally to its end, and is stored', async (_, flights) => {
-  const { misses, stored } = start(flights)
-  await misses.refresh(work)
-  expect(stored.map(({ completion }) => completion.choices[0]?.text)).toEqual(['alone'])
-})
-
-test('a refresh never throws', async () => {
-  const { misses, upstream } = start(null)
-  upstream.respond = () => new Response('', { status: 500 })
-  await expect(misses.refresh(work)).resolves.toBeUndefined()
-})
-
-test('a local call is aborted when its reader leaves', async () => {
-  const said = openStream()
-  const { answer, upstream, handle } = start(null)
-  upstream.respond = () => said.response()
+test('a call of this isolate is aborted when its reader leaves', async () => {
+  const source = openStream()
+  const { answer, upstream, left } = start(null)
+  upstream.respond = () => source.response()
   const answering = answer()
   await untilIdle()
-  handle.left.abort()
+  left.abort()
   expect((await answering).kind).toBe('left')
-  await said.left
+  await source.left
 })
 
 test.each([
@@ -271,15 +279,15 @@ test.each([
   ['the prompt', { abandon: 'stop' }, 'finish', 1],
   ['the prompt', { abandon: 'finish' }, 'stop', 0],
 ] as const)('%s decides: %j over %s', async (_, prompt, model, cancelled) => {
-  const said = openStream()
-  said.push(chunk('Hel'))
+  const source = openStream()
+  source.push(chunk('Hel'))
   const app = new TestApp({
     config: {
       models: [{ id: 'default', upstream: 'main', upstream_model: 'model-1', abandon: model }],
       prompts: { hello: { text: 'Hello', ...prompt } },
     },
-    upstream: () => said.response(),
-    flights: (miss) => new LocalFlights(miss),
+    upstream: () => source.response(),
+    flights: (miss) => localFlights(miss).fetchObject,
   })
   const response = await app.fetch(
     new Request('https://edge.test/v1/completions', {
@@ -292,214 +300,132 @@ test.each([
   await reader?.read()
   await reader?.cancel()
   await untilIdle()
-  expect(said.state.cancelled).toBe(cancelled)
+  expect(source.state.cancelled).toBe(cancelled)
 })
 
-// relay()
-
-const broken: Problem = {
-  code: 'upstream_truncated',
-  message: 'Cannot finish the answer',
-  param: null,
-  retryAfterSeconds: null,
-  rateLimit: null,
-}
-const stays = new AbortController().signal
-const bare: Shape = { as: 'text', stream: true, includeUsage: false }
-
-function streamOf(...pieces: readonly string[]): ReadableStream<Uint8Array> {
+function streamOf(text: string): ReadableStream<Uint8Array> {
   const source = openStream()
-  for (const piece of pieces) source.push(piece)
+  source.push(text)
   source.end()
   return source.stream
 }
 
-function ended(how: StreamEnd): ReadableStream<Uint8Array> {
-  const ending = new Ending()
-  ending.tell(how)
-  return ending.stream
-}
+describe('a stream of a flight', () => {
+  /** A stream that is passed on, and the ends that were reported. */
+  async function relaying(reader: Reader, problem: Problem | null = null) {
+    const source = openStream()
+    const { answer, left } = start(streaming(source.stream, problem))
+    const reply = await answer({}, reader)
+    if (reply.kind !== 'stream') throw new TypeError('no stream')
+    expect(reply).toMatchObject({ role: 'follower', summary })
+    const ends: StreamEnd[] = []
+    reply.ended.then(({ end }) => ends.push(end))
+    return { source, left, body: reply.body, ends }
+  }
 
-/** A relayed stream: its source, its ending, and the ends that were reported. */
-function relaying(shape: Shape, left: AbortSignal = stays) {
-  const source = openStream()
-  const ending = openStream()
-  const ends: StreamEnd[] = []
-  const relayed = { body: source.stream, ending: ending.stream }
-  const body = relay(relayed, pipe(), shape, broken, left, (how) => ends.push(how))
-  return {
-    source,
-    ends,
-    body,
-    tell: (how: StreamEnd) => {
-      ending.push(JSON.stringify(how))
-      ending.end()
-    },
-    cut: () => {
+  const hello = 'data: {"choices":[{"text":"Hello"}]}\n\n'
+  const timeout: Problem = {
+    code: 'upstream_timeout',
+    message: 'Too slow',
+    param: null,
+    retryAfterSeconds: null,
+    rateLimit: null,
+  }
+
+  const cut = expect.objectContaining({ code: 'upstream_truncated' })
+
+  test.each<[string, Reader, Problem | null | 'whole', boolean, unknown]>([
+    ['events is whole if it ends', sse, 'whole', false, 'whole'],
+    ['bare text is whole if it ends', bare, 'whole', false, 'whole'],
+    ['bare text that failed breaks off', bare, timeout, true, timeout],
+    ['bare text breaks off if the connection is lost', bare, null, true, cut],
+  ])('of %s', async (_, reader, how, isBroken, end) => {
+    const { source, body, ends } = await relaying(reader, how === 'whole' ? null : how)
+    const reading = readOut(body)
+    source.push(hello)
+    await untilIdle()
+    expect(ends).toEqual([])
+    source.push(`:\n\n${DONE}`)
+    await untilIdle()
+    if (how === 'whole') source.end()
+    else source.fail(new Error('aborted'))
+    const { text, error } = await reading
+    expect([text, error !== null]).toEqual([`${hello}:\n\n${DONE}`, isBroken])
+    expect(ends).toEqual([end])
+  })
+
+  test.each<[string, Problem | null, unknown]>([
+    ['the problem that the object names', timeout, timeout],
+    ['a problem of its own if the connection is lost', null, cut],
+  ])('of events that breaks off, wherever, ends with %s', async (_, problem, end) => {
+    for (const half of ['', 'data: {"choi', 'data: {"choices":[]}', 'data: {}\n', 'da', DONE]) {
+      const { source, body, ends } = await relaying(sse, problem)
+      const reading = readOut(body)
+      source.push(hello + half)
+      await untilIdle()
       source.fail(new Error('disconnected prematurely'))
-      ending.fail(new Error('disconnected prematurely'))
-    },
-    cutClean: () => {
-      source.end()
-      ending.end()
-    },
-  }
-}
-
-/** Reads a stream until it ends or fails. */
-async function readOut(body: ReadableStream<Uint8Array>) {
-  const reader = body.getReader()
-  let text = ''
-  for (;;) {
-    const step = await reader.read().catch(() => null)
-    if (step === null || step.done) return { text, failed: step === null }
-    text += new TextDecoder().decode(step.value)
-  }
-}
-
-/** Relays what a test provides, and reads all of it. */
-async function relayed(
-  pieces: readonly string[],
-  end: StreamEnd | 'cut' | 'cutClean',
-  shape: Shape,
-) {
-  const given = relaying(shape)
-  const reading = readOut(given.body)
-  for (const piece of pieces) given.source.push(piece)
-  await untilIdle()
-  if (end === 'cut' || end === 'cutClean') given[end]()
-  else {
-    given.source.end()
-    given.tell(end)
-  }
-  const read = await reading
-  await untilIdle()
-  return { ...read, ends: given.ends }
-}
-
-const hello = 'data: {"choices":[{"text":"Hello"}]}\n\n'
-const told = /data: \{"error":\{.*"code":"upstream_truncated"\}\}\n\n$/
-
-test('relay() passes everything on and reports the given end', async () => {
-  const timeout: Problem = { ...broken, code: 'upstream_timeout' }
-  for (const end of ['whole', 'left', timeout] as const) {
-    for (const shape of [sse.shape, bare]) {
-      expect(await relayed([hello, ':\n\n', DONE], end, shape)).toEqual({
-        text: `${hello}:\n\n${DONE}`,
-        failed: false,
-        ends: [end],
-      })
+      const { text, error } = await reading
+      expect(text.startsWith(hello + half)).toBe(true)
+      const code = problem?.code ?? 'upstream_truncated'
+      expect(text.split('\n\n').at(-2)).toMatch(new RegExp(`^data: \\{"error":\\{.*"${code}"`))
+      expect([error, ends]).toEqual([null, [end]])
     }
-  }
-})
+  })
 
-test('relay() waits for the ending, regardless of the bytes', async () => {
-  const { source, body, ends, tell } = relaying(sse.shape)
-  const reading = readOut(body)
-  source.push(hello + DONE)
-  source.end()
-  await untilIdle()
-  expect(ends).toEqual([])
-  tell('whole')
-  expect((await reading).failed).toBe(false)
-  await untilIdle()
-  expect(ends).toEqual(['whole'])
-})
-
-test.each(['cut', 'cutClean'] as const)(
-  'relay() of a stream that is %s ends with an error event',
-  async (how) => {
-    for (const pieces of [[], [hello], [hello, ':\n\n'], [hello + DONE]]) {
-      const { text, failed, ends } = await relayed(pieces, how, sse.shape)
-      expect(text).toMatch(told)
-      expect(text.startsWith(pieces.join(''))).toBe(true)
-      expect([failed, ends]).toEqual([false, [broken]])
-    }
-  },
-)
-
-test('relay() of a stream that is cut within an event still ends with a separate error event', async () => {
-  for (const half of ['data: {"choi', 'data: {"choices":[]}', 'data: {"choices":[]}\n', 'da']) {
-    const { text, ends } = await relayed([hello, half], 'cut', sse.shape)
-    const last = text.split('\n\n').at(-2)
-    expect(`${last}\n\n`).toMatch(told)
-    expect(last).toMatch(/^data: /)
-    expect(ends).toEqual([broken])
-  }
-})
-
-test.each(['cut', 'cutClean'] as const)(
-  'relay() of bare text that is %s ends with a stream error',
-  async (how) => {
-    const { failed, ends } = await relayed(['a', 'b'], how, bare)
-    expect([failed, ends]).toEqual([true, [broken]])
-  },
-)
-
-test('relay() of a broken stream does not wait for the ending', async () => {
-  const { source, body, ends } = relaying(sse.shape)
-  source.fail(new Error('disconnected prematurely'))
-  expect((await readOut(body)).text).toMatch(told)
-  await untilIdle()
-  expect(ends).toEqual([broken])
-})
-
-test('relay() cancels its source once when its reader leaves', async () => {
-  for (const shape of [sse.shape, bare]) {
-    const { source, body, ends } = relaying(shape)
-    const reader = body.getReader()
+  test.each([
+    ['events', sse],
+    ['bare text', bare],
+  ])('of %s is cancelled once when its reader cancels', async (_, reader) => {
+    const { source, body, ends } = await relaying(reader)
+    const reading = body.getReader()
     source.push(hello)
-    await reader.read()
-    await reader.cancel()
-    source.push(hello)
+    await reading.read()
+    await reading.cancel()
     await source.left
     await untilIdle()
     expect([ends, source.state.cancelled]).toEqual([['left'], 1])
-  }
-})
+  })
 
-test('relay() notices that its reader has left while no data arrives', async () => {
-  for (const before of [true, false]) {
-    const left = new AbortController()
-    if (before) left.abort()
-    const { source, body, ends } = relaying(sse.shape, left.signal)
-    const reading = body.getReader().read()
-    reading.catch(() => {})
+  test('is cancelled when its reader disconnects while no data arrives', async () => {
+    const { source, body, ends, left } = await relaying(sse)
+    const reading = readOut(body)
     left.abort()
     await source.left
-    await expect(reading).rejects.toThrow()
+    expect((await reading).error).not.toBeNull()
     expect([ends, source.state.cancelled]).toEqual([['left'], 1])
-  }
-})
+  })
 
-test('relay() ignores a reader that leaves after the end', async () => {
-  const left = new AbortController()
-  const { source, body, ends, tell } = relaying(sse.shape, left.signal)
-  source.push(hello)
-  source.end()
-  tell('whole')
-  expect((await readOut(body)).text).toBe(hello)
-  await untilIdle()
-  left.abort()
-  await untilIdle()
-  expect(ends).toEqual(['whole'])
-})
+  test('has ended when its reader disconnects without having read what was sent', async () => {
+    const { source, ends, left } = await relaying(sse)
+    for (let i = 0; i < 3; i++) source.push(hello)
+    await untilIdle()
+    left.abort()
+    await untilIdle()
+    expect(ends).toEqual(['left'])
+  })
 
-test('relay() reads its source no faster than its reader', async () => {
-  let pulled = 0
-  const body = new ReadableStream<Uint8Array>(
-    {
-      pull(controller) {
-        pulled += 1
-        controller.enqueue(new Uint8Array(1000))
-      },
-    },
-    { highWaterMark: 0 },
-  )
-  const relayed = { body, ending: openStream().stream }
-  const reader = relay(relayed, pipe(), bare, broken, stays, () => {}).getReader()
-  await reader.read()
-  await untilIdle()
-  expect(pulled).toBeLessThanOrEqual(4)
-  await reader.cancel()
+  test('has ended once, also if its reader disconnects after that', async () => {
+    const { source, body, ends, left } = await relaying(sse)
+    source.push(hello)
+    source.end()
+    expect((await readOut(body)).text).toBe(hello)
+    left.abort()
+    await untilIdle()
+    expect(ends).toEqual(['whole'])
+  })
+
+  test('is read no faster than its reader reads', async () => {
+    let pulled = 0
+    const pull = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+      pulled += 1
+      controller.enqueue(new Uint8Array(1000))
+    }
+    const { answer } = start(streaming(new ReadableStream({ pull }, { highWaterMark: 0 })))
+    const reply = await answer({}, bare)
+    const reading = reply.kind === 'stream' ? reply.body.getReader() : null
+    await reading?.read()
+    await untilIdle()
+    expect(pulled).toBeLessThanOrEqual(4)
+    await reading?.cancel()
+  })
 })

@@ -10,7 +10,7 @@ import {
   type TestAppOptions,
 } from '../support/app.ts'
 import { ORIGIN } from '../support/client.ts'
-import { LocalFlights } from '../support/flights.ts'
+import { localFlights } from '../support/flights.ts'
 import {
   askAbout as ask,
   chatAnswer,
@@ -246,7 +246,7 @@ describe('visitors of a prompt that only the operator may spend on', () => {
   test('are served the answer to the current page, also if the page returns to an earlier version', async () => {
     const { app, site } = startWithPages({
       prompt: operators,
-      flights: (miss) => new LocalFlights(miss),
+      flights: (miss) => localFlights(miss).fetchObject,
     })
     for (const [text, expected] of [
       ['One.', 'answer 1'],
@@ -424,7 +424,7 @@ describe('a prompt without pages that only the operator may spend on', () => {
 test('two pages with the same text cost one upstream call, and both are stored', async () => {
   const { app, site } = startWithPages({
     prompt: operators,
-    flights: (miss) => new LocalFlights(miss),
+    flights: (miss) => localFlights(miss).fetchObject,
   })
   const others = ['b', 'c', 'd'].map((name) => `${ORIGIN}/posts/${name}`)
   for (const url of others) site.put(new URL(url).pathname, 'The first text.')
@@ -654,7 +654,7 @@ describe('a page that visitors may spend on', () => {
     const { app, site } = startWithPages({
       prompt: operators,
       config: { cache: { kv_writes_per_day: 10 } },
-      flights: (miss) => new LocalFlights(miss),
+      flights: (miss) => localFlights(miss).fetchObject,
     })
     site.put('/posts/b', 'The first text.')
     await app.post(ask(URL_A), OPERATOR)

@@ -11,8 +11,8 @@ import { PurgeRegister, type RegisterStorage } from '../../src/cache/purge-regis
 import { compose, type Platform } from '../../src/compose.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
-import type { FlightClient } from '../../src/flight/client.ts'
-import type { MissContext } from '../../src/flight/flights.ts'
+import type { MissContext } from '../../src/flight/miss.ts'
+import type { FetchObject } from '../../src/flight/transport.ts'
 import { CANARY, recordOutput } from './canary.ts'
 import {
   Client,
@@ -121,7 +121,7 @@ export interface TestAppOptions {
   readonly config?: Readonly<Record<string, unknown>>
   readonly upstream?: Script
   /** Creates the shared flights. Absent: each miss makes its own upstream call. */
-  readonly flights?: (miss: MissContext) => FlightClient
+  readonly flights?: (miss: MissContext) => FetchObject
   /** To share storage with another app. */
   readonly kv?: MemoryKv
   readonly clock?: Clock
@@ -164,7 +164,7 @@ export class TestApp implements Gateway {
       throw new Error('not available here: the ledger and the usage figures have their own tests')
     }
     // The flights need the context that the app is composed with.
-    let shared: FlightClient | null = null
+    let shared: FetchObject | null = null
     const platform: Platform = {
       kv: this.kv,
       fetch: async (request) => {
@@ -191,14 +191,8 @@ export class TestApp implements Gateway {
       secret: async () => CANARY,
       operatorToken: options.operatorToken ?? OPERATOR_TOKEN,
       turnstileSecret: options.turnstileSecret ?? '',
-      flights:
-        flights === undefined
-          ? null
-          : {
-              join: async (work, reader) => await shared!.join(work, reader),
-              refresh: async (work) => await shared!.refresh(work),
-              pipe: () => shared!.pipe(),
-            },
+      flights: flights === undefined ? null : async (...args) => await shared!(...args),
+      pipe: () => new TransformStream(),
       spendLimit: options.spendLimit ?? (async () => true),
       admin: { pause: unused, figures: unused, usage: unused },
       count: () => {},

@@ -1,66 +1,39 @@
-// Flights in process: what objects/flight.ts does, without the platform. Arguments and results
-// are cloned as an RPC call would clone them, except streams.
+// Flights in process: what objects/flight.ts does, without the platform.
 
 import type { Entry } from '../../src/cache/entry.ts'
+import type { FinishReason, Logprobs } from '../../src/completion/completion.ts'
+import type { Delta } from '../../src/completion/delta.ts'
 import type { Reader } from '../../src/completion/encode.ts'
 import type { Event } from '../../src/events.ts'
-import type { FlightClient } from '../../src/flight/client.ts'
-import {
-  KeyFlights,
-  type MissAnswer,
-  type MissContext,
-  type SharedWork,
-} from '../../src/flight/flights.ts'
+import type { Load } from '../../src/flight/flight.ts'
+import { Flights } from '../../src/flight/flights.ts'
 import type { Work } from '../../src/flight/generate.ts'
-import { START } from './app.ts'
+import { Miss, type MissAnswer, type MissContext } from '../../src/flight/miss.ts'
+import { type FetchObject, FlightServer } from '../../src/flight/transport.ts'
+import { jsonAnswer, START } from './app.ts'
 import { connectionTo, routeContext, workOf } from './upstreams.ts'
 
-export class LocalFlights implements FlightClient {
-  /** The calls made so far. */
-  readonly calls: ('join' | 'refresh')[] = []
-  readonly #context: MissContext
-  readonly #flights = new Map<string, KeyFlights>()
-
-  constructor(context: MissContext) {
-    this.#context = context
+/** The flight objects of one context, and the paths of the requests that they got. */
+export function localFlights(context: MissContext) {
+  const calls: string[] = []
+  const objects = new Map<string, FlightServer>()
+  const fetchObject: FetchObject = async (name, request) => {
+    calls.push(new URL(request.url).pathname)
+    const object = objects.get(name) ?? new FlightServer(new Flights(context))
+    objects.set(name, object)
+    return await object.fetch(request)
   }
-
-  async join(work: SharedWork, reader: Reader): Promise<MissAnswer> {
-    this.calls.push('join')
-    const left = new AbortController()
-    work.presence
-      ?.getReader()
-      .read()
-      .then(() => left.abort())
-    const answer = await this.#of(work).join(copied(work), structuredClone(reader), left)
-    return answer.kind === 'stream' ? answer : structuredClone(answer)
-  }
-
-  async refresh(work: SharedWork): Promise<void> {
-    this.calls.push('refresh')
-    this.#of(work).refresh(copied(work))
-  }
-
-  pipe() {
-    return new TransformStream<Uint8Array, Uint8Array>()
-  }
-
-  #of({ key }: SharedWork): KeyFlights {
-    const flights = this.#flights.get(key) ?? new KeyFlights(this.#context)
-    this.#flights.set(key, flights)
-    return flights
-  }
-}
-
-function copied({ presence, ...work }: SharedWork): SharedWork {
-  return { ...structuredClone(work), presence }
+  return { calls, fetchObject }
 }
 
 /** A typical miss. */
 export const work: Work = workOf()
 
 /** The context of a flight with one scripted upstream. Events and stored entries are recorded. */
-export function missSetup(respond: (call: number) => Response | Promise<Response>) {
+export function missSetup(
+  respond: (call: number) => Response | Promise<Response>,
+  upstream = 'main',
+) {
   const clock = { ms: START }
   const events: Event[] = []
   const stored: Entry[] = []
@@ -76,10 +49,13 @@ export function missSetup(respond: (call: number) => Response | Promise<Response
     /** Throws to refuse a reservation. */
     reserve: async (_visitor: string | null): Promise<void> => {},
   }
-  const connection = connectionTo('main', async () => await respond(state.calls++))
+  const connection = connectionTo(upstream, async () => await respond(state.calls++), {
+    baseUrl: 'https://main.test/v1',
+  })
   let ids = 0
   const context: MissContext = {
     now: () => clock.ms,
+    pipe: () => new TransformStream(),
     report: (event) => events.push(event),
     purgedAt: () => state.purgedAt,
     storeCopy: (entry) => copies.push(entry),
@@ -115,3 +91,89 @@ export function missSetup(respond: (call: number) => Response | Promise<Response
 export async function untilIdle(): Promise<void> {
   for (let i = 0; i < 10; i++) await new Promise<void>((resolve) => setImmediate(resolve))
 }
+
+export const ID = `cmpl-${'a'.repeat(28)}`
+export const head: Delta = { kind: 'head', head: { id: ID, created: 1, model: 'm' } }
+export const said = (text: string, index = 0, logprobs: Logprobs | null = null): Delta => ({
+  kind: 'text',
+  index,
+  text,
+  logprobs,
+})
+export const finish = (index = 0, reason: FinishReason = 'stop'): Delta => ({
+  kind: 'finish',
+  index,
+  reason,
+})
+export const usage: Delta = {
+  kind: 'usage',
+  usage: { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 },
+  estimated: false,
+}
+
+/** A load that the test controls. It is over when it is aborted. */
+export function handed() {
+  const over = Promise.withResolvers<void>()
+  const state = { begun: 0, signal: new AbortController().signal }
+  let push = (_: readonly Delta[]) => {}
+  const load: Load = async (given, signal) => {
+    state.begun += 1
+    state.signal = signal
+    push = given
+    signal.addEventListener('abort', () => over.reject(signal.reason), { once: true })
+    await over.promise
+  }
+  return {
+    load,
+    state,
+    give: (...deltas: readonly Delta[]) => push(deltas),
+    end: () => over.resolve(),
+    fail: (error: unknown) => over.reject(error),
+  }
+}
+
+export const json: Reader = {
+  shape: { as: 'json', stream: false, includeUsage: false },
+  resume: null,
+}
+export const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
+export const bare: Reader = {
+  shape: { as: 'text', stream: true, includeUsage: false },
+  resume: null,
+}
+
+/** An answer in short: its role and text, the code of its problem, or its kind. */
+export function brief(answer: MissAnswer): string {
+  if (answer.kind === 'whole') return `${answer.role}: ${answer.completion.choices[0]?.text}`
+  return answer.kind === 'problem' ? answer.problem.code : answer.kind
+}
+
+/** The body of a stream, or another answer in short. */
+export async function textIn(answer: MissAnswer): Promise<string> {
+  return answer.kind === 'stream' ? await new Response(answer.body).text() : brief(answer)
+}
+
+/** An entry with this text, as a miss makes it. */
+export async function entryOf(text: string): Promise<Entry> {
+  const { context, stored } = missSetup(() => jsonAnswer(text))
+  const options = { stream: false, keepGoing: true, purgedAt: 0, looksAgain: false }
+  await new Miss(work, options, context).flight.over
+  const [entry] = stored
+  if (entry === undefined) throw new TypeError('no entry')
+  return entry
+}
+
+/** Reads a stream until it ends or fails. Each piece must be complete UTF-8. */
+export async function readOut(body: ReadableStream<Uint8Array>) {
+  const pieces: string[] = []
+  let error: Error | null = null
+  try {
+    for await (const piece of body) pieces.push(utf8(piece))
+  } catch (thrown) {
+    error = thrown as Error
+  }
+  return { pieces, text: pieces.join(''), error }
+}
+
+export const utf8 = (bytes: Uint8Array) =>
+  new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)

@@ -18,20 +18,41 @@ interface AnyDelta {
   readonly text?: string
 }
 
-export class Reading<D extends AnyDelta> {
-  readonly #source: AsyncGenerator<readonly D[]>
+/** Starts what pushes batches; the signal stops it. */
+export type Start<D> = (push: (batch: readonly D[]) => void, signal: AbortSignal) => Promise<void>
 
-  constructor(source: AsyncGenerator<readonly D[]>) {
-    this.#source = source
+export class Reading<D extends AnyDelta> {
+  readonly #batches: (readonly D[])[] = []
+  readonly #left = new AbortController()
+  readonly #over: Promise<void>
+  #isOver = false
+  #wake = () => {}
+
+  constructor(start: Start<D>, signal: AbortSignal) {
+    const push = (batch: readonly D[]) => {
+      this.#batches.push(batch)
+      this.#wake()
+    }
+    this.#over = start(push, AbortSignal.any([signal, this.#left.signal])).finally(() => {
+      this.#isOver = true
+      this.#wake()
+    })
+    this.#over.catch(() => {})
   }
 
   /** The next batch; null at the end. */
   async next(): Promise<readonly D[] | null> {
-    const { value, done } = await this.#source.next()
-    return done === true ? null : value
+    while (this.#batches.length === 0 && !this.#isOver) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+    const batch = this.#batches.shift()
+    if (batch === undefined) await this.#over
+    return batch ?? null
   }
 
-  /** Reads until a delta of this kind, and no further, as generate.ts does. */
+  /** Reads until a delta of this kind, and no further. */
   async until(kind: D['kind']): Promise<void> {
     for (let batch = await this.next(); batch !== null; batch = await this.next()) {
       if (batch.some((delta) => delta.kind === kind)) return
@@ -40,7 +61,8 @@ export class Reading<D extends AnyDelta> {
 
   /** Stops reading. */
   async leave(): Promise<void> {
-    await this.#source.return(undefined)
+    this.#left.abort()
+    await this.#over.catch(() => {})
   }
 
   /** All that still arrives. */

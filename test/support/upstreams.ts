@@ -5,7 +5,7 @@ import type { Event } from '../../src/events.ts'
 import type { Work } from '../../src/flight/generate.ts'
 import type { EffectiveRequest, Target } from '../../src/request/effective.ts'
 import type { CallRequest, Feature } from '../../src/upstream/adapter.ts'
-import type { RouteContext, RouteDelta } from '../../src/upstream/attempt.ts'
+import type { AnswerDelta, Answered, Ended, RouteContext } from '../../src/upstream/attempt.ts'
 import { type CallContext, call, type Send } from '../../src/upstream/call.ts'
 import { type Connection, type ConnectOptions, connect } from '../../src/upstream/connection.ts'
 import type { Extent } from '../../src/upstream/extent.ts'
@@ -128,12 +128,15 @@ export function startCall(send: Send, setting: CallSetting = {}): Reading<RawDel
   const context = {
     ...connection,
     now: Date.now,
-    signal: signal ?? new AbortController().signal,
     deadlineAt: Date.now() + connection.deadlineMs,
     progress: progress ?? (() => 'running' as const),
     ...(onAccepted === undefined ? {} : { onAccepted }),
   }
-  return new Reading(call(connection.upstream.toWire(callRequest(request), connection), context))
+  const wire = connection.upstream.toWire(callRequest(request), connection)
+  return new Reading<RawDelta>(
+    (push, signal) => call(wire, { ...context, push, signal }),
+    signal ?? new AbortController().signal,
+  )
 }
 
 /** Answers the n-th call of a route, counted from 0. */
@@ -150,6 +153,12 @@ interface LeaseLog {
   accepted: number
   settled: { usage: unknown; chars: number }[]
 }
+
+/** What a route delivers: the upstream that answers, its deltas, and how the answer ended. */
+export type RouteDelta =
+  | ({ readonly kind: 'answered' } & Answered)
+  | AnswerDelta
+  | ({ readonly kind: 'ended' } & Ended)
 
 /** A route through these upstreams, in order, with a settable clock, and all that it does. */
 export function startRoute(
@@ -215,7 +224,14 @@ export function startRoute(
     capableTargets(request(fields), context.connections)
   const ask = (fields: Partial<EffectiveRequest> = {}, signal = context.signal) => {
     const asked = { ...request(fields), route: targets(fields) }
-    return new Reading<RouteDelta>(answer(asked, { ...context, signal }, trace))
+    return new Reading<RouteDelta>(async (push, signal) => {
+      const begun: RouteDelta[] = []
+      const { usage, whole } = await answer(asked, { ...context, signal }, trace, {
+        begin: (by) => begun.push({ kind: 'answered', ...by }),
+        push: (deltas) => push([...begun.splice(0), ...deltas]),
+      })
+      push([{ kind: 'ended', usage, whole }])
+    }, signal)
   }
   const run = (fields: Partial<EffectiveRequest> = {}, signal = context.signal) =>
     ask(fields, signal).rest()

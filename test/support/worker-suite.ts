@@ -1,11 +1,11 @@
 // What every black-box suite begins with: an upstream server, and gateways that are stopped again.
 // After each test the log of all running Workers must be quiet.
 import { afterAll, afterEach, beforeAll } from 'vitest'
-import type { MissContext } from '../../src/flight/flights.ts'
+import type { MissContext } from '../../src/flight/miss.ts'
 import { TestApp } from './app.ts'
 import { CANARY } from './canary.ts'
 import { OPERATOR_TOKEN, ORIGIN } from './client.ts'
-import { LocalFlights } from './flights.ts'
+import { localFlights } from './flights.ts'
 import type { Gateway } from './gateway.ts'
 import { expectQuiet } from './quiet.ts'
 import { type RiggedWorkers, startRigged } from './rig.ts'
@@ -94,6 +94,6 @@ function inProcess(config: Table): Gateway {
       return Date.now()
     },
   }
-  const flights = (miss: MissContext) => new LocalFlights(miss)
+  const flights = (miss: MissContext) => localFlights(miss).fetchObject
   return new TestApp({ config, clock, flights, upstream: (request) => fetch(request) })
 }

@@ -1,13 +1,10 @@
-// Reading an upstream's body piece by piece, in fake time: pieces that arrive together are
-// delivered together, and the first text is not delayed.
+// Reading an upstream's body piece by piece, in fake time.
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { BodyReader } from '../../src/upstream/body.ts'
 import { Watchdog } from '../../src/upstream/watchdog.ts'
 import { openStream } from '../support/app.ts'
 
-const GATHER_MS = 5
-
-function start({ gatherMs = GATHER_MS, maxBytes = 1000, idleMs = 200, isAborted = false } = {}) {
+function start({ maxBytes = 1000, idleMs = 200, isAborted = false } = {}) {
   const source = openStream()
   const leaving = new AbortController()
   if (isAborted) leaving.abort(new Error('left'))
@@ -18,7 +15,7 @@ function start({ gatherMs = GATHER_MS, maxBytes = 1000, idleMs = 200, isAborted 
     idleMs,
     deadlineAt: Date.now() + 10_000,
   })
-  const body = new BodyReader(source.stream, watchdog, { maxBytes, gatherMs, now: Date.now })
+  const body = new BodyReader(source.stream, watchdog, maxBytes)
   const stop = () => {
     body.cancel()
     watchdog.stop()
@@ -43,14 +40,25 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-test('delivers the first piece immediately, and any piece after a pause', async () => {
+test('delivers each piece when it arrives, and null at the end', async () => {
   const { source, body, stop } = start()
   for (const piece of ['a', 'b', 'c']) {
     const next = body.next()
     source.push(piece)
     expect(await now(next)).toBe(piece)
-    await pass(GATHER_MS)
   }
+  source.end()
+  expect([await body.next(), await body.next()]).toEqual([null, null])
+  stop()
+})
+
+test('delivers what start() looked at once more', async () => {
+  const { source, body, stop } = start()
+  for (const piece of ['\ufeff', ' \n', ' {"a"']) source.push(piece)
+  expect(await body.start()).toBe('{')
+  expect(await now(body.next())).toBe(' \n {"a"')
+  source.push(':1}')
+  expect(await now(body.next())).toBe(':1}')
   stop()
 })
 
@@ -60,78 +68,19 @@ test('rejects if the signal was aborted before the body was read', async () => {
   stop()
 })
 
-test('delivers pieces that arrive in quick succession together, within the time limit', async () => {
-  const { source, body, stop } = start()
-  source.push('a')
-  expect(await body.next()).toBe('a')
-  const next = body.next()
-  for (const piece of ['b', 'c', 'd']) {
-    source.push(piece)
-    await pass(1)
-  }
-  expect(await now(next)).toBe('nothing yet')
-  await pass(GATHER_MS - 3)
-  expect(await next).toBe('bcd')
-  stop()
-})
-
-test('delivers what start() looked at without delay', async () => {
-  const { source, body, stop } = start()
-  source.push(' \n')
-  const starting = body.start()
-  await pass(0)
-  source.push('data: a')
-  await pass(GATHER_MS)
-  expect(await starting).toBe('d')
-  expect(await now(body.next())).toBe(' \ndata: a')
-  stop()
-})
-
-test('does not delay the end', async () => {
-  const { source, body, stop } = start()
-  source.push('a')
-  await body.next()
-  const next = body.next()
-  source.push('b')
-  source.end()
-  expect(await now(next)).toBe('b')
-  expect(await now(body.next())).toBeNull()
-  expect(await now(body.next())).toBeNull()
-  stop()
-})
-
 test('reports a failure after all pieces that arrived before it', async () => {
   const { source, body, stop } = start()
   source.push('a')
-  await body.next()
-  const next = body.next()
-  source.push('b')
-  await pass(1)
+  expect(await body.next()).toBe('a')
   source.fail(new Error('cut'))
-  expect(await now(next)).toBe('b')
   await expect(body.next()).rejects.toMatchObject({ code: 'upstream_truncated' })
   stop()
 })
 
-test('delivers each piece separately when gathering is off', async () => {
-  const { source, body, stop } = start({ gatherMs: 0 })
-  for (const piece of ['a', 'b', 'c']) source.push(piece)
-  expect([await body.next(), await body.next(), await body.next()]).toEqual(['a', 'b', 'c'])
-  stop()
-})
-
-test('keeps what was read ahead for the next call', async () => {
+test('a connection that is lost before the first byte is an outage', async () => {
   const { source, body, stop } = start()
-  source.push('a')
-  await body.next()
-  const next = body.next()
-  source.push('b')
-  await pass(GATHER_MS)
-  expect(await next).toBe('b')
-  // The read that was pending when the gathering time was up.
-  source.push('c')
-  await pass(GATHER_MS)
-  expect(await now(body.next())).toBe('c')
+  source.fail(new Error('cut'))
+  await expect(body.next()).rejects.toMatchObject({ code: 'upstream_unavailable' })
   stop()
 })
 
@@ -143,33 +92,32 @@ test('decodes a character that is split across pieces', async () => {
   expect(await now(next)).toBe('nothing yet')
   source.pushBytes(bytes.slice(1))
   expect(await now(next)).toBe('é')
+  source.pushBytes(bytes.slice(0, 1))
+  source.end()
+  expect(await body.next()).toBe('\ufffd')
+  expect(await body.next()).toBeNull()
   stop()
 })
 
-test('counts gathered bytes towards the size limit', async () => {
+test('stops at the size limit', async () => {
   const { source, body, stop } = start({ maxBytes: 3 })
-  source.push('a')
-  await body.next()
-  const next = body.next()
-  source.push('bc')
-  await pass(1)
-  source.push('d')
-  expect(await now(next)).toBe('bc')
+  for (const piece of ['a', 'bc', 'd']) source.push(piece)
+  expect([await body.next(), await body.next()]).toEqual(['a', 'bc'])
   await expect(body.next()).rejects.toMatchObject({ code: 'upstream_bad_response' })
   stop()
 })
 
-test('does not count gathering, or time without a reader, as idle', async () => {
+test('each piece restarts the idle time', async () => {
   const { source, body, stop } = start({ idleMs: 20 })
-  source.push('a')
-  await body.next()
-  await pass(100)
-  source.push('b')
-  expect(await now(body.next())).toBe('b')
-  const next = body.next()
-  next.catch(() => {})
+  for (const piece of ['a', 'b']) {
+    const next = body.next()
+    await pass(19)
+    source.push(piece)
+    expect(await now(next)).toBe(piece)
+  }
+  const timeout = expect(body.next()).rejects.toMatchObject({ code: 'upstream_timeout' })
   await pass(20)
-  await expect(next).rejects.toMatchObject({ code: 'upstream_timeout' })
+  await timeout
   stop()
 })
 

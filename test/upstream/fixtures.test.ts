@@ -8,10 +8,11 @@ import * as v from 'valibot'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { completionSchema, finishReasons } from '../../src/completion/completion.ts'
 import { type Delta, Fold } from '../../src/completion/delta.ts'
-import { encoder, type Shape } from '../../src/completion/encode.ts'
+import { KEEP_ALIVE } from '../../src/completion/encode.ts'
 import { type Problem, problemOf } from '../../src/errors.ts'
+import { Flight } from '../../src/flight/flight.ts'
 import { generate, newOutcome } from '../../src/flight/generate.ts'
-import { type StreamEnd, streamAnswer } from '../../src/flight/stream.ts'
+import { Encodings, StreamReader } from '../../src/flight/reader.ts'
 import type { EffectiveRequest } from '../../src/request/effective.ts'
 import { type Feature, type Wire, wires } from '../../src/upstream/adapter.ts'
 import { wireLimits } from '../../src/upstream/presets.ts'
@@ -160,7 +161,11 @@ function bodyOf(chunks: Iterable<Uint8Array>, tested: Case): ReadableStream<Uint
   )
 }
 
-function start(tested: Case, chunks: Iterable<Uint8Array>) {
+function start(
+  tested: Case,
+  chunks: Iterable<Uint8Array>,
+  push: (deltas: readonly Delta[]) => void,
+) {
   const leases: { accepted: number; settlements: number }[] = []
   const doubts: string[] = []
   const send = async (request: Request) => {
@@ -203,43 +208,32 @@ function start(tested: Case, chunks: Iterable<Uint8Array>) {
   const outcome = newOutcome()
   const work = workOf({ request: requestOf(tested), requestedAt: 0 })
   const context = { route, newId: () => ID, recheckKv: null, store: () => true, storeCopy() {} }
-  const deltas = generate(work, context, outcome)
-  return { deltas, outcome, leases, doubts }
+  return { answered: generate(work, context, outcome, push), outcome, leases, doubts }
 }
 
 /** The whole answer, or the failure and all text before it. */
 async function ask(tested: Case, chunks: readonly Uint8Array[]) {
   vi.setSystemTime(NOW_S * 1000)
-  const { deltas, outcome, leases, doubts } = start(tested, chunks)
+  const deltas: Delta[] = []
+  const push = (more: readonly Delta[]) => void deltas.push(...more)
+  const { answered, outcome, leases, doubts } = start(tested, chunks, push)
+  await inFakeTime(answered, tested)
+  const problem = await answered.then(
+    () => null,
+    (error: unknown) => problemOf(error),
+  )
   const fold = new Fold()
-  let streamed = ''
-  let problem: Problem | null = null
-  try {
-    for await (const batch of inFakeTime(deltas, tested)) {
-      for (const delta of batch) {
-        fold.add(delta)
-        if (delta.kind === 'text') streamed += delta.text
-      }
-    }
-  } catch (error) {
-    problem = problemOf(error)
-  }
+  for (const delta of deltas) fold.add(delta)
+  const streamed = deltas.map((delta) => (delta.kind === 'text' ? delta.text : '')).join('')
   const folded = fold.folded()
   expect(folded === null, 'either an answer or a problem').toBe(problem !== null)
   const ms = Date.now() - NOW_S * 1000
   return { folded, problem, streamed, stored: outcome.stored, leases, doubts, ms }
 }
 
-/** The items of `work`; the clock advances while a slow upstream is awaited. */
-async function* inFakeTime<T>(work: AsyncGenerator<T>, tested: Case): AsyncGenerator<T> {
-  const takesTime = tested.pauses.length > 0 || ['open', 'heartbeats'].includes(tested.after)
-  for (;;) {
-    const next = work.next()
-    if (takesTime) await untilSettled(next)
-    const { value, done } = await next
-    if (done === true) return
-    yield value
-  }
+/** Lets the clock advance while a slow upstream is awaited. */
+async function inFakeTime(work: Promise<unknown>, { pauses, after }: Case): Promise<void> {
+  if (pauses.length > 0 || after === 'open' || after === 'heartbeats') await untilSettled(work)
 }
 
 /** Nothing but timers and promises is used, so a turn of the event loop settles all promises. */
@@ -399,45 +393,48 @@ const errorSchema = v.strictObject({
 /** The text a visitor receives, or null when the failure is a real status. */
 async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage: boolean) {
   vi.setSystemTime(NOW_S * 1000)
-  const shape: Shape = { as: 'sse', stream: true, includeUsage }
-  const write = encoder(shape, null)
-  const encode = (batch: readonly Delta[]) => batch.map(write).join('')
-  const texts = (async function* () {
-    for await (const batch of inFakeTime(start(tested, chunks).deltas, tested)) yield encode(batch)
-  })()
-  let first: IteratorResult<string, void>
-  try {
-    first = await texts.next()
-  } catch {
-    return null
-  }
-  if (first.done === true) throw new TypeError('an answer without a delta')
-  const ends: StreamEnd[] = []
-  const stream = streamAnswer(first.value, texts, shape, {
-    keepAliveMs: 600_000,
+  const flight = new Flight((push) => start(tested, chunks, push).answered, {
+    keepGoing: true,
     now: Date.now,
-    onEnd: (end) => ends.push(end),
-    onError: () => {},
   })
+  const stream = new StreamReader({
+    flight,
+    encoding: new Encodings(flight).of({
+      shape: { as: 'sse', stream: true, includeUsage },
+      resume: null,
+    }),
+    as: 'sse',
+    pipe: new TransformStream(),
+    isRemote: false,
+    onError() {},
+  })
+  const reading = new Response(stream.body).arrayBuffer()
+  const hasBegun = stream.begun.then(
+    () => true,
+    () => false,
+  )
+  await inFakeTime(flight.over, tested)
+  if (!(await hasBegun)) return null
   const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-  const text = decoder.decode(await new Response(stream).arrayBuffer())
-  expect(ends).toHaveLength(1)
-  return { text, end: ends[0] }
+  return { text: decoder.decode(await reading), end: await stream.ended }
 }
 
 /** The data of each event, which must be one `data:` line and a blank line. */
 function eventsOf(text: string): string[] {
   const events = text.split('\n\n')
   expect(events.pop(), 'the last event is complete').toBe('')
-  return events.map((event) => {
-    expect(event).toMatch(/^data: \S[^\r\n]*$/)
-    return event.slice('data: '.length)
-  })
+  const comment = KEEP_ALIVE.trim()
+  return events
+    .filter((event) => event !== comment)
+    .map((event) => {
+      expect(event).toMatch(/^data: \S[^\r\n]*$/)
+      return event.slice('data: '.length)
+    })
 }
 
 const requested = names.flatMap((name) => [[name, false] as const, [name, true] as const])
 
-test.each(requested)('streamAnswer() of %s, include_usage %s', async (name, includeUsage) => {
+test.each(requested)('the stream of %s, include_usage %s', async (name, includeUsage) => {
   const tested = caseNamed(name)
   const { expected } = tested
   const sent = await emitted(tested, pieces(tested.body), includeUsage)

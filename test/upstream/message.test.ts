@@ -95,7 +95,9 @@ test('JsonEnd finds the end of the first value in any split', () => {
       const end = new JsonEnd()
       const text = json + rest
       const stops = [...cuts.filter((cut) => cut < text.length).sort((a, b) => a - b), text.length]
-      const found = stops.map((stop) => end.find(text.slice(0, stop))).find((at) => at !== null)
+      const found = stops
+        .map((stop, i) => end.find(text.slice(stops[i - 1] ?? 0, stop)))
+        .find((at) => at !== null)
       expect(found).toBe(json.length)
     }),
   )

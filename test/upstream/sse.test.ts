@@ -195,3 +195,27 @@ test('SseReader throws only SseOverflow and does not exceed its limit', () => {
     { numRuns: 500 },
   )
 })
+
+test('SseReader reads plain events as the parser does, however they are split', () => {
+  const parts = [
+    'data: a\n\n',
+    'data: {"b":1}\n\n',
+    'data: c\n',
+    '\n',
+    'data: ',
+    'd',
+    'data:e\n\n',
+    '\r',
+    ': x\n',
+  ]
+  const text = fc.array(fc.constantFrom(...parts), { maxLength: 8 }).map((some) => some.join(''))
+  fc.assert(
+    fc.property(text, fc.array(fc.nat(60)), (body, cuts) => {
+      const stops = [0, ...cuts.filter((cut) => cut < body.length).sort((a, b) => a - b)]
+      const pieces = stops.map((stop, i) => body.slice(stop, stops[i + 1]))
+      // A comment at the start leaves everything to the parser.
+      expect(read(pieces)).toEqual(read([':\n', ...pieces]))
+    }),
+    { numRuns: 500 },
+  )
+})

@@ -2,6 +2,7 @@
 // even if readers join, disconnect, are slow or resume; and what happens if the flight dies.
 import { beforeAll, describe, expect, test } from 'vitest'
 import type { Completion } from '../../src/completion/completion.ts'
+import { objectOf } from '../../src/flight/transport.ts'
 import { completionOf, parseStream, requestEvent, streamOf } from '../support/answers.ts'
 import {
   type Client,
@@ -432,7 +433,7 @@ function isHalf(text: string, at: number): boolean {
   )
 }
 
-/** The Worker with `POST /abort?key=`, which kills the flight object of a cache key. */
+/** The Worker with `POST /abort?name=`, which kills a flight object. */
 const killable = `
   import worker, { FlightObject as Flight } from './worker.js'
   export * from './worker.js'
@@ -444,7 +445,7 @@ const killable = `
     async fetch(request) {
       const url = new URL(request.url)
       if (url.pathname !== '/abort') return await worker.fetch(request)
-      try { await env.FLIGHTS.getByName(url.searchParams.get('key')).die() } catch {}
+      try { await env.FLIGHTS.getByName(url.searchParams.get('name')).die() } catch {}
       return new Response('dead')
     },
   }
@@ -467,7 +468,7 @@ describe('a flight object that dies', () => {
   }
 
   const kill = (key: string) =>
-    workers.client(1).send({ path: `/abort?key=${key}`, headers: { origin: null } })
+    workers.client(1).send({ path: `/abort?name=${objectOf(key)}`, headers: { origin: null } })
   const forced = { authorization: `Bearer ${OPERATOR_TOKEN}`, 'cache-control': 'no-cache' }
 
   test('in the middle of a stream sends an error event at once, and the next request works', async () => {
@@ -539,8 +540,7 @@ test('an unreachable flight object is replaced by a call without sharing, with a
       import worker, { FlightObject as Flight } from './worker.js'
       export * from './worker.js'
       export class FlightObject extends Flight {
-        join() { throw new Error('private words') }
-        refresh() { throw new Error('private words') }
+        fetch() { throw new Error('private words') }
       }
       export default worker
     `,

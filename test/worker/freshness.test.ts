@@ -1,13 +1,14 @@
 // A stale answer with several isolates, in workerd and on the real clock. What else happens to stale
 // answers is in test/cache/transcript.test.ts.
 import { expect, test } from 'vitest'
+import { objectOf } from '../../src/flight/transport.ts'
 import { completionOf, streamOf } from '../support/answers.ts'
 import { completionsStream, latch } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 
 const suite = workerSuite()
 
-/** The Worker with `GET /forget?key=`, which evicts a flight object from memory. */
+/** The Worker with `GET /forget?name=`, which evicts a flight object from memory. */
 const forgetful = `
   import worker, { FlightObject as Flight } from './worker.js'
   export * from './worker.js'
@@ -19,7 +20,7 @@ const forgetful = `
     async fetch(request) {
       const url = new URL(request.url)
       if (url.pathname !== '/forget') return await worker.fetch(request)
-      try { await env.FLIGHTS.getByName(url.searchParams.get('key')).forget() } catch {}
+      try { await env.FLIGHTS.getByName(url.searchParams.get('name')).forget() } catch {}
       return new Response('forgotten')
     },
   }
@@ -42,7 +43,7 @@ test('a stale answer is served immediately by every isolate and refreshed once',
   for (const time of ['requested_at', 'confirmed_at']) entry[time] -= 100_000
   entry.completion.created -= 100
   await workers.kvPut(key, JSON.stringify(entry))
-  await workers.client(0).send({ path: `/forget?key=${key}`, headers: { origin: null } })
+  await workers.client(0).send({ path: `/forget?name=${objectOf(key)}`, headers: { origin: null } })
   const refreshing = latch()
   lane.answers(async (call, line) => {
     await refreshing.opened

@@ -13,7 +13,10 @@ beforeAll(() => {
   lane = suite.upstream.lane('u')
 })
 
-/** The Worker with a counter around each binding. `GET /counted` returns and resets the counts. */
+/**
+ * The Worker with a counter around each binding. `GET /counted` returns and resets the counts;
+ * `GET /ahead` puts its clock two minutes forward.
+ */
 const counting = `
   import worker from './worker.js'
   export * from './worker.js'
@@ -29,6 +32,8 @@ const counting = `
       return own[method].call(this, key, ...more)
     }
   }
+  const realNow = Date.now
+  Date.now = () => realNow() + (globalThis.aheadMs ?? 0)
   for (const [binding, name] of Object.entries({ FLIGHTS: 'flight', LEDGER: 'ledger', USAGE: 'usage' })) {
     const namespace = Object.getPrototypeOf(env[binding])
     if (namespace.counts === undefined) {
@@ -48,7 +53,9 @@ const counting = `
   }
   export default {
     async fetch(request) {
-      if (new URL(request.url).pathname !== '/counted') return await worker.fetch(request)
+      const { pathname } = new URL(request.url)
+      if (pathname === '/ahead') return new Response(globalThis.aheadMs = 120_000)
+      if (pathname !== '/counted') return await worker.fetch(request)
       const counted = globalThis.counted
       globalThis.counted = {}
       return Response.json(counted)
@@ -119,7 +126,7 @@ describe('platform operations:', () => {
       await settled(workers, {
         'kv read': 2,
         'kv write': 1,
-        'flight join': 1,
+        'flight fetch': 1,
         'ledger reserve': 1,
         'ledger settle': 1,
         // Once per interval in both isolates: the one of the request and the flight's.
@@ -131,12 +138,34 @@ describe('platform operations:', () => {
       await settled(workers, {
         'kv read': 2,
         'kv write': 1,
-        'flight join': 1,
+        'flight fetch': 1,
         'ledger reserve': 1,
         'ledger settle': 1,
       })
     },
   )
+
+  test('a miss in a flight object that has run for more than a minute: one read of KV', async () => {
+    const stale = { stale_while_revalidate_seconds: 0, stale_if_error_seconds: 0 }
+    const workers = await start({ cache: { ttl_seconds: 30, ...stale } })
+    const client = workers.client(1)
+    const ids = new Set<string>()
+    for (const reads of [2, 1]) {
+      ids.add(completionOf(await client.complete({ prompt: 'p' })).id)
+      const own = { 'kv read': reads, 'kv write': 1, 'flight fetch': 1 }
+      await settled(workers, {
+        ...own,
+        'ledger reserve': 1,
+        'ledger settle': 1,
+        'purge list read': 2,
+      })
+      // The answer expires meanwhile.
+      for (const i of [0, 1]) {
+        await workers.client(i).send({ path: '/ahead', headers: { origin: null } })
+      }
+    }
+    expect(ids.size).toBe(2)
+  })
 
   test('a hit: nothing from memory, one read from KV; no flight or ledger call', async () => {
     const workers = await start()
@@ -185,10 +214,10 @@ describe('platform operations:', () => {
     const body = { prompt: 'p', stream: true }
     const leader = await workers.client(0).open({ method: 'POST', body })
     await leader.until('"text":"one "')
-    expect(await counted(workers)).toEqual({ 'kv read': 2, 'flight join': 1, 'ledger reserve': 1 })
+    expect(await counted(workers)).toEqual({ 'kv read': 2, 'flight fetch': 1, 'ledger reserve': 1 })
     const follower = await workers.client(1).open({ method: 'POST', body })
     await follower.until('"text":"one "')
-    expect(await counted(workers)).toEqual({ 'kv read': 1, 'flight join': 1 })
+    expect(await counted(workers)).toEqual({ 'kv read': 1, 'flight fetch': 1 })
     rest.open()
     await Promise.all([leader.rest(), follower.rest()])
     await settled(workers, { 'kv write': 1, 'ledger settle': 1 })
@@ -209,7 +238,7 @@ describe('platform operations:', () => {
     const follower = await client.open({ method: 'POST', body })
     await follower.until('"text":"one "')
     expect(String(follower.headers['cache-status'])).toContain('collapsed')
-    expect(await counted(workers)).toEqual({ 'flight join': 1 })
+    expect(await counted(workers)).toEqual({ 'flight fetch': 1 })
     // A request that may not join still reads KV.
     const only = { 'cache-control': 'only-if-cached' }
     expect((await client.complete({ prompt: 'p' }, only)).status).not.toBe(200)
@@ -231,7 +260,7 @@ describe('platform operations:', () => {
     [
       'caching off: no KV operation',
       { ttl_seconds: 0 },
-      { 'flight join': 1, 'ledger reserve': 1, 'ledger settle': 1 },
+      { 'flight fetch': 1, 'ledger reserve': 1, 'ledger settle': 1 },
     ],
   ])('a miss with %s', async (_, cache, counts) => {
     const workers = await start({ cache })
