@@ -1,7 +1,7 @@
 // The client of the ledger object: reserves the most that an upstream call can cost, and settles
 // what it did cost. If the ledger does not answer, the upstream is not called.
 import type { Usage } from '../completion/completion.ts'
-import { deadline, type Wait } from '../deadline.ts'
+import { inTime, type Wait } from '../deadline.ts'
 import { GatewayError, isRetryable, messages } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Cost, Refusal, ReserveAnswer, ReserveRequest } from './budget.ts'
@@ -121,10 +121,9 @@ async function reserveOrRetry(request: ReserveRequest, deps: LedgerDeps): Promis
 }
 
 async function reserveOnce(request: ReserveRequest, deps: LedgerDeps): Promise<ReserveAnswer> {
-  const { client, wait, waitUntil } = deps
+  const { client, waitUntil } = deps
   const reserving = client.reserve(request)
-  const late = () => null
-  const answer = await deadline(TIMEOUT_MS, () => reserving, late, wait)
+  const answer = await inTime(TIMEOUT_MS, reserving, () => null)
   if (answer !== null) return answer
   // Settle a late grant with nothing. If that fails, too, it expires and counts as spent.
   const release = reserving.then(async ({ granted }) => {

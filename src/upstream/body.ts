@@ -71,7 +71,7 @@ export class BodyReader {
 
   /** Closes the connection. May be called at any time and more than once. */
   cancel(): void {
-    this.#reader.cancel().catch(() => {})
+    if (!this.#isOver) this.#reader.cancel().catch(() => {})
   }
 
   async #read(): Promise<string> {

@@ -1,7 +1,7 @@
 // The ledger client: what a call reserves and how it is settled. Nothing is spent while the ledger
 // object fails or does not answer.
 import * as fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import type { Cost, Refusal, ReserveRequest } from '../../src/budget/budget.ts'
 import {
   type LedgerClient,
@@ -32,7 +32,7 @@ function ledgerWith(...script: (() => ReturnType<LedgerClient['reserve']>)[]) {
   const settled: { id: string; cost: Cost }[] = []
   const events: Event[] = []
   const background: Promise<unknown>[] = []
-  const waits: { ms: number; end: () => void; signal: AbortSignal }[] = []
+  const waits: { ms: number; end: () => void }[] = []
   let settle = async () => {}
   let ids = 0
   const deps: LedgerDeps = {
@@ -47,11 +47,7 @@ function ledgerWith(...script: (() => ReturnType<LedgerClient['reserve']>)[]) {
       },
     },
     newId: () => `call-${ids++}`,
-    wait: (ms, signal) =>
-      new Promise((resolve, reject) => {
-        waits.push({ ms, end: resolve, signal })
-        signal.addEventListener('abort', () => reject(signal.reason))
-      }),
+    wait: (ms) => new Promise((resolve) => void waits.push({ ms, end: resolve })),
     random: () => 0.5,
     waitUntil: (work) => void background.push(work),
     report: (event) => void events.push(event),
@@ -91,6 +87,10 @@ test.each<[string, Partial<Spending>, number]>([
   expect(reserved).toMatchObject([{ tokens: 200, usd }])
 })
 
+afterEach(() => {
+  vi.useRealTimers()
+})
+
 describe('Ledger.reserve()', () => {
   test('reserves the worst case, for longer than the call may take', async () => {
     const { ledger, reserved } = ledgerWith()
@@ -121,12 +121,13 @@ describe('Ledger.reserve()', () => {
     ['over quota', {}],
     ['failing with a non-retryable error', { retryable: false, remote: true }],
   ])('calls a ledger that is %s once, and spends nothing', async (_, more) => {
+    vi.useFakeTimers()
     const { ledger, reserved, waits } = ledgerWith(broken(more))
     const error = await failureOf(ledger.reserve(spending))
     expect(error).toMatchObject({ code: 'ledger_unavailable', retryAfterSeconds: 10 })
     expect(error.message).not.toContain('inside words')
     expect(reserved).toHaveLength(1)
-    expect(waits.every(({ signal }) => signal.aborted)).toBe(true)
+    expect([waits.length, vi.getTimerCount()]).toEqual([0, 0])
   })
 
   test.each([
@@ -137,9 +138,9 @@ describe('Ledger.reserve()', () => {
     async (answer, second) => {
       const { ledger, reserved, waits } = ledgerWith(broken({ retryable: true }), second)
       const leasing = ledger.reserve(spending).catch((error: GatewayError) => error.code)
-      await expect.poll(() => waits.length).toBe(2)
-      expect(waits[1]?.ms).toBe(100)
-      waits[1]?.end()
+      await expect.poll(() => waits.length).toBe(1)
+      expect(waits[0]?.ms).toBe(100)
+      waits[0]?.end()
       if (answer === 'an error') expect(await leasing).toBe('ledger_unavailable')
       else expect(await leasing).toMatchObject({ mayStore: true })
       expect(reserved.map(({ id }) => id)).toEqual(['call-0', 'call-0'])
@@ -147,25 +148,30 @@ describe('Ledger.reserve()', () => {
   )
 
   test('waits two seconds for a ledger that hangs; a late grant is given back', async () => {
+    vi.useFakeTimers()
     const late = Promise.withResolvers<typeof granted>()
-    const { ledger, waits, settled, background } = ledgerWith(() => late.promise)
-    const leasing = failureOf(ledger.reserve(spending))
-    await expect.poll(() => waits.length).toBe(1)
-    expect(waits[0]?.ms).toBe(2000)
-    waits[0]?.end()
-    expect((await leasing).code).toBe('ledger_unavailable')
-    expect(settled).toEqual([])
+    const { ledger, settled, background } = ledgerWith(() => late.promise)
+    let code = ''
+    const leasing = failureOf(ledger.reserve(spending)).then((error) => {
+      code = error.code
+    })
+    await vi.advanceTimersByTimeAsync(1999)
+    expect(code).toBe('')
+    await vi.advanceTimersByTimeAsync(1)
+    await leasing
+    expect([code, settled]).toEqual(['ledger_unavailable', []])
     late.resolve(granted)
-    await expect.poll(() => settled).toEqual([{ id: 'call-0', cost: { tokens: 0, usd: 0 } }])
+    await vi.advanceTimersByTimeAsync(0)
+    expect(settled).toEqual([{ id: 'call-0', cost: { tokens: 0, usd: 0 } }])
     await Promise.all(background)
   })
 
   test.each(['refusal', 'error'])('gives nothing back after a late %s', async (end) => {
+    vi.useFakeTimers()
     const late = Promise.withResolvers<Refusal>()
-    const { ledger, waits, settled } = ledgerWith(() => late.promise)
+    const { ledger, settled } = ledgerWith(() => late.promise)
     const leasing = failureOf(ledger.reserve(spending))
-    await expect.poll(() => waits.length).toBe(1)
-    waits[0]?.end()
+    await vi.advanceTimersByTimeAsync(2000)
     await leasing
     if (end === 'error') late.reject(new Error('gone'))
     else late.resolve({ granted: false } as Refusal)
