@@ -93,17 +93,19 @@ export async function generate(
   let firstMs = 0
   const fold = new Fold()
   let answered: Answered | null = null
-  const add = (deltas: readonly Delta[]) => {
-    for (const delta of deltas) fold.add(delta)
-    push(deltas)
-  }
+  /** Pushed with the first text, which would have to wait otherwise (flight.ts, `GATHER_MS`). */
+  const head: Delta[] = []
   const { usage, whole } = await answer(request, context.route, outcome, {
     begin: (by) => {
       answered = by
       firstMs = now() - startedAt
-      add([headOf(by, context.newId(), startedAtS)])
+      head.push(headOf(by, context.newId(), startedAtS))
     },
-    push: add,
+    push: (deltas) => {
+      const all = [...head.splice(0), ...deltas]
+      for (const delta of all) fold.add(delta)
+      push(all)
+    },
   })
   outcome.usage = usage ?? estimate(request, fold.text)
   fold.add({ kind: 'usage', usage: outcome.usage, estimated: usage === null })
