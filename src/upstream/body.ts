@@ -1,7 +1,14 @@
 // Reads an upstream's body as text, with a size limit and timeouts, independent of its format.
+import { GatewayError } from '../errors.ts'
 import { parseJson } from '../json.ts'
 import { upstreamFailure } from './failure.ts'
 import type { Watchdog } from './watchdog.ts'
+
+/** The next text of a body, never ""; null at its end, with the failure that ended it, if any. */
+export interface BodyText {
+  readonly text: string | null
+  readonly broken: GatewayError | null
+}
 
 export class BodyReader {
   /** In bytes, after decompression. */
@@ -32,38 +39,59 @@ export class BodyReader {
 
   /**
    * The first character that is not white space or a byte order mark; "" if the body ends before.
+   *
+   * @throws what ended the body
    */
   async start(): Promise<string> {
     let text = ''
-    for (let piece = await this.next(); piece !== null; piece = await this.next()) {
-      text += piece
+    for (;;) {
+      const next = await this.next()
+      if (next.broken !== null) throw next.broken
+      if (next.text === null) return ''
+      text += next.text
       const start = text.trimStart()
       if (start === '') continue
       this.#ahead = text
       return start.charAt(0)
     }
-    return ''
   }
 
   /**
-   * The next text, never ""; null at the end of the body.
+   * Reads on. One function for each chunk, since a stream has many.
    *
-   * @throws the reason of the watchdog's signal, or GatewayError `upstream_unavailable`,
-   *   `upstream_truncated` or `upstream_bad_response` if the connection or the encoding broke
+   * @throws the reason of the caller's signal: the text so far is not needed then
    */
-  async next(): Promise<string | null> {
-    let text = this.#ahead
-    this.#ahead = ''
-    while (text === '' && !this.#isOver) text = await this.#read()
-    return text === '' ? null : text
+  async next(): Promise<BodyText> {
+    if (this.#ahead !== '') {
+      const text = this.#ahead
+      this.#ahead = ''
+      return { text, broken: null }
+    }
+    const { signal } = this.#watchdog
+    while (!this.#isOver) {
+      let step: ReadableStreamReadResult<Uint8Array>
+      try {
+        step = await this.#reader.read()
+      } catch (error) {
+        return this.#broken(signal.aborted ? signal.reason : this.#lost(error))
+      }
+      if (signal.aborted) return this.#broken(signal.reason)
+      const text = step.done ? this.#end() : this.#decoded(step.value)
+      if (text === null) return this.#broken(upstreamFailure('bad_response', { code: 'too_large' }))
+      if (text !== '') return { text, broken: null }
+    }
+    return { text: null, broken: null }
   }
 
   /** The body as JSON, or as text if it is not JSON; null if it is longer than `maxBytes`. */
   async jsonOrText(maxBytes: number): Promise<unknown> {
     let text = ''
-    for (let piece = await this.next(); piece !== null; piece = await this.next()) {
-      text += piece
+    for (;;) {
+      const next = await this.next()
+      if (next.broken !== null) throw next.broken
       if (this.#bytes > maxBytes) return null
+      if (next.text === null) break
+      text += next.text
     }
     const parsed = parseJson(text)
     return parsed === undefined ? text : parsed
@@ -74,23 +102,22 @@ export class BodyReader {
     if (!this.#isOver) this.#reader.cancel().catch(() => {})
   }
 
-  async #read(): Promise<string> {
-    const { signal } = this.#watchdog
-    const { done, value } = await this.#reader.read().catch((error: unknown) => {
-      throw signal.aborted ? signal.reason : this.#lost(error)
-    })
-    if (signal.aborted) throw signal.reason
-    if (done) {
-      this.#isOver = true
-      return this.#decoder.decode()
-    }
-    this.#bytes += value.byteLength
-    if (this.#bytes > this.maxBytes) throw upstreamFailure('bad_response', { code: 'too_large' })
-    this.#watchdog.alive()
-    return this.#decoded(value)
+  /** @throws the reason if it is not a failure of the upstream */
+  #broken(reason: unknown): BodyText {
+    if (reason instanceof GatewayError) return { text: null, broken: reason }
+    throw reason
   }
 
-  #decoded(value: Uint8Array): string {
+  #end(): string {
+    this.#isOver = true
+    return this.#decoder.decode()
+  }
+
+  /** Null: there are too many bytes. */
+  #decoded(value: Uint8Array): string | null {
+    this.#bytes += value.byteLength
+    if (this.#bytes > this.maxBytes) return null
+    this.#watchdog.alive()
     const text = this.#decoder.decode(value, { stream: true })
     if (!this.#isStart || text === '') return text
     this.#isStart = false
@@ -99,7 +126,7 @@ export class BodyReader {
   }
 
   /** The connection was lost, or the body cannot be decompressed. */
-  #lost(error: unknown): unknown {
+  #lost(error: unknown): GatewayError {
     if (error instanceof TypeError) return upstreamFailure('bad_response', { code: 'undecodable' })
     return upstreamFailure(this.#bytes === 0 ? 'unavailable' : 'truncated')
   }

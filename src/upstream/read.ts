@@ -3,7 +3,7 @@
 import type { RawDelta } from '../completion/delta.ts'
 import { GatewayError } from '../errors.ts'
 import type { Upstream } from './adapter.ts'
-import type { BodyReader } from './body.ts'
+import type { BodyReader, BodyText } from './body.ts'
 import { upstreamFailure } from './failure.ts'
 import { isComplete, JsonEnd, JsonLines, separated, valuesOf } from './message.ts'
 import type { Progress } from './normalise.ts'
@@ -33,7 +33,7 @@ export async function readAnswer(body: BodyReader, context: ReadContext): Promis
   if (start === '') throw upstreamFailure('bad_response', { code: 'empty' })
   if (start === '<') throw upstreamFailure('bad_response', { code: 'html' })
   if (start === '{' || start === '[') await readJson(body, context)
-  else await readMessages(new SseReader(body.maxBytes), await nextOf(body), body, context)
+  else await readMessages(new SseReader(body.maxBytes), await body.next(), body, context)
 }
 
 /**
@@ -46,7 +46,7 @@ async function readJson(body: BodyReader, context: ReadContext): Promise<void> {
   let length: number | null = null
   let whole: Whole | null = null
   for (;;) {
-    const { piece, broken } = await nextOf(body)
+    const { text: piece, broken } = await body.next()
     text += piece ?? ''
     length ??= end.find(piece ?? '')
     if (length === null) {
@@ -54,7 +54,7 @@ async function readJson(body: BodyReader, context: ReadContext): Promise<void> {
       continue
     }
     if (/^\s*\{/.test(text.slice(length))) {
-      return await readMessages(new JsonLines(), { piece: text, broken: null }, body, context)
+      return await readMessages(new JsonLines(), { text, broken: null }, body, context)
     }
     whole ??= readWhole(context.upstream, text.slice(0, length))
     if (piece === null || text.slice(length).trim() !== '') {
@@ -92,22 +92,6 @@ function readWhole(upstream: Upstream, text: string): Whole {
   }
 }
 
-/** The next text of a body; null at its end, with the error that ended it, if any. */
-interface Next {
-  readonly piece: string | null
-  readonly broken: GatewayError | null
-}
-
-/** @throws the reason of the caller's signal: the text so far is not needed then */
-async function nextOf(body: BodyReader): Promise<Next> {
-  try {
-    return { piece: await body.next(), broken: null }
-  } catch (broken) {
-    if (!(broken instanceof GatewayError)) throw broken
-    return { piece: null, broken }
-  }
-}
-
 /** Splits a body's text into messages. */
 interface Framing {
   feed(text: string): readonly SseMessage[]
@@ -117,13 +101,13 @@ interface Framing {
 /** @param first the first text of the body, or all that has been read so far */
 async function readMessages(
   framing: Framing,
-  first: Next,
+  first: BodyText,
   body: BodyReader,
   context: ReadContext,
 ): Promise<void> {
   const { upstream, watchdog, progress, push } = context
-  for (let next = first; ; next = await nextOf(body)) {
-    const { piece, broken } = next
+  for (let next = first; ; next = await body.next()) {
+    const { text: piece, broken } = next
     const { messages, isTorn, failure } = messagesOf(framing, piece)
     let deltas: RawDelta[] = []
     for (const message of messages) {

@@ -16,11 +16,16 @@ function start({ maxBytes = 1000, idleMs = 200, isAborted = false } = {}) {
     deadlineAt: Date.now() + 10_000,
   })
   const body = new BodyReader(source.stream, watchdog, maxBytes)
+  const next = async () => {
+    const { text, broken } = await body.next()
+    if (broken !== null) throw broken
+    return text
+  }
   const stop = () => {
     body.cancel()
     watchdog.stop()
   }
-  return { source, body, leaving, stop }
+  return { source, body, next, leaving, stop }
 }
 
 const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms)
@@ -41,94 +46,94 @@ afterEach(() => {
 })
 
 test('delivers each piece when it arrives, and null at the end', async () => {
-  const { source, body, stop } = start()
+  const { source, next, stop } = start()
   for (const piece of ['a', 'b', 'c']) {
-    const next = body.next()
+    const pending = next()
     source.push(piece)
-    expect(await now(next)).toBe(piece)
+    expect(await now(pending)).toBe(piece)
   }
   source.end()
-  expect([await body.next(), await body.next()]).toEqual([null, null])
+  expect([await next(), await next()]).toEqual([null, null])
   stop()
 })
 
 test('delivers what start() looked at once more', async () => {
-  const { source, body, stop } = start()
+  const { source, body, next, stop } = start()
   for (const piece of ['\ufeff', ' \n', ' {"a"']) source.push(piece)
   expect(await body.start()).toBe('{')
-  expect(await now(body.next())).toBe(' \n {"a"')
+  expect(await now(next())).toBe(' \n {"a"')
   source.push(':1}')
-  expect(await now(body.next())).toBe(':1}')
+  expect(await now(next())).toBe(':1}')
   stop()
 })
 
 test('rejects if the signal was aborted before the body was read', async () => {
-  const { body, stop } = start({ isAborted: true })
-  await expect(body.next()).rejects.toThrow('left')
+  const { next, stop } = start({ isAborted: true })
+  await expect(next()).rejects.toThrow('left')
   stop()
 })
 
 test('reports a failure after all pieces that arrived before it', async () => {
-  const { source, body, stop } = start()
+  const { source, next, stop } = start()
   source.push('a')
-  expect(await body.next()).toBe('a')
+  expect(await next()).toBe('a')
   source.fail(new Error('cut'))
-  await expect(body.next()).rejects.toMatchObject({ code: 'upstream_truncated' })
+  await expect(next()).rejects.toMatchObject({ code: 'upstream_truncated' })
   stop()
 })
 
 test('a connection that is lost before the first byte is an outage', async () => {
-  const { source, body, stop } = start()
+  const { source, next, stop } = start()
   source.fail(new Error('cut'))
-  await expect(body.next()).rejects.toMatchObject({ code: 'upstream_unavailable' })
+  await expect(next()).rejects.toMatchObject({ code: 'upstream_unavailable' })
   stop()
 })
 
 test('decodes a character that is split across pieces', async () => {
-  const { source, body, stop } = start()
+  const { source, next, stop } = start()
   const bytes = new TextEncoder().encode('é')
-  const next = body.next()
+  const pending = next()
   source.pushBytes(bytes.slice(0, 1))
-  expect(await now(next)).toBe('nothing yet')
+  expect(await now(pending)).toBe('nothing yet')
   source.pushBytes(bytes.slice(1))
-  expect(await now(next)).toBe('é')
+  expect(await now(pending)).toBe('é')
   source.pushBytes(bytes.slice(0, 1))
   source.end()
-  expect(await body.next()).toBe('\ufffd')
-  expect(await body.next()).toBeNull()
+  expect(await next()).toBe('\ufffd')
+  expect(await next()).toBeNull()
   stop()
 })
 
 test('stops at the size limit', async () => {
-  const { source, body, stop } = start({ maxBytes: 3 })
+  const { source, next, stop } = start({ maxBytes: 3 })
   for (const piece of ['a', 'bc', 'd']) source.push(piece)
-  expect([await body.next(), await body.next()]).toEqual(['a', 'bc'])
-  await expect(body.next()).rejects.toMatchObject({ code: 'upstream_bad_response' })
+  expect([await next(), await next()]).toEqual(['a', 'bc'])
+  await expect(next()).rejects.toMatchObject({ code: 'upstream_bad_response' })
   stop()
 })
 
 test('each piece restarts the idle time', async () => {
-  const { source, body, stop } = start({ idleMs: 20 })
+  const { source, next, stop } = start({ idleMs: 20 })
   for (const piece of ['a', 'b']) {
-    const next = body.next()
+    const pending = next()
     await pass(19)
     source.push(piece)
-    expect(await now(next)).toBe(piece)
+    expect(await now(pending)).toBe(piece)
   }
-  const timeout = expect(body.next()).rejects.toMatchObject({ code: 'upstream_timeout' })
+  const timeout = expect(next()).rejects.toMatchObject({ code: 'upstream_timeout' })
   await pass(20)
   await timeout
   stop()
 })
 
 test("an abort ends the wait with the caller's reason", async () => {
-  const { source, body, leaving, stop } = start()
+  const { source, next, leaving, stop } = start()
   source.push('a')
-  await body.next()
-  const next = body.next()
+  await next()
+  const pending = next()
   const reason = new Error('left')
   leaving.abort(reason)
-  await expect(next).rejects.toBe(reason)
+  await expect(pending).rejects.toBe(reason)
   expect(source.state.cancelled).toBe(1)
   stop()
 })
