@@ -11,8 +11,9 @@ export function toJson(value: unknown): string {
   return LINE_SEPARATOR.test(json) ? json.replace(ALL_LINE_SEPARATORS, escaped) : json
 }
 
-function escaped(separator: string): string {
-  return `\\u${separator.charCodeAt(0).toString(16).padStart(4, '0')}`
+/** A UTF-16 unit as JSON can write it. */
+export function escaped(unit: string): string {
+  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
 }
 
 /** The parsed value; undefined if the text is not JSON. */

@@ -55,12 +55,9 @@ export class Misses {
     if (this.#fetchObject === null || alone) return await this.#alone(work, reader, left)
     this.#noteJoin(work.key)
     const shared = { ...work, purgedAt: this.#context.purgedAt(work) }
-    const presence = stopsWithReaders(work) ? presenceUntil(left) : null
-    const answer = await this.#join(this.#fetchObject, shared, reader, presence?.signal ?? null)
-    const over = () => {
-      this.#joinedAt.delete(work.key)
-      presence?.end()
-    }
+    const watched = stopsWithReaders(work) ? left : null
+    const answer = await this.#join(this.#fetchObject, shared, reader, watched)
+    const over = () => void this.#joinedAt.delete(work.key)
     if (answer?.kind !== 'stream') {
       over()
       return answer ?? (await this.#alone(work, reader, left))
@@ -89,15 +86,15 @@ export class Misses {
     fetchObject: FetchObject,
     work: SharedWork,
     reader: Reader,
-    presence: AbortSignal | null,
+    watched: AbortSignal | null,
   ): Promise<RemoteAnswer | null> {
     try {
-      return await joinRemote(fetchObject, { work, reader }, presence)
+      return await joinRemote(fetchObject, { work, reader }, watched)
     } catch (error) {
       // If the object was evicted or reset, retry once, so that its readers meet in the new one.
       if (isRetryable(error)) {
         try {
-          return await joinRemote(fetchObject, { work, reader }, presence)
+          return await joinRemote(fetchObject, { work, reader }, watched)
         } catch {}
       }
       this.#context.report({ event: 'flight_unreachable', request_id: work.requestId })
@@ -176,18 +173,6 @@ export class Misses {
     const purgedAt = this.#context.purgedAt(work)
     return new Miss(work, { ...options, purgedAt, looksAgain: true }, this.#context)
   }
-}
-
-/** A signal that is aborted when the reader leaves, or when its answer has ended. */
-function presenceUntil(left: AbortSignal) {
-  const controller = new AbortController()
-  const end = () => {
-    left.removeEventListener('abort', end)
-    controller.abort()
-  }
-  left.addEventListener('abort', end, { once: true })
-  if (left.aborted) end()
-  return { signal: controller.signal, end }
 }
 
 interface PipeOptions {

@@ -61,8 +61,7 @@ export class Flights {
       const { miss, role } = place
       if (miss.work.storedUnder !== work.storedUnder) this.#copyWhenOver(work, miss)
       const answer = await miss.join({ role, reader, left, isRemote: true })
-      const isLast = role === 'leader' || joins === MAX_JOINS
-      if (!isLast && isForLeaderOnly(answer, miss.work, work)) continue
+      if (joins < MAX_JOINS && isForLeaderOnly(answer, miss.work, work)) continue
       if (answer.kind !== 'whole' || answer.entry === null) return answer
       return { ...answer, entry: entryFor(work, answer.entry) }
     }

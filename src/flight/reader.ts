@@ -54,16 +54,14 @@ class Encoding {
   /** The deltas from here on, about `PIECE_CHARS` at most; with the terminator after the last one. */
   span(at: number): Span {
     const { recording, state } = this.#flight
-    const isOver = state === 'finished'
-    const made = this.#made
-    if (made?.at === at && (made.isLast || !isOver || made.end < recording.length)) return made
+    if (this.#made?.at === at) return this.#made
     let text = ''
     let end = at
     for (; end < recording.length && text.length < PIECE_CHARS; end++) {
       const delta = recording[end]
       if (delta !== undefined) text += this.#encode(delta)
     }
-    const isLast = isOver && end === recording.length
+    const isLast = state === 'finished' && end === recording.length
     const bytes = utf8.encode(isLast ? text + this.#terminator : text)
     const span = { at, end, bytes, isLast }
     this.#made = span

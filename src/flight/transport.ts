@@ -9,6 +9,7 @@
 import { entryJson } from '../cache/entry.ts'
 import type { Reader } from '../completion/encode.ts'
 import type { Problem } from '../errors.ts'
+import { escaped } from '../json.ts'
 import { RecentMap } from '../lru.ts'
 import type { Flights, SharedWork } from './flights.ts'
 import type { MissAnswer, MissSummary, Role } from './miss.ts'
@@ -88,7 +89,7 @@ function post(path: string, body: string | ReadableStream<Uint8Array>): Request 
   return new Request(BASE + path, init)
 }
 
-/** The text as a line, followed by nothing until the reader leaves, when it ends. */
+/** The text as a line, followed by nothing until the reader leaves. It ends with the request, too. */
 function presence(text: string, left: AbortSignal): ReadableStream<Uint8Array> {
   let leave = () => {}
   return new ReadableStream<Uint8Array>({
@@ -161,11 +162,7 @@ export class FlightServer {
 }
 
 /** JSON in which all characters can stand in a header. */
-function ascii(json: string): string {
-  return json.replace(/[^\x20-\x7e]/g, (unit) => {
-    return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`
-  })
-}
+const ascii = (json: string) => json.replace(/[^\x20-\x7e]/g, escaped)
 
 /** What the first line says, and a signal that is aborted when the body ends. */
 async function watched(request: Request): Promise<[Joining, AbortSignal]> {

@@ -113,22 +113,6 @@ describe('presence', () => {
     await untilIdle()
     expect(texts).toEqual(['?watch', expect.stringMatching(/^\{"work":.*\}\n$/)])
   })
-
-  test.each([
-    ['a whole answer', json, async () => Response.json(found)],
-    ['a stream', sse, streaming(streamOf(DONE))],
-  ])('ends with %s', async (_, reader, respond) => {
-    const texts: Promise<string>[] = []
-    const { answer, left } = start(async (name, request) => {
-      texts.push(request.text())
-      return await respond(name, request)
-    })
-    const reply = await answer({ lifetime: null }, reader)
-    if (reply.kind === 'stream') await new Response(reply.body).text()
-    expect(await texts[0]).toMatch(/\n$/)
-    // Leaving after that is harmless.
-    left.abort()
-  })
 })
 
 describe('isUnderWay()', () => {
@@ -303,7 +287,7 @@ test.each([
   expect(source.state.cancelled).toBe(cancelled)
 })
 
-function streamOf(text: string): ReadableStream<Uint8Array> {
+function _streamOf(text: string): ReadableStream<Uint8Array> {
   const source = openStream()
   source.push(text)
   source.end()
