@@ -114,12 +114,16 @@ export function parseEntry(text: string, key: string): Entry | null {
   return entry
 }
 
+/** Longer ones are not worth keeping. */
+const WRITTEN_CHARS = 262_144
 let written: { readonly entry: Entry; readonly json: string } | null = null
 
 /** An entry as JSON, as it is stored. What was written last is not serialised again. */
 export function entryJson(entry: Entry): string {
-  if (written?.entry !== entry) written = { entry, json: JSON.stringify(entry) }
-  return written.json
+  if (written?.entry === entry) return written.json
+  const json = JSON.stringify(entry)
+  if (json.length <= WRITTEN_CHARS) written = { entry, json }
+  return json
 }
 
 const sizes = new WeakMap<Entry, number>()

@@ -2,10 +2,9 @@
 // isolate (with `flights = "none"`, with `no-store`, or if the flight is unreachable).
 
 import { errorEvent, KEEP_ALIVE, type Reader } from '../completion/encode.ts'
-import { isRetryable, type Problem } from '../errors.ts'
+import { GatewayError, isRetryable, type Problem, problemOf } from '../errors.ts'
 import { problemBody } from '../http/problem.ts'
-import type { SharedWork } from './flights.ts'
-import { stopsWithReaders } from './flights.ts'
+import { type SharedWork, stopsWithReaders } from './flights.ts'
 import type { Work } from './generate.ts'
 import { Miss, type MissAnswer, type MissContext, type StreamedAnswer } from './miss.ts'
 import { INCOMPLETE, type Pipe, type StreamEnd } from './reader.ts'
@@ -17,13 +16,12 @@ import {
   refreshRemote,
 } from './transport.ts'
 
-const broken: Problem = {
-  code: 'upstream_truncated',
-  message: 'The connection to the answer was lost. Send the request again to resume it.',
-  param: null,
-  retryAfterSeconds: null,
-  rateLimit: null,
-}
+const broken = problemOf(
+  new GatewayError(
+    'upstream_truncated',
+    'The connection to the answer was lost. Send the request again to resume it.',
+  ),
+)
 
 /** Minimum time between two refreshes of a key from this isolate. */
 const REFRESH_REST_MS = 10_000
