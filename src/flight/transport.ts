@@ -15,12 +15,14 @@ import type { Flights, SharedWork } from './flights.ts'
 import type { MissAnswer, MissSummary, Role } from './miss.ts'
 
 /**
- * The name of the object of a key. There are few, so that most are running when a prompt is new.
+ * The name of the object of a key, by the first digit of its hash. There are sixteen: so few that
+ * they are usually running when a new prompt comes, even on a site with few visitors. An object that
+ * has to be started first costs time, and a second look in KV (flights.ts, `KV_SPREAD_MS`).
  *
  * @internal exported for its tests
  */
 export function objectOf(key: string): string {
-  return `f${key.slice(key.indexOf(':') + 1).slice(0, 2)}`
+  return `f${key.charAt(key.indexOf(':') + 1)}`
 }
 
 /** Sends a request to the object with this name. */

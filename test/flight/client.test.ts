@@ -52,7 +52,7 @@ test('a miss joins the flight with this isolate’s purge time, and its answer i
     return Response.json(found)
   })
   expect(await answer()).toEqual(found)
-  expect(got).toEqual(['f0a', '/join', { work: { ...work, purgedAt: 42 }, reader: json }])
+  expect(got).toEqual(['f0', '/join', { work: { ...work, purgedAt: 42 }, reader: json }])
   expect(state.calls).toBe(0)
 })
 
@@ -191,10 +191,10 @@ describe('a refresh', () => {
       return new Response()
     })
     for (let i = 0; i < 5; i++) await misses.refresh(work)
-    await misses.refresh({ ...work, key: 'c1:01' })
+    await misses.refresh({ ...work, key: 'c1:f1' })
     expect(got).toEqual([
-      ['f0a', '/refresh', 42],
-      ['f01', '/refresh', 42],
+      ['f0', '/refresh', 42],
+      ['ff', '/refresh', 42],
     ])
     clock.ms += 9999
     await misses.refresh(work)
