@@ -21,8 +21,8 @@ export function stopsWithReaders({ lifetime, abandon }: Work): boolean {
 
 /** How many flights a reader joins at most if their results do not apply to it. */
 const MAX_JOINS = 3
-/** The memory for answers of flights that are over. */
-const LANDED_BYTES = 8_388_608
+/** The memory of each object for answers of flights that are over: 4 MiB in all objects together. */
+const LANDED_BYTES = 262_144
 /**
  * How long a write to KV may take to be seen everywhere.
  * https://developers.cloudflare.com/kv/concepts/how-kv-works/#consistency
