@@ -16,12 +16,13 @@ import {
   refreshRemote,
 } from './transport.ts'
 
-const broken = problemOf(
-  new GatewayError(
-    'upstream_truncated',
-    'The connection to the answer was lost. Send the request again to resume it.',
-  ),
-)
+const broken = () =>
+  problemOf(
+    new GatewayError(
+      'upstream_truncated',
+      'The connection to the answer was lost. Send the request again to resume it.',
+    ),
+  )
 
 /** Minimum time between two refreshes of a key from this isolate. */
 const REFRESH_REST_MS = 10_000
@@ -200,7 +201,7 @@ async function pipe(
       return await writer.close()
     }
     const isLeft = left.aborted || writer.desiredSize === null
-    const how = isLeft ? 'left' : ((await problem()) ?? broken)
+    const how = isLeft ? 'left' : ((await problem()) ?? broken())
     if (how !== 'left' && isEventStream) {
       // The comment terminates an event that may have been cut in half.
       const text = KEEP_ALIVE + errorEvent(problemBody(how))

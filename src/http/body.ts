@@ -66,11 +66,13 @@ async function receive(
   throw tooLarge(maxBytes)
 }
 
-const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false })
+/** Made with the first body: that takes milliseconds, which would delay the start of an isolate. */
+let strict: TextDecoder | null = null
 
 /** Refuses invalid UTF-8: replacing it would make different bodies equal. */
 function decode(bytes: Uint8Array): string {
   try {
+    strict ??= new TextDecoder('utf-8', { fatal: true, ignoreBOM: false })
     return strict.decode(bytes)
   } catch {
     throw unread('invalid_json', 'it is not valid UTF-8')
