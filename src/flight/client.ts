@@ -110,15 +110,10 @@ export class Misses {
     left: AbortSignal,
   ): StreamedAnswer {
     const { readable, writable } = this.#context.pipe()
-    const { promise: ended, resolve } = Promise.withResolvers<StreamEnd>()
+    const { promise: ended, resolve: end } = Promise.withResolvers<StreamEnd>()
     // Report the disconnect at once: a pending read may never settle.
-    const leave = () => resolve('left')
-    left.addEventListener('abort', leave, { once: true })
-    if (left.aborted) leave()
-    const end = (how: StreamEnd) => {
-      left.removeEventListener('abort', leave)
-      resolve(how)
-    }
+    left.addEventListener('abort', () => end('left'), { once: true })
+    if (left.aborted) end('left')
     pipe(body, writable, {
       isEventStream: shape.as === 'sse',
       left,
