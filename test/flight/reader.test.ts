@@ -243,7 +243,7 @@ describe('a stream', () => {
     const { stream, ends } = join(sse)
     fail(truncated)
     await expect(stream.begun).rejects.toBe(truncated)
-    // Whoever awaits it reports it.
+    // The code that awaits it reports it.
     expect([ends, errors]).toEqual([ended, []])
   })
 
