@@ -114,13 +114,12 @@ async function readMessages(
       const reported = translate(upstream, message, deltas)
       if (reported === null && !hasEnded(deltas)) continue
       if (deltas.length > 0) push(deltas)
-      if (reported === null) return
-      survive(reported, context)
+      if (reported === null || !survive(reported, context)) return
       deltas = []
     }
     if (deltas.length > 0) push(deltas)
     const end = failure ?? broken
-    if (end !== null) return survive(end, context)
+    if (end !== null) return void survive(end, context)
     if (isTorn) survive(upstreamFailure('truncated'), context)
     if (piece === null) return
     watchdog.finished(progress() === 'finished')
@@ -151,16 +150,17 @@ function messagesOf(framing: Framing, piece: string | null): Messages {
 /**
  * Ignores a failure if the answer counts without what it has cut off.
  *
- * @throws the failure otherwise
+ * @returns whether each choice has finished, so that usage may still follow
+ * @throws the failure if the answer does not count
  */
-function survive(error: unknown, { progress, push }: ReadContext): void {
+function survive(error: unknown, { progress, push }: ReadContext): boolean {
   const failure = knownFailure(error)
   const state = progress()
   // Some servers leave the connection open after the answer, so a timeout can be its end; a lost
   // connection cannot.
-  const counts = state === 'finished' || (state === 'claimed' && isSilence(failure))
-  if (!counts || !(failure instanceof GatewayError)) throw failure
+  if (state !== 'finished' && !(state === 'claimed' && isSilence(failure))) throw failure
   push(CUT)
+  return state === 'finished'
 }
 
 function knownFailure(error: unknown): unknown {
