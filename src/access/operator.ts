@@ -11,13 +11,17 @@ export type IsOperator = (headers: Headers) => Promise<boolean>
  * @param token OPERATOR_TOKEN; "": there is no operator
  */
 export function operatorCheck(token: string): IsOperator {
-  const expected = token === '' ? null : sha256(token)
+  /** Not a promise: in workerd a request cannot wait for another request's I/O. */
+  let expected: string | null = null
   return async (headers) => {
     const bearer = bearerOf(headers)
-    if (bearer === null || expected === null) return false
-    const [a, b] = [await sha256(bearer), await expected]
+    if (bearer === null || token === '') return false
+    expected ??= await sha256(token)
+    const given = await sha256(bearer)
     let difference = 0
-    for (let i = 0; i < a.length; i++) difference |= a.charCodeAt(i) ^ b.charCodeAt(i)
+    for (let i = 0; i < given.length; i++) {
+      difference |= given.charCodeAt(i) ^ expected.charCodeAt(i)
+    }
     return difference === 0
   }
 }

@@ -178,7 +178,8 @@ interface PipeOptions {
 }
 
 /**
- * Pipes a stream, and appends an error event if it breaks off. Never rejects. Reports the end before it closes the stream, after which this may be cancelled.
+ * Pipes a stream, and appends an error event if it breaks off. Never rejects. Reports the end before
+ * it closes the stream, after which this may be cancelled.
  */
 async function pipe(
   body: ReadableStream<Uint8Array>,

@@ -72,3 +72,21 @@ test('isOperator() compares all bytes of digests of the same length', async () =
     crypto.subtle.digest = digest
   }
 })
+
+test('isOperator() hashes nothing before a request has a bearer, and works again after a failure', async () => {
+  const { digest } = crypto.subtle
+  const failing = async () => {
+    throw new Error('out of order')
+  }
+  try {
+    crypto.subtle.digest = failing
+    const check = operatorCheck(TOKEN)
+    expect(await check(new Headers())).toBe(false)
+    const headers = new Headers({ authorization: `Bearer ${TOKEN}` })
+    await expect(check(headers)).rejects.toThrow('out of order')
+    crypto.subtle.digest = digest
+    expect(await check(headers)).toBe(true)
+  } finally {
+    crypto.subtle.digest = digest
+  }
+})
