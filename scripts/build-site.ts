@@ -1,12 +1,14 @@
 // Builds the static files in dist/site: the pages unchanged, uPlot with its licence, the training text of
-// the demo model, the names of character references, the template of /openapi.json, and the response headers. Nothing is bundled. Only
-// client.js is minified, because visitors of other sites load it. Wrangler runs this script ([build] in
-// wrangler.toml).
+// the demo model, the names of character references, the hints for the log, the template of /openapi.json,
+// and the response headers. Nothing is bundled. Only client.js is minified, because visitors of other sites
+// load it. Wrangler runs this script ([build] in wrangler.toml).
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { transform } from 'esbuild'
 import { placeholders, TEMPLATE } from '../src/routes/openapi.ts'
+import { HINTS } from '../src/upstream/explain.ts'
+import { hints } from '../src/upstream/hints.ts'
 import { openApiDocument } from './openapi/document.ts'
 
 const SOURCE = 'src/site'
@@ -57,6 +59,8 @@ const files = new Map([
   // The character references of HTML, read by the Worker with the first page of an isolate.
   ['references.txt', await read('src/html/references.txt')],
   ['_headers', headers],
+  // Read by the Worker when an upstream call fails.
+  [HINTS, JSON.stringify(hints)],
   [TEMPLATE, JSON.stringify(openApiDocument(placeholders))],
   ['uplot.js', licence + (await read(uplot, 'dist', 'uPlot.esm.js'))],
   ['uplot.css', licence + (await read(uplot, 'dist', 'uPlot.min.css'))],

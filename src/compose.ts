@@ -32,6 +32,7 @@ import type { VisitContext } from './routes/request-log.ts'
 import { RequestResolver } from './routes/resolve.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connection.ts'
+import { explaining } from './upstream/explain.ts'
 import { CALLS_AT_ONCE } from './upstream/run-all.ts'
 import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
 
@@ -168,6 +169,7 @@ function createParts(config: Config, platform: Platform) {
       ? null
       : new VisitorTokens({ tokenSeconds: access.token_seconds, ...platform.tokenSecrets })
   const visitors = new Visitors({ secret: platform.secret, tokens, now })
+  const reportHinted = explaining(platform)
   const miss: MissContext = {
     now,
     report,
@@ -185,7 +187,7 @@ function createParts(config: Config, platform: Platform) {
           now,
           random,
           wait,
-          report,
+          report: reportHinted,
           // A request must not exceed its visitor's stream limit by itself.
           callsAtOnce: Math.min(CALLS_AT_ONCE, config.budget.streams_per_visitor),
           abandon: work.abandon,

@@ -12,7 +12,7 @@ import type { Connection } from './connection.ts'
 import { Echo } from './echo.ts'
 import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
-import { hintOfMissingChoice, hintsByDoubt } from './hints.ts'
+import type { Hint } from './hints.ts'
 import { type CallEnd, Normaliser, sumOf } from './normalise.ts'
 import { runAll } from './run-all.ts'
 
@@ -113,7 +113,7 @@ export async function attempt(
       request_id: context.requestId,
       upstream: connection.name,
       reason: doubt,
-      hint: hintsByDoubt[doubt],
+      hint: doubt satisfies Hint,
     })
   }
   const usages = ends.map((end) => end.usage).filter((usage) => usage !== null)
@@ -175,7 +175,7 @@ async function makeCall(
     const end = normaliser.end()
     usage = end.usage
     if (end.missing !== null) {
-      const hint = hintOfMissingChoice(planned.request.n > 1 ? 'n' : 'prompt_array')
+      const hint: Hint = planned.request.n > 1 ? 'native_n' : 'prompt_array'
       throw upstreamFailure('bad_response', { code: 'missing_choice', hint })
     }
     push([...end.texts.map(withEcho), ...echo.rest(), ...end.finishes], normaliser.meta)

@@ -1,10 +1,10 @@
 // Finds out what an upstream's error is about from its codes and wording, since upstreams use the
 // same status for a wrong key, an unknown model and an invalid request. The wording itself is not
 // passed on or logged.
-import { hints } from './hints.ts'
+import type { Hint } from './hints.ts'
 
 /**
- * What an error is about; `hints` describes each. `quota`: the credit, quota or budget of the owner's
+ * What an error is about; hints.ts describes each. `quota`: the credit, quota or budget of the owner's
  * account is used up, and stays so for a while. `access`: the key is valid, but has no permission.
  * `wire`: the model needs another wire.
  */
@@ -32,10 +32,8 @@ const subjectOf: Readonly<Record<string, Subject>> = {
   chatOnly: 'wire',
 }
 
-type Hint = Exclude<keyof typeof hints, 'freeAllocation'>
-
 /** The wording by hint. The first match counts, so more specific ones come first. */
-const wording: Readonly<Record<Hint, readonly RegExp[]>> = {
+const wording = {
   quota: [
     /insufficient[ _](\w+[ _])?(quota|balance|credit|fund)/i,
     /(balance|credit|quota|fund|allocation|budget|allowance)s? (is|are|was|has been|have been) (\w+ )?(insufficient|too low|exhausted|used up|depleted|exceeded|not enough)/i,
@@ -123,7 +121,7 @@ const wording: Readonly<Record<Hint, readonly RegExp[]>> = {
     /overload|too busy|at capacity|out of capacity|capacity (temporarily )?exceeded|temporarily unavailable/i,
     /负载|饱和|繁忙|稍后再试|混み合|혼잡/,
   ],
-}
+} as const satisfies Partial<Record<Hint, readonly RegExp[]>>
 
 /** What an error is about, and what the owner should change; null if no wording is known. */
 export function diagnose(error: unknown): { subject: Subject; hint: string } | null {
@@ -131,7 +129,7 @@ export function diagnose(error: unknown): { subject: Subject; hint: string } | n
   const mayBeQuota = LONG_LIMIT.test(text) || !SHORT_LIMIT.test(text)
   for (const [name, words] of Object.entries(wording)) {
     if ((name !== 'quota' || mayBeQuota) && words.some((word) => word.test(text))) {
-      return { subject: subjectOf[name] ?? (name as Subject), hint: hints[name as Hint] }
+      return { subject: subjectOf[name] ?? (name as Subject), hint: name }
     }
   }
   return null

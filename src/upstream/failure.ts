@@ -1,5 +1,5 @@
 // Maps an upstream's failure to the error for the visitor. The upstream's messages are not passed
-// on: only its status, codes that look like identifiers, and a hint of ours reach the owner's log.
+// on: only its status, codes that look like identifiers, and the key of a hint reach the owner's log.
 
 import { type Code, GatewayError, messages } from '../errors.ts'
 import { isRecord } from '../json.ts'
@@ -12,13 +12,14 @@ import {
   type Subject,
   wordsOf,
 } from './diagnosis.ts'
-import { hintOfReason, hintOfStatus, hints, type Reason } from './hints.ts'
+import type { Hint, Reason } from './hints.ts'
 
 /** For the owner's log. It contains no text of the upstream, apart from an identifier. */
 export interface UpstreamCause {
   readonly status: number | null
   /** A `Reason`, or the upstream's `error.code` or `error.type`. */
   readonly code: string | null
+  /** Keys of hints.ts, the most specific one first. Those after it count if it is not known. */
   readonly hint: string
   readonly subject?: Subject | undefined
   /** The name that the upstream requires for `max_tokens`, if it refused the request for that. */
@@ -52,8 +53,7 @@ export function failureOfStatus(
   retryAfterSeconds: number | null = null,
 ): GatewayError {
   const { subject } = given
-  const known = subject === undefined || subject === 'wire' ? undefined : hints[subject]
-  const cause = { status, hint: known ?? hintOfStatus(status), ...given }
+  const cause = { status, hint: hintsOf(subject, status, Math.floor(status / 100)), ...given }
   if (subject === 'quota' || (status === 402 && subject === undefined)) return quotaFailure(cause)
   if (status === 429) {
     // 1 to 300 seconds, and 10 if the upstream does not say.
@@ -74,7 +74,7 @@ const refusals: Readonly<Partial<Record<Subject, string>>> = {
 
 /** The failure for an exhausted quota, with an hour: retrying earlier would not help. */
 function quotaFailure(cause: Partial<UpstreamCause>): GatewayError {
-  const full = { hint: hints.quota, ...cause, subject: 'quota' } as const
+  const full = { hint: 'quota' satisfies Hint, ...cause, subject: 'quota' } as const
   return failure('upstream_rate_limited', full, 3600, messages.upstream_quota_exhausted)
 }
 
@@ -87,9 +87,12 @@ function failure(
   return new GatewayError(code, message, { cause: fullCause(code, cause), retryAfterSeconds })
 }
 
+/** Absent keys are left out. */
+const hintsOf = (...keys: unknown[]) => keys.join(' ').trim()
+
 /** A cause with a hint. */
 function fullCause(code: Code, cause: Partial<UpstreamCause>): UpstreamCause {
-  const hint = hintOfReason(cause.code ?? null, outages[code] ?? 'not_sent')
+  const hint = hintsOf(cause.code, outages[code] ?? 'not_sent')
   return { status: null, code: null, hint, ...cause }
 }
 
@@ -105,14 +108,14 @@ export function failureOfResponse(status: number, body: unknown): GatewayError {
   const code = identifierOf(error)
   const wantsField = status === 400 || status === 422 ? wantedField(error) : undefined
   if (wantsField !== undefined) {
-    const hint = `Set max_tokens_field = "${wantsField}" for this upstream: the model accepts no other name.`
-    return failureOfStatus(status, { code, hint, wantsField })
+    return failureOfStatus(status, { code, hint: wantsField satisfies Hint, wantsField })
   }
   const diagnosis = diagnose(error)
   // A 429 stays a rate limit even if its message mentions keys, models or contexts.
   const isAbout = status !== 429 || diagnosis?.subject === 'quota'
-  const hint = hintOfStatus(status, isPage(body))
-  return failureOfStatus(status, { code, hint, ...(isAbout ? diagnosis : null) })
+  const page = isPage(body) && status < 500 && status !== 401 && status !== 429
+  const hint = page ? { hint: 'html' satisfies Hint } : null
+  return failureOfStatus(status, { code, ...hint, ...(isAbout ? diagnosis : null) })
 }
 
 /** Servers' wording for an unknown field, as opposed to an invalid value. */
@@ -137,7 +140,7 @@ export function failureOfError(error: unknown, envelope: unknown = null): Gatewa
   const status = statusOf(error) ?? statusOf(envelope)
   const cause = { code: identifierOf(error), ...diagnose(error) }
   if (status !== null) return failureOfStatus(status, cause)
-  return upstreamFailure('bad_response', { hint: hintOfReason('reported', 'reported'), ...cause })
+  return upstreamFailure('bad_response', { hint: 'reported' satisfies Hint, ...cause })
 }
 
 /** The failure for a 2xx body or an event that contains an error. */

@@ -1,39 +1,9 @@
 // Hints for the owner's log: what to check or change when an upstream fails. They never contain
-// text of the upstream.
+// text of the upstream. The build writes them to hints.json, which explain.ts reads when a call fails.
 import type { NotStoredReason } from '../events.ts'
 
-/** By the subject of the upstream's error (diagnosis.ts), and by more specific cases of some. */
-export const hints = {
-  quota:
-    'Check the account at the upstream: its credit, quota or spending limit is used up. Raise it there, or add a fallback.',
-  freeAllocation:
-    "Upgrade the Cloudflare account's plan: today's free allocation of Workers AI is used up.",
-  key: "Check the upstream's key: it is not accepted. Set the secret named by `key` again.",
-  access:
-    'Check the permissions of the account at the upstream: its key has no access to this model or service.',
-  terms: "Accept the model's terms at the upstream: until then this account has no access to it.",
-  region:
-    'The upstream does not serve the region it was called from. Set [placement] in wrangler.toml, or use another upstream.',
-  model:
-    "Check upstream_model: the upstream does not have this model (any more). The upstream's list of models has the exact names.",
-  responsesOnly:
-    'Choose another upstream_model: this one is only available at /v1/responses, which no wire supports.',
-  notChat: 'Set wire = "completions" for this upstream: the model is not a chat model.',
-  chatOnly: 'Set wire = "chat" for this upstream: the model is a chat model.',
-  path: 'Check base_url and path: the server has no such path. Often "/v1" is missing, or repeated.',
-  context:
-    "Lower limits.prompt_chars (for a page or a variable, its max_chars): the prompt and max_tokens exceed the model's context.",
-  answer_length:
-    'Lower limits.max_tokens, and max_tokens of locked prompts: they exceed what the model allows.',
-  policy:
-    "The upstream's content filter refused the text. It can only be adjusted at the upstream, by no setting here.",
-  field:
-    'The upstream does not accept a field, or its value. Remove it from "parameters" and "defaults", or list it in "unsupported": requests that use it then get a clear error.',
-  busy: 'The upstream is overloaded. This usually passes; with a fallback, requests are answered meanwhile.',
-} as const
-
-/** By reason, for failures that no HTTP status describes. */
-const hintsByReason = {
+/** Failures that no HTTP status describes, by reason. */
+const byReason = {
   connection_lost:
     'No server answers at base_url, or the connection was lost before the first byte. Check the host, the port, and http or https in base_url, and that the server is running and can be reached from where the Worker runs.',
   no_connection:
@@ -70,19 +40,13 @@ const hintsByReason = {
     'The upstream stopped before the end of the answer. It may have crashed, or a proxy in front of it closed the connection. Its log may have the reason.',
 } as const
 
-export type Reason = keyof typeof hintsByReason
-
-/** @param reason a `Reason`; for any other value the hint is that of `otherwise` */
-export function hintOfReason(reason: string | null, otherwise: Reason): string {
-  const known = reason !== null && Object.hasOwn(hintsByReason, reason)
-  return hintsByReason[known ? (reason as Reason) : otherwise]
-}
+export type Reason = keyof typeof byReason
 
 const unsupported = (feature: string) =>
   `Set unsupported = ["${feature}"] for it. This replaces its preset's list, so add the fields of that list, too.`
 
 /** Why an answer that was served is not stored. */
-export const hintsByDoubt: Readonly<Record<NotStoredReason, string>> = {
+const byDoubt: Readonly<Record<NotStoredReason, string>> = {
   no_logprobs: `The upstream ignores logprobs. ${unsupported('logprobs')}`,
   no_echo: `The upstream ignores echo. ${unsupported('echo')}`,
   unknown_index:
@@ -93,35 +57,64 @@ export const hintsByDoubt: Readonly<Record<NotStoredReason, string>> = {
     'The upstream sent no finish_reason, so a complete answer looks the same as an incomplete one. Check wire.',
 }
 
-/** The hint if a call returned fewer choices than requested. @param field what was ignored */
-export const hintOfMissingChoice = (field: 'n' | 'prompt_array'): string =>
-  field === 'n'
-    ? 'The upstream does not return several choices in one call. Set native_n = false for it.'
-    : `The upstream does not answer several prompts in one call. ${unsupported('prompt_array')}`
+/** By the subject of the upstream's error (diagnosis.ts), and by more specific cases of some. */
+const bySubject = {
+  quota:
+    'Check the account at the upstream: its credit, quota or spending limit is used up. Raise it there, or add a fallback.',
+  freeAllocation:
+    "Upgrade the Cloudflare account's plan: today's free allocation of Workers AI is used up.",
+  key: "Check the upstream's key: it is not accepted. Set the secret named by `key` again.",
+  access:
+    'Check the permissions of the account at the upstream: its key has no access to this model or service.',
+  terms: "Accept the model's terms at the upstream: until then this account has no access to it.",
+  region:
+    'The upstream does not serve the region it was called from. Set [placement] in wrangler.toml, or use another upstream.',
+  model:
+    "Check upstream_model: the upstream does not have this model (any more). The upstream's list of models has the exact names.",
+  responsesOnly:
+    'Choose another upstream_model: this one is only available at /v1/responses, which no wire supports.',
+  notChat: 'Set wire = "completions" for this upstream: the model is not a chat model.',
+  chatOnly: 'Set wire = "chat" for this upstream: the model is a chat model.',
+  path: 'Check base_url and path: the server has no such path. Often "/v1" is missing, or repeated.',
+  context:
+    "Lower limits.prompt_chars (for a page or a variable, its max_chars): the prompt and max_tokens exceed the model's context.",
+  answer_length:
+    'Lower limits.max_tokens, and max_tokens of locked prompts: they exceed what the model allows.',
+  policy:
+    "The upstream's content filter refused the text. It can only be adjusted at the upstream, by no setting here.",
+  field:
+    'The upstream does not accept a field, or its value. Remove it from "parameters" and "defaults", or list it in "unsupported": requests that use it then get a clear error.',
+  busy: 'The upstream is overloaded. This usually passes; with a fallback, requests are answered meanwhile.',
+} as const
 
 const DOWN = 'Check its status page or log. With a fallback, requests are answered meanwhile.'
 const INVALID =
   'The upstream refused the request as invalid. Check that the model accepts "parameters", "defaults" and the settings of this upstream.'
+const UNEXPECTED =
+  'The upstream answered with an unexpected status. Check that base_url leads to the API.'
 
 /** By status, or by its first digit. */
-const hintsByStatus: Readonly<Record<number, string>> = {
+const byStatus = {
+  0: UNEXPECTED,
+  1: UNEXPECTED,
+  2: UNEXPECTED,
   3: 'The upstream redirects, and redirects are not followed. Set base_url to the final address: https instead of http, or another host or path.',
   4: 'The upstream refused the call. Check base_url, wire and key, and the meaning of this status in its documentation.',
   5: `The upstream failed. ${DOWN}`,
   400: INVALID,
-  401: hints.key,
-  402: hints.quota,
+  401: bySubject.key,
+  402: bySubject.quota,
   403: "Check the upstream's key and the permissions of its account: the upstream denies access.",
   404: 'Check base_url and upstream_model: the upstream does not have them.',
   405: 'Check base_url, path and wire: this URL does not accept POST.',
   407: 'A proxy in front of the upstream requires credentials of its own. Check base_url.',
   408: 'The upstream timed out. Lower limits.prompt_chars or max_tokens, or check whether the server is overloaded.',
-  410: hints.model,
+  410: bySubject.model,
   413: 'The request is larger than the upstream accepts. Lower limits.prompt_chars, or max_chars of a page or a variable.',
   422: INVALID,
   426: 'The upstream requires another protocol. Use https in base_url.',
   429: 'The upstream limits the rate of this key. Raise the limit there, or add a fallback.',
-  451: hints.region,
+  451: bySubject.region,
   500: `The upstream had an internal error. ${DOWN}`,
   501: 'Check base_url, path and wire: the upstream does not support this call.',
   502: `A gateway in front of the upstream cannot reach it. ${DOWN}`,
@@ -132,16 +125,29 @@ const hintsByStatus: Readonly<Record<number, string>> = {
   523: 'The upstream cannot be reached. Check the host of base_url and its DNS entry.',
   525: 'The TLS handshake with the upstream failed. Check the host of base_url and its certificate.',
   526: "The upstream's certificate is not valid. Check the host of base_url and its certificate.",
-  529: hints.busy,
+  529: bySubject.busy,
   530: 'The host of base_url cannot be found. Check its spelling and its DNS entry.',
+  6: UNEXPECTED,
+  7: UNEXPECTED,
+  8: UNEXPECTED,
+  9: UNEXPECTED,
+} as const
+
+const renamed = (field: string) =>
+  `Set max_tokens_field = "${field}" for this upstream: the model accepts no other name.`
+
+export const hints = {
+  ...byReason,
+  ...byDoubt,
+  ...bySubject,
+  ...byStatus,
+  /** The name that the upstream requires for `max_tokens`. */
+  max_tokens: renamed('max_tokens'),
+  max_completion_tokens: renamed('max_completion_tokens'),
+  // Fewer choices than requested.
+  native_n:
+    'The upstream does not return several choices in one call. Set native_n = false for it.',
+  prompt_array: `The upstream does not answer several prompts in one call. ${unsupported('prompt_array')}`,
 }
 
-/** @param isPage the body was HTML */
-export function hintOfStatus(status: number, isPage = false): string {
-  if (isPage && status < 500 && status !== 401 && status !== 429) return hintsByReason.html
-  return (
-    hintsByStatus[status] ??
-    hintsByStatus[Math.floor(status / 100)] ??
-    'The upstream answered with an unexpected status. Check that base_url leads to the API.'
-  )
-}
+export type Hint = keyof typeof hints

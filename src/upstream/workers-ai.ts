@@ -14,7 +14,7 @@ import {
   upstreamFailure,
 } from './failure.ts'
 import { ending, readReason } from './finish-reason.ts'
-import { hintOfStatus, hints } from './hints.ts'
+import type { Hint } from './hints.ts'
 import { END, readMessage, recordOf } from './message.ts'
 import { messagesOf, wireFields } from './openai-request.ts'
 import { isMarked, readBody, readObject, readUsage } from './openai-response.ts'
@@ -70,7 +70,7 @@ export function sendToBinding(ai: AiBinding): Send {
   }
 }
 
-type Cause = readonly [status: number, subject?: Subject, hint?: string]
+type Cause = readonly [status: number, subject?: Subject, hint?: Hint]
 
 /**
  * The failures of developers.cloudflare.com/workers-ai/platform/errors. 3039 and 5007 have 404 in
@@ -82,16 +82,16 @@ const causes: Readonly<Record<string, Cause>> = {
   3007: [408],
   3008: [408],
   3023: [403, 'access'],
-  3036: [429, 'quota', hints.freeAllocation],
+  3036: [429, 'quota', 'freeAllocation'],
   3039: [404],
   3040: [429, 'busy'],
   3041: [403, 'access'],
   3042: [404, 'model'],
-  4006: [429, 'quota', hints.freeAllocation],
+  4006: [429, 'quota', 'freeAllocation'],
   5004: [400],
   5005: [405, 'field'],
   5007: [404, 'model'],
-  5016: [403, 'access', hints.terms],
+  5016: [403, 'access', 'terms'],
   5018: [403, 'access'],
   5019: [405],
   5021: [413, 'context'],
@@ -109,7 +109,7 @@ function failureOfCode(object: unknown): GatewayError | null {
   if (status === undefined) return null
   const cause = { code: String(code), subject, ...(hint === undefined ? {} : { hint }) }
   if (status !== 408) return failureOfStatus(status, cause)
-  return upstreamFailure('timeout', { ...cause, status, hint: hintOfStatus(status) })
+  return upstreamFailure('timeout', { ...cause, status, hint: '408' satisfies Hint })
 }
 
 const failureOf = (object: unknown) => failureOfCode(object) ?? failureIn(object)

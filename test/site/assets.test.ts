@@ -35,6 +35,7 @@ const files = [
   ['/client.js', 'text/javascript'],
   ['/demo-text.txt', 'text/plain'],
   ['/references.txt', 'text/plain'],
+  ['/hints.json', 'application/json'],
   ['/openapi-template.json', 'application/json'],
 ] as const
 

@@ -1,16 +1,16 @@
 // The error messages of upstreams, each as its service phrases it, and what they are recognised as.
 import { expect, test } from 'vitest'
 import { diagnose } from '../../src/upstream/diagnosis.ts'
-import { hints } from '../../src/upstream/hints.ts'
+import type { Hint } from '../../src/upstream/hints.ts'
 import samples from '../fixtures/upstream-errors.json' with { type: 'json' }
 import { cpuMs } from '../support/cpu.ts'
 
-type Row = [subject: string, hint: keyof typeof hints, service: string, error: unknown]
+type Row = [subject: string, hint: Hint, service: string, error: unknown]
 
 test.each(samples.diagnosed as Row[])(
   'diagnose() recognises %s, with the hint %s, in the message of %s',
   (subject, hint, _, error) => {
-    const diagnosis = { subject, hint: hints[hint] }
+    const diagnosis = { subject, hint }
     expect(diagnose(error)).toEqual(diagnosis)
     if (typeof error !== 'object') return
     const usual = { type: 'invalid_request_error', param: null, code: null }

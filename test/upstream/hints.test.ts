@@ -1,13 +1,17 @@
 // The hints for the owner: each is a sentence about what to check or change.
 import { expect, test } from 'vitest'
-import { hintOfReason, hintOfStatus, hints, type Reason } from '../../src/upstream/hints.ts'
+import { failureOfResponse, failureOfStatus, upstreamFailure } from '../../src/upstream/failure.ts'
+import { hints } from '../../src/upstream/hints.ts'
+import { sentenceOf } from '../support/hints.ts'
 
 const SENTENCE = /^[A-Z].{20,}\.$/
 
-test('hintOfStatus() has a sentence for every possible status', () => {
-  for (let status = 0; status < 1200; status++) {
-    for (const isPage of [false, true]) {
-      expect(hintOfStatus(status, isPage), String(status)).toMatch(SENTENCE)
+const hintIn = ({ cause }: { cause?: unknown }) => sentenceOf((cause as { hint: string }).hint)
+
+test('every possible status has a hint', () => {
+  for (let status = 0; status < 1000; status++) {
+    for (const body of [null, '<html>']) {
+      expect(hintIn(failureOfResponse(status, body)), String(status)).toMatch(SENTENCE)
     }
   }
 })
@@ -31,18 +35,18 @@ test.each([
   [526, /certificate/],
   [529, /overloaded/],
   [530, /host of base_url cannot be found/],
-])('hintOfStatus(%i) is specific', (status, hint) => {
-  expect(hintOfStatus(status)).toMatch(hint)
+])('the hint of a %i is specific', (status, hint) => {
+  expect(hintIn(failureOfStatus(status))).toMatch(hint)
 })
 
-test('hintOfStatus() of an HTML page in place of an API response is about the address', () => {
+test('the hint of an HTML page in place of an API response is about the address', () => {
   for (const status of [302, 400, 403, 404, 405]) {
-    expect(hintOfStatus(status, true)).toMatch(/HTML page.*base_url/)
+    expect(hintIn(failureOfResponse(status, '<html>'))).toMatch(/HTML page.*base_url/)
   }
-  expect(hintOfStatus(502, true)).toMatch(/gateway/)
+  expect(hintIn(failureOfResponse(502, '<html>'))).toMatch(/gateway/)
 })
 
-test.each<[Reason, RegExp]>([
+test.each([
   ['connection_lost', /base_url/],
   ['no_connection', /DNS.*certificate/],
   ['not_sent', /base_url/],
@@ -61,16 +65,19 @@ test.each<[Reason, RegExp]>([
   ['reported', /answered 2xx with an error/],
   ['not_a_completion', /not a completion/],
   ['cut_off', /stopped before the end/],
-])('hintOfReason(%s) is specific', (reason, hint) => {
-  expect(hintOfReason(reason, 'empty')).toMatch(hint)
-  expect(hintOfReason(reason, 'empty')).toMatch(SENTENCE)
-  for (const unknown of [null, 'toString', 'some_error']) {
-    expect(hintOfReason(unknown, reason)).toBe(hintOfReason(reason, 'empty'))
+])('the hint of a failure with the reason %s is specific', (code, hint) => {
+  expect(hintIn(upstreamFailure('truncated', { code }))).toMatch(hint)
+})
+
+test('a failure with an unknown reason has the hint of its kind', () => {
+  for (const code of [null, 'toString', 'some_error']) {
+    expect(hintIn(upstreamFailure('timeout', { code }))).toMatch(/first_byte_ms/)
   }
 })
 
 test('every hint is a sentence that names a setting, a place or the account', () => {
-  const named = /upstream|limits\.|base_url|account|upstream_model|wire|unsupported|fallback/
+  const named =
+    /upstream|limits\.|base_url|account|upstream_model|wire|unsupported|fallback|max_|_ms|_url|\[ai\]|\[assets\]|proxy/
   for (const [name, hint] of Object.entries(hints)) {
     expect(hint, name).toMatch(SENTENCE)
     expect(hint, name).toMatch(named)
