@@ -1,7 +1,7 @@
 // Builds the static files in dist/site: the pages unchanged, uPlot with its licence, the training text of
-// the demo model, the names of character references, the hints for the log, the template of /openapi.json,
-// and the response headers. Nothing is bundled. Only client.js is minified, because visitors of other sites
-// load it. Wrangler runs this script ([build] in wrangler.toml).
+// the demo model, the names of character references, the hints for the log, the types of client.js, the
+// template of /openapi.json, and the response headers. Nothing is bundled. Only client.js is minified,
+// because visitors of other sites load it. Wrangler runs this script ([build] in wrangler.toml).
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -29,6 +29,15 @@ const policy = [
   "frame-ancestors 'none'",
 ].join('; ')
 
+/** The headers of a file that pages of any origin load. */
+const shared = (path: string, type: string) => `${path}
+  ! Cache-Control
+  Cache-Control: public, max-age=3600
+  Content-Type: ${type}; charset=utf-8
+  Access-Control-Allow-Origin: *
+  Cross-Origin-Resource-Policy: cross-origin
+`
+
 /**
  * The headers of the static files. "!" removes a header that "/*" has set.
  * https://developers.cloudflare.com/workers/static-assets/headers/
@@ -40,13 +49,8 @@ const headers = `/*
   Cache-Control: no-cache
   Vary: Origin
 
-/client.js
-  ! Cache-Control
-  Cache-Control: public, max-age=3600
-  Content-Type: text/javascript; charset=utf-8
-  Access-Control-Allow-Origin: *
-  Cross-Origin-Resource-Policy: cross-origin
-`
+${shared('/client.js', 'text/javascript')}
+${shared('/client.d.ts', 'text/plain')}`
 
 const uplot = dirname(dirname(fileURLToPath(import.meta.resolve('uplot'))))
 const read = async (...path: string[]) => await readFile(join(...path), 'utf8')
@@ -61,6 +65,7 @@ const files = new Map([
   ['_headers', headers],
   // Read by the Worker when an upstream call fails.
   [HINTS, JSON.stringify(hints)],
+  ['client.d.ts', await read(SOURCE, 'client.d.ts')],
   [TEMPLATE, JSON.stringify(openApiDocument(placeholders))],
   ['uplot.js', licence + (await read(uplot, 'dist', 'uPlot.esm.js'))],
   ['uplot.css', licence + (await read(uplot, 'dist', 'uPlot.min.css'))],
@@ -68,9 +73,11 @@ const files = new Map([
 for (const name of await readdir(SOURCE)) {
   if (servedExtensions.has(extname(name))) files.set(name, await read(SOURCE, name))
 }
-const banner = '/* edge-completions. The readable source with types is src/site/client.js. */'
+const banner = '/* edge-completions. Types: client.d.ts. Readable source: src/site/client.js. */'
 const { code } = await transform(await read(SOURCE, 'client.js'), {
   minify: true,
+  // Leaves out constants whose values are written in place.
+  treeShaking: true,
   target: 'es2022',
   banner,
 })

@@ -157,6 +157,14 @@ test('every json block is JSON', () => {
   for (const { at, text } of allBlocks('json')) expect(() => JSON.parse(text), at).not.toThrow()
 })
 
+test('the module for pages that are rendered on a server loads client.js only when it is called', async () => {
+  const text = allBlocks('js').find((block) => block.text.includes('webpackIgnore'))?.text ?? ''
+  const module = text.slice(0, text.indexOf('// In an effect'))
+  const { ask } = await import(`data:text/javascript,${encodeURIComponent(module)}`)
+  // Node refuses to import from the network.
+  await expect(ask('x').next()).rejects.toThrow("Received protocol 'https:'")
+})
+
 test('every block is of a language whose blocks are tested', () => {
   const tested = new Set(['sh', 'toml', 'json', 'js', 'html', 'text', ''])
   for (const page of pages) {

@@ -318,6 +318,9 @@ function pathsOf(schemas: Table): Table {
         [],
       ),
     },
+    '/client.d.ts': {
+      get: operation('getClientTypes', 'The types of client.js', file('text/plain'), []),
+    },
   }
 }
 

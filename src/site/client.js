@@ -2,22 +2,9 @@
 // HTML. It stores nothing and touches the page only to show a Turnstile challenge.
 
 /**
- * @typedef {string | string[] | number[] | number[][] | LockedPrompt} Prompt
- * @typedef {{ id: string, variables?: Record<string, string> }} LockedPrompt
- * @typedef {{ model?: string, max_tokens?: number, temperature?: number, top_p?: number, n?: number,
- *   best_of?: number, stop?: string | string[], seed?: number, presence_penalty?: number,
- *   frequency_penalty?: number, logprobs?: number, echo?: boolean, suffix?: string, user?: string,
- *   logit_bias?: Record<string, number>, stream_options?: { include_usage?: boolean } }} Fields
- * @typedef {Fields & { signal?: AbortSignal, cached?: boolean | 'only' }} Options
- *   `cached: true` tries the cache first, with a GET that the browser may cache as well. `'only'` never
- *   generates: an uncached request fails with the code `not_cached`.
- * @typedef {{ text: string, index: number, finish_reason: string | null,
- *   logprobs: Record<string, unknown[] | null> | null }} Choice
- * @typedef {{ id: string, object: string, created: number, model: string, choices: Choice[],
- *   usage: Record<string, number>, system_fingerprint?: string }} Completion
- * @typedef {AsyncGenerator<string, void, void> & { completion: Completion | null }} TextStream
- *   Yields the text of the first choice as it arrives. `completion` is null until the stream has ended.
- * @typedef {{ sitekey: string, container?: HTMLElement }} Turnstile
+ * @import { Client, ClientOptions, Completion, Options, Prompt, TextStream, Turnstile } from './client.d.ts'
+ * @typedef {Record<string, unknown>} Body
+ * @typedef {ReturnType<typeof requestOf>} Request
  */
 
 /** The endpoint sends a keep-alive every 15 s, so a connection that is silent for longer is dead. */
@@ -31,10 +18,8 @@ const MAX_CHOICES = 1024
 export class CompletionError extends Error {
   /**
    * @param {string} message
-   * @param {string} code from the endpoint, or `network`, `restarted` (the rest of an interrupted
-   *   answer is lost; a retry generates a different one), `unavailable`, `bad_answer`
+   * @param {string} code
    * @param {{ status?: number, retryAfter?: number | null, param?: string | null, cause?: unknown }} more
-   *   `retryAfter` in seconds
    */
   constructor(message, code, { status = 0, retryAfter = null, param = null, cause } = {}) {
     super(message, { cause })
@@ -46,10 +31,7 @@ export class CompletionError extends Error {
   }
 }
 
-/**
- * @param {{ endpoint?: string | URL, turnstile?: Turnstile, fetch?: typeof fetch }} options
- *   `endpoint`: the Worker's address; defaults to the origin that served this module
- */
+/** @param {ClientOptions} options @returns {Client} */
 export function createClient({
   endpoint = import.meta.url,
   turnstile,
@@ -90,15 +72,14 @@ export function createClient({
   }
 
   /**
-   * Without a visitor token and Last-Event-ID this is a CORS simple request: no preflight.
+   * Without a visitor token, Last-Event-ID and Cache-Control this is a CORS simple request: no preflight.
    *
    * @template T
-   * @param {string} body
-   * @param {AbortSignal | undefined} signal
+   * @param {Request} request
    * @param {(response: Response) => Promise<T>} read
    * @param {string} [from]
    */
-  async function post(body, signal, read, from) {
+  async function post({ path, body, signal, cached }, read, from) {
     for (let last = !turnstile; ; last = true) {
       // Renew in the background: the current token is valid for another minute.
       if (visitor && visitor.renewAt < Date.now()) renew().catch(() => {})
@@ -107,9 +88,10 @@ export function createClient({
       const headers = {}
       if (used) headers['X-Visitor-Token'] = used.token
       if (from) headers['Last-Event-ID'] = from
+      if (cached === 'only') headers['Cache-Control'] = 'only-if-cached'
       try {
-        const init = { method: 'POST', headers, body, signal: signal ?? null }
-        return await send('/v1/completions', init, read)
+        const init = { method: 'POST', headers, body, signal }
+        return await send(path, init, read)
       } catch (error) {
         if (last || !/^visitor_token_/.test(codeOf(error))) throw error
         if (visitor === used) await orAborted(renew(), signal)
@@ -138,68 +120,42 @@ export function createClient({
     visitor = { token, renewAt: renewAt > Date.now() ? renewAt : Infinity }
   }
 
-  /**
-   * @param {Prompt} prompt
-   * @param {Fields} fields
-   * @param {AbortSignal | undefined} signal
-   * @param {Options['cached']} cached
-   * @returns {Promise<Completion | null>}
-   */
-  async function fromCache(prompt, fields, signal, cached) {
-    if (!cached) return null
-    const query = queryOf(prompt, fields)
+  /** @param {Request} request @returns {Promise<Completion | null>} */
+  async function fromCache({ query, signal, cached }) {
+    if (!query) return null
     try {
-      if (query) return await send(`/v1/completions?${query}`, { signal: signal ?? null }, whole)
-      throw new CompletionError(
-        'Not in the cache: this request does not fit in a URL.',
-        'not_cached',
-      )
+      return await send(`/v1/completions?${query}`, { signal }, whole)
     } catch (error) {
       if (codeOf(error) === 'not_cached' && cached !== 'only') return null
       throw error
     }
   }
 
-  /**
-   * Returns the text of the first choice.
-   *
-   * @param {Prompt} prompt
-   * @param {Options} options
-   */
-  async function complete(prompt, { signal, cached, ...fields } = {}) {
-    const body = JSON.stringify({ ...fields, prompt, stream: false })
-    /** @type {Completion} */
-    const { choices } =
-      (await fromCache(prompt, fields, signal, cached)) ?? (await post(body, signal, whole))
+  /** @param {Body} fields */
+  async function textOf(fields) {
+    const request = requestOf({ ...fields, stream: false })
+    const { choices } = (await fromCache(request)) ?? (await post(request, whole))
     return choices[0]?.text ?? ''
   }
 
-  /**
-   * Streams the text. If the connection drops, it resumes without paying twice. To stop, break out of
-   * the loop or abort the signal. Aborting throws the signal's reason, any failure a CompletionError.
-   *
-   * @param {Prompt} prompt
-   * @param {Options} options
-   * @returns {TextStream}
-   */
-  function stream(prompt, options = {}) {
+  /** @param {Body} fields @returns {TextStream} */
+  function textStream(fields) {
+    const usage = { stream_options: { include_usage: true } }
+    const request = requestOf({ ...usage, ...fields, stream: true })
     const pieces = Object.assign(run(), { completion: /** @type {Completion | null} */ (null) })
     return pieces
 
     /** @returns {AsyncGenerator<string, void, void>} */
     async function* run() {
-      const { signal, cached, ...fields } = options
-      pieces.completion = await fromCache(prompt, fields, signal, cached)
+      pieces.completion = await fromCache(request)
       if (pieces.completion) return yield pieces.completion.choices[0]?.text ?? ''
-      const usage = { stream_options: { include_usage: true } }
-      const body = JSON.stringify({ ...usage, ...fields, prompt, stream: true })
       /** @type {Completion | undefined} */
       let received
       for (let cuts = 0; ; cuts += 1) {
         const from = received && `${received.id}:${received.choices[0]?.text.length ?? 0}`
         // Only the first choice is resumed; the endpoint sends the others again from the start.
         received?.choices.splice(1)
-        const response = await post(body, signal, eventStream, from).catch((error) => {
+        const response = await post(request, eventStream, from).catch((error) => {
           if (from && codeOf(error) === 'network') return null
           throw error
         })
@@ -207,7 +163,7 @@ export function createClient({
           if (data === '[DONE]') pieces.completion = received ?? null
           if (data === '[DONE]' || pieces.completion) continue
           const chunk = answerIn(data)
-          received ??= { ...chunk, choices: [] }
+          received ??= { ...chunk, object: 'text_completion', choices: [] }
           if (received.id !== chunk.id) {
             const message = 'The rest of this answer was lost. Send the request again.'
             throw new CompletionError(message, 'restarted')
@@ -216,19 +172,25 @@ export function createClient({
           if (text) yield text
         }
         if (pieces.completion) return
-        signal?.throwIfAborted()
+        request.signal?.throwIfAborted()
         if (cuts === MAX_RESUMES) {
           throw new CompletionError('The connection was lost. Try again.', 'network')
         }
-        await pause(250 * 2 ** cuts, signal)
+        await pause(250 * 2 ** cuts, request.signal)
       }
     }
   }
 
-  return { complete, stream }
+  return {
+    complete: (prompt, options) => textOf({ ...options, prompt }),
+    stream: (prompt, options) => textStream({ ...options, prompt }),
+    chat: /** @type {Client['chat']} */ (
+      (messages, options) => (options?.stream ? textStream : textOf)({ ...options, messages })
+    ),
+  }
 }
 
-export const { complete, stream } = createClient()
+export const { complete, stream, chat } = createClient()
 
 /**
  * Adds a chunk to the completion, and returns the text it adds to the first choice.
@@ -304,9 +266,18 @@ function answerIn(text) {
   return answer
 }
 
-/** @param {unknown} choices */
+/**
+ * Whether these are choices. Gives those of a conversation the text that the others have.
+ *
+ * @param {unknown} choices
+ */
 const areChoices = (choices) =>
-  Array.isArray(choices) && choices.every((choice) => typeof choice?.text === 'string')
+  Array.isArray(choices) &&
+  choices.every((choice) => {
+    const turn = choice?.message ?? choice?.delta
+    if (turn) choice.text = turn.content ?? ''
+    return typeof choice?.text === 'string'
+  })
 
 /**
  * The error in this endpoint's error object; null for anything else, such as another server's.
@@ -346,15 +317,27 @@ function parsed(text) {
 }
 
 /**
- * The request as a query string, or null if a URL cannot hold it.
+ * Options and input as they are to be sent. They are read before the call returns, because a page may
+ * add to its messages while an answer arrives.
  *
- * @param {Prompt} prompt
- * @param {Fields} fields
+ * @param {Body & Pick<Options, 'cached'> & { signal?: AbortSignal | null }} fields
  */
-function queryOf(prompt, fields) {
+function requestOf({ signal = null, cached, ...body }) {
+  return {
+    path: 'messages' in body ? '/v1/chat/completions' : '/v1/completions',
+    body: JSON.stringify(body),
+    query: cached && queryOf(body),
+    signal,
+    cached,
+  }
+}
+
+/** The request as a query string, or null if a URL cannot hold it. @param {Body} body */
+function queryOf(body) {
   const query = new URLSearchParams('stream=false')
-  /** @type {Record<string, unknown>} */
-  const all = { ...fields, prompt, stream_options: null }
+  /** @type {Body} */
+  const all = { ...body, stream: null, stream_options: null }
+  const prompt = /** @type {Prompt} */ (body['prompt'])
   if (typeof prompt === 'object' && 'id' in prompt) {
     all['prompt'] = null
     all['prompt_id'] = prompt.id

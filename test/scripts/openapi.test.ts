@@ -177,7 +177,12 @@ describe('the document', () => {
       const methods = (headers['allow'] ?? '').toLowerCase().split(', ')
       served[route.replace(':id+', '{id}')] = methods.filter((method) => method !== 'head').sort()
     }
-    const pages = { '/': ['get'], '/admin': ['get'], '/client.js': ['get'] }
+    const pages = {
+      '/': ['get'],
+      '/admin': ['get'],
+      '/client.js': ['get'],
+      '/client.d.ts': ['get'],
+    }
     expect(
       Object.fromEntries(
         Object.entries(api.paths).map(([path, methods]) => [path, Object.keys(methods).sort()]),

@@ -33,6 +33,7 @@ const files = [
   ['/uplot.css', 'text/css'],
   ['/icon.svg', 'image/svg+xml'],
   ['/client.js', 'text/javascript'],
+  ['/client.d.ts', 'text/plain'],
   ['/demo-text.txt', 'text/plain'],
   ['/references.txt', 'text/plain'],
   ['/hints.json', 'application/json'],
@@ -52,9 +53,9 @@ test.each(files)('%s is served with a strict Content-Security-Policy', async (pa
   expect(policy.join()).not.toMatch(/unsafe|\*/)
   const foreign = policy.flatMap((directive) => directive.match(/https?:\S+/g) ?? [])
   expect(new Set(foreign)).toEqual(new Set(['https://challenges.cloudflare.com']))
-  const cacheControl = path === '/client.js' ? 'public, max-age=3600' : 'no-cache'
-  expect(headers.get('cache-control')).toBe(cacheControl)
-  expect(headers.get('access-control-allow-origin')).toBe(path === '/client.js' ? '*' : null)
+  const isShared = path.startsWith('/client.')
+  expect(headers.get('cache-control')).toBe(isShared ? 'public, max-age=3600' : 'no-cache')
+  expect(headers.get('access-control-allow-origin')).toBe(isShared ? '*' : null)
   expect((await visit(path, { method: 'HEAD' })).status).toBe(200)
   const again = await visit(path, { headers: { 'if-none-match': headers.get('etag') ?? '' } })
   expect(again.status).toBe(304)

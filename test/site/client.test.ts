@@ -1,14 +1,17 @@
 // The browser client: against the built Worker in workerd, over a scripted network for failures that
 // a real one rarely produces, and type-checked as a page would use it.
 import { execFile } from 'node:child_process'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import manifest from '../../package.json' with { type: 'json' }
 import * as client from '../../src/site/client.js'
 import { CANARY } from '../support/canary.ts'
 import { newAddress, ORIGIN, recordedFetch } from '../support/client.ts'
+import { allBlocks } from '../support/documents.ts'
 import { Lanes } from '../support/lanes.ts'
 import { passingSiteverify } from '../support/siteverify.ts'
 import {
@@ -203,7 +206,7 @@ describe('with the Worker', () => {
     expect(lane.calls).toHaveLength(1)
   })
 
-  test("cached: 'only' never sends a POST and fails with not_cached on a miss", async () => {
+  test("cached: 'only' never generates and fails with not_cached on a miss", async () => {
     upstream.lane('chat-19').answers(chatStream(['Snow.']))
     const { complete, stream, requests } = page()
     const haiku = { id: 'haiku', variables: { topic: 'winter' } }
@@ -211,11 +214,12 @@ describe('with the Worker', () => {
     expect(await failureOf(complete(haiku, { cached: 'only' }))).toMatchObject(absent)
     // Several prompts do not fit in a URL.
     const several = complete(['a', 'b'], { cached: 'only' })
-    expect(await failureOf(several)).toMatchObject({ code: 'not_cached', status: 0 })
-    expect(requests.map(({ method }) => method)).toEqual(['GET'])
+    expect(await failureOf(several)).toMatchObject(absent)
+    expect(requests.map(({ method }) => method)).toEqual(['GET', 'POST'])
+    expect(requests[1]?.headers).toEqual({ 'cache-control': 'only-if-cached' })
     await complete(haiku)
     expect(await textOf(stream(haiku, { cached: 'only' }))).toBe('Snow.')
-    expect(requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'GET'])
+    expect(requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'POST', 'GET'])
   })
 
   test('aborting the signal stops the request and throws the reason of the signal', async () => {
@@ -466,8 +470,8 @@ describe('with a failing network', () => {
     expect(await failureOf(quickly(complete('a')))).toMatchObject(bad)
     expect(await failureOf(quickly(textOf(stream('a'))))).toMatchObject(bad)
     expect(await failureOf(quickly(complete('a')))).toMatchObject(bad)
-    const chat = { index: 0, message: { role: 'assistant', content: 'Yes' } }
-    for (const choice of [chat, null, { index: 0, text: null }]) {
+    const parts = { index: 0, message: { content: [] } }
+    for (const choice of [parts, null, { index: 0, text: null }]) {
       const other = page(Response.json({ choices: [choice] }))
       expect(await failureOf(quickly(other.complete('a')))).toMatchObject(bad)
     }
@@ -502,6 +506,127 @@ describe('with a failing network', () => {
       const { stream } = page(eventStream([bytes.slice(0, at), bytes.slice(at)]))
       expect((await quickly(textOf(stream('a')))).value).toBe('Zwölf 🎈 Boxkämpfer')
     }
+  })
+
+  describe('chat()', () => {
+    const messages = [
+      { role: 'system', content: 'Be brief.' },
+      { role: 'user', content: 'Count' },
+    ] as const
+    /** What the endpoint sends of a conversation. */
+    const turn = (delta: object, finish_reason: string | null = null) =>
+      event({
+        id: 'chatcmpl-1',
+        object: 'chat.completion.chunk',
+        created: 1,
+        model: 'm',
+        choices: [{ index: 0, delta, logprobs: null, finish_reason }],
+      })
+    const begun = turn({ role: 'assistant', content: '' })
+
+    test('resolves with the text of the turn', async () => {
+      const message = { role: 'assistant', content: 'One, two', refusal: null }
+      const answer = { id: 'chatcmpl-1', choices: [{ index: 0, message, finish_reason: 'stop' }] }
+      const { chat, requests } = page(Response.json(answer))
+      const options = { model: 'm', temperature: 0, variables: { tone: 'dry' } }
+      expect((await quickly(chat(messages, options))).value).toBe('One, two')
+      expect(requests).toEqual([
+        {
+          method: 'POST',
+          url: new URL('https://edge.test/v1/chat/completions'),
+          body: { ...options, messages, stream: false },
+          // Still a CORS simple request.
+          headers: {},
+        },
+      ])
+    })
+
+    test('with stream: true, yields the text as it arrives and has the completion at the end', async () => {
+      const { chat, requests } = page(
+        eventStream([
+          begun,
+          turn({ content: 'One,' }),
+          turn({ content: ' two' }),
+          turn({}, 'stop'),
+          event({ id: 'chatcmpl-1', choices: [], usage: USAGE }),
+          event('[DONE]'),
+        ]),
+      )
+      const pieces = chat(messages, { stream: true })
+      const texts: string[] = []
+      await quickly(
+        (async () => {
+          for await (const piece of pieces) texts.push(piece)
+        })(),
+      )
+      expect(texts).toEqual(['One,', ' two'])
+      expect(pieces.completion).toEqual({
+        id: 'chatcmpl-1',
+        object: 'text_completion',
+        created: 1,
+        model: 'm',
+        choices: [{ text: 'One, two', index: 0, logprobs: null, finish_reason: 'stop' }],
+        usage: USAGE,
+      })
+      expect(requests[0]?.body).toEqual({
+        messages,
+        stream: true,
+        stream_options: { include_usage: true },
+      })
+    })
+
+    test('resumes a stream that breaks off, with the messages as they were at the call', async () => {
+      const { chat, requests } = page(
+        eventStream([begun, turn({ content: 'Öne' })]),
+        eventStream([begun, turn({ content: ', two' }), turn({}, 'stop'), event('[DONE]')]),
+      )
+      const conversation: { role: 'user' | 'assistant'; content: string }[] = [
+        { role: 'user', content: 'Count' },
+      ]
+      const pieces = chat(conversation, { stream: true })
+      const reply = { role: 'assistant' as const, content: '' }
+      conversation.push(reply)
+      const reading = (async () => {
+        for await (const piece of pieces) reply.content += piece
+      })()
+      await quickly(reading)
+      expect(reply.content).toBe('Öne, two')
+      const sent = requests.map(({ body }) => body?.['messages'])
+      expect(sent).toEqual([conversation.slice(0, 1), conversation.slice(0, 1)])
+      expect(requests[1]?.headers).toEqual({ 'last-event-id': 'chatcmpl-1:3' })
+    })
+
+    test("finds cached answers with its POST, and with cached: 'only' nothing else", async () => {
+      const error = { message: 'Not in the cache.', code: 'not_cached', param: null }
+      const miss = Response.json({ error }, { status: 404 })
+      const answer = { id: 'chatcmpl-1', choices: [{ index: 0, message: { content: 'Hi' } }] }
+      const { chat, requests } = page(Response.json(answer), miss)
+      expect((await quickly(chat(messages, { cached: true }))).value).toBe('Hi')
+      const only = chat(messages, { cached: 'only' })
+      expect(await failureOf(quickly(only))).toMatchObject({ code: 'not_cached', status: 404 })
+      expect(requests.map(({ method, headers }) => [method, headers])).toEqual([
+        ['POST', {}],
+        ['POST', { 'cache-control': 'only-if-cached' }],
+      ])
+    })
+
+    test('fails as complete() and stream() do', async () => {
+      const error = { message: 'Cannot', code: 'invalid_value', param: 'messages[1].content[0]' }
+      const refused = () => Response.json({ error }, { status: 400 })
+      const { chat } = page(refused(), refused(), eventStream([begun, event({ error })]))
+      const failed = { ...error, status: 400 }
+      expect(await failureOf(quickly(chat(messages)))).toMatchObject(failed)
+      expect(await failureOf(quickly(textOf(chat(messages, { stream: true }))))).toMatchObject(
+        failed,
+      )
+      expect(await failureOf(quickly(textOf(chat(messages, { stream: true }))))).toMatchObject({
+        ...error,
+        status: 200,
+      })
+      await expect(chat(messages, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+        name: 'AbortError',
+      })
+    })
   })
 
   test('choices and logprobs are assembled, and only the first choice is yielded', async () => {
@@ -802,15 +927,35 @@ describe('the built client.js', () => {
     const exported = Object.keys(client).toSorted()
     const url = `data:text/javascript,${encodeURIComponent(shipped)}`
     expect(Object.keys(await import(url)).toSorted()).toEqual(exported)
-    expect(exported).toEqual(['CompletionError', 'complete', 'createClient', 'stream'])
+    expect(exported).toEqual(['CompletionError', 'chat', 'complete', 'createClient', 'stream'])
   })
 
-  test('has types that accept correct calls and reject wrong ones', async () => {
+  test('has types that accept correct calls, reject wrong ones and name every export', async () => {
     const folder = 'dist/client-types'
+    // As docs/recipes.md has it.
+    const mapping = allBlocks('json').find(({ text }) => text.includes('"paths"'))
+    const { paths } = JSON.parse(mapping?.text ?? '').compilerOptions
+    expect(Object.keys(paths)).toEqual([MODULE])
     await mkdir(folder, { recursive: true })
-    const tsconfig = { extends: '../../src/site/tsconfig.json', include: ['page.ts'] }
-    await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(tsconfig))
-    await writeFile(join(folder, 'page.ts'), typedPage)
+    const options = { target: 'esnext', module: 'esnext', lib: ['esnext', 'dom', 'dom.iterable'] }
+    const compilerOptions = {
+      ...options,
+      moduleResolution: 'bundler',
+      types: [],
+      strict: true,
+      noEmit: true,
+      paths,
+    }
+    const names = Object.keys(client).map((name) => `${name}: true`)
+    const checked = `;({ ${names} }) satisfies Record<keyof typeof import('${MODULE}'), true>`
+    await Promise.all([
+      writeFile(
+        join(folder, 'tsconfig.json'),
+        JSON.stringify({ compilerOptions, files: ['page.ts'] }),
+      ),
+      writeFile(join(folder, 'page.ts'), `${typedPage}\n${checked}\n`),
+      copyFile('dist/site/client.d.ts', join(folder, 'client.d.ts')),
+    ])
     const tsc = promisify(execFile)('node_modules/.bin/tsc', ['-p', folder])
     const errors = await tsc.then(
       () => '',
@@ -818,22 +963,39 @@ describe('the built client.js', () => {
     )
     expect(errors).toBe('')
   })
+
+  test('has its types in package.json', () => {
+    const exported = manifest.exports['./client']
+    for (const path of [exported.types, exported.default]) expect(existsSync(path)).toBe(true)
+  })
 })
+
+const MODULE = 'https://edge-completions.YOU.workers.dev/client.js'
 
 /** A page in TypeScript. The calls that must not compile are marked with @ts-expect-error. */
 const typedPage = `
-import { CompletionError, complete, createClient, stream } from '../../src/site/client.js'
+import {
+  chat, type ChatOptions, CompletionError, complete, createClient, type Message, stream,
+} from '${MODULE}'
 
 const text: string = await complete('Once', { max_tokens: 9, cached: true, stop: ['.'] })
 const pieces = stream({ id: 'haiku', variables: { topic: text } }, { signal: AbortSignal.timeout(9) })
 for await (const piece of pieces) document.body.append(piece satisfies string)
-const tokens: number | undefined = pieces.completion?.usage['total_tokens']
+const tokens: number | undefined = pieces.completion?.usage.total_tokens
 const client = createClient({ endpoint: 'https://edge.test', turnstile: { sitekey: 'x' }, fetch })
 client.complete(['a', 'b']).catch((error: unknown) => {
   if (!(error instanceof CompletionError)) throw error
   const { code, status, retryAfter, param }: { code: string; status: number } & CompletionError = error
   return [code, status, retryAfter satisfies number | null, param satisfies string | null, tokens]
 })
+const { complete: loaded } = await import('${MODULE}')
+loaded satisfies typeof complete
+const messages: Message[] = [{ role: 'user', content: text }]
+const options: ChatOptions = { max_completion_tokens: 9, response_format: { type: 'json_object' } }
+messages.push({ role: 'assistant', content: (await client.chat(messages)) satisfies string })
+for await (const piece of chat(messages, { ...options, stream: true })) piece satisfies string
+const turn: Promise<string> = chat([{ role: 'user', content: [{ type: 'text', text }] }], { stream: false })
+await turn
 
 // @ts-expect-error: completion may be null
 pieces.completion.id
@@ -845,4 +1007,14 @@ complete({ variables: {} })
 const wrong: string = stream('a')
 // @ts-expect-error: an endpoint is an address
 createClient({ endpoint: 1 })
+// @ts-expect-error: no such role
+chat([{ role: 'tool', content: '' }])
+// @ts-expect-error: no images
+chat([{ role: 'user', content: [{ type: 'image_url', image_url: { url: '' } }] }])
+// @ts-expect-error: a prompt's field
+chat(messages, { echo: true })
+// @ts-expect-error: a conversation's field
+complete('a', { response_format: { type: 'text' } })
+// @ts-expect-error: a promise of the text, not a stream
+for await (const piece of chat(messages)) piece
 `
