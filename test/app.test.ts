@@ -572,8 +572,12 @@ const failing: readonly [Code, string, Case][] = [
   ],
   [
     'unsupported_by_upstream',
-    'a suffix for a chat model',
-    { config: chatOnly, body: { prompt: 'a', suffix: 'b' }, param: 'suffix' },
+    'log probabilities of a text in a gap for a chat model',
+    {
+      config: chatOnly,
+      body: { prompt: 'a', suffix: 'b', logprobs: 1 },
+      param: 'logprobs',
+    },
   ],
   ['upstream_refused_request', 'an upstream’s 400', { upstream: status(400) }],
   [

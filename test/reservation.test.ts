@@ -1,5 +1,6 @@
 // What the whole service reserves for an upstream call, and at whose price it is settled.
 import { describe, expect, test } from 'vitest'
+import { gapRequest } from '../src/upstream/gap.ts'
 import { compatible, jsonAnswer, TestApp } from './support/app.ts'
 
 const other = { ...compatible, name: 'other', base_url: 'https://other.test/v1' }
@@ -14,6 +15,17 @@ describe('a call reserves for every text that it carries', () => {
     const suffix = '€'.repeat(4000)
     await app.post({ prompt: 'Once €', suffix, max_tokens: 16 })
     expect(app.ledger.reserved[0]?.tokens).toBe(plain + 12_000)
+  })
+
+  test('the suffix and its instruction, if the upstream is a chat model', async () => {
+    const app = new TestApp({ config: { upstreams: [{ ...compatible, wire: 'chat' }] } })
+    const prefix = 'Once €'
+    const suffix = '€'.repeat(4000)
+    await app.post({ prompt: prefix, suffix, max_tokens: 16 })
+    const { system, prompts } = gapRequest({ prefix, suffix }, null)
+    const bytes = Buffer.byteLength(system) + Buffer.byteLength(prompts.join(''))
+    expect(bytes).toBeGreaterThan(8 + 12_000)
+    expect(app.ledger.reserved[0]?.tokens).toBe(bytes + 64 + 16)
   })
 
   test('the owner’s suffix and stop', async () => {

@@ -42,6 +42,9 @@ const modelSchema = v.strictObject(
   'a table',
 )
 
+/** Whether a wire has a field for `suffix` is no setting: `suffix` alone refuses it. */
+const settableLimits = features.filter((feature) => feature !== 'native_suffix')
+
 const upstreamSchema = v.strictObject(
   {
     name,
@@ -53,7 +56,7 @@ const upstreamSchema = v.strictObject(
     max_tokens_field: v.optional(oneOf(['max_tokens', 'max_completion_tokens'])),
     stream_usage: v.optional(flag),
     native_n: v.optional(flag),
-    unsupported: v.optional(v.array(oneOf(features), 'a list of features')),
+    unsupported: v.optional(v.array(oneOf(settableLimits), 'a list of features')),
     key: v.optional(
       v.pipe(
         v.string('the name of a secret'),

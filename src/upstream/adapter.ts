@@ -64,6 +64,7 @@ export const features = [
   'echo',
   'logprobs',
   'suffix',
+  'native_suffix',
   'logit_bias',
   'seed',
   'stop',

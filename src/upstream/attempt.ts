@@ -12,6 +12,7 @@ import type { Connection } from './connection.ts'
 import { Echo } from './echo.ts'
 import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
+import { GapTrimmer } from './gap.ts'
 import type { Hint } from './hints.ts'
 import { type CallEnd, Normaliser, sumOf } from './normalise.ts'
 import { runAll } from './run-all.ts'
@@ -150,7 +151,8 @@ async function makeCall(
     echoed: planned.echoed,
   })
   const echo = new Echo(planned.echoes)
-  const withEcho = (delta: TextDelta) => echo.add(delta)
+  const gap = new GapTrimmer(planned.gap, planned.choices)
+  const finished = (texts: readonly TextDelta[]) => texts.map((delta) => echo.add(delta))
   let usage: Usage | null = null
   const startedAt = now()
   try {
@@ -168,7 +170,8 @@ async function makeCall(
           for (const delta of deltas) normaliser.add(delta, texts)
         } finally {
           // The texts before a failure count, too.
-          if (texts.length > 0) push(texts.map(withEcho), normaliser.meta)
+          const kept = gap.add(texts)
+          if (kept.length > 0) push(finished(kept), normaliser.meta)
         }
       },
     })
@@ -178,7 +181,8 @@ async function makeCall(
       const hint: Hint = planned.request.n > 1 ? 'native_n' : 'prompt_array'
       throw upstreamFailure('bad_response', { code: 'missing_choice', hint })
     }
-    push([...end.texts.map(withEcho), ...echo.rest(), ...end.finishes], normaliser.meta)
+    const texts = finished([...gap.add(end.texts), ...gap.rest()])
+    push([...texts, ...echo.rest(), ...end.finishes], normaliser.meta)
     return end
   } finally {
     const isStopped = abandon === 'stop' && left.aborted

@@ -2,6 +2,7 @@
 // one choice per call. Also checks which features of a request an upstream does not support.
 import type { EffectiveRequest } from '../request/effective.ts'
 import type { CallRequest, Feature, Prompt } from './adapter.ts'
+import { type Gap, gapRequest } from './gap.ts'
 
 /** One call. Its choice i is choice `firstIndex + i` of the answer. */
 export interface PlannedCall {
@@ -13,6 +14,8 @@ export interface PlannedCall {
   readonly echoes: readonly string[]
   /** `echo`: the texts that the upstream must put before the text of each choice. */
   readonly echoed: readonly string[]
+  /** `suffix`: the gap that the answers fill, if the upstream is a chat model. */
+  readonly gap: Gap | null
 }
 
 /** The first feature that the request needs and the upstream does not support; null if none. */
@@ -22,6 +25,7 @@ export function missingFeature(
 ): { readonly feature: Feature; readonly param: string; readonly name: string } | null {
   const { prompts, stop = [], temperature = 0 } = request
   const has = (field: keyof EffectiveRequest) => request[field] !== undefined
+  const gap = 'log probabilities together with "suffix"'
   const echo = 'log probabilities of an echoed prompt, or the echo of a token prompt'
   /** Whether each feature is needed, the field that needs it, and its name for visitors. */
   const needs: [Feature, boolean, string, string][] = [
@@ -29,6 +33,7 @@ export function missingFeature(
     ['best_of', has('best_of'), 'best_of', 'choosing the best of several answers'],
     ['suffix', has('suffix'), 'suffix', 'a text that follows the answer'],
     ['logprobs', has('logprobs'), 'logprobs', 'log probabilities'],
+    ['native_suffix', has('suffix') && has('logprobs'), 'logprobs', gap],
     ['echo', isEchoSent(request), 'echo', echo],
     ['logit_bias', has('logit_bias'), 'logit_bias', 'a bias for tokens'],
     ['stop', has('stop'), 'stop', 'stop sequences'],
@@ -83,17 +88,25 @@ export function plan(
       const seeded = seed === undefined || unsupported.has('seed') ? {} : { seed: seed + round }
       const texts = echo === true ? textsOfChoices(group, n) : []
       const choices = n * group.length
+      const gap = unsupported.has('native_suffix') ? gapIn(group, request.suffix) : null
+      const asked = gap === null ? { prompts: group } : gapRequest(gap, request.system)
       calls.push({
-        request: { ...shared, prompts: group, n, ...seeded },
+        request: { ...shared, ...asked, n, ...seeded },
         firstIndex,
         choices,
         echoes: echoIsSent ? [] : texts,
         echoed: echoIsSent ? texts : [],
+        gap,
       })
       firstIndex += choices
     }
   }
   return calls
+}
+
+/** The gap of a call with one prompt: wires that need the instruction have no arrays of prompts. */
+function gapIn([prefix]: readonly Prompt[], suffix?: string | null): Gap | null {
+  return typeof prefix === 'string' && suffix ? { prefix, suffix } : null
 }
 
 interface PlanTarget {

@@ -29,13 +29,24 @@ export interface Preset {
 const rare = ['token_prompts', 'prompt_array', 'best_of', 'echo', 'logprobs', 'logit_bias'] as const
 const penalties = ['presence_penalty', 'frequency_penalty'] as const
 
-/** What a wire does not support with any upstream. Prompt arrays and `n` become several calls. */
+/**
+ * What a wire does not support with any upstream. Prompt arrays and `n` become several calls, and a
+ * `suffix` becomes an instruction (gap.ts).
+ */
 export const wireLimits: Readonly<Record<Wire, readonly Feature[]>> = {
-  chat: ['token_prompts', 'prompt_array', 'best_of', 'echo', 'suffix'],
+  chat: ['token_prompts', 'prompt_array', 'best_of', 'echo', 'native_suffix'],
   completions: [],
   // `blank_stop`: error 400 "each stop sequence must contain non-whitespace".
-  anthropic: [...rare, 'n', 'suffix', 'seed', 'blank_stop', 'temperature_above_1', ...penalties],
-  'workers-ai': [...rare, 'n', 'suffix', 'stop'],
+  anthropic: [
+    ...rare,
+    'n',
+    'native_suffix',
+    'seed',
+    'blank_stop',
+    'temperature_above_1',
+    ...penalties,
+  ],
+  'workers-ai': [...rare, 'n', 'native_suffix', 'stop'],
   demo: ['token_prompts', 'suffix', 'logit_bias'],
 }
 

@@ -13,6 +13,7 @@ import { parseConfig } from '../../src/config/config.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
 import type { MissContext } from '../../src/flight/miss.ts'
 import type { FetchObject } from '../../src/flight/transport.ts'
+import { bindingUrl } from '../../src/upstream/workers-ai.ts'
 import { CANARY, recordOutput } from './canary.ts'
 import {
   Client,
@@ -170,6 +171,12 @@ export class TestApp implements Gateway {
       fetch: async (request) => {
         this.calls.push(request.clone())
         return await upstream(request, this.calls.length - 1)
+      },
+      ai: {
+        run: async (model, inputs) => {
+          const body = JSON.stringify({ model, ...inputs })
+          return await platform.fetch(new Request(bindingUrl, { method: 'POST', body }))
+        },
       },
       // Without waiting, so that `settled` need not wait for the file system.
       readFile: async (name) => readFileSync(`dist/site/${name}`, 'utf8'),

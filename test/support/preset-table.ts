@@ -12,6 +12,7 @@ const words: Readonly<Record<Feature, string | null>> = {
   echo: '`echo` with `logprobs`',
   logprobs: '`logprobs`',
   suffix: '`suffix`',
+  native_suffix: '`suffix` with `logprobs`',
   logit_bias: '`logit_bias`',
   seed: '`seed` (has no effect)',
   stop: '`stop`',
@@ -46,8 +47,9 @@ function presetRow(
   { baseUrl, wire, auth, path, nativeN, unsupported }: Preset,
 ): string {
   const missing = new Set<Feature>([...wireLimits[wire], ...unsupported])
-  // `logprobs` already covers `echo` with `logprobs`.
-  if (missing.has('logprobs')) missing.delete('echo')
+  // `logprobs` already covers what is refused only together with it.
+  if (missing.has('logprobs'))
+    for (const feature of ['echo', 'native_suffix'] as const) missing.delete(feature)
   const cannot = features
     .filter((feature) => missing.has(feature))
     .map((feature) => words[feature])

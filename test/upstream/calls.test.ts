@@ -5,6 +5,7 @@ import { expect, test } from 'vitest'
 import type { EffectiveRequest } from '../../src/request/effective.ts'
 import { type Feature, features } from '../../src/upstream/adapter.ts'
 import { missingFeature, plan } from '../../src/upstream/calls.ts'
+import { gapRequest } from '../../src/upstream/gap.ts'
 import { effectiveRequest } from '../support/upstreams.ts'
 
 const request = (fields: Partial<EffectiveRequest> = {}): EffectiveRequest =>
@@ -37,6 +38,7 @@ test("plan() makes one call for a simple request, with the upstream's model name
       choices: 1,
       echoes: [],
       echoed: [],
+      gap: null,
     },
   ])
 })
@@ -161,6 +163,7 @@ const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] 
   ['token_prompts', 'prompt', { prompts: ['One', [1, 2]] }],
   ['best_of', 'best_of', { best_of: 2 }],
   ['suffix', 'suffix', { suffix: 's' }],
+  ['native_suffix', 'logprobs', { suffix: 's', logprobs: 0 }],
   ['logprobs', 'logprobs', { logprobs: 0 }],
   ['echo', 'echo', { echo: true, logprobs: 1 }],
   // Only the upstream has the text of a token prompt.
@@ -175,9 +178,23 @@ const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] 
 
 test.each(needs)('missingFeature() reports %s as the field "%s"', (feature, param, fields) => {
   expect(missingFeature(request(fields), new Set([feature]))).toMatchObject({ feature, param })
-  const also: Feature[] = [feature, 'logprobs', 'token_prompts']
+  const also: Feature[] = [feature, 'logprobs', 'suffix', 'token_prompts']
   const others = features.filter((other) => !also.includes(other))
   expect(missingFeature(request(fields), new Set(others))).toBeNull()
+})
+
+test('plan() asks for the text of a gap in each prompt if the wire has no field for it', () => {
+  const fields = { prompts: ['One', 'Two'], suffix: 'end', system: 'Be terse.', n: 2, echo: true }
+  const calls = plan(request(fields), target(['native_suffix', 'prompt_array']))
+  const gaps = ['One', 'Two'].map((prefix) => ({ prefix, suffix: 'end' }))
+  expect(calls.map(({ gap }) => gap)).toEqual(gaps)
+  expect(calls.map((call) => call.request)).toMatchObject(
+    gaps.map((gap) => gapRequest(gap, 'Be terse.')),
+  )
+  expect(calls.map(({ echoes }) => echoes)).toEqual([
+    ['One', 'One'],
+    ['Two', 'Two'],
+  ])
 })
 
 test('missingFeature() is null for features that become several calls or are emulated', () => {

@@ -682,7 +682,8 @@ test.each([
 
 test.each([
   [{}, 'a b c', null],
-  [{ suffix: 'x' }, 'b', 'suffix'],
+  [{ suffix: 'x' }, 'a b c', null],
+  [{ suffix: 'x', logprobs: 1 }, 'b', 'logprobs'],
   [{ best_of: 2 }, 'b', 'best_of'],
   [{ prompts: [[1, 2]] }, 'b', 'prompt'],
   [{ echo: true, logprobs: 1 }, 'b', 'echo'],
