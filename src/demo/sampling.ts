@@ -1,7 +1,6 @@
 // Generates text with the demo model: samples token after token by the request's parameters, with
 // their log probabilities. Pure, apart from `random`.
 import type { Context, Model } from './model.ts'
-import type { Body } from './request.ts'
 
 export interface Piece {
   readonly token: string
@@ -22,12 +21,14 @@ export interface Step {
 }
 
 /** What of a request decides the text. With `logprobs`, pieces list the likeliest tokens. */
-export interface SamplingOptions
-  extends Pick<
-    Body,
-    'max_tokens' | 'temperature' | 'top_p' | 'stop' | 'presence_penalty' | 'frequency_penalty'
-  > {
-  readonly logprobs?: Body['logprobs']
+export interface SamplingOptions {
+  readonly max_tokens: number
+  readonly temperature: number
+  readonly top_p: number
+  readonly stop: string | readonly string[]
+  readonly presence_penalty: number
+  readonly frequency_penalty: number
+  readonly logprobs?: number
   /** Returns a number in [0, 1), as Math.random does. The only source of randomness. */
   readonly random: () => number
 }
@@ -127,11 +128,11 @@ function describe(
   context: Context,
   p: Float64Array,
   id: number,
-  count: Body['logprobs'],
+  count: SamplingOptions['logprobs'],
 ): Piece {
   const token = model.spell(context, id)
   const top: Record<string, number> = {}
-  if (typeof count === 'number') {
+  if (count !== undefined) {
     for (const other of new Set([...likeliest(p, count, model.floor), id])) {
       top[model.spell(context, other)] = Math.log(p[other]!)
     }
@@ -141,16 +142,8 @@ function describe(
 
 /** The ids with the highest probabilities above the floor, best first. */
 function likeliest(p: Float64Array, count: number, floor: number): number[] {
-  const chosen: number[] = []
-  while (chosen.length < count) {
-    let best = -1
-    for (let id = 0; id < p.length; id += 1) {
-      if (p[id]! > (p[best] ?? floor) && !chosen.includes(id)) best = id
-    }
-    if (best < 0) break
-    chosen.push(best)
-  }
-  return chosen
+  const possible = [...p.keys()].filter((id) => p[id]! > floor)
+  return possible.sort((a, b) => p[b]! - p[a]!).slice(0, count)
 }
 
 /** Holds text back that may begin a stop sequence, and cuts the text before a complete one. */

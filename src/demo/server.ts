@@ -1,11 +1,18 @@
 // The demo upstream: serves the completions wire from the built-in model, so that the Worker runs
-// without an account at any provider. It behaves like any other upstream, without keys.
+// without an account at any provider. Only this Worker can call it, so requests are as the adapter
+// writes them.
 
 import type { Wait } from '../deadline.ts'
 import { upstreamFailure } from '../upstream/failure.ts'
 import { createModel, type Model, tokenize } from './model.ts'
-import { type Body, Refusal, readBody } from './request.ts'
-import { generate, type Piece, type Step, score, seededRandom } from './sampling.ts'
+import {
+  generate,
+  type Piece,
+  type SamplingOptions,
+  type Step,
+  score,
+  seededRandom,
+} from './sampling.ts'
 
 export interface DemoOptions {
   /** Reads the training text (demo-text.txt). Called until it has resolved once. */
@@ -18,6 +25,32 @@ export interface DemoOptions {
   readonly random: () => number
 }
 
+interface Body extends Omit<SamplingOptions, 'random'> {
+  readonly model: string
+  readonly prompt: string | readonly string[]
+  readonly n: number
+  readonly best_of?: number
+  readonly seed?: number
+  readonly echo?: boolean
+  readonly stream?: boolean
+  readonly stream_options?: { readonly include_usage?: boolean }
+}
+
+const defaults = {
+  max_tokens: 16,
+  temperature: 1,
+  top_p: 1,
+  presence_penalty: 0,
+  frequency_penalty: 0,
+  stop: [],
+  n: 1,
+}
+
+/** Limits the CPU time of a request: the model writes about ten thousand tokens per second. */
+const MAX_TOKENS_IN_ALL = 65_536
+/** An answer without tokens costs something, too, so this is the least that counts. */
+const LEAST_TOKENS = 16
+
 /** The pace of each choice in a stream; other answers are not paced. */
 const TOKENS_PER_SECOND = 80
 
@@ -28,29 +61,24 @@ const TOKENS_PER_SECOND = 80
 export function createDemo(options: DemoOptions): (request: Request) => Promise<Response> {
   let model: Model | undefined
   return async (request) => {
-    try {
-      const body = await readBody(request)
-      if (model === undefined) {
-        const text = await options.readText().catch(() => {
-          throw upstreamFailure('unavailable', { code: 'no_demo_text' })
-        })
-        // A concurrent request may have trained the model meanwhile.
-        model ??= createModel(text)
-      }
-      const answer = createAnswer(model, body, options)
-      if (body.stream) return streamed(answer, body, options, request.signal)
-      return Response.json(complete(answer, body.n))
-    } catch (error) {
-      if (error instanceof Refusal) return refused(error)
-      throw error
+    const body: Body = { ...defaults, ...JSON.parse(await request.text()) }
+    const { prompt, n, best_of = n, max_tokens } = body
+    const inAll = [prompt].flat().length * best_of * Math.max(LEAST_TOKENS, max_tokens)
+    if (inAll > MAX_TOKENS_IN_ALL) {
+      const message = `Cannot use "max_tokens": expected at most ${MAX_TOKENS_IN_ALL} over all texts, got ${inAll}`
+      return Response.json({ error: { message, param: 'max_tokens' } }, { status: 400 })
     }
+    if (model === undefined) {
+      const text = await options.readText().catch(() => {
+        throw upstreamFailure('unavailable', { code: 'no_demo_text' })
+      })
+      // A concurrent request may have trained the model meanwhile.
+      model ??= createModel(text)
+    }
+    const answer = createAnswer(model, body, options)
+    if (body.stream) return streamed(answer, body, options, request.signal)
+    return Response.json(complete(answer, n))
   }
-}
-
-function refused({ status, message, param }: Refusal): Response {
-  const error = { message, type: 'invalid_request_error', param, code: null }
-  const headers: Record<string, string> = status === 405 ? { allow: 'POST' } : {}
-  return Response.json({ error }, { status, headers })
 }
 
 type Answer = ReturnType<typeof createAnswer>
@@ -62,16 +90,9 @@ interface Written {
   readonly top: Piece['top'] | null
 }
 
-/** The tokens of the prompt with `echo`, else none. */
-function echoOf(model: Model, { echo, logprobs }: Body, tokens: readonly string[]): Written[] {
-  if (!echo) return []
-  const scored = typeof logprobs === 'number' ? score(model, tokens, logprobs) : []
-  return tokens.map((token, i) => scored[i] ?? { token, logprob: null, top: null })
-}
-
-/** Turns tokens into a wire choice, and counts their text offsets. */
-function createWriter({ echo, logprobs }: Body, prompt: string, index: number) {
-  let offset = echo ? 0 : prompt.length
+/** Turns tokens into a wire choice, without its index, and counts their text offsets. */
+function createWriter(logprobs: Body['logprobs'], start: number) {
+  let offset = start
   const offsetOf = ({ token }: Written) => {
     offset += token.length
     return offset - token.length
@@ -85,27 +106,29 @@ function createWriter({ echo, logprobs }: Body, prompt: string, index: number) {
       text_offset: written.map(offsetOf),
     }
     return {
-      index,
       text: tokens.join(''),
-      logprobs: typeof logprobs === 'number' ? listed : null,
+      logprobs: logprobs === undefined ? null : listed,
       finish_reason: finish,
     }
   }
 }
 
 function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
-  const prompts = [body.prompt].flat().map((text) => ({ text, tokens: tokenize(text) }))
-  const promptTokens = prompts.reduce((sum, { tokens }) => sum + tokens.length, 0)
-  let sampled = 0
+  const { prompt, n, best_of = n, echo, logprobs, seed } = body
+  const usage = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
+  const count = (kind: 'prompt_tokens' | 'completion_tokens', tokens: number) => {
+    usage[kind] += tokens
+    usage.total_tokens += tokens
+  }
 
   /**
    * One candidate. Its random numbers depend on its place among the candidates of its prompt, not
    * on the prompt's place, so that a prompt with a seed has the same text alone and in a list.
    */
-  function* candidate(prompt: readonly string[], place: number) {
-    const seeded = typeof body.seed === 'number' ? seededRandom(body.seed, place) : random
-    for (const step of generate(model, prompt, { ...body, random: seeded })) {
-      sampled += step.sampled
+  function* candidate(tokens: readonly string[], place: number) {
+    const seeded = seed === undefined ? random : seededRandom(seed, place)
+    for (const step of generate(model, tokens, { ...body, random: seeded })) {
+      count('completion_tokens', step.sampled)
       yield step
     }
   }
@@ -119,32 +142,31 @@ function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
       model: body.model,
     },
     /** The usage so far. */
-    usage: () => ({
-      prompt_tokens: promptTokens,
-      completion_tokens: sampled,
-      total_tokens: promptTokens + sampled,
-    }),
+    usage,
     /** The candidates of each prompt. Their generators have not started. */
-    candidates: prompts.map(({ text, tokens }, p) => {
-      const echo = echoOf(model, body, tokens)
-      return Array.from({ length: body.best_of ?? body.n }, (_, place) => ({
-        echo,
+    candidates: [prompt].flat().map((text) => {
+      const tokens = tokenize(text)
+      count('prompt_tokens', tokens.length)
+      const scored = echo && logprobs !== undefined ? score(model, tokens, logprobs) : []
+      const echoed = tokens.map((token, i) => scored[i] ?? { token, logprob: null, top: null })
+      return Array.from({ length: best_of }, (_, place) => ({
+        echo: echo ? echoed : [],
         steps: candidate(tokens, place),
-        writer: (rank: number) => createWriter(body, text, p * body.n + rank),
+        write: createWriter(logprobs, echo ? 0 : text.length),
       }))
     }),
   }
 }
 
-function complete(answer: Answer, n: number): unknown {
-  const choices = answer.candidates.flatMap((candidates) => {
-    const finished = candidates.map((each) => ({ ...each, steps: [...each.steps] }))
-    return bestFirst(finished, n).map(({ echo, steps, writer }, rank) => {
+function complete({ head, candidates, usage }: Answer, n: number): unknown {
+  const choices = candidates.flatMap((some) => {
+    const finished = some.map((each) => ({ ...each, steps: [...each.steps] }))
+    return bestFirst(finished, n).map(({ echo, steps, write }) => {
       const pieces = steps.flatMap((step) => step.pieces)
-      return writer(rank)([...echo, ...pieces], steps.at(-1)?.finish ?? null)
+      return write([...echo, ...pieces], steps.at(-1)?.finish ?? null)
     })
   })
-  return { ...answer.head, choices, usage: answer.usage() }
+  return { ...head, choices: choices.map((choice, index) => ({ index, ...choice })), usage }
 }
 
 /** The n best candidates. If all of them are returned, their order is unchanged. */
@@ -159,20 +181,23 @@ function bestFirst<C extends { steps: readonly Step[] }>(candidates: C[], n: num
 }
 
 /** One chunk per token and choice. At each tick all choices advance by one token. */
-async function* chunks(answer: Answer, body: Body, options: DemoOptions, signal: AbortSignal) {
-  const withUsage = body.stream_options.include_usage
-  const chunk = (choice: object) => ({
-    ...answer.head,
-    choices: [choice],
-    ...(withUsage ? { usage: null } : {}),
-  })
-  let running = answer.candidates.flatMap((candidates) =>
-    candidates.map(({ echo, steps, writer }, rank) => ({ echo, steps, write: writer(rank) })),
-  )
-  if (body.echo) for (const { echo, write } of running) yield chunk(write(echo, null))
+async function* chunks(answer: Answer, body: Body, { wait }: DemoOptions, signal: AbortSignal) {
+  const { head, usage } = answer
+  const withUsage = body.stream_options?.include_usage
+  const empty = withUsage ? { usage: null } : {}
+  let running = answer.candidates.flat().map(({ echo, steps, write }, index) => ({
+    echo,
+    steps,
+    chunk: (written: readonly Written[], finish: Step['finish']) => ({
+      ...head,
+      choices: [{ index, ...write(written, finish) }],
+      ...empty,
+    }),
+  }))
+  if (body.echo) for (const { echo, chunk } of running) yield chunk(echo, null)
   while (running.length > 0) {
     signal.throwIfAborted()
-    await options.wait(1000 / TOKENS_PER_SECOND, signal)
+    await wait(1000 / TOKENS_PER_SECOND, signal)
     const still: typeof running = []
     for (const run of running) {
       signal.throwIfAborted()
@@ -180,13 +205,13 @@ async function* chunks(answer: Answer, body: Body, options: DemoOptions, signal:
       if (!step) continue
       // As OpenAI does: "length" comes with the last text, "stop" in a chunk of its own.
       const ends = step.finish === 'stop'
-      if (step.pieces.length > 0) yield chunk(run.write(step.pieces, ends ? null : step.finish))
-      if (ends || (step.finish && step.pieces.length === 0)) yield chunk(run.write([], step.finish))
+      if (step.pieces.length > 0) yield run.chunk(step.pieces, ends ? null : step.finish)
+      if (ends || (step.finish && step.pieces.length === 0)) yield run.chunk([], step.finish)
       if (step.finish === null) still.push(run)
     }
     running = still
   }
-  if (withUsage) yield { ...answer.head, choices: [], usage: answer.usage() }
+  if (withUsage) yield { ...head, choices: [], usage }
 }
 
 function streamed(answer: Answer, body: Body, options: DemoOptions, signal: AbortSignal): Response {
@@ -205,7 +230,5 @@ function streamed(answer: Answer, body: Body, options: DemoOptions, signal: Abor
       left.abort(reason)
     },
   })
-  return new Response(stream, {
-    headers: { 'content-type': 'text/event-stream; charset=utf-8', 'cache-control': 'no-cache' },
-  })
+  return new Response(stream, { headers: { 'content-type': 'text/event-stream' } })
 }
