@@ -129,9 +129,9 @@ export function finite(min: number, max: number) {
     max === Number.POSITIVE_INFINITY ? `a number of at least ${min}` : `${min} to ${max}`
   return v.pipe(
     v.number(expected),
-    v.finite(expected),
     v.minValue(min, expected),
-    v.maxValue(max, expected),
+    // Without a bound, Infinity would be a number, too.
+    v.maxValue(Math.min(max, Number.MAX_VALUE), expected),
   )
 }
 

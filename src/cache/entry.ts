@@ -62,7 +62,7 @@ const version1Schema = v.strictObject({
   stored_at: unixTime,
 })
 
-const storedSchema = v.variant('schema', [entrySchema, version1Schema])
+const storedSchema = v.union([entrySchema, version1Schema])
 
 export type Source = v.InferOutput<typeof sourceSchema>
 

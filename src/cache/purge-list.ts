@@ -3,7 +3,6 @@
 
 import * as v from 'valibot'
 import { isRecord, parseJson } from '../json.ts'
-import { integer } from '../validation.ts'
 import { modelName, promptName, requestName } from './names.ts'
 
 export interface PurgeList {
@@ -30,25 +29,21 @@ const MAX_NAMES = 4000
 
 export const noPurges: PurgeList = { all: 0, names: new Map() }
 
-const time = integer(0)
+const time = v.custom<number>((at) => Number.isSafeInteger(at) && Number(at) >= 0)
 /** Not `v.record`, which drops names of Object.prototype such as "constructor". */
 const times = v.custom<Readonly<Record<string, number>>>(
-  (value) => isRecord(value) && Object.values(value).every((at) => v.is(time, at)),
+  (value) => isRecord(value) && Object.values(value).every(time.check),
 )
 /** Version 1 stored whole seconds. */
 const version1Schema = v.object({ all: time, prompts: times, models: times, keys: times })
-const storedSchema = v.union([
-  v.pipe(
-    v.object({ all: time, names: times }),
-    v.transform(({ all, names }): PurgeList => ({ all, names: new Map(Object.entries(names)) })),
-  ),
-  v.pipe(version1Schema, v.transform(fromVersion1)),
-])
+const storedSchema = v.union([v.object({ all: time, names: times }), version1Schema])
 
 /** Parses a stored list; null if it is not valid. */
 export function parsePurgeList(text: string): PurgeList | null {
-  const list = v.safeParse(storedSchema, parseJson(text))
-  return list.success ? list.output : null
+  const { success, output: list } = v.safeParse(storedSchema, parseJson(text))
+  if (!success) return null
+  if (!('names' in list)) return fromVersion1(list)
+  return { all: list.all, names: new Map(Object.entries(list.names)) }
 }
 
 export function formatPurgeList({ all, names }: PurgeList): string {

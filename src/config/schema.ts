@@ -52,7 +52,7 @@ const upstreamSchema = v.strictObject(
     base_url: v.optional(v.string('a URL')),
     wire: v.optional(oneOf(wires)),
     auth: v.optional(oneOf(authStyles)),
-    path: v.optional(v.pipe(v.string('a path'), v.startsWith('/', 'a path that starts with "/"'))),
+    path: v.optional(v.pipe(v.string('a path'), v.regex(/^\//, 'a path that starts with "/"'))),
     max_tokens_field: v.optional(oneOf(['max_tokens', 'max_completion_tokens'])),
     stream_usage: v.optional(flag),
     native_n: v.optional(flag),
