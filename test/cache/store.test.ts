@@ -182,6 +182,20 @@ test('storeInMemory() stores another isolate’s entry without a KV write', asyn
   expect(kv.puts).toEqual([])
 })
 
+test('storeInMemory() returns what is in memory to each further reader of the same answer', () => {
+  const { cache } = isolate()
+  const first = cache.storeInMemory(entryOf())
+  expect(cache.storeInMemory(entryOf())).toBe(first)
+  const confirmed = { ...entryOf(), confirmed_at: START + 1 }
+  expect(cache.storeInMemory(confirmed).entry).toBe(confirmed)
+  // The last answer of a prompt may be confirmed for two pages within a millisecond.
+  const source = { key: 'k', recipe: 'r', pages: [] }
+  const last = { ...confirmed, confirmed_at: START + 2, source }
+  cache.storeInMemory(last)
+  const other = { ...last, source: { ...source, recipe: 's' } }
+  expect(cache.storeInMemory(other).entry).toBe(other)
+})
+
 test('a body is encoded once for each format, and shared by entries with the same answer', () => {
   const { cache } = isolate()
   const make = vi.fn(() => 'made')
