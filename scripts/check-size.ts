@@ -6,9 +6,9 @@ import { gzipSync } from 'node:zlib'
 
 /**
  * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last one was
- * 11 KiB for reading pages as browsers do (docs/decisions/page-text.md).
+ * 6 KiB for chats, the AI SDK's hooks and the emulated `suffix`.
  */
-const LIMIT_KIB = 85
+const LIMIT_KIB = 86
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024

@@ -48,6 +48,8 @@ export interface Services {
   readonly openApi: () => Promise<Reply>
 }
 
+const NO_STREAM: Reply = { status: 204, headers: { 'cache-control': 'no-store' }, body: null }
+
 type Params = Readonly<Record<string, string>>
 type Handler = (to: Services, visit: Visit, params: Params) => Reply | Promise<Reply>
 
@@ -60,7 +62,17 @@ const routes: readonly (readonly [
   handler: Handler | null,
 ])[] = [
   ['GET', '/v1/completions', 'completions', true, (to, visit) => to.completions.get(visit)],
-  ['POST', '/v1/completions', 'completions', true, (to, visit) => to.completions.post(visit)],
+  [
+    'POST',
+    '/v1/completions',
+    'completions',
+    true,
+    (to, visit) => to.completions.post(visit, 'completion'),
+  ],
+  ['POST', '/v1/chat/completions', 'chat', true, (to, visit) => to.completions.post(visit, 'chat')],
+  ['POST', '/v1/ai-sdk', 'ai-sdk', true, (to, visit) => to.completions.post(visit, 'ai-sdk')],
+  // Asked for by `useChat` with `resume`: there is no stream that goes on.
+  ['GET', '/v1/ai-sdk/:id/stream', 'ai-sdk-resume', true, () => NO_STREAM],
   ['POST', '/v1/visitors', 'visitors', true, (to, visit) => newVisitor(visit, to.newVisitor)],
   ['GET', '/v1/models', 'models', true, (to) => listModels(to.catalog)],
   ['GET', '/v1/models/:id+', 'models', true, (to, _, { id = '' }) => showModel(to.catalog, id)],

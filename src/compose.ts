@@ -22,6 +22,7 @@ import { Misses } from './flight/client.ts'
 import type { MissContext } from './flight/miss.ts'
 import type { FetchObject } from './flight/transport.ts'
 import { Pages } from './page/store.ts'
+import { chatParser } from './request/chat.ts'
 import { requestParser } from './request/schema.ts'
 import type { AdminDeps } from './routes/admin.ts'
 import { Completions } from './routes/completions.ts'
@@ -255,6 +256,8 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
     prompts,
     models,
     parse: requestParser(limits),
+    parseChat: chatParser(limits, (id) => prompts.get(id)?.chat === true),
+    limits,
     visitors,
     isOperator,
     connections,

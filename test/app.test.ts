@@ -45,6 +45,9 @@ async function expectLine(app: TestApp, reply: Reply, fields: object): Promise<v
 
 const routes: readonly (readonly [path: string, methods: readonly string[], guarded: boolean])[] = [
   ['/v1/completions', ['GET', 'HEAD', 'POST'], true],
+  ['/v1/chat/completions', ['POST'], true],
+  ['/v1/ai-sdk', ['POST'], true],
+  ['/v1/ai-sdk/chat-1/stream', ['GET', 'HEAD'], true],
   ['/v1/models', ['GET', 'HEAD'], true],
   ['/v1/models/default', ['GET', 'HEAD'], true],
   ['/v1/prompts', ['GET', 'HEAD'], true],
@@ -88,7 +91,7 @@ test.each([
   '/v1/completionss',
   '//v1/completions',
   '/v1//completions',
-  '/v1/chat/completions',
+  '/v1/chat',
   '/V1/completions',
   '/v1/prompts/haiku',
   '/healthz',

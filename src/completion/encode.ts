@@ -1,14 +1,21 @@
-// The shapes of an answer: JSON, an event stream or bare text, from the start or from the point where
-// an earlier stream was interrupted. Event streams have the form that all known clients accept: one
-// `data:` line per event, LF only, the same shape in every chunk, `[DONE]` last.
+// The shapes of an answer: as JSON, as an event stream or as bare text, with the objects of one of the
+// APIs, from the start or from the point where an earlier stream was interrupted. Event streams have the
+// form that all known clients accept: one `data:` line per event, LF only, `[DONE]` last.
 
 import { toJson } from '../json.ts'
-import type { Logprobs } from './completion.ts'
+import { chatChunkEncoder, chatCompletion } from './chat-completion.ts'
 import { type Delta, type FoldedAnswer, replay } from './delta.ts'
 import { type ResumePoint, resumeFilter } from './resume.ts'
+import { chunkEncoder } from './text-completion.ts'
+import { uiMessageEncoder } from './ui-message.ts'
+
+/** The API that a visitor uses: completions, chat completions, or the AI SDK's UI messages. */
+export type Api = 'completion' | 'chat' | 'ai-sdk'
 
 /** The format of an answer. */
 export interface Shape {
+  readonly api: Api
+  /** UI messages are always an event stream. */
   readonly as: 'json' | 'sse' | 'text'
   /** False: the body is sent when the answer is complete. */
   readonly stream: boolean
@@ -21,15 +28,27 @@ export interface Reader {
   readonly resume: ResumePoint | null
 }
 
-/** A distinct name for each encoding of one answer. */
-export function bodyName({ as, includeUsage }: Shape): string {
-  return as === 'sse' && includeUsage ? 'sse.usage' : as
+/** A distinct name for each encoding of one answer. Bare text is the same in every API. */
+export function bodyName({ api, as, includeUsage }: Shape): string {
+  const name = as === 'sse' && includeUsage ? 'sse.usage' : as
+  return api === 'completion' || as === 'text' ? name : `${api}.${name}`
 }
 
 /** A complete answer in a reader's shape. */
 export function encodeWhole(folded: FoldedAnswer, reader: Reader): string {
-  if (reader.shape.as === 'json') return toJson(folded.completion)
-  return [...textsOf(folded, reader)].join('')
+  const { api, as } = reader.shape
+  if (as !== 'json') return [...textsOf(folded, reader)].join('')
+  return toJson(api === 'chat' ? chatCompletion(folded.completion) : folded.completion)
+}
+
+/** Encodes deltas in order. */
+export type Encode = (delta: Delta) => string
+
+/** The encoders of event streams. The head must be the first delta. */
+const eventEncoders: Readonly<Record<Api, (includeUsage: boolean) => Encode>> = {
+  completion: chunkEncoder,
+  chat: chatChunkEncoder,
+  'ai-sdk': uiMessageEncoder,
 }
 
 export const DONE = 'data: [DONE]\n\n'
@@ -37,16 +56,18 @@ export const DONE = 'data: [DONE]\n\n'
 export const KEEP_ALIVE = ':\n\n'
 
 /** An error after the status was sent. The stream ends with it, without `[DONE]`. */
-export function errorEvent(body: unknown): string {
-  return `data: ${toJson(body)}\n\n`
+export function errorEvent(
+  api: Api,
+  body: { readonly error: { readonly message: string } },
+): string {
+  const event = api === 'ai-sdk' ? { type: 'error', errorText: body.error.message } : body
+  return `data: ${toJson(event)}\n\n`
 }
 
-export type Encode = (delta: Delta) => string
-
 /** Encodes one reader's deltas in order. */
-export function encoder(shape: Shape, resume: ResumePoint | null): Encode {
+export function encoder({ api, as, includeUsage }: Shape, resume: ResumePoint | null): Encode {
   const cut = resume === null ? null : resumeFilter(resume)
-  const encode = shape.as === 'text' ? bareText : chunkEncoder(shape)
+  const encode = as === 'text' ? bareText : eventEncoders[api](includeUsage)
   if (cut === null) return encode
   return (delta) => {
     const left = cut(delta)
@@ -55,33 +76,6 @@ export function encoder(shape: Shape, resume: ResumePoint | null): Encode {
 }
 
 const bareText: Encode = (delta) => (delta.kind === 'text' && delta.index === 0 ? delta.text : '')
-
-/** Encodes an event stream. The head must be first; every chunk repeats it. */
-function chunkEncoder({ includeUsage }: Shape): Encode {
-  // The parts that are the same in every chunk, as JSON.
-  let start = ''
-  const end = includeUsage ? '}],"usage":null}\n\n' : '}]}\n\n'
-  const chunk = (text: string, index: number, logprobs: Logprobs | null, finish: string) =>
-    `${start},"choices":[{"text":${toJson(text)},"index":${index},"logprobs":${toJson(logprobs)},"finish_reason":${finish}${end}`
-  return (delta) => {
-    switch (delta.kind) {
-      case 'head': {
-        const { id, created, model, system_fingerprint } = delta.head
-        const head = { id, object: 'text_completion', created, model, system_fingerprint }
-        start = `data: ${toJson(head).slice(0, -1)}`
-        return ''
-      }
-      case 'text':
-        return chunk(delta.text, delta.index, delta.logprobs, 'null')
-      case 'finish':
-        return chunk('', delta.index, null, `"${delta.reason}"`)
-      case 'usage':
-        return includeUsage ? `${start},"choices":[],"usage":${toJson(delta.usage)}}\n\n` : ''
-      default:
-        return delta satisfies never
-    }
-  }
-}
 
 /** A complete answer in a reader's shape, in pieces of at most `PIECE_CHARS`. */
 export function* textsOf(folded: FoldedAnswer, { shape, resume }: Reader): Generator<string> {

@@ -1,5 +1,5 @@
-// Resumes an answer for a reader that lost its connection: `Last-Event-ID: <completion id>:<n>`,
-// where n is the number of UTF-16 units of choice 0 that it has received. Only choice 0 is resumed.
+// Resumes an answer for a reader that lost its connection: `Last-Event-ID: <completion id>:<n>`, with
+// the id as a completion's or as a chat's, where n is the number of UTF-16 units of choice 0 that it has received. Only choice 0 is resumed.
 import type { Logprobs } from './completion.ts'
 import type { Delta } from './delta.ts'
 
@@ -10,7 +10,7 @@ export interface ResumePoint {
 
 /** Parses the header; null if it is malformed, in which case it is ignored. */
 export function parseResumePoint(header: string | null): ResumePoint | null {
-  const [, id, digits] = /^(cmpl-[A-Za-z0-9]{24,64}):(\d{1,9})$/.exec(header ?? '') ?? []
+  const [, id, digits] = /^(?:chat)?(cmpl-[A-Za-z0-9]{24,64}):(\d{1,9})$/.exec(header ?? '') ?? []
   return id === undefined ? null : { id, characters: Number(digits) }
 }
 

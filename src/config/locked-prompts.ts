@@ -24,6 +24,12 @@ export function promptsOf(
       if (prompts.has(id)) {
         own.add('', `Cannot use "${masked(id)}": CONFIG also has a prompt with this id`)
       }
+      if (prompt.chat && models.has(id)) {
+        own.add(
+          '',
+          `Cannot use "${masked(id)}": a model has this id, and chats name both as "model"`,
+        )
+      }
       if (prompt.model !== undefined) own.mustExist('model', prompt.model, models)
       checkPlaceholders(prompt, own)
       checkPages(prompt, hasSite, own)
@@ -35,13 +41,29 @@ export function promptsOf(
 }
 
 /** Every placeholder needs a variable, and every variable a placeholder. */
-function checkPlaceholders({ system = '', text, variables }: LockedPrompt, faults: Faults): void {
-  const places = new Set([...placeholdersIn(text), ...placeholdersIn(system)])
+function checkPlaceholders(
+  { system = '', text = '', chat, variables }: LockedPrompt,
+  faults: Faults,
+): void {
+  const inText = placeholdersIn(text)
+  // `{{message}}` is the visitor's last message.
+  const hasMessage = chat && inText.delete('message')
+  if (chat && text !== '' && !hasMessage) {
+    faults.add('text', 'Cannot find "{{message}}": the visitor\'s message would be lost without it')
+  }
+  if (chat && Object.hasOwn(variables, 'message')) {
+    faults.add('variables.message', 'Cannot use "message": it is the visitor\'s last message')
+  }
+  if (!chat && text === '') {
+    faults.add('text', 'Cannot find "text": only a chat can do without it')
+    return
+  }
+  const places = new Set([...inText, ...placeholdersIn(system)])
   for (const place of places) {
     if (Object.hasOwn(variables, place)) continue
     faults.add('text', `Cannot fill "{{${masked(place)}}}": there is no such variable`)
   }
-  if (text === '') return
+  if (text === '' && !chat) return
   for (const variable of Object.keys(variables)) {
     if (places.has(variable)) continue
     const name = masked(variable)

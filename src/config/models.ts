@@ -1,7 +1,10 @@
 // The models of CONFIG, and the upstream parameters that an owner may set.
 import type { Price } from '../budget/ledger.ts'
 import type { Abandon } from '../flight/generate.ts'
+import type { ChatOptions } from '../request/conversation.ts'
 import type { ModelOptions, Target } from '../request/effective.ts'
+import type { Wire } from '../upstream/adapter.ts'
+import type { ConnectOptions } from '../upstream/connection.ts'
 import { unlimitedIn } from '../upstream/extent.ts'
 import { masked } from '../validation.ts'
 import type { Faults } from './faults.ts'
@@ -24,7 +27,7 @@ export function priceAt({ route, prices }: Model, { upstream, upstream_model }: 
 
 export function modelsOf(
   settings: Settings['models'],
-  upstreams: ReadonlyMap<string, unknown>,
+  upstreams: ReadonlyMap<string, Pick<ConnectOptions, 'wire' | 'developer'>>,
   faults: Faults,
 ): Map<string, Model> {
   const models = new Map<string, Model>()
@@ -42,9 +45,31 @@ export function modelsOf(
     checkParameters(parameters, own)
     const route = targets.map(({ upstream, upstream_model }) => ({ upstream, upstream_model }))
     const prices = targets.map((target) => target.price ?? price)
-    models.set(id, { id, system, parameters, route, abandon, price, prices })
+    const places = targets.flatMap(({ upstream }) => upstreams.get(upstream) ?? [])
+    const chat = chatOf(setting, places)
+    models.set(id, { id, system, chat, parameters, route, abandon, price, prices })
   }
   return models
+}
+
+function chatOf(
+  setting: Settings['models'][number],
+  places: readonly Pick<ConnectOptions, 'wire' | 'developer'>[],
+): ChatOptions {
+  const wires = new Set(places.map(({ wire }) => wire))
+  return {
+    system: setting.chat_system ?? null,
+    promptIsChat: promptIsChat(wires, setting.system !== undefined),
+    developer: places.some(({ developer = false }) => developer),
+    alternating: wires.size === 1 && wires.has('anthropic'),
+  }
+}
+
+function promptIsChat(wires: ReadonlySet<Wire>, hasSystem: boolean): ChatOptions['promptIsChat'] {
+  if (wires.has('completions')) return 'no'
+  if (!wires.has('demo')) return 'yes'
+  // The demo is sent a prompt without the system message.
+  return hasSystem ? 'no' : 'without_system'
 }
 
 /** Fields of an upstream call that determine its cost or its shape. */

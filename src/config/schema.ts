@@ -36,6 +36,7 @@ const modelSchema = v.strictObject(
     parameters: v.optional(parameters, {}),
     fallbacks: v.optional(v.array(fallback, 'a list of upstreams'), []),
     system: v.optional(words),
+    chat_system: v.optional(words),
     price: v.optional(price),
     abandon: v.optional(abandon, 'finish'),
   },
@@ -44,6 +45,8 @@ const modelSchema = v.strictObject(
 
 /** Whether a wire has a field for `suffix` is no setting: `suffix` alone refuses it. */
 const settableLimits = features.filter((feature) => feature !== 'native_suffix')
+const PATH = 'a path that starts with "/"'
+const path = v.pipe(v.string(PATH), v.regex(/^\//, PATH))
 
 const upstreamSchema = v.strictObject(
   {
@@ -52,7 +55,8 @@ const upstreamSchema = v.strictObject(
     base_url: v.optional(v.string('a URL')),
     wire: v.optional(oneOf(wires)),
     auth: v.optional(oneOf(authStyles)),
-    path: v.optional(v.pipe(v.string('a path'), v.regex(/^\//, 'a path that starts with "/"'))),
+    path: v.optional(path),
+    chat_path: v.optional(v.pipe(v.string(PATH), v.regex(/^(?:$|\/)/, `${PATH}, or ""`))),
     max_tokens_field: v.optional(oneOf(['max_tokens', 'max_completion_tokens'])),
     stream_usage: v.optional(flag),
     native_n: v.optional(flag),
@@ -114,7 +118,8 @@ const settable = [
 export const promptSchema = v.strictObject(
   {
     system: v.optional(words),
-    text: words,
+    text: v.optional(words),
+    chat: v.optional(flag, false),
     variables: v.optional(v.record(variableName, variableSchema, 'a table of variables'), {}),
     model: v.optional(text(1, 128)),
     max_tokens: v.optional(positive),
@@ -150,6 +155,8 @@ const limitsSchema = v.strictObject({
   max_tokens: v.optional(positive, 512),
   n: v.optional(integer(1, 16), 1),
   prompts: v.optional(integer(1, 64), 4),
+  messages: v.optional(integer(1, 1024), 32),
+  chat_chars: v.optional(positive, 16_000),
 })
 
 const cacheSchema = v.strictObject({

@@ -34,18 +34,21 @@ function upstreamOf(setting: UpstreamSetting, secret: FindSecret, faults: Faults
   const keyless = wire === 'demo' || (setting.preset === undefined && !setting.key)
   const auth = setting.auth ?? (keyless ? 'none' : preset.auth)
   // The demo model is built in, with or without its preset.
-  const builtIn = wire === 'demo' ? presets['demo']?.baseUrl : null
+  const builtIn = wire === 'demo' ? presets['demo'] : null
+  const chatPath = setting.chat_path ?? (builtIn ?? preset).chatPath
   return {
     name: setting.name,
     wire,
-    baseUrl: baseUrlOf(setting.base_url ?? builtIn ?? preset.baseUrl, wire, faults),
+    baseUrl: baseUrlOf(setting.base_url ?? (builtIn ?? preset).baseUrl, wire, faults),
     auth,
     key: keyOf(setting.key, auth, secret, faults),
     path: setting.path ?? preset.path,
+    chatPath,
+    developer: preset.developer,
     maxTokensField: setting.max_tokens_field ?? preset.maxTokensField,
     streamUsage: setting.stream_usage ?? preset.streamUsage,
     rename: preset.rename,
-    unsupported: unsupportedBy(setting, preset, wire, faults),
+    unsupported: unsupportedBy(setting, preset, wire, chatPath, faults),
     stream: setting.stream,
     firstByteMs: setting.first_byte_ms,
     idleMs: setting.idle_ms,
@@ -60,6 +63,7 @@ function unsupportedBy(
   { unsupported, native_n }: UpstreamSetting,
   preset: Preset,
   wire: Wire,
+  chatPath: string,
   faults: Faults,
 ): ReadonlySet<Feature> {
   const limits = wireLimits[wire]
@@ -67,6 +71,7 @@ function unsupportedBy(
     faults.add('native_n', `Cannot use "native_n": the wire "${wire}" returns one choice per call`)
   }
   const features = new Set([...limits, ...(unsupported ?? preset.unsupported)])
+  if (wire === 'completions' && chatPath === '') features.add('chat')
   return (native_n ?? preset.nativeN ?? wire !== 'chat') ? features : features.add('n')
 }
 

@@ -36,6 +36,12 @@ interface Body extends Omit<SamplingOptions, 'random'> {
   readonly stream_options?: { readonly include_usage?: boolean }
 }
 
+/** What the completions adapter sends, with a prompt or, of a chat, with messages. */
+interface Sent extends Partial<Body> {
+  readonly model: string
+  readonly messages?: readonly { readonly content: string }[]
+}
+
 const defaults = {
   max_tokens: 16,
   temperature: 1,
@@ -61,7 +67,10 @@ const TOKENS_PER_SECOND = 80
 export function createDemo(options: DemoOptions): (request: Request) => Promise<Response> {
   let model: Model | undefined
   return async (request) => {
-    const body: Body = { ...defaults, ...JSON.parse(await request.text()) }
+    const { messages = [], ...given }: Sent = JSON.parse(await request.text())
+    // The model continues a text, so a conversation is one.
+    const talk = messages.map(({ content }) => content).join('\n\n')
+    const body: Body = { ...defaults, prompt: talk, ...given }
     const { prompt, n, best_of = n, max_tokens } = body
     const inAll = [prompt].flat().length * best_of * Math.max(LEAST_TOKENS, max_tokens)
     if (inAll > MAX_TOKENS_IN_ALL) {

@@ -1,7 +1,7 @@
 // Routes a miss: to the flight of its key, which readers everywhere share, or to a load in this
 // isolate (with `flights = "none"`, with `no-store`, or if the flight is unreachable).
 
-import { errorEvent, KEEP_ALIVE, type Reader } from '../completion/encode.ts'
+import { errorEvent, KEEP_ALIVE, type Reader, type Shape } from '../completion/encode.ts'
 import { GatewayError, isRetryable, type Problem, problemOf } from '../errors.ts'
 import { problemBody } from '../http/problem.ts'
 import { type SharedWork, stopsWithReaders } from './flights.ts'
@@ -115,7 +115,7 @@ export class Misses {
     left.addEventListener('abort', () => end('left'), { once: true })
     if (left.aborted) end('left')
     pipe(body, writable, {
-      isEventStream: shape.as === 'sse',
+      shape,
       left,
       problem: () => endRemote(fetchObject, work),
       end,
@@ -170,7 +170,7 @@ export class Misses {
 }
 
 interface PipeOptions {
-  readonly isEventStream: boolean
+  readonly shape: Shape
   readonly left: AbortSignal
   /** Asks which problem the stream ended with; null: the connection was lost. */
   readonly problem: () => Promise<Problem | null>
@@ -184,7 +184,7 @@ interface PipeOptions {
 async function pipe(
   body: ReadableStream<Uint8Array>,
   writable: Pipe['writable'],
-  { isEventStream, left, problem, end }: PipeOptions,
+  { shape, left, problem, end }: PipeOptions,
 ): Promise<void> {
   const isWhole = await body
     .pipeTo(writable, { preventClose: true, preventAbort: true, signal: left })
@@ -198,9 +198,10 @@ async function pipe(
     }
     const isLeft = left.aborted || writer.desiredSize === null
     const how = isLeft ? 'left' : ((await problem()) ?? broken())
+    const isEventStream = shape.as === 'sse'
     if (how !== 'left' && isEventStream) {
       // The comment terminates an event that may have been cut in half.
-      const text = KEEP_ALIVE + errorEvent(problemBody(how))
+      const text = KEEP_ALIVE + errorEvent(shape.api, problemBody(how))
       await writer.write(new TextEncoder().encode(text))
     }
     end(how)

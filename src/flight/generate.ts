@@ -4,6 +4,7 @@ import { createEntry, type Entry, isFresh, isWorthStoring, type Source } from '.
 import { estimateTokens, type Usage } from '../completion/completion.ts'
 import { type Delta, Fold, type FoldedAnswer, replay } from '../completion/delta.ts'
 import type { PageVersion } from '../page/store.ts'
+import { isTokens, textOf } from '../request/conversation.ts'
 import type { EffectiveRequest } from '../request/effective.ts'
 import type { Answered, RouteContext } from '../upstream/attempt.ts'
 import { answer, type Trace } from '../upstream/failover.ts'
@@ -185,7 +186,8 @@ function estimate(request: EffectiveRequest, written: string): Usage {
   const system_tokens = estimateTokens(request.system ?? '')
   let prompt_tokens = system_tokens
   for (const prompt of request.prompts) {
-    prompt_tokens += typeof prompt === 'string' ? estimateTokens(prompt) : prompt.length
+    const isList = typeof prompt !== 'string' && isTokens(prompt)
+    prompt_tokens += isList ? prompt.length : estimateTokens(textOf(prompt))
   }
   // An echo repeats the prompt and is not generated.
   const echoed = request.echo === true ? request.n * (prompt_tokens - system_tokens) : 0

@@ -150,7 +150,7 @@ export class Miss {
     const stream = new StreamReader({
       flight: this.flight,
       encoding: this.#encodings.of(reader),
-      as: reader.shape.as,
+      shape: reader.shape,
       pipe: this.#pipe(),
       isRemote,
       onError: (error) => this.#reportInternal(error),

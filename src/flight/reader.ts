@@ -91,7 +91,7 @@ export class Encodings {
 export interface StreamOptions {
   readonly flight: Flight
   readonly encoding: Encoding
-  readonly as: Shape['as']
+  readonly shape: Shape
   readonly pipe: Pipe
   /**
    * Whether another isolate passes the stream on. After a problem it is then only aborted: that
@@ -155,7 +155,7 @@ export class StreamReader implements FlightReader {
   }
 
   keepAlive(): void {
-    if (this.#options.as === 'sse' && this.#at > 0 && !this.#isWriting && !this.#isOver) {
+    if (this.#options.shape.as === 'sse' && this.#at > 0 && !this.#isWriting && !this.#isOver) {
       this.#write(utf8.encode(KEEP_ALIVE))
     }
   }
@@ -189,9 +189,9 @@ export class StreamReader implements FlightReader {
   }
 
   async #sendProblem(problem: Problem): Promise<void> {
-    const { as, isRemote } = this.#options
-    const isTold = as === 'sse' && !isRemote
-    if (isTold) await this.#writer.write(utf8.encode(errorEvent(problemBody(problem))))
+    const { shape, isRemote } = this.#options
+    const isTold = shape.as === 'sse' && !isRemote
+    if (isTold) await this.#writer.write(utf8.encode(errorEvent(shape.api, problemBody(problem))))
     this.#end(problem)
     if (isTold) await this.#writer.close()
     else await this.#writer.abort(new Error(INCOMPLETE))

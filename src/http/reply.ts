@@ -1,4 +1,5 @@
 // The headers of an answer, and the parsers of `Accept`, `Cache-Control` and `If-None-Match`.
+import type { Shape } from '../completion/encode.ts'
 import type { CacheWord } from '../events.ts'
 import { toJson } from '../json.ts'
 
@@ -16,9 +17,7 @@ export function jsonReply(value: unknown, status = 200): Reply {
   return { status, headers, body: toJson(value) }
 }
 
-export type Form = 'json' | 'sse' | 'text'
-
-const contentTypes: Readonly<Record<Form, string>> = {
+const contentTypes: Readonly<Record<Shape['as'], string>> = {
   json: 'application/json',
   sse: 'text/event-stream; charset=utf-8',
   text: 'text/plain; charset=utf-8',
@@ -62,9 +61,9 @@ export function cacheWord(outcome: CacheOutcome): CacheWord {
   return outcome.kind === 'request' ? 'miss' : outcome.kind
 }
 
-/** The entity tag of an answer in one form, as each form has a different body. */
-export function entityTag(completionId: string, form: Form, includeUsage: boolean): string {
-  return `"${completionId}.${form}${form === 'sse' && includeUsage ? '.usage' : ''}"`
+/** The entity tag of an answer in one shape, as each shape has a different body. */
+export function entityTag(completionId: string, bodyName: string): string {
+  return `"${completionId}.${bodyName}"`
 }
 
 /** Evaluates `If-None-Match` (RFC 9110, 13.1.2) by weak comparison; `*` matches every tag. */
@@ -76,7 +75,7 @@ export function matchesTag(header: string | null, tag: string): boolean {
 }
 
 export interface AnswerHeaders {
-  readonly form: Form
+  readonly shape: Shape
   readonly cache: CacheOutcome
   readonly timing: { readonly cacheMs: number; readonly upstreamMs: number | null }
   /** The cached entry, if the answer is from the cache. */
@@ -87,15 +86,16 @@ export interface AnswerHeaders {
 }
 
 export function answerHeaders(options: AnswerHeaders): Record<string, string> {
-  const { form, cache, timing, entry, estimated = false, browserSeconds = null } = options
+  const { shape, cache, timing, entry, estimated = false, browserSeconds = null } = options
   return {
-    'content-type': contentTypes[form],
+    'content-type': contentTypes[shape.as],
     'cache-control': browserSeconds === null ? 'no-store' : `public, max-age=${browserSeconds}`,
     'cache-status': cacheStatus(cache),
     'server-timing': serverTiming(timing),
     vary: 'Origin, Accept',
     ...(entry === undefined ? {} : { age: String(entry.ageSeconds), etag: entry.tag }),
     ...(estimated ? { 'x-usage-estimated': '1' } : {}),
+    ...(shape.api === 'ai-sdk' ? { 'x-vercel-ai-ui-message-stream': 'v1' } : {}),
   }
 }
 

@@ -2,6 +2,7 @@
 // stable: test/fixtures/keys.json holds golden vectors, and changing what is hashed requires a new
 // FORMAT. The key of a prompt's last answer is also made here; it ignores the owner's settings.
 import { sha256 } from '../hash.ts'
+import type { Conversation } from './conversation.ts'
 import type { EffectiveRequest } from './effective.ts'
 
 const FORMAT = 1
@@ -58,6 +59,8 @@ export interface PromptRequest {
   readonly variables: Readonly<Record<string, unknown>>
   /** The visitor's fields that have an effect (`overriddenFields` in effective.ts). */
   readonly fields: Readonly<Record<string, unknown>>
+  /** Of a chat. */
+  readonly messages?: Conversation
 }
 
 /**
@@ -68,7 +71,7 @@ export async function lastAnswerKey(request: PromptRequest, version: number): Pr
   return `l${version}:${await sha256(JSON.stringify(sorted(request)))}`
 }
 
-/** Sorts keys at any depth; only the owner's parameters are nested, so visitors cannot set it. */
+/** Sorts keys at any depth. A visitor's JSON schema is at most 64 deep (chat.ts). */
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted)
   if (typeof value !== 'object' || value === null) return value

@@ -3,6 +3,14 @@
 // upstream.
 import { GatewayError, invalidValue } from '../errors.ts'
 import { preview } from '../validation.ts'
+import {
+  type ChatOptions,
+  type Conversation,
+  isConversation,
+  isTokens,
+  type Prompt,
+  sentChat,
+} from './conversation.ts'
 import { markedText, type PageText, withPageInstruction } from './page-text.ts'
 import {
   type FreePrompt,
@@ -11,7 +19,7 @@ import {
   type RequestField,
   type VisitorRequest,
 } from './schema.ts'
-import { parseVariables, render, type Variables } from './template.ts'
+import { parseVariables, render, type Variables, variablesPath } from './template.ts'
 
 /** One upstream of a route, with what the answer depends on. */
 export interface Target {
@@ -21,7 +29,9 @@ export interface Target {
 
 export interface ModelOptions {
   readonly id: string
+  /** For prompts; `chat.system` is for chats. */
   readonly system: string | null
+  readonly chat: ChatOptions
   /** The owner's own upstream parameters. */
   readonly parameters: Readonly<Record<string, unknown>>
   /** At least one target, in the order of attempts. */
@@ -29,8 +39,11 @@ export interface ModelOptions {
 }
 
 interface PromptOptions {
+  /** Whether it takes a conversation. */
+  readonly chat: boolean
   readonly system?: string | undefined
-  readonly text: string
+  /** Of a chat: rendered around the last message, if there is a text. */
+  readonly text?: string | undefined
   readonly variables: Variables
   readonly model?: string | undefined
   readonly max_tokens?: number | undefined
@@ -40,7 +53,10 @@ interface PromptOptions {
 
 /** The fields for which an owner may define a default. */
 type RequestDefaults = Partial<
-  Omit<VisitorRequest, 'prompt' | 'logit_bias' | 'stream_options' | 'user' | 'model'>
+  Omit<
+    VisitorRequest,
+    'prompt' | 'logit_bias' | 'stream_options' | 'user' | 'model' | 'response_format'
+  >
 >
 
 export interface EffectiveOptions {
@@ -54,7 +70,9 @@ export interface EffectiveOptions {
 
 /** The sampling parameters. An absent one has its standard default. */
 export interface Sampling
-  extends Readonly<Pick<VisitorRequest, (typeof scalarFields)[number] | 'logit_bias'>> {
+  extends Readonly<
+    Pick<VisitorRequest, (typeof scalarFields)[number] | 'logit_bias' | 'response_format'>
+  > {
   readonly max_tokens: number
   readonly n: number
   readonly stop?: readonly string[]
@@ -65,7 +83,7 @@ export interface EffectiveRequest extends Sampling {
   /** The model id that the owner defined. */
   readonly model: string
   readonly prompt_id: string | null
-  readonly prompts: readonly (string | readonly number[])[]
+  readonly prompts: readonly Prompt[]
   readonly system: string | null
   readonly route: readonly Target[]
   readonly parameters: Readonly<Record<string, unknown>>
@@ -127,24 +145,42 @@ function freeRequest(
   prompt: FreePrompt,
   options: EffectiveOptions,
 ): RequestDraft {
+  const isChat = isConversation(prompt)
   if (!options.freePrompts) {
+    const field = isChat ? 'messages' : 'prompt'
     throw new GatewayError(
       'free_prompts_disabled',
-      'Cannot use "prompt": this endpoint accepts only the prompts listed at GET /v1/prompts',
-      { param: 'prompt' },
+      `Cannot use "${field}": this endpoint accepts only the prompts listed at GET /v1/prompts`,
+      { param: field },
     )
   }
-  const model = findModel(request.model, options.models)
-  const { id, system, route, parameters } = model
-  const own = fieldsOf(request, options.defaults)
+  const model = findModel(request.model, options)
+  const { id, route, parameters } = model
+  // Chats have no echo and no suffix, and answers of several choices need no best one.
+  const { echo: _echo, suffix: _suffix, best_of: _best, ...chatDefaults } = options.defaults
+  const own = fieldsOf(request, isChat ? chatDefaults : options.defaults)
   const fields = { model: id, prompt_id: null, route, parameters, ...own }
+  if (isChat) {
+    if (model.chat.system !== null) refuseSystemMessages(prompt)
+    const { system, prompt: sent } = sentChat(prompt, model.chat.system, model.chat)
+    return { fields, render: () => ({ ...fields, prompts: [sent], system }) }
+  }
   const prompts = typeof prompt === 'string' || isTokens(prompt) ? [prompt] : prompt
-  return { fields, render: () => ({ ...fields, prompts, system }) }
+  return { fields, render: () => ({ ...fields, prompts, system: model.system }) }
+}
+
+/** @throws GatewayError `locked_by_owner` */
+function refuseSystemMessages(messages: Conversation): void {
+  const i = messages.findIndex(({ role }) => role === 'system' || role === 'developer')
+  if (i < 0) return
+  const param = `messages[${i}].role`
+  const state = 'the owner has set the system message of this model'
+  throw new GatewayError('locked_by_owner', `Cannot use "${param}": ${state}`, { param })
 }
 
 function lockedRequest(
   request: VisitorRequest,
-  { id, variables = {} }: LockedPrompt,
+  { id, variables = {}, messages }: LockedPrompt,
   options: EffectiveOptions,
 ): RequestDraft {
   const prompt = options.prompts.get(id)
@@ -155,14 +191,24 @@ function lockedRequest(
       { param: 'prompt.id' },
     )
   }
+  if (prompt.chat && messages === undefined) {
+    throw invalidValue('prompt.id', 'it takes a conversation, at POST /v1/chat/completions')
+  }
+  if (messages !== undefined) refuseSystemMessages(messages)
   refuseLockedFields(request, prompt.visitor_may_set)
   const parameters = Object.entries(prompt.parameters).filter(
     ([name]) => !Object.hasOwn(request, name),
   )
-  const model = findModel(request.model ?? prompt.model, options.models)
-  const values = parseVariables(variables, prompt.variables, options.variableChars)
+  const model = findModel(request.model ?? prompt.model, options)
+  const values = parseVariables(
+    variables,
+    prompt.variables,
+    options.variableChars,
+    variablesPath({ messages }),
+  )
   // Ignore an `echo` default: it would show the owner's prompt text to visitors.
-  const { echo: _echo, ...defaults } = options.defaults
+  const { echo: _echo, suffix, best_of, ...rest } = options.defaults
+  const defaults = prompt.chat ? rest : { ...rest, suffix, best_of }
   const max_tokens = prompt.max_tokens ?? defaults.max_tokens
   const fields = {
     model: model.id,
@@ -176,11 +222,27 @@ function lockedRequest(
     render: (pages = new Map()) => {
       const texts = new Map([...pages].map(([name, page]) => [name, markedText(page)]))
       const filled = new Map([...values, ...texts])
-      const system = prompt.system === undefined ? model.system : render(prompt.system, filled)
-      const prompts = [render(prompt.text, filled)]
-      return { ...fields, prompts, system: withPageInstruction(system, pages.values()) }
+      const modelSystem = prompt.chat ? model.chat.system : model.system
+      const own = prompt.system === undefined ? modelSystem : render(prompt.system, filled)
+      const system = withPageInstruction(own, pages.values())
+      const { text = '' } = prompt
+      if (messages === undefined) return { ...fields, prompts: [render(text, filled)], system }
+      const sent = sentChat(withLast(messages, text, filled), system, model.chat)
+      return { ...fields, prompts: [sent.prompt], system: sent.system }
     },
   }
+}
+
+/** The conversation with the owner's text around the last message. */
+function withLast(
+  messages: Conversation,
+  text: string,
+  values: ReadonlyMap<string, string>,
+): Conversation {
+  const last = messages.at(-1)
+  if (text === '' || last === undefined) return messages
+  const content = render(text, new Map([...values, ['message', last.content]]))
+  return [...messages.slice(0, -1), { ...last, content }]
 }
 
 const alwaysFree: ReadonlySet<string> = new Set(['prompt', 'stream', 'stream_options', 'user'])
@@ -197,23 +259,24 @@ function refuseLockedFields(request: VisitorRequest, allowed: readonly string[])
   }
 }
 
-function findModel(id: string | undefined, models: EffectiveOptions['models']): ModelOptions {
+function findModel(
+  id: string | undefined,
+  { models, prompts }: Pick<EffectiveOptions, 'models' | 'prompts'>,
+): ModelOptions {
   const model = id === undefined ? models.values().next().value : models.get(id)
   if (model !== undefined) return model
-  throw new GatewayError(
-    'model_not_allowed',
-    `Cannot use the model ${preview(id)}: GET /v1/models lists the allowed models`,
-    { param: 'model' },
-  )
-}
-
-function isTokens(prompt: readonly unknown[]): prompt is readonly number[] {
-  return typeof prompt[0] === 'number'
+  const isPrompt = id !== undefined && prompts.has(id)
+  const state = isPrompt
+    ? 'it is a prompt for POST /v1/completions'
+    : 'GET /v1/models lists the allowed models'
+  throw new GatewayError('model_not_allowed', `Cannot use the model ${preview(id)}: ${state}`, {
+    param: 'model',
+  })
 }
 
 /** The fields with an effect, in the form that the cache key is made of. */
 function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults']): Sampling {
-  const { logit_bias } = request
+  const { logit_bias, response_format } = request
   const { stop, max_tokens = defaults.max_tokens, n = 1 } = { ...defaults, ...request }
   // Raise the owner's default to n if necessary; a visitor's own best_of below n is an error.
   const best_of =
@@ -227,6 +290,7 @@ function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults'
     ...scalarsOf({ ...defaults, ...request, best_of }),
     ...(stops === undefined || stops.length === 0 ? {} : { stop: stops }),
     ...(logit_bias === undefined || Object.keys(logit_bias).length === 0 ? {} : { logit_bias }),
+    ...(response_format === undefined ? {} : { response_format }),
   }
 }
 

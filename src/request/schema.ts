@@ -3,8 +3,9 @@
 
 import * as v from 'valibot'
 import { GatewayError } from '../errors.ts'
-import { isRecord } from '../json.ts'
+import { isRecord, type Table } from '../json.ts'
 import { type Fault, faultsOf, finite, integer, listOf, preview, text } from '../validation.ts'
+import type { Conversation } from './conversation.ts'
 import { withoutForeign } from './foreign.ts'
 
 export interface RequestLimits {
@@ -27,7 +28,10 @@ const token = integer(0, 2 ** 31 - 1)
 const sentence = text(1, Number.MAX_SAFE_INTEGER)
 
 /** The values are validated in template.ts. */
-const variables = v.custom<Readonly<Record<string, unknown>>>(isRecord, 'an object of variables')
+export const variables = v.custom<Readonly<Record<string, unknown>>>(
+  isRecord,
+  'an object of variables',
+)
 
 const biases = v.pipe(
   v.custom<object>(isRecord, 'an object of token ids'),
@@ -35,7 +39,7 @@ const biases = v.pipe(
   v.maxEntries(MAX_BIASES, `at most ${MAX_BIASES} tokens`),
 )
 
-const flag = v.boolean('true or false')
+export const flag = v.boolean('true or false')
 const streamOptions = v.object({
   include_usage: v.optional(flag),
   /** Has no effect: chunks are never padded. */
@@ -88,18 +92,32 @@ export function requestSchema(limits: RequestLimits) {
   })
 }
 
-export type VisitorRequest = v.InferOutput<ReturnType<typeof requestSchema>>
+type CompletionRequest = v.InferOutput<ReturnType<typeof requestSchema>>
+
+/** A locked prompt with its variables; for chats, with the conversation. */
+export interface LockedPrompt extends v.InferOutput<typeof lockedPrompt> {
+  readonly messages?: Conversation
+}
+export type FreePrompt = Exclude<CompletionRequest['prompt'], LockedPrompt> | Conversation
+
+/** A request for a completion or a chat, as its parser returns it. */
+export interface VisitorRequest extends Omit<CompletionRequest, 'prompt'> {
+  readonly prompt: FreePrompt | LockedPrompt
+  /** Of chats only: `json_object` or `json_schema`. */
+  readonly response_format?: Readonly<Record<string, unknown>>
+}
 export type RequestField = keyof VisitorRequest
-export type LockedPrompt = Extract<VisitorRequest['prompt'], { id: string }>
-export type FreePrompt = Exclude<VisitorRequest['prompt'], LockedPrompt>
 
 /** Whether the prompt refers to a locked prompt. */
-export function isLocked(prompt: VisitorRequest['prompt']): prompt is LockedPrompt {
+export function isLocked<Prompt extends object | string>(
+  prompt: Prompt,
+): prompt is Extract<Prompt, { id: string }> {
   return typeof prompt === 'object' && !Array.isArray(prompt)
 }
 
 /** The size of a visitor's prompts, to be compared with `limits.prompt_chars`. */
-function promptSize(prompt: FreePrompt): number {
+function promptSize(prompt: CompletionRequest['prompt']): number {
+  if (isLocked(prompt)) return 0
   if (typeof prompt === 'string') return prompt.length
   let size = 0
   for (const item of prompt) size += typeof item === 'number' ? 1 : item.length
@@ -107,7 +125,7 @@ function promptSize(prompt: FreePrompt): number {
 }
 
 /** A list of tokens is one prompt. */
-function promptCount(prompt: VisitorRequest['prompt']): number {
+function promptCount(prompt: CompletionRequest['prompt']): number {
   return Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt.length : 1
 }
 
@@ -118,10 +136,36 @@ export type ParseRequest = (body: unknown) => VisitorRequest
  * GatewayError `unknown_field`, `missing_field` or `invalid_value` with the messages of all faults.
  */
 export function requestParser(limits: RequestLimits): ParseRequest {
-  const { entries } = requestSchema(limits)
-  const schema = v.object(entries)
-  // For a fault inside a union's member, a union reports only that no member fits.
-  const lockedSchema = v.object({ ...entries, prompt: lockedPrompt })
+  const schema = requestSchema(limits)
+  return fieldParser(schema, {
+    misplaced: ['messages', 'chats go to POST /v1/chat/completions'],
+    // For a fault inside a union's member, a union reports only that no member fits.
+    lockedSchema: v.object({ ...schema.entries, prompt: lockedPrompt }),
+    faultsOf: (request) => crossFieldFaults(request, limits),
+  })
+}
+
+type FieldSchema = v.ObjectSchema<v.ObjectEntries, undefined>
+
+interface FieldOptions<Schema extends FieldSchema> {
+  /** A field of the other path, and where it belongs. */
+  readonly misplaced: readonly [field: string, place: string]
+  /** For a body whose `prompt` is a table. */
+  readonly lockedSchema?: v.GenericSchema<unknown, v.InferOutput<Schema>>
+  /** The faults of a request whose fields are valid by themselves. */
+  readonly faultsOf: (request: v.InferOutput<Schema>) => readonly Fault[]
+}
+
+/** Creates a parser of the fields of one path. It throws as `requestParser` does. */
+export function fieldParser<Schema extends FieldSchema>(
+  schema: Schema,
+  {
+    misplaced: [misplaced, place],
+    lockedSchema = schema,
+    faultsOf: furtherFaults,
+  }: FieldOptions<Schema>,
+): (body: unknown) => v.InferOutput<Schema> {
+  const { entries } = schema
   return (body) => {
     if (!isRecord(body)) {
       throw new GatewayError(
@@ -130,6 +174,10 @@ export function requestParser(limits: RequestLimits): ParseRequest {
       )
     }
     const { fields: given, faults: foreign } = withoutForeign(withoutNulls(body), entries)
+    if (Object.hasOwn(given, misplaced)) {
+      const message = `Cannot use "${misplaced}" here: ${place}`
+      throw new GatewayError('unknown_field', message, { param: misplaced })
+    }
     const unknown = [
       ...unknownKeys(given, entries, ''),
       ...unknownKeys(given['stream_options'], streamOptions.entries, 'stream_options.'),
@@ -139,7 +187,8 @@ export function requestParser(limits: RequestLimits): ParseRequest {
     const faults = [
       ...foreign,
       ...keyFaults(given['logit_bias']),
-      ...(result.success ? crossFieldFaults(result.output, limits) : faultsOf(result.issues)),
+      ...streamFaults(given),
+      ...(result.success ? furtherFaults(result.output) : faultsOf(result.issues)),
     ]
     if (unknown.length === 0 && faults.length === 0 && result.success) return result.output
     throw refusal(unknown, faults)
@@ -170,6 +219,12 @@ function unknownKeys(value: unknown, known: object, prefix: string): Fault[] {
   })
 }
 
+function streamFaults({ stream, stream_options }: Table): Fault[] {
+  if (stream_options === undefined || stream === true) return []
+  const message = 'Cannot use "stream_options": it requires "stream": true'
+  return [{ path: 'stream_options', message }]
+}
+
 /** Finds keys of `logit_bias` that are not token ids. A valibot record would skip `__proto__`. */
 function keyFaults(biases: unknown): Fault[] {
   if (!isRecord(biases)) return []
@@ -183,12 +238,12 @@ function keyFaults(biases: unknown): Fault[] {
 }
 
 /** Faults that concern several fields or the request as a whole. */
-function crossFieldFaults(request: VisitorRequest, limits: RequestLimits): Fault[] {
+function crossFieldFaults(request: CompletionRequest, limits: RequestLimits): Fault[] {
   const faults: Fault[] = []
   const fault = (path: string, state: string) =>
     faults.push({ path, message: `Cannot use "${path}": ${state}` })
-  const { prompt, n = 1, best_of, stream = false, stream_options } = request
-  const size = isLocked(prompt) ? 0 : promptSize(prompt)
+  const { prompt, n = 1, best_of } = request
+  const size = promptSize(prompt)
   if (size > limits.prompt_chars) {
     fault('prompt', `expected at most ${limits.prompt_chars} characters, got ${size}`)
   }
@@ -199,11 +254,8 @@ function crossFieldFaults(request: VisitorRequest, limits: RequestLimits): Fault
   if (best_of !== undefined && best_of < n) {
     fault('best_of', `expected at least n, which is ${n}, got ${best_of}`)
   }
-  if (best_of !== undefined && best_of > 1 && stream) {
+  if (best_of !== undefined && best_of > 1 && request.stream === true) {
     fault('best_of', 'it cannot be combined with "stream": true')
-  }
-  if (stream_options !== undefined && !stream) {
-    fault('stream_options', 'it requires "stream": true')
   }
   return faults
 }

@@ -35,17 +35,20 @@ export function render(template: string, values: ReadonlyMap<string, string>): s
  * page/rules.ts checks.
  *
  * @param maxChars the limit for all variables together, in UTF-16 units
- * @throws GatewayError `missing_field` or `invalid_value`; `param` is `prompt.variables.<name>`.
+ * @param path of the variables in the request
+ * @throws GatewayError `missing_field` or `invalid_value`; `param` is the path of the variable.
  */
 export function parseVariables(
   given: Readonly<Record<string, unknown>>,
   variables: Variables,
   maxChars: number,
+  path: string,
 ): Map<string, string> {
+  const paramOf = (name: string) => variableParam(path, name)
   for (const name of Object.keys(given)) {
     if (!Object.hasOwn(variables, name)) {
       throw invalidVariable(
-        name,
+        paramOf(name),
         `the prompt has no such variable, it has ${listed(Object.keys(variables))}`,
       )
     }
@@ -58,46 +61,47 @@ export function parseVariables(
       throw new GatewayError(
         'missing_field',
         `Cannot find the variable "${name}": the prompt requires it`,
-        { param: variableParam(name) },
+        { param: paramOf(name) },
       )
     }
-    const filled = fill(name, value, variable)
+    const filled = fill(paramOf(name), value, variable)
     // A page's text has its own limit, and its address is not sent to the model.
     if (!('from' in variable)) chars += filled.length
     values.set(name, filled)
   }
   if (chars > maxChars) {
-    throw invalidValue(
-      'prompt.variables',
-      `expected at most ${maxChars} characters in total, got ${chars}`,
-    )
+    throw invalidValue(path, `expected at most ${maxChars} characters in total, got ${chars}`)
   }
   return values
 }
 
-function fill(name: string, value: unknown, variable: Variable): string {
+function fill(param: string, value: unknown, variable: Variable): string {
   if (typeof value !== 'string') {
-    throw invalidVariable(name, `expected a string, got ${preview(value)}`)
+    throw invalidVariable(param, `expected a string, got ${preview(value)}`)
   }
-  if (!value.isWellFormed()) throw invalidVariable(name, 'expected well-formed Unicode')
+  if (!value.isWellFormed()) throw invalidVariable(param, 'expected well-formed Unicode')
   if ('values' in variable) {
     if (variable.values.includes(value)) return value
-    throw invalidVariable(name, `expected one of ${listed(variable.values)}, got ${preview(value)}`)
+    throw invalidVariable(
+      param,
+      `expected one of ${listed(variable.values)}, got ${preview(value)}`,
+    )
   }
   if ('from' in variable) return value
   const { max_chars } = variable
   if (value.length <= max_chars) return value
-  throw invalidVariable(name, `expected at most ${max_chars} characters, got ${value.length}`)
+  throw invalidVariable(param, `expected at most ${max_chars} characters, got ${value.length}`)
 }
 
 const listed = (words: readonly string[]) => (words.length === 0 ? 'none' : words.join(', '))
 
-/** The path of a variable in a request. */
-export const variableParam = (name: string) => `prompt.variables.${name.slice(0, 64)}`
+/** The path of a locked prompt's variables: a chat names the prompt as its model. */
+export const variablesPath = ({ messages }: { readonly messages?: unknown }) =>
+  messages === undefined ? 'prompt.variables' : 'variables'
+
+/** The path of one variable. */
+export const variableParam = (path: string, name: string) => `${path}.${name.slice(0, 64)}`
 
 /** @param state what is wrong with the value */
-export function invalidVariable(name: string, state: string): GatewayError {
-  return new GatewayError('invalid_value', `Cannot use ${preview(variableParam(name))}: ${state}`, {
-    param: variableParam(name),
-  })
-}
+export const invalidVariable = (param: string, state: string): GatewayError =>
+  new GatewayError('invalid_value', `Cannot use ${preview(param)}: ${state}`, { param })

@@ -1,9 +1,10 @@
-// The completion endpoint. POST may call an upstream, GET answers from the cache only.
+// The endpoints that answer: completions, chats and the AI SDK's hooks. POST may call an upstream, GET
+// answers from the cache only.
 
 import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
 import { ageOf } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
-import { bodyName, encodeWhole } from '../completion/encode.ts'
+import { type Api, bodyName, encodeWhole } from '../completion/encode.ts'
 import { type Code, GatewayError, messages, problemOf } from '../errors.ts'
 import type { Misses } from '../flight/client.ts'
 import type { Work } from '../flight/generate.ts'
@@ -55,10 +56,14 @@ export class Completions {
     this.#deps = deps
   }
 
-  /** `POST /v1/completions`. @throws GatewayError */
-  async post(visit: Visit): Promise<Reply> {
+  /**
+   * `POST /v1/completions`, `/v1/chat/completions` and `/v1/ai-sdk`: the same in other shapes.
+   *
+   * @throws GatewayError
+   */
+  async post(visit: Visit, api: Api): Promise<Reply> {
     const body = await readText(visit.request, this.#deps.body)
-    const resolved = await this.#deps.resolver.resolve('body', body, visit)
+    const resolved = await this.#deps.resolver.resolve(api, body, visit)
     const { directives, takesLast } = resolved
     const mayJoin = !directives.onlyIfCached && !directives.noStore && !takesLast
     const lookup = await this.#lookUp(resolved, mayJoin)
@@ -135,10 +140,10 @@ export class Completions {
     const browserSeconds = isPrevious
       ? 0
       : Math.max(0, Math.min(this.#deps.policy.browserSeconds, ttlSeconds))
-    const tag = entityTag(entry.completion.id, shape.as, shape.includeUsage)
+    const tag = entityTag(entry.completion.id, bodyName(shape))
     visit.counts = { ...visit.counts, saved: entry.completion.usage }
     const headers = answerHeaders({
-      form: shape.as,
+      shape,
       cache,
       timing: { cacheMs, upstreamMs: null },
       entry: { ageSeconds, tag },
@@ -213,12 +218,12 @@ export class Completions {
       throw new GatewayError(code, message, options)
     }
     const { role } = answer
-    const form = reader.shape.as
+    const { shape } = reader
     const stored = answer.kind === 'whole' && answer.stored
     const cache = outcomeOf(work, role === 'follower', stored)
     visit.cache = cache
     if (answer.kind === 'stream') {
-      return { status: 200, headers: answerHeaders({ form, cache, timing }), body: answer.body }
+      return { status: 200, headers: answerHeaders({ shape, cache, timing }), body: answer.body }
     }
     // This isolate's own copy; the flight has stored the answer for everybody.
     const cached = answer.entry === null ? null : this.#deps.cache.storeInMemory(answer.entry)
@@ -229,10 +234,10 @@ export class Completions {
     if (role === 'follower') {
       visit.counts = { ...visit.counts, saved: answer.completion.usage }
     }
-    const body = cached?.body(bodyName(reader.shape), () => encodeWhole(answer, reader))
+    const body = cached?.body(bodyName(shape), () => encodeWhole(answer, reader))
     return {
       status: 200,
-      headers: answerHeaders({ form, cache, timing, estimated: answer.estimated }),
+      headers: answerHeaders({ shape, cache, timing, estimated: answer.estimated }),
       body: body ?? encodeWhole(answer, reader),
     }
   }

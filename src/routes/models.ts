@@ -13,20 +13,30 @@ export interface Catalog {
   readonly models: ReadonlyMap<string, Model>
   readonly prompts: ReadonlyMap<
     string,
-    { readonly variables: Variables; readonly visitor_may_set: readonly string[] }
+    {
+      readonly variables: Variables
+      readonly visitor_may_set: readonly string[]
+      /** It takes a conversation, and is named as a model. */
+      readonly chat: boolean
+    }
   >
 }
 
-/** `GET /v1/models`: OpenAI's list object. */
-export function listModels({ models }: Catalog): Reply {
-  const data = [...models].map(([id, model]) => modelObject(id, model))
+/** `GET /v1/models`: OpenAI's list object. Locked prompts for chats are models, too. */
+export function listModels({ models, prompts }: Catalog): Reply {
+  const chats = [...prompts].filter(([, { chat }]) => chat)
+  const data = [
+    ...[...models].map(([id, { route }]) => modelObject(id, route[0]?.upstream)),
+    ...chats.map(([id]) => modelObject(id, OWNER)),
+  ]
   return jsonReply({ object: 'list', data })
 }
 
 /** `GET /v1/models/{id}`. @throws GatewayError `model_not_found`. */
-export function showModel({ models }: Catalog, id: string): Reply {
+export function showModel({ models, prompts }: Catalog, id: string): Reply {
   const model = models.get(id)
-  if (model !== undefined) return jsonReply(modelObject(id, model))
+  if (model !== undefined) return jsonReply(modelObject(id, model.route[0]?.upstream))
+  if (prompts.get(id)?.chat) return jsonReply(modelObject(id, OWNER))
   const message = `Cannot find the model ${preview(id)}: GET /v1/models lists the allowed models`
   throw new GatewayError('model_not_found', message, { param: 'model' })
 }
@@ -51,6 +61,9 @@ function publicVariable(variable: Variable) {
   return { from, paths, max_chars }
 }
 
-function modelObject(id: string, { route }: Model) {
-  return { id, object: 'model', created: 0, owned_by: route[0]?.upstream ?? '' }
+/** Who makes the answers of a locked prompt, rather than an upstream. */
+const OWNER = 'owner'
+
+function modelObject(id: string, owner = '') {
+  return { id, object: 'model', created: 0, owned_by: owner }
 }

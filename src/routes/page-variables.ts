@@ -21,6 +21,7 @@ import {
   type Variable,
   type Variables,
   variableParam,
+  variablesPath,
 } from '../request/template.ts'
 
 export interface PageVariablesDeps {
@@ -37,6 +38,8 @@ interface NamedPage {
   /** The name it is purged by. */
   readonly name: string
   readonly variable: PageVariable
+  /** The path of the variable in the request, for errors. */
+  readonly param: string
 }
 
 /** A request's pages by variable name, in the prompt's order. */
@@ -45,7 +48,7 @@ export type NamedPages = ReadonlyMap<string, NamedPage>
 /** Pages that may be used. `refusal` is the reason why one must not be fetched at its address. */
 export type AdmittedPages = ReadonlyMap<
   string,
-  { readonly page: Page; readonly refusal: string | null }
+  { readonly page: Page; readonly refusal: string | null; readonly param: string }
 >
 
 export interface PagesRead {
@@ -77,12 +80,14 @@ export class PageVariables {
     const { id, variables: values = {} } = prompt
     const variables = this.#variables.get(id)
     if (variables === undefined) return null
+    const path = variablesPath(prompt)
     const pages = variables.map(async ([name, variable]): Promise<[string, NamedPage]> => {
+      const param = variableParam(path, name)
       const value = values[name]
       const url = typeof value === 'string' ? readAddress(value) : null
-      if (url === null) throw invalidVariable(name, 'expected an absolute http or https URL')
+      if (url === null) throw invalidVariable(param, 'expected an absolute http or https URL')
       const address = pageNameOf(url)
-      return [name, { url, address, name: await pageName(address), variable }]
+      return [name, { url, address, name: await pageName(address), variable, param }]
     })
     return new Map(await Promise.all(pages))
   }
@@ -94,11 +99,11 @@ export class PageVariables {
   admitted(named: NamedPages, own: URL): AdmittedPages {
     const { origins } = this.#deps
     return new Map(
-      [...named].map(([variable, { url, name, variable: settings }]) => {
+      [...named].map(([variable, { url, name, variable: settings, param }]) => {
         const { paths, selector, max_chars: maxChars, page_seconds: freshSeconds } = settings
         const options: AddressOptions = { origins, paths, own }
         const reason = lookupRefusalOf(url, options)
-        if (reason !== null) throw notAllowed(variable, reason)
+        if (reason !== null) throw notAllowed(variable, param, reason)
         const page = {
           url,
           name,
@@ -107,15 +112,15 @@ export class PageVariables {
           freshSeconds,
           refusalOf: (to: URL) => redirectRefusalOf(url, to, options),
         }
-        return [variable, { page, refusal: refusalOf(url, options) }]
+        return [variable, { page, refusal: refusalOf(url, options), param }]
       }),
     )
   }
 
   /** @throws GatewayError `page_not_allowed` if one of them must not be fetched at its address */
   refuseUnlisted(admitted: AdmittedPages): void {
-    for (const [variable, { refusal }] of admitted) {
-      if (refusal !== null) throw notAllowed(variable, refusal)
+    for (const [variable, { refusal, param }] of admitted) {
+      if (refusal !== null) throw notAllowed(variable, param, refusal)
     }
   }
 
@@ -146,13 +151,13 @@ export class PageVariables {
     this.refuseUnlisted(admitted)
     const fetchAll = async (versions: readonly PageVersion[]) =>
       await Promise.all(
-        [...admitted].map(async ([variable, { page }], i) => {
+        [...admitted].map(async ([variable, { page, param }], i) => {
           try {
             return [variable, await this.#deps.pages.read(page, versions[i] ?? null)] as const
           } catch (error) {
             if (!(error instanceof PageError)) throw error
             failed(error.fault)
-            throw unavailable(variable, error.fault)
+            throw unavailable(variable, param, error.fault)
           }
         }),
       )
@@ -179,9 +184,9 @@ function isPage(entry: [string, Variable]): entry is [string, PageVariable] {
   return 'from' in entry[1]
 }
 
-function notAllowed(name: string, reason: string): GatewayError {
+function notAllowed(name: string, param: string, reason: string): GatewayError {
   const message = `Cannot read the page of "${name}": ${reason}`
-  return new GatewayError('page_not_allowed', message, { param: variableParam(name) })
+  return new GatewayError('page_not_allowed', message, { param })
 }
 
 const reasons: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
@@ -196,9 +201,10 @@ const reasons: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
   empty: 'the owner\'s "selector" matches no text in it',
 }
 
-function unavailable(name: string, fault: PageFault): GatewayError {
-  if (fault === 'elsewhere') return notAllowed(name, 'it redirects to a page that is not allowed')
+function unavailable(name: string, param: string, fault: PageFault): GatewayError {
+  if (fault === 'elsewhere') {
+    return notAllowed(name, param, 'it redirects to a page that is not allowed')
+  }
   const message = `Cannot read the page of "${name}": ${reasons[fault]}`
-  const param = variableParam(name)
   return new GatewayError('page_unavailable', message, { param, cause: fault })
 }

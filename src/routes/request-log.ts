@@ -18,6 +18,9 @@ type LogFields = Pick<
   'route' | 'model' | 'upstream' | 'attempts' | 'tokens_in' | 'tokens_out' | 'visitor' | 'origin'
 >
 
+/** The routes that are counted. */
+const answering: ReadonlySet<string> = new Set(['completions', 'chat', 'ai-sdk'])
+
 /** The status in the log of a request whose visitor disconnected, as in nginx. Never sent. */
 export const CLIENT_LEFT = 499
 
@@ -76,6 +79,6 @@ export class Visit {
       ...this.logFields,
     } as const
     report(event)
-    if (this.logFields.route === 'completions') count(event, this.counts)
+    if (answering.has(this.logFields.route)) count(event, this.counts)
   }
 }

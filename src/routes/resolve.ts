@@ -6,14 +6,18 @@ import type { IsOperator } from '../access/operator.ts'
 import type { Visitors } from '../access/visitors.ts'
 import { FOREVER_S } from '../cache/kv.ts'
 import { namesOf, requestName } from '../cache/names.ts'
-import type { Reader, Shape } from '../completion/encode.ts'
+import type { Api, Reader, Shape } from '../completion/encode.ts'
 import { parseResumePoint } from '../completion/resume.ts'
 import type { Report } from '../events.ts'
 import type { Abandon, Work } from '../flight/generate.ts'
 import { parseBody } from '../http/body.ts'
 import { type CacheDirectives, parseCacheControl, prefersText } from '../http/reply.ts'
+import { isRecord, type Table } from '../json.ts'
 import { RecentMap } from '../lru.ts'
+import { bodyOfHook } from '../request/ai-sdk.ts'
 import { cacheKey, type KeyOptions, lastAnswerKey } from '../request/cache-key.ts'
+import type { ChatLimits } from '../request/chat.ts'
+import { isConversation, type Prompt, textOf } from '../request/conversation.ts'
 import {
   draftRequest,
   type EffectiveOptions,
@@ -71,7 +75,10 @@ export interface ResolverDeps {
     }
   >
   readonly models: ReadonlyMap<string, { readonly abandon: Abandon }>
+  /** The parsers of completions and of chats. */
   readonly parse: ParseRequest
+  readonly parseChat: ParseRequest
+  readonly limits: Pick<ChatLimits, 'messages' | 'chat_chars'>
   readonly visitors: Visitors
   readonly isOperator: IsOperator
   readonly connections: RouteContext['connections']
@@ -99,17 +106,23 @@ interface KnownRequest extends ParsedRequest {
   readonly route: EffectiveRequest['route']
 }
 
-/** The parsers for requests in a body and in a query. */
-const sources = { body: parseBody, query: queryBody }
-type Source = keyof typeof sources
+/** Where a request stands: in a query, or in the body of one of the paths. */
+export type Source = 'query' | Api
 
 /** Memory for parsed requests, by their raw text: a repeated request is not parsed again. */
 const PARSED_BYTES = 1_048_576
 /** Estimated size of a parsed request without its prompts; most fields are absent. */
 const REQUEST_BYTES = 2000
+/** Estimated size of a message besides its text, in UTF-16 units. */
+const MESSAGE_CHARS = 50
 
 export class RequestResolver {
-  readonly #parsed = { body: recentRequests(), query: recentRequests() }
+  readonly #parsed: Readonly<Record<Source, ReturnType<typeof recentRequests>>> = {
+    query: recentRequests(),
+    completion: recentRequests(),
+    chat: recentRequests(),
+    'ai-sdk': recentRequests(),
+  }
   readonly #deps: ResolverDeps
 
   constructor(deps: ResolverDeps) {
@@ -119,12 +132,13 @@ export class RequestResolver {
   /**
    * The purge names of this request's answers, for all visitors and all versions of its pages.
    *
-   * @param body of a completion request, as visitors send it
+   * @param body of any of the paths, as visitors send it
    * @param own the URL of this request to the Worker
    * @throws GatewayError if the body is not a valid request, or names a page that is not allowed
    */
   async purgeNames(body: unknown, own: URL): Promise<string[]> {
-    const { key, last, pages } = await this.#parseRequest(body)
+    const api = !isRecord(body) || body['messages'] === undefined ? 'completion' : apiOf(body)
+    const { key, last, pages } = await this.#parseRequest(this.#read(api, body))
     if (pages !== null) this.#deps.pageVariables.admitted(pages, own)
     // An answer stored before the prompt had last answers may still be served under its key.
     const keys = last === null ? [key] : pages === null ? [last, key] : [last]
@@ -152,7 +166,8 @@ export class RequestResolver {
       free && policy.freePrompts === 'off' ? 0 : (promptPolicy?.ttl_seconds ?? policy.ttlSeconds)
     const operatorSpends = promptPolicy?.spend === 'operator'
     const staleSeconds = operatorSpends ? FOREVER_S : policy.staleSeconds
-    const shape = shapeOf(request, options.defaults.stream, headers.get('accept'))
+    const api = from === 'query' ? 'completion' : from
+    const shape = shapeOf(api, request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
     const workKey = scoped ? await cacheKey(effective, visitor, key) : parsed.key
     const work: Work = {
@@ -206,15 +221,24 @@ export class RequestResolver {
   async #parseText(from: Source, text: string): Promise<KnownRequest> {
     const known = this.#parsed[from].get(text)
     if (known !== null) return known
-    const parsed = await this.#parseRequest(sources[from](text))
+    const request =
+      from === 'query' ? this.#deps.parse(queryBody(text)) : this.#read(from, parseBody(text))
+    const parsed = await this.#parseRequest(request)
     const route = capableTargets(parsed.effective, this.#deps.connections)
     this.#parsed[from].set(text, { ...parsed, route })
     return { ...parsed, route }
   }
 
-  async #parseRequest(body: unknown): Promise<ParsedRequest> {
+  #read(api: Api, body: unknown): VisitorRequest {
+    const { parse, parseChat, limits } = this.#deps
+    if (api === 'completion') return parse(body)
+    if (api === 'chat') return parseChat(body)
+    const given = bodyOfHook(body, limits)
+    return isRecord(given) && given['messages'] !== undefined ? parseChat(given) : parse(given)
+  }
+
+  async #parseRequest(request: VisitorRequest): Promise<ParsedRequest> {
     const { effective: options, key: keyOptions } = this.#deps
-    const request = this.#deps.parse(body)
     const draft = draftRequest(request, options)
     const pages = await this.#deps.pageVariables.named(request)
     const effective = draft.render(addressesOf(pages ?? new Map()))
@@ -246,7 +270,9 @@ export class RequestResolver {
     const addresses = [...(pages ?? [])].map(([name, { address }]) => [name, address])
     const variables = { ...prompt.variables, ...Object.fromEntries(addresses) }
     const fields = overriddenFields(request, effective, options)
-    return await lastAnswerKey({ promptId: prompt.id, variables, fields }, key.version)
+    const { id: promptId, messages } = prompt
+    const chat = messages === undefined ? {} : { messages }
+    return await lastAnswerKey({ promptId, variables, fields, ...chat }, key.version)
   }
 }
 
@@ -257,16 +283,29 @@ function addressesOf(pages: NamedPages): PageTexts {
 
 function recentRequests(): RecentMap<KnownRequest> {
   const bytesOf = ({ effective }: KnownRequest) =>
-    REQUEST_BYTES + 2 * effective.prompts.reduce((size, { length }) => size + length, 0)
+    REQUEST_BYTES + 2 * effective.prompts.reduce((size, prompt) => size + sizeOf(prompt), 0)
   return new RecentMap({ maxBytes: PARSED_BYTES, bytesOf })
 }
 
+/** About how many UTF-16 units a prompt takes. */
+const sizeOf = (prompt: Prompt) =>
+  isConversation(prompt) ? textOf(prompt).length + MESSAGE_CHARS * prompt.length : prompt.length
+
+/** The path of a body with messages: those of the AI SDK have parts. */
+function apiOf({ messages }: Table): Api {
+  const hasParts = (message: unknown) => isRecord(message) && message['parts'] !== undefined
+  return Array.isArray(messages) && messages.some(hasParts) ? 'ai-sdk' : 'chat'
+}
+
 function shapeOf(
+  api: Api,
   { stream: requested, stream_options }: VisitorRequest,
   streamByDefault: boolean | undefined,
   accept: string | null,
 ): Shape {
   const stream = requested ?? streamByDefault ?? false
+  const includeUsage = stream_options?.include_usage ?? false
+  if (api === 'ai-sdk') return { api, as: 'sse', stream: true, includeUsage: false }
   const as = prefersText(accept, stream) ? 'text' : stream ? 'sse' : 'json'
-  return { as, stream, includeUsage: stream_options?.include_usage ?? false }
+  return { api, as, stream, includeUsage }
 }

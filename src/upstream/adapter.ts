@@ -3,10 +3,9 @@
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import type { Table } from '../json.ts'
+import type { Prompt } from '../request/conversation.ts'
 import type { Sampling } from '../request/effective.ts'
 import type { SseMessage } from './sse.ts'
-
-export type Prompt = string | readonly number[]
 
 /** The request of one upstream call, a part of the effective request. */
 export interface CallRequest extends Sampling {
@@ -38,6 +37,10 @@ export interface WireOptions {
   readonly streamUsage: boolean
   /** The path of completions; null: the wire's default. */
   readonly path: string | null
+  /** The path of chats on the completions wire; absent or "": none. */
+  readonly chatPath?: string
+  /** Whether the upstream has the role `developer`. */
+  readonly developer?: boolean
   /** The upstream's own names of sampling fields, by their usual names. */
   readonly rename?: Readonly<Record<string, string>>
 }
@@ -74,5 +77,8 @@ export const features = [
   'top_p',
   'presence_penalty',
   'frequency_penalty',
+  'chat',
+  'json_object',
+  'json_schema',
 ] as const
 export type Feature = (typeof features)[number]

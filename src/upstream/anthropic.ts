@@ -3,6 +3,7 @@
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import { isCount, isRecord, type Table } from '../json.ts'
+import { alternate } from '../request/conversation.ts'
 import type { Upstream } from './adapter.ts'
 import { diagnose } from './diagnosis.ts'
 import {
@@ -16,12 +17,13 @@ import {
 } from './failure.ts'
 import { ending, readReason } from './finish-reason.ts'
 import { bytesOfStrings, END, readMessage, recordOf } from './message.ts'
-import { present } from './openai-request.ts'
+import { messagesOf, present } from './openai-request.ts'
 import { isErrorShape, isMarked, metaOf } from './openai-response.ts'
 
 export const anthropic: Upstream = {
   toWire(request, options) {
-    const { model, max_tokens, system, prompts, temperature, top_p, stop, stream } = request
+    const { model, max_tokens, temperature, top_p, stop, stream } = request
+    const { system, turns } = alternate(messagesOf(request, options))
     return {
       path: options.path ?? '/messages',
       headers: { 'anthropic-version': '2023-06-01' },
@@ -29,7 +31,7 @@ export const anthropic: Upstream = {
         model,
         max_tokens,
         ...(system === null ? {} : { system }),
-        messages: prompts.map((content) => ({ role: 'user', content })),
+        messages: turns,
         ...present({ temperature, top_p, stop_sequences: stop }),
         ...(stream ? { stream } : {}),
         ...request.parameters,

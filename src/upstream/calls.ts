@@ -1,7 +1,9 @@
 // Plans the upstream calls of a request: one, or several if the upstream accepts only one prompt or
 // one choice per call. Also checks which features of a request an upstream does not support.
+
+import { isConversation, isTokens, type Prompt } from '../request/conversation.ts'
 import type { EffectiveRequest } from '../request/effective.ts'
-import type { CallRequest, Feature, Prompt } from './adapter.ts'
+import type { CallRequest, Feature } from './adapter.ts'
 import { type Gap, gapRequest } from './gap.ts'
 
 /** One call. Its choice i is choice `firstIndex + i` of the answer. */
@@ -23,7 +25,7 @@ export function missingFeature(
   request: EffectiveRequest,
   unsupported: ReadonlySet<Feature>,
 ): { readonly feature: Feature; readonly param: string; readonly name: string } | null {
-  const { prompts, stop = [], temperature = 0 } = request
+  const { prompts, stop = [], temperature = 0, response_format: { type } = {} } = request
   const has = (field: keyof EffectiveRequest) => request[field] !== undefined
   const gap = 'log probabilities together with "suffix"'
   const echo = 'log probabilities of an echoed prompt, or the echo of a token prompt'
@@ -43,6 +45,9 @@ export function missingFeature(
     ['top_p', has('top_p'), 'top_p', 'nucleus sampling'],
     ['presence_penalty', has('presence_penalty'), 'presence_penalty', 'a presence penalty'],
     ['frequency_penalty', has('frequency_penalty'), 'frequency_penalty', 'a frequency penalty'],
+    ['chat', prompts.some(isConversation), 'messages', 'chats'],
+    ['json_object', type === 'json_object', 'response_format', 'JSON mode'],
+    ['json_schema', type === 'json_schema', 'response_format', 'JSON schemas'],
   ]
   for (const [feature, needed, param, name] of needs) {
     if (needed && unsupported.has(feature)) return { feature, param, name }
@@ -59,7 +64,6 @@ function isEchoSent({ echo, logprobs, prompts }: EffectiveRequest): boolean {
   return echo === true && (logprobs !== undefined || prompts.some(isTokens))
 }
 
-const isTokens = (prompt: Prompt) => typeof prompt !== 'string'
 const isBlank = (stop: string) => stop.trim() === ''
 
 /** The calls of one attempt, in the order of their choices: `index = prompt_index * n + j`. */

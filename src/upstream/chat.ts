@@ -13,7 +13,7 @@ export const chat: Upstream = {
       path: options.path ?? '/chat/completions',
       body: {
         model,
-        messages: messagesOf(request),
+        messages: messagesOf(request, options),
         // `top_logprobs: 0` means the same as the legacy `logprobs: 0`: only the chosen tokens.
         ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs }),
         ...wireFields(request, options),

@@ -1,5 +1,6 @@
 // The fields of requests that the wires of OpenAI's shape share.
 import type { Table } from '../json.ts'
+import { type Conversation, isConversation, withoutDeveloper } from '../request/conversation.ts'
 import type { CallRequest, WireOptions } from './adapter.ts'
 
 const sharedFields = [
@@ -10,11 +11,19 @@ const sharedFields = [
   'stop',
   'seed',
   'logit_bias',
+  'response_format',
 ] as const
 
-/** The system prompt, if there is one, and a user message for each prompt. */
-export function messagesOf({ system, prompts }: CallRequest): readonly object[] {
-  const messages = prompts.map((content) => ({ role: 'user', content }))
+/** The system message, if there is one, and the conversation; a prompt is a user's message. */
+export function messagesOf(
+  { system, prompts }: CallRequest,
+  { developer = false }: Pick<WireOptions, 'developer'>,
+): Conversation {
+  const messages = prompts.flatMap((prompt): Conversation => {
+    if (isConversation(prompt)) return developer ? prompt : prompt.map(withoutDeveloper)
+    // No wire with messages takes tokens.
+    return [{ role: 'user', content: typeof prompt === 'string' ? prompt : '' }]
+  })
   return system === null ? messages : [{ role: 'system', content: system }, ...messages]
 }
 

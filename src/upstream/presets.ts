@@ -15,6 +15,10 @@ export interface Preset {
   readonly maxTokensField: WireOptions['maxTokensField']
   readonly streamUsage: boolean
   readonly path: string | null
+  /** The path of chats on the completions wire; "": none that is known. */
+  readonly chatPath: string
+  /** Whether it has the role `developer`; it is sent as `system` to others. */
+  readonly developer: boolean
   /**
    * Whether one call requests several choices with `n`, which pays for the prompt only once; else
    * one call for each. Null: true for the completions wire, false for chat.
@@ -44,10 +48,12 @@ export const wireLimits: Readonly<Record<Wire, readonly Feature[]>> = {
     'seed',
     'blank_stop',
     'temperature_above_1',
+    'json_object',
+    'json_schema',
     ...penalties,
   ],
   'workers-ai': [...rare, 'n', 'native_suffix', 'stop'],
-  demo: ['token_prompts', 'suffix', 'logit_bias'],
+  demo: ['token_prompts', 'suffix', 'logit_bias', 'json_object', 'json_schema'],
 }
 
 /** Of presets that say nothing else. */
@@ -58,6 +64,8 @@ const defaults: Preset = {
   maxTokensField: 'max_tokens',
   streamUsage: true,
   path: null,
+  chatPath: '',
+  developer: false,
   nativeN: false,
   unsupported: [],
   rename: {},
@@ -67,6 +75,7 @@ const defaults: Preset = {
 const openai: Partial<Preset> = {
   baseUrl: 'https://api.openai.com/v1',
   maxTokensField: 'max_completion_tokens',
+  developer: true,
   nativeN: true,
 }
 
@@ -81,10 +90,13 @@ const mistral: Partial<Preset> = {
   rename: { seed: 'random_seed' },
 }
 
+const CHAT_PATH = '/chat/completions'
+
 /** A server on the owner's own machine, most of which have no key. */
 const local = (port: number): Partial<Preset> => ({
   baseUrl: `http://localhost:${port}/v1`,
   wire: 'completions',
+  chatPath: CHAT_PATH,
   auth: 'none',
 })
 
@@ -105,10 +117,14 @@ const known: Readonly<Record<string, Partial<Preset>>> = {
   together: { baseUrl: 'https://api.together.xyz/v1', nativeN: true, unsupported: ['logprobs'] },
   fireworks: { baseUrl: 'https://api.fireworks.ai/inference/v1', nativeN: true },
   /** Ignores unknown fields. A request must not succeed if its bias or seed has no effect. */
-  deepseek: { baseUrl: 'https://api.deepseek.com', unsupported: ['logit_bias', 'seed'] },
+  deepseek: {
+    baseUrl: 'https://api.deepseek.com',
+    unsupported: ['logit_bias', 'seed', 'json_schema'],
+  },
   'deepseek-fim': {
     baseUrl: 'https://api.deepseek.com/beta',
     wire: 'completions',
+    chatPath: CHAT_PATH,
     unsupported: ['token_prompts', 'prompt_array', 'best_of', 'logit_bias', 'seed'],
   },
   mistral,
@@ -117,6 +133,7 @@ const known: Readonly<Record<string, Partial<Preset>>> = {
     ...mistral,
     wire: 'completions',
     path: '/fim/completions',
+    chatPath: CHAT_PATH,
     unsupported: [...rare, ...penalties],
   },
   /** Its reasoning models also refuse penalties and `stop`, but other models accept them. */
@@ -157,13 +174,19 @@ const known: Readonly<Record<string, Partial<Preset>>> = {
   transformers: {
     ...local(8000),
     streamUsage: false,
-    unsupported: [...rare, 'suffix', 'seed', 'presence_penalty'],
+    unsupported: [...rare, 'suffix', 'seed', 'presence_penalty', 'json_object', 'json_schema'],
   },
   /** Its /completions gives several choices the index 0, and ignores `echo` and `logprobs`. */
   litellm: { baseUrl: 'http://localhost:4000/v1' },
   /** Aggregators (new-api, EZLINK). What they support depends on the servers behind them. */
   'one-api': {},
-  demo: { baseUrl: 'https://demo.invalid/v1', wire: 'demo', auth: 'none', nativeN: true },
+  demo: {
+    baseUrl: 'https://demo.invalid/v1',
+    wire: 'demo',
+    chatPath: CHAT_PATH,
+    auth: 'none',
+    nativeN: true,
+  },
 }
 
 export const presets: Readonly<Record<string, Preset>> = Object.fromEntries(

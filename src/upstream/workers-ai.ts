@@ -34,7 +34,7 @@ export const bindingUrl = 'https://workers-ai.invalid'
 export const workersAi: Upstream = {
   toWire(request, options) {
     const { model } = request
-    const body = { model, messages: messagesOf(request), ...wireFields(request, options) }
+    const body = { model, messages: messagesOf(request, options), ...wireFields(request, options) }
     return { path: '/run', body }
   },
   fromBody: readWhole,

@@ -224,10 +224,10 @@ test.each([
 })
 
 const shapes: readonly Shape[] = [
-  { as: 'json', stream: false, includeUsage: false },
-  { as: 'sse', stream: true, includeUsage: false },
-  { as: 'sse', stream: true, includeUsage: true },
-  { as: 'text', stream: false, includeUsage: false },
+  { api: 'completion', as: 'json', stream: false, includeUsage: false },
+  { api: 'completion', as: 'sse', stream: true, includeUsage: false },
+  { api: 'completion', as: 'sse', stream: true, includeUsage: true },
+  { api: 'completion', as: 'text', stream: false, includeUsage: false },
 ]
 
 test.each([

@@ -3,7 +3,15 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { Delta, Head } from '../../src/completion/delta.ts'
-import { DONE, encoder, errorEvent, KEEP_ALIVE } from '../../src/completion/encode.ts'
+import {
+  bodyName,
+  DONE,
+  encoder,
+  encodeWhole,
+  errorEvent,
+  KEEP_ALIVE,
+  type Shape,
+} from '../../src/completion/encode.ts'
 import { SseReader } from '../../src/upstream/sse.ts'
 
 const head: Head = { id: 'cmpl-1', created: 1_700_000_000, model: 'm-1' }
@@ -16,7 +24,7 @@ const text = (piece: string, index = 0): Delta => ({
 const usage = { prompt_tokens: 5, completion_tokens: 2, total_tokens: 7 }
 
 function start(includeUsage: boolean, first = head) {
-  const encode = encoder({ as: 'sse', stream: true, includeUsage }, null)
+  const encode = encoder({ api: 'completion', as: 'sse', stream: true, includeUsage }, null)
   expect(encode({ kind: 'head', head: first })).toBe('')
   return encode
 }
@@ -62,7 +70,9 @@ test('encoder() writes logprobs in the legacy shape, including nulls', () => {
 test('the terminator, the keep-alive and an error have the form that clients accept', () => {
   expect(DONE).toBe('data: [DONE]\n\n')
   expect(KEEP_ALIVE).toBe(':\n\n')
-  expect(errorEvent({ error: { message: 'a\nb' } })).toBe('data: {"error":{"message":"a\\nb"}}\n\n')
+  expect(errorEvent('completion', { error: { message: 'a\nb' } })).toBe(
+    'data: {"error":{"message":"a\\nb"}}\n\n',
+  )
 })
 
 const hostile = [
@@ -120,9 +130,37 @@ test('encoder() keeps any text inside one JSON string', () => {
 
 test('errorEvent() keeps any message inside one line', () => {
   fc.assert(
-    fc.property(anyText, (error) => {
-      expect(errorEvent({ error })).toMatch(/^data: [^\r\n]+\n\n$/)
-      expect(received(errorEvent({ error }))).toEqual([{ error }])
+    fc.property(anyText, (message) => {
+      const event = errorEvent('completion', { error: { message } })
+      expect(event).toMatch(/^data: [^\r\n]+\n\n$/)
+      expect(received(event)).toEqual([{ error: { message } }])
     }),
   )
+})
+
+const allShapes = (['completion', 'chat', 'ai-sdk'] as const).flatMap((api) =>
+  (['json', 'sse', 'text'] as const).flatMap((as) =>
+    [false, true].map((includeUsage): Shape => ({ api, as, stream: true, includeUsage })),
+  ),
+)
+
+test('bodyName() differs exactly where the bytes of the body differ', () => {
+  const folded = {
+    completion: {
+      ...head,
+      object: 'text_completion' as const,
+      choices: [{ text: 'a', index: 0, logprobs: null, finish_reason: 'stop' as const }],
+      usage,
+    },
+    estimated: false,
+  }
+  const names = new Map<string, string>()
+  // UI messages are always an event stream.
+  for (const shape of allShapes.filter(({ api, as }) => api !== 'ai-sdk' || as === 'sse')) {
+    const body = encodeWhole(folded, { shape, resume: null })
+    expect(names.get(bodyName(shape)) ?? body).toBe(body)
+    names.set(bodyName(shape), body)
+  }
+  // The AI SDK's stream never has the usage.
+  expect(new Set(names.values()).size).toBe(names.size - 1)
 })

@@ -52,7 +52,7 @@ test.each([
   `${ID}:1234567890`,
   `${ID}:NaN`,
   'cmpl-short:1',
-  `chatcmpl-${'a'.repeat(28)}:1`,
+  `chat-${'a'.repeat(28)}:1`,
   `cmpl-${'a'.repeat(65)}:1`,
   `cmpl-${'a'.repeat(27)}é:1`,
   `cmpl-${'a'.repeat(27)}/:1`,
@@ -61,7 +61,12 @@ test.each([
   expect(parseResumePoint(header)).toBeNull()
 })
 
-const shapeOf = (as: Shape['as']): Shape => ({ as, stream: true, includeUsage: false })
+const shapeOf = (as: Shape['as']): Shape => ({
+  api: 'completion',
+  as,
+  stream: true,
+  includeUsage: false,
+})
 const readerAt = (as: Shape['as'], characters: number, id = ID): Reader => ({
   shape: shapeOf(as),
   resume: { id, characters },
@@ -158,4 +163,8 @@ test('resumeFilter() keeps top_logprobs null', () => {
   }
   const tops = { tokens: ['b'], token_logprobs: [null], top_logprobs: null, text_offset: [1] }
   expect(filtered([head, piece('ab', 0, logprobs)], 1)).toEqual([head, piece('b', 0, tops)])
+})
+
+test("parseResumePoint() takes a chat's spelling of the id, too", () => {
+  expect(parseResumePoint(`chat${ID}:7`)).toEqual({ id: ID, characters: 7 })
 })

@@ -111,6 +111,7 @@ test('parseConfig() accepts the complete example', () => {
     default: {
       id: 'default',
       system: 'Continue the text.',
+      chat: { system: null, promptIsChat: 'yes', developer: true, alternating: false },
       parameters: { reasoning_effort: 'none' },
       route: [
         { upstream: 'openai', upstream_model: 'gpt-6-luna' },
@@ -136,7 +137,7 @@ test('parseConfig() accepts the complete example', () => {
     retries: 1,
     maxOutputBytes: 1_048_576,
   })
-  expect(Object.fromEntries(config.prompts)).toEqual({ haiku })
+  expect(Object.fromEntries(config.prompts)).toEqual({ haiku: { chat: false, ...haiku } })
 })
 
 test('parseConfig() accepts CONFIG as a JSON string', () => {
@@ -687,6 +688,7 @@ test('parseConfig() lets every setting of a preset be overridden', () => {
     wire: 'completions',
     auth: 'api-key',
     path: '/complete',
+    chat_path: '/chat',
     max_tokens_field: 'max_tokens',
     stream_usage: false,
     unsupported: ['seed'],
@@ -699,6 +701,7 @@ test('parseConfig() lets every setting of a preset be overridden', () => {
     wire: 'completions',
     auth: 'api-key',
     path: '/complete',
+    chatPath: '/chat',
     maxTokensField: 'max_tokens',
     streamUsage: false,
     unsupported: new Set(['seed']),

@@ -327,3 +327,13 @@ test('createDemo() does not let a request wait for the text that another one rea
   stuck.resolve(demoText)
   expect((await first).choices).toEqual(choices)
 })
+
+test('createDemo() continues the messages of a chat as one text', async () => {
+  const { whole } = start()
+  const messages = ['Once', 'upon', 'a time'].map((content) => ({ role: 'user', content }))
+  const fields = { seed: 1, max_tokens: 9 }
+  const prompted = await whole({ prompt: 'Once\n\nupon\n\na time', ...fields })
+  expect((await whole({ prompt: undefined, messages, ...fields })).choices).toEqual(
+    prompted.choices,
+  )
+})

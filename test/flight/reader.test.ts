@@ -55,7 +55,7 @@ function start(keepGoing = true, clock: (() => number) | null = null) {
     const stream = new StreamReader({
       flight,
       encoding: encodings.of(reader),
-      as: reader.shape.as,
+      shape: reader.shape,
       pipe: new TransformStream(),
       isRemote: false,
       onError: (error) => errors.push(error),

@@ -1,13 +1,13 @@
 // The headers of an answer, and the parsing of request headers.
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import type { Shape } from '../../src/completion/encode.ts'
 import {
   answerHeaders,
   type CacheOutcome,
   cacheStatus,
   cacheWord,
   entityTag,
-  type Form,
   matchesTag,
   parseCacheControl,
   prefersText,
@@ -32,20 +32,19 @@ test.each(outcomes)('%j is "edge-completions; %s" in the header and "%s" in the 
   expect(cacheWord(outcome)).toBe(word)
 })
 
-const forms: readonly Form[] = ['json', 'sse', 'text']
-
-test('entityTag() differs for each representation of each completion', () => {
-  const tags = ['cmpl-a', 'cmpl-b'].flatMap((id) => [
-    ...forms.map((form) => entityTag(id, form, false)),
-    entityTag(id, 'sse', true),
-  ])
-  expect(new Set(tags).size).toBe(8)
-  for (const tag of tags) expect(tag).toMatch(/^"[!#-~]+"$/)
+const shapeAs = (as: Shape['as']): Shape => ({
+  api: 'completion',
+  as,
+  stream: false,
+  includeUsage: false,
 })
 
-test('entityTag() ignores includeUsage in forms that it does not affect', () => {
-  expect(entityTag('cmpl-a', 'json', true)).toBe(entityTag('cmpl-a', 'json', false))
-  expect(entityTag('cmpl-a', 'text', true)).toBe(entityTag('cmpl-a', 'text', false))
+test('entityTag() differs for each representation of each completion', () => {
+  const tags = ['cmpl-a', 'cmpl-b'].flatMap((id) =>
+    ['json', 'chat.json', 'sse.usage'].map((name) => entityTag(id, name)),
+  )
+  expect(new Set(tags).size).toBe(6)
+  for (const tag of tags) expect(tag).toMatch(/^"[!#-~]+"$/)
 })
 
 test.each([
@@ -67,7 +66,7 @@ test.each([
 
 test('answerHeaders() of a fresh answer', () => {
   const headers = answerHeaders({
-    form: 'json',
+    shape: shapeAs('json'),
     cache: { kind: 'miss', stored: true, collapsed: false },
     timing: { cacheMs: 3, upstreamMs: 800 },
   })
@@ -82,7 +81,7 @@ test('answerHeaders() of a fresh answer', () => {
 
 test('answerHeaders() of a cached answer that browsers may cache', () => {
   const headers = answerHeaders({
-    form: 'json',
+    shape: shapeAs('json'),
     cache: { kind: 'hit', detail: 'kv', ttlSeconds: 100 },
     timing: { cacheMs: 3, upstreamMs: null },
     entry: { ageSeconds: 7, tag: '"t"' },
@@ -103,7 +102,7 @@ test('answerHeaders() of a cached answer that browsers may cache', () => {
 
 test('answerHeaders() sends max-age=0, not no-store, for a stale answer', () => {
   const headers = answerHeaders({
-    form: 'json',
+    shape: shapeAs('json'),
     cache: { kind: 'hit', detail: 'stale', ttlSeconds: -1 },
     timing: { cacheMs: 0, upstreamMs: null },
     browserSeconds: 0,
@@ -115,9 +114,9 @@ test.each([
   ['json', 'application/json'],
   ['sse', 'text/event-stream'],
   ['text', 'text/plain'],
-] as const)('answerHeaders() of the form %s has the type %s', (form, type) => {
+] as const)('answerHeaders() as %s has the type %s', (as, type) => {
   const headers = answerHeaders({
-    form,
+    shape: shapeAs(as),
     cache: { kind: 'bypass' },
     timing: { cacheMs: 0, upstreamMs: 0 },
   })
@@ -126,7 +125,7 @@ test.each([
 
 test('Server-Timing is never negative when the clock jumps back', () => {
   const timed = (timing: { cacheMs: number; upstreamMs: number | null }) =>
-    answerHeaders({ form: 'json', cache: { kind: 'bypass' }, timing })['server-timing']
+    answerHeaders({ shape: shapeAs('json'), cache: { kind: 'bypass' }, timing })['server-timing']
   expect(timed({ cacheMs: -5, upstreamMs: -100 })).toBe('cache;dur=0, upstream;dur=0')
   expect(timed({ cacheMs: -5, upstreamMs: null })).toBe('cache;dur=0')
 })

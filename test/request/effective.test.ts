@@ -16,6 +16,7 @@ const parse = requestParser({ prompt_chars: 100_000, max_tokens: 512, n: 4, prom
 type PromptOptions = NonNullable<ReturnType<EffectiveOptions['prompts']['get']>>
 
 const haiku: PromptOptions = {
+  chat: false,
   system: 'You write about {{topic}}.',
   text: 'A haiku about {{topic}} in {{language}}.',
   variables: { topic: { max_chars: 20 }, language: { values: ['English', 'Deutsch'] } },
@@ -27,12 +28,14 @@ const sea = { id: 'haiku', variables: { topic: 'sea', language: 'English' } }
 const small: ModelOptions = {
   id: 'small',
   system: null,
+  chat: { system: null, promptIsChat: 'yes', developer: false, alternating: false },
   parameters: {},
   route: [{ upstream: 'openai', upstream_model: 'gpt-6-luna' }],
 }
 const big: ModelOptions = {
   id: 'big',
   system: 'Be brief.',
+  chat: small.chat,
   parameters: { reasoning_effort: 'none', temperature: 0.3 },
   route: [
     { upstream: 'openai', upstream_model: 'gpt-6-sol' },
@@ -101,7 +104,7 @@ const standard = {
   echo: false,
   suffix: '',
 }
-const { id: model, ...bigFields } = big
+const { id: model, chat: _chat, ...bigFields } = big
 const stop = '\n\n'
 
 test.each<[what: string, fields: object, changes: Changes, expected: object]>([

@@ -3,7 +3,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { queryBody } from '../../src/request/query.ts'
-import { requestParser } from '../../src/request/schema.ts'
+import { requestParser, type VisitorRequest } from '../../src/request/schema.ts'
 import { refusalOf } from '../support/failure.ts'
 
 const parse = requestParser({ prompt_chars: 4000, max_tokens: 512, n: 3, prompts: 4 })
@@ -160,7 +160,7 @@ function queryOf(body: Readonly<Record<string, unknown>>): URLSearchParams {
 }
 
 /** The request after JSON, with a single stop as a list. */
-function plain(request: Readonly<Record<string, unknown>>): unknown {
+function plain(request: VisitorRequest): unknown {
   const { stop } = request
   return JSON.parse(
     JSON.stringify(typeof stop === 'string' ? { ...request, stop: [stop] } : request),

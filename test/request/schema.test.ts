@@ -281,7 +281,7 @@ test('requestParser() accepts best_of of at least n, and above 1 only without a 
   })
 })
 
-test.each(['foo', 'Prompt', 'prompt ', 'messages', 'max_completion_tokens'])(
+test.each(['foo', 'Prompt', 'prompt ', 'max_completion_tokens'])(
   'requestParser() rejects the unknown field %j',
   (field) => {
     expect(refusal({ prompt: 'x', [field]: 1 })).toEqual({
@@ -458,4 +458,12 @@ test.each(Object.keys(hostile))('requestParser() validates %s in linear time', (
 
 test('requestParser() reports a locked prompt without an id', () => {
   expect(refusal({ prompt: {} })).toMatchObject({ code: 'missing_field', param: 'prompt.id' })
+})
+
+test('requestParser() names the path of chats', () => {
+  expect(refusalOf(() => parse({ messages: [{ role: 'user', content: 'Hi' }] }))).toEqual({
+    code: 'unknown_field',
+    param: 'messages',
+    message: 'Cannot use "messages" here: chats go to POST /v1/chat/completions',
+  })
 })

@@ -16,6 +16,9 @@ const haiku: Variables = {
   language: { values: ['English', 'Deutsch'] },
 }
 
+const parsed = (given: Record<string, unknown>, variables: Variables, maxChars: number) =>
+  parseVariables(given, variables, maxChars, 'prompt.variables')
+
 test('placeholdersIn() finds each placeholder once, with or without spaces', () => {
   expect([
     ...placeholdersIn('{{a}} {{ b }}{{\ta\n}} {{_no}} {{1}} {{}} {a} {{a b}} {{ c1_x}}'),
@@ -61,8 +64,8 @@ test('render() leaves the literal parts unchanged for any values', () => {
 })
 
 test("parseVariables() returns the values in the owner's order", () => {
-  const parsed = parseVariables({ language: 'Deutsch', topic: 'sea' }, haiku, 100)
-  expect([...parsed]).toEqual([
+  const found = parsed({ language: 'Deutsch', topic: 'sea' }, haiku, 100)
+  expect([...found]).toEqual([
     ['topic', 'sea'],
     ['language', 'Deutsch'],
   ])
@@ -70,7 +73,7 @@ test("parseVariables() returns the values in the owner's order", () => {
 
 test('parseVariables() accepts an empty text and one of exactly the maximum length', () => {
   for (const topic of ['', '0123456789']) {
-    expect(parseVariables({ topic, language: 'English' }, haiku, 100).get('topic')).toBe(topic)
+    expect(parsed({ topic, language: 'English' }, haiku, 100).get('topic')).toBe(topic)
   }
 })
 
@@ -97,14 +100,14 @@ test.each([
     'no such',
   ],
 ])('parseVariables() rejects %j', (given, code, name, state) => {
-  const refused = refusalOf(() => parseVariables(given as Record<string, unknown>, haiku, 100))
+  const refused = refusalOf(() => parsed(given as Record<string, unknown>, haiku, 100))
   expect(refused).toMatchObject({ code, param: `prompt.variables.${name}` })
   expect(refused.message).toContain(state)
 })
 
 test('parseVariables() rejects a variable called __proto__', () => {
   const given: Record<string, unknown> = JSON.parse('{"__proto__":"x"}')
-  expect(refusalOf(() => parseVariables(given, {}, 100))).toMatchObject({
+  expect(refusalOf(() => parsed(given, {}, 100))).toMatchObject({
     code: 'invalid_value',
     param: 'prompt.variables.__proto__',
   })
@@ -113,8 +116,8 @@ test('parseVariables() rejects a variable called __proto__', () => {
 test('parseVariables() limits the total length of the variables', () => {
   const variables: Variables = { a: { max_chars: 10 }, b: { max_chars: 10 } }
   const given = { a: '12345', b: '678901' }
-  expect(parseVariables(given, variables, 11).size).toBe(2)
-  expect(refusalOf(() => parseVariables(given, variables, 10))).toEqual({
+  expect(parsed(given, variables, 11).size).toBe(2)
+  expect(refusalOf(() => parsed(given, variables, 10))).toEqual({
     code: 'invalid_value',
     param: 'prompt.variables',
     message: 'Cannot use "prompt.variables": expected at most 10 characters in total, got 11',
@@ -123,14 +126,14 @@ test('parseVariables() limits the total length of the variables', () => {
 
 test('parseVariables() shortens long names and values in its message', () => {
   const long = 'n'.repeat(1e5)
-  const name = refusalOf(() => parseVariables({ [long]: 'x' }, {}, 100))
+  const name = refusalOf(() => parsed({ [long]: 'x' }, {}, 100))
   expect(name.param).toBe(`prompt.variables.${'n'.repeat(64)}`)
   expect(name.message.length).toBeLessThan(200)
-  const word = refusalOf(() => parseVariables({ language: long, topic: '' }, haiku, 100))
+  const word = refusalOf(() => parsed({ language: long, topic: '' }, haiku, 100))
   expect(word.message.length).toBeLessThan(200)
 })
 
 test('parseVariables() accepts a prompt without variables', () => {
-  expect(parseVariables({}, {}, 0).size).toBe(0)
-  expect(refusalOf(() => parseVariables({ a: '' }, {}, 10)).message).toContain('it has none')
+  expect(parsed({}, {}, 0).size).toBe(0)
+  expect(refusalOf(() => parsed({ a: '' }, {}, 10)).message).toContain('it has none')
 })

@@ -133,12 +133,15 @@ export function handed() {
 }
 
 export const json: Reader = {
-  shape: { as: 'json', stream: false, includeUsage: false },
+  shape: { api: 'completion', as: 'json', stream: false, includeUsage: false },
   resume: null,
 }
-export const sse: Reader = { shape: { as: 'sse', stream: true, includeUsage: false }, resume: null }
+export const sse: Reader = {
+  shape: { api: 'completion', as: 'sse', stream: true, includeUsage: false },
+  resume: null,
+}
 export const bare: Reader = {
-  shape: { as: 'text', stream: true, includeUsage: false },
+  shape: { api: 'completion', as: 'text', stream: true, includeUsage: false },
   resume: null,
 }
 

@@ -22,6 +22,9 @@ const words: Readonly<Record<Feature, string | null>> = {
   top_p: '`top_p`',
   presence_penalty: '`presence_penalty`',
   frequency_penalty: '`frequency_penalty`',
+  chat: 'chats',
+  json_object: 'JSON mode',
+  json_schema: 'JSON schemas',
 }
 
 const places: Readonly<Record<string, string>> = {

@@ -397,13 +397,11 @@ async function emitted(tested: Case, chunks: readonly Uint8Array[], includeUsage
     keepGoing: true,
     now: Date.now,
   })
+  const shape = { api: 'completion', as: 'sse', stream: true, includeUsage } as const
   const stream = new StreamReader({
     flight,
-    encoding: new Encodings(flight).of({
-      shape: { as: 'sse', stream: true, includeUsage },
-      resume: null,
-    }),
-    as: 'sse',
+    encoding: new Encodings(flight).of({ shape, resume: null }),
+    shape,
     pipe: new TransformStream(),
     isRemote: false,
     onError() {},

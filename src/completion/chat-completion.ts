@@ -1,0 +1,96 @@
+// The same answers as OpenAI's chat completions, whole and in chunks
+// (platform.openai.com/docs/api-reference/chat).
+import { toJson } from '../json.ts'
+import type { Completion, Logprobs } from './completion.ts'
+import type { Encode } from './encode.ts'
+
+/** The id of a chat completion: `chatcmpl-` and the letters of the stored completion's id. */
+const chatId = (id: string) => `chat${id}`
+
+/** A completion as a `chat.completion` object. */
+export function chatCompletion({ id, choices, ...rest }: Completion) {
+  const { created, model, usage, ...fingerprint } = rest
+  return {
+    id: chatId(id),
+    object: 'chat.completion',
+    created,
+    model,
+    ...(fingerprint.system_fingerprint === undefined
+      ? {}
+      : { system_fingerprint: fingerprint.system_fingerprint }),
+    choices: choices.map(({ index, text, logprobs, finish_reason }) => ({
+      index,
+      message: { role: 'assistant', content: text, refusal: null },
+      logprobs: chatLogprobs(logprobs),
+      finish_reason,
+    })),
+    usage,
+  }
+}
+
+/** Each choice begins with a chunk that has the role, and ends with one that has an empty delta. */
+export function chatChunkEncoder(includeUsage: boolean): Encode {
+  // The parts that are the same in every chunk, as JSON.
+  let start = ''
+  const end = includeUsage ? '}],"usage":null}\n\n' : '}]}\n\n'
+  const begun = new Set<number>()
+  const chunk = (index: number, delta: string, logprobs: Logprobs | null, finish: string) => {
+    const choice = `{"index":${index},"delta":${delta},"logprobs":${toJson(chatLogprobs(logprobs))},"finish_reason":${finish}`
+    return `${start},"choices":[${choice}${end}`
+  }
+  const begin = (index: number) => {
+    if (begun.has(index)) return ''
+    begun.add(index)
+    return chunk(index, '{"role":"assistant","content":""}', null, 'null')
+  }
+  return (delta) => {
+    switch (delta.kind) {
+      case 'head': {
+        const { id, created, model, system_fingerprint } = delta.head
+        const object = 'chat.completion.chunk'
+        const head = { id: chatId(id), object, created, model, system_fingerprint }
+        start = `data: ${toJson(head).slice(0, -1)}`
+        return ''
+      }
+      case 'text': {
+        const { index, text, logprobs } = delta
+        return begin(index) + chunk(index, `{"content":${toJson(text)}}`, logprobs, 'null')
+      }
+      case 'finish':
+        return begin(delta.index) + chunk(delta.index, '{}', null, `"${delta.reason}"`)
+      case 'usage':
+        return includeUsage ? `${start},"choices":[],"usage":${toJson(delta.usage)}}\n\n` : ''
+      default:
+        return delta satisfies never
+    }
+  }
+}
+
+/** OpenAI's value for a token without a known probability. */
+const UNKNOWN_LOGPROB = -9999
+
+/** The log probabilities in the form of chats: one object for each token. */
+function chatLogprobs(logprobs: Logprobs | null) {
+  if (logprobs === null) return null
+  const { tokens, token_logprobs, top_logprobs } = logprobs
+  const content = tokens.map((token, i) => ({
+    ...tokenLogprob(token, token_logprobs[i] ?? UNKNOWN_LOGPROB),
+    top_logprobs: Object.entries(top_logprobs?.[i] ?? {})
+      .sort(([, a], [, b]) => b - a)
+      .map(([other, logprob]) => tokenLogprob(other, logprob)),
+  }))
+  return { content, refusal: null }
+}
+
+/** A token that is a part of a character is written as `bytes:\\xe2\\x80` in the legacy form. */
+function tokenLogprob(token: string, logprob: number) {
+  const escapes = /^bytes:((?:\\x[0-9a-f]{2})+)$/i.exec(token)?.[1]
+  const bytes =
+    escapes === undefined
+      ? [...new TextEncoder().encode(token)]
+      : escapes
+          .split('\\x')
+          .slice(1)
+          .map((byte) => Number.parseInt(byte, 16))
+  return { token, logprob, bytes }
+}

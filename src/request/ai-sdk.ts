@@ -1,0 +1,59 @@
+// The requests of the AI SDK's hooks (ai-sdk.dev/docs/ai-sdk-ui): `useCompletion` sends a prompt, and
+// `useChat` its whole history of UI messages. Both become the body of a completion or a chat.
+import { invalidValue } from '../errors.ts'
+import { isRecord, type Table } from '../json.ts'
+import type { ChatLimits } from './chat.ts'
+
+/** Fields of the hooks that mean nothing here. */
+const ignored: ReadonlySet<string> = new Set(['id', 'trigger', 'messageId', 'stream'])
+
+/**
+ * The same request as a body of the other paths. Of a long history, the oldest messages are left out
+ * until the rest is within the limits.
+ *
+ * @throws GatewayError `invalid_value` for `n`, or for a part of a user's message that is no text
+ */
+export function bodyOfHook(
+  body: unknown,
+  limits: Pick<ChatLimits, 'messages' | 'chat_chars'>,
+): unknown {
+  if (!isRecord(body)) return body
+  const { n, messages, ...fields } = body
+  if (n !== undefined && n !== null) {
+    throw invalidValue('n', 'the message of a hook is one answer')
+  }
+  const kept = Object.fromEntries(Object.entries(fields).filter(([field]) => !ignored.has(field)))
+  const streamed = { ...kept, stream: true }
+  if (!Array.isArray(messages)) return messages === undefined ? streamed : { ...streamed, messages }
+  return { ...streamed, messages: recent(messages.map(messageOfHook), limits) }
+}
+
+function messageOfHook(message: unknown, i: number): unknown {
+  if (!isRecord(message) || !Array.isArray(message['parts'])) return message
+  const { role, parts } = message
+  const texts = parts.map((part: unknown, j) => {
+    const { type, text } = isRecord(part) ? part : {}
+    if (type === 'text' && typeof text === 'string') return text
+    // An answer of another endpoint may have parts such as its reasoning.
+    if (role === 'assistant') return ''
+    throw invalidValue(`messages[${i}].parts[${j}]`, 'this endpoint takes text only')
+  })
+  return { role, content: texts.join('') }
+}
+
+function recent(messages: readonly unknown[], limits: Pick<ChatLimits, 'messages' | 'chat_chars'>) {
+  let chars = 0
+  let first = messages.length
+  while (first > 0 && messages.length - first < limits.messages) {
+    chars += charsIn(messages[first - 1])
+    // The last message is never left out: the chat's parser tells that it is too long.
+    if (chars > limits.chat_chars && first < messages.length) break
+    first -= 1
+  }
+  return messages.slice(first)
+}
+
+function charsIn(message: unknown): number {
+  const { content } = isRecord(message) ? (message as Table) : {}
+  return typeof content === 'string' ? content.length : 0
+}

@@ -1,0 +1,122 @@
+// Prompts and chats share a cache key exactly when the upstream is sent the same.
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { parseConfig } from '../src/config/config.ts'
+import { cacheKey } from '../src/request/cache-key.ts'
+import { chatParser } from '../src/request/chat.ts'
+import { draftRequest } from '../src/request/effective.ts'
+import { requestParser } from '../src/request/schema.ts'
+import { plan } from '../src/upstream/calls.ts'
+import { connect } from '../src/upstream/connection.ts'
+import { CANARY } from './support/canary.ts'
+
+const upstreams = [
+  { name: 'openai', preset: 'openai', key: 'KEY' },
+  { name: 'compatible', base_url: 'https://a.test/v1', auth: 'none' },
+  { name: 'anthropic', preset: 'anthropic', key: 'KEY' },
+  { name: 'workers-ai', preset: 'workers-ai' },
+  { name: 'vllm', preset: 'vllm' },
+  { name: 'demo', preset: 'demo' },
+]
+const systems = [
+  { id: 'plain' },
+  { id: 'both', system: 'S', chat_system: 'S' },
+  { id: 'prompts', system: 'S' },
+  { id: 'chats', chat_system: 'S' },
+]
+const { config } = parseConfig({
+  config: {
+    origins: ['https://example.com'],
+    free_prompts: true,
+    models: [
+      ...upstreams.flatMap(({ name }) =>
+        systems.map(({ id, ...system }) => ({
+          id: `${name} ${id}`,
+          upstream: name,
+          upstream_model: 'm',
+          ...system,
+        })),
+      ),
+      {
+        id: 'mixed plain',
+        upstream: 'openai',
+        upstream_model: 'm',
+        fallbacks: [
+          { upstream: 'anthropic', upstream_model: 'm' },
+          { upstream: 'vllm', upstream_model: 'm' },
+        ],
+      },
+    ],
+    upstreams,
+  },
+  prompts: {},
+  secret: () => CANARY,
+  bound: () => true,
+})
+if (config === null) throw new Error('expected a CONFIG without faults')
+const { models, limits, prompts, defaults, freePrompts } = config
+const options = { models, prompts, freePrompts, defaults, variableChars: 100 }
+const parse = requestParser(limits)
+const parseChat = chatParser(limits, () => false)
+const unused = async () => new Response()
+const connections = new Map(
+  [...config.upstreams].map(([name, upstream]) => [
+    name,
+    connect(upstream, { http: unused, demo: unused, ai: unused }),
+  ]),
+)
+
+/** The key of a request, and all that each upstream of its route would be sent. */
+async function keyAndSent(body: Readonly<Record<string, unknown>>) {
+  const request = 'messages' in body ? parseChat(body) : parse(body)
+  const effective = draftRequest(request, options).render()
+  const sent = effective.route.map(({ upstream, upstream_model }) => {
+    const connection = connections.get(upstream)
+    if (connection === undefined) throw new Error('no such upstream')
+    const { unsupported } = connection
+    const calls = plan(effective, { model: upstream_model, stream: true, unsupported })
+    return calls.map((call) => connection.upstream.toWire(call.request, connection))
+  })
+  const key = await cacheKey(effective, null, { version: 1, addresses: new Map() })
+  return { key, sent: JSON.stringify([effective.model, sent]) }
+}
+
+/** Few texts, so that many of the requests mean the same. */
+const content = fc.constantFrom('a', 'b', 'S', 'a\n\nb', 'S\n\na')
+const message = fc.record(
+  {
+    role: fc.constantFrom('user', 'assistant', 'system', 'developer'),
+    content: fc.oneof(
+      content,
+      content.map((text) => [{ type: 'text', text }]),
+    ),
+    name: fc.constantFrom('Ann', null),
+  },
+  { requiredKeys: ['role', 'content'] },
+)
+const last = fc.record(
+  { role: fc.constant('user'), content, name: fc.constantFrom('Ann', null) },
+  { requiredKeys: ['role', 'content'] },
+)
+const chat = fc.tuple(fc.array(message, { maxLength: 3 }), last).map(([before, last]) => ({
+  messages: [...before, last],
+}))
+const prompt = content.map((text) => ({ prompt: text }))
+
+test.each([...models.keys()])('model "%s"', async (model) => {
+  // A visitor's system message beside the owner's is refused.
+  const isOwners = models.get(model)?.chat.system !== null
+  const chats = isOwners
+    ? chat.filter(({ messages }) => !messages.some(({ role }) => /system|developer/.test(role)))
+    : chat
+  const bodies = fc.sample(fc.oneof(prompt, chats), { numRuns: 400, seed: 15 })
+  const keys = new Map<string, string>()
+  const sents = new Map<string, string>()
+  for (const body of bodies) {
+    const { key, sent } = await keyAndSent({ ...body, model })
+    expect([sents.get(key) ?? sent, keys.get(sent) ?? key]).toEqual([sent, key])
+    sents.set(key, sent)
+    keys.set(sent, key)
+  }
+  expect(keys.size).toBeGreaterThan(20)
+})
