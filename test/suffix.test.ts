@@ -176,6 +176,19 @@ test('a fallback of another wire is asked in its own way', async () => {
   expect(completionOf(await app.post(body)).choices[0]?.text).toBe(TEXT)
 })
 
+test('a locked prompt takes it if the owner allows it, and is the text before the gap', async () => {
+  const fill = { text: 'const {{name}} = ', variables: { name: { max_chars: 9 } } }
+  const prompts = { fill: { ...fill, visitor_may_set: ['suffix'] }, locked: fill }
+  const app = new TestApp({
+    config: { upstreams: [upstreamOf('chat')], prompts },
+    upstream: () => wires[0].whole('const x = 1'),
+  })
+  const post = (id: string) =>
+    app.post({ prompt: { id, variables: { name: 'x' } }, suffix: '\nf(x)' })
+  expect(completionOf(await post('fill')).choices[0]?.text).toBe('1')
+  expect(problemOf(await post('locked')).code).toBe('locked_by_owner')
+})
+
 test('no setting names the wire’s own limit', async () => {
   const upstreams = [{ ...compatible, unsupported: ['native_suffix'] }]
   const app = new TestApp({ config: { upstreams } })

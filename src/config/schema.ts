@@ -113,6 +113,7 @@ const settable = [
   'seed',
   'logprobs',
   'logit_bias',
+  'suffix',
 ] as const
 
 export const promptSchema = v.strictObject(

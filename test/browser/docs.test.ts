@@ -27,7 +27,12 @@ let body = ''
 beforeAll(async () => {
   upstream = await UpstreamServer.start()
   upstream.lane('model').answers(chatStream(['Waves fold ', 'into foam.']))
-  pages = createServer((_, response) => {
+  const worker = await built("import 'monaco-editor/editor/editor.worker.js'")
+  pages = createServer(({ url }, response) => {
+    if (url === '/worker.js') {
+      response.writeHead(200, { 'content-type': 'text/javascript' }).end(worker)
+      return
+    }
     const head =
       '<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,">'
     const article = '<title>Waves</title><article>How waves break.</article><p id="summary"></p>'
@@ -68,14 +73,22 @@ async function built(script: string): Promise<string> {
     bundle: true,
     format: 'esm',
     external: ['http://*'],
+    // Styles of packages go into a file of their own.
+    outdir: '.',
+    loader: { '.ttf': 'dataurl' },
     write: false,
   })
-  return outputFiles.map(({ text }) => text).join('')
+  return outputFiles.find(({ path }) => path.endsWith('.js'))?.text ?? ''
 }
 
-const scripts = [...allBlocks('html'), ...allBlocks('js')].map(
-  ({ at, language, text }) => [at, language, text] as const,
-)
+const isEditor = (text: string) => text.includes("'#editor'")
+const blocks = [...allBlocks('html'), ...allBlocks('js')]
+const scripts = blocks
+  .filter(({ text }) => !isEditor(text))
+  .map(({ at, language, text }) => [at, language, text] as const)
+const editors = blocks
+  .filter(({ text }) => isEditor(text))
+  .map(({ at, text }) => [at, text] as const)
 
 test.each(scripts)('%s runs in a page and shows the answer', async (_, language, text) => {
   const own = text.replaceAll('https://edge-completions.YOU.workers.dev', workers.url.origin)
@@ -101,3 +114,42 @@ test.each(scripts)('%s runs in a page and shows the answer', async (_, language,
   expect(watched.takeConsoleErrors().filter((error) => !expected.test(error))).toEqual([])
   await watched.close()
 })
+
+const typed = 'The tide comes in. '
+
+test.each(editors)(
+  '%s shows the text of the gap as ghost text, and Tab accepts it',
+  async (_, text) => {
+    const script = await built(
+      text.replaceAll('https://edge-completions.YOU.workers.dev', workers.url.origin),
+    )
+    // Monaco's documentation has a way to find its worker for each bundler.
+    const setup = `<script>MonacoEnvironment = { getWorkerUrl: () => '/worker.js' }</script>`
+    body = `<div id="editor" style="height: 9em"></div>${setup}<script type="module">${script.replaceAll('</script', '<\\/script')}</script>`
+    const watched = await WatchedPage.open(browser)
+    const { page } = watched
+    await page.goto(`${origin}${PATH}`)
+    /** The lines of the editor. Monaco shows spaces as no-break spaces. */
+    const lines = page.locator('.cm-line, .view-line')
+    const shown = async () => (await lines.allInnerTexts()).join('\n').replaceAll('\u00a0', ' ')
+    await lines.first().click()
+    await page.keyboard.type(`${typed}\nThe moon.`)
+    await page.keyboard.press('ArrowUp')
+    await page.keyboard.press('End')
+    await page.keyboard.type('x')
+    await expect.poll(shown).toContain(`x${ANSWER}`)
+    await page.keyboard.press('Tab')
+    await page.keyboard.type('y')
+    await expect.poll(shown).toContain(`${ANSWER}y`)
+    const sent = watched.requests.map(({ body }) => body ?? '')
+    expect(sent).toContainEqual(
+      JSON.stringify({
+        prompt: { id: 'fill', variables: { before: `${typed}x` } },
+        suffix: '\nThe moon.',
+      }),
+    )
+    expect(watched.foreignRequests(origin, workers.url.origin)).toEqual([])
+    expect(watched.takeConsoleErrors()).toEqual([])
+    await watched.close()
+  },
+)
