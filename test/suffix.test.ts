@@ -162,6 +162,15 @@ test('on the completions wire the upstream gets it as it is, and the answer is n
   expect(await app.calls[0]?.json()).toMatchObject({ prompt: gap.prefix, suffix: gap.suffix })
 })
 
+test('an estimated usage counts it, and an echo does not count as generated', async () => {
+  const answer = { choices: [{ index: 0, text: 'abcd', finish_reason: 'stop' }] }
+  const app = new TestApp({ upstream: () => Response.json(answer) })
+  const { usage } = completionOf(
+    await app.post({ prompt: 'x'.repeat(8), suffix: 'y'.repeat(40), echo: true }),
+  )
+  expect(usage).toEqual({ prompt_tokens: 12, completion_tokens: 1, total_tokens: 13 })
+})
+
 test('a fallback of another wire is asked in its own way', async () => {
   const upstreams = [compatible, { ...compatible, name: 'chat', wire: 'chat' }]
   const fallbacks = [{ upstream: 'chat', upstream_model: 'm' }]

@@ -183,14 +183,14 @@ function sourceOf(key: string, { recipe, pages }: NonNullable<Work['source']>): 
 
 /** The usage if the upstream reports none. Token prompts have a known length. */
 function estimate(request: EffectiveRequest, written: string): Usage {
-  const system_tokens = estimateTokens(request.system ?? '')
-  let prompt_tokens = system_tokens
+  const around = estimateTokens(request.system ?? '') + estimateTokens(request.suffix ?? '')
+  let prompt_tokens = around
   for (const prompt of request.prompts) {
     const isList = typeof prompt !== 'string' && isTokens(prompt)
     prompt_tokens += isList ? prompt.length : estimateTokens(textOf(prompt))
   }
   // An echo repeats the prompt and is not generated.
-  const echoed = request.echo === true ? request.n * (prompt_tokens - system_tokens) : 0
+  const echoed = request.echo === true ? request.n * (prompt_tokens - around) : 0
   const completion_tokens = Math.max(0, estimateTokens(written) - echoed)
   return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
 }
