@@ -1,18 +1,20 @@
-// The playground page: sends one request at a time through client.js, and shows the answer, where it
-// came from, and the code of the call. Inserts model output as text only. Stores nothing.
+// The playground page: sends one prompt or conversation at a time through client.js, and shows the
+// answer, where it came from, and the code of the call. Inserts model output as text only. Stores nothing.
 import { advice, sentence } from './advice.js'
 import { createClient } from './client.js'
-import { at, button, input, select, setText } from './elements.js'
+import { Conversation } from './conversation.js'
+import { at, button, input, select, setText, tabs } from './elements.js'
 import { snippets } from './snippets.js'
 import { duration, sourceOf } from './source.js'
 
 /**
  * @typedef {{ max_chars?: number, values?: string[], from?: string }} Variable
  * @typedef {{ id: string, variables: Record<string, Variable>, visitor_may_set: string[] }} LockedPrompt
- * @typedef {{ data: { id: string }[] }} Models
+ * @typedef {{ data: { id: string, owned_by: string }[] }} Models
  * @typedef {{ info: Record<string, unknown>, components: { schemas: { CompletionRequest:
  *   { properties: { max_tokens: { maximum: number } } } } } }} OpenApi
  * @typedef {import('./client.js').Prompt} Prompt
+ * @typedef {import('./client.js').TextStream} TextStream
  * @typedef {import('./client.js').Completion} Completion
  */
 
@@ -23,6 +25,11 @@ const endpoint = location.origin
 let prompts = []
 /** @type {string[]} */
 let models = []
+/** The locked prompts that take a conversation. @type {string[]} */
+let chatPrompts = []
+let mayWrite = true
+let isChat = false
+const conversation = new Conversation()
 let sitekey = ''
 /**
  * The last response: its status and headers, the time until they arrived, and the completion of a JSON body.
@@ -42,7 +49,7 @@ async function recordedFetch(url, init) {
   const isJson = headers.get('content-type') === 'application/json'
   const body = isJson && response.ok ? response.clone().json() : Promise.resolve(null)
   const completion = body.catch(() => null)
-  if (String(url).endsWith('/v1/completions')) {
+  if (String(url).endsWith('/completions')) {
     last = { status, headers, ms: performance.now() - startedAt, completion }
   }
   return response
@@ -63,16 +70,20 @@ async function load() {
     get('/v1/prompts'),
     get('/openapi.json'),
   ])
-  models = data.map(({ id }) => id)
-  prompts = locked.data
-  fill(
-    select('model'),
-    models.map((id) => [id, id]),
+  // A locked prompt that takes a conversation is listed as a model of the owner.
+  const [owned, others] = [true, false].map((is) =>
+    data.filter(({ owned_by }) => (owned_by === 'owner') === is).map(({ id }) => id),
   )
-  const choices = prompts.map(({ id }) => [id, `${id} (locked)`])
-  if (info['x-free-prompts'] !== false) choices.unshift([FREE, 'Your own text'])
+  chatPrompts = owned ?? []
+  models = others ?? []
+  prompts = locked.data
+  mayWrite = info['x-free-prompts'] !== false
+  const choices = prompts
+    .map(({ id }) => id)
+    .filter((id) => !chatPrompts.includes(id))
+    .map(named)
+  if (mayWrite) choices.unshift([FREE, 'Your own text'])
   fill(select('prompt-id'), choices)
-  at('which').hidden = prompts.length === 0
   const { maximum } = components.schemas.CompletionRequest.properties.max_tokens
   input('max-tokens').max = String(maximum)
   input('max-tokens').placeholder = `up to ${maximum}`
@@ -84,24 +95,52 @@ async function load() {
   button('send').disabled = false
 }
 
-/** @param {HTMLSelectElement} list @param {string[][]} options pairs of value and text */
+/** Keeps what is selected. @param {HTMLSelectElement} list @param {string[][]} options pairs of value and text */
 function fill(list, options) {
-  list.replaceChildren(...options.map(([value = '', text = '']) => new Option(text, value)))
+  const selected = list.value
+  const all = options.map(
+    ([value = '', text = '']) => new Option(text, value, false, value === selected),
+  )
+  list.replaceChildren(...all)
 }
+
+/** A locked prompt as an option. @param {string} id */
+const named = (id) => [id, `${id} (locked)`]
 
 /** The selected locked prompt. */
 function selectedPrompt() {
-  return prompts.find(({ id }) => id === select('prompt-id').value) ?? null
+  const id = select(isChat ? 'model' : 'prompt-id').value
+  const isOffered = chatPrompts.includes(id) === isChat
+  return (isOffered && prompts.find((prompt) => prompt.id === id)) || null
+}
+
+/** Shows what belongs to completions, or to conversations. @param {string} tab */
+function showMode(tab) {
+  isChat = tab === 'tab-chat'
+  const options = models.filter(() => mayWrite || !isChat).map((id) => [id, id])
+  fill(select('model'), [...options, ...(isChat ? chatPrompts.map(named) : [])])
+  at(isChat ? 'which' : 'locked').after(at('fields'))
+  at(isChat ? 'composer' : 'request').append(at('actions'))
+  for (const id of ['log', 'composer', 'new', 'retry', 'tab-usechat']) at(id).hidden = !isChat
+  for (const id of ['answer', 'stream-field']) at(id).hidden = isChat
+  history.replaceState(null, '', isChat ? '#chat' : location.pathname)
+  setText('answer-title', isChat ? 'Conversation' : 'Answer')
+  reset()
+  showFields()
+  if (button('tab-usechat').ariaSelected === 'true' && !isChat) chooseCode('tab-client')
+  else showCode()
 }
 
 /** Shows the fields that a visitor may set for the selected prompt. */
 function showFields() {
   const prompt = selectedPrompt()
-  at('free').hidden = prompt !== null
+  at('which').hidden = isChat || prompts.length === chatPrompts.length
+  at('free').hidden = isChat || prompt !== null
+  at('system-field').hidden = !isChat || prompt !== null
   at('locked').hidden = prompt === null || Object.keys(prompt.variables).length === 0
   /** @param {string} field */
   const may = (field) => prompt === null || prompt.visitor_may_set.includes(field)
-  at('model-field').hidden = !may('model')
+  at('model-field').hidden = !isChat && !may('model')
   at('max-tokens-field').hidden = !may('max_tokens')
   at('temperature-field').hidden = !may('temperature')
   at('variables').replaceChildren(
@@ -127,24 +166,32 @@ function field(name, { values, max_chars, from }) {
   return box
 }
 
-/** The request body for the form: only the fields that differ from the endpoint's defaults. */
-function bodyOf() {
+/**
+ * The request body for the form: only the fields that differ from the endpoint's defaults.
+ *
+ * @param {string} [message] of a conversation
+ */
+function bodyOf(message = input('message').value.trim()) {
   const prompt = selectedPrompt()
+  const fields = /** @type {NodeListOf<HTMLInputElement>} */ (
+    at('variables').querySelectorAll('[data-variable]')
+  )
+  const variables = Object.fromEntries(
+    [...fields].map(({ dataset, value }) => [dataset['variable'] ?? '', value]),
+  )
+  const given = fields.length === 0 ? {} : { variables }
   /** @type {Record<string, unknown>} */
-  const body = { prompt: input('prompt').value }
-  if (prompt !== null) {
-    const fields = [...at('variables').querySelectorAll('[data-variable]')]
-    const variables = fields.map((control) => {
-      const { dataset, value } = /** @type {HTMLInputElement} */ (control)
-      return [dataset['variable'] ?? '', value]
-    })
-    body['prompt'] =
-      variables.length === 0
-        ? { id: prompt.id }
-        : { id: prompt.id, variables: Object.fromEntries(variables) }
-  }
+  const body = {}
   const model = select('model').value
   if (!at('model-field').hidden && model !== models[0] && model !== '') body['model'] = model
+  if (isChat) {
+    const system = at('system-field').hidden ? '' : input('system').value.trim()
+    const turns = conversation.asked(message)
+    body['messages'] = system === '' ? turns : [{ role: 'system', content: system }, ...turns]
+    Object.assign(body, given)
+  } else {
+    body['prompt'] = prompt === null ? input('prompt').value : { id: prompt.id, ...given }
+  }
   for (const [id, name] of [
     ['max-tokens', 'max_tokens'],
     ['temperature', 'temperature'],
@@ -152,20 +199,23 @@ function bodyOf() {
     const value = input(id ?? '').value
     if (!at(`${id}-field`).hidden && value !== '') body[name ?? ''] = Number(value)
   }
-  if (input('stream').checked) body['stream'] = true
+  if (isChat || input('stream').checked) body['stream'] = true
   return body
 }
 
-/** @type {Readonly<Record<string, 'client' | 'fetch' | 'curl' | 'openai'>>} */
+/** The languages of the code, by tab. @type {Readonly<Record<string, keyof ReturnType<typeof snippets>>>} */
 const languages = {
   'tab-client': 'client',
   'tab-fetch': 'fetch',
   'tab-curl': 'curl',
   'tab-openai': 'openai',
+  'tab-python': 'python',
+  'tab-usechat': 'useChat',
 }
-const tabs = Object.keys(languages).map(button)
+const chooseCode = tabs(Object.keys(languages), 'code', showCode)
+const chooseMode = tabs(['tab-completion', 'tab-chat'], 'panel', showMode)
 
-function showCode() {
+function showCode(tab = at('code').getAttribute('aria-labelledby') ?? '') {
   const call = {
     endpoint,
     body: bodyOf(),
@@ -173,32 +223,8 @@ function showCode() {
     mayNameModel: selectedPrompt() === null || !at('model-field').hidden,
     sitekey,
   }
-  const tab = tabs.find((one) => one.ariaSelected === 'true')
-  setText('code', snippets(call)[languages[tab?.id ?? ''] ?? 'client'])
+  setText('code', snippets(call)[languages[tab] ?? 'client'])
   setText('copied', '')
-}
-
-/** @param {HTMLElement} tab */
-function choose(tab) {
-  for (const one of tabs) {
-    one.ariaSelected = String(one === tab)
-    one.tabIndex = one === tab ? 0 : -1
-  }
-  at('code').setAttribute('aria-labelledby', tab.id)
-  showCode()
-}
-
-/** @param {KeyboardEvent} event */
-function moveTab(event) {
-  const index = tabs.indexOf(/** @type {HTMLButtonElement} */ (event.target))
-  const { length } = tabs
-  /** @type {Readonly<Record<string, number>>} */
-  const moves = { ArrowRight: index + 1, ArrowLeft: index - 1 + length, Home: 0, End: length - 1 }
-  const to = tabs[(moves[event.key] ?? -1) % length]
-  if (to === undefined || !(event.key in moves)) return
-  event.preventDefault()
-  choose(to)
-  to.focus()
 }
 
 /** @param {{ message: string, code?: string, retryAfter?: number | null }} error */
@@ -226,12 +252,19 @@ const facts = /** @type {const} */ ([
   'request-id',
 ])
 
-function clear() {
+/** Shows that nothing has been sent yet. */
+function reset() {
+  setText('status', '')
+  clear('Nothing sent yet', 'Memory, KV, another visitor’s request, or the model.')
+}
+
+/** @param {string} title @param {string} [detail] */
+function clear(title, detail = '') {
   last = null
   at('problem').hidden = true
   setText('answer', '')
   for (const fact of facts) setText(fact, '–')
-  showSource('none', 'Sending…', '')
+  showSource('none', title, detail)
 }
 
 /** @param {string} kind @param {string} title @param {string} detail */
@@ -263,19 +296,29 @@ function milliseconds(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`
 }
 
-async function send() {
+/** Sends the prompt, or the conversation: with the message, or as it was sent last. */
+async function send({ again = false } = {}) {
   if (running !== null || button('send').disabled) return
-  const { prompt, stream, ...fields } = bodyOf()
+  const { prompt, messages, stream, ...fields } = bodyOf(again ? '' : undefined)
+  if (isChat && !again && input('message').value.trim() === '') return input('message').focus()
   running = new AbortController()
   const { signal } = running
-  clear()
+  const options = { ...fields, signal }
+  clear('Sending…')
+  if (isChat) begin(again)
   setRunning(true)
   const startedAt = performance.now()
   try {
-    const input = /** @type {Prompt} */ (prompt)
-    if (stream === true) await showStream(input, { ...fields, signal })
-    else {
-      setText('answer', await client.complete(input, { ...fields, signal }))
+    const given = /** @type {Prompt} */ (prompt)
+    const turns = /** @type {import('./client.js').Message[]} */ (messages)
+    if (isChat) {
+      await show(client.chat(turns, { ...options, stream: true }), (text) =>
+        conversation.append(text),
+      )
+    } else if (stream === true) {
+      await show(client.stream(given, options), (text) => at('answer').append(text))
+    } else {
+      setText('answer', await client.complete(given, options))
       showHead()
       showCompletion((await last?.completion) ?? null)
     }
@@ -291,16 +334,32 @@ async function send() {
   } finally {
     setText('total-time', milliseconds(performance.now() - startedAt))
     running = null
+    if (isChat) end(again)
     setRunning(false)
+    showCode()
   }
 }
 
-/** @param {Prompt} prompt @param {import('./client.js').Options} options */
-async function showStream(prompt, options) {
-  const pieces = client.stream(prompt, options)
+/** Shows the message as a turn. @param {boolean} again */
+function begin(again) {
+  conversation.begin(conversation.asked(again ? '' : input('message').value.trim()))
+  if (!again) input('message').value = ''
+}
+
+/** Keeps what has arrived. A message that was refused can be corrected. @param {boolean} again */
+function end(again) {
+  conversation.end()
+  const isRefused = last?.status === 400 || last?.status === 413
+  if (isRefused && !again) input('message').value = conversation.withdraw()
+}
+
+/** Shows an answer as it arrives. @param {TextStream} pieces @param {(text: string) => void} append */
+async function show(pieces, append) {
+  let isFirst = true
   for await (const text of pieces) {
-    if (at('answer').textContent === '') showHead()
-    at('answer').append(text)
+    if (isFirst) showHead()
+    isFirst = false
+    append(text)
   }
   showHead()
   showCompletion(pieces.completion)
@@ -318,24 +377,35 @@ function showCompletion(completion) {
 
 /** @param {boolean} isRunning */
 function setRunning(isRunning) {
-  button('send').disabled = isRunning
+  for (const id of ['send', 'tab-completion', 'tab-chat']) button(id).disabled = isRunning
+  for (const id of ['new', 'retry']) button(id).disabled = isRunning || conversation.isEmpty
   button('stop').disabled = !isRunning
-  at('answer').ariaBusy = String(isRunning)
+  at(isChat ? 'log' : 'answer').ariaBusy = String(isRunning)
   if (isRunning) setText('status', 'Generating…')
 }
 
-at('request').addEventListener('submit', (event) => {
-  event.preventDefault()
-  send()
-})
-at('request').addEventListener('keydown', (event) => {
-  if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return
-  event.preventDefault()
-  send()
-})
-at('request').addEventListener('input', (event) => {
-  if (event.target === at('prompt-id')) showFields()
+for (const form of ['request', 'composer']) {
+  at(form).addEventListener('submit', (event) => {
+    event.preventDefault()
+    send()
+  })
+  at(form).addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return
+    event.preventDefault()
+    send()
+  })
+  at(form).addEventListener('input', ({ target }) => {
+    if (target === at('prompt-id') || (isChat && target === at('model'))) showFields()
+    showCode()
+  })
+}
+button('retry').addEventListener('click', () => send({ again: true }))
+button('new').addEventListener('click', () => {
+  conversation.clear()
+  reset()
+  setRunning(false)
   showCode()
+  input('message').focus()
 })
 button('stop').addEventListener('click', () => {
   running?.abort()
@@ -350,15 +420,16 @@ button('copy').addEventListener('click', async () => {
     setText('copied', 'Selected. Press Ctrl + C to copy.')
   }
 })
-for (const tab of tabs) {
-  tab.addEventListener('click', () => choose(tab))
-  tab.addEventListener('keydown', moveTab)
-}
+// Not every browser lets the keyboard scroll what cannot be focused.
+at('log').tabIndex = 0
 
 try {
   await load()
-  showFields()
+  const canWrite = select('prompt-id').length > 0
+  at('tab-chat').hidden = !mayWrite && chatPrompts.length === 0
+  const startsWithChat = location.hash === '#chat' && !at('tab-chat').hidden
+  chooseMode(startsWithChat || !canWrite ? 'tab-chat' : 'tab-completion')
 } catch (error) {
   showProblem(/** @type {Error} */ (error))
+  showCode()
 }
-showCode()

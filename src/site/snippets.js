@@ -1,36 +1,46 @@
-// The code of one call, for copying: with client.js, fetch, curl and the openai SDK. Every value is
-// quoted by the rules of its language.
+// The code of one call, for copying: with client.js, fetch, curl, the openai SDKs and useChat. Every
+// value is quoted by the rules of its language.
 
 /**
  * @typedef {object} Call
  * @property {string} endpoint the Worker's origin
- * @property {Record<string, unknown>} body `prompt` and the fields that differ from the defaults
- * @property {string} defaultModel for the SDK, which requires a model
+ * @property {Record<string, unknown>} body `prompt` or `messages`, and the fields that differ from the
+ *   defaults. A conversation is streamed.
+ * @property {string} defaultModel for the SDKs, which require a model
  * @property {boolean} mayNameModel false if the locked prompt does not accept a model
  * @property {string} sitekey of Turnstile; "" if no visitor token is needed
  */
 
-/**
- * @param {Call} call
- * @returns {{ client: string, fetch: string, curl: string, openai: string }}
- */
+/** @param {Call} call */
 export function snippets(call) {
-  return { client: client(call), fetch: fetching(call), curl: curl(call), openai: openai(call) }
+  return {
+    client: client(call),
+    fetch: fetching(call),
+    curl: curl(call),
+    openai: openai(call),
+    python: python(call),
+    useChat: call.body['messages'] === undefined ? '' : useChat(call),
+  }
 }
 
 /** @param {Call} call */
+const pathOf = ({ body }) => (body['messages'] ? '/v1/chat/completions' : '/v1/completions')
+
+/** @param {Call} call */
 function client({ endpoint, body, sitekey }) {
-  const { prompt, stream, ...options } = body
-  const name = stream === true ? 'stream' : 'complete'
+  const { prompt, messages, stream, ...options } = body
+  const name = messages ? 'chat' : stream === true ? 'stream' : 'complete'
   const imported = sitekey === '' ? name : 'createClient'
-  const given = Object.keys(options).length === 0 ? '' : `, ${literal(options)}`
-  const call = `${name}(${literal(prompt)}${given})`
+  const given = messages ? { ...options, stream } : options
+  const rest = Object.keys(given).length === 0 ? '' : `, ${literal(given)}`
+  const call = `${name}(${messages ? 'messages' : literal(prompt)}${rest})`
   return lines(
     `import { ${imported} } from ${literal(`${endpoint}/client.js`)}`,
     '',
     sitekey === ''
       ? null
       : `const { ${name} } = createClient({ turnstile: { sitekey: ${literal(sitekey)} } })`,
+    messages ? `const messages = ${literal(messages)}` : null,
     stream === true
       ? `for await (const text of ${call}) console.log(text)`
       : `console.log(await ${call})`,
@@ -40,7 +50,8 @@ function client({ endpoint, body, sitekey }) {
 const TOKEN = "const token = '…' // from POST /v1/visitors; client.js fetches and renews it"
 
 /** @param {Call} call */
-function fetching({ endpoint, body, sitekey }) {
+function fetching(call) {
+  const { endpoint, body, sitekey } = call
   const streamed = body['stream'] === true
   /** @type {Record<string, string | Raw>} */
   const headers = { 'Content-Type': 'text/plain' }
@@ -48,7 +59,7 @@ function fetching({ endpoint, body, sitekey }) {
   if (sitekey !== '') headers['X-Visitor-Token'] = new Raw('token')
   return lines(
     sitekey === '' ? null : TOKEN,
-    `const response = await fetch(${literal(`${endpoint}/v1/completions`)}, {`,
+    `const response = await fetch(${literal(endpoint + pathOf(call))}, {`,
     "  method: 'POST',",
     `  headers: ${literal(headers, 2)},`,
     `  body: JSON.stringify(${literal(body, 2)}),`,
@@ -71,10 +82,11 @@ function fetching({ endpoint, body, sitekey }) {
 }
 
 /** @param {Call} call */
-function curl({ endpoint, body, sitekey }) {
+function curl(call) {
+  const { endpoint, body, sitekey } = call
   const parts = [
     body['stream'] === true ? 'curl -N' : 'curl',
-    shell(`${endpoint}/v1/completions`),
+    shell(endpoint + pathOf(call)),
     ...(sitekey === '' ? [] : ['-H "X-Visitor-Token: $TOKEN"']),
     `--json ${shell(JSON.stringify(body))}`,
   ]
@@ -85,7 +97,10 @@ function curl({ endpoint, body, sitekey }) {
 /** @param {Call} call */
 function openai({ endpoint, body, defaultModel, mayNameModel, sitekey }) {
   const named = mayNameModel ? { model: defaultModel, ...body } : body
-  const create = `client.completions.create(${literal(named)})`
+  const [path, text] = body['messages']
+    ? ['chat.completions', 'delta.content']
+    : ['completions', 'text']
+  const create = `client.${path}.create(${literal(named)})`
   return lines(
     "import OpenAI from 'openai'",
     '',
@@ -100,9 +115,76 @@ function openai({ endpoint, body, defaultModel, mayNameModel, sitekey }) {
     ...(body['stream'] === true
       ? [
           `const stream = await ${create}`,
-          'for await (const { choices } of stream) console.log(choices[0]?.text)',
+          `for await (const { choices } of stream) console.log(choices[0]?.${text})`,
         ]
       : [`const { choices } = await ${create}`, 'console.log(choices[0].text)']),
+  )
+}
+
+/** @param {Call} call */
+function python({ endpoint, body, defaultModel, mayNameModel, sitekey }) {
+  const { variables, ...fields } = body
+  // The SDK requires a model; None stands for an absent field.
+  const named = { model: mayNameModel ? defaultModel : null, ...fields }
+  const given = variables === undefined ? named : { ...named, extra_body: { variables } }
+  const [path, text] = body['messages']
+    ? ['chat.completions', 'delta.content']
+    : ['completions', 'text']
+  const key = sitekey === '' ? '"none"' : 'token'
+  return lines(
+    'from openai import OpenAI',
+    '',
+    sitekey === '' ? null : 'token = "…"  # from POST /v1/visitors',
+    `client = OpenAI(base_url=${pythonic(`${endpoint}/v1`)}, api_key=${key})`,
+    `answer = client.${path}.create(`,
+    ...Object.entries(given).map(([name, value]) => `    ${name}=${pythonic(value, 4)},`),
+    ')',
+    ...(body['stream'] === true
+      ? [
+          'for chunk in answer:',
+          '    for choice in chunk.choices:',
+          `        print(choice.${text} or "", end="")`,
+        ]
+      : ['print(answer.choices[0].text)']),
+  )
+}
+
+/** @param {Call} call */
+function useChat({ endpoint, body, sitekey }) {
+  const { messages, stream, ...fields } = body
+  const turns = /** @type {{ role: string, content: string }[]} */ (messages)
+  /** @type {Record<string, unknown>} */
+  const options = { api: `${endpoint}/v1/ai-sdk` }
+  if (sitekey !== '') options['headers'] = { 'X-Visitor-Token': new Raw('token') }
+  if (Object.keys(fields).length > 0) options['body'] = fields
+  const earlier = turns.slice(0, -1).map(({ role, content }, index) => ({
+    id: String(index),
+    role,
+    parts: [{ type: 'text', text: content }],
+  }))
+  const given = earlier.length === 0 ? '{ transport }' : '{ transport, messages: earlier }'
+  return lines(
+    "import { useChat } from '@ai-sdk/react'",
+    "import { DefaultChatTransport } from 'ai'",
+    '',
+    sitekey === '' ? null : TOKEN,
+    `const transport = new DefaultChatTransport(${literal(options)})`,
+    earlier.length === 0 ? null : `const earlier = ${literal(earlier)}`,
+    '',
+    'export function Chat() {',
+    `  const { messages, sendMessage } = useChat(${given})`,
+    `  const send = () => sendMessage({ text: ${literal(turns.at(-1)?.content)} })`,
+    '  return (',
+    '    <>',
+    '      {messages.map(({ id, role, parts }) => (',
+    '        <p key={id}>',
+    "          {role}: {parts.map((part) => (part.type === 'text' ? part.text : ''))}",
+    '        </p>',
+    '      ))}',
+    '      <button onClick={send}>Send</button>',
+    '    </>',
+    '  )',
+    '}',
   )
 }
 
@@ -122,26 +204,64 @@ class Raw {
 const WIDTH = 72
 
 /**
+ * How a language writes values.
+ *
+ * @typedef {object} Syntax
+ * @property {(text: string) => string} text
+ * @property {(key: string) => string} key
+ * @property {(value: unknown) => string} other
+ * @property {number} step of its indentation
+ * @property {string} pad inside braces
+ */
+
+/** @type {Syntax} */
+const javascript = { text: quoted, key: keyOf, other: String, step: 2, pad: ' ' }
+
+const constants = new Map([
+  [true, 'True'],
+  [false, 'False'],
+  [null, 'None'],
+])
+
+/** Every JSON string is a string of Python. @type {Syntax} */
+const pythonSyntax = {
+  text: JSON.stringify,
+  key: JSON.stringify,
+  other: (value) => constants.get(/** @type {boolean} */ (value)) ?? String(value),
+  step: 4,
+  pad: '',
+}
+
+/**
  * A value as a JavaScript literal with single-quoted strings.
  *
  * @param {unknown} value
  * @param {number} [indent] of the line on which the literal begins
  * @returns {string}
  */
-function literal(value, indent = 0) {
+const literal = (value, indent = 0) => written(value, indent, javascript)
+
+/** A value as a Python literal. @param {unknown} value @param {number} [indent] @returns {string} */
+const pythonic = (value, indent = 0) => written(value, indent, pythonSyntax)
+
+/** @param {unknown} value @param {number} indent @param {Syntax} syntax @returns {string} */
+function written(value, indent, syntax) {
   if (value instanceof Raw) return value.name
-  if (typeof value === 'string') return quoted(value)
-  if (typeof value !== 'object' || value === null) return String(value)
+  if (typeof value === 'string') return syntax.text(value)
+  if (typeof value !== 'object' || value === null) return syntax.other(value)
+  const inside = indent + syntax.step
   const items = Array.isArray(value)
-    ? value.map((item) => literal(item, indent + 2))
-    : Object.entries(value).map(([key, item]) => `${keyOf(key)}: ${literal(item, indent + 2)}`)
+    ? value.map((item) => written(item, inside, syntax))
+    : Object.entries(value).map(
+        ([key, item]) => `${syntax.key(key)}: ${written(item, inside, syntax)}`,
+      )
   const [open, close] = Array.isArray(value) ? ['[', ']'] : ['{', '}']
   if (items.length === 0) return open + close
-  const pad = Array.isArray(value) ? '' : ' '
+  const pad = Array.isArray(value) ? '' : syntax.pad
   const line = `${open}${pad}${items.join(', ')}${pad}${close}`
   if (line.length <= WIDTH && !line.includes('\n')) return line
-  const margin = ' '.repeat(indent)
-  return `${open}\n${items.map((item) => `${margin}  ${item},\n`).join('')}${margin}${close}`
+  const margin = ' '.repeat(inside)
+  return `${open}\n${items.map((item) => `${margin}${item},\n`).join('')}${' '.repeat(indent)}${close}`
 }
 
 /** @param {string} key */

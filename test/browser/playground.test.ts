@@ -1,5 +1,5 @@
-// The playground in Chromium, served by workerd: it sends, streams and stops requests, shows where
-// answers came from, and shows code that gets the same answer.
+// The playground in Chromium, served by workerd: it sends, streams and stops prompts and conversations,
+// shows where answers came from, and shows code that gets the same answer.
 import { execFile } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -11,7 +11,13 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { launchBrowser, WatchedPage } from '../support/browser.ts'
 import { CANARY } from '../support/canary.ts'
 import { passingSiteverify } from '../support/siteverify.ts'
-import { completionsStream, latch, UpstreamServer } from '../support/upstream-server.ts'
+import {
+  chatStream,
+  completionsStream,
+  latch,
+  refusal,
+  UpstreamServer,
+} from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 const OWN = 'http://localhost:8787'
@@ -30,10 +36,12 @@ const config = {
     { id: 'default', ...demo },
     { id: 'second', ...demo },
     { id: 'scripted', upstream: 'scripted', upstream_model: 'm' },
+    { id: 'talker', upstream: 'talker', upstream_model: 'm' },
   ],
   upstreams: [
     { name: 'demo', preset: 'demo' },
     { name: 'scripted', base_url: upstream.url('scripted'), wire: 'completions', key: 'KEY' },
+    { name: 'talker', base_url: upstream.url('talker'), wire: 'chat', key: 'KEY', retries: 0 },
   ],
   prompts: {
     haiku: {
@@ -42,6 +50,13 @@ const config = {
       max_tokens: 12,
     },
     story: { text: 'Alice', visitor_may_set: ['max_tokens'] },
+    guide: {
+      chat: true,
+      system: 'You are a {{tone}} guide.',
+      variables: { tone: { values: ['dry', 'warm'] } },
+      visitor_may_set: ['temperature'],
+      model: 'talker',
+    },
   },
 }
 
@@ -234,8 +249,173 @@ test('inserts model output as text, not as HTML', async () => {
   expect(await page.locator('main img, main b').count()).toBe(0)
 })
 
+describe('a conversation', () => {
+  const message = () => page.getByLabel('Your message')
+  const turns = () => page.locator('.turn p').allTextContents()
+  const pressed = (name: string) => page.getByRole('button', { name }).click()
+  const ended = (status: string) => page.locator('#status', { hasText: status }).waitFor()
+  /** The bodies that were sent. */
+  const bodies = () =>
+    watched.requests
+      .filter(({ url }) => url.endsWith('/v1/chat/completions'))
+      .map(({ body }) => JSON.parse(body ?? ''))
+
+  beforeEach(async () => {
+    await page.getByRole('tab', { name: 'Chat', exact: true }).click()
+  })
+
+  async function say(text: string, status = 'Done'): Promise<void> {
+    await message().fill(text)
+    await pressed('Send')
+    await ended(status)
+  }
+
+  test('streams each answer, and sends all turns with the system prompt', async () => {
+    const { open, opened } = latch()
+    const lane = upstream.lane('talker')
+    lane.answers(chatStream(['Good', ' morning.'], { pace: () => opened }))
+    await page.getByLabel('Model').selectOption('talker')
+    await page.getByLabel('System prompt').fill('Be polite.')
+    await message().fill('Hello!')
+    await pressed('Send')
+    await expect.poll(turns).toEqual(['Hello!', 'Good'])
+    const log = page.getByRole('log')
+    expect(await log.getAttribute('aria-busy')).toBe('true')
+    expect(await message().inputValue()).toBe('')
+    expect(await page.getByRole('tab', { name: 'Completion' }).isEnabled()).toBe(false)
+    open()
+    await ended('Done')
+    expect(await log.getAttribute('aria-busy')).toBe('false')
+    expect(await turns()).toEqual(['Hello!', 'Good morning.'])
+    expect([await fact('tokens-in'), await fact('tokens-out')]).toEqual(['5', '7'])
+    expect(await fact('source')).toContain('Miss')
+    lane.answers(chatStream(['<b>Well</b>.']))
+    await say('How are\nyou?')
+    expect(await turns()).toEqual(['Hello!', 'Good morning.', 'How are\nyou?', '<b>Well</b>.'])
+    expect(await page.locator('main b').count()).toBe(0)
+    expect(bodies()).toEqual([
+      expect.objectContaining({ messages: expect.any(Array) }),
+      {
+        model: 'talker',
+        messages: [
+          { role: 'system', content: 'Be polite.' },
+          { role: 'user', content: 'Hello!' },
+          { role: 'assistant', content: 'Good morning.' },
+          { role: 'user', content: 'How are\nyou?' },
+        ],
+        stream: true,
+        stream_options: { include_usage: true },
+      },
+    ])
+  })
+
+  test('Stop keeps the text so far, and Retry asks again', async () => {
+    const { open, opened } = latch()
+    upstream.lane('talker').answers(chatStream(['One', ' two'], { pace: () => opened }))
+    await page.getByLabel('Model').selectOption('talker')
+    await message().fill('Count to two')
+    await pressed('Send')
+    await expect.poll(turns).toEqual(['Count to two', 'One'])
+    await pressed('Stop')
+    await ended('Stopped')
+    expect(await turns()).toEqual(['Count to two', 'One'])
+    await message().fill('A draft')
+    open()
+    await pressed('Retry')
+    await ended('Done')
+    expect(await turns()).toEqual(['Count to two', 'One two'])
+    expect(await message().inputValue()).toBe('A draft')
+    expect(bodies()[1]).toEqual(bodies()[0])
+  })
+
+  test('a failed answer can be tried again; a message that was refused can be corrected', async () => {
+    const lane = upstream.lane('talker')
+    lane.answers(refusal(500, 'down'))
+    await page.getByLabel('Model').selectOption('talker')
+    await say('Are you there?', 'Failed')
+    expect(await page.locator('#problem').textContent()).toContain('upstream_unavailable')
+    expect(await turns()).toEqual(['Are you there?'])
+    lane.answers(chatStream(['Yes.']))
+    await pressed('Retry')
+    await ended('Done')
+    expect(await turns()).toEqual(['Are you there?', 'Yes.'])
+    await page.getByLabel('Temperature').fill('9')
+    await say('Still?', 'Failed')
+    expect(await page.locator('#problem').textContent()).toContain('temperature')
+    expect(await turns()).toEqual(['Are you there?', 'Yes.'])
+    expect(await message().inputValue()).toBe('Still?')
+    expect(watched.takeConsoleErrors()).toEqual([
+      expect.stringContaining('502'),
+      expect.stringContaining('400'),
+    ])
+  })
+
+  test('New conversation begins again; an empty message is not sent', async () => {
+    upstream.lane('talker').answers(chatStream(['Hello.']))
+    const again = page.getByRole('button', { name: 'New conversation' })
+    expect(await again.isEnabled()).toBe(false)
+    await page.getByLabel('Model').selectOption('talker')
+    await say('First')
+    await pressed('Send')
+    await again.click()
+    expect(await turns()).toEqual([])
+    expect(await page.evaluate('document.activeElement.id')).toBe('message')
+    expect(await fact('source')).toContain('Nothing sent yet')
+    await say('Second')
+    expect(bodies().map(({ messages }) => messages)).toEqual([
+      [{ role: 'user', content: 'First' }],
+      [{ role: 'user', content: 'Second' }],
+    ])
+  })
+
+  test('a locked prompt that takes a conversation is listed as a model, with its variables', async () => {
+    upstream.lane('talker').answers(chatStream(['This way.']))
+    expect(await page.getByLabel('System prompt').isVisible()).toBe(true)
+    await page.getByLabel('Model').selectOption('guide')
+    expect(await page.getByLabel('System prompt').isVisible()).toBe(false)
+    expect(await page.getByLabel('Max tokens').isVisible()).toBe(false)
+    expect(await page.getByLabel('Temperature').isVisible()).toBe(true)
+    await page.getByLabel('tone').selectOption('warm')
+    await say('Where to?')
+    expect(await turns()).toEqual(['Where to?', 'This way.'])
+    expect(bodies()).toMatchObject([{ model: 'guide', variables: { tone: 'warm' } }])
+    const [sent] = upstream.lane('talker').calls.slice(-1)
+    expect(JSON.stringify(sent?.body)).toContain('You are a warm guide.')
+    await page.getByRole('tab', { name: 'Completion' }).click()
+    const offered = page.getByLabel('Prompt', { exact: true }).locator('option')
+    expect(await offered.allTextContents()).toEqual([
+      'Your own text',
+      'haiku (locked)',
+      'story (locked)',
+    ])
+    expect(await page.getByLabel('Model').locator('option').allTextContents()).not.toContain(
+      'guide (locked)',
+    )
+  })
+
+  test('stays when the other tab is opened, and the address leads to it', async () => {
+    upstream.lane('talker').answers(chatStream(['Hello.']))
+    await page.getByLabel('Model').selectOption('talker')
+    await say('Stay')
+    await page.getByRole('tab', { name: 'useChat' }).click()
+    await page.getByRole('tab', { name: 'Completion' }).click()
+    expect(await page.getByRole('tab', { name: 'useChat' }).isVisible()).toBe(false)
+    expect(await page.locator('#code').textContent()).toContain('import { stream }')
+    expect(page.url()).toBe(`${OWN}/`)
+    await page.getByRole('tab', { name: 'Chat', exact: true }).click()
+    expect(await turns()).toEqual(['Stay', 'Hello.'])
+    expect(page.url()).toBe(`${OWN}/#chat`)
+    await page.reload()
+    await message().waitFor()
+    expect(await page.getByRole('tab', { name: 'Chat', exact: true, selected: true }).count()).toBe(
+      1,
+    )
+  })
+})
+
 describe('the code', () => {
-  const calls: readonly (readonly [string, () => Promise<unknown>])[] = [
+  type Case = readonly [string, () => Promise<unknown>]
+  const calls: readonly Case[] = [
     ['a plain prompt', () => write('Alice’s "sister" said \'no\' \\ twice')],
     [
       'fields that are set, on two lines',
@@ -259,7 +439,7 @@ describe('the code', () => {
   )
 
   test.each(cases)(
-    '%s, stream %s: all four snippets get the same answer as the page',
+    '%s, stream %s: the snippets get the same answer as the page',
     async (_, stream, fill) => {
       if (await page.getByLabel('Max tokens').isVisible()) {
         await page.getByLabel('Max tokens').fill('16')
@@ -268,20 +448,54 @@ describe('the code', () => {
       await page.getByLabel('Stream').setChecked(stream)
       const text = (await send()).trim()
       expect(text).not.toBe('')
-      expect(joined(await inPage(await codeOf('client.js')))).toBe(bare(text))
-      expect(joined(await inPage(await codeOf('fetch')))).toBe(bare(text))
-      expect(joined([await inNode(await codeOf('openai SDK'))])).toBe(bare(text))
-      const printed = await inShell(await codeOf('curl'))
-      const objects = stream
-        ? printed
-            .split('\n\n')
-            .filter((event) => event.startsWith('data: {'))
-            .map((event) => event.slice(6))
-        : [printed]
-      const texts = objects.map((object) => JSON.parse(object).choices[0]?.text ?? '')
-      expect(joined(texts)).toBe(bare(text))
+      await expectSnippetsToGet(text, stream)
     },
   )
+
+  const chats: readonly Case[] = [
+    ['a message', () => page.getByLabel('Your message').fill(`It's "you" \\ ${++prompts}`)],
+    [
+      'a conversation with a system prompt',
+      async () => {
+        await page.getByLabel('System prompt').fill('Answer\nbriefly, ‘please’.')
+        await page.getByLabel('Model').selectOption('second')
+        await page.getByLabel('Temperature').fill('0.5')
+        await page.getByLabel('Max tokens').fill('16')
+        await page.getByLabel('Your message').fill(`Hello ${++prompts}`)
+        await send()
+        await page.getByLabel('Your message').fill('And\nthen?')
+      },
+    ],
+  ]
+  test.each(chats)('%s: the snippets get the same answer as the page', async (_, fill) => {
+    await page.getByRole('tab', { name: 'Chat', exact: true }).click()
+    await page.getByLabel('Max tokens').fill('16')
+    await fill()
+    await send()
+    const text = (await page.locator('.turn p').last().textContent()) ?? ''
+    expect(text.trim()).not.toBe('')
+    await expectSnippetsToGet(text, true)
+    const code = await codeOf('useChat')
+    expect(code).toContain(`api: '${OWN}/v1/ai-sdk'`)
+  })
+
+  async function expectSnippetsToGet(text: string, stream: boolean): Promise<void> {
+    expect(joined(await inPage(await codeOf('client.js')))).toBe(bare(text))
+    expect(joined(await inPage(await codeOf('fetch')))).toBe(bare(text))
+    expect(joined([await inNode(await codeOf('openai JS'))])).toBe(bare(text))
+    const printed = await inShell(await codeOf('curl'))
+    const objects = stream
+      ? printed
+          .split('\n\n')
+          .filter((event) => event.startsWith('data: {'))
+          .map((event) => event.slice(6))
+      : [printed]
+    const texts = objects.map((object) => {
+      const [choice] = JSON.parse(object).choices
+      return choice?.text ?? choice?.delta?.content ?? ''
+    })
+    expect(joined(texts)).toBe(bare(text))
+  }
 
   /** Ignores white space, which is lost when each piece is printed on its own line. */
   const bare = (text: string) => text.replaceAll(/\s/g, '')
@@ -371,9 +585,19 @@ test('can be used with the keyboard alone', async () => {
   expect(await page.evaluate('document.activeElement.textContent')).toBe('fetch')
   expect(await page.locator('#code').textContent()).toContain('await fetch(')
   await page.keyboard.press('End')
-  expect(await page.locator('#code').textContent()).toContain("import OpenAI from 'openai'")
+  expect(await page.locator('#code').textContent()).toContain('from openai import OpenAI')
   await page.keyboard.press('ArrowRight')
   expect(await first.getAttribute('aria-selected')).toBe('true')
+  await page.getByRole('tab', { name: 'Completion' }).focus()
+  await page.keyboard.press('ArrowRight')
+  await page.getByLabel('Your message').focus()
+  await page.keyboard.type('By keyboard')
+  await page.keyboard.press('Control+Enter')
+  await page.locator('#status', { hasText: 'Done' }).waitFor()
+  expect(await page.locator('.turn').count()).toBe(2)
+  // The conversation can be scrolled.
+  await page.getByRole('log').focus()
+  expect(await page.evaluate('document.activeElement.id')).toBe('log')
 })
 
 test.each(['light', 'dark'] as const)(
@@ -398,6 +622,19 @@ test.each(['light', 'dark'] as const)(
     await view.page.getByRole('button', { name: 'Send' }).click()
     await view.page.getByRole('alert').waitFor()
     expect(await view.accessibilityFaults()).toEqual([])
+    await view.page.getByRole('tab', { name: 'Chat', exact: true }).click()
+    await view.page.getByLabel('System prompt').fill('Be brief.')
+    for (const text of ['Who are you?', `A${'a'.repeat(200)}`]) {
+      await view.page.getByLabel('Your message').fill(text)
+      await view.page.getByRole('button', { name: 'Send' }).click()
+      await view.page.locator('#status', { hasText: 'Done' }).waitFor()
+      await view.page.locator('#send:not([disabled])').waitFor()
+    }
+    for (const width of [1280, 360]) {
+      await view.page.setViewportSize({ width, height: 740 })
+      await expect.poll(() => view.overflow(), { message: `chat at ${width} px` }).toBe(0)
+      expect(await view.accessibilityFaults()).toEqual([])
+    }
     view.takeConsoleErrors()
     expect(view.foreignRequests(OWN)).toEqual([])
     await view.close()
