@@ -107,19 +107,30 @@ describe('with the Worker', () => {
     }
   })
 
+  interface Visit {
+    readonly of?: Workers
+    readonly turnstile?: boolean
+    /** What the network makes of a response. */
+    readonly received?: (response: Response) => Response
+  }
+
   /** A page of the owner's site, and every request it sends. */
-  function page({ of = workers, turnstile = false } = {}) {
+  function page({
+    of = workers,
+    turnstile = false,
+    received = (response) => response,
+  }: Visit = {}) {
     const requests: SentRequest[] = []
     const address = newAddress()
     const client = createClient({
       endpoint: of.url,
       ...(turnstile ? { turnstile: { sitekey: '0x4AAA' } } : {}),
-      fetch: (input, init) => {
+      fetch: async (input, init) => {
         requests.push(sentRequest(input, init))
         const headers = new Headers(init?.headers)
         headers.set('origin', ORIGIN)
         headers.set('cf-connecting-ip', address)
-        return recordedFetch(input, { ...init, headers })
+        return received(await recordedFetch(input, { ...init, headers }))
       },
     })
     return { ...client, requests }
@@ -221,6 +232,69 @@ describe('with the Worker', () => {
     expect(await textOf(stream(haiku, { cached: 'only' }))).toBe('Snow.')
     expect(requests.map(({ method }) => method)).toEqual(['GET', 'POST', 'POST', 'GET'])
   })
+
+  const messages = [
+    { role: 'user', content: 'Count' },
+    { role: 'assistant', content: 'To what?' },
+    { role: 'user', content: 'Two' },
+  ] as const
+
+  test('chat() returns the text, or with stream: true yields it as it arrives', async () => {
+    const { model, lane } = lanes.take('chat')
+    lane.answers(chatStream(['One', ' two']))
+    const { chat, requests } = page()
+    const pieces = chat(messages, { model, stream: true })
+    expect(await textOf(pieces)).toBe('One two')
+    expect(pieces.completion).toEqual({
+      id: expect.stringMatching(/^chatcmpl-\w{24,}$/),
+      object: 'text_completion',
+      created: expect.any(Number),
+      model: 'upstream-model-1',
+      choices: [{ text: 'One two', index: 0, logprobs: null, finish_reason: 'stop' }],
+      usage: USAGE,
+    })
+    expect(await chat(messages, { model })).toBe('One two')
+    expect(await chat(messages, { model, cached: 'only' })).toBe('One two')
+    expect(lane.calls.map(({ body }) => body)).toMatchObject([{ messages }])
+    expect(requests.map(({ url }) => url.pathname)).toEqual(Array(3).fill('/v1/chat/completions'))
+    const image = [{ type: 'image_url', image_url: { url: 'x' } }]
+    const wrong = chat([{ role: 'user', content: image as never }], { model })
+    expect(await failureOf(wrong)).toMatchObject({
+      code: 'invalid_value',
+      param: 'messages[0].content[0]',
+    })
+  })
+
+  test('chat() goes on where a connection broke, with one call to the model', async () => {
+    const { model, lane } = lanes.take('chat')
+    const rest = latch()
+    lane.answers(chatStream(['One', ' two'], { pace: () => rest.opened }))
+    const { chat, requests } = page({
+      received: (response) => (requests.length > 1 ? response : cutAfter(response, '"One"')),
+    })
+    const pieces = chat(messages, { model, stream: true })
+    expect((await pieces.next()).value).toBe('One')
+    rest.open()
+    expect(await textOf(pieces)).toBe(' two')
+    const from = `${pieces.completion?.id}:3`
+    expect(requests.map(({ headers }) => headers['last-event-id'])).toEqual([undefined, from])
+    expect(lane.calls).toHaveLength(1)
+  })
+
+  /** A response whose body ends after this text. */
+  function cutAfter(response: Response, text: string): Response {
+    let seen = ''
+    const body = response.body?.pipeThrough(new TextDecoderStream()).pipeThrough(
+      new TransformStream<string, string>({
+        transform(piece, controller) {
+          seen += piece
+          controller.enqueue(piece)
+          if (seen.includes(text)) controller.terminate()
+        },
+      }),
+    )
+    return new Response(body?.pipeThrough(new TextEncoderStream()) ?? null, response)
+  }
 
   test('aborting the signal stops the request and throws the reason of the signal', async () => {
     const { model, lane } = lanes.take('chat')
