@@ -37,12 +37,12 @@ export class Conversation {
     this.#answer = show('assistant', '')
   }
 
-  /** Adds text to the answer. @param {string} text */
+  /** Adds text to the answer. A reader who has scrolled back stays there. @param {string} text */
   append(text) {
     const log = at('log')
-    const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 8
+    const isNearEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60
     this.#answer?.append(text)
-    if (isAtEnd) log.scrollTop = log.scrollHeight
+    if (isNearEnd) log.scrollTop = log.scrollHeight
   }
 
   /** Ends the answer: what has arrived is a turn, unless it is nothing. */

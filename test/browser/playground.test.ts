@@ -368,6 +368,27 @@ describe('a conversation', () => {
     ])
   })
 
+  test('follows a long answer, unless the reader has scrolled back', async () => {
+    const gates = [latch(), latch()]
+    const lines = 'A line.\n'.repeat(40)
+    const pace = async (piece: number) => await gates[piece - 1]?.opened
+    upstream.lane('talker').answers(chatStream([lines, lines, 'End.'], { pace }))
+    await page.getByLabel('Model').selectOption('talker')
+    await message().fill('Go on')
+    await pressed('Send')
+    const log = page.getByRole('log')
+    const left = () =>
+      log.evaluate((box) => Math.round(box.scrollHeight - box.scrollTop - box.clientHeight))
+    await expect.poll(async () => (await turns())[1]).toBe(lines)
+    expect(await left()).toBe(0)
+    await log.evaluate((box) => box.scrollTo(0, 0))
+    gates[0]?.open()
+    await expect.poll(async () => (await turns())[1]).toBe(lines + lines)
+    expect(await left()).toBeGreaterThan(1000)
+    gates[1]?.open()
+    await ended('Done')
+  })
+
   test('a locked prompt that takes a conversation is listed as a model, with its variables', async () => {
     upstream.lane('talker').answers(chatStream(['This way.']))
     expect(await page.getByLabel('System prompt').isVisible()).toBe(true)
