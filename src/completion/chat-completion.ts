@@ -2,6 +2,7 @@
 // (platform.openai.com/docs/api-reference/chat).
 import { toJson } from '../json.ts'
 import type { Completion, Logprobs } from './completion.ts'
+import type { Delta } from './delta.ts'
 import type { Encode } from './encode.ts'
 
 /** The id of a chat completion: `chatcmpl-` and the letters of the stored completion's id. */
@@ -33,15 +34,17 @@ export function chatChunkEncoder(includeUsage: boolean): Encode {
   // The parts that are the same in every chunk, as JSON.
   let start = ''
   const end = includeUsage ? '}],"usage":null}\n\n' : '}]}\n\n'
-  const begun = new Set<number>()
+  /** The delta that each choice begins with: readers who join later encode it again. */
+  const first = new Map<number, Delta>()
   const chunk = (index: number, delta: string, logprobs: Logprobs | null, finish: string) => {
     const choice = `{"index":${index},"delta":${delta},"logprobs":${toJson(chatLogprobs(logprobs))},"finish_reason":${finish}`
     return `${start},"choices":[${choice}${end}`
   }
-  const begin = (index: number) => {
-    if (begun.has(index)) return ''
-    begun.add(index)
-    return chunk(index, '{"role":"assistant","content":""}', null, 'null')
+  const begin = (delta: Extract<Delta, { index: number }>) => {
+    const { index } = delta
+    if (!first.has(index)) first.set(index, delta)
+    const isFirst = first.get(index) === delta
+    return isFirst ? chunk(index, '{"role":"assistant","content":""}', null, 'null') : ''
   }
   return (delta) => {
     switch (delta.kind) {
@@ -54,10 +57,10 @@ export function chatChunkEncoder(includeUsage: boolean): Encode {
       }
       case 'text': {
         const { index, text, logprobs } = delta
-        return begin(index) + chunk(index, `{"content":${toJson(text)}}`, logprobs, 'null')
+        return begin(delta) + chunk(index, `{"content":${toJson(text)}}`, logprobs, 'null')
       }
       case 'finish':
-        return begin(delta.index) + chunk(delta.index, '{}', null, `"${delta.reason}"`)
+        return begin(delta) + chunk(delta.index, '{}', null, `"${delta.reason}"`)
       case 'usage':
         return includeUsage ? `${start},"choices":[],"usage":${toJson(delta.usage)}}\n\n` : ''
       default:

@@ -41,7 +41,10 @@ export function encodeWhole(folded: FoldedAnswer, reader: Reader): string {
   return toJson(api === 'chat' ? chatCompletion(folded.completion) : folded.completion)
 }
 
-/** Encodes deltas in order. */
+/**
+ * Encodes deltas in order. Readers of a flight share it, so that one who joins later lets it encode
+ * the same deltas again, to the same text.
+ */
 export type Encode = (delta: Delta) => string
 
 /** The encoders of event streams. The head must be the first delta. */

@@ -369,6 +369,24 @@ test('readers of one shape at the same place share the bytes', async () => {
   for (const i of [1, 2]) expect(late.written[i]).toBe(first.written[i + 1])
 })
 
+test.each(['completion', 'chat', 'ai-sdk'] as const)(
+  'a reader in the shape "%s" who joins late gets the same bytes as the first one',
+  async (api) => {
+    const { give, end, join } = start()
+    const reader: Reader = { ...sse, shape: { ...sse.shape, api } }
+    const read = [join(reader).read()]
+    for (const delta of [head, said('a'), said('b', 1), said('c'), finish(1), finish(0), usage]) {
+      give(delta)
+      await untilIdle()
+      read.push(join(reader).read())
+    }
+    end()
+    const texts = (await Promise.all(read)).map(({ text }) => text)
+    expect(new Set(texts).size).toBe(1)
+    expect(texts[0]?.split('"role":"assistant"')).toHaveLength(api === 'chat' ? 3 : 1)
+  },
+)
+
 test.each(['end', 'failure', 'leaving', 'leaving before'] as const)(
   'untilOver() counts as a reader, and resolves at the %s',
   async (how) => {
