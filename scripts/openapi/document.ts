@@ -4,9 +4,10 @@
 
 import type { Code } from '../../src/errors.ts'
 import { statusOf } from '../../src/http/problem.ts'
-import type { RequestLimits } from '../../src/request/schema.ts'
+import type { ChatLimits } from '../../src/request/chat.ts'
 import { MAX_HOURS } from '../../src/routes/admin.ts'
-import { type Json, schemasOf, type Table } from './schemas.ts'
+import type { Json, Table } from './json-schema.ts'
+import { schemasOf } from './schemas.ts'
 
 const schema = (name: string): Table => ({ $ref: `#/components/schemas/${name}` })
 const json = (name: string): Table => ({ 'application/json': { schema: schema(name) } })
@@ -24,6 +25,7 @@ const responseHeaders: Readonly<Record<string, string>> = {
   'X-Should-Retry': '`false`: SDKs should not retry this request.',
   'RateLimit-Policy': 'The limit that was reached.',
   RateLimit: 'The remaining quota of that limit.',
+  'X-Vercel-AI-UI-Message-Stream': '`v1`: the version of the AI SDK’s UI message stream.',
   Vary: 'Always includes `Origin`.',
 }
 const headersOf = (...extra: readonly string[]): Table =>
@@ -86,6 +88,8 @@ const spendingCodes: readonly Code[] = [
   'ledger_unavailable',
   'upstream_timeout',
 ]
+/** Only the body of a completion can name a locked prompt that does not exist. */
+const chatCodes = spendingCodes.filter((code) => code !== 'prompt_not_found')
 
 /** One response for each status of these codes. */
 function problems(...possible: readonly Code[]): Table {
@@ -115,11 +119,13 @@ function operation(
 }
 
 /** JSON, also as `text/plain`, which needs no CORS preflight. */
-const anyBody = (name: string): Table => ({
-  required: true,
-  content: { ...json(name), 'text/plain': { schema: schema(name) } },
-})
+function anyBody(...names: readonly [string, ...string[]]): Table {
+  const [first, ...others] = names.map(schema) as [Table, ...Table[]]
+  const body = { schema: others.length === 0 ? first : { anyOf: [first, ...others] } }
+  return { required: true, content: { 'application/json': body, 'text/plain': body } }
+}
 
+const idInPath: Table = { name: 'id', in: 'path', required: true, schema: { type: 'string' } }
 const operator: Table = { security: [{ operator: [] }] }
 const file = (type: string): Table => ({
   description: 'A file',
@@ -128,17 +134,21 @@ const file = (type: string): Table => ({
 })
 
 const answerHeaders = ['Cache-Status', 'Age', 'ETag', 'Cache-Control', 'Server-Timing']
-const completionBody: Table = {
-  ...json('Completion'),
+const stream = (event: string, failure: string): Table => ({
   'text/event-stream': {
     schema: {
       type: 'string',
-      description:
-        'One `data: <Chunk>` per event, then `data: [DONE]`. If the answer fails midway, the last event is `data: <Error>` without `[DONE]`.',
+      description: `One \`data: <${event}>\` per event, then \`data: [DONE]\`. If the answer fails midway, the last event is ${failure} without \`[DONE]\`.`,
     },
   },
+})
+/** The forms of an answer: one object, events with a part of it each, or bare text. */
+const answerBody = (whole: string, event: string): Table => ({
+  ...json(whole),
+  ...stream(event, '`data: <Error>`'),
   'text/plain': { schema: { type: 'string' } },
-}
+})
+const completionBody = answerBody('Completion', 'Chunk')
 
 const variables: Table = {
   type: 'object',
@@ -205,11 +215,64 @@ function pathsOf(schemas: Table): Table {
         },
       ),
     },
+    '/v1/chat/completions': {
+      post: operation(
+        'createChatCompletion',
+        'Answers a conversation, from the cache or an upstream',
+        {
+          description: 'The answer, as one body or as a stream',
+          headers: headersOf(...answerHeaders, 'X-Usage-Estimated'),
+          content: answerBody('ChatCompletion', 'ChatChunk'),
+        },
+        [...anywhere, ...chatCodes],
+        {
+          parameters: ['X-Visitor-Token', 'Last-Event-ID', 'Cache-Control', 'Accept'].map(header),
+          requestBody: anyBody('ChatRequest'),
+          security: [{}, { visitor: [] }, { operator: [] }],
+        },
+      ),
+    },
+    '/v1/ai-sdk': {
+      post: operation(
+        'createUiMessage',
+        'Answers the AI SDK’s hooks `useCompletion` and `useChat`, always as a stream',
+        {
+          description: 'The UI message stream: a message with one part of text',
+          headers: headersOf(
+            ...answerHeaders,
+            'X-Usage-Estimated',
+            'X-Vercel-AI-UI-Message-Stream',
+          ),
+          content: stream('UiMessageChunk', 'one of the type `error`'),
+        },
+        [...anywhere, ...spendingCodes],
+        {
+          parameters: ['X-Visitor-Token', 'Cache-Control'].map(header),
+          requestBody: anyBody('AiSdkCompletionRequest', 'AiSdkChatRequest'),
+          security: [{}, { visitor: [] }, { operator: [] }],
+        },
+      ),
+    },
+    '/v1/ai-sdk/{id}/stream': {
+      get: {
+        operationId: 'resumeUiMessage',
+        summary: 'What `useChat` asks for with `resume`: there is never a stream to go on with',
+        parameters: [idInPath],
+        responses: {
+          '204': { description: 'No stream', headers: headersOf('Cache-Control') },
+          ...problems(...anywhere, 'not_found'),
+        },
+      },
+    },
     '/v1/models': {
       get: operation(
         'listModels',
         'Lists the models visitors may use; the first is the default',
-        { description: 'OpenAI’s list object', content: json('ModelList') },
+        {
+          description:
+            'OpenAI’s list object. Locked prompts that take chats are in it, too, `owned_by` the `owner`.',
+          content: json('ModelList'),
+        },
         anywhere,
       ),
     },
@@ -219,7 +282,7 @@ function pathsOf(schemas: Table): Table {
         'Returns one model',
         { description: 'OpenAI’s model object', content: json('Model') },
         [...anywhere, 'model_not_found'],
-        { parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string' } }] },
+        { parameters: [idInPath] },
       ),
     },
     '/v1/prompts': {
@@ -324,7 +387,7 @@ function pathsOf(schemas: Table): Table {
   }
 }
 
-export function openApiDocument(limits: RequestLimits): Table {
+export function openApiDocument(limits: ChatLimits): Table {
   const schemas = schemasOf(limits)
   const described = (text: string): Table => ({ description: text, schema: { type: 'string' } })
   const mapped = (
@@ -337,7 +400,7 @@ export function openApiDocument(limits: RequestLimits): Table {
       title: 'edge-completions',
       version: '1',
       description:
-        'Text completions for web pages, without an API key. `HEAD` is supported wherever `GET` is.',
+        'Completions and chats for web pages, without an API key. `HEAD` is supported wherever `GET` is.',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],

@@ -1,22 +1,14 @@
 // JSON Schemas of all requests and responses. Converted from the validating schemas where those
 // exist; responses that are not validated at runtime are described here.
-import { toJsonSchema } from '@valibot/to-json-schema'
 import * as v from 'valibot'
 import { completionSchema, finishReasons } from '../../src/completion/completion.ts'
 import { codes } from '../../src/errors.ts'
 import { problemTypes } from '../../src/http/problem.ts'
-import { neutralValues } from '../../src/request/foreign.ts'
-import { type RequestLimits, requestSchema } from '../../src/request/schema.ts'
+import type { ChatLimits } from '../../src/request/chat.ts'
+import { requestSchema } from '../../src/request/schema.ts'
 import { pauseSchema, purgeSchema } from '../../src/routes/admin.ts'
-
-export type Json =
-  | string
-  | number
-  | boolean
-  | null
-  | readonly Json[]
-  | { readonly [key: string]: Json }
-export type Table = { readonly [key: string]: Json }
+import { chatSchemas } from './chats.ts'
+import { bodySchema, jsonSchema, type Table } from './json-schema.ts'
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(0))
 const names = v.record(v.string(), count)
@@ -107,11 +99,13 @@ const problemSchema = v.strictObject({
 })
 
 /** All schemas by their name below `#/components/schemas/`. */
-export function schemasOf(limits: RequestLimits): Table {
+export function schemasOf(limits: ChatLimits): Table {
+  const CompletionRequest = bodySchema(requestSchema(limits))
   return {
-    CompletionRequest: withForeign(asRead(jsonSchema(requestSchema(limits)) as Table)),
+    CompletionRequest,
     Completion: jsonSchema(completionSchema),
     Chunk: jsonSchema(chunkSchema),
+    ...chatSchemas(limits, CompletionRequest),
     Error: jsonSchema(problemSchema),
     ModelList: jsonSchema(
       v.strictObject({ object: v.literal('list'), data: v.array(modelSchema) }),
@@ -130,7 +124,7 @@ export function schemasOf(limits: RequestLimits): Table {
       ]),
     ),
     Usage: jsonSchema(usageSchema),
-    Purge: jsonSchema(purgeSchema),
+    Purge: withRequestBodies(jsonSchema(purgeSchema) as Table),
     Purged: jsonSchema(
       v.strictObject({ purged: v.picklist(['all', 'request', 'prompt', 'model', 'page']) }),
     ),
@@ -141,48 +135,12 @@ export function schemasOf(limits: RequestLimits): Table {
   }
 }
 
-/** A valibot schema as JSON Schema 2020-12, the dialect of OpenAPI 3.1. */
-function jsonSchema(schema: v.GenericSchema): Json {
-  const { $schema: _, ...rest } = toJsonSchema(schema, {
-    target: 'draft-2020-12',
-    typeMode: 'output',
-    // Checks by functions, such as for well-formed Unicode, cannot be expressed and are left out.
-    errorMode: 'ignore',
-    overrideSchema: ({ valibotSchema, jsonSchema }) =>
-      valibotSchema.type === 'custom' ? { type: 'object' } : jsonSchema,
-  })
-  return bounded(rest as Table)
-}
-
-/** Removes bounds at the largest safe integer, which are noise to readers. */
-function bounded(value: Json): Json {
-  if (Array.isArray(value)) return value.map(bounded)
-  if (typeof value !== 'object' || value === null) return value
-  const entries = Object.entries(value)
-    .filter(([, bound]) => Math.abs(Number(bound)) !== Number.MAX_SAFE_INTEGER)
-    .map(([key, inner]) => [key, bounded(inner)])
-  return Object.fromEntries(entries) as Table
-}
-
-/** Adds the fields of other servers that are accepted at their neutral values. */
-function withForeign({ properties, ...rest }: Table): Table {
-  const foreign = [...neutralValues].map(([name, values]) => [name, { enum: [...values, null] }])
-  return { ...rest, properties: { ...(properties as Table), ...Object.fromEntries(foreign) } }
-}
-
-/** As request.ts parses it: no unknown fields, and `null` is the same as absent. */
-function asRead({ properties, required, ...rest }: Table): Table {
-  const fields = Object.entries(properties as Record<string, Table>).map(([name, field]) => {
-    const { type, anyOf } = field
-    const whole = { ...field, ...('properties' in field ? { additionalProperties: false } : {}) }
-    if ((required as readonly string[]).includes(name)) return [name, whole]
-    if (type !== undefined) return [name, { ...whole, type: [type, 'null'] }]
-    return [name, { ...whole, anyOf: [...(anyOf as readonly Json[]), { type: 'null' }] }]
-  })
-  return {
-    ...rest,
-    properties: Object.fromEntries(fields) as Table,
-    ...(required === undefined ? {} : { required }),
-    additionalProperties: false,
-  }
+/** A `request` to purge is a body of one of the paths. What `useCompletion` sends is a completion. */
+function withRequestBodies({ anyOf, ...rest }: Table): Table {
+  const bodies = ['CompletionRequest', 'ChatRequest', 'AiSdkChatRequest']
+  const request = { anyOf: bodies.map((name) => ({ $ref: `#/components/schemas/${name}` })) }
+  const kinds = (anyOf as readonly Table[]).map((kind) =>
+    'request' in (kind['properties'] as Table) ? { ...kind, properties: { request } } : kind,
+  )
+  return { ...rest, anyOf: kinds }
 }

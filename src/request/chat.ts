@@ -22,6 +22,7 @@ export interface ChatLimits extends RequestLimits {
 }
 
 const NAME_CHARS = 64
+export const nameSchema = text(1, NAME_CHARS)
 /** How deep a JSON schema may be nested. */
 const MAX_DEPTH = 64
 
@@ -37,8 +38,8 @@ const responseFormat = v.pipe(
   v.check((format) => isShallow(format, MAX_DEPTH), `at most ${MAX_DEPTH} levels`),
 )
 
-/** The schema of a request body. */
-function chatSchema(limits: ChatLimits) {
+/** The schema of a request body, from which /openapi.json is also generated. */
+export function chatSchema(limits: ChatLimits) {
   const {
     prompt: _,
     echo: _echo,
@@ -151,7 +152,7 @@ function faultsOfMessage(message: unknown, path: string): Fault[] {
     faults.push(cannotUse(`${path}.role`, `${expected}, got ${preview(role)}`))
   }
   faults.push(...faultsOfContent(content, role, `${path}.content`))
-  if (name !== undefined && name !== null && !v.is(text(1, NAME_CHARS), name)) {
+  if (name !== undefined && name !== null && !v.is(nameSchema, name)) {
     const expected = `a string of 1 to ${NAME_CHARS} characters`
     faults.push(cannotUse(`${path}.name`, `expected ${expected}, got ${preview(name)}`))
   }

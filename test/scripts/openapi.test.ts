@@ -4,11 +4,12 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { openApiDocument } from '../../scripts/openapi/document.ts'
+import { type Api, errorEvent } from '../../src/completion/encode.ts'
 import { codes } from '../../src/errors.ts'
 import { statusOf } from '../../src/http/problem.ts'
 import { type OpenApiOptions, openApiRoute, placeholders } from '../../src/routes/openapi.ts'
 import { dayFigures, hourFigures, noCounts } from '../../src/usage.ts'
-import { jsonAnswer, TestApp } from '../support/app.ts'
+import { compatible, jsonAnswer, type Reply, TestApp, upstreamBody } from '../support/app.ts'
 import { OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
 
 type Schema = { readonly [key: string]: unknown }
@@ -22,7 +23,7 @@ interface Operation {
     {
       readonly description: string
       readonly headers: Record<string, Schema>
-      readonly content: Record<string, { readonly schema: Schema }>
+      readonly content?: Record<string, { readonly schema: Schema }>
     }
   >
 }
@@ -33,8 +34,10 @@ interface Document {
   readonly components: Record<string, Record<string, Schema>>
 }
 
+const anyLimits = { prompt_chars: 10, max_tokens: 10, n: 1, prompts: 1, messages: 1, chat_chars: 1 }
+
 const optionsOf = (given: Partial<OpenApiOptions>): OpenApiOptions => ({
-  limits: { prompt_chars: 10, max_tokens: 10, n: 1, prompts: 1 },
+  limits: anyLimits,
   freePrompts: false,
   turnstileSitekey: '',
   ...given,
@@ -51,7 +54,10 @@ let app: TestApp
 let api: Document
 
 const config = {
+  upstreams: [{ ...compatible, chat_path: '/chat/completions' }],
+  limits: { messages: 4, chat_chars: 40 },
   prompts: {
+    helper: { chat: true, system: 'About {{topic}}.', variables: { topic: { max_chars: 9 } } },
     haiku: {
       text: 'Write a haiku about {{topic}} in {{language}}.',
       variables: { topic: { max_chars: 80 }, language: { values: ['English', 'Deutsch'] } },
@@ -64,12 +70,26 @@ beforeAll(async () => {
   app = new TestApp({
     config,
     upstream: async (request) => {
-      const { prompt } = (await request.json()) as { prompt: unknown }
+      const { prompt = '', logprobs } = (await request.json()) as Schema
+      if (logprobs === true) return Response.json(withLogprobs)
       return jsonAnswer(...[prompt].flat().map(() => ' of the sea'))
     },
   })
   api = (await app.ask('/openapi.json')).json() as Document
 })
+
+const token = { token: ' of', logprob: -0.5, bytes: [32, 111, 102] }
+const withLogprobs = {
+  ...upstreamBody(),
+  choices: [
+    {
+      index: 0,
+      message: { role: 'assistant', content: ' of' },
+      logprobs: { content: [{ ...token, top_logprobs: [token] }] },
+      finish_reason: 'stop',
+    },
+  ],
+}
 
 /** Resolves a `$ref`. */
 function resolved(schema: Schema): Schema {
@@ -95,7 +115,8 @@ const rules: Readonly<Record<string, (value: unknown, rule: never, whole: Schema
       .flat()
       .some((t) => t === typeOf(value) || (t === 'number' && typeOf(value) === 'integer')),
   const: (value, only) => value === only,
-  enum: (value, all: readonly unknown[]) => all.includes(value),
+  enum: (value, all: readonly unknown[]) =>
+    all.some((each) => JSON.stringify(each) === JSON.stringify(value)),
   anyOf: (value, some: readonly Schema[]) => some.some((schema) => fits(value, schema)),
   minimum: (value, n: number) => typeof value !== 'number' || value >= n,
   maximum: (value, n: number) => typeof value !== 'number' || value <= n,
@@ -107,6 +128,8 @@ const rules: Readonly<Record<string, (value: unknown, rule: never, whole: Schema
   maxProperties: (value, n: number) => !isTable(value) || Object.keys(value).length <= n,
   items: (value, schema: Schema) =>
     !Array.isArray(value) || value.every((item) => fits(item, schema)),
+  contains: (value, schema: Schema) =>
+    !Array.isArray(value) || value.some((item) => fits(item, schema)),
   required: (value, names: readonly string[]) =>
     !isTable(value) || names.every((name) => Object.hasOwn(value, name)),
   properties: (value, some: Record<string, Schema>) =>
@@ -171,11 +194,11 @@ describe('the document', () => {
     expect(routes.length).toBeGreaterThan(8)
     const served: Record<string, string[]> = {}
     for (const route of routes) {
-      const path = route.replace(':id+', 'default')
+      const path = route.replace(/:id\+?/, 'default')
       const { status, headers } = await app.ask(path, { method: 'DELETE' })
       expect(status, path).toBe(405)
       const methods = (headers['allow'] ?? '').toLowerCase().split(', ')
-      served[route.replace(':id+', '{id}')] = methods.filter((method) => method !== 'head').sort()
+      served[route.replace(/:id\+?/, '{id}')] = methods.filter((method) => method !== 'head').sort()
     }
     const pages = {
       '/': ['get'],
@@ -199,11 +222,12 @@ describe('the document', () => {
       const at = `${method} ${path}`
       expect(['get', 'post'], at).toContain(method)
       expect(operation.summary, at).not.toBe('')
-      expect(Object.keys(operation.responses), at).toContain('200')
+      expect(Object.keys(operation.responses).join(), at).toMatch(/\b20[04]\b/)
       for (const [status, response] of Object.entries(operation.responses)) {
         expect(status, at).toMatch(/^[2-5]\d\d$/)
         expect(response.description, at).not.toBe('')
-        for (const type of Object.keys(response.content)) expect(type, at).toMatch(/^\w+\/[\w-]+$/)
+        for (const type of Object.keys(response.content ?? {}))
+          expect(type, at).toMatch(/^\w+\/[\w-]+$/)
       }
       for (const parameter of (operation.parameters ?? []).map(resolved)) {
         expect(parameter, at).toMatchObject({ name: expect.any(String), schema: {} })
@@ -224,8 +248,8 @@ describe('the document', () => {
     const parts = ['schemas', 'headers', 'parameters'].flatMap((part) =>
       Object.keys(api.components[part] ?? {}).map((name) => `${part}/${name}`),
     )
-    // The description of a stream mentions it.
-    const said = text.includes('data: <Chunk>') ? ['schemas/Chunk'] : []
+    // The descriptions of streams mention their events.
+    const said = [...text.matchAll(/`data: <(\w+)>`/g)].map(([, name]) => `schemas/${name}`)
     expect(parts.filter((part) => !pointed.has(part) && !said.includes(part))).toEqual([])
   })
 
@@ -250,24 +274,31 @@ describe('the document', () => {
     expect(api.info).not.toHaveProperty('x-turnstile-sitekey')
     expect(JSON.stringify(api)).not.toContain('Write a haiku about')
     expect(JSON.stringify(api)).not.toContain('upstream.test')
-    const limits = { prompt_chars: 10, max_tokens: 77, n: 1, prompts: 1 }
+    const limits = { ...anyLimits, max_tokens: 77, messages: 78, chat_chars: 79 }
     const { info, components } = await served({ limits, turnstileSitekey: '0x4AAA' })
     expect(info).toMatchObject({ 'x-free-prompts': false, 'x-turnstile-sitekey': '0x4AAA' })
     expect(components['schemas']).toMatchObject({
       CompletionRequest: { properties: { max_tokens: { maximum: 77 } } },
+      ChatRequest: {
+        properties: { max_completion_tokens: { maximum: 77 }, messages: { maxItems: 78 } },
+      },
+      AiSdkChatRequest: { properties: { max_tokens: { maximum: 77 } } },
     })
+    expect(JSON.stringify(components['schemas']?.['Message'])).toContain('"maxLength":79')
   })
 
   test('is the built document with the limits of this endpoint in it', async () => {
     const limit = fc.integer({ min: 1, max: 1_000_000 })
-    const anyLimits = fc.record({
+    const someLimits = fc.record({
       prompt_chars: limit,
       max_tokens: limit,
       n: limit,
       prompts: limit,
+      messages: limit,
+      chat_chars: limit,
     })
     await fc.assert(
-      fc.asyncProperty(anyLimits, async (limits) => {
+      fc.asyncProperty(someLimits, async (limits) => {
         const { info, ...rest } = await served({ limits })
         const { info: built, ...whole } = openApiDocument(limits)
         expect(rest).toEqual(whole)
@@ -275,9 +306,8 @@ describe('the document', () => {
       }),
       { numRuns: 20 },
     )
-    const limits = { prompt_chars: 1, max_tokens: 1, n: 1, prompts: 1 }
     for (const number of Object.values(placeholders)) {
-      expect(JSON.stringify(openApiDocument(limits))).not.toContain(String(number))
+      expect(JSON.stringify(openApiDocument(anyLimits))).not.toContain(String(number))
     }
   })
 
@@ -325,6 +355,85 @@ describe('a request', () => {
     },
   )
 
+  const user = { role: 'user', content: 'a' }
+  const chats: readonly (readonly [Schema, boolean])[] = [
+    [{ messages: [user] }, true],
+    [{ messages: [{ role: 'system', content: 'b' }, user, { role: 'assistant' }, user] }, true],
+    [{ messages: [{ role: 'developer', content: 'b', name: 'c' }, user] }, true],
+    [{ messages: [{ ...user, content: [{ type: 'text', text: 'a' }], name: null }] }, true],
+    [{ messages: [user, { role: 'assistant', content: null, refusal: null }, user] }, true],
+    [{ messages: [{ role: 'assistant', content: '', tool_calls: [] }, user] }, true],
+    [{ messages: [user], model: 'helper', variables: { topic: 'sea' } }, true],
+    [{ messages: [user], max_completion_tokens: 9, temperature: 0, stop: null }, true],
+    [{ messages: [user], logprobs: true, top_logprobs: 1 }, true],
+    [{ messages: [user], response_format: { type: 'text' }, tools: [], store: false }, true],
+    [{ messages: [user], response_format: { type: 'json_object' } }, true],
+    [{ messages: [user], response_format: { type: 'json_schema', json_schema: {} } }, true],
+    [{ messages: [] }, false],
+    [{ messages: 'a' }, false],
+    [{}, false],
+    [{ messages: [user, user, user, user, user] }, false],
+    [{ messages: [{ ...user, content: 'x'.repeat(41) }] }, false],
+    [{ messages: [{ ...user, content: '' }] }, false],
+    [{ messages: [{ ...user, content: [{ type: 'text', text: '' }] }] }, false],
+    [{ messages: [{ ...user, content: null }] }, false],
+    [{ messages: [{ ...user, content: [{ type: 'image_url', image_url: {} }] }] }, false],
+    [{ messages: [{ ...user, content: [{ type: 'text', text: 'a', other: 1 }] }] }, false],
+    [{ messages: [{ ...user, name: '' }] }, false],
+    [{ messages: [{ ...user, other: 1 }] }, false],
+    [{ messages: [user, { role: 'assistant', tool_calls: [{}] }, user] }, false],
+    [{ messages: [{ role: 'tool', content: 'a' }, user] }, false],
+    [{ messages: [user], prompt: 'a' }, false],
+    [{ messages: [user], echo: true }, false],
+    [{ messages: [user], logprobs: 1 }, false],
+    [{ messages: [user], logprobs: true, top_logprobs: 6 }, false],
+    [{ messages: [user], response_format: { type: 'xml' } }, false],
+    [{ messages: [user], response_format: { type: 'json_schema' } }, false],
+    [{ messages: [user], tools: [{}] }, false],
+  ]
+  test.each(chats)(
+    '%j is accepted as a chat by the schema if and only if the service accepts it',
+    async (body, good) => {
+      expect(fits(body, schema('ChatRequest'))).toBe(good)
+      const reply = await app.ask('/v1/chat/completions', post(body))
+      expect(reply.status, reply.text).toBe(good ? 200 : 400)
+    },
+  )
+
+  const part = { type: 'text', text: 'a' }
+  const said = { id: '1', role: 'user', parts: [part], metadata: { any: 1 } }
+  const hooks: readonly (readonly [Schema, boolean])[] = [
+    [{ prompt: 'a' }, true],
+    [{ prompt: 'a', id: 'x', max_tokens: 5, stream: 1 }, true],
+    [{ prompt: { id: 'haiku', variables: { topic: 'sea', language: 'English' } } }, true],
+    [{ id: 'x', messages: [said], trigger: 'submit-message', messageId: 'y' }, true],
+    [
+      { messages: [said, { role: 'assistant', parts: [{ type: 'file' }] }, said, said, said] },
+      true,
+    ],
+    [{ messages: [user], temperature: 0.5, n: null }, true],
+    [{ messages: [said], model: 'helper', variables: { topic: 'sea' } }, true],
+    [{ prompt: 'a', n: 1 }, false],
+    [{ messages: [said], n: 1 }, false],
+    [{ prompt: '' }, false],
+    [{ messages: [] }, false],
+    [{ messages: [{ ...said, parts: [part, { type: 'file' }] }] }, false],
+    [{ messages: [{ ...said, parts: [] }] }, false],
+    [{ messages: [{ ...said, role: 'tool' }] }, false],
+    [{ prompt: 'a', messages: [said] }, false],
+    [{ messages: [said], tools: [{}] }, false],
+  ]
+  test.each(hooks)(
+    "%j is accepted as a hook's body by the schema if and only if the service accepts it",
+    async (body, good) => {
+      const { requestBody } = api.paths['/v1/ai-sdk']?.['post'] ?? {}
+      const described = requestBody?.content['application/json']?.schema ?? {}
+      expect(fits(body, described)).toBe(good)
+      const reply = await app.ask('/v1/ai-sdk', post(body))
+      expect(reply.status, reply.text).toBe(good ? 200 : 400)
+    },
+  )
+
   test('has only query parameters that the service reads', async () => {
     const { parameters = [] } = api.paths['/v1/completions']?.['get'] ?? {}
     const names = parameters.filter(({ in: place }) => place === 'query').map(({ name }) => name)
@@ -348,7 +457,7 @@ describe('responses match the document', () => {
     of = path,
   ): void {
     const said = api.paths[of]?.[method]?.responses[status]
-    const type = said?.content['application/json']
+    const type = said?.content?.['application/json']
     expect(type, `${method} ${path} ${status} is in it`).toBeDefined()
     expect(fits(body, type?.schema ?? { const: 'nothing' }), JSON.stringify(body)).toBe(true)
   }
@@ -360,35 +469,93 @@ describe('responses match the document', () => {
       ['post', await app.post(body)],
       ['get', await app.get('prompt=once+upon+a+time')],
     ] as const
-    const known = new Set(
-      Object.keys(api.components['headers'] ?? {}).map((name) => name.toLowerCase()),
-    )
     for (const [method, reply] of replies) {
       expectSaid('/v1/completions', method, 200, reply.json())
-      const ours = Object.keys(reply.headers).filter(
-        (name) =>
-          !/^(access-control-.*|content-type|timing-allow-origin|x-content-type-options)$/.test(
-            name,
-          ),
-      )
-      expect(ours.filter((name) => !known.has(name))).toEqual([])
+      expectKnownHeaders('/v1/completions', method, reply)
     }
   })
 
-  test('each chunk of a stream', async () => {
-    const options = { stream: true, stream_options: { include_usage: true } }
-    const { text } = await app.post({ prompt: 'stream it', ...options })
-    const events = text.split('\n\n').filter((event) => event.startsWith('data: {'))
-    expect(events.length).toBeGreaterThan(1)
-    for (const event of events) {
-      expect(fits(JSON.parse(event.slice('data: '.length)), schema('Chunk')), event).toBe(true)
+  /** Headers that are described nowhere, as they are the same everywhere. */
+  const common = /^(access-control-.*|content-type|timing-allow-origin|x-content-type-options)$/
+
+  function expectKnownHeaders(path: string, method: string, { headers, status }: Reply): void {
+    const described = api.paths[path]?.[method]?.responses[status]?.headers ?? {}
+    const known = new Set(Object.keys(described).map((name) => name.toLowerCase()))
+    const ours = Object.keys(headers).filter((name) => !common.test(name))
+    expect(ours.filter((name) => !known.has(name))).toEqual([])
+  }
+
+  const chat = { messages: [{ role: 'user', content: 'a chat' }] }
+
+  test('chats: a miss, a hit and log probabilities, with their headers', async () => {
+    const path = '/v1/chat/completions'
+    for (const body of [chat, chat, { ...chat, logprobs: true, top_logprobs: 1 }]) {
+      const reply = await app.ask(path, post(body))
+      expectSaid(path, 'post', 200, reply.json())
+      expectKnownHeaders(path, 'post', reply)
     }
+  })
+
+  test("a hook's answer has the headers that are described", async () => {
+    const path = '/v1/ai-sdk'
+    const reply = await app.ask(path, post({ prompt: 'a hook' }))
+    expect(reply.headers).toHaveProperty('x-vercel-ai-ui-message-stream', 'v1')
+    expectKnownHeaders(path, 'post', reply)
+  })
+
+  const options = { stream: true, stream_options: { include_usage: true } }
+  const streams: [path: string, body: Schema, event: string][] = [
+    ['/v1/completions', { prompt: 'stream it', ...options }, 'Chunk'],
+    ['/v1/chat/completions', { ...chat, ...options }, 'ChatChunk'],
+    ['/v1/chat/completions', { ...chat, ...options, logprobs: true }, 'ChatChunk'],
+    ['/v1/ai-sdk', { prompt: 'stream it' }, 'UiMessageChunk'],
+  ]
+  test.each(streams)('each event of a stream of %s %j', async (path, body, event) => {
+    const { text } = await app.ask(path, post(body))
+    const events = text.split('\n\n').filter((each) => each.startsWith('data: {'))
+    expect(events.length).toBeGreaterThan(1)
+    for (const each of events) {
+      expect(fits(JSON.parse(each.slice('data: '.length)), schema(event)), each).toBe(true)
+    }
+    const described = api.paths[path]?.['post']?.responses[200]?.content?.['text/event-stream']
+    expect(described?.schema['description']).toContain(`data: <${event}>`)
+  })
+
+  test('a failure in the middle of a stream', () => {
+    const problem = { error: { message: 'x', type: 'api_error', param: null, code: 'internal' } }
+    const sent = (api: Api) => JSON.parse(errorEvent(api, problem).slice('data: '.length))
+    expect(fits(sent('ai-sdk'), schema('UiMessageChunk'))).toBe(true)
+    for (const api of ['completion', 'chat'] as const) {
+      expect(fits(sent(api), schema('Error'))).toBe(true)
+    }
+  })
+
+  test('a stream of a hook that cannot be resumed', async () => {
+    const { status, text } = await app.ask('/v1/ai-sdk/x/stream')
+    expect([status, text]).toEqual([204, ''])
+    const { responses } = api.paths['/v1/ai-sdk/{id}/stream']?.['get'] ?? {}
+    expect(responses?.[204]).toBeDefined()
+    expect(responses?.[204]).not.toHaveProperty('content')
+  })
+
+  test('a purge of a request takes the bodies of all three paths', async () => {
+    const hook = { id: 'x', messages: [{ role: 'user', parts: [{ type: 'text', text: 'a' }] }] }
+    for (const request of [{ prompt: 'a' }, chat, hook]) {
+      expect(fits({ request }, schema('Purge'))).toBe(true)
+      app.clock.ms += 2000
+      const reply = await app.ask('/admin/purge', post({ request }, OPERATOR_TOKEN))
+      expectSaid('/admin/purge', 'post', 200, reply.json())
+    }
+    expect(fits({ request: { messages: [] } }, schema('Purge'))).toBe(false)
   })
 
   const asked: [path: string, init: RequestInit, status: number, of?: string][] = [
     ['/v1/models', {}, 200],
     ['/v1/models/default', {}, 200, '/v1/models/{id}'],
     ['/v1/models/other', {}, 404, '/v1/models/{id}'],
+    ['/v1/models/helper', {}, 200, '/v1/models/{id}'],
+    ['/v1/chat/completions', post({ prompt: 'a' }), 400],
+    ['/v1/ai-sdk', post({}), 400],
     ['/v1/prompts', {}, 200],
     ['/health', {}, 200],
     ['/v1/visitors', post({ token: 'x' }), 404],
