@@ -71,11 +71,8 @@ async function load() {
     get('/openapi.json'),
   ])
   // A locked prompt that takes a conversation is listed as a model of the owner.
-  const [owned, others] = [true, false].map((is) =>
-    data.filter(({ owned_by }) => (owned_by === 'owner') === is).map(({ id }) => id),
-  )
-  chatPrompts = owned ?? []
-  models = others ?? []
+  chatPrompts = data.filter(({ owned_by }) => owned_by === 'owner').map(({ id }) => id)
+  models = data.map(({ id }) => id).filter((id) => !chatPrompts.includes(id))
   prompts = locked.data
   mayWrite = info['x-free-prompts'] !== false
   const choices = prompts
@@ -377,9 +374,12 @@ function showCompletion(completion) {
 
 /** @param {boolean} isRunning */
 function setRunning(isRunning) {
+  const focused = document.activeElement
   for (const id of ['send', 'tab-completion', 'tab-chat']) button(id).disabled = isRunning
   for (const id of ['new', 'retry']) button(id).disabled = isRunning || conversation.isEmpty
   button('stop').disabled = !isRunning
+  // A button that is disabled loses the focus.
+  if (focused?.matches('button:disabled')) button(isRunning ? 'stop' : 'send').focus()
   at(isChat ? 'log' : 'answer').ariaBusy = String(isRunning)
   if (isRunning) setText('status', 'Generating…')
 }
@@ -407,10 +407,7 @@ button('new').addEventListener('click', () => {
   showCode()
   input('message').focus()
 })
-button('stop').addEventListener('click', () => {
-  running?.abort()
-  button('send').focus()
-})
+button('stop').addEventListener('click', () => running?.abort())
 button('copy').addEventListener('click', async () => {
   try {
     await navigator.clipboard.writeText(at('code').textContent)
@@ -425,10 +422,10 @@ at('log').tabIndex = 0
 
 try {
   await load()
-  const canWrite = select('prompt-id').length > 0
+  const takesPrompts = select('prompt-id').length > 0
   at('tab-chat').hidden = !mayWrite && chatPrompts.length === 0
   const startsWithChat = location.hash === '#chat' && !at('tab-chat').hidden
-  chooseMode(startsWithChat || !canWrite ? 'tab-chat' : 'tab-completion')
+  chooseMode(startsWithChat || !takesPrompts ? 'tab-chat' : 'tab-completion')
 } catch (error) {
   showProblem(/** @type {Error} */ (error))
   showCode()

@@ -323,9 +323,13 @@ describe('with the Worker', () => {
       const { model, lane } = lanes.take('chat')
       lane.answers(chatStream(['Hi']))
       const widgets = stubTurnstile()
-      const { complete, stream, requests } = page({ of: guarded, turnstile: true })
-      const both = [complete('a', { model }), textOf(stream('b', { model }))]
-      expect(await Promise.all(both)).toEqual(['Hi', 'Hi'])
+      const { complete, stream, chat, requests } = page({ of: guarded, turnstile: true })
+      const all = [
+        complete('a', { model }),
+        textOf(stream('b', { model })),
+        chat(messages, { model }),
+      ]
+      expect(await Promise.all(all)).toEqual(['Hi', 'Hi', 'Hi'])
       expect(await complete('c', { model })).toBe('Hi')
       const paths = requests.map(({ url }) => url.pathname.slice(4))
       expect(paths.filter((path) => path === 'visitors')).toHaveLength(1)
@@ -335,8 +339,8 @@ describe('with the Worker', () => {
       ])
       expect([widgets.removed, widgets.left()]).toEqual([['widget-1'], 0])
       const tokens = requests.map(({ headers }) => headers['x-visitor-token'])
-      expect(tokens.slice(0, 2)).toEqual([undefined, undefined])
-      expect(new Set(tokens.slice(-3)).size).toBe(1)
+      expect(tokens.slice(0, 3)).toEqual([undefined, undefined, undefined])
+      expect(new Set(tokens.slice(-4)).size).toBe(1)
       expect(tokens.at(-1)).toMatch(/\S{40}/)
     })
 
