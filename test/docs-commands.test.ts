@@ -155,7 +155,9 @@ describe('with the configuration of README.md', () => {
     await paste()
     await startWorker()
     for (const { at, page, lines } of shellBlocks) {
-      const list = codeBlocks(page).find(({ language }) => language === 'json')
+      const list = codeBlocks(page).find(
+        ({ language, text }) => language === 'json' && text.startsWith('['),
+      )
       if (list !== undefined) await writeFile(join(clone, 'prompts.json'), list.text)
       const own = runnable(lines)
       if (own.length === 0) continue
