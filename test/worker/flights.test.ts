@@ -87,43 +87,6 @@ describe('a shared flight', () => {
     workers = await start()
   })
 
-  test('makes one upstream call for 1,000 identical requests at once, half of them streaming', async () => {
-    const own = lanes.take('legacy')
-    const words = Array.from({ length: 40 }, (_, i) => `word ${i} `)
-    // Nothing is sent until many of them are waiting.
-    const first = latch()
-    own.lane.answers(async (call, line) => {
-      await first.opened
-      await completionsStream(words)(call, line)
-    })
-    const ask = async (i: number): Promise<[string, string]> => {
-      const client = workers.client(i % ISOLATES)
-      const body = { prompt: 'p', model: own.model, stream: i % 2 === 0 }
-      const reply = await client.complete(body)
-      if (i % 2 === 0) {
-        const result = streamOf(reply)
-        expect(result.done).toBe(true)
-        return [result.chunks[0]?.id ?? '', result.text()]
-      }
-      const { id, choices } = completionOf(reply)
-      return [id, choices[0]?.text ?? '']
-    }
-    const pending = Array.from({ length: 1000 }, (_, i) => ask(i))
-    await own.lane.call()
-    first.open()
-    const answers = await Promise.all(pending)
-    expect(own.lane.calls).toHaveLength(1)
-    expect(new Set(answers.map(([, text]) => text))).toEqual(new Set([words.join('')]))
-    expect(new Set(answers.map(([id]) => id)).size).toBe(1)
-    expect(workers.log.all('flight_unreachable')).toEqual([])
-    const lines = () => workers.log.all('request').filter(({ model }) => model === own.model)
-    await expect.poll(() => lines().length, { timeout: 5000 }).toBe(1000)
-    const events = lines()
-    // Nearly all of them followed the leader; the others hit the cache.
-    expect(events.filter(({ cache }) => cache === 'miss')).toHaveLength(1)
-    expect(events.filter(({ cache }) => cache === 'collapsed').length).toBeGreaterThan(300)
-  })
-
   test('goes on for its followers, and is stored, when the leader disconnects after the first chunk', async () => {
     const own = lanes.take('legacy')
     const { script, say, all } = paced(MANY)

@@ -1,9 +1,10 @@
 // The platform operations that one request costs, counted at the bindings: KV reads and writes, and
 // calls of the flight and ledger objects.
 import { beforeAll, describe, expect, test } from 'vitest'
-import { completionOf, streamOf } from '../support/answers.ts'
+import { completionOf } from '../support/answers.ts'
 import { OPERATOR_TOKEN, type Reply } from '../support/client.ts'
-import { completionsStream, type Lane, latch } from '../support/upstream-server.ts'
+import { requestOf, shapes } from '../support/shapes.ts'
+import { chatStream, type Lane, latch } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import type { Workers } from '../support/workerd.ts'
 
@@ -70,7 +71,7 @@ interface Options {
 
 async function start({ cache = {}, isolates = 2 }: Options = {}): Promise<Workers> {
   lane.calls.length = 0
-  lane.answers(completionsStream(['fine']))
+  lane.answers(chatStream(['fine']))
   return await suite.start({
     isolates,
     main: counting,
@@ -79,7 +80,7 @@ async function start({ cache = {}, isolates = 2 }: Options = {}): Promise<Worker
       {
         cache: { ...cache },
       },
-      { wire: 'completions', retries: 0 },
+      { retries: 0 },
     ),
   })
 }
@@ -113,35 +114,34 @@ async function settled(workers: Workers, wanted: Counts): Promise<void> {
 const statusOf = (reply: Reply) => String(reply.headers['cache-status']).replace(/ttl=\d+; /, '')
 
 describe('platform operations:', () => {
-  test.each([
-    ['JSON', false],
-    ['a stream', true],
-  ])(
-    'a miss (%s): two reads and one write of KV, one flight call, two ledger calls',
-    async (_, asStream) => {
-      const workers = await start()
+  test.each(shapes.map((shape) => [shape.name, shape] as const))(
+    'a miss (%s): two reads and one write of KV, one flight call, two ledger calls; a hit: at most a read',
+    async (_, shape) => {
+      const workers = await start({ isolates: 3 })
       const client = workers.client(1)
+      const miss = {
+        'kv read': 2,
+        'kv write': 1,
+        'flight fetch': 1,
+        'ledger reserve': 1,
+        'ledger settle': 1,
+      }
       // Let each isolate read the purge list and the secret for visitor ids first.
       await client.complete({ prompt: 'warm' })
-      await settled(workers, {
-        'kv read': 2,
-        'kv write': 1,
-        'flight fetch': 1,
-        'ledger reserve': 1,
-        'ledger settle': 1,
-        // Once per interval in both isolates: the one of the request and the flight's.
-        'purge list read': 2,
-      })
-      const reply = await client.complete({ prompt: 'p', stream: asStream })
-      if (asStream) streamOf(reply)
-      else completionOf(reply)
-      await settled(workers, {
-        'kv read': 2,
-        'kv write': 1,
-        'flight fetch': 1,
-        'ledger reserve': 1,
-        'ledger settle': 1,
-      })
+      // Once per interval in both isolates: the one of the request and the flight's.
+      await settled(workers, { ...miss, 'purge list read': 2 })
+      const request = requestOf(shape, 'p', 'm')
+      expect((await client.send(request)).status).toBe(200)
+      await settled(workers, miss)
+      await workers.client(2).complete({ prompt: 'warm' })
+      await counted(workers)
+      for (const [tier, counts] of [
+        ['kv', { 'kv read': 1 }],
+        ['memory', {}],
+      ] as const) {
+        expect(statusOf(await workers.client(2).send(request))).toContain(`detail=${tier}`)
+        expect(await counted(workers)).toEqual(counts)
+      }
     },
   )
 
@@ -210,7 +210,7 @@ describe('platform operations:', () => {
     await workers.client(0).complete({ prompt: 'warm' })
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
     await counted(workers)
-    lane.answers(completionsStream(['one ', 'two'], { pace: () => rest.opened }))
+    lane.answers(chatStream(['one ', 'two'], { pace: () => rest.opened }))
     const body = { prompt: 'p', stream: true }
     const leader = await workers.client(0).open({ method: 'POST', body })
     await leader.until('"text":"one "')
@@ -229,7 +229,7 @@ describe('platform operations:', () => {
     await workers.client(1).complete({ prompt: 'warm' })
     await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
     await counted(workers)
-    lane.answers(completionsStream(['one ', 'two'], { pace: () => rest.opened }))
+    lane.answers(chatStream(['one ', 'two'], { pace: () => rest.opened }))
     const body = { prompt: 'p', stream: true }
     const client = workers.client(1)
     const leader = await client.open({ method: 'POST', body })
