@@ -8,7 +8,7 @@ import { completionOf, parseStream } from './answers.ts'
 import type { ClientRequest } from './client.ts'
 
 /** An answer, or the part of it that arrived. */
-export interface Reading {
+interface Reading {
   /** Of the completion. Bare text and UI messages have none. */
   readonly id: string | null
   readonly text: string

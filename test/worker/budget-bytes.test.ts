@@ -149,6 +149,29 @@ const text = (random: Random, most: number) =>
     pick(['a', ' ', '\n', '"', '€', '😀', 'ß'], random),
   ).join('')
 
+/** A chat with every field by chance, on any wire. */
+function randomChat(random: Random, serial: number): Record<string, unknown> {
+  const own = () => `${serial} ${text(random, 200)}`
+  const maybe = (chance: number, fields: () => object) => (random() < chance ? fields() : {})
+  const roles = Array.from({ length: Math.floor(random() * 4) }, () =>
+    pick(['user', 'assistant', 'system'], random),
+  )
+  const schema = { type: 'json_schema', json_schema: { name: 'x', schema: { title: own() } } }
+  return {
+    model: pick(['vllm', 'anthropic', ...names], random),
+    messages: [...roles, 'user'].map((role) => ({
+      role,
+      content: random() < 0.5 ? own() : [own(), own()].map((text) => ({ type: 'text', text })),
+      ...maybe(0.3, () => ({ name: text(random, 10).trim() || 'Ann' })),
+    })),
+    max_completion_tokens: 1 + Math.floor(random() * 120),
+    ...maybe(0.2, () => ({ response_format: schema })),
+    ...maybe(0.2, () => ({ stop: [`${text(random, 20)}!`] })),
+    ...maybe(0.3, () => ({ n: 1 + Math.floor(random() * 4) })),
+    ...maybe(0.4, () => ({ stream: true })),
+  }
+}
+
 /** A request with every field by chance. What its upstream cannot do is refused and costs nothing. */
 function randomRequest(random: Random, serial: number): Record<string, unknown> {
   const maybe = (chance: number, fields: () => object) => (random() < chance ? fields() : {})
@@ -179,21 +202,27 @@ test.each<Reporting>(['truly', 'not at all', 'too much'])(
     const fields = new Set<string>()
     const now = Date.now()
     let refusals = 0
+    let conversations = 0
+    const countTurns = ({ messages }: UpstreamCall['body']) => {
+      if (Array.isArray(messages) && messages.length > 2) conversations += 1
+    }
     for (let seed = 1; seed <= SEEDS; seed++) {
       // A new day, some seconds old: the run does not last until its end.
       await workers.rig.set({ clockMs: DAY_MS - (now % DAY_MS) + seed * DAY_MS + 5000 })
       const random = seeded(seed)
       const bill: Bill = { total: 0, fields }
       const script = billingUpstream(bill, reporting, seeded(seed + 1000))
-      for (const name of [...names, 'legacy']) suite.upstream.lane(name).answers(script)
+      const lanes = [...names, 'legacy'].map((name) => suite.upstream.lane(name).answers(script))
       const requests = Array.from({ length: REQUESTS }, (_, i) => ({
-        body: randomRequest(random, seed * 1000 + i),
+        ...(random() < 0.4
+          ? { path: '/v1/chat/completions', body: randomChat(random, seed * 1000 + i) }
+          : { path: '/v1/completions', body: randomRequest(random, seed * 1000 + i) }),
         leaves: random() < 0.15,
       }))
       const visitor = async () => {
         for (let next = requests.shift(); next !== undefined; next = requests.shift()) {
-          const { body, leaves } = next
-          const incoming = await workers.client().open({ method: 'POST', body })
+          const { path, body, leaves } = next
+          const incoming = await workers.client().open({ method: 'POST', path, body })
           if (leaves) incoming.leave()
           else await incoming.rest()
           if (incoming.status === 429) refusals += 1
@@ -205,9 +234,11 @@ test.each<Reporting>(['truly', 'not at all', 'too much'])(
         .toBe(0)
       expect(bill.total, `seed ${seed}`).toBeGreaterThan(0)
       expect(bill.total, `seed ${seed}`).toBeLessThanOrEqual(BUDGET)
+      for (const { calls } of lanes) for (const { body } of calls.splice(0)) countTurns(body)
     }
     // Otherwise the budget was never what stopped a call, and nothing was shown.
     expect(refusals).toBeGreaterThan(SEEDS)
+    expect(conversations).toBeGreaterThan(SEEDS)
     for (const field of ['suffix', 'stop', 'n', 'guide', 'response_format', 'system', 'messages']) {
       expect([...fields]).toContain(field)
     }

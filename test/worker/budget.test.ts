@@ -4,7 +4,9 @@ import { describe, expect, test } from 'vitest'
 import { completionOf, expectProblem, requestEvent, streamOf } from '../support/answers.ts'
 import { newAddress, type Reply } from '../support/client.ts'
 import type { Figures, RiggedWorkers } from '../support/rig.ts'
+import { requestOf, shapes } from '../support/shapes.ts'
 import {
+  chatStream,
   completionsStream,
   event,
   json,
@@ -21,6 +23,7 @@ const DAY_MS = 86_400_000
 /** What a prompt of ten bytes reserves: 10 + 64 + 26. */
 const RESERVED = 100
 const MAX_TOKENS = 26
+const CHAT = '/v1/chat/completions'
 
 const suite = workerSuite()
 
@@ -38,7 +41,11 @@ interface Shop {
 /** A Worker with an upstream of its own. */
 async function open(
   budget: Table,
-  { script = completionsStream(['fine']), secrets = {} as Record<string, string> } = {},
+  {
+    wire = 'completions',
+    script = completionsStream(['fine']),
+    secrets = {} as Record<string, string>,
+  } = {},
 ): Promise<Shop> {
   const name = `budget-${suite.next()}`
   const config = suite.config(
@@ -51,7 +58,7 @@ async function open(
       limits: { max_tokens: 100_000 },
       budget: { tokens_per_visitor_per_day: 1e9, streams_per_visitor: 1000, ...budget },
     },
-    { wire: 'completions' },
+    { wire },
   )
   const workers = await suite.startRigged({ config, secrets })
   const lane = suite.upstream.lane(name).answers(script)
@@ -170,6 +177,79 @@ describe('a visitor', () => {
     completionOf(await shop.ask('prompt 102', {}, own))
     expect(shop.lane.calls).toHaveLength(5)
   })
+})
+
+describe('a conversation', () => {
+  const turn = (content: string) => ({ role: 'user', content })
+  const chat = (
+    shop: Shop,
+    messages: readonly Table[],
+    headers: Readonly<Record<string, string>>,
+  ) => shop.workers.client().send({ method: 'POST', path: CHAT, body: { messages }, headers })
+
+  test('that grows costs more with each message, until the share of its visitor is spent', async () => {
+    const share = 1000
+    const shop = await open(
+      { tokens_per_day: 1e6, tokens_per_visitor_per_day: share },
+      { wire: 'chat', script: chatStream(['a'.repeat(10)], { usage: null }) },
+    )
+    const own = { 'cf-connecting-ip': newAddress() }
+    const messages: Table[] = []
+    const costs: number[] = []
+    let spent = 0
+    for (;;) {
+      messages.push(turn('0123456789'))
+      const reply = await chat(shop, messages, own)
+      if (reply.status !== 200) {
+        await expectExhausted(shop, reply, 'visitor', share)
+        break
+      }
+      messages.push({ role: 'assistant', content: 'a'.repeat(10) })
+      const before = spent
+      ;({ spent } = await shop.settled())
+      costs.push(spent - before)
+    }
+    // Without reported usage a call costs all that it reserved: each turn adds a question and an answer.
+    expect(costs).toEqual(costs.map((_, i) => RESERVED + 20 * i))
+    expect([costs.length, spent <= share]).toEqual([6, true])
+    expect(shop.lane.calls).toHaveLength(6)
+    // What was answered before is still served, and other visitors have a share of their own.
+    expect((await chat(shop, messages.slice(0, 1), own)).status).toBe(200)
+    expect((await chat(shop, messages, { 'cf-connecting-ip': newAddress() })).status).toBe(200)
+  })
+
+  test.each(shapes.map((shape) => [shape.name, shape] as const))(
+    'asked for in the shape %s gets each 429 as JSON, and what is cached',
+    async (_, shape) => {
+      const shop = await open(
+        { tokens_per_day: 1000, streams_per_visitor: 1 },
+        { wire: 'chat', script: chatStream(['fine']) },
+      )
+      const { workers, lane } = shop
+      const ask = (question: string, headers = {}) =>
+        workers.client().send(requestOf(shape, question, 'm', headers))
+      expect((await ask('cached')).status).toBe(200)
+      await shop.settled()
+      const held = latch()
+      lane.answers(chatStream(['a', 'b'], { pace: () => held.opened }))
+      const own = { 'cf-connecting-ip': newAddress() }
+      const running = ask('prompt 100', own)
+      await lane.call(2)
+      const second = await ask('prompt 101', own)
+      await expectProblem(second, 429, 'too_many_streams', workers.log)
+      held.open()
+      expect((await running).status).toBe(200)
+      await shop.settled()
+      await workers.rig.set({ limit: 'refuses' })
+      await expectProblem(await ask('prompt 102'), 429, 'rate_limited', workers.log)
+      await workers.rig.set({ limit: 'ok' })
+      await expectExhausted(shop, await ask('x'.repeat(1000)), 'day', 1000)
+      await workers.rig.admin('/admin/pause', { until: Math.floor(Date.now() / 1000) + 600 })
+      await expectExhausted(shop, await ask('prompt 103'), 'paused', 0)
+      expect((await ask('cached')).status).toBe(200)
+      expect(lane.calls).toHaveLength(2)
+    },
+  )
 })
 
 describe('a call is settled once,', () => {

@@ -145,6 +145,8 @@ const breakable = `
   }
 `
 
+type Failure = 'upstream_truncated' | 'upstream_unavailable' | 'upstream_timeout'
+
 describe('after the first word of an answer', () => {
   const forced = { authorization: `Bearer ${OPERATOR_TOKEN}`, 'cache-control': 'no-cache' }
   let workers: Workers
@@ -191,7 +193,7 @@ describe('after the first word of an answer', () => {
   }
 
   test.each<
-    [string, 'chat' | 'impatient' | 'hasty', number, string, (end: Promise<void>) => Script]
+    [string, 'chat' | 'impatient' | 'hasty', number, Failure, (end: Promise<void>) => Script]
   >([
     [
       'an upstream that dies',
@@ -223,7 +225,7 @@ describe('after the first word of an answer', () => {
     own.lane.answers(wordThen(script(end.opened)))
     const readers = await join(own)
     end.open()
-    const message = messages[code as keyof typeof messages]
+    const message = messages[code]
     for (const { shape, response } of readers) {
       const incoming = await response
       if (shape.form === 'json') {
