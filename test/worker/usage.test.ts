@@ -9,7 +9,7 @@ import { workerSuite } from '../support/worker-suite.ts'
 
 const suite = workerSuite()
 
-async function open() {
+async function open(chats: { readonly chat_path?: string } = {}) {
   const { upstream } = suite
   const serial = suite.next()
   const name = `usage-${serial}`
@@ -20,11 +20,11 @@ async function open() {
         models: [
           { id: 'm', upstream: 'u', upstream_model: 'm', price: { input: 1000, output: 2000 } },
         ],
-        prompts: { haiku: { text: 'A haiku' } },
+        prompts: { haiku: { text: 'A haiku' }, helper: { chat: true, system: 'Help.' } },
         free_prompts: true,
         cache: { memory_seconds: 0, ttl_seconds: 100, stale_if_error_seconds: 1000 },
       },
-      { wire: 'completions', retries: 0 },
+      { wire: 'completions', retries: 0, ...chats },
     ),
   })
   const lane = upstream.lane(name).answers(completionsStream(['fine']))
@@ -120,6 +120,36 @@ test('every request is counted by its outcome', async () => {
   const hours = (await workers.rig.figures()).hours
   const sum = hours.reduce((all, { hits }) => all + Number((hits as { stale: number }).stale), 0)
   expect(sum).toBe(1)
+})
+
+test('chats and hooks are counted like completions', async () => {
+  const { workers, client } = await open({ chat_path: '/chat/completions' })
+  const messages = [{ role: 'user', content: 'Hi' }]
+  const parts = [{ type: 'text', text: 'Hi' }]
+  const bodies: [path: string, body: object][] = [
+    ['/v1/chat/completions', { messages }],
+    ['/v1/chat/completions', { messages, stream: true }],
+    ['/v1/ai-sdk', { id: 'x', messages: [{ id: 'y', role: 'user', parts }] }],
+    ['/v1/chat/completions', { messages, model: 'helper' }],
+    ['/v1/chat/completions', { messages: [] }],
+  ]
+  for (const [path, body] of bodies) await client.send({ path, method: 'POST', body })
+  expect((await client.send({ path: '/v1/ai-sdk/x/stream' })).status).toBe(204)
+  await expect.poll(() => workers.log.all('request').length).toBe(bodies.length + 1)
+  expect(await hourOf(workers)).toMatchObject({
+    requests: 5,
+    hits: { memory: 0, kv: 2, stale: 0 },
+    misses: 2,
+    tokens_in: 10,
+    tokens_out: 14,
+    tokens_saved: 24,
+    errors: { invalid_value: 1 },
+    usd: 0.038,
+    usd_saved: 0.038,
+    // The answers of a chat prompt are those of its model.
+    models: { m: 4 },
+    prompts: { helper: 1 },
+  })
 })
 
 test('an isolate sends its figures at most once a minute', async () => {
