@@ -47,7 +47,7 @@ const nativeNs = new Map<boolean | null, string>([
 
 function presetRow(
   name: string,
-  { baseUrl, wire, auth, path, nativeN, unsupported }: Preset,
+  { baseUrl, wire, auth, path, chatPath, nativeN, unsupported }: Preset,
 ): string {
   const missing = new Set<Feature>([...wireLimits[wire], ...unsupported])
   // `logprobs` already covers what is refused only together with it.
@@ -57,10 +57,11 @@ function presetRow(
     .filter((feature) => missing.has(feature))
     .map((feature) => words[feature])
     .filter((text) => text !== null)
+  const chats = wire === 'completions' ? `, chats at \`${chatPath}\`` : ''
   const cells = [
     `\`${name}\``,
     places[name] ?? (baseUrl === null ? 'yours' : `\`${baseUrl}\``),
-    `\`${wire}\`${path === null ? '' : ` at \`${path}\``}`,
+    `\`${wire}\`${path === null ? '' : ` at \`${path}\``}${chats}`,
     auth === 'none' ? 'none' : `\`${auth}\``,
     nativeNs.get(nativeN) ?? '',
     cannot.length === 0 ? '–' : cannot.join(', '),
