@@ -1,5 +1,5 @@
 // Every command of README.md and docs/, run in a shell as a reader would: in a copy of the repository,
-// against `npm start`, first as shipped, then with the README's configuration pasted into wrangler.toml.
+// against `npm start`, first as shipped, then with the configuration of docs/settings.md pasted into wrangler.toml.
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
@@ -19,6 +19,7 @@ const TOKEN = 'an-operator-token-of-32-characters'
 const notRunHere: ReadonlyMap<string, string> = new Map([
   ['npm ci', '.ci/run begins with it'],
   ['npm start', 'started below, on another port'],
+  ['npm run setup', 'asks questions; test/scripts/setup answers them'],
   ['npx wrangler login', 'needs an account'],
   ['npm run deploy', 'needs an account; every test run builds with --dry-run'],
   ['npx wrangler secret put UPSTREAM_API_KEY', 'needs an account'],
@@ -150,7 +151,7 @@ describe('as shipped', () => {
   })
 })
 
-describe('with the configuration of README.md', () => {
+describe('with the configuration of docs/settings.md', () => {
   test('every command of README.md and docs/ succeeds', async () => {
     await paste()
     await startWorker()
@@ -169,7 +170,7 @@ describe('with the configuration of README.md', () => {
   })
 })
 
-/** What README.md and docs/recipes.md say to paste, with the upstream of this test. */
+/** What docs/settings.md and docs/recipes.md say to paste, with the upstream of this test. */
 async function paste(): Promise<void> {
   const path = join(clone, 'wrangler.toml')
   const toml = pasted(await readFile(path, 'utf8'), allBlocks('toml').filter(isPrompt))

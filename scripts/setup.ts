@@ -1,0 +1,11 @@
+// `npm run setup`: from a clone and an API key to a configured Worker, in four questions.
+import { randomBytes } from 'node:crypto'
+import { setUp } from './setup/setup.ts'
+import { terminalOn } from './setup/terminal.ts'
+
+process.exitCode = await setUp(process.argv.slice(2), {
+  terminal: terminalOn({ input: process.stdin, output: process.stdout }),
+  fetch: (request) => fetch(request),
+  folder: process.cwd(),
+  newToken: () => randomBytes(24).toString('base64url'),
+})

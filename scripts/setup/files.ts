@@ -1,0 +1,113 @@
+// The two files that setup writes: what would change, and writing it. Nothing is written that the
+// Worker would refuse.
+import { constants } from 'node:fs'
+import { copyFile, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import { checkConfig, readWranglerToml } from '../config/check.ts'
+import { SetupError } from './arguments.ts'
+import { maskedSecrets } from './dev-vars.ts'
+import { changesOf } from './diff.ts'
+import { withSettings } from './wrangler-toml.ts'
+
+const WRANGLER = 'wrangler.toml'
+const DEV_VARS = '.dev.vars'
+
+/** A file with its present and its new content. */
+export interface Change {
+  readonly name: string
+  readonly before: string
+  readonly after: string
+  /** For people to read; "" without a change. */
+  readonly diff: string
+}
+
+export async function readDevVars(folder: string): Promise<string> {
+  return await readFile(join(folder, DEV_VARS), 'utf8').catch(() => '')
+}
+
+/**
+ * The new wrangler.toml, and the settings in it.
+ *
+ * @throws SetupError if the Worker would refuse them, or something else in the file would change
+ */
+export async function planSettings(folder: string, settings: string) {
+  const before = await readFile(join(folder, WRANGLER), 'utf8').catch(() => {
+    throw new SetupError(`Cannot find ${WRANGLER}: run this in a clone of edge-completions`)
+  })
+  const after = withSettings(before, settings)
+  const [old, next] = await parsed(folder, [before, after])
+  const [others, nextOthers] = [old, next].map((all) => {
+    const { vars, ai: _, ...rest } = { ...all }
+    const { CONFIG: _config, ...variables } = { ...vars }
+    return { ...rest, ...variables }
+  })
+  if (!isDeepStrictEqual(others, nextOthers)) {
+    throw new SetupError(
+      `Cannot change ${WRANGLER}: more than its [vars.CONFIG] would change. Put it between the two marker lines of the shipped ${WRANGLER}, and run this again.`,
+    )
+  }
+  const config = next?.vars?.['CONFIG']
+  const { faults } = checkConfig(config)
+  if (faults.length > 0) {
+    const list = faults.map(({ path, message }) => `  ${path}: ${message}`).join('\n')
+    throw new SetupError(`Cannot use these settings:\n${list}`)
+  }
+  return { config, change: { name: WRANGLER, before, after, diff: changesOf(before, after) } }
+}
+
+/** Wrangler reads files only. */
+async function parsed(folder: string, texts: readonly string[]) {
+  const temporary = await mkdtemp(join(folder, '.setup-'))
+  try {
+    const path = join(temporary, WRANGLER)
+    const all = []
+    for (const text of texts) {
+      await writeFile(path, text)
+      all.push(readWranglerToml(path))
+    }
+    return all
+  } catch (error) {
+    throw new SetupError(error instanceof Error ? error.message : String(error))
+  } finally {
+    await rm(temporary, { recursive: true })
+  }
+}
+
+export function planSecrets(before: string, after: string): Change {
+  // The same key with another value looks the same when masked.
+  const [old, next] = [before, after].map(maskedSecrets) as [string, string]
+  const isHidden = before !== after && old === next
+  const diff = isHidden
+    ? '  (a secret is replaced by another of the same length)'
+    : changesOf(old, next)
+  return { name: DEV_VARS, before, after, diff }
+}
+
+/** Writes the file. @returns the name of a copy of the present one, if there is one */
+export async function write(
+  folder: string,
+  { name, before, after }: Change,
+): Promise<string | null> {
+  const path = join(folder, name)
+  const isSecret = name === DEV_VARS
+  // Only the owner's settings: a copy of secrets would be forgotten somewhere.
+  const copy = isSecret || before === '' ? null : await copyOf(folder, name)
+  const temporary = join(folder, `${name}.new`)
+  await writeFile(temporary, after, { mode: isSecret ? 0o600 : 0o644 })
+  await rename(temporary, path)
+  return copy
+}
+
+/** Copies a file to the first free name. */
+async function copyOf(folder: string, name: string): Promise<string> {
+  for (let number = 1; ; number += 1) {
+    const copy = `${name}.bak${number === 1 ? '' : number}`
+    try {
+      await copyFile(join(folder, name), join(folder, copy), constants.COPYFILE_EXCL)
+      return copy
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'EEXIST') throw error
+    }
+  }
+}

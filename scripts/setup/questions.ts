@@ -1,0 +1,109 @@
+// The four questions: each is answered by a flag, or asked on a terminal until its answer can be used.
+import {
+  type Arguments,
+  type Offer,
+  offers,
+  parseOffers,
+  parsePreset,
+  parseSite,
+  SetupError,
+} from './arguments.ts'
+import { needsKey, providers } from './providers.ts'
+import { KEY_NAME } from './settings.ts'
+import type { Terminal } from './terminal.ts'
+
+/** @throws SetupError listing the flags that are missing, if nobody can be asked */
+export function requireFlags(args: Arguments, hasKey: boolean): void {
+  const needs = {
+    '--site': args.site === null,
+    '--preset': args.preset === null,
+    '--key-stdin': !args.keyStdin && !hasKey && (args.preset === null || needsKey(args.preset)),
+    '--offer': args.offer === null,
+    '--yes': !args.yes,
+  }
+  const missing = Object.entries(needs).flatMap(([flag, isMissing]) => (isMissing ? [flag] : []))
+  if (missing.length === 0) return
+  throw new SetupError(
+    `Cannot ask questions without a terminal. Missing: ${missing.join(', ')}. --help shows an example.`,
+  )
+}
+
+export const askSite = (terminal: Terminal): Promise<URL> =>
+  repeat(terminal, 'The address of your site: ', parseSite)
+
+export async function askPreset(terminal: Terminal): Promise<string> {
+  const names = Object.keys(providers)
+  const width = Math.max(...names.map((name) => name.length))
+  terminal.print('\nProviders:')
+  for (const [i, [name, { title }]] of Object.entries(providers).entries()) {
+    terminal.print(`  ${String(i + 1).padStart(2)}  ${name.padEnd(width)}  ${title}`)
+  }
+  return await repeat(terminal, 'Provider (number or name) [1]: ', (text) => {
+    const number = Number(text.trim() || '1')
+    return parsePreset(names[number - 1] ?? text, false)
+  })
+}
+
+/** @param known a key that is already in .dev.vars */
+export async function askKey(
+  terminal: Terminal,
+  preset: string,
+  known: string | undefined,
+): Promise<string> {
+  const { keys, title = preset } = providers[preset] ?? {}
+  terminal.print(
+    `\nThe key stays in .dev.vars, which git ignores.${keys ? ` Get one at ${keys}` : ''}`,
+  )
+  const keep = known === undefined ? '' : ` [Enter: the ${KEY_NAME} of .dev.vars]`
+  const question = `Key for ${title} (not shown)${keep}: `
+  return await repeat(terminal, question, (text) => parseKey(text || (known ?? '')), true)
+}
+
+/** @throws SetupError, which does not contain the key */
+export function parseKey(text: string): string {
+  const key = text.trim()
+  if (/^[\x21-\x7e]+$/.test(key)) return key
+  throw new SetupError(
+    key === ''
+      ? 'Cannot use an empty key'
+      : 'Cannot use this as a key: expected printable ASCII without spaces or line breaks',
+  )
+}
+
+export async function askOffer(terminal: Terminal): Promise<readonly Offer[]> {
+  terminal.print(`
+What do you want to offer?
+  summaries  a summary of each page, which only you can generate
+  ask        a chat box for your visitors
+  free       any text that a page of yours sends, for your own experiments`)
+  const usual = offers.slice(0, 2)
+  return await repeat(terminal, `One or more, with commas [${usual.join(', ')}]: `, (text) =>
+    text.trim() === '' ? usual : parseOffers(text),
+  )
+}
+
+export async function confirm(terminal: Terminal, question: string): Promise<boolean> {
+  return await repeat(terminal, `${question} [Y/n]: `, (text) => {
+    const word = text.trim().toLowerCase()
+    if (['', 'y', 'yes'].includes(word)) return true
+    if (['n', 'no'].includes(word)) return false
+    throw new SetupError('Expected "y" or "n"')
+  })
+}
+
+async function repeat<T>(
+  terminal: Terminal,
+  question: string,
+  parse: (text: string) => T,
+  hidden = false,
+): Promise<T> {
+  for (;;) {
+    const text = await terminal.ask(question, { hidden })
+    try {
+      return parse(text)
+    } catch (error) {
+      if (!(error instanceof SetupError)) throw error
+      terminal.print(error.message)
+    }
+  }
+}

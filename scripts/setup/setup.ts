@@ -1,0 +1,195 @@
+// The course of `npm run setup`: questions, a look at the site, the two files, one real call, and the
+// snippet to paste.
+import type { Fetch } from '../warm/gateway.ts'
+import { type Arguments, parseArguments, SetupError, USAGE } from './arguments.ts'
+import { secretsIn, withSecrets } from './dev-vars.ts'
+import { type Change, planSecrets, planSettings, readDevVars, write } from './files.ts'
+import { nameOf } from './generators.ts'
+import { tryModel } from './live-check.ts'
+import { needsKey } from './providers.ts'
+import {
+  askKey,
+  askOffer,
+  askPreset,
+  askSite,
+  confirm,
+  parseKey,
+  requireFlags,
+} from './questions.ts'
+import { type Answers, budgetOf, KEY_NAME, modelOf, settingsOf } from './settings.ts'
+import { inspectSite, type Site } from './site.ts'
+import { clientHas, snippetsFor } from './snippets.ts'
+import { Interrupted, type Terminal } from './terminal.ts'
+
+const OK = 0
+/** The files are written, but the model does not answer. */
+const FAILED = 1
+const NOT_STARTED = 2
+/** The convention of shells: 128 plus the number of SIGINT. */
+const INTERRUPTED = 130
+
+/** Shorter tokens could be guessed (src/config/warnings.ts). */
+const MIN_TOKEN_CHARS = 32
+const LOCAL = 'http://localhost:8787'
+
+export interface SetupDeps {
+  readonly terminal: Terminal
+  readonly fetch: Fetch
+  /** The clone. */
+  readonly folder: string
+  /** A random token for the operator. */
+  readonly newToken: () => string
+}
+
+/** @returns the exit code */
+export async function setUp(argv: readonly string[], deps: SetupDeps): Promise<number> {
+  const { print } = deps.terminal
+  try {
+    const args = parseArguments(argv)
+    if (args.help) {
+      print(USAGE)
+      return OK
+    }
+    return await configure(args, deps)
+  } catch (error) {
+    if (!(error instanceof SetupError || error instanceof Interrupted)) throw error
+    print(error.message)
+    return error instanceof Interrupted ? INTERRUPTED : NOT_STARTED
+  }
+}
+
+async function configure(args: Arguments, deps: SetupDeps): Promise<number> {
+  const { terminal, fetch, folder } = deps
+  const vars = await readDevVars(folder)
+  const known = secretsIn(vars)
+  if (!terminal.isInteractive) requireFlags(args, known[KEY_NAME] !== undefined)
+  const { answers, key } = await answersOf(args, known[KEY_NAME], deps)
+  const { config, change } = await planSettings(folder, settingsOf(answers))
+  const isStrong = (known['OPERATOR_TOKEN'] ?? '').length >= MIN_TOKEN_CHARS
+  const secrets = {
+    ...(key === null ? {} : { [KEY_NAME]: key }),
+    ...(isStrong ? {} : { OPERATOR_TOKEN: deps.newToken() }),
+  }
+  const written = await writeAll(
+    [change, planSecrets(vars, withSecrets(vars, secrets))],
+    args,
+    deps,
+  )
+  if (!written) return OK
+  terminal.print(`\nBudget: ${budgetOf(answers)}.`)
+  const answered =
+    !args.check || (await check(answers, config, { ...known, ...secrets }, fetch, terminal))
+  if (!answered) return FAILED
+  await showSnippets(answers, LOCAL, deps)
+  showNextSteps(answers, terminal)
+  return OK
+}
+
+/** Answers every question, by a flag or on the terminal. */
+async function answersOf(
+  args: Arguments,
+  knownKey: string | undefined,
+  { terminal, fetch }: SetupDeps,
+): Promise<{ answers: Answers; key: string | null }> {
+  const site = await inspectSite(args.site ?? (await askSite(terminal)), fetch)
+  for (const line of siteLines(site)) terminal.print(line)
+  const preset = args.preset ?? (await askPreset(terminal))
+  const key = needsKey(preset) ? await keyOf(args, preset, knownKey, terminal) : null
+  const offer = args.offer ?? (await askOffer(terminal))
+  const { model, baseUrl } = args
+  return { answers: { site, preset, model, baseUrl, offer }, key }
+}
+
+/** @returns null: the key of .dev.vars stays as it is */
+async function keyOf(
+  { keyStdin }: Arguments,
+  preset: string,
+  known: string | undefined,
+  terminal: Terminal,
+): Promise<string | null> {
+  if (keyStdin) return parseKey(await terminal.readInput())
+  if (!terminal.isInteractive) return null
+  return await askKey(terminal, preset, known)
+}
+
+function siteLines({ url, problem, generator, sitemap, origins }: Site): string[] {
+  if (problem !== null) {
+    return [`${url.origin} could not be read (${problem}), so what follows fits any site.`]
+  }
+  const moved = origins.length > 1 ? [`It redirects to ${origins[1]}.`] : []
+  return [...moved, `Generator: ${nameOf(generator)}. Sitemap: ${sitemap ?? 'not found'}.`]
+}
+
+/** Shows the changes, asks, and writes. @returns false if the answer was no */
+async function writeAll(
+  changes: readonly Change[],
+  args: Arguments,
+  { terminal, folder }: SetupDeps,
+): Promise<boolean> {
+  const real = changes.filter(({ before, after }) => before !== after)
+  for (const { name, diff } of real) terminal.print(`\n${name}:\n${diff}`)
+  if (real.length === 0)
+    terminal.print('\nwrangler.toml and .dev.vars already have these settings.')
+  else terminal.print('')
+  if (real.length > 0 && !args.yes && !(await confirm(terminal, 'Write this?'))) {
+    terminal.print('Nothing is written.')
+    return false
+  }
+  for (const change of real) {
+    const copy = await write(folder, change)
+    terminal.print(`Written: ${change.name}${copy === null ? '' : `; as it was: ${copy}`}`)
+  }
+  return true
+}
+
+/** One real call. @returns whether the model answers */
+async function check(
+  answers: Answers,
+  config: unknown,
+  secrets: Readonly<Record<string, string>>,
+  fetch: Fetch,
+  { print }: Terminal,
+): Promise<boolean> {
+  const name = `${answers.preset}, ${modelOf(answers)}`
+  const result = await tryModel(config, secrets, fetch)
+  if (result.kind === 'not-here') {
+    print(`Not checked: ${answers.preset} answers only a deployed Worker.`)
+  } else if (result.kind === 'answered') {
+    const cost = result.tokens === null ? '' : `, ${result.tokens} tokens spent`
+    print(`Checked with one real call: ${name} answers${cost}.`)
+  } else {
+    const status = result.status === null ? '' : ` (status ${result.status})`
+    print(`\nThe settings are written, but ${name} does not answer${status}.\n${result.hint}`)
+    print('Then run npm run setup again. (--no-check leaves out this call.)')
+    return false
+  }
+  return true
+}
+
+async function showSnippets({ site, offer }: Answers, endpoint: string, deps: SetupDeps) {
+  const { print } = deps.terminal
+  const client = await clientHas(deps.folder)
+  for (const { title, steps } of snippetsFor({
+    generator: site.generator,
+    offer,
+    endpoint,
+    client,
+  })) {
+    print(`\n---- ${title} ----`)
+    for (const { place, code } of steps) print(`\n${place}:\n\n${code.trimEnd()}`)
+  }
+}
+
+function showNextSteps({ site, offer }: Answers, { print }: Terminal): void {
+  print(`\n---- Next ----\n`)
+  print('npm start                      # the Worker, on this machine')
+  if (offer.includes('summaries')) {
+    const sitemap = site.sitemap ?? `${site.url.origin}/sitemap.xml`
+    print('export $(grep ^OPERATOR_TOKEN= .dev.vars)')
+    print(`npm run warm -- --sitemap ${sitemap} --prompt summary --url ${LOCAL}`)
+  }
+  print(
+    'npm run deploy                 # puts it on Cloudflare; README.md, "Deploy", has the secrets',
+  )
+  print(`\nThen write your Worker's address for ${LOCAL} in the snippet.`)
+}

@@ -1,0 +1,102 @@
+// The settings that setup writes are valid for every provider, and say what the answers say.
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { checkConfig } from '../../../scripts/config/check.ts'
+import { type Offer, offers } from '../../../scripts/setup/arguments.ts'
+import { providers } from '../../../scripts/setup/providers.ts'
+import { type Answers, budgetOf, settingsOf, toml } from '../../../scripts/setup/settings.ts'
+import { withSettings } from '../../../scripts/setup/wrangler-toml.ts'
+import { configIn, textOf } from '../../support/documents.ts'
+
+const answersWith = (given: Partial<Answers> = {}): Answers => ({
+  site: {
+    url: new URL('https://example.com/'),
+    origins: ['https://example.com'],
+    generator: 'hugo',
+    sitemap: null,
+    paths: ['/posts/*'],
+    problem: null,
+  },
+  preset: 'openai',
+  model: null,
+  baseUrl: null,
+  offer: offers,
+  ...given,
+})
+
+// biome-ignore lint/suspicious/noExplicitAny: a test names the settings it looks at
+const written = (answers: Answers): any =>
+  configIn(withSettings(textOf('wrangler.toml'), settingsOf(answers)))
+
+test.each(Object.keys(providers))('the settings for %s are valid and fit', (preset) => {
+  const config = written(answersWith({ preset }))
+  expect(checkConfig(config).faults).toEqual([])
+  expect(config.models[0].upstream_model).toBe(providers[preset]?.model)
+  expect(config.budget.tokens_per_day).toBe(200_000)
+})
+
+test.each<[Offer[], string[], boolean]>([
+  [['summaries'], ['summary'], false],
+  [['ask'], ['helper'], false],
+  [['free'], [], true],
+  [['summaries', 'ask', 'free'], ['summary', 'helper'], true],
+])('%j is offered with the prompts %j, and free prompts: %s', (offer, prompts, free) => {
+  const config = written(answersWith({ offer }))
+  expect(Object.keys(config.prompts ?? {})).toEqual(prompts)
+  expect(config.free_prompts).toBe(free)
+  expect(checkConfig(config).warnings).toEqual(
+    free ? ['Turnstile is off: anyone can spend up to the budget'] : [],
+  )
+})
+
+test('visitors cannot trigger the generation of a summary, and the pages are those of the site', () => {
+  const { summary, helper } = written(answersWith()).prompts
+  expect(summary).toMatchObject({
+    spend: 'operator',
+    variables: { page: { from: 'url', paths: ['/posts/*'], selector: 'article, main, body' } },
+  })
+  expect(helper).toMatchObject({ chat: true, system: expect.stringContaining('example.com') })
+})
+
+test('another model has no parameters and no price of the default one', () => {
+  const [model] = written(answersWith({ model: 'gpt-x' })).models
+  expect(model).toMatchObject({ upstream_model: 'gpt-x' })
+  expect(model.parameters ?? model.price).toBeUndefined()
+})
+
+test('Workers AI gets its binding, and no key', () => {
+  const settings = settingsOf(answersWith({ preset: 'workers-ai' }))
+  expect(settings).toMatch(/^\[ai\]\nbinding = "AI"\n/)
+  expect(settings).not.toContain('key =')
+})
+
+describe('the budget in words', () => {
+  test.each([
+    [{}, 'at most 200,000 tokens a day, which is at most $0.10 with gpt-6-luna'],
+    [{ model: 'gpt-x' }, 'at most 200,000 tokens a day'],
+    [{ preset: 'demo' }, 'at most 200,000 tokens a day; the demo model costs nothing'],
+  ])('%j', (given, words) => {
+    expect(budgetOf(answersWith(given))).toBe(words)
+  })
+})
+
+describe('a value as TOML', () => {
+  const read = (value: unknown) =>
+    (configIn(`[vars.CONFIG]\nvalue = ${toml(value)}\n`) as { value: unknown }).value
+
+  test('is read as it was, with quotes, controls, DEL and any other character', () => {
+    const all = Array.from({ length: 0x250 }, (_, code) => String.fromCharCode(code)).join('')
+    expect(read(all)).toBe(all)
+    fc.assert(
+      fc.property(fc.string({ unit: 'grapheme' }), (text) => {
+        expect(read(text)).toBe(text)
+      }),
+      { numRuns: 30 },
+    )
+  })
+
+  test('may be a table in a table, with any names', () => {
+    const value = { 'a b"': { list: ['x', 1, true], none: {} }, plain: 0.5 }
+    expect(read(value)).toEqual(value)
+  })
+})
