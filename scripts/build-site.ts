@@ -1,11 +1,11 @@
 // Builds the static files in dist/site: the pages unchanged, uPlot with its licence, the training text of
 // the demo model, the names of character references, the hints for the log, the types of client.js, the
-// template of /openapi.json, and the response headers. Nothing is bundled. Only client.js is minified,
-// because visitors of other sites load it. Wrangler runs this script ([build] in wrangler.toml).
+// template of /openapi.json, and the response headers. Only client.js and elements.js are minified, because
+// visitors of other sites load them; elements.js is bundled from src/site/elements/. Wrangler runs this script ([build] in wrangler.toml).
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { transform } from 'esbuild'
+import { build, type Plugin, transform } from 'esbuild'
 import { placeholders, TEMPLATE } from '../src/routes/openapi.ts'
 import { HINTS } from '../src/upstream/explain.ts'
 import { hints } from '../src/upstream/hints.ts'
@@ -50,7 +50,8 @@ const headers = `/*
   Vary: Origin
 
 ${shared('/client.js', 'text/javascript')}
-${shared('/client.d.ts', 'text/plain')}`
+${shared('/client.d.ts', 'text/plain')}
+${shared('/elements.js', 'text/javascript')}`
 
 const uplot = dirname(dirname(fileURLToPath(import.meta.resolve('uplot'))))
 const read = async (...path: string[]) => await readFile(join(...path), 'utf8')
@@ -73,15 +74,35 @@ const files = new Map([
 for (const name of await readdir(SOURCE)) {
   if (servedExtensions.has(extname(name))) files.set(name, await read(SOURCE, name))
 }
+const small = { minify: true, target: 'es2022' }
 const banner = '/* edge-completions. Types: client.d.ts. Readable source: src/site/client.js. */'
-const { code } = await transform(await read(SOURCE, 'client.js'), {
-  minify: true,
-  // Leaves out constants whose values are written in place.
-  treeShaking: true,
-  target: 'es2022',
-  banner,
+// Tree shaking leaves out constants whose values are written in place.
+const client = { ...small, treeShaking: true, banner }
+files.set('client.js', (await transform(await read(SOURCE, 'client.js'), client)).code)
+
+/** The styles of the elements are a string in their module. */
+const styles: Plugin = {
+  name: 'styles',
+  setup({ onLoad }) {
+    onLoad({ filter: /\.css$/ }, async ({ path }) => {
+      const { code } = await transform(await read(path), { loader: 'css', minify: true })
+      return { contents: code.trim(), loader: 'text' }
+    })
+  },
+}
+const { outputFiles } = await build({
+  ...small,
+  entryPoints: [join(SOURCE, 'elements', 'index.js')],
+  bundle: true,
+  format: 'esm',
+  charset: 'utf8',
+  // The page's own import of client.js is the same module. `/elements.js` has no folder to leave.
+  external: ['../client.js'],
+  plugins: [styles],
+  banner: { js: '/* edge-completions. Readable source: src/site/elements/. */' },
+  write: false,
 })
-files.set('client.js', code)
+files.set('elements.js', outputFiles[0]?.text ?? '')
 
 // Write only changed files, so that a running `wrangler dev` does not reload without need.
 await mkdir(TARGET, { recursive: true })

@@ -384,6 +384,14 @@ function pathsOf(schemas: Table): Table {
     '/client.d.ts': {
       get: operation('getClientTypes', 'The types of client.js', file('text/plain'), []),
     },
+    '/elements.js': {
+      get: operation(
+        'getElements',
+        'The web components, an ES module for pages of any origin',
+        file('text/javascript'),
+        [],
+      ),
+    },
   }
 }
 

@@ -2,7 +2,7 @@
 // the token, in sessionStorage. Inserts names and numbers as text only.
 import { advice, sentence } from './advice.js'
 import { draw, keepSized } from './charts.js'
-import { at, button, input, select, setText } from './elements.js'
+import { at, button, input, select, setText } from './dom.js'
 import { bars, byName, latency, ranges, stacked, totals } from './figures.js'
 import { duration } from './source.js'
 

@@ -1,5 +1,5 @@
 // The conversation of the playground: its turns, as data and in the page. Inserts text as text only.
-import { at } from './elements.js'
+import { at } from './dom.js'
 
 /** @typedef {{ role: 'user' | 'assistant', content: string }} Turn */
 

@@ -3,7 +3,7 @@
 import { advice, sentence } from './advice.js'
 import { createClient } from './client.js'
 import { Conversation } from './conversation.js'
-import { at, button, input, select, setText, tabs } from './elements.js'
+import { at, button, input, select, setText, tabs } from './dom.js'
 import { snippets } from './snippets.js'
 import { duration, sourceOf } from './source.js'
 

@@ -205,6 +205,7 @@ describe('the document', () => {
       '/admin': ['get'],
       '/client.js': ['get'],
       '/client.d.ts': ['get'],
+      '/elements.js': ['get'],
     }
     expect(
       Object.fromEntries(

@@ -34,6 +34,7 @@ const files = [
   ['/icon.svg', 'image/svg+xml'],
   ['/client.js', 'text/javascript'],
   ['/client.d.ts', 'text/plain'],
+  ['/elements.js', 'text/javascript'],
   ['/demo-text.txt', 'text/plain'],
   ['/references.txt', 'text/plain'],
   ['/hints.json', 'application/json'],
@@ -53,7 +54,7 @@ test.each(files)('%s is served with a strict Content-Security-Policy', async (pa
   expect(policy.join()).not.toMatch(/unsafe|\*/)
   const foreign = policy.flatMap((directive) => directive.match(/https?:\S+/g) ?? [])
   expect(new Set(foreign)).toEqual(new Set(['https://challenges.cloudflare.com']))
-  const isShared = path.startsWith('/client.')
+  const isShared = /^\/(client|elements)\./.test(path)
   expect(headers.get('cache-control')).toBe(isShared ? 'public, max-age=3600' : 'no-cache')
   expect(headers.get('access-control-allow-origin')).toBe(isShared ? '*' : null)
   expect((await visit(path, { method: 'HEAD' })).status).toBe(200)
@@ -113,7 +114,9 @@ describe('the files', () => {
   })
 
   test('never parse text as HTML or code', () => {
-    const scripts = readdirSync('src/site').filter((name) => name.endsWith('.js'))
+    const scripts = readdirSync('src/site', { recursive: true })
+      .map(String)
+      .filter((name) => name.endsWith('.js'))
     expect(scripts.length).toBeGreaterThan(5)
     for (const name of scripts) {
       const source = readFileSync(`src/site/${name}`, 'utf8')

@@ -1,0 +1,74 @@
+import { EdgeElement, make } from './element.js'
+import { showText } from './markdown.js'
+
+/** The stored summary of the page. It takes no room without one, and never causes a call of the model. */
+export class EdgeSummary extends EdgeElement {
+  static observedAttributes = [
+    'prompt',
+    'page',
+    'variable',
+    'endpoint',
+    'fallback',
+    'label',
+    'note',
+  ]
+
+  #box = /** @type {HTMLElement | null} */ (null)
+
+  /** @param {ShadowRoot} root @override */
+  build(root) {
+    const box = make('div', 'box', { className: 'summary' })
+    box.append(make('p', 'label'), make('div', 'text'), make('p', 'note'))
+    root.append(box, document.createElement('slot'))
+    this.#box = box
+    this.#show('', '')
+  }
+
+  /** @override */
+  async update() {
+    const signal = this.begin()
+    const url = new URL('/v1/completions', this.endpoint)
+    // The same address as that of `complete()` with `cached`, for the browser's cache.
+    url.search = `${new URLSearchParams({
+      stream: 'false',
+      prompt_id: this.read('prompt', 'summary'),
+      [`var.${this.read('variable', 'page')}`]: this.read('page', pageOf(document)),
+    })}`
+    let text = ''
+    try {
+      const response = await fetch(url, { signal })
+      const { choices, error } = await response.json()
+      text = choices?.[0].text.trim()
+      if (!text) throw error
+    } catch (error) {
+      if (signal.aborted) return
+      this.#show('', this.read('fallback'))
+      return this.emit('error', error)
+    }
+    if (signal.aborted) return
+    this.#show(text, '')
+    this.emit('answer', { text })
+  }
+
+  /** @param {string} text @param {string} fallback shown if there is no text, and no content */
+  #show(text, fallback) {
+    const box = /** @type {HTMLElement} */ (this.#box)
+    const slot = /** @type {HTMLElement} */ (box.nextElementSibling)
+    const [label, body, note] = /** @type {HTMLCollectionOf<HTMLElement>} */ (box.children)
+    if (!label || !body || !note) return
+    label.textContent = this.read('label', 'Summary')
+    note.textContent = this.read('note', 'Written by AI')
+    showText(body, text)
+    box.hidden = text === ''
+    slot.hidden = text !== ''
+    slot.textContent = fallback
+    this.hidden = !text && !fallback && !this.childElementCount && !this.textContent?.trim()
+  }
+}
+
+/** The address that names a page: its canonical link. @param {Document} page */
+function pageOf(page) {
+  const canonical = page.querySelector('link[rel~=canonical]')
+  if (canonical instanceof HTMLLinkElement && canonical.href) return canonical.href
+  return location.origin + location.pathname
+}
