@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest'
 import { parseConfig } from '../src/config/config.ts'
 import { configSchema } from '../src/config/schema.ts'
 import { warningsOf } from '../src/config/warnings.ts'
+import { compatible, TestApp } from './support/app.ts'
 import {
   allBlocks,
   anchorsOf,
@@ -151,6 +152,34 @@ describe('a block of configuration', () => {
       )
     },
   )
+})
+
+test('docs/costs.md has what each turn of a conversation costs and reserves', async () => {
+  // Four bytes a token.
+  const [system, question, answer] = [100, 50, 200].map((tokens) => 'abcd'.repeat(tokens))
+  const app = new TestApp({
+    config: {
+      upstreams: [{ ...compatible, wire: 'chat' }],
+      models: [{ id: 'm', upstream: 'main', upstream_model: 'm', chat_system: system }],
+    },
+  })
+  const turns = [...textOf('docs/costs.md').matchAll(/^\| (\d+) \|(.*)\|$/gm)]
+  expect(turns.length).toBeGreaterThan(3)
+  let [sum, turn] = [0, 0]
+  for (const [, number, cells = ''] of turns) {
+    const [tokensIn, tokensOut, soFar, reserved] = cells
+      .split('|')
+      .map((cell) => Number(cell.replaceAll(/[ ,]/g, '')))
+    for (; turn < Number(number); turn++) sum += 100 + 50 + turn * (50 + 200) + 200
+    expect([tokensIn, tokensOut, soFar]).toEqual([150 + (turn - 1) * 250, 200, sum])
+    const earlier = Array.from({ length: turn - 1 }, () => [
+      { role: 'user', content: question },
+      { role: 'assistant', content: answer },
+    ])
+    const messages = [...earlier.flat(), { role: 'user', content: question }]
+    await app.ask('/v1/chat/completions', { method: 'POST', body: JSON.stringify({ messages }) })
+    expect(app.ledger.reserved.at(-1)?.tokens).toBe(reserved)
+  }
 })
 
 test('every json block is JSON', () => {

@@ -87,7 +87,7 @@ function contentSchema(limits: ChatLimits): Table {
   const text = { type: 'string', maxLength: limits.chat_chars }
   const part = table(
     { type: { const: 'text' }, text },
-    { required: ['type', 'text'], additionalProperties: false },
+    { required: ['type', 'text'], additionalProperties: UNUSED },
   )
   const filled = { contains: { properties: { text: { minLength: 1 } } } }
   return {
@@ -98,7 +98,7 @@ function contentSchema(limits: ChatLimits): Table {
   }
 }
 
-/** Every other field of a message must be null. */
+/** Every other field of a message or a part must be null. */
 function messageSchema(limits: ChatLimits): Table {
   const content = contentSchema(limits)
   const [string, parts] = content['anyOf'] as readonly [Table, Table]
