@@ -28,11 +28,13 @@ export function canonicalText(
   scope: string | null,
   addresses: KeyOptions['addresses'],
 ): string {
-  const { route, ...fields } = request
+  const { route, response_format: format, ...fields } = request
   return JSON.stringify(
     sorted({
       ...fields,
       format: FORMAT,
+      // As text: models write the fields of an answer in the order of the schema.
+      ...(format === undefined ? {} : { response_format: JSON.stringify(format) }),
       route: route.map(({ upstream, upstream_model }) => [
         upstream,
         addresses.get(upstream) ?? '',
@@ -71,7 +73,7 @@ export async function lastAnswerKey(request: PromptRequest, version: number): Pr
   return `l${version}:${await sha256(JSON.stringify(sorted(request)))}`
 }
 
-/** Sorts keys at any depth. A visitor's JSON schema is at most 64 deep (chat.ts). */
+/** Sorts keys at any depth. */
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted)
   if (typeof value !== 'object' || value === null) return value
