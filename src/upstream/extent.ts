@@ -24,6 +24,8 @@ const COUNT =
 /** Counts a byte as a token, which is an upper bound. Other fields are read with each prompt. */
 export function extentOf({ body }: WireCall, { prompts, max_tokens }: CallRequest): Extent {
   const count = prompts.length
+  // A visitor's JSON schema may have any names.
+  const { response_format: _, ...settings } = body
   let input = count * OVERHEAD_TOKENS
   for (const [field, value] of Object.entries(body)) {
     if (unread.has(field)) continue
@@ -31,7 +33,7 @@ export function extentOf({ body }: WireCall, { prompts, max_tokens }: CallReques
     else input += count * (field === 'messages' ? messagesBytes(value) : bytesOf(value))
   }
   const largest = (names: RegExp, least: number) =>
-    Math.max(least, ...numbersIn(body, names).map(([, number]) => number))
+    Math.max(least, ...numbersIn(settings, names).map(([, number]) => number))
   return { input, output: count * largest(LIMIT, max_tokens) * largest(COUNT, 1) }
 }
 

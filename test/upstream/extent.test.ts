@@ -51,6 +51,14 @@ describe.each(Object.entries(wires))('extentOf() on the %s wire', (_, upstream) 
     expect(extent(upstream, { parameters }).output).toBe(5000)
   })
 
+  test("takes no limit from the names in a visitor's schema", () => {
+    const schema = { default: { max_tokens: 5000, n: 50 } }
+    const response_format = { type: 'json_schema', json_schema: { schema } }
+    const { input, output } = extent(upstream, { response_format })
+    expect(output).toBe(100)
+    expect(input > 72).toBe(upstream !== anthropic)
+  })
+
   test('is at least the bytes of all strings in the body, for any fields', () => {
     const parameters = fc.dictionary(fc.string(), fc.jsonValue())
     const text = fc.string({ unit: 'binary', minLength: 1 })
