@@ -40,6 +40,8 @@ interface Body extends Omit<SamplingOptions, 'random'> {
 interface Sent extends Partial<Body> {
   readonly model: string
   readonly messages?: readonly { readonly content: string }[]
+  /** With messages, `logprobs` is a flag. */
+  readonly top_logprobs?: number
 }
 
 const defaults = {
@@ -67,10 +69,11 @@ const TOKENS_PER_SECOND = 80
 export function createDemo(options: DemoOptions): (request: Request) => Promise<Response> {
   let model: Model | undefined
   return async (request) => {
-    const { messages = [], ...given }: Sent = JSON.parse(await request.text())
+    const { messages = [], top_logprobs, ...given }: Sent = JSON.parse(await request.text())
     // The model continues a text, so a conversation is one.
     const talk = messages.map(({ content }) => content).join('\n\n')
-    const body: Body = { ...defaults, prompt: talk, ...given }
+    const listed = top_logprobs === undefined ? {} : { logprobs: top_logprobs }
+    const body: Body = { ...defaults, prompt: talk, ...given, ...listed }
     const { prompt, n, best_of = n, max_tokens } = body
     const inAll = [prompt].flat().length * best_of * Math.max(LEAST_TOKENS, max_tokens)
     if (inAll > MAX_TOKENS_IN_ALL) {

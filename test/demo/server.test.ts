@@ -193,6 +193,21 @@ test('createDemo() starts text_offset at the end of the prompt, or at 0 with ech
   }
 })
 
+test('a chat lists as many likely tokens as it asks for', async () => {
+  const { whole } = start()
+  const messages = ['a', 'b', 'c'].map((content) => ({ role: 'user', content }))
+  for (const top_logprobs of [0, 4]) {
+    const sent = { messages, prompt: undefined, logprobs: true, top_logprobs, seed: 1 }
+    const [choice] = (await whole(sent)).choices
+    const counts = (choice?.logprobs?.top_logprobs ?? []).map(
+      (top) => Object.keys(top ?? {}).length,
+    )
+    // The chosen token is listed, too.
+    expect(counts.length).toBeGreaterThan(0)
+    for (const count of counts) expect([top_logprobs, top_logprobs + 1]).toContain(count)
+  }
+})
+
 test('createDemo() scores an echoed prompt, with null for its first token', async () => {
   const { whole } = start()
   const { choices } = await whole({ echo: true, logprobs: 1, max_tokens: 0 })
