@@ -190,6 +190,14 @@ describe('what is sent', () => {
     })
   })
 
+  test("log probabilities of the owner's default can be switched off", async () => {
+    const app = chatApp({ defaults: { logprobs: 2 } })
+    await post(app, CHAT, hi)
+    expect(await sent(app)).toMatchObject({ logprobs: true, top_logprobs: 2 })
+    await post(app, CHAT, { ...hi, logprobs: false })
+    expect(await sent(app, 1)).not.toHaveProperty('logprobs')
+  })
+
   test.each(['json_object', 'json_schema'])('%s needs an upstream that has it', async (type) => {
     const app = chatApp({}, { wire: 'anthropic' })
     const reply = await post(app, CHAT, { ...hi, response_format: { type, json_schema: {} } })
@@ -312,6 +320,20 @@ describe("the owner's words", () => {
     expect(app.calls).toEqual([])
   })
 
+  test('the id of a prompt as a model is refused at the other path, naming the right one', async () => {
+    const app = chatApp({ prompts, free_prompts: true })
+    for (const [path, body, right] of [
+      ['/v1/completions', { prompt: 'a', model: 'plain' }, CHAT],
+      [CHAT, { ...hi, model: 'haiku' }, '/v1/completions'],
+    ] as const) {
+      const message = `Cannot use the model "${body.model}": it is a prompt for POST ${right}`
+      const reply = await post(app, path, body)
+      expect(reply.json()).toMatchObject({
+        error: { code: 'model_not_allowed', param: 'model', message },
+      })
+    }
+  })
+
   test('chat prompts are models of the owner', async () => {
     const app = chatApp({ prompts })
     const owners = { id: 'helper', object: 'model', created: 0, owned_by: 'owner' }
@@ -388,6 +410,15 @@ describe('the hooks', () => {
     expect(await sent(app)).toMatchObject(chatOf('a', 'b', 'c'))
   })
 
+  test('null is the same as absent', async () => {
+    const app = chatApp()
+    const absent = { n: null, id: null, trigger: null, messageId: null, model: null }
+    expect((await post(app, HOOK, { prompt: 'a', messages: null, ...absent })).status).toBe(200)
+    const messages = [message('user', 'a')]
+    expect((await post(app, HOOK, { messages, prompt: null, ...absent })).status).toBe(200)
+    expect(app.calls).toHaveLength(1)
+  })
+
   test('there is no stream to resume', async () => {
     const reply = await chatApp().ask(`${HOOK}/chat-1/stream`, { headers: { origin: ORIGIN } })
     expect([reply.status, reply.text]).toEqual([204, ''])
@@ -411,6 +442,7 @@ test('a purge takes the bodies of all three paths', async () => {
   const app = chatApp()
   const bodies = [
     { prompt: 'Hi' },
+    { prompt: 'Hi', messages: null },
     hi,
     { id: 'x', messages: [{ role: 'user', parts: [{ type: 'text', text: 'Hi' }] }] },
   ]

@@ -18,13 +18,13 @@ export function bodyOfHook(
   limits: Pick<ChatLimits, 'messages' | 'chat_chars'>,
 ): unknown {
   if (!isRecord(body)) return body
-  const { n, messages, ...fields } = body
-  if (n !== undefined && n !== null) {
+  const { n = null, messages = null, ...fields } = body
+  if (n !== null) {
     throw invalidValue('n', 'the message of a hook is one answer')
   }
   const kept = Object.fromEntries(Object.entries(fields).filter(([field]) => !ignored.has(field)))
   const streamed = { ...kept, stream: true }
-  if (!Array.isArray(messages)) return messages === undefined ? streamed : { ...streamed, messages }
+  if (!Array.isArray(messages)) return messages === null ? streamed : { ...streamed, messages }
   return { ...streamed, messages: recent(messages.map(messageOfHook), limits) }
 }
 

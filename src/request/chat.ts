@@ -35,7 +35,10 @@ const responseFormat = v.pipe(
       (type === 'json_schema' && isRecord(json_schema)),
     '{"type":"text"}, {"type":"json_object"} or {"type":"json_schema","json_schema":{…}}',
   ),
-  v.check((format) => isShallow(format, MAX_DEPTH), `at most ${MAX_DEPTH} levels`),
+  v.check(
+    (format) => isPlain(format, MAX_DEPTH),
+    `at most ${MAX_DEPTH} levels, well-formed Unicode and finite numbers`,
+  ),
 )
 
 /** The schema of a request body, from which /openapi.json is also generated. */
@@ -89,7 +92,10 @@ export function chatParser(limits: ChatLimits, isPrompt: (id: string) => boolean
     return {
       ...sampling,
       ...(max_tokens === undefined ? {} : { max_tokens }),
-      ...(logprobs === true ? { logprobs: top_logprobs } : {}),
+      // `false` has an effect: it replaces the owner's default.
+      ...(logprobs === undefined || (isLocked && !logprobs)
+        ? {}
+        : { logprobs: logprobs ? top_logprobs : undefined }),
       ...(format === undefined || format['type'] === 'text' ? {} : { response_format: format }),
       ...(model === undefined || isLocked ? {} : { model }),
       prompt: isLocked ? { id: model, variables: variables ?? {}, messages } : messages,
@@ -170,10 +176,11 @@ function faultsOfContent(content: unknown, role: unknown, path: string): Fault[]
   const faults = parts.flatMap((part, i) => {
     const at = `${path}[${i}]`
     if (!isRecord(part) || part['type'] !== 'text') return [cannotUse(at, TEXT_ONLY)]
-    const others = Object.keys(part).filter((key) => key !== 'type' && key !== 'text')
+    const { type: _, text, ...others } = part
+    const unknown = Object.keys(others).filter((key) => others[key] !== null)
     return [
-      ...faultsOfText(part['text'], `${at}.text`),
-      ...others.map((key) => cannotUse(`${at}.${key}`, 'it is not a field of a text')),
+      ...faultsOfText(text, `${at}.text`),
+      ...unknown.map((key) => cannotUse(`${at}.${key}`, 'it is not a field of a text')),
     ]
   })
   if (faults.length > 0) return faults
@@ -212,15 +219,17 @@ function crossFieldFaults(fields: ChatFields): Fault[] {
 }
 
 function cannotUse(path: string, state: string): Fault {
-  return { path, message: `Cannot use "${path}": ${state}` }
+  return { path, message: `Cannot use ${preview(path)}: ${state}` }
 }
 
-/** Checks level by level: recursion could exceed the stack. */
-function isShallow(value: unknown, depth: number): boolean {
+/** Whether JSON can write it, names included. Checks level by level: recursion could exceed the stack. */
+function isPlain(value: unknown, depth: number): boolean {
   let level = [value]
   for (let left = depth; left > 0 && level.length > 0; left--) {
+    if (level.some((each) => typeof each === 'string' && !each.isWellFormed())) return false
+    if (level.some((each) => typeof each === 'number' && !Number.isFinite(each))) return false
     level = level.flatMap((each) =>
-      typeof each === 'object' && each !== null ? Object.values(each) : [],
+      typeof each === 'object' && each !== null ? Object.entries(each).flat() : [],
     )
   }
   return level.length === 0

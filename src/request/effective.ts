@@ -265,10 +265,11 @@ function findModel(
 ): ModelOptions {
   const model = id === undefined ? models.values().next().value : models.get(id)
   if (model !== undefined) return model
-  const isPrompt = id !== undefined && prompts.has(id)
-  const state = isPrompt
-    ? 'it is a prompt for POST /v1/completions'
-    : 'GET /v1/models lists the allowed models'
+  const prompt = id === undefined ? undefined : prompts.get(id)
+  const state =
+    prompt === undefined
+      ? 'GET /v1/models lists the allowed models'
+      : `it is a prompt for POST ${prompt.chat ? '/v1/chat/completions' : '/v1/completions'}`
   throw new GatewayError('model_not_allowed', `Cannot use the model ${preview(id)}: ${state}`, {
     param: 'model',
   })

@@ -137,7 +137,7 @@ export class RequestResolver {
    * @throws GatewayError if the body is not a valid request, or names a page that is not allowed
    */
   async purgeNames(body: unknown, own: URL): Promise<string[]> {
-    const api = !isRecord(body) || body['messages'] === undefined ? 'completion' : apiOf(body)
+    const api = isRecord(body) ? apiOf(body) : 'completion'
     const { key, last, pages } = await this.#parseRequest(this.#read(api, body))
     if (pages !== null) this.#deps.pageVariables.admitted(pages, own)
     // An answer stored before the prompt had last answers may still be served under its key.
@@ -291,8 +291,9 @@ function recentRequests(): RecentMap<KnownRequest> {
 const sizeOf = (prompt: Prompt) =>
   isConversation(prompt) ? textOf(prompt).length + MESSAGE_CHARS * prompt.length : prompt.length
 
-/** The path of a body with messages: those of the AI SDK have parts. */
-function apiOf({ messages }: Table): Api {
+/** The path of a body: messages of the AI SDK have parts. */
+function apiOf({ messages = null }: Table): Api {
+  if (messages === null) return 'completion'
   const hasParts = (message: unknown) => isRecord(message) && message['parts'] !== undefined
   return Array.isArray(messages) && messages.some(hasParts) ? 'ai-sdk' : 'chat'
 }

@@ -24,7 +24,7 @@ test('a chat becomes a request whose prompt is the conversation', () => {
           role: 'system',
           content: [
             { type: 'text', text: 'Be ' },
-            { type: 'text', text: 'brief' },
+            { type: 'text', text: 'brief', cache_control: null },
           ],
         },
         { role: 'user', content: 'Hi', name: 'Ann' },
@@ -67,6 +67,11 @@ test('what has no effect is absent', () => {
     prompt: [{ role: 'user', content: 'Hi' }],
   })
   expect(parse({ ...chat(user('Hi')), logprobs: true })).toMatchObject({ logprobs: 0 })
+  // The owner's default may be another value.
+  expect(parse({ ...chat(user('Hi')), logprobs: false })).toHaveProperty('logprobs', undefined)
+  expect(parse({ ...chat(user('Hi')), logprobs: false, model: 'helper' })).not.toHaveProperty(
+    'logprobs',
+  )
   expect(parse({ ...chat(user('Hi')), max_tokens: 9, max_completion_tokens: 9 })).toMatchObject({
     max_tokens: 9,
   })
@@ -213,6 +218,37 @@ test.each<[string, object, string, string, RegExp]>([
     'invalid_value',
     'messages[0].weight',
     /not a field/,
+  ],
+  [
+    'a field with a long name and a line break',
+    chat({ ...user('a'), [`x\n${'y'.repeat(99)}`]: 1 }),
+    'invalid_value',
+    `messages[0].x\n${'y'.repeat(50)}`,
+    /"messages\[0\]\.x\\ny+…": it is not a field/,
+  ],
+  [
+    'a schema with half a surrogate pair',
+    { ...chat(user('a')), response_format: { type: 'json_object', title: '\ud800' } },
+    'invalid_value',
+    'response_format',
+    /well-formed Unicode/,
+  ],
+  [
+    'a schema whose name is half a surrogate pair',
+    { ...chat(user('a')), response_format: { type: 'json_object', '\ud800': 1 } },
+    'invalid_value',
+    'response_format',
+    /well-formed Unicode/,
+  ],
+  [
+    'a schema with a number beyond all',
+    {
+      ...chat(user('a')),
+      response_format: { type: 'json_object', maximum: Number.POSITIVE_INFINITY },
+    },
+    'invalid_value',
+    'response_format',
+    /finite numbers/,
   ],
   [
     'an answer last',
