@@ -443,6 +443,8 @@ test('a purge takes the bodies of all three paths', async () => {
   const bodies = [
     { prompt: 'Hi' },
     { prompt: 'Hi', messages: null },
+    { prompt: 'Hi', id: 'x' },
+    { messages: hi.messages, id: 'x', trigger: 'submit-message' },
     hi,
     { id: 'x', messages: [{ role: 'user', parts: [{ type: 'text', text: 'Hi' }] }] },
   ]

@@ -135,9 +135,9 @@ export function schemasOf(limits: ChatLimits): Table {
   }
 }
 
-/** A `request` to purge is a body of one of the paths. What `useCompletion` sends is a completion. */
+/** A `request` to purge is a body of one of the paths. */
 function withRequestBodies({ anyOf, ...rest }: Table): Table {
-  const bodies = ['CompletionRequest', 'ChatRequest', 'AiSdkChatRequest']
+  const bodies = ['CompletionRequest', 'ChatRequest', 'AiSdkCompletionRequest', 'AiSdkChatRequest']
   const request = { anyOf: bodies.map((name) => ({ $ref: `#/components/schemas/${name}` })) }
   const kinds = (anyOf as readonly Table[]).map((kind) =>
     'request' in (kind['properties'] as Table) ? { ...kind, properties: { request } } : kind,

@@ -4,8 +4,19 @@ import { invalidValue } from '../errors.ts'
 import { isRecord, type Table } from '../json.ts'
 import type { ChatLimits } from './chat.ts'
 
-/** Fields of the hooks that mean nothing here. */
-const ignored: ReadonlySet<string> = new Set(['id', 'trigger', 'messageId', 'stream'])
+/** Fields that only the hooks send. They mean nothing here. */
+const hookFields = ['id', 'trigger', 'messageId'] as const
+const ignored: ReadonlySet<string> = new Set([...hookFields, 'stream'])
+
+/** Whether a body is a hook's, by its fields or because its messages have parts. */
+export function isHookBody(body: Table): boolean {
+  const { messages } = body
+  const hasParts = (message: unknown) => isRecord(message) && message['parts'] !== undefined
+  return (
+    hookFields.some((field) => Object.hasOwn(body, field)) ||
+    (Array.isArray(messages) && messages.some(hasParts))
+  )
+}
 
 /**
  * The same request as a body of the other paths. Of a long history, the oldest messages are left out

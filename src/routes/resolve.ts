@@ -14,7 +14,7 @@ import { parseBody } from '../http/body.ts'
 import { type CacheDirectives, parseCacheControl, prefersText } from '../http/reply.ts'
 import { isRecord, type Table } from '../json.ts'
 import { RecentMap } from '../lru.ts'
-import { bodyOfHook } from '../request/ai-sdk.ts'
+import { bodyOfHook, isHookBody } from '../request/ai-sdk.ts'
 import { cacheKey, type KeyOptions, lastAnswerKey } from '../request/cache-key.ts'
 import type { ChatLimits } from '../request/chat.ts'
 import { isConversation, type Prompt, textOf } from '../request/conversation.ts'
@@ -291,11 +291,11 @@ function recentRequests(): RecentMap<KnownRequest> {
 const sizeOf = (prompt: Prompt) =>
   isConversation(prompt) ? textOf(prompt).length + MESSAGE_CHARS * prompt.length : prompt.length
 
-/** The path of a body: messages of the AI SDK have parts. */
-function apiOf({ messages = null }: Table): Api {
-  if (messages === null) return 'completion'
-  const hasParts = (message: unknown) => isRecord(message) && message['parts'] !== undefined
-  return Array.isArray(messages) && messages.some(hasParts) ? 'ai-sdk' : 'chat'
+/** The path that a body belongs to. */
+function apiOf(body: Table): Api {
+  if (isHookBody(body)) return 'ai-sdk'
+  const { messages = null } = body
+  return messages === null ? 'completion' : 'chat'
 }
 
 function shapeOf(

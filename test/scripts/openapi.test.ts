@@ -541,7 +541,7 @@ describe('responses match the document', () => {
 
   test('a purge of a request takes the bodies of all three paths', async () => {
     const hook = { id: 'x', messages: [{ role: 'user', parts: [{ type: 'text', text: 'a' }] }] }
-    for (const request of [{ prompt: 'a' }, chat, hook]) {
+    for (const request of [{ prompt: 'a' }, { prompt: 'a', id: 'x' }, chat, hook]) {
       expect(fits({ request }, schema('Purge'))).toBe(true)
       app.clock.ms += 2000
       const reply = await app.ask('/admin/purge', post({ request }, OPERATOR_TOKEN))
