@@ -148,6 +148,13 @@ describe('as shipped', () => {
     const again = await run([`${curl} -i`])
     expect(again).toContain(`"id":"${answer.id}"`)
     expect(again).toMatch(/^cache-status: edge-completions; hit/im)
+    const chat = shellBlocks
+      .flatMap(({ lines }) => lines)
+      .find((line) => line.startsWith('curl') && line.includes('/v1/chat/completions'))
+    const said = JSON.parse(await run([chat ?? '']))
+    expect(said.object).toBe('chat.completion')
+    expect(said.choices[0].message.content).toBe(answer.choices[0].text)
+    expect(said.id).toBe(`chat${answer.id}`)
   })
 })
 
