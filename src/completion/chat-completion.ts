@@ -85,15 +85,15 @@ function chatLogprobs(logprobs: Logprobs | null) {
   return { content, refusal: null }
 }
 
-/** A token that is a part of a character is written as `bytes:\\xe2\\x80` in the legacy form. */
-function tokenLogprob(token: string, logprob: number) {
-  const escapes = /^bytes:((?:\\x[0-9a-f]{2})+)$/i.exec(token)?.[1]
-  const bytes =
-    escapes === undefined
-      ? [...new TextEncoder().encode(token)]
-      : escapes
-          .split('\\x')
-          .slice(1)
-          .map((byte) => Number.parseInt(byte, 16))
+/** A byte of a character that is split between tokens, as OpenAI spells it; after `bytes:` in legacy. */
+const BYTE = /(\\x[89a-f][0-9a-f])/i
+
+function tokenLogprob(spelled: string, logprob: number) {
+  const token = BYTE.test(spelled) ? spelled.replace(/^bytes:/, '') : spelled
+  const bytes = token
+    .split(BYTE)
+    .flatMap((part) =>
+      BYTE.test(part) ? Number.parseInt(part.slice(2), 16) : [...new TextEncoder().encode(part)],
+    )
   return { token, logprob, bytes }
 }

@@ -45,6 +45,7 @@ function checkPlaceholders(
   { system = '', text = '', chat, variables }: LockedPrompt,
   faults: Faults,
 ): void {
+  if (faults.hasRejected('chat')) return
   const inText = placeholdersIn(text)
   // `{{message}}` is the visitor's last message.
   const hasMessage = chat && inText.delete('message')
@@ -63,9 +64,8 @@ function checkPlaceholders(
     if (Object.hasOwn(variables, place)) continue
     faults.add('text', `Cannot fill "{{${masked(place)}}}": there is no such variable`)
   }
-  if (text === '' && !chat) return
   for (const variable of Object.keys(variables)) {
-    if (places.has(variable)) continue
+    if (places.has(variable) || (chat && variable === 'message')) continue
     const name = masked(variable)
     faults.add(
       `variables.${name}`,

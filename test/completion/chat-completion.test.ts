@@ -48,10 +48,10 @@ test('a completion as a chat completion has the same id, texts, reasons and usag
 
 test('log probabilities become one object for each token, with its bytes and the likeliest first', () => {
   const logprobs = {
-    tokens: ['é', 'bytes:\\xe2\\x80'],
-    token_logprobs: [-0.5, null],
-    top_logprobs: [{ a: -2, é: -0.5 }, null],
-    text_offset: [0, 1],
+    tokens: ['é', 'bytes:\\xe2\\x80', ' \\xF0\\x9f', 'bytes:\\x41'],
+    token_logprobs: [-0.5, null, -1, -1],
+    top_logprobs: [{ a: -2, é: -0.5 }, null, {}, {}],
+    text_offset: [0, 1, 1, 2],
   }
   const [choice] = chatCompletion({
     ...completion,
@@ -68,7 +68,14 @@ test('log probabilities become one object for each token, with its bytes and the
           { token: 'a', logprob: -2, bytes: [97] },
         ],
       },
-      { token: 'bytes:\\xe2\\x80', logprob: -9999, bytes: [226, 128], top_logprobs: [] },
+      { token: '\\xe2\\x80', logprob: -9999, bytes: [226, 128], top_logprobs: [] },
+      { token: ' \\xF0\\x9f', logprob: -1, bytes: [32, 240, 159], top_logprobs: [] },
+      {
+        token: 'bytes:\\x41',
+        logprob: -1,
+        bytes: [...Buffer.from('bytes:\\x41')],
+        top_logprobs: [],
+      },
     ],
     refusal: null,
   })

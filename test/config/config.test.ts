@@ -169,6 +169,7 @@ test('parseConfig() names the tables that are missing', () => {
 const withModel = (change: object) => ({ models: [{ ...model, ...change }] })
 const withUpstream = (change: object) => ({ upstreams: [{ ...demo, ...change }] })
 const withPrompt = (prompt: object) => ({ prompts: { h: { text: 'x', ...prompt } } })
+const withChat = (prompt: object) => ({ prompts: { h: { chat: true, ...prompt } } })
 
 const withPage = (page: object) =>
   withPrompt({ text: '{{page}}', variables: { page: { from: 'url', ...page } } })
@@ -246,6 +247,16 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [withPrompt({ text: '{{a}}' }), 'prompts.h.text', 'Cannot fill "{{a}}"'],
   [withPrompt({ system: '{{a}}' }), 'prompts.h.text', 'Cannot fill "{{a}}"'],
   [withPrompt({ variables: { a: { max_chars: 1 } } }), 'prompts.h.variables.a', 'contains {{a}}'],
+  [withPrompt({ text: undefined }), 'prompts.h.text', 'only a chat can do without it'],
+  [withPrompt({ chat: true }), 'prompts.h.text', 'message would be lost'],
+  [withChat({ system: '{{message}}' }), 'prompts.h.text', 'Cannot fill "{{message}}"'],
+  [withChat({ variables: { a: { max_chars: 1 } } }), 'prompts.h.variables.a', 'contains {{a}}'],
+  [
+    withChat({ text: '{{message}}', variables: { message: { max_chars: 1 } } }),
+    'prompts.h.variables.message',
+    "it is the visitor's last message",
+  ],
+  [{ prompts: { default: { chat: true } } }, 'prompts.default', 'a model has this id'],
   [
     withPrompt({ model: 'nope' }),
     'prompts.h.model',
@@ -410,6 +421,8 @@ test.each<[object, string]>([
   [{ limits: { n: 'x' }, defaults: { n: 2 } }, 'limits.n'],
   [{ budget: { usd_per_day: 1 }, models: [{ ...model, price: 5 }] }, 'models[0].price'],
   [{ prompts: { h: 5 } }, 'prompts.h'],
+  [{ prompts: { h: { chat: 'yes' } } }, 'prompts.h.chat'],
+  [{ prompts: { h: { chat: 1, text: '{{message}}' } } }, 'prompts.h.chat'],
   [{ prompts: { h: { text: 5, variables: { a: { max_chars: 1 } } } } }, 'prompts.h.text'],
 ])('parseConfig() reports only the invalid setting in %j', (change, path) => {
   expect(paths({ ...minimal, ...change })).toEqual([path])

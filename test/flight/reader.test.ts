@@ -31,6 +31,7 @@ import {
   utf8,
 } from '../support/flights.ts'
 import { fold } from '../support/fold.ts'
+import { shapes } from '../support/shapes.ts'
 
 const sseUsage: Reader = { ...sse, shape: { ...sse.shape, includeUsage: true } }
 
@@ -100,10 +101,26 @@ function expectSame(body: string, includeUsage: boolean, { completion }: FoldedA
   expect(stream.usage).toEqual(includeUsage ? completion.usage : null)
 }
 
+const chat: Reader = { ...sse, shape: { ...sse.shape, api: 'chat' } }
+/** The shapes besides completions, each with its strict reader. */
+const others: readonly [name: string, Reader][] = [
+  ['chat JSON', { ...json, shape: { ...json.shape, api: 'chat' } }],
+  ['chat SSE', chat],
+  ['chat SSE', { ...chat, shape: { ...chat.shape, includeUsage: true } }],
+  ['UI messages', { ...sse, shape: { ...sse.shape, api: 'ai-sdk' } }],
+]
+
 test('JSON, events and text carry the same answer, live and cached', async () => {
   await fc.assert(
     fc.asyncProperty(anyAnswer, fc.array(fc.boolean()), async ({ folded }, cuts) => {
-      const { text } = folded.completion.choices[0] ?? { text: '' }
+      const { text = '', finish_reason = '' } = folded.completion.choices[0] ?? {}
+      const expectOther = async (name: string, body: string) => {
+        const reading = await shapes.find((shape) => shape.name === name)?.read(body)
+        const { finish, ...rest } = reading ?? { finish: null }
+        expect(rest).toMatchObject({ text, problem: null, done: true })
+        expect(finish?.replace('-', '_')).toBe(finish_reason)
+      }
+      for (const [name, reader] of others) await expectOther(name, encodeWhole(folded, reader))
       const whole = JSON.stringify(JSON.parse(encodeWhole(folded, json)))
       expect(whole).toBe(JSON.stringify(folded.completion))
       expect(encodeWhole(folded, bare)).toBe(text)
@@ -112,6 +129,9 @@ test('JSON, events and text carry the same answer, live and cached', async () =>
       }
       const { give, end, join, flight } = start()
       const live = [sse, sseUsage, bare].map((reader) => join(reader).read())
+      const liveOthers = others
+        .slice(1)
+        .map(([name, reader]) => [name, join(reader).read()] as const)
       for (const [i, delta] of replay(folded).entries()) {
         give(delta)
         if (cuts[i] === true) await untilIdle()
@@ -123,6 +143,7 @@ test('JSON, events and text carry the same answer, live and cached', async () =>
       expectSame(withUsage?.text ?? '', true, folded)
       expect(plain?.text).toBe(text)
       expect((await join(sse).read()).text).toBe(events?.text)
+      for (const [name, reading] of liveOthers) await expectOther(name, (await reading).text)
     }),
     { numRuns: 60 },
   )

@@ -334,6 +334,24 @@ test('a JSON schema may be 64 levels deep', async () => {
   }
 })
 
+test('any place may be nested too deeply', async () => {
+  const value = deep(100_000)
+  const fields = ['model', 'name', 'logprobs', 'tools', 'variables', 'stop', 'logit_bias']
+  for (const body of [
+    value,
+    { messages: value },
+    chat(value),
+    ...['role', 'content', 'name', 'tool_calls', 'other'].map((field) =>
+      chat({ ...user('a'), [field]: value }),
+    ),
+    chat(user([value])),
+    chat(user([{ type: 'text', text: value }])),
+    ...fields.map((field) => ({ ...chat(user('a')), [field]: value })),
+  ]) {
+    expect(await refusalOf(() => parse(body))).toMatchObject({ code: expect.any(String) })
+  }
+})
+
 test('any body is a request or a refusal', () => {
   fc.assert(
     fc.property(fc.array(fc.anything(), { maxLength: 4 }), fc.anything(), (messages, extra) => {

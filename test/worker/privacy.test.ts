@@ -79,7 +79,7 @@ const post = (what: string, body: object, headers: ClientRequest['headers'] = {}
 
 beforeAll(async () => {
   upstream = await UpstreamServer.start()
-  const models = ['good', 'evil', 'broken', 'html']
+  const models = ['good', 'evil', 'broken', 'chat-broken', 'html']
   workers = await startRigged({
     config: {
       origins: [ORIGIN],
@@ -89,6 +89,7 @@ beforeAll(async () => {
         base_url: upstream.url(name),
         key: 'UPSTREAM_API_KEY',
         wire: 'completions',
+        chat_path: '/chat/completions',
         retries: 0,
       })),
       prompts: {
@@ -117,6 +118,7 @@ beforeAll(async () => {
   upstream.lane('good').answers(completionsStream([`${markers.answer} `, 'end']))
   upstream.lane('evil').answers(evil)
   upstream.lane('broken').answers(broken)
+  upstream.lane('chat-broken').answers(broken)
   upstream.lane('html').answers((_, line) => {
     line.head(200, { 'content-type': 'text/html', 'x-request-id': markers.upstreamHeader })
     line.write(`<html>${markers.upstreamError}</html>`)
@@ -151,6 +153,22 @@ async function session(): Promise<void> {
       { prompt: `${prompt} 2`, stream, max_tokens: 20 },
       { 'cache-control': 'no-store' },
     )
+  }
+  for (const path of ['/v1/chat/completions', '/v1/ai-sdk']) {
+    const isHook = path.endsWith('sdk')
+    const messages = ['user', 'assistant', 'user'].map((role) =>
+      isHook
+        ? { role, parts: [{ type: 'text', text: prompt }] }
+        : { role, content: prompt, name: variable },
+    )
+    const talk = (what: string, more: object = {}) =>
+      ask(what, { method: 'POST', path, body: { messages, max_tokens: 20, ...more } })
+    await talk('chat')
+    await talk('chat')
+    await talk('chat evil', { model: 'evil' })
+    await talk('chat broken', { model: 'chat-broken', ...(isHook ? {} : { stream: true }) })
+    await talk('chat last', { messages: messages.slice(0, 2) })
+    await talk('chat model', { model: 'letter', variables: { to: 1 } })
   }
   await post('broken', { prompt, model: 'broken', stream: true, max_tokens: 20 })
   await post('suffix', { prompt, suffix, max_tokens: 20 })
@@ -271,7 +289,9 @@ test('a response has nothing but the answer', () => {
   for (const { what, text } of responses) {
     expect(found(text, ['answer']), what).toEqual([])
     expect(tokenIn(text), what).toBe(false)
-    if (!/^(hit|miss|locked|no-store|broken|suffix|forced|GET hit|spend)$/.test(what)) {
+    if (
+      !/^(chat|chat broken|hit|miss|locked|no-store|broken|suffix|forced|GET hit|spend)$/.test(what)
+    ) {
       expect(text, what).not.toContain(markers.answer)
     }
   }
@@ -286,7 +306,7 @@ test('an alert has figures only', async () => {
 })
 
 test('an upstream receives the prompt and nothing about the visitor', () => {
-  for (const name of ['good', 'evil', 'broken', 'html']) {
+  for (const name of ['good', 'evil', 'broken', 'chat-broken', 'html']) {
     for (const { text, headers } of upstream.lane(name).calls) {
       const { authorization, ...others } = headers
       expect(authorization).toBe(`Bearer ${CANARY}`)
