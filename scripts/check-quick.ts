@@ -7,7 +7,7 @@ import { globSync } from 'node:fs'
 const slow = globSync([
   'test/worker/*.test.ts',
   'test/bench/*.test.ts',
-  'test/scripts/{warm,check-config,check-size}.test.ts',
+  'test/scripts/{warm,start,check-config,check-size}.test.ts',
   'test/docs-commands.test.ts',
 ])
 

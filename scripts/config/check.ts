@@ -1,7 +1,7 @@
 // Reads the CONFIG of a wrangler.toml, and checks it as far as that is possible without the Worker.
-// For `npm run check:config` and `npm run setup`.
+// For `npm run check:config`, `npm run setup` and `npm start`.
 import { experimental_readRawConfig } from 'wrangler'
-import { parseConfig } from '../../src/config/config.ts'
+import { type Config, parseConfig } from '../../src/config/config.ts'
 import { prompts } from '../../src/config/prompts.ts'
 import { warningsOf } from '../../src/config/warnings.ts'
 import type { Fault } from '../../src/validation.ts'
@@ -28,6 +28,8 @@ interface ParseError {
 }
 
 export interface ConfigCheck {
+  /** Null: it has faults. */
+  readonly config: Config | null
   readonly faults: readonly Fault[]
   readonly warnings: readonly string[]
   /** The names of the secrets that it needs. */
@@ -53,6 +55,7 @@ export function checkConfig(config: unknown): ConfigCheck {
   })
   const tooLong = `Cannot deploy CONFIG: expected at most ${MAX_BYTES} bytes, got ${bytes}; move prompts to src/config/prompts.ts`
   return {
+    config: result.config,
     faults: [
       ...(bytes > MAX_BYTES ? [{ path: 'CONFIG', message: tooLong }] : []),
       ...(result.faults ?? []),

@@ -1,0 +1,92 @@
+// `npm start`: `wrangler dev`, with what its users ask for: where to go next, what is missing, and a
+// restart after each change of wrangler.toml or .dev.vars, of which wrangler's own watcher misses some.
+// Arguments are passed on to wrangler.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { watchFiles } from './start/watch.ts'
+import { welcome } from './start/welcome.ts'
+
+const WRANGLER = 'node_modules/wrangler/bin/wrangler.js'
+const DEFAULT_PORT = 8787
+
+const args = process.argv.slice(2)
+const given = portIn(args)
+/** The port that the Worker runs on, so that it keeps it when it is restarted. */
+let port = given
+let child = start()
+let isRestarting = false
+
+watchFiles('.', ['wrangler.toml', '.dev.vars'], restart)
+
+let isStopping = false
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    isStopping = true
+    // A terminal sends Ctrl-C to wrangler, too, for which a second signal changes nothing.
+    child.kill()
+  })
+}
+
+/** `--port 9000`, `--port=9000` or `-p 9000`. */
+function portIn(list: readonly string[]): number | null {
+  const at = list.findIndex((arg) => /^(--port|-p)(=|$)/.test(arg))
+  if (at === -1) return null
+  const value = list[at]?.split('=')[1] ?? list[at + 1]
+  return Number(value)
+}
+
+function start(): ChildProcess {
+  const own = given === null && port !== null ? ['--port', String(port)] : []
+  const next = spawn(
+    process.execPath,
+    // Its list of keys would be drawn over the lines of this script.
+    [WRANGLER, 'dev', '--show-interactive-dev-session=false', ...own, ...args],
+    {
+      stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+      // Otherwise it looks up where this machine is, and prints a stack trace without a network.
+      env: { CLOUDFLARE_CF_FETCH_ENABLED: 'false', ...process.env },
+    },
+  )
+  // Loading the check takes a second, in which wrangler starts.
+  const checked = check()
+  next.on('message', (message) => {
+    const ready = JSON.parse(String(message)) as { event?: string; ip: string; port: number }
+    if (ready.event === 'DEV_SERVER_READY') void greet(ready, checked)
+  })
+  next.on('exit', (code) => {
+    if (!isRestarting || isStopping) process.exit(code ?? 1)
+    isRestarting = false
+    child = start()
+  })
+  return next
+}
+
+async function greet(ready: { ip: string; port: number }, checked: ReturnType<typeof check>) {
+  const devVars = await readFile('.dev.vars', 'utf8').catch(() => null)
+  const scheme = args.join(' ').match(/--local-protocol[= ]https/) ? 'https' : 'http'
+  const url = `${scheme}://${ready.ip}:${ready.port}`
+  console.log(welcome({ url, port: port ?? DEFAULT_PORT, devVars, config: (await checked).config }))
+  port = ready.port
+}
+
+/** Prints the faults of CONFIG. */
+async function check() {
+  const { checkConfig, readWranglerToml } = await import('./config/check.ts')
+  try {
+    const result = checkConfig(readWranglerToml('wrangler.toml').vars?.['CONFIG'])
+    for (const { path, message } of result.faults) console.error(`${path}: ${message}`)
+    return { config: result.config, isToml: true }
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error)
+    return { config: null, isToml: false }
+  }
+}
+
+async function restart(name: string): Promise<void> {
+  // Wrangler would not start, but the one that runs goes on.
+  if (name === 'wrangler.toml' && !(await check()).isToml) return
+  if (isRestarting || isStopping) return
+  console.log(`\n${name} has changed: restarting.`)
+  isRestarting = true
+  child.kill()
+}

@@ -1,0 +1,48 @@
+// What `npm start` prints when the Worker is ready: where to go next.
+
+import type { ConfigCheck } from '../config/check.ts'
+import { secretsIn } from '../setup/dev-vars.ts'
+
+export interface Ready {
+  readonly url: string
+  /** The port that was asked for. */
+  readonly port: number
+  /** The content of .dev.vars; null: there is no such file. */
+  readonly devVars: string | null
+  readonly config: ConfigCheck['config']
+}
+
+export function welcome({ url, port, devVars, config }: Ready): string {
+  const taken =
+    Number(new URL(url).port) === port ? [] : [`Port ${port} was taken, so this is another one.`]
+  return [
+    '',
+    ...taken,
+    `Playground  ${url}`,
+    `Dashboard   ${url}/admin (${tokenNote(devVars)})`,
+    `Try it      ${tryIt(url, config)}`,
+    '',
+  ].join('\n')
+}
+
+function tokenNote(devVars: string | null): string {
+  const advice = '"npm run setup" writes it, with a token'
+  if (devVars === null) return `no .dev.vars: ${advice}`
+  if (!secretsIn(devVars)['OPERATOR_TOKEN']) return 'add OPERATOR_TOKEN=… to .dev.vars'
+  return 'sign in with the OPERATOR_TOKEN of .dev.vars'
+}
+
+/** A request that the configuration allows, for any version of curl. */
+function tryIt(url: string, config: Ready['config']): string {
+  if (config === null) return `curl ${url}/health`
+  const post = (path: string, body: unknown) =>
+    `curl ${url}${path} -H 'Content-Type: application/json' -d '${JSON.stringify(body)}'`
+  if (config.freePrompts) return post('/v1/completions', { prompt: 'Say this is a test' })
+  for (const [id, { chat, variables, spend }] of config.prompts) {
+    if (spend === 'operator' || Object.keys(variables).length > 0) continue
+    if (!chat) return post('/v1/completions', { prompt: { id } })
+    const messages = [{ role: 'user', content: 'Hello' }]
+    return post('/v1/chat/completions', { model: id, messages })
+  }
+  return `curl ${url}/v1/prompts`
+}

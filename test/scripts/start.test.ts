@@ -1,0 +1,171 @@
+// `npm start`, as a user starts it: what it prints can be used, a saved file takes effect, and Ctrl-C
+// leaves nothing behind.
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { cp, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { checkConfig } from '../../scripts/config/check.ts'
+import { welcome } from '../../scripts/start/welcome.ts'
+
+const TOKEN = 'an-operator-token-of-32-characters'
+
+describe('npm start', () => {
+  let folder: string
+  let child: ChildProcess | null = null
+  let output = ''
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'start-'))
+    for (const name of ['src', 'scripts', 'package.json', 'tsconfig.json', 'wrangler.toml']) {
+      await cp(name, join(folder, name), { recursive: true })
+    }
+    await symlink(resolve('node_modules'), join(folder, 'node_modules'))
+  })
+
+  afterAll(async () => {
+    if (isAlive(child?.pid)) process.kill(-child!.pid!, 'SIGKILL')
+    await rm(folder, { recursive: true })
+  })
+
+  /** What is printed from now on, as soon as it matches. */
+  async function printed(pattern: RegExp): Promise<string> {
+    await expect.poll(() => output, { timeout: 50_000, interval: 50 }).toMatch(pattern)
+    const text = output
+    output = ''
+    return text
+  }
+
+  /** As editors save that write another file and rename it. */
+  async function save(name: string, text: string): Promise<void> {
+    await writeFile(join(folder, `${name}~`), text)
+    await rename(join(folder, `${name}~`), join(folder, name))
+  }
+
+  test('prints what can be used, restarts after a save, and ends with Ctrl-C', async () => {
+    const port = await freePort()
+    const url = `http://localhost:${port}`
+    child = spawn('npm', ['start', '--', '--port', String(port)], {
+      cwd: folder,
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.on('data', (data) => {
+        output += String(data)
+      })
+    }
+    const first = await printed(/Try it +curl.*\n/)
+    expect(first).toContain(`Playground  ${url}\n`)
+    expect(first).toContain(`Dashboard   ${url}/admin (no .dev.vars: "npm run setup" writes it`)
+    expect(first).not.toMatch(/^ +at /m)
+    expect(first).not.toContain('Request.cf')
+    const [, curl = ''] = /Try it +(curl.*)/.exec(first) ?? []
+    const { stdout } = await promisify(execFile)('bash', ['-c', `${curl} --silent`])
+    expect(JSON.parse(stdout)).toMatchObject({ object: 'text_completion', model: 'demo' })
+
+    await save('.dev.vars', `OPERATOR_TOKEN=${TOKEN}\n`)
+    const second = await printed(/Try it +curl.*\n/)
+    expect(second).toContain('.dev.vars has changed: restarting.')
+    expect(second).toContain(
+      `Dashboard   ${url}/admin (sign in with the OPERATOR_TOKEN of .dev.vars)`,
+    )
+    const health = await fetch(`${url}/health`, { headers: { authorization: `Bearer ${TOKEN}` } })
+    expect(await health.json()).toHaveProperty('warnings')
+
+    const toml = await readFile(join(folder, 'wrangler.toml'), 'utf8')
+    await save('wrangler.toml', toml.replace('[vars.CONFIG]', '[vars.CONFIG'))
+    await printed(/wrangler\.toml:\d+:\d+: /)
+    await save('wrangler.toml', toml.replace('free_prompts = true', 'free_prompts = false'))
+    const third = await printed(/Try it +curl.*\n/)
+    expect(third).toContain('wrangler.toml has changed: restarting.')
+    const refused = await fetch(`${url}/v1/completions`, { method: 'POST', body: '{"prompt":"x"}' })
+    expect(await refused.text()).toContain('free_prompts_disabled')
+
+    const ended = once(child, 'exit')
+    // As a terminal does: to all processes of the group.
+    process.kill(-child.pid!, 'SIGINT')
+    await ended
+    await expect.poll(() => isAlive(child?.pid)).toBe(false)
+    await expect(fetch(url)).rejects.toThrow()
+  }, 240_000)
+
+  test('ends as wrangler does if it cannot start', async () => {
+    const start = promisify(execFile)(process.execPath, ['scripts/start.ts', '--no-such-flag'], {
+      cwd: folder,
+    })
+    await expect(start).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('Unknown arguments'),
+    })
+  })
+})
+
+/** Whether any process of the group runs. */
+function isAlive(group: number | undefined): boolean {
+  try {
+    return group !== undefined && process.kill(-group, 0)
+  } catch {
+    return false
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  return typeof address === 'object' && address !== null ? address.port : 0
+}
+
+describe('the lines', () => {
+  const base = {
+    models: [{ id: 'default', upstream: 'demo', upstream_model: 'demo' }],
+    upstreams: [{ name: 'demo', preset: 'demo' }],
+    origins: ['https://example.com'],
+  }
+  const page = { from: 'url', paths: ['/*'] }
+  const summary = { text: '{{page}}', variables: { page }, spend: 'operator' }
+  const linesFor = (config: object, devVars: string | null = '') =>
+    welcome({
+      url: 'http://localhost:8787',
+      port: 8787,
+      devVars,
+      config: checkConfig({ ...base, ...config }).config,
+    })
+
+  test.each<[string, object, RegExp]>([
+    ['a prompt', {}, /\/v1\/completions .*-d '\{"prompt":"Say this is a test"\}'$/m],
+    [
+      'the first prompt that visitors may use',
+      { prompts: { summary, hi: { text: 'Say hi.' } } },
+      /\/v1\/completions .*-d '\{"prompt":\{"id":"hi"\}\}'$/m,
+    ],
+    [
+      'a message',
+      { prompts: { summary, helper: { chat: true } } },
+      /\/v1\/chat\/completions .*"model":"helper","messages":/,
+    ],
+    [
+      'the list of prompts',
+      { prompts: { summary } },
+      /curl http:\/\/localhost:8787\/v1\/prompts$/m,
+    ],
+    ['the faults', { models: [] }, /curl http:\/\/localhost:8787\/health$/m],
+  ])('let the owner try %s', (_, config, expected) => {
+    expect(linesFor(config)).toMatch(expected)
+  })
+
+  test('say that there is no token', () => {
+    expect(linesFor({}, 'UPSTREAM_API_KEY=x\n')).toContain('(add OPERATOR_TOKEN=… to .dev.vars)')
+  })
+
+  test('say that another port is used', () => {
+    const lines = welcome({ url: 'http://localhost:8788', port: 8787, devVars: '', config: null })
+    expect(lines).toContain('Port 8787 was taken, so this is another one.\n')
+    expect(linesFor({})).not.toContain('was taken')
+  })
+})
