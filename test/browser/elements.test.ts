@@ -6,12 +6,12 @@ import { readFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { gzipSync } from 'node:zlib'
-import type { Browser, Page } from 'playwright-core'
+import type { Browser, Locator, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { launchBrowser, WatchedPage, type WatchOptions } from '../support/browser.ts'
 import { CANARY } from '../support/canary.ts'
 import { expectQuiet } from '../support/quiet.ts'
-import { chatStream, UpstreamServer } from '../support/upstream-server.ts'
+import { chatStream, latch, refusal, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 import { EndpointProxy } from './endpoint-proxy.ts'
 
@@ -54,6 +54,7 @@ beforeAll(async () => {
     config: {
       origins: [site],
       free_prompts: true,
+      limits: { messages: 5, chat_chars: 2000 },
       models: [{ id: 'default', upstream: 'model', upstream_model: 'm' }],
       upstreams: [
         { name: 'model', base_url: upstream.url('model'), key: 'UPSTREAM_API_KEY', retries: 0 },
@@ -63,6 +64,16 @@ beforeAll(async () => {
           text: 'Sum up: {{page}}',
           variables: { page: { from: 'url', paths: ['/posts/*'], max_chars: 8000 } },
           spend: 'operator',
+        },
+        helper: {
+          chat: true,
+          system: 'Answer in the manner of {{who}}.',
+          variables: { who: { max_chars: 20 } },
+        },
+        fill: {
+          text: '{{before}}',
+          variables: { before: { max_chars: 40 } },
+          visitor_may_set: ['suffix'],
         },
       },
     },
@@ -248,6 +259,534 @@ describe('<edge-summary>', () => {
     expect(await summary.locator('[part=label]').textContent()).toBe('In short')
     expect(await summary.locator('[part=note]').isVisible()).toBe(false)
   })
+})
+
+describe('<edge-chat>', () => {
+  const HELPER = `<edge-chat prompt="helper" variables='{"who":"a sailor"}' greeting="Ask *me*."></edge-chat>`
+
+  interface Chat {
+    readonly page: Page
+    readonly input: Locator
+    readonly send: Locator
+    readonly stop: Locator
+    readonly retry: Locator
+    readonly log: Locator
+    readonly status: Locator
+  }
+
+  async function chatIn(body = HELPER, options: VisitOptions = {}): Promise<Chat> {
+    const page = await visit(body, options)
+    const chat = {
+      page,
+      input: page.getByRole('textbox', { name: 'Message' }),
+      send: page.getByRole('button', { name: 'Send' }),
+      stop: page.getByRole('button', { name: 'Stop' }),
+      retry: page.getByRole('button', { name: 'Try again' }),
+      log: page.getByRole('log', { name: 'Conversation' }),
+      status: page.getByRole('status'),
+    }
+    await chat.input.waitFor()
+    return chat
+  }
+
+  /** Sends a message with the keyboard. */
+  async function say({ input }: Chat, text: string): Promise<void> {
+    await input.fill(text)
+    await input.press('Enter')
+  }
+
+  /** What the turns show, as a screen reader reads it. */
+  async function turns({ log }: Chat): Promise<string[]> {
+    const texts = await log.locator('[part~=message]:not([hidden])').allTextContents()
+    return texts.map((text) => text.trim())
+  }
+
+  /** Evaluates code with `log`. */
+  const inLog = <T>({ page }: Chat, code: string) =>
+    page.evaluate<T>(`(() => {
+      const log = document.querySelector('edge-chat').shadowRoot.querySelector('[part=log]')
+      return ${code}
+    })()`)
+
+  const hasFocus = ({ page }: Chat) =>
+    page.evaluate<string | null>(
+      'document.activeElement.shadowRoot?.activeElement?.ariaLabel ?? null',
+    )
+
+  test('holds a conversation that arrives in pieces, under a strict policy', async () => {
+    const paused = latch()
+    const answer = chatStream(['Aye, the **moon', '** pulls.'], { pace: () => paused.opened })
+    lane().answers(answer, chatStream(['Twice a day.']))
+    const chat = await chatIn()
+    await say(chat, 'Why tides?')
+    // A mark that is not closed is not shown.
+    await expect
+      .poll(() => turns(chat))
+      .toEqual(['Ask me.', 'You: Why tides?', 'Assistant: Aye, the moon'])
+    expect(await chat.log.getAttribute('aria-busy')).toBe('true')
+    expect(await chat.log.getAttribute('aria-live')).toBe('polite')
+    expect(await chat.stop.isVisible()).toBe(true)
+    paused.open()
+    await chat.send.waitFor()
+    expect((await turns(chat)).at(-1)).toBe('Assistant: Aye, the moon pulls.')
+    expect(await chat.log.getAttribute('aria-busy')).toBe('false')
+    await say(chat, 'How often?')
+    await chat.page.getByText('Twice a day.').waitFor()
+    const sent = watched.requests.flatMap(({ body }) => (body === null ? [] : [JSON.parse(body)]))
+    expect(sent[1]).toMatchObject({
+      model: 'helper',
+      variables: { who: 'a sailor' },
+      stream: true,
+      messages: [
+        { role: 'user', content: 'Why tides?' },
+        { role: 'assistant', content: 'Aye, the **moon** pulls.' },
+        { role: 'user', content: 'How often?' },
+      ],
+    })
+    expect(lane().calls[0]?.text).toContain('Answer in the manner of a sailor.')
+    expect(
+      await chat.page.getByText('Answers are written by AI and can be wrong.').isVisible(),
+    ).toBe(true)
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test('is used with the keyboard alone', async () => {
+    const paused = latch()
+    lane().answers(chatStream(['Ebb ', 'and flow.'], { pace: () => paused.opened }))
+    const chat = await chatIn()
+    const { page } = chat
+    await page.keyboard.press('Tab')
+    await page.keyboard.press('Tab')
+    expect(await hasFocus(chat)).toBe('Message')
+    await page.keyboard.type('one')
+    await page.keyboard.press('Shift+Enter')
+    await page.keyboard.type('two')
+    await page.keyboard.press('Enter')
+    await expect.poll(() => turns(chat)).toEqual(['Ask me.', 'You: one\ntwo', 'Assistant: Ebb'])
+    expect(await hasFocus(chat)).toBe('Message')
+    await page.keyboard.press('Escape')
+    await expect.poll(() => chat.status.textContent()).toBe('Stopped.')
+    expect(proxy.requests.at(-1)?.left).toBe(true)
+    // From the message back to "Try again", which joins the call that the endpoint has not given up.
+    await page.keyboard.press('Shift+Tab')
+    await page.keyboard.press('Enter')
+    paused.open()
+    await expect
+      .poll(() => turns(chat))
+      .toEqual(['Ask me.', 'You: one\ntwo', 'Assistant: Ebb and flow.'])
+    expect(await hasFocus(chat)).toBe('Message')
+    expect(lane().calls).toHaveLength(1)
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test('keeps the focus in the message field when buttons are clicked', async () => {
+    lane().answers(chatStream(['Salt.']))
+    const chat = await chatIn()
+    await chat.send.click()
+    expect(proxy.calls()).toEqual([])
+    await chat.input.fill('Why salty?')
+    await chat.send.click()
+    await chat.page.getByText('Salt.').waitFor()
+    expect(await hasFocus(chat)).toBe('Message')
+    expect(await chat.input.inputValue()).toBe('')
+  })
+
+  test('does not pass what is typed to shortcuts of the page, but Escape and Ctrl+K', async () => {
+    const chat = await chatIn()
+    await chat.page.evaluate(`globalThis.keys = []
+      addEventListener('keydown', ({ key }) => keys.push(key))`)
+    await chat.input.focus()
+    for (const key of ['/', 's', 'Escape', 'Control+k', 'Tab']) await chat.page.keyboard.press(key)
+    expect(await chat.page.evaluate('keys.join(" ")')).toBe('Escape Control k Tab')
+  })
+
+  test('says in plain words that the Worker is down, and tries again', async () => {
+    lane().answers(chatStream(['Here.']))
+    const chat = await chatIn()
+    await settled(chat.page)
+    proxy.forwardTo(null)
+    await say(chat, 'Are you there?')
+    await expect
+      .poll(() => chat.status.textContent())
+      .toBe('There is no connection to the assistant. Try again in a moment.')
+    expect(await turns(chat)).toEqual(['Ask me.', 'You: Are you there?'])
+    proxy.forwardTo(workers.url)
+    await chat.retry.click()
+    await chat.page.getByText('Here.').waitFor()
+    expect(await chat.status.textContent()).toBe('')
+    expect(await chat.retry.isVisible()).toBe(false)
+    expect(watched.takeConsoleErrors().join()).not.toContain('uncaught')
+  })
+
+  test('shows its content where it cannot be loaded', async () => {
+    const page = await visit('<edge-chat>Write to us.</edge-chat>', { down: true })
+    expect(await page.getByText('Write to us.').isVisible()).toBe(true)
+  })
+
+  test('says when to try again after a rate limit', async () => {
+    lane().answers(refusal(429, undefined, { 'retry-after': '40' }), chatStream(['Now.']))
+    const chat = await chatIn()
+    await say(chat, 'Too often?')
+    await expect
+      .poll(() => chat.status.textContent())
+      .toBe('Too many requests. Try again in 40 seconds.')
+    await chat.retry.click()
+    await chat.page.getByText('Now.').waitFor()
+  })
+
+  test('says that generation is paused, and until when', async () => {
+    const pause = async (until: number | null) => {
+      const response = await fetch(new URL('/admin/pause', workers.url), {
+        method: 'POST',
+        headers: { authorization: `Bearer ${TOKEN}` },
+        body: JSON.stringify({ until }),
+      })
+      expect(response.status).toBe(200)
+    }
+    const chat = await chatIn()
+    await pause(Math.floor(Date.now() / 1000) + 7000)
+    await say(chat, 'Is it paused?')
+    await expect
+      .poll(() => chat.status.textContent())
+      .toBe('There are no more answers for now. Try again in 2 hours.')
+    await pause(null)
+  })
+
+  test('says that it is not available where the owner’s settings refuse it', async () => {
+    const chat = await chatIn('<edge-chat prompt="unknown"></edge-chat>')
+    await chat.page.evaluate(
+      `addEventListener('edge-error', ({ detail }) => { document.title = detail.code })`,
+    )
+    await say(chat, 'Hello?')
+    await expect.poll(() => chat.status.textContent()).toBe('This is not available here.')
+    expect(await chat.page.title()).toBe('model_not_allowed')
+    // The owner can read why.
+    expect(watched.takeConsoleErrors().join('\n')).toMatch(/<edge-chat>: .*the model/)
+  })
+
+  test('an answer that breaks off stays, and is replaced when it is asked for again', async () => {
+    lane().answers(chatStream(['Half an '], { finish: null, done: false }), chatStream(['Whole.']))
+    const chat = await chatIn()
+    await say(chat, 'Can you finish?')
+    await expect.poll(() => chat.status.textContent()).toBe('The answer broke off.')
+    expect((await turns(chat)).at(-1)).toBe('Assistant: Half an')
+    await chat.retry.click()
+    await expect.poll(async () => (await turns(chat)).at(-1)).toBe('Assistant: Whole.')
+    expect(await turns(chat)).toHaveLength(3)
+  })
+
+  test('forgets the older half of a conversation that the endpoint finds too long', async () => {
+    lane().answers(
+      ...['one', 'two', 'three', 'four'].map((word) => chatStream([`Answer ${word}.`])),
+    )
+    const chat = await chatIn()
+    for (const word of ['one', 'two', 'three', 'four']) {
+      await say(chat, `Question ${word}?`)
+      await chat.page.getByText(`Answer ${word}.`).waitFor()
+      await chat.send.waitFor()
+    }
+    const sent = lane().calls.map(({ body }) =>
+      (body['messages'] as { content: string }[])
+        .slice(1)
+        .map(({ content }) => content)
+        .join(' '),
+    )
+    expect(sent.slice(2)).toEqual([
+      'Question one? Answer one. Question two? Answer two. Question three?',
+      'Question three? Answer three. Question four?',
+    ])
+    // All of it is still shown.
+    expect(await turns(chat)).toHaveLength(9)
+    expect(await chat.status.textContent()).toBe('')
+  })
+
+  test('gives back a message that is too long', async () => {
+    const chat = await chatIn()
+    await say(chat, 'x'.repeat(2001))
+    await expect
+      .poll(() => chat.status.textContent())
+      .toBe('This text cannot be sent. Try a shorter one.')
+    expect(await chat.input.inputValue()).toHaveLength(2001)
+    expect(await turns(chat)).toEqual(['Ask me.'])
+    expect(await chat.retry.isVisible()).toBe(false)
+  })
+
+  test('ends its call when it is removed, and keeps the conversation', async () => {
+    const paused = latch()
+    lane().answers(chatStream(['First, ', 'second.'], { pace: () => paused.opened }))
+    const chat = await chatIn()
+    await say(chat, 'Will you stay?')
+    await chat.page.getByText('First,').waitFor()
+    await chat.page.evaluate(`globalThis.chat = document.querySelector('edge-chat'); chat.remove()`)
+    await expect.poll(() => proxy.requests.at(-1)?.left).toBe(true)
+    await chat.page.evaluate(`document.querySelector('h1').after(chat); chat.focus()`)
+    expect(await turns(chat)).toEqual(['Ask me.', 'You: Will you stay?', 'Assistant: First,'])
+    expect(await hasFocus(chat)).toBe('Message')
+    paused.open()
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test('follows its attributes, and speaks another language', async () => {
+    const chat = await chatIn('<edge-chat model="default" texts="{"></edge-chat>')
+    await settled(chat.page)
+    expect(watched.takeConsoleErrors().join()).toContain('the attribute "texts" is not JSON')
+    await chat.page.evaluate(`
+      const chat = document.querySelector('edge-chat')
+      chat.setAttribute('texts', JSON.stringify({ lang: 'de', send: 'Senden', message: 'Nachricht',
+        busy: 'Zu viele Anfragen. Wieder {time}.' }))
+      chat.setAttribute('placeholder', 'Frag mich')
+      chat.setAttribute('greeting', 'Moin')`)
+    lane().answers(refusal(429, undefined, { 'retry-after': '50' }))
+    const german = chat.page.locator('edge-chat')
+    await german.getByPlaceholder('Frag mich').fill('Wann?')
+    await german.getByRole('button', { name: 'Senden' }).click()
+    await german.getByText('Zu viele Anfragen. Wieder in 50 Sekunden.').waitFor()
+    expect(await german.getByText('Moin').isVisible()).toBe(true)
+  })
+
+  test('works when elements.js is loaded twice', async () => {
+    lane().answers(chatStream(['Twice.']))
+    const again = `<script type="module" src="${endpoint}/elements.js?again"></script>`
+    const chat = await chatIn(HELPER, { head: again })
+    await settled(chat.page)
+    await say(chat, 'Once?')
+    await chat.page.getByText('Twice.').waitFor()
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test('shows hostile text as text, of any length', async () => {
+    const hostile = [
+      '<img src=x onerror="document.title=1"><script>document.title=1</script>',
+      '[click](javascript:document.title=1) \u202ereversed ![i](https://evil.example/i.png)',
+      `\n\n${'w'.repeat(5000)}\n\n${'**_`[x]('.repeat(600)}\n\nThe end.`,
+    ]
+    lane().answers(chatStream(hostile))
+    const chat = await chatIn(HELPER, { width: 360 })
+    await say(chat, 'Attack!')
+    await chat.page.getByText('The end.').waitFor()
+    await chat.send.waitFor()
+    expect((await turns(chat)).at(-1)).toContain('<img src=x onerror="document.title=1"><script>')
+    expect(await chat.log.locator('img, script, style').count()).toBe(0)
+    expect(await inLog(chat, `[...log.querySelectorAll('a')].map(({ href }) => href)`)).toEqual([
+      'https://evil.example/i.png',
+    ])
+    expect(await chat.page.title()).toBe('Waves')
+    expect(await watched.overflow()).toBe(0)
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test('follows a long answer, unless the reader has scrolled back', async () => {
+    const paused = latch()
+    const lines = (from: number) =>
+      Array.from({ length: 40 }, (_, i) => `Line ${from + i}.\n\n`).join('')
+    lane().answers(
+      chatStream([lines(0), lines(40), lines(80)], {
+        pace: (i) => (i === 2 ? paused.opened : Promise.resolve()),
+      }),
+    )
+    const chat = await chatIn()
+    await say(chat, 'Tell me all.')
+    await chat.page.getByText('Line 79.').waitFor()
+    const scrolled = () =>
+      inLog<number>(chat, 'log.scrollHeight - log.clientHeight - log.scrollTop')
+    await expect.poll(scrolled).toBeLessThan(2)
+    await inLog(chat, 'log.scrollTop = 0')
+    paused.open()
+    await chat.page.getByText('Line 119.').waitFor()
+    await chat.send.waitFor()
+    expect(await scrolled()).toBeGreaterThan(1000)
+  })
+})
+
+describe('<edge-complete>', () => {
+  const FIELD = '<label>Text <textarea id="text"></textarea></label>'
+  const COMPLETE = `${FIELD}<edge-complete for="text"></edge-complete>`
+
+  interface Editor {
+    readonly page: Page
+    readonly field: Locator
+    readonly button: Locator
+    readonly suggestion: Locator
+    readonly status: Locator
+  }
+
+  async function editorIn(body = COMPLETE, options: VisitOptions = {}): Promise<Editor> {
+    const page = await visit(body, options)
+    const button = page.getByRole('button', { name: 'Continue writing' })
+    await button.waitFor()
+    const element = page.locator('edge-complete')
+    return {
+      page,
+      button,
+      field: page.getByLabel('Text'),
+      suggestion: element.locator('[part=suggestion] [part=text]'),
+      status: element.locator('[part=status]'),
+    }
+  }
+
+  const focused = ({ page }: Editor) => page.evaluate('document.activeElement.id')
+
+  test('suggests how the text goes on, and inserts it so that it can be undone', async () => {
+    lane().answers(chatStream([' a ', 'sailor.']))
+    const editor = await editorIn()
+    const { page, field, suggestion } = editor
+    await field.fill('There was')
+    await editor.button.click()
+    await expect.poll(() => suggestion.textContent()).toBe(' a sailor.')
+    expect(await field.inputValue()).toBe('There was')
+    expect(await page.getByText('Suggested by AI.').isVisible()).toBe(true)
+    await page.evaluate(
+      `document.addEventListener('input', ({ target }) => { document.title = target.value })`,
+    )
+    await page.getByRole('button', { name: 'Insert' }).click()
+    expect(await field.inputValue()).toBe('There was a sailor.')
+    expect(await page.title()).toBe('There was a sailor.')
+    expect(await focused(editor)).toBe('text')
+    expect(await suggestion.isVisible()).toBe(false)
+    await page.keyboard.press('Control+z')
+    expect(await field.inputValue()).toBe('There was')
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test('is used with the keyboard alone: Ctrl+Space, Tab, Escape', async () => {
+    lane().answers(chatStream(['one']), chatStream(['two']))
+    const editor = await editorIn()
+    const { page, field, suggestion } = editor
+    await field.focus()
+    await page.keyboard.type('Count: ')
+    await page.keyboard.press('Control+Space')
+    await expect.poll(() => suggestion.textContent()).toBe('one')
+    await page.keyboard.press('Tab')
+    expect(await field.inputValue()).toBe('Count: one')
+    await page.keyboard.type(', ')
+    await page.keyboard.press('Control+Space')
+    await expect.poll(() => suggestion.textContent()).toBe('two')
+    await page.keyboard.press('Escape')
+    expect(await suggestion.isVisible()).toBe(false)
+    expect(await field.inputValue()).toBe('Count: one, ')
+    expect(await focused(editor)).toBe('text')
+    // Without a suggestion, Tab leaves the field.
+    await page.keyboard.press('Tab')
+    expect(await focused(editor)).toBe('')
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test('continues at the cursor, with a locked prompt and the text behind it', async () => {
+    lane().answers(chatStream(['MIDDLE']))
+    const body = `<edge-complete prompt="fill" suffix max-chars="10"><label>Text <input id="text"></label></edge-complete>`
+    const editor = await editorIn(body)
+    const { page, field } = editor
+    await field.fill('0123456789 before 🌊after')
+    await page.evaluate(`document.querySelector('input').setSelectionRange(20, 20)`)
+    await editor.button.click()
+    await page.getByRole('button', { name: 'Insert' }).click()
+    expect(await field.inputValue()).toBe('0123456789 before 🌊MIDDLEafter')
+    const sent = watched.requests.flatMap(({ body }) => (body === null ? [] : [JSON.parse(body)]))
+    expect(sent).toMatchObject([
+      { prompt: { id: 'fill', variables: { before: '9 before 🌊' } }, suffix: 'after' },
+    ])
+  })
+
+  test('drops a suggestion, and its call, when the visitor writes on', async () => {
+    const paused = latch()
+    lane().answers(chatStream(['Old ', 'text.'], { pace: () => paused.opened }))
+    const editor = await editorIn()
+    const { page, field, suggestion } = editor
+    await field.fill('Slow')
+    await editor.button.click()
+    await expect.poll(() => suggestion.textContent()).toBe('Old ')
+    await field.press('x')
+    expect(await suggestion.isVisible()).toBe(false)
+    await editor.button.waitFor()
+    await expect.poll(() => proxy.requests.at(-1)?.left).toBe(true)
+    // Nothing is sent for a field without text.
+    await field.fill(' ')
+    await editor.button.click()
+    expect(await focused(editor)).toBe('text')
+    expect(proxy.calls()).toHaveLength(1)
+    paused.open()
+    // Stop keeps what has arrived.
+    lane().calls.length = 0
+    const second = latch()
+    lane().answers(chatStream(['New ', 'text.'], { pace: () => second.opened }))
+    await field.fill('Slower')
+    await editor.button.click()
+    await expect.poll(() => suggestion.textContent()).toBe('New ')
+    await page.getByRole('button', { name: 'Stop' }).click()
+    await editor.button.waitFor()
+    await page.getByRole('button', { name: 'Insert' }).click()
+    expect(await field.inputValue()).toBe('SlowerNew ')
+    second.open()
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test('says what failed, leaves the field alone, and works again', async () => {
+    lane().answers(chatStream([' again.']))
+    const editor = await editorIn()
+    const { field, suggestion } = editor
+    await settled(editor.page)
+    proxy.forwardTo(null)
+    await field.fill('Down')
+    await editor.button.click()
+    await expect.poll(() => editor.status.textContent()).toContain('There is no connection')
+    expect(await field.inputValue()).toBe('Down')
+    proxy.forwardTo(workers.url)
+    await editor.button.click()
+    await expect.poll(() => suggestion.textContent()).toBe(' again.')
+    expect(await editor.status.textContent()).toBe('')
+  })
+
+  test('ends its call when it is removed, and does not follow the field any more', async () => {
+    const paused = latch()
+    lane().answers(chatStream(['Gone ', 'soon.'], { pace: () => paused.opened }))
+    const editor = await editorIn()
+    await editor.field.fill('Remove me')
+    await editor.button.click()
+    await expect.poll(() => editor.suggestion.textContent()).toBe('Gone ')
+    await editor.page.evaluate(`document.querySelector('edge-complete').remove()`)
+    await expect.poll(() => proxy.requests.at(-1)?.left).toBe(true)
+    await editor.field.press('Control+Space')
+    expect(proxy.calls()).toHaveLength(1)
+    paused.open()
+    watched.expectQuiet(site, endpoint)
+  })
+})
+
+describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
+  test.each([1280, 360])(
+    'all elements fit and are accessible at a width of %i pixels',
+    async (width) => {
+      const answer =
+        'Tides follow the **moon**:\n\n1. It pulls the sea.\n2. The earth turns below.\n\n```\nhigh, low, high, low\n```\n\nMore at https://example.com/tides.'
+      lane().answers(
+        chatStream([', and the tide came in.']),
+        chatStream([answer]),
+        refusal(429, undefined, { 'retry-after': '40' }),
+      )
+      const page = await visit(
+        `<edge-summary></edge-summary>
+       <edge-chat prompt="helper" variables='{"who":"${colorScheme} ${width}"}' greeting="Ask me about the sea."></edge-chat>
+       <label>Text <textarea id="text"></textarea></label><edge-complete for="text"></edge-complete>`,
+        { colorScheme, width, height: 900 },
+      )
+      await page.getByText('They fold into foam.').waitFor()
+      expect(await watched.accessibilityFaults()).toEqual([])
+      await page.getByLabel('Text').fill(`The ${colorScheme} moon rose over ${width} waves`)
+      await page.getByRole('button', { name: 'Continue writing' }).click()
+      await page.getByText(', and the tide came in.').waitFor()
+      const message = page.getByRole('textbox', { name: 'Message' })
+      await message.fill('Why are there tides?')
+      await message.press('Enter')
+      await page.getByText('More at').waitFor()
+      await page.getByRole('button', { name: 'Send' }).waitFor()
+      await message.fill('And why twice?')
+      await message.press('Enter')
+      await page.getByText('Try again in 40 seconds.').waitFor()
+      expect(await watched.accessibilityFaults()).toEqual([])
+      expect(await watched.overflow()).toBe(0)
+      await watched.picture(`elements-${colorScheme}-${width}`, { full: true })
+    },
+  )
 })
 
 describe('a model’s text', () => {

@@ -1,8 +1,9 @@
 // What the elements have in common: a shadow tree with its styles, attributes, calls that end with
 // the element, and words.
 import css from './elements.css'
+import { explain, wordsWith } from './words.js'
 
-/** @import { Client } from '../client.d.ts' */
+/** @import { Client, CompletionError } from '../client.d.ts' */
 
 /** The sheet is shared by all elements. Strict policies allow it, unlike a style element. @type {CSSStyleSheet | null} */
 let sheet = null
@@ -12,6 +13,8 @@ const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object
 
 export class EdgeElement extends Base {
   #call = new AbortController()
+  /** @type {Promise<Client> | null} */
+  #client = null
 
   /** Fills the shadow tree. @param {ShadowRoot} _root */
   build(_root) {}
@@ -47,6 +50,42 @@ export class EdgeElement extends Base {
     return this.getAttribute(name) ?? otherwise
   }
 
+  /** An attribute that holds an object as JSON. @param {string} name @returns {Record<string, string> | null} */
+  json(name) {
+    try {
+      return JSON.parse(this.read(name, 'null'))
+    } catch {
+      console.warn(`<${this.localName}>: the attribute "${name}" is not JSON`)
+      return null
+    }
+  }
+
+  get texts() {
+    return wordsWith(this.json('texts'))
+  }
+
+  /** The client of the endpoint, which is loaded with the first element that generates. */
+  client() {
+    const sitekey = this.read('turnstile')
+    const options = { endpoint: this.endpoint, ...(sitekey && { turnstile: { sitekey } }) }
+    this.#client ??= import('../client.js').then(({ createClient }) => createClient(options))
+    this.#client.catch(() => this.resetClient())
+    return this.#client
+  }
+
+  /** Another endpoint needs another client. */
+  resetClient() {
+    this.#client = null
+  }
+
+  /** Reports a failure to the page and its owner, and returns it in the visitor's words. @param {unknown} cause */
+  fail(cause) {
+    const error = /** @type {CompletionError} */ (cause)
+    if (error.message) console.warn(`<${this.localName}>: ${error.message}`)
+    this.emit('error', error)
+    return explain(error, this.texts)
+  }
+
   /** The signal of a new call. Only one call runs at a time. */
   begin() {
     this.stop()
@@ -71,9 +110,16 @@ export class EdgeElement extends Base {
  * @param {Name} name
  * @param {string} part
  * @param {Partial<HTMLElementTagNameMap[Name]>} [properties]
+ * @returns {HTMLElementTagNameMap[Name]}
  */
 export function make(name, part, properties) {
-  const element = Object.assign(document.createElement(name), properties)
+  const element = document.createElement(name)
   element.setAttribute('part', part)
-  return element
+  return Object.assign(element, properties)
+}
+
+/** Keeps a key from having another effect. @param {Event} event */
+export function consume(event) {
+  event.preventDefault()
+  event.stopPropagation()
 }

@@ -1,0 +1,184 @@
+import { consume, EdgeElement, make } from './element.js'
+import { showText } from './markdown.js'
+
+/** @typedef {{ role: 'user' | 'assistant', content: string, box: HTMLElement, text: HTMLElement }} Turn */
+
+/** A conversation. It is kept as long as the element is, and sent whole with each message. */
+export class EdgeChat extends EdgeElement {
+  static observedAttributes = ['endpoint', 'turnstile', 'placeholder', 'greeting', 'texts']
+
+  /** @type {Turn[]} */
+  #turns = []
+  /** The turns before this one are not sent any more. */
+  #first = 0
+  #isRunning = false
+  #greeting = make('div', 'message assistant greeting')
+  #log = make('div', 'log', { role: 'log', ariaLive: 'polite', tabIndex: 0 })
+  #status = make('span', 'status', { role: 'status' })
+  #retry = make('button', 'button retry', { type: 'button', hidden: true })
+  #input = make('textarea', 'input', { rows: 1, enterKeyHint: 'send' })
+  #send = make('button', 'button send', { type: 'button' })
+  #note = make('p', 'note')
+
+  /** @param {ShadowRoot} root @override */
+  build(root) {
+    const box = make('div', 'box', { className: 'chat' })
+    const state = make('div', 'state')
+    const form = make('div', 'form')
+    state.append(this.#status, this.#retry)
+    form.append(this.#input, this.#send)
+    this.#log.append(this.#greeting)
+    box.append(this.#log, state, form, this.#note)
+    root.append(box)
+    this.#retry.onclick = () => this.#ask()
+    this.#send.onclick = () => (this.#isRunning ? this.stop() : this.#submit())
+    box.onkeydown = (event) => {
+      const { key, ctrlKey, metaKey, shiftKey, isComposing, keyCode } = event
+      if (key === 'Escape' && this.#isRunning) {
+        consume(event)
+        this.stop()
+      }
+      if (event.target !== this.#input || ctrlKey || metaKey) return
+      // What is typed here is no shortcut of the page.
+      if (key.length === 1) event.stopPropagation()
+      // In Safari, the Enter that ends a composition has this key code only.
+      if (key !== 'Enter' || shiftKey || isComposing || keyCode === 229) return
+      consume(event)
+      this.#submit()
+    }
+  }
+
+  /** @override */
+  update() {
+    const { texts } = this
+    this.resetClient()
+    this.#log.ariaLabel = texts.label
+    this.#input.ariaLabel = texts.message
+    this.#input.placeholder = this.read('placeholder', texts.message)
+    this.#retry.textContent = texts.retry
+    this.#note.textContent = texts.note
+    showText(this.#greeting, this.read('greeting'))
+    this.#greeting.hidden = !this.read('greeting')
+    this.#setRunning(this.#isRunning)
+  }
+
+  /** @override */
+  focus() {
+    this.#input.focus()
+  }
+
+  #submit() {
+    const content = this.#input.value.trim()
+    this.focus()
+    if (!content || this.#isRunning) return
+    this.#input.value = ''
+    this.#add('user', content)
+    this.#ask()
+  }
+
+  /** Asks for an answer to the last message of the visitor; an earlier one is replaced. */
+  async #ask() {
+    if (this.#turns.at(-1)?.role === 'assistant') this.#drop()
+    const signal = this.begin()
+    this.#say('')
+    this.#setRunning(true)
+    this.focus()
+    const turn = this.#add('assistant', '')
+    try {
+      await this.#receive(turn, signal)
+      if (!turn.content) throw { code: 'empty' }
+      this.emit('answer', { text: turn.content })
+    } catch (error) {
+      const { stopped, long } = this.texts
+      const reason = signal.aborted ? stopped : this.fail(error)
+      this.#say(reason)
+      if (!turn.content) this.#drop()
+      // What cannot be sent can be corrected.
+      if (reason === long) {
+        this.#retry.hidden = true
+        this.#input.value ||= this.#drop()
+      }
+    }
+    const isNearEnd = this.#isNearEnd()
+    showText(turn.text, turn.content)
+    this.#setRunning(false)
+    this.#follow(isNearEnd)
+  }
+
+  /** Removes the last turn, and returns its text. */
+  #drop() {
+    const turn = this.#turns.pop()
+    turn?.box.remove()
+    return turn?.content ?? ''
+  }
+
+  /** @param {Turn} turn @param {AbortSignal} signal */
+  async #receive(turn, signal) {
+    const { chat } = await this.client()
+    const model = this.read('prompt') || this.read('model')
+    const variables = this.json('variables')
+    const options = { ...(model && { model }), ...(variables && { variables }), signal }
+    for (;;) {
+      const messages = this.#turns
+        .slice(this.#first, -1)
+        .map(({ role, content }) => ({ role, content }))
+      try {
+        for await (const text of chat(messages, { ...options, stream: true })) {
+          signal.throwIfAborted()
+          const isNearEnd = this.#isNearEnd()
+          turn.content += text
+          showText(turn.text, turn.content, false)
+          this.#follow(isNearEnd)
+        }
+        return
+      } catch (error) {
+        const { param, status } = /** @type {{ param?: string, status?: number }} */ (error)
+        const isTooLong = param === 'messages' || status === 413
+        if (!isTooLong || messages.length < 3) throw error
+        // The endpoint has limits. The older half is forgotten, up to a message of the visitor.
+        this.#first += messages.findIndex(
+          ({ role }, i) => role === 'user' && i >= messages.length / 2,
+        )
+      }
+    }
+  }
+
+  /** @param {Turn['role']} role @param {string} content */
+  #add(role, content) {
+    const box = make('div', `message ${role}`)
+    const speaker = make('span', 'speaker', { className: 'unseen' })
+    const text = make('div', 'text', { textContent: content })
+    speaker.textContent = `${role === 'user' ? this.texts.you : this.texts.assistant}: `
+    box.append(speaker, text)
+    this.#log.append(box)
+    this.#follow(true)
+    const turn = { role, content, box, text }
+    this.#turns.push(turn)
+    return turn
+  }
+
+  /** @param {string} text */
+  #say(text) {
+    this.#status.textContent = text
+    this.#retry.hidden = !text
+  }
+
+  /** @param {boolean} isRunning */
+  #setRunning(isRunning) {
+    this.#isRunning = isRunning
+    // Screen readers read an answer when it is whole.
+    this.#log.ariaBusy = String(isRunning)
+    this.#send.textContent = isRunning ? this.texts.stop : this.texts.send
+  }
+
+  /** A reader who has scrolled back stays there. */
+  #isNearEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#log
+    return scrollHeight - scrollTop - clientHeight < 60
+  }
+
+  /** @param {boolean} isNearEnd */
+  #follow(isNearEnd) {
+    if (isNearEnd) this.#log.scrollTop = this.#log.scrollHeight
+  }
+}
