@@ -410,6 +410,17 @@ describe('the hooks', () => {
     expect(await sent(app)).toMatchObject(chatOf('a', 'b', 'c'))
   })
 
+  test.each([
+    ['no parts', []],
+    ['an empty part', [part('')]],
+  ])('a user message with %s is refused by its place in the whole history', async (_, parts) => {
+    const app = chatApp({ limits: { messages: 2 } })
+    const messages = [message('user', 'a'), message('assistant', 'b'), { role: 'user', parts }]
+    expect((await post(app, HOOK, { messages })).json()).toMatchObject({
+      error: { code: 'invalid_value', param: 'messages[2].parts' },
+    })
+  })
+
   test('null is the same as absent', async () => {
     const app = chatApp()
     const absent = { n: null, id: null, trigger: null, messageId: null, model: null }

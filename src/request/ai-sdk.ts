@@ -22,7 +22,7 @@ export function isHookBody(body: Table): boolean {
  * The same request as a body of the other paths. Of a long history, the oldest messages are left out
  * until the rest is within the limits.
  *
- * @throws GatewayError `invalid_value` for `n`, or for a part of a user's message that is no text
+ * @throws GatewayError `invalid_value` for `n`, or for a user's message that is not only text
  */
 export function bodyOfHook(
   body: unknown,
@@ -49,7 +49,11 @@ function messageOfHook(message: unknown, i: number): unknown {
     if (role === 'assistant') return ''
     throw invalidValue(`messages[${i}].parts[${j}]`, 'this endpoint takes text only')
   })
-  return { role, content: texts.join('') }
+  const content = texts.join('')
+  if (content === '' && role === 'user') {
+    throw invalidValue(`messages[${i}].parts`, 'expected text that is not empty')
+  }
+  return { role, content }
 }
 
 function recent(messages: readonly unknown[], limits: Pick<ChatLimits, 'messages' | 'chat_chars'>) {
