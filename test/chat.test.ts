@@ -334,6 +334,15 @@ describe("the owner's words", () => {
     }
   })
 
+  test('a locked chat may let visitors set the format of the answer', async () => {
+    const app = chatApp({
+      prompts: { plain: { chat: true, visitor_may_set: ['response_format'] } },
+    })
+    const response_format = { type: 'json_object' }
+    expect((await post(app, CHAT, { ...hi, model: 'plain', response_format })).status).toBe(200)
+    expect(await sent(app)).toMatchObject({ response_format })
+  })
+
   test('chat prompts are models of the owner', async () => {
     const app = chatApp({ prompts })
     const owners = { id: 'helper', object: 'model', created: 0, owned_by: 'owner' }

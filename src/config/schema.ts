@@ -114,6 +114,8 @@ const settable = [
   'logprobs',
   'logit_bias',
   'suffix',
+  // Of chats only.
+  'response_format',
 ] as const
 
 export const promptSchema = v.strictObject(
