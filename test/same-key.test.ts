@@ -58,6 +58,18 @@ const { config } = parseConfig({
       ),
     ],
     upstreams,
+    prompts: Object.fromEntries(
+      upstreams.map(({ name }) => [
+        name,
+        {
+          chat: true,
+          system: '{{topic}}',
+          text: '{{topic}}{{message}}',
+          variables: { topic: { values: ['', 'a', 'S'] } },
+          model: `${name} plain`,
+        },
+      ]),
+    ),
   },
   prompts: {},
   secret: () => CANARY,
@@ -67,7 +79,7 @@ if (config === null) throw new Error('expected a CONFIG without faults')
 const { models, limits, prompts, defaults, freePrompts } = config
 const options = { models, prompts, freePrompts, defaults, variableChars: 100 }
 const parse = requestParser(limits)
-const parseChat = chatParser(limits, () => false)
+const parseChat = chatParser(limits, (id) => prompts.has(id))
 const unused = async () => new Response()
 const connections = new Map(
   [...config.upstreams].map(([name, upstream]) => [
@@ -137,24 +149,42 @@ const prompt = fc
   .tuple(content, fc.oneof(field, fc.constant({ logprobs: 0 })))
   .map(([text, fields]) => ({ prompt: text, ...fields }))
 
-test.each([...models.keys()])('model "%s"', async (model) => {
-  // A visitor's system message beside the owner's is refused.
-  const isOwners = models.get(model)?.chat.system !== null
-  const chats = isOwners
-    ? chat.filter(({ messages }) => !messages.some(({ role }) => /system|developer/.test(role)))
-    : chat
-  const bodies = fc.sample(fc.oneof(prompt, chats), { numRuns: 250, seed: 15 })
+const isFromOwner = ({ role }: { readonly role: string }) => /system|developer/.test(role)
+
+/** Expects that bodies have the same key if and only if the upstreams are sent the same. */
+async function expectKeys(bodies: fc.Arbitrary<object>): Promise<number> {
   const keys = new Map<string, string>()
   const sents = new Map<string, string>()
-  for (const body of bodies) {
+  for (const body of fc.sample(bodies, { numRuns: 250, seed: 15 })) {
     // Null: no upstream of the model can do it.
-    const asked = await keyAndSent({ ...body, model }).catch(unlessUnsupported)
+    const asked = await keyAndSent({ ...body }).catch(unlessUnsupported)
     if (asked === null) continue
     const { key, sent } = asked
     expect([sents.get(key) ?? sent, keys.get(sent) ?? key]).toEqual([sent, key])
     sents.set(key, sent)
     keys.set(sent, key)
   }
+  return keys.size
+}
+
+test.each([...models.keys()])('model "%s"', async (model) => {
+  // A visitor's system message beside the owner's is refused.
+  const isOwners = models.get(model)?.chat.system !== null
+  const chats = isOwners ? chat.filter(({ messages }) => !messages.some(isFromOwner)) : chat
+  const count = await expectKeys(fc.oneof(prompt, chats).map((body) => ({ ...body, model })))
   // A model without a path for chats has few other requests.
-  expect(keys.size).toBeGreaterThan(/^legacy [a-z]+$/.test(model) ? 10 : 20)
+  expect(count).toBeGreaterThan(/^legacy [a-z]+$/.test(model) ? 10 : 20)
 })
+
+test.each([...prompts.keys()].filter((id) => id !== 'legacy'))(
+  'locked chat of the upstream "%s"',
+  async (model) => {
+    const talk = fc.tuple(before, last, fc.constantFrom('', 'a', 'S'))
+    const bodies = talk.map(([before, last, topic]) => ({
+      model,
+      variables: { topic },
+      messages: [...before, last].filter((message) => !isFromOwner(message)),
+    }))
+    expect(await expectKeys(bodies)).toBeGreaterThan(20)
+  },
+)
