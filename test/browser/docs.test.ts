@@ -21,16 +21,18 @@ let workers: Workers
 let pages: Server
 let origin: string
 let browser: Browser
-/** The body of the page as it is to be served. */
+/** The body of the page as it is to be served, and its scripts. */
 let body = ''
+const files = new Map<string, string>()
 
 beforeAll(async () => {
   upstream = await UpstreamServer.start()
   upstream.lane('model').answers(chatStream(['Waves fold ', 'into foam.']))
-  const worker = await built("import 'monaco-editor/editor/editor.worker.js'")
+  files.set('/worker.js', await built("import 'monaco-editor/editor/editor.worker.js'"))
   pages = createServer(({ url }, response) => {
-    if (url === '/worker.js') {
-      response.writeHead(200, { 'content-type': 'text/javascript' }).end(worker)
+    const script = files.get(url ?? '')
+    if (script !== undefined) {
+      response.writeHead(200, { 'content-type': 'text/javascript' }).end(script)
       return
     }
     const head =
@@ -82,9 +84,11 @@ async function built(script: string): Promise<string> {
 }
 
 const isEditor = (text: string) => text.includes("'#editor'")
+/** Has a test in clients.test.ts. */
+const isChat = (text: string) => text.includes("'#chat'")
 const blocks = [...allBlocks('html'), ...allBlocks('js')]
 const scripts = blocks
-  .filter(({ text }) => !isEditor(text))
+  .filter(({ text }) => !isEditor(text) && !isChat(text))
   .map(({ at, language, text }) => [at, language, text] as const)
 const editors = blocks
   .filter(({ text }) => isEditor(text))
@@ -94,10 +98,9 @@ test.each(scripts)('%s runs in a page and shows the answer', async (_, language,
   const own = text.replaceAll('https://edge-completions.YOU.workers.dev', workers.url.origin)
   // What is only computed is shown, so that there is something to see.
   const shown = `${own}\nif (typeof choices === 'object') document.querySelector('#answer').textContent ||= choices[0].text`
-  body =
-    language === 'html'
-      ? own
-      : `<p id="answer"></p><script type="module">${(await built(shown)).replaceAll('</script', '<\\/script')}</script>`
+  const script = '<script type="module" src="/script.js"></script>'
+  body = language === 'html' ? own : `<p id="answer"></p>${script}`
+  files.set('/script.js', language === 'html' ? '' : await built(shown))
   // What `npm run warm` does.
   const warmed = await fetch(new URL('/v1/completions', workers.url), {
     method: 'POST',
@@ -149,7 +152,9 @@ test.each(editors)(
       }),
     )
     expect(watched.foreignRequests(origin, workers.url.origin)).toEqual([])
-    expect(watched.takeConsoleErrors()).toEqual([])
+    // Monaco throws this where it gives work up, such as colouring a line that is typed on.
+    const errors = watched.takeConsoleErrors().filter((error) => error !== 'uncaught: Canceled')
+    expect(errors).toEqual([])
     await watched.close()
   },
 )
