@@ -1,9 +1,10 @@
-// The browser tests, in Chromium with workerd. Separate from `npm test`, which needs no browser.
+// The tests that need more than Node: Chromium for pages, Python for its clients. Separate from
+// `npm test`, which needs neither.
 import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['test/browser/**/*.test.ts'],
+    include: ['test/{browser,python}/**/*.test.ts'],
     setupFiles: ['test/support/canary.ts'],
     globalSetup: ['test/support/bundle.ts'],
     reporters: process.env['CI']

@@ -195,7 +195,7 @@ test('the module for pages that are rendered on a server loads client.js only wh
 })
 
 test('every block is of a language whose blocks are tested', () => {
-  const tested = new Set(['sh', 'toml', 'json', 'js', 'html', 'text', ''])
+  const tested = new Set(['sh', 'toml', 'json', 'js', 'jsx', 'python', 'html', 'text', ''])
   for (const page of pages) {
     for (const [, language = ''] of textOf(page).matchAll(/^```(\w+)$/gm)) {
       expect(tested, `${page}: ${language}`).toContain(language)

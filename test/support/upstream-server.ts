@@ -277,6 +277,19 @@ export function completionsStream(pieces: readonly string[], options: StreamScri
   return stream(pieces, options, 'text_completion', (text) => ({ text }), { text: '' })
 }
 
+/** Sends words until the gateway ends the call. */
+export const endless =
+  (api: 'completions' | 'chat'): Script =>
+  async (call, line) => {
+    const choice = api === 'chat' ? { delta: { content: 'word' } } : { text: 'word' }
+    line.head(200, { 'content-type': 'text/event-stream' })
+    // Keep sending: workerd notices that a reader has gone only when it writes.
+    while (!call.left) {
+      line.write(event({ choices: [{ index: 0, ...choice }] }))
+      await Promise.race([new Promise((resolve) => setTimeout(resolve, 20)), call.closed])
+    }
+  }
+
 function stream(
   pieces: readonly string[],
   options: StreamScript,

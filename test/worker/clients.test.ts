@@ -29,6 +29,7 @@ import { countStored } from '../support/stored.ts'
 import {
   chatStream,
   completionsStream,
+  endless,
   event,
   refusal,
   type Script,
@@ -438,19 +439,6 @@ const failures: readonly Failure[] = [
     script: refusal(401, { error: { message: CANARY } }),
   },
 ]
-
-/** Sends words until the gateway ends the call. */
-const endless =
-  (api: Api): Script =>
-  async (call, line) => {
-    const choice = api === 'chat' ? { delta: { content: 'word' } } : { text: 'word' }
-    line.head(200, { 'content-type': 'text/event-stream' })
-    // Keep sending: workerd notices that a reader has gone only when it writes.
-    while (!call.left) {
-      line.write(event({ choices: [{ index: 0, ...choice }] }))
-      await Promise.race([new Promise((resolve) => setTimeout(resolve, 20)), call.closed])
-    }
-  }
 
 // They wait most of the time, so that several can at once.
 describe.concurrent.each(clients)('$name', ({ api, program, errorOf, obeys, hasPatience }) => {
