@@ -24,9 +24,11 @@ export interface Arguments {
   readonly yes: boolean
   /** Make one real call with the key. */
   readonly check: boolean
+  readonly deploy: boolean
 }
 
 export const USAGE = `npm run setup                 asks four questions, and writes wrangler.toml and .dev.vars
+npm run setup -- --deploy     and goes on through login, deploy, secrets and one live check
 
 Each question is also a flag, for scripts:
   --site URL         the address of your site
@@ -37,6 +39,7 @@ Each question is also a flag, for scripts:
   --base-url URL     another address than the provider's
   --yes              write without asking
   --no-check         do not try the key with a real call
+  --deploy           put it on Cloudflare, too
   --help             this text
 
   npm run setup -- --site https://example.com --preset openai --key-stdin --offer summaries,ask --yes < key.txt`
@@ -50,6 +53,7 @@ const options = {
   'key-stdin': { type: 'boolean' },
   yes: { type: 'boolean' },
   'no-check': { type: 'boolean' },
+  deploy: { type: 'boolean' },
   help: { type: 'boolean' },
 } as const
 
@@ -97,6 +101,7 @@ export function parseArguments(args: readonly string[]): Arguments {
     keyStdin: given['key-stdin'] === true,
     yes: given.yes === true,
     check: given['no-check'] !== true,
+    deploy: given.deploy === true,
   }
 }
 

@@ -2,6 +2,7 @@
 // snippet to paste.
 import type { Fetch } from '../warm/gateway.ts'
 import { type Arguments, parseArguments, SetupError, USAGE } from './arguments.ts'
+import { type DeployDeps, deploy } from './deploy.ts'
 import { secretsIn, withSecrets } from './dev-vars.ts'
 import { type Change, planSecrets, planSettings, readDevVars, write } from './files.ts'
 import { nameOf } from './generators.ts'
@@ -22,7 +23,7 @@ import { clientHas, snippetsFor } from './snippets.ts'
 import { Interrupted, type Terminal } from './terminal.ts'
 
 const OK = 0
-/** The files are written, but the model does not answer. */
+/** The files are written, but something after that failed. */
 const FAILED = 1
 const NOT_STARTED = 2
 /** The convention of shells: 128 plus the number of SIGINT. */
@@ -32,9 +33,7 @@ const INTERRUPTED = 130
 const MIN_TOKEN_CHARS = 32
 const LOCAL = 'http://localhost:8787'
 
-export interface SetupDeps {
-  readonly terminal: Terminal
-  readonly fetch: Fetch
+export interface SetupDeps extends DeployDeps {
   /** The clone. */
   readonly folder: string
   /** A random token for the operator. */
@@ -80,8 +79,10 @@ async function configure(args: Arguments, deps: SetupDeps): Promise<number> {
   const answered =
     !args.check || (await check(answers, config, { ...known, ...secrets }, fetch, terminal))
   if (!answered) return FAILED
-  await showSnippets(answers, LOCAL, deps)
-  showNextSteps(answers, terminal)
+  const endpoint = args.deploy ? await deployed(config, { ...known, ...secrets }, deps) : LOCAL
+  if (endpoint === null) return FAILED
+  await showSnippets(answers, endpoint, deps)
+  showNextSteps(answers, endpoint, terminal)
   return OK
 }
 
@@ -166,6 +167,21 @@ async function check(
   return true
 }
 
+/** @returns the Worker's address; null: it failed, and what is missing is printed */
+async function deployed(
+  config: unknown,
+  secrets: Readonly<Record<string, string>>,
+  deps: SetupDeps,
+): Promise<string | null> {
+  try {
+    return await deploy(config, secrets, deps)
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error
+    deps.terminal.print(`\n${error.message}`)
+    return null
+  }
+}
+
 async function showSnippets({ site, offer }: Answers, endpoint: string, deps: SetupDeps) {
   const { print } = deps.terminal
   const client = await clientHas(deps.folder)
@@ -180,16 +196,18 @@ async function showSnippets({ site, offer }: Answers, endpoint: string, deps: Se
   }
 }
 
-function showNextSteps({ site, offer }: Answers, { print }: Terminal): void {
-  print(`\n---- Next ----\n`)
-  print('npm start                      # the Worker, on this machine')
+function showNextSteps({ site, offer }: Answers, endpoint: string, { print }: Terminal): void {
+  print('\n---- Next ----\n')
+  if (endpoint === LOCAL) print('npm start                      # the Worker, on this machine')
   if (offer.includes('summaries')) {
     const sitemap = site.sitemap ?? `${site.url.origin}/sitemap.xml`
     print('export $(grep ^OPERATOR_TOKEN= .dev.vars)')
-    print(`npm run warm -- --sitemap ${sitemap} --prompt summary --url ${LOCAL}`)
+    print(`npm run warm -- --sitemap ${sitemap} --prompt summary --url ${endpoint}`)
   }
-  print(
-    'npm run deploy                 # puts it on Cloudflare; README.md, "Deploy", has the secrets',
-  )
+  if (endpoint !== LOCAL) {
+    print(`Dashboard: ${endpoint}/admin (sign in with the OPERATOR_TOKEN of .dev.vars)`)
+    return
+  }
+  print('npm run setup -- --deploy      # puts it on Cloudflare')
   print(`\nThen write your Worker's address for ${LOCAL} in the snippet.`)
 }

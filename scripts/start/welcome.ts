@@ -1,6 +1,7 @@
 // What `npm start` prints when the Worker is ready: where to go next.
 
 import type { ConfigCheck } from '../config/check.ts'
+import { sampleRequest } from '../config/sample.ts'
 import { secretsIn } from '../setup/dev-vars.ts'
 
 export interface Ready {
@@ -35,14 +36,8 @@ function tokenNote(devVars: string | null): string {
 /** A request that the configuration allows, for any version of curl. */
 function tryIt(url: string, config: Ready['config']): string {
   if (config === null) return `curl ${url}/health`
-  const post = (path: string, body: unknown) =>
-    `curl ${url}${path} -H 'Content-Type: application/json' -d '${JSON.stringify(body)}'`
-  if (config.freePrompts) return post('/v1/completions', { prompt: 'Say this is a test' })
-  for (const [id, { chat, variables, spend }] of config.prompts) {
-    if (spend === 'operator' || Object.keys(variables).length > 0) continue
-    if (!chat) return post('/v1/completions', { prompt: { id } })
-    const messages = [{ role: 'user', content: 'Hello' }]
-    return post('/v1/chat/completions', { model: id, messages })
-  }
-  return `curl ${url}/v1/prompts`
+  const sample = sampleRequest(config)
+  if (sample === null) return `curl ${url}/v1/prompts`
+  const body = JSON.stringify(sample.body)
+  return `curl ${url}${sample.path} -H 'Content-Type: application/json' -d '${body}'`
 }

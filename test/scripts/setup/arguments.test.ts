@@ -23,6 +23,7 @@ describe('flags', () => {
       keyStdin: true,
       yes: true,
       check: false,
+      deploy: false,
     })
   })
 

@@ -68,6 +68,8 @@ async function run(args: readonly string[], { typed, piped = '' }: Session = {})
     },
     fetch: fetchSite,
     folder,
+    wrangler: async () => ({ code: 1, output: '' }),
+    pause: async () => {},
     newToken: () => TOKEN,
   })
   expect(rest, 'answers that were not asked for').toEqual([])

@@ -1,0 +1,105 @@
+// `npm run setup -- --deploy`: login, deploy, secrets, and one live check.
+//
+// The Worker is deployed before its secrets are set: until then it answers 503, as its key is missing,
+// and with an upstream without a key, its budget is part of what is deployed. The secrets follow in
+// one command, so that the key is never there without the operator's token.
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { checkConfig } from '../config/check.ts'
+import { SetupError } from './arguments.ts'
+import { type CheckWorkerDeps, checkWorker } from './check-worker.ts'
+import type { RunWrangler } from './command.ts'
+
+export interface DeployDeps extends CheckWorkerDeps {
+  readonly wrangler: RunWrangler
+}
+
+/**
+ * @param secrets those of .dev.vars
+ * @returns the Worker's address
+ * @throws SetupError saying what failed, and how to go on
+ */
+export async function deploy(
+  settings: unknown,
+  secrets: Readonly<Record<string, string>>,
+  deps: DeployDeps,
+): Promise<string> {
+  const { config, secrets: names } = checkConfig(settings)
+  const local = [...(config?.upstreams.values() ?? [])].find(({ baseUrl }) => isLocal(baseUrl))
+  if (local !== undefined) {
+    throw new SetupError(
+      `Cannot deploy: Cloudflare cannot reach ${local.baseUrl}. Choose another provider, or give "${local.name}" a public address with --base-url.`,
+    )
+  }
+  await login(deps)
+  const url = await upload(deps)
+  const needed = [...names, 'OPERATOR_TOKEN']
+  const sent = Object.fromEntries(
+    needed.flatMap((name) => (secrets[name] ? [[name, secrets[name]]] : [])),
+  )
+  show(['secret', 'bulk'], deps, `${Object.keys(sent).join(', ')} on its standard input`)
+  const { code } = await deps.wrangler(['secret', 'bulk'], { input: JSON.stringify(sent) })
+  if (code !== 0) {
+    throw new SetupError(
+      'Cannot set the secrets, so the Worker answers 503, or spends at most its budget if it needs no key. Run npm run setup -- --deploy again, or npx wrangler delete.',
+    )
+  }
+  await checkWorker({ url, token: secrets['OPERATOR_TOKEN'] ?? '', config }, deps)
+  return url
+}
+
+const isLocal = (url: string) => url !== '' && /^(localhost|127\.|\[::1\])/.test(new URL(url).host)
+
+function show(args: readonly string[], { terminal }: DeployDeps, note = ''): void {
+  terminal.print(`\n$ npx wrangler ${args.join(' ')}${note === '' ? '' : `   # with ${note}`}`)
+}
+
+async function login(deps: DeployDeps): Promise<void> {
+  const who = ['whoami', '--json']
+  show(who, deps)
+  if ((await deps.wrangler(who, { isQuiet: true })).code === 0) return
+  if (!deps.terminal.isInteractive) {
+    throw new SetupError(
+      'Cannot deploy: not logged in at Cloudflare. Run npx wrangler login, or set CLOUDFLARE_API_TOKEN, and run this again.',
+    )
+  }
+  show(['login'], deps)
+  if ((await deps.wrangler(['login'])).code !== 0) {
+    throw new SetupError('Cannot deploy: the login failed. Run this again to go on.')
+  }
+}
+
+/** @returns the Worker's address */
+async function upload(deps: DeployDeps): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'setup-deploy-'))
+  // Wrangler writes what it has done to this file; its output may ask the user, so it is not read.
+  const report = join(folder, 'output.json')
+  try {
+    show(['deploy'], deps)
+    const env = { WRANGLER_OUTPUT_FILE_PATH: report }
+    if ((await deps.wrangler(['deploy'], { env })).code !== 0) {
+      throw new SetupError('Cannot deploy, as wrangler says above. Run this again to go on.')
+    }
+    const url = addressIn(await readFile(report, 'utf8').catch(() => ''))
+    if (url !== null) return url
+    throw new SetupError(
+      'The Worker is deployed, but wrangler names no address of it, so its secrets are not set: set workers_dev or routes in wrangler.toml, and run this again.',
+    )
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+}
+
+/** The Worker's own domain if it has one, else its address at workers.dev. */
+function addressIn(report: string): string | null {
+  const targets = report
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as { type: string; targets?: readonly string[] })
+    .filter(({ type }) => type === 'deploy')
+    .flatMap((entry) => entry.targets ?? [])
+  const own = targets.find((target) => target.includes('(custom domain'))?.split(' ')[0]
+  const host = own ?? targets.find((target) => target.endsWith('.workers.dev'))
+  return host === undefined ? null : `https://${host.replace(/^https:\/\//, '')}`
+}
