@@ -20,6 +20,7 @@ const notRunHere: ReadonlyMap<string, string> = new Map([
   ['npm ci', '.ci/run begins with it'],
   ['npm start', 'started below, on another port'],
   ['npm run setup', 'asks questions; test/scripts/setup answers them'],
+  ['npm run setup -- --deploy', 'needs an account; test/scripts/setup has a wrangler that records'],
   ['npx wrangler login', 'needs an account'],
   ['npm run deploy', 'needs an account; every test run builds with --dry-run'],
   ['npx wrangler secret put UPSTREAM_API_KEY', 'needs an account'],

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 
-export interface CommandOptions {
+interface CommandOptions {
   /** Written to its standard input. Without it, wrangler can ask the user. */
   readonly input?: string
   readonly env?: Readonly<Record<string, string>>
@@ -12,7 +12,7 @@ export interface CommandOptions {
   readonly isQuiet?: boolean
 }
 
-export interface CommandEnd {
+interface CommandEnd {
   readonly code: number
   readonly output: string
 }
