@@ -125,7 +125,7 @@ const known: Readonly<Record<string, Partial<Preset>>> = {
     baseUrl: 'https://api.deepseek.com/beta',
     wire: 'completions',
     chatPath: CHAT_PATH,
-    unsupported: ['token_prompts', 'prompt_array', 'best_of', 'logit_bias', 'seed'],
+    unsupported: ['token_prompts', 'prompt_array', 'best_of', 'logit_bias', 'seed', 'json_schema'],
   },
   mistral,
   /** Requests are those of the completions wire; answers have the chat shape. */

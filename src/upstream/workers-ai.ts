@@ -3,7 +3,7 @@
 import type { RawDelta } from '../completion/delta.ts'
 import type { GatewayError } from '../errors.ts'
 import { isRecord, type Table } from '../json.ts'
-import type { Upstream } from './adapter.ts'
+import type { CallRequest, Upstream } from './adapter.ts'
 import type { Send } from './call.ts'
 import { diagnose, type Subject } from './diagnosis.ts'
 import {
@@ -33,14 +33,25 @@ export const bindingUrl = 'https://workers-ai.invalid'
 
 export const workersAi: Upstream = {
   toWire(request, options) {
-    const { model } = request
-    const body = { model, messages: messagesOf(request, options), ...wireFields(request, options) }
-    return { path: '/run', body }
+    const { model, response_format: format } = request
+    const fields = wireFields(format === undefined ? request : inJsonMode(request, format), options)
+    return { path: '/run', body: { model, messages: messagesOf(request, options), ...fields } }
   },
   fromBody: readWhole,
   fromMessage: (message) =>
     readMessage(message, { read: readEvent, failureIn: failureOf, ends: [END] }),
   fromFailure: (status, body) => failureOfCode(body) ?? failureOfResponse(status, body),
+}
+
+/**
+ * In JSON mode there are no streams, and `json_schema` is the schema itself:
+ * developers.cloudflare.com/workers-ai/json-mode
+ */
+function inJsonMode(request: CallRequest, format: Table): CallRequest {
+  const { json_schema: named } = format
+  const schema = isRecord(named) ? (named['schema'] ?? named) : undefined
+  const response_format = { ...format, ...(schema === undefined ? {} : { json_schema: schema }) }
+  return { ...request, stream: false, response_format }
 }
 
 /** Sends to the binding. Every result and error becomes a response, which call.ts reads. */

@@ -54,6 +54,26 @@ async function failureOf(answer: () => unknown): Promise<GatewayError> {
   return error
 }
 
+test.each<[string, object, object]>([
+  ['a JSON object', { type: 'json_object' }, { type: 'json_object' }],
+  [
+    "a schema in OpenAI's form",
+    { type: 'json_schema', json_schema: { name: 'n', schema: { type: 'object' } } },
+    { type: 'json_schema', json_schema: { type: 'object' } },
+  ],
+  [
+    'a schema in its own form',
+    { type: 'json_schema', json_schema: { type: 'object' } },
+    { type: 'json_schema', json_schema: { type: 'object' } },
+  ],
+])('%s is asked for without a stream, with the schema itself', (_, format, expected) => {
+  const request = callRequest({ stream: true, response_format: { ...format } })
+  const options = { maxTokensField: 'max_tokens', streamUsage: false, path: null } as const
+  const { body } = workersAi.toWire(request, options)
+  expect(body['response_format']).toEqual(expected)
+  expect(body).not.toHaveProperty('stream')
+})
+
 const throwing = (message: string) => () => {
   throw new Error(message)
 }
