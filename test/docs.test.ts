@@ -1,6 +1,6 @@
 // README.md and docs/ agree with the code: the table of settings, every block of configuration,
 // every link, and every npm script they name.
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import type * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
 import { parseConfig } from '../src/config/config.ts'
@@ -180,6 +180,24 @@ test('docs/costs.md has what each turn of a conversation costs and reserves', as
     await app.ask('/v1/chat/completions', { method: 'POST', body: JSON.stringify({ messages }) })
     expect(app.ledger.reserved.at(-1)?.tokens).toBe(reserved)
   }
+})
+
+test('docs/elements.md names every attribute, part and custom property of the elements', () => {
+  const folder = 'src/site/elements'
+  const source = readdirSync(folder).map((name) => textOf(`${folder}/${name}`))
+  const named = (pattern: RegExp) =>
+    source.flatMap((text) =>
+      [...text.matchAll(pattern)].flatMap(([, name = '']) => name.split(' ')),
+    )
+  const attributes = named(/\b(?:read|json|hasAttribute)\('([\w-]+)'/g)
+  const parts = named(/\bmake\('\w+', ['`]([\w -]+?)[ '`]/g)
+  const properties = named(/(--edge-[\w-]+)/g)
+  expect(attributes).toContain('greeting')
+  expect(parts).toContain('suggestion')
+  expect(properties).toContain('--edge-height')
+  const page = textOf('docs/elements.md')
+  for (const name of [...attributes, ...parts, ...properties])
+    expect(page, name).toContain(`\`${name}\``)
 })
 
 test('every json block is JSON', () => {

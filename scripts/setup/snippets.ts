@@ -30,8 +30,8 @@ export type Client = 'elements' | 'client'
 
 /** What this version of the Worker serves to pages. */
 export async function clientHas(folder: string): Promise<Client> {
-  const elements = await readFile(join(folder, 'src/site/elements.js'), 'utf8').catch(() => '')
-  return elements.includes('customElements.define') ? 'elements' : 'client'
+  const elements = join(folder, 'src/site/elements/index.js')
+  return (await readFile(elements).catch(() => null)) === null ? 'client' : 'elements'
 }
 
 /** One snippet for each of the offers that visitors see. */

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { build } from 'esbuild'
-import type { Browser } from 'playwright-core'
+import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { launchBrowser, WatchedPage } from '../support/browser.ts'
 import { CANARY } from '../support/canary.ts'
@@ -110,13 +110,28 @@ test.each(scripts)('%s runs in a page and shows the answer', async (_, language,
   expect(await warmed.text()).toContain(ANSWER)
   const watched = await WatchedPage.open(browser)
   await watched.page.goto(`${origin}${PATH}`)
-  await expect.poll(() => watched.text()).toContain(ANSWER)
+  await visitorActs(watched.page, text)
+  // Also in the shadow trees of elements.
+  await watched.page.getByText(ANSWER).first().waitFor()
+  await watched.text()
   expect(watched.foreignRequests(origin, workers.url.origin)).toEqual([])
   // Browsers list every 404, also one that a page expects: `cached: true` begins with a GET.
   const expected = text.includes('cached: true') ? /404/ : /^$/
   expect(watched.takeConsoleErrors().filter((error) => !expected.test(error))).toEqual([])
   await watched.close()
 })
+
+/** What our elements wait for. */
+async function visitorActs(page: Page, text: string): Promise<void> {
+  if (text.includes('<edge-chat')) {
+    await page.getByLabel('Message').fill('How do waves break?')
+    await page.getByRole('button', { name: 'Send' }).click()
+  }
+  if (text.includes('<edge-complete')) {
+    await page.locator('textarea').fill('A wave')
+    await page.getByRole('button', { name: 'Continue writing' }).click()
+  }
+}
 
 const typed = 'The tide comes in. '
 

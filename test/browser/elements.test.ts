@@ -240,6 +240,19 @@ describe('<edge-summary>', () => {
     expect(watched.takeConsoleErrors().join()).not.toMatch(/uncaught/)
   })
 
+  test('follows a site that shows its next page without loading it', async () => {
+    const page = await visit('<edge-summary></edge-summary>', { path: '/posts/none' })
+    await settled(page)
+    await page.evaluate(`history.pushState(null, '', '/posts/waves'); document.title = 'Next'`)
+    await page.getByText('They fold into foam.').waitFor()
+    // A change that names no other page asks for nothing.
+    await page.evaluate(`history.pushState(null, '', '#top'); document.title = 'Top'`)
+    await page.evaluate(`history.pushState(null, '', '/posts/none'); document.title = 'Last'`)
+    await expect.poll(() => page.locator('edge-summary').isVisible()).toBe(false)
+    await settled(page)
+    expect(proxy.calls()).toHaveLength(3)
+  })
+
   test('follows its attributes: the page, its words, and the endpoint', async () => {
     const page = await visit(
       '<edge-summary page="/nowhere" endpoint="http://127.0.0.1:1"></edge-summary>',

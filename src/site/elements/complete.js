@@ -21,7 +21,6 @@ export class EdgeComplete extends EdgeElement {
   #label = make('p', 'note')
   #insert = make('button', 'button insert', { type: 'button' })
   #dismiss = make('button', 'button dismiss', { type: 'button' })
-  #connection = new AbortController()
 
   /** @param {ShadowRoot} root @override */
   build(root) {
@@ -36,26 +35,17 @@ export class EdgeComplete extends EdgeElement {
     this.#dismiss.onclick = () => this.#clear(true)
   }
 
-  /** @override */
-  connectedCallback() {
-    super.connectedCallback()
-    this.#connection = new AbortController()
-    const { signal } = this.#connection
+  /** @param {AbortSignal} signal @override */
+  listen(signal) {
     const root = this.getRootNode()
     // The field may be replaced at any time, so its events are received above it.
-    root.addEventListener('keydown', (event) => this.#press(/** @type {KeyboardEvent} */ (event)), {
-      signal,
-      capture: true,
-    })
-    root.addEventListener('input', ({ target }) => target === this.#field && this.#clear(), {
-      signal,
-    })
-  }
-
-  /** @override */
-  disconnectedCallback() {
-    super.disconnectedCallback()
-    this.#connection.abort()
+    const options = { signal, capture: true }
+    root.addEventListener(
+      'keydown',
+      (event) => this.#press(/** @type {KeyboardEvent} */ (event)),
+      options,
+    )
+    root.addEventListener('input', ({ target }) => target === this.#field && this.#clear(), options)
   }
 
   /** @override */

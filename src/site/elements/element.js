@@ -13,6 +13,7 @@ const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object
 
 export class EdgeElement extends Base {
   #call = new AbortController()
+  #connection = new AbortController()
   /** @type {Promise<Client> | null} */
   #client = null
 
@@ -20,6 +21,8 @@ export class EdgeElement extends Base {
   build(_root) {}
   /** Applies the attributes. */
   update() {}
+  /** Listens while the element is in the page. @param {AbortSignal} _signal */
+  listen(_signal) {}
 
   connectedCallback() {
     if (!this.shadowRoot) {
@@ -29,6 +32,8 @@ export class EdgeElement extends Base {
       root.adoptedStyleSheets = [sheet]
       this.build(root)
     }
+    this.#connection = new AbortController()
+    this.listen(this.#connection.signal)
     this.update()
   }
 
@@ -38,6 +43,7 @@ export class EdgeElement extends Base {
 
   disconnectedCallback() {
     this.stop()
+    this.#connection.abort()
   }
 
   /** The Worker that served this module, or another one. */

@@ -14,6 +14,7 @@ export class EdgeSummary extends EdgeElement {
   ]
 
   #box = /** @type {HTMLElement | null} */ (null)
+  #page = ''
 
   /** @param {ShadowRoot} root @override */
   build(root) {
@@ -24,15 +25,32 @@ export class EdgeSummary extends EdgeElement {
     this.#show('', '')
   }
 
+  /** @param {AbortSignal} signal @override */
+  listen(signal) {
+    // A site that shows its next page without loading it changes the title, or the canonical link.
+    const observer = new MutationObserver(() => {
+      if (this.#page === this.#current) return
+      this.#show('', '')
+      this.update()
+    })
+    observer.observe(document.head, { subtree: true, childList: true, attributes: true })
+    signal.onabort = () => observer.disconnect()
+  }
+
+  get #current() {
+    return this.read('page', pageOf(document))
+  }
+
   /** @override */
   async update() {
     const signal = this.begin()
+    this.#page = this.#current
     const url = new URL('/v1/completions', this.endpoint)
     // The same address as that of `complete()` with `cached`, for the browser's cache.
     url.search = `${new URLSearchParams({
       stream: 'false',
       prompt_id: this.read('prompt', 'summary'),
-      [`var.${this.read('variable', 'page')}`]: this.read('page', pageOf(document)),
+      [`var.${this.read('variable', 'page')}`]: this.#page,
     })}`
     let text = ''
     try {

@@ -62,9 +62,9 @@ test('what is not offered has no snippet', () => {
 
 test('elements are printed as soon as the Worker has them', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'snippets-'))
-  await mkdir(join(folder, 'src/site'), { recursive: true })
+  await mkdir(join(folder, 'src/site/elements'), { recursive: true })
   expect(await clientHas(folder)).toBe('client')
-  await writeFile(join(folder, 'src/site/elements.js'), "customElements.define('edge-chat', Chat)")
+  await writeFile(join(folder, 'src/site/elements/index.js'), '')
   expect(await clientHas(folder)).toBe('elements')
   await rm(folder, { recursive: true })
 })
