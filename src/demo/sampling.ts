@@ -1,6 +1,7 @@
 // Generates text with the demo model: samples token after token by the request's parameters, with
 // their log probabilities. Pure, apart from `random`.
-import type { Context, Model } from './model.ts'
+import type { Model } from './model.ts'
+import type { Source } from './subject.ts'
 
 export interface Piece {
   readonly token: string
@@ -51,8 +52,8 @@ export function score(model: Model, tokens: readonly string[], top: number): (Pi
  * One step per sampled token, and one more if the text ends by itself. The last step has a
  * `finish`.
  */
-export function* generate(
-  model: Model,
+export function* generate<C>(
+  model: Source<C>,
   prompt: readonly string[],
   options: SamplingOptions,
 ): Generator<Step, void, undefined> {
@@ -83,7 +84,7 @@ export function* generate(
 }
 
 function choose(
-  model: Model,
+  model: Pick<Source<never>, 'end' | 'floor'>,
   p: Float64Array,
   used: ReadonlyMap<number, number>,
   { temperature, top_p, presence_penalty, frequency_penalty, random }: SamplingOptions,
@@ -123,9 +124,9 @@ function choose(
   return candidates.at(-1)!
 }
 
-function describe(
-  model: Model,
-  context: Context,
+function describe<C>(
+  model: Source<C>,
+  context: C,
   p: Float64Array,
   id: number,
   count: SamplingOptions['logprobs'],
@@ -133,9 +134,11 @@ function describe(
   const token = model.spell(context, id)
   const top: Record<string, number> = {}
   if (count !== undefined) {
-    for (const other of new Set([...likeliest(p, count, model.floor), id])) {
-      top[model.spell(context, other)] = Math.log(p[other]!)
+    // In a story, several tokens are spelled as the hero: the likeliest of them is listed, or this one.
+    for (const other of likeliest(p, count, model.floor)) {
+      top[model.spell(context, other)] ??= Math.log(p[other]!)
     }
+    top[token] = Math.log(p[id]!)
   }
   return { token, logprob: Math.log(p[id]!), top }
 }

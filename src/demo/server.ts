@@ -13,6 +13,7 @@ import {
   score,
   seededRandom,
 } from './sampling.ts'
+import { type Source, sourceFor } from './subject.ts'
 
 export interface DemoOptions {
   /** Reads the training text (demo-text.txt). Called until it has resolved once. */
@@ -39,7 +40,7 @@ interface Body extends Omit<SamplingOptions, 'random'> {
 /** What the completions adapter sends, with a prompt or, of a chat, with messages. */
 interface Sent extends Partial<Body> {
   readonly model: string
-  readonly messages?: readonly { readonly content: string }[]
+  readonly messages?: readonly { readonly role: string; readonly content: string }[]
   /** With messages, `logprobs` is a flag. */
   readonly top_logprobs?: number
 }
@@ -87,7 +88,8 @@ export function createDemo(options: DemoOptions): (request: Request) => Promise<
       // A concurrent request may have trained the model meanwhile.
       model ??= createModel(text)
     }
-    const answer = createAnswer(model, body, options)
+    const said = messages.findLast(({ role }) => role === 'user')?.content
+    const answer = createAnswer(model, body, said, options)
     if (body.stream) return streamed(answer, body, options, request.signal)
     return Response.json(complete(answer, n))
   }
@@ -125,7 +127,13 @@ function createWriter(logprobs: Body['logprobs'], start: number) {
   }
 }
 
-function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
+/** @param said the last message of a chat's user, which decides what the answer is about */
+function createAnswer(
+  model: Model,
+  body: Body,
+  said: string | undefined,
+  { now, random }: DemoOptions,
+) {
   const { prompt, n, best_of = n, echo, logprobs, seed } = body
   const usage = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }
   const count = (kind: 'prompt_tokens' | 'completion_tokens', tokens: number) => {
@@ -137,9 +145,9 @@ function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
    * One candidate. Its random numbers depend on its place among the candidates of its prompt, not
    * on the prompt's place, so that a prompt with a seed has the same text alone and in a list.
    */
-  function* candidate(tokens: readonly string[], place: number) {
+  function* candidate<C>(source: Source<C>, tokens: readonly string[], place: number) {
     const seeded = seed === undefined ? random : seededRandom(seed, place)
-    for (const step of generate(model, tokens, { ...body, random: seeded })) {
+    for (const step of generate(source, tokens, { ...body, random: seeded })) {
       count('completion_tokens', step.sampled)
       yield step
     }
@@ -159,11 +167,14 @@ function createAnswer(model: Model, body: Body, { now, random }: DemoOptions) {
     candidates: [prompt].flat().map((text) => {
       const tokens = tokenize(text)
       count('prompt_tokens', tokens.length)
-      const scored = echo && logprobs !== undefined ? score(model, tokens, logprobs) : []
+      // Evaluations score texts: those probabilities have to be the model's own.
+      const isScored = echo && logprobs !== undefined
+      const source = isScored ? model : sourceFor(model, said ?? text, body.max_tokens)
+      const scored = isScored ? score(model, tokens, logprobs) : []
       const echoed = tokens.map((token, i) => scored[i] ?? { token, logprob: null, top: null })
       return Array.from({ length: best_of }, (_, place) => ({
         echo: echo ? echoed : [],
-        steps: candidate(tokens, place),
+        steps: candidate(source as Source<unknown>, tokens, place),
         write: createWriter(logprobs, echo ? 0 : text.length),
       }))
     }),

@@ -103,6 +103,19 @@ describe('POST /v1/completions', () => {
   })
 })
 
+test('the demo sums up a marked page, and tells a story of its hero', async () => {
+  const mark = `page-${'0'.repeat(24)}`
+  const prompt = `Sum up:\n\n<${mark}>\nA kettle boils. It is warm.\n</${mark}>\n\nSummary:`
+  const summary = completionOf(await client.complete({ prompt, max_tokens: 20 }, own))
+  expect(summary.choices[0]).toMatchObject({
+    text: 'A kettle boils. It is warm.',
+    finish_reason: 'stop',
+  })
+  const story = { id: 'story', variables: { hero: 'Ada' } }
+  const told = completionOf(await client.complete({ prompt: story }, own))
+  expect(told.choices[0]?.text).toContain('Ada')
+})
+
 test('GET /v1/models lists the only model and retrieves it', async () => {
   const list = await client.send({ path: '/v1/models', headers: own })
   const model = { id: 'default', object: 'model', created: 0, owned_by: 'demo' }
