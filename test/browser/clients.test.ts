@@ -160,7 +160,7 @@ const useCompletion: Client = {
 }
 const deepChat: Client = {
   name: 'deep-chat',
-  code: () => recipe("import 'deep-chat'"),
+  code: () => recipe('async handler'),
   path: '/v1/chat/completions',
   // client.js needs none.
   preflight: false,
@@ -182,9 +182,18 @@ const clients: readonly Client[] = [
     readsLateErrors: false,
   },
   deepChat,
+  {
+    ...deepChat,
+    name: 'deep-chat with directConnection',
+    code: () => recipe('directConnection'),
+    preflight: true,
+    logged: /upstream|Cannot use|No valid stream events/,
+  },
 ]
 
-const ask = async ({ input }: Client, text: string) => {
+const ask = async ({ input, stop }: Client, text: string) => {
+  // An answer may be shown whole before its stream has ended.
+  await expect.poll(() => stop().count()).toBe(0)
   await input().fill(text)
   await input().press('Enter')
 }
@@ -218,7 +227,9 @@ describe.each(clients)('$name', (client) => {
     await expect.poll(() => shown(answer())).toBe('Waves fold.')
     expect(posts()).toHaveLength(2)
     expect(calls()).toHaveLength(1)
-    watched.expectQuiet(origin, ENDPOINT)
+    expect(unexpected()).toEqual([])
+    expect(watched.foreignRequests(origin, ENDPOINT)).toEqual([])
+    expect(await error().count()).toBe(0)
   })
 
   test('shows why a request was refused', async () => {
