@@ -8,6 +8,7 @@ import { welcome } from './start/welcome.ts'
 
 const WRANGLER = 'node_modules/wrangler/bin/wrangler.js'
 const DEFAULT_PORT = 8787
+const PARENT_MS = 500
 
 const args = process.argv.slice(2)
 const given = portIn(args)
@@ -19,12 +20,16 @@ let isRestarting = false
 watchFiles('.', ['wrangler.toml', '.dev.vars'], restart)
 
 let isStopping = false
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.on(signal, () => {
-    isStopping = true
-    // A terminal sends Ctrl-C to wrangler, too, for which a second signal changes nothing.
-    child.kill()
-  })
+function stop(): void {
+  isStopping = true
+  // A terminal sends Ctrl-C to wrangler, too, for which a second signal changes nothing.
+  child.kill()
+}
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, stop)
+// Between npm and this script is a shell, which ends with npm and passes no signal on.
+if (process.env['npm_lifecycle_event'] === 'start') {
+  const parent = process.ppid
+  setInterval(() => process.ppid !== parent && stop(), PARENT_MS).unref()
 }
 
 /** `--port 9000`, `--port=9000` or `-p 9000`. */

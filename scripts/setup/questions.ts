@@ -29,7 +29,7 @@ export function requireFlags(args: Arguments, hasKey: boolean): void {
 }
 
 export const askSite = (terminal: Terminal): Promise<URL> =>
-  repeat(terminal, 'The address of your site: ', parseSite)
+  repeat(terminal, 'The address of your site, such as https://example.com: ', parseSite)
 
 export async function askPreset(terminal: Terminal): Promise<string> {
   const names = Object.keys(providers)

@@ -39,6 +39,20 @@ describe('npm start', () => {
     return text
   }
 
+  function start(port: number): ChildProcess {
+    const started = spawn('npm', ['start', '--', '--port', String(port)], {
+      cwd: folder,
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    for (const stream of [started.stdout, started.stderr]) {
+      stream?.on('data', (data) => {
+        output += String(data)
+      })
+    }
+    return started
+  }
+
   /** As editors save that write another file and rename it. */
   async function save(name: string, text: string): Promise<void> {
     await writeFile(join(folder, `${name}~`), text)
@@ -48,16 +62,7 @@ describe('npm start', () => {
   test('prints what can be used, restarts after a save, and ends with Ctrl-C', async () => {
     const port = await freePort()
     const url = `http://localhost:${port}`
-    child = spawn('npm', ['start', '--', '--port', String(port)], {
-      cwd: folder,
-      detached: true,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    })
-    for (const stream of [child.stdout, child.stderr]) {
-      stream?.on('data', (data) => {
-        output += String(data)
-      })
-    }
+    child = start(port)
     const first = await printed(/Try it +curl.*\n/)
     expect(first).toContain(`Playground  ${url}\n`)
     expect(first).toContain(`Dashboard   ${url}/admin (no .dev.vars: "npm run setup" writes it`)
@@ -89,9 +94,16 @@ describe('npm start', () => {
     // As a terminal does: to all processes of the group.
     process.kill(-child.pid!, 'SIGINT')
     await ended
-    await expect.poll(() => isAlive(child?.pid)).toBe(false)
+    await expect.poll(() => isAlive(child?.pid), { timeout: 50_000 }).toBe(false)
     await expect(fetch(url)).rejects.toThrow()
   }, 240_000)
+
+  test('ends with npm, if only npm is stopped', async () => {
+    child = start(await freePort())
+    await printed(/wrangler 4/)
+    child.kill()
+    await expect.poll(() => isAlive(child?.pid), { timeout: 50_000 }).toBe(false)
+  })
 
   test('ends as wrangler does if it cannot start', async () => {
     const start = promisify(execFile)(process.execPath, ['scripts/start.ts', '--no-such-flag'], {
