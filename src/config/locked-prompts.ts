@@ -3,7 +3,7 @@ import { parseSelectors } from '../html/selector.ts'
 import { placeholdersIn } from '../request/template.ts'
 import { masked, preview } from '../validation.ts'
 import type { Faults } from './faults.ts'
-import { checkParameters } from './models.ts'
+import { checkParameters, type Model } from './models.ts'
 import type { Settings } from './schema.ts'
 
 type Prompts = Settings['prompts']
@@ -12,7 +12,7 @@ type LockedPrompt = Prompts[string]
 /** @param tables the prompts of each source, with the beginning of their paths */
 export function promptsOf(
   tables: readonly (readonly [prefix: string, prompts: Prompts])[],
-  models: ReadonlyMap<string, unknown>,
+  models: ReadonlyMap<string, Model>,
   origins: readonly string[],
   faults: Faults,
 ): Map<string, LockedPrompt> {
@@ -31,6 +31,13 @@ export function promptsOf(
         )
       }
       if (prompt.model !== undefined) own.mustExist('model', prompt.model, models)
+      const model = prompt.model === undefined ? [...models.values()][0] : models.get(prompt.model)
+      if (prompt.chat && model?.takesChats === false) {
+        own.add(
+          'chat',
+          `Cannot use "chat": the model "${masked(model.id)}" takes no chats, set chat_path in its upstream`,
+        )
+      }
       checkPlaceholders(prompt, own)
       checkPages(prompt, hasSite, own)
       checkParameters(prompt.parameters, own)

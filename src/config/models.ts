@@ -15,7 +15,11 @@ export interface Model extends ModelOptions {
   readonly abandon: Abandon
   /** The price of each target of the route. */
   readonly prices: readonly (Price | null)[]
+  /** At least one upstream of the route takes chats. */
+  readonly takesChats: boolean
 }
+
+type Place = Pick<ConnectOptions, 'wire' | 'developer' | 'unsupported'>
 
 /** The price of a model's target. If the route has a target twice, its first price applies. */
 export function priceAt({ route, prices }: Model, { upstream, upstream_model }: Target) {
@@ -27,7 +31,7 @@ export function priceAt({ route, prices }: Model, { upstream, upstream_model }: 
 
 export function modelsOf(
   settings: Settings['models'],
-  upstreams: ReadonlyMap<string, Pick<ConnectOptions, 'wire' | 'developer'>>,
+  upstreams: ReadonlyMap<string, Place>,
   faults: Faults,
 ): Map<string, Model> {
   const models = new Map<string, Model>()
@@ -47,15 +51,13 @@ export function modelsOf(
     const prices = targets.map((target) => target.price ?? price)
     const places = targets.flatMap(({ upstream }) => upstreams.get(upstream) ?? [])
     const chat = chatOf(setting, places)
-    models.set(id, { id, system, chat, parameters, route, abandon, price, prices })
+    const takesChats = places.length === 0 || places.some((place) => !place.unsupported.has('chat'))
+    models.set(id, { id, system, chat, parameters, route, abandon, price, prices, takesChats })
   }
   return models
 }
 
-function chatOf(
-  setting: Settings['models'][number],
-  places: readonly Pick<ConnectOptions, 'wire' | 'developer'>[],
-): ChatOptions {
+function chatOf(setting: Settings['models'][number], places: readonly Place[]): ChatOptions {
   const wires = new Set(places.map(({ wire }) => wire))
   return {
     system: setting.chat_system ?? null,

@@ -120,6 +120,7 @@ test('parseConfig() accepts the complete example', () => {
       price,
       abandon: 'finish',
       prices: [price, price],
+      takesChats: true,
     },
   })
   expect([...config.upstreams.keys()]).toEqual(['openai', 'workers-ai'])
@@ -257,6 +258,11 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
     "it is the visitor's last message",
   ],
   [{ prompts: { default: { chat: true } } }, 'prompts.default', 'a model has this id'],
+  [
+    { ...withUpstream({ wire: 'completions', chat_path: '' }), ...withChat({}) },
+    'prompts.h.chat',
+    'the model "default" takes no chats',
+  ],
   [
     withPrompt({ model: 'nope' }),
     'prompts.h.model',
