@@ -70,7 +70,8 @@ async function greet(ready: { ip: string; port: number }, checked: ReturnType<ty
   const devVars = await readFile('.dev.vars', 'utf8').catch(() => null)
   const scheme = args.join(' ').match(/--local-protocol[= ]https/) ? 'https' : 'http'
   const url = `${scheme}://${ready.ip}:${ready.port}`
-  console.log(welcome({ url, port: port ?? DEFAULT_PORT, devVars, config: (await checked).config }))
+  const { config, devPort } = await checked
+  console.log(welcome({ url, port: port ?? devPort, devVars, config }))
   port = ready.port
 }
 
@@ -78,12 +79,13 @@ async function greet(ready: { ip: string; port: number }, checked: ReturnType<ty
 async function check() {
   const { checkConfig, readWranglerToml } = await import('./config/check.ts')
   try {
-    const result = checkConfig(readWranglerToml('wrangler.toml').vars?.['CONFIG'])
-    for (const { path, message } of result.faults) console.error(`${path}: ${message}`)
-    return { config: result.config, isToml: true }
+    const { vars, dev } = readWranglerToml('wrangler.toml')
+    const { config, faults } = checkConfig(vars?.['CONFIG'])
+    for (const { path, message } of faults) console.error(`${path}: ${message}`)
+    return { config, isToml: true, devPort: dev?.port ?? DEFAULT_PORT }
   } catch (error) {
     console.error(error instanceof Error ? error.message : error)
-    return { config: null, isToml: false }
+    return { config: null, isToml: false, devPort: DEFAULT_PORT }
   }
 }
 
