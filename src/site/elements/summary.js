@@ -37,23 +37,27 @@ export class EdgeSummary extends EdgeElement {
     signal.onabort = () => observer.disconnect()
   }
 
+  /** The address that names the page. */
   get #current() {
-    return this.read('page', pageOf(document))
+    const canonical = document.querySelector('link[rel~=canonical]')?.getAttribute('href')
+    const href = this.read('page') || canonical || location.origin + location.pathname
+    // A link completes an address, and never throws.
+    return make('a', '', { href }).href
   }
 
   /** @override */
   async update() {
     const signal = this.begin()
     this.#page = this.#current
-    const url = new URL('/v1/completions', this.endpoint)
-    // The same address as that of `complete()` with `cached`, for the browser's cache.
-    url.search = `${new URLSearchParams({
-      stream: 'false',
-      prompt_id: this.read('prompt', 'summary'),
-      [`var.${this.read('variable', 'page')}`]: this.#page,
-    })}`
     let text = ''
     try {
+      const url = new URL('/v1/completions', this.endpoint)
+      // The same address as that of `complete()` with `cached`, for the browser's cache.
+      url.search = `${new URLSearchParams({
+        stream: 'false',
+        prompt_id: this.read('prompt', 'summary'),
+        [`var.${this.read('variable', 'page')}`]: this.#page,
+      })}`
       const response = await fetch(url, { signal })
       const { choices, error } = await response.json()
       text = choices?.[0].text.trim()
@@ -82,11 +86,4 @@ export class EdgeSummary extends EdgeElement {
     slot.textContent = fallback
     this.hidden = !text && !fallback && !this.childElementCount && !this.textContent?.trim()
   }
-}
-
-/** The address that names a page: its canonical link. @param {Document} page */
-function pageOf(page) {
-  const canonical = page.querySelector('link[rel~=canonical]')
-  if (canonical instanceof HTMLLinkElement && canonical.href) return canonical.href
-  return location.origin + location.pathname
 }
