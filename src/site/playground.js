@@ -1,5 +1,6 @@
 // The playground page: sends one prompt or conversation at a time through client.js, and shows the
-// answer, where it came from, and the code of the call. Inserts model output as text only. Stores nothing.
+// answer, where it came from, and the code of the call. Inserts model output as text only. Each request
+// is in the fragment of the address, which browsers do not send: links and the Back button return to it.
 import { advice, sentence } from './advice.js'
 import { createClient } from './client.js'
 import { Conversation } from './conversation.js'
@@ -32,7 +33,8 @@ let isChat = false
 const conversation = new Conversation()
 let sitekey = ''
 /**
- * The last response: its status and headers, the time until they arrived, and the completion of a JSON body.
+ * The last response: its status and headers, the time until they arrived, and the completion of a JSON
+ * body.
  *
  * @type {{ status: number, headers: Headers, ms: number, completion: Promise<Completion | null> } | null}
  */
@@ -40,6 +42,8 @@ let last = null
 /** @type {AbortController | null} */
 let running = null
 let client = createClient({ endpoint, fetch: recordedFetch })
+/** The time that each generated answer took, by its request. @type {Map<string, number>} */
+const generatedMs = new Map()
 
 /** Records the last response. @type {typeof fetch} */
 async function recordedFetch(url, init) {
@@ -119,7 +123,7 @@ function showMode(tab) {
   at(isChat ? 'which' : 'locked').after(at('fields'))
   at(isChat ? 'composer' : 'request').append(at('actions'))
   for (const id of ['log', 'composer', 'new', 'retry', 'tab-usechat']) at(id).hidden = !isChat
-  for (const id of ['answer', 'stream-field']) at(id).hidden = isChat
+  for (const id of ['written', 'stream-field']) at(id).hidden = isChat
   history.replaceState(null, '', isChat ? '#chat' : location.pathname)
   setText('answer-title', isChat ? 'Conversation' : 'Answer')
   reset()
@@ -128,18 +132,31 @@ function showMode(tab) {
   else showCode()
 }
 
-/** Shows the fields that a visitor may set for the selected prompt. */
+/** @param {string} field */
+function maySet(field) {
+  const prompt = selectedPrompt()
+  return prompt === null || prompt.visitor_may_set.includes(field)
+}
+
+/** In a conversation, a locked prompt is selected as a model. */
+const mayNameModel = () => isChat || maySet('model')
+
+/** @returns {NodeListOf<HTMLInputElement>} */
+const fields = () => at('fields').querySelectorAll('[name]')
+
+/** Shows what a visitor may set for the selected prompt, and choices between two or more. */
 function showFields() {
   const prompt = selectedPrompt()
-  at('which').hidden = isChat || prompts.length === chatPrompts.length
+  at('which').hidden = isChat || select('prompt-id').length < 2
   at('free').hidden = isChat || prompt !== null
   at('system-field').hidden = !isChat || prompt !== null
   at('locked').hidden = prompt === null || Object.keys(prompt.variables).length === 0
-  /** @param {string} field */
-  const may = (field) => prompt === null || prompt.visitor_may_set.includes(field)
-  at('model-field').hidden = !isChat && !may('model')
-  at('max-tokens-field').hidden = !may('max_tokens')
-  at('temperature-field').hidden = !may('temperature')
+  at('model-field').hidden = !mayNameModel() || select('model').length < 2
+  for (const { name, parentElement } of fields()) {
+    const isOffered = maySet(name) && !(isChat && name === 'suffix')
+    if (parentElement !== null) parentElement.hidden = !isOffered
+  }
+  at('options').hidden = at('options').querySelector('div > div:not([hidden])') === null
   at('variables').replaceChildren(
     ...Object.entries(prompt?.variables ?? {}).map(([name, variable]) => field(name, variable)),
   )
@@ -170,17 +187,17 @@ function field(name, { values, max_chars, from }) {
  */
 function bodyOf(message = input('message').value.trim()) {
   const prompt = selectedPrompt()
-  const fields = /** @type {NodeListOf<HTMLInputElement>} */ (
+  const filled = /** @type {NodeListOf<HTMLInputElement>} */ (
     at('variables').querySelectorAll('[data-variable]')
   )
   const variables = Object.fromEntries(
-    [...fields].map(({ dataset, value }) => [dataset['variable'] ?? '', value]),
+    [...filled].map(({ dataset, value }) => [dataset['variable'] ?? '', value]),
   )
-  const given = fields.length === 0 ? {} : { variables }
+  const given = filled.length === 0 ? {} : { variables }
   /** @type {Record<string, unknown>} */
   const body = {}
   const model = select('model').value
-  if (!at('model-field').hidden && model !== models[0] && model !== '') body['model'] = model
+  if (mayNameModel() && model !== models[0] && model !== '') body['model'] = model
   if (isChat) {
     const system = at('system-field').hidden ? '' : input('system').value.trim()
     const turns = conversation.asked(message)
@@ -189,12 +206,9 @@ function bodyOf(message = input('message').value.trim()) {
   } else {
     body['prompt'] = prompt === null ? input('prompt').value : { id: prompt.id, ...given }
   }
-  for (const [id, name] of [
-    ['max-tokens', 'max_tokens'],
-    ['temperature', 'temperature'],
-  ]) {
-    const value = input(id ?? '').value
-    if (!at(`${id}-field`).hidden && value !== '') body[name ?? ''] = Number(value)
+  for (const { name, value, type, parentElement } of fields()) {
+    if (parentElement?.hidden || value === '') continue
+    body[name] = type === 'number' ? Number(value) : value
   }
   if (isChat || input('stream').checked) body['stream'] = true
   return body
@@ -207,6 +221,7 @@ const languages = {
   'tab-curl': 'curl',
   'tab-openai': 'openai',
   'tab-python': 'python',
+  'tab-page': 'page',
   'tab-usechat': 'useChat',
 }
 const chooseCode = tabs(Object.keys(languages), 'code', showCode)
@@ -217,24 +232,33 @@ function showCode(tab = at('code').getAttribute('aria-labelledby') ?? '') {
     endpoint,
     body: bodyOf(),
     defaultModel: models[0] ?? 'default',
-    mayNameModel: selectedPrompt() === null || !at('model-field').hidden,
+    mayNameModel: mayNameModel(),
     sitekey,
   }
   setText('code', snippets(call)[languages[tab] ?? 'client'])
   setText('copied', '')
 }
 
-/** @param {{ message: string, code?: string, retryAfter?: number | null }} error */
-function showProblem({ message, code = '', retryAfter = null }) {
+/**
+ * @param {{ message: string, code?: string, retryAfter?: number | null }} error
+ * @param {{ path: string, message: string }[]} [faults] of the configuration
+ */
+function showProblem({ message, code = '', retryAfter = null }, faults = []) {
   const box = at('problem')
-  const first = document.createElement('p')
   const name = document.createElement('code')
   name.textContent = code
-  first.append(sentence(message), ' ', name)
-  const second = document.createElement('p')
-  second.textContent = advice(code, retryAfter)
-  box.replaceChildren(first, ...(second.textContent === '' ? [] : [second]))
+  box.replaceChildren(paragraph(sentence(message), ' ', name))
+  const what = advice(code, retryAfter)
+  if (what !== '') box.append(paragraph(what))
+  for (const { path, message } of faults) box.append(paragraph(`${path}: ${sentence(message)}`))
   box.hidden = false
+}
+
+/** @param {(string | Node)[]} content */
+function paragraph(...content) {
+  const element = document.createElement('p')
+  element.append(...content)
+  return element
 }
 
 const facts = /** @type {const} */ ([
@@ -244,6 +268,7 @@ const facts = /** @type {const} */ ([
   'fresh',
   'tokens-in',
   'tokens-out',
+  'speed',
   'finish',
   'answered-by',
   'request-id',
@@ -252,14 +277,17 @@ const facts = /** @type {const} */ ([
 /** Shows that nothing has been sent yet. */
 function reset() {
   setText('status', '')
-  clear('Nothing sent yet', 'Memory, KV, another visitor’s request, or the model.')
+  clear(
+    'Nothing sent yet',
+    'An answer comes from the cache, another visitor’s request, or the model.',
+  )
 }
 
 /** @param {string} title @param {string} [detail] */
 function clear(title, detail = '') {
   last = null
   at('problem').hidden = true
-  setText('answer', '')
+  for (const id of ['sent-prompt', 'answer']) setText(id, '')
   for (const fact of facts) setText(fact, '–')
   showSource('none', title, detail)
 }
@@ -276,16 +304,18 @@ function showSource(kind, title, detail) {
   box.replaceChildren(strong, span)
 }
 
-/** Shows what is known once the response headers have arrived. */
+/** Shows what is known once the response headers have arrived, and returns the source of an answer. */
 function showHead() {
-  if (last === null) return
-  const { kind, title, detail, ageSeconds, ttlSeconds } = sourceOf(last.headers, last.status)
-  showSource(kind, title, detail)
+  if (last === null) return null
   setText('first-byte', milliseconds(last.ms))
-  const age = kind === 'none' ? '–' : 'new'
-  setText('age', ageSeconds === null ? age : duration(ageSeconds))
-  setText('fresh', ttlSeconds === null ? '–' : ttlSeconds < 0 ? 'stale' : duration(ttlSeconds))
   setText('request-id', last.headers.get('x-request-id') ?? '–')
+  if (last.status >= 400) return null
+  const source = sourceOf(last.headers)
+  const { kind, title, detail, ageSeconds, ttlSeconds } = source
+  showSource(kind, title, detail)
+  setText('age', ageSeconds === null ? 'new' : duration(ageSeconds))
+  setText('fresh', ttlSeconds === null ? '–' : ttlSeconds < 0 ? 'stale' : duration(ttlSeconds))
+  return source
 }
 
 /** @param {number} ms */
@@ -296,35 +326,52 @@ function milliseconds(ms) {
 /** Sends the prompt, or the conversation: with the message, or as it was sent last. */
 async function send({ again = false } = {}) {
   if (running !== null || button('send').disabled) return
-  const { prompt, messages, stream, ...fields } = bodyOf(again ? '' : undefined)
+  const body = bodyOf(again ? '' : undefined)
+  const { prompt, messages, stream, ...fields } = body
   if (isChat && !again && input('message').value.trim() === '') return input('message').focus()
   running = new AbortController()
   const { signal } = running
   const options = { ...fields, signal }
   clear('Sending…')
+  const address = new URL(fragment(), location.href).href
+  if (!again && address !== location.href) history.pushState(null, '', address)
   if (isChat) begin(again)
+  else {
+    if (typeof prompt === 'string') setText('sent-prompt', prompt)
+    at('response').scrollIntoView({ block: 'nearest' })
+  }
   setRunning(true)
   const startedAt = performance.now()
+  /** @type {Completion | null} */
+  let completion = null
   try {
     const given = /** @type {Prompt} */ (prompt)
     const turns = /** @type {import('./client.js').Message[]} */ (messages)
     if (isChat) {
-      await show(client.chat(turns, { ...options, stream: true }), (text) =>
+      completion = await show(client.chat(turns, { ...options, stream: true }), (text) =>
         conversation.append(text),
       )
     } else if (stream === true) {
-      await show(client.stream(given, options), (text) => at('answer').append(text))
+      completion = await show(client.stream(given, options), (text) => at('answer').append(text))
     } else {
       setText('answer', await client.complete(given, options))
-      showHead()
-      showCompletion((await last?.completion) ?? null)
+      completion = (await last?.completion) ?? null
     }
+    showCompletion(
+      completion,
+      JSON.stringify({ ...body, stream: false }),
+      performance.now() - startedAt,
+    )
     setText('status', 'Done')
   } catch (error) {
     showHead()
     if (signal.aborted) setText('status', 'Stopped')
     else {
-      if (last === null) showSource('none', 'No response', '')
+      const status = last?.status ?? 0
+      const detail = status === 0 ? 'There was no response.' : `The status was ${status}.`
+      showSource('bad', 'Failed', status === 200 ? 'The answer broke off.' : detail)
+      for (const id of ['age', 'fresh']) setText(id, '–')
+      if (at('answer').textContent === '') setText('sent-prompt', '')
       setText('status', 'Failed')
       showProblem(/** @type {Error} */ (error))
     }
@@ -358,18 +405,36 @@ async function show(pieces, append) {
     isFirst = false
     append(text)
   }
-  showHead()
-  showCompletion(pieces.completion)
+  return pieces.completion
 }
 
-/** Shows what is known once the answer is complete. @param {Completion | null} completion */
-function showCompletion(completion) {
-  const { prompt_tokens = '–', completion_tokens = '–' } = completion?.usage ?? {}
+/**
+ * Shows what is known once the answer is complete.
+ *
+ * @param {Completion | null} completion
+ * @param {string} request the same for the same answer
+ * @param {number} ms
+ */
+function showCompletion(completion, request, ms) {
+  const { prompt_tokens = '–', completion_tokens = '–', total_tokens = 0 } = completion?.usage ?? {}
   const estimated = last?.headers.get('x-usage-estimated') === '1' ? '≈ ' : ''
   setText('tokens-in', `${estimated}${prompt_tokens}`)
   setText('tokens-out', `${estimated}${completion_tokens}`)
   setText('finish', completion?.choices[0]?.finish_reason ?? '–')
   setText('answered-by', completion?.model ?? '–')
+  const source = showHead()
+  if (source === null) return
+  const { kind, title, detail } = source
+  if (kind === 'miss' || kind === 'bypass') {
+    generatedMs.set(request, ms)
+    const perSecond = (1000 * Number(completion_tokens)) / ms
+    if (perSecond > 0) setText('speed', `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} tokens/s`)
+  } else if (total_tokens > 0) {
+    const first = generatedMs.get(request)
+    const times = first === undefined ? [ms] : [first, ms]
+    const saved = `${estimated}${total_tokens} tokens saved`
+    showSource(kind, `${times.map(milliseconds).join(' → ')}, ${saved}`, `${title}. ${detail}`)
+  }
 }
 
 /** @param {boolean} isRunning */
@@ -399,6 +464,55 @@ for (const form of ['request', 'composer']) {
     showCode()
   })
 }
+/**
+ * The fields of the forms. Those of the variables depend on the others.
+ *
+ * @returns {NodeListOf<HTMLInputElement>}
+ */
+const controls = () => at('panel').querySelectorAll('select, textarea, input:not([type=checkbox])')
+
+/** @param {HTMLInputElement | HTMLSelectElement} control */
+const initial = (control) =>
+  control instanceof HTMLSelectElement ? (control.options[0]?.value ?? '') : control.defaultValue
+
+/** The address of this page with the fields that are not as at first. */
+function fragment() {
+  const params = [...controls()]
+    .filter((control) => control.closest('[hidden]') === null && control.value !== initial(control))
+    .map(({ id, value }) => [id, value])
+  const fields = new URLSearchParams(params).toString()
+  const parts = [isChat ? 'chat' : '', fields].filter(Boolean)
+  return parts.length === 0 ? location.pathname : `#${parts.join('&')}`
+}
+
+/** Fills in the request of the address. */
+function restore() {
+  const { hash } = location
+  const params = new URLSearchParams(hash.slice(1))
+  const startsWithChat = params.has('chat') && !at('tab-chat').hidden
+  chooseMode(startsWithChat || select('prompt-id').length === 0 ? 'tab-chat' : 'tab-completion')
+  // Which variables there are depends on the prompt.
+  for (const pass of [['prompt-id', 'model'], null]) {
+    for (const control of controls()) {
+      if (pass !== null && !pass.includes(control.id)) continue
+      control.value = params.get(control.id) ?? initial(control)
+      if (control.value === '') control.value = initial(control)
+    }
+    if (pass !== null) showFields()
+  }
+  if (hash !== '') history.replaceState(null, '', hash)
+  showCode()
+}
+
+// The skip link changes the fragment, too.
+addEventListener('popstate', () => {
+  if (running === null && location.hash !== '#main') restore()
+})
+button('share').addEventListener('click', async () => {
+  history.replaceState(null, '', fragment())
+  const copied = navigator.clipboard.writeText(location.href).then(() => 'Copied')
+  setText('shared', await copied.catch(() => 'The link is in the address bar.'))
+})
 button('retry').addEventListener('click', () => send({ again: true }))
 button('new').addEventListener('click', () => {
   conversation.clear()
@@ -422,11 +536,14 @@ at('log').tabIndex = 0
 
 try {
   await load()
-  const takesPrompts = select('prompt-id').length > 0
   at('tab-chat').hidden = !mayWrite && chatPrompts.length === 0
-  const startsWithChat = location.hash === '#chat' && !at('tab-chat').hidden
-  chooseMode(startsWithChat || !takesPrompts ? 'tab-chat' : 'tab-completion')
+  at('modes').hidden = at('tab-chat').hidden || select('prompt-id').length === 0
+  restore()
 } catch (error) {
-  showProblem(/** @type {Error} */ (error))
+  const problem = /** @type {Error & { code?: string }} */ (error)
+  const isFaulty = problem.code === 'misconfigured'
+  const health = isFaulty ? await fetch('/health').then((response) => response.json()) : {}
+  showSource('bad', 'Not ready', '')
+  showProblem(problem, health.faults)
   showCode()
 }

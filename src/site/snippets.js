@@ -1,5 +1,5 @@
-// The code of one call, for copying: with client.js, fetch, curl, the openai SDKs and useChat. Every
-// value is quoted by the rules of its language.
+// The code of one call, for copying: with client.js, fetch, curl, the openai SDKs and useChat, and as a
+// whole page. Every value is quoted by the rules of its language.
 
 /**
  * @typedef {object} Call
@@ -19,6 +19,7 @@ export function snippets(call) {
     curl: curl(call),
     openai: openai(call),
     python: python(call),
+    page: page(call),
     useChat: call.body['messages'] === undefined ? '' : useChat(call),
   }
 }
@@ -26,8 +27,8 @@ export function snippets(call) {
 /** @param {Call} call */
 const pathOf = ({ body }) => (body['messages'] ? '/v1/chat/completions' : '/v1/completions')
 
-/** @param {Call} call */
-function client({ endpoint, body, sitekey }) {
+/** @param {Call} call @param {string} [output] the function that gets the text */
+function client({ endpoint, body, sitekey }, output = 'console.log') {
   const { prompt, messages, stream, ...options } = body
   const name = messages ? 'chat' : stream === true ? 'stream' : 'complete'
   const imported = sitekey === '' ? name : 'createClient'
@@ -42,8 +43,24 @@ function client({ endpoint, body, sitekey }) {
       : `const { ${name} } = createClient({ turnstile: { sitekey: ${literal(sitekey)} } })`,
     messages ? `const messages = ${literal(messages)}` : null,
     stream === true
-      ? `for await (const text of ${call}) console.log(text)`
-      : `console.log(await ${call})`,
+      ? `for await (const text of ${call}) ${output}(text)`
+      : `${output}(await ${call})`,
+  )
+}
+
+/** @param {Call} call */
+function page(call) {
+  return lines(
+    '<!doctype html>',
+    '<html lang="en">',
+    '<meta charset="utf-8">',
+    '<title>An answer</title>',
+    '<p></p>',
+    '<script type="module">',
+    // Only strings contain "<". HTML would read these as the end of the script, or as a comment.
+    client(call, "document.querySelector('p').append").replaceAll(/<(?=[/!s])/gi, '\\x3c'),
+    '</script>',
+    '</html>',
   )
 }
 

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Source
- * @property {'hit' | 'stale' | 'shared' | 'miss' | 'bypass' | 'none' | 'unknown'} kind
+ * @property {'hit' | 'stale' | 'shared' | 'miss' | 'bypass' | 'unknown'} kind
  * @property {string} title
  * @property {string} detail
  * @property {number | null} ageSeconds
@@ -17,11 +17,10 @@ const tiers = {
 }
 
 /**
- * @param {Headers} headers
- * @param {number} [status]
+ * @param {Headers} headers of an answer, not of an error
  * @returns {Source}
  */
-export function sourceOf(headers, status = 200) {
+export function sourceOf(headers) {
   const [, ...parts] = (headers.get('cache-status') ?? '').split(';').map((part) => part.trim())
   const words = new Map(
     parts.map((part) => {
@@ -34,10 +33,6 @@ export function sourceOf(headers, status = 200) {
   const times = {
     ageSeconds: age === null ? null : Number(age),
     ttlSeconds: ttl === undefined ? null : Number(ttl),
-  }
-  if (status >= 400) {
-    const detail = 'The request was refused or failed.'
-    return { kind: 'none', title: 'No answer', detail, ...times }
   }
   const tier = words.get('detail') ?? ''
   if (words.has('hit') && tier === 'stale') {

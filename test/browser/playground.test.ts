@@ -68,9 +68,15 @@ let page: Page
 
 /** The script of the page on the other origin. */
 let script = ''
+/** The page that the tab "web page" shows. */
+let pasted = ''
 const other = createServer(({ url }, response) => {
   const html = '<!doctype html><title>A page</title><script type="module" src="/page.js"></script>'
-  const found = { '/': ['text/html', html], '/page.js': ['text/javascript', script] }[url ?? '']
+  const found = {
+    '/': ['text/html', html],
+    '/pasted': ['text/html', pasted],
+    '/page.js': ['text/javascript', script],
+  }[url ?? '']
   const [type = '', body = ''] = found ?? []
   response.writeHead(found === undefined ? 204 : 200, { 'content-type': type }).end(body)
 })
@@ -153,20 +159,25 @@ test('shows the text as it arrives, and a hit when it is sent again', async () =
   const { open, opened } = latch()
   const pieces = [' once', ' upon', ' a time']
   upstream.lane('scripted').answers(completionsStream(pieces, { pace: () => opened }))
-  await write()
+  const prompt = await write()
   await page.getByLabel('Model').selectOption('scripted')
   await page.getByRole('button', { name: 'Send' }).click()
   const answer = page.locator('#answer')
   await expect.poll(() => answer.textContent()).toBe(' once')
+  expect(await page.locator('#written').textContent()).toBe(`${prompt} once`)
   expect(await answer.getAttribute('aria-busy')).toBe('true')
   expect(await fact('total-time')).toBe('–')
   open()
   await page.locator('#status', { hasText: 'Done' }).waitFor()
   expect(await answer.textContent()).toBe(' once upon a time')
   expect(await answer.getAttribute('aria-busy')).toBe('false')
+  expect(await fact('speed')).toMatch(/^[\d.]+ tokens\/s$/)
   expect(await send()).toBe(' once upon a time')
   expect(await page.locator('#source').getAttribute('data-kind')).toBe('hit')
-  expect(await fact('source')).toMatch(/Hit in (memory|flight)/)
+  expect(await fact('source')).toMatch(
+    /^[\d.]+ m?s → [\d.]+ m?s, 12 tokens savedHit in (memory|flight)/,
+  )
+  expect([await fact('speed'), await fact('sent-prompt')]).toEqual(['–', prompt])
   expect(await fact('age')).toMatch(/^\d+ s$/)
   expect(await fact('fresh')).toBe('30 d')
 })
@@ -215,7 +226,7 @@ test('an error shows its message, its code and what to do', async () => {
   expect(await problem.textContent()).toContain('Cannot use "prompt"')
   expect(await problem.locator('code').textContent()).toBe('invalid_value')
   expect(await problem.locator('p').nth(1).textContent()).toBe('Correct this field and send again.')
-  expect(await fact('source')).toBe('No answerThe request was refused or failed.')
+  expect(await fact('source')).toBe('FailedThe status was 400.')
   expect(await fact('age')).toBe('–')
   const hint = page
     .locator('#answer')
@@ -229,14 +240,96 @@ test('an error shows its message, its code and what to do', async () => {
   expect(await problem.isHidden()).toBe(true)
 })
 
-test('on a misconfigured Worker, refers to GET /health and disables Send', async () => {
+test('on a misconfigured Worker, lists the faults of GET /health and disables Send', async () => {
   const error = { message: 'Cannot serve', code: 'misconfigured' }
   await page.route('**/v1/models', (route) => route.fulfill({ status: 503, json: { error } }))
+  const faults = [{ path: 'models[0].upstream', message: 'Cannot find upstream "opnai"' }]
+  await page.route('**/health', (route) => route.fulfill({ json: { status: '', faults } }))
   await page.reload()
   await page.getByRole('alert').waitFor()
-  expect(await page.locator('#problem').textContent()).toContain('GET /health lists every')
+  const words = await page.locator('#problem').textContent()
+  expect(words).toContain('GET /health lists every')
+  expect(words).toContain('models[0].upstream: Cannot find upstream "opnai".')
   expect(await page.getByRole('button', { name: 'Send' }).isEnabled()).toBe(false)
   expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('503')])
+})
+
+test('a call that its upstream refuses is shown as failed, not as a miss', async () => {
+  upstream.lane('talker').answers(refusal(401, 'no'))
+  await write()
+  await page.getByLabel('Model').selectOption('talker')
+  for (const streamed of [true, false]) {
+    await page.getByLabel('Stream').setChecked(streamed)
+    await page.getByRole('button', { name: 'Send' }).click()
+    await page.locator('#status', { hasText: 'Failed' }).waitFor()
+    expect(await fact('source')).toMatch(/^Failed(?!.*(Miss|model))/)
+    expect(await page.locator('#source').getAttribute('data-kind')).toBe('bad')
+    expect(await page.locator('#problem code').textContent()).toBe('upstream_rejected')
+    expect(await page.locator('#written').textContent()).toBe('')
+  }
+  expect(watched.takeConsoleErrors()).not.toEqual([])
+})
+
+test('the fields under Options are sent', async () => {
+  await write()
+  await page.getByText('Options').click()
+  await page.getByLabel('Top p').fill('0.5')
+  await page.getByLabel('Stop before').fill('.')
+  await page.getByLabel('Seed').fill('7')
+  await page.getByLabel('Max tokens').fill('8')
+  await send()
+  const { body } = watched.requests.findLast(({ method }) => method === 'POST') ?? {}
+  expect(JSON.parse(body ?? '')).toMatchObject({ top_p: 0.5, stop: '.', seed: 7, max_tokens: 8 })
+  await page.getByRole('tab', { name: 'Chat', exact: true }).click()
+  expect(await page.getByLabel('Suffix').isVisible()).toBe(false)
+  expect(await page.getByLabel('Seed').isVisible()).toBe(true)
+  await page.getByRole('tab', { name: 'Completion' }).click()
+  await page.getByLabel('Prompt', { exact: true }).selectOption('story')
+  expect(await page.getByText('Options').isVisible()).toBe(false)
+})
+
+test('a link leads to the same request, and Back to the one before', async () => {
+  const prompt = await write('Linked & “quoted” #')
+  await page.getByLabel('Max tokens').fill('8')
+  await page.getByLabel('Model').selectOption('second')
+  await send()
+  await page.getByLabel('Prompt', { exact: true }).selectOption('haiku')
+  await page.getByLabel('topic').fill('the sea')
+  await page.getByLabel('language').selectOption('Deutsch')
+  await send()
+  await page.getByRole('button', { name: 'Copy link' }).click()
+  await page.locator('#shared', { hasText: 'Copied' }).waitFor()
+  const link = await page.evaluate<string>('navigator.clipboard.readText()')
+  expect(link).toMatch(/^http:\/\/localhost:8787\/#prompt-id=haiku&/)
+  await page.goBack()
+  await expect.poll(() => page.getByLabel('Your prompt').inputValue()).toBe(prompt)
+  expect(await page.getByLabel('Model').inputValue()).toBe('second')
+  expect(await page.getByLabel('Max tokens').inputValue()).toBe('8')
+  const opened = await WatchedPage.open(browser)
+  await opened.page.goto(link)
+  await opened.page.locator('#send:not([disabled])').waitFor()
+  await expect.poll(() => opened.page.locator('#variable-topic').inputValue()).toBe('the sea')
+  expect(await opened.page.getByLabel('language').inputValue()).toBe('Deutsch')
+  expect(opened.requests.filter(({ url }) => url.includes('sea'))).toEqual([])
+  await opened.page.goto(`${OWN}/#chat&system=Be+brief&message=Hello&model=no-such-model`)
+  await opened.page.reload()
+  await expect.poll(() => opened.page.getByLabel('Your message').inputValue()).toBe('Hello')
+  expect(await opened.page.getByLabel('System prompt').inputValue()).toBe('Be brief')
+  expect(await opened.page.getByLabel('Model').inputValue()).toBe('default')
+  opened.expectQuiet(OWN)
+  await opened.close()
+})
+
+test('choices of one are not shown', async () => {
+  const json = { data: [{ id: 'default', owned_by: 'demo' }] }
+  await page.route('**/v1/models', (route) => route.fulfill({ json }))
+  await page.route('**/v1/prompts', (route) => route.fulfill({ json: { data: [] } }))
+  await page.reload()
+  await page.locator('#send:not([disabled])').waitFor()
+  expect(await page.getByLabel('Model').isVisible()).toBe(false)
+  expect(await page.getByLabel('Prompt', { exact: true }).isVisible()).toBe(false)
+  await page.getByRole('tab', { name: 'Chat', exact: true }).click()
+  expect(await page.getByLabel('Model').isVisible()).toBe(false)
 })
 
 test('inserts model output as text, not as HTML', async () => {
@@ -440,7 +533,7 @@ describe('a conversation', () => {
 describe('the code', () => {
   type Case = readonly [string, () => Promise<unknown>]
   const calls: readonly Case[] = [
-    ['a plain prompt', () => write('Alice’s "sister" said \'no\' \\ twice')],
+    ['a plain prompt', () => write('Alice’s "sister" </script> said \'no\' \\ twice <!--')],
     [
       'fields that are set, on two lines',
       async () => {
@@ -507,6 +600,13 @@ describe('the code', () => {
     expect(joined(await inPage(await codeOf('client.js')))).toBe(bare(text))
     expect(joined(await inPage(await codeOf('fetch')))).toBe(bare(text))
     expect(joined([await inNode(await codeOf('openai JS'))])).toBe(bare(text))
+    pasted = await codeOf('web page')
+    const visited = await WatchedPage.open(browser)
+    await visited.page.goto(`${OTHER}/pasted`)
+    const shown = async () => bare((await visited.page.locator('p').textContent()) ?? '')
+    await expect.poll(shown, { timeout: 20_000 }).toBe(bare(text))
+    visited.expectQuiet(OWN, OTHER)
+    await visited.close()
     const printed = await inShell(await codeOf('curl'))
     const objects = stream
       ? printed
@@ -527,7 +627,7 @@ describe('the code', () => {
 
   async function codeOf(tab: string): Promise<string> {
     await page.getByRole('tab', { name: tab }).click()
-    await page.getByRole('button', { name: 'Copy' }).click()
+    await page.getByRole('button', { name: 'Copy', exact: true }).click()
     await page.locator('#copied', { hasText: 'Copied' }).waitFor()
     const code = (await page.locator('#code').textContent()) ?? ''
     expect(await page.evaluate('navigator.clipboard.readText()')).toBe(code)
@@ -609,7 +709,7 @@ test('can be used with the keyboard alone', async () => {
   expect(await page.evaluate('document.activeElement.textContent')).toBe('fetch')
   expect(await page.locator('#code').textContent()).toContain('await fetch(')
   await page.keyboard.press('End')
-  expect(await page.locator('#code').textContent()).toContain('from openai import OpenAI')
+  expect(await page.locator('#code').textContent()).toContain('<!doctype html>')
   await page.keyboard.press('ArrowRight')
   expect(await first.getAttribute('aria-selected')).toBe('true')
   await page.getByRole('tab', { name: 'Completion' }).focus()
@@ -632,7 +732,14 @@ test.each(['light', 'dark'] as const)(
     await view.page.locator('#send:not([disabled])').waitFor()
     await view.page.getByLabel('Your prompt').fill('Alice was beginning to get very tired of')
     await view.page.getByLabel('Max tokens').fill('70')
-    for (const _ of ['a miss', 'a hit']) {
+    await view.page.setViewportSize({ width: 360, height: 640 })
+    await view.page.getByRole('button', { name: 'Send' }).click()
+    await view.page.locator('#status', { hasText: 'Done' }).waitFor()
+    const { y = 0 } = (await view.page.locator('#answer').boundingBox()) ?? {}
+    expect(y).toBeGreaterThan(0)
+    expect(y).toBeLessThan(640)
+    await view.page.setViewportSize({ width: 1280, height: 1000 })
+    for (const _ of ['a hit', 'another']) {
       await view.page.getByRole('button', { name: 'Send' }).click()
       await view.page.locator('#status', { hasText: 'Done' }).waitFor()
     }

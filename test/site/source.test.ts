@@ -47,14 +47,6 @@ test('sourceOf() returns unknown without a Cache-Status of the endpoint', () => 
   expect(sourceOf(new Headers({ 'cache-status': 'x; y' }))).toMatchObject({ kind: 'unknown' })
 })
 
-test('sourceOf() claims no generated answer for a response that is an error', () => {
-  const headers = new Headers({
-    'cache-status': cacheStatus({ kind: 'miss', stored: false, collapsed: false }),
-  })
-  expect(sourceOf(headers, 404)).toMatchObject({ kind: 'none', title: 'No answer' })
-  expect(sourceOf(new Headers(), 400)).toMatchObject({ kind: 'none', title: 'No answer' })
-})
-
 test('duration() rounds to the largest unit', () => {
   expect([0, 59, 60, 3599, 7200, 2_592_000].map(duration)).toEqual([
     '0 s',
