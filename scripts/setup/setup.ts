@@ -19,7 +19,7 @@ import {
 } from './questions.ts'
 import { type Answers, budgetOf, KEY_NAME, modelOf, settingsOf } from './settings.ts'
 import { inspectSite, type Site } from './site.ts'
-import { clientHas, snippetsFor } from './snippets.ts'
+import { snippetFor } from './snippets.ts'
 import { Interrupted, type Terminal } from './terminal.ts'
 
 const OK = 0
@@ -81,7 +81,7 @@ async function configure(args: Arguments, deps: SetupDeps): Promise<number> {
   if (!answered) return FAILED
   const endpoint = args.deploy ? await deployed(config, { ...known, ...secrets }, deps) : LOCAL
   if (endpoint === null) return FAILED
-  await showSnippets(answers, endpoint, deps)
+  showSnippet(answers, endpoint, terminal)
   showNextSteps(answers, endpoint, terminal)
   return OK
 }
@@ -182,18 +182,10 @@ async function deployed(
   }
 }
 
-async function showSnippets({ site, offer }: Answers, endpoint: string, deps: SetupDeps) {
-  const { print } = deps.terminal
-  const client = await clientHas(deps.folder)
-  for (const { title, steps } of snippetsFor({
-    generator: site.generator,
-    offer,
-    endpoint,
-    client,
-  })) {
-    print(`\n---- ${title} ----`)
-    for (const { place, code } of steps) print(`\n${place}:\n\n${code.trimEnd()}`)
-  }
+function showSnippet({ site, offer }: Answers, endpoint: string, { print }: Terminal): void {
+  const steps = snippetFor({ generator: site.generator, offer, endpoint })
+  if (steps.length > 0) print('\n---- To paste into your site ----')
+  for (const { place, code } of steps) print(`\n${place}:\n\n${code.trimEnd()}`)
 }
 
 function showNextSteps({ site, offer }: Answers, endpoint: string, { print }: Terminal): void {
@@ -209,5 +201,5 @@ function showNextSteps({ site, offer }: Answers, endpoint: string, { print }: Te
     return
   }
   print('npm run setup -- --deploy      # puts it on Cloudflare')
-  print(`\nThen write your Worker's address for ${LOCAL} in the snippet.`)
+  print(`\nThen write your Worker's address for ${LOCAL} where you have pasted it.`)
 }

@@ -125,7 +125,7 @@ test('shows and runs whoami, deploy and the secrets, and tries the Worker', asyn
   for (const { headers } of requests) expect(headers.get('authorization')).toBe(`Bearer ${TOKEN}`)
   expect(output).toContain('warning: Turnstile is off')
   expect(output).toContain('The Worker answers: 31 tokens spent.')
-  expect(output).toContain(`import { chat } from '${WORKER}/client.js'`)
+  expect(output).toContain(`src="${WORKER}/elements.js"></script>\n<edge-chat prompt="helper">`)
   expect(output).toContain(`Dashboard: ${WORKER}/admin`)
 })
 

@@ -103,7 +103,9 @@ describe('four questions', () => {
       'Checked with one real call: openai, gpt-6-luna answers, 12 tokens spent.',
     )
     expect(output).toContain('layouts/_default/single.html')
-    expect(output).toContain("import { complete } from 'http://localhost:8787/client.js'")
+    expect(output).toContain(
+      'src="http://localhost:8787/elements.js"></script>\n<edge-summary prompt="summary">',
+    )
     const { headers, body } = await upstream.lane('four').call()
     expect(headers['authorization']).toBe(`Bearer ${CANARY}`)
     expect(body).toMatchObject({
