@@ -2,11 +2,13 @@
 // so that visitors find the answers in the cache.
 import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { secretsIn } from './setup/dev-vars.ts'
 import { type Arguments, parseArguments, USAGE } from './warm/arguments.ts'
 import { estimate, pageBytes } from './warm/estimate.ts'
 import { Gateway } from './warm/gateway.ts'
 import { parseList } from './warm/list.ts'
-import { pagePrompt, pageTasks } from './warm/pages.ts'
+import { collectSummaries, readSummaries, writeSummaries } from './warm/out.ts'
+import { type PageTask, pagePrompt, pageTasks } from './warm/pages.ts'
 import { bar, forecast, line, skippedLines, summary, tokensOf, unreadLines } from './warm/report.ts'
 import { readSitemap, type Skipped } from './warm/sitemap.ts'
 import { type Task, warm } from './warm/warming.ts'
@@ -19,6 +21,8 @@ const INTERRUPTED = 130
 
 interface Plan {
   readonly tasks: readonly Task[]
+  /** The same tasks if each is a page. */
+  readonly pages: readonly PageTask[]
   /** Sitemaps that could not be read, so their pages are missing from the tasks. */
   readonly unread: readonly Skipped[]
   /** The bytes of text that a task adds to its prompt. */
@@ -29,7 +33,11 @@ interface Plan {
 async function main(): Promise<number> {
   try {
     const args = parseArguments(process.argv.slice(2))
-    const token = process.env['OPERATOR_TOKEN'] ?? ''
+    if (args === null) {
+      console.log(USAGE)
+      return OK
+    }
+    const token = process.env['OPERATOR_TOKEN'] || (await localToken())
     if (token === '') throw new Error(`Cannot warm without OPERATOR_TOKEN\n\n${USAGE}`)
     const gateway = new Gateway({ url: args.url, token }, fetch)
     await gateway.checkToken()
@@ -41,12 +49,18 @@ async function main(): Promise<number> {
   }
 }
 
+/** The token that `npm run setup` writes; "" without one. */
+async function localToken(): Promise<string> {
+  const file = await readFile('.dev.vars', 'utf8').catch(() => '')
+  return secretsIn(file)['OPERATOR_TOKEN'] ?? ''
+}
+
 async function planOf({ source, url }: Arguments, gateway: Gateway): Promise<Plan> {
   if (source.kind === 'list') {
     const tasks = parseList(await readFile(source.file))
     const bytesOf = async ({ request }: Task) =>
       Buffer.byteLength(JSON.stringify(request['prompt']) ?? '')
-    return { tasks, unread: [], bytesOf }
+    return { tasks, pages: [], unread: [], bytesOf }
   }
   const prompt = pagePrompt(await gateway.prompts(), source.prompt)
   const sitemap = await readSitemap(source.sitemap, fetch)
@@ -57,15 +71,22 @@ async function planOf({ source, url }: Arguments, gateway: Gateway): Promise<Pla
     for (const text of unreadLines(unread)) console.log(text)
     throw new Error(`Cannot warm: ${source.sitemap} has no page that this prompt may use`)
   }
-  return { tasks, unread, bytesOf: ({ name }) => pageBytes(name, prompt.maxChars, fetch) }
+  return {
+    tasks,
+    pages: tasks,
+    unread,
+    bytesOf: ({ name }) => pageBytes(name, prompt.maxChars, fetch),
+  }
 }
 
 async function run(
-  { tasks, unread }: Plan,
-  { concurrency }: Arguments,
+  { tasks, pages, unread }: Plan,
+  { concurrency, out }: Arguments,
   gateway: Gateway,
   signal: AbortSignal,
 ): Promise<number> {
+  // Before anything is spent: the file may be another one.
+  const before = out === null ? {} : await readSummaries(out)
   let [failed, tokens] = [0, 0]
   if (process.stdout.isTTY) draw(bar({ done: 0, all: tasks.length, failed, tokens }))
   const outcomes = await warm(
@@ -79,7 +100,8 @@ async function run(
         if (outcome.kind === 'failed') failed += 1
         tokens += tokensOf(outcome)
         if (process.stdout.isTTY) draw(bar({ done, all: tasks.length, failed, tokens }))
-        else console.log(line(outcome, task))
+        // The summary lists failures.
+        else if (outcome.kind !== 'failed') console.log(line(outcome, task))
       },
     },
   )
@@ -87,6 +109,15 @@ async function run(
   console.log(summary(tasks, outcomes))
   for (const text of unreadLines(unread)) console.log(text)
   if (signal.aborted) return INTERRUPTED
+  if (out !== null) {
+    const { summaries, missing } = await collectSummaries(pages, outcomes, before, gateway)
+    for (const url of missing) console.log(`missing        ${url}  has no summary`)
+    // The pages of an unread sitemap are not known, so they stay.
+    const paths = new Set(pages.map(({ name }) => new URL(name).pathname))
+    const unknown = Object.entries(before).filter(([path]) => unread.length > 0 && !paths.has(path))
+    await writeSummaries(out, { ...Object.fromEntries(unknown), ...summaries })
+    console.log(`${out} has the summaries of ${pages.length - missing.length} pages`)
+  }
   const isComplete = outcomes.every(({ kind }) => kind !== 'failed' && kind !== 'not-started')
   return isComplete && unread.length === 0 ? OK : FAILED
 }

@@ -8,6 +8,8 @@ export interface Arguments {
   readonly concurrency: number
   /** Count and estimate only; nothing is spent. */
   readonly dryRun: boolean
+  /** The file for the summaries of a sitemap's pages. */
+  readonly out: string | null
   readonly source:
     | { readonly kind: 'list'; readonly file: string }
     | {
@@ -19,7 +21,7 @@ export interface Arguments {
       }
 }
 
-export const USAGE = `Usage, with the operator's token in the environment variable OPERATOR_TOKEN:
+export const USAGE = `Usage, with the operator's token in the environment variable OPERATOR_TOKEN or in .dev.vars:
   npm run warm -- --sitemap https://example.com/sitemap.xml --prompt summary --url https://…
   npm run warm -- prompts.json --url https://…
 
@@ -27,6 +29,7 @@ export const USAGE = `Usage, with the operator's token in the environment variab
   --sitemap      a sitemap or a sitemap index; each of its pages is warmed
   --prompt       id of the locked prompt with a variable { from = "url", … }
   --variable     name=value of another variable of that prompt; may be repeated
+  --out          file to write the pages' summaries to, by path, for the build of your site
   --dry-run      count missing answers and estimate their tokens; nothing is spent
   --concurrency  concurrent requests, 1 to 32; default 4
 
@@ -41,24 +44,34 @@ const options = {
   sitemap: { type: 'string' },
   prompt: { type: 'string' },
   variable: { type: 'string', multiple: true },
+  out: { type: 'string' },
+  help: { type: 'boolean', default: false },
   concurrency: { type: 'string', default: String(DEFAULT_CONCURRENCY) },
   'dry-run': { type: 'boolean', default: false },
 } as const
 
-/** @throws Error with a message for the user */
-export function parseArguments(args: readonly string[]): Arguments {
+/**
+ * @returns null if the user asks for help
+ * @throws Error with a message for the user
+ */
+export function parseArguments(args: readonly string[]): Arguments | null {
   const { values, positionals } = parsed(args)
+  if (values.help) return null
   const concurrency = Number(values.concurrency)
   if (!Number.isSafeInteger(concurrency) || concurrency < 1 || concurrency > MAX_CONCURRENCY) {
     throw new Error(
       `Cannot use --concurrency ${JSON.stringify(values.concurrency)}: expected a whole number from 1 to ${MAX_CONCURRENCY}`,
     )
   }
+  const { out = null, 'dry-run': dryRun } = values
+  if (out !== null && (values.sitemap === undefined || dryRun)) {
+    throw new Error(`Cannot use --out without --sitemap, or with --dry-run\n\n${USAGE}`)
+  }
   const source =
     values.sitemap === undefined
       ? listOf(values, positionals)
       : sitemapOf(values.sitemap, values, positionals)
-  return { url: address('--url', values.url), concurrency, dryRun: values['dry-run'], source }
+  return { url: address('--url', values.url), concurrency, dryRun, out, source }
 }
 
 function parsed(args: readonly string[]) {

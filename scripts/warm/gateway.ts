@@ -9,6 +9,11 @@ export interface Answer {
   readonly text: string
 }
 
+export interface LockedPrompt {
+  readonly id: string
+  readonly variables: Readonly<Record<string, string>>
+}
+
 export interface GatewayOptions {
   readonly url: string
   readonly token: string
@@ -32,6 +37,13 @@ export class Gateway {
       headers,
       body: JSON.stringify(body),
     })
+  }
+
+  /** What a visitor gets for a locked prompt: the last answer that is stored. Nothing is read or spent. */
+  async stored({ id, variables }: LockedPrompt): Promise<Answer> {
+    const query = new URLSearchParams({ prompt_id: id })
+    for (const [name, value] of Object.entries(variables)) query.append(`var.${name}`, value)
+    return await this.#send(`/v1/completions?${query}`, {})
   }
 
   /** The locked prompts, as listed by `GET /v1/prompts`. */

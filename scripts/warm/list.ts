@@ -9,7 +9,7 @@ export function parseList(file: Uint8Array): Task[] {
   return list.map((item: unknown, i) => {
     const request = requestOf(item)
     if (request === null)
-      throw new Error(`Cannot use item ${i}: expected a request body or a string`)
+      throw new Error(`Cannot use item ${i + 1}: expected a request body or a string`)
     return { name: nameOf(request, i), request }
   })
 }
@@ -29,8 +29,8 @@ function requestOf(item: unknown): Task['request'] | null {
   return typeof item === 'object' && item !== null && !Array.isArray(item) ? { ...item } : null
 }
 
-/** The index in the list and the beginning of the prompt. */
+/** The number in the list, from 1, and the beginning of the prompt. */
 function nameOf(request: Task['request'], index: number): string {
   const prompt = JSON.stringify(request['prompt']) ?? 'no prompt'
-  return `#${index} ${prompt.length > 60 ? `${prompt.slice(0, 59)}…` : prompt}`
+  return `#${index + 1} ${prompt.length > 60 ? `${prompt.slice(0, 59)}…` : prompt}`
 }

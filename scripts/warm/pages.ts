@@ -1,7 +1,7 @@
 // Turns the pages of a site into requests: a locked prompt with each page in its page variable.
 import * as v from 'valibot'
 import { pageNameOf, readAddress, refusalOf } from '../../src/page/rules.ts'
-import { printable } from './gateway.ts'
+import { type LockedPrompt, printable } from './gateway.ts'
 import type { Sitemap, Skipped } from './sitemap.ts'
 import type { Task } from './warming.ts'
 
@@ -15,6 +15,10 @@ export interface PagePrompt {
   readonly maxChars: number
   /** The names of the other variables. */
   readonly others: readonly string[]
+}
+
+export interface PageTask extends Task {
+  readonly request: { readonly prompt: LockedPrompt }
 }
 
 const listSchema = v.object({
@@ -72,9 +76,9 @@ export function pageTasks(
   prompt: PagePrompt,
   variables: Readonly<Record<string, string>>,
   own: URL,
-): { readonly tasks: readonly Task[]; readonly skipped: readonly Skipped[] } {
+): { readonly tasks: readonly PageTask[]; readonly skipped: readonly Skipped[] } {
   checkVariables(Object.keys(variables), prompt)
-  const tasks = new Map<string, Task>()
+  const tasks = new Map<string, PageTask>()
   const skipped: Skipped[] = []
   for (const page of pages) {
     const url = readAddress(page)

@@ -11,8 +11,8 @@ export interface Task {
 }
 
 export type Outcome =
-  | { readonly kind: 'stored'; readonly tokens: number }
-  | { readonly kind: 'present' }
+  | { readonly kind: 'stored'; readonly tokens: number; readonly text: string }
+  | { readonly kind: 'present'; readonly text: string }
   | {
       readonly kind: 'failed'
       readonly code: string | null
@@ -109,7 +109,7 @@ async function tryOnce(body: unknown, gateway: Gateway, pauseMs: number): Promis
   try {
     const lookup = await gateway.complete(body, 'only-if-cached')
     if (lookup.status === 200 && !isStale(lookup)) {
-      return { outcome: { kind: 'present' }, waitMs: null }
+      return { outcome: { kind: 'present', text: textIn(lookup.text) }, waitMs: null }
     }
     if (lookup.status !== 200 && codeIn(lookup.text) !== 'not_cached') return failureOf(lookup)
     // A plain request would return the stale answer, so force a refresh.
@@ -124,11 +124,13 @@ async function tryOnce(body: unknown, gateway: Gateway, pauseMs: number): Promis
 /** An answer that was not stored counts as a failure: visitors will not find it. */
 function outcomeOf({ headers, text }: Answer): Attempt {
   const status = headers.get('cache-status') ?? ''
-  if (/; hit\b/.test(status)) return { outcome: { kind: 'present' }, waitMs: null }
+  if (/; hit\b/.test(status)) {
+    return { outcome: { kind: 'present', text: textIn(text) }, waitMs: null }
+  }
   const tokens = tokensIn(text)
   // For a refresh, Cache-Status has fwd=request and no "stored", but the entry is replaced.
   if (/; stored\b/.test(status) || /fwd=request/.test(status)) {
-    return { outcome: { kind: 'stored', tokens }, waitMs: null }
+    return { outcome: { kind: 'stored', tokens, text: textIn(text) }, waitMs: null }
   }
   // Two pages with the same text share one call. Its leader pays and learns whether it was stored.
   const joined = /; collapsed\b/.test(status)
@@ -160,6 +162,17 @@ function waitOf(retryAfter: string | null): number {
 
 function tokensIn(text: string): number {
   return usageIn(text)?.total ?? 0
+}
+
+/** The first text of an answer, "" if it has no text. */
+export function textIn(answer: string): string {
+  try {
+    const { choices } = JSON.parse(answer) as { choices?: { text?: unknown }[] }
+    const text = choices?.[0]?.text
+    return typeof text === 'string' ? text : ''
+  } catch {
+    return ''
+  }
 }
 
 /** The usage that an answer reports. */

@@ -1,12 +1,12 @@
 // `npm run warm`, run as a command against the Worker in workerd and a site on a real port.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { join, resolve } from 'node:path'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
 import { OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
 import { completionsStream, latch, refusal, UpstreamServer } from '../support/upstream-server.ts'
@@ -85,8 +85,12 @@ interface Exit {
   readonly err: string
 }
 
+const SCRIPT = resolve('scripts/warm.ts')
+
+/** In a folder of the test, since the command reads `.dev.vars`. */
 function start(args: readonly string[], token = OPERATOR_TOKEN) {
-  const child = spawn(process.execPath, ['scripts/warm.ts', ...args], {
+  const child = spawn(process.execPath, [SCRIPT, ...args], {
+    cwd: folder,
     env: { ...process.env, OPERATOR_TOKEN: token },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -124,7 +128,7 @@ describe('a list', () => {
     })
     const first = await script(['one', { prompt: 'two', max_tokens: 5 }])
     expect([first.code, first.err]).toEqual([0, ''])
-    expect(first.out).toMatch(/^stored {9}#[01] "(one|two)" {2}12 tokens\n/)
+    expect(first.out).toMatch(/^stored {9}#[12] "(one|two)" {2}12 tokens\n/)
     expect(first.out).toMatch(/stored\s+2\ncached\s+0\nfailed\s+0\ntokens spent\s+24\n$/)
     // Without a terminal, it prints plain lines.
     expect(first.out).not.toMatch(/[█\r]/)
@@ -133,8 +137,9 @@ describe('a list', () => {
     expect(second.code).toBe(1)
     expect(second.out).toMatch(/stored\s+1\ncached\s+2\nfailed\s+1\ntokens spent\s+12\n/)
     expect(second.out).toMatch(
-      /\nfailed {9}#2 "bad" {2}400 upstream_refused_request: The model .+\n$/,
+      /\nfailed {9}#3 "bad" {2}400 upstream_refused_request: The model .+\n$/,
     )
+    expect(second.out.split('#3 "bad"')).toHaveLength(2)
     expect(calls()).toHaveLength(4)
   })
 
@@ -147,6 +152,23 @@ describe('a list', () => {
     const list = await script({ prompt: 'x' })
     expect([list.code, list.err]).toEqual([2, expect.stringContaining('expected a JSON array')])
     expect(calls()).toEqual([])
+  })
+
+  test('reads the token of .dev.vars unless the variable is set', async () => {
+    const file = join(folder, '.dev.vars')
+    await writeFile(file, `UPSTREAM_API_KEY=x\nOPERATOR_TOKEN="${OPERATOR_TOKEN}"\n`)
+    const found = await script(['from .dev.vars'], '')
+    const wrong = await script(['from .dev.vars'], 'wrong')
+    await rm(file)
+    expect([found.code, found.err]).toEqual([0, ''])
+    expect(found.out).toMatch(/stored\s+1\n/)
+    expect(wrong.code).toBe(2)
+  })
+
+  test('--help prints the usage without a token', async () => {
+    const { code, out, err } = await run(['--help'], '')
+    expect([code, err]).toEqual([0, ''])
+    expect(out).toMatch(/^Usage[\s\S]*--out /)
   })
 
   test('fails before the first request if the address is not that of a Worker', async () => {
@@ -261,6 +283,66 @@ describe('a sitemap', () => {
     const message = 'Cannot find the prompt "nothing": the Worker has summary'
     expect([code, err]).toEqual([2, expect.stringContaining(message)])
     expect(calls()).toEqual([])
+  })
+
+  describe('--out', () => {
+    const outFile = () => join(folder, 'summaries.json')
+    const runOut = () => run([...sitemapArgs(), '--out', 'summaries.json'])
+    const written = () => readFile(outFile(), 'utf8')
+
+    afterEach(() => rm(outFile(), { force: true }))
+
+    test('writes the summaries by path, sorted, and changes the lines of changed pages only', async () => {
+      publish({ v: 'Page v', t: 'Page t', u: 'Page u' })
+      const { code, out } = await runOut()
+      expect([code, out]).toEqual([0, expect.stringMatching(/summaries.json has .* of 3 pages\n$/)])
+      const first = '{\n  "/posts/t": "fine",\n  "/posts/u": "fine",\n  "/posts/v": "fine"\n}\n'
+      expect(await written()).toBe(first)
+      const { mtimeMs } = await stat(outFile())
+      upstream.lane('u').answers(completionsStream([' new “text”\n']))
+      await runOut()
+      expect((await stat(outFile())).mtimeMs).toBe(mtimeMs)
+      publish({ t: 'Page t', u: 'Page u has changed', w: 'Page w' })
+      await runOut()
+      expect(await written()).toBe(
+        '{\n  "/posts/t": "fine",\n  "/posts/u": "new “text”",\n  "/posts/w": "new “text”"\n}\n',
+      )
+    })
+
+    test('leaves out and lists a page without a summary, and keeps the previous one of a page that fails', async () => {
+      publish({ q: 'Page q' })
+      await runOut()
+      upstream.lane('u').answers(refusal(400))
+      publish({ q: 'Page q has changed', r: 'Page r' })
+      const { code, out } = await runOut()
+      expect(code).toBe(1)
+      expect(out).toContain(`missing        ${origin}/posts/r  has no summary\n`)
+      expect(out).toMatch(/summaries.json has .* of 1 pages\n$/)
+      expect(JSON.parse(await written())).toEqual({ '/posts/q': 'fine' })
+    })
+
+    test('keeps the entries of a sitemap that cannot be read', async () => {
+      publish({ s: 'Page s' })
+      await writeFile(outFile(), '{"/news/1": "old", "/posts/s": "old"}')
+      const sitemaps = ['posts.xml', 'news.xml'].map((name) => `<loc>${origin}/${name}</loc>`)
+      pages.set(
+        '/sitemap.xml',
+        `<sitemapindex>${sitemaps.map((loc) => `<sitemap>${loc}</sitemap>`).join('')}</sitemapindex>`,
+      )
+      expect((await runOut()).code).toBe(1)
+      expect(JSON.parse(await written())).toEqual({ '/news/1': 'old', '/posts/s': 'fine' })
+    })
+
+    test.each(['[]', '{"name": "site"}', 'text'])(
+      'does not overwrite a file that holds %s, and spends nothing',
+      async (other) => {
+        publish({ a: 'Page never warmed' })
+        await writeFile(outFile(), other)
+        const { code, err } = await runOut()
+        expect([code, err]).toEqual([2, expect.stringMatching(/^Cannot use --out summaries.json/)])
+        expect([await written(), calls()]).toEqual([other, []])
+      },
+    )
   })
 
   test('after Ctrl-C, running requests finish and a second run completes the rest', async () => {

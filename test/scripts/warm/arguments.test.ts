@@ -4,7 +4,7 @@ import { parseArguments } from '../../../scripts/warm/arguments.ts'
 import { parseList } from '../../../scripts/warm/list.ts'
 
 const WORKER = 'https://w.example/'
-const plain = { url: WORKER, concurrency: 4, dryRun: false }
+const plain = { url: WORKER, concurrency: 4, dryRun: false, out: null }
 
 test('parseArguments() takes a list and options in any order', () => {
   const expected = { ...plain, source: { kind: 'list', file: 'p.json' } }
@@ -24,14 +24,29 @@ test('parseArguments() takes a sitemap, a prompt and variables', () => {
   }
   expect(parseArguments([...args, '--url', WORKER])).toEqual({ ...plain, source })
   const more = ['--variable', 'language=English', '--variable=tone=a=b']
-  expect(parseArguments([...args, '--url', WORKER, ...more]).source).toEqual({
+  expect(parseArguments([...args, '--url', WORKER, ...more])?.source).toEqual({
     ...source,
     variables: { language: 'English', tone: 'a=b' },
   })
 })
 
+test('parseArguments() takes a file for the summaries of a sitemap', () => {
+  const args = ['--sitemap', WORKER, '--prompt', 'summary', '--url', WORKER, '--out', 's.json']
+  expect(parseArguments(args)?.out).toBe('s.json')
+})
+
+test('parseArguments() returns null for --help, with or without other options', () => {
+  expect(parseArguments(['--help'])).toBeNull()
+  expect(parseArguments(['p.json', '--help'])).toBeNull()
+})
+
 test.each([
   [[], /^Usage/],
+  [['p.json', '--url', WORKER, '--out', 's.json'], /^Cannot use --out without --sitemap/],
+  [
+    ['--sitemap', WORKER, '--prompt', 'x', '--url', WORKER, '--out', 's.json', '--dry-run'],
+    /^Cannot use --out .* with --dry-run/,
+  ],
   [['p.json'], /^Cannot use --url: expected an address/],
   [['--url', WORKER], /^Usage/],
   [['p.json', '--url', 'w.example'], /^Cannot use --url/],
@@ -60,19 +75,19 @@ const list = (text: string) => parseList(new TextEncoder().encode(text))
 
 test('parseList() takes request bodies and strings, and reports an item that is neither', () => {
   expect(list('["a", {"prompt": {"id": "haiku"}}, {}]')).toEqual([
-    { name: '#0 "a"', request: { prompt: 'a' } },
-    { name: '#1 {"id":"haiku"}', request: { prompt: { id: 'haiku' } } },
-    { name: '#2 no prompt', request: {} },
+    { name: '#1 "a"', request: { prompt: 'a' } },
+    { name: '#2 {"id":"haiku"}', request: { prompt: { id: 'haiku' } } },
+    { name: '#3 no prompt', request: {} },
   ])
   expect(list(JSON.stringify(['x'.repeat(200)]))[0]?.name.length).toBeLessThan(70)
-  expect(() => list('["a", 1]')).toThrow('Cannot use item 1')
-  expect(() => list('[["a"]]')).toThrow('Cannot use item 0')
+  expect(() => list('["a", 1]')).toThrow('Cannot use item 2:')
+  expect(() => list('[["a"]]')).toThrow('Cannot use item 1:')
   expect(() => list('{}')).toThrow('expected a JSON array')
   expect(() => list('[')).toThrow('invalid JSON')
 })
 
 test('parseList() reads files with a byte order mark or in UTF-16, as Windows writes them', () => {
-  const tasks = [{ name: '#0 "é"', request: { prompt: 'é' } }]
+  const tasks = [{ name: '#1 "é"', request: { prompt: 'é' } }]
   const text = '\ufeff["é"]\r\n'
   expect(list(text)).toEqual(tasks)
   const utf16 = Buffer.from(text, 'utf16le')

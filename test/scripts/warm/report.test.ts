@@ -4,9 +4,9 @@ import { bar, forecast, line, skippedLines, summary } from '../../../scripts/war
 import type { Outcome } from '../../../scripts/warm/warming.ts'
 
 const tasks = ['/a', '/b', '/c', '/d'].map((name) => ({ name, request: {} }))
-const stored: Outcome = { kind: 'stored', tokens: 1234 }
+const stored: Outcome = { kind: 'stored', tokens: 1234, text: 'fine' }
 const failed: Outcome = { kind: 'failed', code: 'x', reason: '502 x: Cannot', tokens: 6 }
-const present: Outcome = { kind: 'present' }
+const present: Outcome = { kind: 'present', text: 'fine' }
 
 test('bar() shows progress, failures and tokens spent', () => {
   const at = { done: 0, all: 4, failed: 0, tokens: 0 }

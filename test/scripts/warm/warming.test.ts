@@ -169,7 +169,11 @@ test('the tokens of each answer are reported, also if it was not stored, which i
   const tokens: Outcome[] = []
   const { run } = start({}, { onOutcome: (outcome) => void tokens.push(outcome) })
   await run([{ prompt: 'a' }, { prompt: 'a' }], 1)
-  expect(tokens).toEqual([{ kind: 'stored', tokens: 7 }, { kind: 'present' }])
+  const text = expect.stringMatching(/./)
+  expect(tokens).toEqual([
+    { kind: 'stored', tokens: 7, text },
+    { kind: 'present', text },
+  ])
   const uncached = start({ config: { cache: { ttl_seconds: 0 } } })
   expect(await uncached.run([{ prompt: 'a' }])).toMatchObject([
     { kind: 'failed', tokens: 7, reason: expect.stringMatching(/^answered, but not stored/) },
@@ -183,7 +187,10 @@ test('a request that joined another call costs nothing and checks the cache agai
       { usage: { total_tokens: 9, completion_tokens: 4 } },
       { headers: { 'cache-status': 'edge-completions; fwd=miss; collapsed' } },
     ),
-    Response.json({}, { headers: { 'cache-status': 'edge-completions; hit; ttl=9; detail=kv' } }),
+    Response.json(
+      { choices: [{ text: 'fine' }] },
+      { headers: { 'cache-status': 'edge-completions; hit; ttl=9; detail=kv' } },
+    ),
   ]
   const gateway = new Gateway({ url: EDGE, token: 't' }, async () => answers.shift()!)
   const waits: number[] = []
@@ -192,7 +199,7 @@ test('a request that joined another call costs nothing and checks the cache agai
     { concurrency: 1 },
     { gateway, wait: async (ms) => void waits.push(ms), signal: new AbortController().signal },
   )
-  expect([outcomes, waits, answers]).toEqual([[{ kind: 'present' }], [1000], []])
+  expect([outcomes, waits, answers]).toEqual([[{ kind: 'present', text: 'fine' }], [1000], []])
 })
 
 test('after an abort, running requests finish and no more are started', async () => {
