@@ -2,8 +2,9 @@
 // the token, in sessionStorage. Inserts names and numbers as text only.
 import { advice, sentence } from './advice.js'
 import { draw, keepSized } from './charts.js'
+import { addressesIn, pageVariables, stateOf } from './coverage.js'
 import { at, button, input, select, setText } from './dom.js'
-import { bars, byName, latency, ranges, stacked, totals } from './figures.js'
+import { bars, byName, csv, isFailure, latency, ranges, stacked, totals } from './figures.js'
 import { duration } from './source.js'
 
 /**
@@ -12,7 +13,8 @@ import { duration } from './source.js'
  * @typedef {{ at: number, request_id: string, upstream: string, model: string, code: string,
  *   hint: string | null }} FailedAttempt
  * @typedef {{ origin: string, count: number, last: number }} RefusedOrigin
- * @typedef {{ now: number, budget: Budget, hours: import('./figures.js').Hour[],
+ * @typedef {{ day: string, tokens: number, usd: number, requests: number, hits: number }} Day
+ * @typedef {{ now: number, budget: Budget, days: Day[], hours: import('./figures.js').Hour[],
  *   failures: FailedAttempt[], refused_origins: RefusedOrigin[] }} Usage
  * @typedef {{ status: string, warnings?: string[], faults?: { path: string, message: string }[] }} Health
  */
@@ -35,6 +37,10 @@ const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' })
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' })
 
 let token = sessionStorage.getItem(TOKEN) ?? ''
+/** The hours that are shown. @type {import('./figures.js').Hour[]} */
+let shownHours = []
+/** The page variable of each locked prompt that has one. @type {Map<string, string>} */
+let pagePrompts = new Map()
 /** The number of the latest load; results of earlier ones are discarded. */
 let loads = 0
 
@@ -132,10 +138,15 @@ async function loadNames() {
   fill('purge-prompt-id', prompts)
   fill('purge-model-id', models)
   at('purge-prompt-option').hidden = prompts.data.length === 0
+  pagePrompts = pageVariables(prompts.data)
+  at('coverage').hidden = pagePrompts.size === 0
+  select('page-prompt').replaceChildren(...[...pagePrompts.keys()].map((id) => new Option(id)))
+  select('page-prompt').hidden = pagePrompts.size === 1
 }
 
 /** @param {Usage} usage @param {24 | 168 | 720} range */
-function showUsage({ now, budget, hours, failures, refused_origins }, range) {
+function showUsage({ now, budget, days, hours, failures, refused_origins }, range) {
+  shownHours = hours
   setText('as-of', `As of ${clock.format(now * 1000)}`)
   showBudget(budget, now)
   const sums = totals(hours)
@@ -145,23 +156,22 @@ function showUsage({ now, budget, hours, failures, refused_origins }, range) {
   setText('ratio-note', `${parts}, ${whole.format(generated)} generated`)
   setText('saved', short.format(sums.tokensSaved))
   setText('saved-note', `${short.format(sums.tokensSpent)} spent`)
-  const money = sums.usd + sums.usdSaved > 0
-  at('usd-note').hidden = !money
-  if (money) {
-    setText('usd-note', `${dollars.format(sums.usdSaved)} saved, ${dollars.format(sums.usd)} spent`)
-  }
+  showCosts(days, now, sums)
   setText('requests', whole.format(sums.requests))
   setText('requests-note', `in ${range === 24 ? '24 hours' : `${range / 24} days`}`)
   setText('failed', whole.format(sums.failed))
-  setText(
-    'failed-note',
-    sums.requests === 0
-      ? 'no requests'
-      : `${percent.format(sums.failed / sums.requests)} of requests`,
-  )
+  setText('failed-note', `and ${whole.format(sums.refused)} refused requests of visitors`)
   at('empty').hidden = hours.length > 0
   at('figures').hidden = hours.length === 0
-  showTable('codes', byName(hours, 'errors'), ['Code', 'Count'], 'No errors in this range.')
+  const codes = byName(hours, 'errors')
+  const heads = ['Code', 'Count']
+  for (const [id, list, none] of /** @type {const} */ ([
+    ['codes', codes.filter(([code]) => isFailure(code)), 'No failures in this range.'],
+    ['visitor-codes', codes.filter(([code]) => !isFailure(code)), 'None in this range.'],
+  ])) {
+    showTable(id, list, heads, none, list.length)
+  }
+  showTable('origins', byName(hours, 'origins'), ['Origin', 'Requests'], 'No origin was seen.')
   showTable(
     'prompts',
     byName(hours, 'prompts'),
@@ -173,6 +183,29 @@ function showUsage({ now, budget, hours, failures, refused_origins }, range) {
   if (hours.length > 0) showCharts({ now, hours }, range)
   showFailures(failures)
   showRefused(refused_origins)
+}
+
+/** @param {Day[]} days @param {number} now @param {ReturnType<typeof totals>} sums of the range */
+function showCosts(days, now, sums) {
+  /** @param {number} tokens @param {number} usd */
+  const cost = (tokens, usd) => {
+    const words = `${short.format(tokens)} tokens`
+    return hasPrices ? `${dollars.format(usd)} · ${words}` : words
+  }
+  /** @param {Day[]} some */
+  const costOf = (some) =>
+    cost(
+      some.reduce((all, { tokens }) => all + tokens, 0),
+      some.reduce((all, { usd }) => all + usd, 0),
+    )
+  const hasPrices = sums.usd + sums.usdSaved > 0 || days.some(({ usd }) => usd > 0)
+  /** @param {number} ago */
+  const dayAgo = (ago) => new Date((now - ago * DAY_S) * 1000).toISOString().slice(0, 10)
+  setText('today', costOf(days.filter(({ day }) => day === dayAgo(0))))
+  setText('yesterday', costOf(days.filter(({ day }) => day === dayAgo(1))))
+  setText('thirty-days', costOf(days))
+  setText('saved-cost', cost(sums.tokensSaved, sums.usdSaved))
+  at('no-prices').hidden = hasPrices
 }
 
 const SHOWN_FAILURES = 5
@@ -306,9 +339,15 @@ function table(heads, rows) {
 
 const SHOWN_NAMES = 8
 
-/** @param {string} id @param {[string, number][]} counts @param {string[]} heads @param {string} none */
-function showTable(id, counts, heads, none) {
-  const rows = counts.slice(0, SHOWN_NAMES).map(([name, n]) => [name, whole.format(n)])
+/**
+ * @param {string} id
+ * @param {[string, number][]} counts
+ * @param {string[]} heads
+ * @param {string} none
+ * @param {number} [length]
+ */
+function showTable(id, counts, heads, none, length = SHOWN_NAMES) {
+  const rows = counts.slice(0, length).map(([name, n]) => [name, whole.format(n)])
   showRows(id, heads, rows, none)
 }
 
@@ -347,6 +386,10 @@ function showBudget(
   /** @param {number} tokens */
   const share = (tokens) =>
     `${(100 * Math.min(1, tokens / Math.max(1, tokens_per_day))).toFixed(2)}%`
+  at('usd-meter').hidden = !(usd_per_day > 0)
+  at('usd-meter').ariaLabel = `${dollars.format(usd_spent)}${limit} spent`
+  at('usd-meter-spent').style.width =
+    `${100 * Math.min(1, usd_spent / Math.max(1e-9, usd_per_day))}%`
   at('meter-spent').style.width = share(spent)
   at('meter-reserved').style.width = share(reserved)
   const words = [
@@ -385,16 +428,11 @@ function showHealth({ status, warnings = [], faults = [] }) {
   setText('health-badge', word)
   at('health-badge').className = `badge ${look}`
   const words = [...warnings, ...faults.map(({ path, message }) => `${path}: ${message}`)]
-  const list = document.createElement(words.length === 0 ? 'p' : 'ul')
-  if (words.length === 0) {
-    list.className = 'quiet'
-    list.textContent = 'The configuration is valid and has no warnings.'
-  }
+  at('health-card').hidden = words.length === 0
+  const list = document.createElement('ul')
   for (const text of words) list.appendChild(document.createElement('li')).textContent = text
-  const box = document.createElement('div')
-  box.className = words.length === 0 ? '' : `notice ${look}`
-  box.append(list)
-  at('health').replaceChildren(box)
+  at('health').className = `notice ${look}`
+  at('health').replaceChildren(list)
 }
 
 /** The year 2100. */
@@ -461,6 +499,60 @@ async function purge() {
   }
 }
 
+/** Downloads the hours that are shown. */
+function download() {
+  const link = document.createElement('a')
+  link.href = URL.createObjectURL(new Blob([csv(shownHours)], { type: 'text/csv' }))
+  link.download = 'edge-completions.csv'
+  link.click()
+  URL.revokeObjectURL(link.href)
+}
+
+/** Lists the pages of the text with their states, one after another. */
+async function checkPages() {
+  const pages = addressesIn(input('pages').value)
+  const rows = table(
+    ['Page', 'Summary', 'Actions'],
+    pages.map((page) => [page, '…', '']),
+  )
+  at('page-list').replaceChildren(rows)
+  for (const [i, page] of pages.entries()) {
+    setText('checked', `${i} of ${pages.length}`)
+    const [, state, actions] = rows.tBodies[0]?.rows[i]?.cells ?? []
+    if (state === undefined || actions === undefined) return
+    const promptId = select('page-prompt').value
+    const prompt = { id: promptId, variables: { [pagePrompts.get(promptId) ?? '']: page } }
+    const check = async () => {
+      state.textContent = await stateOf(prompt, token)
+    }
+    /** @param {string} name @param {string} path @param {unknown} body */
+    const action = (name, path, body) => {
+      const control = document.createElement('button')
+      control.className = 'link'
+      control.type = 'button'
+      control.textContent = name
+      control.ariaLabel = `${name} ${page}`
+      control.addEventListener('click', async () => {
+        state.textContent = '…'
+        try {
+          await request(path, body)
+          await check()
+        } catch (error) {
+          state.textContent = sentence(/** @type {Error} */ (error).message)
+        }
+      })
+      actions.append(control)
+    }
+    action('Warm', '/v1/completions', { prompt, stream: false })
+    action('Purge', '/admin/purge', { page })
+    await check()
+  }
+  setText(
+    'checked',
+    pages.length === 0 ? 'There is no address in the text.' : `${pages.length} checked`,
+  )
+}
+
 at('sign-in-form').addEventListener('submit', (event) => {
   event.preventDefault()
   token = input('token').value.trim()
@@ -469,6 +561,11 @@ at('sign-in-form').addEventListener('submit', (event) => {
   else showSignIn('A token contains only ASCII characters and no spaces.')
 })
 button('sign-out').addEventListener('click', () => showSignIn(''))
+button('csv').addEventListener('click', download)
+at('check-pages').addEventListener('submit', (event) => {
+  event.preventDefault()
+  checkPages()
+})
 button('refresh').addEventListener('click', load)
 button('retry').addEventListener('click', load)
 button('pause').addEventListener('click', () => pause(pauseEnd()))

@@ -15,11 +15,20 @@
  * @property {Record<string, number>} errors
  * @property {Record<string, number>} prompts
  * @property {Record<string, number>} models
+ * @property {Record<string, number>} origins
  * @property {{ p50: number, p95: number }} upstream_ms
  */
 
 /** The selectable ranges in hours, each with the width of its bars in seconds. */
 export const ranges = /** @type {const} */ ({ 24: 3600, 168: 21_600, 720: 86_400 })
+
+/**
+ * Whether an error is one of the endpoint, its owner's account or an upstream, not of a visitor's request.
+ *
+ * @param {string} code
+ */
+export const isFailure = (code) =>
+  /^(upstream_(?!refused_request)|internal|misconfigured|ledger_|challenge_un|page_un)/.test(code)
 
 /** @param {Hour} hour */
 const hitsOf = ({ hits }) => hits.memory + hits.kv + hits.stale
@@ -30,6 +39,9 @@ const hitsOf = ({ hits }) => hits.memory + hits.kv + hits.stale
  * @param {Hour} hour
  */
 const generatedOf = ({ misses, errors }) => Math.max(0, misses - (errors['not_cached'] ?? 0))
+
+/** @param {[string, number][]} counts */
+const count = (counts) => counts.reduce((all, [, n]) => all + n, 0)
 
 /** @param {readonly Hour[]} hours */
 export function totals(hours) {
@@ -52,7 +64,8 @@ export function totals(hours) {
     /** 0 if no model that was used has a price. */
     usd: sum((hour) => hour.usd),
     usdSaved: sum((hour) => hour.usd_saved),
-    failed: errors.reduce((all, [, n]) => all + n, 0),
+    failed: count(errors.filter(([code]) => isFailure(code))),
+    refused: count(errors.filter(([code]) => !isFailure(code))),
   }
 }
 
@@ -60,7 +73,7 @@ export function totals(hours) {
  * Names with their counts, the largest count first.
  *
  * @param {readonly Hour[]} hours
- * @param {'errors' | 'prompts' | 'models'} field
+ * @param {'errors' | 'prompts' | 'models' | 'origins'} field
  * @returns {[string, number][]}
  */
 export function byName(hours, field) {
@@ -154,4 +167,20 @@ export function stacked(lists) {
     sums.push(list.map((n, i) => n + (below?.[i] ?? 0)))
   }
   return sums
+}
+
+/** A line for each hour, for spreadsheets. @param {readonly Hour[]} hours */
+export function csv(hours) {
+  const heads =
+    'hour,requests,cached,shared,generated,tokens_in,tokens_out,tokens_saved,usd,usd_saved,failures,refused'
+  const rows = hours.map((hour) => {
+    const { tokens_in, tokens_out, tokens_saved, usd, usd_saved } = hour
+    const { requests, hits, collapsed, generated, failed, refused } = totals([hour])
+    const answers = [requests, hits, collapsed, generated]
+    const costs = [tokens_in, tokens_out, tokens_saved, usd, usd_saved]
+    return [new Date(hour.hour * 1000).toISOString(), ...answers, ...costs, failed, refused].join(
+      ',',
+    )
+  })
+  return [heads, ...rows, ''].join('\n')
 }

@@ -1,5 +1,8 @@
 // The dashboard in Chromium, served by workerd, with figures of real traffic. The Worker's clock starts
 // a day in the past and is advanced, so that there is a day of traffic to show.
+import { readFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { launchBrowser, WatchedPage } from '../support/browser.ts'
@@ -31,6 +34,12 @@ const main = `
   }
 `
 
+/** The owner's site. */
+const site = { origin: '', text: 'A text' }
+const siteServer = createServer((_, response) => {
+  response.setHeader('content-type', 'text/html').end(`<main>${site.text}</main>`)
+})
+
 let upstream: UpstreamServer
 let workers: Workers
 let client: Client
@@ -39,27 +48,35 @@ let watched: WatchedPage
 let page: Page
 
 beforeAll(async () => {
+  await new Promise<void>((resolve) => siteServer.listen(0, '127.0.0.1', resolve))
+  site.origin = `http://localhost:${(siteServer.address() as AddressInfo).port}`
   upstream = await UpstreamServer.start()
   upstream.lane('broken').answers(refusal(500))
   const own = { wire: 'completions', key: 'UPSTREAM_API_KEY', retries: 0 } as const
+  const price = { input: 40, output: 160 }
   const config = {
-    origins: [ORIGIN],
+    origins: [ORIGIN, site.origin],
     free_prompts: true,
     models: [
-      { id: 'default', upstream: 'main', upstream_model: 'm', price: { input: 40, output: 160 } },
-      { id: 'careful', upstream: 'main', upstream_model: 'n' },
-      { id: 'broken', upstream: 'broken', upstream_model: 'm' },
+      { id: 'default', upstream: 'main', upstream_model: 'm', price },
+      { id: 'careful', upstream: 'main', upstream_model: 'n', price },
+      { id: 'broken', upstream: 'broken', upstream_model: 'm', price },
     ],
     upstreams: [
       { name: 'main', base_url: upstream.url('main'), ...own },
       { name: 'broken', base_url: upstream.url('broken'), ...own },
     ],
     prompts: {
+      about: {
+        text: 'Sum up {{page}}',
+        variables: { page: { from: 'url', paths: ['/posts/*'], max_chars: 200 } },
+        spend: 'operator',
+      },
       haiku: { text: 'A haiku about {{topic}}', variables: { topic: { max_chars: 40 } } },
       summary: { text: 'Sum up {{topic}}', variables: { topic: { max_chars: 40 } } },
     },
     defaults: { max_tokens: 64 },
-    budget: { tokens_per_day: 5000, tokens_per_visitor_per_day: 5000 },
+    budget: { tokens_per_day: 5000, tokens_per_visitor_per_day: 5000, usd_per_day: 5 },
   }
   const secrets = { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN: TOKEN }
   workers = await startWorkers({ config, secrets, main, site: true })
@@ -71,6 +88,7 @@ afterAll(async () => {
   await browser?.close()
   await workers?.dispose()
   await upstream?.stop()
+  siteServer.close()
 })
 
 beforeEach(async () => {
@@ -206,7 +224,7 @@ describe('after a day of traffic', () => {
       hours.reduce((all, hour) => all + of(hour), 0)
     expect(numberIn(await text('requests'))).toBe(sum((hour) => hour.requests))
     expect(sum((hour) => hour.requests)).toBe(day.reduce((a, b) => a + b))
-    expect(numberIn(await text('failed'))).toBe(
+    expect(numberIn(await text('failed')) + numberIn(await text('failed-note'))).toBe(
       sum((hour) => Object.values(hour.errors).reduce((a, b) => a + b, 0)),
     )
     expect(await text('ratio')).toMatch(/^[1-9][\d.]*%$/)
@@ -217,12 +235,62 @@ describe('after a day of traffic', () => {
     expect(width).toBe(`${Number((budget.spent / 50).toFixed(2))}%`)
     expect(await page.locator('#meter').getAttribute('aria-label')).toMatch(/spent.*reserved.*left/)
     expect(await page.locator('#codes').innerText()).toMatch(/upstream_unavailable\s+\d/)
-    expect(await page.locator('#codes').innerText()).toMatch(/invalid_value\s+\d/)
+    expect(await page.locator('#codes').innerText()).not.toContain('invalid_value')
+    expect(await page.locator('#visitor-codes').innerText()).toMatch(/invalid_value\s+\d/)
+    expect(await page.locator('#origins tbody th').allInnerTexts()).toEqual([ORIGIN])
     expect(await page.locator('#prompts tbody th').allInnerTexts()).toEqual(['haiku', 'summary'])
     expect(await page.locator('#models tbody th').first().innerText()).toBe('default')
-    expect(await text('usd-note')).toMatch(/^\$\d[\d.]* saved, \$\d[\d.]* spent$/)
+    const spent = /^\$\d[\d.]* · [\d.]+[kKM]? tokens$/
+    for (const id of ['today', 'yesterday', 'thirty-days', 'saved-cost']) {
+      expect(await text(id)).toMatch(spent)
+    }
+    expect(await page.locator('#no-prices').isVisible()).toBe(false)
+    expect(await page.locator('#usd-meter').getAttribute('aria-label')).toMatch(
+      /^\$[\d.]+ of \$5.00 spent$/,
+    )
     expect(await text('health-badge')).toBe('Warnings')
     expect(await text('health')).toContain('Turnstile is off')
+  })
+
+  test('the hours that are shown can be downloaded as CSV', async () => {
+    await signIn()
+    const arriving = page.waitForEvent('download')
+    await page.getByRole('button', { name: 'Download CSV' }).click()
+    const [head, ...rows] = (await readFile(await (await arriving).path(), 'utf8'))
+      .trim()
+      .split('\n')
+    expect(head).toMatch(/^hour,requests,cached,/)
+    const { hours } = await usage()
+    expect(rows.map((row) => Number(row.split(',')[1]))).toEqual(
+      hours.map(({ requests }) => requests),
+    )
+  })
+
+  test('pages of the site are listed as summarised, changed or missing, warmed and purged', async () => {
+    await signIn()
+    const [first, second] = ['/posts/1', '/posts/2'].map((path) => `${site.origin}${path}`)
+    const list = `<urlset><url><loc>${first}</loc></url><url><loc> ${second} </loc></url></urlset>`
+    await page.getByLabel('Your sitemap’s text').fill(list)
+    const check = async () => {
+      await page.getByRole('button', { name: 'Check' }).click()
+      await page.locator('#checked', { hasText: '2 checked' }).waitFor()
+      return await states()
+    }
+    const states = async () =>
+      await page.locator('#page-list tbody td:nth-child(2)').allInnerTexts()
+    expect(await check()).toEqual(['Missing', 'Missing'])
+    const before = (await usage()).budget.spent
+    await page.getByRole('button', { name: `Warm ${first}` }).click()
+    await expect.poll(states).toEqual(['Summarised', 'Missing'])
+    expect((await usage()).budget.spent).toBeGreaterThan(before)
+    expect(await watched.accessibilityFaults()).toEqual([])
+    site.text = 'Another text'
+    expect(await check()).toEqual(['Changed', 'Missing'])
+    await page.getByRole('button', { name: `Purge ${first}` }).click()
+    await expect.poll(states).toEqual(['Missing', 'Missing'])
+    await page.setViewportSize({ width: 360, height: 740 })
+    await expect.poll(() => watched.overflow()).toBe(0)
+    watched.takeConsoleErrors()
   })
 
   test('failed upstream calls are listed with hints, and refused origins with the setting', async () => {

@@ -1,6 +1,17 @@
 // The sums of hourly figures: in every range, each hour is counted exactly once.
 import { expect, test } from 'vitest'
-import { bars, byName, latency, ranges, stacked, totals } from '../../src/site/figures.js'
+import { codes } from '../../src/errors.ts'
+import { statusOf } from '../../src/http/problem.ts'
+import {
+  bars,
+  byName,
+  csv,
+  isFailure,
+  latency,
+  ranges,
+  stacked,
+  totals,
+} from '../../src/site/figures.js'
 import { hourFigures, noCounts } from '../../src/usage.ts'
 
 /** 2026-01-02T10:20:00Z, in s. */
@@ -35,7 +46,8 @@ test('totals() adds up all hours', () => {
     tokensSpent: 60,
     usd: 0.5,
     usdSaved: 3,
-    failed: 6,
+    failed: 0,
+    refused: 6,
   })
   expect(totals([]).ratio).toBeNull()
   const notCached = hour(0, { requests: 4, misses: 3, errors: { not_cached: 2 } })
@@ -98,4 +110,18 @@ test('stacked() adds each list to those before it', () => {
     [5, 3],
   ])
   expect(stacked([])).toEqual([])
+})
+
+test('isFailure() is true of server errors and of an upstream that limits the owner', () => {
+  const failures = codes.filter((code) => statusOf(code) >= 500 || code === 'upstream_rate_limited')
+  expect(codes.filter(isFailure)).toEqual(failures)
+})
+
+test('csv() has a line for each hour, with failures apart from refused requests', () => {
+  const errors = { invalid_value: 2, upstream_timeout: 1 }
+  expect(csv([hour(0, { ...busy, errors })]).split('\n')).toEqual([
+    expect.stringMatching(/^hour,requests,cached,shared,generated,/),
+    '2026-01-02T10:00:00.000Z,12,6,1,3,10,20,70,0.25,1.5,1,2',
+    '',
+  ])
 })
