@@ -51,7 +51,7 @@ export type Code = (typeof codes)[number]
 export const messages = {
   internal: 'Internal error. The owner can find it in the log by the request id.',
   misconfigured: 'This endpoint is misconfigured. The owner can see what to fix at GET /health.',
-  not_found: 'Not found. The completion endpoint is /v1/completions.',
+  not_found: 'Not found. The endpoints are /v1/completions, /v1/chat/completions and /v1/ai-sdk.',
   not_cached: 'Not in the cache.',
 
   visitor_token_required:

@@ -2,6 +2,9 @@
 // the configuration and requests.
 import * as v from 'valibot'
 
+/** Why images, audio and tools are refused. */
+export const TEXT_ONLY = 'this endpoint takes text only'
+
 /** An error at one path, such as `models[0].upstream`. */
 export interface Fault {
   readonly path: string
@@ -114,7 +117,9 @@ export function integer(min: number, max = Number.MAX_SAFE_INTEGER) {
   const expected =
     max === Number.MAX_SAFE_INTEGER && min >= 0
       ? `a whole number of at least ${min}`
-      : `a whole number from ${min} to ${max}`
+      : min === max
+        ? `${min}`
+        : `a whole number from ${min} to ${max}`
   return v.pipe(
     v.number(expected),
     v.safeInteger(expected),

@@ -105,6 +105,9 @@ test.each([
   for (const method of ['GET', 'POST']) {
     const reply = await app.ask(path, { method, headers: { origin: ORIGIN } })
     await refused(app, reply, 'not_found')
+    for (const known of ['/v1/completions', '/v1/chat/completions', '/v1/ai-sdk']) {
+      expect(reply.text).toContain(known)
+    }
   }
   expect(app.calls).toEqual([])
 })

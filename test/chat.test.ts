@@ -312,6 +312,7 @@ describe("the owner's words", () => {
         message: expect.stringContaining('"variables.topic"'),
       },
     ],
+    ['a hook without both', HOOK, { model: 'plain' }, { code: 'missing_field', param: 'messages' }],
     ['a hook with n', HOOK, { ...hi, model: 'plain', n: 1 }, { code: 'invalid_value', param: 'n' }],
   ])('%s is refused', async (_, path, body, error) => {
     const app = chatApp({ prompts })

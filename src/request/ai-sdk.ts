@@ -1,7 +1,8 @@
 // The requests of the AI SDK's hooks (ai-sdk.dev/docs/ai-sdk-ui): `useCompletion` sends a prompt, and
 // `useChat` its whole history of UI messages. Both become the body of a completion or a chat.
-import { invalidValue } from '../errors.ts'
+import { GatewayError, invalidValue } from '../errors.ts'
 import { isRecord, type Table } from '../json.ts'
+import { TEXT_ONLY } from '../validation.ts'
 import type { ChatLimits } from './chat.ts'
 
 /** Fields that only the hooks send. They mean nothing here. */
@@ -22,7 +23,8 @@ export function isHookBody(body: Table): boolean {
  * The same request as a body of the other paths. Of a long history, the oldest messages are left out
  * until the rest is within the limits.
  *
- * @throws GatewayError `invalid_value` for `n`, or for a user's message that is not only text
+ * @throws GatewayError `invalid_value` for `n`, or for a user's message that is not only text;
+ *   `missing_field` without messages and prompt
  */
 export function bodyOfHook(
   body: unknown,
@@ -32,6 +34,10 @@ export function bodyOfHook(
   const { n = null, messages = null, ...fields } = body
   if (n !== null) {
     throw invalidValue('n', 'the message of a hook is one answer')
+  }
+  if (messages === null && (fields['prompt'] ?? null) === null) {
+    const message = 'Cannot find "messages" or "prompt": one of them is required'
+    throw new GatewayError('missing_field', message, { param: 'messages' })
   }
   const kept = Object.fromEntries(Object.entries(fields).filter(([field]) => !ignored.has(field)))
   const streamed = { ...kept, stream: true }
@@ -47,7 +53,7 @@ function messageOfHook(message: unknown, i: number): unknown {
     if (type === 'text' && typeof text === 'string') return text
     // An answer of another endpoint may have parts such as its reasoning.
     if (role === 'assistant') return ''
-    throw invalidValue(`messages[${i}].parts[${j}]`, 'this endpoint takes text only')
+    throw invalidValue(`messages[${i}].parts[${j}]`, TEXT_ONLY)
   })
   const content = texts.join('')
   if (content === '' && role === 'user') {

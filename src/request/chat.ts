@@ -3,7 +3,7 @@
 import * as v from 'valibot'
 import { GatewayError } from '../errors.ts'
 import { isRecord, type Table } from '../json.ts'
-import { type Fault, integer, preview, text } from '../validation.ts'
+import { type Fault, integer, preview, TEXT_ONLY, text } from '../validation.ts'
 import type { Message } from './conversation.ts'
 import {
   fieldParser,
@@ -115,7 +115,6 @@ function contentOf(content: unknown): string {
   return content.map(({ text }) => text).join('')
 }
 
-const TEXT_ONLY = 'this endpoint takes text only'
 const roles: ReadonlySet<unknown> = new Set(['system', 'developer', 'user', 'assistant'])
 /** What clients send back of an answer, at values without an effect. */
 const neutral: ReadonlySet<string> = new Set(['tool_calls', 'annotations'])

@@ -1,7 +1,7 @@
 // Fields of other completion servers. Many clients send them with a value that has no effect; with
 // that value they are ignored. Any other value would change the answer, so it is refused: ignoring
 // it would return a wrong answer.
-import { type Fault, preview } from '../validation.ts'
+import { type Fault, preview, TEXT_ONLY } from '../validation.ts'
 
 /**
  * Names, and the values that have no effect. `null` is the same as absent. Sources: OpenAI
@@ -87,7 +87,8 @@ export function withoutForeign(
     }
     if (neutral.some((each) => isSame(each, value))) continue
     const expected = neutral.map((each) => JSON.stringify(each)).join(' or ') || 'null'
-    const message = `Cannot use "${name}": expected ${expected}, got ${preview(value)}`
+    const why = /^(tools|functions|modalities|audio)$/.test(name) ? ` (${TEXT_ONLY})` : ''
+    const message = `Cannot use "${name}": expected ${expected}${why}, got ${preview(value)}`
     faults.push({ path: name, message })
   }
   return { fields: Object.fromEntries(fields), faults }

@@ -266,6 +266,12 @@ test.each([
   })
 })
 
+test('requestParser() expects one number if a limit leaves no other', () => {
+  const single = requestParser({ prompt_chars: 100, max_tokens: 512, n: 1, prompts: 4 })
+  const { message } = refusalOf(() => single({ prompt: 'x', n: 2 }))
+  expect(message).toBe('Cannot use "n": expected 1, got 2')
+})
+
 test('requestParser() accepts best_of of at least n, and above 1 only without a stream', () => {
   expect(parse({ prompt: 'x', n: 2, best_of: 2 })).toEqual({ prompt: 'x', n: 2, best_of: 2 })
   expect(parse({ prompt: 'x', best_of: 1, stream: true }).best_of).toBe(1)
