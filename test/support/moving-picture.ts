@@ -55,7 +55,7 @@ export class MovingPicture {
       ].join(''),
     )
     return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${this.#height + CAPTION}" role="img" aria-label="${title}">
-<style>rect{fill:#22201c}text{font:14px ui-monospace,monospace;fill:#ece9e2}g{visibility:hidden;animation:${this.#end}ms step-end infinite}${rules.join('')}@media(prefers-reduced-motion:reduce){g{animation:none!important}.last{visibility:visible}}</style>
+<style>rect{fill:#22201c}text{font:14px ui-monospace,monospace;fill:#ece9e2}g{visibility:hidden;animation:${this.#end}ms step-end infinite}${rules.join('')}@media(prefers-reduced-motion:reduce){g{animation-duration:0s}.last{visibility:visible}}</style>
 <rect width="${WIDTH}" height="${this.#height + CAPTION}"/>
 ${groups.join('\n')}
 </svg>
