@@ -59,7 +59,7 @@ async function planOf({ source, url }: Arguments, gateway: Gateway): Promise<Pla
   if (source.kind === 'list') {
     const tasks = parseList(await readFile(source.file))
     const bytesOf = async ({ request }: Task) =>
-      Buffer.byteLength(JSON.stringify(request['prompt']) ?? '')
+      Buffer.byteLength(JSON.stringify(request['prompt'] ?? request['messages']) ?? '')
     return { tasks, pages: [], unread: [], bytesOf }
   }
   const prompt = pagePrompt(await gateway.prompts(), source.prompt)

@@ -33,7 +33,7 @@ export const USAGE = `Usage, with the operator's token in the environment variab
   --dry-run      count missing answers and estimate their tokens; nothing is spent
   --concurrency  concurrent requests, 1 to 32; default 4
 
-prompts.json is a list of request bodies, as visitors would send them, or of strings (free prompts):
+prompts.json is a list of request bodies, as visitors would send them (prompts or chats), or of strings (free prompts):
   ["Once upon a time", { "prompt": { "id": "haiku", "variables": { "topic": "sea" } } }]`
 
 const DEFAULT_CONCURRENCY = 4

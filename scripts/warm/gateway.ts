@@ -28,11 +28,11 @@ export class Gateway {
     this.#fetch = fetch
   }
 
-  /** `POST /v1/completions`. Rejects if the connection fails. */
-  async complete(body: unknown, cacheControl: string | null = null): Promise<Answer> {
+  /** `POST /v1/completions`, or for a conversation `/v1/chat/completions`. Rejects if the connection fails. */
+  async complete(body: object, cacheControl: string | null = null): Promise<Answer> {
     const headers: Record<string, string> = { 'content-type': 'application/json' }
     if (cacheControl !== null) headers['cache-control'] = cacheControl
-    return await this.#send('/v1/completions', {
+    return await this.#send('messages' in body ? '/v1/chat/completions' : '/v1/completions', {
       method: 'POST',
       headers,
       body: JSON.stringify(body),

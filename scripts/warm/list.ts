@@ -29,8 +29,8 @@ function requestOf(item: unknown): Task['request'] | null {
   return typeof item === 'object' && item !== null && !Array.isArray(item) ? { ...item } : null
 }
 
-/** The number in the list, from 1, and the beginning of the prompt. */
+/** The number in the list, from 1, and the beginning of the prompt or of the conversation. */
 function nameOf(request: Task['request'], index: number): string {
-  const prompt = JSON.stringify(request['prompt']) ?? 'no prompt'
+  const prompt = JSON.stringify(request['prompt'] ?? request['messages']) ?? 'no prompt'
   return `#${index + 1} ${prompt.length > 60 ? `${prompt.slice(0, 59)}…` : prompt}`
 }

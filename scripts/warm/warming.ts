@@ -105,7 +105,7 @@ interface Attempt {
   readonly waitMs: number | null
 }
 
-async function tryOnce(body: unknown, gateway: Gateway, pauseMs: number): Promise<Attempt> {
+async function tryOnce(body: object, gateway: Gateway, pauseMs: number): Promise<Attempt> {
   try {
     const lookup = await gateway.complete(body, 'only-if-cached')
     if (lookup.status === 200 && !isStale(lookup)) {

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest'
 import { Gateway } from '../../../scripts/warm/gateway.ts'
 import { type Outcome, type Task, warm } from '../../../scripts/warm/warming.ts'
-import { EDGE, jsonAnswer, TestApp, type TestAppOptions } from '../../support/app.ts'
+import { compatible, EDGE, jsonAnswer, TestApp, type TestAppOptions } from '../../support/app.ts'
 import { OPERATOR_TOKEN } from '../../support/client.ts'
 
 interface Hooks {
@@ -53,6 +53,21 @@ function start(options: TestAppOptions = {}, hooks: Hooks = {}) {
 const prompts = (n: number) => Array.from({ length: n }, (_, i) => ({ prompt: `p${i}` }))
 const kinds = (outcomes: readonly Outcome[]) =>
   outcomes.map((outcome) => (outcome.kind === 'failed' ? outcome.reason : outcome.kind))
+
+test('a conversation is generated and stored as a chat, so that visitors find it', async () => {
+  const { app, run } = start({
+    config: {
+      upstreams: [{ ...compatible, wire: 'chat' }],
+      prompts: { helper: { chat: true, spend: 'operator' } },
+    },
+  })
+  const body = { model: 'helper', messages: [{ role: 'user', content: 'When do you open?' }] }
+  expect(kinds(await run([body]))).toEqual(['stored'])
+  expect(kinds(await run([body]))).toEqual(['present'])
+  const init = { method: 'POST', body: JSON.stringify(body) }
+  expect((await app.ask('/v1/chat/completions', init)).text).toContain('Hello')
+  expect(app.calls).toHaveLength(1)
+})
 
 test('missing answers are generated and stored, so that visitors find them', async () => {
   const { app, run } = start()
