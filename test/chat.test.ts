@@ -335,6 +335,19 @@ describe("the owner's words", () => {
     }
   })
 
+  test('a locked chat asked for as a prompt is refused at every path, saying that its id is the model', async () => {
+    const app = chatApp({ prompts })
+    const prompt = { id: 'plain' }
+    for (const [path, body] of [
+      ['/v1/completions', { prompt }],
+      [HOOK, { prompt }],
+      [CHAT, { ...hi, prompt }],
+    ] as const) {
+      const reply = await post(app, path, body)
+      expect([reply.status, reply.text]).toEqual([400, expect.stringContaining('as \\"model\\"')])
+    }
+  })
+
   test('a locked chat may let visitors set the format of the answer', async () => {
     const app = chatApp({
       prompts: { plain: { chat: true, visitor_may_set: ['response_format'] } },

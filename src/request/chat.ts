@@ -69,7 +69,10 @@ export function chatSchema(limits: ChatLimits) {
  */
 export function chatParser(limits: ChatLimits, isPrompt: (id: string) => boolean): ParseRequest {
   const parse = fieldParser(chatSchema(limits), {
-    misplaced: ['prompt', 'prompts go to POST /v1/completions'],
+    misplaced: [
+      'prompt',
+      'prompts go to POST /v1/completions, the id of a prompt for chats is sent as "model"',
+    ],
     faultsOf: ({ messages, ...fields }) => [
       ...messageFaults(messages, limits),
       ...crossFieldFaults(fields),

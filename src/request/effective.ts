@@ -192,7 +192,8 @@ function lockedRequest(
     )
   }
   if (prompt.chat && messages === undefined) {
-    throw invalidValue('prompt.id', 'it takes a conversation, at POST /v1/chat/completions')
+    const state = 'it takes a conversation: send its id as "model" to POST /v1/chat/completions'
+    throw invalidValue('prompt.id', state)
   }
   if (messages !== undefined) refuseSystemMessages(messages)
   refuseLockedFields(request, prompt.visitor_may_set)
