@@ -8,7 +8,7 @@ import { gzipSync } from 'node:zlib'
  * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last one was
  * 6 KiB for chats, the AI SDK's hooks and the emulated `suffix`.
  */
-const LIMIT_KIB = 86
+const LIMIT_KIB = 84
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024
