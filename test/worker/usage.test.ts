@@ -9,7 +9,7 @@ import { workerSuite } from '../support/worker-suite.ts'
 
 const suite = workerSuite()
 
-async function open(chats: { readonly chat_path?: string } = {}) {
+async function open() {
   const { upstream } = suite
   const serial = suite.next()
   const name = `usage-${serial}`
@@ -24,7 +24,7 @@ async function open(chats: { readonly chat_path?: string } = {}) {
         free_prompts: true,
         cache: { memory_seconds: 0, ttl_seconds: 100, stale_if_error_seconds: 1000 },
       },
-      { wire: 'completions', retries: 0, ...chats },
+      { wire: 'completions', chat_path: '/chat/completions', retries: 0 },
     ),
   })
   const lane = upstream.lane(name).answers(completionsStream(['fine']))
@@ -123,7 +123,7 @@ test('every request is counted by its outcome', async () => {
 })
 
 test('chats and hooks are counted like completions', async () => {
-  const { workers, client } = await open({ chat_path: '/chat/completions' })
+  const { workers, client } = await open()
   const messages = [{ role: 'user', content: 'Hi' }]
   const parts = [{ type: 'text', text: 'Hi' }]
   const bodies: [path: string, body: object][] = [
