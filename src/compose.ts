@@ -176,6 +176,7 @@ function createParts(config: Config, platform: Platform) {
     report,
     pipe: platform.pipe,
     purgedAt: ({ names }) => purges.purgedAt(names),
+    kvIsUnsure: () => kv.isUnsure,
     storeCopy,
     generate: (work, stream, signal) => {
       let mayStore = false

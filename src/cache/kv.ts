@@ -27,6 +27,8 @@ export interface KvDeps {
 
 /** How long writes are skipped after a failed one. */
 const REST_MS = 10_000
+/** How long after a failed read the misses of an isolate are unsure. */
+const UNSURE_MS = 10_000
 /** KV's minimum TTL. */
 const MIN_TTL_S = 60
 /** Ten years. */
@@ -35,9 +37,15 @@ export const FOREVER_S = 315_360_000
 export class KvTier {
   readonly #deps: KvDeps
   #restUntil = 0
+  #readFailedAt = Number.NEGATIVE_INFINITY
 
   constructor(deps: KvDeps) {
     this.#deps = deps
+  }
+
+  /** Whether a read has failed lately: an entry that seemed to be missing may be there. */
+  get isUnsure(): boolean {
+    return this.#deps.now() - this.#readFailedAt < UNSURE_MS
   }
 
   /** The entry under this key, fresh or not; null for a miss. Never throws. */
@@ -81,6 +89,7 @@ export class KvTier {
     const { kv, waitMs } = this.#deps
     let isReported = false
     const fail = (reason: 'timeout' | 'error') => {
+      this.#readFailedAt = this.#deps.now()
       if (!isReported) this.#failed('get', reason)
       isReported = true
       return null

@@ -53,7 +53,7 @@ export class Misses {
   async answer(work: Work, reader: Reader, left: AbortSignal, alone: boolean): Promise<MissAnswer> {
     if (this.#fetchObject === null || alone) return await this.#alone(work, reader, left)
     this.#noteJoin(work.key)
-    const shared = { ...work, purgedAt: this.#context.purgedAt(work) }
+    const shared = this.#shared(work)
     const watched = stopsWithReaders(work) ? left : null
     const answer = await this.#join(this.#fetchObject, shared, reader, watched)
     const over = () => void this.#joinedAt.delete(work.key)
@@ -78,6 +78,12 @@ export class Misses {
   #noteJoin(key: string): void {
     if (this.#joinedAt.size >= MAX_KEYS) this.#joinedAt.clear()
     this.#joinedAt.set(key, this.#context.now())
+  }
+
+  /** The work with what this isolate knows of it. */
+  #shared(work: Work): SharedWork {
+    const { purgedAt, kvIsUnsure } = this.#context
+    return { ...work, purgedAt: purgedAt(work), kvIsUnsure: kvIsUnsure() }
   }
 
   /** Null if the flight is unreachable. */
@@ -136,10 +142,9 @@ export class Misses {
    */
   async refresh(work: Work, allowed = async () => true): Promise<void> {
     if (!this.#mayRefresh(work.key) || !(await allowed())) return
-    const purgedAt = this.#context.purgedAt(work)
     try {
       if (this.#fetchObject !== null) {
-        return await refreshRemote(this.#fetchObject, { ...work, purgedAt })
+        return await refreshRemote(this.#fetchObject, this.#shared(work))
       }
     } catch {
       this.#context.report({ event: 'flight_unreachable', request_id: work.requestId })

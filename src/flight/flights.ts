@@ -12,6 +12,8 @@ import { Miss, type MissAnswer, type MissContext, NOTHING_SENT, wholeAnswer } fr
 export interface SharedWork extends Work {
   /** The latest purge of it that the calling isolate has seen, in unix ms. */
   readonly purgedAt: number
+  /** KV has failed lately in the calling isolate, so that it may have the answer all the same. */
+  readonly kvIsUnsure: boolean
 }
 
 /** Whether a load for this work is cancelled when its last reader has left. */
@@ -84,7 +86,7 @@ export class Flights {
     const isUsable = entry !== null && isFresh(entry, now()) && entry.requested_at > purgedAt
     if (isUsable && !work.forced) return { role: 'late', entry }
     // A prompt's last answer may also have been stored by the flight of another version of its page.
-    const looksAgain = now() < this.#knowsAllAt || work.source !== null
+    const looksAgain = now() < this.#knowsAllAt || work.source !== null || work.kvIsUnsure
     const miss = new Miss(work, { stream, keepGoing, purgedAt, looksAgain }, this.#context)
     this.#running.set(key, miss)
     miss.flight.over.then(() => this.#release(key, miss))

@@ -73,6 +73,8 @@ export interface MissContext {
   readonly generate: (work: Work, stream: boolean, signal: AbortSignal) => GenerateContext
   /** Up to when, in unix ms, answers to this work are void. */
   readonly purgedAt: (work: Work) => number
+  /** Whether a read of KV has failed lately in this isolate. */
+  readonly kvIsUnsure: () => boolean
   /** Stores a copy of an answer that is stored under another key. */
   readonly storeCopy: (entry: Entry) => void
   readonly pipe: () => Pipe

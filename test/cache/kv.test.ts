@@ -109,6 +109,21 @@ test.each([
   expect(events).toEqual([failed('get', 'timeout')])
 })
 
+test.each([
+  ['fails', () => Promise.reject(new Error('KV GET failed: 503'))],
+  ['hangs', never],
+])('misses are unsure for ten seconds after a read that %s', async (_, intercept) => {
+  const { tier, kv, clock } = start()
+  await tier.get(KEY)
+  expect(tier.isUnsure).toBe(false)
+  kv.intercept = intercept
+  const reading = tier.get(KEY)
+  await vi.advanceTimersByTimeAsync(300)
+  expect([await reading, tier.isUnsure]).toEqual([null, true])
+  clock.ms += 10_000
+  expect(tier.isUnsure).toBe(false)
+})
+
 // What counts as a bad value: entry.test.ts.
 test('get() of a bad value is a miss, and the value is deleted', async () => {
   const { tier, kv, events, settled } = start()

@@ -24,7 +24,7 @@ import {
 function start(fetchObject: FetchObject | null) {
   const upstream = { respond: (): Response => jsonAnswer('alone') }
   const world = missSetup(() => upstream.respond())
-  world.state.purgedAt = 42
+  Object.assign(world.state, { purgedAt: 42, kvIsUnsure: true })
   const misses = new Misses(fetchObject, world.context)
   const left = new AbortController()
   const answer = (more: Partial<Work> = {}, reader = json, alone = false) =>
@@ -45,14 +45,21 @@ function streaming(body: ReadableStream<Uint8Array>, problem: Problem | null = n
     url.includes('/end') ? Response.json(problem) : new Response(body, { headers })
 }
 
-test('a miss joins the flight with this isolate’s purge time, and its answer is returned', async () => {
+test('a miss joins the flight with what this isolate knows, and its answer is returned', async () => {
   const got: unknown[] = []
   const { answer, state } = start(async (name, request) => {
     got.push(name, new URL(request.url).pathname, await request.json())
     return Response.json(found)
   })
   expect(await answer()).toEqual(found)
-  expect(got).toEqual(['f0', '/join', { work: { ...work, purgedAt: 42 }, reader: json }])
+  expect(got).toEqual([
+    'f0',
+    '/join',
+    {
+      work: { ...work, purgedAt: 42, kvIsUnsure: true },
+      reader: json,
+    },
+  ])
   expect(state.calls).toBe(0)
 })
 

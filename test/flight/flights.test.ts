@@ -24,7 +24,12 @@ function start(
 ) {
   const world = missSetup(respond)
   const flights = new Flights(world.context, landedBytes)
-  const shared = (more: Partial<SharedWork>): SharedWork => ({ ...work, purgedAt: 0, ...more })
+  const shared = (more: Partial<SharedWork>): SharedWork => ({
+    ...work,
+    purgedAt: 0,
+    kvIsUnsure: false,
+    ...more,
+  })
   const join = (more: Partial<SharedWork> = {}, reader = json, left = new AbortController()) =>
     flights.join(shared(more), reader, left.signal)
   const refresh = (more: Partial<SharedWork> = {}) => flights.refresh(shared(more))
@@ -369,6 +374,12 @@ describe('KV is looked at again before a load', () => {
     expect(await looks(world)).toBe(true)
     world.clock.ms += 1
     expect(await looks(world)).toBe(false)
+  })
+
+  test('if it failed lately where the reader comes from', async () => {
+    const world = start()
+    world.clock.ms += 60_000
+    expect(await looks(world, { kvIsUnsure: true })).toBe(true)
   })
 
   test('always for a last answer', async () => {

@@ -17,7 +17,13 @@ function start(respond: () => Response = () => jsonAnswer('Hello'), upstream = '
   const { calls, fetchObject } = localFlights(world.context)
   const route = [{ upstream, upstream_model: 'model-1' }]
   const request = { ...work.request, route }
-  const shared = (more: Partial<SharedWork>) => ({ ...work, request, purgedAt: 0, ...more })
+  const shared = (more: Partial<SharedWork>) => ({
+    ...work,
+    request,
+    purgedAt: 0,
+    kvIsUnsure: false,
+    ...more,
+  })
   const join = (
     more: Partial<SharedWork> = {},
     reader: Reader = json,

@@ -46,6 +46,7 @@ export function missSetup(
     kept: null as Entry | null,
     /** The time of the last purge that this isolate has read. */
     purgedAt: 0,
+    kvIsUnsure: false,
     /** Throws to refuse a reservation. */
     reserve: async (_visitor: string | null): Promise<void> => {},
   }
@@ -58,6 +59,7 @@ export function missSetup(
     pipe: () => new TransformStream(),
     report: (event) => events.push(event),
     purgedAt: () => state.purgedAt,
+    kvIsUnsure: () => state.kvIsUnsure,
     storeCopy: (entry) => copies.push(entry),
     generate: ({ requestId, visitor }, stream, signal) => ({
       route: routeContext([connection], {
