@@ -113,7 +113,6 @@ async function run(lines: readonly string[]): Promise<string> {
     .replaceAll('http://localhost:8787', endpoint)
     .replaceAll('localhost:8787', `localhost:${worker?.port}`)
     .replaceAll('https://example.com', siteOrigin)
-    .replaceAll('the-secret-of-your-Worker', TOKEN)
   const curl = 'curl() { command curl --silent --show-error --fail-with-body "$@"; }'
   const { stdout, stderr } = await promisify(execFile)('bash', ['-ec', `${curl}\n${script}`], {
     cwd: clone,

@@ -35,8 +35,8 @@ Each question is also a flag, for scripts:
   --preset NAME      the provider: ${Object.keys(providers).join(', ')}, …
   --key-stdin        read the provider's key from standard input
   --offer LIST       what visitors get: ${offers.join(', ')} (with commas)
-  --model NAME       another model than the provider's default
-  --base-url URL     another address than the provider's
+  --model NAME       another model than the provider's default, which "compatible" lacks
+  --base-url URL     another address than the provider's, such as https://llm.example.com/v1
   --yes              write without asking
   --no-check         do not try the key with a real call
   --deploy           put it on Cloudflare, too
@@ -91,12 +91,13 @@ export function parseArguments(args: readonly string[]): Arguments {
   const given = values as { readonly [name in keyof typeof options]?: string | boolean }
   const text = (name: keyof typeof options) => (given[name] as string | undefined) ?? null
   const [site, preset, offer] = [text('site'), text('preset'), text('offer')]
+  const baseUrl = text('base-url')
   return {
     help: given.help === true,
     site: site === null ? null : parseSite(site),
-    preset: preset === null ? null : parsePreset(preset, text('model') !== null),
+    preset: preset === null ? null : parsePreset(preset),
     model: text('model'),
-    baseUrl: text('base-url'),
+    baseUrl: baseUrl === null ? null : parseBaseUrl(baseUrl),
     offer: offer === null ? null : parseOffers(offer),
     keyStdin: given['key-stdin'] === true,
     yes: given.yes === true,
@@ -125,19 +126,28 @@ export function parseSite(text: string): URL {
 }
 
 /** @throws SetupError */
-export function parsePreset(text: string, hasModel: boolean): string {
+export function parsePreset(text: string): string {
   const name = text.trim()
-  if (Object.hasOwn(providers, name)) return name
-  if (!Object.hasOwn(presets, name)) {
-    const near = didYouMean(name, [...Object.keys(providers), ...Object.keys(presets)])
-    throw new SetupError(
-      `Cannot use the provider ${JSON.stringify(name.slice(0, 20))}.${near} Known: ${Object.keys(providers).join(', ')}; docs/upstreams.md lists all presets.`,
-    )
-  }
-  if (hasModel) return name
+  if (Object.hasOwn(presets, name)) return name
+  const near = didYouMean(name, Object.keys(presets))
   throw new SetupError(
-    `Cannot choose a model of "${name}": name one with --model, as in npm run setup -- --preset ${name} --model NAME`,
+    `Cannot use the provider ${JSON.stringify(name.slice(0, 20))}.${near} Known: ${Object.keys(providers).join(', ')}; docs/upstreams.md lists all presets.`,
   )
+}
+
+/** @throws SetupError */
+export function parseBaseUrl(text: string): string {
+  const url = text.trim()
+  if (/^https?:\/\/./.test(url) && URL.canParse(url)) return url
+  throw new SetupError(
+    'Cannot use this as the address of an API: expected an address such as https://llm.example.com/v1',
+  )
+}
+
+/** @throws SetupError */
+export function parseModel(text: string): string {
+  if (text.trim() !== '') return text.trim()
+  throw new SetupError('Cannot use an empty name of a model')
 }
 
 /** @throws SetupError */

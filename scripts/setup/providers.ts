@@ -5,7 +5,8 @@ import { presets } from '../../src/upstream/presets.ts'
 
 export interface Provider {
   readonly title: string
-  readonly model: string
+  /** The owner is asked for it if there is none. */
+  readonly model?: string
   /** Most of these models would spend a short answer's tokens on reasoning. */
   readonly parameters?: Readonly<Record<string, unknown>>
   /** USD per million tokens. */
@@ -70,6 +71,10 @@ export const providers: Readonly<Record<string, Provider>> = {
     price: { input: 0.045, output: 0.384 },
   },
   ollama: { title: 'Ollama on this machine', model: 'llama3.2' },
+  compatible: { title: 'your own server, or any other with an API like OpenAI’s' },
 }
 
 export const needsKey = (preset: string) => presets[preset]?.auth !== 'none'
+export const needsModel = (preset: string) => providers[preset]?.model === undefined
+export const needsBaseUrl = (preset: string) =>
+  presets[preset]?.baseUrl === null && presets[preset].wire !== 'workers-ai'

@@ -3,12 +3,14 @@ import {
   type Arguments,
   type Offer,
   offers,
+  parseBaseUrl,
+  parseModel,
   parseOffers,
   parsePreset,
   parseSite,
   SetupError,
 } from './arguments.ts'
-import { needsKey, providers } from './providers.ts'
+import { needsBaseUrl, needsKey, needsModel, providers } from './providers.ts'
 import { KEY_NAME } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -18,6 +20,8 @@ export function requireFlags(args: Arguments, hasKey: boolean): void {
     '--site': args.site === null,
     '--preset': args.preset === null,
     '--key-stdin': !args.keyStdin && !hasKey && (args.preset === null || needsKey(args.preset)),
+    '--base-url': args.baseUrl === null && args.preset !== null && needsBaseUrl(args.preset),
+    '--model': args.model === null && args.preset !== null && needsModel(args.preset),
     '--offer': args.offer === null,
     '--yes': !args.yes,
   }
@@ -40,9 +44,15 @@ export async function askPreset(terminal: Terminal): Promise<string> {
   }
   return await repeat(terminal, 'Provider (number or name) [1]: ', (text) => {
     const number = Number(text.trim() || '1')
-    return parsePreset(names[number - 1] ?? text, false)
+    return parsePreset(names[number - 1] ?? text)
   })
 }
+
+export const askBaseUrl = (terminal: Terminal): Promise<string> =>
+  repeat(terminal, 'The address of its API, such as https://llm.example.com/v1: ', parseBaseUrl)
+
+export const askModel = (terminal: Terminal): Promise<string> =>
+  repeat(terminal, 'The name of the model, as the provider writes it: ', parseModel)
 
 /** @param known a key that is already in .dev.vars */
 export async function askKey(
@@ -54,6 +64,7 @@ export async function askKey(
   terminal.print(
     `\nThe key stays in .dev.vars, which git ignores.${keys ? ` Get one at ${keys}` : ''}`,
   )
+  if (needsBaseUrl(preset)) terminal.print('If the server needs none, type any word.')
   const keep = known === undefined ? '' : ` [Enter: the ${KEY_NAME} of .dev.vars]`
   const question = `Key for ${title} (not shown)${keep}: `
   return await repeat(terminal, question, (text) => parseKey(text || (known ?? '')), true)

@@ -57,7 +57,12 @@ export function settingsOf(answers: Answers): string {
       ? ['system = "Continue the text. Answer with the continuation only."']
       : []),
     ...(price === null
-      ? []
+      ? isFree(preset)
+        ? []
+        : [
+            '# USD per million tokens: for the dashboard, and for usd_per_day.',
+            '# price = { input = …, output = … }',
+          ]
       : [
           '# USD per million tokens, in November 2026: for the dashboard, and for usd_per_day.',
           `price = ${toml(price)}`,
@@ -81,6 +86,10 @@ export function settingsOf(answers: Answers): string {
 }
 
 export const modelOf = ({ preset, model }: Answers) => model ?? providers[preset]?.model ?? ''
+
+/** A model on the owner's machine. */
+const isFree = (preset: string) =>
+  presets[preset]?.auth === 'none' && presets[preset].wire !== 'workers-ai'
 
 /** What is known about the chosen model. */
 function chosen({ preset, model }: Answers) {
@@ -122,7 +131,8 @@ export function budgetOf(answers: Answers): string {
   const { price } = chosen(answers)
   const tokens = `at most ${TOKENS_PER_DAY.toLocaleString('en-US')} tokens a day`
   if (answers.preset === 'demo') return `${tokens}; the demo model costs nothing`
-  if (price === null) return tokens
+  if (isFree(answers.preset)) return tokens
+  if (price === null) return `${tokens}; in dollars once its price is set in wrangler.toml`
   const usd = (TOKENS_PER_DAY * Math.max(price.input, price.output)) / 1_000_000
   return `${tokens}, which is at most $${usd.toFixed(2)} with ${modelOf(answers)}`
 }

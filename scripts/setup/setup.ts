@@ -7,9 +7,11 @@ import { secretsIn, withSecrets } from './dev-vars.ts'
 import { type Change, planSecrets, planSettings, readDevVars, write } from './files.ts'
 import { nameOf } from './generators.ts'
 import { tryModel } from './live-check.ts'
-import { needsKey } from './providers.ts'
+import { needsBaseUrl, needsKey, needsModel } from './providers.ts'
 import {
+  askBaseUrl,
   askKey,
+  askModel,
   askOffer,
   askPreset,
   askSite,
@@ -95,9 +97,12 @@ async function answersOf(
   const site = await inspectSite(args.site ?? (await askSite(terminal)), fetch)
   for (const line of siteLines(site)) terminal.print(line)
   const preset = args.preset ?? (await askPreset(terminal))
+  const asksAddress = args.baseUrl === null && needsBaseUrl(preset)
+  const baseUrl = asksAddress ? await askBaseUrl(terminal) : args.baseUrl
+  const asksModel = args.model === null && needsModel(preset)
+  const model = asksModel ? await askModel(terminal) : args.model
   const key = needsKey(preset) ? await keyOf(args, preset, knownKey, terminal) : null
   const offer = args.offer ?? (await askOffer(terminal))
-  const { model, baseUrl } = args
   return { answers: { site, preset, model, baseUrl, offer }, key }
 }
 
@@ -193,7 +198,6 @@ function showNextSteps({ site, offer }: Answers, endpoint: string, { print }: Te
   if (endpoint === LOCAL) print('npm start                      # the Worker, on this machine')
   if (offer.includes('summaries')) {
     const sitemap = site.sitemap ?? `${site.url.origin}/sitemap.xml`
-    print('export $(grep ^OPERATOR_TOKEN= .dev.vars)')
     print(`npm run warm -- --sitemap ${sitemap} --prompt summary --url ${endpoint}`)
   }
   if (endpoint !== LOCAL) {

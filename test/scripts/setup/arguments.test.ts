@@ -42,7 +42,7 @@ describe('flags', () => {
     [['https://example.com'], 'write flags behind "--"'],
     [['--preset', 'opena'], 'Did you mean "openai"?'],
     [['--preset', 'nothing-like-it'], /^Cannot use the provider "nothing-like-it"\. Known: demo, /],
-    [['--preset', 'xai'], 'name one with --model'],
+    [['--base-url', 'llm.example.com'], 'expected an address such as https://llm.example.com/v1'],
     [['--offer', 'summary'], 'Did you mean "summaries"?'],
     [['--offer', ','], 'Cannot offer nothing'],
     [['--site', 'ftp://example.com'], 'expected an address such as https://example.com'],
@@ -69,8 +69,8 @@ test.each(['', 'example', 'https://', 'https://user:pw@example.com', 'javascript
   },
 )
 
-test('every preset can be used with a model', () => {
-  expect(parsePreset('vllm', true)).toBe('vllm')
+test('every preset can be used', () => {
+  expect(parsePreset('vllm')).toBe('vllm')
 })
 
 test('offers may be separated by spaces, and come in one order', () => {

@@ -5,7 +5,7 @@ import { delimiter, join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { checkConfig } from '../../../scripts/config/check.ts'
 import { wranglerIn } from '../../../scripts/setup/command.ts'
-import { providers } from '../../../scripts/setup/providers.ts'
+import { needsBaseUrl, needsKey, needsModel, providers } from '../../../scripts/setup/providers.ts'
 import { settingsOf } from '../../../scripts/setup/settings.ts'
 import { setUp } from '../../../scripts/setup/setup.ts'
 import { withSettings } from '../../../scripts/setup/wrangler-toml.ts'
@@ -149,7 +149,9 @@ describe.each(Object.keys(providers))('between deploy and secrets, with %s', (pr
       paths: ['/*'],
       problem: null,
     } as const
-    const answers = { site, preset, model: null, baseUrl: null, offer: ['ask', 'free'] } as const
+    const model = needsModel(preset) ? 'm' : null
+    const baseUrl = needsBaseUrl(preset) ? 'https://llm.example.com/v1' : null
+    const answers = { site, preset, model, baseUrl, offer: ['ask', 'free'] } as const
     const settings = configIn(withSettings(textOf('wrangler.toml'), settingsOf(answers)))
     expect(checkConfig(settings).faults).toEqual([])
     const { config } = parseConfig({
@@ -159,7 +161,7 @@ describe.each(Object.keys(providers))('between deploy and secrets, with %s', (pr
       bound: () => true,
     })
     // With a fault, such as a missing key, it answers 503.
-    if (config === null) expect(providers[preset]?.keys).toBeDefined()
+    if (config === null) expect(needsKey(preset)).toBe(true)
     else expect(config.budget.tokens_per_day).toBe(200_000)
   })
 })

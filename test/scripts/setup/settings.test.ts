@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { checkConfig } from '../../../scripts/config/check.ts'
 import { type Offer, offers } from '../../../scripts/setup/arguments.ts'
-import { providers } from '../../../scripts/setup/providers.ts'
+import { needsBaseUrl, needsModel, providers } from '../../../scripts/setup/providers.ts'
 import { type Answers, budgetOf, settingsOf, toml } from '../../../scripts/setup/settings.ts'
 import { withSettings } from '../../../scripts/setup/wrangler-toml.ts'
 import { configIn, textOf } from '../../support/documents.ts'
@@ -29,9 +29,12 @@ const written = (answers: Answers): any =>
   configIn(withSettings(textOf('wrangler.toml'), settingsOf(answers)))
 
 test.each(Object.keys(providers))('the settings for %s are valid and fit', (preset) => {
-  const config = written(answersWith({ preset }))
+  // What setup asks for if the provider has no default.
+  const model = needsModel(preset) ? 'm' : null
+  const baseUrl = needsBaseUrl(preset) ? 'https://llm.example.com/v1' : null
+  const config = written(answersWith({ preset, model, baseUrl }))
   expect(checkConfig(config).faults).toEqual([])
-  expect(config.models[0].upstream_model).toBe(providers[preset]?.model)
+  expect(config.models[0].upstream_model).toBe(model ?? providers[preset]?.model)
   expect(config.budget.tokens_per_day).toBe(200_000)
 })
 
@@ -73,7 +76,11 @@ test('Workers AI gets its binding, and no key', () => {
 describe('the budget in words', () => {
   test.each([
     [{}, 'at most 200,000 tokens a day, which is at most $0.10 with gpt-6-luna'],
-    [{ model: 'gpt-x' }, 'at most 200,000 tokens a day'],
+    [
+      { model: 'gpt-x' },
+      'at most 200,000 tokens a day; in dollars once its price is set in wrangler.toml',
+    ],
+    [{ preset: 'ollama' }, 'at most 200,000 tokens a day'],
     [{ preset: 'demo' }, 'at most 200,000 tokens a day; the demo model costs nothing'],
   ])('%j', (given, words) => {
     expect(budgetOf(answersWith(given))).toBe(words)

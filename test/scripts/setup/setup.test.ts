@@ -149,6 +149,32 @@ describe('four questions', () => {
     await expect(read('.dev.vars')).rejects.toThrow('ENOENT')
   })
 
+  test('are two more for a server of your own: its address and its model', async () => {
+    upstream.lane('own').answers(chatStream(['Hello']))
+    const address = upstream.url('own')
+    const { code, output, questions } = await run([], {
+      typed: [SITE, 'compatible', 'llm', address, '', 'tiny', CANARY, 'summaries', 'y'],
+    })
+    expect(code).toBe(0)
+    const [address1, address2, model1, model2, key] = questions
+      .slice(2)
+      .map((each) => each.question)
+    expect(address1).toContain('The address of its API')
+    expect(model1).toContain('The name of the model')
+    expect([address2, model2]).toEqual([address1, model1])
+    expect(key).toContain('Key for')
+    expect(output).toContain('expected an address such as https://llm.example.com/v1')
+    expect(output).toContain('Cannot use an empty name of a model')
+    expect(output).toContain('in dollars once its price is set in wrangler.toml.')
+    expect(await config()).toMatchObject({
+      models: [{ upstream: 'compatible', upstream_model: 'tiny' }],
+      upstreams: [{ preset: 'compatible', base_url: address }],
+    })
+    // `npm run warm` reads the token from .dev.vars itself.
+    expect(output).not.toContain('OPERATOR_TOKEN= ')
+    expect(output).toContain('\nnpm run warm -- --sitemap')
+  })
+
   test('are as many as there are no flags for', async () => {
     const { questions } = await run(flags('--preset', 'demo', '--no-check'), { typed: [] })
     expect(questions).toEqual([])
@@ -168,6 +194,7 @@ describe('without a terminal', () => {
   test.each([
     [[], '--site, --preset, --key-stdin, --offer, --yes'],
     [['--site', SITE, '--preset', 'demo'], '--offer, --yes'],
+    [flags('--preset', 'azure', '--key-stdin'), '--base-url, --model'],
     [['--site', SITE, '--preset', 'openai', '--offer', 'ask', '--yes'], '--key-stdin'],
   ])('%j lacks %s', async (args, missing) => {
     const { code, output } = await run(args)
@@ -251,10 +278,9 @@ describe('a check that fails', () => {
 })
 
 test('settings that the Worker would refuse are not written', async () => {
-  const { code, output } = await run(flags('--preset', 'azure', '--model', 'x', '--key-stdin'), {
-    piped: CANARY,
-  })
+  const args = flags('--preset', 'openai', '--base-url', 'https://x.example/v1?a', '--key-stdin')
+  const { code, output } = await run(args, { piped: CANARY })
   expect(code).toBe(2)
-  expect(output).toContain('upstreams[0].base_url: Cannot find "base_url"')
+  expect(output).toContain('upstreams[0].base_url: Cannot use "base_url"')
   await expect(read('.dev.vars')).rejects.toThrow('ENOENT')
 })
