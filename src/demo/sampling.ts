@@ -34,6 +34,9 @@ export interface SamplingOptions {
   readonly random: () => number
 }
 
+/** An answer of fewer tokens, such as ".", would look like an error. */
+const MIN_TOKENS = 8
+
 /** The log probability of each prompt token, for an echo; null for the first. */
 export function score(model: Model, tokens: readonly string[], top: number): (Piece | null)[] {
   let context = model.read([])
@@ -62,7 +65,9 @@ export function* generate<C>(
   let context = model.read(prompt)
   for (let count = 1; count <= options.max_tokens; count += 1) {
     const p = model.distribution(context)
-    const id = choose(model, p, used, options)
+    // A recital that has ended cannot go on.
+    const mayEnd = count > MIN_TOKENS || p[model.end] === 1
+    const id = choose(model, p, used, mayEnd, options)
     if (id === model.end) {
       yield { pieces: buffer.flush(), sampled: 0, logprob: 0, finish: 'stop' }
       return
@@ -87,11 +92,11 @@ function choose(
   model: Pick<Source<never>, 'end' | 'floor'>,
   p: Float64Array,
   used: ReadonlyMap<number, number>,
+  mayEnd: boolean,
   { temperature, top_p, presence_penalty, frequency_penalty, random }: SamplingOptions,
 ): number {
   let weights = p.map((each) => (each <= model.floor ? 0 : each))
-  // An answer has at least one token, since an empty answer would look like an error.
-  if (used.size === 0) weights[model.end] = 0
+  if (!mayEnd) weights[model.end] = 0
   if (temperature !== 1 || presence_penalty !== 0 || frequency_penalty !== 0) {
     const logits = weights.map((weight) => Math.log(weight))
     for (const [id, times] of used) logits[id]! -= presence_penalty + frequency_penalty * times
