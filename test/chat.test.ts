@@ -297,6 +297,22 @@ describe("the owner's words", () => {
       { code: 'locked_by_owner', param: 'temperature' },
     ],
     [
+      'a locked limit',
+      CHAT,
+      { ...hi, model: 'plain', max_tokens: 5 },
+      { code: 'locked_by_owner', param: 'max_tokens' },
+    ],
+    [
+      'a locked limit, under the name that was sent,',
+      CHAT,
+      { ...hi, model: 'plain', max_completion_tokens: 5 },
+      {
+        code: 'locked_by_owner',
+        param: 'max_completion_tokens',
+        message: expect.stringContaining('"max_completion_tokens"'),
+      },
+    ],
+    [
       'a missing variable',
       CHAT,
       { ...hi, model: 'helper' },

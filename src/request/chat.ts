@@ -83,6 +83,7 @@ export function chatParser(limits: ChatLimits, isPrompt: (id: string) => boolean
     const { messages: read, model, variables, ...fields } = given
     const { max_completion_tokens, max_tokens = max_completion_tokens, ...other } = fields
     const { logprobs, top_logprobs = 0, response_format: format, ...sampling } = other
+    const limitName = fields.max_tokens === undefined ? 'max_completion_tokens' : 'max_tokens'
     const messages = read.map(messageOf)
     const isLocked = model !== undefined && isPrompt(model)
     if (variables !== undefined && !isLocked) {
@@ -101,7 +102,7 @@ export function chatParser(limits: ChatLimits, isPrompt: (id: string) => boolean
         : { logprobs: logprobs ? top_logprobs : undefined }),
       ...(format === undefined || format['type'] === 'text' ? {} : { response_format: format }),
       ...(model === undefined || isLocked ? {} : { model }),
-      prompt: isLocked ? { id: model, variables: variables ?? {}, messages } : messages,
+      prompt: isLocked ? { id: model, variables: variables ?? {}, messages, limitName } : messages,
     }
   }
 }

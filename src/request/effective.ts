@@ -180,7 +180,7 @@ function refuseSystemMessages(messages: Conversation): void {
 
 function lockedRequest(
   request: VisitorRequest,
-  { id, variables = {}, messages }: LockedPrompt,
+  { id, variables = {}, messages, limitName = 'max_tokens' }: LockedPrompt,
   options: EffectiveOptions,
 ): RequestDraft {
   const prompt = options.prompts.get(id)
@@ -196,7 +196,7 @@ function lockedRequest(
     throw invalidValue('prompt.id', state)
   }
   if (messages !== undefined) refuseSystemMessages(messages)
-  refuseLockedFields(request, prompt.visitor_may_set)
+  refuseLockedFields(request, prompt.visitor_may_set, limitName)
   const parameters = Object.entries(prompt.parameters).filter(
     ([name]) => !Object.hasOwn(request, name),
   )
@@ -248,13 +248,18 @@ function withLast(
 
 const alwaysFree: ReadonlySet<string> = new Set(['prompt', 'stream', 'stream_options', 'user'])
 
-function refuseLockedFields(request: VisitorRequest, allowed: readonly string[]): void {
+function refuseLockedFields(
+  request: VisitorRequest,
+  allowed: readonly string[],
+  limitName: string,
+): void {
   for (const field of Object.keys(request)) {
     if (!alwaysFree.has(field) && !allowed.includes(field)) {
+      const param = field === 'max_tokens' ? limitName : field
       throw new GatewayError(
         'locked_by_owner',
-        `Cannot set "${field}": the owner has locked it for this prompt`,
-        { param: field },
+        `Cannot set "${param}": the owner has locked it for this prompt`,
+        { param },
       )
     }
   }

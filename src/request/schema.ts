@@ -97,6 +97,8 @@ type CompletionRequest = v.InferOutput<ReturnType<typeof requestSchema>>
 /** A locked prompt with its variables; for chats, with the conversation. */
 export interface LockedPrompt extends v.InferOutput<typeof lockedPrompt> {
   readonly messages?: Conversation
+  /** The name by which `max_tokens` was sent. */
+  readonly limitName?: string
 }
 export type FreePrompt = Exclude<CompletionRequest['prompt'], LockedPrompt> | Conversation
 

@@ -83,6 +83,7 @@ test('the id of a prompt for chats as model makes it a locked prompt', () => {
       id: 'helper',
       variables: { topic: 'sea' },
       messages: [{ role: 'user', content: 'Hi' }],
+      limitName: 'max_completion_tokens',
     },
   })
 })
