@@ -333,6 +333,18 @@ describe('<edge-chat>', () => {
       'document.activeElement.shadowRoot?.activeElement?.ariaLabel ?? null',
     )
 
+  test('the keyboard reaches the message first, and the conversation once there is one', async () => {
+    lane().answers(chatStream(['Aye.']))
+    const chat = await chatIn('<edge-chat></edge-chat>')
+    await chat.page.keyboard.press('Tab')
+    expect(await hasFocus(chat)).toBe('Message')
+    await chat.page.keyboard.type('Hi')
+    await chat.page.keyboard.press('Enter')
+    await expect.poll(() => turns(chat)).toEqual(['You: Hi', 'Assistant: Aye.'])
+    await chat.page.keyboard.press('Shift+Tab')
+    expect(await hasFocus(chat)).toBe('Conversation')
+  })
+
   test('holds a conversation that arrives in pieces, under a strict policy', async () => {
     const paused = latch()
     const answer = chatStream(['Aye, the **moon', '** pulls.'], { pace: () => paused.opened })

@@ -13,7 +13,7 @@ export class EdgeChat extends EdgeElement {
   #first = 0
   #isRunning = false
   #greeting = make('div', 'message assistant greeting')
-  #log = make('div', 'log', { role: 'log', ariaLive: 'polite', tabIndex: 0 })
+  #log = make('div', 'log', { role: 'log', ariaLive: 'polite' })
   #status = make('span', 'status', { role: 'status' })
   #retry = make('button', 'button retry', { type: 'button', hidden: true })
   #input = make('textarea', 'input', { rows: 1, enterKeyHint: 'send' })
@@ -151,6 +151,8 @@ export class EdgeChat extends EdgeElement {
     speaker.textContent = `${role === 'user' ? this.texts.you : this.texts.assistant}: `
     box.append(speaker, text)
     this.#log.append(box)
+    // Not every browser lets the keyboard scroll what cannot be focused.
+    this.#log.tabIndex = 0
     this.#follow(true)
     const turn = { role, content, box, text }
     this.#turns.push(turn)
