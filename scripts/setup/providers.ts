@@ -5,7 +5,7 @@ import { presets } from '../../src/upstream/presets.ts'
 
 export interface Provider {
   readonly title: string
-  /** The owner is asked for it if there is none. */
+  /** Without it, the owner is asked for one. */
   readonly model?: string
   /** Most of these models would spend a short answer's tokens on reasoning. */
   readonly parameters?: Readonly<Record<string, unknown>>
