@@ -1,10 +1,13 @@
 // The tests of `npm run check:quick`: those that import a file changed since main, committed or
-// not. Tests that run the built Worker in workerd, or commands, take seconds each; of them, only
-// those that have changed themselves run.
+// not. Tests that run the built Worker in workerd, or commands, take seconds each, and the fixtures
+// of upstreams half a minute; of them, only those that have changed themselves run.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { globSync } from 'node:fs'
 
+const fixtures = 'test/upstream/fixtures.test.ts'
+
 const slow = globSync([
+  fixtures,
   'test/worker/*.test.ts',
   'test/bench/*.test.ts',
   'test/scripts/{warm,start,check-config,check-size}.test.ts',
@@ -28,7 +31,9 @@ function base(): string {
 const changed = [
   ...git('diff', '--name-only', '--diff-filter=d', base()),
   ...git('ls-files', '--others', '--exclude-standard'),
-].filter((path) => /^(src|test|scripts|bench)\/.*\.(ts|js)$/.test(path))
+]
+  .map((path) => (path.startsWith('test/fixtures/upstream') ? fixtures : path))
+  .filter((path) => /^(src|test|scripts|bench)\/.*\.(ts|js)$/.test(path))
 
 if (changed.length === 0) {
   console.log('No source or test has changed since main.')
