@@ -156,7 +156,7 @@ function showUsage({ now, budget, days, hours, failures, refused_origins }, rang
   setText('ratio-note', `${parts}, ${whole.format(generated)} generated`)
   setText('saved', short.format(sums.tokensSaved))
   setText('saved-note', `${short.format(sums.tokensSpent)} spent`)
-  showCosts(days, now, sums)
+  showCosts(days, budget, now, sums)
   setText('requests', whole.format(sums.requests))
   setText('requests-note', `in ${range === 24 ? '24 hours' : `${range / 24} days`}`)
   setText('failed', whole.format(sums.failed))
@@ -185,26 +185,33 @@ function showUsage({ now, budget, days, hours, failures, refused_origins }, rang
   showRefused(refused_origins)
 }
 
-/** @param {Day[]} days @param {number} now @param {ReturnType<typeof totals>} sums of the range */
-function showCosts(days, now, sums) {
-  /** @param {number} tokens @param {number} usd */
-  const cost = (tokens, usd) => {
-    const words = `${short.format(tokens)} tokens`
-    return hasPrices ? `${dollars.format(usd)} · ${words}` : words
-  }
-  /** @param {Day[]} some */
-  const costOf = (some) =>
-    cost(
-      some.reduce((all, { tokens }) => all + tokens, 0),
-      some.reduce((all, { usd }) => all + usd, 0),
-    )
-  const hasPrices = sums.usd + sums.usdSaved > 0 || days.some(({ usd }) => usd > 0)
+/**
+ * @param {Day[]} days @param {Budget} budget @param {number} now
+ * @param {ReturnType<typeof totals>} sums of the range
+ */
+function showCosts(days, budget, now, sums) {
   /** @param {number} ago */
   const dayAgo = (ago) => new Date((now - ago * DAY_S) * 1000).toISOString().slice(0, 10)
-  setText('today', costOf(days.filter(({ day }) => day === dayAgo(0))))
-  setText('yesterday', costOf(days.filter(({ day }) => day === dayAgo(1))))
-  setText('thirty-days', costOf(days))
-  setText('saved-cost', cost(sums.tokensSaved, sums.usdSaved))
+  // The budget's figures are exact; those of the days may be a minute late.
+  const today = { tokens: budget.spent, usd: budget.usd_spent }
+  const before = days.filter(({ day }) => day !== dayAgo(0))
+  const all = [today, ...before]
+  const hasPrices =
+    budget.usd_per_day + sums.usd + sums.usdSaved > 0 || all.some(({ usd }) => usd > 0)
+  /** Dollars first, if any are known. @param {string} id @param {{ tokens: number, usd: number }[]} some */
+  const showSum = (id, some) => {
+    const tokens = short.format(some.reduce((sum, one) => sum + one.tokens, 0))
+    const usd = dollars.format(some.reduce((sum, one) => sum + one.usd, 0))
+    setText(id, hasPrices ? usd : tokens)
+    setText(`${id}-note`, hasPrices ? `${tokens} tokens` : 'tokens')
+  }
+  showSum('today', [today])
+  showSum(
+    'yesterday',
+    before.filter(({ day }) => day === dayAgo(1)),
+  )
+  showSum('thirty-days', all)
+  showSum('saved-cost', [{ tokens: sums.tokensSaved, usd: sums.usdSaved }])
   at('no-prices').hidden = hasPrices
 }
 
@@ -250,13 +257,8 @@ function showRefused(refused) {
   // The origin "null" cannot be allowed.
   const pages = refused.map(({ origin }) => origin).filter((origin) => origin !== 'null')
   at('refused-advice').hidden = pages.length === 0
-  setText(
-    'refused-setting',
-    `origins = [${pages
-      .slice(0, 3)
-      .map((one) => JSON.stringify(one))
-      .join(', ')}]`,
-  )
+  const shown = pages.slice(0, 3).map((one) => JSON.stringify(one))
+  setText('refused-setting', shown.join(', '))
 }
 
 /** @param {Pick<Usage, 'now' | 'hours'>} usage @param {24 | 168 | 720} range */
@@ -373,21 +375,20 @@ function showBudget(
   now,
 ) {
   const left = Math.max(0, tokens_per_day - spent - reserved)
-  const limit = usd_per_day > 0 ? ` of ${dollars.format(usd_per_day)}` : ''
-  const usd = usd_spent > 0 || limit !== '' ? `, ${dollars.format(usd_spent)}${limit}` : ''
-  const resets = duration(DAY_S - (now % DAY_S))
-  setText('spent', whole.format(spent))
-  setText('of-budget', `of ${whole.format(tokens_per_day)} tokens${usd}; resets in ${resets}`)
+  const usd = `${dollars.format(usd_spent)} of ${dollars.format(usd_per_day)}`
+  setText('resets', `resets in ${duration(DAY_S - (now % DAY_S))}`)
+  setText('usd-caption', usd)
+  setText('token-caption', `${whole.format(spent)} of ${whole.format(tokens_per_day)} tokens`)
   at('above').hidden = above_reservations === 0
   setText(
     'above',
-    `${percent.format(above_reservations / Math.max(1, spent))} of it exceeds the reservations of its calls (usage_above_reservation in the log)`,
+    `${percent.format(above_reservations / Math.max(1, spent))} of the tokens exceed the reservations of their calls (usage_above_reservation in the log)`,
   )
   /** @param {number} tokens */
   const share = (tokens) =>
     `${(100 * Math.min(1, tokens / Math.max(1, tokens_per_day))).toFixed(2)}%`
-  at('usd-meter').hidden = !(usd_per_day > 0)
-  at('usd-meter').ariaLabel = `${dollars.format(usd_spent)}${limit} spent`
+  at('usd-gauge').hidden = !(usd_per_day > 0)
+  at('usd-meter').ariaLabel = `${usd} spent`
   at('usd-meter-spent').style.width =
     `${100 * Math.min(1, usd_spent / Math.max(1e-9, usd_per_day))}%`
   at('meter-spent').style.width = share(spent)

@@ -54,7 +54,8 @@ export function draw(box, chart) {
     {
       width: box.clientWidth,
       height: HEIGHT,
-      padding: [12, 12, 0, 0],
+      // The last label is centred on the end of the axis.
+      padding: [12, 28, 0, 0],
       cursor: { show: false },
       legend: { show: false },
       scales: {

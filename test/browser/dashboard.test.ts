@@ -163,7 +163,8 @@ describe('states', () => {
     await page.getByText('No requests in this range yet.').waitFor()
     expect(await page.locator('#figures').isVisible()).toBe(false)
     expect(await text('ratio')).toBe('–')
-    expect(await text('spent')).toBe('0')
+    expect(await text('token-caption')).toBe('0 of 5,000 tokens')
+    expect(await text('resets')).toMatch(/^resets in \d/)
     expect(await watched.accessibilityFaults()).toEqual([])
   })
 
@@ -229,7 +230,7 @@ describe('after a day of traffic', () => {
     )
     expect(await text('ratio')).toMatch(/^[1-9][\d.]*%$/)
     expect(await text('saved')).not.toBe('0')
-    expect(numberIn(await text('spent'))).toBe(budget.spent)
+    expect(numberIn((await text('token-caption')).split(' of ')[0] ?? '')).toBe(budget.spent)
     expect(budget.spent).toBeGreaterThan(0)
     const width = await page.evaluate('document.getElementById("meter-spent").style.width')
     expect(width).toBe(`${Number((budget.spent / 50).toFixed(2))}%`)
@@ -240,10 +241,14 @@ describe('after a day of traffic', () => {
     expect(await page.locator('#origins tbody th').allInnerTexts()).toEqual([ORIGIN])
     expect(await page.locator('#prompts tbody th').allInnerTexts()).toEqual(['haiku', 'summary'])
     expect(await page.locator('#models tbody th').first().innerText()).toBe('default')
-    const spent = /^\$\d[\d.]* · [\d.]+[kKM]? tokens$/
     for (const id of ['today', 'yesterday', 'thirty-days', 'saved-cost']) {
-      expect(await text(id)).toMatch(spent)
+      expect(await text(id)).toMatch(/^\$\d[\d.]*$/)
+      expect(await text(`${id}-note`)).toMatch(/^[\d.]+[kKM]? tokens$/)
     }
+    expect(await text('usd-caption')).toBe(`${await text('today')} of $5.00`)
+    const top = async (id: string) => (await page.locator(`#${id}`).boundingBox())?.y
+    expect(await top('today')).toBeLessThan((await top('usd-caption')) ?? 0)
+    expect(await top('usd-caption')).toBeLessThan((await top('token-caption')) ?? 0)
     expect(await page.locator('#no-prices').isVisible()).toBe(false)
     expect(await page.locator('#usd-meter').getAttribute('aria-label')).toMatch(
       /^\$[\d.]+ of \$5.00 spent$/,
@@ -310,7 +315,10 @@ describe('after a day of traffic', () => {
     expect(await page.locator('#refused tbody tr').first().innerText()).toMatch(
       /^https:\/\/www\.site\.example\s+3\s/,
     )
-    expect(await text('refused-setting')).toBe('origins = ["https://www.site.example"]')
+    expect(await text('refused-setting')).toBe('"https://www.site.example"')
+    expect(await page.locator('#refused-advice').innerText()).toContain(
+      'add it to your list origins',
+    )
     expect(await watched.accessibilityFaults()).toEqual([])
   })
 
@@ -463,6 +471,6 @@ describe('after a day of traffic', () => {
     expect((await client.complete({ prompt: 'new' })).status).toBe(200)
     await expect.poll(async () => (await usage()).budget.spent).toBe(262)
     await page.getByRole('button', { name: 'Refresh' }).click()
-    await page.getByText(/^50% of it exceeds the reservations of its calls/).waitFor()
+    await page.getByText(/^50% of the tokens exceed the reservations of their calls/).waitFor()
   })
 })
