@@ -71,7 +71,7 @@ export const providers: Readonly<Record<string, Provider>> = {
     price: { input: 0.045, output: 0.384 },
   },
   ollama: { title: 'Ollama on this machine', model: 'llama3.2' },
-  compatible: { title: 'your own server, or any other with an API like OpenAI’s' },
+  compatible: { title: 'your own OpenAI-compatible server' },
 }
 
 export const needsKey = (preset: string) => presets[preset]?.auth !== 'none'

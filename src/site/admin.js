@@ -160,7 +160,7 @@ function showUsage({ now, budget, days, hours, failures, refused_origins }, rang
   setText('requests', whole.format(sums.requests))
   setText('requests-note', `in ${range === 24 ? '24 hours' : `${range / 24} days`}`)
   setText('failed', whole.format(sums.failed))
-  setText('failed-note', `and ${whole.format(sums.refused)} refused requests of visitors`)
+  setText('failed-note', `and ${whole.format(sums.refused)} refused requests`)
   at('empty').hidden = hours.length > 0
   at('figures').hidden = hours.length === 0
   const codes = byName(hours, 'errors')

@@ -162,7 +162,7 @@ describe('four questions', () => {
     expect(address1).toContain('The address of its API')
     expect(model1).toContain('The name of the model')
     expect([address2, model2]).toEqual([address1, model1])
-    expect(key).toContain('Key for')
+    expect(key).toContain('Key for your own OpenAI-compatible server')
     expect(output).toContain('expected an address such as https://llm.example.com/v1')
     expect(output).toContain('Cannot use an empty name of a model')
     expect(output).toContain('in dollars once its price is set in wrangler.toml.')
