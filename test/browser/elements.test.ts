@@ -784,6 +784,19 @@ describe('<edge-complete>', () => {
   })
 })
 
+test('are accessible outside of the landmarks of the page, in its grey text', async () => {
+  const page = await visit('<edge-summary></edge-summary><edge-chat prompt="helper"></edge-chat>')
+  // As in VitePress, whose themes have places for them beside <main>.
+  await page.evaluate(`
+    const sheet = new CSSStyleSheet()
+    sheet.replaceSync('body { color: #555 }')
+    document.adoptedStyleSheets = [sheet]
+    document.body.append(...document.querySelectorAll('edge-summary, edge-chat'))`)
+  await page.getByRole('region', { name: 'Summary' }).getByText('They fold into foam.').waitFor()
+  expect(await page.getByRole('region', { name: 'Conversation' }).count()).toBe(1)
+  expect(await watched.accessibilityFaults()).toEqual([])
+})
+
 describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
   test.each([1280, 360])(
     'all elements fit and are accessible at a width of %i pixels',

@@ -13,6 +13,8 @@ export class EdgeChat extends EdgeElement {
   #first = 0
   #isRunning = false
   #greeting = make('div', 'message assistant greeting')
+  // A landmark, for pages that have the element outside of theirs.
+  #box = make('section', 'box', { className: 'chat' })
   #log = make('div', 'log', { role: 'log', ariaLive: 'polite' })
   #status = make('span', 'status', { role: 'status' })
   #retry = make('button', 'button retry', { type: 'button', hidden: true })
@@ -22,7 +24,7 @@ export class EdgeChat extends EdgeElement {
 
   /** @param {ShadowRoot} root @override */
   build(root) {
-    const box = make('div', 'box', { className: 'chat' })
+    const box = this.#box
     const state = make('div', 'state')
     const form = make('div', 'form')
     state.append(this.#status, this.#retry)
@@ -52,7 +54,7 @@ export class EdgeChat extends EdgeElement {
   update() {
     const { texts } = this
     this.resetClient()
-    this.#log.ariaLabel = texts.label
+    this.#box.ariaLabel = this.#log.ariaLabel = texts.label
     this.#input.ariaLabel = texts.message
     this.#input.placeholder = this.read('placeholder', texts.message)
     this.#retry.textContent = texts.retry

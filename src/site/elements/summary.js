@@ -18,7 +18,7 @@ export class EdgeSummary extends EdgeElement {
 
   /** @param {ShadowRoot} root @override */
   build(root) {
-    const box = make('div', 'box', { className: 'summary' })
+    const box = make('section', 'box', { className: 'summary' })
     box.append(make('p', 'label'), make('div', 'text'), make('p', 'note'))
     root.append(box, document.createElement('slot'))
     this.#box = box
@@ -78,7 +78,8 @@ export class EdgeSummary extends EdgeElement {
     const slot = /** @type {HTMLElement} */ (box.nextElementSibling)
     const [label, body, note] = /** @type {HTMLCollectionOf<HTMLElement>} */ (box.children)
     if (!label || !body || !note) return
-    label.textContent = this.read('label', 'Summary')
+    // A landmark, for pages that have the element outside of theirs.
+    box.ariaLabel = label.textContent = this.read('label', 'Summary')
     note.textContent = this.read('note', 'Written by AI')
     showText(body, text)
     box.hidden = text === ''
