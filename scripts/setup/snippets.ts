@@ -56,7 +56,9 @@ const templates: Readonly<Partial<Record<GeneratorId, string>>> = {
 }
 
 function placeOf(generator: GeneratorId, { offer }: Part): string {
-  if (offer === 'ask') return 'Where the chat box is to appear, such as a page of its own'
+  // Hugo leaves HTML out of Markdown.
+  const page = generator === 'hugo' ? 'the page content/ask.html (not .md)' : 'a page of its own'
+  if (offer === 'ask') return `Where the chat box is to appear, such as ${page}`
   return `In ${templates[generator]}`
 }
 
@@ -71,7 +73,10 @@ function html(generator: GeneratorId, { tag, prompt }: Part, script: string): st
 /** Generators whose templates are components of React. */
 const components: ReadonlySet<GeneratorId> = new Set(['docusaurus', 'next', 'gatsby'])
 
-/** A server may render the component, but only a browser can load the module. */
+/**
+ * A server may render the component, but only a browser can load the module. Not with import():
+ * Docusaurus turns it into require() for its server, and bundlers then look for the address.
+ */
 function component(generator: GeneratorId, { tag, prompt, component }: Part, script: string): Step {
   const folder = generator === 'next' ? 'components' : 'src/components'
   return {
@@ -81,7 +86,8 @@ import { useEffect } from 'react'
 
 export default function ${component}() {
   useEffect(() => {
-    import(/* webpackIgnore: true */ '${script}').catch(() => {})
+    const script = document.createElement('script')
+    document.head.append(Object.assign(script, { type: 'module', src: '${script}' }))
   }, [])
   return <${tag} prompt="${prompt}" />
 }
@@ -129,8 +135,8 @@ function vitepress(shown: readonly Part[], script: string): Step[] {
   })
   return [
     {
-      place: 'In .vitepress/config.js, in the list "head"',
-      code: `['script', { type: 'module', src: '${script}' }]\n`,
+      place: 'In .vitepress/config.js, in the list "head" (head: […], if it is missing)',
+      code: `['script', { type: 'module', src: '${script}' }],\n`,
     },
     {
       place: 'In .vitepress/theme/index.js (a new file, if you have no theme of your own)',

@@ -29,8 +29,15 @@ describe.each(ids)('the snippet for %s', (generator) => {
     expect(all).not.toMatch(/\{\{|\{%|\{#|<%/)
     for (const { code } of steps) {
       if (code.startsWith('<')) expect(code).toMatch(/^(<([\w-]+)[^<>]*><\/\2>\n){2}$/)
+      // The pieces of a list end with a comma, so that they can be put before others.
+      else if (/,\n$/.test(code)) expect(() => parseAst(`[${code}]`), code).not.toThrow()
       else expect(() => parseAst(code, { lang: 'jsx' }), code).not.toThrow()
     }
+  })
+
+  test('can be put before what is in a list already', () => {
+    const ofLists = steps.filter(({ place }) => /\blist\b/.test(place))
+    for (const { code } of ofLists) expect(code).toMatch(/,\n$/)
   })
 
   test('has only what is offered', () => {
