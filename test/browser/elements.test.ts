@@ -388,7 +388,6 @@ describe('<edge-chat>', () => {
     const chat = await chatIn()
     const { page } = chat
     await page.keyboard.press('Tab')
-    await page.keyboard.press('Tab')
     expect(await hasFocus(chat)).toBe('Message')
     await page.keyboard.type('one')
     await page.keyboard.press('Shift+Enter')
