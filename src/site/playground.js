@@ -455,6 +455,7 @@ for (const form of ['request', 'composer']) {
     send()
   })
   at(form).addEventListener('keydown', (event) => {
+    if (event.key === 'Escape') running?.abort()
     if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey)) return
     event.preventDefault()
     send()

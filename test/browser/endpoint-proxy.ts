@@ -14,6 +14,8 @@ export interface ProxyRequest {
 
 export class EndpointProxy {
   readonly requests: ProxyRequest[] = []
+  /** Answers given instead of the Worker's, by path. */
+  readonly instead = new Map<string, { readonly body: string; readonly headers: Headers }>()
   readonly #server: Server
   #target: URL | null = null
   #cutAfter: string | null = null
@@ -26,6 +28,11 @@ export class EndpointProxy {
       response.on('close', () => {
         request.left = !response.writableFinished
       })
+      const answer = this.instead.get(path)
+      if (answer !== undefined) {
+        response.setHeaders(answer.headers).end(answer.body)
+        return
+      }
       if (this.#target === null) {
         incoming.socket.destroy()
         return

@@ -72,6 +72,12 @@ export interface PageRequest {
   readonly body: string | null
 }
 
+/** Runs axe-core, once it is in the page: violations (WCAG 2.2 AA and best practices) with their targets. */
+export const ACCESSIBILITY_FAULTS = `axe
+  .run(document, { resultTypes: ['violations'] })
+  .then(({ violations }) => violations.flatMap(({ id, help, nodes }) =>
+    nodes.map(({ target }) => id + ' (' + help + ') at ' + target.join(' '))))`
+
 /** A page in its own context, with its console errors and all its requests. */
 export class WatchedPage {
   readonly page: Page
@@ -128,14 +134,10 @@ export class WatchedPage {
       .filter((url) => !/^(data|blob):/.test(url) && !origins.includes(new URL(url).origin))
   }
 
-  /** Accessibility violations (axe-core: WCAG 2.2 AA and best practices) with their targets. */
   async accessibilityFaults(): Promise<string[]> {
     // Evaluated by the driver, because the page's Content-Security-Policy blocks injected scripts.
     await this.page.evaluate(axe.source)
-    return await this.page.evaluate<string[]>(`axe
-      .run(document, { resultTypes: ['violations'] })
-      .then(({ violations }) => violations.flatMap(({ id, help, nodes }) =>
-        nodes.map(({ target }) => id + ' (' + help + ') at ' + target.join(' '))))`)
+    return await this.page.evaluate<string[]>(ACCESSIBILITY_FAULTS)
   }
 
   /** By how many pixels the page is wider than the window; 0 when it fits. */

@@ -1,11 +1,12 @@
-// Firefox over WebDriver BiDi, as far as a smoke test needs it. The BiDi of playwright-core sends
+// Firefox over WebDriver BiDi, as far as our tests need it. The BiDi of playwright-core sends
 // commands that Firefox ESR does not have yet. https://w3c.github.io/webdriver-bidi/
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { Engine, type Params, type Scheme } from './engine.ts'
 
 /** The Firefox of this machine: one path, or no path. Chromium is required, Firefox is not. */
 export const firefoxes: readonly string[] = ['firefox-esr', 'firefox']
@@ -15,11 +16,7 @@ export const firefoxes: readonly string[] = ['firefox-esr', 'firefox']
   .filter((path) => existsSync(path))
   .slice(0, 1)
 
-type Params = Readonly<Record<string, unknown>>
-
-export class Firefox {
-  /** Errors of the console, policies included, and uncaught exceptions. */
-  readonly errors: string[] = []
+export class Firefox extends Engine {
   readonly #process: ChildProcess
   readonly #profile: string
   readonly #socket: WebSocket
@@ -27,6 +24,7 @@ export class Firefox {
   #context = ''
 
   private constructor(process: ChildProcess, profile: string, socket: WebSocket) {
+    super()
     this.#process = process
     this.#profile = profile
     this.#socket = socket
@@ -38,8 +36,11 @@ export class Firefox {
     })
   }
 
-  static async launch(path: string): Promise<Firefox> {
+  static async launch(path: string, scheme: Scheme = 'light'): Promise<Firefox> {
     const profile = mkdtempSync(join(tmpdir(), 'firefox-'))
+    const value = scheme === 'dark' ? 0 : 1
+    const preference = `user_pref("layout.css.prefers-color-scheme.content-override", ${value});`
+    writeFileSync(join(profile, 'user.js'), preference)
     const args = ['--headless', '--remote-debugging-port=0', '--profile', profile]
     const process = spawn(path, args, { stdio: ['ignore', 'ignore', 'pipe'] })
     let address = ''
@@ -62,35 +63,24 @@ export class Firefox {
     await this.#send('browsingContext.navigate', { context: this.#context, url, wait: 'complete' })
   }
 
-  /** The value of an expression, as a string. */
-  async text(expression: string): Promise<string> {
-    const { result } = await this.#send('script.evaluate', {
-      expression: `String(${expression})`,
+  async resize(width: number, height: number): Promise<void> {
+    const viewport = { width, height }
+    await this.#send('browsingContext.setViewport', { context: this.#context, viewport })
+  }
+
+  async run(body: string): Promise<string> {
+    const { result, exceptionDetails } = await this.#send('script.callFunction', {
+      functionDeclaration: `async () => { ${body}\n}`,
       target: { context: this.#context },
       awaitPromise: true,
     })
-    return result?.value ?? ''
+    if (exceptionDetails !== undefined) throw new Error(exceptionDetails.text)
+    return result.value ?? ''
   }
 
-  /** Presses keys, one after the other. */
-  async press(...keys: readonly string[]): Promise<void> {
-    const actions = keys.flatMap((value) => [
-      { type: 'keyDown', value },
-      { type: 'keyUp', value },
-    ])
-    await this.#act(actions)
-  }
-
-  /** Presses a key while Control is pressed. */
-  async control(value: string): Promise<void> {
-    const [down, up] = ['keyDown', 'keyUp']
-    const held = { value: '\uE009' }
-    await this.#act([
-      { type: down, ...held },
-      { type: down, value },
-      { type: up, value },
-      { type: up, ...held },
-    ])
+  /** Keys reach a button of a headless Firefox, keypress included, and do not press it. */
+  protected override async pressFocused(): Promise<void> {
+    await this.text('document.activeElement.click()')
   }
 
   async close(): Promise<void> {
@@ -101,7 +91,7 @@ export class Firefox {
     rmSync(this.#profile, { recursive: true, force: true, maxRetries: 5 })
   }
 
-  async #act(actions: readonly Params[]): Promise<void> {
+  protected async act(actions: readonly Params[]): Promise<void> {
     const source = { type: 'key', id: 'keyboard', actions }
     await this.#send('input.performActions', { context: this.#context, actions: [source] })
   }
