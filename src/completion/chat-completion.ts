@@ -1,6 +1,7 @@
 // The same answers as OpenAI's chat completions, whole and in chunks
 // (platform.openai.com/docs/api-reference/chat).
 import { toJson } from '../json.ts'
+import { ChunkWriter } from './chunks.ts'
 import type { Completion, Logprobs } from './completion.ts'
 import type { Delta } from './delta.ts'
 import type { Encode } from './encode.ts'
@@ -9,37 +10,29 @@ import type { Encode } from './encode.ts'
 const chatId = (id: string) => `chat${id}`
 
 /** A completion as a `chat.completion` object. */
-export function chatCompletion({ id, choices, ...rest }: Completion) {
-  const { created, model, usage, ...fingerprint } = rest
+export function chatCompletion(completion: Completion) {
   return {
-    id: chatId(id),
+    ...completion,
+    id: chatId(completion.id),
     object: 'chat.completion',
-    created,
-    model,
-    ...(fingerprint.system_fingerprint === undefined
-      ? {}
-      : { system_fingerprint: fingerprint.system_fingerprint }),
-    choices: choices.map(({ index, text, logprobs, finish_reason }) => ({
+    choices: completion.choices.map(({ index, text, logprobs, finish_reason }) => ({
       index,
       message: { role: 'assistant', content: text, refusal: null },
       logprobs: chatLogprobs(logprobs),
       finish_reason,
     })),
-    usage,
   }
 }
 
 /** Each choice begins with a chunk that has the role, and ends with one that has an empty delta. */
 export function chatChunkEncoder(includeUsage: boolean): Encode {
-  // The parts that are the same in every chunk, as JSON.
-  let start = ''
-  const end = includeUsage ? '}],"usage":null}\n\n' : '}]}\n\n'
+  const writer = new ChunkWriter('chat.completion.chunk', includeUsage)
   /** The delta that each choice begins with: readers who join later encode it again. */
   const first = new Map<number, Delta>()
-  const chunk = (index: number, delta: string, logprobs: Logprobs | null, finish: string) => {
-    const choice = `{"index":${index},"delta":${delta},"logprobs":${toJson(chatLogprobs(logprobs))},"finish_reason":${finish}`
-    return `${start},"choices":[${choice}${end}`
-  }
+  const chunk = (index: number, delta: string, logprobs: Logprobs | null, finish: string) =>
+    writer.choice(
+      `{"index":${index},"delta":${delta},"logprobs":${toJson(chatLogprobs(logprobs))},"finish_reason":${finish}}`,
+    )
   const begin = (delta: Extract<Delta, { index: number }>) => {
     const { index } = delta
     if (!first.has(index)) first.set(index, delta)
@@ -48,13 +41,8 @@ export function chatChunkEncoder(includeUsage: boolean): Encode {
   }
   return (delta) => {
     switch (delta.kind) {
-      case 'head': {
-        const { id, created, model, system_fingerprint } = delta.head
-        const object = 'chat.completion.chunk'
-        const head = { id: chatId(id), object, created, model, system_fingerprint }
-        start = `data: ${toJson(head).slice(0, -1)}`
-        return ''
-      }
+      case 'head':
+        return writer.head({ ...delta.head, id: chatId(delta.head.id) })
       case 'text': {
         const { index, text, logprobs } = delta
         return begin(delta) + chunk(index, `{"content":${toJson(text)}}`, logprobs, 'null')
@@ -62,7 +50,7 @@ export function chatChunkEncoder(includeUsage: boolean): Encode {
       case 'finish':
         return begin(delta) + chunk(delta.index, '{}', null, `"${delta.reason}"`)
       case 'usage':
-        return includeUsage ? `${start},"choices":[],"usage":${toJson(delta.usage)}}\n\n` : ''
+        return writer.usage(delta.usage)
       default:
         return delta satisfies never
     }

@@ -51,7 +51,7 @@ export function chatSchema(limits: ChatLimits) {
     ...shared
   } = requestSchema(limits).entries
   return v.object({
-    // `messagesOf` validates them.
+    // `messageFaults` validates them.
     messages: v.custom<readonly unknown[]>(Array.isArray, 'a list of messages'),
     ...shared,
     max_completion_tokens: v.optional(integer(1, limits.max_tokens)),

@@ -156,9 +156,7 @@ function freeRequest(
   }
   const model = findModel(request.model, options)
   const { id, route, parameters } = model
-  // Chats have no echo and no suffix, and answers of several choices need no best one.
-  const { echo: _echo, suffix: _suffix, best_of: _best, ...chatDefaults } = options.defaults
-  const own = fieldsOf(request, isChat ? chatDefaults : options.defaults)
+  const own = fieldsOf(request, isChat ? chatDefaults(options.defaults) : options.defaults)
   const fields = { model: id, prompt_id: null, route, parameters, ...own }
   if (isChat) {
     if (model.chat.system !== null) refuseSystemMessages(prompt)
@@ -167,6 +165,12 @@ function freeRequest(
   }
   const prompts = typeof prompt === 'string' || isTokens(prompt) ? [prompt] : prompt
   return { fields, render: () => ({ ...fields, prompts, system: model.system }) }
+}
+
+/** The defaults of fields that chats have. */
+function chatDefaults(defaults: EffectiveOptions['defaults']): EffectiveOptions['defaults'] {
+  const { echo: _echo, suffix: _suffix, best_of: _best, ...others } = defaults
+  return others
 }
 
 /** @throws GatewayError `locked_by_owner` */
@@ -208,8 +212,8 @@ function lockedRequest(
     variablesPath({ messages }),
   )
   // Ignore an `echo` default: it would show the owner's prompt text to visitors.
-  const { echo: _echo, suffix, best_of, ...rest } = options.defaults
-  const defaults = prompt.chat ? rest : { ...rest, suffix, best_of }
+  const { echo: _echo, ...withoutEcho } = options.defaults
+  const defaults = prompt.chat ? chatDefaults(options.defaults) : withoutEcho
   const max_tokens = prompt.max_tokens ?? defaults.max_tokens
   const fields = {
     model: model.id,

@@ -79,7 +79,8 @@ export function streamOf(reply: Reply): Stream {
   return parseStream(reply.text)
 }
 
-export function parseStream(body: string): Stream {
+/** The JSON of an event stream, without its comments, and whether it ended with `[DONE]`. */
+export function objectsOf(body: string): { readonly objects: unknown[]; readonly done: boolean } {
   expect(body).not.toMatch(SEPARATORS)
   const blocks = body.split('\n\n')
   expect(blocks.pop(), 'the last event ends with a blank line').toBe('')
@@ -91,7 +92,11 @@ export function parseStream(body: string): Stream {
     })
   const done = data.at(-1) === '[DONE]'
   if (done) data.pop()
-  const objects = data.map((text): unknown => JSON.parse(text))
+  return { objects: data.map((text): unknown => JSON.parse(text)), done }
+}
+
+export function parseStream(body: string): Stream {
+  const { objects, done } = objectsOf(body)
   const last = v.safeParse(problemSchema, objects.at(-1))
   if (last.success) objects.pop()
   const chunks = objects.map((object) => v.parse(chunkSchema, object))

@@ -4,7 +4,7 @@ import { parseJsonEventStream, type UIMessageChunk, uiMessageChunkSchema } from 
 import * as v from 'valibot'
 import { expect } from 'vitest'
 import { completionSchema, finishReasons } from '../../src/completion/completion.ts'
-import { completionOf, parseStream } from './answers.ts'
+import { completionOf, objectsOf, parseStream } from './answers.ts'
 import type { ClientRequest } from './client.ts'
 
 /** An answer, or the part of it that arrived. */
@@ -240,17 +240,7 @@ async function readUiMessage(body: string): Promise<Reading> {
 
 /** The JSON of an event stream, without its comments. */
 function eventsOf(body: string) {
-  const blocks = body.split('\n\n')
-  expect(blocks.pop(), 'the last event ends with a blank line').toBe('')
-  const data = blocks
-    .filter((block) => block !== ':')
-    .map((block) => {
-      expect(block).toMatch(/^data: [^\n\r]*$/)
-      return block.slice('data: '.length)
-    })
-  const done = data.at(-1) === '[DONE]'
-  if (done) data.pop()
-  const objects = data.map((text) => JSON.parse(text) as object)
+  const { objects, done } = objectsOf(body)
   const last = objects.at(-1) as { readonly error?: { readonly message: string } } | undefined
   const problem = last?.error?.message ?? null
   if (problem !== null) objects.pop()
