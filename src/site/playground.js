@@ -124,7 +124,10 @@ function showMode(tab) {
   at(isChat ? 'composer' : 'request').append(at('actions'))
   for (const id of ['log', 'composer', 'new', 'retry', 'tab-usechat']) at(id).hidden = !isChat
   for (const id of ['written', 'stream-field']) at(id).hidden = isChat
-  history.replaceState(null, '', isChat ? '#chat' : location.pathname)
+  // Not if the address has the mode already: `restore` reads the rest of it.
+  if (location.hash.startsWith('#chat') !== isChat) {
+    history.replaceState(null, '', isChat ? '#chat' : location.pathname)
+  }
   setText('answer-title', isChat ? 'Conversation' : 'Answer')
   reset()
   showFields()
