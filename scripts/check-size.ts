@@ -6,9 +6,9 @@ import { gzipSync } from 'node:zlib'
 
 /**
  * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last one was
- * 6 KiB for chats, the AI SDK's hooks and the emulated `suffix`.
+ * 8 KiB for the search of the owner's site.
  */
-const LIMIT_KIB = 84
+const LIMIT_KIB = 92
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024
