@@ -20,7 +20,7 @@ const layers: readonly (readonly string[])[] = [
   ['completion', 'http', 'html'],
   ['request'],
   ['cache', 'page', 'upstream', 'access', 'budget', 'usage.ts'],
-  ['demo', 'flight'],
+  ['demo', 'flight', 'search'],
   ['routes'],
   ['config', 'app.ts'],
   ['compose.ts'],

@@ -1,9 +1,9 @@
 // Fetches one page anonymously: without credentials or visitor headers, and with limits on time,
-// bytes and redirects. Returns its readable text or throws the reason. Stores nothing.
+// bytes and redirects. Returns its document or throws the reason. Stores nothing.
 import { deadline } from '../deadline.ts'
 import type { PageFault } from '../events.ts'
+import type { Element } from '../html/node.ts'
 import type { References } from '../html/references.ts'
-import { parseSelectors } from '../html/selector.ts'
 import { readBytes } from '../http/body.ts'
 import {
   type ContentType,
@@ -12,7 +12,6 @@ import {
   parseContentType,
   ReplacementError,
 } from './charset.ts'
-import { collapseSpace, readableText, truncate } from './text.ts'
 
 /** The validators of a page's version (RFC 9110, 8.8). */
 export interface Validators {
@@ -22,8 +21,6 @@ export interface Validators {
 
 export interface PageSource {
   readonly url: URL
-  readonly selector: string
-  readonly maxChars: number
   /** Why a redirect to this address must not be followed; null if it may be. */
   readonly refusalOf: (url: URL) => string | null
 }
@@ -35,7 +32,8 @@ export interface FetchDeps {
 }
 
 export interface FetchedPage {
-  readonly text: string
+  /** The tree of HTML; the text of any other page. */
+  readonly document: Element | string
   readonly validators: Validators
 }
 
@@ -63,6 +61,7 @@ const CODINGS: ReadonlySet<string> = new Set(['', 'identity', 'gzip', 'br'])
 
 /**
  * @param known the validators of the version that the caller has, for a conditional request
+ * @param maxTextBytes the limit for pages that are not HTML
  * @returns null if the page still matches these validators
  * @throws PageError
  */
@@ -70,6 +69,7 @@ export async function fetchPage(
   page: PageSource,
   known: Validators | null,
   { fetch, references }: FetchDeps,
+  maxTextBytes = MAX_BYTES,
 ): Promise<FetchedPage | null> {
   return await deadline(
     DEADLINE_MS,
@@ -78,7 +78,9 @@ export async function fetchPage(
       // A cached version may be older than what the owner has just deployed.
       const init: RequestInit = { headers, redirect: 'manual', cache: 'no-store', signal }
       const response = await follow(page, (url) => fetch(new Request(url, init)))
-      if (response.status !== 304 || known === null) return await read(response, page, references)
+      if (response.status !== 304 || known === null) {
+        return await read(response, references, maxTextBytes)
+      }
       discard(response)
       return null
     },
@@ -90,8 +92,8 @@ export async function fetchPage(
 
 async function read(
   response: Response,
-  { selector, maxChars }: PageSource,
   references: FetchDeps['references'],
+  maxTextBytes: number,
 ): Promise<FetchedPage> {
   const { status, headers } = response
   const contentType = parseContentType(headers.get('content-type') ?? '')
@@ -102,11 +104,9 @@ async function read(
     discard(response)
     throw new PageError(status !== 200 ? 'status' : 'type')
   }
-  const bytes = await receive(response)
-  const text = await textOf(bytes, contentType, selector, references)
-  if (text === '') throw new PageError('empty')
+  const bytes = await receive(response, HTML.has(type) ? MAX_BYTES : maxTextBytes)
   return {
-    text: truncate(text, maxChars),
+    document: await documentOf(bytes, contentType, references),
     validators: {
       etag: validator(headers.get('etag')),
       last_modified: validator(headers.get('last-modified')),
@@ -151,25 +151,23 @@ function discard({ body }: Response): void {
 }
 
 /** Counts decoded bytes while reading, so that a small gzip body cannot expand beyond the limit. */
-async function receive({ body }: Response): Promise<Uint8Array> {
+async function receive({ body }: Response, maxBytes: number): Promise<Uint8Array> {
   if (body === null) return new Uint8Array()
-  const bytes = await readBytes(body.getReader(), MAX_BYTES).catch(() => {
+  const bytes = await readBytes(body.getReader(), maxBytes).catch(() => {
     throw new PageError('broken')
   })
   if (bytes === null) throw new PageError('too_large')
   return bytes
 }
 
-async function textOf(
+async function documentOf(
   bytes: Uint8Array,
   contentType: ContentType,
-  selector: string,
   references: FetchDeps['references'],
-): Promise<string> {
+): Promise<Element | string> {
   try {
-    if (!HTML.has(contentType.type)) return collapseSpace(decodeText(bytes, contentType.charset))
-    const document = decodeHtml(bytes, contentType, await references())
-    return readableText(document, parseSelectors(selector) ?? [])
+    if (!HTML.has(contentType.type)) return decodeText(bytes, contentType.charset)
+    return decodeHtml(bytes, contentType, await references())
   } catch (error) {
     throw error instanceof ReplacementError ? new PageError('charset') : error
   }

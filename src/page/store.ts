@@ -2,10 +2,13 @@
 // variable's `page_seconds`. Page texts are never stored elsewhere: requests that may not fetch a
 // page are served from the last answer instead.
 
+import type { Element } from '../html/node.ts'
 import { type References, readReferences } from '../html/references.ts'
+import { parseSelectors } from '../html/selector.ts'
 import { RecentMap } from '../lru.ts'
 import { type PageText, pageText } from '../request/page-text.ts'
-import { fetchPage, type PageSource, type Validators } from './fetch.ts'
+import { fetchPage, PageError, type PageSource, type Validators } from './fetch.ts'
+import { collapseSpace, readableText, truncate } from './text.ts'
 
 /**
  * Increase this when the same page would yield a different text, so that old versions do not match.
@@ -20,6 +23,8 @@ const PAGE_BYTES = 1000
 export interface Page extends PageSource {
   /** The name by which a purge refers to it. */
   readonly name: string
+  readonly selector: string
+  readonly maxChars: number
   /** How long a text may be used before the page is fetched again. */
   readonly freshSeconds: number
 }
@@ -102,13 +107,23 @@ export class Pages {
       fetched === null
         ? { ...(own as CachedPage), readAt }
         : {
-            text: await pageText(fetched.text),
+            text: await pageText(textOf(fetched.document, page)),
             version: { read_as: key, ...fetched.validators },
             readAt,
           }
     this.#memory.set(key, read)
     return read
   }
+}
+
+/** @throws PageError `empty` */
+function textOf(document: Element | string, { selector, maxChars }: Page): string {
+  const text =
+    typeof document === 'string'
+      ? collapseSpace(document)
+      : readableText(document, parseSelectors(selector) ?? [])
+  if (text === '') throw new PageError('empty')
+  return truncate(text, maxChars)
 }
 
 /** The memory key: everything that the text depends on besides the page's content. */

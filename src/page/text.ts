@@ -1,5 +1,4 @@
-// Extracts the readable text of a page as one line, in one walk over its tree. Hidden elements are
-// left out.
+// Reads what a page shows, in one walk over its tree. Hidden elements are left out.
 import { isBlock, words } from '../html/names.ts'
 import { attributeOf, type Element } from '../html/node.ts'
 import type { Selector } from '../html/selector.ts'
@@ -16,48 +15,68 @@ const HIDING_STYLE =
 /** The limit of nested elements, including slots. */
 const MAX_DEPTH = 1000
 
-/** The text of the first selector that matches any; "" if none does. */
+/** Receives what a page shows, in order. */
+export interface TextSink {
+  text(text: string): void
+  /** The end of a word: the start or the end of a block. */
+  separate(): void
+  /** A selected element, or one inside it. @returns whether to read it */
+  enter?(element: Element): boolean
+  /** The end of an element that was entered. */
+  leave?(element: Element): void
+}
+
+/** The text of the first selector that matches any, as one line; "" if none does. */
 export function readableText(document: Element, alternatives: readonly Selector[]): string {
   for (const alternative of alternatives) {
-    const text = collapseSpace(new Reader(alternative).read(document))
+    const texts: string[] = []
+    readPage(document, alternative, {
+      text: (text) => texts.push(text),
+      separate: () => texts.push(' '),
+    })
+    const text = collapseSpace(texts.join(''))
     if (text !== '') return text
   }
   return ''
 }
 
+/** Reads all elements that the selector matches, without duplicates. */
+export function readPage(document: Element, selector: Selector, sink: TextSink): void {
+  new Reader(selector, sink).element(document, false)
+}
+
 class Reader {
   readonly #selector: Selector
-  readonly #texts: string[] = []
+  readonly #sink: TextSink
   #depth = 0
   #isInFormula = false
+  /** The number of texts so far that are not blank. */
+  #shown = 0
   /** The children of each host whose shadow tree is being read, by slot name. */
   readonly #slotted: Map<string, (Element | string)[]>[] = []
 
-  constructor(selector: Selector) {
+  constructor(selector: Selector, sink: TextSink) {
     this.#selector = selector
-  }
-
-  /** The text of all elements that the selector matches, without duplicates. */
-  read(document: Element): string {
-    this.#element(document, false)
-    return this.#texts.join('')
+    this.#sink = sink
   }
 
   /** @param isInside whether the selector matches an ancestor */
-  #element(element: Element, isInside: boolean): void {
+  element(element: Element, isInside: boolean): void {
+    const isSelected = !isInside && this.#selector(element)
     const isSeparating = isInside && isBlock(element.name)
-    if (isSeparating) this.#texts.push(' ')
+    if (isSeparating) this.#sink.separate()
     if (this.#depth < MAX_DEPTH && !SKIPPED.has(element.name) && !isHidden(element)) {
       this.#depth += 1
-      if (isInside || !this.#selector(element)) this.#content(element, isInside)
-      else {
-        this.#texts.push(' ')
+      if (isSelected) this.#sink.separate()
+      if (!isInside && !isSelected) this.#content(element, false)
+      else if (this.#sink.enter?.(element) ?? true) {
         this.#content(element, true)
-        this.#texts.push(' ')
+        this.#sink.leave?.(element)
       }
+      if (isSelected) this.#sink.separate()
       this.#depth -= 1
     }
-    if (isSeparating) this.#texts.push(' ')
+    if (isSeparating) this.#sink.separate()
   }
 
   #content(element: Element, isInside: boolean): void {
@@ -76,39 +95,38 @@ class Reader {
     let from = 0
     for (const node of nodes) {
       if (typeof node === 'string') {
-        if (isInside) this.#texts.push(node)
+        if (isInside) this.#text(node)
         continue
       }
       const source = isInside ? formulaSource(node) : null
       if (source === null) {
         before = node
-        from = this.#texts.length
-        this.#element(node, isInside)
-      } else if (before === null || !isFormula(before) || !this.#hasTextSince(from)) {
+        from = this.#shown
+        this.element(node, isInside)
+      } else if (before === null || !isFormula(before) || from === this.#shown) {
         // Otherwise it is the source of the formula before it, which has been read.
-        this.#texts.push(source)
+        this.#text(source)
       }
     }
   }
 
   #formula(formula: Element): void {
-    const space = isDisplayed(formula) ? ' ' : ''
-    const from = this.#texts.push(space)
+    const isOwnLine = isDisplayed(formula)
+    if (isOwnLine) this.#sink.separate()
+    const from = this.#shown
     const mathml = mathmlText(formula)
     if (mathml === null) {
       this.#isInFormula = true
       this.#nodes(formula.children, true)
       this.#isInFormula = false
     }
-    if (!this.#hasTextSince(from)) this.#texts.push(mathml || drawnText(formula))
-    this.#texts.push(space)
+    if (from === this.#shown) this.#text(mathml || drawnText(formula))
+    if (isOwnLine) this.#sink.separate()
   }
 
-  #hasTextSince(from: number): boolean {
-    for (let i = from; i < this.#texts.length; i += 1) {
-      if (/\S/.test(this.#texts[i] ?? '')) return true
-    }
-    return false
+  #text(text: string): void {
+    if (/\S/.test(text)) this.#shown += 1
+    this.#sink.text(text)
   }
 
   /** Reads the nodes assigned to the slot, or else the slot's own content (HTML, 4.12.4). */
