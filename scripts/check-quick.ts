@@ -10,7 +10,7 @@ const slow = globSync([
   fixtures,
   'test/worker/*.test.ts',
   'test/bench/*.test.ts',
-  'test/scripts/{warm,start,check-config,check-size}.test.ts',
+  'test/scripts/{warm,index,start,check-config,check-size}.test.ts',
   'test/docs-commands.test.ts',
 ])
 

@@ -1,23 +1,18 @@
 // `npm run warm`: requests a list of completions, or one for every page of a sitemap, as the operator,
 // so that visitors find the answers in the cache.
 import { readFile } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { secretsIn } from './setup/dev-vars.ts'
+import { draw, endDrawing, FAILED, INTERRUPTED, main, OK, wait } from './operator/command.ts'
+import { estimate, pageBytes } from './operator/estimate.ts'
+import type { Gateway } from './operator/gateway.ts'
+import { type Task, tokensOf } from './operator/generate.ts'
+import { type PageTask, pagePrompt, pageTasks } from './operator/pages.ts'
+import { bar, forecast, skippedLines, unreadLines } from './operator/report.ts'
+import { readSitemap, type Skipped } from './operator/sitemap.ts'
 import { type Arguments, parseArguments, USAGE } from './warm/arguments.ts'
-import { estimate, pageBytes } from './warm/estimate.ts'
-import { Gateway } from './warm/gateway.ts'
 import { parseList } from './warm/list.ts'
 import { collectSummaries, readSummaries, writeSummaries } from './warm/out.ts'
-import { type PageTask, pagePrompt, pageTasks } from './warm/pages.ts'
-import { bar, forecast, line, skippedLines, summary, tokensOf, unreadLines } from './warm/report.ts'
-import { readSitemap, type Skipped } from './warm/sitemap.ts'
-import { type Task, warm } from './warm/warming.ts'
-
-const OK = 0
-const FAILED = 1
-const NOT_STARTED = 2
-/** The convention of shells: 128 plus the number of SIGINT. */
-const INTERRUPTED = 130
+import { line, summary } from './warm/report.ts'
+import { warm } from './warm/warming.ts'
 
 interface Plan {
   readonly tasks: readonly Task[]
@@ -27,32 +22,6 @@ interface Plan {
   readonly unread: readonly Skipped[]
   /** The bytes of text that a task adds to its prompt. */
   readonly bytesOf: (task: Task) => Promise<number>
-}
-
-/** @returns the exit code */
-async function main(): Promise<number> {
-  try {
-    const args = parseArguments(process.argv.slice(2))
-    if (args === null) {
-      console.log(USAGE)
-      return OK
-    }
-    const token = process.env['OPERATOR_TOKEN'] || (await localToken())
-    if (token === '') throw new Error(`Cannot warm without OPERATOR_TOKEN\n\n${USAGE}`)
-    const gateway = new Gateway({ url: args.url, token }, fetch)
-    await gateway.checkToken()
-    const plan = await planOf(args, gateway)
-    return await (args.dryRun ? dryRun : run)(plan, args, gateway, interruption())
-  } catch (error) {
-    console.error(error instanceof Error ? error.message : error)
-    return NOT_STARTED
-  }
-}
-
-/** The token that `npm run setup` writes; "" without one. */
-async function localToken(): Promise<string> {
-  const file = await readFile('.dev.vars', 'utf8').catch(() => '')
-  return secretsIn(file)['OPERATOR_TOKEN'] ?? ''
 }
 
 async function planOf({ source, url }: Arguments, gateway: Gateway): Promise<Plan> {
@@ -88,24 +57,24 @@ async function run(
   // Before anything is spent: the file may be another one.
   const before = out === null ? {} : await readSummaries(out)
   let [failed, tokens] = [0, 0]
-  if (process.stdout.isTTY) draw(bar({ done: 0, all: tasks.length, failed, tokens }))
+  draw(bar({ done: 0, all: tasks.length, failed, tokens }))
   const outcomes = await warm(
     tasks,
     { concurrency },
     {
       gateway,
       signal,
-      wait: (ms, over) => sleep(ms, undefined, { signal: over }).catch(() => {}),
+      wait,
       onOutcome(outcome, task, done) {
         if (outcome.kind === 'failed') failed += 1
         tokens += tokensOf(outcome)
-        if (process.stdout.isTTY) draw(bar({ done, all: tasks.length, failed, tokens }))
+        draw(bar({ done, all: tasks.length, failed, tokens }))
         // The summary lists failures.
-        else if (outcome.kind !== 'failed') console.log(line(outcome, task))
+        if (!process.stdout.isTTY && outcome.kind !== 'failed') console.log(line(outcome, task))
       },
     },
   )
-  if (process.stdout.isTTY) console.log()
+  endDrawing()
   console.log(summary(tasks, outcomes))
   for (const text of unreadLines(unread)) console.log(text)
   if (signal.aborted) return INTERRUPTED
@@ -136,38 +105,23 @@ async function dryRun(
       signal,
       bytesOf,
       onProgress(done) {
-        if (!process.stdout.isTTY) return
         draw(bar({ done, all: tasks.length, failed: 0, tokens: 0 }))
       },
     },
   )
-  if (process.stdout.isTTY) console.log()
+  endDrawing()
   if (signal.aborted) return INTERRUPTED
   console.log(forecast(result))
   for (const text of unreadLines(unread)) console.log(text)
   return result.failed.length === 0 && unread.length === 0 ? OK : FAILED
 }
 
-/** Replaces the current line of the terminal. */
-function draw(text: string): void {
-  process.stdout.write(`\r\x1b[K${text}`)
-}
-
-/** After Ctrl-C, npm repeats the SIGINT that the terminal has already sent. */
-const ECHO_MS = 500
-
-/** Aborts at the first Ctrl-C: running requests are paid for, so they may finish. The second exits. */
-function interruption(): AbortSignal {
-  const interrupted = new AbortController()
-  let firstAt = 0
-  process.on('SIGINT', () => {
-    if (interrupted.signal.aborted && Date.now() - firstAt < ECHO_MS) return
-    if (interrupted.signal.aborted) process.exit(INTERRUPTED)
-    firstAt = Date.now()
-    interrupted.abort()
-    console.error('\nWaiting for running requests to finish. Press Ctrl-C again to quit now.')
-  })
-  return interrupted.signal
-}
-
-process.exitCode = await main()
+process.exitCode = await main<Arguments>({
+  verb: 'warm',
+  usage: USAGE,
+  parse: parseArguments,
+  async run(args, gateway, signal) {
+    const plan = await planOf(args, gateway)
+    return await (args.dryRun ? dryRun : run)(plan, args, gateway, signal)
+  },
+})

@@ -11,7 +11,7 @@ import { connect } from '../../src/upstream/connection.ts'
 import { explaining } from '../../src/upstream/explain.ts'
 import { answer } from '../../src/upstream/failover.ts'
 import { hints } from '../../src/upstream/hints.ts'
-import type { Fetch } from '../warm/gateway.ts'
+import type { Fetch } from '../operator/gateway.ts'
 
 export type LiveCheck =
   | { readonly kind: 'answered'; readonly tokens: number | null }

@@ -1,6 +1,6 @@
 // The course of `npm run setup`: questions, a look at the site, the two files, one real call, and the
 // snippet to paste.
-import type { Fetch } from '../warm/gateway.ts'
+import type { Fetch } from '../operator/gateway.ts'
 import { type Arguments, parseArguments, SetupError, USAGE } from './arguments.ts'
 import { type DeployDeps, deploy } from './deploy.ts'
 import { secretsIn, withSecrets } from './dev-vars.ts'

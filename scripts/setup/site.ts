@@ -1,7 +1,7 @@
 // Looks at the owner's site: its generator, its sitemap and its origins. A site that cannot be reached
 // is no failure: setup then uses what fits any site.
-import type { Fetch } from '../warm/gateway.ts'
-import { readSitemap } from '../warm/sitemap.ts'
+import type { Fetch } from '../operator/gateway.ts'
+import { readSitemap } from '../operator/sitemap.ts'
 import { type GeneratorId, generatorOf } from './generators.ts'
 
 export interface Site {

@@ -1,5 +1,10 @@
 // The command line of `npm run warm`.
-import { parseArgs } from 'node:util'
+import {
+  DEFAULT_CONCURRENCY,
+  readConcurrency,
+  readOptions,
+  readUrl,
+} from '../operator/arguments.ts'
 
 export interface Arguments {
   /** The Worker's address. */
@@ -36,9 +41,6 @@ export const USAGE = `Usage, with the operator's token in the environment variab
 prompts.json is a list of request bodies, as visitors would send them (prompts or chats), or of strings (free prompts):
   ["Once upon a time", { "prompt": { "id": "haiku", "variables": { "topic": "sea" } } }]`
 
-const DEFAULT_CONCURRENCY = 4
-const MAX_CONCURRENCY = 32
-
 const options = {
   url: { type: 'string' },
   sitemap: { type: 'string' },
@@ -55,14 +57,9 @@ const options = {
  * @throws Error with a message for the user
  */
 export function parseArguments(args: readonly string[]): Arguments | null {
-  const { values, positionals } = parsed(args)
+  const { values, positionals } = readOptions(args, options, USAGE)
   if (values.help) return null
-  const concurrency = Number(values.concurrency)
-  if (!Number.isSafeInteger(concurrency) || concurrency < 1 || concurrency > MAX_CONCURRENCY) {
-    throw new Error(
-      `Cannot use --concurrency ${JSON.stringify(values.concurrency)}: expected a whole number from 1 to ${MAX_CONCURRENCY}`,
-    )
-  }
+  const concurrency = readConcurrency(values.concurrency)
   const { out = null, 'dry-run': dryRun } = values
   if (out !== null && (values.sitemap === undefined || dryRun)) {
     throw new Error(`Cannot use --out without --sitemap, or with --dry-run\n\n${USAGE}`)
@@ -71,18 +68,10 @@ export function parseArguments(args: readonly string[]): Arguments | null {
     values.sitemap === undefined
       ? listOf(values, positionals)
       : sitemapOf(values.sitemap, values, positionals)
-  return { url: address('--url', values.url), concurrency, dryRun, out, source }
+  return { url: readUrl('--url', values.url, USAGE), concurrency, dryRun, out, source }
 }
 
-function parsed(args: readonly string[]) {
-  try {
-    return parseArgs({ args: [...args], options, allowPositionals: true })
-  } catch (error) {
-    throw new Error(`${error instanceof Error ? error.message : error}\n\n${USAGE}`)
-  }
-}
-
-type Values = ReturnType<typeof parsed>['values']
+type Values = ReturnType<typeof readOptions<typeof options>>['values']
 
 function listOf({ prompt, variable = [] }: Values, positionals: readonly string[]) {
   const [file, ...others] = positionals
@@ -112,15 +101,8 @@ function sitemapOf(
   })
   return {
     kind: 'sitemap',
-    sitemap: address('--sitemap', sitemap),
+    sitemap: readUrl('--sitemap', sitemap, USAGE),
     prompt,
     variables: Object.fromEntries(variables),
   }
-}
-
-function address(name: string, value: string | undefined): string {
-  const url = URL.canParse(value ?? '') ? new URL(value ?? '') : null
-  if (url !== null && /^https?:$/.test(url.protocol) && url.username === '') return url.href
-  // Do not print the value: it may be a misplaced token.
-  throw new Error(`Cannot use ${name}: expected an address such as https://…\n\n${USAGE}`)
 }

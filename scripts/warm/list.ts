@@ -1,6 +1,7 @@
 // Reads a list of requests from a file. The Worker validates the requests.
-import { decodeText } from './text.ts'
-import type { Task } from './warming.ts'
+
+import type { Task } from '../operator/generate.ts'
+import { decodeText } from '../operator/text.ts'
 
 /** @throws Error if the file is not a list of requests */
 export function parseList(file: Uint8Array): Task[] {

@@ -1,9 +1,10 @@
 // `--out`: the stored summaries as a JSON object by path, for the build of a site. Entries are sorted, so
 // that a new summary changes its own line only.
 import { readFile, writeFile } from 'node:fs/promises'
-import { codeIn, type Gateway } from './gateway.ts'
-import type { PageTask } from './pages.ts'
-import { type Outcome, textIn } from './warming.ts'
+import { codeIn, type Gateway } from '../operator/gateway.ts'
+import { choiceIn } from '../operator/generate.ts'
+import type { PageTask } from '../operator/pages.ts'
+import type { Outcome } from './warming.ts'
 
 export type Summaries = Readonly<Record<string, string>>
 
@@ -68,7 +69,7 @@ async function storedText(
 ): Promise<string | undefined> {
   try {
     const { status, text } = await gateway.stored(prompt)
-    if (status === 200) return textIn(text)
+    if (status === 200) return choiceIn(text).text
     return codeIn(text) === 'not_cached' ? undefined : before
   } catch {
     return before

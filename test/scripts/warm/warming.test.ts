@@ -1,7 +1,8 @@
 // warm() against the Worker in process: which requests it sends, in what order and how often.
 import { expect, test } from 'vitest'
-import { Gateway } from '../../../scripts/warm/gateway.ts'
-import { type Outcome, type Task, warm } from '../../../scripts/warm/warming.ts'
+import { Gateway } from '../../../scripts/operator/gateway.ts'
+import type { Task } from '../../../scripts/operator/generate.ts'
+import { type Outcome, warm } from '../../../scripts/warm/warming.ts'
 import { compatible, EDGE, jsonAnswer, TestApp, type TestAppOptions } from '../../support/app.ts'
 import { OPERATOR_TOKEN } from '../../support/client.ts'
 
@@ -22,7 +23,7 @@ function start(options: TestAppOptions = {}, hooks: Hooks = {}) {
     concurrency = 4,
     token = OPERATOR_TOKEN,
   ) => {
-    const gateway = new Gateway({ url: EDGE, token }, async (request) => {
+    const gateway = new Gateway({ url: EDGE, token, verb: 'warm' }, async (request) => {
       cacheControls.push(request.headers.get('cache-control'))
       concurrent.now += 1
       concurrent.most = Math.max(concurrent.most, concurrent.now)
@@ -160,7 +161,7 @@ test('a request is tried four times', async () => {
 })
 
 test('responses of another server count as failures', async () => {
-  const gateway = new Gateway({ url: EDGE, token: 't' }, async (request) => {
+  const gateway = new Gateway({ url: EDGE, token: 't', verb: 'warm' }, async (request) => {
     const { prompt } = (await request.json()) as { prompt: string }
     if (prompt === 'a') return new Response('<html>', { status: 404 })
     if (prompt === 'b') return new Response(null, { status: 302 })
@@ -186,8 +187,8 @@ test('the tokens of each answer are reported, also if it was not stored, which i
   await run([{ prompt: 'a' }, { prompt: 'a' }], 1)
   const text = expect.stringMatching(/./)
   expect(tokens).toEqual([
-    { kind: 'stored', tokens: 7, text },
-    { kind: 'present', text },
+    { kind: 'stored', tokens: 7, text, isCut: false },
+    { kind: 'present', text, isCut: false },
   ])
   const uncached = start({ config: { cache: { ttl_seconds: 0 } } })
   expect(await uncached.run([{ prompt: 'a' }])).toMatchObject([
@@ -203,18 +204,22 @@ test('a request that joined another call costs nothing and checks the cache agai
       { headers: { 'cache-status': 'edge-completions; fwd=miss; collapsed' } },
     ),
     Response.json(
-      { choices: [{ text: 'fine' }] },
+      { choices: [{ text: 'fine', finish_reason: 'length' }] },
       { headers: { 'cache-status': 'edge-completions; hit; ttl=9; detail=kv' } },
     ),
   ]
-  const gateway = new Gateway({ url: EDGE, token: 't' }, async () => answers.shift()!)
+  const gateway = new Gateway({ url: EDGE, token: 't', verb: 'warm' }, async () => answers.shift()!)
   const waits: number[] = []
   const outcomes = await warm(
     [{ name: 'a', request: { prompt: 'a' } }],
     { concurrency: 1 },
     { gateway, wait: async (ms) => void waits.push(ms), signal: new AbortController().signal },
   )
-  expect([outcomes, waits, answers]).toEqual([[{ kind: 'present', text: 'fine' }], [1000], []])
+  expect([outcomes, waits, answers]).toEqual([
+    [{ kind: 'present', text: 'fine', isCut: true }],
+    [1000],
+    [],
+  ])
 })
 
 test('after an abort, running requests finish and no more are started', async () => {

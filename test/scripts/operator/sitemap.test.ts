@@ -3,7 +3,7 @@ import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { readSitemap } from '../../../scripts/warm/sitemap.ts'
+import { readSitemap } from '../../../scripts/operator/sitemap.ts'
 
 type Handler = string | Buffer | ((response: ServerResponse) => void)
 

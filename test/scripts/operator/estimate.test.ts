@@ -1,27 +1,30 @@
 // The dry run: counts cached and missing answers, and estimates tokens.
 import { expect, test } from 'vitest'
-import { estimate, pageBytes } from '../../../scripts/warm/estimate.ts'
-import { Gateway } from '../../../scripts/warm/gateway.ts'
+import { estimate, pageBytes } from '../../../scripts/operator/estimate.ts'
+import { Gateway } from '../../../scripts/operator/gateway.ts'
 
 const tasks = (...names: string[]) => names.map((name) => ({ name, request: { prompt: name } }))
 
 async function estimateOf(...names: string[]) {
   const cacheControls: (string | null)[] = []
-  const gateway = new Gateway({ url: 'https://edge.test', token: 't' }, async (request) => {
-    cacheControls.push(request.headers.get('cache-control'))
-    const { prompt } = (await request.json()) as { prompt: string }
-    const [kind, tokens] = prompt.split(' ')
-    if (kind === 'cached' || kind === 'stale') {
-      const detail = kind === 'cached' ? 'kv' : 'stale'
-      return Response.json(
-        { usage: { total_tokens: 99, completion_tokens: Number(tokens) } },
-        { headers: { 'cache-status': `edge-completions; hit; ttl=1; detail=${detail}` } },
-      )
-    }
-    if (kind === 'broken') throw new TypeError('fetch failed')
-    const code = kind === 'missing' ? 'not_cached' : 'page_not_allowed'
-    return Response.json({ error: { code, message: 'Cannot' } }, { status: 404 })
-  })
+  const gateway = new Gateway(
+    { url: 'https://edge.test', token: 't', verb: 'warm' },
+    async (request) => {
+      cacheControls.push(request.headers.get('cache-control'))
+      const { prompt } = (await request.json()) as { prompt: string }
+      const [kind, tokens] = prompt.split(' ')
+      if (kind === 'cached' || kind === 'stale') {
+        const detail = kind === 'cached' ? 'kv' : 'stale'
+        return Response.json(
+          { usage: { total_tokens: 99, completion_tokens: Number(tokens) } },
+          { headers: { 'cache-status': `edge-completions; hit; ttl=1; detail=${detail}` } },
+        )
+      }
+      if (kind === 'broken') throw new TypeError('fetch failed')
+      const code = kind === 'missing' ? 'not_cached' : 'page_not_allowed'
+      return Response.json({ error: { code, message: 'Cannot' } }, { status: 404 })
+    },
+  )
   const result = await estimate(
     tasks(...names),
     { concurrency: 2 },

@@ -1,7 +1,8 @@
 // The dry run: counts the answers that are already cached, and estimates the tokens that the missing
 // ones would take. It is only an estimate because the tokenizer and the full prompt are not known here.
+import { someAtOnce } from './concurrent.ts'
 import { codeIn, type Fetch, type Gateway, refusalIn } from './gateway.ts'
-import { isStale, someAtOnce, type Task, usageIn } from './warming.ts'
+import { isStale, type Task, usageIn } from './generate.ts'
 
 export interface Estimate {
   readonly present: number

@@ -1,6 +1,8 @@
 // Sends requests to the Worker as its operator. Does not follow redirects, which would send the token
 // to another address.
 
+import { isRecord, parseJson } from '../../src/json.ts'
+
 export type Fetch = (request: Request) => Promise<Response>
 
 export interface Answer {
@@ -17,7 +19,11 @@ export interface LockedPrompt {
 export interface GatewayOptions {
   readonly url: string
   readonly token: string
+  /** What the command does, for "Cannot …". */
+  readonly verb: string
 }
+
+type Sender = 'operator' | 'anonymous'
 
 export class Gateway {
   readonly #options: GatewayOptions
@@ -32,7 +38,7 @@ export class Gateway {
   async complete(body: object, cacheControl: string | null = null): Promise<Answer> {
     const headers: Record<string, string> = { 'content-type': 'application/json' }
     if (cacheControl !== null) headers['cache-control'] = cacheControl
-    return await this.#send('messages' in body ? '/v1/chat/completions' : '/v1/completions', {
+    return await this.send('messages' in body ? '/v1/chat/completions' : '/v1/completions', {
       method: 'POST',
       headers,
       body: JSON.stringify(body),
@@ -43,7 +49,7 @@ export class Gateway {
   async stored({ id, variables }: LockedPrompt): Promise<Answer> {
     const query = new URLSearchParams({ prompt_id: id })
     for (const [name, value] of Object.entries(variables)) query.append(`var.${name}`, value)
-    return await this.#send(`/v1/completions?${query}`, {})
+    return await this.send(`/v1/completions?${query}`, {})
   }
 
   /** The locked prompts, as listed by `GET /v1/prompts`. */
@@ -53,34 +59,53 @@ export class Gateway {
     throw new Error(`Cannot list the prompts: ${refusalIn(status, text)}`)
   }
 
-  /** Fails early if the token is wrong. @throws Error */
-  async checkToken(): Promise<void> {
-    const { status, text } = await this.#reach('/admin/usage?hours=1')
-    if (codeIn(text) === 'operator_token_invalid') {
+  /** Fails early if this is no Worker, or the token is wrong. @throws Error */
+  async check(): Promise<void> {
+    // Without the token: the address may be another server's.
+    const { status, text } = await this.#reach('/health', 'anonymous')
+    const health = parseJson(text)
+    const state = isRecord(health) ? health['status'] : null
+    if (state === 'misconfigured') throw this.#refusal(`is misconfigured:\n${faultsIn(health)}`)
+    if (state !== 'ok') throw this.#refusal(`answered ${refusalIn(status, text)}`)
+    const usage = await this.#reach('/admin/usage?hours=1')
+    const code = codeIn(usage.text)
+    if (code === 'operator_token_invalid') {
       throw new Error(
-        'Cannot warm: OPERATOR_TOKEN does not match the secret of the Worker. Set it with "npx wrangler secret put OPERATOR_TOKEN", or in .dev.vars for a local Worker, and restart that Worker.',
+        `Cannot ${this.#options.verb}: OPERATOR_TOKEN does not match the secret of the Worker. Set it with "npx wrangler secret put OPERATOR_TOKEN", or in .dev.vars for a local Worker, and restart that Worker.`,
       )
     }
-    if (status !== 200 && codeIn(text) === null) {
-      throw new Error(`Cannot warm: ${this.#options.url} answered ${refusalIn(status, text)}`)
+    if (usage.status !== 200 && code === null) {
+      throw this.#refusal(`answered ${refusalIn(usage.status, usage.text)}`)
     }
   }
 
-  async #reach(path: string): Promise<Answer> {
+  #refusal(reason: string): Error {
+    return new Error(`Cannot ${this.#options.verb}: ${this.#options.url} ${reason}`)
+  }
+
+  /** @throws Error for the user if the connection fails */
+  async #reach(path: string, as: Sender = 'operator'): Promise<Answer> {
     try {
-      return await this.#send(path, {})
+      return await this.send(path, {}, as)
     } catch {
       throw new Error(`Cannot reach the Worker at ${this.#options.url}: no connection`)
     }
   }
 
-  async #send(path: string, init: RequestInit): Promise<Answer> {
+  /** Sends one request. Rejects if the connection fails. */
+  async send(path: string, init: RequestInit, as: Sender = 'operator'): Promise<Answer> {
     const request = new Request(new URL(path, this.#options.url), { ...init, redirect: 'manual' })
-    request.headers.set('authorization', `Bearer ${this.#options.token}`)
+    if (as === 'operator') request.headers.set('authorization', `Bearer ${this.#options.token}`)
     const response = await this.#fetch(request)
     const { status, headers } = response
     return { status, headers, text: await response.text() }
   }
+}
+
+/** The faults of the settings that `GET /health` lists. */
+function faultsIn(health: unknown): string {
+  const faults = isRecord(health) && Array.isArray(health['faults']) ? health['faults'] : []
+  return faults.map(({ path, message }) => printable(`${path}: ${message}`)).join('\n')
 }
 
 /** The error code in a response of the Worker, or null. */

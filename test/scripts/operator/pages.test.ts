@@ -1,6 +1,6 @@
 // Turning the pages of a sitemap into requests: which pages are used, and why others are skipped.
 import { describe, expect, test } from 'vitest'
-import { pagePrompt, pageTasks } from '../../../scripts/warm/pages.ts'
+import { pagePrompt, pageTasks } from '../../../scripts/operator/pages.ts'
 
 const page = {
   from: 'url',

@@ -2,8 +2,8 @@
 import * as v from 'valibot'
 import { pageNameOf, readAddress, refusalOf } from '../../src/page/rules.ts'
 import { type LockedPrompt, printable } from './gateway.ts'
+import type { Task } from './generate.ts'
 import type { Sitemap, Skipped } from './sitemap.ts'
-import type { Task } from './warming.ts'
 
 /** A locked prompt with a page variable, as listed by `GET /v1/prompts`. */
 export interface PagePrompt {
@@ -65,6 +65,32 @@ export function pagePrompt(list: unknown, id: string): PagePrompt {
   return { id, variable, paths, maxChars, others }
 }
 
+/** The pages of a site by name, each at its first address, and the reasons for skipping the others. */
+interface SitePages {
+  readonly pages: ReadonlyMap<string, URL>
+  readonly skipped: readonly Skipped[]
+}
+
+/** @param refusalOf another reason to skip a page; null if there is no reason */
+function sitePages(
+  { origin, pages: written }: Pick<Sitemap, 'origin' | 'pages'>,
+  refusalOf: (url: URL) => string | null = () => null,
+): SitePages {
+  const pages = new Map<string, URL>()
+  const skipped: Skipped[] = []
+  for (const page of written) {
+    const url = readAddress(page)
+    const reason = faultOf(page, url, origin) ?? (url && refusalOf(url))
+    if (url === null || reason !== null) {
+      skipped.push({ url: printable(page), reason: reason ?? '' })
+      continue
+    }
+    // Two addresses of the same page need only one request.
+    if (!pages.has(pageNameOf(url))) pages.set(pageNameOf(url), url)
+  }
+  return { pages, skipped }
+}
+
 /**
  * A request for each page that the prompt may use, and the reasons for skipping the others.
  *
@@ -72,28 +98,28 @@ export function pagePrompt(list: unknown, id: string): PagePrompt {
  * @throws Error if a variable is missing or unknown
  */
 export function pageTasks(
-  { origin, pages }: Pick<Sitemap, 'origin' | 'pages'>,
+  sitemap: Pick<Sitemap, 'origin' | 'pages'>,
   prompt: PagePrompt,
   variables: Readonly<Record<string, string>>,
   own: URL,
 ): { readonly tasks: readonly PageTask[]; readonly skipped: readonly Skipped[] } {
   checkVariables(Object.keys(variables), prompt)
-  const tasks = new Map<string, PageTask>()
-  const skipped: Skipped[] = []
-  for (const page of pages) {
-    const url = readAddress(page)
-    const reason = faultOf(page, url, { origins: [origin], paths: prompt.paths, own })
-    if (url === null || reason !== null) {
-      skipped.push({ url: printable(page), reason: reason ?? '' })
-      continue
-    }
-    // Two addresses of the same page need only one request.
-    if (tasks.has(pageNameOf(url))) continue
-    const filled = { ...variables, [prompt.variable]: url.href }
-    const request = { prompt: { id: prompt.id, variables: filled } }
-    tasks.set(pageNameOf(url), { name: url.href, request })
-  }
-  return { tasks: [...tasks.values()], skipped }
+  const { pages, skipped } = sitePages(sitemap, (url) => promptRefusalOf(url, prompt, own))
+  return { tasks: [...pages.values()].map((url) => pageTask(url, prompt, variables)), skipped }
+}
+
+/** Why the prompt may not use a page of the site; null if it may. */
+function promptRefusalOf(url: URL, { paths }: PagePrompt, own: URL): string | null {
+  return refusalOf(url, { origins: [url.origin], paths, own })
+}
+
+/** The request for one page. */
+function pageTask(
+  { href }: URL,
+  { id, variable }: PagePrompt,
+  others: Readonly<Record<string, string>> = {},
+): PageTask {
+  return { name: href, request: { prompt: { id, variables: { ...others, [variable]: href } } } }
 }
 
 function checkVariables(names: readonly string[], { id, others }: PagePrompt): void {
@@ -105,15 +131,9 @@ function checkVariables(names: readonly string[], { id, others }: PagePrompt): v
   }
 }
 
-function faultOf(
-  page: string,
-  url: URL | null,
-  options: Parameters<typeof refusalOf>[1],
-): string | null {
+function faultOf(page: string, url: URL | null, origin: string): string | null {
   if (url === null) return 'it is not the address of a page'
-  const [origin] = options.origins
   if (url.origin !== origin) return `its origin is not ${origin}`
   // The Worker drops the query, so it would read a different page.
-  if (new URL(page).search !== '') return 'its address has a query'
-  return refusalOf(url, options)
+  return new URL(page).search === '' ? null : 'its address has a query'
 }
