@@ -19,6 +19,7 @@ export class EndpointProxy {
   readonly #server: Server
   #target: URL | null = null
   #cutAfter: string | null = null
+  #gathers = false
 
   private constructor() {
     this.#server = createServer((incoming, response) => {
@@ -43,14 +44,16 @@ export class EndpointProxy {
         response.writeHead(answer.statusCode ?? 0, answer.headers)
         recordOutput(JSON.stringify(answer.rawHeaders))
         let text = ''
+        const gathered: Uint8Array[] = []
         try {
           this.#cutIfReached(text, request, response)
           for await (const chunk of answer) {
             text += String(chunk)
-            await written(response, chunk)
+            if (this.#gathers) gathered.push(chunk)
+            else await written(response, chunk)
             this.#cutIfReached(text, request, response)
           }
-          response.end()
+          response.end(Buffer.concat(gathered))
         } catch {
           // If either side disconnects, disconnect the other.
           incoming.socket.destroy()
@@ -77,12 +80,18 @@ export class EndpointProxy {
   forwardTo(target: URL | null): void {
     this.#target = target
     this.#cutAfter = null
+    this.#gathers = false
     this.requests.length = 0
   }
 
   /** Breaks the next API connection whose answer contains this text; '' breaks it before the body. */
   cutAfter(text: string): void {
     this.#cutAfter = text
+  }
+
+  /** From now on, sends the rest of each answer in one piece with its end, as any network may do. */
+  gather(): void {
+    this.#gathers = true
   }
 
   #cutIfReached(text: string, { path }: ProxyRequest, response: ServerResponse): void {
