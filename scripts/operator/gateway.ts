@@ -54,7 +54,7 @@ export class Gateway {
 
   /** The locked prompts, as listed by `GET /v1/prompts`. */
   async prompts(): Promise<unknown> {
-    const { status, text } = await this.#reach('/v1/prompts')
+    const { status, text } = await this.reach('/v1/prompts')
     if (status === 200) return JSON.parse(text)
     throw new Error(`Cannot list the prompts: ${refusalIn(status, text)}`)
   }
@@ -62,12 +62,12 @@ export class Gateway {
   /** Fails early if this is no Worker, or the token is wrong. @throws Error */
   async check(): Promise<void> {
     // Without the token: the address may be another server's.
-    const { status, text } = await this.#reach('/health', 'anonymous')
+    const { status, text } = await this.reach('/health', 'anonymous')
     const health = parseJson(text)
     const state = isRecord(health) ? health['status'] : null
     if (state === 'misconfigured') throw this.#refusal(`is misconfigured:\n${faultsIn(health)}`)
     if (state !== 'ok') throw this.#refusal(`answered ${refusalIn(status, text)}`)
-    const usage = await this.#reach('/admin/usage?hours=1')
+    const usage = await this.reach('/admin/usage?hours=1')
     const code = codeIn(usage.text)
     if (code === 'operator_token_invalid') {
       throw new Error(
@@ -84,7 +84,7 @@ export class Gateway {
   }
 
   /** @throws Error for the user if the connection fails */
-  async #reach(path: string, as: Sender = 'operator'): Promise<Answer> {
+  async reach(path: string, as: Sender = 'operator'): Promise<Answer> {
     try {
       return await this.send(path, {}, as)
     } catch {

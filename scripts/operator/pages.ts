@@ -72,7 +72,7 @@ interface SitePages {
 }
 
 /** @param refusalOf another reason to skip a page; null if there is no reason */
-function sitePages(
+export function sitePages(
   { origin, pages: written }: Pick<Sitemap, 'origin' | 'pages'>,
   refusalOf: (url: URL) => string | null = () => null,
 ): SitePages {
@@ -109,12 +109,12 @@ export function pageTasks(
 }
 
 /** Why the prompt may not use a page of the site; null if it may. */
-function promptRefusalOf(url: URL, { paths }: PagePrompt, own: URL): string | null {
+export function promptRefusalOf(url: URL, { paths }: PagePrompt, own: URL): string | null {
   return refusalOf(url, { origins: [url.origin], paths, own })
 }
 
 /** The request for one page. */
-function pageTask(
+export function pageTask(
   { href }: URL,
   { id, variable }: PagePrompt,
   others: Readonly<Record<string, string>> = {},
