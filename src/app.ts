@@ -22,6 +22,8 @@ import { type AdminDeps, pause, purge, usage } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { type Catalog, listModels, listPrompts, showModel } from './routes/models.ts'
 import { CLIENT_LEFT, Visit, type VisitContext } from './routes/request-log.ts'
+import { type SearchRouteDeps, searchSite } from './routes/search.ts'
+import { deletePage, listSite, putPage, type SiteDeps } from './routes/site.ts'
 import { type NewVisitorDeps, newVisitor } from './routes/visitors.ts'
 import type { Fault } from './validation.ts'
 
@@ -43,6 +45,8 @@ export interface Services {
   readonly completions: Completions
   readonly newVisitor: NewVisitorDeps
   readonly admin: AdminDeps
+  readonly search: SearchRouteDeps
+  readonly site: SiteDeps
   readonly isOperator: IsOperator
   readonly catalog: Catalog
   readonly openApi: () => Promise<Reply>
@@ -55,7 +59,7 @@ type Handler = (to: Services, visit: Visit, params: Params) => Reply | Promise<R
 
 /** A guarded route is restricted to pages of allowed origins. */
 const routes: readonly (readonly [
-  method: 'GET' | 'POST',
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE',
   path: string,
   name: string,
   guarded: boolean,
@@ -73,6 +77,7 @@ const routes: readonly (readonly [
   ['POST', '/v1/ai-sdk', 'ai-sdk', true, (to, visit) => to.completions.post(visit, 'ai-sdk')],
   // Asked for by `useChat` with `resume`: there is no stream that goes on.
   ['GET', '/v1/ai-sdk/:id/stream', 'ai-sdk-resume', true, () => NO_STREAM],
+  ['GET', '/v1/search', 'search', true, (to, visit) => searchSite(visit, to.search)],
   ['POST', '/v1/visitors', 'visitors', true, (to, visit) => newVisitor(visit, to.newVisitor)],
   ['GET', '/v1/models', 'models', true, (to) => listModels(to.catalog)],
   ['GET', '/v1/models/:id+', 'models', true, (to, _, { id = '' }) => showModel(to.catalog, id)],
@@ -80,6 +85,9 @@ const routes: readonly (readonly [
   ['POST', '/admin/purge', 'purge', true, (to, visit) => purge(visit, to.admin)],
   ['POST', '/admin/pause', 'pause', true, (to, visit) => pause(visit, to.admin)],
   ['GET', '/admin/usage', 'usage', true, (to, visit) => usage(visit, to.admin)],
+  ['PUT', '/admin/site/page', 'site-page', true, (to, visit) => putPage(visit, to.site)],
+  ['DELETE', '/admin/site/page', 'site-page', true, (to, visit) => deletePage(visit, to.site)],
+  ['GET', '/admin/site', 'site', true, (to, visit) => listSite(visit, to.site)],
   ['GET', '/openapi.json', 'openapi', false, (to) => to.openApi()],
   // The app itself answers this one, even if the configuration has faults.
   ['GET', '/health', 'health', false, null],

@@ -3,7 +3,7 @@
 // in, so that tests can run the same app in process.
 
 import { operatorCheck } from './access/operator.ts'
-import type { SpendLimit } from './access/rate-limit.ts'
+import type { VisitorLimit } from './access/rate-limit.ts'
 import { type TokenSecrets, VisitorTokens } from './access/visitor-token.ts'
 import { Visitors } from './access/visitors.ts'
 import { App, type Services } from './app.ts'
@@ -21,6 +21,7 @@ import { createDemo } from './demo/server.ts'
 import { Misses } from './flight/client.ts'
 import type { MissContext } from './flight/miss.ts'
 import type { FetchObject } from './flight/transport.ts'
+import { referencesOnce } from './html/references.ts'
 import { Pages } from './page/store.ts'
 import { chatParser } from './request/chat.ts'
 import { requestParser } from './request/schema.ts'
@@ -31,6 +32,8 @@ import { openApiRoute } from './routes/openapi.ts'
 import { PageVariables } from './routes/page-variables.ts'
 import type { VisitContext } from './routes/request-log.ts'
 import { RequestResolver } from './routes/resolve.ts'
+import type { SiteClient } from './routes/site.ts'
+import { Search, type SearchClient } from './search/search.ts'
 import type { Send } from './upstream/call.ts'
 import { connect } from './upstream/connection.ts'
 import { explaining } from './upstream/explain.ts'
@@ -56,7 +59,10 @@ export interface Platform extends VisitContext {
   readonly flights: FetchObject | null
   /** An identity transform. */
   readonly pipe: MissContext['pipe']
-  readonly spendLimit: SpendLimit
+  readonly spendLimit: VisitorLimit
+  readonly searchLimit: VisitorLimit
+  /** The object with the index of the site. */
+  readonly site: SearchClient & SiteClient
   /** The objects behind the operator's endpoints. */
   readonly admin: Pick<AdminDeps, 'pause' | 'figures' | 'usage'>
   /** The secret that visitors' addresses are hashed with. */
@@ -149,9 +155,10 @@ function createParts(config: Config, platform: Platform) {
   })
   const newId = () => randomLetters(24, randomBytes)
   const ledger = { ...platform, client: platform.ledger, newId }
+  const references = referencesOnce(() => platform.readFile('references.txt'))
   const pages = new Pages({
     fetch: platform.fetch,
-    readReferences: () => platform.readFile('references.txt'),
+    references,
     purgedAt: (names) => purges.purgedAt(names),
     now,
   })
@@ -222,7 +229,7 @@ function createParts(config: Config, platform: Platform) {
       }
     },
   }
-  return { cache, purges, pages, connections, visitors, tokens, miss }
+  return { cache, purges, pages, references, connections, visitors, tokens, miss }
 }
 
 /** What the routes of the app need. */
@@ -230,7 +237,7 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
   const { limits, cache: settings, models, upstreams, prompts, defaults, freePrompts } = config
   const { origins, access } = config
   const { now, report, spendLimit } = platform
-  const { cache, purges, pages, connections, visitors, tokens, miss } = parts
+  const { cache, purges, pages, references, connections, visitors, tokens, miss } = parts
   const isOperator = operatorCheck(platform.operatorToken)
   const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
   const policy = {
@@ -244,6 +251,12 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
     browserSeconds: settings.browser_seconds,
     freePrompts: settings.free_prompts,
   }
+  const search = new Search({
+    site: platform.site,
+    limit: platform.searchLimit,
+    memoryMs: settings.memory_seconds * 1000,
+    now,
+  })
   const pageVariables = new PageVariables({ origins, prompts, pages })
   const resolver = new RequestResolver({
     effective: { models, prompts, freePrompts, defaults, variableChars: limits.prompt_chars },
@@ -295,6 +308,24 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
       origins,
       now,
       ...platform.admin,
+    },
+    search: {
+      search,
+      visitors,
+      isOperator,
+      browserSeconds: settings.browser_seconds,
+      report,
+    },
+    site: {
+      body,
+      isOperator,
+      site: platform.site,
+      search,
+      fetching: { fetch: platform.fetch, references },
+      origins,
+      settings: config.site,
+      report,
+      now,
     },
     isOperator,
     catalog: { models, prompts },

@@ -21,6 +21,7 @@ export const codes = [
   'not_found',
   'not_cached',
   'model_not_found',
+  'site_not_indexed',
   'method_not_allowed',
   'body_timeout',
   'body_too_large',
@@ -39,6 +40,7 @@ export const codes = [
   'misconfigured',
   'ledger_unavailable',
   'challenge_unavailable',
+  'search_unavailable',
   'upstream_timeout',
 ] as const
 
@@ -53,6 +55,8 @@ export const messages = {
   misconfigured: 'This endpoint is misconfigured. The owner can see what to fix at GET /health.',
   not_found: 'Not found. The endpoints are /v1/completions, /v1/chat/completions and /v1/ai-sdk.',
   not_cached: 'Not in the cache.',
+  site_not_indexed: 'This site has no search yet. Its owner can index it with "npm run index".',
+  search_unavailable: 'The search is unavailable. Try again shortly.',
 
   visitor_token_required:
     'A visitor token is required. Get one from POST /v1/visitors and send it as X-Visitor-Token.',
@@ -68,6 +72,8 @@ export const messages = {
 
   rate_limited: (perMinute: number) =>
     `Rate limit reached (${perMinute} uncached requests per minute). Cached answers are still served.`,
+  search_rate_limited: (perMinute: number) =>
+    `Rate limit reached (${perMinute} new searches per minute). Repeated ones are still answered.`,
   too_many_streams: 'Too many of your requests are in progress. Wait for one of them to finish.',
   budget_exhausted:
     'Daily budget exhausted. Cached answers are still served; it resets at 00:00 UTC.',

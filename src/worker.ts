@@ -3,6 +3,7 @@ import { gateway } from './objects/platform.ts'
 
 export { FlightObject } from './objects/flight.ts'
 export { LedgerObject } from './objects/ledger.ts'
+export { SiteObject } from './objects/site.ts'
 export { UsageObject } from './objects/usage.ts'
 
 export default {

@@ -686,7 +686,7 @@ test('upstream_timeout: an upstream that never responds', async () => {
 
 test('every error code of these routes is covered above', () => {
   const elsewhere: readonly Code[] = [
-    // Turnstile, budget, ledger and pages have their own tests.
+    // Turnstile, budget, ledger, pages and search have their own tests.
     'visitor_token_required',
     'visitor_token_invalid',
     'challenge_failed',
@@ -698,6 +698,8 @@ test('every error code of these routes is covered above', () => {
     'budget_exhausted',
     'paused',
     'ledger_unavailable',
+    'site_not_indexed',
+    'search_unavailable',
   ]
   const here: readonly Code[] = [
     'origin_not_allowed',

@@ -6,6 +6,7 @@ import type { Code } from '../../src/errors.ts'
 import { statusOf } from '../../src/http/problem.ts'
 import type { ChatLimits } from '../../src/request/chat.ts'
 import { MAX_HOURS } from '../../src/routes/admin.ts'
+import { DEFAULT_RESULTS, MAX_QUESTION_CHARS, MAX_RESULTS } from '../../src/routes/search.ts'
 import type { Json, Table } from './json-schema.ts'
 import { schemasOf } from './schemas.ts'
 
@@ -264,6 +265,43 @@ function pathsOf(schemas: Table): Table {
         },
       },
     },
+    '/v1/search': {
+      get: operation(
+        'searchSite',
+        'Finds passages of the owner’s site, best first: never spends and needs no CORS preflight',
+        {
+          description: 'A list object; any word of `q` may match',
+          headers: headersOf('Cache-Control'),
+          content: json('PassageList'),
+        },
+        [
+          ...anywhere,
+          'invalid_value',
+          'unknown_field',
+          'missing_field',
+          'site_not_indexed',
+          'rate_limited',
+          'search_unavailable',
+        ],
+        {
+          parameters: [
+            {
+              ...query(
+                'q',
+                { type: 'string', maxLength: MAX_QUESTION_CHARS },
+                'A question or words.',
+              ),
+              required: true,
+            },
+            query(
+              'limit',
+              { type: 'integer', minimum: 1, maximum: MAX_RESULTS, default: DEFAULT_RESULTS },
+              '',
+            ),
+          ],
+        },
+      ),
+    },
     '/v1/models': {
       get: operation(
         'listModels',
@@ -369,6 +407,45 @@ function pathsOf(schemas: Table): Table {
         { description: 'The kind of purge', content: json('Purged') },
         [...anywhere, ...bodyCodes, ...requestCodes, 'operator_token_invalid', 'not_found'],
         { ...operator, requestBody: anyBody('Purge') },
+      ),
+    },
+    '/admin/site/page': {
+      put: operation(
+        'indexPage',
+        'Reads a page of the site into the index that `/v1/search` asks',
+        { description: 'What the index has of the page', content: json('IndexedPage') },
+        [
+          ...anywhere,
+          ...bodyCodes,
+          'operator_token_invalid',
+          'page_not_allowed',
+          'page_unavailable',
+          'search_unavailable',
+        ],
+        { ...operator, requestBody: anyBody('SitePage') },
+      ),
+      delete: operation(
+        'removePage',
+        'Removes a page from the index',
+        { description: 'Whether it was in the index', content: json('RemovedPage') },
+        [
+          ...anywhere,
+          'invalid_value',
+          'unknown_field',
+          'missing_field',
+          'operator_token_invalid',
+          'search_unavailable',
+        ],
+        { ...operator, parameters: [{ ...query('url', { type: 'string' }, ''), required: true }] },
+      ),
+    },
+    '/admin/site': {
+      get: operation(
+        'listSite',
+        'Lists the pages in the index',
+        { description: 'A list object', content: json('Site') },
+        [...anywhere, 'operator_token_invalid', 'search_unavailable'],
+        operator,
       ),
     },
     '/': { get: operation('getPlayground', 'The playground', file('text/html'), []) },

@@ -7,6 +7,7 @@ import { problemTypes } from '../../src/http/problem.ts'
 import type { ChatLimits } from '../../src/request/chat.ts'
 import { requestSchema } from '../../src/request/schema.ts'
 import { pauseSchema, purgeSchema } from '../../src/routes/admin.ts'
+import { sitePageSchema } from '../../src/routes/site.ts'
 import { chatSchemas } from './chats.ts'
 import { bodySchema, jsonSchema, type Table } from './json-schema.ts'
 
@@ -79,6 +80,30 @@ const usageSchema = v.strictObject({
   failures: v.array(failureSchema),
   refused_origins: v.array(v.strictObject({ origin: v.string(), count, last: count })),
 })
+const passageSchema = v.strictObject({
+  object: v.literal('passage'),
+  url: v.string(),
+  title: v.string(),
+  heading: v.string(),
+  text: v.string(),
+  score: v.number(),
+})
+const siteSchema = v.strictObject({
+  object: v.literal('list'),
+  version: count,
+  passages: count,
+  indexed_at: v.nullable(count),
+  data: v.array(
+    v.strictObject({
+      object: v.literal('page'),
+      url: v.string(),
+      title: v.string(),
+      passages: count,
+      questions: count,
+      indexed_at: count,
+    }),
+  ),
+})
 const chunkSchema = v.strictObject({
   ...v.omit(completionSchema, ['choices', 'usage']).entries,
   choices: v.array(
@@ -130,6 +155,20 @@ export function schemasOf(limits: ChatLimits): Table {
     ),
     Pause: jsonSchema(pauseSchema),
     Paused: jsonSchema(v.strictObject({ paused_until: v.nullable(count) })),
+    PassageList: jsonSchema(
+      v.strictObject({ object: v.literal('list'), data: v.array(passageSchema) }),
+    ),
+    SitePage: jsonSchema(sitePageSchema),
+    IndexedPage: jsonSchema(
+      v.strictObject({
+        url: v.string(),
+        status: v.picklist(['indexed', 'unchanged']),
+        passages: count,
+        questions: count,
+      }),
+    ),
+    RemovedPage: jsonSchema(v.strictObject({ url: v.string(), removed: v.boolean() })),
+    Site: jsonSchema(siteSchema),
     Challenge: jsonSchema(v.strictObject({ token: v.string() })),
     VisitorToken: jsonSchema(v.strictObject({ token: v.string(), expires_at: count })),
   }

@@ -1,4 +1,5 @@
 // Recognises the operator by OPERATOR_TOKEN. Without that secret there is no operator.
+import { GatewayError, messages } from '../errors.ts'
 import { sha256 } from '../hash.ts'
 
 /** Whether `Authorization: Bearer …` has the operator's token. */
@@ -24,6 +25,12 @@ export function operatorCheck(token: string): IsOperator {
     }
     return difference === 0
   }
+}
+
+/** @throws GatewayError `operator_token_invalid` */
+export async function requireOperator(headers: Headers, isOperator: IsOperator): Promise<void> {
+  if (await isOperator(headers)) return
+  throw new GatewayError('operator_token_invalid', messages.operator_token_invalid)
 }
 
 /** The bearer token of a request (RFC 6750, 2.1), or null. */

@@ -1,16 +1,16 @@
-// The per-visitor rate limit on requests that the cache cannot answer. It is approximate and fails
-// open: the daily budget is the hard limit.
+// The per-visitor rate limits: on requests that the cache cannot answer, and on searches that an
+// isolate does not remember. They are approximate and fail open: the daily budget is the hard limit.
 import { GatewayError, messages } from '../errors.ts'
 
-/** Counts one more miss of a visitor; false if it is above the limit. May throw. */
-export type SpendLimit = (visitor: string) => Promise<boolean>
+/** Counts one more request of a visitor; false if it is above the limit. May throw. */
+export type VisitorLimit = (visitor: string) => Promise<boolean>
 
 /**
- * Whether the visitor is within the limit, counting this miss. Never rejects.
+ * Whether the visitor is within the limit, counting this request. Never rejects.
  *
  * @param visitor null: the operator, who has no limit
  */
-export async function isWithin(limit: SpendLimit, visitor: string | null): Promise<boolean> {
+export async function isWithin(limit: VisitorLimit, visitor: string | null): Promise<boolean> {
   try {
     return visitor === null || (await limit(visitor)) !== false
   } catch {
@@ -19,12 +19,15 @@ export async function isWithin(limit: SpendLimit, visitor: string | null): Promi
 }
 
 /** The values in wrangler.toml, since the rate limit binding does not expose them. */
-const [QUOTA, WINDOW_S] = [60, 60]
+const quotas = { spend: 60, search: 120 } as const
+const WINDOW_S = 60
+const wordings = { spend: messages.rate_limited, search: messages.search_rate_limited } as const
 
-export function rateLimited(): GatewayError {
-  const limit = { policy: 'spend', quota: QUOTA, windowSeconds: WINDOW_S }
-  return new GatewayError('rate_limited', messages.rate_limited(QUOTA), {
+/** @param policy `spend` for SPEND_LIMIT, `search` for SEARCH_LIMIT */
+export function rateLimited(policy: keyof typeof quotas): GatewayError {
+  const quota = quotas[policy]
+  return new GatewayError('rate_limited', wordings[policy](quota), {
     retryAfterSeconds: WINDOW_S,
-    rateLimit: { ...limit, remaining: 0, resetSeconds: WINDOW_S },
+    rateLimit: { policy, quota, windowSeconds: WINDOW_S, remaining: 0, resetSeconds: WINDOW_S },
   })
 }

@@ -8,14 +8,14 @@ import type { EffectiveOptions } from '../request/effective.ts'
 import type { ConnectOptions } from '../upstream/connection.ts'
 import { type Fault, faultsOf, preview } from '../validation.ts'
 import { Faults } from './faults.ts'
-import { promptsOf } from './locked-prompts.ts'
+import { checkSelector, promptsOf } from './locked-prompts.ts'
 import { type Model, modelsOf } from './models.ts'
 import { salvage } from './salvage.ts'
 import { configSchema, name, promptSchema, type Settings } from './schema.ts'
 import { type FindSecret, upstreamsOf } from './upstreams.ts'
 
 export interface Config
-  extends Pick<Settings, 'origins' | 'limits' | 'cache' | 'budget' | 'access'> {
+  extends Pick<Settings, 'origins' | 'limits' | 'cache' | 'budget' | 'access' | 'site'> {
   readonly originRequired: boolean
   readonly freePrompts: boolean
   /** Whether `free_prompts` is set; otherwise it is true if there are no locked prompts. */
@@ -63,12 +63,13 @@ export function parseConfig({ config: raw, prompts, secret, bound }: ConfigSourc
   const lockedPrompts = promptsOf(tables, models, settings.origins, faults)
   checkBudget(settings, faults)
   checkTurnstile(settings, secret, faults)
+  checkSelector('site.selector', settings.site.selector, faults)
   checkBindings(settings, bound, faults)
   const defaults = defaultsOf(settings, faults)
   if (faults.list.length > 0) {
     return { config: null, faults: faults.list, origins: originsIn(given) }
   }
-  const { origins, origin_required, free_prompts, limits, cache, budget, access } = settings
+  const { origins, origin_required, free_prompts, limits, cache, budget, access, site } = settings
   const config: Config = {
     origins,
     originRequired: origin_required,
@@ -82,6 +83,7 @@ export function parseConfig({ config: raw, prompts, secret, bound }: ConfigSourc
     cache,
     budget,
     access,
+    site,
   }
   return { config, faults: null }
 }
@@ -139,7 +141,16 @@ function checkTurnstile({ access }: Settings, secret: FindSecret, faults: Faults
   )
 }
 
-const bindings = ['CACHE', 'FLIGHTS', 'LEDGER', 'USAGE', 'SPEND_LIMIT', 'ASSETS'] as const
+const bindings = [
+  'CACHE',
+  'FLIGHTS',
+  'LEDGER',
+  'USAGE',
+  'SITE',
+  'SPEND_LIMIT',
+  'SEARCH_LIMIT',
+  'ASSETS',
+] as const
 
 function checkBindings(
   { upstreams }: Settings,

@@ -92,11 +92,15 @@ function checkPages({ variables }: LockedPrompt, hasSite: boolean, faults: Fault
         `Cannot read pages for "${name}": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)`,
       )
     }
-    if (parseSelectors(variable.selector) === null) {
-      faults.add(
-        `variables.${name}.selector`,
-        `Cannot use ${preview(variable.selector)}: expected CSS selectors of tags, classes, ids and attributes, such as "main, article"`,
-      )
-    }
+    checkSelector(`variables.${name}.selector`, variable.selector, faults)
   }
+}
+
+/** A selector that is not understood would select nothing. */
+export function checkSelector(path: string, selector: string, faults: Faults): void {
+  if (parseSelectors(selector) !== null) return
+  faults.add(
+    path,
+    `Cannot use ${preview(selector)}: expected CSS selectors of tags, classes, ids and attributes, such as "main, article"`,
+  )
 }

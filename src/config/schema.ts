@@ -184,6 +184,11 @@ const budgetSchema = v.strictObject({
   streams_per_visitor: v.optional(positive, 4),
 })
 
+const siteSchema = v.strictObject({
+  paths: v.optional(listOf(text(1, 256)), ['/*']),
+  selector: v.optional(text(1, 256), 'main, article, body'),
+})
+
 const accessSchema = v.strictObject({
   turnstile_sitekey: v.optional(v.string('a string'), ''),
   token_seconds: v.optional(integer(1, 86_400), 1800),
@@ -206,6 +211,7 @@ export const configSchema = v.strictObject(
     cache: v.optional(cacheSchema, {}),
     budget: v.optional(budgetSchema, {}),
     access: v.optional(accessSchema, {}),
+    site: v.optional(siteSchema, {}),
   },
   'a table [vars.CONFIG]',
 )

@@ -4,7 +4,11 @@
 /** Characters by name. Names that HTML also decodes without their semicolon are listed twice. */
 export type References = ReadonlyMap<string, string>
 
-/** Reads references.txt, the names of the standard: `name;=hex`, or `=hex,hex` for two characters. */
+/**
+ * Reads references.txt, the names of the standard: `name;=hex`, or `=hex,hex` for two characters.
+ *
+ * @internal exported for tests
+ */
 export function readReferences(text: string): References {
   return new Map(
     text
@@ -16,6 +20,15 @@ export function readReferences(text: string): References {
         return [name, String.fromCodePoint(...points)]
       }),
   )
+}
+
+/** Reads references.txt for the first page that needs it, and again if that fails. */
+export function referencesOnce(read: () => Promise<string>): () => Promise<References> {
+  let known: References | null = null
+  return async () => {
+    known ??= readReferences(await read())
+    return known
+  }
 }
 
 const MAX_NAME_CHARS = 32

@@ -103,7 +103,7 @@ export type ReadableOrigin = string | null
  */
 export function preflightReply(request: Request, readableOrigin: ReadableOrigin): Reply {
   const permission = {
-    'access-control-allow-methods': 'GET, HEAD, POST',
+    'access-control-allow-methods': 'GET, HEAD, POST, PUT, DELETE',
     'access-control-allow-headers': grantedHeaders(request),
     'access-control-max-age': String(MAX_AGE_S),
   }

@@ -32,6 +32,7 @@ const table: Readonly<Record<Code, readonly [status: number, type: Type]>> = {
   not_found: [404, 'invalid_request_error'],
   not_cached: [404, 'invalid_request_error'],
   model_not_found: [404, 'invalid_request_error'],
+  site_not_indexed: [404, 'invalid_request_error'],
   method_not_allowed: [405, 'invalid_request_error'],
   body_timeout: [408, 'invalid_request_error'],
   body_too_large: [413, 'invalid_request_error'],
@@ -50,6 +51,7 @@ const table: Readonly<Record<Code, readonly [status: number, type: Type]>> = {
   misconfigured: [503, 'api_error'],
   ledger_unavailable: [503, 'api_error'],
   challenge_unavailable: [503, 'api_error'],
+  search_unavailable: [503, 'api_error'],
   upstream_timeout: [504, 'api_error'],
 }
 

@@ -1,7 +1,7 @@
 // The platform that the Worker and the Durable Objects run on: clock, randomness, timers, bindings,
 // secrets. Read once per isolate: all of them share one configuration and one composition.
 import { env, waitUntil } from 'cloudflare:workers'
-import type { SpendLimit } from '../access/rate-limit.ts'
+import type { VisitorLimit } from '../access/rate-limit.ts'
 import { type LedgerClient, usd } from '../budget/ledger.ts'
 import type { KvNamespace } from '../cache/kv.ts'
 import { randomLetters } from '../completion/completion.ts'
@@ -16,6 +16,7 @@ import type { AiBinding } from '../upstream/workers-ai.ts'
 import { type RequestCounts, UsageCounter } from '../usage.ts'
 import type { FlightObject } from './flight.ts'
 import type { LedgerObject } from './ledger.ts'
+import type { SiteObject } from './site.ts'
 import type { UsageObject } from './usage.ts'
 
 /** Bindings, variables and secrets, not yet validated. */
@@ -61,7 +62,9 @@ function readGateway() {
     purges: { add: async (purge) => await flight('purges').purge(purge) },
     flights: config?.cache.flights === 'global' ? flights : null,
     pipe: () => new IdentityTransformStream(),
-    spendLimit,
+    spendLimit: limitOf('SPEND_LIMIT'),
+    searchLimit: limitOf('SEARCH_LIMIT'),
+    site,
     admin: {
       pause: async (until) => await ledger().pause(until),
       figures: async () => await ledger().figures(),
@@ -100,9 +103,24 @@ function flight(name: string): DurableObjectStub<FlightObject> {
 const flights: FetchObject = async (name, request) => await flight(name).fetch(request)
 
 /** The platform's rate limit: approximate and counted per location, but free. */
-const spendLimit: SpendLimit = async (visitor) => {
-  const { success } = await binding<RateLimit>('SPEND_LIMIT').limit({ key: visitor })
-  return success
+function limitOf(name: string): VisitorLimit {
+  return async (visitor) => {
+    const { success } = await binding<RateLimit>(name).limit({ key: visitor })
+    return success
+  }
+}
+
+function siteObject(): DurableObjectStub<SiteObject> {
+  return binding<DurableObjectNamespace<SiteObject>>('SITE').getByName('site')
+}
+
+const site: Platform['site'] = {
+  find: async (query, limit) => await siteObject().find(query, limit),
+  version: async () => await siteObject().version(),
+  page: async (name) => await siteObject().page(name),
+  put: async (update) => await siteObject().put(update),
+  remove: async (name) => await siteObject().remove(name),
+  list: async () => await siteObject().list(),
 }
 
 /** Reads a static file: data that few requests need is not part of the bundle. */

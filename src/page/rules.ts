@@ -6,7 +6,7 @@ import { isLoopback } from '../http/cors.ts'
 export interface AddressOptions {
   /** `scheme://host[:port]` each; "*" does not allow any page. */
   readonly origins: readonly string[]
-  /** The variable's patterns for decoded paths; `*` matches any text, including "/". */
+  /** Patterns for decoded paths; `*` matches any text, including "/". */
   readonly paths: readonly string[]
   /** The URL at which the Worker was called. */
   readonly own: URL
@@ -120,7 +120,7 @@ function pathRefusal(
   const isListed = spellings.some(
     (path) => path !== null && paths.some((pattern) => matches(path, pattern)),
   )
-  return isListed ? null : 'its path is not one of the "paths" of this variable'
+  return isListed ? null : 'its path is not one of the "paths" in CONFIG'
 }
 
 /**

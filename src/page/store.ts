@@ -3,11 +3,10 @@
 // page are served from the last answer instead.
 
 import type { Element } from '../html/node.ts'
-import { type References, readReferences } from '../html/references.ts'
 import { parseSelectors } from '../html/selector.ts'
 import { RecentMap } from '../lru.ts'
 import { type PageText, pageText } from '../request/page-text.ts'
-import { fetchPage, PageError, type PageSource, type Validators } from './fetch.ts'
+import { type FetchDeps, fetchPage, PageError, type PageSource, type Validators } from './fetch.ts'
 import { collapseSpace, readableText, truncate } from './text.ts'
 
 /**
@@ -39,10 +38,7 @@ export interface PageRead {
   readonly version: PageVersion
 }
 
-export interface PagesContext {
-  readonly fetch: (request: Request) => Promise<Response>
-  /** Reads references.txt from the static files. Called until it has resolved once. */
-  readonly readReferences: () => Promise<string>
+export interface PagesContext extends FetchDeps {
   /** When these pages were last purged, in unix ms: anything read up to then is invalid. */
   readonly purgedAt: (names: readonly string[]) => number
   /** Unix ms. */
@@ -60,8 +56,6 @@ export class Pages {
     maxBytes: MEMORY_BYTES,
     bytesOf: ({ text }) => 2 * text.text.length + PAGE_BYTES,
   })
-
-  #references: References | null = null
 
   constructor(context: PagesContext) {
     this.#context = context
@@ -95,13 +89,7 @@ export class Pages {
     const own = last !== null && last.readAt > purgedAt([page.name]) ? last : null
     const version = own?.version ?? known
     const isSame = version?.read_as === key && (version.etag ?? version.last_modified) !== null
-    const fetched = await fetchPage(page, isSame ? version : null, {
-      fetch: this.#context.fetch,
-      references: async () => {
-        this.#references ??= readReferences(await this.#context.readReferences())
-        return this.#references
-      },
-    })
+    const fetched = await fetchPage(page, isSame ? version : null, this.#context)
     if (fetched === null && own === null) return null
     const read =
       fetched === null

@@ -36,13 +36,7 @@ export function queryBody(search: string): Record<string, unknown> {
     else if (flags.has(name)) body[name] = flagOf(name, value)
     else if (strings.has(name)) body[name] = value
     else if (neutralValues.has(name)) body[name] = literalOf(value)
-    else {
-      throw new GatewayError(
-        'unknown_field',
-        `Cannot use ${preview(name)}: it is not a field of this endpoint's query`,
-        { param: name.slice(0, 64) },
-      )
-    }
+    else throw unknownField(name)
   }
   if (promptId !== null) {
     if (body['prompt'] !== undefined) {
@@ -53,6 +47,31 @@ export function queryBody(search: string): Record<string, unknown> {
     throw invalidValue('prompt_id', 'expected a prompt id with the variables, got nothing')
   }
   return body
+}
+
+/**
+ * The fields of a query that has no others and none twice.
+ *
+ * @throws GatewayError `unknown_field` or `invalid_value`
+ */
+export function queryFields<Name extends string>(
+  search: string,
+  names: readonly Name[],
+): Readonly<Partial<Record<Name, string>>> {
+  refuseBrokenText(search)
+  const query = new URLSearchParams(search)
+  const fields: Partial<Record<string, string>> = {}
+  for (const [name, value] of query) {
+    if (!(names as readonly string[]).includes(name)) throw unknownField(name)
+    if (Object.hasOwn(fields, name)) throw invalidValue(name, 'expected it only once')
+    fields[name] = value
+  }
+  return fields as Partial<Record<Name, string>>
+}
+
+function unknownField(name: string): GatewayError {
+  const message = `Cannot use ${preview(name)}: it is not a field of this endpoint's query`
+  return new GatewayError('unknown_field', message, { param: name.slice(0, 64) })
 }
 
 /** URLSearchParams would decode all invalid UTF-8 to the same replacement character. */

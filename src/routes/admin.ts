@@ -1,6 +1,6 @@
 // The operator's endpoints. All of them require OPERATOR_TOKEN, and no response may be cached.
 import * as v from 'valibot'
-import type { IsOperator } from '../access/operator.ts'
+import { type IsOperator, requireOperator } from '../access/operator.ts'
 import type { BudgetFigures } from '../budget/budget.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
@@ -96,7 +96,7 @@ export async function pause(visit: Visit, deps: AdminDeps): Promise<Reply> {
 
 /** `GET /admin/usage?hours=24`. @throws GatewayError */
 export async function usage(visit: Visit, deps: AdminDeps): Promise<Reply> {
-  await authorize(visit, deps)
+  await requireOperator(visit.request.headers, deps.isOperator)
   const text = visit.url.searchParams.get('hours') ?? '24'
   const hours = /^\d{1,4}$/.test(text) ? Number(text) : 0
   if (hours < 1 || hours > MAX_HOURS) {
@@ -147,15 +147,10 @@ async function bodyOf<Schema extends typeof purgeSchema | typeof pauseSchema>(
   param: string | null,
   deps: AdminDeps,
 ): Promise<v.InferOutput<Schema>> {
-  await authorize(visit, deps)
+  await requireOperator(visit.request.headers, deps.isOperator)
   const result = v.safeParse(schema, await readJson(visit.request, deps.body))
   if (result.success) return result.output
   throw new GatewayError('invalid_value', `Cannot use the body: expected ${expected}`, { param })
-}
-
-async function authorize({ request }: Visit, { isOperator }: AdminDeps): Promise<void> {
-  if (await isOperator(request.headers)) return
-  throw new GatewayError('operator_token_invalid', messages.operator_token_invalid)
 }
 
 /** @throws GatewayError for an unknown name: a purge with a typo must not look successful */
@@ -182,7 +177,7 @@ const noLedger = ['ledger_unavailable', messages.admin_ledger_unavailable] as co
 const noFigures = ['internal', 'The usage figures are unavailable. Try again shortly.'] as const
 
 /** An object's answer. Maps its failure, and no answer in time, to one error without details. */
-async function answerOf<T>(
+export async function answerOf<T>(
   answer: Promise<T>,
   [code, message]: readonly [code: Code, message: string],
 ): Promise<T> {

@@ -1,7 +1,7 @@
 // The endpoints that answer: completions, chats and the AI SDK's hooks. POST may call an upstream, GET
 // answers from the cache only.
 
-import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
+import { isWithin, rateLimited, type VisitorLimit } from '../access/rate-limit.ts'
 import { ageOf } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
 import { type Api, bodyName, encodeWhole } from '../completion/encode.ts'
@@ -32,7 +32,7 @@ export interface CompletionsDeps {
   readonly cache: TieredCache
   readonly lookups: Lookups
   readonly misses: Misses
-  readonly spendLimit: SpendLimit
+  readonly spendLimit: VisitorLimit
   readonly now: () => number
 }
 
@@ -195,7 +195,7 @@ export class Completions {
     const [{ visitor }] = args
     const { misses, spendLimit } = this.#deps
     if (await isWithin(spendLimit, visitor)) return await misses.answer(...args)
-    return { kind: 'problem', problem: problemOf(rateLimited()), summary: NOTHING_SENT }
+    return { kind: 'problem', problem: problemOf(rateLimited('spend')), summary: NOTHING_SENT }
   }
 
   #reply(

@@ -5,7 +5,7 @@
 // these variables. The operator's POST always checks the page. A visitor's POST checks it if the
 // last answer is not fresh or older than `page_seconds`, and gets the last answer if no newer one
 // can be made.
-import { isWithin, rateLimited, type SpendLimit } from '../access/rate-limit.ts'
+import { isWithin, rateLimited, type VisitorLimit } from '../access/rate-limit.ts'
 import { ageOf, isFresh } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
 import { GatewayError } from '../errors.ts'
@@ -18,7 +18,7 @@ import type { ResolvedRequest } from './resolve.ts'
 export interface LookupsDeps {
   readonly cache: TieredCache
   readonly pageVariables: PageVariables
-  readonly spendLimit: SpendLimit
+  readonly spendLimit: VisitorLimit
   readonly report: Report
   /** Unix ms. */
   readonly now: () => number
@@ -122,7 +122,7 @@ export class Lookups {
     const { work } = resolved
     // These two refuse this visitor only, so they come before the check is recorded.
     pageVariables.refuseUnlisted(pages)
-    if (!(await isWithin(spendLimit, work.visitor))) throw rateLimited()
+    if (!(await isWithin(spendLimit, work.visitor))) throw rateLimited('spend')
     if (found !== null) this.#note(work, { restUntil: now() + CHECKING_MS })
     try {
       return await this.#fetch(resolved, pages, found)

@@ -189,7 +189,8 @@ function notAllowed(name: string, param: string, reason: string): GatewayError {
   return new GatewayError('page_not_allowed', message, { param })
 }
 
-const reasons: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
+/** Why a page cannot be read, as the end of a sentence. */
+export const reasons: Readonly<Record<Exclude<PageFault, 'elsewhere'>, string>> = {
   unreachable: 'it cannot be reached',
   timeout: 'it takes too long to load',
   status: 'expected status 200',

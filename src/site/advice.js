@@ -18,7 +18,8 @@ const byCode = {
   origin_not_allowed: 'Add the origin of this page to "origins" in wrangler.toml.',
   not_cached: 'Only the operator can generate this answer, with npm run warm.',
   body_too_large: 'Send a shorter prompt, or raise limits.body_bytes.',
-  rate_limited: 'Wait a moment. The limit is SPEND_LIMIT in wrangler.toml.',
+  rate_limited:
+    'Wait a moment. The limit is SPEND_LIMIT, for searches SEARCH_LIMIT, in wrangler.toml.',
   too_many_streams: 'Wait until another request finishes, or raise budget.streams_per_visitor.',
   budget_exhausted:
     'The daily budget is used up. Cached answers are still served. See the dashboard.',
@@ -33,6 +34,8 @@ const byCode = {
   upstream_timeout: 'The model provider is too slow. Try again, or lower max_tokens.',
   misconfigured: 'GET /health lists every configuration error.',
   ledger_unavailable: 'Nothing can be spent until the budget service is back. Try again shortly.',
+  search_unavailable: 'Try again in a moment. Completions and chats work without the search.',
+  site_not_indexed: 'Index the pages of the site with npm run index.',
   internal: 'The owner can find the cause in the log by the request ID.',
   operator_token_invalid:
     'It is the secret OPERATOR_TOKEN. Set it with npx wrangler secret put OPERATOR_TOKEN, or for npm start in .dev.vars, and restart npm start.',

@@ -1,8 +1,8 @@
 // The rate limit fails open: the budget is the hard limit.
 import { expect, test } from 'vitest'
-import { isWithin, type SpendLimit } from '../../src/access/rate-limit.ts'
+import { isWithin, type VisitorLimit } from '../../src/access/rate-limit.ts'
 
-test.each<[string, SpendLimit, boolean]>([
+test.each<[string, VisitorLimit, boolean]>([
   ['allows', async () => true, true],
   ['refuses', async () => false, false],
   ['answers with nothing', async () => undefined as unknown as boolean, true],

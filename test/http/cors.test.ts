@@ -185,7 +185,13 @@ test('preflightReply() permits an allowed origin', () => {
   expect(response.status).toBe(204)
   expect(response.body).toBeNull()
   expect(response.headers.get('access-control-allow-origin')).toBe('https://example.com')
-  expect(namesIn(response, 'access-control-allow-methods').sort()).toEqual(['get', 'head', 'post'])
+  expect(namesIn(response, 'access-control-allow-methods').sort()).toEqual([
+    'delete',
+    'get',
+    'head',
+    'post',
+    'put',
+  ])
   expect(Number(response.headers.get('access-control-max-age'))).toBeGreaterThan(0)
   expect(response.headers.has('access-control-allow-credentials')).toBe(false)
   expect(namesIn(response, 'vary')).toContain('origin')

@@ -17,7 +17,7 @@ const documented: readonly (readonly [status: number, type: string, codes: strin
     'visitor_token_required visitor_token_invalid operator_token_invalid',
   ],
   [403, 'permission_error', 'origin_not_allowed challenge_failed page_not_allowed'],
-  [404, 'invalid_request_error', 'not_found not_cached model_not_found'],
+  [404, 'invalid_request_error', 'not_found not_cached model_not_found site_not_indexed'],
   [405, 'invalid_request_error', 'method_not_allowed'],
   [408, 'invalid_request_error', 'body_timeout'],
   [413, 'invalid_request_error', 'body_too_large'],
@@ -34,7 +34,7 @@ const documented: readonly (readonly [status: number, type: string, codes: strin
     'upstream_rejected upstream_bad_response upstream_truncated upstream_unavailable ' +
       'page_unavailable',
   ],
-  [503, 'api_error', 'misconfigured ledger_unavailable challenge_unavailable'],
+  [503, 'api_error', 'misconfigured ledger_unavailable challenge_unavailable search_unavailable'],
   [504, 'api_error', 'upstream_timeout'],
 ]
 

@@ -1,4 +1,5 @@
 import { expect, test, vi } from 'vitest'
+import { referencesOnce } from '../../src/html/references.ts'
 import { Pages } from '../../src/page/store.ts'
 
 test('Pages reads the character references for its first HTML page, and again after a failure', async () => {
@@ -7,7 +8,7 @@ test('Pages reads the character references for its first HTML page, and again af
   readReferences.mockRejectedValueOnce(new Error('HTTP 500'))
   const pages = new Pages({
     fetch: async () => new Response('a &ne; b', { headers: { 'content-type': type } }),
-    readReferences,
+    references: referencesOnce(readReferences),
     purgedAt: () => 0,
     now: () => 1,
   })

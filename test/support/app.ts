@@ -24,6 +24,7 @@ import {
   type SentRequest,
 } from './client.ts'
 import type { Gateway } from './gateway.ts'
+import { memorySite } from './site.ts'
 import { WorkerLog } from './worker-log.ts'
 
 export const EDGE = 'https://edge.test'
@@ -131,6 +132,10 @@ export interface TestAppOptions {
   readonly turnstileSecret?: string
   /** Whether a visitor may make another uncached request. Absent: always. */
   readonly spendLimit?: (visitor: string) => Promise<boolean>
+  /** Whether a visitor may ask the index once more. Absent: always. */
+  readonly searchLimit?: (visitor: string) => Promise<boolean>
+  /** The index of the site. Absent: an empty one. */
+  readonly index?: Platform['site']
 }
 
 export interface Reply extends PlainReply {
@@ -202,6 +207,8 @@ export class TestApp implements Gateway {
       flights: flights === undefined ? null : async (...args) => await shared!(...args),
       pipe: () => new TransformStream(),
       spendLimit: options.spendLimit ?? (async () => true),
+      searchLimit: options.searchLimit ?? (async () => true),
+      site: options.index ?? memorySite(),
       admin: { pause: unused, figures: unused, usage: unused },
       count: () => {},
       tokenSecrets: {

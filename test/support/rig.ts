@@ -109,7 +109,7 @@ class Rig {
 const MAIN = `
 import { env } from 'cloudflare:workers'
 import worker, { LedgerObject as Ledger, UsageObject as Usage } from './worker.js'
-export { FlightObject } from './worker.js'
+export { FlightObject, SiteObject } from './worker.js'
 
 const rig = { clockMs: 0, ledger: 'ok', usage: 'ok', limit: 'ok' }
 const counts = { flushes: 0 }

@@ -97,7 +97,7 @@ describe('pageTasks()', () => {
       foreign,
       foreign,
       'its address has a query',
-      'its path is not one of the "paths" of this variable',
+      'its path is not one of the "paths" in CONFIG',
       'it is not the address of a page',
     ])
   })
