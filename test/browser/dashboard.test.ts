@@ -16,12 +16,12 @@ const OWN = 'http://localhost:8787'
 const TOKEN = 'an-operator-token-of-32-characters'
 const HOUR_MS = 3_600_000
 
-/** The Worker with a clock that can be advanced. */
+/** The Worker with a clock that can be advanced. It begins with an hour, so that none ends during the tests. */
 const main = `
   import worker from './worker.js'
   export * from './worker.js'
-  let offset = -23 * ${HOUR_MS}
   const { now } = Date
+  let offset = -23 * ${HOUR_MS} - ${Date.now() % HOUR_MS}
   Date.now = () => now() + offset
   export default {
     ...worker,
@@ -393,6 +393,7 @@ describe('after a day of traffic', () => {
 
   test('charts adapt to the theme and the width of the window', async () => {
     await signIn()
+    await expect.poll(() => colours('traffic-chart')).toBeGreaterThanOrEqual(2)
     const before = await colours('traffic-chart')
     await page.emulateMedia({ colorScheme: 'dark' })
     await expect.poll(() => colours('traffic-chart')).toBe(before)

@@ -397,10 +397,13 @@ describe('<edge-chat>', () => {
     expect(await hasFocus(chat)).toBe('Message')
     await page.keyboard.press('Escape')
     await expect.poll(() => chat.status.textContent()).toBe('Stopped.')
-    expect(proxy.requests.at(-1)?.left).toBe(true)
+    await expect.poll(() => proxy.requests.at(-1)?.left).toBe(true)
     // From the message back to "Try again", which joins the call that the endpoint has not given up.
     await page.keyboard.press('Shift+Tab')
     await page.keyboard.press('Enter')
+    await expect.poll(() => proxy.requests.at(-1)?.left).toBe(false)
+    // It has joined when it gets the text so far.
+    await expect.poll(() => turns(chat)).toEqual(['Ask me.', 'You: one\ntwo', 'Assistant: Ebb'])
     paused.open()
     await expect
       .poll(() => turns(chat))
@@ -955,10 +958,14 @@ describe('a model’s text', () => {
       '\n',
       '**_',
     ]
+    // The shortest of three times: any single one may include that of other processes.
     const slow = await inPage<unknown[]>(`return ${JSON.stringify(hostile)}.map((piece) => {
-        const start = performance.now()
-        showText(target, piece.repeat(10_000 / piece.length))
-        return [piece, performance.now() - start]
+        const times = [1, 2, 3].map(() => {
+          const start = performance.now()
+          showText(target, piece.repeat(10_000 / piece.length))
+          return performance.now() - start
+        })
+        return [piece, Math.min(...times)]
       }).filter(([, ms]) => ms > 500)`)
     expect(slow).toEqual([])
   })
@@ -989,9 +996,9 @@ test.each(firefoxes)('all elements work in Firefox: %s', async (path) => {
     await expect.poll(() => part('edge-complete', '[part=text]')).toBe('and foam.')
     await firefox.press('\uE004')
     const field = () => firefox.text(`document.querySelector('#text').value`)
-    expect(await field()).toBe('Firefox: waves and foam.')
+    await expect.poll(field).toBe('Firefox: waves and foam.')
     await firefox.control('z')
-    expect(await field()).toBe('Firefox: waves ')
+    await expect.poll(field).toBe('Firefox: waves ')
     expect(firefox.errors).toEqual([])
   } finally {
     await firefox.close()

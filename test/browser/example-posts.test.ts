@@ -154,10 +154,9 @@ test('each button of the list shows its summary from the cache with one GET and 
   // The second time, the browser's cache answers.
   expect(await summaryOf(page, 'walk')).toBe(summaries['Naismith'])
   expect(proxy.calls()).toHaveLength(3)
-  const events = workers.log.all('request').filter(({ route }) => route === 'completions')
-  expect(events.slice(-3).map(({ cache }) => cache)).toEqual(
-    Array(3).fill(expect.stringMatching(/^(memory|kv)$/)),
-  )
+  await expect
+    .poll(() => workers.log.caches().slice(-3))
+    .toEqual(Array(3).fill(expect.stringMatching(/^(memory|kv)$/)))
   watched?.expectQuiet(origin, ENDPOINT)
 })
 

@@ -143,8 +143,9 @@ test('a story streams without a preflight, and comes from the cache the second t
   await untilEnd(page)
   expect(await textOf(page)).toBe(text)
   expect(proxy.calls()).toEqual(['POST /v1/completions', 'POST /v1/completions'])
-  const caches = workers.log.all('request').filter(({ route }) => route === 'completions')
-  expect(caches.map(({ cache }) => cache)).toEqual(['miss', expect.stringMatching(/memory|kv/)])
+  await expect
+    .poll(() => workers.log.caches())
+    .toEqual(['miss', expect.stringMatching(/memory|kv/)])
   watched.expectQuiet(SITE, ENDPOINT)
 })
 

@@ -71,8 +71,9 @@ test('a story about Ada is a miss, and a hit the second time, in a picture of at
   await picture.frame(`Miss: the model wrote it in ${(missMs / 1000).toFixed(1)} s`, 3000)
   const hitMs = await tell(async () => {})
   await picture.frame(`Hit: the same story from the cache in ${Math.round(hitMs)} ms`, 3000)
-  const caches = workers.log.all('request').filter(({ route }) => route === 'completions')
-  expect(caches.map(({ cache }) => cache)).toEqual(['miss', expect.stringMatching(/memory|kv/)])
+  await expect
+    .poll(() => workers.log.caches())
+    .toEqual(['miss', expect.stringMatching(/memory|kv/)])
 
   const svg = await picture.svg('The button of the example site: a miss, then a hit')
   expect(Buffer.byteLength(svg)).toBeLessThan(MAX_BYTES)

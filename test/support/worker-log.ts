@@ -25,6 +25,12 @@ export class WorkerLog {
     )
   }
 
+  /** The part of the cache in each completion so far. */
+  caches(): RequestEvent['cache'][] {
+    const completions = this.all('request').filter(({ route }) => route === 'completions')
+    return completions.map(({ cache }) => cache)
+  }
+
   /** Waits for the first event, past or future, that matches. */
   find<E extends Event>(matches: (event: Event) => event is E): Promise<E>
   find(matches: (event: Event) => boolean): Promise<Event>

@@ -281,7 +281,7 @@ describe('an answer that breaks off', () => {
     expect(incoming.broken).toBe(true)
     await expectLetGo(own, 1)
     // The runtime logs the aborted response, with our reason.
-    expect(workers.log.takeRuntimeLines().join()).toContain('the answer broke off')
+    await expect.poll(() => workers.log.takeRuntimeLines().join()).toContain('the answer broke off')
   })
 })
 
