@@ -276,6 +276,7 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
     isOperator,
     connections,
     pageVariables,
+    search,
     report,
   })
   const completions = new Completions({

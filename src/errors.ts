@@ -22,6 +22,7 @@ export const codes = [
   'not_cached',
   'model_not_found',
   'site_not_indexed',
+  'no_passages',
   'method_not_allowed',
   'body_timeout',
   'body_too_large',
@@ -57,6 +58,7 @@ export const messages = {
   not_cached: 'Not in the cache.',
   site_not_indexed: 'This site has no search yet. Its owner can index it with "npm run index".',
   search_unavailable: 'The search is unavailable. Try again shortly.',
+  no_passages: 'This site has nothing about that. Ask in other words, or about something else.',
 
   visitor_token_required:
     'A visitor token is required. Get one from POST /v1/visitors and send it as X-Visitor-Token.',

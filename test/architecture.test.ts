@@ -16,6 +16,7 @@ const layers: readonly (readonly string[])[] = [
     'hash.ts',
     'json.ts',
     'lru.ts',
+    'truncate.ts',
   ],
   ['completion', 'http', 'html'],
   ['request'],

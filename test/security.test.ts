@@ -133,7 +133,7 @@ test('long malformed input is rejected quickly (T19)', async () => {
     expect(reply.status).toBe(400)
     expect(reply.text.length).toBeLessThan(1000)
     // With quadratic time this would take minutes.
-    expect(performance.now() - startedAt).toBeLessThan(1000)
+    expect(performance.now() - startedAt).toBeLessThan(10_000)
   }
   for (const name of [
     'accept',
@@ -149,7 +149,7 @@ test('long malformed input is rejected quickly (T19)', async () => {
     ]) {
       const startedAt = performance.now()
       await app.post({ prompt: 'p' }, { [name]: value })
-      expect(performance.now() - startedAt, name).toBeLessThan(1000)
+      expect(performance.now() - startedAt, name).toBeLessThan(10_000)
     }
   }
 })

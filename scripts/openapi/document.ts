@@ -20,6 +20,7 @@ const responseHeaders: Readonly<Record<string, string>> = {
   Age: 'Seconds since the cached answer was generated.',
   ETag: 'Identifies this representation of the cached answer.',
   'Cache-Control': '`public, max-age=…` on a hit of `GET`, else `no-store`.',
+  Link: 'Of an answer made from passages of the site: a link to each, in the order of their numbers.',
   'Server-Timing': '`cache;dur=…, upstream;dur=…`',
   'X-Usage-Estimated': '`1`: the upstream reported no usage, `usage` is an estimate.',
   'Retry-After': 'Seconds; on every 429.',
@@ -69,6 +70,7 @@ const requestCodes: readonly Code[] = [
   'visitor_token_invalid',
   'page_not_allowed',
   'not_cached',
+  'no_passages',
 ]
 /** Errors of requests that may call an upstream. */
 const spendingCodes: readonly Code[] = [
@@ -134,7 +136,7 @@ const file = (type: string): Table => ({
   content: { [type]: { schema: { type: 'string' } } },
 })
 
-const answerHeaders = ['Cache-Status', 'Age', 'ETag', 'Cache-Control', 'Server-Timing']
+const answerHeaders = ['Cache-Status', 'Age', 'ETag', 'Cache-Control', 'Server-Timing', 'Link']
 const stream = (event: string, failure: string): Table => ({
   'text/event-stream': {
     schema: {

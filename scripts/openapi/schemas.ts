@@ -24,6 +24,12 @@ const variableSchema = v.union([
   v.strictObject({ max_chars: count }),
   v.strictObject({ values: v.array(v.string()) }),
   v.strictObject({ from: v.literal('url'), paths: v.array(v.string()), max_chars: count }),
+  v.strictObject({
+    from: v.literal('site'),
+    about: v.optional(v.string()),
+    count,
+    max_chars: count,
+  }),
 ])
 const promptSchema = v.strictObject({
   id: v.string(),

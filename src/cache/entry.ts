@@ -2,6 +2,7 @@
 // in KV as JSON under its key; see kv.ts for the key and the TTL.
 
 import * as v from 'valibot'
+import { type Cite, citeSchema } from '../completion/cites.ts'
 import { completionSchema } from '../completion/completion.ts'
 import type { FoldedAnswer } from '../completion/delta.ts'
 import { parseJson } from '../json.ts'
@@ -51,6 +52,8 @@ const entrySchema = v.strictObject({
   /** When it was last confirmed current, in unix ms. For the same key, the later entry wins. */
   confirmed_at: unixTime,
   source: v.nullable(sourceSchema),
+  /** The passages of the owner's site that it is made from, in the order of their numbers. */
+  cites: v.optional(v.array(citeSchema)),
 })
 
 /** Schema 1: time in seconds, and names derived from the model and the prompt. */
@@ -83,9 +86,15 @@ interface EntryTimes {
 /** A fallback's answer is fresh for this time at most, so that the first upstream is tried again. */
 const FALLBACK_FRESH_S = 300
 
+/** What an entry has from its request. */
+interface Owner extends Pick<Entry, 'key' | 'source'> {
+  readonly names: readonly string[]
+  readonly cites?: readonly Cite[] | null | undefined
+}
+
 export function createEntry(
   { completion, estimated }: FoldedAnswer,
-  { key, names, source }: Pick<Entry, 'key' | 'source'> & { readonly names: readonly string[] },
+  { key, names, source, cites = null }: Owner,
   { requestedAt, nowS, freshSeconds, staleSeconds, isFallback = false }: EntryTimes,
 ): Entry {
   const fresh_until = nowS + (isFallback ? Math.min(FALLBACK_FRESH_S, freshSeconds) : freshSeconds)
@@ -96,6 +105,7 @@ export function createEntry(
     requested_at: requestedAt,
     confirmed_at: requestedAt,
     source,
+    ...(cites === null ? {} : { cites: [...cites] }),
     fresh_until,
     stale_until: fresh_until + staleSeconds,
     estimated,

@@ -40,6 +40,7 @@ export function promptsOf(
       }
       checkPlaceholders(prompt, own)
       checkPages(prompt, hasSite, own)
+      checkPassages(prompt, own)
       checkParameters(prompt.parameters, own)
       prompts.set(id, prompt)
     }
@@ -81,7 +82,7 @@ function checkPlaceholders(
   }
 }
 
-/** A page variable needs an origin to read pages from, and a valid selector. */
+/** A variable from pages or the site needs an origin to read pages from; a page, a valid selector. */
 function checkPages({ variables }: LockedPrompt, hasSite: boolean, faults: Faults): void {
   for (const [key, variable] of Object.entries(variables)) {
     if (!('from' in variable)) continue
@@ -92,7 +93,8 @@ function checkPages({ variables }: LockedPrompt, hasSite: boolean, faults: Fault
         `Cannot read pages for "${name}": add the origin of your site to "origins", such as "https://example.com" ("*" is not enough)`,
       )
     }
-    checkSelector(`variables.${name}.selector`, variable.selector, faults)
+    if (variable.from === 'url')
+      checkSelector(`variables.${name}.selector`, variable.selector, faults)
   }
 }
 
@@ -104,3 +106,30 @@ export function checkSelector(path: string, selector: string, faults: Faults): v
     `Cannot use ${preview(selector)}: expected CSS selectors of tags, classes, ids and attributes, such as "main, article"`,
   )
 }
+
+/** Passages need a question: a variable with the visitor's text, or the messages of a chat. */
+function checkPassages({ chat, variables }: LockedPrompt, faults: Faults): void {
+  const passages = Object.entries(variables).filter(
+    ([, variable]) => 'from' in variable && variable.from === 'site',
+  )
+  for (const [i, [key, variable]] of passages.entries()) {
+    const name = masked(key)
+    const path = `variables.${name}`
+    if (i > 0) faults.add(path, `Cannot use "${name}": a prompt can have passages once`)
+    const { about } = variable as { readonly about?: string | undefined }
+    if (chat && about !== undefined && !faults.hasRejected('chat')) {
+      faults.add(
+        `${path}.about`,
+        'Cannot use "about": passages of a chat are about its last message',
+      )
+    } else if (!chat && about === undefined) {
+      faults.add(`${path}.about`, 'Cannot find "about": expected the variable with the question')
+    } else if (!chat && about !== undefined && !isQuestion(variables[about])) {
+      const state = 'expected a variable with "max_chars" or "values"'
+      faults.add(`${path}.about`, `Cannot use "${masked(about)}": ${state}`)
+    }
+  }
+}
+
+const isQuestion = (variable: LockedPrompt['variables'][string] | undefined) =>
+  variable !== undefined && !('from' in variable)

@@ -94,10 +94,16 @@ const variableSchema = v.union(
       max_chars: v.optional(integer(1, 200_000), 20_000),
       page_seconds: v.optional(seconds, 3600),
     }),
+    v.strictObject({
+      from: v.literal('site'),
+      about: v.optional(variableName),
+      count: v.optional(integer(1, 20), 6),
+      max_chars: v.optional(integer(1, 200_000), 6000),
+    }),
     v.strictObject({ values: listOf(text(0, 4096)) }),
     v.strictObject({ max_chars: integer(1, 200_000) }),
   ],
-  '{ max_chars = … }, { values = […] } or { from = "url", … }',
+  '{ max_chars = … }, { values = […] }, { from = "url", … } or { from = "site", … }',
 )
 
 const settable = [

@@ -1,6 +1,7 @@
 // Generates the answer to a miss: calls the upstreams, adds id and usage, and stores the complete
 // answer. Pushes normalised deltas as they arrive. All dependencies are passed in.
 import { createEntry, type Entry, isFresh, isWorthStoring, type Source } from '../cache/entry.ts'
+import type { Cite } from '../completion/cites.ts'
 import { estimateTokens, type Usage } from '../completion/completion.ts'
 import { type Delta, Fold, type FoldedAnswer, replay } from '../completion/delta.ts'
 import type { PageVersion } from '../page/store.ts'
@@ -23,6 +24,8 @@ export interface Work {
   readonly source: { readonly recipe: string; readonly pages: readonly PageVersion[] } | null
   /** The names the answer can be purged by (cache/names.ts). */
   readonly names: readonly string[]
+  /** The passages of the owner's site that it is made from; null: its prompt has none. */
+  readonly cites: readonly Cite[] | null
   /** When it was requested, in unix ms: before any page was read for it. */
   readonly requestedAt: number
   /** How long the answer may be stored; null: it is not stored. */
@@ -166,14 +169,15 @@ function headOf({ model, fingerprint }: Answered, id: string, created: number): 
 }
 
 function entryOf(
-  { key, storedUnder, source, names, requestedAt, lifetime }: Work,
+  { key, storedUnder, source, names, cites, requestedAt, lifetime }: Work,
   folded: FoldedAnswer | null,
   isFallback: boolean,
   nowS: number,
 ): Entry | null {
   if (lifetime === null || folded === null || !isWorthStoring(folded.completion)) return null
   const times = { ...lifetime, requestedAt, nowS, isFallback }
-  const owner = { key: storedUnder, names, source: source === null ? null : sourceOf(key, source) }
+  const from = source === null ? null : sourceOf(key, source)
+  const owner = { key: storedUnder, names, source: from, cites }
   return createEntry(folded, owner, times)
 }
 

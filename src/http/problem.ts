@@ -33,6 +33,7 @@ const table: Readonly<Record<Code, readonly [status: number, type: Type]>> = {
   not_cached: [404, 'invalid_request_error'],
   model_not_found: [404, 'invalid_request_error'],
   site_not_indexed: [404, 'invalid_request_error'],
+  no_passages: [404, 'invalid_request_error'],
   method_not_allowed: [405, 'invalid_request_error'],
   body_timeout: [408, 'invalid_request_error'],
   body_too_large: [413, 'invalid_request_error'],

@@ -81,12 +81,15 @@ export interface AnswerHeaders {
   /** The cached entry, if the answer is from the cache. */
   readonly entry?: { readonly ageSeconds: number; readonly tag: string }
   readonly estimated?: boolean
+  /** Of the passages that the answer is made from (completion/cites.ts); null: of none. */
+  readonly link?: string | null
   /** The `max-age`; null for `no-store`. */
   readonly browserSeconds?: number | null
 }
 
 export function answerHeaders(options: AnswerHeaders): Record<string, string> {
   const { shape, cache, timing, entry, estimated = false, browserSeconds = null } = options
+  const { link = null } = options
   return {
     'content-type': contentTypes[shape.as],
     'cache-control': browserSeconds === null ? 'no-store' : `public, max-age=${browserSeconds}`,
@@ -95,6 +98,7 @@ export function answerHeaders(options: AnswerHeaders): Record<string, string> {
     vary: 'Origin, Accept',
     ...(entry === undefined ? {} : { age: String(entry.ageSeconds), etag: entry.tag }),
     ...(estimated ? { 'x-usage-estimated': '1' } : {}),
+    ...(link === null ? {} : { link }),
     ...(shape.api === 'ai-sdk' ? { 'x-vercel-ai-ui-message-stream': 'v1' } : {}),
   }
 }

@@ -6,8 +6,9 @@ import type { Element } from '../html/node.ts'
 import { parseSelectors } from '../html/selector.ts'
 import { RecentMap } from '../lru.ts'
 import { type PageText, pageText } from '../request/page-text.ts'
+import { truncate } from '../truncate.ts'
 import { type FetchDeps, fetchPage, PageError, type PageSource, type Validators } from './fetch.ts'
-import { collapseSpace, readableText, truncate } from './text.ts'
+import { collapseSpace, readableText } from './text.ts'
 
 /**
  * Increase this when the same page would yield a different text, so that old versions do not match.

@@ -183,12 +183,3 @@ const GAP = /(?:[^\S ]|\p{Cc}| (?=[\s\p{Cc}]))[\s\p{Cc}]*/gu
 export function collapseSpace(text: string): string {
   return text.replace(GAP, ' ').trim()
 }
-
-/** Cuts a text to at most `maxChars` UTF-16 units without splitting a surrogate pair. */
-export function truncate(text: string, maxChars: number): string {
-  if (text.length <= maxChars) return text
-  return text
-    .slice(0, maxChars)
-    .replace(/[\ud800-\udbff]$/, '')
-    .trimEnd()
-}

@@ -19,7 +19,7 @@ import {
   type RequestField,
   type VisitorRequest,
 } from './schema.ts'
-import { parseVariables, render, type Variables, variablesPath } from './template.ts'
+import { parseVariables, passagesIn, render, type Variables, variablesPath } from './template.ts'
 
 /** One upstream of a route, with what the answer depends on. */
 export interface Target {
@@ -89,7 +89,7 @@ export interface EffectiveRequest extends Sampling {
   readonly parameters: Readonly<Record<string, unknown>>
 }
 
-/** The texts of a request's pages, by the names of their variables. */
+/** The texts of a request's pages and passages, by the names of their variables. */
 export type PageTexts = ReadonlyMap<string, PageText>
 
 /** OpenAI's defaults: sending one of these values has no effect. */
@@ -104,11 +104,18 @@ const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
   suffix: '',
 }
 
+/** Rewrites what a visitor asks about (search/question.ts), for the key. */
+export type Spell = (question: string) => string
+
 /** A checked and merged request, whose prompt is still to be rendered. */
 export interface RequestDraft {
   readonly fields: Omit<EffectiveRequest, 'prompts' | 'system'>
-  /** @param pages the texts of all variables that are pages */
-  readonly render: (pages?: PageTexts) => EffectiveRequest
+  /**
+   * @param pages the texts of all variables that are pages or passages
+   * @param spell applied to the question that the passages are about: the variable or, in a chat,
+   *   the visitor's messages
+   */
+  readonly render: (pages?: PageTexts, spell?: Spell) => EffectiveRequest
 }
 
 /**
@@ -222,20 +229,34 @@ function lockedRequest(
     parameters: { ...model.parameters, ...Object.fromEntries(parameters) },
     ...fieldsOf(request, { ...defaults, max_tokens }),
   }
+  const passages = passagesIn(prompt.variables)?.[1]
   return {
     fields,
-    render: (pages = new Map()) => {
+    render: (pages = new Map(), spell = asWritten) => {
       const texts = new Map([...pages].map(([name, page]) => [name, markedText(page)]))
       const filled = new Map([...values, ...texts])
+      const about = passages?.about ?? ''
+      const question = values.get(about)
+      if (question !== undefined) filled.set(about, spell(question))
       const modelSystem = prompt.chat ? model.chat.system : model.system
       const own = prompt.system === undefined ? modelSystem : render(prompt.system, filled)
       const system = withPageInstruction(own, pages.values())
       const { text = '' } = prompt
       if (messages === undefined) return { ...fields, prompts: [render(text, filled)], system }
-      const sent = sentChat(withLast(messages, text, filled), system, model.chat)
+      const turns = passages === undefined ? messages : spelled(messages, spell)
+      const sent = sentChat(withLast(turns, text, filled), system, model.chat)
       return { ...fields, prompts: [sent.prompt], system: sent.system }
     },
   }
+}
+
+const asWritten: Spell = (question) => question
+
+/** The conversation with the visitor's messages rewritten. */
+export function spelled(messages: Conversation, spell: Spell): Conversation {
+  return messages.map((message) =>
+    message.role === 'user' ? { ...message, content: spell(message.content) } : message,
+  )
 }
 
 /** The conversation with the owner's text around the last message. */

@@ -11,11 +11,21 @@ export interface PageVariable {
   readonly max_chars: number
   readonly page_seconds: number
 }
-/** A text of the visitor's, one of a list of values, or the text of a page. */
+/** A variable filled with the passages of the owner's site that match a question. */
+export interface PassagesVariable {
+  readonly from: 'site'
+  /** The variable with the question; absent in chats, whose last messages are the question. */
+  readonly about?: string | undefined
+  /** The most passages. */
+  readonly count: number
+  readonly max_chars: number
+}
+/** A text of the visitor's, one of a list of values, the text of a page, or passages. */
 export type Variable =
   | { readonly max_chars: number }
   | { readonly values: readonly string[] }
   | PageVariable
+  | PassagesVariable
 export type Variables = Readonly<Record<string, Variable>>
 
 const PLACEHOLDER = /\{\{\s*([A-Za-z][A-Za-z0-9_]{0,63})\s*\}\}/g
@@ -30,9 +40,20 @@ export function render(template: string, values: ReadonlyMap<string, string>): s
   return template.replaceAll(PLACEHOLDER, (_, name: string) => values.get(name) ?? '')
 }
 
+/** The passages among the variables, with their name; null if the prompt has no passages. */
+export function passagesIn(variables: Variables): readonly [string, PassagesVariable] | null {
+  for (const [name, variable] of Object.entries(variables)) {
+    if (isPassages(variable)) return [name, variable]
+  }
+  return null
+}
+
+const isPassages = (variable: Variable): variable is PassagesVariable =>
+  'from' in variable && variable.from === 'site'
+
 /**
  * Validates the visitor's variables. The value of a page variable is its address, which
- * page/rules.ts checks.
+ * page/rules.ts checks. Passages have no value of the visitor's.
  *
  * @param maxChars the limit for all variables together, in UTF-16 units
  * @param path of the variables in the request
@@ -45,17 +66,18 @@ export function parseVariables(
   path: string,
 ): Map<string, string> {
   const paramOf = (name: string) => variableParam(path, name)
+  const asked = Object.entries(variables).filter(([, variable]) => !isPassages(variable))
   for (const name of Object.keys(given)) {
-    if (!Object.hasOwn(variables, name)) {
+    if (!asked.some(([known]) => known === name)) {
       throw invalidVariable(
         paramOf(name),
-        `the prompt has no such variable, it has ${listed(Object.keys(variables))}`,
+        `the prompt has no such variable, it has ${listed(asked.map(([known]) => known))}`,
       )
     }
   }
   const values = new Map<string, string>()
   let chars = 0
-  for (const [name, variable] of Object.entries(variables)) {
+  for (const [name, variable] of asked) {
     const value = Object.hasOwn(given, name) ? given[name] : null
     if (value === null || value === undefined) {
       throw new GatewayError(

@@ -4,6 +4,7 @@
 import { isWithin, rateLimited, type VisitorLimit } from '../access/rate-limit.ts'
 import { ageOf } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
+import { linkHeader } from '../completion/cites.ts'
 import { type Api, bodyName, encodeWhole } from '../completion/encode.ts'
 import { type Code, GatewayError, messages, problemOf } from '../errors.ts'
 import type { Misses } from '../flight/client.ts'
@@ -148,6 +149,7 @@ export class Completions {
       timing: { cacheMs, upstreamMs: null },
       entry: { ageSeconds, tag },
       estimated: entry.estimated,
+      link: linkHeader(entry.cites),
       browserSeconds: method !== 'POST' && shared ? browserSeconds : null,
     })
     if (method !== 'POST' && matchesTag(requestHeaders.get('if-none-match'), tag)) {
@@ -219,11 +221,13 @@ export class Completions {
     }
     const { role } = answer
     const { shape } = reader
+    const link = linkHeader(work.cites)
     const stored = answer.kind === 'whole' && answer.stored
     const cache = outcomeOf(work, role === 'follower', stored)
     visit.cache = cache
     if (answer.kind === 'stream') {
-      return { status: 200, headers: answerHeaders({ shape, cache, timing }), body: answer.body }
+      const headers = answerHeaders({ shape, cache, timing, link })
+      return { status: 200, headers, body: answer.body }
     }
     // This isolate's own copy; the flight has stored the answer for everybody.
     const cached = answer.entry === null ? null : this.#deps.cache.storeInMemory(answer.entry)
@@ -237,7 +241,7 @@ export class Completions {
     const body = cached?.body(bodyName(shape), () => encodeWhole(answer, reader))
     return {
       status: 200,
-      headers: answerHeaders({ shape, cache, timing, estimated: answer.estimated }),
+      headers: answerHeaders({ shape, cache, timing, estimated: answer.estimated, link }),
       body: body ?? encodeWhole(answer, reader),
     }
   }

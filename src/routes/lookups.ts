@@ -87,7 +87,11 @@ export class Lookups {
    */
   async prepare(resolved: ResolvedRequest, found: FoundAnswer | null): Promise<Prepared> {
     const { work, pages, isOperator, directives } = resolved
-    if (pages === null) return { work, found, older: null }
+    if (pages === null) {
+      // Only the operator looks further than the last answer to a prompt without pages.
+      const isSame = found !== null && sentKey(found) === work.key
+      return isSame ? { work, found, older: null } : { work, found: null, older: null }
+    }
     if (isOperator) {
       return await this.#compared(resolved, found, await this.#fetch(resolved, pages, found))
     }
@@ -164,4 +168,9 @@ export class Lookups {
   #note(work: Work, change: Partial<PageCheck>): void {
     this.#checks.set(work.storedUnder, { ...this.#checkOf(work), ...change })
   }
+}
+
+/** The key of the request that was sent upstream. */
+function sentKey({ cached: { entry } }: Found): string {
+  return entry.source?.key ?? entry.key
 }

@@ -56,7 +56,7 @@ export function listPrompts({ prompts }: Catalog): Reply {
 
 /** The public settings of a variable. The CSS selector of a page is private. */
 function publicVariable(variable: Variable) {
-  if (!('from' in variable)) return variable
+  if (!('from' in variable) || variable.from === 'site') return variable
   const { from, paths, max_chars } = variable
   return { from, paths, max_chars }
 }

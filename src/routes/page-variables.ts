@@ -181,7 +181,7 @@ function pagesRead(reads: readonly (readonly [string, PageRead | null])[]): Page
 }
 
 function isPage(entry: [string, Variable]): entry is [string, PageVariable] {
-  return 'from' in entry[1]
+  return 'from' in entry[1] && entry[1].from === 'url'
 }
 
 function notAllowed(name: string, param: string, reason: string): GatewayError {

@@ -25,12 +25,22 @@ import {
   overriddenFields,
   type PageTexts,
   type RequestDraft,
+  spelled,
 } from '../request/effective.ts'
 import { queryBody } from '../request/query.ts'
 import { isLocked, type ParseRequest, type VisitorRequest } from '../request/schema.ts'
+import type { Variables } from '../request/template.ts'
+import { normaliseQuestion } from '../search/question.ts'
 import type { RouteContext } from '../upstream/attempt.ts'
 import { capableTargets } from '../upstream/failover.ts'
 import type { AdmittedPages, NamedPages, PagesRead, PageVariables } from './page-variables.ts'
+import {
+  type Asked,
+  askedBy,
+  type Cited,
+  citedFor,
+  type PassageSearch,
+} from './passage-variables.ts'
 import type { Visit } from './request-log.ts'
 
 /** A completion request, resolved for the cache lookup. */
@@ -69,6 +79,7 @@ export interface ResolverDeps {
   readonly prompts: ReadonlyMap<
     string,
     {
+      readonly variables: Variables
       readonly ttl_seconds?: number | undefined
       readonly spend: 'visitor' | 'operator'
       readonly abandon?: Abandon | undefined
@@ -83,6 +94,7 @@ export interface ResolverDeps {
   readonly isOperator: IsOperator
   readonly connections: RouteContext['connections']
   readonly pageVariables: PageVariables
+  readonly search: PassageSearch
   readonly report: Report
 }
 
@@ -90,13 +102,15 @@ export interface ResolverDeps {
 interface ParsedRequest {
   readonly request: VisitorRequest
   readonly draft: RequestDraft
-  /** With page addresses in place of page texts. */
+  /** With page addresses in place of page texts, and without passages. */
   readonly effective: EffectiveRequest
-  /** The cache key of `effective`, shared by all visitors. */
+  /** The cache key of `effective`, with the question normalised, shared by all visitors. */
   readonly key: string
   /** The key of the prompt's last answer; null: answers are stored under their cache keys. */
   readonly last: string | null
   readonly pages: NamedPages | null
+  /** What its passages are to be about; null: the prompt has no passages. */
+  readonly asked: Asked | null
   readonly names: readonly string[]
 }
 
@@ -147,13 +161,14 @@ export class RequestResolver {
 
   /**
    * @param text the raw body or query
-   * @throws GatewayError if the request is not valid or the visitor may not send it
+   * @throws GatewayError if the request is not valid or the visitor may not send it, and those of
+   *   `citedFor` if its prompt has passages
    */
   async resolve(from: Source, text: string, visit: Visit): Promise<ResolvedRequest> {
-    const { effective: options, policy, key, prompts, models, pageVariables } = this.#deps
+    const { effective: options, policy, key, prompts, models, pageVariables, search } = this.#deps
     const { headers, method } = visit.request
     const parsed = await this.#parseText(from, text)
-    const { request, draft, effective, names, last, route } = parsed
+    const { request, effective, names, last, route } = parsed
     visit.logFields.model = effective.model
     visit.counts = { promptId: effective.prompt_id, saved: null }
     const pages = parsed.pages === null ? null : pageVariables.admitted(parsed.pages, visit.url)
@@ -169,13 +184,22 @@ export class RequestResolver {
     const api = from === 'query' ? 'completion' : from
     const shape = shapeOf(api, request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
-    const workKey = scoped ? await cacheKey(effective, visitor, key) : parsed.key
+    const takesLast = operatorSpends && (!isOperator || method !== 'POST')
+    // What is served as it was last answered needs no passages.
+    const asked = takesLast ? null : parsed.asked
+    const cited = asked === null ? null : await citedFor(asked, search, isOperator ? null : visitor)
+    const filled =
+      cited === null
+        ? { request: { ...effective, route }, key: parsed.key }
+        : await this.#filled(parsed, addressesOf(parsed.pages), cited)
+    const workKey = scoped ? await cacheKey(effective, visitor, key) : filled.key
     const work: Work = {
-      request: { ...effective, route },
+      ...filled,
       key: workKey,
       storedUnder: last ?? workKey,
       source: last === null ? null : { recipe: parsed.key, pages: [] },
-      names,
+      names: [...names, ...(cited?.names ?? [])],
+      cites: cited?.cites ?? null,
       requestedAt: visit.startedAt,
       lifetime: freshSeconds === 0 ? null : { freshSeconds, staleSeconds },
       abandon: promptPolicy?.abandon ?? models.get(effective.model)?.abandon ?? 'finish',
@@ -186,21 +210,34 @@ export class RequestResolver {
     return {
       work,
       pages,
-      withPages: async ({ texts, versions }) => {
-        const filled = draft.render(texts)
-        return {
-          ...work,
-          request: { ...filled, route },
-          key: await cacheKey(filled, null, key),
-          source: { recipe: parsed.key, pages: versions },
-        }
-      },
+      withPages: async ({ texts, versions }) => ({
+        ...work,
+        ...(await this.#filled(parsed, texts, cited)),
+        source: { recipe: parsed.key, pages: versions },
+      }),
       reader: { shape, resume: resumable ? parseResumePoint(headers.get('last-event-id')) : null },
       shared: !scoped,
       isOperator,
-      takesLast: operatorSpends && (!isOperator || method !== 'POST'),
+      takesLast,
       directives,
     }
+  }
+
+  /**
+   * The request that is sent, with the question as the visitor wrote it, and the cache key, for which
+   * the question is normalised.
+   *
+   * @param pages the texts of its pages, or their addresses
+   */
+  async #filled(
+    { draft, route, asked }: KnownRequest,
+    pages: PageTexts,
+    cited: Cited | null,
+  ): Promise<Pick<Work, 'request' | 'key'>> {
+    const texts = new Map([...pages, ...(cited?.texts ?? [])])
+    const sent = draft.render(texts)
+    const keyed = asked === null ? sent : draft.render(texts, normaliseQuestion)
+    return { request: { ...sent, route }, key: await cacheKey(keyed, null, this.#deps.key) }
   }
 
   async #identify(visit: Visit) {
@@ -241,16 +278,19 @@ export class RequestResolver {
     const { effective: options, key: keyOptions } = this.#deps
     const draft = draftRequest(request, options)
     const pages = await this.#deps.pageVariables.named(request)
-    const effective = draft.render(addressesOf(pages ?? new Map()))
-    const key = await cacheKey(effective, null, keyOptions)
-    const last = await this.#lastAnswerKey(request, effective, pages)
+    const asked = askedBy(request, this.#deps.prompts)
+    const addresses = addressesOf(pages)
+    const effective = draft.render(addresses)
+    const keyed = asked === null ? effective : draft.render(addresses, normaliseQuestion)
+    const key = await cacheKey(keyed, null, keyOptions)
+    const last = await this.#lastAnswerKey(request, effective, pages, asked)
     const names = namesOf({
       key: last ?? key,
       model: effective.model,
       promptId: effective.prompt_id,
       pages: [...(pages ?? [])].map(([, { name }]) => name),
     })
-    return { request, draft, effective, key, last, pages, names }
+    return { request, draft, effective, key, last, pages, asked, names }
   }
 
   /**
@@ -261,6 +301,7 @@ export class RequestResolver {
     request: VisitorRequest,
     effective: EffectiveRequest,
     pages: NamedPages | null,
+    asked: Asked | null,
   ): Promise<string | null> {
     const { prompt } = request
     if (!isLocked(prompt)) return null
@@ -268,17 +309,23 @@ export class RequestResolver {
     if (!operatorSpends && pages === null) return null
     const { effective: options, key } = this.#deps
     const addresses = [...(pages ?? [])].map(([name, { address }]) => [name, address])
-    const variables = { ...prompt.variables, ...Object.fromEntries(addresses) }
+    const about = asked?.variable.about
+    const question = about === undefined ? [] : [[about, normaliseQuestion(asked?.question ?? '')]]
+    const variables = { ...prompt.variables, ...Object.fromEntries([...addresses, ...question]) }
     const fields = overriddenFields(request, effective, options)
     const { id: promptId, messages } = prompt
-    const chat = messages === undefined ? {} : { messages }
+    const turns =
+      asked === null || messages === undefined ? messages : spelled(messages, normaliseQuestion)
+    const chat = turns === undefined ? {} : { messages: turns }
     return await lastAnswerKey({ promptId, variables, fields, ...chat }, key.version)
   }
 }
 
 /** Page addresses in place of page texts, for a key that does not depend on the texts. */
-function addressesOf(pages: NamedPages): PageTexts {
-  return new Map([...pages].map(([name, { address }]) => [name, { text: address, mark: 'page' }]))
+function addressesOf(pages: NamedPages | null): PageTexts {
+  return new Map(
+    [...(pages ?? [])].map(([name, { address }]) => [name, { text: address, mark: 'page' }]),
+  )
 }
 
 function recentRequests(): RecentMap<KnownRequest> {

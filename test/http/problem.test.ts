@@ -17,7 +17,11 @@ const documented: readonly (readonly [status: number, type: string, codes: strin
     'visitor_token_required visitor_token_invalid operator_token_invalid',
   ],
   [403, 'permission_error', 'origin_not_allowed challenge_failed page_not_allowed'],
-  [404, 'invalid_request_error', 'not_found not_cached model_not_found site_not_indexed'],
+  [
+    404,
+    'invalid_request_error',
+    'not_found not_cached model_not_found site_not_indexed no_passages',
+  ],
   [405, 'invalid_request_error', 'method_not_allowed'],
   [408, 'invalid_request_error', 'body_timeout'],
   [413, 'invalid_request_error', 'body_too_large'],

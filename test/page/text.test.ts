@@ -3,7 +3,8 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { parseSelectors } from '../../src/html/selector.ts'
-import { collapseSpace, readableText, truncate } from '../../src/page/text.ts'
+import { collapseSpace, readableText } from '../../src/page/text.ts'
+import { truncate } from '../../src/truncate.ts'
 import { cpuMs } from '../support/cpu.ts'
 import { parse } from '../support/html.ts'
 

@@ -88,6 +88,7 @@ export function workOf(overrides: Partial<Work> = {}): Work {
     storedUnder: `c1:${'0a'.repeat(32)}`,
     source: null,
     names: ['model:default'],
+    cites: null,
     requestedAt: START,
     lifetime: { freshSeconds: 100, staleSeconds: 0 },
     abandon: 'finish',

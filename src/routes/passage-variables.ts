@@ -1,0 +1,86 @@
+// Variables of locked prompts that are passages of the owner's site: from a visitor's question to
+// the numbered texts in the prompt, and to the pages they cite.
+import { pageName } from '../cache/names.ts'
+import type { Cite } from '../completion/cites.ts'
+import { GatewayError, messages } from '../errors.ts'
+import { pageNameOf } from '../page/rules.ts'
+import type { PageTexts } from '../request/effective.ts'
+import { pageText } from '../request/page-text.ts'
+import { numberedPassages, placeOf } from '../request/passages-text.ts'
+import { isLocked, type VisitorRequest } from '../request/schema.ts'
+import { type PassagesVariable, passagesIn, type Variables } from '../request/template.ts'
+
+/** The search of the owner's site. */
+export interface PassageSearch {
+  /**
+   * @param visitor whose rate limit applies; null: the operator, who has none
+   * @throws GatewayError `site_not_indexed`, `rate_limited`, `search_unavailable`
+   */
+  find(question: string, limit: number, visitor: string | null): Promise<FoundPassages>
+}
+
+interface FoundPassages {
+  /** Best first. */
+  readonly passages: readonly {
+    readonly url: string
+    readonly title: string
+    readonly heading: string
+    readonly text: string
+  }[]
+  /** The share of the question's content words that occur anywhere on the site, 0 … 1. */
+  readonly coverage: number
+}
+
+/** What the passages of a request are to be about. */
+export interface Asked {
+  readonly name: string
+  readonly variable: PassagesVariable
+  readonly question: string
+}
+
+export interface Cited {
+  readonly texts: PageTexts
+  /** In the order of their numbers. */
+  readonly cites: readonly Cite[]
+  /** The names that the answer can be purged by: one for each page. */
+  readonly names: readonly string[]
+}
+
+/** Below this share the site has nothing about a question. */
+const LEAST_COVERAGE = 2 / 3
+
+/** What a valid request asks about; null if its prompt has no passages. */
+export function askedBy(
+  { prompt }: VisitorRequest,
+  prompts: ReadonlyMap<string, { readonly variables: Variables }>,
+): Asked | null {
+  if (!isLocked(prompt)) return null
+  const passages = passagesIn(prompts.get(prompt.id)?.variables ?? {})
+  if (passages === null) return null
+  const [name, variable] = passages
+  const { messages = [], variables = {} } = prompt
+  // A follow-up such as "And on Windows?" needs the question before it.
+  const last = messages.filter(({ role }) => role === 'user').slice(-2)
+  const given = variable.about === undefined ? [] : [String(variables[variable.about])]
+  const question = [...given, ...last.map(({ content }) => content)].join('\n')
+  return { name, variable, question }
+}
+
+/** @throws GatewayError `no_passages` and those of `PassageSearch` */
+export async function citedFor(
+  { name, variable, question }: Asked,
+  search: PassageSearch,
+  visitor: string | null,
+): Promise<Cited> {
+  const { passages, coverage } = await search.find(question, variable.count, visitor)
+  if (passages.length === 0 || coverage < LEAST_COVERAGE) {
+    throw new GatewayError('no_passages', messages.no_passages)
+  }
+  const { text, used } = numberedPassages(passages, variable.max_chars)
+  const pages = new Set(used.map(({ url }) => pageNameOf(new URL(url))))
+  return {
+    texts: new Map([[name, await pageText(text)]]),
+    cites: used.map((passage) => ({ url: passage.url, title: placeOf(passage) })),
+    names: await Promise.all([...pages].map(pageName)),
+  }
+}
