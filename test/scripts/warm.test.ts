@@ -1,37 +1,29 @@
 // `npm run warm`, run as a command against the Worker in workerd and a site on a real port.
-import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
 import { OPERATOR_TOKEN, ORIGIN } from '../support/client.ts'
+import { startCommand } from '../support/command.ts'
+import { SiteServer } from '../support/site-server.ts'
 import { completionsStream, latch, refusal, UpstreamServer } from '../support/upstream-server.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 
 let upstream: UpstreamServer
 let workers: Workers
 let folder: string
-let site: Server
+let site: SiteServer
 let origin: string
 /** The pages of the site by path. */
-const pages = new Map<string, string>()
+let pages: Map<string, string | Buffer>
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'edge-warm-'))
   upstream = await UpstreamServer.start()
-  site = createServer(({ url = '' }, response) => {
-    const page = pages.get(url)
-    response.writeHead(page === undefined ? 404 : 200, {
-      'content-type': url.endsWith('.xml') ? 'application/xml' : 'text/html; charset=utf-8',
-    })
-    response.end(page)
-  })
-  await new Promise<void>((resolve) => site.listen(0, '127.0.0.1', resolve))
-  origin = `http://127.0.0.1:${(site.address() as AddressInfo).port}`
+  site = await SiteServer.start()
+  ;({ origin, files: pages } = site)
   workers = await startWorkers({
     secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN },
     config: {
@@ -66,8 +58,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await workers?.dispose()
   await upstream?.stop()
-  site?.closeAllConnections()
-  site?.close()
+  site?.stop()
   await rm(folder, { recursive: true })
 })
 
@@ -79,36 +70,8 @@ beforeEach(() => {
 
 const calls = () => upstream.lane('u').calls
 
-interface Exit {
-  readonly code: number | null
-  readonly out: string
-  readonly err: string
-}
-
-const SCRIPT = resolve('scripts/warm.ts')
-
-/** In a folder of the test, since the command reads `.dev.vars`. */
-function start(args: readonly string[], token = OPERATOR_TOKEN) {
-  const child = spawn(process.execPath, [SCRIPT, ...args], {
-    cwd: folder,
-    env: { ...process.env, OPERATOR_TOKEN: token },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  return { child, exit: exitOf(child) }
-}
-
-async function exitOf(child: ChildProcess): Promise<Exit> {
-  let [out, err] = ['', '']
-  child.stdout?.on('data', (data) => {
-    out += data
-  })
-  child.stderr?.on('data', (data) => {
-    err += data
-  })
-  const [code] = await once(child, 'close')
-  expect(out + err).not.toContain(OPERATOR_TOKEN)
-  return { code, out, err }
-}
+const start = (args: readonly string[], token?: string) =>
+  startCommand('scripts/warm.ts', args, { folder, ...(token === undefined ? {} : { token }) })
 
 const run = (args: readonly string[], token?: string) => start(args, token).exit
 
