@@ -1,8 +1,9 @@
-// examples/warm.yml is a valid GitHub workflow and runs commands that exist.
+// examples/warm.yml is a valid GitHub workflow, and runs commands that exist with valid arguments.
 import { readFileSync } from 'node:fs'
 import { expect, inject, test } from 'vitest'
 import { parse } from 'yaml'
-import { parseArguments } from '../../scripts/warm/arguments.ts'
+import { parseArguments as indexArguments } from '../../scripts/index/arguments.ts'
+import { parseArguments as warmArguments } from '../../scripts/warm/arguments.ts'
 
 interface Step {
   readonly uses?: string
@@ -48,17 +49,33 @@ test('each step uses an action of GitHub pinned by commit, or runs an existing c
   expect(node?.with?.['node-version']).toBeGreaterThanOrEqual(22)
 })
 
-test('the warm command has valid arguments and uses a shipped prompt', () => {
-  const step = steps.find(({ run }) => run?.startsWith('npm run warm -- '))
-  const { OPERATOR_TOKEN, ...env } = step?.env ?? {}
-  expect(OPERATOR_TOKEN).toBe('$' + '{{ secrets.OPERATOR_TOKEN }}')
+/** The arguments of a command, with the variables of its job, and the variables of its own. */
+function command(name: string) {
+  const step = steps.find(({ run }) => run?.startsWith(`npm run ${name} -- `))
+  const env: Readonly<Record<string, string>> = workflow.jobs.warm.env
   const args = (step?.run ?? '')
-    .replace('npm run warm -- ', '')
+    .replace(`npm run ${name} -- `, '')
     .split(' ')
-    .map((word) => word.replace(/^"\$(\w+)"$/, (_, name: string) => env[name] ?? 'unknown'))
-  expect(parseArguments(args)).toMatchObject({
-    url: 'https://edge-completions.you.workers.dev/',
-    source: { kind: 'sitemap', sitemap: 'https://example.com/sitemap.xml', prompt: 'summary' },
+    .map((word) => word.replace(/^"\$(\w+)"$/, (_, variable) => env[variable] ?? 'unknown'))
+  return { args, own: step?.env }
+}
+
+const SITEMAP = 'https://example.com/sitemap.xml'
+const WORKER = 'https://edge-completions.you.workers.dev/'
+const TOKEN = '$' + '{{ secrets.OPERATOR_TOKEN }}'
+
+test('the index command has valid arguments', () => {
+  const { args, own } = command('index')
+  expect(own).toEqual({ OPERATOR_TOKEN: TOKEN })
+  expect(indexArguments(args)).toMatchObject({ url: WORKER, sitemap: SITEMAP, dryRun: false })
+})
+
+test('the warm command has valid arguments and uses a shipped prompt', () => {
+  const { args, own } = command('warm')
+  expect(own).toEqual({ OPERATOR_TOKEN: TOKEN })
+  expect(warmArguments(args)).toMatchObject({
+    url: WORKER,
+    source: { kind: 'sitemap', sitemap: SITEMAP, prompt: 'summary' },
   })
   const rawConfig = inject('wranglerConfig')
   expect(rawConfig.vars?.['CONFIG']).toMatchObject({ prompts: { summary: { spend: 'operator' } } })
