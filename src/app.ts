@@ -36,6 +36,8 @@ export interface AppDeps extends VisitContext {
   readonly publicFaults: readonly Fault[]
   /** `GET /health` shows them to the operator. */
   readonly warnings: readonly string[]
+  /** Warnings about models that end, shown with them. */
+  readonly endings: () => Promise<readonly string[]>
   /** What the routes need. Null: CONFIG has faults, so only GET /health and errors are served. */
   readonly services: Services | null
   readonly newUuid: () => string
@@ -223,9 +225,9 @@ export class App {
     const faults = this.#faultsAt(url)
     if (faults.length > 0) return jsonReply({ status: 'misconfigured', faults }, 503)
     if (!(await this.#isOperator(request))) return jsonReply({ status: 'ok' })
-    const { warnings, publicFaults } = this.#deps
+    const { warnings, publicFaults, endings } = this.#deps
     const here = publicFaults.map(({ path, message }) => `${path}: ${message}`)
-    return jsonReply({ status: 'ok', warnings: [...warnings, ...here] })
+    return jsonReply({ status: 'ok', warnings: [...warnings, ...here, ...(await endings())] })
   }
 
   async #guard(request: Request, verdict: OriginVerdict): Promise<void> {

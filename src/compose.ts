@@ -35,9 +35,11 @@ import { RequestResolver } from './routes/resolve.ts'
 import type { SiteClient } from './routes/site.ts'
 import { Search, type SearchClient } from './search/search.ts'
 import type { Send } from './upstream/call.ts'
-import { connect } from './upstream/connection.ts'
+import { type Connection, connect } from './upstream/connection.ts'
 import { explaining } from './upstream/explain.ts'
+import { hasList } from './upstream/model-list.ts'
 import { CALLS_AT_ONCE } from './upstream/run-all.ts'
+import { Sunset, type WatchStore } from './upstream/sunset.ts'
 import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
 
 /** The platform APIs that the service uses. */
@@ -55,6 +57,8 @@ export interface Platform extends VisitContext {
   readonly wait: Wait
   readonly ledger: LedgerClient
   readonly purges: PurgeClient
+  /** What is known about the end of models. */
+  readonly watch: WatchStore
   /** Null: every miss is answered in its own isolate. */
   readonly flights: FetchObject | null
   /** An identity transform. */
@@ -79,6 +83,8 @@ export interface Gateway {
   readonly app: () => App
   /** The context of the flights. Null: the configuration has faults. */
   readonly miss: MissContext | null
+  /** The daily check whether the upstreams still have the configured models. */
+  readonly checkModels: () => Promise<void>
 }
 
 /** With faults in the configuration, the app serves them to every page. */
@@ -86,13 +92,15 @@ export function compose(result: ConfigResult, platform: Platform): Gateway {
   if (result.config === null) {
     const { origins, faults } = result
     const publicFaults = publicFaultsOf(platform)
-    const none = { originRequired: false, warnings: [], services: null }
+    const none = { originRequired: false, warnings: [], endings: async () => [], services: null }
     const app = once(() => new App({ ...platform, ...none, origins, faults, publicFaults }))
-    return { app, miss: null }
+    return { app, miss: null, checkModels: async () => {} }
   }
   const { config } = result
   const parts = createParts(config, platform)
-  return { app: once(() => createApp(config, platform, parts)), miss: parts.miss }
+  const { miss, sunset } = parts
+  const app = once(() => createApp(config, platform, parts))
+  return { app, miss, checkModels: () => sunset.check() }
 }
 
 type Parts = ReturnType<typeof createParts>
@@ -102,8 +110,9 @@ function createApp(config: Config, platform: Platform, parts: Parts): App {
   const publicFaults = publicFaultsOf(platform)
   const services = createServices(config, platform, parts)
   const warnings = warningsOf(config)
-  const options = { origins, originRequired, faults: [], publicFaults, warnings, services }
-  return new App({ ...platform, ...options })
+  const endings = () => parts.sunset.warnings()
+  const settings = { origins, originRequired, faults: [], publicFaults, warnings, endings }
+  return new App({ ...platform, ...settings, services })
 }
 
 function once<T extends object>(create: () => T): () => T {
@@ -229,7 +238,20 @@ function createParts(config: Config, platform: Platform) {
       }
     },
   }
-  return { cache, purges, pages, references, connections, visitors, tokens, miss }
+  const sunset = createSunset(config, platform, connections)
+  return { cache, purges, pages, references, connections, visitors, tokens, miss, sunset }
+}
+
+function createSunset(
+  { models, upstreams }: Config,
+  { watch, now }: Platform,
+  connections: ReadonlyMap<string, Connection>,
+): Sunset {
+  const lists = [...connections].flatMap(([name, { baseUrl, headers, send }]) => {
+    const { wire } = upstreams.get(name) ?? { wire: 'demo' }
+    return hasList(wire, baseUrl) ? [[name, { baseUrl, headers, send, wire }] as const] : []
+  })
+  return new Sunset({ models, lists: new Map(lists), store: watch, now })
 }
 
 /** What the routes of the app need. */

@@ -113,6 +113,17 @@ export type Event =
   | { readonly event: 'flight_unreachable'; readonly request_id: string }
   /** 50, 80 or 100 percent of the day's budget are spent. */
   | { readonly event: 'budget_mark'; readonly percent: number }
+  /** A target of these models ends within 60, 30 or 7 days, or is gone. Logged once for each step. */
+  | {
+      readonly event: 'model_ending'
+      /** The models' aliases. */
+      readonly models: readonly string[]
+      readonly upstream: string
+      readonly upstream_model: string
+      readonly step: 60 | 30 | 7 | 'gone'
+      /** Such as "2027-01-31". */
+      readonly ends_on: string | null
+    }
   | { readonly event: 'alert_failed'; readonly status: number | null }
   /** A call cost more than it had reserved. `counted` is what was charged to the budget. */
   | {

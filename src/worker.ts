@@ -10,4 +10,9 @@ export default {
   async fetch(request: Request): Promise<Response> {
     return await gateway().app().fetch(request)
   },
+
+  /** The daily cron of wrangler.toml. */
+  async scheduled(): Promise<void> {
+    await gateway().checkModels()
+  },
 }

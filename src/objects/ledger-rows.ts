@@ -2,7 +2,8 @@
 //
 // `days`: one row for each day with its sums. `visitors_<day>`: one row for each visitor who spent
 // something that day; dropping a table of 300,000 rows takes a few milliseconds and counts as no row
-// written. `settings`: the pause, which alerts were sent, and the secret if the owner has set none.
+// written. `settings`: the pause, which alerts were sent, what is known about the end of models, and
+// the secret if the owner has set none.
 //
 // A miss writes one row when it reserves (the day's) and two when it is settled (the day's and the
 // visitor's), so the free plan's 100,000 rows per day allow 33,000 misses. No query reads more rows

@@ -11,6 +11,7 @@ import {
   type ReserveRequest,
 } from '../budget/budget.ts'
 import { randomLetters } from '../completion/completion.ts'
+import { parseWatch, type Sighted, update, type Watch } from '../upstream/sunset.ts'
 import { LedgerRows } from './ledger-rows.ts'
 import { gateway, now, randomBytes, report, secret, waitUntil } from './platform.ts'
 
@@ -63,6 +64,23 @@ export class LedgerObject extends DurableObject {
     const generated = randomLetters(43, randomBytes)
     rows.set('own_secret', generated)
     return generated
+  }
+
+  /** Stores what the upstreams' lists of models say, and sends an alert for each new step. */
+  watch(sighted: readonly Sighted[]): void {
+    this.#use((budget, nowMs) => {
+      const { watch, endings } = update(this.watched(), sighted, nowMs)
+      this.#open().set('watch', JSON.stringify(watch))
+      for (const ending of endings) {
+        report(ending)
+        this.#send(ending, budget, nowMs)
+      }
+    })
+  }
+
+  /** What is known about the end of models. */
+  watched(): Watch {
+    return parseWatch(this.#open().setting('watch'))
   }
 
   #open(): LedgerRows {
@@ -139,9 +157,13 @@ export class LedgerObject extends DurableObject {
     const name = `mark ${dayOf(nowMs)} ${mark}`
     if (rows.setting(name) !== null) return false
     rows.set(name, String(nowMs))
+    this.#send(alert, budget, nowMs)
+    return true
+  }
+
+  #send(alert: object, budget: Budget, nowMs: number): void {
     const url = secret('ALERT_URL')
     if (url) waitUntil(sendAlert(url, { ...alert, ...budget.figures(nowMs) }))
-    return true
   }
 }
 

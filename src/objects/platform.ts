@@ -60,6 +60,10 @@ function readGateway() {
     report,
     ledger: ledgerClient,
     purges: { add: async (purge) => await flight('purges').purge(purge) },
+    watch: {
+      update: async (sighted) => await ledger().watch(sighted),
+      read: async () => await ledger().watched(),
+    },
     flights: config?.cache.flights === 'global' ? flights : null,
     pipe: () => new IdentityTransformStream(),
     spendLimit: limitOf('SPEND_LIMIT'),

@@ -20,13 +20,15 @@ import { bytesOfStrings, END, readMessage, recordOf } from './message.ts'
 import { messagesOf, present } from './openai-request.ts'
 import { isErrorShape, isMarked, metaOf } from './openai-response.ts'
 
+export const versionHeader = { 'anthropic-version': '2023-06-01' }
+
 export const anthropic: Upstream = {
   toWire(request, options) {
     const { model, max_tokens, temperature, top_p, stop, stream } = request
     const { system, turns } = alternate(messagesOf(request, options))
     return {
       path: options.path ?? '/messages',
-      headers: { 'anthropic-version': '2023-06-01' },
+      headers: versionHeader,
       body: {
         model,
         max_tokens,

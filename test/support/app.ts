@@ -13,6 +13,7 @@ import { parseConfig } from '../../src/config/config.ts'
 import type { Event, RequestEvent } from '../../src/events.ts'
 import type { MissContext } from '../../src/flight/miss.ts'
 import type { FetchObject } from '../../src/flight/transport.ts'
+import { type Ending, update, type Watch } from '../../src/upstream/sunset.ts'
 import { bindingUrl } from '../../src/upstream/workers-ai.ts'
 import { CANARY, recordOutput } from './canary.ts'
 import {
@@ -153,6 +154,12 @@ export class TestApp implements Gateway {
   /** Every upstream call; its body has not been read. */
   readonly calls: Request[] = []
   readonly waits: number[] = []
+  /** What is stored about the end of models. */
+  watch: Watch = {}
+  /** The alerts about it. */
+  readonly endings: Ending[] = []
+  /** The daily cron. */
+  readonly checkModels: () => Promise<void>
   readonly #background: Promise<unknown>[] = []
   readonly #app: App
 
@@ -204,6 +211,14 @@ export class TestApp implements Gateway {
       secret: async () => CANARY,
       operatorToken: options.operatorToken ?? OPERATOR_TOKEN,
       turnstileSecret: options.turnstileSecret ?? '',
+      watch: {
+        update: async (sighted) => {
+          const { watch, endings } = update(this.watch, sighted, this.clock.ms)
+          this.watch = watch
+          this.endings.push(...endings)
+        },
+        read: async () => this.watch,
+      },
       flights: flights === undefined ? null : async (...args) => await shared!(...args),
       pipe: () => new TransformStream(),
       spendLimit: options.spendLimit ?? (async () => true),
@@ -218,7 +233,8 @@ export class TestApp implements Gateway {
         randomBytes: (bytes) => void crypto.getRandomValues(bytes),
       },
     }
-    const { app, miss } = compose(result, platform)
+    const { app, miss, checkModels } = compose(result, platform)
+    this.checkModels = checkModels
     this.#app = app()
     if (flights !== undefined && miss !== null) shared = flights(miss)
   }

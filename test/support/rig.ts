@@ -150,6 +150,8 @@ namespaces.getByName = function (name) {
     settle: (id, cost) => stub.settle(id, cost),
     pause: (until) => behave('ledger', () => stub.pause(until)),
     figures: () => behave('ledger', () => stub.figures()),
+    watch: (sighted) => behave('ledger', () => stub.watch(sighted)),
+    watched: () => behave('ledger', () => stub.watched()),
     ownSecret: () => behave('ledger', () => stub.ownSecret()),
   }
 }
@@ -251,6 +253,7 @@ async function control(query) {
 }
 
 export default {
+  scheduled: (...given) => worker.scheduled(...given),
   async fetch(request, ...rest) {
     const { pathname, searchParams } = new URL(request.url)
     if (pathname !== '/__rig') return await worker.fetch(request, ...rest)

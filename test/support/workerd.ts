@@ -51,6 +51,8 @@ export interface Workers extends Gateway {
   client(isolate?: number): Client
   /** Resident memory of the workerd process, in bytes. */
   residentBytes(): number
+  /** Triggers the cron of the first isolate, and waits for it. */
+  cron(): Promise<void>
   /** Writes to CACHE directly. */
   kvPut(key: string, value: string): Promise<void>
   /** Stops it. @throws when the canary key is in its log or in KV */
@@ -108,6 +110,11 @@ export async function startWorkers(options: WorkersOptions = {}): Promise<Worker
     residentBytes() {
       const status = readFileSync(`/proc/${pid}/status`, 'utf8')
       return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) * 1024
+    },
+    async cron() {
+      const worker = await miniflare.getWorker(names[0])
+      const { outcome } = await worker.scheduled()
+      if (outcome !== 'ok') throw new Error(`the cron ended with ${outcome}`)
     },
     async kvPut(key, value) {
       const kv = await miniflare.getKVNamespace('CACHE', names[0])
