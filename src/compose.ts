@@ -8,7 +8,7 @@ import { type TokenSecrets, VisitorTokens } from './access/visitor-token.ts'
 import { Visitors } from './access/visitors.ts'
 import { App, type Services } from './app.ts'
 import { type LedgerClient, type LedgerDeps, reserve } from './budget/ledger.ts'
-import type { Entry } from './cache/entry.ts'
+import { type Entry, prolonged } from './cache/entry.ts'
 import { type KvNamespace, KvTier } from './cache/kv.ts'
 import { type PurgeClient, Purges } from './cache/purge.ts'
 import { TieredCache } from './cache/store.ts'
@@ -18,6 +18,7 @@ import { priceAt } from './config/models.ts'
 import { publicFaultsOf, warningsOf } from './config/warnings.ts'
 import type { Wait } from './deadline.ts'
 import { createDemo } from './demo/server.ts'
+import { internalEvent } from './events.ts'
 import { Misses } from './flight/client.ts'
 import type { MissContext } from './flight/miss.ts'
 import type { FetchObject } from './flight/transport.ts'
@@ -100,7 +101,9 @@ export function compose(result: ConfigResult, platform: Platform): Gateway {
   const parts = createParts(config, platform)
   const { miss, sunset } = parts
   const app = once(() => createApp(config, platform, parts))
-  return { app, miss, checkModels: () => sunset.check() }
+  const checkModels = () =>
+    sunset.check().catch((error) => platform.report(internalEvent(error, null)))
+  return { app, miss, checkModels }
 }
 
 type Parts = ReturnType<typeof createParts>
@@ -122,6 +125,10 @@ function once<T extends object>(create: () => T): () => T {
     return made
   }
 }
+
+/** How long an answer may be served after it is fresh. */
+const staleSecondsOf = (settings: Config['cache']) =>
+  Math.max(settings.stale_while_revalidate_seconds, settings.stale_if_error_seconds)
 
 /** Reserves one of the day's KV writes without a call; false if the budget has no more. */
 async function takeKvWrite(ledger: LedgerDeps): Promise<boolean> {
@@ -171,16 +178,22 @@ function createParts(config: Config, platform: Platform) {
     purgedAt: (names) => purges.purgedAt(names),
     now,
   })
+  /** Stores an entry that was not made by a call: such writes count against the day's, too. */
+  const store = async (entry: Entry) => {
+    const mayWrite = settings.kv_writes_per_day === 0 || (await takeKvWrite(ledger))
+    cache.put(entry, mayWrite)
+  }
   const storeCopy = (entry: Entry) =>
     waitUntil(
       (async () => {
         const found = await cache.get(entry.key)
-        if (found?.cached.entry.completion.id === entry.completion.id) return
-        // Copies count against the day's KV writes, too.
-        const mayWrite = settings.kv_writes_per_day === 0 || (await takeKvWrite(ledger))
-        cache.put(entry, mayWrite)
+        if (found?.cached.entry.completion.id !== entry.completion.id) await store(entry)
       })(),
     )
+  const prolong = (entry: Entry) => {
+    const longer = prolonged(entry, now(), staleSecondsOf(settings))
+    if (longer !== null) waitUntil(store(longer))
+  }
   const tokens =
     access.turnstile_sitekey === ''
       ? null
@@ -239,7 +252,7 @@ function createParts(config: Config, platform: Platform) {
     },
   }
   const sunset = createSunset(config, platform, connections)
-  return { cache, purges, pages, references, connections, visitors, tokens, miss, sunset }
+  return { cache, purges, pages, references, connections, visitors, tokens, miss, sunset, prolong }
 }
 
 function createSunset(
@@ -259,17 +272,14 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
   const { limits, cache: settings, models, upstreams, prompts, defaults, freePrompts } = config
   const { origins, access } = config
   const { now, report, spendLimit } = platform
-  const { cache, purges, pages, references, connections, visitors, tokens, miss } = parts
+  const { cache, purges, pages, references, connections, visitors, tokens, miss, prolong } = parts
   const isOperator = operatorCheck(platform.operatorToken)
   const body = { maxBytes: limits.body_bytes, deadlineMs: limits.body_ms }
   const policy = {
     ttlSeconds: settings.ttl_seconds,
     staleWhileRevalidateSeconds: settings.stale_while_revalidate_seconds,
     staleIfErrorSeconds: settings.stale_if_error_seconds,
-    staleSeconds: Math.max(
-      settings.stale_while_revalidate_seconds,
-      settings.stale_if_error_seconds,
-    ),
+    staleSeconds: staleSecondsOf(settings),
     browserSeconds: settings.browser_seconds,
     freePrompts: settings.free_prompts,
   }
@@ -308,6 +318,7 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
     cache,
     lookups: new Lookups({ cache, pageVariables, spendLimit, report, now }),
     misses: new Misses(platform.flights, miss),
+    prolong,
     spendLimit,
     now,
   })

@@ -179,6 +179,16 @@ export function ageOf({ fresh_until, stale_until, completion }: Entry, nowMs: nu
   }
 }
 
+/**
+ * The entry as if it had just become stale, once half of its time as a stale answer is over; until
+ * then null.
+ */
+export function prolonged(entry: Entry, nowMs: number, staleSeconds: number): Entry | null {
+  if (ageOf(entry, nowMs).leftSeconds > staleSeconds / 2) return null
+  const nowS = Math.floor(nowMs / 1000)
+  return { ...entry, fresh_until: nowS, stale_until: nowS + staleSeconds }
+}
+
 export function isFresh(entry: Entry, nowMs: number): boolean {
   return ageOf(entry, nowMs).freshness === 'fresh'
 }

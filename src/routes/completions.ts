@@ -2,7 +2,7 @@
 // answers from the cache only.
 
 import { isWithin, rateLimited, type VisitorLimit } from '../access/rate-limit.ts'
-import { ageOf } from '../cache/entry.ts'
+import { ageOf, type Entry } from '../cache/entry.ts'
 import type { Found, TieredCache } from '../cache/store.ts'
 import { linkHeader } from '../completion/cites.ts'
 import { type Api, bodyName, encodeWhole } from '../completion/encode.ts'
@@ -33,6 +33,8 @@ export interface CompletionsDeps {
   readonly cache: TieredCache
   readonly lookups: Lookups
   readonly misses: Misses
+  /** Lets an answer be served for longer, if half of its time as a stale one is over. */
+  readonly prolong: (entry: Entry) => void
   readonly spendLimit: VisitorLimit
   readonly now: () => number
 }
@@ -215,6 +217,8 @@ export class Completions {
     if (answer.kind === 'problem') {
       const { code, message, ...options } = answer.problem
       if (found !== null && staleIfErrorCodes.has(code) && this.#isStaleIfError(found)) {
+        // The owner has to act, as after the end of a model. Until then there is no other answer.
+        if (code === 'upstream_rejected') this.#deps.prolong(found.cached.entry)
         return this.#hit(found, resolved, visit, cacheMs)
       }
       throw new GatewayError(code, message, options)

@@ -4,6 +4,7 @@
 import { deadline } from '../deadline.ts'
 import { readBytes } from '../http/body.ts'
 import { isCount, isRecord, parseJson, type Table } from '../json.ts'
+import type { Target } from '../request/effective.ts'
 import type { Wire } from './adapter.ts'
 import { versionHeader } from './anthropic.ts'
 import type { CallOptions, Send } from './call.ts'
@@ -39,24 +40,27 @@ export function hasList(wire: Wire, baseUrl: string): boolean {
   return !new URL(baseUrl).hostname.endsWith('.azure.com')
 }
 
-/** Looks for models, by the upstream's own names. Never throws. */
-export async function lookFor(
-  models: readonly string[],
+/** Looks for the models of targets. Never throws. */
+export async function lookFor<T extends Pick<Target, 'upstream_model'>>(
+  targets: readonly T[],
   list: ModelList,
-): Promise<Map<string, Sighting>> {
+): Promise<(T & Sighting)[]> {
+  if (targets.length === 0) return []
   // Anthropic's pages have 20 models unless more are asked for.
   const answer = await get(list.wire === 'anthropic' ? '/models?limit=1000' : '/models', list)
   const entries = answer?.status === 200 ? entriesOf(answer.body) : []
   const isWhole = entries.length > 0 && !isPage(answer?.body, entries.length)
-  const sightings = new Map<string, Sighting>()
-  for (const model of models) {
+  const sighted: (T & Sighting)[] = []
+  for (const target of targets) {
+    const model = target.upstream_model
     const entry = entries.find((one) => isNamed(one, model))
-    if (entry !== undefined) sightings.set(model, { found: 'listed', endsAt: endOf(entry) })
-    else sightings.set(model, isWhole ? await lookUp(model, list) : unsure)
+    const other = isWhole && entry === undefined ? await lookUp(model, list) : unsure
+    sighted.push({ ...target, ...(entry === undefined ? other : listed(entry)) })
   }
-  return sightings
+  return sighted
 }
 
+const listed = (entry: Table): Sighting => ({ found: 'listed', endsAt: endOf(entry) })
 const unsure: Sighting = { found: 'unsure', endsAt: null }
 
 /** Asks for one model: lists leave out names that the upstream accepts, such as aliases. */
@@ -68,7 +72,7 @@ async function lookUp(model: string, list: ModelList): Promise<Sighting> {
   const { status, body } = answer
   const whole = isRecord(body) && isRecord(body['data']) ? body['data'] : body
   if (status === 200 && isRecord(whole) && typeof whole['id'] === 'string' && isActive(whole)) {
-    return { found: 'listed', endsAt: endOf(whole) }
+    return listed(whole)
   }
   const isRefused = status === 404 && diagnose(errorIn(body))?.subject === 'model'
   if (isRefused || status === 410) return { found: 'refused', endsAt: null }

@@ -31,13 +31,15 @@ interface Watched {
 /** By the key of the target. */
 export type Watch = Readonly<Record<string, Watched>>
 
-/** A target, the models that it answers, and what its upstream says about it. */
-export interface Sighted extends Target, Sighting {
+interface WatchedTarget extends Target {
   /** The target with its address: another server of that name is another target. */
   readonly key: string
-  /** Their ids. */
+  /** The ids of the models that it answers. */
   readonly models: readonly string[]
 }
+
+/** A target, and what its upstream says about it. */
+export type Sighted = WatchedTarget & Sighting
 
 const DAY_MS = 86_400_000
 const DAYS = [7, 30, 60] as const
@@ -123,25 +125,19 @@ export class Sunset {
     this.#deps = deps
   }
 
-  /** The daily check. */
+  /** The daily check. @throws Error if the ledger cannot be reached */
   async check(): Promise<void> {
     const { lists, store } = this.#deps
     const targets = this.#targets()
-    const checks = [...lists].map(async ([name, list]) => {
+    if (targets.length === 0) return
+    const checks = [...lists].map(([name, list]) => {
       const own = targets.filter(({ upstream }) => upstream === name)
-      const sightings = await lookFor(
-        own.map(({ upstream_model }) => upstream_model),
-        list,
-      )
-      return own.flatMap((target) => {
-        const sighting = sightings.get(target.upstream_model)
-        return sighting === undefined ? [] : { ...target, ...sighting }
-      })
+      return lookFor(own, list)
     })
     await store.update((await Promise.all(checks)).flat())
   }
 
-  /** Warnings for the owner. Never throws: without an answer there are none. */
+  /** Warnings for the owner. Never throws: if the ledger does not answer, the list is empty. */
   async warnings(): Promise<string[]> {
     const { store, now } = this.#deps
     const targets = this.#targets()
@@ -155,25 +151,25 @@ export class Sunset {
   }
 
   /** The targets of all models whose upstreams have a list, each once. */
-  #targets(): Omit<Sighted, keyof Sighting>[] {
+  #targets(): WatchedTarget[] {
     const { models, lists } = this.#deps
-    const routes = [...models].flatMap(([id, { route }]) =>
-      route.map(({ upstream, upstream_model }) => {
-        const key = `${upstream} ${lists.get(upstream)?.baseUrl} ${upstream_model}`
-        return { id, upstream, upstream_model, key }
-      }),
-    )
-    return [...Map.groupBy(routes, ({ key }) => key)].flatMap(([key, uses]) =>
-      uses.slice(0, 1).flatMap(({ upstream, upstream_model }) => {
-        const ids = [...new Set(uses.map(({ id }) => id))]
-        return lists.has(upstream) ? { key, upstream, upstream_model, models: ids } : []
-      }),
-    )
+    const targets = new Map<string, WatchedTarget & { readonly models: string[] }>()
+    for (const [id, { route }] of models) {
+      for (const { upstream, upstream_model } of route) {
+        const list = lists.get(upstream)
+        if (list === undefined) continue
+        const key = `${upstream} ${list.baseUrl} ${upstream_model}`
+        const target = targets.get(key) ?? { key, upstream, upstream_model, models: [] }
+        if (!target.models.includes(id)) target.models.push(id)
+        targets.set(key, target)
+      }
+    }
+    return [...targets.values()]
   }
 }
 
 function warningOf(
-  { models, upstream, upstream_model }: Target & Pick<Ending, 'models'>,
+  { models, upstream, upstream_model }: WatchedTarget,
   { gone, endsAt }: Watched,
   nowMs: number,
 ): string {

@@ -32,8 +32,16 @@ function upstream(answers: Answers, more: Partial<ModelList> = {}) {
 }
 
 async function look(model: string, answers: Answers, more: Partial<ModelList> = {}) {
-  const sightings = await lookFor([model], upstream(answers, more).list)
-  return sightings.get(model)
+  return await sightingIn(model, upstream(answers, more).list)
+}
+
+async function sightingIn(model: string, list: ModelList) {
+  const [{ upstream_model, ...sighting } = { upstream_model: '' }, ...others] = await lookFor(
+    [{ upstream_model: model }],
+    list,
+  )
+  expect([upstream_model, others]).toEqual([model, []])
+  return sighting
 }
 
 const models = (...entries: unknown[]) => Response.json({ object: 'list', data: entries })
@@ -45,7 +53,7 @@ const noSuchModel = Response.json(
 
 test('sends the key as calls do, and follows no redirect', async () => {
   const { list, requests } = upstream({ '/models': ids('m') })
-  await lookFor(['m'], list)
+  await sightingIn('m', list)
   expect(requests).toHaveLength(1)
   expect(requests[0]?.method).toBe('GET')
   expect(requests[0]?.redirect).toBe('manual')
@@ -54,7 +62,7 @@ test('sends the key as calls do, and follows no redirect', async () => {
 
 test('asks Anthropic for its whole list, in the version of the API that calls use', async () => {
   const { list, requests } = upstream({ '/models?limit=1000': ids('m') }, { wire: 'anthropic' })
-  expect((await lookFor(['m'], list)).get('m')).toEqual(listed)
+  expect(await sightingIn('m', list)).toEqual(listed)
   expect(requests[0]?.headers.get('anthropic-version')).toBe('2023-06-01')
 })
 

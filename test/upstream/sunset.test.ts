@@ -338,4 +338,48 @@ describe('visitors', () => {
     // Each new prompt asks the ended model once, and then the fallback.
     expect(server.calls.filter((model) => model === 'other').length).toBe(102)
   })
+
+  test('go on being served what was answered, for years after its model has ended', async () => {
+    const { app, server } = start()
+    expect((await app.post({ prompt: 'p' })).status).toBe(200)
+    server.models.delete('model-1')
+    app.kv.puts.splice(0)
+    for (let day = 1; day < 1000; day += 9) {
+      app.clock.ms = START + day * DAY_MS
+      const reply = await app.post({ prompt: 'p' })
+      expect([day, reply.status, reply.json()]).toMatchObject([
+        day,
+        200,
+        { choices: [{ text: 'from model-1' }] },
+      ])
+      expect(reply.headers['age']).toBe(String(day * 86_400))
+    }
+    // About twice a month, not with each request.
+    expect(app.kv.puts.length).toBeLessThan(60)
+    expect((await app.post({ prompt: 'never answered' })).status).toBe(502)
+  })
+
+  test('are served a purged answer no longer, also after its model has ended', async () => {
+    const { app, server } = start()
+    await app.post({ prompt: 'p' })
+    server.models.delete('model-1')
+    app.clock.ms = START + 59 * DAY_MS
+    expect((await app.post({ prompt: 'p' })).status).toBe(200)
+    app.clock.ms += 1000
+    const purged = await app.ask('/admin/purge', {
+      method: 'POST',
+      headers: { authorization: `Bearer ${OPERATOR_TOKEN}` },
+      body: JSON.stringify({ all: true }),
+    })
+    expect(purged.status).toBe(200)
+    expect((await app.post({ prompt: 'p' })).status).toBe(502)
+  })
+
+  test('are not served an answer that nobody asked for within stale_if_error_seconds', async () => {
+    const { app, server } = start()
+    await app.post({ prompt: 'p' })
+    server.models.delete('model-1')
+    app.clock.ms = START + 61 * DAY_MS
+    expect((await app.post({ prompt: 'p' })).status).toBe(502)
+  })
 })

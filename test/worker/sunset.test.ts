@@ -1,6 +1,6 @@
 // The sunset watch in workerd: the cron, `GET /health`, alerts, and what is stored. Its rules are in
 // test/upstream/sunset.test.ts.
-import { beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, inject, test } from 'vitest'
 import { completionOf } from '../support/answers.ts'
 import { CANARY } from '../support/canary.ts'
 import { OPERATOR_TOKEN } from '../support/client.ts'
@@ -135,7 +135,7 @@ test('visitors see no error when a model ends: a fallback or the stored answer',
   lane.answers(serving({ second: {} }))
   expect(await ask('m', 'another')).toBe('from second')
   // Long after the time for which answers are fresh.
-  for (const days of [1, 10, 29]) {
+  for (const days of [1, 10, 29, 50, 70, 90]) {
     await workers.rig.set({ clockMs: days * DAY_MS })
     expect(await ask('m', `new ${days}`)).toBe('from second')
     expect(await ask('alone', 'p')).toBe('from third')
@@ -145,10 +145,20 @@ test('visitors see no error when a model ends: a fallback or the stored answer',
   expect(failed.text).not.toMatch(/third|exist|127\.0\.0\.1/)
 })
 
-test('without the ledger there is no warning, and GET /health answers', async () => {
+test('wrangler.toml has a cron, once a day', () => {
+  expect(inject('wranglerConfig').triggers?.crons).toEqual([
+    expect.stringMatching(/^\d+ \d+ \* \* \*$/),
+  ])
+})
+
+test('without the ledger there is no warning, GET /health answers, and the cron ends', async () => {
   const workers = await start()
+  lane.answers(serving({}))
   await workers.rig.set({ ledger: 'hangs' })
   expect(await health(workers)).toEqual([])
   await workers.rig.set({ ledger: 'throws' })
   expect(await health(workers)).toEqual([])
+  await workers.cron()
+  await expect.poll(() => workers.log.all('internal')).toHaveLength(1)
+  workers.log.events.splice(0)
 })
