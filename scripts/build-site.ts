@@ -1,7 +1,7 @@
 // Builds the static files in dist/site: the pages unchanged, uPlot with its licence, the training text of
 // the demo model, the names of character references, the hints for the log, the types of client.js, the
-// template of /openapi.json, and the response headers. Only client.js and elements.js are minified, because
-// visitors of other sites load them; elements.js is bundled from src/site/elements/. Wrangler runs this script ([build] in wrangler.toml).
+// template of /openapi.json, and the response headers. Only client.js, elements.js and edge-ask.js are minified,
+// because visitors of other sites load them; the last two are bundled from src/site/elements/. Wrangler runs this script ([build] in wrangler.toml).
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -51,7 +51,8 @@ const headers = `/*
 
 ${shared('/client.js', 'text/javascript')}
 ${shared('/client.d.ts', 'text/plain')}
-${shared('/elements.js', 'text/javascript')}`
+${shared('/elements.js', 'text/javascript')}
+${shared('/edge-ask.js', 'text/javascript')}`
 
 const uplot = dirname(dirname(fileURLToPath(import.meta.resolve('uplot'))))
 const read = async (...path: string[]) => await readFile(join(...path), 'utf8')
@@ -90,19 +91,25 @@ const styles: Plugin = {
     })
   },
 }
-const { outputFiles } = await build({
-  ...small,
-  entryPoints: [join(SOURCE, 'elements', 'index.js')],
-  bundle: true,
-  format: 'esm',
-  charset: 'utf8',
-  // The page's own import of client.js is the same module. `/elements.js` has no folder to leave.
-  external: ['../client.js'],
-  plugins: [styles],
-  banner: { js: '/* edge-completions. Readable source: src/site/elements/. */' },
-  write: false,
-})
-files.set('elements.js', outputFiles[0]?.text ?? '')
+/** Bundles a module of the elements. */
+async function bundled(entry: string): Promise<string> {
+  const { outputFiles } = await build({
+    ...small,
+    entryPoints: [join(SOURCE, 'elements', entry)],
+    bundle: true,
+    format: 'esm',
+    charset: 'utf8',
+    // The page's own import of client.js is the same module. `/elements.js` has no folder to leave.
+    external: ['../client.js', '../../client.js', './edge-ask.js'],
+    plugins: [styles],
+    banner: { js: '/* edge-completions. Readable source: src/site/elements/. */' },
+    write: false,
+  })
+  return outputFiles[0]?.text ?? ''
+}
+files.set('elements.js', await bundled('index.js'))
+// Loaded by elements.js where it is needed.
+files.set('edge-ask.js', await bundled('ask/ask.js'))
 
 // Write only changed files, so that a running `wrangler dev` does not reload without need.
 await mkdir(TARGET, { recursive: true })

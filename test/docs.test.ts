@@ -1,6 +1,7 @@
 // README.md and docs/ agree with the code: the table of settings, every block of configuration,
 // every link, and every npm script they name.
 import { existsSync, readdirSync } from 'node:fs'
+import { extname } from 'node:path'
 import type * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
 import { parseConfig } from '../src/config/config.ts'
@@ -184,7 +185,8 @@ test('docs/costs.md has what each turn of a conversation costs and reserves', as
 
 test('docs/elements.md names every attribute, part and custom property of the elements', () => {
   const folder = 'src/site/elements'
-  const source = readdirSync(folder).map((name) => textOf(`${folder}/${name}`))
+  const files = readdirSync(folder, { recursive: true }).map(String)
+  const source = files.filter(extname).map((name) => textOf(`${folder}/${name}`))
   const named = (pattern: RegExp) =>
     source.flatMap((text) =>
       [...text.matchAll(pattern)].flatMap(([, name = '']) => name.split(' ')),

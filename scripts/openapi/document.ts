@@ -471,6 +471,14 @@ function pathsOf(schemas: Table): Table {
         [],
       ),
     },
+    '/edge-ask.js': {
+      get: operation(
+        'getAsk',
+        'The part of elements.js that it loads for <edge-ask>',
+        file('text/javascript'),
+        [],
+      ),
+    },
   }
 }
 

@@ -60,8 +60,11 @@ afterAll(async () => {
 /** The prompts that the pages define, an upstream that answers, and the origin of this test. */
 function configOf(): JsonValue {
   const toml = pasted(textOf('wrangler.toml'), allBlocks('toml').filter(isPrompt))
+  const config = configIn(toml) as Record<string, JsonValue>
+  const ask = { text: '{{question}}', variables: { question: { max_chars: 300 } } }
   return {
-    ...(configIn(toml) as Record<string, JsonValue>),
+    ...config,
+    prompts: { ...(config['prompts'] as Record<string, JsonValue>), ask },
     origins: [origin],
     models: [{ id: 'default', upstream: 'model', upstream_model: 'm' }],
     upstreams: [{ name: 'model', base_url: upstream.url('model'), key: 'UPSTREAM_API_KEY' }],
@@ -126,6 +129,10 @@ async function visitorActs(page: Page, text: string): Promise<void> {
   if (text.includes('<edge-chat')) {
     await page.getByLabel('Message').fill('How do waves break?')
     await page.getByRole('button', { name: 'Send' }).click()
+  }
+  if (text.includes('<edge-ask')) {
+    await page.getByRole('combobox').fill('How do waves break?')
+    await page.getByRole('button', { name: 'Ask' }).click()
   }
   if (text.includes('<edge-complete')) {
     await page.locator('textarea').fill('A wave')

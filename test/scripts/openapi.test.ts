@@ -206,6 +206,7 @@ describe('the document', () => {
       '/client.js': ['get'],
       '/client.d.ts': ['get'],
       '/elements.js': ['get'],
+      '/edge-ask.js': ['get'],
     }
     expect(
       Object.fromEntries(

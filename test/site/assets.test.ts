@@ -35,6 +35,8 @@ const files = [
   ['/client.js', 'text/javascript'],
   ['/client.d.ts', 'text/plain'],
   ['/elements.js', 'text/javascript'],
+  ['/edge-ask.js', 'text/javascript'],
+  ['/cites.js', 'text/javascript'],
   ['/demo-text.txt', 'text/plain'],
   ['/references.txt', 'text/plain'],
   ['/hints.json', 'application/json'],
@@ -54,7 +56,7 @@ test.each(files)('%s is served with a strict Content-Security-Policy', async (pa
   expect(policy.join()).not.toMatch(/unsafe|\*/)
   const foreign = policy.flatMap((directive) => directive.match(/https?:\S+/g) ?? [])
   expect(new Set(foreign)).toEqual(new Set(['https://challenges.cloudflare.com']))
-  const isShared = /^\/(client|elements)\./.test(path)
+  const isShared = /^\/(client|elements|edge-ask)\./.test(path)
   expect(headers.get('cache-control')).toBe(isShared ? 'public, max-age=3600' : 'no-cache')
   expect(headers.get('access-control-allow-origin')).toBe(isShared ? '*' : null)
   expect((await visit(path, { method: 'HEAD' })).status).toBe(200)

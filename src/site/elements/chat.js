@@ -17,9 +17,9 @@ export class EdgeChat extends EdgeElement {
   #box = make('section', 'box', { className: 'chat' })
   #log = make('div', 'log', { role: 'log', ariaLive: 'polite' })
   #status = make('span', 'status', { role: 'status' })
-  #retry = make('button', 'button retry', { type: 'button', hidden: true })
+  #retry = make('button', 'button retry', { hidden: true })
   #input = make('textarea', 'input', { rows: 1, enterKeyHint: 'send' })
-  #send = make('button', 'button send', { type: 'button' })
+  #send = make('button', 'button send')
   #note = make('p', 'note')
 
   /** @param {ShadowRoot} root @override */
@@ -53,7 +53,6 @@ export class EdgeChat extends EdgeElement {
   /** @override */
   update() {
     const { texts } = this
-    this.resetClient()
     this.#box.ariaLabel = this.#log.ariaLabel = texts.label
     this.#input.ariaLabel = texts.message
     this.#input.placeholder = this.read('placeholder', texts.message)
@@ -148,10 +147,9 @@ export class EdgeChat extends EdgeElement {
   /** @param {Turn['role']} role @param {string} content */
   #add(role, content) {
     const box = make('div', `message ${role}`)
-    const speaker = make('span', 'speaker', { className: 'unseen' })
+    const speaker = `${role === 'user' ? this.texts.you : this.texts.assistant}: `
     const text = make('div', 'text', { textContent: content })
-    speaker.textContent = `${role === 'user' ? this.texts.you : this.texts.assistant}: `
-    box.append(speaker, text)
+    box.append(make('span', 'speaker', { className: 'unseen', textContent: speaker }), text)
     this.#log.append(box)
     // Not every browser lets the keyboard scroll what cannot be focused.
     this.#log.tabIndex = 0

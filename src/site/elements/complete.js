@@ -14,13 +14,13 @@ export class EdgeComplete extends EdgeElement {
   /** What is suggested, and where it belongs. */
   #text = ''
   #at = 0
-  #button = make('button', 'button complete', { type: 'button', ariaKeyShortcuts: 'Control+Space' })
+  #button = make('button', 'button complete', { ariaKeyShortcuts: 'Control+Space' })
   #status = make('span', 'status', { role: 'status' })
   #box = make('div', 'suggestion', { hidden: true })
   #shown = make('div', 'text', { role: 'status', dir: 'auto' })
   #label = make('p', 'note')
-  #insert = make('button', 'button insert', { type: 'button' })
-  #dismiss = make('button', 'button dismiss', { type: 'button' })
+  #insert = make('button', 'button insert')
+  #dismiss = make('button', 'button dismiss')
 
   /** @param {ShadowRoot} root @override */
   build(root) {
@@ -51,7 +51,6 @@ export class EdgeComplete extends EdgeElement {
   /** @override */
   update() {
     const { texts } = this
-    this.resetClient()
     this.#insert.textContent = texts.insert
     this.#dismiss.textContent = texts.dismiss
     this.#label.textContent = texts.suggestion

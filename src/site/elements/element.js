@@ -14,7 +14,7 @@ const Base = /** @type {typeof HTMLElement} */ (globalThis.HTMLElement ?? Object
 export class EdgeElement extends Base {
   #call = new AbortController()
   #connection = new AbortController()
-  /** @type {Promise<Client> | null} */
+  /** @type {Client | null} */
   #client = null
 
   /** Fills the shadow tree. @param {ShadowRoot} _root */
@@ -38,6 +38,8 @@ export class EdgeElement extends Base {
   }
 
   attributeChangedCallback() {
+    // Another endpoint needs another client.
+    this.#client = null
     if (this.shadowRoot && this.isConnected) this.update()
   }
 
@@ -71,17 +73,12 @@ export class EdgeElement extends Base {
   }
 
   /** The client of the endpoint, which is loaded with the first element that generates. */
-  client() {
+  async client() {
+    const { createClient } = await import('../client.js')
     const sitekey = this.read('turnstile')
     const options = { endpoint: this.endpoint, ...(sitekey && { turnstile: { sitekey } }) }
-    this.#client ??= import('../client.js').then(({ createClient }) => createClient(options))
-    this.#client.catch(() => this.resetClient())
+    this.#client ??= createClient(options)
     return this.#client
-  }
-
-  /** Another endpoint needs another client. */
-  resetClient() {
-    this.#client = null
   }
 
   /** Reports a failure to the page and its owner, and returns it in the visitor's words. @param {unknown} cause */

@@ -1,4 +1,5 @@
 // The web components of edge-completions. They work in any page, and change nothing outside themselves.
+import { EdgeAsk } from './ask.js'
 import { EdgeChat } from './chat.js'
 import { EdgeComplete } from './complete.js'
 import { EdgeSummary } from './summary.js'
@@ -8,6 +9,7 @@ const elements = {
   'edge-summary': EdgeSummary,
   'edge-chat': EdgeChat,
   'edge-complete': EdgeComplete,
+  'edge-ask': EdgeAsk,
 }
 
 for (const [name, element] of Object.entries(elements)) {

@@ -1,0 +1,16 @@
+// What <edge-ask> says to visitors, besides the words of all elements. `texts` replaces any of it.
+
+export const words = {
+  label: 'Search and ask',
+  placeholder: 'Search, or ask a question',
+  ask: 'Ask',
+  hits: 'Results: {count}. Up and Down choose one, Enter without one asks.',
+  none: 'No results. Enter asks.',
+  answers: 'Answers',
+  sources: 'Sources',
+  nothing: 'This site has nothing about that.',
+  nearest: 'Nearest pages',
+  off: 'Search is not available here yet.',
+}
+
+/** @typedef {typeof words & import('../words.js').Words} Words */
