@@ -16,6 +16,32 @@ import { EndpointProxy } from './endpoint-proxy.ts'
 
 const TOKEN = 'an-operator-token-of-32-characters'
 
+const page = (title: string, id: string, heading: string, text: string) =>
+  `<!doctype html><html lang="en"><title>${title}</title>
+  <main><h1>${title}</h1><h2 id="${id}">${heading}</h2><p>${text}</p></main></html>`
+
+/** The pages of the site that can be found. */
+const indexed: Readonly<Record<string, string>> = {
+  '/tides': page(
+    'Tides',
+    'moon',
+    'The moon',
+    'The moon pulls the sea, and its water rises twice a day. This is a tide.',
+  ),
+  '/waves': page(
+    'Waves',
+    'foam',
+    'Foam',
+    'Waves are made by the wind. They break where the sea gets shallow, with the tide.',
+  ),
+  '/storms': page(
+    '&lt;img src=x onerror="alert(1)"> storms',
+    'x',
+    '&lt;/span>&lt;script>alert(1)&lt;/script>',
+    '&lt;img src=x onerror=alert(1)> storms \u202ereversed',
+  ),
+}
+
 let upstream: UpstreamServer
 let workers: Workers
 let proxy: EndpointProxy
@@ -38,11 +64,18 @@ beforeAll(async () => {
       'content-type': 'text/html; charset=utf-8',
       'content-security-policy': policy(),
     }
-    return response.writeHead(200, headers).end(html)
+    return response.writeHead(200, headers).end(indexed[url] ?? html)
   }).listen(0, '127.0.0.1')
   await once(pages, 'listening')
   site = `http://localhost:${(pages.address() as AddressInfo).port}`
-  workers = await startWorkers({
+  workers = await start()
+  for (const path of Object.keys(indexed)) await index(path)
+  browser = await launchBrowser()
+})
+
+/** A Worker whose index is empty. */
+const start = () =>
+  startWorkers({
     config: {
       origins: [site],
       models: [{ id: 'default', upstream: 'model', upstream_model: 'm' }],
@@ -50,15 +83,19 @@ beforeAll(async () => {
         { name: 'model', base_url: upstream.url('model'), key: 'UPSTREAM_API_KEY', retries: 0 },
       ],
       prompts: {
-        ask: { text: 'Question: {{question}}', variables: { question: { max_chars: 300 } } },
-        guide: { chat: true, system: 'Answer briefly.' },
+        ask: {
+          text: '{{passages}}\n\nQuestion: {{question}}',
+          variables: {
+            question: { max_chars: 300 },
+            passages: { from: 'site', about: 'question' },
+          },
+        },
+        guide: { chat: true, system: '{{passages}}', variables: { passages: { from: 'site' } } },
       },
     },
     secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN: TOKEN },
     site: true,
   })
-  browser = await launchBrowser()
-})
 
 afterAll(async () => {
   await browser?.close()
@@ -77,6 +114,16 @@ afterEach(async () => {
 })
 
 const lane = () => upstream.lane('model')
+
+/** What `npm run index` does for a page. */
+async function index(path: string): Promise<void> {
+  const response = await fetch(new URL('/admin/site/page', workers.url), {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${TOKEN}` },
+    body: JSON.stringify({ url: `${site}${path}` }),
+  })
+  expect(await response.json()).toMatchObject({ status: 'indexed', passages: 1 })
+}
 
 /** Nothing but the Worker. */
 const policy = () =>
@@ -120,7 +167,6 @@ async function visit(body: string, options: VisitOptions = {}): Promise<Page> {
     <script type="module" src="${endpoint}/elements.js"></script>
     <main><h1>The sea</h1>${body}<p>After it.</p></main></html>`
   watched = await WatchedPage.open(browser, options)
-  await STAND_IN(watched.page)
   await watched.page.goto(site)
   return watched.page
 }
@@ -145,54 +191,6 @@ async function askIn(element = '<edge-ask></edge-ask>', options: VisitOptions = 
   return box
 }
 
-// ---- stand in
-const TIDES = {
-  object: 'passage',
-  url: 'https://site.example/tides#moon',
-  title: 'Tides',
-  heading: 'The moon',
-  text: 'The moon pulls the sea, and its water rises twice a day. This is a tide.',
-  score: 2,
-}
-const WAVES = { ...TIDES, url: 'https://site.example/waves#foam', title: 'Waves', heading: 'Foam' }
-const HOSTILE = {
-  ...TIDES,
-  url: 'javascript:alert(1)',
-  title: '<img src=x onerror="alert(1)"> tide',
-  heading: '</span><script>alert(1)</script>',
-  text: '<img src=x onerror=alert(1)> tide \u202ereversed',
-}
-const cors = () => ({
-  'access-control-allow-origin': site,
-  'access-control-expose-headers': 'link, x-request-id',
-})
-async function STAND_IN(page: Page) {
-  await page.route(`${endpoint}/v1/search*`, async (route) => {
-    const q = new URL(route.request().url()).searchParams.get('q') ?? ''
-    const data = q.includes('hostile')
-      ? [HOSTILE]
-      : q.includes('wave')
-        ? [WAVES, TIDES]
-        : /tide|moon/.test(q)
-          ? [TIDES, WAVES]
-          : []
-    await route.fulfill({ json: { object: 'list', data }, headers: cors() })
-  })
-  const link = [TIDES, WAVES]
-    .map(({ url, title }) => `<${url}>; rel="cite"; title*=UTF-8''${encodeURIComponent(title)}`)
-    .join(', ')
-  await page.route(/\/v1\/.*completions/, async (route) => {
-    if (route.request().postData()?.includes('rocket')) {
-      const error = { code: 'no_passages', message: 'Nothing', param: null, type: 'x' }
-      return route.fulfill({ status: 404, json: { error }, headers: cors() })
-    }
-    if (route.request().postData()?.includes('slow')) return route.continue()
-    const response = await route.fetch()
-    return route.fulfill({ response, headers: { ...response.headers(), ...cors(), link } })
-  })
-}
-// ---- end
-
 test('edge-ask.js has at most 6,144 bytes gzipped, and is loaded only for its tag', async () => {
   const script = readFileSync('dist/site/edge-ask.js')
   expect(gzipSync(script, { level: 9 }).length).toBeLessThanOrEqual(6144)
@@ -204,6 +202,16 @@ test('edge-ask.js has at most 6,144 bytes gzipped, and is loaded only for its ta
   await page.getByRole('combobox').waitFor()
   expect(loaded()).toEqual(['/elements.js', '/edge-ask.js'])
 })
+
+/** What a screen reader is told from now on. */
+async function recorded(page: Page): Promise<() => Promise<string[]>> {
+  await page.evaluate(`
+    globalThis.spoken = []
+    for (const region of document.querySelector('edge-ask').shadowRoot.querySelectorAll('[role=status]'))
+      new MutationObserver(() => region.textContent && spoken.push(region.textContent))
+        .observe(region, { childList: true, characterData: true, subtree: true })`)
+  return () => page.evaluate<string[]>('spoken')
+}
 
 describe('the hits', () => {
   test('are shown while typing, with one request for a pause', async () => {
@@ -266,42 +274,43 @@ describe('the hits', () => {
     expect((await followed).url()).toMatch(/\/tides$/)
     expect(lane().calls).toEqual([])
   })
-})
 
-describe('more hits', () => {
   test('are those of what was typed last, also if an earlier search ends later', async () => {
     const { page, input, options } = await askIn()
     const held = latch()
-    const waits: string[] = []
+    const ended: string[] = []
+    page.on('requestfailed', (request) => ended.push(request.url()))
+    let isHeld = false
     await page.route('**/v1/search?q=tide&*', async (route) => {
-      waits.push(route.request().url())
+      isHeld = true
       await held.opened
-      await route.fallback().catch(() => {})
+      // It has been cancelled.
+      await route.continue().catch(() => {})
     })
     await input.fill('tide')
-    await expect.poll(() => waits.length).toBe(1)
+    await expect.poll(() => isHeld).toBe(true)
     await input.fill('waves')
-    await expect.poll(() => options.first().locator('[part=title]').textContent()).toBe('Waves')
-    const failed = await page.waitForEvent('requestfailed', { timeout: 1000 }).catch(() => null)
+    const title = () => options.first().locator('[part=title]').textContent()
+    await expect.poll(title).toBe('Waves')
+    await expect.poll(() => ended).toEqual([`${endpoint}/v1/search?q=tide&limit=6`])
     held.open()
     await page.waitForLoadState('networkidle')
-    expect(await options.first().locator('[part=title]').textContent()).toBe('Waves')
-    void failed
+    expect(await title()).toBe('Waves')
   })
 
   test('show hostile text as it is', async () => {
     const { page, input, options } = await askIn()
-    await input.fill('hostile tide')
+    await input.fill('storms')
     await options.first().waitFor()
     const text = await options.first().textContent()
-    expect(text).toContain('<img src=x onerror="alert(1)"> tide')
-    expect(text).toContain('<script>alert(1)</script>')
-    expect(await options.first().getAttribute('href')).toBe(null)
+    expect(text).toContain('<img src=x onerror="alert(1)"> storms')
+    expect(text).toContain('</span><script>alert(1)</script>')
+    expect(text).toContain('<img src=x onerror=alert(1)> storms \u202ereversed')
     expect(await page.locator('edge-ask :is(img, script)').count()).toBe(0)
     watched.expectQuiet(site, endpoint)
   })
 
-  test('say that there are none', async () => {
+  test('say that nothing was found', async () => {
     const box = await askIn()
     const spoken = await recorded(box.page)
     await box.input.fill('zebra')
@@ -321,16 +330,6 @@ describe('more hits', () => {
   })
 })
 
-/** What a screen reader is told from now on. */
-async function recorded(page: Page): Promise<() => Promise<string[]>> {
-  await page.evaluate(`
-    globalThis.spoken = []
-    for (const region of document.querySelector('edge-ask').shadowRoot.querySelectorAll('[role=status]'))
-      new MutationObserver(() => region.textContent && spoken.push(region.textContent))
-        .observe(region, { childList: true, characterData: true, subtree: true })`)
-  return () => page.evaluate<string[]>('spoken')
-}
-
 /** Asks with the keyboard. */
 async function ask({ input }: Box, question: string): Promise<void> {
   await input.fill(question)
@@ -343,7 +342,7 @@ describe('an answer', () => {
     const box = await askIn()
     const { page, answer, sources, log } = box
     const spoken = await recorded(page)
-    await ask(box, 'Why are there tides?')
+    await ask(box, 'Why does the moon pull the sea?')
     await expect.poll(() => sources.count()).toBe(1)
     expect(await answer.textContent()).toBe('The moon pulls [1]. It is no wave [3].')
     const cites = answer.locator('a')
@@ -352,19 +351,19 @@ describe('an answer', () => {
     expect(await cites.getAttribute('href')).toMatch(/\/tides#moon$/)
     expect(await cites.getAttribute('target')).toBe(null)
     expect(await page.getByRole('link', { name: '[1] Tides' }).count()).toBe(1)
-    expect(await sources.first().textContent()).toBe('Tides')
+    expect(await sources.first().textContent()).toBe('Tides › The moon')
     expect(await sources.first().getAttribute('href')).toMatch(/\/tides#moon$/)
     expect(await page.getByText('Sources').isVisible()).toBe(true)
     expect(await log.getAttribute('aria-live')).toBe('off')
     // Told once, when it is whole.
     expect(await spoken()).toEqual(['The moon pulls [1]. It is no wave [3].'])
     expect(await page.getByText('Answers are written by AI').isVisible()).toBe(true)
-    expect(await box.input.inputValue()).toBe('Why are there tides?')
+    expect(await box.input.inputValue()).toBe('Why does the moon pull the sea?')
     // The next answer takes its place.
     lane().answers(chatStream(['Twice.']))
-    await ask(box, 'How often?')
+    await ask(box, 'Twice a day, the water?')
     await expect.poll(() => answer.textContent()).toBe('Twice.')
-    expect(await page.getByText('The moon pulls').count()).toBe(1 - 1)
+    expect(await page.getByText('The moon pulls').count()).toBe(0)
     watched.expectQuiet(site, endpoint)
   })
 
@@ -375,7 +374,7 @@ describe('an answer', () => {
     const spoken = await recorded(box.page)
     await box.ask.click()
     expect(proxy.calls()).toEqual([])
-    await box.input.fill('slow?')
+    await box.input.fill('Wind and waves?')
     await box.ask.click()
     await expect.poll(() => box.answer.textContent()).toBe('Slow ')
     await box.stop.click()
@@ -388,7 +387,7 @@ describe('an answer', () => {
     watched.expectQuiet(site, endpoint)
   })
 
-  test('is text, and no link but those to passages, whatever the model writes', async () => {
+  test('is text, and no link but those to passages, also if the model writes others', async () => {
     const hostile = [
       '<img src=x onerror="alert(1)"> [x](https://evil.example/) https://evil.example/?q=1',
       '[1](javascript:alert(1)) [2](https://evil.example) `[1]` [1, 2] [1,7] [0] [99]',
@@ -396,7 +395,7 @@ describe('an answer', () => {
     ]
     lane().answers(chatStream([hostile.join('\n\n')]))
     const box = await askIn()
-    await ask(box, 'Be evil about tides')
+    await ask(box, 'Moon, foam?')
     await expect.poll(() => box.sources.count()).toBe(2)
     const links = await box.page.evaluate<[string, string][]>(`
       [...document.querySelector('edge-ask').shadowRoot.querySelectorAll('[part=text] a')]
@@ -413,26 +412,26 @@ describe('an answer', () => {
   test('is followed up, if the prompt takes a conversation', async () => {
     lane().answers(chatStream(['The moon [1].']), chatStream(['Twice a day [2].']))
     const box = await askIn('<edge-ask prompt="guide"></edge-ask>')
-    await ask(box, 'Why are there tides?')
+    await ask(box, 'What does the moon pull?')
     await expect.poll(() => box.sources.count()).toBe(1)
     expect(await box.input.inputValue()).toBe('')
-    await ask(box, 'And how often?')
+    await ask(box, 'And the foam?')
     await expect.poll(() => box.answer.textContent()).toBe('Twice a day [2].')
     await box.ask.waitFor()
     const turns = await box.log.locator('[part~=message]').allTextContents()
     expect(turns).toEqual([
-      'Why are there tides?',
-      'The moon [1].SourcesTides',
-      'And how often?',
-      'Twice a day [2].SourcesWaves',
+      'What does the moon pull?',
+      'The moon [1].SourcesTides › The moon',
+      'And the foam?',
+      'Twice a day [2].SourcesWaves › Foam',
     ])
     const sent = watched.requests.flatMap(({ body }) => (body === null ? [] : [JSON.parse(body)]))
     expect(sent[1]).toMatchObject({
       model: 'guide',
       messages: [
-        { role: 'user', content: 'Why are there tides?' },
+        { role: 'user', content: 'What does the moon pull?' },
         { role: 'assistant', content: 'The moon [1].' },
-        { role: 'user', content: 'And how often?' },
+        { role: 'user', content: 'And the foam?' },
       ],
     })
     watched.expectQuiet(site, endpoint)
@@ -459,13 +458,17 @@ describe('an answer', () => {
       globalThis.events = []
       for (const type of ['edge-answer', 'edge-error'])
         document.addEventListener(type, ({ detail: { text, cites, code } }) => events.push({ type, text, cites, code }))`)
-    await ask(box, 'Events?')
+    await ask(box, 'Waves of the sea?')
     await expect.poll(() => box.sources.count()).toBe(1)
     await ask(box, 'rockets')
     await expect
       .poll(() => box.page.evaluate('events'))
       .toMatchObject([
-        { type: 'edge-answer', text: 'Here [2].', cites: [{ title: 'Tides' }, { title: 'Waves' }] },
+        {
+          type: 'edge-answer',
+          text: 'Here [2].',
+          cites: [{ title: 'Waves › Foam' }, { title: 'Tides › The moon' }],
+        },
         { type: 'edge-error', code: 'no_passages' },
       ])
   })
@@ -473,23 +476,21 @@ describe('an answer', () => {
 
 describe('a failure', () => {
   test('of a site without an index is told once, and its owner in the console', async () => {
+    const empty = await start()
     const box = await askIn()
-    await box.page.route('**/v1/search*', (route) =>
-      route.fulfill({
-        status: 404,
-        json: { error: { code: 'site_not_indexed', message: 'Run npm run index' } },
-        headers: cors(),
-      }),
-    )
+    await box.page.waitForLoadState('networkidle')
+    proxy.forwardTo(empty.url)
     await box.input.fill('tides')
     await expect.poll(() => box.status.textContent()).toBe('Search is not available here yet.')
     await box.input.fill('waves')
     await expect.poll(() => box.status.textContent()).toBe('')
     await box.page.waitForLoadState('networkidle')
+    expect(proxy.calls()).toHaveLength(1)
     expect(watched.takeConsoleErrors()).toEqual([
       expect.stringContaining('404'),
       expect.stringContaining('npm run index'),
     ])
+    await empty.dispose()
   })
 
   test.each([
@@ -505,7 +506,7 @@ describe('a failure', () => {
             status,
             json: { error: { code: 'some_code', message: 'No' } },
             headers: {
-              ...cors(),
+              'access-control-allow-origin': site,
               'retry-after': '40',
               'access-control-expose-headers': 'retry-after',
             },
@@ -525,11 +526,11 @@ describe('a failure', () => {
     const box = await askIn()
     await box.page.waitForLoadState('networkidle')
     proxy.forwardTo(null)
-    await ask(box, 'Are you there?')
+    await ask(box, 'Does the sea break?')
     await expect
       .poll(() => box.status.textContent())
       .toBe('There is no connection to the assistant. Try again in a moment.')
-    expect(await box.input.inputValue()).toBe('Are you there?')
+    expect(await box.input.inputValue()).toBe('Does the sea break?')
     expect(await box.log.isVisible()).toBe(false)
     proxy.forwardTo(workers.url)
     await box.input.press('Enter')
@@ -561,7 +562,7 @@ test('an element that is removed ends its call, and works where it is put again'
     chatStream(['Back.']),
   )
   const box = await askIn()
-  await ask(box, 'slow removal')
+  await ask(box, 'The tide of the day')
   await expect.poll(() => box.answer.textContent()).toBe('Gone ')
   await box.page.evaluate(
     `globalThis.removed = document.querySelector('edge-ask'); removed.remove()`,
@@ -570,7 +571,7 @@ test('an element that is removed ends its call, and works where it is put again'
   paused.open()
   await box.page.evaluate(`document.querySelector('main').append(removed)`)
   await box.ask.waitFor()
-  await ask(box, 'Again?')
+  await ask(box, 'Twice a day?')
   await expect.poll(() => box.answer.textContent()).toBe('Back.')
   watched.expectQuiet(site, endpoint)
 })
@@ -587,7 +588,7 @@ test('its words are those of the page', async () => {
     .waitFor()
   const spoken = await recorded(box.page)
   await box.input.fill('tides')
-  await expect.poll(() => spoken()).toEqual(['2 Treffer'])
+  await expect.poll(() => spoken()).toEqual(['1 Treffer'])
   expect(watched.requests.at(-1)?.url).toContain('limit=1')
 })
 
@@ -606,7 +607,7 @@ describe.each(['light', 'dark'] as const)('in %s colours', (colorScheme) => {
     const box = await askIn('<edge-ask></edge-ask>', { colorScheme, width, height: 760 })
     await box.page.evaluate(STYLES)
     expect(await watched.accessibilityFaults()).toEqual([])
-    await box.input.fill(`Why are there tides on a ${colorScheme} sea of ${width}?`)
+    await box.input.fill('Why are there tides, and waves?')
     await box.options.first().waitFor()
     await box.input.press('ArrowDown')
     expect(await watched.accessibilityFaults()).toEqual([])
@@ -627,14 +628,14 @@ test('two of them in a page do not mix', async () => {
   )
   await page.evaluate(STYLES)
   const [first, second] = [page.getByRole('combobox').first(), page.getByRole('combobox').last()]
-  await second.fill('Why are there tides?')
+  await second.fill('Why are there tides, and waves?')
   await second.press('Enter')
   await page.getByText('Sources').waitFor()
   await first.fill('tides')
   await page.getByRole('option').first().waitFor()
   await first.press('ArrowDown')
   expect(await page.getByRole('option').count()).toBe(2)
-  expect(await second.inputValue()).toBe('Why are there tides?')
+  expect(await second.inputValue()).toBe('Why are there tides, and waves?')
   expect(await watched.accessibilityFaults()).toEqual([])
   await watched.picture('ask')
 })

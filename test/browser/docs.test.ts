@@ -60,11 +60,8 @@ afterAll(async () => {
 /** The prompts that the pages define, an upstream that answers, and the origin of this test. */
 function configOf(): JsonValue {
   const toml = pasted(textOf('wrangler.toml'), allBlocks('toml').filter(isPrompt))
-  const config = configIn(toml) as Record<string, JsonValue>
-  const ask = { text: '{{question}}', variables: { question: { max_chars: 300 } } }
   return {
-    ...config,
-    prompts: { ...(config['prompts'] as Record<string, JsonValue>), ask },
+    ...(configIn(toml) as Record<string, JsonValue>),
     origins: [origin],
     models: [{ id: 'default', upstream: 'model', upstream_model: 'm' }],
     upstreams: [{ name: 'model', base_url: upstream.url('model'), key: 'UPSTREAM_API_KEY' }],
@@ -111,6 +108,13 @@ test.each(scripts)('%s runs in a page and shows the answer', async (_, language,
     body: JSON.stringify({ prompt: { id: 'summary', variables: { page: `${origin}${PATH}` } } }),
   })
   expect(await warmed.text()).toContain(ANSWER)
+  // What `npm run index` does.
+  const indexed = await fetch(new URL('/admin/site/page', workers.url), {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${TOKEN}` },
+    body: JSON.stringify({ url: `${origin}${PATH}` }),
+  })
+  expect(indexed.status).toBe(200)
   const watched = await WatchedPage.open(browser)
   await watched.page.goto(`${origin}${PATH}`)
   await visitorActs(watched.page, text)

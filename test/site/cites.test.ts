@@ -45,7 +45,7 @@ test.each<[string, string | null, [string, string][]]>([
   ],
   ['another charset', `<${PAGE}>; rel="cite"; title*=ISO-8859-1''x`, [[PAGE, PAGE]]],
   [
-    'an address that is none of the web keeps its number',
+    'an address of another kind keeps its number',
     `<javascript:alert(1)>; rel="cite"; title="x", <//>; rel="cite"; title="y", <${PAGE}>; rel="cite"`,
     [
       ['', 'x'],
