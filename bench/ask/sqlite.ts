@@ -1,0 +1,50 @@
+// The index of a site in Node's SQLite: the Worker's own statements, whose tokenizer and weights can
+// be replaced.
+import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
+import { pageNameOf } from '../../src/page/rules.ts'
+import { SiteIndex, type Sql } from '../../src/search/site-index.ts'
+import type { CutPage } from './pages.ts'
+import type { PageQuestions } from './sites.ts'
+
+export interface Variant {
+  readonly tokenizer?: string
+  /** Of title, headings, path, text and questions. */
+  readonly weights?: readonly number[]
+}
+
+export function indexOf(
+  pages: readonly CutPage[],
+  variant: Variant = {},
+  questionsOf: PageQuestions = {},
+): SiteIndex {
+  const index = new SiteIndex(sqlFor(variant))
+  for (const { url, title, language, validators, passages } of pages) {
+    const read = { title, language, validators, readAs: '', hash: url.href, passages }
+    const questions = questionsOf[url.pathname.slice(1)] ?? []
+    index.put({ name: pageNameOf(url), url: url.href, read, questions, now: 0 })
+  }
+  return index
+}
+
+function sqlFor(variant: Variant): Sql {
+  const database = new DatabaseSync(':memory:')
+  const changed = (text: string) => replaced(text, variant)
+  return {
+    exec<Row>(query: string, ...values: readonly SQLInputValue[]) {
+      const bound = values.map((value) => (typeof value === 'string' ? changed(value) : value))
+      return database.prepare(changed(query)).all(...bound) as Row[]
+    },
+    transaction<T>(work: () => T): T {
+      database.exec('BEGIN')
+      const result = work()
+      database.exec('COMMIT')
+      return result
+    },
+  }
+}
+
+function replaced(text: string, { tokenizer, weights }: Variant): string {
+  return text
+    .replace(/tokenize = "[^"]*"/, (known) => (tokenizer ? `tokenize = "${tokenizer}"` : known))
+    .replace(/^bm25\([\d., ]*\)$/, (known) => (weights ? `bm25(${weights.join(', ')})` : known))
+}
