@@ -47,7 +47,7 @@ export interface Cited {
 }
 
 /** Below this share the site has nothing about a question. */
-const LEAST_COVERAGE = 2 / 3
+export const LEAST_COVERAGE = 2 / 3
 
 /** What a valid request asks about; null if its prompt has no passages. */
 export function askedBy(
