@@ -12,7 +12,7 @@ import {
 } from './index/indexing.ts'
 import { type Plan, pagesToRemove, planOf } from './index/plan.ts'
 import { questionsPrompt } from './index/questions.ts'
-import { isComplete, line, planLines, removalLine, summary } from './index/report.ts'
+import { isComplete, line, outsideLines, planLines, removalLine, summary } from './index/report.ts'
 import { type IndexedPage, listIndexed } from './index/site.ts'
 import { draw, endDrawing, FAILED, INTERRUPTED, main, OK, wait } from './operator/command.ts'
 import { estimate, pageBytes } from './operator/estimate.ts'
@@ -36,7 +36,11 @@ process.exitCode = await main<Arguments>({
     const questions = args.questions === null ? null : await questionsOf(args, gateway)
     const plan = await planOf(args, fetch)
     for (const text of skippedLines(plan.skipped)) console.log(text)
-    if (plan.pages.length === 0) throw new Error(`Cannot index: ${plan.keepsBecause}`)
+    if (plan.pages.length === 0) {
+      for (const text of unreadLines(plan.unread)) console.log(text)
+      throw new Error(`Cannot index: ${args.sitemap} has no page of its own origin`)
+    }
+    for (const text of outsideLines(plan.pages, questions)) console.log(text)
     // Before the first change: another run may add pages meanwhile, which must stay.
     const indexed = await listIndexed(gateway)
     const context = { gateway, concurrency: args.concurrency, wait, signal }
@@ -107,7 +111,7 @@ async function estimateQuestions(
   )
   endDrawing()
   if (!signal.aborted)
-    console.log(`Answers with questions, one for each page:\n${forecast(result)}`)
+    console.log(`Answers with questions, at most one for each page:\n${forecast(result)}`)
   return result.failed.length
 }
 

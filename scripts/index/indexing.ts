@@ -56,11 +56,14 @@ class Run {
   /** Aborted when no page can be indexed any more. */
   readonly stop: AbortSignal
   readonly #unpaid = new AbortController()
+  /** Aborted when no questions can be written any more. */
+  readonly #stopQuestions: AbortSignal
 
   constructor(questions: Questions | null, context: IndexContext) {
     this.#questions = questions
     this.#context = context
     this.stop = AbortSignal.any([context.signal, this.#fatal.signal])
+    this.#stopQuestions = AbortSignal.any([this.stop, this.#unpaid.signal])
   }
 
   async index(url: URL): Promise<PageResult> {
@@ -74,7 +77,7 @@ class Run {
   async #questionsOf(url: URL, page: PutOutcome): Promise<QuestionsOutcome | null> {
     if (this.#questions === null || !('questions' in page) || page.questions > 0) return null
     if (!this.#questions.isFor(url)) return null
-    const stop = AbortSignal.any([this.stop, this.#unpaid.signal])
+    const stop = this.#stopQuestions
     if (stop.aborted) return { kind: 'not-started' }
     const { gateway, wait } = this.#context
     const outcome = await writeQuestions(url, this.#questions.prompt, gateway, { wait, stop })

@@ -1,7 +1,7 @@
 // What is to be done: the pages to index, and those that left the sitemap.
 import { pageNameOf } from '../../src/page/rules.ts'
 import type { Fetch } from '../operator/gateway.ts'
-import { sitePages } from '../operator/pages.ts'
+import { type SitePages, sitePages } from '../operator/pages.ts'
 import { readSitemap, type Skipped } from '../operator/sitemap.ts'
 import type { Arguments } from './arguments.ts'
 import type { IndexedPage } from './site.ts'
@@ -11,7 +11,7 @@ export interface Plan {
   readonly skipped: readonly Skipped[]
   /** Sitemaps that could not be read, so their pages are missing. */
   readonly unread: readonly Skipped[]
-  /** The origin whose pages may be removed; null if nothing may be removed. */
+  /** What the addresses of pages that may be removed begin with; null if nothing may be removed. */
   readonly removesFrom: string | null
   /** Why nothing may be removed although it was asked for. */
   readonly keepsBecause: string | null
@@ -37,12 +37,23 @@ export async function planOf(args: Arguments, fetch: Fetch): Promise<Plan> {
     pages: [...all.values()],
     skipped: [...sitemap.skipped, ...skipped],
     unread: sitemap.unread,
-    removesFrom: args.keep || keepsBecause !== null ? null : sitemap.origin,
+    removesFrom:
+      args.keep || keepsBecause !== null ? null : scopeOf(args.sitemap, sitemap.origin, pages),
     keepsBecause: args.keep ? null : keepsBecause,
   }
 }
 
-/** The addresses of indexed pages of the sitemap's origin that are not to stay. */
+/**
+ * What the addresses of a sitemap's pages begin with: its folder if it lists no others, as sites of one
+ * origin may have a sitemap each (https://www.sitemaps.org/protocol.html#location), else the origin.
+ */
+function scopeOf(sitemap: string, origin: string, pages: SitePages['pages']): string {
+  const folder = origin + new URL('.', sitemap).pathname
+  const isInside = [...pages.values()].every(({ href }) => href.startsWith(folder))
+  return isInside ? folder : `${origin}/`
+}
+
+/** The addresses of indexed pages of the sitemap that are not to stay. */
 export function pagesToRemove(
   { removesFrom }: Plan,
   indexed: ReadonlyMap<string, IndexedPage>,
@@ -50,6 +61,8 @@ export function pagesToRemove(
 ): string[] {
   const names = new Set(stay.map(pageNameOf))
   return [...indexed]
-    .filter(([name, { url }]) => new URL(url).origin === removesFrom && !names.has(name))
+    .filter(
+      ([name, { url }]) => removesFrom !== null && url.startsWith(removesFrom) && !names.has(name),
+    )
     .map(([, { url }]) => url)
 }

@@ -1,7 +1,7 @@
 // The output of `npm run index`: a line per page, and the summary.
 import { printable } from '../operator/gateway.ts'
 import { hintsFor, number } from '../operator/report.ts'
-import type { PageResult, RemovalResult } from './indexing.ts'
+import type { PageResult, Questions, RemovalResult } from './indexing.ts'
 
 const MAX_NOT_ALLOWED = 10
 
@@ -23,6 +23,14 @@ export function line({ url, page, questions }: PageResult): string | null {
 
 export function removalLine({ url, removal }: RemovalResult): string | null {
   return removal.kind === 'removed' ? row('removed', url) : null
+}
+
+/** How many pages the prompt for questions may not use. */
+export function outsideLines(pages: readonly URL[], questions: Questions | null): string[] {
+  const outside = questions === null ? [] : pages.filter((url) => !questions.isFor(url))
+  if (outside.length === 0) return []
+  const reason = `no questions: not one of the "paths" of ${questions?.prompt.id}`
+  return [row('skipped', count(outside.length, 'page'), reason)]
 }
 
 /** What a dry run found: indexed pages may be unchanged. */

@@ -66,7 +66,7 @@ export function pagePrompt(list: unknown, id: string): PagePrompt {
 }
 
 /** The pages of a site by name, each at its first address, and the reasons for skipping the others. */
-interface SitePages {
+export interface SitePages {
   readonly pages: ReadonlyMap<string, URL>
   readonly skipped: readonly Skipped[]
 }

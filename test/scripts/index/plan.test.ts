@@ -7,10 +7,15 @@ const SITE = 'https://a.example'
 
 /** The plan for a sitemap. */
 async function plan(sitemap: string, ...more: string[]) {
-  const args = parseArguments(['--sitemap', `${SITE}/s.xml`, '--url', 'https://w.example', ...more])
+  return await planAt('/s.xml', sitemap, ...more)
+}
+
+/** The plan for a sitemap at this path. */
+async function planAt(path: string, sitemap: string, ...more: string[]) {
+  const args = parseArguments(['--sitemap', SITE + path, '--url', 'https://w.example', ...more])
   if (args === null) throw new Error('no arguments')
   return await planOf(args, async ({ url }) =>
-    url === `${SITE}/s.xml` ? new Response(sitemap) : new Response('', { status: 404 }),
+    url === SITE + path ? new Response(sitemap) : new Response('', { status: 404 }),
   )
 }
 
@@ -62,6 +67,14 @@ test.each([
   const found = await plan(sitemap, `${SITE}/given`)
   expect(pagesToRemove(found, indexed('/gone'), found.pages)).toEqual([])
   expect(found.keepsBecause).toContain(reason)
+})
+
+test('a sitemap in a folder removes pages of that folder only, if it lists no others', async () => {
+  const known = indexed('/docs/gone', '/blog/a', '/docs')
+  const own = await planAt('/docs/s.xml', urls('/docs/a', '/docs/b/c'))
+  expect(pagesToRemove(own, known, own.pages)).toEqual([`${SITE}/docs/gone`])
+  const all = await planAt('/docs/s.xml', urls('/docs/a', '/b'))
+  expect(pagesToRemove(all, known, all.pages)).toHaveLength(3)
 })
 
 test('removes nothing with --keep', async () => {

@@ -4,6 +4,7 @@ import type { PageResult } from '../../../scripts/index/indexing.ts'
 import {
   isComplete,
   line,
+  outsideLines,
   planLines,
   type RunResult,
   removalLine,
@@ -90,6 +91,17 @@ test('isComplete() is false if anything that the settings allow is missing', () 
   expect(of([result(indexed, { kind: 'not-started' })])).toBe(false)
   const removal = { kind: 'failed', code: null, reason: '' } as const
   expect(of([result(indexed)], { removals: [{ url: '/b', removal }] })).toBe(false)
+})
+
+test('outsideLines() counts the pages that get no questions', () => {
+  const prompt = { id: 'q', variable: 'page', paths: ['/docs/*'], maxChars: 9, others: [] }
+  const isFor = ({ pathname }: URL) => pathname.startsWith('/docs/')
+  const pages = ['/docs/a', '/b', '/c'].map((path) => new URL(path, 'https://a.example'))
+  expect(outsideLines(pages, { prompt, isFor })).toEqual([
+    'skipped        2 pages  no questions: not one of the "paths" of q',
+  ])
+  expect(outsideLines(pages.slice(0, 1), { prompt, isFor })).toEqual([])
+  expect(outsideLines(pages, null)).toEqual([])
 })
 
 test('planLines() tells new pages from those to read again', () => {
