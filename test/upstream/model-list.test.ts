@@ -1,6 +1,6 @@
 // What an upstream's lists of models are taken to mean: the shapes of many providers, and answers that
 // mean nothing.
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { hasList, lookFor, type ModelList } from '../../src/upstream/model-list.ts'
 import { CANARY } from '../support/canary.ts'
 
@@ -135,6 +135,24 @@ test.each<[string, Answer]>([
   ],
 ])('knows nothing about a model if the list %s', async (_, answer) => {
   expect(await look('m', { '/models': answer, '/models/m': noSuchModel })).toEqual(unsure)
+})
+
+test.each<[string, () => Response | Promise<Response>]>([
+  ['does not begin', () => new Promise<Response>(() => {})],
+  ['does not end', () => new Response(new ReadableStream())],
+])('waits 10 s for a list that %s, and closes the connection', async (_, answer) => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  try {
+    const { list, requests } = upstream({ '/models': answer })
+    const looking = sightingIn('m', list)
+    await vi.advanceTimersByTimeAsync(9999)
+    expect(requests[0]?.signal.aborted).toBe(false)
+    await vi.advanceTimersByTimeAsync(1)
+    expect(await looking).toEqual(unsure)
+    expect(requests[0]?.signal.aborted).toBe(true)
+  } finally {
+    vi.useRealTimers()
+  }
 })
 
 test('reads dates on one page of several', async () => {
