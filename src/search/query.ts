@@ -26,6 +26,7 @@ const CHARACTER_WEIGHT = 0.5
 const GRAMMAR = /^[\p{scx=Hira}\p{M}]+$/u
 
 interface Part {
+  readonly text: string
   readonly terms: readonly string[]
   readonly weight: number
   /** `grammar` is asked for, but a question is not about it; `stop` is not asked for. */
@@ -47,7 +48,7 @@ export function queryOf(question: string): Query {
 }
 
 function contentOf(parts: readonly Part[], terms: readonly string[]): Content[] {
-  const distinct = new Map(parts.map((part) => [part.terms.join(' '), part]))
+  const distinct = new Map(parts.map((part) => [`${part.text} ${part.terms}`, part]))
   return [...distinct.values()]
     .map((part) => ({
       weight: part.weight,
@@ -57,7 +58,8 @@ function contentOf(parts: readonly Part[], terms: readonly string[]): Content[] 
 }
 
 function wordPart(word: string): Part {
-  return { terms: [quoted(word)], weight: 1, kind: stopWords.has(word) ? 'stop' : 'content' }
+  const kind = stopWords.has(word) ? 'stop' : 'content'
+  return { text: word, terms: [quoted(word)], weight: 1, kind }
 }
 
 function characterParts(characters: readonly string[]): Part[] {
@@ -65,10 +67,11 @@ function characterParts(characters: readonly string[]): Part[] {
   const isGrammar = (character: string) => GRAMMAR.test(character)
   if (characters.length === 1) {
     const kind = isGrammar(first) ? 'stop' : 'content'
-    return [{ terms: [`${quoted(first)}*`], weight: CHARACTER_WEIGHT, kind }]
+    return [{ text: first, terms: [`${quoted(first)}*`], weight: CHARACTER_WEIGHT, kind }]
   }
   const pairs = pairsOf(characters).map(quoted)
   return characters.map((character, i) => ({
+    text: character,
     terms: pairs.slice(Math.max(0, i - 1), i + 1),
     weight: CHARACTER_WEIGHT,
     kind: isGrammar(character) ? 'grammar' : 'content',

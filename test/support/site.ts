@@ -16,7 +16,7 @@ export function memorySite(): Platform['site'] {
 }
 
 /** An empty database. */
-function memorySql(): Sql {
+export function memorySql(): Sql {
   const database = new DatabaseSync(':memory:')
   return {
     exec: (query, ...values) => database.prepare(query).all(...values) as never,

@@ -1,0 +1,147 @@
+// What an isolate remembers of searches, and when it asks the index.
+import { afterEach, expect, test, vi } from 'vitest'
+import { problemOf } from '../../src/errors.ts'
+import { queryOf } from '../../src/search/query.ts'
+import { Search } from '../../src/search/search.ts'
+import type { Matches } from '../../src/search/site-index.ts'
+import { failureOf } from '../support/failure.ts'
+
+const MEMORY_MS = 60_000
+
+afterEach(() => void vi.useRealTimers())
+
+function started() {
+  const state = {
+    now: 0,
+    version: 1,
+    indexed: true,
+    behaviour: 'ok' as 'ok' | 'throws' | 'hangs',
+    /** Calls of the object. */
+    calls: [] as unknown[],
+    /** Requests that were counted by the rate limit. */
+    limited: [] as string[],
+    allow: true,
+  }
+  const answer = async <T>(call: unknown, value: T): Promise<T> => {
+    state.calls.push(call)
+    if (state.behaviour === 'throws') throw new Error('words from inside')
+    if (state.behaviour === 'hangs') return await new Promise(() => {})
+    return value
+  }
+  const passage = () => ({
+    url: 'https://example.com/',
+    title: '',
+    heading: '',
+    text: `version ${state.version}`,
+    score: 1,
+  })
+  const search = new Search({
+    site: {
+      find: async (query, limit) => {
+        const { version } = state
+        const found = state.indexed ? { passages: [passage()], coverage: 1 } : null
+        return await answer<Matches>([query.terms, limit], { version, found })
+      },
+      version: async () => await answer('version', state.version),
+    },
+    limit: async (visitor) => {
+      state.limited.push(visitor)
+      return state.allow
+    },
+    memoryMs: MEMORY_MS,
+    now: () => state.now,
+  })
+  const find = async (question: string, limit = 6, visitor: string | null = 'v') => {
+    const { passages } = await search.find(question, limit, visitor)
+    return passages[0]?.text
+  }
+  const codeOf = async (question: string) => problemOf(await failureOf(find(question))).code
+  return { state, search, find, codeOf }
+}
+
+test('a question that is remembered in any spelling asks nothing and is not counted', async () => {
+  const { state, find } = started()
+  await find('Which boats?')
+  expect(state.calls).toEqual([[queryOf('boats').terms, 6]])
+  for (const spelling of ['which boats', ' WHICH  boats!', 'ｗhich boats…']) {
+    expect(await find(spelling)).toBe('version 1')
+  }
+  expect([state.calls.length, state.limited]).toEqual([1, ['v']])
+  await find('Which boats?', 7)
+  await find('Which planes?')
+  expect([state.calls.length, state.limited.length]).toEqual([3, 3])
+})
+
+test('the version is looked up at most once in the time that answers are remembered', async () => {
+  const { state, find } = started()
+  await find('boats')
+  state.now = MEMORY_MS - 1
+  await find('boats')
+  expect(state.calls).toHaveLength(1)
+  state.now = MEMORY_MS
+  await Promise.all([find('boats'), find('boats'), find('boats')])
+  expect(state.calls.slice(1)).toEqual(['version'])
+  // What is remembered for the same version stays.
+  state.now = 2 * MEMORY_MS
+  state.version = 2
+  expect(await find('boats')).toBe('version 2')
+  expect(state.calls.slice(2)).toEqual(['version', [['"boats"'], 6]])
+})
+
+test('each answer and each change by this isolate brings the version', async () => {
+  const { state, search, find } = started()
+  await find('boats')
+  state.version = 2
+  await find('planes')
+  expect(await find('boats')).toBe('version 2')
+  state.version = 3
+  search.noteVersion(3)
+  expect(await find('boats')).toBe('version 3')
+  expect(state.calls).not.toContain('version')
+})
+
+test('a site without an index is an error that is remembered, too', async () => {
+  const { state, codeOf, find } = started()
+  state.indexed = false
+  expect(await codeOf('boats')).toBe('site_not_indexed')
+  expect(await codeOf('boats')).toBe('site_not_indexed')
+  expect(state.calls).toHaveLength(1)
+  Object.assign(state, { indexed: true, version: 2, now: MEMORY_MS })
+  expect(await find('boats')).toBe('version 2')
+})
+
+test('a visitor above the limit gets 429, the operator and remembered answers do not', async () => {
+  const { state, codeOf, find } = started()
+  await find('boats')
+  state.allow = false
+  const error = await failureOf(find('planes'))
+  expect(problemOf(error)).toMatchObject({
+    code: 'rate_limited',
+    message: expect.stringContaining('120 new searches per minute'),
+    retryAfterSeconds: 60,
+    rateLimit: { policy: 'search', quota: 120, remaining: 0, windowSeconds: 60 },
+  })
+  expect(state.calls).toHaveLength(1)
+  expect(await find('boats')).toBe('version 1')
+  expect(await find('planes', 6, null)).toBe('version 1')
+  expect(await codeOf('ships')).toBe('rate_limited')
+})
+
+test.each(['throws', 'hangs'] as const)(
+  'if the object %s, what is remembered is served, and anything else is 503',
+  async (behaviour) => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { state, codeOf, find } = started()
+    await find('boats')
+    Object.assign(state, { behaviour, now: MEMORY_MS })
+    const both = Promise.all([find('boats'), codeOf('planes')])
+    await vi.advanceTimersByTimeAsync(5000)
+    expect(await both).toEqual(['version 1', 'search_unavailable'])
+    // The lookup is not repeated by the next request.
+    const { length } = state.calls
+    expect(await find('boats')).toBe('version 1')
+    expect(state.calls).toHaveLength(length)
+    state.behaviour = 'ok'
+    expect(await find('planes')).toBe('version 1')
+  },
+)
