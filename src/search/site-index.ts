@@ -286,9 +286,10 @@ export class SiteIndex {
   }
 
   #removePassages({ first_id: first, passages }: PageRow): void {
-    const range = [first, first + passages - 1]
-    this.#run('DELETE FROM words WHERE rowid BETWEEN ? AND ?', ...range)
-    this.#run('DELETE FROM passages WHERE id BETWEEN ? AND ?', ...range)
+    const end = first + passages
+    // One by one: for a range, FTS5 reads its whole table.
+    for (let id = first; id < end; id++) this.#run('DELETE FROM words WHERE rowid = ?', id)
+    this.#run('DELETE FROM passages WHERE id >= ? AND id < ?', first, end)
   }
 
   /** The page is unchanged, and may have other validators, with which it is asked for next. */

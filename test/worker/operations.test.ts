@@ -1,5 +1,5 @@
 // The platform operations that one request costs, counted at the bindings: KV reads and writes, and
-// calls of the flight and ledger objects.
+// calls of the flight, ledger and site objects.
 import { beforeAll, describe, expect, test } from 'vitest'
 import { completionOf } from '../support/answers.ts'
 import { OPERATOR_TOKEN, type Reply } from '../support/client.ts'
@@ -35,14 +35,14 @@ const counting = `
   }
   const realNow = Date.now
   Date.now = () => realNow() + (globalThis.aheadMs ?? 0)
-  for (const [binding, name] of Object.entries({ FLIGHTS: 'flight', LEDGER: 'ledger', USAGE: 'usage' })) {
+  for (const [binding, name] of Object.entries({ FLIGHTS: 'flight', LEDGER: 'ledger', USAGE: 'usage', SITE: 'site' })) {
     const namespace = Object.getPrototypeOf(env[binding])
     if (namespace.counts === undefined) {
       namespace.counts = true
       const getByName = namespace.getByName
       namespace.getByName = function (id) {
         const stub = getByName.call(this, id)
-        const name = ['usage', 'ledger'].includes(id) ? id : 'flight'
+        const name = ['usage', 'ledger', 'site'].includes(id) ? id : 'flight'
         return new Proxy({}, {
           get: (_, method) => (...given) => {
             note(name + ' ' + String(method))
@@ -316,4 +316,25 @@ test('kv_writes_per_day holds across isolates; beyond it answers are served but 
   expect((await counted(workers))['kv write']).toBe(3)
   // Stored answers are still served.
   expect(statusOf(await workers.client(1).complete({ prompt: 'p0' }))).toContain('detail=kv')
+})
+
+test('a search: one site call; a remembered one: none, and a lookup of the version once in a while', async () => {
+  const workers = await start({ isolates: 1 })
+  const client = workers.client()
+  const find = async (question: string) => {
+    const { status } = await client.send({ path: `/v1/search?q=${question}` })
+    // There is no index; the answer to that is remembered, too.
+    expect(status).toBe(404)
+    return await counted(workers)
+  }
+  await client.complete({ prompt: 'warm' })
+  await settled(workers, {}).catch(() => {})
+  await counted(workers)
+  expect(await find('boats')).toEqual({ 'site find': 1 })
+  for (const spelling of ['boats', 'Boats?', '%20BOATS%20'])
+    expect(await find(spelling)).toEqual({})
+  expect(await find('planes')).toEqual({ 'site find': 1 })
+  await client.send({ path: '/ahead', headers: { origin: null } })
+  expect(await find('boats')).toEqual({ 'site version': 1 })
+  expect(await find('planes')).toEqual({})
 })
