@@ -219,7 +219,7 @@ test('a search while pages are replaced finds all of a page or nothing of it', a
   expect(colours.size).toBeGreaterThan(1)
 })
 
-test('strangers and refused origins cause no fetch and no change', async () => {
+test('visitors and refused origins cause no fetch and no change', async () => {
   const workers = await start()
   pages.set('/site/a', '<main>secret plans</main>')
   const refused = [
@@ -263,7 +263,7 @@ test('a visitor may ask the index 120 times a minute; what is remembered is not 
   )
 })
 
-/** The object fails while \`GET /broken\` has been asked for more often than \`GET /mended\`. */
+/** The object fails while \`GET /broken\` has been asked for more often than \`GET /repaired\`. */
 const breakable = `
   import worker from './worker.js'
   import { env } from 'cloudflare:workers'
@@ -277,7 +277,7 @@ const breakable = `
   export default {
     async fetch(request) {
       const { pathname } = new URL(request.url)
-      if (!['/broken', '/mended'].includes(pathname)) return await worker.fetch(request)
+      if (!['/broken', '/repaired'].includes(pathname)) return await worker.fetch(request)
       globalThis.broken = pathname === '/broken'
       return new Response('')
     },
@@ -298,7 +298,7 @@ test('while the object fails, remembered searches and all else are served', asyn
   expect(failed.text).not.toContain('inside')
   expect(codeOf(await index(workers, '/site/a'))).toBe('503 search_unavailable')
   expect((await workers.client().complete({ prompt: 'p' }, LOCAL)).status).toBe(200)
-  await turn('/mended')
+  await turn('/repaired')
   expect(textsOf(await search(workers, 'another boat'))).toEqual(['a boat'])
 })
 
