@@ -3,7 +3,7 @@
 // several says nothing about a model that it does not name.
 import { deadline } from '../deadline.ts'
 import { readBytes } from '../http/body.ts'
-import { isCount, isRecord, parseJson, type Table } from '../json.ts'
+import { isRecord, parseJson, type Table } from '../json.ts'
 import type { Target } from '../request/effective.ts'
 import type { Wire } from './adapter.ts'
 import { versionHeader } from './anthropic.ts'
@@ -117,14 +117,13 @@ function entriesOf(body: unknown): Table[] {
 /** Groq also lists models that cannot be used. */
 const isActive = ({ active }: Table) => active !== false
 
-/** Whether a list is one page of several, in the words of any API. */
+/** Whether a list is one page of several: `has_more`, `nextPageToken`, `links.next` and the like. */
 function isPage(body: unknown, length: number): boolean {
   if (!isRecord(body)) return false
-  const { links, has_more, next, next_page, next_page_token, nextPageToken, next_cursor } = body
-  const further = [has_more, next, next_page, next_page_token, nextPageToken, next_cursor]
-  const total = body['total_count'] ?? body['total']
-  const isShort = isCount(total) && total > length
-  return isShort || further.some(Boolean) || (isRecord(links) && Boolean(links['next']))
+  const hasNext = (table: Table) =>
+    Object.keys(table).some((key) => /^(has_more|next)/.test(key) && table[key])
+  const { links, total, total_count = total } = body
+  return hasNext(body) || (isRecord(links) && hasNext(links)) || Number(total_count) > length
 }
 
 function namesOf({ id, name, aliases }: Table): string[] {
