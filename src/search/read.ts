@@ -1,5 +1,4 @@
 // Reads a page of the owner's site into passages.
-import type { Element } from '../html/node.ts'
 import { parseSelectors } from '../html/selector.ts'
 import {
   type FetchDeps,
@@ -8,18 +7,22 @@ import {
   type PageSource,
   type Validators,
 } from '../page/fetch.ts'
+import { decoded } from './links.ts'
+import { markdownPages } from './markdown-pages.ts'
 import { outlineOf } from './outline.ts'
-import type { ReadPage } from './passage.ts'
+import type { Passage, ReadPage } from './passage.ts'
 import { type Outline, passagesOf } from './passages.ts'
 
 /** A page to be indexed. */
-export interface IndexSource extends PageSource {
+interface IndexSource extends PageSource {
   /** Which part of an HTML page is read: alternatives, of which the first that has text counts. */
   readonly selector: string
 }
 
 /** The limit for Markdown and text: `llms-full.txt` holds a whole site. */
 const MAX_TEXT_BYTES = 8_388_608
+/** The limit for one page. */
+const MAX_PASSAGES = 20_000
 
 /**
  * Fetches a page and cuts it into passages.
@@ -36,21 +39,25 @@ export async function fetchPassages(
   const page = await fetchPage(source, known, deps, MAX_TEXT_BYTES)
   if (page === null) return null
   const { document, validators } = page
-  const outline =
-    typeof document === 'string' ? textOutline(document) : outlineFor(document, source.selector)
-  const passages = passagesOf(outline, source.url)
-  if (passages.length === 0) throw new PageError('empty')
-  return { title: outline.title, language: outline.language, validators, passages }
+  const pages =
+    typeof document === 'string'
+      ? markdownPages(document, source.url, await deps.references())
+      : [{ url: source.url, outline: outlineOf(document, parseSelectors(source.selector) ?? []) }]
+  const passages: Passage[] = []
+  for (const { url, outline } of pages) {
+    for (const passage of passagesOf(titled(outline, url), url)) {
+      if (passages.push(passage) > MAX_PASSAGES) throw new PageError('too_large')
+    }
+  }
+  const [first] = passages
+  if (first === undefined) throw new PageError('empty')
+  const language = pages[0]?.outline.language ?? null
+  return { title: first.title, language, validators, passages }
 }
 
-function outlineFor(document: Element, selector: string): Outline {
-  return outlineOf(document, parseSelectors(selector) ?? [])
-}
-
-function textOutline(text: string): Outline {
-  const blocks = text
-    .split(/\n\s*\n/)
-    .map((paragraph) => ({ kind: 'text' as const, text: paragraph.trim() }))
-    .filter((block) => block.text !== '')
-  return { title: '', language: null, blocks }
+/** A page without a title is called by the end of its address. */
+function titled(outline: Outline, { pathname, host }: URL): Outline {
+  if (outline.title !== '') return outline
+  const [name = ''] = pathname.split('/').filter(Boolean).slice(-1)
+  return { ...outline, title: decoded(name) || host }
 }

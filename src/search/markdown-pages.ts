@@ -1,0 +1,88 @@
+// The pages in a text of Markdown: one, or all those of a site in `llms-full.txt`, where each has a
+// heading of level 1 and often its address, in front matter or in a line below the heading.
+import type { References } from '../html/references.ts'
+import { type MarkdownBlock, markdownBlocks } from './markdown.ts'
+import type { Block, Outline } from './passages.ts'
+import { Slugger } from './slug.ts'
+
+export interface MarkdownPage {
+  readonly url: URL
+  readonly outline: Outline
+}
+
+/** @param address the text's own address, which is that of pages that name none of its origin */
+export function markdownPages(text: string, address: URL, references: References): MarkdownPage[] {
+  const isCollection = /\/llms[\w.-]*\.txt$/i.test(address.pathname)
+  const blocks = markdownBlocks(text, references, isCollection)
+  const groups = isCollection ? groupsOf(blocks) : [blocks]
+  return groups.map((group) => pageOf(group, address, isCollection))
+}
+
+/** The blocks of each page. Without any address, each heading of level 1 starts a page. */
+function groupsOf(blocks: readonly MarkdownBlock[]): MarkdownBlock[][] {
+  const hasStarts = blocks.some(({ kind }) => kind === 'page')
+  const groups: MarkdownBlock[][] = [[]]
+  for (const [i, block] of blocks.entries()) {
+    const group = groups.at(-1)
+    const isTitle = block.kind === 'heading' && block.level === 1
+    const startsPage = isTitle
+      ? !hasStarts || (blocks[i + 1]?.kind === 'page' && group?.at(-1)?.kind !== 'page')
+      : block.kind === 'page' && !isTitleOnly(group)
+    if (group === undefined || (startsPage && group.length > 0)) groups.push([block])
+    else group.push(block)
+  }
+  return groups
+}
+
+/** Whether a page has only its title so far, to which the next address belongs. */
+function isTitleOnly(group: readonly MarkdownBlock[] | undefined): boolean {
+  const last = group?.at(-1)
+  return last?.kind === 'heading' && last.level === 1
+}
+
+function pageOf(
+  group: readonly MarkdownBlock[],
+  address: URL,
+  isCollection: boolean,
+): MarkdownPage {
+  const fields = new Map(group.flatMap((block) => (block.kind === 'page' ? [...block.fields] : [])))
+  const blocks = group.filter((block) => block.kind !== 'page')
+  const url = isCollection ? sourceIn(fields, address) : address
+  return {
+    url: url ?? address,
+    outline: {
+      title: titleOf(blocks, fields.get('title') ?? ''),
+      language: fields.get('lang') ?? fields.get('language') ?? null,
+      // Nothing in a collection can be scrolled to.
+      blocks: url === null ? blocks.map(withoutId) : withSlugs(blocks),
+    },
+  }
+}
+
+/** The only heading of level 1, or else the title in front matter. */
+function titleOf(blocks: readonly Block[], title: string): string {
+  const titles = blocks.flatMap((block) =>
+    block.kind === 'heading' && block.level === 1 ? [block.text] : [],
+  )
+  return titles.length > 1 && title !== '' ? title : (titles[0] ?? title)
+}
+
+/** The address that a page names; null if it names none of this origin. */
+function sourceIn(fields: ReadonlyMap<string, string>, address: URL): URL | null {
+  for (const name of ['url', 'html', 'source_url', 'source', 'canonical_url']) {
+    const value = fields.get(name) ?? ''
+    const url = /^(?:https?:\/\/|\/)/.test(value) ? URL.parse(value, address.href) : null
+    if (url?.origin === address.origin) return url
+  }
+  return null
+}
+
+const withoutId = (block: Block): Block =>
+  block.kind === 'heading' ? { ...block, id: null } : block
+
+function withSlugs(blocks: readonly Block[]): Block[] {
+  const slugger = new Slugger()
+  return blocks.map((block) =>
+    block.kind === 'heading' ? { ...block, id: block.id ?? slugger.slug(block.text) } : block,
+  )
+}
