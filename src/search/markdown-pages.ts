@@ -3,6 +3,7 @@
 import type { References } from '../html/references.ts'
 import { type MarkdownBlock, markdownBlocks } from './markdown.ts'
 import type { Block, Outline } from './passages.ts'
+import { languageTag } from './shown.ts'
 import { Slugger } from './slug.ts'
 
 export interface MarkdownPage {
@@ -52,7 +53,7 @@ function pageOf(
     url: url ?? address,
     outline: {
       title: titleOf(blocks, fields.get('title') ?? ''),
-      language: fields.get('lang') ?? fields.get('language') ?? null,
+      language: languageTag(fields.get('lang') ?? fields.get('language') ?? ''),
       // Nothing in a collection can be scrolled to.
       blocks: url === null ? blocks.map(withoutId) : withSlugs(blocks),
     },

@@ -36,7 +36,7 @@ interface Fence {
 const FENCE = /^(\s*)(?:(?:[-*+]|\d{1,9}[.)])\s+)?(`{3,}(?=[^`]*$)|~{3,})/
 const HTML_HEADING = /^\s*<h([1-6])(\s[^<>]*)?>(.*)<\/h\1>\s*$/i
 const UNDERLINE = /^ {0,3}(=+|-+)\s*$/
-const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/
+const RULE = /^ {0,3}([-*_])(?:\s*\1){2,100}\s*$/
 const ITEM = /^\s*([-*+]|\d{1,9}[.)])\s+(?:\[[ xX]\]\s)?/
 /** All there is in a line: an entry of a table of contents, or a link to the heading above. */
 const FRAGMENT_LINK = /^\s*\[[^\]]*\]\(#[^)]*\)\s*$/
@@ -249,15 +249,22 @@ class LineReader {
   /** Reads a page's address in a line shortly below its heading. */
   #source(line: string): boolean {
     if (!this.#isCollection || this.#paragraph.length > 0) return false
-    const [, name, address] = /^(source|url)\s*:\s*(\S+)\s*$/i.exec(line) ?? []
-    if (name === undefined || address === undefined) return false
+    const [, field, address] = /^(source|url)\s*:\s*(\S+)\s*$/i.exec(line) ?? []
+    if (field === undefined || address === undefined) return false
+    const name = field.toLowerCase()
     const recent = this.#blocks.slice(-MAX_SOURCE_DISTANCE)
     const distance = recent.toReversed().findIndex(({ kind }) => kind === 'heading')
     const at = this.#blocks.length - 1 - distance
     const heading = this.#blocks[at]
     if (distance === -1 || heading?.kind !== 'heading' || heading.level > 1) return false
-    const fields = new Map([[name.toLowerCase(), address]])
-    this.#blocks.splice(at + 1, 0, { kind: 'page', fields })
+    const known = this.#blocks[at + 1]
+    if (known?.kind !== 'page') {
+      this.#blocks.splice(at + 1, 0, { kind: 'page', fields: new Map([[name, address]]) })
+      return true
+    }
+    // The first address counts, and another one may only be in the next line.
+    if (this.#isAfterBlank || known.fields.has(name)) return false
+    this.#blocks[at + 1] = { kind: 'page', fields: new Map([...known.fields, [name, address]]) }
     return true
   }
 

@@ -5,7 +5,7 @@ import type { Selector } from '../html/selector.ts'
 import { readPage, type TextSink } from '../page/text.ts'
 import { fragmentOf, isContentsEntry, isPermalink } from './links.ts'
 import type { Block, Outline } from './passages.ts'
-import { codeText, shownText } from './shown.ts'
+import { codeText, languageTag, shownText } from './shown.ts'
 import { Survey } from './survey.ts'
 
 /** The outline of the first selector that matches any text. */
@@ -13,10 +13,9 @@ export function outlineOf(document: Element, alternatives: readonly Selector[]):
   const survey = new Survey(document)
   const blocks = blocksOf(document, alternatives, survey)
   const first = blocks.find((block) => block.kind === 'heading' && block.level === 1)
-  const language = attributeOf(document, 'lang') ?? ''
   return {
     title: survey.title(first?.kind === 'heading' ? first.text : null),
-    language: /^[a-z]{2,8}(?:-[a-z\d]{1,8}){0,4}$/i.test(language) ? language : null,
+    language: languageTag(attributeOf(document, 'lang') ?? ''),
     blocks,
   }
 }
@@ -86,6 +85,7 @@ class OutlineSink implements TextSink {
       if (this.#isNewCell && this.#hasText) this.#text += ' | '
       this.#isNewCell = false
       this.#hasText = true
+      this.#id = null
     }
     this.#isLineStart = text.endsWith('\n')
     this.#text += text
@@ -220,7 +220,6 @@ class OutlineSink implements TextSink {
     if (block === null) return
     this.#blocks.push(block)
     this.#mark = ''
-    this.#id = null
   }
 }
 

@@ -1,4 +1,4 @@
-// Characters of a page as they are indexed.
+// Texts of a page as they are indexed.
 import { collapseSpace } from '../page/text.ts'
 
 /** Soft hyphens and other places for line breaks, which would divide words for the index. */
@@ -17,4 +17,9 @@ export function codeText(text: string): string {
     .replace(BREAKS, '')
     .replace(/^(?:[^\S\n]*\n)+/, '')
     .trimEnd()
+}
+
+/** A language as a page names it; null if it is not a BCP 47 tag. */
+export function languageTag(name: string): string | null {
+  return /^[a-z]{2,8}(?:-[a-z\d]{1,8}){0,4}$/i.test(name) ? name : null
 }
