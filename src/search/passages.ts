@@ -1,5 +1,5 @@
 // Cuts a page's blocks into passages: at headings, then between blocks, sentences and words.
-import { truncate } from '../page/text.ts'
+import { truncate } from '../truncate.ts'
 import type { Passage } from './passage.ts'
 
 /** What stands between two boundaries of a page. */
