@@ -6,7 +6,7 @@ import type { Block } from './passages.ts'
 import { codeText, shownText } from './shown.ts'
 
 /** A page's own description: where a page starts in a text that may hold several. */
-export interface PageStart {
+interface PageStart {
   readonly kind: 'page'
   readonly fields: ReadonlyMap<string, string>
 }

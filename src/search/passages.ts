@@ -5,7 +5,7 @@ import type { Passage } from './passage.ts'
 /** What stands between two boundaries of a page. */
 export type Block = Heading | Content | HeadingEnd
 
-export interface Heading {
+interface Heading {
   readonly kind: 'heading'
   /** 1 to 6; more for the terms of a list. */
   readonly level: number
@@ -14,7 +14,7 @@ export interface Heading {
   readonly id: string | null
 }
 
-export interface Content {
+interface Content {
   /** Code keeps its line breaks; a text is one line. */
   readonly kind: 'text' | 'code'
   readonly text: string
