@@ -699,6 +699,7 @@ test('every error code of these routes is covered above', () => {
     'paused',
     'ledger_unavailable',
     'site_not_indexed',
+    'no_passages',
     'search_unavailable',
   ]
   const here: readonly Code[] = [
