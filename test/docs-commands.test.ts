@@ -6,11 +6,11 @@ import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CANARY, recordOutput } from './support/canary.ts'
 import { allBlocks, codeBlocks, isPrompt, pasted } from './support/documents.ts'
+import { type ExampleSite, startExampleSite } from './support/example-site.ts'
 import { chatStream, UpstreamServer } from './support/upstream-server.ts'
 
 const TOKEN = 'an-operator-token-of-32-characters'
@@ -34,8 +34,7 @@ const notRunHere: ReadonlyMap<string, string> = new Map([
 
 let clone: string
 let upstream: UpstreamServer
-let site: ChildProcess
-let siteOrigin: string
+let site: ExampleSite
 let worker: { readonly process: ChildProcess; readonly port: number } | null = null
 
 beforeAll(async () => {
@@ -50,16 +49,13 @@ beforeAll(async () => {
   )
   upstream = await UpstreamServer.start()
   upstream.lane('model').answers(chatStream(['Waves fold ', 'into foam.']))
-  site = spawn(process.execPath, ['examples/static-site/serve.mjs', '0'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  ;[siteOrigin] = await once(createInterface({ input: site.stdout! }), 'line')
+  site = await startExampleSite()
 })
 
 afterEach(stopWorker)
 
 afterAll(async () => {
-  site?.kill()
+  site?.stop()
   await upstream?.stop()
   await rm(clone, { recursive: true, force: true })
 })
@@ -112,7 +108,7 @@ async function run(lines: readonly string[]): Promise<string> {
     .replaceAll('https://edge-completions.YOU.workers.dev', endpoint)
     .replaceAll('http://localhost:8787', endpoint)
     .replaceAll('localhost:8787', `localhost:${worker?.port}`)
-    .replaceAll('https://example.com', siteOrigin)
+    .replaceAll('https://example.com', site.origin)
   const curl = 'curl() { command curl --silent --show-error --fail-with-body "$@"; }'
   const { stdout, stderr } = await promisify(execFile)('bash', ['-ec', `${curl}\n${script}`], {
     cwd: clone,
@@ -185,7 +181,7 @@ async function paste(): Promise<void> {
   await writeFile(
     path,
     toml
-      .replace('https://example.com', siteOrigin)
+      .replace('https://example.com', site.origin)
       .replace(preset, (line) => `${line}\nbase_url = "${upstream.url('model')}"`),
   )
 }

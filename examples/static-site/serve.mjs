@@ -8,6 +8,7 @@ const types = {
   '.html': 'text/html',
   '.css': 'text/css',
   '.js': 'text/javascript',
+  '.svg': 'image/svg+xml',
   '.xml': 'application/xml',
 }
 

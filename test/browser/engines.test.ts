@@ -48,6 +48,14 @@ let pages: Server
 let site: string
 let endpoint: string
 
+/** Of the files of the example's page of stories. */
+const types: Readonly<Record<string, string>> = {
+  html: 'text/html; charset=utf-8',
+  css: 'text/css; charset=utf-8',
+  js: 'text/javascript; charset=utf-8',
+  svg: 'image/svg+xml',
+}
+
 const watched = (html: string, from = '') =>
   html.replace('<head>', `<head><script src="${from}/watch.js"></script>`)
 
@@ -55,11 +63,17 @@ beforeAll(async () => {
   upstream = await UpstreamServer.start()
   proxy = await EndpointProxy.open()
   endpoint = `http://localhost:${proxy.port}`
-  const story = watched(readFileSync('examples/static-site/index.html', 'utf8'), endpoint)
   pages = createServer(({ url }, response) => {
-    response.setHeader('content-type', 'text/html; charset=utf-8')
-    if (url === '/story') response.end(story.replaceAll('http://localhost:8787', endpoint))
-    else response.setHeader('content-security-policy', policy()).end(elements)
+    const [, kind] = /^\/(?:story|site|face)\.(html|js|css|svg)$/.exec(url ?? '') ?? []
+    if (kind === undefined) {
+      response.setHeader('content-type', 'text/html; charset=utf-8')
+      response.setHeader('content-security-policy', policy()).end(elements)
+      return
+    }
+    response.setHeader('content-type', types[kind] ?? '')
+    const file = readFileSync(`examples/static-site${url}`, 'utf8')
+    const text = file.replaceAll('http://localhost:8787', endpoint)
+    response.end(kind === 'html' ? watched(text, endpoint) : text)
   }).listen(0, '127.0.0.1')
   await once(pages, 'listening')
   site = `http://localhost:${(pages.address() as AddressInfo).port}`
@@ -242,7 +256,7 @@ describe.each(runs)('$name in $scheme colours', ({ launcher, path, scheme }) => 
         chatStream([' met', ' a cat']),
         chatStream([' met', ' a'], { pace: () => rest.opened }),
       )
-      await engine.goto(`${site}/story`)
+      await engine.goto(`${site}/story.html`)
       await engine.tabTo('#hero')
       await engine.control('a')
       await engine.press(...own, ENTER)

@@ -1,11 +1,9 @@
-// The moving picture of the README: the button of the example site, a miss and a hit, with the shipped
+// The moving picture of the README: a story of the example site, a miss and a hit, with the shipped
 // configuration in workerd.
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { launchBrowser, WatchedPage } from '../support/browser.ts'
+import { type ExampleSite, startExampleSite } from '../support/example-site.ts'
 import { MovingPicture } from '../support/moving-picture.ts'
 import { startWorkers, type Workers } from '../support/workerd.ts'
 import { EndpointProxy } from './endpoint-proxy.ts'
@@ -16,21 +14,18 @@ const MAX_BYTES = 300_000
 const MAX_FRAMES = 8
 
 let workers: Workers
-let site: ChildProcess
+let site: ExampleSite
 let proxy: EndpointProxy
 let browser: Browser
 
 beforeAll(async () => {
-  site = spawn(process.execPath, ['examples/static-site/serve.mjs', '0'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  const [line] = await once(createInterface({ input: site.stdout! }), 'line')
+  site = await startExampleSite()
   workers = await startWorkers({ secrets: {}, site: true })
   proxy = await EndpointProxy.open()
   proxy.forwardTo(workers.url)
   browser = await launchBrowser({
     ports: {
-      'localhost:4000': Number(new URL(line).port),
+      'localhost:4000': site.port,
       'localhost:8787': proxy.port,
     },
   })
@@ -39,12 +34,12 @@ beforeAll(async () => {
 afterAll(async () => {
   await browser?.close()
   await Promise.all([proxy?.close(), workers?.dispose()])
-  site?.kill()
+  site?.stop()
 })
 
 test('a story about Ada is a miss, and a hit the second time, in a picture of at most 300 kB', async () => {
   const { page } = await WatchedPage.open(browser, { width: 640, height: 520 })
-  await page.goto(SITE)
+  await page.goto(`${SITE}/story.html`)
   await page.getByLabel('Who is it about?').fill('Ada')
   const picture = new MovingPicture(page, 500)
   const story = page.locator('#story')

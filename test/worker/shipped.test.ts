@@ -132,7 +132,7 @@ test('GET /v1/models lists the only model and retrieves it', async () => {
 
 test('GET /v1/prompts lists the example prompts without their texts', async () => {
   const reply = await client.send({ path: '/v1/prompts', headers: own })
-  const page = { from: 'url', paths: ['/posts/*.html'], max_chars: 8000 }
+  const page = { from: 'url', paths: ['/', '/docs/*'], max_chars: 8000 }
   const prompt = { object: 'prompt', visitor_may_set: [] }
   expect(JSON.parse(reply.text)).toEqual({
     object: 'list',
