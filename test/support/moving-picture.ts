@@ -62,12 +62,14 @@ ${groups.join('\n')}
 `
   }
 
-  /** A third of the bytes of PNG. The page's own Chromium can write it, Playwright cannot. */
+  /**
+   * A third of the bytes of PNG. The page's own Chromium can write it, Playwright cannot. Without an <img>,
+   * which the page's Content-Security-Policy may refuse.
+   */
   async #webp(png: string): Promise<string> {
     return await this.#page.evaluate<string>(`(async () => {
-      const image = new Image()
-      image.src = 'data:image/png;base64,${png}'
-      await image.decode()
+      const bytes = Uint8Array.from(atob('${png}'), (character) => character.charCodeAt(0))
+      const image = await createImageBitmap(new Blob([bytes]))
       const canvas = document.createElement('canvas')
       canvas.width = image.width
       canvas.height = image.height
