@@ -37,23 +37,32 @@ function pageIn(text: string): string {
 
 /**
  * The tokens of the sentences that hold most of the page's frequent words, in their order. The title is
- * joined to the first sentence, which is therefore left out of longer texts.
+ * joined to the first sentence, which is therefore left out of longer texts. Sentences of a numbered
+ * passage (src/request/passages-text.ts) cite it.
  */
 function summaryOf(page: string, maxTokens: number): string[] {
   // Of five letters or more: most shorter ones are "the" and "with".
   const wordsOf = (text: string) => text.toLowerCase().match(/\p{L}{5,}/gu) ?? []
   const counts = new Map<string, number>()
   for (const word of wordsOf(page)) counts.set(word, (counts.get(word) ?? 0) + 1)
+  let cite = ''
   const sentences = Array.from(
     new Intl.Segmenter('en', { granularity: 'sentence' }).segment(page),
-    ({ segment }, place) => ({
-      place,
-      tokens: tokenize(segment),
-      // A word that occurs once says nothing about the page.
-      weight: [...new Set(wordsOf(segment))].reduce((sum, word) => sum + counts.get(word)! - 1, 0),
-    }),
+    ({ segment }, place) => {
+      const number = /^\[\d+\](?= )/.exec(segment)?.[0]
+      if (number) cite = ` ${number}`
+      const text = segment.trim()
+      return {
+        place,
+        tokens: number || !text ? [] : tokenize(`${text}${cite} `),
+        // A word that occurs once says nothing about the page.
+        weight: [...new Set(wordsOf(text))].reduce((sum, word) => sum + counts.get(word)! - 1, 0),
+      }
+    },
   )
-  const ranked = sentences.slice(sentences.length > SENTENCES ? 1 : 0)
+  const ranked = sentences
+    .slice(sentences.length > SENTENCES ? 1 : 0)
+    .filter(({ tokens }) => tokens.length > 0)
   ranked.sort((a, b) => b.weight - a.weight)
   let room = maxTokens
   const fitting = ranked.filter(({ tokens }, i) => {
