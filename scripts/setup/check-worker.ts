@@ -29,7 +29,10 @@ export async function checkWorker(worker: Worker, deps: CheckWorkerDeps): Promis
   print(`\nGET ${url}/health`)
   for (const warning of await warningsOf(worker, deps)) print(`warning: ${printable(warning)}`)
   const sample = config === null ? null : sampleRequest(config)
-  if (sample === null) return print('The Worker is ready. Summaries follow with npm run warm.')
+  if (sample === null)
+    return print(
+      'The Worker is ready. Its model is asked when there is a page to ask about: see below.',
+    )
   print(`POST ${url}${sample.path}`)
   const { status, text, body } = await ask(worker, deps, sample.path, sample.body)
   if (status !== 200) {

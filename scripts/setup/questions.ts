@@ -85,7 +85,7 @@ export async function askOffer(terminal: Terminal): Promise<readonly Offer[]> {
   terminal.print(`
 What do you want to offer?
   summaries  a summary of each page, which only you can generate
-  ask        a chat box for your visitors
+  ask        a search box that answers questions from your pages
   free       any text that a page of yours sends, for your own experiments`)
   const usual = offers.slice(0, 2)
   return await repeat(terminal, `One or more, with commas [${usual.join(', ')}]: `, (text) =>

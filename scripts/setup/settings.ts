@@ -80,7 +80,7 @@ export function settingsOf(answers: Answers): string {
     '# Then only answers from the cache are served, until 00:00 UTC.',
     `tokens_per_day = ${TOKENS_PER_DAY}`,
     ...(offer.includes('summaries') ? summary(site) : []),
-    ...(offer.includes('ask') ? helper(site) : []),
+    ...(offer.includes('ask') ? ask(site) : []),
   ]
   return `${lines.join('\n')}\n`
 }
@@ -115,13 +115,23 @@ function summary({ generator, paths }: Site): string[] {
   ]
 }
 
-function helper({ url }: Site): string[] {
+function ask({ url, generator, folder }: Site): string[] {
+  const variables = {
+    question: { max_chars: 300 },
+    passages: { from: 'site', about: 'question', count: 6, max_chars: 6000 },
+  }
   return [
     '',
-    '# A conversation: POST /v1/chat/completions with "model": "helper".',
-    '[vars.CONFIG.prompts.helper]',
-    'chat = true',
-    `system = ${toml(`You help visitors of the website ${url.host}. Answer in the visitor's language, in a few plain sentences. Say so if you do not know something, and never invent facts about the website or its owner.`)}`,
+    '# The pages that "npm run index" may have read, for search and answers.',
+    '[vars.CONFIG.site]',
+    `paths = ${toml([`${folder}*`])}`,
+    `selector = ${toml(selectorOf(generator))}`,
+    '',
+    '# Questions of visitors, answered from those pages.',
+    '[vars.CONFIG.prompts.ask]',
+    `system = ${toml(`You answer questions of visitors of the website ${url.host}. Answer from the numbered passages only and cite them like [1]. If they do not answer the question, say so. Write a few plain sentences, in the language of the question.`)}`,
+    `text = ${toml('{{passages}}\n\nQuestion: {{question}}')}`,
+    `variables = ${toml(variables)}`,
     'max_tokens = 300',
   ]
 }

@@ -196,9 +196,10 @@ function showSnippet({ site, offer }: Answers, endpoint: string, { print }: Term
 function showNextSteps({ site, offer }: Answers, endpoint: string, { print }: Terminal): void {
   print('\n---- Next ----\n')
   if (endpoint === LOCAL) print('npm start                      # the Worker, on this machine')
+  const sitemap = `--sitemap ${site.sitemap ?? `${site.url.origin}/sitemap.xml`}`
+  if (offer.includes('ask')) print(`npm run index -- ${sitemap} --url ${endpoint}`)
   if (offer.includes('summaries')) {
-    const sitemap = site.sitemap ?? `${site.url.origin}/sitemap.xml`
-    print(`npm run warm -- --sitemap ${sitemap} --prompt summary --url ${endpoint}`)
+    print(`npm run warm -- ${sitemap} --prompt summary --url ${endpoint}`)
   }
   if (endpoint !== LOCAL) {
     print(`Dashboard: ${endpoint}/admin (sign in with the OPERATOR_TOKEN of .dev.vars)`)

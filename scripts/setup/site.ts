@@ -11,6 +11,8 @@ export interface Site {
   readonly origins: readonly string[]
   readonly generator: GeneratorId
   readonly sitemap: string | null
+  /** The folder of its first page, such as "/" or "/blog/". */
+  readonly folder: string
   /** The paths of the pages that are worth a summary. */
   readonly paths: readonly string[]
   /** Why the page could not be read; null: it could. */
@@ -26,12 +28,14 @@ export async function inspectSite(url: URL, fetch: Fetch): Promise<Site> {
   const origins = [...new Set([url.origin, home.origin])]
   // Where there is no page, there is no sitemap either.
   const found = page.ok ? await findSitemap(home, fetch) : null
+  const folder = folderOf(home)
   return {
     url,
     origins,
     generator: page.ok ? generatorOf(page.text) : 'html',
     sitemap: found?.sitemap ?? null,
-    paths: pathsOf(folderOf(home), found?.pages ?? []),
+    folder,
+    paths: pathsOf(folder, found?.pages ?? []),
     problem: page.ok ? null : page.problem,
   }
 }
@@ -53,7 +57,6 @@ async function readPage(url: URL, fetch: Fetch): Promise<Page> {
   }
 }
 
-/** The folder of a site's first page, such as "/" or "/blog/". */
 const folderOf = ({ pathname }: URL) => pathname.slice(0, pathname.lastIndexOf('/') + 1)
 
 const SITEMAPS = ['sitemap.xml', 'sitemap-index.xml', 'sitemap_index.xml']

@@ -29,7 +29,7 @@ interface Part {
 
 const parts: readonly Part[] = [
   { offer: 'summaries', tag: 'edge-summary', prompt: 'summary', component: 'EdgeSummary' },
-  { offer: 'ask', tag: 'edge-chat', prompt: 'helper', component: 'EdgeChat' },
+  { offer: 'ask', tag: 'edge-ask', prompt: 'ask', component: 'EdgeAsk' },
 ]
 
 /** What to paste, in order; nothing if pages send prompts of their own only. */
@@ -58,7 +58,7 @@ const templates: Readonly<Partial<Record<GeneratorId, string>>> = {
 function placeOf(generator: GeneratorId, { offer }: Part): string {
   // Hugo leaves HTML out of Markdown.
   const page = generator === 'hugo' ? 'the page content/ask.html (not .md)' : 'a page of its own'
-  if (offer === 'ask') return `Where the chat box is to appear, such as ${page}`
+  if (offer === 'ask') return `Where the search box is to appear, such as ${page}`
   return `In ${templates[generator]}`
 }
 
@@ -123,7 +123,7 @@ export default function ContentWith${component}(props) {
     gatsby: 'the template of your posts, such as src/templates/blog-post.js',
   }[generator as string]
   return {
-    place: offer === 'summaries' ? `In ${post}` : 'In the page where the chat box is to appear',
+    place: offer === 'summaries' ? `In ${post}` : 'In the page where the search box is to appear',
     code: `import ${component} from '${from ?? `../components/${component}`}'\n\n<${component} />\n`,
   }
 }

@@ -1,5 +1,5 @@
 // The first hour of an owner, for each generator: a real site, the snippet of setup, its settings,
-// `npm run warm` from the site's own sitemap, and a look at the pages in Chromium.
+// `npm run index` and `npm run warm` from the site's own sitemap, and a look at the pages in Chromium.
 import { execFile } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -82,7 +82,7 @@ describe.each(starters)('$generator', (starter) => {
     expect(await watched?.overflow()).toBe(0)
     const faults = (await watched?.accessibilityFaults()) ?? []
     await page.evaluate(
-      `document.querySelectorAll('edge-summary, edge-chat').forEach((element) => element.remove())`,
+      `document.querySelectorAll('edge-summary, edge-ask').forEach((element) => element.remove())`,
     )
     const theirs = await watched?.accessibilityFaults()
     expect(faults.filter((fault) => !theirs?.includes(fault))).toEqual([])
@@ -97,8 +97,17 @@ describe.each(starters)('$generator', (starter) => {
     })
   })
 
+  test('index has the Worker read each page of its sitemap', async () => {
+    const output = await command('index', workers, '--sitemap', site.sitemap ?? '')
+    expect(output).toMatch(/^[1-9]\d* indexed, 0 unchanged, 0 removed, 0 failed, /m)
+    for (const post of Object.values(posts)) {
+      expect(output).toMatch(new RegExp(`^indexed +${post} +[1-9]\\d* passages?$`, 'm'))
+    }
+  })
+
   test('warm stores a summary of each page of its sitemap', async () => {
-    const output = await warm(site.sitemap ?? '', workers)
+    const args = ['--sitemap', site.sitemap ?? '', '--prompt', 'summary']
+    const output = await command('warm', workers, ...args)
     expect(output).toMatch(/stored\s+[1-9]\d*\ncached\s+0\nfailed\s+0\n/)
     for (const post of Object.values(posts)) expect(output).toContain(post)
   })
@@ -121,16 +130,31 @@ describe.each(starters)('$generator', (starter) => {
     },
   )
 
-  test.each([360, 1280])('has a chat that answers at a width of %i pixels', async (width) => {
-    const page = await visit(host.origin + starter.ask, { width })
-    const chat = page.locator('edge-chat')
-    await chat.getByRole('textbox').fill('Why hedges?')
-    await chat.getByRole('textbox').press('Enter')
-    const log = chat.getByRole('log')
-    await expect.poll(() => log.textContent()).toMatch(/Why hedges\?\W*Assistant:.*\w{3}/s)
-    await chat.getByRole('button', { name: 'Send' }).waitFor()
-    await expectSound(page)
-  })
+  test.each([360, 1280])(
+    'finds a post and answers with a link to it at a width of %i pixels',
+    async (width) => {
+      const page = await visit(host.origin + starter.ask, { width })
+      const ask = page.locator('edge-ask')
+      await ask.getByRole('combobox').fill('How old is a hedge?')
+      await ask.getByRole('option').first().waitFor()
+      expect(await ask.getByRole('option').first().getAttribute('href')).toContain(posts.hedge)
+      await ask.getByRole('combobox').press('Enter')
+      const source = ask.locator('[part=sources]').getByRole('link').first()
+      await source.waitFor()
+      expect(await ask.locator('[part~=assistant] [part=text]').textContent()).toMatch(
+        /(hedge|Hooper|kinds).*\[1\]/s,
+      )
+      const cited = await ask.getByRole('link', { name: '[1]' }).first().getAttribute('href')
+      expect(cited).toContain(posts.hedge)
+      await expectSound(page)
+      await page.goto(cited ?? '')
+      expect(await page.locator('h1').allTextContents()).toContainEqual(
+        expect.stringContaining('A hedge is a slow clock'),
+      )
+      const anchored = `location.hash === '' || document.querySelector(location.hash) !== null`
+      expect(await page.evaluate(anchored)).toBe(true)
+    },
+  )
 })
 
 /** The CONFIG that setup writes for the site. */
@@ -145,10 +169,10 @@ async function configOf(site: Site): Promise<JsonValue> {
   return rawConfig.vars?.['CONFIG'] as JsonValue
 }
 
-/** Runs the command that setup prints. */
-async function warm(sitemap: string, { url }: Workers): Promise<string> {
-  const args = ['run', '--silent', 'warm', '--', '--sitemap', sitemap, '--prompt', 'summary']
-  const { stdout } = await promisify(execFile)('npm', [...args, '--url', url.origin], {
+/** Runs a command that setup prints. */
+async function command(name: string, { url }: Workers, ...args: string[]): Promise<string> {
+  const all = ['run', '--silent', name, '--', ...args, '--url', url.origin]
+  const { stdout } = await promisify(execFile)('npm', all, {
     env: { ...process.env, OPERATOR_TOKEN: TOKEN },
   })
   return stdout

@@ -21,7 +21,7 @@ export interface Starter {
   readonly out: string
   /** In the order of the snippet's steps. A step without one makes a new file, which it names. */
   readonly places: readonly (Place | null)[]
-  /** The path of the page with the chat box. */
+  /** The path of the page with the search box. */
   readonly ask: string
   /** A file of the theme to copy, as the snippet says, by a shell command. */
   readonly copy?: string

@@ -57,7 +57,7 @@ const completion = Response.json({ choices: [], usage: { total_tokens: 31 } })
 async function run(args: readonly string[], world: World = {}) {
   const { codes = {}, targets = [WORKER], isInteractive = false } = world
   const answers = new Map(
-    Object.entries(world.answers ?? { ...healthy, '/v1/chat/completions': [completion] }).map(
+    Object.entries(world.answers ?? { ...healthy, '/v1/completions': [completion] }).map(
       ([path, list]) => [path, [...list]],
     ),
   )
@@ -65,7 +65,16 @@ async function run(args: readonly string[], world: World = {}) {
   const requests: Request[] = []
   const pauses: number[] = []
   const code = await setUp(
-    ['--site', 'https://example.com', '--offer', 'ask', '--yes', '--no-check', '--deploy', ...args],
+    [
+      '--site',
+      'https://example.com',
+      '--offer',
+      'ask,free',
+      '--yes',
+      '--no-check',
+      '--deploy',
+      ...args,
+    ],
     {
       terminal: {
         isInteractive,
@@ -120,13 +129,22 @@ test('shows and runs whoami, deploy and the secrets, and tries the Worker', asyn
   expect(output).not.toContain(TOKEN)
   expect(requests.map(({ method, url }) => `${method} ${url}`)).toEqual([
     `GET ${WORKER}/health`,
-    `POST ${WORKER}/v1/chat/completions`,
+    `POST ${WORKER}/v1/completions`,
   ])
   for (const { headers } of requests) expect(headers.get('authorization')).toBe(`Bearer ${TOKEN}`)
   expect(output).toContain('warning: Turnstile is off')
   expect(output).toContain('The Worker answers: 31 tokens spent.')
-  expect(output).toContain(`src="${WORKER}/elements.js"></script>\n<edge-chat prompt="helper">`)
+  expect(output).toContain(`src="${WORKER}/elements.js"></script>\n<edge-ask prompt="ask">`)
   expect(output).toContain(`Dashboard: ${WORKER}/admin`)
+})
+
+test('asks the model nothing before there is a page to ask about', async () => {
+  const { code, output, requests } = await run([...openai, '--offer', 'summaries,ask'])
+  expect([code, requests.map(({ url }) => url)]).toEqual([0, [`${WORKER}/health`]])
+  expect(output).toContain('The Worker is ready. Its model is asked when there is a page')
+  expect(output).toContain(
+    `\nnpm run index -- --sitemap https://example.com/sitemap.xml --url ${WORKER}\n`,
+  )
 })
 
 test('the Worker may have a domain of its own', async () => {
@@ -146,6 +164,7 @@ describe.each(Object.keys(providers))('between deploy and secrets, with %s', (pr
       origins: ['https://example.com'],
       generator: 'html',
       sitemap: null,
+      folder: '/',
       paths: ['/*'],
       problem: null,
     } as const
@@ -175,7 +194,7 @@ test('waits for a new address, and for the secrets', async () => {
         Response.json({ status: 'ok' }),
         ...healthy['/health'],
       ],
-      '/v1/chat/completions': [completion],
+      '/v1/completions': [completion],
     },
   })
   expect([code, pauses.length, requests.length]).toEqual([0, 3, 5])
@@ -225,7 +244,7 @@ describe('ends with what to do', () => {
     const { code, output } = await run(openai, {
       answers: {
         ...healthy,
-        '/v1/chat/completions': [Response.json({ error }, { status: 502 })],
+        '/v1/completions': [Response.json({ error }, { status: 502 })],
         '/admin/usage': [
           Response.json({ failures: [{ hint: 'Check the key.' }, { hint: 'old' }] }),
         ],

@@ -14,6 +14,7 @@ const answersWith = (given: Partial<Answers> = {}): Answers => ({
     origins: ['https://example.com'],
     generator: 'hugo',
     sitemap: null,
+    folder: '/',
     paths: ['/posts/*'],
     problem: null,
   },
@@ -40,9 +41,9 @@ test.each(Object.keys(providers))('the settings for %s are valid and fit', (pres
 
 test.each<[Offer[], string[], boolean]>([
   [['summaries'], ['summary'], false],
-  [['ask'], ['helper'], false],
+  [['ask'], ['ask'], false],
   [['free'], [], true],
-  [['summaries', 'ask', 'free'], ['summary', 'helper'], true],
+  [['summaries', 'ask', 'free'], ['summary', 'ask'], true],
 ])('%j is offered with the prompts %j, and free prompts: %s', (offer, prompts, free) => {
   const config = written(answersWith({ offer }))
   expect(Object.keys(config.prompts ?? {})).toEqual(prompts)
@@ -53,12 +54,32 @@ test.each<[Offer[], string[], boolean]>([
 })
 
 test('visitors cannot trigger the generation of a summary, and the pages are those of the site', () => {
-  const { summary, helper } = written(answersWith()).prompts
-  expect(summary).toMatchObject({
+  expect(written(answersWith()).prompts.summary).toMatchObject({
     spend: 'operator',
     variables: { page: { from: 'url', paths: ['/posts/*'], selector: 'article, main, body' } },
   })
-  expect(helper).toMatchObject({ chat: true, system: expect.stringContaining('example.com') })
+})
+
+test('questions are answered from the whole site, not only from its posts', () => {
+  const { site } = answersWith()
+  const config = written(answersWith({ site: { ...site, folder: '/blog/', generator: 'jekyll' } }))
+  expect(config.site).toEqual({
+    paths: ['/blog/*'],
+    selector: '.post-content, .page-content, article, main, body',
+  })
+  expect(config.prompts.ask).toEqual({
+    system: expect.stringMatching(/example\.com.*numbered passages only.*\[1\]/),
+    text: '{{passages}}\n\nQuestion: {{question}}',
+    variables: {
+      question: { max_chars: 300 },
+      passages: { from: 'site', about: 'question', count: 6, max_chars: 6000 },
+    },
+    max_tokens: 300,
+  })
+})
+
+test('there is nothing to index if no questions are answered', () => {
+  expect(written(answersWith({ offer: ['summaries', 'free'] })).site).toBeUndefined()
 })
 
 test('another model has no parameters and no price of the default one', () => {

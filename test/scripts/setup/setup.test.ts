@@ -93,7 +93,10 @@ describe('four questions', () => {
       origins: ['https://blog.example.com'],
       models: [{ upstream: 'openai', upstream_model: 'gpt-6-luna' }],
       upstreams: [{ preset: 'openai', key: 'UPSTREAM_API_KEY' }],
-      prompts: { summary: { spend: 'operator' }, helper: { chat: true } },
+      prompts: {
+        summary: { spend: 'operator' },
+        ask: { variables: { passages: { from: 'site' } } },
+      },
     })
     expect(await read('.dev.vars')).toBe(`UPSTREAM_API_KEY=${CANARY}\nOPERATOR_TOKEN=${TOKEN}\n`)
     expect(output).not.toContain(TOKEN)
@@ -105,6 +108,11 @@ describe('four questions', () => {
     expect(output).toContain('layouts/_default/single.html')
     expect(output).toContain(
       'src="http://localhost:8787/elements.js"></script>\n<edge-summary prompt="summary">',
+    )
+    const sitemap = `${SITE}sitemap.xml`
+    const url = 'http://localhost:8787'
+    expect(output).toContain(
+      `\nnpm run index -- --sitemap ${sitemap} --url ${url}\nnpm run warm -- --sitemap ${sitemap} --prompt summary --url ${url}\n`,
     )
     const { headers, body } = await upstream.lane('four').call()
     expect(headers['authorization']).toBe(`Bearer ${CANARY}`)

@@ -88,6 +88,7 @@ describe('a site', () => {
     expect(await inspectSite(new URL(blog), fetch)).toMatchObject({
       generator: 'hugo',
       sitemap: `${blog}sitemap.xml`,
+      folder: '/blog/',
       paths: ['/blog/posts/*', '/blog/docs/*'],
       origins: ['https://me.github.io'],
     })

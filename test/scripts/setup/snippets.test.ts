@@ -11,10 +11,10 @@ describe.each(ids)('the snippet for %s', (generator) => {
   const steps = snippetFor({ generator, endpoint, offer: ['summaries', 'ask', 'free'] })
   const all = steps.map(({ code }) => code).join('\n')
 
-  test('has a summary and a chat box, from this Worker', () => {
+  test('has a summary and a search box, from this Worker', () => {
     expect(all).toContain(`${endpoint}/elements.js`)
     expect(all).toMatch(/edge-summary.*prompt.*summary/)
-    expect(all).toMatch(/edge-chat.*prompt.*helper/)
+    expect(all).toMatch(/edge-ask.*prompt.*ask/)
   })
 
   test('names a place for each piece', () => {
@@ -41,9 +41,9 @@ describe.each(ids)('the snippet for %s', (generator) => {
   })
 
   test('has only what is offered', () => {
-    const chat = snippetFor({ generator, endpoint, offer: ['ask'] })
-    expect(JSON.stringify(chat)).not.toMatch(/summary/i)
-    expect(JSON.stringify(chat)).toContain('elements.js')
+    const ask = snippetFor({ generator, endpoint, offer: ['ask'] })
+    expect(JSON.stringify(ask)).not.toMatch(/summary/i)
+    expect(JSON.stringify(ask)).toContain('elements.js')
     expect(snippetFor({ generator, endpoint, offer: ['free'] })).toEqual([])
   })
 })
