@@ -6,9 +6,9 @@ import { gzipSync } from 'node:zlib'
 
 /**
  * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last one was
- * 8 KiB for the search of the owner's site.
+ * 14 KiB for the search of the owner's site and the watch for models that end.
  */
-const LIMIT_KIB = 92
+const LIMIT_KIB = 98
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024
