@@ -104,7 +104,7 @@ async function load() {
   try {
     const usagePath = `/admin/usage?hours=${range}`
     const [usage, health] = await Promise.all([request(usagePath), request('/health')])
-    if (first) await loadNames()
+    if (first) await Promise.all([loadNames(), loadSite()])
     if (mine !== loads) return
     sessionStorage.setItem(TOKEN, token)
     show('dashboard')
@@ -144,6 +144,25 @@ async function loadNames() {
   select('page-prompt').hidden = pagePrompts.size === 1
 }
 
+/** Shows what is indexed. The list is long, so it is not read again with the figures. */
+async function loadSite() {
+  /** @type {{ passages: number, indexed_at: number | null, data: unknown[] } | null} */
+  let site = null
+  let note = 'Index the pages of your site with npm run index.'
+  try {
+    site = await request('/admin/site')
+  } catch (error) {
+    const { message, code, retryAfter } = /** @type {RequestError} */ (error)
+    note = `${sentence(message)} ${advice(code, retryAfter)}`
+  }
+  const seconds = site?.indexed_at ?? null
+  setText('site-pages', site === null ? '–' : whole.format(site.data.length))
+  setText('site-passages', site === null ? '–' : whole.format(site.passages))
+  setText('site-indexed', seconds === null ? '–' : moment.format(seconds * 1000))
+  setText('site-note', note)
+  at('site-note').hidden = seconds !== null
+}
+
 /** @param {Usage} usage @param {24 | 168 | 720} range */
 function showUsage({ now, budget, days, hours, failures, refused_origins }, range) {
   shownHours = hours
@@ -159,6 +178,7 @@ function showUsage({ now, budget, days, hours, failures, refused_origins }, rang
   showCosts(days, budget, now, sums)
   setText('requests', whole.format(sums.requests))
   setText('requests-note', `in ${range === 24 ? '24 hours' : `${range / 24} days`}`)
+  setText('site-unanswered', whole.format(sums.unanswered))
   setText('failed', whole.format(sums.failed))
   setText('failed-note', `and ${whole.format(sums.refused)} refused requests`)
   at('empty').hidden = hours.length > 0
@@ -567,7 +587,10 @@ at('check-pages').addEventListener('submit', (event) => {
   event.preventDefault()
   checkPages()
 })
-button('refresh').addEventListener('click', load)
+button('refresh').addEventListener('click', () => {
+  load()
+  loadSite()
+})
 button('retry').addEventListener('click', load)
 button('pause').addEventListener('click', () => pause(pauseEnd()))
 button('resume').addEventListener('click', () => pause(null))

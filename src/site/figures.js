@@ -28,7 +28,9 @@ export const ranges = /** @type {const} */ ({ 24: 3600, 168: 21_600, 720: 86_400
  * @param {string} code
  */
 export const isFailure = (code) =>
-  /^(upstream_(?!refused_request)|internal|misconfigured|ledger_|challenge_un|page_un)/.test(code)
+  /^(upstream_(?!refused_request)|internal|misconfigured|ledger_|challenge_un|page_un|search_un)/.test(
+    code,
+  )
 
 /** @param {Hour} hour */
 const hitsOf = ({ hits }) => hits.memory + hits.kv + hits.stale
@@ -64,6 +66,8 @@ export function totals(hours) {
     /** 0 if no model that was used has a price. */
     usd: sum((hour) => hour.usd),
     usdSaved: sum((hour) => hour.usd_saved),
+    /** Questions that the site has nothing about. */
+    unanswered: count(errors.filter(([code]) => code === 'no_passages')),
     failed: count(errors.filter(([code]) => isFailure(code))),
     refused: count(errors.filter(([code]) => !isFailure(code))),
   }

@@ -1,10 +1,11 @@
 // The playground page: sends one prompt or conversation at a time through client.js, and shows the
-// answer, where it came from, and the code of the call. Inserts model output as text only. Each request
+// answer, where it came from, what it cites, and the code of the call. Searches the owner's site. Inserts model output as text only. Each request
 // is in the fragment of the address, which browsers do not send: links and the Back button return to it.
 import { advice, sentence } from './advice.js'
 import { createClient } from './client.js'
 import { Conversation } from './conversation.js'
 import { at, button, input, select, setText, tabs } from './dom.js'
+import { search, showCites } from './passages.js'
 import { snippets } from './snippets.js'
 import { duration, sourceOf } from './source.js'
 
@@ -115,8 +116,15 @@ function selectedPrompt() {
   return (isOffered && prompts.find((prompt) => prompt.id === id)) || null
 }
 
-/** Shows what belongs to completions, or to conversations. @param {string} tab */
+/** Shows what belongs to completions, to conversations, or to the search. @param {string} tab */
 function showMode(tab) {
+  const isSearch = tab === 'tab-search'
+  for (const id of ['panel', 'code-card']) at(id).hidden = isSearch
+  at('search-panel').hidden = !isSearch
+  if (isSearch) {
+    if (!location.hash.startsWith('#search')) history.replaceState(null, '', '#search')
+    return
+  }
   isChat = tab === 'tab-chat'
   const options = models.filter(() => mayWrite || !isChat).map((id) => [id, id])
   fill(select('model'), [...options, ...(isChat ? chatPrompts.map(named) : [])])
@@ -125,7 +133,7 @@ function showMode(tab) {
   for (const id of ['log', 'composer', 'new', 'retry', 'tab-usechat']) at(id).hidden = !isChat
   for (const id of ['written', 'stream-field']) at(id).hidden = isChat
   // Not if the address has the mode already: `restore` reads the rest of it.
-  if (location.hash.startsWith('#chat') !== isChat) {
+  if (location.hash.startsWith('#chat') !== isChat || location.hash.startsWith('#search')) {
     history.replaceState(null, '', isChat ? '#chat' : location.pathname)
   }
   setText('answer-title', isChat ? 'Conversation' : 'Answer')
@@ -153,16 +161,18 @@ function showFields() {
   at('which').hidden = isChat || select('prompt-id').length < 2
   at('free').hidden = isChat || prompt !== null
   at('system-field').hidden = !isChat || prompt !== null
-  at('locked').hidden = prompt === null || Object.keys(prompt.variables).length === 0
+  // Passages have no value of the visitor's.
+  const variables = Object.entries(prompt?.variables ?? {}).filter(
+    ([, { from }]) => from !== 'site',
+  )
+  at('locked').hidden = variables.length === 0
   at('model-field').hidden = !mayNameModel() || select('model').length < 2
   for (const { name, parentElement } of fields()) {
     const isOffered = maySet(name) && !(isChat && name === 'suffix')
     if (parentElement !== null) parentElement.hidden = !isOffered
   }
   at('options').hidden = at('options').querySelector('div > div:not([hidden])') === null
-  at('variables').replaceChildren(
-    ...Object.entries(prompt?.variables ?? {}).map(([name, variable]) => field(name, variable)),
-  )
+  at('variables').replaceChildren(...variables.map(([name, variable]) => field(name, variable)))
 }
 
 /** @param {string} name @param {Variable} variable */
@@ -228,7 +238,7 @@ const languages = {
   'tab-usechat': 'useChat',
 }
 const chooseCode = tabs(Object.keys(languages), 'code', showCode)
-const chooseMode = tabs(['tab-completion', 'tab-chat'], 'panel', showMode)
+const chooseMode = tabs(['tab-completion', 'tab-chat', 'tab-search'], 'panel', showMode)
 
 function showCode(tab = at('code').getAttribute('aria-labelledby') ?? '') {
   const call = {
@@ -292,6 +302,7 @@ function clear(title, detail = '') {
   at('problem').hidden = true
   for (const id of ['sent-prompt', 'answer']) setText(id, '')
   for (const fact of facts) setText(fact, '–')
+  showCites(null)
   showSource('none', title, detail)
 }
 
@@ -316,6 +327,7 @@ function showHead() {
   const source = sourceOf(last.headers)
   const { kind, title, detail, ageSeconds, ttlSeconds } = source
   showSource(kind, title, detail)
+  showCites(last.headers.get('link'))
   setText('age', ageSeconds === null ? 'new' : duration(ageSeconds))
   setText('fresh', ttlSeconds === null ? '–' : ttlSeconds < 0 ? 'stale' : duration(ttlSeconds))
   return source
@@ -443,7 +455,8 @@ function showCompletion(completion, request, ms) {
 /** @param {boolean} isRunning */
 function setRunning(isRunning) {
   const focused = document.activeElement
-  for (const id of ['send', 'tab-completion', 'tab-chat']) button(id).disabled = isRunning
+  for (const id of ['send', 'tab-completion', 'tab-chat', 'tab-search'])
+    button(id).disabled = isRunning
   for (const id of ['new', 'retry']) button(id).disabled = isRunning || conversation.isEmpty
   button('stop').disabled = !isRunning
   // A button that is disabled loses the focus.
@@ -468,6 +481,14 @@ for (const form of ['request', 'composer']) {
     showCode()
   })
 }
+at('search').addEventListener('submit', (event) => {
+  event.preventDefault()
+  const query = input('query').value.trim()
+  if (query === '') return input('query').focus()
+  history.replaceState(null, '', `#search&${new URLSearchParams({ query })}`)
+  search(query)
+})
+
 /**
  * The fields of the forms. Those of the variables depend on the others.
  *
@@ -493,6 +514,12 @@ function fragment() {
 function restore() {
   const { hash } = location
   const params = new URLSearchParams(hash.slice(1))
+  if (params.has('search')) {
+    chooseMode('tab-search')
+    input('query').value = params.get('query') ?? ''
+    if (input('query').value !== '') search(input('query').value)
+    return
+  }
   const startsWithChat = params.has('chat') && !at('tab-chat').hidden
   chooseMode(startsWithChat || select('prompt-id').length === 0 ? 'tab-chat' : 'tab-completion')
   // Which variables there are depends on the prompt.
@@ -541,7 +568,7 @@ at('log').tabIndex = 0
 try {
   await load()
   at('tab-chat').hidden = !mayWrite && chatPrompts.length === 0
-  at('modes').hidden = at('tab-chat').hidden || select('prompt-id').length === 0
+  at('tab-completion').hidden = select('prompt-id').length === 0
   restore()
 } catch (error) {
   const problem = /** @type {Error & { code?: string }} */ (error)

@@ -72,6 +72,10 @@ beforeAll(async () => {
         variables: { page: { from: 'url', paths: ['/posts/*'], max_chars: 200 } },
         spend: 'operator',
       },
+      ask: {
+        text: '{{passages}} {{question}}',
+        variables: { question: { max_chars: 80 }, passages: { from: 'site', about: 'question' } },
+      },
       haiku: { text: 'A haiku about {{topic}}', variables: { topic: { max_chars: 40 } } },
       summary: { text: 'Sum up {{topic}}', variables: { topic: { max_chars: 40 } } },
     },
@@ -296,6 +300,46 @@ describe('after a day of traffic', () => {
     await page.setViewportSize({ width: 360, height: 740 })
     await expect.poll(() => watched.overflow()).toBe(0)
     watched.takeConsoleErrors()
+  })
+
+  test('the index of the site is shown, and how many questions it has nothing about', async () => {
+    await signIn()
+    expect(await text('site-pages')).toBe('0')
+    expect(await text('site-indexed')).toBe('–')
+    expect(await page.getByText('npm run index').isVisible()).toBe(true)
+    site.text = '<h1>Moon</h1><p>It pulls the sea.</p>'
+    // A Worker on a public host reads no page of this machine.
+    const indexed = await fetch(new URL('/admin/site/page', workers.url), {
+      method: 'PUT',
+      headers: { authorization: `Bearer ${TOKEN}` },
+      body: JSON.stringify({ url: `${site.origin}/moon` }),
+    })
+    expect(indexed.status).toBe(200)
+    const question = 'a secret zebra'
+    const asked = await client.complete({ prompt: { id: 'ask', variables: { question } } })
+    expect(asked.text).toContain('no_passages')
+    await expect
+      .poll(async () =>
+        (await usage()).hours.reduce((n, { errors }) => n + (errors['no_passages'] ?? 0), 0),
+      )
+      .toBe(1)
+    await page.getByRole('button', { name: 'Refresh' }).click()
+    await expect.poll(() => text('site-pages')).toBe('1')
+    expect(await text('site-passages')).toBe('1')
+    expect(await text('site-indexed')).toMatch(/\d{4}/)
+    await expect.poll(() => text('site-unanswered')).toBe('1')
+    expect(await page.getByText('npm run index').isVisible()).toBe(false)
+    expect(await watched.text()).not.toContain('zebra')
+  })
+
+  test('a search that is unavailable leaves the other figures in place', async () => {
+    const error = { code: 'search_unavailable', message: 'The search is unavailable.' }
+    await page.route('**/admin/site', (route) => route.fulfill({ status: 503, json: { error } }))
+    await signIn()
+    await page.getByText('The search is unavailable.').waitFor()
+    expect(await text('site-pages')).toBe('–')
+    expect(numberIn(await text('requests'))).toBeGreaterThan(0)
+    expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('503')])
   })
 
   test('failed upstream calls are listed with hints, and refused origins with the setting', async () => {

@@ -6,7 +6,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { CANARY } from '../support/canary.ts'
-import { ENTER, type Engine, ESCAPE, RIGHT, TAB } from '../support/engine.ts'
+import { DOWN, ENTER, type Engine, ESCAPE, RIGHT, TAB } from '../support/engine.ts'
 import { Firefox, firefoxes } from '../support/firefox.ts'
 import { expectQuiet } from '../support/quiet.ts'
 import { chatStream, latch, UpstreamServer } from '../support/upstream-server.ts'
@@ -95,12 +95,23 @@ beforeAll(async () => {
           variables: { hero: { max_chars: 40 } },
         },
         helper: { chat: true, system: 'Be brief.' },
+        ask: {
+          text: '{{passages}} {{question}}',
+          variables: { question: { max_chars: 80 }, passages: { from: 'site', about: 'question' } },
+        },
       },
     },
     secrets: { UPSTREAM_API_KEY: CANARY, OPERATOR_TOKEN: TOKEN },
     site: true,
   })
   proxy.forwardTo(workers.url)
+  elements = MOON
+  const indexed = await fetch(new URL('/admin/site/page', workers.url), {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${TOKEN}` },
+    body: JSON.stringify({ url: `${site}/moon` }),
+  })
+  expect(indexed.status).toBe(200)
   const headers = new Headers({ 'content-type': 'text/javascript' })
   proxy.instead.set('/watch.js', { body: WATCH, headers })
   for (const path of ['/', '/admin']) {
@@ -135,18 +146,27 @@ async function warm(page: string): Promise<void> {
 }
 
 let elements = ''
-const elementsPage = (text: string) =>
+/** A page that can be found. */
+const MOON = '<title>Moon</title><main><h1 id="moon">Moon</h1><p>The moon pulls the sea.</p></main>'
+const pageWith = (content: string) =>
   watched(
     `<!doctype html><html lang="en"><head><meta name="viewport" content="width=device-width">
     <meta name="color-scheme" content="light dark"><title>Waves</title>
     <link rel="icon" href="data:,">
     <script type="module" src="${endpoint}/elements.js"></script></head>
-    <main><h1>How waves break</h1><article>${text} break when the water gets shallow.</article>
-    <edge-summary></edge-summary><edge-chat prompt="helper"></edge-chat>
-    <label>Text <textarea id="text">${text}</textarea></label>
-    <edge-complete for="text"></edge-complete></main></html>`,
+    <main><h1>How waves break</h1>${content}</main></html>`,
     endpoint,
   )
+const elementsPage = (text: string) =>
+  pageWith(`<article>${text} break when the water gets shallow.</article>
+    <edge-summary></edge-summary><edge-chat prompt="helper"></edge-chat>
+    <label>Text <textarea id="text">${text}</textarea></label>
+    <edge-complete for="text"></edge-complete>`)
+/** axe takes a page without a background for a white one. No policy refuses a style set like this. */
+const BACKGROUND = `
+  const sheet = new CSSStyleSheet()
+  sheet.replaceSync(':root { background: Canvas; color: CanvasText }')
+  document.adoptedStyleSheets = [sheet]`
 
 describe.each(runs)('$name in $scheme colours', ({ launcher, path, scheme }) => {
   let engine: Engine
@@ -285,11 +305,7 @@ describe.each(runs)('$name in $scheme colours', ({ launcher, path, scheme }) => 
       const address = `${site}/posts/${own.replaceAll(' ', '-')}`
       await warm(address)
       await engine.goto(address)
-      // axe takes a page without a background for a white one. No policy refuses a style set like this.
-      await engine.run(`
-        const sheet = new CSSStyleSheet()
-        sheet.replaceSync(':root { background: Canvas; color: CanvasText }')
-        document.adoptedStyleSheets = [sheet]`)
+      await engine.run(BACKGROUND)
       const part = (element: string, name: string) =>
         engine.text(
           `document.querySelector('${element}').shadowRoot.querySelector('[part~=${name}]').textContent`,
@@ -317,6 +333,32 @@ describe.each(runs)('$name in $scheme colours', ({ launcher, path, scheme }) => 
       // MiniBrowser has no key for it.
       await engine.text('document.execCommand("undo")')
       expect(await field()).toBe(`${own}: waves `)
+    })
+
+    test('the search box finds pages, and answers with links to them', async () => {
+      lane().answers(chatStream(['The **moon** [1].']))
+      elements = pageWith('<edge-ask></edge-ask>')
+      await engine.goto(`${site}/`)
+      await engine.run(BACKGROUND)
+      const inBox = (code: string) =>
+        engine.text(`document.querySelector('edge-ask').shadowRoot?.${code}`)
+      await expect.poll(() => inBox('querySelector("input").placeholder')).toContain('Search')
+      await engine.tabTo('[part~=input]')
+      await engine.press(...'Why does the moon pull the sea?')
+      await expect
+        .poll(() => inBox('querySelector("[role=option]")?.textContent'))
+        .toContain('Moon')
+      await engine.press(DOWN)
+      expect(await inBox('querySelector("[aria-selected=true]").id')).toBe('hit-0')
+      await engine.expectFit()
+      await engine.press(ESCAPE)
+      expect(await inBox('querySelector("[role=listbox]").hidden')).toBe('true')
+      await engine.press(ENTER)
+      await expect.poll(() => inBox('querySelector("[part=cite]")?.href')).toBe(`${site}/moon#moon`)
+      await expect
+        .poll(() => inBox('querySelector("[part=sources]")?.textContent'))
+        .toContain('Moon')
+      await engine.expectFit()
     })
   })
 })

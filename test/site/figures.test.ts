@@ -32,7 +32,7 @@ const busy = {
   tokens_saved: 70,
   usd: 0.25,
   usd_saved: 1.5,
-  errors: { invalid_value: 2, rate_limited: 1 },
+  errors: { invalid_value: 2, rate_limited: 1, no_passages: 3 },
 }
 
 test('totals() adds up all hours', () => {
@@ -46,8 +46,9 @@ test('totals() adds up all hours', () => {
     tokensSpent: 60,
     usd: 0.5,
     usdSaved: 3,
+    unanswered: 6,
     failed: 0,
-    refused: 6,
+    refused: 12,
   })
   expect(totals([]).ratio).toBeNull()
   const notCached = hour(0, { requests: 4, misses: 3, errors: { not_cached: 2 } })

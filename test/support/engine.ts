@@ -14,6 +14,7 @@ export const ENTER = '\uE006'
 export const ESCAPE = '\uE00C'
 export const TAB = '\uE004'
 export const RIGHT = '\uE014'
+export const DOWN = '\uE015'
 
 /** A running browser with one window. */
 export abstract class Engine {
