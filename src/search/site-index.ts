@@ -300,9 +300,10 @@ export class SiteIndex {
   }
 
   #changed(): number {
-    this.#version += 1
-    this.#set('version', this.#version)
-    return this.#version
+    const version = this.#version + 1
+    this.#set('version', version)
+    this.#version = version
+    return version
   }
 
   /** Creates the tables, or indexes the stored passages in the words of this version. */
