@@ -208,6 +208,20 @@ describe('the operator’s paths', () => {
     expect((await put({ url: URL_A })).json()).toMatchObject({ status: 'indexed', passages: 1 })
   })
 
+  test('make what the same isolate remembers of searches void', async () => {
+    const titles = async () =>
+      ((await search('?q=boat')).json() as { data?: { title: string }[] }).data?.map(
+        ({ title }) => title,
+      )
+    await put({ url: URL_A })
+    expect(await titles()).toEqual(['Boats'])
+    pages.set(URL_A, () => html('<title>Yachts</title><main>A boat.</main>'))
+    await put({ url: URL_A })
+    expect(await titles()).toEqual(['Yachts'])
+    await remove(`?url=${URL_A}`)
+    expect(await titles()).toBeUndefined()
+  })
+
   test('store questions with a page', async () => {
     const questions = ['Which vehicles swim?']
     expect((await put({ url: URL_A, questions })).json()).toMatchObject({ questions: 1 })
