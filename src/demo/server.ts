@@ -169,7 +169,7 @@ function createAnswer(
       count('prompt_tokens', tokens.length)
       // Evaluations score texts: those probabilities have to be the model's own.
       const isScored = echo && logprobs !== undefined
-      const source = isScored ? model : sourceFor(model, said ?? text, body.max_tokens)
+      const source = isScored ? model : sourceFor(model, text, said, body.max_tokens)
       const scored = isScored ? score(model, tokens, logprobs) : []
       const echoed = tokens.map((token, i) => scored[i] ?? { token, logprob: null, top: null })
       return Array.from({ length: best_of }, (_, place) => ({

@@ -1,5 +1,6 @@
-// Makes an answer be about something: the page in the prompt, of which it returns the main sentences,
-// or the hero of a story, who takes Alice's place.
+// Makes an answer be about something: the page in the prompt, of which it returns the main sentences, the
+// passages, of which it returns what answers the question, or the hero of a story, who takes Alice's place.
+import { extractFor, sentencesIn } from './extract.ts'
 import { type Context, type Model, tokenize } from './model.ts'
 
 /** What sampling needs of a model. `C` is its state after a text. */
@@ -13,56 +14,52 @@ export interface Source<C> {
   readonly distribution: (context: C) => Float64Array
 }
 
+/** A text between the marks of a page variable (src/request/page-text.ts). */
+const MARKED = /<(page-\w{24})>\n(.*?)\n<\/\1>/s
+
 /** Three sentences are a summary. */
 const SENTENCES = 3
 
-/** The model, or a source made for the page or the hero in this text. */
+/**
+ * The model, or a source made for the page, the passages or the hero in a text.
+ *
+ * @param said the last message of a chat's user; without a page of its own, passages may stand before it
+ */
 export function sourceFor(
   model: Model,
   text: string,
+  said: string | undefined,
   maxTokens: number,
 ): Source<Context> | Source<number> {
-  const summary = summaryOf(pageIn(text), maxTokens)
+  const subject = said ?? text
+  const [marked = '', , page = ''] = MARKED.exec(subject) ?? []
+  const passages = marked === '' ? MARKED.exec(text)?.[2] : page
+  // Behind the passages; before them stands what the owner says.
+  const question = subject.slice(subject.indexOf(marked) + marked.length).replace('Question:', '')
+  const answer = extractFor(question, passages ?? '')
+  if (answer !== '') return recital(tokenize(answer))
+  const summary = summaryOf(page, maxTokens)
   if (summary.length > 0) return recital(summary)
-  const hero = heroIn(text)
+  const hero = heroIn(subject)
   return hero === undefined ? model : storyOf(model, hero)
-}
-
-/** The text between the marks of a page variable (src/request/page-text.ts). */
-function pageIn(text: string): string {
-  const [begin = '', mark] = /<(page-\w{24})>\n/.exec(text) ?? []
-  const end = mark ? text.indexOf(`\n</${mark}>`) : 0
-  return text.slice(text.indexOf(begin) + begin.length, Math.max(0, end))
 }
 
 /**
  * The tokens of the sentences that hold most of the page's frequent words, in their order. The title is
- * joined to the first sentence, which is therefore left out of longer texts. Sentences of a numbered
- * passage (src/request/passages-text.ts) cite it.
+ * joined to the first sentence, which is therefore left out of longer texts.
  */
 function summaryOf(page: string, maxTokens: number): string[] {
   // Of five letters or more: most shorter ones are "the" and "with".
   const wordsOf = (text: string) => text.toLowerCase().match(/\p{L}{5,}/gu) ?? []
   const counts = new Map<string, number>()
   for (const word of wordsOf(page)) counts.set(word, (counts.get(word) ?? 0) + 1)
-  let cite = ''
-  const sentences = Array.from(
-    new Intl.Segmenter('en', { granularity: 'sentence' }).segment(page),
-    ({ segment }, place) => {
-      const number = /^\[\d+\](?= )/.exec(segment)?.[0]
-      if (number) cite = ` ${number}`
-      const text = segment.trim()
-      return {
-        place,
-        tokens: number || !text ? [] : tokenize(`${text}${cite} `),
-        // A word that occurs once says nothing about the page.
-        weight: [...new Set(wordsOf(text))].reduce((sum, word) => sum + counts.get(word)! - 1, 0),
-      }
-    },
-  )
-  const ranked = sentences
-    .slice(sentences.length > SENTENCES ? 1 : 0)
-    .filter(({ tokens }) => tokens.length > 0)
+  const sentences = sentencesIn(page).map((sentence, place) => ({
+    place,
+    tokens: tokenize(sentence),
+    // A word that occurs once says nothing about the page.
+    weight: [...new Set(wordsOf(sentence))].reduce((sum, word) => sum + counts.get(word)! - 1, 0),
+  }))
+  const ranked = sentences.slice(sentences.length > SENTENCES ? 1 : 0)
   ranked.sort((a, b) => b.weight - a.weight)
   let room = maxTokens
   const fitting = ranked.filter(({ tokens }, i) => {

@@ -7,7 +7,6 @@ import { createModel, tokenize } from '../../src/demo/model.ts'
 import { score } from '../../src/demo/sampling.ts'
 import { createDemo } from '../../src/demo/server.ts'
 import { markedText, pageText } from '../../src/request/page-text.ts'
-import { numberedPassages } from '../../src/request/passages-text.ts'
 import { demoText } from '../support/demo-text.ts'
 
 const demo = createDemo({
@@ -66,18 +65,6 @@ test('a summary honours stop, n, temperature and logprobs: each of its tokens is
   expect(logprobs?.tokens.join('')).toBe(text)
   expect(new Set(logprobs?.token_logprobs)).toEqual(new Set([0]))
   expect(logprobs?.top_logprobs?.[0]).toEqual({ Knead: 0 })
-})
-
-test('an answer from passages cites the number of each sentence', async () => {
-  const passages = [
-    { title: 'Bread', heading: 'Bread and yeast', text: sentences.join(' ') },
-    { title: 'Water', heading: '', text: 'Water is wet.\nAll of the water is needed for bread.' },
-  ]
-  const { text: page } = numberedPassages(passages, 6000)
-  const { text } = await ask({ prompt: `${markedText(await pageText(page))}\n\nQuestion: Why?` })
-  expect(text).toBe(
-    `${sentences[0]} [1] ${sentences[4]} [1] All of the water is needed for bread. [2]`,
-  )
 })
 
 test("the user's last message decides what a chat is about", async () => {
