@@ -133,12 +133,14 @@ test('GET /v1/models lists the only model and retrieves it', async () => {
 test('GET /v1/prompts lists the example prompts without their texts', async () => {
   const reply = await client.send({ path: '/v1/prompts', headers: own })
   const page = { from: 'url', paths: ['/', '/docs/*'], max_chars: 8000 }
+  const passages = { from: 'site', about: 'question', count: 6, max_chars: 6000 }
   const prompt = { object: 'prompt', visitor_may_set: [] }
   expect(JSON.parse(reply.text)).toEqual({
     object: 'list',
     data: [
       { ...prompt, id: 'story', variables: { hero: { max_chars: 40 } } },
       { ...prompt, id: 'summary', variables: { page } },
+      { ...prompt, id: 'ask', variables: { question: { max_chars: 300 }, passages } },
     ],
   })
   expect(reply.headers['cache-control']).toBe('no-store')
