@@ -7,7 +7,7 @@ import plainWords from './questions-held-out.json' with { type: 'json' }
 
 export type SiteName = keyof typeof otherWords
 
-/** "other" avoids the words of the pages; nothing is tuned on "plain". */
+/** "other" avoids the words of the pages. */
 export const sets: Record<SetName, Record<SiteName, QuestionSet>> = {
   plain: plainWords,
   other: otherWords,

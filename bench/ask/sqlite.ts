@@ -1,8 +1,8 @@
 // The index of a site in Node's SQLite: the Worker's own statements, whose tokenizer and weights can
 // be replaced.
-import { DatabaseSync, type SQLInputValue } from 'node:sqlite'
 import { pageNameOf } from '../../src/page/rules.ts'
 import { SiteIndex, type Sql } from '../../src/search/site-index.ts'
+import { memorySql } from '../../test/support/site.ts'
 import type { CutPage } from './pages.ts'
 import type { PageQuestions } from './sites.ts'
 
@@ -27,18 +27,14 @@ export function indexOf(
 }
 
 function sqlFor(variant: Variant): Sql {
-  const database = new DatabaseSync(':memory:')
-  const changed = (text: string) => replaced(text, variant)
+  const sql = memorySql()
   return {
-    exec<Row>(query: string, ...values: readonly SQLInputValue[]) {
-      const bound = values.map((value) => (typeof value === 'string' ? changed(value) : value))
-      return database.prepare(changed(query)).all(...bound) as Row[]
-    },
-    transaction<T>(work: () => T): T {
-      database.exec('BEGIN')
-      const result = work()
-      database.exec('COMMIT')
-      return result
+    ...sql,
+    exec(query, ...values) {
+      const bound = values.map((value) =>
+        typeof value === 'string' ? replaced(value, variant) : value,
+      )
+      return sql.exec(replaced(query, variant), ...bound)
     },
   }
 }
