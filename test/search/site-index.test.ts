@@ -93,6 +93,19 @@ describe('find()', () => {
     expect(found?.coverage).toBe(1 / 2)
   })
 
+  test('of two passages alike, the one of the shorter page comes first', () => {
+    const others = Array.from({ length: 30 }, (_, i) => `nothing of it, part ${i} of many`)
+    index.put(page('/long', ['how boats are painted', ...others]))
+    index.put(page('/short', ['how boats are painted', 'and sold']))
+    index.put(page('/other', ['planes are not painted at all']))
+    expect(find('painted boats', 2)?.passages.map(({ url }) => url)).toEqual([
+      `${SITE}/short`,
+      `${SITE}/long`,
+    ])
+    const [first, second] = find('painted boats', 2)?.passages ?? []
+    expect(first?.score).toBeGreaterThan(second?.score ?? 0)
+  })
+
   test('returns at most two passages of a page, and as many as wanted', () => {
     index.put(page('/a', ['boat one', 'boat two', 'boat three']))
     index.put(
