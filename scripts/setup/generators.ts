@@ -24,7 +24,7 @@ export const generators = {
     name: 'VitePress',
     meta: /^vitepress/i,
     traces: /__VP_HASH_MAP__|id="?VPContent/,
-    selector: '.vp-doc, main, body',
+    selector: '.vp-doc, .VPHome, main, body',
   },
   astro: {
     name: 'Astro',

@@ -103,6 +103,9 @@ describe.each(starters)('$generator', (starter) => {
     for (const post of Object.values(posts)) {
       expect(output).toMatch(new RegExp(`^indexed +${post} +[1-9]\\d* passages?$`, 'm'))
     }
+    // Words of the themes, around the text.
+    const found = await fetch(new URL('/v1/search?q=appearance+menu+sidebar', workers.url))
+    expect(await found.json()).toEqual({ object: 'list', data: [] })
   })
 
   test('warm stores a summary of each page of its sitemap', async () => {
