@@ -8,10 +8,10 @@
 //   --out figures.json      write all figures to a file
 // A full run updates docs/performance.md and its charts. Failed measurements are listed there and make
 // the exit code non-zero; missed targets do not.
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { gzipSync } from 'node:zlib'
+import { bundleOf, gzippedKib } from '../scripts/bundle-size.ts'
 import { fly, readers } from './flights.ts'
 import { axesOf, type Growth, growthOf } from './growth.ts'
 import { ask, judge, textOf } from './load.ts'
@@ -131,9 +131,9 @@ async function startUp(): Promise<Row[]> {
   return rows.map((row) => ({ ...row, target: { most: 15 } }))
 }
 
-/** The size of each gzipped bundle. */
+/** The size of each gzipped bundle without what is loaded later. */
 async function size(): Promise<Row[]> {
-  const kib = (path: string) => [gzipSync(readFileSync(path), { level: 9 }).length / 1024]
+  const kib = (path: string) => [gzippedKib(bundleOf(path).start)]
   const bundles = [
     { name: 'ours', main: 'dist/worker.js' },
     ...(before === undefined ? [] : [{ name: BEFORE, main: join(before, 'dist/worker.js') }]),

@@ -130,7 +130,7 @@ const asChat = ({ prompt, stream, user }: Question): Sent => ({
 })
 
 /** Whether the bundle in dist/ accepts chat requests. */
-export const answersChats = () => readFileSync('dist/worker.js', 'utf8').includes(CHAT_PATH)
+export const answersChats = () => readFileSync('dist/gateway.js', 'utf8').includes(CHAT_PATH)
 
 /** Our bundle with this CONFIG. @param folder of a built checkout */
 export async function ours(

@@ -1,25 +1,33 @@
-// Bundles the Worker into dist/worker.js. Wrangler runs this script ([build] in wrangler.toml) and uploads
-// the result as it is: its own bundler makes it 3 KiB larger, gzipped.
+// Bundles the Worker into dist/. Wrangler runs this script ([build] in wrangler.toml) and uploads the
+// modules as they are: its own bundler makes them 3 KiB larger, gzipped. worker.js has the exports that
+// the platform knows, gateway.js has the code, and pages.js what only the first page that is read loads.
 import { mkdir, writeFile } from 'node:fs/promises'
 import { rolldown } from 'rolldown'
 import { minifySync } from 'rolldown/utils'
-
-const TARGET = 'dist/worker.js'
 
 const bundle = await rolldown({
   input: 'src/worker.ts',
   external: /^cloudflare:/,
   platform: 'browser',
 })
-const { output } = await bundle.generate({ file: TARGET, sourcemap: true })
-const [{ code: readable, map: inputMap }] = output
-// Not the option `minify`, which minifies each module by itself and shortens less.
-const { code, map, errors } = minifySync(TARGET, readable, {
-  module: true,
+const { output } = await bundle.generate({
+  dir: 'dist',
   sourcemap: true,
-  inputMap: inputMap!,
+  chunkFileNames: '[name].js',
+  codeSplitting: {
+    groups: [{ name: 'gateway', tags: ['$initial'], priority: 1 }, { name: 'pages' }],
+  },
 })
-if (errors.length > 0) throw new Error(errors.map(({ message }) => message).join('\n'))
 await mkdir('dist', { recursive: true })
-await writeFile(`${TARGET}.map`, JSON.stringify(map))
-await writeFile(TARGET, `${code}\n//# sourceMappingURL=worker.js.map\n`)
+for (const chunk of output) {
+  if (chunk.type !== 'chunk') continue
+  // Not the option `minify`, which minifies each module by itself and shortens less.
+  const { code, map, errors } = minifySync(chunk.fileName, chunk.code, {
+    module: true,
+    sourcemap: true,
+    inputMap: chunk.map!,
+  })
+  if (errors.length > 0) throw new Error(errors.map(({ message }) => message).join('\n'))
+  await writeFile(`dist/${chunk.fileName}.map`, JSON.stringify(map))
+  await writeFile(`dist/${chunk.fileName}`, `${code}\n//# sourceMappingURL=${chunk.fileName}.map\n`)
+}

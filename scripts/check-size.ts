@@ -1,17 +1,17 @@
-// Part of `npm run check`: limits the size of the Worker, which an isolate has to load and compile
-// before its first answer. Reads the bundle of `wrangler deploy --dry-run --outdir dist`, or the file
-// given as argument.
-import { readFileSync } from 'node:fs'
-import { gzipSync } from 'node:zlib'
+// Part of `npm run check`: limits the size of what an isolate has to load and compile before its first
+// answer: the Worker's main module with its static imports. What it loads later is only named. Reads the
+// bundle of `wrangler deploy --dry-run --outdir dist`, or the main module given as argument.
+import { bundleOf, gzippedKib } from './bundle-size.ts'
 
 /**
  * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last one was
- * 14 KiB for the search of the owner's site and the watch for models that end.
+ * the search of the owner's site and the watch for models that end.
  */
-const LIMIT_KIB = 98
+const LIMIT_KIB = 87
 
 const path = process.argv[2] ?? 'dist/worker.js'
-const kib = gzipSync(readFileSync(path), { level: 9 }).length / 1024
+const { start, later } = bundleOf(path)
+const kib = gzippedKib(start)
 const size = `${path} has ${kib.toFixed(1)} KiB gzipped; the limit is ${LIMIT_KIB}`
 if (kib > LIMIT_KIB) {
   console.error(
@@ -20,4 +20,6 @@ if (kib > LIMIT_KIB) {
   process.exitCode = 1
 } else {
   console.log(size)
+  for (const each of later)
+    console.log(`${each}, loaded later: ${gzippedKib([each]).toFixed(1)} KiB`)
 }

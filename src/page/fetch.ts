@@ -5,13 +5,7 @@ import type { PageFault } from '../events.ts'
 import type { Element } from '../html/node.ts'
 import type { References } from '../html/references.ts'
 import { readBytes } from '../http/body.ts'
-import {
-  type ContentType,
-  decodeHtml,
-  decodeText,
-  parseContentType,
-  ReplacementError,
-} from './charset.ts'
+import type { ContentType } from './charset.ts'
 
 /** The validators of a page's version (RFC 9110, 8.8). */
 export interface Validators {
@@ -96,6 +90,8 @@ async function read(
   maxTextBytes: number,
 ): Promise<FetchedPage> {
   const { status, headers } = response
+  // All that reads pages is imported when it is needed (scripts/build-worker.ts).
+  const { parseContentType } = await import('./charset.ts')
   const contentType = parseContentType(headers.get('content-type') ?? '')
   const { type } = contentType
   const coding = (headers.get('content-encoding') ?? '').trim().toLowerCase()
@@ -165,6 +161,7 @@ async function documentOf(
   contentType: ContentType,
   references: FetchDeps['references'],
 ): Promise<Element | string> {
+  const { decodeHtml, decodeText, ReplacementError } = await import('./charset.ts')
   try {
     if (!HTML.has(contentType.type)) return decodeText(bytes, contentType.charset)
     return decodeHtml(bytes, contentType, await references())

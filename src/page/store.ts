@@ -8,7 +8,6 @@ import { RecentMap } from '../lru.ts'
 import { type PageText, pageText } from '../request/page-text.ts'
 import { truncate } from '../truncate.ts'
 import { type FetchDeps, fetchPage, PageError, type PageSource, type Validators } from './fetch.ts'
-import { collapseSpace, readableText } from './text.ts'
 
 /**
  * Increase this when the same page would yield a different text, so that old versions do not match.
@@ -96,7 +95,7 @@ export class Pages {
       fetched === null
         ? { ...(own as CachedPage), readAt }
         : {
-            text: await pageText(textOf(fetched.document, page)),
+            text: await pageText(await textOf(fetched.document, page)),
             version: { read_as: key, ...fetched.validators },
             readAt,
           }
@@ -106,7 +105,9 @@ export class Pages {
 }
 
 /** @throws PageError `empty` */
-function textOf(document: Element | string, { selector, maxChars }: Page): string {
+async function textOf(document: Element | string, { selector, maxChars }: Page): Promise<string> {
+  // As in fetch.ts, when it is needed.
+  const { collapseSpace, readableText } = await import('./text.ts')
   const text =
     typeof document === 'string'
       ? collapseSpace(document)

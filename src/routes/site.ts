@@ -16,7 +16,6 @@ import {
 } from '../page/rules.ts'
 import { queryFields } from '../request/query.ts'
 import { type IndexingClient, indexPage } from '../search/indexing.ts'
-import { fetchPassages } from '../search/read.ts'
 import type { Search } from '../search/search.ts'
 import type { RemovedPage, SiteList } from '../search/site-index.ts'
 import { preview } from '../validation.ts'
@@ -74,6 +73,8 @@ export async function putPage(visit: Visit, deps: SiteDeps): Promise<Reply> {
   const { selector } = settings
   const source = { url, selector, refusalOf: (to: URL) => redirectRefusal(url, to, options) }
   try {
+    // All that reads pages is imported when it is needed (scripts/build-worker.ts).
+    const { fetchPassages } = await import('../search/read.ts')
     const { version, ...stored } = await indexPage(url, questions, {
       site: { page: (name) => answer(site.page(name)), put: (update) => answer(site.put(update)) },
       selector,

@@ -3,9 +3,10 @@ import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, readFile, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { basename, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { expect, test } from 'vitest'
+import { expect, inject, test } from 'vitest'
+import { bundleOf } from '../../scripts/bundle-size.ts'
 
 const script = resolve('scripts/check-size.ts')
 
@@ -34,6 +35,30 @@ test('a larger bundle fails, and the message has its size, the limit and what to
   expect(output).toMatch(
     /Cannot deploy the bundle: .* has 200\.\d KiB gzipped; the limit is \d+\. Make/,
   )
+})
+
+test('what the main module imports counts, and what it loads later is named', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'check-size-'))
+  const main = join(folder, 'worker.js')
+  await writeFile(main, 'export{a as default}from"./gateway.js";')
+  await writeFile(
+    join(folder, 'gateway.js'),
+    `import"./worker.js";import(\`./pages.js\`)//${text(10)}`,
+  )
+  await writeFile(join(folder, 'pages.js'), `import{b}from"./gateway.js"//${text(200)}`)
+  const { stdout } = await promisify(execFile)(process.execPath, [script, main])
+  expect(stdout).toMatch(/worker\.js has 1[01]\.\d KiB gzipped/)
+  expect(stdout).toMatch(/pages\.js, loaded later: 20\d\.\d KiB/)
+})
+
+/** Text of this size when it is gzipped. */
+const text = (kib: number) => randomBytes(kib * 1024).toString('base64')
+
+test('wrangler.toml uploads every module of the bundle, and pages.js is loaded later', () => {
+  const { start, later } = bundleOf(inject('bundle'))
+  expect(later.map((path) => basename(path))).toEqual(['pages.js'])
+  const modules = [...start.slice(1), ...later].map((path) => basename(path))
+  expect(inject('wranglerConfig').rules).toContainEqual({ type: 'ESModule', globs: modules })
 })
 
 test('npm run check and CI include the check, which builds with the options of a deploy', async () => {

@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises'
 import { basename, dirname, resolve } from 'node:path'
 import { Log, LogLevel, Miniflare, type MiniflareOptions } from 'miniflare'
 import { inject } from 'vitest'
+import { bundleOf } from '../../scripts/bundle-size.ts'
 import { CANARY, leakIn, recordOutput } from './canary.ts'
 import { Client, overSocket } from './client.ts'
 import type { Gateway } from './gateway.ts'
@@ -152,12 +153,16 @@ function workerdPids(): number[] {
 
 type Manifest = NonNullable<WorkerConfig['manifest']>
 
-/** The bundle with its source map, and the test's main module if there is one. */
+/** The bundle with its source maps, and the test's main module if there is one. */
 async function modulesOf(bundle: string, main: string | undefined): Promise<Manifest> {
   const name = basename(bundle)
-  const worker = { type: 'esm', contents: await readFile(bundle, 'utf8') } as const
-  const map = { type: 'sourcemap', contents: await readFile(`${bundle}.map`, 'utf8') } as const
-  const modules: Manifest['modules'] = { [name]: worker, [`${name}.map`]: map }
+  const modules: Manifest['modules'] = {}
+  const { start, later } = bundleOf(bundle)
+  for (const path of [...start, ...later]) {
+    modules[basename(path)] = { type: 'esm', contents: await readFile(path, 'utf8') }
+    const map = await readFile(`${path}.map`, 'utf8')
+    modules[`${basename(path)}.map`] = { type: 'sourcemap', contents: map }
+  }
   if (main !== undefined) modules['main.js'] = { type: 'esm', contents: main }
   modules['watched.js'] = {
     type: 'esm',

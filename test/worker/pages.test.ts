@@ -15,6 +15,7 @@ const suite = workerSuite()
 let model: Lane
 let site: Lane
 let workers: Workers
+let config: ReturnType<typeof suite.config>
 let origin: string
 /** The site's pages by path. */
 const pages = new Map<string, Script>()
@@ -26,22 +27,20 @@ beforeAll(async () => {
   model = upstream.lane('model')
   site = upstream.lane('site')
   const page = { from: 'url', paths: ['/site/*'] }
-  workers = await suite.share({
-    isolates: 2,
-    config: suite.config(
-      'model',
-      {
-        origins: [ORIGIN, origin],
-        free_prompts: false,
-        prompts: {
-          summary: { text: '{{page}}', variables: { page } },
-          warmed: { text: 'Summarise {{page}}', variables: { page }, spend: 'operator' },
-        },
-        budget: { tokens_per_day: 100_000_000, tokens_per_visitor_per_day: 100_000_000 },
+  config = suite.config(
+    'model',
+    {
+      origins: [ORIGIN, origin],
+      free_prompts: false,
+      prompts: {
+        summary: { text: '{{page}}', variables: { page } },
+        warmed: { text: 'Summarise {{page}}', variables: { page }, spend: 'operator' },
       },
-      { wire: 'chat', retries: 0 },
-    ),
-  })
+      budget: { tokens_per_day: 100_000_000, tokens_per_visitor_per_day: 100_000_000 },
+    },
+    { wire: 'chat', retries: 0 },
+  )
+  workers = await suite.share({ isolates: 2, config })
 })
 
 beforeEach(() => {
@@ -229,6 +228,21 @@ test('a page is fetched without anything of the visitor, and revalidated by its 
   expect(codeOf(await ask(url, { ...warmed, isolate: 1 }))).toBe('200 ok')
   expect(site.calls[1]?.headers['if-none-match']).toBe('"v1"')
   expect(model.calls).toHaveLength(1)
+})
+
+test('the first pages of an isolate may be read at the same time', async () => {
+  const urls = Array.from({ length: 8 }, (_, i) => put(bytes(`<main>First page ${i}</main>`)))
+  const client = (await suite.start({ config })).client()
+  const headers = { ...LOCAL, ...OPERATOR }
+  const path = '/admin/site/page'
+  const replies = await Promise.all(
+    urls.flatMap((url) => [
+      client.complete({ prompt: { id: 'warmed', variables: { page: url } } }, headers),
+      client.send({ method: 'PUT', path, body: { url }, headers }),
+    ]),
+  )
+  expect(replies.map(codeOf)).toEqual(replies.map(() => '200 ok'))
+  expect(model.calls).toHaveLength(8)
 })
 
 test('500 visitors with arbitrary URLs and texts cause no upstream call and no fetch', async () => {
