@@ -14,12 +14,12 @@ import { EndpointProxy } from './endpoint-proxy.ts'
 
 /** The Worker's address in the site's source. */
 const ENDPOINT = 'http://localhost:8787'
-/** A page with a picture, one with tables and code, one with other scripts. */
-const different = ['/', '/docs/settings.html', '/docs/glossary.html']
+/** A page with a picture, two with tables and code, one with other scripts. */
+const different = ['/', '/docs/settings.html', '/docs/power.html', '/docs/glossary.html']
 /** The pictures for docs/, by view. */
 const pictures: Readonly<Record<string, string>> = {
   'light 1000 /': 'example',
-  'light 1000 /docs/settings.html': 'example-summary',
+  'light 1000 /docs/power.html': 'example-summary',
   'dark 360 /': 'example-phone',
 }
 const TOKEN = 'an-operator-token-of-32-characters'
