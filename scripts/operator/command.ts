@@ -13,7 +13,7 @@ export const INTERRUPTED = 130
 
 export interface Command<Arguments> {
   /** What it does, for "Cannot …". */
-  readonly verb: 'warm' | 'index'
+  readonly verb: 'warm' | 'index' | 'attack'
   readonly usage: string
   /** @returns null if the user asks for help */
   readonly parse: (args: readonly string[]) => Arguments | null
@@ -39,7 +39,7 @@ export async function main<Arguments extends { readonly url: string }>({
       console.log(usage)
       return OK
     }
-    const token = process.env['OPERATOR_TOKEN'] || (await localToken())
+    const token = process.env['OPERATOR_TOKEN'] || ((await localSecrets())['OPERATOR_TOKEN'] ?? '')
     if (token === '') throw new Error(`Cannot ${verb} without OPERATOR_TOKEN\n\n${usage}`)
     const gateway = new Gateway({ url: args.url, token, verb }, fetch)
     await gateway.check()
@@ -50,10 +50,9 @@ export async function main<Arguments extends { readonly url: string }>({
   }
 }
 
-/** The token that `npm run setup` writes; "" without one. */
-async function localToken(): Promise<string> {
-  const file = await readFile('.dev.vars', 'utf8').catch(() => '')
-  return secretsIn(file)['OPERATOR_TOKEN'] ?? ''
+/** The secrets that `npm run setup` writes into `.dev.vars`; empty without that file. */
+export async function localSecrets(): Promise<Readonly<Record<string, string>>> {
+  return secretsIn(await readFile('.dev.vars', 'utf8').catch(() => ''))
 }
 
 /** Resolves early if the signal is aborted. */
