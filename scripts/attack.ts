@@ -23,7 +23,7 @@ import { terminalOn } from './setup/terminal.ts'
 /** Shorter values are words that a response may have by chance. */
 const MIN_SECRET_CHARS = 12
 
-/** The local settings, which have the prices; null if there are none that can be used. */
+/** The local settings, which have the prices; null if they are missing or have faults. */
 function localConfig() {
   try {
     return checkConfig(readWranglerToml('wrangler.toml').vars?.['CONFIG']).config

@@ -39,7 +39,8 @@ let worker: { readonly process: ChildProcess; readonly port: number } | null = n
 
 beforeAll(async () => {
   clone = await mkdtemp(join(tmpdir(), 'clone-'))
-  for (const name of ['src', 'scripts', 'package.json', 'tsconfig.json', 'wrangler.toml']) {
+  const names = ['src', 'scripts', 'package.json', 'tsconfig.json', 'wrangler.toml']
+  for (const name of [...names, 'test/support/random.ts']) {
     await cp(name, join(clone, name), { recursive: true })
   }
   await symlink(resolve('node_modules'), join(clone, 'node_modules'))

@@ -19,14 +19,14 @@ export interface Result {
   readonly faults: readonly Fault[]
 }
 
-export interface Counts {
+interface Counts {
   readonly answered: number
   readonly refused: number
   /** Disconnected on purpose, cut off at the end, or a connection that failed. */
   readonly ended: number
 }
 
-export interface Fault {
+interface Fault {
   readonly what: string
   readonly times: number
   /** An attack and a request id. */
