@@ -42,6 +42,11 @@ function dearest(tokens: number, perToken: number | null, usdLeft: number | null
   return Math.min(tokens * perToken, usdLeft ?? Number.POSITIVE_INFINITY)
 }
 
+/**
+ * What the whole budget of a day can cost.
+ *
+ * @internal exported for its tests
+ */
 export function worstDay({ tokensPerDay, usdPerDay }: Figures, perToken: number | null): string {
   const usd = dearest(tokensPerDay, perToken, usdPerDay > 0 ? usdPerDay : null)
   return `Worst case for one day: ${cost(tokensPerDay, usd)}.`
