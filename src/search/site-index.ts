@@ -105,6 +105,13 @@ const PASSAGES_PER_PAGE = 2
 const CANDIDATES = 4
 /** Measured: from 0.05 to 0.2 makes little difference. */
 const LENGTH_WEIGHT = 0.1
+/**
+ * Passages that no question matches. Without them, BM25 gives a word that half of the passages have
+ * no weight at all, which is every word that a small site is about.
+ */
+const FILLERS = 50
+/** About as long as a passage. Words have no characters for private use. */
+const FILLER = Array.from({ length: 60 }, () => '\ue000').join(' ')
 /** How many of the best passages are looked at. */
 const MAX_RANKED = 400
 
@@ -317,6 +324,9 @@ export class SiteIndex {
     for (const statement of SCHEMA) this.#run(statement)
     this.#run('DROP TABLE IF EXISTS words')
     this.#run(WORDS)
+    for (let id = -FILLERS; id < 0; id++) {
+      this.#run('INSERT INTO words (rowid, text) VALUES (?, ?)', id, FILLER)
+    }
     for (const page of [...this.#sql.exec<PageRow>('SELECT * FROM pages')]) {
       this.#index(this.#passagesOf(page), JSON.parse(page.questions) as string[])
     }

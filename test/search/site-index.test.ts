@@ -106,6 +106,13 @@ describe('find()', () => {
     expect(first?.score).toBeGreaterThan(second?.score ?? 0)
   })
 
+  test('on a small site, a word that most passages have counts, too', () => {
+    index.put(page('/walk', [{ title: 'The walk', text: 'It takes two hours, and it is steep.' }]))
+    index.put(page('/hedge', ['The hedge has been there for long.']))
+    index.put(page('/pub', ['Whoever has had a walk is thirsty.']))
+    expect(textsFor('How long is the walk?', 1)).toEqual(['It takes two hours, and it is steep.'])
+  })
+
   test('returns at most two passages of a page, and as many as wanted', () => {
     index.put(page('/a', ['boat one', 'boat two', 'boat three']))
     index.put(
