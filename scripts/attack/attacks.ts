@@ -10,6 +10,7 @@ type Requests = Omit<Volley, 'name'>
 export const attacks: Readonly<Record<string, (aim: Aim) => Requests>> = {
   'refused origins': refusedOrigins,
   'a forged page': forgedPage,
+  'no page': (aim) => ({ order: 'at once', shots: times(aim, 2, 4, () => pageless(aim)) }),
   'different prompts at once': (aim) => ({
     order: 'at once',
     shots: times(aim, 4, 12, () => spending(aim)),
@@ -61,6 +62,13 @@ function forgedPage(aim: Aim): Requests {
     ...(target.turnstile ? {} : { authorization: 'Bearer not-the-token-of-an-operator' }),
   }
   return { order: 'at once', shots: times(aim, 2, 5, () => spending(aim, {}, { headers })) }
+}
+
+/** As scripts send it: without `Origin`. */
+function pageless(aim: Aim): Shot {
+  const { headers, ...rest } = spending(aim)
+  const { origin: _, ...others } = headers
+  return { ...rest, headers: others }
 }
 
 function onePrompt(aim: Aim): Requests {

@@ -7,7 +7,7 @@ import { targetOf } from '../../../scripts/attack/target.ts'
 import { wait } from '../../../scripts/operator/command.ts'
 import { Gateway } from '../../../scripts/operator/gateway.ts'
 import { CANARY } from '../../support/canary.ts'
-import { OPERATOR_TOKEN } from '../../support/client.ts'
+import { OPERATOR_TOKEN, ORIGIN } from '../../support/client.ts'
 import { pick, seeded } from '../../support/random.ts'
 import { passingSiteverify } from '../../support/siteverify.ts'
 import { chatStream, refusal, type Script } from '../../support/upstream-server.ts'
@@ -19,42 +19,57 @@ const suite = workerSuite()
 const REQUESTS = 60
 const USD_PER_TOKEN = 1 / 1000
 
-/** A Worker with this budget, and the tokens that its upstream has billed. */
-async function open(seed: number, tokensPerDay: number, options: WorkersOptions = {}) {
-  const turnstile = options.secrets?.['TURNSTILE_SECRET'] !== undefined
-  const lane = `attack-${suite.next()}`
-  const bill = { tokens: 0 }
-  suite.upstream.lane(lane).answers(upstream(seed, bill))
-  const price = { input: USD_PER_TOKEN * 1e6, output: USD_PER_TOKEN * 1e6 }
-  const workers = await suite.start({
-    ...options,
-    config: suite.config(
-      lane,
-      {
-        free_prompts: true,
-        models: [{ id: 'm', upstream: 'u', upstream_model: 'm', price }],
-        defaults: { max_tokens: 20 },
-        limits: { max_tokens: 40, n: 2, prompt_chars: 300, messages: 5, chat_chars: 500 },
-        prompts: {
-          haiku: { text: 'About {{topic}}', variables: { topic: { max_chars: 60 } } },
-          page: { text: '{{page}}', variables: { page: { from: 'url' } } },
-          helper: { chat: true, system: 'Be kind.' },
-        },
-        ...(turnstile ? { access: { turnstile_sitekey: '0x4AAAAAAADnPIDROrmt1Wwj' } } : {}),
-        // Half of the seeds reach the limit in USD first.
-        budget: {
-          tokens_per_day: tokensPerDay,
-          usd_per_day: seed % 2 === 0 ? 0 : (tokensPerDay * USD_PER_TOKEN) / 2,
-        },
-      },
-      { wire: 'chat', idle_ms: 300, first_byte_ms: 300, deadline_ms: 2000 },
-    ),
-  })
-  return { workers, bill }
+interface Bill {
+  tokens: number
+  usd: number
 }
 
+/** A Worker with this budget and a dearer fallback, and what its upstreams have billed. */
+async function open(seed: number, tokensPerDay: number, options: WorkersOptions = {}) {
+  const turnstile = options.secrets?.['TURNSTILE_SECRET'] !== undefined
+  const serial = suite.next()
+  const bill: Bill = { tokens: 0, usd: 0 }
+  const place = (name: string, usdPerToken: number) => {
+    const lane = `attack-${serial}-${name}`
+    suite.upstream.lane(lane).answers(upstream(seed, usdPerToken, bill))
+    const limits = { idle_ms: 300, first_byte_ms: 300, deadline_ms: 2000 }
+    const base_url = suite.upstream.url(lane)
+    return { name, base_url, key: 'UPSTREAM_API_KEY', wire: 'chat', ...limits }
+  }
+  const config = {
+    origins: [ORIGIN],
+    free_prompts: true,
+    models: [
+      {
+        id: 'm',
+        upstream: 'u',
+        upstream_model: 'm',
+        price: priceOf(USD_PER_TOKEN),
+        fallbacks: [{ upstream: 'v', upstream_model: 'w', price: priceOf(2 * USD_PER_TOKEN) }],
+      },
+    ],
+    upstreams: [place('u', USD_PER_TOKEN), place('v', 2 * USD_PER_TOKEN)],
+    defaults: { max_tokens: 20 },
+    limits: { max_tokens: 40, n: 2, prompt_chars: 300, messages: 5, chat_chars: 500 },
+    prompts: {
+      haiku: { text: 'About {{topic}}', variables: { topic: { max_chars: 60 } } },
+      page: { text: '{{page}}', variables: { page: { from: 'url' } } },
+      helper: { chat: true, system: 'Be kind.' },
+    },
+    ...(turnstile ? { access: { turnstile_sitekey: '0x4AAAAAAADnPIDROrmt1Wwj' } } : {}),
+    budget: { tokens_per_day: tokensPerDay, usd_per_day: usdPerDay(seed, tokensPerDay) },
+  }
+  return { workers: await suite.start({ ...options, config }), bill }
+}
+
+const priceOf = (usdPerToken: number) => ({ input: usdPerToken * 1e6, output: usdPerToken * 1e6 })
+
+/** Half of the seeds reach the limit in USD first. */
+const usdPerDay = (seed: number, tokensPerDay: number) =>
+  seed % 2 === 0 ? 0 : tokensPerDay * USD_PER_TOKEN
+
 /** Mostly answers. Its bill is what was generated, no matter what it reports. */
-function upstream(seed: number, bill: { tokens: number }): Script {
+function upstream(seed: number, usdPerToken: number, bill: Bill): Script {
   const random = seeded(seed)
   const usage = { prompt_tokens: 60, completion_tokens: 10, total_tokens: 70 }
   const answers = (script: Script, tokens: number) => [script, tokens] as const
@@ -73,6 +88,7 @@ function upstream(seed: number, bill: { tokens: number }): Script {
       random,
     )
     bill.tokens += tokens
+    bill.usd += tokens * usdPerToken
     await script(call, line)
   }
 }
@@ -103,9 +119,10 @@ describe('an attack of 60 requests', () => {
     expect(after?.spent).toBeGreaterThan(0)
     expect(bill.tokens).toBeLessThanOrEqual(Number(after?.spent))
     expect(after?.spent).toBeLessThanOrEqual(tokensPerDay)
-    if (seed % 2 === 1) {
-      expect(after?.usdSpent).toBeLessThanOrEqual((tokensPerDay * USD_PER_TOKEN) / 2)
-    }
+    // Floating-point sums may differ in the last digits.
+    expect(bill.usd).toBeLessThanOrEqual(Number(after?.usdSpent) + 1e-9)
+    const usdLimit = usdPerDay(seed, tokensPerDay) || Number.POSITIVE_INFINITY
+    expect(after?.usdSpent).toBeLessThanOrEqual(usdLimit)
     const sent = [...counts.values()].map(
       ({ answered, refused, ended }) => answered + refused + ended,
     )
