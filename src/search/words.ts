@@ -20,9 +20,17 @@ const RUN = new RegExp(
 )
 const CHARACTER = /[\p{L}\p{N}]\p{M}*/gu
 
+/** More marks in a row than any language has. The last two signs become marks. */
+const MANY_MARKS = /([\p{M}\uff9e\uff9f]{30})[\p{M}\uff9e\uff9f]+/gu
+
+/** The text without differences of width (NFKC). To order a great many marks would take quadratic time. */
+export function nfkc(text: string): string {
+  return text.replace(MANY_MARKS, '$1').normalize('NFKC')
+}
+
 /** The runs of a text, without differences of case and width. */
 export function runsOf(text: string): Run[] {
-  const folded = text.normalize('NFKC').toLowerCase().replaceAll('ß', 'ss')
+  const folded = nfkc(text).toLowerCase().replaceAll('ß', 'ss')
   return [...folded.matchAll(RUN)].map(([run, unspaced]) => ({
     text: run,
     characters: unspaced === undefined ? null : (run.match(CHARACTER) ?? []),
