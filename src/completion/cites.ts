@@ -12,18 +12,30 @@ export const citeSchema = v.strictObject({
 export type Cite = Readonly<v.InferOutput<typeof citeSchema>>
 
 /** Some clients read no more than 16 KB of headers. */
+const MAX_CHARS = 12_000
 const MAX_TITLE_CHARS = 200
 
 /**
- * A link to each passage in the order of their numbers (RFC 8288), with titles in UTF-8 (RFC 8187);
- * null if the answer is made from no passages.
+ * A link to each passage in the order of their numbers (RFC 8288), with titles in UTF-8 (RFC 8187),
+ * for which the addresses leave room; null if the answer is made from no passages.
  */
 export function linkHeader(cites: readonly Cite[] | null | undefined): string | null {
-  return cites ? cites.map(linkOf).join(', ') : null
+  if (!cites) return null
+  const bare = cites.map(({ url }) => `<${url}>; rel="cite"; title*=UTF-8''`)
+  const room = MAX_CHARS - bare.join(', ').length
+  const titles = cites.map(({ title }) => encoded(title, room / cites.length))
+  return bare.map((link, i) => `${link}${titles[i]}`).join(', ')
 }
 
-function linkOf({ url, title }: Cite): string {
-  const encoded = encodeURIComponent(truncate(title, MAX_TITLE_CHARS).toWellFormed())
-  const safe = encoded.replaceAll(/['()*]/g, (sign) => `%${sign.charCodeAt(0).toString(16)}`)
-  return `<${url}>; rel="cite"; title*=UTF-8''${safe}`
+/** As much of a title as fits in so many characters. */
+function encoded(title: string, maxChars: number): string {
+  let text = ''
+  for (const character of truncate(title, MAX_TITLE_CHARS).toWellFormed()) {
+    const code = encodeURIComponent(character).replace(/['()*]/, hexOf)
+    if (text.length + code.length > maxChars) break
+    text += code
+  }
+  return text
 }
+
+const hexOf = (sign: string) => `%${sign.charCodeAt(0).toString(16)}`

@@ -11,9 +11,14 @@ export interface PageText {
 /** 24 digits of the hash: finding a text that contains its own mark takes 2^96 attempts. */
 const MARK_DIGITS = 24
 
-/** Derives the mark from the text, so that the same page yields the same prompt. */
-export async function pageText(text: string): Promise<PageText> {
-  return { text, mark: `page-${(await sha256(text)).slice(0, MARK_DIGITS)}` }
+/**
+ * Derives the mark from the text, so that the same page yields the same prompt.
+ *
+ * @param addresses that an answer links to: for others, the prompt is another one, too
+ */
+export async function pageText(text: string, addresses: readonly string[] = []): Promise<PageText> {
+  const hash = await sha256([text, ...addresses].join('\n'))
+  return { text, mark: `page-${hash.slice(0, MARK_DIGITS)}` }
 }
 
 /** The value of the variable: the text between its marks. */

@@ -78,8 +78,12 @@ export async function citedFor(
   }
   const { text, used } = numberedPassages(passages, variable.max_chars)
   const pages = new Set(used.map(({ url }) => pageNameOf(new URL(url))))
+  const marked = await pageText(
+    text,
+    used.map(({ url }) => url),
+  )
   return {
-    texts: new Map([[name, await pageText(text)]]),
+    texts: new Map([[name, marked]]),
     cites: used.map((passage) => ({ url: passage.url, title: placeOf(passage) })),
     names: await Promise.all([...pages].map(pageName)),
   }

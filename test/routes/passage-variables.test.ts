@@ -46,6 +46,11 @@ function start({ prompts = {}, config = {}, limit = true }: Setup = {}) {
             passages: { from: 'site', about: 'question', count: 4, max_chars: 400 },
           },
         },
+        many: {
+          chat: true,
+          system: '{{p}}',
+          variables: { p: { from: 'site', count: 20, max_chars: 9999 } },
+        },
         talk: { chat: true, system: '{{found}}', variables: { found: { from: 'site' } } },
         ...prompts,
       },
@@ -151,6 +156,23 @@ test('titles in a link are escaped (RFC 8187), and cut', async () => {
   )
 })
 
+test('a link header stays below what clients read, whatever the pages are called', async () => {
+  const { app, change } = start()
+  const title = '標題'.repeat(100)
+  const long = (n: number) => ({ ...passage(`/${n}#${'x'.repeat(300)}`, title, '', 'x') })
+  change({ passages: [1, 2, 3, 4, 5, 6, 7, 8, 9].map(long) })
+  const reply = await send(app, '/v1/chat/completions', {
+    model: 'many',
+    messages: [{ role: 'user', content: 'Which?' }],
+  })
+  const link = reply.headers['link'] ?? ''
+  expect(link.length).toBeLessThan(12_000)
+  expect(link.match(/title\*=UTF-8''(?:%[\dA-F]{2}){3,600}(?:,|$)/g)).toHaveLength(9)
+  for (const [, text = ''] of link.matchAll(/''([^,]*)/g)) {
+    expect(title.startsWith(decodeURIComponent(text))).toBe(true)
+  }
+})
+
 describe('one answer serves every spelling of a question:', () => {
   const spellings = [
     'How long is a hose?',
@@ -198,6 +220,15 @@ test('another passage, or another order of them, is another answer', async () =>
   const reply = await app.post(ask('Which?'))
   expect(textOf(reply)).toBe('answer 1')
   expect(reply.headers['cache-status']).toContain('hit')
+})
+
+test('the same passage at another address is another answer, so that no link leads to where it was', async () => {
+  const { app, change } = start()
+  await app.post(ask('Which?'))
+  change({ passages: [{ ...HOSES, url: `${ORIGIN}/new#length` }, TAPS] })
+  const reply = await app.post(ask('Which?'))
+  expect(textOf(reply)).toBe('answer 2')
+  expect(reply.headers['link']).toContain(`<${ORIGIN}/new#length>; rel`)
 })
 
 test('a chat asks about its last two messages of the visitor', async () => {
