@@ -26,7 +26,8 @@ async function cutPage({ url, type, bytes }: Source): Promise<CutPage> {
       new Response(bytes, { headers: { 'content-type': `${type}; charset=utf-8` } }),
     references,
   }
-  const page = await fetchPassages({ url, selector: SELECTOR, refusalOf: () => null }, null, deps)
+  const source = { url, selector: SELECTOR, refusalOf: () => null, allows: () => true }
+  const page = await fetchPassages(source, null, deps)
   return { ...page!, url }
 }
 

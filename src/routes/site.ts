@@ -70,14 +70,18 @@ export async function putPage(visit: Visit, deps: SiteDeps): Promise<Reply> {
     const message = `Cannot index the page: ${refusal}`
     throw new GatewayError('page_not_allowed', message, { param: 'url' })
   }
-  const { selector } = settings
-  const source = { url, selector, refusalOf: (to: URL) => redirectRefusal(url, to, options) }
+  const source = {
+    url,
+    selector: settings.selector,
+    refusalOf: (to: URL) => redirectRefusal(url, to, options),
+    allows: (page: URL) => refusalOf(page, options) === null,
+  }
   try {
     // All that reads pages is imported when it is needed (scripts/build-worker.ts).
     const { fetchPassages } = await import('../search/read.ts')
     const { version, ...stored } = await indexPage(url, questions, {
       site: { page: (name) => answer(site.page(name)), put: (update) => answer(site.put(update)) },
-      selector,
+      settings,
       fetchPassages: (known) => fetchPassages(source, known, fetching),
       now,
     })

@@ -3,6 +3,7 @@
 import { sha256 } from '../hash.ts'
 import type { Validators } from '../page/fetch.ts'
 import { pageNameOf } from '../page/rules.ts'
+import { isCollection } from './markdown-pages.ts'
 import type { ReadPage } from './passage.ts'
 import type { KnownPage, PageUpdate, PageVersion, StoredPage } from './site-index.ts'
 
@@ -11,7 +12,8 @@ const READER_VERSION = 1
 
 export interface IndexingDeps {
   readonly site: IndexingClient
-  readonly selector: string
+  /** What is indexed: `site` in CONFIG. */
+  readonly settings: { readonly paths: readonly string[]; readonly selector: string }
   /** @returns null if the page still matches the validators */
   readonly fetchPassages: (known: Validators | null) => Promise<ReadPage | null>
   /** Unix ms. */
@@ -33,9 +35,11 @@ export async function indexPage(
   questions: readonly string[] | null,
   deps: IndexingDeps,
 ): Promise<StoredPage> {
-  const { site, selector, fetchPassages, now } = deps
+  const { site, settings, fetchPassages, now } = deps
   const name = pageNameOf(url)
-  const readAs = JSON.stringify([READER_VERSION, selector])
+  const { paths, selector } = settings
+  const others = isCollection(url) ? paths : []
+  const readAs = JSON.stringify([READER_VERSION, selector, ...others])
   const known = await site.page(name)
   const put = async (read: PageVersion | null) =>
     await site.put({ name, url: url.href, read, questions, now: Math.floor(now() / 1000) })

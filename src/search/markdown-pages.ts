@@ -11,12 +11,15 @@ export interface MarkdownPage {
   readonly outline: Outline
 }
 
+/** Whether an address is that of a text with all pages of a site. */
+export const isCollection = ({ pathname }: URL) => /\/llms[\w.-]*\.txt$/i.test(pathname)
+
 /** @param address the text's own address, which is that of pages that name none of its origin */
 export function markdownPages(text: string, address: URL, references: References): MarkdownPage[] {
-  const isCollection = /\/llms[\w.-]*\.txt$/i.test(address.pathname)
-  const blocks = markdownBlocks(text, references, isCollection)
-  const groups = isCollection ? groupsOf(blocks) : [blocks]
-  return groups.map((group) => pageOf(group, address, isCollection))
+  const hasMany = isCollection(address)
+  const blocks = markdownBlocks(text, references, hasMany)
+  const groups = hasMany ? groupsOf(blocks) : [blocks]
+  return groups.map((group) => pageOf(group, address, hasMany))
 }
 
 /** The blocks of each page. Without any address, each heading of level 1 starts a page. */
@@ -41,14 +44,10 @@ function isTitleOnly(group: readonly MarkdownBlock[] | undefined): boolean {
   return last?.kind === 'heading' && last.level === 1
 }
 
-function pageOf(
-  group: readonly MarkdownBlock[],
-  address: URL,
-  isCollection: boolean,
-): MarkdownPage {
+function pageOf(group: readonly MarkdownBlock[], address: URL, isOneOfMany: boolean): MarkdownPage {
   const fields = new Map(group.flatMap((block) => (block.kind === 'page' ? [...block.fields] : [])))
   const blocks = group.filter((block) => block.kind !== 'page')
-  const url = isCollection ? sourceIn(fields, address) : address
+  const url = isOneOfMany ? sourceIn(fields, address) : address
   return {
     url: url ?? address,
     outline: {

@@ -17,6 +17,8 @@ import { type Outline, passagesOf } from './passages.ts'
 interface IndexSource extends PageSource {
   /** Which part of an HTML page is read: alternatives, of which the first that has text counts. */
   readonly selector: string
+  /** Whether a page that a collection names may be indexed. */
+  readonly allows: (url: URL) => boolean
 }
 
 /** The limit for Markdown and text: `llms-full.txt` holds a whole site. */
@@ -45,6 +47,7 @@ export async function fetchPassages(
       : [{ url: source.url, outline: outlineOf(document, parseSelectors(source.selector) ?? []) }]
   const passages: Passage[] = []
   for (const { url, outline } of pages) {
+    if (url !== source.url && !source.allows(url)) continue
     for (const passage of passagesOf(titled(outline, url), url)) {
       if (passages.push(passage) > MAX_PASSAGES) throw new PageError('too_large')
     }

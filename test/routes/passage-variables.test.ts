@@ -156,7 +156,7 @@ test('titles in a link are escaped (RFC 8187), and cut', async () => {
   )
 })
 
-test('a link header stays below what clients read, whatever the pages are called', async () => {
+test('a link header stays below what clients read, with pages of any title', async () => {
   const { app, change } = start()
   const title = '標題'.repeat(100)
   const long = (n: number) => ({ ...passage(`/${n}#${'x'.repeat(300)}`, title, '', 'x') })

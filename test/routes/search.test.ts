@@ -250,6 +250,29 @@ describe('the operator’s paths', () => {
     expect((await search('?q=boat')).json()).toMatchObject({ data: [{ url: URL_A }] })
   })
 
+  test('index no page of llms-full.txt that the settings leave out, also once they have changed', async () => {
+    const { host } = new URL(ORIGIN)
+    const text = [
+      `# Boats\nSource: ${ORIGIN}/docs/boats\n\nA boat.`,
+      `# Plans\nSource: ${ORIGIN}/private/plans\n\nA boat that is not built yet.`,
+      `# Names\nSource: https://user:word@${host}/docs/names\n\nThe names of a boat.`,
+    ].join('\n\n')
+    const url = `${ORIGIN}/llms-full.txt`
+    const headers = { 'content-type': 'text/plain', etag: '"1"' }
+    pages.set(url, () => new Response(text, { headers }))
+    const index = memorySite()
+    const found = async () => {
+      const { data } = (await search('?q=boat')).json() as { data: { title: string }[] }
+      return data.map(({ title }) => title).sort()
+    }
+    app = start({ index })
+    await put({ url })
+    expect(await found()).toEqual(['Boats', 'Plans'])
+    app = start({ index, config: { site: { paths: ['/llms-full.txt', '/docs/*'] } } })
+    expect((await put({ url })).json()).toMatchObject({ status: 'indexed', passages: 1 })
+    expect(await found()).toEqual(['Boats'])
+  })
+
   test('follow a redirect to another address of the page', async () => {
     pages.set(`${URL_A}/`, pages.get(URL_A)!)
     pages.set(URL_A, () => new Response(null, { status: 301, headers: { location: '/a/' } }))

@@ -9,7 +9,12 @@ const URL_A = 'https://site.test/docs/a'
 
 /** Reads a page that the site serves like this. */
 async function read(body: BodyInit, type = 'text/html', url = URL_A) {
-  const source = { url: new URL(url), selector: 'main, article, body', refusalOf: () => null }
+  const source = {
+    url: new URL(url),
+    selector: 'main, article, body',
+    refusalOf: () => null,
+    allows: () => true,
+  }
   const page = await fetchPassages(source, null, {
     fetch: async () => new Response(body, { headers: { 'content-type': type, etag: '"1"' } }),
     references: async () => references,
