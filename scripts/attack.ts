@@ -38,9 +38,9 @@ async function confirm(cost: string): Promise<void> {
   if (!terminal.isInteractive) {
     throw new Error(`Cannot attack without --yes: it may spend ${cost}`)
   }
-  const answer = await terminal.ask(
-    `This may spend ${cost}, and then your visitors only get cached answers today. Go on? [y/N] `,
-  )
+  terminal.print(`This may spend ${cost}. Then your visitors only get cached answers today.`)
+  // Ctrl-C is a no.
+  const answer = await terminal.ask('Go on? [y/N] ').catch(() => '')
   if (!/^y(es)?$/i.test(answer.trim())) throw new Error('Nothing was sent.')
 }
 
