@@ -124,12 +124,12 @@ function checkPassages({ chat, variables }: LockedPrompt, faults: Faults): void 
       )
     } else if (!chat && about === undefined) {
       faults.add(`${path}.about`, 'Cannot find "about": expected the variable with the question')
-    } else if (!chat && about !== undefined && !isQuestion(variables[about])) {
+    } else if (!chat && about !== undefined && !isQuestion(about, variables)) {
       const state = 'expected a variable with "max_chars" or "values"'
       faults.add(`${path}.about`, `Cannot use "${masked(about)}": ${state}`)
     }
   }
 }
 
-const isQuestion = (variable: LockedPrompt['variables'][string] | undefined) =>
-  variable !== undefined && !('from' in variable)
+const isQuestion = (name: string, variables: LockedPrompt['variables']) =>
+  Object.entries(variables).some(([key, variable]) => key === name && !('from' in variable))

@@ -130,10 +130,14 @@ function redirectRefusal(from: URL, to: URL, options: AddressOptions): string | 
   return redirectRefusalOf(from, to, options)
 }
 
+const ownReasons = {
+  elsewhere: 'it redirects to another page',
+  too_large: 'it is larger than 1 MiB, or 8 MiB for text, or has more than 20,000 passages',
+} as const
+
 function unavailable({ fault }: PageError, { id }: Visit, { report }: SiteDeps): GatewayError {
   report({ event: 'page_failed', request_id: id, reason: fault })
-  const reason = fault === 'elsewhere' ? 'it redirects to another page' : reasons[fault]
-  const message = `Cannot index the page: ${reason}`
+  const message = `Cannot index the page: ${{ ...reasons, ...ownReasons }[fault]}`
   return new GatewayError('page_unavailable', message, { param: 'url', cause: fault })
 }
 

@@ -431,6 +431,12 @@ describe('faults of the settings:', () => {
   const q = { max_chars: 9 }
 
   test.each([
+    [
+      { text: '{{p}} {{q}}', variables: { p: { from: 'site', about: 'constructor' }, q } },
+      [
+        'prompts.ask.variables.p.about: Cannot use "constructor": expected a variable with "max_chars" or "values"',
+      ],
+    ],
     [{ text: '{{p}} {{q}}', variables: { p: site, q } }, []],
     [{ chat: true, system: '{{p}}', variables: { p: { from: 'site' } } }, []],
     [

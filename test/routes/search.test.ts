@@ -234,6 +234,7 @@ describe('the operator’s paths', () => {
       [() => new Response('gone', { status: 404 }), 'expected status 200'],
       [() => new Response(null, { status: 302, headers: { location: '/b' } }), 'redirects'],
       [() => html('<main></main>'), 'selector'],
+      [() => html(`<main>${'<h2>a</h2>b'.repeat(20_001)}</main>`), 'more than 20,000 passages'],
     ]
     pages.set(`${ORIGIN}/b`, () => html('<main>another page</main>'))
     for (const [response, reason] of faults) {
@@ -246,6 +247,7 @@ describe('the operator’s paths', () => {
       'status',
       'elsewhere',
       'empty',
+      'too_large',
     ])
     expect((await search('?q=boat')).json()).toMatchObject({ data: [{ url: URL_A }] })
   })
