@@ -72,13 +72,15 @@ const requestCodes: readonly Code[] = [
   'not_cached',
   'no_passages',
 ]
+/** Errors of a search, also of one for the passages of a prompt. */
+const searchCodes: readonly Code[] = ['site_not_indexed', 'rate_limited', 'search_unavailable']
 /** Errors of requests that may call an upstream. */
 const spendingCodes: readonly Code[] = [
   ...bodyCodes,
   ...requestCodes,
+  ...searchCodes,
   'upstream_refused_request',
   'visitor_token_required',
-  'rate_limited',
   'too_many_streams',
   'budget_exhausted',
   'paused',
@@ -208,7 +210,7 @@ function pathsOf(schemas: Table): Table {
           headers: headersOf(...answerHeaders, 'X-Usage-Estimated'),
           content: completionBody,
         },
-        [...anywhere, ...requestCodes],
+        [...anywhere, ...requestCodes, ...searchCodes],
         {
           parameters: [
             ...queryParameters(schemas['CompletionRequest'] as Table),
@@ -276,15 +278,7 @@ function pathsOf(schemas: Table): Table {
           headers: headersOf('Cache-Control'),
           content: json('PassageList'),
         },
-        [
-          ...anywhere,
-          'invalid_value',
-          'unknown_field',
-          'missing_field',
-          'site_not_indexed',
-          'rate_limited',
-          'search_unavailable',
-        ],
+        [...anywhere, 'invalid_value', 'unknown_field', 'missing_field', ...searchCodes],
         {
           parameters: [
             {

@@ -271,6 +271,22 @@ describe('the document', () => {
     expect(missing).toEqual(['method_not_allowed'])
   })
 
+  test('lists what the search for passages may answer at every path of a completion', () => {
+    for (const { path, method, operation } of operations()) {
+      if (!('Link' in (operation.responses['200']?.headers ?? {}))) continue
+      const at = `${method} ${path}`
+      const said = Object.values(operation.responses).map(({ description }) => description)
+      for (const code of [
+        'no_passages',
+        'site_not_indexed',
+        'rate_limited',
+        'search_unavailable',
+      ]) {
+        expect(said.join(), at).toContain(`\`${code}\``)
+      }
+    }
+  })
+
   test('exposes only the settings that the pages need', async () => {
     expect(api.info).toMatchObject({ 'x-free-prompts': true })
     expect(api.info).not.toHaveProperty('x-turnstile-sitekey')
