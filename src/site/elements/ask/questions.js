@@ -11,7 +11,7 @@ export class Questions {
   #chats = null
   /** @type {Client | null} */
   #known = null
-  /** The header of the last response. @type {string | null} */
+  /** The header of the answer's first response that has one. @type {string | null} */
   #link = null
 
   /** @param {EdgeElement} host */
@@ -53,6 +53,7 @@ export class Questions {
   /** The text of the answer, as it arrives. @param {readonly Message[]} messages @param {AbortSignal} signal */
   async answer(messages, signal) {
     const { stream, chat } = await this.#client()
+    this.#link = null
     const model = this.#prompt
     const variables = this.#host.json('variables') ?? {}
     if (await this.isChat()) return chat(messages, { model, variables, signal, stream: true })
@@ -69,7 +70,8 @@ export class Questions {
       ...(sitekey && { turnstile: { sitekey } }),
       fetch: async (input, init) => {
         const response = await fetch(input, init)
-        this.#link = response.headers.get('link')
+        // An answer that is made again, and a new token, come while the first one is shown.
+        this.#link ??= response.headers.get('link')
         return response
       },
     })
