@@ -3,7 +3,7 @@
 import { sha256 } from '../hash.ts'
 import type { Validators } from '../page/fetch.ts'
 import { pageNameOf } from '../page/rules.ts'
-import { isCollection } from './markdown-pages.ts'
+import { isCollection } from './collection.ts'
 import type { ReadPage } from './passage.ts'
 import type { KnownPage, PageUpdate, PageVersion, StoredPage } from './site-index.ts'
 

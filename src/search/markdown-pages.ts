@@ -1,6 +1,7 @@
 // The pages in a text of Markdown: one, or all those of a site in `llms-full.txt`, where each has a
 // heading of level 1 and often its address, in front matter or in a line below the heading.
 import type { References } from '../html/references.ts'
+import { isCollection } from './collection.ts'
 import { type MarkdownBlock, markdownBlocks } from './markdown.ts'
 import type { Block, Outline } from './passages.ts'
 import { languageTag } from './shown.ts'
@@ -10,9 +11,6 @@ export interface MarkdownPage {
   readonly url: URL
   readonly outline: Outline
 }
-
-/** Whether an address is that of a text with all pages of a site. */
-export const isCollection = ({ pathname }: URL) => /\/llms[\w.-]*\.txt$/i.test(pathname)
 
 /** @param address the text's own address, which is that of pages that name none of its origin */
 export function markdownPages(text: string, address: URL, references: References): MarkdownPage[] {
