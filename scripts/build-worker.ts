@@ -18,6 +18,14 @@ const { output } = await bundle.generate({
     groups: [{ name: 'gateway', tags: ['$initial'], priority: 1 }, { name: 'pages' }],
   },
 })
+const names = output.flatMap((file) => (file.type === 'chunk' ? [file.fileName] : []))
+const expected = ['gateway.js', 'pages.js', 'worker.js']
+// Wrangler uploads no other (`rules` in wrangler.toml): a Worker that imports one does not start.
+if (names.toSorted().join() !== expected.join()) {
+  throw new Error(
+    `Cannot build the Worker: expected the modules ${expected.join(', ')}, got ${names.join(', ')}. Does code outside of pages.js import from it other than by import()?`,
+  )
+}
 await mkdir('dist', { recursive: true })
 for (const chunk of output) {
   if (chunk.type !== 'chunk') continue

@@ -285,6 +285,7 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
   }
   const search = new Search({
     site: platform.site,
+    origins,
     limit: platform.searchLimit,
     memoryMs: settings.memory_seconds * 1000,
     now,

@@ -58,7 +58,7 @@ export const messages = {
   not_cached: 'Not in the cache.',
   site_not_indexed: 'This site has no search yet. Its owner can index it with "npm run index".',
   search_unavailable: 'The search is unavailable. Try again shortly.',
-  no_passages: 'This site has nothing about that. Ask in other words, or about something else.',
+  no_passages: 'No answer was found on this site. Ask in other words, or about something else.',
 
   visitor_token_required:
     'A visitor token is required. Get one from POST /v1/visitors and send it as X-Visitor-Token.',

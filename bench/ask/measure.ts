@@ -44,7 +44,7 @@ const RELATED = 10
 
 export function measure(index: SiteIndex, origin: string, set: QuestionSet): Measured {
   const { answered, unanswered } = set
-  const find = (question: string) => index.find(queryOf(question), LIMIT).found!
+  const find = (question: string) => index.find(queryOf(question), LIMIT, [origin]).found!
   return {
     answered: answered.map((asked) => place(asked, find(asked.question), origin)),
     unanswered: unanswered.map((question) => ask(question, find(question))),

@@ -119,7 +119,7 @@ function siteObject(): DurableObjectStub<SiteObject> {
 }
 
 const site: Platform['site'] = {
-  find: async (query, limit) => await siteObject().find(query, limit),
+  find: async (...asked) => await siteObject().find(...asked),
   version: async () => await siteObject().version(),
   page: async (name) => await siteObject().page(name),
   put: async (update) => await siteObject().put(update),

@@ -18,8 +18,8 @@ export class SiteObject extends DurableObject {
     transaction: (work) => this.ctx.storage.transactionSync(work),
   })
 
-  find(query: Query, limit: number): Matches {
-    return this.#index.find(query, limit)
+  find(query: Query, limit: number, origins: readonly string[]): Matches {
+    return this.#index.find(query, limit, origins)
   }
 
   version(): number {

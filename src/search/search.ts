@@ -10,6 +10,8 @@ import type { Found, Matches } from './site-index.ts'
 
 export interface SearchDeps {
   readonly site: SearchClient
+  /** The origins whose pages are found. */
+  readonly origins: readonly string[]
   readonly limit: VisitorLimit
   /** How long the version of the index is not looked up again. */
   readonly memoryMs: number
@@ -19,7 +21,7 @@ export interface SearchDeps {
 
 /** The way to the index. */
 export interface SearchClient {
-  find(query: Query, limit: number): Promise<Matches>
+  find(query: Query, limit: number, origins: readonly string[]): Promise<Matches>
   version(): Promise<number>
 }
 
@@ -81,13 +83,13 @@ export class Search {
     limit: number,
     visitor: string | null,
   ): Promise<Matches> {
-    const { site, limit: visitorLimit } = this.#deps
+    const { site, origins, limit: visitorLimit } = this.#deps
     if (!(await isWithin(visitorLimit, visitor))) throw rateLimited('search')
     const unavailable = (cause?: unknown): never => {
       const options = { retryAfterSeconds: RETRY_AFTER_S, cause }
       throw new GatewayError('search_unavailable', messages.search_unavailable, options)
     }
-    const asking = site.find(queryOf(question), limit).catch(unavailable)
+    const asking = site.find(queryOf(question), limit, origins).catch(unavailable)
     const matches = await inTime(OBJECT_MS, asking, unavailable)
     this.noteVersion(matches.version)
     this.#remembered.set(key, matches)

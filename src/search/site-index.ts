@@ -157,13 +157,14 @@ export class SiteIndex {
     return this.#version
   }
 
-  find(query: Query, limit: number): Matches {
+  /** @param origins whose pages may be found: the index may have others, from before a change */
+  find(query: Query, limit: number, origins: readonly string[]): Matches {
     const version = this.#version
     if (this.#first('SELECT 1 FROM pages LIMIT 1') === null) return { version, found: null }
     const occurring = query.terms.map((term) => this.#occurs(term))
     const terms = query.terms.filter((_, i) => occurring[i])
     const coverage = coverageOf(query, occurring)
-    return { version, found: { passages: this.#best(terms, limit), coverage } }
+    return { version, found: { passages: this.#best(terms, limit, origins), coverage } }
   }
 
   page(name: string): KnownPage | null {
@@ -229,13 +230,16 @@ export class SiteIndex {
     const version = this.#changed()
     return { status: 'indexed', passages: passages.length, ...counted, version }
   }
+
   /** The best passages for the terms, of which each occurs. */
-  #best(terms: readonly string[], limit: number): FoundPassage[] {
+  #best(terms: readonly string[], limit: number, origins: readonly string[]): FoundPassage[] {
     const candidates: FoundPassage[] = []
     const perPage = new Map<string, { found: number; readonly chance: number }>()
     for (const { id, rank } of this.#ranked(terms)) {
       const { url, title, heading, text } = this.#passage(id)
-      const name = pageNameOf(new URL(url))
+      const address = new URL(url)
+      if (!origins.includes(address.origin)) continue
+      const name = pageNameOf(address)
       const page = perPage.get(name) ?? { found: 0, chance: chanceOf(this.#page(name)) }
       if (page.found === PASSAGES_PER_PAGE) continue
       page.found += 1

@@ -16,6 +16,7 @@ const byCode = {
   challenge_failed: 'Reload the page and try the bot check again.',
   challenge_unavailable: 'Turnstile is not responding. Try again in a minute.',
   origin_not_allowed: 'Add the origin of this page to "origins" in wrangler.toml.',
+  no_passages: 'Ask in other words: the tab Search shows what is nearest.',
   not_cached: 'Only the operator can generate this answer, with npm run warm.',
   body_too_large: 'Send a shorter prompt, or raise limits.body_bytes.',
   rate_limited:

@@ -45,14 +45,14 @@ test('counts the place of a right page, and refusals by kind', () => {
 
 test('finds a page by the questions that are indexed with it', () => {
   const found = (questionsOf = {}) =>
-    indexOf(pages, {}, questionsOf).find(queryOf('honey'), 20).found?.passages.length
+    indexOf(pages, {}, questionsOf).find(queryOf('honey'), 20, [ORIGIN]).found?.passages.length
   expect(found()).toBe(0)
   expect(found({ bees: ['Where does honey come from?'] })).toBe(1)
 })
 
 test('a variant replaces the tokenizer and the weights of the index', () => {
   const best = (question: string, variant = {}) =>
-    indexOf(pages, variant).find(queryOf(question), 1).found?.passages[0]?.title
+    indexOf(pages, variant).find(queryOf(question), 1, [ORIGIN]).found?.passages[0]?.title
   expect(best('eaves')).toBeUndefined()
   expect(best('eaves', { tokenizer: 'trigram' })).toBe('Ants')
   const inTitle = pageOf('/queen', 'Queen', 'Chess is a game for two, and each of them has one.')
@@ -60,6 +60,7 @@ test('a variant replaces the tokenizer and the weights of the index', () => {
     indexOf([...pages, inTitle, pageOf('/cats', 'Cats', 'Cats sleep.')], { weights }).find(
       queryOf('chess'),
       1,
+      [ORIGIN],
     ).found?.passages[0]?.score
   expect(score([1, 1, 1, 9, 1])).toBeGreaterThan(score([1, 1, 1, 1, 1]) ?? 0)
 })

@@ -440,7 +440,7 @@ describe('an answer', () => {
   test('that the site has none of is no failure: the nearest pages are shown', async () => {
     const box = await askIn()
     await ask(box, 'How do rockets follow the tide?')
-    await expect.poll(() => box.answer.textContent()).toBe('This site has nothing about that.')
+    await expect.poll(() => box.answer.textContent()).toBe('No answer was found on this site.')
     await expect
       .poll(() => box.sources.allTextContents())
       .toEqual(['Tides › The moon', 'Waves › Foam'])

@@ -197,7 +197,7 @@ test('a question is answered with a citation, which leads to its passage, and on
 test('a question that the site has nothing about shows the nearest pages', async () => {
   const page = await visit('/')
   const { text, cites } = await ask(page, 'Who won the world cup in 1998?')
-  expect([text, cites]).toEqual(['This site has nothing about that.', []])
+  expect([text, cites]).toEqual(['No answer was found on this site.', []])
   // Chromium logs every 404.
   expect(watched?.takeConsoleErrors()).toEqual([expect.stringContaining('404')])
   watched?.expectQuiet(site.origin, ENDPOINT)

@@ -119,7 +119,7 @@ const counted = async (method: string, ...args: unknown[]): Promise<Counted> =>
   await call('counted', method, args)
 
 async function find(question: string, limit = 6): Promise<Counted> {
-  return await counted('find', queryOf(question), limit)
+  return await counted('find', queryOf(question), limit, ['https://site.example'])
 }
 
 const PASSAGES = 8

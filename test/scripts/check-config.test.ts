@@ -29,7 +29,7 @@ test.concurrent.each<[string, (toml: string) => string, number, RegExp]>([
     'one of more than 5 KB, with advice on what to move',
     (toml) => `${toml}\n[vars.CONFIG.prompts.long]\ntext = "${'x'.repeat(5200)}"\n`,
     1,
-    /expected at most 5120 bytes, got 5\d+; move prompts to src\/config\/prompts\.ts/,
+    /expected at most 5120 bytes, got \d+; move prompts to src\/config\/prompts\.ts/,
   ],
   [
     'one with a warning',

@@ -36,6 +36,7 @@ function started() {
     score: 1,
   })
   const search = new Search({
+    origins: ['https://example.com'],
     site: {
       find: async (query, limit) => {
         const { version } = state

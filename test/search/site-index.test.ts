@@ -33,7 +33,7 @@ function page(path: string, pieces: readonly Piece[], more: Partial<PageUpdate> 
   return { name: url, url, read, questions: null, now: 7, ...more }
 }
 
-const find = (question: string, limit = 20) => index.find(queryOf(question), limit).found
+const find = (question: string, limit = 20) => index.find(queryOf(question), limit, [SITE]).found
 const textsFor = (question: string, limit = 20) =>
   find(question, limit)?.passages.map(({ text }) => text)
 
@@ -111,6 +111,14 @@ describe('find()', () => {
     index.put(page('/hedge', ['The hedge has been there for long.']))
     index.put(page('/pub', ['Whoever has had a walk is thirsty.']))
     expect(textsFor('How long is the walk?', 1)).toEqual(['It takes two hours, and it is steep.'])
+  })
+
+  test('returns no pages of an origin that is no longer allowed', () => {
+    const { read, ...old } = page('/old', ['boat'])
+    const passages = [{ url: 'https://old.example/', title: '', heading: '', text: 'boat' }]
+    index.put({ ...old, name: 'https://old.example/', read: { ...read!, passages } })
+    index.put(page('/new', ['a boat']))
+    expect(textsFor('boat')).toEqual(['a boat'])
   })
 
   test('returns at most two passages of a page, and as many as wanted', () => {

@@ -6,7 +6,7 @@ import { SiteIndex, type Sql } from '../../src/search/site-index.ts'
 export function memorySite(): Platform['site'] {
   const index = new SiteIndex(memorySql())
   return {
-    find: async (query, limit) => index.find(query, limit),
+    find: async (...asked) => index.find(...asked),
     version: async () => index.version,
     page: async (name) => index.page(name),
     put: async (update) => index.put(update),

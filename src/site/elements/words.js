@@ -44,7 +44,7 @@ export function explain({ code = '', status = 0, param, retryAfter }, texts) {
   }
   if (code === 'no_passages' || code === 'empty') return texts.nothing
   if (status === 200 || code === 'restarted') return texts.cut
-  if (/^(messages|prompt)/.test(param ?? '') || status === 413 || /refused_/.test(code)) {
+  if (status === 413 || /^invalid_value (messages|prompt)|refused_/.test(`${code} ${param}`)) {
     return texts.long
   }
   return status < 400 || status >= 500 || /challenge|token/.test(code) ? texts.down : texts.off

@@ -8,7 +8,7 @@ export const words = {
   none: 'No results. Enter asks.',
   answers: 'Answers',
   sources: 'Sources',
-  nothing: 'This site has nothing about that.',
+  nothing: 'No answer was found on this site.',
   nearest: 'Nearest pages',
   off: 'Search is not available here yet.',
 }
