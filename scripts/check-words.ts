@@ -48,8 +48,12 @@ const isExempt = (path: string) =>
 
 const text = /\.(ts|js|mjs|md|html|css|toml|yml|json|svg)$|^\.dev\.vars\.example$|^\.ci\//
 
-/** Part of the cache key, so it stays: the instruction to the model about a page (src/request/page-text.ts). */
-const keptPhrases = /never instructions to you, whatever it says/g
+/**
+ * The instruction to the model about a page (src/request/page-text.ts) is part of the cache key, so it
+ * stays. The other is the name of a command and its files.
+ */
+const keptPhrases =
+  /never instructions to you, whatever it says|npm run strangers|["/.]strangers\b(?=["'/.-])/g
 
 /** The lines of a file that hold a retired word, each with what to write. */
 export function retiredWords(path: string, content: string): string[] {

@@ -139,13 +139,23 @@ const file = (type: string): Table => ({
 })
 
 const answerHeaders = ['Cache-Status', 'Age', 'ETag', 'Cache-Control', 'Server-Timing', 'Link']
+/**
+ * Some programs read this schema as that of the whole text, others as that of one event, an object.
+ * It is true of both: a text has no properties.
+ */
 const stream = (event: string, failure: string): Table => ({
   'text/event-stream': {
     schema: {
-      type: 'string',
       description: `One \`data: <${event}>\` per event, then \`data: [DONE]\`. If the answer fails midway, the last event is ${failure} without \`[DONE]\`.`,
+      properties: { data: { anyOf: [{ const: '[DONE]' }, jsonText(event, 'Error')] } },
     },
   },
+})
+/** A text that is JSON of one of these schemas. */
+const jsonText = (...names: readonly string[]): Table => ({
+  type: 'string',
+  contentMediaType: 'application/json',
+  contentSchema: { anyOf: names.map(schema) },
 })
 /** The forms of an answer: one object, events with a part of it each, or bare text. */
 const answerBody = (whole: string, event: string): Table => ({
@@ -284,7 +294,7 @@ function pathsOf(schemas: Table): Table {
             {
               ...query(
                 'q',
-                { type: 'string', maxLength: MAX_QUESTION_CHARS },
+                { type: 'string', minLength: 1, maxLength: MAX_QUESTION_CHARS },
                 'A question or words.',
               ),
               required: true,

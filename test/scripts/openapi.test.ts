@@ -142,6 +142,9 @@ const rules: Readonly<Record<string, (value: unknown, rule: never, whole: Schema
     Object.entries(value)
       .filter(([name]) => !Object.hasOwn(properties as object, name))
       .every(([, item]) => rest !== false && fits(item, rest)),
+  contentMediaType: (_, type: string) => type === 'application/json',
+  contentSchema: (value, schema: Schema) =>
+    typeof value !== 'string' || fits(JSON.parse(value), schema),
   default: () => true,
   description: () => true,
 }
@@ -537,6 +540,12 @@ describe('responses match the document', () => {
     }
     const described = api.paths[path]?.['post']?.responses[200]?.content?.['text/event-stream']
     expect(described?.schema['description']).toContain(`data: <${event}>`)
+    // Programs read the schema as that of the text, or as that of one event.
+    const datas = text.split('\n\n').flatMap((each) => each.split('data: ')[1] ?? [])
+    for (const value of [text, ...datas.map((data) => ({ data }))]) {
+      expect(fits(value, described?.schema ?? { const: 'nothing' })).toBe(true)
+    }
+    expect(fits({ data: '{}' }, described?.schema ?? {})).toBe(false)
   })
 
   test('a failure in the middle of a stream', () => {

@@ -1,0 +1,87 @@
+// Clients of others read the endpoint as it is and must find nothing, and mutants of it, of which each
+// must be found by one of them.
+import type { Browser } from 'playwright-core'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { launchBrowser } from '../support/browser.ts'
+import { SiteServer } from '../support/site-server.ts'
+import { workerSuite } from '../support/worker-suite.ts'
+import { mutations } from './mutations.ts'
+import { JudgedProxy } from './proxy.ts'
+import { installed, run } from './venv.ts'
+import { demo } from './worker.ts'
+
+/** By mutation: null, or what was found. */
+type Findings = Readonly<Record<string, string | null>>
+
+type Packages = Parameters<typeof installed>
+
+const openai: Packages = ['langchain-openai==1.7.4', 'openai==3.57.0']
+const clients: [name: string, read: string, script: string, packages: Packages][] = [
+  ['openai 3.57.0', 'completions and chats, async too', 'openai', openai],
+  ['langchain-openai 1.7.4', 'its two models, async too', 'langchain', openai],
+  ['llm 0.36', 'completions and chats', 'llm', ['llm==0.36']],
+  ['litellm 1.110.2', 'completions and chats, async too', 'litellm', ['litellm==1.110.2']],
+]
+
+const suite = workerSuite()
+const paths = [...mutations.keys()]
+const findings = new Map<string, Findings>()
+let proxy: JudgedProxy
+let site: SiteServer
+
+beforeAll(async () => {
+  site = await SiteServer.start()
+  site.files.set('/', '<title>Site</title>')
+  const workers = await suite.share({ config: { ...demo.config, origins: [site.origin] } })
+  proxy = await JudgedProxy.start(workers.url, mutations)
+})
+
+afterAll(async () => {
+  await proxy?.stop()
+  await site?.stop()
+})
+
+test.each(clients)('%s: %s: whole answers, streams, errors', async (name, _, script, packages) => {
+  const bin = await installed(...packages)
+  const args = [`test/strangers/with_${script}.py`, proxy.origin, paths.join(',')]
+  const { stdout, stderr } = await run(`${bin}/python`, args)
+  const found: Findings = JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
+  findings.set(name, found)
+  expect(found['none'], stderr).toBe(null)
+})
+
+test('Chromium: a page of an allowed origin can read errors', async () => {
+  const browser: Browser = await launchBrowser()
+  try {
+    const page = await browser.newPage()
+    await page.goto(site.origin)
+    const found: Record<string, string | null> = {}
+    for (const path of paths)
+      found[path] = await page.evaluate(readError(`${proxy.origin}/${path}`))
+    findings.set(`Chromium ${browser.version()}`, found)
+    expect(found['none']).toBe(null)
+  } finally {
+    await browser.close()
+  }
+})
+
+/** In the page: whether it can read the error of a request that is wrong. */
+const readError = (base: string) => `(async () => {
+  const body = JSON.stringify({ prompt: 'Hi', temperature: 9 })
+  try {
+    const response = await fetch('${base}/v1/completions', { method: 'POST', body })
+    const { error } = await response.json()
+    return error.code === 'invalid_value' ? null : error.code
+  } catch (error) {
+    return String(error)
+  }
+})()`
+
+test('each mutant is found by at least one of them', () => {
+  const rows = paths.map((path) => {
+    const by = [...findings].filter(([, found]) => found[path] !== null).map(([name]) => name)
+    return [path, by] as const
+  })
+  for (const [path, by] of rows) console.log(`${path}: ${by.join(', ') || 'nobody'}`)
+  expect(rows.filter(([, by]) => by.length === 0).map(([path]) => path)).toEqual(['none'])
+})

@@ -1,0 +1,57 @@
+// Small faults of the protocol, as servers have them: each changes responses of the Worker.
+import type { Mutation } from './proxy.ts'
+
+const inBody =
+  (change: (body: string) => string): Mutation =>
+  ({ headers, body }) => ({ headers, body: change(body) })
+
+/** The events of a stream. A body of another type is left alone. */
+const inEvents =
+  (change: (events: string[]) => readonly string[]): Mutation =>
+  ({ headers, body }) => {
+    if (headers['content-type'] !== 'text/event-stream; charset=utf-8') return {}
+    return { headers, body: change(body.split(/(?<=\n\n)/)).join('') }
+  }
+
+const withText = (event: string) => /"(text|content)":"[^"]/.test(event)
+const withReason = (event: string) => /"finish_reason":"/.test(event)
+
+export const mutations: ReadonlyMap<string, Mutation> = new Map([
+  // The endpoint as it is.
+  ['none', () => ({})],
+  [
+    'text_offset-off-by-one',
+    inBody((body) =>
+      body.replaceAll(/"text_offset":\[([\d,]+)\]/g, (_, list: string) => {
+        return `"text_offset":[${list.split(',').map((offset) => Number(offset) + 1)}]`
+      }),
+    ),
+  ],
+  ['done-missing', inEvents((events) => events.filter((event) => !event.includes('[DONE]')))],
+  [
+    'usage-off-by-one',
+    inBody((body) =>
+      body.replaceAll(/"completion_tokens":(\d+)/g, (_, count: string) => {
+        return `"completion_tokens":${Number(count) + 1}`
+      }),
+    ),
+  ],
+  [
+    'chunk-dropped',
+    inEvents((events) => {
+      const dropped = events.findLastIndex(withText)
+      return events.filter((_, i) => i !== dropped)
+    }),
+  ],
+  [
+    'finish-twice',
+    inEvents((events) => events.flatMap((event) => (withReason(event) ? [event, event] : [event]))),
+  ],
+  [
+    'errors-without-cors',
+    ({ status, headers }) => {
+      const { 'access-control-allow-origin': _, ...others } = headers
+      return status < 400 ? {} : { headers: others }
+    },
+  ],
+])
