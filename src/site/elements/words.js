@@ -34,19 +34,17 @@ export const wordsWith = (own) => ({ ...words, ...own })
 /**
  * A failure in plain words.
  *
- * @param {{ code?: string, status?: number, param?: string | null, retryAfter?: number | null }} error
+ * @param {{ code?: string, status?: number, retryAfter?: number | null }} error
  * @param {Words} texts
  */
-export function explain({ code = '', status = 0, param, retryAfter }, texts) {
+export function explain({ code = '', status = 0, retryAfter }, texts) {
   if (status === 429) {
     const text = /budget|paused/.test(code) ? texts.limit : texts.busy
     return text.replace('{time}', retryAfter ? after(retryAfter, texts.lang) : texts.later)
   }
   if (code === 'no_passages' || code === 'empty') return texts.nothing
   if (status === 200 || code === 'restarted') return texts.cut
-  if (status === 413 || /^invalid_value (messages|prompt)|refused_/.test(`${code} ${param}`)) {
-    return texts.long
-  }
+  if (status === 413 || /invalid_value|refused_/.test(code)) return texts.long
   return status < 400 || status >= 500 || /challenge|token/.test(code) ? texts.down : texts.off
 }
 
