@@ -51,15 +51,15 @@ export function totals(hours) {
   const sum = (of) => hours.reduce((all, hour) => all + of(hour), 0)
   const hits = sum(hitsOf)
   const collapsed = sum((hour) => hour.collapsed)
-  const misses = sum((hour) => hour.misses)
-  const answered = hits + collapsed + misses
+  const generated = sum(generatedOf)
+  const answered = hits + collapsed + generated
   const errors = byName(hours, 'errors')
   return {
     requests: sum((hour) => hour.requests),
     hits,
     collapsed,
-    generated: sum(generatedOf),
-    /** The share of lookups that needed no upstream call of their own; null without lookups. */
+    generated,
+    /** The share of answers that needed no upstream call of their own; null without answers. */
     ratio: answered === 0 ? null : (hits + collapsed) / answered,
     tokensSaved: sum((hour) => hour.tokens_saved),
     tokensSpent: sum((hour) => hour.tokens_in + hour.tokens_out),

@@ -53,6 +53,13 @@ test('totals() adds up all hours', () => {
   expect(totals([]).ratio).toBeNull()
   const notCached = hour(0, { requests: 4, misses: 3, errors: { not_cached: 2 } })
   expect(totals([notCached])).toMatchObject({ ratio: 0, generated: 1 })
+  // One of two answers: what was refused is no answer.
+  const half = hour(0, {
+    hits: { memory: 1, kv: 0, stale: 0 },
+    misses: 3,
+    errors: { not_cached: 2 },
+  })
+  expect(totals([half]).ratio).toBe(0.5)
   expect(bars([notCached], 1, 3600, HOUR)).toMatchObject({ upstream: [1], refused: [3] })
   expect(totals([hour(0, { requests: 1 })]).ratio).toBeNull()
 })
