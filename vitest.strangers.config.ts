@@ -10,8 +10,8 @@ export default defineConfig({
     // One line for each program, with its version, what it checks, and its time.
     reporters: ['verbose', ['json', { outputFile: 'dist/strangers-tests.json' }]],
     retry: 0,
-    testTimeout: 240_000,
-    // For installing.
-    hookTimeout: 400_000,
+    // Most of it is for installing.
+    testTimeout: 600_000,
+    hookTimeout: 420_000,
   },
 })

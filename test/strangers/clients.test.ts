@@ -17,10 +17,31 @@ type Packages = Parameters<typeof installed>
 
 const openai: Packages = ['langchain-openai==1.7.4', 'openai==3.57.0']
 const clients: [name: string, read: string, script: string, packages: Packages][] = [
-  ['openai 3.57.0', 'completions and chats, async too', 'openai', openai],
-  ['langchain-openai 1.7.4', 'its two models, async too', 'langchain', openai],
-  ['llm 0.36', 'completions and chats', 'llm', ['llm==0.36']],
-  ['litellm 1.110.2', 'completions and chats, async too', 'litellm', ['litellm==1.110.2']],
+  [
+    'openai 3.57.0',
+    'whole answers, streams, log probabilities, errors, also async',
+    'openai',
+    openai,
+  ],
+  [
+    'langchain-openai 1.7.4',
+    'both models: whole answers, streams, errors, also async',
+    'langchain',
+    openai,
+  ],
+  ['llm 0.36', 'both kinds of models: whole answers, streams, errors', 'llm', ['llm==0.36']],
+  [
+    'lm-eval 0.4.13',
+    'local-completions: likelihoods by echo and logprobs, texts',
+    'lm_eval',
+    ['lm-eval[api]==0.4.13', 'transformers==5.24.0'],
+  ],
+  [
+    'litellm 1.110.2',
+    'completions and chats: whole answers, streams, errors, also async',
+    'litellm',
+    ['litellm==1.110.2'],
+  ],
 ]
 
 const suite = workerSuite()
@@ -41,10 +62,10 @@ afterAll(async () => {
   await site?.stop()
 })
 
-test.each(clients)('%s: %s: whole answers, streams, errors', async (name, _, script, packages) => {
+test.each(clients)('%s: %s', async (name, _, script, packages) => {
   const bin = await installed(...packages)
   const args = [`test/strangers/with_${script}.py`, proxy.origin, paths.join(',')]
-  const { stdout, stderr } = await run(`${bin}/python`, args)
+  const { stdout, stderr } = await run(`${bin}/python`, args, { timeout: 180_000 })
   const found: Findings = JSON.parse(stdout.trim().split('\n').at(-1) ?? '')
   findings.set(name, found)
   expect(found['none'], stderr).toBe(null)

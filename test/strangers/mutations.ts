@@ -27,6 +27,15 @@ export const mutations: ReadonlyMap<string, Mutation> = new Map([
       }),
     ),
   ],
+  [
+    'token_logprobs-off-by-one',
+    inBody((body) =>
+      body.replaceAll(/"token_logprobs":\[([^\]]+)\]/g, (_, list: string) => {
+        const [first, ...rest] = list.split(',')
+        return `"token_logprobs":[${[...rest, first]}]`
+      }),
+    ),
+  ],
   ['done-missing', inEvents((events) => events.filter((event) => !event.includes('[DONE]')))],
   [
     'usage-off-by-one',

@@ -43,7 +43,11 @@ test.each([
   const document = `${proxy.origin}/openapi.json`
   const only = ['--include-path-regex', paths]
   const args = ['--no-color', 'run', document, ...only, ...bounded, ...checks, ...stable, ...more]
-  const report = await run(`${bin}/schemathesis`, args, { maxBuffer: 1e8, cwd: folder }).then(
+  const report = await run(`${bin}/schemathesis`, args, {
+    maxBuffer: 1e8,
+    cwd: folder,
+    timeout: 180_000,
+  }).then(
     () => null,
     ({ stdout, stderr }) => stdout + stderr,
   )

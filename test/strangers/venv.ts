@@ -9,11 +9,12 @@ import { promisify } from 'node:util'
 export const run = promisify(execFile)
 
 const CACHE = resolve('node_modules/.cache/strangers')
-const INSTALL_MS = 300_000
+/** The largest has 0.8 GB. */
+const INSTALL_MS = 400_000
 
 /**
  * Installs the packages, and returns the folder of their commands.
- * @throws when the package index has no answer in five minutes
+ * @throws when the package index cannot be reached, or takes too long
  */
 export async function installed(...packages: readonly [string, ...string[]]): Promise<string> {
   const folder = `${CACHE}/${packages.join('+').replaceAll(/[^\w.+-]/g, '_')}`
