@@ -1,14 +1,17 @@
 // `npm start`: `wrangler dev`, with what its users ask for: where to go next, what is missing, and a
-// restart after each change of wrangler.toml or .dev.vars, of which wrangler's own watcher misses some.
-// Arguments are passed on to wrangler.
+// restart after each change of wrangler.toml or .dev.vars. Arguments are passed on to wrangler.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
-import { watchFiles } from './start/watch.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { savedSince, watchFiles } from './start/watch.ts'
 import { welcome } from './start/welcome.ts'
 
 const WRANGLER = 'node_modules/wrangler/bin/wrangler.js'
 const DEFAULT_PORT = 8787
 const PARENT_MS = 500
+/** How often an incomplete wrangler.toml is read. */
+const POLL_MS = 200
+const FILES = ['wrangler.toml', '.dev.vars']
 
 const args = process.argv.slice(2)
 const given = portIn(args)
@@ -17,7 +20,7 @@ let port = given
 let child = start()
 let isRestarting = false
 
-watchFiles('.', ['wrangler.toml', '.dev.vars'], restart)
+watchFiles('.', FILES, restart)
 
 let isStopping = false
 function stop(): void {
@@ -41,6 +44,7 @@ function portIn(list: readonly string[]): number | null {
 }
 
 function start(): ChildProcess {
+  const startedAt = Date.now()
   const own = given === null && port !== null ? ['--port', String(port)] : []
   const next = spawn(
     process.execPath,
@@ -48,8 +52,13 @@ function start(): ChildProcess {
     [WRANGLER, 'dev', '--show-interactive-dev-session=false', ...own, ...args],
     {
       stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
-      // Otherwise it looks up where this machine is, and prints a stack trace without a network.
-      env: { CLOUDFLARE_CF_FETCH_ENABLED: 'false', ...process.env },
+      env: {
+        // Otherwise it looks up where this machine is, and prints a stack trace without a network.
+        CLOUDFLARE_CF_FETCH_ENABLED: 'false',
+        // Its own watcher misses some changes, and ends it if wrangler.toml is empty during a save.
+        WRANGLER_CI_DISABLE_CONFIG_WATCHING: 'true',
+        ...process.env,
+      },
     },
   )
   // Loading the check takes a second, in which wrangler starts.
@@ -58,12 +67,35 @@ function start(): ChildProcess {
     const ready = JSON.parse(String(message)) as { event?: string; ip: string; port: number }
     if (ready.event === 'DEV_SERVER_READY') void greet(ready, checked)
   })
-  next.on('exit', (code) => {
-    if (!isRestarting || isStopping) process.exit(code ?? 1)
-    isRestarting = false
-    child = start()
-  })
+  next.on('exit', (code) => void startAgain(code ?? 1, startedAt))
   return next
+}
+
+/** After wrangler has ended, for a restart or because it has read a file during a save. */
+async function startAgain(code: number, startedAt: number): Promise<void> {
+  if (!isRestarting && !isStopping && savedSince(startedAt, '.', FILES)) {
+    console.log('\nA file was saved while wrangler was reading it: restarting.')
+    isRestarting = true
+  }
+  while (isRestarting && !isStopping && !(await isComplete())) await sleep(POLL_MS)
+  if (!isRestarting || isStopping) process.exit(code)
+  isRestarting = false
+  child = start()
+}
+
+function isComplete(): Promise<boolean> {
+  return readComplete().then(
+    () => true,
+    () => false,
+  )
+}
+
+/** @throws Error if wrangler could not start with wrangler.toml, as in the middle of a save */
+async function readComplete() {
+  const { readWranglerToml } = await import('./config/check.ts')
+  const toml = readWranglerToml('wrangler.toml')
+  if (toml.main === undefined) throw new Error('wrangler.toml has no "main": it is incomplete.')
+  return toml
 }
 
 async function greet(ready: { ip: string; port: number }, checked: ReturnType<typeof check>) {
@@ -77,21 +109,21 @@ async function greet(ready: { ip: string; port: number }, checked: ReturnType<ty
 
 /** Prints the faults of CONFIG. */
 async function check() {
-  const { checkConfig, readWranglerToml } = await import('./config/check.ts')
+  const { checkConfig } = await import('./config/check.ts')
   try {
-    const { vars, dev } = readWranglerToml('wrangler.toml')
+    const { vars, dev } = await readComplete()
     const { config, faults } = checkConfig(vars?.['CONFIG'])
     for (const { path, message } of faults) console.error(`${path}: ${message}`)
-    return { config, isToml: true, devPort: dev?.port ?? DEFAULT_PORT }
+    return { config, isComplete: true, devPort: dev?.port ?? DEFAULT_PORT }
   } catch (error) {
     console.error(error instanceof Error ? error.message : error)
-    return { config: null, isToml: false, devPort: DEFAULT_PORT }
+    return { config: null, isComplete: false, devPort: DEFAULT_PORT }
   }
 }
 
 async function restart(name: string): Promise<void> {
   // Wrangler would not start, but the one that runs goes on.
-  if (name === 'wrangler.toml' && !(await check()).isToml) return
+  if (name === 'wrangler.toml' && !(await check()).isComplete) return
   if (isRestarting || isStopping) return
   console.log(`\n${name} has changed: restarting.`)
   isRestarting = true

@@ -1,6 +1,6 @@
 // Watches files of a folder. Editors that save by renaming a new file over the old one replace what a
 // watcher of the file itself watches, so this watches the folder.
-import { readFileSync, watch } from 'node:fs'
+import { readFileSync, statSync, watch } from 'node:fs'
 import { join } from 'node:path'
 
 /** A save is several events, and the file may be empty or missing in between. */
@@ -36,4 +36,13 @@ export function watchFiles(
     watcher.close()
     for (const timer of timers.values()) clearTimeout(timer)
   }
+}
+
+/** Whether one of the files was saved since then, or just before, even with the same content. */
+export function savedSince(time: number, folder: string, names: readonly string[]): boolean {
+  const isSaved = (name: string) => {
+    const stats = statSync(join(folder, name), { throwIfNoEntry: false })
+    return stats !== undefined && stats.mtimeMs > time - SETTLE_MS
+  }
+  return names.some(isSaved)
 }

@@ -2,16 +2,18 @@
 // leaves nothing behind.
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cp, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, open, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { checkConfig } from '../../scripts/config/check.ts'
 import { welcome } from '../../scripts/start/welcome.ts'
 
 const TOKEN = 'an-operator-token-of-32-characters'
+const READY = /Try it +curl.*\n/
 
 describe('npm start', () => {
   let folder: string
@@ -33,7 +35,7 @@ describe('npm start', () => {
 
   /** What is printed from now on, as soon as it matches. */
   async function printed(pattern: RegExp): Promise<string> {
-    await expect.poll(() => output, { timeout: 50_000, interval: 50 }).toMatch(pattern)
+    await vi.waitFor(() => expect(output).toMatch(pattern), { timeout: 50_000, interval: 50 })
     const text = output
     output = ''
     return text
@@ -63,7 +65,7 @@ describe('npm start', () => {
     const port = await freePort()
     const url = `http://localhost:${port}`
     child = start(port)
-    const first = await printed(/Try it +curl.*\n/)
+    const first = await printed(READY)
     expect(first).toContain(`Playground  ${url}\n`)
     expect(first).toContain(`Dashboard   ${url}/admin (no .dev.vars: "npm run setup" writes it`)
     expect(first).not.toMatch(/^ +at /m)
@@ -73,7 +75,7 @@ describe('npm start', () => {
     expect(JSON.parse(stdout)).toMatchObject({ object: 'text_completion', model: 'demo' })
 
     await save('.dev.vars', `OPERATOR_TOKEN=${TOKEN}\n`)
-    const second = await printed(/Try it +curl.*\n/)
+    const second = await printed(READY)
     expect(second).toContain('.dev.vars has changed: restarting.')
     expect(second).toContain(
       `Dashboard   ${url}/admin (sign in with the OPERATOR_TOKEN of .dev.vars)`,
@@ -85,7 +87,7 @@ describe('npm start', () => {
     await save('wrangler.toml', toml.replace('[vars.CONFIG]', '[vars.CONFIG'))
     await printed(/wrangler\.toml:\d+:\d+: /)
     await save('wrangler.toml', toml.replace('free_prompts = true', 'free_prompts = false'))
-    const third = await printed(/Try it +curl.*\n/)
+    const third = await printed(READY)
     expect(third).toContain('wrangler.toml has changed: restarting.')
     const refused = await fetch(`${url}/v1/completions`, { method: 'POST', body: '{"prompt":"x"}' })
     expect(await refused.text()).toContain('free_prompts_disabled')
@@ -97,6 +99,77 @@ describe('npm start', () => {
     await expect.poll(() => isAlive(child?.pid), { timeout: 50_000 }).toBe(false)
     await expect(fetch(url)).rejects.toThrow()
   }, 240_000)
+
+  describe('goes on after a save in place, during which wrangler.toml is empty', () => {
+    let url: string
+    let toml: string
+    let saves = 0
+    const path = () => join(folder, 'wrangler.toml')
+
+    beforeEach(async () => {
+      if (isAlive(child?.pid)) return
+      toml = await readFile('wrangler.toml', 'utf8')
+      await writeFile(path(), toml)
+      const port = await freePort()
+      url = `http://localhost:${port}`
+      child = start(port)
+      await printed(READY)
+    }, 60_000)
+
+    /** As `cp`, `>` and Python do. Meanwhile the file is empty. */
+    async function saveInPlace(text: string, meanwhile: () => Promise<unknown>): Promise<void> {
+      const file = await open(path(), 'w')
+      await meanwhile()
+      await file.writeFile(text)
+      await file.close()
+    }
+
+    const changed = () => `${toml}# ${++saves}\n`
+    const isUp = async () => (await fetch(`${url}/health`)).ok
+
+    test.each([0, 20, 150, 400])(
+      'for %i ms',
+      async (ms) => {
+        await saveInPlace(changed(), () => sleep(ms))
+        await printed(READY)
+        expect(await isUp()).toBe(true)
+      },
+      60_000,
+    )
+
+    test('until it is noticed', async () => {
+      await saveInPlace(changed(), () => printed(/no "main"|Missing entry-point/))
+      await printed(READY)
+      expect(await isUp()).toBe(true)
+    }, 60_000)
+
+    test('while wrangler starts, with the same content', async () => {
+      const same = changed()
+      await saveInPlace(same, async () => {})
+      await printed(/wrangler 4/)
+      let text = ''
+      await saveInPlace(same, async () => {
+        text = await printed(/Missing entry-point|Try it/)
+      })
+      if (!READY.test(text)) await printed(READY)
+      expect(await isUp()).toBe(true)
+    }, 60_000)
+
+    test('if it is broken, and then fixed', async () => {
+      const broken = toml.replace('[vars.CONFIG]', '[vars.CONFIG')
+      await saveInPlace(broken, () => sleep(20))
+      await printed(/wrangler\.toml:\d+:\d+: /)
+      expect(await isUp()).toBe(true)
+      await saveInPlace(changed(), () => sleep(20))
+      await printed(READY)
+      expect(await isUp()).toBe(true)
+    }, 60_000)
+
+    test('until Ctrl-C', async () => {
+      process.kill(-child!.pid!, 'SIGINT')
+      await expect.poll(() => isAlive(child?.pid), { timeout: 50_000 }).toBe(false)
+    }, 60_000)
+  })
 
   test('ends with npm, if only npm is stopped', async () => {
     child = start(await freePort())
