@@ -39,7 +39,7 @@ const byCode = {
   site_not_indexed: 'Index the pages of the site with npm run index.',
   internal: 'The owner can find the cause in the log by the request ID.',
   operator_token_invalid:
-    'It is the secret OPERATOR_TOKEN. Set it with npx wrangler secret put OPERATOR_TOKEN, or for npm start in .dev.vars, and restart npm start.',
+    'It is the secret OPERATOR_TOKEN. Set it with npx wrangler secret put OPERATOR_TOKEN, or for npm start in .dev.vars: it restarts by itself.',
   network: 'Check the connection, and that the Worker is running.',
   unavailable: 'Try again in a minute.',
   bad_answer: 'Check that this is the address of the Worker.',
