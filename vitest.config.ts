@@ -4,8 +4,8 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    // These need Chromium or Python; run them with npm run test:browser and npm run test:starters.
-    exclude: ['test/{browser,python,starters}/**'],
+    // These need Chromium, Python or more: npm run test:browser, npm run test:starters, npm run strangers.
+    exclude: ['test/{browser,python,starters}/**', 'test/strangers/**'],
     setupFiles: ['test/support/canary.ts', 'test/support/real-timers.ts'],
     // Builds the Worker as for a deploy; the tests in test/worker/ run that bundle in workerd.
     globalSetup: ['test/support/bundle.ts'],
