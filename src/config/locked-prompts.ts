@@ -1,6 +1,6 @@
 // The locked prompts of CONFIG and src/config/prompts.ts.
 import { parseSelectors } from '../html/selector.ts'
-import { placeholdersIn } from '../request/template.ts'
+import { isPassages, placeholdersIn } from '../request/template.ts'
 import { masked, preview } from '../validation.ts'
 import type { Faults } from './faults.ts'
 import { checkParameters, type Model } from './models.ts'
@@ -109,14 +109,13 @@ export function checkSelector(path: string, selector: string, faults: Faults): v
 
 /** Passages need a question: a variable with the visitor's text, or the messages of a chat. */
 function checkPassages({ chat, variables }: LockedPrompt, faults: Faults): void {
-  const passages = Object.entries(variables).filter(
-    ([, variable]) => 'from' in variable && variable.from === 'site',
+  const passages = Object.entries(variables).flatMap(([key, variable]) =>
+    isPassages(variable) ? [[key, variable.about] as const] : [],
   )
-  for (const [i, [key, variable]] of passages.entries()) {
+  for (const [i, [key, about]] of passages.entries()) {
     const name = masked(key)
     const path = `variables.${name}`
     if (i > 0) faults.add(path, `Cannot use "${name}": a prompt can have passages once`)
-    const { about } = variable as { readonly about?: string | undefined }
     if (chat && about !== undefined && !faults.hasRejected('chat')) {
       faults.add(
         `${path}.about`,

@@ -48,7 +48,7 @@ export function passagesIn(variables: Variables): readonly [string, PassagesVari
   return null
 }
 
-const isPassages = (variable: Variable): variable is PassagesVariable =>
+export const isPassages = (variable: Variable): variable is PassagesVariable =>
   'from' in variable && variable.from === 'site'
 
 /**
