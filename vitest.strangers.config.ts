@@ -9,7 +9,6 @@ export default defineConfig({
     include: ['test/strangers/**/*.test.ts'],
     // One line for each program, with its version, what it checks, and its time.
     reporters: ['verbose', ['json', { outputFile: 'dist/strangers-tests.json' }]],
-    retry: 0,
     // Most of it is for installing.
     testTimeout: 600_000,
     hookTimeout: 420_000,
