@@ -3,7 +3,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
@@ -11,6 +10,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { CANARY, recordOutput } from './support/canary.ts'
 import { allBlocks, codeBlocks, isPrompt, pasted } from './support/documents.ts'
 import { type ExampleSite, startExampleSite } from './support/example-site.ts'
+import { freePort } from './support/free-port.ts'
 import { chatStream, UpstreamServer } from './support/upstream-server.ts'
 
 const TOKEN = 'an-operator-token-of-32-characters'
@@ -91,14 +91,6 @@ async function stopWorker(): Promise<void> {
   // npm, wrangler and workerd are one process group.
   process.kill(-child.pid, 'SIGTERM')
   await ended
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  return typeof address === 'object' && address !== null ? address.port : 0
 }
 
 /** Runs lines of a page in bash; a command that fails, an HTTP error included, fails the test. */

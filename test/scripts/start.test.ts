@@ -3,7 +3,6 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cp, mkdtemp, open, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,6 +10,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { checkConfig } from '../../scripts/config/check.ts'
 import { welcome } from '../../scripts/start/welcome.ts'
+import { freePort } from '../support/free-port.ts'
 
 const TOKEN = 'an-operator-token-of-32-characters'
 const READY = /Try it +curl.*\n/
@@ -201,14 +201,6 @@ function isAlive(group: number | undefined): boolean {
   } catch {
     return false
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  return typeof address === 'object' && address !== null ? address.port : 0
 }
 
 describe('the lines', () => {
