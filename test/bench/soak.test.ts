@@ -175,7 +175,8 @@ test('a run of five seconds passes on the built Worker', { timeout: 90_000 }, as
   const args = ['bench/soak.ts', '--seconds', '5', '--seed', '7']
   const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 80_000 })
   expect(stdout).toMatch(/^seed 7, 5 s\n/)
-  expect(stdout).toMatch(/hit; detail=memory/)
-  expect(stdout).toMatch(/upstream_truncated/)
+  // How many there are, and so which of them, depends on the speed of the machine.
+  expect(stdout).toMatch(/ample budget: [1-9]\d* requests, [1-9]\d* upstream calls/)
+  expect(stdout).toMatch(/small budget: [1-9]\d* requests/)
   expect(stdout).toContain('every invariant held')
 })

@@ -160,7 +160,7 @@ describe('when the platform breaks', () => {
     const startedAt = performance.now()
     const reply = await workers.client().complete({ prompt: 'p' })
     expect(completionOf(reply).choices[0]?.text).toBe('fine')
-    expect(performance.now() - startedAt).toBeLessThan(3000)
+    expect(performance.now() - startedAt).toBeLessThan(10_000)
     const failed = await workers.log.find((event) => event.event === 'cache_failed')
     expect(failed).toEqual({ event: 'cache_failed', operation, reason })
     expect(workers.log.all('internal')).toEqual([])

@@ -80,9 +80,7 @@ async function warm(workers: Workers, path: string, isolate = 0): Promise<void> 
   expect(String(reply.headers['cache-status'])).toMatch(/; stored$|fwd=request$/)
   const { id } = completionOf(reply)
   await expect
-    .poll(async () => [...(await workers.kvEntries()).values()].some((v) => v.includes(id)), {
-      timeout: 5000,
-    })
+    .poll(async () => [...(await workers.kvEntries()).values()].some((v) => v.includes(id)))
     .toBe(true)
 }
 

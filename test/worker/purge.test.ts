@@ -104,7 +104,7 @@ test('twenty purges at once from three isolates all take effect, also in an isol
     lane.answers(completionsStream(['old']))
     const prompts = Array.from({ length: 20 }, (_, i) => `p${i}`)
     await Promise.all(prompts.map((prompt, i) => ask(before, i % 3, { prompt, model })))
-    await expect.poll(async () => (await before.kvEntries()).size, { timeout: 5000 }).toBe(20)
+    await expect.poll(async () => (await before.kvEntries()).size).toBe(20)
     await Promise.all(
       prompts.map((prompt, i) => purge(before, i % 3, { request: { prompt, model } })),
     )
@@ -131,6 +131,6 @@ test('a purge reaches every isolate within the interval, in memory and in every 
   lane.answers(completionsStream(['new']))
   const texts = async () =>
     await Promise.all([0, 1, 2].map((isolate) => ask(workers, isolate, { prompt: 'p', model })))
-  await expect.poll(texts, { timeout: 8000 }).toEqual(['new', 'new', 'new'])
+  await expect.poll(texts).toEqual(['new', 'new', 'new'])
   expect(lane.calls).toHaveLength(2)
 })

@@ -84,7 +84,7 @@ describe('1,000 readers of six shapes in three isolates', () => {
     await expect.poll(() => countStored(workers, model)).toBe(1)
     expect(workers.log.all('flight_unreachable')).toEqual([])
     const lines = () => workers.log.all('request').filter((line) => line.model === model)
-    await expect.poll(() => lines().length, { timeout: 5000 }).toBe(READERS + LATE + LEAVING)
+    await expect.poll(() => lines().length).toBe(READERS + LATE + LEAVING)
     expect(lines().filter(({ cache }) => cache === 'miss')).toHaveLength(1)
   })
 })

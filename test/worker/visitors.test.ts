@@ -108,7 +108,7 @@ describe('with Turnstile', () => {
     siteverifyLane.answers(() => {})
     const startedAt = performance.now()
     const reply = await visit()
-    expect(performance.now() - startedAt).toBeLessThan(4000)
+    expect(performance.now() - startedAt).toBeLessThan(10_000)
     await expectProblem(reply, 503, 'challenge_unavailable', workers.log)
     const keys = siteverifyLane.calls.map(({ body }) => body['idempotency_key'])
     expect(keys).toHaveLength(3)
