@@ -1,5 +1,5 @@
 // Small faults of the protocol, as servers have them: each changes responses of the Worker.
-import type { Mutation } from './proxy.ts'
+import type { Mutation, Mutations } from './proxy.ts'
 
 const inBody =
   (change: (body: string) => string): Mutation =>
@@ -16,9 +16,11 @@ const inEvents =
 const withText = (event: string) => /"(text|content)":"[^"]/.test(event)
 const withReason = (event: string) => /"finish_reason":"/.test(event)
 
-export const mutations: ReadonlyMap<string, Mutation> = new Map([
+export const mutations: Mutations = new Map<string, Mutation | null>([
   // The endpoint as it is.
-  ['none', () => ({})],
+  ['none', null],
+  // A stream arrives when it is whole.
+  ['held-back', () => ({})],
   [
     'text_offset-off-by-one',
     inBody((body) =>

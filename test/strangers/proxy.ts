@@ -4,12 +4,15 @@ import { createServer, type IncomingMessage, request, type Server } from 'node:h
 import type { AddressInfo } from 'node:net'
 import { newAddress } from '../support/client.ts'
 
-/** Changes a response. The body of an event stream is all of it, too. */
+/** Changes a response, of which it has the whole body, even of an event stream. */
 export type Mutation = (response: {
   readonly status: number
   readonly headers: IncomingMessage['headers']
   readonly body: string
 }) => { readonly headers?: IncomingMessage['headers']; readonly body?: string }
+
+/** By the first segment of paths, which is taken off. Null: each byte is passed on when it arrives. */
+export type Mutations = ReadonlyMap<string, Mutation | null>
 
 /** As many bytes as the Worker takes, and more than Node does. */
 const MAX_HEADERS = 1 << 20
@@ -17,7 +20,7 @@ const MAX_HEADERS = 1 << 20
 export class JudgedProxy {
   readonly #server: Server
 
-  private constructor(target: URL, mutations: ReadonlyMap<string, Mutation>) {
+  private constructor(target: URL, mutations: Mutations) {
     this.#server = createServer({ maxHeaderSize: MAX_HEADERS }, (asked, response) => {
       const [, first = ''] = asked.url?.split('/') ?? []
       const mutation = mutations.get(first)
@@ -27,7 +30,7 @@ export class JudgedProxy {
       const { hostname, port } = target
       const onward = request({ hostname, port, method, path, headers }, async (answer) => {
         const { statusCode = 502 } = answer
-        if (mutation === undefined) {
+        if (!mutation) {
           response.writeHead(statusCode, answer.rawHeaders)
           answer.pipe(response)
           return
@@ -43,11 +46,7 @@ export class JudgedProxy {
     })
   }
 
-  /** @param mutations by the first segment of paths, which is taken off */
-  static async start(
-    target: URL,
-    mutations: ReadonlyMap<string, Mutation> = new Map(),
-  ): Promise<JudgedProxy> {
+  static async start(target: URL, mutations: Mutations = new Map()): Promise<JudgedProxy> {
     const proxy = new JudgedProxy(target, mutations)
     await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve))
     return proxy
