@@ -81,6 +81,12 @@ const upstreamSchema = v.strictObject(
   'a table',
 )
 
+/** Patterns of paths. Any other beginning matches no path. */
+const paths = v.optional(
+  listOf(v.pipe(text(1, 256), v.regex(/^[/*]/, 'a path that begins with "/" or "*"'))),
+  ['/*'],
+)
+
 const variableName = v.pipe(
   v.string(),
   v.regex(/^[A-Za-z][A-Za-z0-9_]{0,63}$/, 'a name of letters, digits and "_"'),
@@ -89,7 +95,7 @@ const variableSchema = v.union(
   [
     v.strictObject({
       from: v.literal('url'),
-      paths: v.optional(listOf(text(1, 256)), ['/*']),
+      paths,
       selector: v.optional(text(1, 256), 'main, article, body'),
       max_chars: v.optional(integer(1, 200_000), 20_000),
       page_seconds: v.optional(seconds, 3600),
@@ -191,7 +197,7 @@ const budgetSchema = v.strictObject({
 })
 
 const siteSchema = v.strictObject({
-  paths: v.optional(listOf(text(1, 256)), ['/*']),
+  paths,
   selector: v.optional(text(1, 256), 'main, article, body'),
 })
 

@@ -430,6 +430,9 @@ test.each<[object, string]>([
   [{ prompts: { h: { chat: 'yes' } } }, 'prompts.h.chat'],
   [{ prompts: { h: { chat: 1, text: '{{message}}' } } }, 'prompts.h.chat'],
   [{ prompts: { h: { text: 5, variables: { a: { max_chars: 1 } } } } }, 'prompts.h.text'],
+  // No path begins like this, so that no page would be allowed.
+  [{ site: { paths: ['docs/*'] } }, 'site.paths[0]'],
+  [withPage({ paths: ['/*', 'docs/*'] }), 'prompts.h.variables.page.paths[1]'],
 ])('parseConfig() reports only the invalid setting in %j', (change, path) => {
   expect(paths({ ...minimal, ...change })).toEqual([path])
 })
