@@ -6,6 +6,7 @@ import { launchBrowser } from '../support/browser.ts'
 import { SiteServer } from '../support/site-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import { mutations } from './mutations.ts'
+import { judgeWithPromptfoo, PROMPTFOO } from './promptfoo.ts'
 import { JudgedProxy } from './proxy.ts'
 import { installed, run } from './venv.ts'
 import { demo } from './worker.ts'
@@ -111,6 +112,23 @@ const readError = (base: string) => `(async () => {
     return String(error)
   }
 })()`
+
+test(`promptfoo ${PROMPTFOO}: texts and usage of both kinds of models`, async () => {
+  const fields = { max_tokens: 12, temperature: 0, seed: 7 }
+  const prompt = 'Alice was'
+  const response = await fetch(`${proxy.origin}/none/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ prompt, ...fields }),
+  })
+  const { choices } = (await response.json()) as { choices: [{ text: string }] }
+  const expected = { prompt, fields, text: choices[0].text, tokens: fields.max_tokens }
+  const urls = paths.map((path) => `${proxy.origin}/${path}/v1`)
+  const found = await judgeWithPromptfoo(urls, expected)
+  const byPath = Object.fromEntries(paths.map((path, i) => [path, found[i] ?? null]))
+  findings.set(`promptfoo ${PROMPTFOO}`, byPath)
+  expect(byPath['none']).toBe(null)
+})
 
 test('each mutant is found by at least one of them', () => {
   const rows = paths.map((path) => {

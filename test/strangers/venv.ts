@@ -8,9 +8,9 @@ import { promisify } from 'node:util'
 
 export const run = promisify(execFile)
 
-const CACHE = resolve('node_modules/.cache/strangers')
+export const CACHE = resolve('node_modules/.cache/strangers')
 /** The largest has 0.8 GB. */
-const INSTALL_MS = 400_000
+export const INSTALL_MS = 400_000
 
 /**
  * Installs the packages, and returns the folder of their commands.
