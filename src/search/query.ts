@@ -67,7 +67,7 @@ function characterParts(characters: readonly string[]): Part[] {
   const isGrammar = (character: string) => GRAMMAR.test(character)
   if (characters.length === 1) {
     const kind = isGrammar(first) ? 'stop' : 'content'
-    return [{ text: first, terms: [`${quoted(first)}*`], weight: CHARACTER_WEIGHT, kind }]
+    return [{ text: first, terms: [quoted(first)], weight: CHARACTER_WEIGHT, kind }]
   }
   const pairs = pairsOf(characters).map(quoted)
   return characters.map((character, i) => ({

@@ -93,7 +93,7 @@ interface ListedPage {
 }
 
 /** Raise it when pages are stored in other words: the index is then built again. */
-const FORMAT = 1
+const FORMAT = 2
 /**
  * How much a word counts: in the title, the headings, the path, the text and the questions
  * (docs/ask.md has what was measured).
@@ -111,9 +111,21 @@ const LENGTH_WEIGHT = 0.1
  */
 const FILLERS = 50
 /** About as long as a passage. Words have no characters for private use. */
-const FILLER = Array.from({ length: 60 }, () => '\ue000').join(' ')
+const FILLER_WORD = '\ue000'
+const FILLER = Array.from({ length: 60 }, () => FILLER_WORD).join(' ')
 /** How many of the best passages are looked at. */
 const MAX_RANKED = 400
+/**
+ * How many rows are ranked for a query: the sum of those that each of its words has. It bounds the
+ * time of the one object. Beyond it, the most frequent words are left out: they have least weight.
+ */
+const MAX_ROWS = 20_000
+/**
+ * How rare a word is, ln((N - n + 0.5) / (n + 0.5)) for n of N rows: BM25 without its other factors,
+ * which are 2.2 for a word of infinite weight. FTS5 counts by itself, so that one row is billed.
+ * https://www.sqlite.org/fts5.html#the_bm25_function
+ */
+const RARITY = `bm25(words, ${WEIGHTS.map(() => '1e9')}) / -2.2`
 
 // Marks belong to words: the vowels of Indic scripts are marks.
 const TOKENIZER = "porter unicode61 remove_diacritics 2 categories 'L* N* M* Co'"
@@ -161,8 +173,9 @@ export class SiteIndex {
   find(query: Query, limit: number, origins: readonly string[]): Matches {
     const version = this.#version
     if (this.#first('SELECT 1 FROM pages LIMIT 1') === null) return { version, found: null }
-    const occurring = query.terms.map((term) => this.#occurs(term))
-    const terms = query.terms.filter((_, i) => occurring[i])
+    const rarities = query.terms.map((term) => this.#rarity(term))
+    const occurring = rarities.map((rarity) => rarity > 0)
+    const terms = this.#rarest(query.terms, rarities)
     const coverage = coverageOf(query, occurring)
     return { version, found: { passages: this.#best(terms, limit, origins), coverage } }
   }
@@ -260,8 +273,26 @@ export class SiteIndex {
     return this.#sql.exec<{ id: number; rank: number }>(query, terms.join(' OR '), RANK)
   }
 
-  #occurs(term: string): boolean {
-    return this.#first('SELECT 1 FROM words WHERE words MATCH ? LIMIT 1', term) !== null
+  /** The terms that occur, from the rarest up to MAX_ROWS in all, and at least one. */
+  #rarest(terms: readonly string[], rarities: readonly number[]): string[] {
+    // The fillers are so many rows, which gives N. A word of more than half of all counts as half.
+    const all = (FILLERS + 0.5) * (1 + Math.exp(this.#rarity(`"${FILLER_WORD}"`)))
+    let rows = 0
+    return terms
+      .map((term, i) => ({ term, rarity: rarities[i] ?? 0 }))
+      .filter(({ rarity }) => rarity > 0)
+      .toSorted((a, b) => b.rarity - a.rarity)
+      .filter(({ rarity }, i) => {
+        rows += all / (1 + Math.exp(rarity))
+        return i === 0 || rows <= MAX_ROWS
+      })
+      .map(({ term }) => term)
+  }
+
+  /** 0: the term does not occur. Of one that occurs, FTS5 makes it positive. */
+  #rarity(term: string): number {
+    const query = `SELECT ${RARITY} AS rarity FROM words WHERE words MATCH ? LIMIT 1`
+    return this.#first<{ rarity: number }>(query, term)?.rarity ?? 0
   }
 
   /** Stores passages. @returns the id of the first one */

@@ -152,8 +152,8 @@ test('10,000 pages: a search reads no more rows, and a long question of frequent
   const common = Array.from({ length: 100 }, (_, i) => `word${i + 1}`).join(' ')
   const startedAt = performance.now()
   const { result, read } = await find(common, 20)
-  // Searches wait five seconds for the object.
-  expect(performance.now() - startedAt).toBeLessThan(5000)
+  // A bound on the rows that are ranked; tens of milliseconds on a machine that does nothing else.
+  expect(performance.now() - startedAt).toBeLessThan(1000)
   expect(result.found.passages).toHaveLength(20)
   expect(read).toBeLessThanOrEqual(1 + 4 * 3 * 20)
   expect((await counted('fill', 5, 6, PASSAGES)).read).toBeLessThan(3 * PASSAGES)

@@ -135,6 +135,24 @@ describe('find()', () => {
     expect(textsFor('boat', 1)).toHaveLength(1)
   })
 
+  test('words that have more rows than are ranked are asked for from the rarest up; all count for the coverage', () => {
+    const words = { seldom: 6990, rarer: 7000, common: 7010 }
+    const texts = Object.entries(words).flatMap(([word, rows]) => new Array(rows).fill(word))
+    index.put(page('/all', texts))
+    for (const title of Object.keys(words)) index.put(page(`/${title}`, [{ title }]))
+    const pagesFor = (question: string) => {
+      const urls = find(question)?.passages.map(({ url }) => url.slice(SITE.length + 1))
+      return urls?.filter((path) => path !== 'all').sort()
+    }
+    expect(pagesFor('common rarer seldom')).toEqual(['rarer', 'seldom'])
+    expect(pagesFor('common rarer')).toEqual(['common', 'rarer'])
+    expect(find('common rarer seldom nothing')?.coverage).toBe(3 / 4)
+    // The rarest word is asked for, also if it has too many rows alone.
+    index.put(page('/more', new Array(50_000).fill('common')))
+    expect(pagesFor('common nothing')).toEqual(['common'])
+    expect(pagesFor('common seldom')).toEqual(['seldom'])
+  })
+
   test.each([
     ['"', 0],
     ['""', 0],

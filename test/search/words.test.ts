@@ -15,16 +15,16 @@ test.each([
   ['🚀🚀', ''],
   ['a🚀b', 'a b'],
   ['\u0000"*()^:-+', ''],
-  // Each two characters, and the last one.
-  ['東京都', '東京 京都 都'],
+  // Each two characters, and each one.
+  ['東京都', '東京 京都 東 京 都'],
   ['猫', '猫'],
-  ['Workerを使う', 'worker を使 使う う'],
-  ['データ', 'デー ータ タ'],
-  ['ﾃﾞｰﾀ', 'デー ータ タ'],
-  ['서버를', '서버 버를 를'],
+  ['Workerを使う', 'worker を使 使う を 使 う'],
+  ['データ', 'デー ータ デ ー タ'],
+  ['ﾃﾞｰﾀ', 'デー ータ デ ー タ'],
+  ['서버를', '서버 버를 서 버 를'],
   // A character has its marks.
-  ['ที่นี่', 'ที่นี่ นี่'],
-  ['名前、です。', '名前 前 です す'],
+  ['ที่นี่', 'ที่นี่ ที่ นี่'],
+  ['名前、です。', '名前 名 前 です で す'],
 ])('indexedText(%j)', (text, words) => {
   expect(indexedText(text)).toBe(words)
 })
