@@ -94,6 +94,9 @@ export type Event =
       readonly upstream_model: string
       /** The upstream's id of the answer, for its support. */
       readonly upstream_id: string | null
+      /** The locked prompt, and the origin of the page, of the leader's request. */
+      readonly prompt_id: string | null
+      readonly origin: string | null
       /** Time to the first text. */
       readonly first_ms: number
       /** Total time. */

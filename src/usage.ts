@@ -43,6 +43,8 @@ export function noCounts() {
     models: {} as ByName,
     /** Requests by the origin of their page. The rarest are counted together as `OTHER_ORIGINS`. */
     origins: {} as ByName,
+    /** What generated answers cost, in USD. Bounded like `origins`, by cost. */
+    usd_by: { prompts: {} as ByName, models: {} as ByName, origins: {} as ByName },
     /** Answers by time to first text: one count per `latencyBoundsMs`, and one beyond them. */
     upstream_ms: latencyBoundsMs.map(() => 0).concat(0),
   }
@@ -51,7 +53,12 @@ export function noCounts() {
 /** The sum of two hours' counts. Counts that an older version did not store are 0. */
 export function addCounts(a: HourCounts, b: HourCounts): HourCounts {
   const sum = added(a, b) as HourCounts
-  return { ...sum, origins: bounded(sum.origins) }
+  const { origins, usd_by } = sum
+  return {
+    ...sum,
+    origins: bounded(origins),
+    usd_by: { ...usd_by, origins: bounded(usd_by.origins) },
+  }
 }
 
 type Counts = number | { readonly [name: string]: Counts } | readonly number[]
@@ -71,7 +78,7 @@ function added(a: Counts, b: Counts): Counts {
 const MAX_ORIGINS = 50
 const OTHER_ORIGINS = 'other'
 
-/** The most frequent names. The others are added up under `OTHER_ORIGINS`. */
+/** The names with the largest sums. The others are added up under `OTHER_ORIGINS`. */
 function bounded(names: ByName): ByName {
   const { [OTHER_ORIGINS]: rest = 0, ...own } = names
   const sorted = Object.entries(own).sort(([, a], [, b]) => b - a)
@@ -85,13 +92,24 @@ export function roundedUsd(usd: number): number {
   return Math.round(usd * 1e9) / 1e9
 }
 
+function rounded(sums: ByName): ByName {
+  return Object.fromEntries(Object.entries(sums).map(([name, usd]) => [name, roundedUsd(usd)]))
+}
+
 /** One hour as `GET /admin/usage` shows it. */
-export function hourFigures(hour: number, { upstream_ms, ...counts }: HourCounts) {
+export function hourFigures(hour: number, { upstream_ms, usd_by, ...counts }: HourCounts) {
+  const { prompts, models, origins } = usd_by
   return {
     hour,
     ...counts,
     usd: roundedUsd(counts.usd),
     usd_saved: roundedUsd(counts.usd_saved),
+    // Every cost is one of a model.
+    ...(Object.keys(models).length === 0
+      ? {}
+      : {
+          usd_by: { prompts: rounded(prompts), models: rounded(models), origins: rounded(origins) },
+        }),
     upstream_ms: { p50: percentile(upstream_ms, 0.5), p95: percentile(upstream_ms, 0.95) },
   }
 }
@@ -236,7 +254,7 @@ export class UsageCounter {
   }
 
   #generated(event: EventOf<'generated'>): void {
-    const { model, tokens_in, tokens_out, first_ms } = event
+    const { model, prompt_id, origin, tokens_in, tokens_out, first_ms } = event
     const hour = this.#hour()
     hour.tokens_in += tokens_in
     hour.tokens_out += tokens_out
@@ -245,7 +263,13 @@ export class UsageCounter {
       completion_tokens: tokens_out,
       total_tokens: tokens_in + tokens_out,
     }
-    hour.usd += this.#deps.usdOf(model, event, usage)
+    const usd = this.#deps.usdOf(model, event, usage)
+    if (usd > 0) {
+      hour.usd += usd
+      count(hour.usd_by.models, model, usd)
+      if (prompt_id) count(hour.usd_by.prompts, prompt_id, usd)
+      if (origin) countOrigin(hour.usd_by.origins, origin, usd)
+    }
     const bound = latencyBoundsMs.findIndex((ms) => first_ms <= ms)
     const slot = bound === -1 ? latencyBoundsMs.length : bound
     hour.upstream_ms[slot] = (hour.upstream_ms[slot] ?? 0) + 1
@@ -337,12 +361,12 @@ function dropOldest(byTime: Map<number, unknown>, n: number): void {
   for (const time of [...byTime.keys()].sort((a, b) => a - b).slice(0, -n)) byTime.delete(time)
 }
 
-/** Counts a request of this origin. Above the limit, new origins are counted as `OTHER_ORIGINS`. */
-function countOrigin(origins: ByName, origin: string): void {
+/** Counts a request of this origin, or its cost. Above the limit, new origins are counted as `OTHER_ORIGINS`. */
+function countOrigin(origins: ByName, origin: string, n = 1): void {
   const isFull = Object.keys(origins).length >= MAX_ORIGINS * 2
-  count(origins, isFull && !Object.hasOwn(origins, origin) ? OTHER_ORIGINS : origin)
+  count(origins, isFull && !Object.hasOwn(origins, origin) ? OTHER_ORIGINS : origin, n)
 }
 
-function count(names: ByName, name: string): void {
-  names[name] = (names[name] ?? 0) + 1
+function count(names: ByName, name: string, n = 1): void {
+  names[name] = (names[name] ?? 0) + n
 }

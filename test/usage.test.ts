@@ -54,18 +54,22 @@ function request(more: Partial<RequestEvent> = {}): RequestEvent {
   }
 }
 
-function generated(first_ms: number, tokens_in = 5, tokens_out = 7): Event {
-  const ids = { request_id: 'req_1', model: 'default', upstream_id: null }
-  const target = { upstream: 'u', upstream_model: 'm' }
+function generated(more: Partial<Extract<Event, { event: 'generated' }>> = {}): Event {
   return {
     event: 'generated',
-    ...ids,
-    ...target,
-    first_ms,
+    request_id: 'req_1',
+    upstream: 'u',
+    model: 'default',
+    upstream_model: 'm',
+    upstream_id: null,
+    prompt_id: null,
+    origin: null,
+    first_ms: 0,
     ms: 900,
-    tokens_in,
-    tokens_out,
+    tokens_in: 5,
+    tokens_out: 7,
     stored: true,
+    ...more,
   }
 }
 
@@ -114,6 +118,7 @@ const counts: fc.Arbitrary<HourCounts> = fc.record({
   prompts: names,
   models: names,
   origins: names,
+  usd_by: fc.record({ prompts: names, models: names, origins: names }),
   upstream_ms: histogram,
 })
 
@@ -128,6 +133,18 @@ describe('addCounts()', () => {
       }),
       { seed: 1 },
     )
+  })
+})
+
+test('addCounts() adds money by name to counts of an older version, which have none', () => {
+  const old: Partial<HourCounts> = { requests: 4, usd: 0.5, models: { m: 4 } }
+  const usd_by = { prompts: { haiku: 1 }, models: { m: 1 }, origins: { 'https://a.example': 1 } }
+  const stored = addCounts(noCounts(), old as HourCounts)
+  expect(addCounts(stored, { ...noCounts(), usd: 1, usd_by })).toMatchObject({
+    requests: 4,
+    usd: 1.5,
+    models: { m: 4 },
+    usd_by,
   })
 })
 
@@ -189,9 +206,11 @@ test('hourFigures() has the contract’s names, and no histogram', () => {
 
 test('hourFigures() and dayFigures() show money without the noise of binary fractions', () => {
   const usd = 0.1 + 0.2
-  expect(hourFigures(0, { ...noCounts(), usd, usd_saved: usd })).toMatchObject({
+  const usd_by = { prompts: { haiku: usd }, models: { default: usd }, origins: {} }
+  expect(hourFigures(0, { ...noCounts(), usd, usd_saved: usd, usd_by })).toMatchObject({
     usd: 0.3,
     usd_saved: 0.3,
+    usd_by: { prompts: { haiku: 0.3 }, models: { default: 0.3 }, origins: {} },
   })
   const sums = { tokens: 1200, requests: 10, hits: 6 }
   expect(dayFigures({ day: 20_785, usd, ...sums })).toEqual({
@@ -214,6 +233,17 @@ test('addCounts() keeps the origins with the most requests, and the rest as one'
   expect(all).toBe(80 + 3 + 3 + 2)
 })
 
+test('addCounts() keeps the origins that cost most, and the rest as one', () => {
+  const cost = (origins: Record<string, number>): HourCounts => ({
+    ...noCounts(),
+    usd_by: { prompts: {}, models: {}, origins },
+  })
+  const many = Object.fromEntries(Array.from({ length: 80 }, (_, i) => [`https://${i}.example`, 1]))
+  const { origins } = addCounts(cost(many), cost({ 'https://dear.example': 3 })).usd_by
+  expect(Object.keys(origins)).toHaveLength(51)
+  expect(origins).toMatchObject({ 'https://dear.example': 3, other: 31 })
+})
+
 describe('UsageCounter', () => {
   test('counts each request as one thing, and what it brought', async () => {
     const { counter } = counterAt()
@@ -225,7 +255,7 @@ describe('UsageCounter', () => {
     counter.request(request({ code: 'rate_limited' }), noTally)
     // The owner's pause is no error.
     counter.request(request({ cache: null, code: 'paused', model: null }), noTally)
-    counter.observe(generated(0, 3, 9))
+    counter.observe(generated({ tokens_in: 3, tokens_out: 9 }))
     counter.observe({ event: 'cache_failed', operation: 'get', reason: 'timeout' })
     counter.observe({ event: 'budget_mark', percent: 50 })
     const [[hour, figures] = []] = await taken(counter)
@@ -260,12 +290,33 @@ describe('UsageCounter', () => {
   test('counts any number of pages in bounded space', async () => {
     const { counter } = counterAt()
     for (let i = 0; i < 1000; i++) {
-      counter.request(request({ origin: `https://${i}.example` }), noTally)
+      const origin = `https://${i}.example`
+      counter.request(request({ origin }), noTally)
+      counter.observe(generated({ origin, tokens_in: 1, tokens_out: 1 }))
     }
     const [[, figures] = []] = await taken(counter)
-    const origins = Object.values(figures?.origins ?? {})
-    expect(origins.length).toBeLessThanOrEqual(101)
-    expect(origins.reduce((a, b) => a + b)).toBe(1000)
+    for (const names of [figures?.origins, figures?.usd_by.origins]) {
+      const origins = Object.values(names ?? {})
+      expect(origins.length).toBeLessThanOrEqual(101)
+      expect(origins.reduce((a, b) => a + b)).toBe(1000)
+    }
+  })
+
+  test('adds up what answers cost by prompt, model and page', async () => {
+    const { counter } = counterAt()
+    const [a, b] = ['https://a.example', 'https://b.example']
+    counter.observe(generated({ prompt_id: 'haiku', origin: a }))
+    counter.observe(generated({ prompt_id: 'haiku', origin: b }))
+    counter.observe(generated({ origin: b, tokens_out: 5 }))
+    counter.observe(generated({ prompt_id: 'haiku', origin: a, model: 'without a price' }))
+    counter.observe(generated({ prompt_id: 'note', model: 'without a price' }))
+    const [[, figures] = []] = await taken(counter)
+    expect(figures?.usd).toBe(17)
+    expect(figures?.usd_by).toEqual({
+      prompts: { haiku: 12 },
+      models: { default: 17 },
+      origins: { [a]: 6, [b]: 11 },
+    })
   })
 
   test('remembers the last failed attempts, those about one request apart', async () => {

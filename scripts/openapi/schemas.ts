@@ -13,6 +13,7 @@ import { bodySchema, jsonSchema, type Table } from './json-schema.ts'
 
 const count = v.pipe(v.number(), v.integer(), v.minValue(0))
 const names = v.record(v.string(), count)
+const usdByName = v.record(v.string(), v.number())
 
 const modelSchema = v.strictObject({
   id: v.string(),
@@ -54,6 +55,7 @@ const hourSchema = v.strictObject({
   prompts: names,
   models: names,
   origins: names,
+  usd_by: v.optional(v.strictObject({ prompts: usdByName, models: usdByName, origins: usdByName })),
 })
 const daySchema = v.strictObject({
   day: v.string(),

@@ -38,6 +38,8 @@ export interface Work {
   readonly requestId: string
   /** The visitor whose limits apply; null: the operator, who has none. */
   readonly visitor: string | null
+  /** The origin of the page; null: not a page's request. */
+  readonly origin: string | null
 }
 
 export interface GenerateContext {
@@ -138,7 +140,7 @@ export function entryFor(work: Work, entry: Entry): Entry {
 }
 
 function reportGenerated(
-  { requestId, request }: Work,
+  { requestId, request, origin }: Work,
   { route }: GenerateContext,
   { usage, stored }: Outcome,
   answered: Answered | null,
@@ -152,6 +154,8 @@ function reportGenerated(
     model: request.model,
     upstream_model: answered?.upstreamModel ?? '',
     upstream_id: answered?.upstreamId ?? null,
+    prompt_id: request.prompt_id,
+    origin,
     first_ms: firstMs,
     ms,
     tokens_in: usage?.prompt_tokens ?? 0,

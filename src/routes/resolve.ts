@@ -206,6 +206,7 @@ export class RequestResolver {
       forced: isOperator && directives.noCache && method === 'POST',
       requestId: visit.id,
       visitor: isOperator ? null : visitor,
+      origin: visit.logFields.origin,
     }
     return {
       work,

@@ -362,15 +362,21 @@ function table(heads, rows) {
 const SHOWN_NAMES = 8
 
 /**
+ * Shows names with their counts, and with what they cost if any of them did.
+ *
  * @param {string} id
- * @param {[string, number][]} counts
+ * @param {ReturnType<typeof byName>} sums
  * @param {string[]} heads
  * @param {string} none
  * @param {number} [length]
  */
-function showTable(id, counts, heads, none, length = SHOWN_NAMES) {
-  const rows = counts.slice(0, length).map(([name, n]) => [name, whole.format(n)])
-  showRows(id, heads, rows, none)
+function showTable(id, sums, heads, none, length = SHOWN_NAMES) {
+  const hasCosts = sums.some(([, , usd]) => usd > 0)
+  const rows = sums.slice(0, length).map(([name, n, usd]) => {
+    const cost = usd > 0 ? dollars.format(usd) : '–'
+    return [name, whole.format(n), ...(hasCosts ? [cost] : [])]
+  })
+  showRows(id, hasCosts ? [...heads, 'USD'] : heads, rows, none)
 }
 
 /** @param {string} id @param {string[]} heads @param {string[][]} rows @param {string} none */

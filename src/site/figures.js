@@ -16,6 +16,7 @@
  * @property {Record<string, number>} prompts
  * @property {Record<string, number>} models
  * @property {Record<string, number>} origins
+ * @property {Record<string, Record<string, number>>} [usd_by] money by prompt, model and origin, if any was spent
  * @property {{ p50: number, p95: number }} upstream_ms
  */
 
@@ -42,7 +43,7 @@ const hitsOf = ({ hits }) => hits.memory + hits.kv + hits.stale
  */
 const generatedOf = ({ misses, errors }) => Math.max(0, misses - (errors['not_cached'] ?? 0))
 
-/** @param {[string, number][]} counts */
+/** @param {[string, number, number][]} counts */
 const count = (counts) => counts.reduce((all, [, n]) => all + n, 0)
 
 /** @param {readonly Hour[]} hours */
@@ -74,19 +75,29 @@ export function totals(hours) {
 }
 
 /**
- * Names with their counts, the largest count first.
+ * Names with their counts and USD: the most expensive first, then the most frequent.
  *
  * @param {readonly Hour[]} hours
  * @param {'errors' | 'prompts' | 'models' | 'origins'} field
- * @returns {[string, number][]}
  */
 export function byName(hours, field) {
-  /** @type {Map<string, number>} */
+  /** @type {Map<string, [string, number, number]>} */
   const sums = new Map()
-  for (const hour of hours) {
-    for (const [name, n] of Object.entries(hour[field])) sums.set(name, (sums.get(name) ?? 0) + n)
+  /** @param {Record<string, number> | undefined} numbers @param {1 | 2} i */
+  const add = (numbers = {}, i) => {
+    for (const [name, n] of Object.entries(numbers)) {
+      const sum = sums.get(name) ?? [name, 0, 0]
+      sum[i] += n
+      sums.set(name, sum)
+    }
   }
-  return [...sums].sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1))
+  for (const hour of hours) {
+    add(hour[field], 1)
+    add(hour.usd_by?.[field], 2)
+  }
+  return [...sums.values()].sort(
+    ([a, n, usd], [b, m, cost]) => cost - usd || m - n || (a < b ? -1 : 1),
+  )
 }
 
 /**
@@ -177,14 +188,22 @@ export function stacked(lists) {
 export function csv(hours) {
   const heads =
     'hour,requests,cached,shared,generated,tokens_in,tokens_out,tokens_saved,usd,usd_saved,failures,refused'
+  const priced = /** @type {const} */ (['prompts', 'models', 'origins']).flatMap((field) =>
+    byName(hours, field)
+      .filter(([, , usd]) => usd > 0)
+      .map(([name]) => ({ field, name })),
+  )
+  const names = priced.map(({ field, name }) => `,"usd_by.${field}.${name.replaceAll('"', '""')}"`)
   const rows = hours.map((hour) => {
     const { tokens_in, tokens_out, tokens_saved, usd, usd_saved } = hour
     const { requests, hits, collapsed, generated, failed, refused } = totals([hour])
     const answers = [requests, hits, collapsed, generated]
     const costs = [tokens_in, tokens_out, tokens_saved, usd, usd_saved]
-    return [new Date(hour.hour * 1000).toISOString(), ...answers, ...costs, failed, refused].join(
-      ',',
+    const start = new Date(hour.hour * 1000).toISOString()
+    const shares = priced.map(
+      ({ field, name }) => new Map(Object.entries(hour.usd_by?.[field] ?? {})).get(name) ?? 0,
     )
+    return [start, ...answers, ...costs, failed, refused, ...shares].join(',')
   })
-  return [heads, ...rows, ''].join('\n')
+  return [heads + names.join(''), ...rows, ''].join('\n')
 }

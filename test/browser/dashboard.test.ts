@@ -123,7 +123,12 @@ async function usage(hours = 24) {
   })
   return JSON.parse(body) as {
     budget: { spent: number; reserved: number; paused_until: number | null }
-    hours: { requests: number; tokens_saved: number; errors: Record<string, number> }[]
+    hours: {
+      requests: number
+      tokens_saved: number
+      errors: Record<string, number>
+      usd_by?: Record<'prompts' | 'models' | 'origins', Record<string, number>>
+    }[]
     failures: Record<'upstream' | 'model' | 'code' | 'hint' | 'request_id', string>[]
   }
 }
@@ -245,6 +250,31 @@ describe('after a day of traffic', () => {
     expect(await page.locator('#origins tbody th').allInnerTexts()).toEqual([ORIGIN])
     expect(await page.locator('#prompts tbody th').allInnerTexts()).toEqual(['haiku', 'summary'])
     expect(await page.locator('#models tbody th').first().innerText()).toBe('default')
+    for (const [field, head, free] of [
+      ['prompts', 'Prompt', []],
+      ['models', 'Model', ['broken']],
+      ['origins', 'Origin', []],
+    ] as const) {
+      const cost = (name: string) => sum(({ usd_by }) => usd_by?.[field][name] ?? 0)
+      expect(await page.locator(`#${field} thead th`).allInnerTexts()).toEqual([
+        head,
+        'Requests',
+        'USD',
+      ])
+      const rows = await page.locator(`#${field} tbody tr`).all()
+      const shown = await Promise.all(
+        rows.map(async (row) => [
+          await row.locator('th').innerText(),
+          await row.locator('td').last().innerText(),
+        ]),
+      )
+      const costs = shown.map(([name = '']) => cost(name))
+      expect(costs).toEqual(costs.toSorted((a, b) => b - a))
+      expect(shown.filter(([, usd]) => usd === '–').map(([name]) => name)).toEqual(free)
+      for (const [name = '', usd = ''] of shown) {
+        if (usd !== '–') expect(numberIn(usd)).toBeCloseTo(cost(name), 4)
+      }
+    }
     for (const id of ['today', 'yesterday', 'thirty-days', 'saved-cost']) {
       expect(await text(id)).toMatch(/^\$\d[\d.]*$/)
       expect(await text(`${id}-note`)).toMatch(/^[\d.]+[kKM]? tokens$/)
@@ -272,6 +302,10 @@ describe('after a day of traffic', () => {
     const { hours } = await usage()
     expect(rows.map((row) => Number(row.split(',')[1]))).toEqual(
       hours.map(({ requests }) => requests),
+    )
+    const model = head?.split(',').indexOf('"usd_by.models.default"') ?? -1
+    expect(rows.map((row) => Number(row.split(',')[model]))).toEqual(
+      hours.map(({ usd_by }) => usd_by?.models['default'] ?? 0),
     )
   })
 

@@ -60,7 +60,9 @@ test('fills fields missing in hours of an older version with zeros', async () =>
     '{"requests":4,"hits":{"kv":2},"upstream_ms":[1]}',
   )
   const figures = await workers.rig.figures()
-  expect(figures.hours.find(({ hour }) => hour === hourAgo(5))).toMatchObject({
+  const old = figures.hours.find(({ hour }) => hour === hourAgo(5))
+  expect(old).not.toHaveProperty('usd_by')
+  expect(old).toMatchObject({
     requests: 4,
     hits: { memory: 0, kv: 2, stale: 0 },
     tokens_saved: 0,
@@ -70,6 +72,13 @@ test('fills fields missing in hours of an older version with zeros', async () =>
     errors: {},
     upstream_ms: { p50: 20, p95: 20 },
   })
+})
+
+test('shows the money of an hour by name', async () => {
+  const usd_by = { prompts: {}, models: { m: 0.25 }, origins: { [ORIGIN]: 0.1 } }
+  await workers.rig.call('usage', 'put', hourAgo(6), JSON.stringify({ usd: 0.25, usd_by }))
+  const { hours } = await workers.rig.figures()
+  expect(hours.find(({ hour }) => hour === hourAgo(6))).toMatchObject({ usd: 0.25, usd_by })
 })
 
 test('adds up hours to days, including those of older versions', async () => {

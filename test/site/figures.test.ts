@@ -64,13 +64,34 @@ test('totals() adds up all hours', () => {
   expect(totals([hour(0, { requests: 1 })]).ratio).toBeNull()
 })
 
-test('byName() sorts by count and handles names such as __proto__', () => {
+test('byName() sorts by count without money, and handles names such as __proto__', () => {
   const names = JSON.parse('{"b":2,"__proto__":9,"constructor":1,"a":2}') as Record<string, number>
   expect(byName([hour(1, { prompts: names }), hour(0, { prompts: { a: 1 } })], 'prompts')).toEqual([
-    ['__proto__', 9],
-    ['a', 3],
-    ['b', 2],
-    ['constructor', 1],
+    ['__proto__', 9, 0],
+    ['a', 3, 0],
+    ['b', 2, 0],
+    ['constructor', 1, 0],
+  ])
+})
+
+/** Money of the model "dear", which one prompt and two pages have used. */
+const usd_by = {
+  prompts: { haiku: 0.5 },
+  models: { dear: 0.75 },
+  origins: { 'https://a.example': 0.5, 'https://b.example': 0.25 },
+}
+
+test('byName() sorts by money first, then by count', () => {
+  const models = { free: 9, cheap: 7, dear: 1 }
+  const hours = [hour(2, { models }), hour(1, { models, usd_by }), hour(0, { usd_by })]
+  expect(byName(hours, 'models')).toEqual([
+    ['dear', 2, 1.5],
+    ['free', 18, 0],
+    ['cheap', 14, 0],
+  ])
+  expect(byName(hours, 'origins').map(([name, , usd]) => [name, usd])).toEqual([
+    ['https://a.example', 1],
+    ['https://b.example', 0.5],
   ])
 })
 
@@ -131,5 +152,23 @@ test('csv() has a line for each hour, with failures apart from refused requests'
     expect.stringMatching(/^hour,requests,cached,shared,generated,/),
     '2026-01-02T10:00:00.000Z,12,6,1,3,10,20,70,0.25,1.5,1,2',
     '',
+  ])
+})
+
+test('csv() has the money of each prompt, model and origin that cost any', () => {
+  const models = { 'a "dear", model': 0.25, constructor: 0.5, free: 0 }
+  const hours = [hour(1), hour(0, { usd_by: { ...usd_by, models } })]
+  const [head = '', ...rows] = csv(hours).trim().split('\n')
+  const names = [
+    '"usd_by.prompts.haiku"',
+    '"usd_by.models.constructor"',
+    '"usd_by.models.a ""dear"", model"',
+    '"usd_by.origins.https://a.example"',
+    '"usd_by.origins.https://b.example"',
+  ]
+  expect(head.endsWith(`,failures,refused,${names.join(',')}`)).toBe(true)
+  expect(rows.map((row) => row.split(',').slice(-5).join())).toEqual([
+    '0,0,0,0,0',
+    '0.5,0.5,0.25,0.5,0.25',
   ])
 })

@@ -95,6 +95,7 @@ export function workOf(overrides: Partial<Work> = {}): Work {
     forced: false,
     requestId: 'req_1',
     visitor: 'h:ada',
+    origin: null,
     ...overrides,
   }
 }

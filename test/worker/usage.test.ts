@@ -63,7 +63,12 @@ test('GET /admin/usage shows the budget, the days and the hours', async () => {
     })
   // Five tokens in and seven out, at the model's price.
   const counts = { requests: 1, misses: 1, tokens_in: 5, tokens_out: 7, usd: 0.019 }
-  const names = { prompts: { haiku: 1 }, models: { m: 1 }, origins: { [ORIGIN]: 1 } }
+  const names = {
+    prompts: { haiku: 1 },
+    models: { m: 1 },
+    origins: { [ORIGIN]: 1 },
+    usd_by: { prompts: { haiku: 0.019 }, models: { m: 0.019 }, origins: { [ORIGIN]: 0.019 } },
+  }
   const hour = Math.floor(figures.now / 3600) * 3600
   expect(figures.hours).toMatchObject([{ hour, ...counts, ...names }])
   const day = new Date(figures.now * 1000).toISOString().slice(0, 10)
@@ -149,6 +154,7 @@ test('chats and hooks are counted like completions', async () => {
     // The answers of a chat prompt are those of its model.
     models: { m: 4 },
     prompts: { helper: 1 },
+    usd_by: { prompts: {}, models: { m: 0.038 }, origins: { [ORIGIN]: 0.038 } },
   })
 })
 
