@@ -51,7 +51,9 @@ export class Search {
    */
   async find(question: string, limit: number, visitor: string | null): Promise<Found> {
     const key = `${limit} ${normaliseQuestion(question)}`
-    const { found } = (await this.#recall(key)) ?? (await this.#ask(key, question, limit, visitor))
+    const known = this.#remembered.get(key)
+    const isCurrent = known !== null && (await this.#isCurrent(known))
+    const { found } = isCurrent ? known : await this.#ask(key, question, limit, visitor, known)
     if (found === null) throw new GatewayError('site_not_indexed', messages.site_not_indexed)
     return found
   }
@@ -62,10 +64,8 @@ export class Search {
     this.#checkedAt = this.#deps.now()
   }
 
-  /** What is remembered for the current version of the index; null if nothing is. */
-  async #recall(key: string): Promise<Matches | null> {
-    const known = this.#remembered.get(key)
-    if (known === null) return null
+  /** Whether what is remembered is for the current version of the index, as far as is known. */
+  async #isCurrent(known: Matches): Promise<boolean> {
     const { site, memoryMs, now } = this.#deps
     if (now() - this.#checkedAt >= memoryMs) {
       // Meanwhile, others are served by the version as it is known.
@@ -74,23 +74,27 @@ export class Search {
       const version = await inTime(OBJECT_MS, site.version().catch(unchanged), unchanged)
       if (version !== null) this.#version = version
     }
-    return known.version === this.#version ? known : null
+    return known.version === this.#version
   }
 
+  /** @param stale what is remembered for an earlier version: served if the index fails */
   async #ask(
     key: string,
     question: string,
     limit: number,
     visitor: string | null,
+    stale: Matches | null,
   ): Promise<Matches> {
     const { site, origins, limit: visitorLimit } = this.#deps
     if (!(await isWithin(visitorLimit, visitor))) throw rateLimited('search')
-    const unavailable = (cause?: unknown): never => {
+    const unavailable = (cause?: unknown): Matches => {
+      if (stale !== null) return stale
       const options = { retryAfterSeconds: RETRY_AFTER_S, cause }
       throw new GatewayError('search_unavailable', messages.search_unavailable, options)
     }
     const asking = site.find(queryOf(question), limit, origins).catch(unavailable)
     const matches = await inTime(OBJECT_MS, asking, unavailable)
+    if (matches === stale) return stale
     this.noteVersion(matches.version)
     this.#remembered.set(key, matches)
     return matches

@@ -33,7 +33,7 @@ function start({ prompts = {}, config = {}, limit = true }: Setup = {}) {
   /** Those whom the rate limit counted. */
   const visitors: string[] = []
   const sent: { system: string; turns: string[] }[] = []
-  let version = 1
+  const state = { version: 1, down: false }
   const app = new TestApp({
     config: {
       upstreams: [{ ...compatible, wire: 'chat', stream: 'visitor', retries: 0 }],
@@ -70,20 +70,25 @@ function start({ prompts = {}, config = {}, limit = true }: Setup = {}) {
     },
     index: {
       ...memorySite(),
-      version: async () => version,
+      version: async () => {
+        if (state.down) throw new Error('down')
+        return state.version
+      },
       find: async (query, count) => {
         searches.push(query)
-        return { version, found: { ...found, passages: found.passages.slice(0, count) } }
+        if (state.down) throw new Error('down')
+        const passages = found.passages.slice(0, count)
+        return { version: state.version, found: { ...found, passages } }
       },
     },
   })
   /** The site changes, and this isolate notices. */
   const change = (change: Partial<typeof found>) => {
     Object.assign(found, change)
-    version += 1
+    state.version += 1
     app.clock.ms += 61_000
   }
-  return { app, change, searches, visitors, sent }
+  return { app, change, state, searches, visitors, sent }
 }
 
 const ask = (question: string, id = 'ask') => ({ prompt: { id, variables: { question } } })
@@ -340,6 +345,26 @@ test('a site that is not indexed, or whose index fails, is told from one without
   expect(codeOf(await broken.post(question))).toEqual([503, 'search_unavailable', null])
   expect((await broken.post({ prompt: 'Once' })).status).toBe(200)
   expect(empty.calls).toEqual([])
+})
+
+test('while the index fails, remembered questions are searched and answered, also after the site has changed', async () => {
+  const { app, change, state } = start()
+  const search = () => app.ask('/v1/search?q=which&limit=4')
+  await app.post(ask('Which?'))
+  const found = (await search()).json()
+  state.down = true
+  // The lookup of the version fails.
+  app.clock.ms += 61_000
+  expect(textOf(await app.post(ask('which')))).toBe('answer 1')
+  state.down = false
+  change({ passages: [TAPS] })
+  await app.post(ask('Another?'))
+  state.down = true
+  // What is remembered is known to be of an earlier version, and the search fails.
+  const reply = await app.post(ask('Which?'))
+  expect([textOf(reply), reply.headers['link']]).toEqual(['answer 1', LINKS])
+  expect((await search()).json()).toEqual(found)
+  expect(codeOf(await app.post(ask('Never asked?')))).toEqual([503, 'search_unavailable', null])
 })
 
 describe('a purge', () => {

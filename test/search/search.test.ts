@@ -146,3 +146,23 @@ test.each(['throws', 'hangs'] as const)(
     expect(await find('planes')).toBe('version 1')
   },
 )
+
+test.each(['throws', 'hangs'] as const)(
+  'if the object %s, what is remembered for an earlier version is served until it answers again',
+  async (behaviour) => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { state, search, codeOf, find } = started()
+    await find('boats')
+    Object.assign(state, { behaviour, version: 2 })
+    search.noteVersion(2)
+    const both = Promise.all([find('boats'), codeOf('planes')])
+    await vi.advanceTimersByTimeAsync(5000)
+    expect(await both).toEqual(['version 1', 'search_unavailable'])
+    state.behaviour = 'ok'
+    expect(await find('boats')).toBe('version 2')
+    // A rate limit is no failure: a visitor cannot keep the results of an earlier version.
+    Object.assign(state, { version: 3, allow: false })
+    search.noteVersion(3)
+    expect(await codeOf('boats')).toBe('rate_limited')
+  },
+)

@@ -148,7 +148,7 @@ describe('find()', () => {
     expect(pagesFor('common rarer')).toEqual(['common', 'rarer'])
     expect(find('common rarer seldom nothing')?.coverage).toBe(3 / 4)
     // The rarest word is asked for, also if it has too many rows alone.
-    index.put(page('/more', new Array(50_000).fill('common')))
+    index.put(page('/more', new Array(25_000).fill('common')))
     expect(pagesFor('common nothing')).toEqual(['common'])
     expect(pagesFor('common seldom')).toEqual(['seldom'])
   })
