@@ -35,8 +35,8 @@ Each question is also a flag, for scripts:
   --preset NAME      the provider: ${Object.keys(providers).join(', ')}, …
   --key-stdin        read the provider's key from standard input
   --offer LIST       what visitors get: ${offers.join(', ')} (with commas)
-  --model NAME       another model than the provider's default, which "compatible" lacks
-  --base-url URL     another address than the provider's, such as https://llm.example.com/v1
+  --model NAME       another model than the provider's default, or than the first that the server lists
+  --base-url URL     the address of your own server, such as https://llm.example.com/v1
   --yes              write without asking
   --no-check         do not try the key with a real call
   --deploy           put it on Cloudflare, too
@@ -126,7 +126,7 @@ export function parseSite(text: string): URL {
 }
 
 /** @throws SetupError */
-export function parsePreset(text: string): string {
+function parsePreset(text: string): string {
   const name = text.trim()
   if (Object.hasOwn(presets, name)) return name
   const near = didYouMean(name, Object.keys(presets))
@@ -144,10 +144,18 @@ export function parseBaseUrl(text: string): string {
   )
 }
 
-/** @throws SetupError */
-export function parseModel(text: string): string {
-  if (text.trim() !== '') return text.trim()
-  throw new SetupError('Cannot use an empty name of a model')
+export interface ProviderChoice {
+  readonly preset: string
+  /** Null: the preset's. */
+  readonly baseUrl: string | null
+}
+
+/** The name of a provider, the address of the owner's own server, or both. @throws SetupError */
+export function parseProvider(text: string): ProviderChoice {
+  const [first = '', ...rest] = text.trim().split(/\s+/)
+  if (/[.:/]/.test(first)) return { preset: 'compatible', baseUrl: parseBaseUrl(text) }
+  const preset = parsePreset(first)
+  return { preset, baseUrl: rest.length === 0 ? null : parseBaseUrl(rest.join(' ')) }
 }
 
 /** @throws SetupError */

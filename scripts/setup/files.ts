@@ -4,6 +4,7 @@ import { constants } from 'node:fs'
 import { copyFile, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
+import type { Fault } from '../../src/validation.ts'
 import { checkConfig, readWranglerToml } from '../config/check.ts'
 import { SetupError } from './arguments.ts'
 import { maskedSecrets } from './dev-vars.ts'
@@ -49,11 +50,13 @@ export async function planSettings(folder: string, settings: string) {
   }
   const config = next?.vars?.['CONFIG']
   const { faults } = checkConfig(config)
-  if (faults.length > 0) {
-    const list = faults.map(({ path, message }) => `  ${path}: ${message}`).join('\n')
-    throw new SetupError(`Cannot use these settings:\n${list}`)
-  }
+  if (faults.length > 0) throw refusedSettings(faults)
   return { config, change: { name: WRANGLER, before, after, diff: changesOf(before, after) } }
+}
+
+export function refusedSettings(faults: readonly Fault[]): SetupError {
+  const list = faults.map(({ path, message }) => `  ${path}: ${message}`).join('\n')
+  return new SetupError(`Cannot use these settings:\n${list}`)
 }
 
 /** Wrangler reads files only. */

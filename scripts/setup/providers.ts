@@ -5,7 +5,7 @@ import { presets } from '../../src/upstream/presets.ts'
 
 export interface Provider {
   readonly title: string
-  /** Without it, the owner is asked for one. */
+  /** Without it, setup takes one that the server lists. */
   readonly model?: string
   /** Most of these models would spend a short answer's tokens on reasoning. */
   readonly parameters?: Readonly<Record<string, unknown>>
@@ -78,3 +78,5 @@ export const needsKey = (preset: string) => presets[preset]?.auth !== 'none'
 export const needsModel = (preset: string) => providers[preset]?.model === undefined
 export const needsBaseUrl = (preset: string) =>
   presets[preset]?.baseUrl === null && presets[preset].wire !== 'workers-ai'
+/** Azure lists models, but not the deployments whose names it takes. */
+export const listsModels = (preset: string) => preset !== 'azure'

@@ -3,25 +3,26 @@ import {
   type Arguments,
   type Offer,
   offers,
+  type ProviderChoice,
   parseBaseUrl,
-  parseModel,
   parseOffers,
-  parsePreset,
+  parseProvider,
   parseSite,
   SetupError,
 } from './arguments.ts'
-import { needsBaseUrl, needsKey, needsModel, providers } from './providers.ts'
+import { listsModels, needsBaseUrl, needsKey, needsModel, providers } from './providers.ts'
 import { KEY_NAME } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
 /** @throws SetupError listing the flags that are missing, if nobody can be asked */
 export function requireFlags(args: Arguments, hasKey: boolean): void {
+  const lacksModel = (preset: string) => needsModel(preset) && !listsModels(preset)
   const needs = {
     '--site': args.site === null,
     '--preset': args.preset === null,
     '--key-stdin': !args.keyStdin && !hasKey && (args.preset === null || needsKey(args.preset)),
     '--base-url': args.baseUrl === null && args.preset !== null && needsBaseUrl(args.preset),
-    '--model': args.model === null && args.preset !== null && needsModel(args.preset),
+    '--model': args.model === null && args.preset !== null && lacksModel(args.preset),
     '--offer': args.offer === null,
     '--yes': !args.yes,
   }
@@ -35,24 +36,32 @@ export function requireFlags(args: Arguments, hasKey: boolean): void {
 export const askSite = (terminal: Terminal): Promise<URL> =>
   repeat(terminal, 'The address of your site, such as https://example.com: ', parseSite)
 
-export async function askPreset(terminal: Terminal): Promise<string> {
-  const names = Object.keys(providers)
+/** @param hasBaseUrl the address of the owner's own server is given by a flag */
+export async function askProvider(
+  terminal: Terminal,
+  hasBaseUrl: boolean,
+): Promise<ProviderChoice> {
+  const names = Object.keys(providers).filter((name) => !needsBaseUrl(name))
   const width = Math.max(...names.map((name) => name.length))
   terminal.print('\nProviders:')
-  for (const [i, [name, { title }]] of Object.entries(providers).entries()) {
-    terminal.print(`  ${String(i + 1).padStart(2)}  ${name.padEnd(width)}  ${title}`)
+  for (const [i, name] of names.entries()) {
+    const number = String(i + 1).padStart(2)
+    terminal.print(`  ${number}  ${name.padEnd(width)}  ${providers[name]?.title}`)
   }
-  return await repeat(terminal, 'Provider (number or name) [1]: ', (text) => {
+  terminal.print('  or the address of your own OpenAI-compatible server, such as')
+  terminal.print('  https://llm.example.com/v1')
+  return await repeat(terminal, 'Provider (number, name or address) [1]: ', (text) => {
     const number = Number(text.trim() || '1')
-    return parsePreset(names[number - 1] ?? text)
+    const choice = parseProvider(names[number - 1] ?? text)
+    if (hasBaseUrl || choice.baseUrl !== null || !needsBaseUrl(choice.preset)) return choice
+    throw new SetupError(
+      `Cannot use ${JSON.stringify(choice.preset)} without an address: write it behind the name, as in ${choice.preset} https://llm.example.com/v1`,
+    )
   })
 }
 
 export const askBaseUrl = (terminal: Terminal): Promise<string> =>
   repeat(terminal, 'The address of its API, such as https://llm.example.com/v1: ', parseBaseUrl)
-
-export const askModel = (terminal: Terminal): Promise<string> =>
-  repeat(terminal, 'The name of the model, as the provider writes it: ', parseModel)
 
 /** @param known a key that is already in .dev.vars */
 export async function askKey(

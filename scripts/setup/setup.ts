@@ -1,19 +1,25 @@
 // The course of `npm run setup`: questions, a look at the site, the two files, one real call, and the
 // snippet to paste.
 import type { Fetch } from '../operator/gateway.ts'
-import { type Arguments, parseArguments, SetupError, USAGE } from './arguments.ts'
+import {
+  type Arguments,
+  type ProviderChoice,
+  parseArguments,
+  SetupError,
+  USAGE,
+} from './arguments.ts'
 import { type DeployDeps, deploy } from './deploy.ts'
 import { secretsIn, withSecrets } from './dev-vars.ts'
 import { type Change, planSecrets, planSettings, readDevVars, write } from './files.ts'
 import { nameOf } from './generators.ts'
 import { tryModel } from './live-check.ts'
+import { findModel } from './model-choice.ts'
 import { needsBaseUrl, needsKey, needsModel } from './providers.ts'
 import {
   askBaseUrl,
   askKey,
-  askModel,
   askOffer,
-  askPreset,
+  askProvider,
   askSite,
   confirm,
   parseKey,
@@ -96,14 +102,23 @@ async function answersOf(
 ): Promise<{ answers: Answers; key: string | null }> {
   const site = await inspectSite(args.site ?? (await askSite(terminal)), fetch)
   for (const line of siteLines(site)) terminal.print(line)
-  const preset = args.preset ?? (await askPreset(terminal))
-  const asksAddress = args.baseUrl === null && needsBaseUrl(preset)
-  const baseUrl = asksAddress ? await askBaseUrl(terminal) : args.baseUrl
-  const asksModel = args.model === null && needsModel(preset)
-  const model = asksModel ? await askModel(terminal) : args.model
+  const { preset, baseUrl } = await providerOf(args, terminal)
   const key = needsKey(preset) ? await keyOf(args, preset, knownKey, terminal) : null
+  const looksUp = args.model === null && needsModel(preset)
+  const server = { preset, baseUrl, key: key ?? knownKey }
+  const model = looksUp ? await findModel(server, { terminal, fetch }) : args.model
   const offer = args.offer ?? (await askOffer(terminal))
   return { answers: { site, preset, model, baseUrl, offer }, key }
+}
+
+async function providerOf(args: Arguments, terminal: Terminal): Promise<ProviderChoice> {
+  const { preset, baseUrl } = args
+  if (preset === null) {
+    const choice = await askProvider(terminal, baseUrl !== null)
+    return { ...choice, baseUrl: choice.baseUrl ?? baseUrl }
+  }
+  const asksAddress = baseUrl === null && needsBaseUrl(preset)
+  return { preset, baseUrl: asksAddress ? await askBaseUrl(terminal) : baseUrl }
 }
 
 /** @returns null: the key of .dev.vars stays as it is */

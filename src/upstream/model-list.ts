@@ -40,16 +40,21 @@ export function hasList(wire: Wire, baseUrl: string): boolean {
   return !new URL(baseUrl).hostname.endsWith('.azure.com')
 }
 
+/** Reads the list. Null: there was no answer in time, or it is too long. Never throws. */
+export async function readList(list: ModelList) {
+  // Anthropic's pages have 20 models unless more are asked for.
+  const answer = await get(list.wire === 'anthropic' ? '/models?limit=1000' : '/models', list)
+  return answer && { ...answer, entries: answer.status === 200 ? entriesOf(answer.body) : [] }
+}
+
 /** Looks for the models of targets. Never throws. */
 export async function lookFor<T extends Pick<Target, 'upstream_model'>>(
   targets: readonly T[],
   list: ModelList,
 ): Promise<(T & Sighting)[]> {
   if (targets.length === 0) return []
-  // Anthropic's pages have 20 models unless more are asked for.
-  const answer = await get(list.wire === 'anthropic' ? '/models?limit=1000' : '/models', list)
-  const entries = answer?.status === 200 ? entriesOf(answer.body) : []
-  const isWhole = entries.length > 0 && !isPage(answer?.body, entries.length)
+  const { entries = [], body } = (await readList(list)) ?? {}
+  const isWhole = entries.length > 0 && !isPage(body, entries.length)
   const sighted: (T & Sighting)[] = []
   for (const target of targets) {
     const model = target.upstream_model
@@ -126,7 +131,7 @@ function isPage(body: unknown, length: number): boolean {
   return hasNext(body) || (isRecord(links) && hasNext(links)) || Number(total_count) > length
 }
 
-function namesOf({ id, name, aliases }: Table): string[] {
+export function namesOf({ id, name, aliases }: Table): string[] {
   return [id, name, ...(Array.isArray(aliases) ? aliases : [])].filter(
     (one): one is string => typeof one === 'string' && one !== '',
   )

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import {
   parseArguments,
   parseOffers,
-  parsePreset,
+  parseProvider,
   parseSite,
 } from '../../../scripts/setup/arguments.ts'
 
@@ -69,8 +69,21 @@ test.each(['', 'example', 'https://', 'https://user:pw@example.com', 'javascript
   },
 )
 
-test('every preset can be used', () => {
-  expect(parsePreset('vllm')).toBe('vllm')
+test.each([
+  ['vllm', 'vllm', null],
+  [
+    ' azure  https://me.openai.azure.com/openai/v1',
+    'azure',
+    'https://me.openai.azure.com/openai/v1',
+  ],
+  ['http://localhost:1234/v1 ', 'compatible', 'http://localhost:1234/v1'],
+])('%j is the provider %s with the address %s', (text, preset, baseUrl) => {
+  expect(parseProvider(text)).toEqual({ preset, baseUrl })
+})
+
+test('what is neither a name nor an address is no provider', () => {
+  expect(() => parseProvider('localhost:1234')).toThrow('expected an address such as')
+  expect(() => parseProvider('openai gpt-x')).toThrow('expected an address such as')
 })
 
 test('offers may be separated by spaces, and come in one order', () => {

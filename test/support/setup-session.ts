@@ -1,0 +1,93 @@
+// `npm run setup` in a folder of its own: a made-up site, answers that are typed, and real calls to an
+// upstream on this machine.
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect } from 'vitest'
+import { SetupError } from '../../scripts/setup/arguments.ts'
+import { type SetupDeps, setUp } from '../../scripts/setup/setup.ts'
+import { recordOutput } from './canary.ts'
+import { configIn } from './documents.ts'
+
+export const TOKEN = 'a-random-token-of-32-characters-'
+export const SITE = 'https://blog.example.com/'
+
+interface Input {
+  /** What is typed, in order; without any, there is no terminal. */
+  readonly typed?: readonly string[]
+  /** What is piped. */
+  readonly piped?: string
+}
+
+export class SetupFolder {
+  readonly #folder: string
+
+  private constructor(folder: string) {
+    this.#folder = folder
+  }
+
+  static async create(): Promise<SetupFolder> {
+    return new SetupFolder(await mkdtemp(join(tmpdir(), 'setup-')))
+  }
+
+  /** As in a fresh clone. */
+  async reset(): Promise<void> {
+    await cp('wrangler.toml', join(this.#folder, 'wrangler.toml'))
+    await rm(join(this.#folder, '.dev.vars'), { force: true })
+  }
+
+  async remove(): Promise<void> {
+    await rm(this.#folder, { recursive: true })
+  }
+
+  async read(name: string): Promise<string> {
+    return await readFile(join(this.#folder, name), 'utf8')
+  }
+
+  async write(name: string, text: string): Promise<void> {
+    await writeFile(join(this.#folder, name), text)
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: a test names the settings it looks at
+  async config(): Promise<any> {
+    return configIn(await this.read('wrangler.toml'))
+  }
+
+  async run(args: readonly string[], { typed, piped = '' }: Input = {}) {
+    const rest = [...(typed ?? [])]
+    const questions: { question: string; hidden: boolean }[] = []
+    let output = ''
+    const code = await setUp(args, {
+      terminal: {
+        isInteractive: typed !== undefined,
+        print: (text) => {
+          output += `${text}\n`
+        },
+        ask: async (question, { hidden = false } = {}) => {
+          questions.push({ question, hidden })
+          const line = rest.shift()
+          if (line === undefined) throw new SetupError(`one question too many: ${question}`)
+          return line
+        },
+        readInput: async () => piped,
+      },
+      fetch: fetchSite,
+      folder: this.#folder,
+      wrangler: async () => ({ code: 1, output: '' }),
+      pause: async () => {},
+      newToken: () => TOKEN,
+    })
+    expect(rest, 'answers that were not asked for').toEqual([])
+    // The key must not be printed.
+    recordOutput(output)
+    return { code, output, questions }
+  }
+}
+
+/** The owner's site is made up; everything else is real. */
+const fetchSite: SetupDeps['fetch'] = async (request) => {
+  if (!request.url.startsWith(SITE)) return await fetch(request)
+  const isHome = request.url === SITE
+  const html = '<meta name="generator" content="Hugo 0.160.0"><h1>Blog</h1>'
+  return new Response(isHome ? html : '', { status: isHome ? 200 : 404 })
+}
