@@ -25,7 +25,7 @@ export async function deploy(
   secrets: Readonly<Record<string, string>>,
   deps: DeployDeps,
 ): Promise<string> {
-  const { config, secrets: names } = checkConfig(settings)
+  const { config } = checkConfig(settings)
   const local = [...(config?.upstreams.values() ?? [])].find(({ baseUrl }) => isLocal(baseUrl))
   if (local !== undefined) {
     throw new SetupError(
@@ -34,10 +34,10 @@ export async function deploy(
   }
   await login(deps)
   const url = await upload(deps)
-  const needed = [...names, 'OPERATOR_TOKEN']
-  const sent = Object.fromEntries(
-    needed.flatMap((name) => (secrets[name] ? [[name, secrets[name]]] : [])),
-  )
+  // A CONFIG there replaces that of wrangler.toml on this machine. It is no secret, and a Worker
+  // cannot have two bindings of one name.
+  const isSent = ([name, value]: [string, string]) => value !== '' && name !== 'CONFIG'
+  const sent = Object.fromEntries(Object.entries(secrets).filter(isSent))
   show(['secret', 'bulk'], deps, `${Object.keys(sent).join(', ')} on its standard input`)
   const { code } = await deps.wrangler(['secret', 'bulk'], { input: JSON.stringify(sent) })
   if (code !== 0) {

@@ -138,6 +138,31 @@ test('shows and runs whoami, deploy and the secrets, and tries the Worker', asyn
   expect(output).toContain(`Dashboard: ${WORKER}/admin`)
 })
 
+test('sends every secret of .dev.vars by its name, and none without a value', async () => {
+  const others = {
+    TOKEN_SECRET: `token-${CANARY}`,
+    TOKEN_SECRET_PREVIOUS: `previous-${CANARY}`,
+    TURNSTILE_SECRET: `turnstile-${CANARY}`,
+    ALERT_URL: `https://alerts.example.com/${CANARY}`,
+    SECOND_KEY: `second-${CANARY}`,
+  }
+  const lines = Object.entries({ ...others, EMPTY: '', CONFIG: '{}' })
+  await writeFile(
+    join(folder, '.dev.vars'),
+    lines.map(([name, value]) => `${name}="${value}"\n`).join(''),
+  )
+  const { code, output, calls } = await run(openai)
+  expect(code).toBe(0)
+  expect(JSON.parse(calls[2]?.input ?? '')).toEqual({
+    ...others,
+    UPSTREAM_API_KEY: CANARY,
+    OPERATOR_TOKEN: TOKEN,
+  })
+  const [, names = ''] = /secret bulk {3}# with (.*) on its standard input/.exec(output) ?? []
+  const sent = [...Object.keys(others), 'UPSTREAM_API_KEY', 'OPERATOR_TOKEN']
+  expect(names.split(', ').sort()).toEqual(sent.sort())
+})
+
 test('asks the model nothing before there is a page to ask about', async () => {
   const { code, output, requests } = await run([...openai, '--offer', 'summaries,ask'])
   expect([code, requests.map(({ url }) => url)]).toEqual([0, [`${WORKER}/health`]])
