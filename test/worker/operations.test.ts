@@ -2,11 +2,11 @@
 // calls of the flight, ledger and site objects.
 import { beforeAll, describe, expect, test } from 'vitest'
 import { completionOf } from '../support/answers.ts'
-import { OPERATOR_TOKEN, type Reply } from '../support/client.ts'
+import { OPERATOR_TOKEN, ORIGIN, type Reply } from '../support/client.ts'
 import { requestOf, shapes } from '../support/shapes.ts'
 import { chatStream, type Lane, latch } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
-import type { Workers } from '../support/workerd.ts'
+import type { JsonValue, Workers } from '../support/workerd.ts'
 
 const suite = workerSuite()
 let lane: Lane
@@ -67,9 +67,10 @@ const counting = `
 interface Options {
   readonly cache?: object
   readonly isolates?: number
+  readonly more?: Readonly<Record<string, JsonValue>>
 }
 
-async function start({ cache = {}, isolates = 2 }: Options = {}): Promise<Workers> {
+async function start({ cache = {}, isolates = 2, more = {} }: Options = {}): Promise<Workers> {
   lane.calls.length = 0
   lane.answers(chatStream(['fine']))
   return await suite.start({
@@ -79,6 +80,7 @@ async function start({ cache = {}, isolates = 2 }: Options = {}): Promise<Worker
       'u',
       {
         cache: { ...cache },
+        ...more,
       },
       { retries: 0 },
     ),
@@ -337,4 +339,54 @@ test('a search: one site call; a remembered one: none, and a lookup of the versi
   await client.send({ path: '/ahead', headers: { origin: null } })
   expect(await find('boats')).toEqual({ 'site version': 1 })
   expect(await find('planes')).toEqual({})
+})
+
+test('a prompt with passages: one site call more, for a miss and a hit from KV; none if the isolate remembers the search', async () => {
+  const { port } = suite.upstream
+  const site = suite.upstream.lane('site')
+  site.answers((_, line) => {
+    line.head(200, { 'content-type': 'text/html; charset=utf-8' })
+    line.write('<title>Boats</title><main><p>A boat floats.</main>')
+    line.end()
+  })
+  const variables = { q: { max_chars: 300 }, found: { from: 'site', about: 'q' } }
+  const workers = await start({
+    more: {
+      origins: [ORIGIN, `http://127.0.0.1:${port}`],
+      prompts: { ask: { text: '{{found}} {{q}}', variables } },
+      free_prompts: true,
+    },
+  })
+  // A Worker on this machine may read pages of this machine.
+  const headers = { host: 'localhost' }
+  const indexed = await workers.client().send({
+    method: 'PUT',
+    path: '/admin/site/page',
+    headers: { ...headers, authorization: `Bearer ${OPERATOR_TOKEN}` },
+    body: { url: `http://127.0.0.1:${port}/site/boats` },
+  })
+  expect([indexed.status, indexed.text]).toEqual([200, expect.stringContaining('"indexed"')])
+  for (const i of [0, 1]) await workers.client(i).complete({ prompt: 'warm' })
+  await expect.poll(async () => (await workers.kvEntries()).size).toBe(1)
+  await counted(workers)
+  const ask = async (isolate: number, q: string) =>
+    statusOf(
+      await workers.client(isolate).complete({ prompt: { id: 'ask', variables: { q } } }, headers),
+    )
+  const miss = { 'kv write': 1, 'flight fetch': 1, 'ledger reserve': 1, 'ledger settle': 1 }
+  await ask(0, 'Do boats float?')
+  await settled(workers, { ...miss, 'kv read': 2, 'site find': 1 })
+  expect(await ask(0, 'do boats float')).toContain('detail=memory')
+  expect(await counted(workers)).toEqual({})
+  expect(await ask(1, 'Do boats float?')).toContain('detail=kv')
+  expect(await counted(workers)).toEqual({ 'kv read': 1, 'site find': 1 })
+  expect(await ask(1, 'Do boats float?')).toContain('detail=memory')
+  expect(await counted(workers)).toEqual({})
+  // The version of the index is looked up now and then.
+  await workers.client(1).send({ path: '/ahead', headers: { origin: null } })
+  await ask(1, 'Do boats float?')
+  expect(await counted(workers)).toMatchObject({ 'site version': 1 })
+  // Nothing is found: the search is all there is.
+  await workers.client(1).complete({ prompt: { id: 'ask', variables: { q: 'Peru?' } } }, headers)
+  expect(await counted(workers)).toEqual({ 'site find': 1 })
 })
