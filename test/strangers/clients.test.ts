@@ -6,6 +6,7 @@ import { launchBrowser } from '../support/browser.ts'
 import { SiteServer } from '../support/site-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import { mutations } from './mutations.ts'
+import { langchain } from './packages.ts'
 import { judgeWithPromptfoo, PROMPTFOO } from './promptfoo.ts'
 import { JudgedProxy } from './proxy.ts'
 import { installed, run } from './venv.ts'
@@ -14,9 +15,8 @@ import { demo } from './worker.ts'
 /** By mutation: null, or what was found. */
 type Findings = Readonly<Record<string, string | null>>
 
-type Packages = Parameters<typeof installed>
+type Packages = Readonly<Parameters<typeof installed>>
 
-const openai: Packages = ['langchain-openai==1.7.4', 'openai==3.57.0']
 const paths = [...mutations.keys()]
 const clients: [
   name: string,
@@ -29,13 +29,13 @@ const clients: [
     'openai 3.57.0',
     'whole answers, streams, log probabilities, errors, also async',
     'openai',
-    openai,
+    langchain,
   ],
   [
     'langchain-openai 1.7.4',
     'both models: whole answers, streams, errors, also async',
     'langchain',
-    openai,
+    langchain,
   ],
   ['llm 0.36', 'both kinds of models: whole answers, streams, errors', 'llm', ['llm==0.36']],
   [

@@ -1,5 +1,5 @@
-// A proxy in front of the Worker. It gives each request an address of its own, so that no limit per
-// visitor is reached, and it can change responses: a program that does not notice judges nothing.
+// A proxy in front of the Worker. It gives each request without an address one of its own, so that no
+// limit per visitor is reached, and it can change responses: a program that does not notice judges nothing.
 import { createServer, type IncomingMessage, request, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { newAddress } from '../support/client.ts'
@@ -9,7 +9,11 @@ export type Mutation = (response: {
   readonly status: number
   readonly headers: IncomingMessage['headers']
   readonly body: string
-}) => { readonly headers?: IncomingMessage['headers']; readonly body?: string }
+}) => {
+  readonly status?: number
+  readonly headers?: IncomingMessage['headers']
+  readonly body?: string
+}
 
 /** By the first segment of paths, which is taken off. Null: each byte is passed on when it arrives. */
 export type Mutations = ReadonlyMap<string, Mutation | null>
@@ -24,7 +28,7 @@ export class JudgedProxy {
     this.#server = createServer({ maxHeaderSize: MAX_HEADERS }, (asked, response) => {
       const [, first = ''] = asked.url?.split('/') ?? []
       const mutation = mutations.get(first)
-      const headers = { ...asked.headers, 'cf-connecting-ip': newAddress() }
+      const headers = { 'cf-connecting-ip': newAddress(), ...asked.headers }
       const { method, url = '/' } = asked
       const path = mutation === undefined ? url : url.slice(first.length + 1)
       const { hostname, port } = target
@@ -38,7 +42,8 @@ export class JudgedProxy {
         const body = await textOf(answer)
         const { 'content-length': _, 'transfer-encoding': __, ...rest } = answer.headers
         const changed = mutation({ status: statusCode, headers: rest, body })
-        response.writeHead(statusCode, changed.headers ?? rest).end(changed.body ?? body)
+        response.writeHead(changed.status ?? statusCode, changed.headers ?? rest)
+        response.end(changed.body ?? body)
       })
       onward.on('error', () => response.destroy())
       response.on('close', () => onward.destroy())
