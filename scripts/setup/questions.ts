@@ -95,7 +95,7 @@ export async function askOffer(terminal: Terminal): Promise<readonly Offer[]> {
 What do you want to offer?
   summaries  a summary of each page, which only you can generate
   ask        a search box that answers questions from your pages
-  free       any text that a page of yours sends, for your own experiments`)
+  free       a chat about anything, and any text that a page of yours sends`)
   const usual = offers.slice(0, 2)
   return await repeat(terminal, `One or more, with commas [${usual.join(', ')}]: `, (text) =>
     text.trim() === '' ? usual : parseOffers(text),

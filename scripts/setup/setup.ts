@@ -204,7 +204,7 @@ async function deployed(
 
 function showSnippet({ site, offer }: Answers, endpoint: string, { print }: Terminal): void {
   const steps = snippetFor({ generator: site.generator, offer, endpoint })
-  if (steps.length > 0) print('\n---- To paste into your site ----')
+  print('\n---- To paste into your site ----')
   for (const { place, code } of steps) print(`\n${place}:\n\n${code.trimEnd()}`)
 }
 

@@ -22,7 +22,8 @@ interface Step {
 interface Part {
   readonly offer: Offer
   readonly tag: string
-  readonly prompt: string
+  /** Null: what visitors write is the prompt. */
+  readonly prompt: string | null
   /** The name of its component. */
   readonly component: string
 }
@@ -30,13 +31,13 @@ interface Part {
 const parts: readonly Part[] = [
   { offer: 'summaries', tag: 'edge-summary', prompt: 'summary', component: 'EdgeSummary' },
   { offer: 'ask', tag: 'edge-ask', prompt: 'ask', component: 'EdgeAsk' },
+  { offer: 'free', tag: 'edge-chat', prompt: null, component: 'EdgeChat' },
 ]
 
-/** What to paste, in order; nothing if pages send prompts of their own only. */
+/** What to paste, in order. */
 export function snippetFor({ generator, offer, endpoint }: SnippetOptions): Step[] {
   const shown = parts.filter((part) => offer.includes(part.offer))
   const script = `${endpoint}/elements.js`
-  if (shown.length === 0) return []
   if (generator === 'vitepress') return vitepress(shown, script)
   return shown.flatMap((part) => {
     if (components.has(generator)) return [component(generator, part, script), use(generator, part)]
@@ -55,18 +56,25 @@ const templates: Readonly<Partial<Record<GeneratorId, string>>> = {
   wordpress: 'a "Custom HTML" block of the template for single posts, above the content',
 }
 
+/** What appears where the owner wants it to. */
+const nouns = { ask: 'search box', free: 'chat' } as const
+
 function placeOf(generator: GeneratorId, { offer }: Part): string {
+  if (offer === 'summaries') return `In ${templates[generator]}`
+  const noun = nouns[offer]
   // Hugo leaves HTML out of Markdown.
-  const page = generator === 'hugo' ? 'the page content/ask.html (not .md)' : 'a page of its own'
-  if (offer === 'ask') return `Where the search box is to appear, such as ${page}`
-  return `In ${templates[generator]}`
+  const file = `the page content/${offer === 'ask' ? 'ask' : 'chat'}.html (not .md)`
+  const page = generator === 'hugo' ? file : 'a page of its own'
+  return `Where the ${noun} is to appear, such as ${page}`
 }
 
-function html(generator: GeneratorId, { tag, prompt }: Part, script: string): string {
+const attributesOf = ({ prompt }: Part) => (prompt === null ? '' : ` prompt="${prompt}"`)
+
+function html(generator: GeneratorId, part: Part, script: string): string {
   // Astro would bundle the script, and cannot resolve its address.
   const inline = generator === 'astro' ? ' is:inline' : ''
   return `<script${inline} type="module" src="${script}"></script>
-<${tag} prompt="${prompt}"></${tag}>
+<${part.tag}${attributesOf(part)}></${part.tag}>
 `
 }
 
@@ -77,7 +85,8 @@ const components: ReadonlySet<GeneratorId> = new Set(['docusaurus', 'next', 'gat
  * A server may render the component, but only a browser can load the module. Not with import():
  * Docusaurus turns it into require() for its server, and bundlers then look for the address.
  */
-function component(generator: GeneratorId, { tag, prompt, component }: Part, script: string): Step {
+function component(generator: GeneratorId, part: Part, script: string): Step {
+  const { tag, component } = part
   const folder = generator === 'next' ? 'components' : 'src/components'
   return {
     place: `A new file ${folder}/${component}.jsx`,
@@ -89,7 +98,7 @@ export default function ${component}() {
     const script = document.createElement('script')
     document.head.append(Object.assign(script, { type: 'module', src: '${script}' }))
   }, [])
-  return <${tag} prompt="${prompt}" />
+  return <${tag}${attributesOf(part)} />
 }
 `,
   }
@@ -123,15 +132,19 @@ export default function ContentWith${component}(props) {
     gatsby: 'the template of your posts, such as src/templates/blog-post.js',
   }[generator as string]
   return {
-    place: offer === 'summaries' ? `In ${post}` : 'In the page where the search box is to appear',
+    place:
+      offer === 'summaries' ? `In ${post}` : `In the page where the ${nouns[offer]} is to appear`,
     code: `import ${component} from '${from ?? `../components/${component}`}'\n\n<${component} />\n`,
   }
 }
 
+/** Where VitePress's own layout takes more: each name once. */
+const slotOf = { summaries: 'doc-before', ask: 'doc-after', free: 'doc-footer-before' } as const
+
 function vitepress(shown: readonly Part[], script: string): Step[] {
   const slots = shown.map(({ offer, tag, prompt }) => {
-    const slot = offer === 'summaries' ? 'doc-before' : 'doc-after'
-    return `    '${slot}': () => h('${tag}', { prompt: '${prompt}' }),\n`
+    const attributes = prompt === null ? '' : `, { prompt: '${prompt}' }`
+    return `    '${slotOf[offer]}': () => h('${tag}'${attributes}),\n`
   })
   return [
     {

@@ -9,6 +9,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, extname, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
+import { offers } from '../../scripts/setup/arguments.ts'
 import { snippetFor } from '../../scripts/setup/snippets.ts'
 import type { Starter } from './starters.ts'
 
@@ -98,7 +99,7 @@ async function install(folder: string): Promise<void> {
 
 /** Pastes the snippet of setup, each step at the place that it names. */
 async function paste({ generator, places }: Starter, folder: string, endpoint: string) {
-  const steps = snippetFor({ generator, offer: ['summaries', 'ask'], endpoint })
+  const steps = snippetFor({ generator, offer: offers, endpoint })
   if (steps.length !== places.length) throw new Error(`${generator}: ${steps.length} steps`)
   for (const [i, { place, code }] of steps.entries()) {
     const where = places[i]

@@ -9,6 +9,7 @@ import type { Browser, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { experimental_readRawConfig } from 'wrangler'
 import { readSitemap } from '../../scripts/operator/sitemap.ts'
+import { offers } from '../../scripts/setup/arguments.ts'
 import { settingsOf } from '../../scripts/setup/settings.ts'
 import { inspectSite, type Site } from '../../scripts/setup/site.ts'
 import { withSettings } from '../../scripts/setup/wrangler-toml.ts'
@@ -82,7 +83,7 @@ describe.each(starters)('$generator', (starter) => {
     expect(await watched?.overflow()).toBe(0)
     const faults = (await watched?.accessibilityFaults()) ?? []
     await page.evaluate(
-      `document.querySelectorAll('edge-summary, edge-ask').forEach((element) => element.remove())`,
+      `document.querySelectorAll('edge-summary, edge-ask, edge-chat').forEach((element) => element.remove())`,
     )
     const theirs = (await watched?.accessibilityFaults()) ?? []
     expect(rulesOf(faults), faults.join('\n')).toEqual(rulesOf(theirs))
@@ -158,6 +159,16 @@ describe.each(starters)('$generator', (starter) => {
       expect(await page.evaluate(anchored)).toBe(true)
     },
   )
+
+  test('answers a message that a visitor writes in the chat', async () => {
+    const page = await visit(host.origin + starter.ask, { width: 1280 })
+    const chat = page.locator('edge-chat')
+    await chat.getByRole('textbox').fill('Tell me about the sea.')
+    await chat.getByRole('textbox').press('Enter')
+    await chat.locator('[part~=assistant] [part=text]').filter({ hasText: /\w{3}/ }).waitFor()
+    await chat.getByRole('button', { name: 'Send' }).waitFor()
+    await expectSound(page)
+  })
 })
 
 /**
@@ -169,7 +180,7 @@ const rulesOf = (faults: readonly string[]) => faults.map((fault) => fault.split
 /** The CONFIG that setup writes for the site. */
 async function configOf(site: Site): Promise<JsonValue> {
   const answers = { site, preset: 'demo', model: null, baseUrl: null }
-  const settings = settingsOf({ ...answers, offer: ['summaries', 'ask'] })
+  const settings = settingsOf({ ...answers, offer: offers })
   const folder = await mkdtemp(join(tmpdir(), 'starter-'))
   const file = join(folder, 'wrangler.toml')
   await writeFile(file, withSettings(await readFile('wrangler.toml', 'utf8'), settings))

@@ -21,7 +21,7 @@ export interface Starter {
   readonly out: string
   /** In the order of the snippet's steps. A step without one makes a new file, which it names. */
   readonly places: readonly (Place | null)[]
-  /** The path of the page with the search box. */
+  /** The path of the page with the search box and the chat. */
   readonly ask: string
   /** A file of the theme to copy, as the snippet says, by a shell command. */
   readonly copy?: string
@@ -36,6 +36,7 @@ export const starters: readonly Starter[] = [
     places: [
       { files: ['posts/hedge.html', 'posts/walk.html'], below: '</h1>\n' },
       { files: ['ask.html'], below: '</h1>\n' },
+      { files: ['ask.html'], below: '</h1>\n' },
     ],
     ask: '/ask.html',
   },
@@ -47,6 +48,7 @@ export const starters: readonly Starter[] = [
     places: [
       { files: ['_includes/layouts/post.njk'], above: '  {{ content' },
       { files: ['ask.md'], below: 'hills.\n' },
+      { files: ['ask.md'], below: 'hills.\n' },
     ],
     ask: '/ask/',
   },
@@ -57,6 +59,7 @@ export const starters: readonly Starter[] = [
     out: 'dist',
     places: [
       { files: ['src/layouts/BlogPost.astro'], above: '    <slot />' },
+      { files: ['src/pages/ask.astro'], below: '</p>\n' },
       { files: ['src/pages/ask.astro'], below: '</p>\n' },
     ],
     ask: '/ask/',
@@ -75,7 +78,14 @@ export const starters: readonly Starter[] = [
     post: (name) => `docs/${name}.md`,
     build: npm,
     out: 'build',
-    places: [null, null, null, { files: ['src/pages/ask.mdx'], below: 'hills.\n\n' }],
+    places: [
+      null,
+      null,
+      null,
+      { files: ['src/pages/ask.mdx'], below: 'hills.\n\n' },
+      null,
+      { files: ['src/pages/ask.mdx'], below: 'hills.\n\n' },
+    ],
     ask: '/ask',
   },
   {
@@ -85,6 +95,7 @@ export const starters: readonly Starter[] = [
     out: 'public',
     places: [
       { files: ['layouts/_default/single.html'], above: '  {{ .Content' },
+      { files: ['content/ask.html'], below: '</p>\n' },
       { files: ['content/ask.html'], below: '</p>\n' },
     ],
     ask: '/ask/',
@@ -97,6 +108,7 @@ export const starters: readonly Starter[] = [
     out: '_site',
     places: [
       { files: ['_layouts/post.html'], above: '    {{ content' },
+      { files: ['ask.md'], below: 'hills.\n' },
       { files: ['ask.md'], below: 'hills.\n' },
     ],
     ask: '/ask/',

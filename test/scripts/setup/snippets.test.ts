@@ -11,10 +11,12 @@ describe.each(ids)('the snippet for %s', (generator) => {
   const steps = snippetFor({ generator, endpoint, offer: ['summaries', 'ask', 'free'] })
   const all = steps.map(({ code }) => code).join('\n')
 
-  test('has a summary and a search box, from this Worker', () => {
+  test('has a summary, a search box and a chat, from this Worker', () => {
     expect(all).toContain(`${endpoint}/elements.js`)
     expect(all).toMatch(/edge-summary.*prompt.*summary/)
     expect(all).toMatch(/edge-ask.*prompt.*ask/)
+    // Without a prompt, its messages are free prompts.
+    expect(all).toMatch(/edge-chat(?!.*prompt)/)
   })
 
   test('names a place for each piece', () => {
@@ -42,8 +44,10 @@ describe.each(ids)('the snippet for %s', (generator) => {
 
   test('has only what is offered', () => {
     const ask = snippetFor({ generator, endpoint, offer: ['ask'] })
-    expect(JSON.stringify(ask)).not.toMatch(/summary/i)
+    expect(JSON.stringify(ask)).not.toMatch(/summary|chat/i)
     expect(JSON.stringify(ask)).toContain('elements.js')
-    expect(snippetFor({ generator, endpoint, offer: ['free'] })).toEqual([])
+    const free = JSON.stringify(snippetFor({ generator, endpoint, offer: ['free'] }))
+    expect(free).not.toMatch(/summary|\bask\b|prompt/i)
+    expect(free).toMatch(/elements\.js.*edge-chat/)
   })
 })
