@@ -8,6 +8,7 @@ import { parseConfig } from '../src/config/config.ts'
 import { configSchema } from '../src/config/schema.ts'
 import { warningsOf } from '../src/config/warnings.ts'
 import { compatible, TestApp } from './support/app.ts'
+import { ORIGIN } from './support/client.ts'
 import {
   allBlocks,
   anchorsOf,
@@ -17,6 +18,7 @@ import {
   pasted,
   textOf,
 } from './support/documents.ts'
+import { memorySite } from './support/site.ts'
 
 interface Setting {
   readonly path: string
@@ -180,6 +182,46 @@ test('docs/costs.md has what each turn of a conversation costs and reserves', as
     const messages = [...earlier.flat(), { role: 'user', content: question }]
     await app.ask('/v1/chat/completions', { method: 'POST', body: JSON.stringify({ messages }) })
     expect(app.ledger.reserved.at(-1)?.tokens).toBe(reserved)
+  }
+})
+
+test('docs/ask.md has what six full passages reserve, and how many questions a day that allows', async () => {
+  const letters = { Latin: 'a', Cyrillic: 'ж', Chinese: '猫' }
+  const rows = [
+    ...textOf('docs/ask.md').matchAll(/^\| (\w+) \| ([\d,]+) \| ([\d,]+) \| (\d+) \|$/gm),
+  ]
+  expect(rows.map(([, script]) => script)).toEqual(Object.keys(letters))
+  for (const [, script = '', ...cells] of rows) {
+    const [reserved, used = 0, questions] = cells.map((cell) => Number(cell.replace(',', '')))
+    const letter = letters[script as keyof typeof letters]
+    const passages = Array.from({ length: 6 }, (_, i) => ({
+      url: `${ORIGIN}/page-${i}`,
+      title: letter.repeat(20),
+      heading: letter.repeat(20),
+      text: letter.repeat(900),
+      score: 1,
+    }))
+    const find = async () => ({ version: 1, found: { passages, coverage: 1 } })
+    const site = { from: 'site', about: 'question', count: 6, max_chars: 6000 }
+    const app = new TestApp({
+      config: {
+        upstreams: [{ ...compatible, wire: 'chat' }],
+        prompts: {
+          ask: {
+            system:
+              'Answer from the numbered passages only and cite them like [1]. If they do not answer the question, say so.',
+            text: '{{passages}}\n\nQuestion: {{question}}',
+            variables: { question: { max_chars: 300 }, passages: site },
+          },
+        },
+      },
+      index: { ...memorySite(), find },
+    })
+    await app.post({ prompt: { id: 'ask', variables: { question: letter.repeat(60) } } })
+    const tokens = app.ledger.reserved[0]?.tokens ?? 0
+    expect(Math.round(tokens / 100) * 100, script).toBe(reserved)
+    const share = Number(expectedSettings().get('budget.tokens_per_visitor_per_day')?.[0])
+    expect(1 + Math.floor((share - tokens) / used), script).toBe(questions)
   }
 })
 

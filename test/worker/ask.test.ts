@@ -2,7 +2,7 @@
 // the site has nothing about costs nothing.
 import { beforeAll, beforeEach, expect, test } from 'vitest'
 import { completionOf } from '../support/answers.ts'
-import { OPERATOR_TOKEN, ORIGIN, type Reply } from '../support/client.ts'
+import { newAddress, OPERATOR_TOKEN, ORIGIN, type Reply } from '../support/client.ts'
 import { chatStream, type Lane } from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import type { Workers } from '../support/workerd.ts'
@@ -221,3 +221,51 @@ test('no log line, figure or entry of KV has a question of a visitor', async () 
   const kept = JSON.stringify([workers.log.events, entries, figures])
   expect(kept).not.toMatch(/zyzzyva|quokka/i)
 })
+
+test.each([
+  [6000, '429 budget_exhausted'],
+  [3000, '200 ok'],
+])(
+  'with the default share of a visitor and passages of %i Chinese characters, the second new question is %s',
+  async (maxChars, second) => {
+    const found = { from: 'site', about: 'question', count: 6, max_chars: maxChars }
+    const variables = { question: { max_chars: 300 }, found }
+    const own = await suite.start({
+      config: suite.config(
+        'model',
+        {
+          origins: [ORIGIN, origin],
+          prompts: { ask: { text: '{{found}}\n\n{{question}}', variables } },
+        },
+        { wire: 'chat', retries: 0 },
+      ),
+    })
+    const spent = maxChars + 256
+    const usage = {
+      prompt_tokens: maxChars,
+      completion_tokens: 256,
+      total_tokens: spent,
+    }
+    model.answers(chatStream(['好'], { usage }))
+    // One visitor.
+    const headers = { ...LOCAL, 'cf-connecting-ip': newAddress() }
+    for (const page of ['/site/one', '/site/two', '/site/three']) {
+      const part = `<h2>${page}</h2><p>${'黑猫和白狗在花园里散步。'.repeat(70)}</p>`
+      pages.set(page, `<title>${page}</title><main>${part}${part}</main>`)
+      const put = { method: 'PUT', path: '/admin/site/page', body: { url: origin + page } }
+      const { status } = await own.client().send({ ...put, headers: { ...headers, ...OPERATOR } })
+      expect(status).toBe(200)
+    }
+    const asked = async (question: string) => {
+      const body = { prompt: { id: 'ask', variables: { question } } }
+      return codeOf(await own.client().complete(body, headers))
+    }
+    expect(await asked('黑猫在花园里散步')).toBe('200 ok')
+    // What the first has not used is free again as soon as it is settled.
+    const figures = { path: '/admin/usage', headers: { ...headers, ...OPERATOR } }
+    await expect
+      .poll(async () => JSON.parse((await own.client().send(figures)).text))
+      .toMatchObject({ budget: { reserved: 0, spent } })
+    expect(await asked('白狗在花园里散步')).toBe(second)
+  },
+)
