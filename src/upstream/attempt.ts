@@ -12,10 +12,12 @@ import type { Connection } from './connection.ts'
 import { Echo } from './echo.ts'
 import { type Extent, extentOf } from './extent.ts'
 import { upstreamFailure } from './failure.ts'
-import { GapTrimmer } from './gap.ts'
+import { gapStages } from './gap.ts'
 import type { Hint } from './hints.ts'
 import { type CallEnd, Normaliser, sumOf } from './normalise.ts'
 import { runAll } from './run-all.ts'
+import { StopCut } from './stop.ts'
+import { type Stage, Trimmer } from './trimmer.ts'
 
 export interface RouteContext {
   readonly requestId: string
@@ -151,7 +153,7 @@ async function makeCall(
     echoed: planned.echoed,
   })
   const echo = new Echo(planned.echoes)
-  const gap = new GapTrimmer(planned.gap, planned.choices)
+  const trimmer = new Trimmer(() => stagesOf(planned), planned.choices)
   const finished = (texts: readonly TextDelta[]) => texts.map((delta) => echo.add(delta))
   let usage: Usage | null = null
   const startedAt = now()
@@ -170,7 +172,7 @@ async function makeCall(
           for (const delta of deltas) normaliser.add(delta, texts)
         } finally {
           // The texts before a failure count, too.
-          const kept = gap.add(texts)
+          const kept = trimmer.add(texts)
           if (kept.length > 0) push(finished(kept), normaliser.meta)
         }
       },
@@ -181,7 +183,7 @@ async function makeCall(
       const hint: Hint = planned.request.n > 1 ? 'native_n' : 'prompt_array'
       throw upstreamFailure('bad_response', { code: 'missing_choice', hint })
     }
-    const texts = finished([...gap.add(end.texts), ...gap.rest()])
+    const texts = finished([...trimmer.add(end.texts), ...trimmer.rest()])
     push([...texts, ...echo.rest(), ...end.finishes], normaliser.meta)
     return end
   } finally {
@@ -190,6 +192,16 @@ async function makeCall(
     const unwritten = isStopped ? unwrittenTokens(planned, normaliser.bytes, ms) : undefined
     lease.settle({ usage, chars: normaliser.text.length, unwritten })
   }
+}
+
+/**
+ * What cuts text off each choice. A stop sequence is left where the upstream puts it if that is together
+ * with log probabilities, which cannot be cut exactly, or after the prompt, which may contain it.
+ */
+function stagesOf({ gap, request, echoed }: PlannedCall): readonly Stage[] {
+  const { stop = [], logprobs } = request
+  const isCut = stop.length > 0 && logprobs === undefined && echoed.length === 0
+  return [...(isCut ? [new StopCut(stop)] : []), ...(gap === null ? [] : gapStages(gap))]
 }
 
 /** An upper estimate: most upstreams write a choice more slowly. */

@@ -75,6 +75,8 @@ const wording = {
     /(invalid|unknown|unrecognized|unsupported|no such) model\b|not a valid model|^model: \S+$/im,
     /model[^.;]{0,120}(does ?n[o']t exist|not found|not be found|not available|no longer (available|supported))/i,
     /model[^.;]{0,120}(been|was|is) (deprecated|decommissioned|retired|removed|shut ?down|discontinued)/i,
+    // `transformers serve MODEL`.
+    /server is pinned to/i,
     /no models? (is |are )?(currently )?loaded|(failed to|could not) load model|try pulling it/i,
     // LiteLLM without a provider before the name, Bedrock, Ollama's embedding models.
     /llm provider not provided|model (identifier|id|name) is (invalid|not valid)|not support generate/i,
@@ -115,7 +117,7 @@ const wording = {
   field: [
     /unsupported[ _](parameter|value|field)|not (supported|permitted)|is unsupported|does not support/i,
     /unrecognized|unknown (parameter|field|name|argument)|extra[ _](input|field|forbidden)|cannot find field/i,
-    /deprecated|cannot unmarshal/i,
+    /deprecated|cannot unmarshal|^field '\w+': value must/im,
   ],
   busy: [
     /overload|too busy|at capacity|out of capacity|capacity (temporarily )?exceeded|temporarily unavailable/i,

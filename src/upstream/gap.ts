@@ -1,6 +1,6 @@
 // `suffix` on wires of chat: fills the gap between the prompt and the suffix. The model is asked for
 // the text of the gap; what its answer repeats of the texts around the gap is cut off as it arrives.
-import type { TextDelta } from '../completion/delta.ts'
+import type { Stage } from './trimmer.ts'
 
 /** The texts around a gap: the prompt and the suffix. */
 export interface Gap {
@@ -27,49 +27,15 @@ function freeNumber(text: string): number {
   return number
 }
 
-/** Cuts repetitions and code fences off the choices of one call. */
-export class GapTrimmer {
-  readonly #choices: readonly Stage[]
-
-  /** @param gap null: every text passes unchanged */
-  constructor(gap: Gap | null, choices: number) {
-    this.#choices = gap === null ? [] : Array.from({ length: choices }, () => trimmerOf(gap))
-  }
-
-  /** The deltas without what is cut off, or held back because it may have to be. */
-  add(deltas: readonly TextDelta[]): readonly TextDelta[] {
-    if (this.#choices.length === 0) return deltas
-    return deltas.flatMap((delta) =>
-      textOf(delta.index, this.#choices[delta.index]?.add(delta.text)),
-    )
-  }
-
-  /** What was held back and belongs to the answers. */
-  rest(): readonly TextDelta[] {
-    return this.#choices.flatMap((choice, index) => textOf(index, choice.end()))
-  }
-}
-
-const textOf = (index: number, text = ''): TextDelta[] =>
-  text === '' ? [] : [{ kind: 'text', index, text, logprobs: null }]
-
-/** Takes a text in pieces. What it returns does not depend on how the text is split. */
-interface Stage {
-  add(text: string): string
-  end(): string
-}
-
-function trimmerOf({ prefix, suffix }: Gap): Stage {
+/** Cut repetitions and code fences off a choice. */
+export function gapStages({ prefix, suffix }: Gap): readonly Stage[] {
   // Editors on Windows send CRLF, models write LF.
   const before = prefix.replaceAll('\r\n', '\n')
   const after = suffix.replaceAll('\r\n', '\n')
   const stages: Stage[] = [new PrefixCut(before), new SuffixCut(after, isBlankLine(before))]
   // A text with fences of its own is Markdown, and may have one in its gap, too.
   if (!/^ {0,3}```/m.test(`${before}\n${after}`)) stages.unshift(new FenceCut())
-  return {
-    add: (text) => stages.reduce((piece, stage) => stage.add(piece), text),
-    end: () => stages.reduce((piece, stage) => stage.add(piece) + stage.end(), ''),
-  }
+  return stages
 }
 
 /** A shorter overlap is a repetition only if it is made of whole lines. */

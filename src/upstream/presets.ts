@@ -159,22 +159,24 @@ const known: Readonly<Record<string, Partial<Preset>>> = {
   'workers-ai': { wire: 'workers-ai', auth: 'none', streamUsage: false },
   /** Its prompt is a single string, and it ignores unknown fields. */
   ollama: { ...local(11434), unsupported: rare },
-  /** With several prompts it counts only the tokens of the first: each has its own call. */
+  /**
+   * With several prompts it counts only the tokens of the first, and an `n` above its number of slots is
+   * error 400: each has its own call. Ignores JSON mode, but not JSON schemas.
+   */
   llamacpp: {
     ...local(8080),
-    nativeN: true,
-    unsupported: ['prompt_array', 'best_of', 'echo', 'suffix'],
+    unsupported: ['prompt_array', 'best_of', 'echo', 'suffix', 'json_object'],
   },
   /** Accepts `suffix` and `best_of` but ignores them. */
   vllm: { ...local(8000), nativeN: true, unsupported: ['best_of', 'suffix'] },
   /**
-   * `transformers serve`. Ignores unknown fields, and only appends `suffix` to the text. Its last
-   * chunk always has the usage, and no terminator follows it.
+   * `transformers serve`. Ignores unknown fields, only appends `suffix` to the text, and sends the stop
+   * sequence. Its last chunk always has the usage, and no terminator follows it.
    */
   transformers: {
     ...local(8000),
     streamUsage: false,
-    unsupported: [...rare, 'suffix', 'seed', 'presence_penalty', 'json_object', 'json_schema'],
+    unsupported: [...rare, 'suffix', 'presence_penalty', 'json_object', 'json_schema'],
   },
   /** Its /completions gives several choices the index 0, and ignores `echo` and `logprobs`. */
   litellm: { baseUrl: 'http://localhost:4000/v1' },

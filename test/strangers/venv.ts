@@ -9,26 +9,44 @@ import { promisify } from 'node:util'
 export const run = promisify(execFile)
 
 export const CACHE = resolve('node_modules/.cache/strangers')
-/** The largest has 0.8 GB. */
+/** The largest has 1.4 GB. */
 export const INSTALL_MS = 400_000
 
 /**
  * Installs the packages, and returns the folder of their commands.
  * @throws when the package index cannot be reached, or takes too long
  */
-export async function installed(...packages: readonly [string, ...string[]]): Promise<string> {
-  const folder = `${CACHE}/${packages.join('+').replaceAll(/[^\w.+-]/g, '_')}`
+export function installed(...packages: readonly [string, ...string[]]): Promise<string> {
+  return environment(packages.join('+'), [pip(...packages)])
+}
+
+/** What Python is run with to install these. */
+export const pip = (...packages: readonly string[]) => [
+  '-m',
+  'pip',
+  'install',
+  '--quiet',
+  '--disable-pip-version-check',
+  ...packages,
+]
+
+/**
+ * Makes an environment by running its Python with each of these, and returns the folder of its commands.
+ * @param name of what is installed, with the versions: another name is another environment
+ */
+export async function environment(
+  name: string,
+  steps: readonly (readonly string[])[],
+): Promise<string> {
+  const folder = `${CACHE}/${name.replaceAll(/[^\w.+-]/g, '_')}`
   if (existsSync(`${folder}/installed`)) return `${folder}/bin`
   await rm(folder, { recursive: true, force: true })
-  const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', ...packages]
   try {
     await run('python3', ['-m', 'venv', folder])
-    await run(`${folder}/bin/python`, pip, { timeout: INSTALL_MS })
+    for (const step of steps) await run(`${folder}/bin/python`, step, { timeout: INSTALL_MS })
     await writeFile(`${folder}/installed`, '')
   } catch (error) {
-    throw new Error(`Cannot install ${packages.join(', ')}: needs python3 with venv, and PyPI`, {
-      cause: error,
-    })
+    throw new Error(`Cannot install ${name}: needs python3 with venv, and PyPI`, { cause: error })
   }
   return `${folder}/bin`
 }

@@ -1,14 +1,15 @@
 // `suffix` on wires of chat: the request for the text of a gap, and what is cut off the answer.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type Gap, GapTrimmer, gapRequest } from '../../src/upstream/gap.ts'
+import { type Gap, gapRequest, gapStages } from '../../src/upstream/gap.ts'
+import { Trimmer } from '../../src/upstream/trimmer.ts'
 
 const text = (received: string, index = 0) =>
   ({ kind: 'text', index, text: received, logprobs: null }) as const
 
 /** What arrives after each piece, and at the end. */
 function trickle(gap: Gap, pieces: readonly string[]): string[] {
-  const trimmer = new GapTrimmer(gap, 1)
+  const trimmer = new Trimmer(() => gapStages(gap), 1)
   const joined = (deltas: readonly { readonly text: string }[]) =>
     deltas.map((delta) => delta.text).join('')
   return [...pieces.map((piece) => joined(trimmer.add([text(piece)]))), joined(trimmer.rest())]
@@ -59,7 +60,7 @@ const code = {
   suffix: '\n}\n\nexport { add }\n',
 }
 
-describe('GapTrimmer cuts off', () => {
+describe('gapStages() cuts off', () => {
   test.each<[string, Gap, string, string]>([
     ['the whole prefix', code, `${code.prefix}a + b`, 'a + b'],
     ['its last lines', code, 'function add(a, b) {\n  return a + b', 'a + b'],
@@ -107,7 +108,7 @@ describe('GapTrimmer cuts off', () => {
   })
 })
 
-describe('GapTrimmer passes on', () => {
+describe('gapStages() passes on', () => {
   test.each<[string, Gap, string]>([
     ['a closing bracket', { prefix: 'f(g(', suffix: '))' }, 'x)'],
     ['closing lines', { prefix: 'a', suffix: '\n    }\n  }\n}\n' }, 'b {\n      c\n    }\n  }'],
@@ -167,7 +168,7 @@ const split = (answer: string, places: readonly number[]) => {
   return sorted.slice(1).map((end, i) => answer.slice(sorted[i], end))
 }
 
-test('GapTrimmer gives the same text however the answer is split', () => {
+test('gapStages() gives the same text however the answer is split', () => {
   fc.assert(
     fc.property(answers, fc.array(fc.nat(100), { maxLength: 8 }), ({ gap, answer }, places) => {
       const whole = trimmed(gap, answer)
@@ -178,7 +179,7 @@ test('GapTrimmer gives the same text however the answer is split', () => {
   )
 })
 
-test('GapTrimmer only cuts at the ends', () => {
+test('gapStages() only cuts at the ends', () => {
   fc.assert(
     fc.property(answers, ({ gap, answer }) => {
       expect(answer).toContain(trimmed(gap, answer))
@@ -187,7 +188,7 @@ test('GapTrimmer only cuts at the ends', () => {
   )
 })
 
-test('GapTrimmer passes a text without overlaps unchanged', () => {
+test('gapStages() passes a text without overlaps unchanged', () => {
   const around = fc.string({ unit: fc.constantFrom('a', 'b', ' ', '\n', '`', ')') })
   const inside = fc.string({ unit: fc.constantFrom('x', 'y', ' ', '\n', '😀', ')') })
   fc.assert(
@@ -197,7 +198,7 @@ test('GapTrimmer passes a text without overlaps unchanged', () => {
   )
 })
 
-describe('GapTrimmer streams', () => {
+describe('gapStages() streams', () => {
   test('holds text back only while it may be a repetition', () => {
     const gap = { prefix: 'const total = ', suffix: '\nprint(total)' }
     expect(
@@ -220,7 +221,7 @@ describe('GapTrimmer streams', () => {
   })
 
   test('keeps its choices apart', () => {
-    const trimmer = new GapTrimmer({ prefix: 'x = ', suffix: '\ny' }, 2)
+    const trimmer = new Trimmer(() => gapStages({ prefix: 'x = ', suffix: '\ny' }), 2)
     const pieces = [text('x '), text('5', 1), text('= 4'), text('\n', 1)]
     expect(trimmer.add(pieces)).toEqual([text('5', 1), text('4')])
     expect(trimmer.rest()).toEqual([text('\n', 1)])
@@ -228,7 +229,7 @@ describe('GapTrimmer streams', () => {
   })
 
   test('without a gap passes all deltas as they are', () => {
-    const trimmer = new GapTrimmer(null, 1)
+    const trimmer = new Trimmer(() => [], 1)
     const deltas = [text('')]
     expect(trimmer.add(deltas)).toBe(deltas)
     expect(trimmer.rest()).toEqual([])

@@ -99,9 +99,9 @@ test.each(addresses)('preset %s calls %s', (name, url, headers) => {
 // Mistral and others: 422 extra_forbidden, body.stream_options.include_usage.
 const withoutUsage = ['anthropic', 'workers-ai', 'mistral', 'mistral-fim', 'transformers']
 const renamingLimit = ['openai', 'azure', 'groq']
-const takingN = 'openai azure together fireworks xai llamacpp vllm demo'.split(' ')
+const takingN = 'openai azure together fireworks xai vllm demo'.split(' ')
 const renamingSeed = ['mistral', 'mistral-fim']
-const withoutSeed = ['gemini', 'deepseek', 'deepseek-fim', 'anthropic', 'transformers']
+const withoutSeed = ['gemini', 'deepseek', 'deepseek-fim', 'anthropic']
 
 test.each(names)('preset %s lists known features once, and sends a request that fits', (name) => {
   const { wire, unsupported } = presets[name]!
@@ -139,7 +139,7 @@ test.each([
   ['deepseek-fim', 4, 'One', undefined],
   ['mistral-fim', 4, 'One', undefined],
   ['transformers', 4, 'One', undefined],
-  ['llamacpp', 2, 'One', 2],
+  ['llamacpp', 4, 'One', undefined],
   ['vllm', 1, ['One', 'Two'], 2],
 ] as const)('preset %s makes %i calls for two choices of two prompts', (name, count, prompt, n) => {
   const { calls, body } = sent(name, { prompts: ['One', 'Two'], n: 2 })
@@ -189,6 +189,7 @@ test.each([
   ['deepseek', { suffix: 'x', logprobs: 0 }, 'logprobs'],
   ['xai', { logit_bias: { 1: 1 } }, 'logit_bias'],
   ['llamacpp', { suffix: 'x' }, 'suffix'],
+  ['llamacpp', { response_format: { type: 'json_object' } }, 'response_format'],
   ['vllm', { best_of: 2 }, 'best_of'],
   ['ollama', { logprobs: 0 }, 'logprobs'],
   ['ollama', { prompts: [[1, 2]] }, 'prompt'],
@@ -215,7 +216,7 @@ test.each([
   ['mistral', { seed: 1, presence_penalty: 1 }],
   ['deepseek-fim', { suffix: 'x', logprobs: 5, echo: true }],
   ['vllm', { prompts: [[1, 2]], echo: true, logprobs: 5 }],
-  ['transformers', { echo: true, temperature: 2, stop: ['\n'], frequency_penalty: 1 }],
+  ['transformers', { echo: true, temperature: 2, stop: ['\n'], frequency_penalty: 1, seed: 1 }],
   ['litellm', { logprobs: 5, seed: 1 }],
   ['litellm', { echo: true }],
   ['llamacpp', { prompts: [[1, 2]], logprobs: 5 }],
