@@ -18,6 +18,7 @@ import {
 } from './http/cors.ts'
 import { problemReply, statusOf } from './http/problem.ts'
 import { jsonReply, type Reply } from './http/reply.ts'
+import { mapped } from './json.ts'
 import { type AdminDeps, pause, purge, usage } from './routes/admin.ts'
 import type { Completions } from './routes/completions.ts'
 import { type Catalog, listModels, listPrompts, showModel } from './routes/models.ts'
@@ -282,9 +283,7 @@ function refusalOf(origin: string | null): string {
 /** @throws GatewayError `not_found` if a parameter is not valid UTF-8 */
 function decoded(params: Params): Params {
   try {
-    return Object.fromEntries(
-      Object.entries(params).map(([name, value]) => [name, decodeURIComponent(value)]),
-    )
+    return mapped(Object.entries(params), decodeURIComponent)
   } catch {
     throw notFound()
   }

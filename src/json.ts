@@ -37,3 +37,11 @@ export function isRecord(value: unknown): value is Table {
 export function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0
 }
+
+/** An object with these names and what becomes of their values. */
+export function mapped<In, Out>(
+  entries: Iterable<readonly [string, In]>,
+  map: (value: In) => Out,
+): Record<string, Out> {
+  return Object.fromEntries([...entries].map(([name, value]) => [name, map(value)]))
+}

@@ -5,6 +5,7 @@ import type { Usage } from './completion/completion.ts'
 import type { Code } from './errors.ts'
 import type { Event, RequestEvent } from './events.ts'
 import { addSightings, type Frequencies, type Frequency, mostFrequent } from './frequent.ts'
+import { mapped } from './json.ts'
 
 /**
  * Upper bounds of the latency histogram in ms, each 25 percent above the previous one.
@@ -53,12 +54,9 @@ export function noCounts() {
 /** The sum of two hours' counts. Counts that an older version did not store are 0. */
 export function addCounts(a: HourCounts, b: HourCounts): HourCounts {
   const sum = added(a, b) as HourCounts
-  const { origins, usd_by } = sum
-  return {
-    ...sum,
-    origins: bounded(origins),
-    usd_by: { ...usd_by, origins: bounded(usd_by.origins) },
-  }
+  sum.origins = bounded(sum.origins)
+  sum.usd_by.origins = bounded(sum.usd_by.origins)
+  return sum
 }
 
 type Counts = number | { readonly [name: string]: Counts } | readonly number[]
@@ -92,24 +90,21 @@ export function roundedUsd(usd: number): number {
   return Math.round(usd * 1e9) / 1e9
 }
 
-function rounded(sums: ByName): ByName {
-  return Object.fromEntries(Object.entries(sums).map(([name, usd]) => [name, roundedUsd(usd)]))
+/** The same counts. Only money has fractions. */
+function rounded(counts: Counts): Counts {
+  return typeof counts === 'number'
+    ? roundedUsd(counts)
+    : mapped(Object.entries<Counts>(counts), rounded)
 }
 
 /** One hour as `GET /admin/usage` shows it. */
-export function hourFigures(hour: number, { upstream_ms, usd_by, ...counts }: HourCounts) {
-  const { prompts, models, origins } = usd_by
+export function hourFigures(hour: number, { upstream_ms, ...counts }: HourCounts) {
+  const { usd_by, ...figures } = rounded(counts) as typeof counts
   return {
     hour,
-    ...counts,
-    usd: roundedUsd(counts.usd),
-    usd_saved: roundedUsd(counts.usd_saved),
+    ...figures,
     // Every cost is one of a model.
-    ...(Object.keys(models).length === 0
-      ? {}
-      : {
-          usd_by: { prompts: rounded(prompts), models: rounded(models), origins: rounded(origins) },
-        }),
+    ...(Object.keys(usd_by.models).length > 0 && { usd_by }),
     upstream_ms: { p50: percentile(upstream_ms, 0.5), p95: percentile(upstream_ms, 0.95) },
   }
 }
@@ -264,14 +259,13 @@ export class UsageCounter {
       total_tokens: tokens_in + tokens_out,
     }
     const usd = this.#deps.usdOf(model, event, usage)
+    hour.usd += usd
     if (usd > 0) {
-      hour.usd += usd
       count(hour.usd_by.models, model, usd)
       if (prompt_id) count(hour.usd_by.prompts, prompt_id, usd)
       if (origin) countOrigin(hour.usd_by.origins, origin, usd)
     }
-    const bound = latencyBoundsMs.findIndex((ms) => first_ms <= ms)
-    const slot = bound === -1 ? latencyBoundsMs.length : bound
+    const slot = latencyBoundsMs.filter((ms) => ms < first_ms).length
     hour.upstream_ms[slot] = (hour.upstream_ms[slot] ?? 0) + 1
   }
 
@@ -362,7 +356,7 @@ function dropOldest(byTime: Map<number, unknown>, n: number): void {
 }
 
 /** Counts a request of this origin, or its cost. Above the limit, new origins are counted as `OTHER_ORIGINS`. */
-function countOrigin(origins: ByName, origin: string, n = 1): void {
+function countOrigin(origins: ByName, origin: string, n?: number): void {
   const isFull = Object.keys(origins).length >= MAX_ORIGINS * 2
   count(origins, isFull && !Object.hasOwn(origins, origin) ? OTHER_ORIGINS : origin, n)
 }

@@ -14,6 +14,10 @@ import { bodySchema, jsonSchema, type Table } from './json-schema.ts'
 const count = v.pipe(v.number(), v.integer(), v.minValue(0))
 const names = v.record(v.string(), count)
 const usdByName = v.record(v.string(), v.number())
+const priceByName = v.record(
+  v.string(),
+  v.nullable(v.strictObject({ input: v.number(), output: v.number() })),
+)
 
 const modelSchema = v.strictObject({
   id: v.string(),
@@ -87,6 +91,7 @@ const usageSchema = v.strictObject({
   hours: v.array(hourSchema),
   failures: v.array(failureSchema),
   refused_origins: v.array(v.strictObject({ origin: v.string(), count, last: count })),
+  prices: v.strictObject({ models: priceByName, prompts: priceByName }),
 })
 const passageSchema = v.strictObject({
   object: v.literal('passage'),

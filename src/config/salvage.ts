@@ -2,7 +2,7 @@
 // run and all errors are reported together. Works on the structure of any valibot schema.
 
 import * as v from 'valibot'
-import { isRecord } from '../json.ts'
+import { isRecord, mapped } from '../json.ts'
 
 /** The parts of valibot schemas that settings use. */
 interface Node {
@@ -47,10 +47,11 @@ function validPart(node: Node, value: unknown): unknown {
     case 'array':
       return Array.isArray(value) ? value.map((item) => validPart(node.item ?? node, item)) : []
     case 'record':
-      return Object.fromEntries(
-        Object.entries(table)
-          .filter(([key]) => node.key === undefined || parsed(node.key, key).success)
-          .map(([key, item]) => [key, validPart(node.value ?? node, item)]),
+      return mapped(
+        Object.entries(table).filter(
+          ([key]) => node.key === undefined || parsed(node.key, key).success,
+        ),
+        (item) => validPart(node.value ?? node, item),
       )
     case 'union':
       return validPart(node.options?.at(-1) ?? node, value)

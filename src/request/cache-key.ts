@@ -2,6 +2,7 @@
 // stable: test/fixtures/keys.json holds golden vectors, and changing what is hashed requires a new
 // FORMAT. The key of a prompt's last answer is also made here; it ignores the owner's settings.
 import { sha256 } from '../hash.ts'
+import { mapped } from '../json.ts'
 import type { Conversation } from './conversation.ts'
 import type { EffectiveRequest } from './effective.ts'
 
@@ -77,9 +78,8 @@ export async function lastAnswerKey(request: PromptRequest, version: number): Pr
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted)
   if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(
-    Object.entries(value)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, inner]) => [key, sorted(inner)]),
+  return mapped(
+    Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)),
+    sorted,
   )
 }

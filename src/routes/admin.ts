@@ -2,6 +2,7 @@
 import * as v from 'valibot'
 import { type IsOperator, requireOperator } from '../access/operator.ts'
 import type { BudgetFigures } from '../budget/budget.ts'
+import type { Price } from '../budget/ledger.ts'
 import { modelName, pageName, promptName } from '../cache/names.ts'
 import type { Purges } from '../cache/purge.ts'
 import { inTime } from '../deadline.ts'
@@ -9,6 +10,7 @@ import { type Code, GatewayError, invalidValue, messages } from '../errors.ts'
 import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
+import { mapped } from '../json.ts'
 import { pageNameOf, readAddress } from '../page/rules.ts'
 import {
   type DaySums,
@@ -35,8 +37,8 @@ export interface AdminDeps {
    */
   readonly requestNames: (body: unknown, own: URL) => Promise<string[]>
   /** Models and prompts that can be purged, by name. */
-  readonly models: ReadonlyMap<string, unknown>
-  readonly prompts: ReadonlyMap<string, unknown>
+  readonly models: ReadonlyMap<string, { readonly price: Price | null }>
+  readonly prompts: ReadonlyMap<string, { readonly model?: string | undefined }>
   /** The origins that pages may be read from. */
   readonly origins: readonly string[]
   readonly now: () => number
@@ -103,6 +105,7 @@ export async function usage(visit: Visit, deps: AdminDeps): Promise<Reply> {
     throw invalidValue('hours', `expected a whole number from 1 to ${MAX_HOURS}`)
   }
   const nowMs = deps.now()
+  const prices = mapped(deps.models, ({ price }) => price)
   const [budget, usage] = await Promise.all([
     answerOf(deps.figures(), noLedger),
     answerOf(deps.usage(hourOf(nowMs) - (hours - 1) * 3600), noFigures),
@@ -111,10 +114,15 @@ export async function usage(visit: Visit, deps: AdminDeps): Promise<Reply> {
     now: Math.floor(nowMs / 1000),
     budget: { ...budget, usd_spent: roundedUsd(budget.usd_spent) },
     days: usage.days.map(dayFigures),
-    hours: [...usage.hours].map(([hour, figures]) => hourFigures(hour, figures)),
+    hours: [...usage.hours].map((hour) => hourFigures(...hour)),
     // Newest first, the order in which the dashboard lists them.
     failures: usage.failures.toReversed(),
     refused_origins: refusedFigures(usage.refused),
+    prices: {
+      models: prices,
+      // Of prompts that name a model: JSON leaves out what is undefined.
+      prompts: mapped(deps.prompts, ({ model = '' }) => prices[model]),
+    },
   })
 }
 

@@ -2,6 +2,7 @@
 
 import { GatewayError } from '../errors.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
+import { mapped } from '../json.ts'
 import type { Variable, Variables } from '../request/template.ts'
 import { preview } from '../validation.ts'
 
@@ -46,9 +47,7 @@ export function listPrompts({ prompts }: Catalog): Reply {
   const data = [...prompts].map(([id, { variables, visitor_may_set }]) => ({
     id,
     object: 'prompt',
-    variables: Object.fromEntries(
-      Object.entries(variables).map(([name, variable]) => [name, publicVariable(variable)]),
-    ),
+    variables: mapped(Object.entries(variables), publicVariable),
     visitor_may_set,
   }))
   return jsonReply({ object: 'list', data })

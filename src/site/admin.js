@@ -5,6 +5,7 @@ import { draw, keepSized } from './charts.js'
 import { addressesIn, pageVariables, stateOf } from './coverage.js'
 import { at, button, input, select, setText } from './dom.js'
 import { bars, byName, csv, isFailure, latency, ranges, stacked, totals } from './figures.js'
+import { TOKEN } from './prices.js'
 import { duration } from './source.js'
 
 /**
@@ -19,7 +20,6 @@ import { duration } from './source.js'
  * @typedef {{ status: string, warnings?: string[], faults?: { path: string, message: string }[] }} Health
  */
 
-const TOKEN = 'edge-completions.operator-token'
 const REFRESH_MS = 60_000
 
 const dialog = /** @type {HTMLDialogElement} */ (at('confirm'))

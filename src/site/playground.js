@@ -6,6 +6,7 @@ import { createClient } from './client.js'
 import { Conversation } from './conversation.js'
 import { at, button, input, select, setText, tabs } from './dom.js'
 import { search, showCites } from './passages.js'
+import { costOf, loadPrices } from './prices.js'
 import { snippets } from './snippets.js'
 import { duration, sourceOf } from './source.js'
 
@@ -33,6 +34,8 @@ let mayWrite = true
 let isChat = false
 const conversation = new Conversation()
 let sitekey = ''
+/** @type {import('./prices.js').Prices | null} */
+let prices = null
 /**
  * The last response: its status and headers, the time until they arrived, and the completion of a JSON
  * body.
@@ -227,6 +230,15 @@ function bodyOf(message = input('message').value.trim()) {
   return body
 }
 
+/** The price of the model that a request is for. @param {Record<string, unknown>} body */
+function priceOf({ model }) {
+  const prompt = selectedPrompt()
+  // In a conversation, "model" is the prompt.
+  const named = prompt !== null && isChat ? undefined : model
+  const own = named === undefined && prompt !== null ? prices?.prompts[prompt.id] : undefined
+  return own === undefined ? prices?.models[String(named ?? models[0])] : own
+}
+
 /** The languages of the code, by tab. @type {Readonly<Record<string, keyof ReturnType<typeof snippets>>>} */
 const languages = {
   'tab-client': 'client',
@@ -282,6 +294,7 @@ const facts = /** @type {const} */ ([
   'tokens-in',
   'tokens-out',
   'speed',
+  'cost',
   'finish',
   'answered-by',
   'request-id',
@@ -302,6 +315,7 @@ function clear(title, detail = '') {
   at('problem').hidden = true
   for (const id of ['sent-prompt', 'answer']) setText(id, '')
   for (const fact of facts) setText(fact, '–')
+  at('cost-fact').hidden = true
   showCites(null)
   showSource('none', title, detail)
 }
@@ -342,6 +356,7 @@ function milliseconds(ms) {
 async function send({ again = false } = {}) {
   if (running !== null || button('send').disabled) return
   const body = bodyOf(again ? '' : undefined)
+  const price = priceOf(body)
   const { prompt, messages, stream, ...fields } = body
   if (isChat && !again && input('message').value.trim() === '') return input('message').focus()
   running = new AbortController()
@@ -372,11 +387,9 @@ async function send({ again = false } = {}) {
       setText('answer', await client.complete(given, options))
       completion = (await last?.completion) ?? null
     }
-    showCompletion(
-      completion,
-      JSON.stringify({ ...body, stream: false }),
-      performance.now() - startedAt,
-    )
+    const ms = performance.now() - startedAt
+    const cost = costOf(price, completion?.usage)
+    showCompletion(completion, JSON.stringify({ ...body, stream: false }), ms, cost)
     setText('status', 'Done')
   } catch (error) {
     showHead()
@@ -429,8 +442,9 @@ async function show(pieces, append) {
  * @param {Completion | null} completion
  * @param {string} request the same for the same answer
  * @param {number} ms
+ * @param {string} cost of generating it; "" if unknown
  */
-function showCompletion(completion, request, ms) {
+function showCompletion(completion, request, ms, cost) {
   const { prompt_tokens = '–', completion_tokens = '–', total_tokens = 0 } = completion?.usage ?? {}
   const estimated = last?.headers.get('x-usage-estimated') === '1' ? '≈ ' : ''
   setText('tokens-in', `${estimated}${prompt_tokens}`)
@@ -440,14 +454,17 @@ function showCompletion(completion, request, ms) {
   const source = showHead()
   if (source === null) return
   const { kind, title, detail } = source
-  if (kind === 'miss' || kind === 'bypass') {
+  const isGenerated = kind === 'miss' || kind === 'bypass'
+  at('cost-fact').hidden = cost === ''
+  setText('cost', isGenerated ? `${estimated}${cost}` : '$0')
+  if (isGenerated) {
     generatedMs.set(request, ms)
     const perSecond = (1000 * Number(completion_tokens)) / ms
     if (perSecond > 0) setText('speed', `${perSecond.toFixed(perSecond < 10 ? 1 : 0)} tokens/s`)
   } else if (total_tokens > 0) {
     const first = generatedMs.get(request)
     const times = first === undefined ? [ms] : [first, ms]
-    const saved = `${estimated}${total_tokens} tokens saved`
+    const saved = `${estimated}${total_tokens} tokens${cost && ` and ${cost}`} saved`
     showSource(kind, `${times.map(milliseconds).join(' → ')}, ${saved}`, `${title}. ${detail}`)
   }
 }
@@ -565,6 +582,9 @@ button('copy').addEventListener('click', async () => {
 // Not every browser lets the keyboard scroll what cannot be focused.
 at('log').tabIndex = 0
 
+loadPrices().then((found) => {
+  prices = found
+})
 try {
   await load()
   at('tab-chat').hidden = !mayWrite && chatPrompts.length === 0

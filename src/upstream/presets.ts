@@ -1,5 +1,6 @@
 // The presets of known upstreams: base URL, wire, authentication and unsupported features. CONFIG
 // can override every value.
+import { mapped } from '../json.ts'
 import type { Feature, Wire, WireOptions } from './adapter.ts'
 
 const headers = ['api-key', 'x-api-key', 'cf-aig-authorization'] as const
@@ -191,6 +192,7 @@ const known: Readonly<Record<string, Partial<Preset>>> = {
   },
 }
 
-export const presets: Readonly<Record<string, Preset>> = Object.fromEntries(
-  Object.entries(known).map(([name, preset]) => [name, { ...defaults, ...preset }]),
+export const presets: Readonly<Record<string, Preset>> = mapped(
+  Object.entries(known),
+  (preset) => ({ ...defaults, ...preset }),
 )

@@ -25,6 +25,7 @@ const OWN = 'http://localhost:8787'
 const GUARDED = 'http://localhost:8788'
 /** A page on another origin. */
 const OTHER = 'http://localhost:4000'
+const TOKEN = 'an-operator-token-of-32-characters'
 const run = promisify(execFile)
 
 const upstream = await UpstreamServer.start()
@@ -35,8 +36,13 @@ const config = {
   models: [
     { id: 'default', ...demo },
     { id: 'second', ...demo },
-    { id: 'scripted', upstream: 'scripted', upstream_model: 'm' },
-    { id: 'talker', upstream: 'talker', upstream_model: 'm' },
+    {
+      id: 'scripted',
+      upstream: 'scripted',
+      upstream_model: 'm',
+      price: { input: 10, output: 20 },
+    },
+    { id: 'talker', upstream: 'talker', upstream_model: 'm', price: { input: 100, output: 200 } },
   ],
   upstreams: [
     { name: 'demo', preset: 'demo' },
@@ -82,7 +88,8 @@ const other = createServer(({ url }, response) => {
 })
 
 beforeAll(async () => {
-  workers = await startWorkers({ config, secrets: { KEY: CANARY }, site: true })
+  const secrets = { KEY: CANARY, OPERATOR_TOKEN: TOKEN }
+  workers = await startWorkers({ config, secrets, site: true })
   guardedWorkers = await startWorkers({
     config: { ...config, access: { turnstile_sitekey: '0x4AAA' } },
     secrets: { KEY: CANARY, TURNSTILE_SECRET: '0x4BBB' },
@@ -527,6 +534,57 @@ describe('a conversation', () => {
     expect(await page.getByRole('tab', { name: 'Chat', exact: true, selected: true }).count()).toBe(
       1,
     )
+  })
+})
+
+describe('what an answer costs', () => {
+  test.each([1280, 360])('is shown to an operator who is signed in, at %i px', async (width) => {
+    await page.setViewportSize({ width, height: 740 })
+    await page.goto(`${OWN}/admin`)
+    await page.getByLabel('Value of the secret OPERATOR_TOKEN').fill(TOKEN)
+    await page.getByRole('button', { name: 'Sign in' }).click()
+    await page.locator('#dashboard').waitFor()
+    const asked = page.waitForResponse('**/admin/usage?hours=1')
+    await page.goto(OWN)
+    await (await asked).finished()
+    await page.locator('#send:not([disabled])').waitFor()
+    const cost = page.locator('#cost-fact')
+    upstream.lane('scripted').answers(completionsStream([' once']))
+    await write()
+    await page.getByLabel('Model').selectOption('scripted')
+    await send()
+    expect(await cost.innerText()).toMatch(/^Cost\s+\$0\.00019$/)
+    await send()
+    expect(await fact('source')).toContain(', 12 tokens and $0.00019 savedHit in ')
+    expect(await cost.innerText()).toMatch(/^Cost\s+\$0$/)
+    expect(await watched.overflow()).toBe(0)
+    expect(await watched.accessibilityFaults()).toEqual([])
+    // A model without a price.
+    await page.getByLabel('Model').selectOption('default')
+    for (const _ of ['a miss', 'a hit']) {
+      await send()
+      expect(await cost.isVisible()).toBe(false)
+    }
+    expect(await fact('source')).toMatch(/, \d+ tokens savedHit in /)
+    // A locked prompt is answered by its own model.
+    upstream.lane('talker').answers(chatStream(['This way.']))
+    await page.getByRole('tab', { name: 'Chat', exact: true }).click()
+    await page.getByLabel('Model').selectOption('guide')
+    await page.getByLabel('Your message').fill(`Where to at ${width} px?`)
+    await send()
+    expect(await cost.innerText()).toMatch(/^Cost\s+\$0\.0019$/)
+  })
+
+  test('is not shown to anybody else, and not asked for', async () => {
+    upstream.lane('scripted').answers(completionsStream([' once']))
+    await write()
+    await page.getByLabel('Model').selectOption('scripted')
+    for (const _ of ['a miss', 'a hit']) {
+      await send()
+      expect(await page.locator('#cost-fact').isVisible()).toBe(false)
+    }
+    expect(await fact('source')).toContain(', 12 tokens savedHit in ')
+    expect(watched.requests.filter(({ url }) => url.includes('/admin'))).toEqual([])
   })
 })
 

@@ -51,8 +51,15 @@ function adminWith(more: Partial<AdminDeps> = {}) {
       waitUntil: (work) => void background.push(work),
     }),
     requestNames: async () => ['request:c1:0'],
-    prompts: new Map([['haiku', {}]]),
-    models: new Map([['default', {}]]),
+    prompts: new Map([
+      ['haiku', {}],
+      ['joke', { model: 'default' }],
+      ['note', { model: 'small' }],
+    ]),
+    models: new Map([
+      ['default', { price: { input: 1, output: 4 } }],
+      ['small', { price: null }],
+    ]),
     origins: ['https://example.com'],
     now: () => clock.ms,
     pause: async (until) => void paused.push(until),
@@ -86,7 +93,7 @@ function visit(path: string, body?: unknown, token = TOKEN): Visit {
   })
 }
 
-test('usage() returns the budget, hours, days, failures and refused origins', async () => {
+test('usage() returns the budget, hours, days, failures, refused origins and prices', async () => {
   const { admin, asked } = adminWith()
   const response = await usage(visit('/admin/usage'), admin)
   expect(JSON.parse(String(response.body))).toEqual({
@@ -96,6 +103,10 @@ test('usage() returns the budget, hours, days, failures and refused origins', as
     hours: [hourFigures(HOUR, { ...noCounts(), requests: 10 })],
     failures: [failure('req_2'), failure('req_1')],
     refused_origins: [{ origin: 'https://x.example', count: 3, last: NOW_S }],
+    prices: {
+      models: { default: { input: 1, output: 4 }, small: null },
+      prompts: { joke: { input: 1, output: 4 }, note: null },
+    },
   })
   expect(asked).toEqual([HOUR - 23 * 3600])
 })

@@ -616,6 +616,7 @@ describe('responses match the document', () => {
       requests: 3,
       errors: { rate_limited: 1 },
       models: { default: 3 },
+      usd_by: { prompts: {}, models: { default: 0.5 }, origins: { 'https://a.example': 0.25 } },
     }
     const budget = {
       tokens_per_day: 10,
@@ -640,6 +641,7 @@ describe('responses match the document', () => {
       hours: [hourFigures(3600, counts)],
       failures: [failure, { ...failure, hint: 'check the key' }],
       refused_origins: [{ origin: 'https://x.example', count: 1, last: 7100 }],
+      prices: { models: { default: { input: 1, output: 4 }, free: null }, prompts: {} },
     }
     expectSaid('/admin/usage', 'get', 200, usage)
     expect(fits({ ...usage, hours: [{}] }, schema('Usage'))).toBe(false)

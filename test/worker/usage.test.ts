@@ -48,6 +48,7 @@ test('GET /admin/usage shows the budget, the days and the hours', async () => {
     'hours',
     'failures',
     'refused_origins',
+    'prices',
   ])
   expect([figures.failures, figures.refused_origins]).toEqual([[], []])
   expect(Math.abs(figures.now - Date.now() / 1000)).toBeLessThan(60)

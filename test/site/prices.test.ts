@@ -1,0 +1,18 @@
+// What an answer costs at a model's price, as the playground shows it.
+import { expect, test } from 'vitest'
+import { costOf } from '../../src/site/prices.js'
+
+const usage = { prompt_tokens: 5, completion_tokens: 7 }
+
+test('costOf() has two significant digits, however small the cost is', () => {
+  expect(costOf({ input: 10, output: 23 }, usage)).toBe('$0.00021')
+  expect(costOf({ input: 0.1, output: 0 }, usage)).toBe('$0.0000005')
+  expect(costOf({ input: 200_000, output: 35_000 }, usage)).toBe('$1.2')
+})
+
+test('costOf() is empty without a price, without usage, and for a model that costs nothing', () => {
+  for (const price of [undefined, null, { input: 0, output: 0 }]) {
+    expect(costOf(price, usage)).toBe('')
+  }
+  for (const none of [null, undefined]) expect(costOf({ input: 1, output: 1 }, none)).toBe('')
+})
