@@ -278,6 +278,20 @@ describe('UsageCounter', () => {
     expect(figures?.upstream_ms[0]).toBe(1)
   })
 
+  test('counts an answer in the first bucket whose bound its time does not exceed', async () => {
+    const { counter } = counterAt()
+    const [first = 0, last = 0] = [latencyBoundsMs[0], latencyBoundsMs.at(-1)]
+    for (const first_ms of [0, first, first + 1, last, last + 1]) {
+      counter.observe(generated({ first_ms }))
+    }
+    const [[, figures] = []] = await taken(counter)
+    const { length } = latencyBoundsMs
+    const counted = { 0: 2, 1: 1, [length - 1]: 1, [length]: 1 }
+    expect(Object.entries(figures?.upstream_ms ?? []).filter(([, n]) => n > 0)).toEqual(
+      Object.entries(counted),
+    )
+  })
+
   test('counts the pages of requests that were not refused', async () => {
     const { counter } = counterAt()
     const [a, b] = ['https://a.example', 'https://b.example']
