@@ -151,6 +151,7 @@ async function makeCall(
     perPrompt: planned.request.n,
     logprobs: request.logprobs !== undefined,
     echoed: planned.echoed,
+    usageRequested: 'stream_options' in wire.body,
   })
   const echo = new Echo(planned.echoes)
   const trimmer = new Trimmer(() => stagesOf(planned), planned.choices)

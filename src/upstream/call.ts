@@ -96,7 +96,10 @@ async function refusal(
   body: BodyReader,
   { upstream, now }: CallContext,
 ): Promise<GatewayError> {
-  const retryAfter = parseRetryAfter(response.headers.get('retry-after'), now())
+  const { headers } = response
+  // LiteLLM passes on the headers of the server behind it with a prefix.
+  const given = headers.get('retry-after') ?? headers.get('llm_provider-retry-after')
+  const retryAfter = parseRetryAfter(given, now())
   const content = await body.jsonOrText(ERROR_BODY_BYTES).catch((error: unknown) => {
     if (error instanceof GatewayError && error.code === 'upstream_timeout') throw error
     return null

@@ -19,6 +19,8 @@ export interface NormalOptions {
   readonly logprobs: boolean
   /** `echo`: the texts that the upstream must put before the text of each choice. */
   readonly echoed: readonly string[]
+  /** Whether the usage was requested of a stream. */
+  readonly usageRequested?: boolean
 }
 
 /** How a call ended. */
@@ -195,10 +197,12 @@ export class Normaliser {
     if (this.#hasStrays || this.#counter?.hasDropped) return 'unknown_index'
     const isDoubtful = this.progress !== 'finished' || choices.some((choice) => choice.onContent)
     if (this.#isCut && isDoubtful) return 'doubtful_end'
-    // A server without finish reasons ends with the terminator. If only some choices have one, the
-    // others are incomplete.
-    const hasReasons = choices.some(({ finish }) => finish !== null)
-    if (choices.some(({ finish, inferred }) => inferred || (finish === null && hasReasons))) {
+    // A server without finish reasons ends with the terminator, and with the usage if that was requested:
+    // one-api sends a terminator alone if the stream of the server behind it was cut off. If only some
+    // choices have a reason, the others are incomplete.
+    const lacksUsage = this.#options.usageRequested === true && this.#usageOf.size === 0
+    const isNeeded = lacksUsage || choices.some(({ finish }) => finish !== null)
+    if (choices.some(({ finish, inferred }) => inferred || (finish === null && isNeeded))) {
       return 'no_reason'
     }
     if (this.#options.logprobs && choices.some(lacksLogprobs)) return 'no_logprobs'

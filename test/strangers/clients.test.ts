@@ -6,7 +6,7 @@ import { launchBrowser } from '../support/browser.ts'
 import { SiteServer } from '../support/site-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 import { mutations } from './mutations.ts'
-import { langchain } from './packages.ts'
+import { langchain, litellm } from './packages.ts'
 import { judgeWithPromptfoo, PROMPTFOO } from './promptfoo.ts'
 import { JudgedProxy } from './proxy.ts'
 import { installed, run } from './venv.ts'
@@ -48,7 +48,7 @@ const clients: [
     'litellm 1.110.2',
     'completions and chats: whole answers, streams, errors, also async',
     'litellm',
-    ['litellm==1.110.2'],
+    litellm,
   ],
   [
     'servebench 1.1.3',

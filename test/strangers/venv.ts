@@ -1,6 +1,7 @@
 // Python programs, each in an environment of its own: their dependencies differ. An environment
 // stays in node_modules/.cache, so that only the first run installs it.
 import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { rm, writeFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
@@ -38,7 +39,7 @@ export async function environment(
   name: string,
   steps: readonly (readonly string[])[],
 ): Promise<string> {
-  const folder = `${CACHE}/${name.replaceAll(/[^\w.+-]/g, '_')}`
+  const folder = `${CACHE}/${fileNameOf(name)}`
   if (existsSync(`${folder}/installed`)) return `${folder}/bin`
   await rm(folder, { recursive: true, force: true })
   try {
@@ -49,4 +50,12 @@ export async function environment(
     throw new Error(`Cannot install ${name}: needs python3 with venv, and PyPI`, { cause: error })
   }
   return `${folder}/bin`
+}
+
+/** File systems allow 255 bytes. */
+function fileNameOf(name: string): string {
+  const file = name.replaceAll(/[^\w.+-]/g, '_')
+  if (file.length < 200) return file
+  const digest = createHash('sha256').update(name).digest('hex').slice(0, 16)
+  return `${file.slice(0, 40)}-${digest}`
 }

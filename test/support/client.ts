@@ -251,7 +251,7 @@ export function idleReader(url: URL, body: object, headers: readonly string[] = 
 }
 
 /** The content of a chunked body. */
-function unchunked(bytes: Buffer): string {
+export function unchunked(bytes: Buffer): string {
   const parts: Buffer[] = []
   for (let at = 0; ; ) {
     const lineEnd = bytes.indexOf('\r\n', at)

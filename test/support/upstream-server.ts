@@ -2,6 +2,7 @@
 // any way, byte by byte. It records each call. Each lane is a path of its own, so that tests never
 // see each other's calls.
 import { createServer, type Server, type Socket } from 'node:net'
+import { unchunked } from './client.ts'
 
 /** A received request, and what happened to its connection. */
 export interface UpstreamCall {
@@ -182,7 +183,10 @@ function lineOf(socket: Socket, ending: () => void): Line {
 
 type Parsed = Omit<UpstreamCall, 'closed' | 'left'>
 
-/** A request with a Content-Length, as the gateway always sends; null while it is incomplete. */
+/**
+ * A request with a Content-Length, as the gateway always sends, or in chunks, as others do; null while it
+ * is incomplete.
+ */
 function parseRequest(received: Buffer): Parsed | null {
   const split = received.indexOf('\r\n\r\n')
   if (split === -1) return null
@@ -195,8 +199,10 @@ function parseRequest(received: Buffer): Parsed | null {
     }),
   )
   const body = received.subarray(split + 4)
+  const isChunked = headers['transfer-encoding'] === 'chunked'
+  if (isChunked && !/(^|\r\n)0\r\n\r\n$/.test(body.toString('latin1'))) return null
   if (body.length < Number(headers['content-length'] ?? 0)) return null
-  const text = body.toString('utf8')
+  const text = isChunked ? unchunked(body) : body.toString('utf8')
   return { method, path, headers, text, body: text === '' ? {} : JSON.parse(text) }
 }
 

@@ -80,11 +80,12 @@ test.each([301, 307, 401, 500])(
 )
 
 test.each([
-  [429, 'upstream_rate_limited', { retryAfterSeconds: 7 }],
-  [503, 'upstream_unavailable', { cause: { backInSeconds: 7 } }],
-  [401, 'upstream_rejected', { retryAfterSeconds: null }],
-])('call() of a %i reads its Retry-After', async (status, code, failure) => {
-  const headers = { 'retry-after': new Date(START + 7000).toUTCString() }
+  [429, 'Retry-After', 'upstream_rate_limited', { retryAfterSeconds: 7 }],
+  [429, 'llm_provider-retry-after', 'upstream_rate_limited', { retryAfterSeconds: 7 }],
+  [503, 'Retry-After', 'upstream_unavailable', { cause: { backInSeconds: 7 } }],
+  [401, 'Retry-After', 'upstream_rejected', { retryAfterSeconds: null }],
+])('call() of a %i reads its %s', async (status, name, code, failure) => {
+  const headers = { [name]: new Date(START + 7000).toUTCString() }
   const { error } = await outcome(async () => new Response('{}', { status, headers }))
   expect(error).toMatchObject({ code, ...failure })
 })

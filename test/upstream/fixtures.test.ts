@@ -176,6 +176,7 @@ function start(
   }
   const connection = connectionTo('tested', send, {
     wire: tested.wire,
+    streamUsage: tested.wire === 'chat' || tested.wire === 'completions',
     baseUrl: 'https://upstream.test/v1',
     auth: 'bearer',
     key: KEY,

@@ -37,6 +37,7 @@ interface Options {
   readonly choices?: number
   readonly logprobs?: boolean
   readonly echoed?: readonly string[]
+  readonly usageRequested?: boolean
 }
 
 function run(raw: readonly RawDelta[], options: Options = {}) {
@@ -186,6 +187,13 @@ test('Normaliser.end() returns exactly one finish per choice, in order', () => {
     { kind: 'finish', index: 0, reason: 'stop' },
     { kind: 'finish', index: 1, reason: 'length' },
   ])
+})
+
+test('Normaliser.end() doubts a terminator without a reason if the usage was requested and is missing', () => {
+  const asked = { usageRequested: true }
+  expect(run([text('a'), end], asked).end().doubt).toBe('no_reason')
+  expect(run([text('a'), counted(5, 1), end], asked).end().doubt).toBeNull()
+  expect(run([text('a'), finish('stop'), end], asked).end().doubt).toBeNull()
 })
 
 test('Normaliser.end() returns "stop" if there is a terminator but no reason', () => {
