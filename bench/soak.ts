@@ -77,6 +77,8 @@ const forms = ['json', 'sse', 'sse', 'text', 'text stream'] as const
 class Soak {
   readonly violations = new Map<string, string[]>()
   readonly outcomes = new Map<string, number>()
+  /** How many requests came upon a connection that had been closed (bench/visitor.ts). */
+  sentAgain = 0
   readonly #random: Random
   readonly #urls: readonly URL[]
   #serial = 0
@@ -214,9 +216,11 @@ class Soak {
     this.#storeId(expected, result)
     const outcome = outcomeOf(result)
     this.outcomes.set(outcome, (this.outcomes.get(outcome) ?? 0) + 1)
+    if (result.sentAgain) this.sentAgain += 1
     const violation = fault(expected, result)
     if (violation === null) return
-    const request = `${expected.what} (${result.headers['x-request-id']})`
+    const at = new Date().toISOString()
+    const request = `${expected.what} (${result.headers['x-request-id']}, ${at}, ${result.error})`
     this.violations.set(violation, [...(this.violations.get(violation) ?? []), request])
   }
 
@@ -302,7 +306,9 @@ async function soak(name: string, runSeconds: number, tokensPerDay: number): Pro
   report(name, run, calls, totals)
   console.log(`  every lease ended ${settledS.toFixed(1)} s after the last request`)
   return [
-    ...[...run.violations].map(([wrong, where]) => `${where.length} × ${wrong}: ${where[0]}`),
+    ...[...run.violations].map(
+      ([wrong, where]) => `${where.length} × ${wrong}: ${where.slice(0, 3).join('; ')}`,
+    ),
     ...faultsOfTotals(totals),
     // Otherwise this run would prove nothing.
     ...(name === SMALL && !run.outcomes.has('budget_exhausted')
@@ -313,7 +319,7 @@ async function soak(name: string, runSeconds: number, tokensPerDay: number): Pro
 
 function report(
   name: string,
-  { outcomes }: Soak,
+  { outcomes, sentAgain }: Soak,
   calls: number,
   totals: Parameters<typeof faultsOfTotals>[0],
 ): void {
@@ -322,6 +328,7 @@ function report(
   for (const [outcome, n] of [...outcomes].toSorted(([, a], [, b]) => b - a)) {
     console.log(`  ${String(n).padStart(7)}  ${outcome}`)
   }
+  if (sentAgain > 0) console.log(`  ${sentAgain} sent again, as their connection had been closed`)
   const { spent, reserved, budget, served, memory } = totals
   console.log(`  tokens: ${served} served, ${spent} spent, ${reserved} reserved, of ${budget}`)
   const curve = (of: 'residentMb' | 'liveMb') =>

@@ -26,6 +26,7 @@ const result = (text: string, type: string, more: Partial<Result> = {}): Result 
   status: 200,
   headers: { 'content-type': type },
   text,
+  error: null,
   ...more,
 })
 const json = (text: string, more: Partial<Result> = {}) =>

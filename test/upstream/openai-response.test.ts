@@ -225,6 +225,11 @@ test.each<[string, unknown]>([
   expect(readUsage(value)).toBeNull()
 })
 
+test('readUsage() adds up the total if it is left out', () => {
+  const usage = { prompt_tokens: 35, completion_tokens: 12 }
+  expect(readUsage(usage)).toEqual({ ...usage, total_tokens: 47 })
+})
+
 test('readUsage() keeps only the three integers', () => {
   const usage = { prompt_tokens: 35, completion_tokens: 12, total_tokens: 109 }
   expect(readUsage({ ...usage, cost: 0.1, prompt_tokens_details: {} })).toEqual(usage)
