@@ -4,10 +4,10 @@
 import { bundleOf, gzippedKib } from './bundle-size.ts'
 
 /**
- * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last one was
- * the search of the owner's site and the watch for models that end.
+ * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last ones were
+ * stop sequences for servers that know none, and what each prompt, model and page costs.
  */
-const LIMIT_KIB = 87
+const LIMIT_KIB = 88
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const { start, later } = bundleOf(path)
