@@ -4,6 +4,7 @@
 import { request as httpRequest } from 'node:http'
 import { connect } from 'node:net'
 import { recordOutput } from './canary.ts'
+import { unchunked } from './unchunked.ts'
 
 /** The calling page and the host. Not loopback, because the origin policy is lenient there. */
 export const ORIGIN = 'https://site.example'
@@ -247,18 +248,6 @@ export function idleReader(url: URL, body: object, headers: readonly string[] = 
       recordOutput(received)
       return received
     },
-  }
-}
-
-/** The content of a chunked body. */
-export function unchunked(bytes: Buffer): string {
-  const parts: Buffer[] = []
-  for (let at = 0; ; ) {
-    const lineEnd = bytes.indexOf('\r\n', at)
-    const size = Number.parseInt(bytes.subarray(at, lineEnd).toString('latin1'), 16)
-    if (!(size > 0)) return Buffer.concat(parts).toString('utf8')
-    parts.push(bytes.subarray(lineEnd + 2, lineEnd + 2 + size))
-    at = lineEnd + 2 + size + 2
   }
 }
 

@@ -2,7 +2,7 @@
 // any way, byte by byte. It records each call. Each lane is a path of its own, so that tests never
 // see each other's calls.
 import { createServer, type Server, type Socket } from 'node:net'
-import { unchunked } from './client.ts'
+import { unchunked } from './unchunked.ts'
 
 /** A received request, and what happened to its connection. */
 export interface UpstreamCall {
