@@ -192,13 +192,11 @@ function textOf(value: unknown): string | null {
   return (type === 'text' || type === 'output_text') && typeof text === 'string' ? text : null
 }
 
-/** The usage, or null if a count is missing or invalid, or all of them are 0. The total may be left out. */
+/** The usage, or null if a count is missing or invalid, or all of them are 0. */
 export function readUsage(value: unknown): Usage | null {
   if (!isRecord(value)) return null
-  const { prompt_tokens, completion_tokens } = value
-  if (!isCount(prompt_tokens) || !isCount(completion_tokens)) return null
-  const { total_tokens = prompt_tokens + completion_tokens } = value
-  if (!isCount(total_tokens)) return null
+  const { prompt_tokens, completion_tokens, total_tokens } = value
+  if (!isCount(prompt_tokens) || !isCount(completion_tokens) || !isCount(total_tokens)) return null
   return total_tokens === 0 ? null : { prompt_tokens, completion_tokens, total_tokens }
 }
 

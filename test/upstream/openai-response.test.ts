@@ -215,6 +215,7 @@ test.each<[string, unknown]>([
   ['null', null],
   ['an empty object', {}],
   ['a part', { prompt_tokens: 1, total_tokens: 2 }],
+  ['two parts', { prompt_tokens: 1, completion_tokens: 1 }],
   ['zeros', { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }],
   ['a negative count', { prompt_tokens: 5, completion_tokens: -1, total_tokens: 4 }],
   ['a fraction', { prompt_tokens: 5.5, completion_tokens: 1, total_tokens: 6.5 }],
@@ -223,11 +224,6 @@ test.each<[string, unknown]>([
   ['a list', [5, 1, 6]],
 ])('readUsage() returns null for %s', (_, value) => {
   expect(readUsage(value)).toBeNull()
-})
-
-test('readUsage() adds up the total if it is left out', () => {
-  const usage = { prompt_tokens: 35, completion_tokens: 12 }
-  expect(readUsage(usage)).toEqual({ ...usage, total_tokens: 47 })
 })
 
 test('readUsage() keeps only the three integers', () => {
