@@ -15,7 +15,7 @@ import { type CacheDirectives, parseCacheControl, prefersText } from '../http/re
 import { isRecord, type Table } from '../json.ts'
 import { RecentMap } from '../lru.ts'
 import { bodyOfHook, isHookBody } from '../request/ai-sdk.ts'
-import { cacheKey, type KeyOptions, lastAnswerKey } from '../request/cache-key.ts'
+import { cacheKey, type KeyOptions, lastAnswerKey, lastAnswerOf } from '../request/cache-key.ts'
 import type { ChatLimits } from '../request/chat.ts'
 import { isConversation, type Prompt, textOf } from '../request/conversation.ts'
 import {
@@ -106,7 +106,7 @@ interface ParsedRequest {
   readonly effective: EffectiveRequest
   /** The cache key of `effective`, with the question normalised, shared by all visitors. */
   readonly key: string
-  /** The key of the prompt's last answer; null: answers are stored under their cache keys. */
+  /** The key of the prompt's last answer, without passages; null: answers have their cache keys. */
   readonly last: string | null
   readonly pages: NamedPages | null
   /** What its passages are to be about; null: the prompt has no passages. */
@@ -193,10 +193,11 @@ export class RequestResolver {
         ? { request: { ...effective, route }, key: parsed.key }
         : await this.#filled(parsed, addressesOf(parsed.pages), cited)
     const workKey = scoped ? await cacheKey(effective, visitor, key) : filled.key
+    const storedUnder = cited === null || operatorSpends ? last : await lastAnswerOf(last, cited)
     const work: Work = {
       ...filled,
       key: workKey,
-      storedUnder: last ?? workKey,
+      storedUnder: storedUnder ?? workKey,
       source: last === null ? null : { recipe: parsed.key, pages: [] },
       names: [...names, ...(cited?.names ?? [])],
       cites: cited?.cites ?? null,

@@ -430,6 +430,32 @@ test('a prompt may have a page and passages', async () => {
   expect(sent[0]?.turns[0]).toMatch(/The page\.[\s\S]*\[1\] Hoses/)
 })
 
+test('of a prompt with a page and passages, another passage is another answer, too', async () => {
+  const found = { from: 'site', about: 'q' }
+  const variables = { page: { from: 'url', page_seconds: 86_400 }, found, q: { max_chars: 99 } }
+  const { app, change, sent } = start({
+    prompts: { both: { text: '{{page}} {{found}} {{q}}', variables } },
+  })
+  const both = { prompt: { id: 'both', variables: { page: `${ORIGIN}/a`, q: 'Q?' } } }
+  const query = `prompt_id=both&var.page=${ORIGIN}/a&var.q=q`
+  expect(textOf(await app.post(both))).toBe('answer 1')
+  change({ passages: [TAPS] })
+  expect(codeOf(await app.get(query))).toEqual([404, 'not_cached', null])
+  const second = await app.post(both)
+  expect([textOf(second), second.headers['link']]).toEqual(['answer 2', LINKS.split(', ')[1]])
+  expect(sent[1]?.turns[0]).not.toContain('Hoses')
+  expect(textOf(await app.get(query))).toBe('answer 2')
+  change({ passages: [HOSES, TAPS] })
+  expect(textOf(await app.post(both))).toBe('answer 1')
+  // A purge of the request reaches the answers to all passages.
+  app.clock.ms += 10
+  expect((await send(app, '/admin/purge', { request: both }, OPERATOR)).status).toBe(200)
+  app.clock.ms += 10
+  expect(textOf(await app.post(both))).toBe('answer 3')
+  change({ passages: [TAPS] })
+  expect(textOf(await app.post(both))).toBe('answer 4')
+})
+
 test('GET /v1/prompts shows that the site fills the variable', async () => {
   const { app } = start()
   const { data } = (await app.ask('/v1/prompts')).json() as { data: object[] }
