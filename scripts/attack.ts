@@ -15,6 +15,7 @@ import {
   localSecrets,
   main,
   OK,
+  print,
   wait,
 } from './operator/command.ts'
 import { bar } from './operator/report.ts'
@@ -55,9 +56,9 @@ process.exitCode = await main<Arguments>({
     const target = await targetOf(url, gateway, process.env['VISITOR_TOKEN'] || null)
     const perToken = dearestToken(localConfig(), target)
     const plan = planOf(target, args)
-    console.log(`seed ${args.seed}`)
+    print(`seed ${args.seed}`)
     if (args.dryRun) {
-      console.log(forecast(plan, { figures, perToken }))
+      print(forecast(plan, { figures, perToken }))
       return OK
     }
     if (!args.yes) await confirm(risk(figures, perToken))
@@ -77,7 +78,7 @@ process.exitCode = await main<Arguments>({
       },
     )
     endDrawing()
-    console.log(summary(result, perToken))
+    print(summary(result, perToken))
     if (result.faults.length > 0) return FAILED
     return signal.aborted ? INTERRUPTED : OK
   },

@@ -14,7 +14,7 @@ import { type Plan, pagesToRemove, planOf } from './index/plan.ts'
 import { questionsPrompt } from './index/questions.ts'
 import { isComplete, line, outsideLines, planLines, removalLine, summary } from './index/report.ts'
 import { type IndexedPage, listIndexed } from './index/site.ts'
-import { draw, endDrawing, FAILED, INTERRUPTED, main, OK, wait } from './operator/command.ts'
+import { draw, endDrawing, FAILED, INTERRUPTED, main, OK, print, wait } from './operator/command.ts'
 import { estimate, pageBytes } from './operator/estimate.ts'
 import type { Gateway } from './operator/gateway.ts'
 import { pageTask, promptRefusalOf } from './operator/pages.ts'
@@ -35,12 +35,12 @@ process.exitCode = await main<Arguments>({
   async run(args, gateway, signal) {
     const questions = args.questions === null ? null : await questionsOf(args, gateway)
     const plan = await planOf(args, fetch)
-    for (const text of skippedLines(plan.skipped)) console.log(text)
+    for (const text of skippedLines(plan.skipped)) print(text)
     if (plan.pages.length === 0) {
-      for (const text of unreadLines(plan.unread)) console.log(text)
+      for (const text of unreadLines(plan.unread)) print(text)
       throw new Error(`Cannot index: ${args.sitemap} has no page of its own origin`)
     }
-    for (const text of outsideLines(plan.pages, questions)) console.log(text)
+    for (const text of outsideLines(plan.pages, questions)) print(text)
     // Before the first change: another run may add pages meanwhile, which must stay.
     const indexed = await listIndexed(gateway)
     const context = { gateway, concurrency: args.concurrency, wait, signal }
@@ -63,16 +63,16 @@ async function run({ plan, indexed, questions, context }: Work): Promise<number>
     if (result.page.kind === 'failed') failed += 1
     if (result.questions && 'tokens' in result.questions) tokens += result.questions.tokens
     draw(bar({ done, all, failed, tokens }))
-    print(line(result))
+    printRow(line(result))
   })
   endDrawing()
   const stay = pagesToStay(results)
   const removed = stay === null ? [] : pagesToRemove(plan, indexed, stay)
-  const removals = await removePages(removed, context, (result) => print(removalLine(result)))
+  const removals = await removePages(removed, context, (result) => printRow(removalLine(result)))
   const seconds = (performance.now() - startedAt) / 1000
   const outcome = { results, removals, hasQuestions: questions !== null, seconds }
   printKept(plan)
-  console.log(summary(outcome))
+  print(summary(outcome))
   if (context.signal.aborted) return INTERRUPTED
   return isComplete(outcome) && plan.unread.length === 0 ? OK : FAILED
 }
@@ -83,11 +83,11 @@ async function dryRun({ plan, indexed, questions, context }: Work): Promise<numb
     isIndexed: indexed.has(pageNameOf(url)),
   }))
   const lines = planLines(pages, pagesToRemove(plan, indexed, plan.pages))
-  for (const text of lines) console.log(text)
+  for (const text of lines) print(text)
   printKept(plan)
   const failed = questions === null ? 0 : await estimateQuestions(plan.pages, questions, context)
   if (context.signal.aborted) return INTERRUPTED
-  console.log('Nothing was changed.')
+  print('Nothing was changed.')
   return failed === 0 && plan.unread.length === 0 ? OK : FAILED
 }
 
@@ -111,18 +111,17 @@ async function estimateQuestions(
   )
   endDrawing()
   if (!signal.aborted)
-    console.log(`Answers with questions, at most one for each page:\n${forecast(result)}`)
+    print(`Answers with questions, at most one for each page:\n${forecast(result)}`)
   return result.failed.length
 }
 
 /** Prints the sitemaps that could not be read, and why nothing was removed. */
 function printKept({ unread, keepsBecause }: Plan): void {
-  for (const text of unreadLines(unread)) console.log(text)
-  if (keepsBecause !== null)
-    console.log(`Pages that left the sitemap are not removed: ${keepsBecause}`)
+  for (const text of unreadLines(unread)) print(text)
+  if (keepsBecause !== null) print(`Pages that left the sitemap are not removed: ${keepsBecause}`)
 }
 
 /** Prints a line where there is no bar. */
-function print(text: string | null): void {
-  if (text !== null && !process.stdout.isTTY) console.log(text)
+function printRow(text: string | null): void {
+  if (text !== null && !process.stdout.isTTY) print(text)
 }

@@ -1,7 +1,7 @@
 // `npm run warm`: requests a list of completions, or one for every page of a sitemap, as the operator,
 // so that visitors find the answers in the cache.
 import { readFile } from 'node:fs/promises'
-import { draw, endDrawing, FAILED, INTERRUPTED, main, OK, wait } from './operator/command.ts'
+import { draw, endDrawing, FAILED, INTERRUPTED, main, OK, print, wait } from './operator/command.ts'
 import { estimate, pageBytes } from './operator/estimate.ts'
 import type { Gateway } from './operator/gateway.ts'
 import { type Task, tokensOf } from './operator/generate.ts'
@@ -34,10 +34,10 @@ async function planOf({ source, url }: Arguments, gateway: Gateway): Promise<Pla
   const prompt = pagePrompt(await gateway.prompts(), source.prompt)
   const sitemap = await readSitemap(source.sitemap, fetch)
   const { tasks, skipped } = pageTasks(sitemap, prompt, source.variables, new URL(url))
-  for (const text of skippedLines([...sitemap.skipped, ...skipped])) console.log(text)
+  for (const text of skippedLines([...sitemap.skipped, ...skipped])) print(text)
   const { unread } = sitemap
   if (tasks.length === 0) {
-    for (const text of unreadLines(unread)) console.log(text)
+    for (const text of unreadLines(unread)) print(text)
     throw new Error(`Cannot warm: ${source.sitemap} has no page that this prompt may use`)
   }
   return {
@@ -70,22 +70,22 @@ async function run(
         tokens += tokensOf(outcome)
         draw(bar({ done, all: tasks.length, failed, tokens }))
         // The summary lists failures.
-        if (!process.stdout.isTTY && outcome.kind !== 'failed') console.log(line(outcome, task))
+        if (!process.stdout.isTTY && outcome.kind !== 'failed') print(line(outcome, task))
       },
     },
   )
   endDrawing()
-  console.log(summary(tasks, outcomes))
-  for (const text of unreadLines(unread)) console.log(text)
+  print(summary(tasks, outcomes))
+  for (const text of unreadLines(unread)) print(text)
   if (signal.aborted) return INTERRUPTED
   if (out !== null) {
     const { summaries, missing } = await collectSummaries(pages, outcomes, before, gateway)
-    for (const url of missing) console.log(`missing        ${url}  has no summary`)
+    for (const url of missing) print(`missing        ${url}  has no summary`)
     // The pages of an unread sitemap are not known, so they stay.
     const paths = new Set(pages.map(({ name }) => new URL(name).pathname))
     const unknown = Object.entries(before).filter(([path]) => unread.length > 0 && !paths.has(path))
     await writeSummaries(out, { ...Object.fromEntries(unknown), ...summaries })
-    console.log(`${out} has the summaries of ${pages.length - missing.length} pages`)
+    print(`${out} has the summaries of ${pages.length - missing.length} pages`)
   }
   const isComplete = outcomes.every(({ kind }) => kind !== 'failed' && kind !== 'not-started')
   return isComplete && unread.length === 0 ? OK : FAILED
@@ -111,8 +111,8 @@ async function dryRun(
   )
   endDrawing()
   if (signal.aborted) return INTERRUPTED
-  console.log(forecast(result))
-  for (const text of unreadLines(unread)) console.log(text)
+  print(forecast(result))
+  for (const text of unreadLines(unread)) print(text)
   return result.failed.length === 0 && unread.length === 0 ? OK : FAILED
 }
 

@@ -1,6 +1,6 @@
 // What `npm run attack` prints.
 import type { Config } from '../../src/config/config.ts'
-import { printable } from '../operator/gateway.ts'
+import { printable } from '../operator/printable.ts'
 import { number } from '../operator/report.ts'
 import { type Figures, leftOf } from './figures.ts'
 import type { Result } from './run.ts'

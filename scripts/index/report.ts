@@ -1,5 +1,5 @@
 // The output of `npm run index`: a line per page, and the summary.
-import { printable } from '../operator/gateway.ts'
+import { printable } from '../operator/printable.ts'
 import { hintsFor, number } from '../operator/report.ts'
 import type { PageResult, Questions, RemovalResult } from './indexing.ts'
 

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { secretsIn } from '../setup/dev-vars.ts'
 import { Gateway } from './gateway.ts'
+import { visible } from './printable.ts'
 
 export const OK = 0
 export const FAILED = 1
@@ -36,7 +37,7 @@ export async function main<Arguments extends { readonly url: string }>({
   try {
     const args = parse(process.argv.slice(2))
     if (args === null) {
-      console.log(usage)
+      print(usage)
       return OK
     }
     const token = process.env['OPERATOR_TOKEN'] || ((await localSecrets())['OPERATOR_TOKEN'] ?? '')
@@ -45,7 +46,7 @@ export async function main<Arguments extends { readonly url: string }>({
     await gateway.check()
     return await run(args, gateway, interruption())
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error)
+    console.error(visible(error instanceof Error ? error.message : String(error)))
     return NOT_STARTED
   }
 }
@@ -58,6 +59,11 @@ export async function localSecrets(): Promise<Readonly<Record<string, string>>> 
 /** Resolves early if the signal is aborted. */
 export async function wait(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => {})
+}
+
+/** Prints lines, which may have text of a site or a server. */
+export function print(text: string): void {
+  console.log(visible(text))
 }
 
 /** Replaces the current line of a terminal. Prints nothing elsewhere. */

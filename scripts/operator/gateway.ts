@@ -2,6 +2,7 @@
 // to another address.
 
 import { isRecord, parseJson } from '../../src/json.ts'
+import { printable } from './printable.ts'
 
 export type Fetch = (request: Request) => Promise<Response>
 
@@ -129,12 +130,4 @@ function errorIn(text: string): Record<string, unknown> {
   } catch {
     return {}
   }
-}
-
-const MAX_CHARS = 300
-
-/** The text as one line without control characters, which a terminal would interpret. */
-export function printable(text: string): string {
-  const line = text.replaceAll(/\p{Cc}+/gu, ' ')
-  return line.length > MAX_CHARS ? `${line.slice(0, MAX_CHARS - 1)}…` : line
 }

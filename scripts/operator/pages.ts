@@ -1,8 +1,10 @@
 // Turns the pages of a site into requests: a locked prompt with each page in its page variable.
 import * as v from 'valibot'
 import { pageNameOf, readAddress, refusalOf } from '../../src/page/rules.ts'
-import { type LockedPrompt, printable } from './gateway.ts'
+import type { LockedPrompt } from './gateway.ts'
 import type { Task } from './generate.ts'
+import { printable } from './printable.ts'
+import { shellCommand } from './shell.ts'
 import type { Sitemap, Skipped } from './sitemap.ts'
 
 /** A locked prompt with a page variable, as listed by `GET /v1/prompts`. */
@@ -127,7 +129,7 @@ function checkVariables(names: readonly string[], { id, others }: PagePrompt): v
     throw new Error(`Cannot use --variable ${name}: the prompt "${id}" has no such variable`)
   }
   for (const name of others.filter((each) => !names.includes(each))) {
-    throw new Error(`Missing the variable "${name}": add --variable ${name}=…`)
+    throw new Error(`Missing the variable "${name}": add ${shellCommand('--variable', name)}=…`)
   }
 }
 

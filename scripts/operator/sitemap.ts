@@ -2,7 +2,8 @@
 // text, gzipped or not, within limits of time, size, number and depth.
 import { gunzipSync } from 'node:zlib'
 import { parseXml, XmlElement } from '@rgrove/parse-xml'
-import { type Fetch, printable } from './gateway.ts'
+import type { Fetch } from './gateway.ts'
+import { printable } from './printable.ts'
 import { decodeText } from './text.ts'
 
 export interface Sitemap {

@@ -2,7 +2,8 @@
 import type { Config } from '../../src/config/config.ts'
 import { isRecord, parseJson } from '../../src/json.ts'
 import { sampleRequest } from '../config/sample.ts'
-import { type Fetch, printable, refusalIn } from '../operator/gateway.ts'
+import { type Fetch, refusalIn } from '../operator/gateway.ts'
+import { printable } from '../operator/printable.ts'
 import { SetupError } from './arguments.ts'
 import type { Terminal } from './terminal.ts'
 

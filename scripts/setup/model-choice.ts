@@ -2,7 +2,9 @@
 import { parseConfig } from '../../src/config/config.ts'
 import { connect } from '../../src/upstream/connection.ts'
 import { hasList, namesOf, readList } from '../../src/upstream/model-list.ts'
-import { type Fetch, printable } from '../operator/gateway.ts'
+import type { Fetch } from '../operator/gateway.ts'
+import { isPrintable, printable } from '../operator/printable.ts'
+import { shellCommand } from '../operator/shell.ts'
 import { type ProviderChoice, SetupError } from './arguments.ts'
 import { refusedSettings } from './files.ts'
 import { needsKey } from './providers.ts'
@@ -24,8 +26,9 @@ export async function findModel(
   { terminal, fetch }: { readonly terminal: Terminal; readonly fetch: Fetch },
 ): Promise<string> {
   const { preset, baseUrl, key } = server
-  const address = baseUrl === null ? '' : ` --base-url ${baseUrl}`
-  const command = `npm run setup -- --preset ${preset}${address} --model NAME`
+  const address = baseUrl === null ? [] : ['--base-url', baseUrl]
+  const flags = ['--preset', preset, ...address, '--model', 'NAME']
+  const command = shellCommand('npm', 'run', 'setup', '--', ...flags)
   const list = await listOf({ preset, baseUrl, key }, fetch)
   if (typeof list === 'string') {
     throw new SetupError(`Cannot choose a model: ${list}. Name one: ${command}`)
@@ -71,6 +74,9 @@ async function listOf({ preset, baseUrl, key }: Server, fetch: Fetch): Promise<s
   if (entries.length === 0) return `${root}/models lists no model`
   const isText = (entry: (typeof entries)[number]) =>
     !NOT_TEXT.test(`${namesOf(entry)[0]} ${entry['type'] ?? ''}`)
-  const names = entries.filter(isText).flatMap((entry) => namesOf(entry).slice(0, 1))
+  const names = entries
+    .filter(isText)
+    .flatMap((entry) => namesOf(entry).slice(0, 1))
+    .filter(isPrintable)
   return names.length > 0 ? names : `${root}/models lists no model for text`
 }

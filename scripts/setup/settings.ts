@@ -1,6 +1,7 @@
 // The settings that setup writes: the answers as TOML, with a comment where an owner will want to
 // change something.
 import { presets } from '../../src/upstream/presets.ts'
+import { unicodeEscape } from '../operator/printable.ts'
 import type { Offer } from './arguments.ts'
 import { selectorOf } from './generators.ts'
 import { needsKey, providers } from './providers.ts'
@@ -23,8 +24,12 @@ const TOKENS_PER_DAY = 200_000
 /** A value as TOML: strings, numbers, booleans, lists, and tables on one line. @internal exported for its tests */
 export function toml(value: unknown): string {
   if (typeof value === 'string') {
-    // JSON's escapes are also TOML's, but TOML refuses a bare DEL and lone surrogates.
-    return JSON.stringify(value.toWellFormed()).replaceAll('\x7f', '\\u007f')
+    // JSON's escapes are also TOML's, but TOML refuses a bare DEL and lone surrogates, and a terminal
+    // must be able to show the file.
+    return JSON.stringify(value.toWellFormed()).replaceAll(
+      /[\x7f-\x9f\p{Bidi_Control}]/gu,
+      unicodeEscape,
+    )
   }
   if (Array.isArray(value)) return `[${value.map(toml).join(', ')}]`
   if (typeof value !== 'object' || value === null) return String(value)

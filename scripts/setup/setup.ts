@@ -1,6 +1,7 @@
 // The course of `npm run setup`: questions, a look at the site, the two files, one real call, and the
 // snippet to paste.
 import type { Fetch } from '../operator/gateway.ts'
+import { shellCommand } from '../operator/shell.ts'
 import {
   type Arguments,
   type ProviderChoice,
@@ -211,11 +212,11 @@ function showSnippet({ site, offer }: Answers, endpoint: string, { print }: Term
 function showNextSteps({ site, offer }: Answers, endpoint: string, { print }: Terminal): void {
   print('\n---- Next ----\n')
   if (endpoint === LOCAL) print('npm start                      # the Worker, on this machine')
-  const sitemap = `--sitemap ${site.sitemap ?? `${site.url.origin}/sitemap.xml`}`
-  if (offer.includes('ask')) print(`npm run index -- ${sitemap} --url ${endpoint}`)
-  if (offer.includes('summaries')) {
-    print(`npm run warm -- ${sitemap} --prompt summary --url ${endpoint}`)
-  }
+  const sitemap = ['--sitemap', site.sitemap ?? `${site.url.origin}/sitemap.xml`]
+  const npmRun = (name: string, ...flags: readonly string[]) =>
+    print(shellCommand('npm', 'run', name, '--', ...flags, '--url', endpoint))
+  if (offer.includes('ask')) npmRun('index', ...sitemap)
+  if (offer.includes('summaries')) npmRun('warm', ...sitemap, '--prompt', 'summary')
   if (endpoint !== LOCAL) {
     print(`Dashboard: ${endpoint}/admin (sign in with the OPERATOR_TOKEN of .dev.vars)`)
     return

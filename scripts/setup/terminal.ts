@@ -1,13 +1,14 @@
 // Questions and answers on a terminal.
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
+import { visible } from '../operator/printable.ts'
 
 export interface Terminal {
   /** Whether somebody can answer. */
   readonly isInteractive: boolean
   print(text: string): void
   /** @throws SetupError if the input ends */
-  ask(question: string, options?: { readonly hidden?: boolean }): Promise<string>
+  ask(text: string, options?: { readonly hidden?: boolean }): Promise<string>
   /** All of the standard input. */
   readInput(): Promise<string>
 }
@@ -23,8 +24,9 @@ export class Interrupted extends Error {}
 export function terminalOn({ input, output }: Streams): Terminal {
   return {
     isInteractive: input.isTTY === true && output.isTTY === true,
-    print: (text) => output.write(`${text}\n`),
-    async ask(question, { hidden = false } = {}) {
+    print: (text) => output.write(`${visible(text)}\n`),
+    async ask(text, { hidden = false } = {}) {
+      const question = visible(text)
       output.write(question)
       // Readline itself writes what is typed, which must not be seen of a key.
       const silent = new Writable({ write: (_chunk, _encoding, done) => done() })

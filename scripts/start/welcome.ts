@@ -2,6 +2,7 @@
 
 import type { ConfigCheck } from '../config/check.ts'
 import { sampleRequest } from '../config/sample.ts'
+import { shellCommand } from '../operator/shell.ts'
 import { secretsIn } from '../setup/dev-vars.ts'
 
 export interface Ready {
@@ -35,9 +36,9 @@ function tokenNote(devVars: string | null): string {
 
 /** A request that the configuration allows, for any version of curl. */
 function tryIt(url: string, config: Ready['config']): string {
-  if (config === null) return `curl ${url}/health`
+  if (config === null) return shellCommand('curl', `${url}/health`)
   const sample = sampleRequest(config)
-  if (sample === null) return `curl ${url}/v1/prompts`
-  const body = JSON.stringify(sample.body)
-  return `curl ${url}${sample.path} -H 'Content-Type: application/json' -d '${body}'`
+  if (sample === null) return shellCommand('curl', `${url}/v1/prompts`)
+  const type = ['-H', 'Content-Type: application/json']
+  return shellCommand('curl', url + sample.path, ...type, '-d', JSON.stringify(sample.body))
 }

@@ -3,9 +3,11 @@
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { PassThrough } from 'node:stream'
 import { expect } from 'vitest'
 import { SetupError } from '../../scripts/setup/arguments.ts'
 import { type SetupDeps, setUp } from '../../scripts/setup/setup.ts'
+import { terminalOn } from '../../scripts/setup/terminal.ts'
 import { recordOutput } from './canary.ts'
 import { configIn } from './documents.ts'
 
@@ -17,6 +19,8 @@ interface Input {
   readonly typed?: readonly string[]
   /** What is piped. */
   readonly piped?: string
+  /** Files of the site by path, besides its first page. */
+  readonly files?: Readonly<Record<string, string>>
 }
 
 export class SetupFolder {
@@ -53,16 +57,15 @@ export class SetupFolder {
     return configIn(await this.read('wrangler.toml'))
   }
 
-  async run(args: readonly string[], { typed, piped = '' }: Input = {}) {
+  async run(args: readonly string[], { typed, piped = '', files = {} }: Input = {}) {
     const rest = [...(typed ?? [])]
     const questions: { question: string; hidden: boolean }[] = []
-    let output = ''
+    const screen = new PassThrough()
+    const { print } = terminalOn({ input: new PassThrough(), output: screen })
     const code = await setUp(args, {
       terminal: {
         isInteractive: typed !== undefined,
-        print: (text) => {
-          output += `${text}\n`
-        },
+        print,
         ask: async (question, { hidden = false } = {}) => {
           questions.push({ question, hidden })
           const line = rest.shift()
@@ -71,12 +74,13 @@ export class SetupFolder {
         },
         readInput: async () => piped,
       },
-      fetch: fetchSite,
+      fetch: siteOf(files),
       folder: this.#folder,
       wrangler: async () => ({ code: 1, output: '' }),
       pause: async () => {},
       newToken: () => TOKEN,
     })
+    const output = String(screen.read() ?? '')
     expect(rest, 'answers that were not asked for').toEqual([])
     // The key must not be printed.
     recordOutput(output)
@@ -85,9 +89,12 @@ export class SetupFolder {
 }
 
 /** The owner's site is made up; everything else is real. */
-const fetchSite: SetupDeps['fetch'] = async (request) => {
-  if (!request.url.startsWith(SITE)) return await fetch(request)
-  const isHome = request.url === SITE
+function siteOf(files: Readonly<Record<string, string>>): SetupDeps['fetch'] {
   const html = '<meta name="generator" content="Hugo 0.160.0"><h1>Blog</h1>'
-  return new Response(isHome ? html : '', { status: isHome ? 200 : 404 })
+  const all = new Map(Object.entries({ '': html, ...files }))
+  return async (request) => {
+    if (!request.url.startsWith(SITE)) return await fetch(request)
+    const body = all.get(request.url.slice(SITE.length))
+    return new Response(body ?? '', { status: body === undefined ? 404 : 200 })
+  }
 }

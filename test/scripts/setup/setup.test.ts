@@ -1,11 +1,12 @@
 // `npm run setup` from the first question to the snippet: with the real checks, and with real calls to
 // an upstream on this machine.
+import { execFileSync } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { hints } from '../../../src/upstream/hints.ts'
 import { CANARY } from '../../support/canary.ts'
 import { SetupFolder, SITE, TOKEN } from '../../support/setup-session.ts'
-import { chatStream, refusal, UpstreamServer } from '../../support/upstream-server.ts'
+import { chatStream, json, refusal, UpstreamServer } from '../../support/upstream-server.ts'
 
 let folder: SetupFolder
 let upstream: UpstreamServer
@@ -117,6 +118,41 @@ describe('four questions', () => {
   })
 })
 
+describe('a printed command', () => {
+  /** The arguments that a shell would give to npm. */
+  const argumentsOf = (output: string, name: string) => {
+    const [command = ''] = new RegExp(`^npm run ${name} .*$`, 'm').exec(output) ?? []
+    const script = `npm() { printf '%s\\n' "$@"; }; ${command}`
+    return execFileSync('sh', ['-c', script], { encoding: 'utf8' }).trimEnd().split('\n')
+  }
+
+  test.each(['s.xml;echo$IFS/etc;id&x=$(id)', '?sitemap=index&lang=en', "it's.xml"])(
+    'has the sitemap %s as a single word',
+    async (path) => {
+      const urlset = `<urlset><url><loc>${SITE}posts/a</loc></url></urlset>`
+      const files = { 'robots.txt': `Sitemap: ${SITE}${path}\n`, [path]: urlset }
+      const { output } = await folder.run(flags('--preset', 'demo'), { files })
+      const sitemap = ['--sitemap', SITE + path]
+      const url = ['--url', 'http://localhost:8787']
+      expect(argumentsOf(output, 'index')).toEqual(['run', 'index', '--', ...sitemap, ...url])
+      expect(argumentsOf(output, 'warm')).toEqual([
+        ...['run', 'warm', '--', ...sitemap, '--prompt', 'summary', ...url],
+      ])
+    },
+  )
+
+  test('has the address of a server as a single word', async () => {
+    const { output } = await folder.run(
+      flags('--preset', 'compatible', '--key-stdin', '--base-url', upstream.url("it's")),
+      { piped: CANARY },
+    )
+    const address = ['--base-url', upstream.url("it's")]
+    expect(argumentsOf(output.replace(/^.*Name one: /m, ''), 'setup')).toEqual([
+      ...['run', 'setup', '--', '--preset', 'compatible', ...address, '--model', 'NAME'],
+    ])
+  })
+})
+
 describe('without a terminal', () => {
   test.each([
     [[], '--site, --preset, --key-stdin, --offer, --yes'],
@@ -203,6 +239,22 @@ describe('a check that fails', () => {
     )
     expect([code, output.includes(hints.not_sent)]).toEqual([1, true])
   })
+})
+
+test('what a terminal would obey is shown, and not written', async () => {
+  const name = 'evil\u001b]0;title\u0007\u009b32m\u202e'
+  const hostile = json({ data: [{ id: name }, { id: 'line\nbreak' }, { id: 'honest' }] })
+  upstream.lane('escapes').answers(hostile, chatStream(['Hello']))
+  const server = ['--preset', 'compatible', '--base-url', upstream.url('escapes'), '--key-stdin']
+  const listed = await folder.run(flags(...server), { piped: CANARY })
+  expect(listed.output).toContain('compatible, honest answers, 12 tokens spent.')
+  const named = await folder.run(flags(...server, '--model', name), { piped: CANARY })
+  expect(named.output).toContain('compatible, evil\\u001b]0;title\\u0007\\u009b32m\\u202e answers')
+  const file = await folder.read('wrangler.toml')
+  for (const text of [listed.output, named.output, file]) {
+    expect(text).not.toMatch(/(?!\n|\t)[\p{Cc}\p{Bidi_Control}]/u)
+  }
+  expect(await folder.config()).toMatchObject({ models: [{ upstream_model: name }] })
 })
 
 test('settings that the Worker would refuse are not written', async () => {
