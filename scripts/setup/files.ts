@@ -28,14 +28,28 @@ export async function readDevVars(folder: string): Promise<string> {
 }
 
 /**
+ * The settings in the present wrangler.toml.
+ *
+ * @throws SetupError
+ */
+export async function readSettings(folder: string): Promise<unknown> {
+  const [file] = await parsed(folder, [await readWrangler(folder)])
+  return file?.vars?.['CONFIG']
+}
+
+async function readWrangler(folder: string): Promise<string> {
+  return await readFile(join(folder, WRANGLER), 'utf8').catch(() => {
+    throw new SetupError(`Cannot find ${WRANGLER}: run this in a clone of edge-completions`)
+  })
+}
+
+/**
  * The new wrangler.toml, and the settings in it.
  *
  * @throws SetupError if the Worker would refuse them, or something else in the file would change
  */
 export async function planSettings(folder: string, settings: string) {
-  const before = await readFile(join(folder, WRANGLER), 'utf8').catch(() => {
-    throw new SetupError(`Cannot find ${WRANGLER}: run this in a clone of edge-completions`)
-  })
+  const before = await readWrangler(folder)
   const after = withSettings(before, settings)
   const [old, next] = await parsed(folder, [before, after])
   const [others, nextOthers] = [old, next].map((all) => {

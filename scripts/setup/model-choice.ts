@@ -12,7 +12,8 @@ import { KEY_NAME } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
 interface Server extends ProviderChoice {
-  readonly key: string | undefined
+  /** Null: it needs none. */
+  readonly key: string | null
 }
 
 /** Lists do not say uniformly what a model is for, but its name or its type does. */
@@ -55,7 +56,7 @@ async function listOf({ preset, baseUrl, key }: Server, fetch: Fetch): Promise<s
   const { config, faults } = parseConfig({
     config: { models: [model], upstreams: [upstream] },
     prompts: {},
-    secret: () => key,
+    secret: () => key ?? undefined,
     bound: () => true,
   })
   if (config === null) throw refusedSettings(faults)

@@ -12,24 +12,32 @@ import {
 } from './arguments.ts'
 import { listsModels, needsBaseUrl, needsKey, needsModel, providers } from './providers.ts'
 import { KEY_NAME } from './settings.ts'
+import { OTHERS_KEY, type StoredKey, type StoredKeyOf } from './stored-key.ts'
 import type { Terminal } from './terminal.ts'
 
 /** @throws SetupError listing the flags that are missing, if nobody can be asked */
-export function requireFlags(args: Arguments, hasKey: boolean): void {
+export function requireFlags(args: Arguments, storedFor: StoredKeyOf): void {
+  const { preset, baseUrl } = args
+  const stored = preset === null ? null : storedFor({ preset, baseUrl })
   const lacksModel = (preset: string) => needsModel(preset) && !listsModels(preset)
   const needs = {
     '--site': args.site === null,
-    '--preset': args.preset === null,
-    '--key-stdin': !args.keyStdin && !hasKey && (args.preset === null || needsKey(args.preset)),
-    '--base-url': args.baseUrl === null && args.preset !== null && needsBaseUrl(args.preset),
-    '--model': args.model === null && args.preset !== null && lacksModel(args.preset),
+    '--preset': preset === null,
+    '--key-stdin':
+      !args.keyStdin && stored?.kind !== 'fits' && (preset === null || needsKey(preset)),
+    '--base-url': baseUrl === null && preset !== null && needsBaseUrl(preset),
+    '--model': args.model === null && preset !== null && lacksModel(preset),
     '--offer': args.offer === null,
     '--yes': !args.yes,
   }
   const missing = Object.entries(needs).flatMap(([flag, isMissing]) => (isMissing ? [flag] : []))
   if (missing.length === 0) return
+  const key =
+    needs['--key-stdin'] && stored?.kind === 'of-another'
+      ? ` ${OTHERS_KEY} Give the key for ${preset} on standard input: --key-stdin < key.txt.`
+      : ''
   throw new SetupError(
-    `Cannot ask questions without a terminal. Missing: ${missing.join(', ')}. --help shows an example.`,
+    `Cannot ask questions without a terminal. Missing: ${missing.join(', ')}.${key} --help shows an example.`,
   )
 }
 
@@ -63,20 +71,21 @@ export async function askProvider(
 export const askBaseUrl = (terminal: Terminal): Promise<string> =>
   repeat(terminal, 'The address of its API, such as https://llm.example.com/v1: ', parseBaseUrl)
 
-/** @param known a key that is already in .dev.vars */
 export async function askKey(
   terminal: Terminal,
   preset: string,
-  known: string | undefined,
+  stored: StoredKey,
 ): Promise<string> {
   const { keys, title = preset } = providers[preset] ?? {}
   terminal.print(
     `\nThe key stays in .dev.vars, which git ignores.${keys ? ` Get one at ${keys}` : ''}`,
   )
   if (needsBaseUrl(preset)) terminal.print('If the server needs none, type any word.')
-  const keep = known === undefined ? '' : ` [Enter: the ${KEY_NAME} of .dev.vars]`
+  if (stored.kind === 'of-another') terminal.print(OTHERS_KEY)
+  const known = stored.kind === 'fits' ? stored.key : ''
+  const keep = known === '' ? '' : ` [Enter: the ${KEY_NAME} of .dev.vars]`
   const question = `Key for ${title} (not shown)${keep}: `
-  return await repeat(terminal, question, (text) => parseKey(text || (known ?? '')), true)
+  return await repeat(terminal, question, (text) => parseKey(text || known), true)
 }
 
 /** @throws SetupError, which does not contain the key */

@@ -11,7 +11,14 @@ import {
 } from './arguments.ts'
 import { type DeployDeps, deploy } from './deploy.ts'
 import { secretsIn, withSecrets } from './dev-vars.ts'
-import { type Change, planSecrets, planSettings, readDevVars, write } from './files.ts'
+import {
+  type Change,
+  planSecrets,
+  planSettings,
+  readDevVars,
+  readSettings,
+  write,
+} from './files.ts'
 import { nameOf } from './generators.ts'
 import { tryModel } from './live-check.ts'
 import { findModel } from './model-choice.ts'
@@ -29,6 +36,7 @@ import {
 import { type Answers, budgetOf, KEY_NAME, modelOf, settingsOf } from './settings.ts'
 import { inspectSite, type Site } from './site.ts'
 import { snippetFor } from './snippets.ts'
+import { type StoredKey, type StoredKeyOf, storedKeyIn } from './stored-key.ts'
 import { Interrupted, type Terminal } from './terminal.ts'
 
 const OK = 0
@@ -70,8 +78,9 @@ async function configure(args: Arguments, deps: SetupDeps): Promise<number> {
   const { terminal, fetch, folder } = deps
   const vars = await readDevVars(folder)
   const known = secretsIn(vars)
-  if (!terminal.isInteractive) requireFlags(args, known[KEY_NAME] !== undefined)
-  const { answers, key } = await answersOf(args, known[KEY_NAME], deps)
+  const stored = storedKeyIn(known, await readSettings(folder))
+  if (!terminal.isInteractive) requireFlags(args, stored)
+  const { answers, key } = await answersOf(args, stored, deps)
   const { config, change } = await planSettings(folder, settingsOf(answers))
   const isStrong = (known['OPERATOR_TOKEN'] ?? '').length >= MIN_TOKEN_CHARS
   const secrets = {
@@ -98,16 +107,16 @@ async function configure(args: Arguments, deps: SetupDeps): Promise<number> {
 /** Answers every question, by a flag or on the terminal. */
 async function answersOf(
   args: Arguments,
-  knownKey: string | undefined,
+  stored: StoredKeyOf,
   { terminal, fetch }: SetupDeps,
 ): Promise<{ answers: Answers; key: string | null }> {
   const site = await inspectSite(args.site ?? (await askSite(terminal)), fetch)
   for (const line of siteLines(site)) terminal.print(line)
-  const { preset, baseUrl } = await providerOf(args, terminal)
-  const key = needsKey(preset) ? await keyOf(args, preset, knownKey, terminal) : null
+  const choice = await providerOf(args, terminal)
+  const { preset, baseUrl } = choice
+  const key = needsKey(preset) ? await keyOf(args, preset, stored(choice), terminal) : null
   const looksUp = args.model === null && needsModel(preset)
-  const server = { preset, baseUrl, key: key ?? knownKey }
-  const model = looksUp ? await findModel(server, { terminal, fetch }) : args.model
+  const model = looksUp ? await findModel({ ...choice, key }, { terminal, fetch }) : args.model
   const offer = args.offer ?? (await askOffer(terminal))
   return { answers: { site, preset, model, baseUrl, offer }, key }
 }
@@ -122,16 +131,15 @@ async function providerOf(args: Arguments, terminal: Terminal): Promise<Provider
   return { preset, baseUrl: asksAddress ? await askBaseUrl(terminal) : baseUrl }
 }
 
-/** @returns null: the key of .dev.vars stays as it is */
 async function keyOf(
   { keyStdin }: Arguments,
   preset: string,
-  known: string | undefined,
+  stored: StoredKey,
   terminal: Terminal,
-): Promise<string | null> {
+): Promise<string> {
   if (keyStdin) return parseKey(await terminal.readInput())
-  if (!terminal.isInteractive) return null
-  return await askKey(terminal, preset, known)
+  if (!terminal.isInteractive && stored.kind === 'fits') return stored.key
+  return await askKey(terminal, preset, stored)
 }
 
 function siteLines({ url, problem, generator, sitemap, origins }: Site): string[] {

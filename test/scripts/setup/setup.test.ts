@@ -106,11 +106,11 @@ describe('four questions', () => {
     expect(questions).toEqual([])
   })
 
-  test('take the key that is already there', async () => {
+  test('take the key that is already there for this provider and address', async () => {
+    const args = flags('--preset', 'openai', '--no-check')
+    await folder.run(args, { typed: [CANARY] })
     await folder.write('.dev.vars', `# mine\nUPSTREAM_API_KEY="${CANARY}"\n`)
-    const { questions } = await folder.run(flags('--preset', 'openai', '--no-check'), {
-      typed: [''],
-    })
+    const { questions } = await folder.run(args, { typed: [''] })
     expect(questions[0]?.question).toContain('[Enter: the UPSTREAM_API_KEY of .dev.vars]')
     expect(await folder.read('.dev.vars')).toBe(
       `# mine\nUPSTREAM_API_KEY="${CANARY}"\nOPERATOR_TOKEN=${TOKEN}\n`,
@@ -150,6 +150,50 @@ describe('a printed command', () => {
     expect(argumentsOf(output.replace(/^.*Name one: /m, ''), 'setup')).toEqual([
       ...['run', 'setup', '--', '--preset', 'compatible', ...address, '--model', 'NAME'],
     ])
+  })
+})
+
+describe('a key that is stored for another provider or address', () => {
+  const server = (lane: string) => ['--preset', 'compatible', '--base-url', upstream.url(lane)]
+  const stored = `UPSTREAM_API_KEY=${CANARY}\nOPERATOR_TOKEN=${TOKEN}\n`
+  beforeEach(async () => {
+    const args = flags(...server('first'), '--model', 'm', '--key-stdin', '--no-check')
+    expect((await folder.run(args, { piped: CANARY })).code).toBe(0)
+  })
+
+  test.each([
+    ['another provider', () => ['--preset', 'openai']],
+    [
+      'another provider at the same address',
+      () => ['--preset', 'openai', ...server('first').slice(2)],
+    ],
+    ['another address', () => server('second')],
+  ])('is neither offered nor sent to %s', async (_, choice) => {
+    const args = flags(...choice(), '--model', 'm', '--no-check')
+    const asked = await folder.run(args, { typed: ['', 'another-key'] })
+    expect(asked.questions[0]?.question).not.toContain('[Enter')
+    expect(asked.output).toContain('Cannot use an empty key')
+    expect(await folder.read('.dev.vars')).toBe(stored.replace(CANARY, 'another-key'))
+  })
+
+  test.each([
+    ['another provider', () => ['--preset', 'openai'], 'openai'],
+    ['another address', () => server('second'), 'compatible'],
+  ])('is not used for %s without a terminal', async (_, choice, name) => {
+    const { code, output } = await folder.run(flags(...choice(), '--model', 'm'))
+    expect([code, output]).toEqual([
+      2,
+      `Cannot ask questions without a terminal. Missing: --key-stdin. The UPSTREAM_API_KEY of .dev.vars is not used: wrangler.toml does not have it for this provider and address. Give the key for ${name} on standard input: --key-stdin < key.txt. --help shows an example.\n`,
+    ])
+    expect(upstream.lane('second').calls).toEqual([])
+    expect(await folder.read('.dev.vars')).toBe(stored)
+  })
+
+  test('is used again for the same, without a terminal', async () => {
+    const { code } = await folder.run(flags(...server('first'), '--model', 'm2', '--no-check'))
+    expect(code).toBe(0)
+    expect(await folder.read('.dev.vars')).toBe(stored)
+    expect(await folder.config()).toMatchObject({ models: [{ upstream_model: 'm2' }] })
   })
 })
 
