@@ -111,10 +111,16 @@ What do you want to offer?
   )
 }
 
-export async function confirm(terminal: Terminal, question: string): Promise<boolean> {
-  return await repeat(terminal, `${question} [Y/n]: `, (text) => {
-    const word = text.trim().toLowerCase()
-    if (['', 'y', 'yes'].includes(word)) return true
+/** @param usual the meaning of Enter */
+export async function confirm(
+  terminal: Terminal,
+  question: string,
+  usual: 'yes' | 'no',
+): Promise<boolean> {
+  const choice = usual === 'yes' ? 'Y/n' : 'y/N'
+  return await repeat(terminal, `${question} [${choice}]: `, (text) => {
+    const word = text.trim().toLowerCase() || usual
+    if (['y', 'yes'].includes(word)) return true
     if (['n', 'no'].includes(word)) return false
     throw new SetupError('Expected "y" or "n"')
   })

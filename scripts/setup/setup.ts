@@ -1,4 +1,4 @@
-// The course of `npm run setup`: questions, a look at the site, the two files, one real call, and the
+// The course of `npm run setup`: questions, a look at the site, one real call, the two files, and the
 // snippet to paste.
 import type { Fetch } from '../operator/gateway.ts'
 import { shellCommand } from '../operator/shell.ts'
@@ -40,7 +40,7 @@ import { type StoredKey, type StoredKeyOf, storedKeyIn } from './stored-key.ts'
 import { Interrupted, type Terminal } from './terminal.ts'
 
 const OK = 0
-/** The files are written, but something after that failed. */
+/** The model does not answer, so nothing is written; or something after that failed. */
 const FAILED = 1
 const NOT_STARTED = 2
 /** The convention of shells: 128 plus the number of SIGINT. */
@@ -87,17 +87,17 @@ async function configure(args: Arguments, deps: SetupDeps): Promise<number> {
     ...(key === null ? {} : { [KEY_NAME]: key }),
     ...(isStrong ? {} : { OPERATOR_TOKEN: deps.newToken() }),
   }
-  const written = await writeAll(
-    [change, planSecrets(vars, withSecrets(vars, secrets))],
-    args,
-    deps,
+  const all = { ...known, ...secrets }
+  const changes = [change, planSecrets(vars, withSecrets(vars, secrets))].filter(
+    ({ before, after }) => before !== after,
   )
-  if (!written) return OK
+  if (!(await isWanted(changes, args, terminal))) return OK
+  // First, as a mistake must not replace what worked.
+  const answered = !args.check || (await check(answers, config, all, fetch, terminal))
+  if (!answered && !(await isWantedAnyway(changes, args, terminal))) return FAILED
+  await writeAll(changes, deps)
   terminal.print(`\nBudget: ${budgetOf(answers)}.`)
-  const answered =
-    !args.check || (await check(answers, config, { ...known, ...secrets }, fetch, terminal))
-  if (!answered) return FAILED
-  const endpoint = args.deploy ? await deployed(config, { ...known, ...secrets }, deps) : LOCAL
+  const endpoint = args.deploy ? await deployed(config, all, deps) : LOCAL
   if (endpoint === null) return FAILED
   showSnippet(answers, endpoint, terminal)
   showNextSteps(answers, endpoint, terminal)
@@ -150,26 +150,45 @@ function siteLines({ url, problem, generator, sitemap, origins }: Site): string[
   return [...moved, `Generator: ${nameOf(generator)}. Sitemap: ${sitemap ?? 'not found'}.`]
 }
 
-/** Shows the changes, asks, and writes. @returns false if the answer was no */
+/** Shows the changes, and asks whether to write them. */
+async function isWanted(
+  changes: readonly Change[],
+  { yes }: Arguments,
+  terminal: Terminal,
+): Promise<boolean> {
+  for (const { name, diff } of changes) terminal.print(`\n${name}:\n${diff}`)
+  if (changes.length === 0) {
+    terminal.print('\nwrangler.toml and .dev.vars already have these settings.')
+    return true
+  }
+  terminal.print('')
+  if (yes || (await confirm(terminal, 'Write this?', 'yes'))) return true
+  terminal.print('Nothing is written.')
+  return false
+}
+
+/** Asks whether to write the changes although the model does not answer. */
+async function isWantedAnyway(
+  changes: readonly Change[],
+  { yes }: Arguments,
+  terminal: Terminal,
+): Promise<boolean> {
+  const asks = changes.length > 0 && terminal.isInteractive && !yes
+  if (asks && (await confirm(terminal, 'Write it all the same?', 'no'))) return true
+  terminal.print(
+    'Nothing is written. Fix that and run this again, or add --no-check to write all the same.',
+  )
+  return false
+}
+
 async function writeAll(
   changes: readonly Change[],
-  args: Arguments,
   { terminal, folder }: SetupDeps,
-): Promise<boolean> {
-  const real = changes.filter(({ before, after }) => before !== after)
-  for (const { name, diff } of real) terminal.print(`\n${name}:\n${diff}`)
-  if (real.length === 0)
-    terminal.print('\nwrangler.toml and .dev.vars already have these settings.')
-  else terminal.print('')
-  if (real.length > 0 && !args.yes && !(await confirm(terminal, 'Write this?'))) {
-    terminal.print('Nothing is written.')
-    return false
-  }
-  for (const change of real) {
+): Promise<void> {
+  for (const change of changes) {
     const copy = await write(folder, change)
     terminal.print(`Written: ${change.name}${copy === null ? '' : `; as it was: ${copy}`}`)
   }
-  return true
 }
 
 /** One real call. @returns whether the model answers */
@@ -189,8 +208,7 @@ async function check(
     print(`Checked with one real call: ${name} answers${cost}.`)
   } else {
     const status = result.status === null ? '' : ` (status ${result.status})`
-    print(`\nThe settings are written, but ${name} does not answer${status}.\n${result.hint}`)
-    print('Then run npm run setup again. (--no-check leaves out this call.)')
+    print(`\n${name} does not answer${status}.\n${result.hint}`)
     return false
   }
   return true

@@ -273,8 +273,57 @@ describe('a check that fails', () => {
     const { code, output } = await failing(`s${status}`)
     expect(code).toBe(1)
     expect(output).toContain(`openai, gpt-6-luna does not answer (status ${status}).\n${hint}\n`)
-    // Fixing the cause is quicker than to answer all questions again.
-    expect(await folder.read('.dev.vars')).toContain(CANARY)
+    expect(output).toContain(
+      'Nothing is written. Fix that and run this again, or add --no-check to write all the same.\n',
+    )
+    expect(await folder.read('wrangler.toml')).toBe(await readFile('wrangler.toml', 'utf8'))
+    await expect(folder.read('.dev.vars')).rejects.toThrow('ENOENT')
+  })
+
+  describe('leaves what worked as it was', () => {
+    const args = (lane: string, ...more: string[]) => [
+      ...['--site', SITE, '--offer', 'summaries', '--preset', 'compatible', '--model', 'tiny'],
+      ...['--base-url', upstream.url(lane), ...more],
+    ]
+    const files = async () => [await folder.read('wrangler.toml'), await folder.read('.dev.vars')]
+    beforeEach(async () => {
+      const good = args('good', '--key-stdin', '--yes', '--no-check')
+      expect((await folder.run(good, { piped: 'good-key' })).code).toBe(0)
+    })
+
+    test('without a terminal', async () => {
+      const before = await files()
+      upstream.lane('bad').answers(refusal(401))
+      const bad = args('bad', '--key-stdin', '--yes')
+      const { code, output } = await folder.run(bad, { piped: CANARY })
+      expect([code, await files()]).toEqual([1, before])
+      expect(output).not.toContain('Written')
+      const anyway = await folder.run([...bad, '--no-check'], { piped: CANARY })
+      expect([anyway.code, await folder.read('.dev.vars')]).toEqual([
+        0,
+        expect.stringContaining(CANARY),
+      ])
+    })
+
+    test.each([
+      ['', false],
+      ['n', false],
+      ['y', true],
+    ])('after the answer %j to whether to write all the same: %s', async (answer, isWritten) => {
+      const before = await files()
+      upstream.lane('bad').answers(refusal(401))
+      const { code, questions } = await folder.run(args('bad'), { typed: [CANARY, 'y', answer] })
+      expect(questions.at(-1)?.question).toBe('Write it all the same? [y/N]: ')
+      expect(code).toBe(isWritten ? 0 : 1)
+      if (isWritten) expect(await folder.read('.dev.vars')).toContain(CANARY)
+      else expect(await files()).toEqual(before)
+    })
+
+    test('and asks nothing if nothing would change', async () => {
+      upstream.lane('good').answers(refusal(500))
+      const { code, output } = await folder.run(args('good'), { typed: [''] })
+      expect([code, output.includes(hints[500])]).toEqual([1, true])
+    })
   })
 
   test('without a connection says what to look at', async () => {
