@@ -361,6 +361,9 @@ function countOrigin(origins: ByName, origin: string, n?: number): void {
   count(origins, isFull && !Object.hasOwn(origins, origin) ? OTHER_ORIGINS : origin, n)
 }
 
+/** By own keys only, and as one: a model may be called "constructor" or "__proto__". */
 function count(names: ByName, name: string, n = 1): void {
-  names[name] = (names[name] ?? 0) + n
+  const value = (Object.hasOwn(names, name) ? (names[name] ?? 0) : 0) + n
+  const isOrdinary = { enumerable: true, configurable: true, writable: true }
+  Object.defineProperty(names, name, { value, ...isOrdinary })
 }

@@ -159,3 +159,35 @@ export function listOf<const Item extends v.GenericSchema>(item: Item) {
 export function oneOf<const T extends string>(values: readonly T[]) {
   return v.picklist(values, `one of ${values.join(', ')}`)
 }
+
+/**
+ * An object of items by name. Unlike `v.record`, it does not leave out those called "constructor",
+ * "prototype" or "__proto__".
+ */
+export function byName<
+  const Name extends v.GenericSchema<string>,
+  const Item extends v.GenericSchema,
+>(name: Name, item: Item, message?: string) {
+  const schema = v.record(name, item, message)
+  const run: (typeof schema)['~run'] = (dataset, config) => {
+    const { value: input } = dataset
+    if (typeof input !== 'object' || input === null) return schema['~run'](dataset, config)
+    const issues: v.BaseIssue<unknown>[] = []
+    let typed = true
+    const entries = Object.entries(input).map(([key, value]) => {
+      const at = { type: 'object', origin: 'value', input, key, value } as v.IssuePathItem
+      const parsed = (part: v.GenericSchema, given: unknown): unknown => {
+        const result = part['~run']({ value: given }, config)
+        for (const issue of result.issues ?? []) {
+          issues.push({ ...issue, path: [at, ...(issue.path ?? [])] })
+        }
+        typed &&= result.typed
+        return result.value
+      }
+      return [parsed(name, key), parsed(item, value)]
+    })
+    const value = Object.fromEntries(entries)
+    return { typed, value, ...(issues.length > 0 && { issues }) } as ReturnType<typeof run>
+  }
+  return { ...schema, '~run': run }
+}

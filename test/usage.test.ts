@@ -102,7 +102,7 @@ const histogram = fc.array(fc.nat(50), {
   minLength: latencyBoundsMs.length + 1,
   maxLength: latencyBoundsMs.length + 1,
 })
-const names = fc.dictionary(fc.constantFrom('a', 'b', 'c'), fc.nat(100))
+const names = fc.dictionary(fc.constantFrom('a', 'b', '__proto__', 'constructor'), fc.nat(100))
 const counts: fc.Arbitrary<HourCounts> = fc.record({
   requests: fc.nat(100),
   hits: fc.record({ memory: fc.nat(100), kv: fc.nat(100), stale: fc.nat(100) }),
@@ -331,6 +331,36 @@ describe('UsageCounter', () => {
       models: { default: 17 },
       origins: { [a]: 6, [b]: 11 },
     })
+  })
+
+  test('counts names of Object.prototype like any others, also after a flush that failed', async () => {
+    const { clock } = counterAt()
+    const counter = new UsageCounter({ intervalMs: 1, usdOf: () => 0.5, now: () => clock.ms })
+    const names = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', 'valueOf', 'normal']
+    const countAll = () => {
+      for (const name of names) {
+        const promptId = name
+        counter.request(request({ model: name, origin: name }), { promptId, saved: null })
+        counter.observe(generated({ model: name, prompt_id: name, origin: name }))
+      }
+    }
+    countAll()
+    countAll()
+    await counter.flush(async () => {
+      throw new Error('down')
+    })
+    countAll()
+    const [[hour = 0, counts = noCounts()] = []] = await taken(counter)
+    // As it is stored and read.
+    const stored = addCounts(noCounts(), JSON.parse(JSON.stringify(structuredClone(counts))))
+    const figures = hourFigures(hour, addCounts(stored, counts))
+    const each = (n: number) => names.map((name) => [name, n] as const).toSorted()
+    const entries = (numbers: object | undefined) => Object.entries(numbers ?? {}).toSorted()
+    for (const field of ['prompts', 'models', 'origins'] as const) {
+      expect(entries(figures[field])).toEqual(each(6))
+      expect(entries(figures.usd_by?.[field])).toEqual(each(3))
+    }
+    expect(figures.usd).toBe(18)
   })
 
   test('remembers the last failed attempts, those about one request apart', async () => {

@@ -3,7 +3,7 @@
 import fc from 'fast-check'
 import * as v from 'valibot'
 import { expect, test } from 'vitest'
-import { faultsOf, finite, integer, oneOf, preview, text } from '../src/validation.ts'
+import { byName, faultsOf, finite, integer, oneOf, preview, text } from '../src/validation.ts'
 
 function faults(schema: v.GenericSchema, value: unknown) {
   const result = v.safeParse(schema, value)
@@ -158,4 +158,22 @@ test('faultsOf() never shows the value of "key"', () => {
     path: 'upstreams[0].key',
     message: 'Cannot use "upstreams[0].key": expected a name',
   })
+})
+
+test('byName() takes every name, and finds the faults of each', () => {
+  const schema = byName(v.pipe(v.string(), v.regex(/^\w+$/, 'a word')), v.number('a number'))
+  const good = JSON.parse('{"__proto__":1,"constructor":2,"prototype":3,"toString":4}')
+  const { output } = v.safeParse(schema, good)
+  expect(Object.entries(Object(output))).toEqual(Object.entries(good))
+  expect(Object.getPrototypeOf(output)).toBe(Object.prototype)
+  const bad = JSON.parse('{"__proto__":"x","constructor":null,"two words":"x"}')
+  expect(faultsOf(v.safeParse(schema, bad).issues ?? [])).toEqual([
+    { path: '__proto__', message: 'Cannot use "__proto__": expected a number, got "x"' },
+    { path: 'constructor', message: 'Cannot use "constructor": expected a number, got null' },
+    {
+      path: 'two words',
+      message: 'Cannot use "two words": expected a word, got "two words"',
+    },
+  ])
+  for (const none of [undefined, null, 5, 'x']) expect(v.is(schema, none)).toBe(false)
 })

@@ -2,7 +2,8 @@
 // and their text in KV: `{"all":<ms>,"names":{"prompt:haiku":<ms>,…}}`, in unix milliseconds.
 
 import * as v from 'valibot'
-import { isRecord, parseJson } from '../json.ts'
+import { parseJson } from '../json.ts'
+import { byName } from '../validation.ts'
 import { modelName, promptName, requestName } from './names.ts'
 
 export interface PurgeList {
@@ -30,10 +31,7 @@ const MAX_NAMES = 4000
 export const noPurges: PurgeList = { all: 0, names: new Map() }
 
 const time = v.custom<number>((at) => Number.isSafeInteger(at) && Number(at) >= 0)
-/** Not `v.record`, which drops names of Object.prototype such as "constructor". */
-const times = v.custom<Readonly<Record<string, number>>>(
-  (value) => isRecord(value) && Object.values(value).every(time.check),
-)
+const times = byName(v.string(), time)
 /** Version 1 stored whole seconds. */
 const version1Schema = v.object({ all: time, prompts: times, models: times, keys: times })
 const storedSchema = v.union([v.object({ all: time, names: times }), version1Schema])

@@ -1,12 +1,13 @@
 // The normalised completion: the schema of what visitors get and what the cache stores.
 import * as v from 'valibot'
+import { byName } from '../validation.ts'
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 
 const logprobsSchema = v.strictObject({
   tokens: v.array(v.string()),
   token_logprobs: v.array(v.nullable(v.number())),
-  top_logprobs: v.nullable(v.array(v.nullable(v.record(v.string(), v.number())))),
+  top_logprobs: v.nullable(v.array(v.nullable(byName(v.string(), v.number())))),
   text_offset: v.array(v.number()),
 })
 

@@ -6,7 +6,7 @@ import { isBrowserOrigin } from '../http/cors.ts'
 import { parseJson } from '../json.ts'
 import type { EffectiveOptions } from '../request/effective.ts'
 import type { ConnectOptions } from '../upstream/connection.ts'
-import { type Fault, faultsOf, preview } from '../validation.ts'
+import { byName, type Fault, faultsOf, preview } from '../validation.ts'
 import { Faults } from './faults.ts'
 import { checkSelector, promptsOf } from './locked-prompts.ts'
 import { type Model, modelsOf } from './models.ts'
@@ -47,7 +47,7 @@ export type ConfigResult =
 
 /** The beginning of a path in that file. */
 const PROMPTS_FILE = 'src/config/prompts.ts:'
-const filePromptsSchema = v.record(name, promptSchema)
+const filePromptsSchema = byName(name, promptSchema)
 
 /** Parses all settings. Never throws; any fault makes the whole configuration invalid. */
 export function parseConfig({ config: raw, prompts, secret, bound }: ConfigSources): ConfigResult {

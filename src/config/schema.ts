@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import { samplingFields, stopSchema } from '../request/schema.ts'
 import { features, wires } from '../upstream/adapter.ts'
 import { authStyles, presets } from '../upstream/presets.ts'
-import { finite, integer, listOf, looksSecret, oneOf, text } from '../validation.ts'
+import { byName, finite, integer, listOf, looksSecret, oneOf, text } from '../validation.ts'
 
 const flag = v.boolean('true or false')
 /** The name of an upstream or a prompt. */
@@ -16,7 +16,7 @@ const positive = integer(1)
 const ms = integer(1, 600_000)
 const seconds = integer(0)
 const words = text(1, 65_536)
-const parameters = v.record(v.string(), v.unknown(), 'a table of upstream parameters')
+const parameters = byName(v.string(), v.unknown(), 'a table of upstream parameters')
 /** What becomes of a call that nobody waits for any more. */
 const abandon = oneOf(['finish', 'stop'])
 const price = v.strictObject({
@@ -135,7 +135,7 @@ export const promptSchema = v.strictObject(
     system: v.optional(words),
     text: v.optional(words),
     chat: v.optional(flag, false),
-    variables: v.optional(v.record(variableName, variableSchema, 'a table of variables'), {}),
+    variables: v.optional(byName(variableName, variableSchema, 'a table of variables'), {}),
     model: v.optional(text(1, 128)),
     max_tokens: v.optional(positive),
     parameters: v.optional(parameters, {}),
@@ -217,7 +217,7 @@ export const configSchema = v.strictObject(
       v.array(upstreamSchema, 'a list of upstreams'),
       v.minLength(1, 'at least one upstream'),
     ),
-    prompts: v.optional(v.record(name, promptSchema, 'a table of prompts'), {}),
+    prompts: v.optional(byName(name, promptSchema, 'a table of prompts'), {}),
     defaults: v.optional(defaultsSchema, {}),
     limits: v.optional(limitsSchema, {}),
     cache: v.optional(cacheSchema, {}),

@@ -137,15 +137,16 @@ function describe<C>(
   count: SamplingOptions['logprobs'],
 ): Piece {
   const token = model.spell(context, id)
-  const top: Record<string, number> = {}
+  const top = new Map<string, number>()
   if (count !== undefined) {
     // In a story, several tokens are spelled as the hero: the likeliest of them is listed, or this one.
     for (const other of likeliest(p, count, model.floor)) {
-      top[model.spell(context, other)] ??= Math.log(p[other]!)
+      const spelled = model.spell(context, other)
+      if (!top.has(spelled)) top.set(spelled, Math.log(p[other]!))
     }
-    top[token] = Math.log(p[id]!)
+    top.set(token, Math.log(p[id]!))
   }
-  return { token, logprob: Math.log(p[id]!), top }
+  return { token, logprob: Math.log(p[id]!), top: Object.fromEntries(top) }
 }
 
 /** The ids with the highest probabilities above the floor, best first. */

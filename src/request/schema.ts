@@ -4,7 +4,16 @@
 import * as v from 'valibot'
 import { GatewayError } from '../errors.ts'
 import { isRecord, type Table } from '../json.ts'
-import { type Fault, faultsOf, finite, integer, listOf, preview, text } from '../validation.ts'
+import {
+  byName,
+  type Fault,
+  faultsOf,
+  finite,
+  integer,
+  listOf,
+  preview,
+  text,
+} from '../validation.ts'
 import type { Conversation } from './conversation.ts'
 import { withoutForeign } from './foreign.ts'
 
@@ -35,7 +44,7 @@ export const variables = v.custom<Readonly<Record<string, unknown>>>(
 
 const biases = v.pipe(
   v.custom<object>(isRecord, 'an object of token ids'),
-  v.record(v.string(), integer(-100, 100)),
+  byName(v.string(), integer(-100, 100)),
   v.maxEntries(MAX_BIASES, `at most ${MAX_BIASES} tokens`),
 )
 
@@ -227,7 +236,7 @@ function streamFaults({ stream, stream_options }: Table): Fault[] {
   return [{ path: 'stream_options', message }]
 }
 
-/** Finds keys of `logit_bias` that are not token ids. A valibot record would skip `__proto__`. */
+/** Finds keys of `logit_bias` that are not token ids. */
 function keyFaults(biases: unknown): Fault[] {
   if (!isRecord(biases)) return []
   return Object.keys(biases)

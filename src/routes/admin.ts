@@ -22,7 +22,7 @@ import {
   refusedFigures,
   roundedUsd,
 } from '../usage.ts'
-import { preview } from '../validation.ts'
+import { byName, preview } from '../validation.ts'
 import type { Visit } from './request-log.ts'
 
 export interface AdminDeps {
@@ -63,7 +63,7 @@ export interface UsageFigures {
 
 export const purgeSchema = v.union([
   v.strictObject({ all: v.literal(true) }),
-  v.strictObject({ request: v.record(v.string(), v.unknown()) }),
+  v.strictObject({ request: byName(v.string(), v.unknown()) }),
   v.strictObject({ prompt_id: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }),
   v.strictObject({ model: v.pipe(v.string(), v.minLength(1), v.maxLength(128)) }),
   v.strictObject({ page: v.pipe(v.string(), v.minLength(1), v.maxLength(2048)) }),

@@ -235,8 +235,8 @@ function priceOf({ model }) {
   const prompt = selectedPrompt()
   // In a conversation, "model" is the prompt.
   const named = prompt !== null && isChat ? undefined : model
-  const own = named === undefined && prompt !== null ? prices?.prompts[prompt.id] : undefined
-  return own === undefined ? prices?.models[String(named ?? models[0])] : own
+  const own = named === undefined && prompt !== null ? prices?.prompts.get(prompt.id) : undefined
+  return own === undefined ? prices?.models.get(String(named ?? models[0])) : own
 }
 
 /** The languages of the code, by tab. @type {Readonly<Record<string, keyof ReturnType<typeof snippets>>>} */

@@ -5,7 +5,7 @@ export const TOKEN = 'edge-completions.operator-token'
 
 /**
  * @typedef {{ input: number, output: number } | null} Price USD per million tokens
- * @typedef {{ models: Record<string, Price>, prompts: Record<string, Price> }} Prices
+ * @typedef {{ models: Map<string, Price>, prompts: Map<string, Price> }} Prices
  */
 
 /** The prices of GET /admin/usage; null without a token, or if they are unavailable. @returns {Promise<Prices | null>} */
@@ -15,7 +15,9 @@ export async function loadPrices() {
     if (token === null) return null
     const headers = { authorization: `Bearer ${token}` }
     const response = await fetch('/admin/usage?hours=1', { cache: 'no-store', headers })
-    return (await response.json()).prices ?? null
+    const { models, prompts } = (await response.json()).prices
+    // By `prompts.constructor`, an object would find what no prompt has.
+    return { models: new Map(Object.entries(models)), prompts: new Map(Object.entries(prompts)) }
   } catch {
     return null
   }

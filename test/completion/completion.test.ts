@@ -85,3 +85,9 @@ test('estimateTokens() counts four UTF-8 bytes as one token, and at least one fo
     0, 1, 1, 2, 1, 2,
   ])
 })
+
+test('completionSchema keeps log probabilities of every token, such as "constructor"', () => {
+  const top_logprobs = [JSON.parse('{"constructor":-0.5,"__proto__":-1,"prototype":-2}')]
+  const value = withChoice({ logprobs: { ...logprobs, top_logprobs } })
+  expect(JSON.stringify(v.parse(completionSchema, value))).toBe(JSON.stringify(value))
+})

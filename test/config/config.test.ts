@@ -747,6 +747,34 @@ test('parseConfig() requires neither URL nor key for the built-in demo model', (
   good({ ...minimal, upstreams: [{ name: 'demo', preset: 'openai', wire: 'demo' }] })
 })
 
+test('parseConfig() takes prompts, variables and parameters by any name, such as "constructor"', () => {
+  const named = (name: string, item: unknown) => JSON.parse(`{"${name}":${JSON.stringify(item)}}`)
+  const table = { text: '{{constructor}}', variables: { constructor: { max_chars: 5 } } }
+  const prompts = { ...named('constructor', table), ...named('prototype', { text: 'x' }) }
+  const parameters = named('__proto__', 1)
+  const { models, prompts: parsed } = good({ ...minimal, ...withModel({ parameters }), prompts })
+  expect([...parsed.keys()]).toEqual(['constructor', 'prototype'])
+  expect(Object.keys(parsed.get('constructor')?.variables ?? {})).toEqual(['constructor'])
+  expect(Object.entries(models.get('default')?.parameters ?? {})).toEqual([['__proto__', 1]])
+  const file = good(minimal, { prompts: named('constructor', { text: 'x' }) }).prompts
+  expect([...file.keys()]).toEqual(['constructor'])
+})
+
+test('parseConfig() finds faults of names such as "constructor" like those of any others', () => {
+  const of = (prompts: string) =>
+    paths(JSON.parse(`${JSON.stringify(minimal).slice(0, -1)},"prompts":${prompts}}`))
+  expect(of('{"constructor":{"text":"x","nonsense":true}}')).toEqual([
+    'prompts.constructor.nonsense',
+  ])
+  expect(of('{"__proto__":{"text":"x"}}')).toEqual(['prompts.__proto__'])
+  expect(of('{"h":{"text":"x","variables":{"constructor":{"max_chars":1}}}}')).toEqual([
+    'prompts.h.variables.constructor',
+  ])
+  expect(of('{"h":{"text":"x","variables":{"__proto__":{"max_chars":1}}}}')).toEqual([
+    'prompts.h.variables.__proto__',
+  ])
+})
+
 test('parseConfig() does not read names from Object.prototype', () => {
   const config: unknown = JSON.parse(
     `{"__proto__":{"origins":["*"]},${JSON.stringify(minimal).slice(1)}`,

@@ -283,3 +283,10 @@ test('score() gives null for the first token and a logprob for all others, known
   expect(scored[4]?.top[' zebra']).toBe(scored[4]?.logprob)
   expect(Object.keys(scored[4]?.top ?? {})).toHaveLength(3)
 })
+
+test('score() lists the probability of every token, such as "constructor"', () => {
+  const own = createModel('(constructor) (valueOf) (toString) (sea) '.repeat(5))
+  const top = score(own, ['(', 'sea'], 5)[1]?.top ?? {}
+  expect(Object.keys(top)).toEqual(expect.arrayContaining(['constructor', 'valueOf', 'toString']))
+  for (const logprob of Object.values(top)) expect(logprob).toBeLessThan(0)
+})

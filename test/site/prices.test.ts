@@ -1,8 +1,22 @@
 // What an answer costs at a model's price, as the playground shows it.
-import { expect, test } from 'vitest'
-import { costOf } from '../../src/site/prices.js'
+import { afterEach, expect, test, vi } from 'vitest'
+import { costOf, loadPrices, TOKEN } from '../../src/site/prices.js'
 
 const usage = { prompt_tokens: 5, completion_tokens: 7 }
+
+afterEach(() => {
+  vi.unstubAllGlobals()
+})
+
+test('loadPrices() finds prices by own names only', async () => {
+  const price = { input: 1, output: 2 }
+  const prices = `{"models":{"__proto__":${JSON.stringify(price)}},"prompts":{}}`
+  vi.stubGlobal('sessionStorage', { getItem: (name: string) => (name === TOKEN ? 'token' : null) })
+  vi.stubGlobal('fetch', async () => new Response(`{"prices":${prices}}`))
+  const found = await loadPrices()
+  expect(found?.models.get('__proto__')).toEqual(price)
+  expect(found?.prompts.get('constructor')).toBeUndefined()
+})
 
 test('costOf() has two significant digits, however small the cost is', () => {
   expect(costOf({ input: 10, output: 23 }, usage)).toBe('$0.00021')

@@ -159,6 +159,42 @@ test('chats and hooks are counted like completions', async () => {
   })
 })
 
+test('models and prompts called like members of Object.prototype are counted by name', async () => {
+  const names = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', 'valueOf']
+  const name = `usage-${suite.next()}`
+  suite.upstream.lane(name).answers(completionsStream(['fine']))
+  const price = { input: 1000, output: 2000 }
+  const prompts = names.slice(1).map((id) => [id, { text: id, model: id }] as const)
+  const workers = await suite.startRigged({
+    config: suite.config(
+      name,
+      {
+        models: names.map((id) => ({ id, upstream: 'u', upstream_model: 'm', price })),
+        prompts: Object.fromEntries(prompts),
+        free_prompts: true,
+        cache: { ttl_seconds: 0 },
+      },
+      { wire: 'completions', retries: 0 },
+    ),
+  })
+  const client = workers.client()
+  const askAll = async () => {
+    completionOf(await client.complete({ prompt: 'p', model: '__proto__' }))
+    for (const [id] of prompts) completionOf(await client.complete({ prompt: { id } }))
+  }
+  const each = (some: readonly string[], n: number) => some.map((id) => [id, n] as const)
+  const sorted = (numbers: unknown) => Object.entries(Object(numbers)).toSorted()
+  for (const round of [1, 2]) {
+    await askAll()
+    const hour = await hourOf(workers)
+    const { models, prompts: usd } = Object(hour['usd_by'])
+    expect(sorted(hour['models'])).toEqual(each(names, round).toSorted())
+    expect(sorted(hour['prompts'])).toEqual(each(names.slice(1), round).toSorted())
+    expect(sorted(models)).toEqual(each(names, 0.019 * round).toSorted())
+    expect(sorted(usd)).toEqual(each(names.slice(1), 0.019 * round).toSorted())
+  }
+})
+
 test('an isolate sends its figures at most once a minute', async () => {
   const { workers, client } = await open()
   const ask = (n: number) =>
