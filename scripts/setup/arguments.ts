@@ -36,7 +36,8 @@ Each question is also a flag, for scripts:
   --key-stdin        read the provider's key from standard input
   --offer LIST       what visitors get: ${offers.join(', ')} (with commas)
   --model NAME       another model than the provider's default, or than the first that the server lists
-  --base-url URL     the address of your own server, such as https://llm.example.com/v1
+  --base-url URL     the address of your own server, such as https://llm.example.com/v1; without --preset,
+                     it implies --preset compatible
   --yes              write without asking
   --no-check         do not try the key with a real call
   --deploy           put it on Cloudflare, too
@@ -95,7 +96,7 @@ export function parseArguments(args: readonly string[]): Arguments {
   return {
     help: given.help === true,
     site: site === null ? null : parseSite(site),
-    preset: preset === null ? null : parsePreset(preset),
+    preset: preset === null ? (baseUrl === null ? null : 'compatible') : parsePreset(preset),
     model: text('model'),
     baseUrl: baseUrl === null ? null : parseBaseUrl(baseUrl),
     offer: offer === null ? null : parseOffers(offer),

@@ -44,11 +44,7 @@ export function requireFlags(args: Arguments, storedFor: StoredKeyOf): void {
 export const askSite = (terminal: Terminal): Promise<URL> =>
   repeat(terminal, 'The address of your site, such as https://example.com: ', parseSite)
 
-/** @param hasBaseUrl the address of the owner's own server is given by a flag */
-export async function askProvider(
-  terminal: Terminal,
-  hasBaseUrl: boolean,
-): Promise<ProviderChoice> {
+export async function askProvider(terminal: Terminal): Promise<ProviderChoice> {
   const names = Object.keys(providers).filter((name) => !needsBaseUrl(name))
   const width = Math.max(...names.map((name) => name.length))
   terminal.print('\nProviders:')
@@ -61,7 +57,7 @@ export async function askProvider(
   return await repeat(terminal, 'Provider (number, name or address) [1]: ', (text) => {
     const number = Number(text.trim() || '1')
     const choice = parseProvider(names[number - 1] ?? text)
-    if (hasBaseUrl || choice.baseUrl !== null || !needsBaseUrl(choice.preset)) return choice
+    if (choice.baseUrl !== null || !needsBaseUrl(choice.preset)) return choice
     throw new SetupError(
       `Cannot use ${JSON.stringify(choice.preset)} without an address: write it behind the name, as in ${choice.preset} https://llm.example.com/v1`,
     )

@@ -21,7 +21,7 @@ import {
 } from './files.ts'
 import { nameOf } from './generators.ts'
 import { tryModel } from './live-check.ts'
-import { findModel } from './model-choice.ts'
+import { findAddress, findModel, type LookUpDeps, RefusedKey } from './model-choice.ts'
 import { needsBaseUrl, needsKey, needsModel } from './providers.ts'
 import {
   askBaseUrl,
@@ -112,21 +112,57 @@ async function answersOf(
 ): Promise<{ answers: Answers; key: string | null }> {
   const site = await inspectSite(args.site ?? (await askSite(terminal)), fetch)
   for (const line of siteLines(site)) terminal.print(line)
-  const choice = await providerOf(args, terminal)
-  const { preset, baseUrl } = choice
+  const given = await providerOf(args, terminal)
+  const looksUp = args.model === null && needsModel(given.preset)
+  const choice = looksUp ? await answering(given, { terminal, fetch }) : given
+  const { preset } = choice
   const key = needsKey(preset) ? await keyOf(args, preset, stored(choice), terminal) : null
-  const looksUp = args.model === null && needsModel(preset)
-  const model = looksUp ? await findModel({ ...choice, key }, { terminal, fetch }) : args.model
+  const found = looksUp
+    ? await modelAndKey(choice, key, args, { terminal, fetch })
+    : { model: args.model, key }
   const offer = args.offer ?? (await askOffer(terminal))
-  return { answers: { site, preset, model, baseUrl, offer }, key }
+  return { answers: { site, ...choice, model: found.model, offer }, key: found.key }
+}
+
+/** Asks for the address until a server answers there. */
+async function answering(choice: ProviderChoice, deps: LookUpDeps): Promise<ProviderChoice> {
+  const { preset } = choice
+  let { baseUrl } = choice
+  for (;;) {
+    if (baseUrl === null) return choice
+    try {
+      return { preset, baseUrl: await findAddress(preset, baseUrl, deps) }
+    } catch (error) {
+      if (!(error instanceof SetupError) || !deps.terminal.isInteractive) throw error
+      deps.terminal.print(error.message)
+      baseUrl = await askBaseUrl(deps.terminal)
+    }
+  }
+}
+
+/** Asks for the key until the server accepts it. */
+async function modelAndKey(
+  choice: ProviderChoice,
+  given: string | null,
+  { keyStdin }: Arguments,
+  deps: LookUpDeps,
+): Promise<{ model: string; key: string | null }> {
+  const { terminal } = deps
+  for (let key = given; ; ) {
+    try {
+      return { model: await findModel({ ...choice, key }, deps), key }
+    } catch (error) {
+      const isAskable = terminal.isInteractive && !keyStdin && key !== null
+      if (!(error instanceof RefusedKey) || !isAskable) throw error
+      terminal.print(error.message)
+      key = await askKey(terminal, choice.preset, { kind: 'none' })
+    }
+  }
 }
 
 async function providerOf(args: Arguments, terminal: Terminal): Promise<ProviderChoice> {
   const { preset, baseUrl } = args
-  if (preset === null) {
-    const choice = await askProvider(terminal, baseUrl !== null)
-    return { ...choice, baseUrl: choice.baseUrl ?? baseUrl }
-  }
+  if (preset === null) return await askProvider(terminal)
   const asksAddress = baseUrl === null && needsBaseUrl(preset)
   return { preset, baseUrl: asksAddress ? await askBaseUrl(terminal) : baseUrl }
 }

@@ -25,8 +25,8 @@ const flags = (...more: string[]) => ['--site', SITE, '--offer', 'summaries,ask'
 describe('four questions', () => {
   test('lead to settings, secrets and the snippet', async () => {
     upstream.lane('four').answers(chatStream(['Hello', ' there']))
-    const { code, output, questions } = await folder.run(['--base-url', upstream.url('four')], {
-      typed: ['blog.example.com', 'openai', CANARY, '', 'y'],
+    const { code, output, questions } = await folder.run([], {
+      typed: ['blog.example.com', `openai ${upstream.url('four')}`, CANARY, '', 'y'],
     })
     expect(code).toBe(0)
     // The fifth is whether to write what was shown.
@@ -337,7 +337,7 @@ describe('a check that fails', () => {
 test('what a terminal would obey is shown, and not written', async () => {
   const name = 'evil\u001b]0;title\u0007\u009b32m\u202e'
   const hostile = json({ data: [{ id: name }, { id: 'line\nbreak' }, { id: 'honest' }] })
-  upstream.lane('escapes').answers(hostile, chatStream(['Hello']))
+  upstream.lane('escapes').answers(hostile, hostile, chatStream(['Hello']))
   const server = ['--preset', 'compatible', '--base-url', upstream.url('escapes'), '--key-stdin']
   const listed = await folder.run(flags(...server), { piped: CANARY })
   expect(listed.output).toContain('compatible, honest answers, 12 tokens spent.')
