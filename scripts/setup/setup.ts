@@ -1,7 +1,6 @@
 // The course of `npm run setup`: questions, a look at the site, one real call, the two files, and the
 // snippet to paste.
 import type { Fetch } from '../operator/gateway.ts'
-import { shellCommand } from '../operator/shell.ts'
 import {
   type Arguments,
   type ProviderChoice,
@@ -22,6 +21,7 @@ import {
 import { nameOf } from './generators.ts'
 import { tryModel } from './live-check.ts'
 import { findAddress, findModel, type LookUpDeps, RefusedKey } from './model-choice.ts'
+import { pageCommands } from './page-commands.ts'
 import { needsBaseUrl, needsKey, needsModel } from './providers.ts'
 import {
   askBaseUrl,
@@ -271,14 +271,10 @@ function showSnippet({ site, offer }: Answers, endpoint: string, { print }: Term
   for (const { place, code } of steps) print(`\n${place}:\n\n${code.trimEnd()}`)
 }
 
-function showNextSteps({ site, offer }: Answers, endpoint: string, { print }: Terminal): void {
+function showNextSteps(answers: Answers, endpoint: string, { print }: Terminal): void {
   print('\n---- Next ----\n')
   if (endpoint === LOCAL) print('npm start                      # the Worker, on this machine')
-  const sitemap = ['--sitemap', site.sitemap ?? `${site.url.origin}/sitemap.xml`]
-  const npmRun = (name: string, ...flags: readonly string[]) =>
-    print(shellCommand('npm', 'run', name, '--', ...flags, '--url', endpoint))
-  if (offer.includes('ask')) npmRun('index', ...sitemap)
-  if (offer.includes('summaries')) npmRun('warm', ...sitemap, '--prompt', 'summary')
+  for (const line of pageCommands(answers, endpoint)) print(line)
   if (endpoint !== LOCAL) {
     print(`Dashboard: ${endpoint}/admin (sign in with the OPERATOR_TOKEN of .dev.vars)`)
     return

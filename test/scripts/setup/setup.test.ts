@@ -3,6 +3,9 @@
 import { execFileSync } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { parseArguments as indexArguments } from '../../../scripts/index/arguments.ts'
+import { parseArguments as warmArguments } from '../../../scripts/warm/arguments.ts'
+import { parseList } from '../../../scripts/warm/list.ts'
 import { hints } from '../../../src/upstream/hints.ts'
 import { CANARY } from '../../support/canary.ts'
 import { SetupFolder, SITE, TOKEN } from '../../support/setup-session.ts'
@@ -52,11 +55,6 @@ describe('four questions', () => {
     expect(output).toContain('layouts/_default/single.html')
     expect(output).toContain(
       'src="http://localhost:8787/elements.js"></script>\n<edge-summary prompt="summary">',
-    )
-    const sitemap = `${SITE}sitemap.xml`
-    const url = 'http://localhost:8787'
-    expect(output).toContain(
-      `\nnpm run index -- --sitemap ${sitemap} --url ${url}\nnpm run warm -- --sitemap ${sitemap} --prompt summary --url ${url}\n`,
     )
     const { headers, body } = await upstream.lane('four').call()
     expect(headers['authorization']).toBe(`Bearer ${CANARY}`)
@@ -140,6 +138,35 @@ describe('a printed command', () => {
       ])
     },
   )
+
+  test('names pages of a site without a sitemap, as these commands take them', async () => {
+    const { output } = await folder.run(flags('--preset', 'demo'))
+    expect(output).not.toContain('--sitemap')
+    const [index, warm] = ['index', 'warm'].map((name) => argumentsOf(output, name).slice(3))
+    expect(indexArguments(index ?? [])).toMatchObject({ sitemap: null, pages: [new URL(SITE)] })
+    expect(warmArguments(warm ?? [])?.source).toEqual({ kind: 'list', file: 'pages.json' })
+    const [list = ''] = /^\[\{"prompt".*$/m.exec(output) ?? []
+    expect(parseList(Buffer.from(list)).map(({ request }) => request)).toEqual([
+      { prompt: { id: 'summary', variables: { page: SITE } } },
+    ])
+    expect(output).toContain(
+      '\nWith a sitemap, for which most generators have a setting or a plugin',
+    )
+  })
+
+  test('is left out if no pages are read', async () => {
+    const { output } = await folder.run([...flags('--preset', 'demo'), '--offer', 'free'])
+    expect(output.split('---- Next ----')[1]).toBe(
+      "\n\nnpm start                      # the Worker, on this machine\nnpm run setup -- --deploy      # puts it on Cloudflare\n\nThen write your Worker's address for http://localhost:8787 where you have pasted it.\n",
+    )
+  })
+
+  test('has the usual sitemap of a site that could not be read', async () => {
+    const { output } = await folder.run([...flags('--preset', 'demo'), '--site', `${SITE}none/`])
+    const sitemap = ['--sitemap', `${SITE}sitemap.xml`]
+    const url = ['--url', 'http://localhost:8787']
+    expect(argumentsOf(output, 'index')).toEqual(['run', 'index', '--', ...sitemap, ...url])
+  })
 
   test('has the address of a server as a single word', async () => {
     const { output } = await folder.run(
