@@ -61,6 +61,12 @@ export function settingsOf(answers: Answers): string {
     ...(free && wire !== 'demo' && wire !== 'completions'
       ? ['system = "Continue the text. Answer with the continuation only."']
       : []),
+    ...(free
+      ? [
+          '# For chats. Visitors cannot replace it.',
+          `chat_system = ${toml(`You answer questions of visitors of the website ${site.url.host} in a few plain sentences, in the language of the question.`)}`,
+        ]
+      : []),
     ...(price === null
       ? isFree(preset)
         ? []

@@ -6,6 +6,7 @@ import { type Offer, offers } from '../../../scripts/setup/arguments.ts'
 import { needsBaseUrl, needsModel, providers } from '../../../scripts/setup/providers.ts'
 import { type Answers, budgetOf, settingsOf, toml } from '../../../scripts/setup/settings.ts'
 import { withSettings } from '../../../scripts/setup/wrangler-toml.ts'
+import { presets } from '../../../src/upstream/presets.ts'
 import { configIn, textOf } from '../../support/documents.ts'
 
 const answersWith = (given: Partial<Answers> = {}): Answers => ({
@@ -52,6 +53,17 @@ test.each<[Offer[], string[], boolean]>([
     free ? ['Turnstile is off: anyone can spend up to the budget'] : [],
   )
 })
+
+test.each(Object.keys(presets))(
+  'with %s, chats have a system message if free text is offered',
+  (preset) => {
+    const answers = { preset, model: 'm', baseUrl: 'https://llm.example.com/v1' }
+    const [free] = written(answersWith({ ...answers, offer: ['free'] })).models
+    expect(free.chat_system).toMatch(/visitors of the website example\.com/)
+    const [locked] = written(answersWith({ ...answers, offer: ['summaries', 'ask'] })).models
+    expect(locked.chat_system).toBeUndefined()
+  },
+)
 
 test('visitors cannot trigger the generation of a summary, and the pages are those of the site', () => {
   expect(written(answersWith()).prompts.summary).toMatchObject({
