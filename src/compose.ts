@@ -42,9 +42,12 @@ import { hasList } from './upstream/model-list.ts'
 import { CALLS_AT_ONCE } from './upstream/run-all.ts'
 import { Sunset, type WatchStore } from './upstream/sunset.ts'
 import { type AiBinding, sendToBinding } from './upstream/workers-ai.ts'
+import type { CallCharge } from './usage.ts'
 
 /** The platform APIs that the service uses. */
 export interface Platform extends VisitContext {
+  /** Counts what a call was charged, for the usage figures. */
+  readonly charge: (charge: CallCharge) => void
   readonly kv: KvNamespace
   readonly fetch: Send
   /** Absent if the Worker has no such binding. */
@@ -223,15 +226,18 @@ function createParts(config: Config, platform: Platform) {
           callsAtOnce: Math.min(CALLS_AT_ONCE, config.budget.streams_per_visitor),
           abandon: work.abandon,
           reserve: async (extent, target) => {
-            const model = models.get(work.request.model)
+            const { model, prompt_id } = work.request
+            const known = models.get(model)
             const lease = await reserve(
               {
                 ...extent,
-                price: model === undefined ? null : priceAt(model, target),
-                routePrices: model?.prices ?? [],
+                price: known === undefined ? null : priceAt(known, target),
+                routePrices: known?.prices ?? [],
                 visitor: work.visitor,
                 leaseMs: upstreams.get(target.upstream)?.deadlineMs ?? 0,
                 stores: work.lifetime !== null,
+                charge: (charge) =>
+                  platform.charge({ model, prompt_id, origin: work.origin, ...charge }),
               },
               ledger,
             )

@@ -35,7 +35,7 @@ export function noCounts() {
     tokens_in: 0,
     tokens_out: 0,
     tokens_saved: 0,
-    /** The cost of generated answers at the models' prices. */
+    /** What calls were charged to the budget, at the prices of the upstreams, like the tokens. */
     usd: 0,
     /** The cost that cached and shared answers saved. */
     usd_saved: 0,
@@ -44,7 +44,7 @@ export function noCounts() {
     models: {} as ByName,
     /** Requests by the origin of their page. The rarest are counted together as `OTHER_ORIGINS`. */
     origins: {} as ByName,
-    /** What generated answers cost, in USD. Bounded like `origins`, by cost. */
+    /** `usd` by what the calls were made for. Bounded like `origins`, by cost. */
     usd_by: { prompts: {} as ByName, models: {} as ByName, origins: {} as ByName },
     /** Answers by time to first text: one count per `latencyBoundsMs`, and one beyond them. */
     upstream_ms: latencyBoundsMs.map(() => 0).concat(0),
@@ -193,18 +193,24 @@ export interface UsageReport {
   readonly refused: ReadonlyMap<number, Frequencies>
 }
 
-type UpstreamModel = Pick<EventOf<'generated'>, 'upstream' | 'upstream_model'>
+/** What a call was charged to the budget, whether or not it was answered, and for what it was made. */
+export interface CallCharge {
+  /** The model's alias. */
+  readonly model: string
+  readonly prompt_id: string | null
+  /** The page of the request that caused it. */
+  readonly origin: string | null
+  readonly tokens_in: number
+  readonly tokens_out: number
+  readonly usd: number
+}
 
 export interface CounterDeps {
   readonly now: () => number
   /** The least time between two flushes. */
   readonly intervalMs: number
-  /**
-   * The cost of an answer.
-   *
-   * @param target the upstream that answered; null: the model's first one
-   */
-  readonly usdOf: (model: string, target: UpstreamModel | null, usage: Usage) => number
+  /** The cost of an answer by the first upstream of a model. */
+  readonly usdOf: (model: string, usage: Usage) => number
 }
 
 function nothingCounted() {
@@ -248,23 +254,19 @@ export class UsageCounter {
     }
   }
 
-  #generated(event: EventOf<'generated'>): void {
-    const { model, prompt_id, origin, tokens_in, tokens_out, first_ms } = event
+  charge({ model, prompt_id, origin, tokens_in, tokens_out, usd }: CallCharge): void {
     const hour = this.#hour()
     hour.tokens_in += tokens_in
     hour.tokens_out += tokens_out
-    const usage = {
-      prompt_tokens: tokens_in,
-      completion_tokens: tokens_out,
-      total_tokens: tokens_in + tokens_out,
-    }
-    const usd = this.#deps.usdOf(model, event, usage)
+    if (usd === 0) return
     hour.usd += usd
-    if (usd > 0) {
-      count(hour.usd_by.models, model, usd)
-      if (prompt_id) count(hour.usd_by.prompts, prompt_id, usd)
-      if (origin) countOrigin(hour.usd_by.origins, origin, usd)
-    }
+    count(hour.usd_by.models, model, usd)
+    if (prompt_id) count(hour.usd_by.prompts, prompt_id, usd)
+    if (origin) countOrigin(hour.usd_by.origins, origin, usd)
+  }
+
+  #generated({ first_ms }: EventOf<'generated'>): void {
+    const hour = this.#hour()
     const slot = latencyBoundsMs.filter((ms) => ms < first_ms).length
     hour.upstream_ms[slot] = (hour.upstream_ms[slot] ?? 0) + 1
   }
@@ -290,7 +292,7 @@ export class UsageCounter {
     hour.requests += 1
     if (saved !== null) {
       hour.tokens_saved += saved.total_tokens
-      if (model !== null) hour.usd_saved += this.#deps.usdOf(model, null, saved)
+      if (model !== null) hour.usd_saved += this.#deps.usdOf(model, saved)
     }
     if (cache === 'miss' || cache === 'bypass') hour.misses += 1
     else if (cache === 'collapsed' || cache === 'flight') hour.collapsed += 1

@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest'
 import { gapRequest } from '../src/upstream/gap.ts'
 import { compatible, jsonAnswer, TestApp } from './support/app.ts'
+import { ORIGIN } from './support/client.ts'
 
 const other = { ...compatible, name: 'other', base_url: 'https://other.test/v1' }
 
@@ -80,6 +81,30 @@ describe('a fallback with a price of its own', () => {
     expect(app.ledger.settled.map(({ cost }) => cost.usd)).toEqual([0, usdOf(dear, 3, 4)])
     const [generated] = app.events.filter(({ event }) => event === 'generated')
     expect(generated).toMatchObject({ upstream: 'other', upstream_model: 'm' })
+  })
+
+  test('is counted in the figures with its own charge, besides that of an attempt that failed', async () => {
+    const fallbacks = [{ upstream: 'other', upstream_model: 'm', price: dear }]
+    const models = [{ id: 'default', upstream: 'main', upstream_model: 'm', price, fallbacks }]
+    const prompts = { once: { text: 'Once', max_tokens: 16 } }
+    const app = new TestApp({
+      config: { models, upstreams, prompts },
+      // What answers 200 may cost money, although its answer cannot be read.
+      upstream: ({ url }) =>
+        url.startsWith(compatible.base_url) ? new Response('{}') : jsonAnswer('Hello'),
+    })
+    expect((await app.post({ prompt: { id: 'once' } })).status).toBe(200)
+    const names = { model: 'default', prompt_id: 'once', origin: ORIGIN }
+    expect(app.charges).toEqual([
+      { ...names, tokens_in: 4 + 64, tokens_out: 16, usd: usdOf(dear, 4 + 64, 16) },
+      { ...names, tokens_in: 3, tokens_out: 4, usd: usdOf(dear, 3, 4) },
+    ])
+    expect(app.ledger.settled.map(({ cost }) => cost)).toEqual(
+      app.charges.map(({ tokens_in, tokens_out, usd }) => ({
+        tokens: tokens_in + tokens_out,
+        usd,
+      })),
+    )
   })
 
   test('leaves the reservation at the model’s price when it is cheaper', async () => {

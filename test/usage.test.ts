@@ -6,6 +6,7 @@ import type { Event, RequestEvent } from '../src/events.ts'
 import {
   addCounts,
   addFailures,
+  type CallCharge,
   type CounterDeps,
   dayFigures,
   type Failure,
@@ -25,9 +26,8 @@ const START = 1_779_998_400_000
 
 function counterAt(startMs = START) {
   const clock = { ms: startMs }
-  const prices: Readonly<Record<string, number>> = { default: 0.25, 'default at u': 0.5 }
-  const usdOf: CounterDeps['usdOf'] = (model, target, { total_tokens }) =>
-    total_tokens * (prices[target === null ? model : `${model} at ${target.upstream}`] ?? 0)
+  const usdOf: CounterDeps['usdOf'] = (model, { total_tokens }) =>
+    model === 'default' ? total_tokens * 0.25 : 0
   return { clock, counter: new UsageCounter({ intervalMs: 60_000, usdOf, now: () => clock.ms }) }
 }
 
@@ -71,6 +71,11 @@ function generated(more: Partial<Extract<Event, { event: 'generated' }>> = {}): 
     stored: true,
     ...more,
   }
+}
+
+function charge(more: Partial<CallCharge> = {}): CallCharge {
+  const names = { model: 'default', prompt_id: null, origin: null }
+  return { ...names, tokens_in: 5, tokens_out: 7, usd: 6, ...more }
 }
 
 function failed(more: Partial<Extract<Event, { event: 'upstream_failed' }>> = {}): Event {
@@ -255,7 +260,8 @@ describe('UsageCounter', () => {
     counter.request(request({ code: 'rate_limited' }), noTally)
     // The owner's pause is no error.
     counter.request(request({ cache: null, code: 'paused', model: null }), noTally)
-    counter.observe(generated({ tokens_in: 3, tokens_out: 9 }))
+    counter.observe(generated())
+    counter.charge(charge({ tokens_in: 3, tokens_out: 9 }))
     counter.observe({ event: 'cache_failed', operation: 'get', reason: 'timeout' })
     counter.observe({ event: 'budget_mark', percent: 50 })
     const [[hour, figures] = []] = await taken(counter)
@@ -306,7 +312,7 @@ describe('UsageCounter', () => {
     for (let i = 0; i < 1000; i++) {
       const origin = `https://${i}.example`
       counter.request(request({ origin }), noTally)
-      counter.observe(generated({ origin, tokens_in: 1, tokens_out: 1 }))
+      counter.charge(charge({ origin, usd: 1 }))
     }
     const [[, figures] = []] = await taken(counter)
     for (const names of [figures?.origins, figures?.usd_by.origins]) {
@@ -316,15 +322,16 @@ describe('UsageCounter', () => {
     }
   })
 
-  test('adds up what answers cost by prompt, model and page', async () => {
+  test('adds up what calls were charged by prompt, model and page', async () => {
     const { counter } = counterAt()
     const [a, b] = ['https://a.example', 'https://b.example']
-    counter.observe(generated({ prompt_id: 'haiku', origin: a }))
-    counter.observe(generated({ prompt_id: 'haiku', origin: b }))
-    counter.observe(generated({ origin: b, tokens_out: 5 }))
-    counter.observe(generated({ prompt_id: 'haiku', origin: a, model: 'without a price' }))
-    counter.observe(generated({ prompt_id: 'note', model: 'without a price' }))
+    counter.charge(charge({ prompt_id: 'haiku', origin: a }))
+    counter.charge(charge({ prompt_id: 'haiku', origin: b }))
+    counter.charge(charge({ origin: b, usd: 5 }))
+    counter.charge(charge({ prompt_id: 'haiku', origin: a, model: 'without a price', usd: 0 }))
+    counter.charge(charge({ prompt_id: 'note', model: 'without a price', usd: 0 }))
     const [[, figures] = []] = await taken(counter)
+    expect(figures).toMatchObject({ tokens_in: 25, tokens_out: 35 })
     expect(figures?.usd).toBe(17)
     expect(figures?.usd_by).toEqual({
       prompts: { haiku: 12 },
@@ -334,14 +341,13 @@ describe('UsageCounter', () => {
   })
 
   test('counts names of Object.prototype like any others, also after a flush that failed', async () => {
-    const { clock } = counterAt()
-    const counter = new UsageCounter({ intervalMs: 1, usdOf: () => 0.5, now: () => clock.ms })
+    const { counter } = counterAt()
     const names = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', 'valueOf', 'normal']
     const countAll = () => {
       for (const name of names) {
         const promptId = name
         counter.request(request({ model: name, origin: name }), { promptId, saved: null })
-        counter.observe(generated({ model: name, prompt_id: name, origin: name }))
+        counter.charge(charge({ model: name, prompt_id: name, origin: name, usd: 0.5 }))
       }
     }
     countAll()

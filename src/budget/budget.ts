@@ -294,8 +294,8 @@ function refusal(
   }
 }
 
-/** The reported cost, clamped to 0 … ten times the reservation; the reservation if it is NaN. */
-function countedOf(reported: number, reserved: number): number {
+/** What is charged: the reported cost, clamped to 0 … ten times the reservation; the reservation if it is NaN. */
+export function countedOf(reported: number, reserved: number): number {
   if (Number.isNaN(reported)) return reserved
   return Math.min(reserved * MAX_OVERSHOOT, Math.max(0, reported))
 }

@@ -4,7 +4,13 @@ import type { Usage } from '../completion/completion.ts'
 import { inTime, type Wait } from '../deadline.ts'
 import { GatewayError, isRetryable, messages } from '../errors.ts'
 import type { Report } from '../events.ts'
-import type { Cost, Refusal, ReserveAnswer, ReserveRequest } from './budget.ts'
+import {
+  type Cost,
+  countedOf,
+  type Refusal,
+  type ReserveAnswer,
+  type ReserveRequest,
+} from './budget.ts'
 
 /** The ledger object. Each call needs a fresh stub: one that failed once stays broken. */
 export interface LedgerClient {
@@ -32,6 +38,15 @@ export interface Spending {
   readonly visitor: string | null
   readonly leaseMs: number
   readonly stores: boolean
+  /** Takes what is charged for the call when it is settled. A call that costs nothing has no charge. */
+  readonly charge?: (charge: Charge) => void
+}
+
+/** What a call is charged to the day's budget. */
+interface Charge {
+  readonly tokens_in: number
+  readonly tokens_out: number
+  readonly usd: number
 }
 
 export interface LedgerDeps {
@@ -72,7 +87,7 @@ const DAY_S = 86_400
 
 /** @throws GatewayError `budget_exhausted`, `paused`, `too_many_streams`, `ledger_unavailable` */
 export async function reserve(spending: Spending, deps: LedgerDeps): Promise<Lease> {
-  const { input, output, price, routePrices, visitor, leaseMs, stores } = spending
+  const { input, output, price, routePrices, visitor, leaseMs, stores, charge } = spending
   const worst: Cost = {
     tokens: input + output,
     usd: Math.max(...[price, ...routePrices].map((each) => usd(each, input, output))),
@@ -99,6 +114,7 @@ export async function reserve(spending: Spending, deps: LedgerDeps): Promise<Lea
     },
     settle: (end) => {
       const cost = accepted ? costOf(end, worst, price) : { tokens: 0, usd: 0 }
+      if (accepted) charge?.(chargeOf(cost, worst, end.usage?.prompt_tokens ?? Number.NaN, input))
       settle(id, cost, deps).then(release)
     },
   }
@@ -156,6 +172,13 @@ function costOf({ usage, chars, unwritten = 0 }: End, worst: Cost, price: Price 
   const { prompt_tokens: input, completion_tokens, total_tokens } = usage
   const output = Math.max(completion_tokens, total_tokens - input, seen)
   return { tokens: input + output, usd: usd(price, input, output) }
+}
+
+/** The tokens beyond those of the prompt are counted as written. */
+function chargeOf(cost: Cost, worst: Cost, reported: number, input: number): Charge {
+  const tokens = countedOf(cost.tokens, worst.tokens)
+  const tokens_in = Math.min(tokens, reported >= 0 ? reported : input)
+  return { tokens_in, tokens_out: tokens - tokens_in, usd: countedOf(cost.usd, worst.usd) }
 }
 
 /** The cost of tokens at a price. */

@@ -7,13 +7,12 @@ import type { KvNamespace } from '../cache/kv.ts'
 import { randomLetters } from '../completion/completion.ts'
 import { compose, type Gateway, type Platform } from '../compose.ts'
 import { type Config, parseConfig } from '../config/config.ts'
-import { priceAt } from '../config/models.ts'
 import { prompts } from '../config/prompts.ts'
 import { inTime, wait } from '../deadline.ts'
 import type { Event, RequestEvent } from '../events.ts'
 import type { FetchObject } from '../flight/transport.ts'
 import type { AiBinding } from '../upstream/workers-ai.ts'
-import { type RequestCounts, UsageCounter } from '../usage.ts'
+import { type CallCharge, type RequestCounts, UsageCounter } from '../usage.ts'
 import type { FlightObject } from './flight.ts'
 import type { LedgerObject } from './ledger.ts'
 import type { SiteObject } from './site.ts'
@@ -79,6 +78,7 @@ function readGateway() {
       },
     },
     count,
+    charge,
     // With neither a secret nor a key, the ledger generates one that all isolates share.
     secret: async () => known ?? (await ownSecret()),
     operatorToken: secret('OPERATOR_TOKEN') ?? '',
@@ -186,10 +186,8 @@ export function report(event: Event): void {
 const usage = new UsageCounter({
   now,
   intervalMs: 60_000,
-  usdOf: (id, target, { prompt_tokens, completion_tokens }) => {
-    const model = gateway().config?.models.get(id)
-    if (model === undefined) return 0
-    const price = target === null ? model.price : priceAt(model, target)
+  usdOf: (id, { prompt_tokens, completion_tokens }) => {
+    const price = gateway().config?.models.get(id)?.price ?? null
     return usd(price, prompt_tokens, completion_tokens)
   },
 })
@@ -207,6 +205,12 @@ let flushingUntil = 0
 /** Counts a request. */
 function count(event: RequestEvent, counts: RequestCounts): void {
   usage.request(event, counts)
+  sendFigures()
+}
+
+/** Counts what a call was charged. */
+function charge(charge: CallCharge): void {
+  usage.charge(charge)
   sendFigures()
 }
 

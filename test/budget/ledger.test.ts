@@ -2,7 +2,7 @@
 // object fails or does not answer.
 import * as fc from 'fast-check'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import type { Cost, Refusal, ReserveRequest } from '../../src/budget/budget.ts'
+import { type Cost, countedOf, type Refusal, type ReserveRequest } from '../../src/budget/budget.ts'
 import {
   type LedgerClient,
   type LedgerDeps,
@@ -186,11 +186,13 @@ describe('a lease', () => {
     { chars = 0, accepted = true, unwritten = 0 } = {},
   ) {
     const { ledger, settled, events } = ledgerWith()
-    const lease = await ledger.reserve(spending)
+    const charges: Parameters<NonNullable<Spending['charge']>>[0][] = []
+    const lease = await ledger.reserve({ ...spending, charge: (one) => void charges.push(one) })
     if (accepted) lease.accepted()
     lease.settle({ usage, chars, unwritten })
     expect(settled).toHaveLength(1)
-    return { cost: settled[0]?.cost, events }
+    expect(charges).toHaveLength(accepted ? 1 : 0)
+    return { cost: settled[0]?.cost, charge: charges[0], events }
   }
   const usageOf = (prompt_tokens: number, completion_tokens: number, total_tokens: number) => ({
     prompt_tokens,
@@ -218,6 +220,18 @@ describe('a lease', () => {
     expect(settled.cost?.usd).toBeCloseTo(cost.usd, 12)
   })
 
+  test.each<[string, Parameters<typeof settledWith>, number, number]>([
+    ['what is reported', [usageOf(5, 7, 12)], 5, 7],
+    ['the total, which includes reasoning', [usageOf(5, 7, 50)], 5, 45],
+    ['all it reserved if no usage is reported', [null], 100, 100],
+    ['less of that if it was cancelled', [null, cancelled], 100, 10],
+    ['what arrived, if that is more', [null, { chars: 4000 }], 100, 900],
+    ['ten times what it reserved at most', [usageOf(50, 1e6, 1e6 + 50)], 50, 1950],
+  ])('is charged %s, in tokens in and out', async (_, end, tokens_in, tokens_out) => {
+    const { charge } = await settledWith(...end)
+    expect(charge).toMatchObject({ tokens_in, tokens_out })
+  })
+
   test('costs at least what was received, for any reported usage', () => {
     const number = fc.oneof(
       fc.integer(),
@@ -226,9 +240,15 @@ describe('a lease', () => {
     )
     return fc.assert(
       fc.asyncProperty(number, number, number, fc.nat(1000), async (a, b, c, chars) => {
-        const { cost } = await settledWith(usageOf(a, b, c), { chars })
+        const { cost, charge } = await settledWith(usageOf(a, b, c), { chars })
         expect(cost?.tokens).toBeGreaterThanOrEqual(Math.ceil(chars / 4))
         expect(cost?.usd).toBeGreaterThanOrEqual((Math.ceil(chars / 4) * 10) / 1e6)
+        // The figures add up what the budget counts.
+        const { tokens_in = -1, tokens_out = -1, usd } = charge ?? {}
+        expect(Math.min(tokens_in, tokens_out)).toBeGreaterThanOrEqual(0)
+        const counted = countedOf(cost?.tokens ?? -1, WORST.tokens)
+        expect(tokens_in + tokens_out).toBeCloseTo(counted, 6)
+        expect(usd).toBe(countedOf(cost?.usd ?? -1, WORST.usd))
       }),
       { seed: 6 },
     )

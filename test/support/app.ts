@@ -15,6 +15,7 @@ import type { MissContext } from '../../src/flight/miss.ts'
 import type { FetchObject } from '../../src/flight/transport.ts'
 import { type Ending, update, type Watch } from '../../src/upstream/sunset.ts'
 import { bindingUrl } from '../../src/upstream/workers-ai.ts'
+import type { CallCharge } from '../../src/usage.ts'
 import { CANARY, recordOutput } from './canary.ts'
 import {
   Client,
@@ -160,6 +161,8 @@ export class TestApp implements Gateway {
   readonly endings: Ending[] = []
   /** The daily cron. */
   readonly checkModels: () => Promise<void>
+  /** What was counted for the usage figures of each call. */
+  readonly charges: CallCharge[] = []
   readonly #background: Promise<unknown>[] = []
   readonly #app: App
 
@@ -226,6 +229,7 @@ export class TestApp implements Gateway {
       site: options.index ?? memorySite(),
       admin: { pause: unused, figures: unused, usage: unused },
       count: () => {},
+      charge: (charge) => void this.charges.push(charge),
       tokenSecrets: {
         secret: CANARY,
         previousSecret: null,

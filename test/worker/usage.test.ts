@@ -4,7 +4,14 @@ import { expect, test } from 'vitest'
 import { completionOf, streamOf } from '../support/answers.ts'
 import { ORIGIN } from '../support/client.ts'
 import type { RiggedWorkers } from '../support/rig.ts'
-import { completionsStream, latch, refusal } from '../support/upstream-server.ts'
+import {
+  completionsStream,
+  endless,
+  event,
+  json,
+  latch,
+  refusal,
+} from '../support/upstream-server.ts'
 import { workerSuite } from '../support/worker-suite.ts'
 
 const suite = workerSuite()
@@ -157,6 +164,58 @@ test('chats and hooks are counted like completions', async () => {
     prompts: { helper: 1 },
     usd_by: { prompts: {}, models: { m: 0.038 }, origins: { [ORIGIN]: 0.038 } },
   })
+})
+
+test('tokens and USD of calls without a whole answer are counted, as the budget counts them', async () => {
+  const name = `usage-${suite.next()}`
+  const price = { input: 1000, output: 2000 }
+  const workers = await suite.startRigged({
+    config: suite.config(
+      name,
+      {
+        models: [{ id: 'm', upstream: 'u', upstream_model: 'm', price, abandon: 'stop' }],
+        prompts: { cut: { text: 'cut' }, unreported: { text: 'unreported' } },
+        free_prompts: true,
+        budget: { usd_per_day: 1000 },
+      },
+      { wire: 'completions', retries: 0 },
+    ),
+  })
+  const client = workers.client()
+  const half = event({ choices: [{ index: 0, text: 'half' }] })
+  const lane = suite.upstream.lane(name).answers((_, line) => {
+    line.head(200, { 'content-type': 'text/event-stream' })
+    line.write(half)
+    line.end()
+  })
+  for (const max_tokens of [20, 30]) await client.complete({ prompt: 'p', max_tokens })
+  await client.complete({ prompt: { id: 'cut' } })
+  lane.answers(json({ choices: [{ index: 0, text: 'fine', finish_reason: 'stop' }] }))
+  completionOf(await client.complete({ prompt: { id: 'unreported' } }))
+  lane.answers(completionsStream(['fine']))
+  completionOf(await client.complete({ prompt: 'whole' }))
+  lane.answers(endless('completions'))
+  const incoming = await client.open({ method: 'POST', body: { prompt: 'left', stream: true } })
+  await incoming.until('word')
+  incoming.leave()
+  await expect.poll(async () => (await workers.rig.figures()).budget.reserved).toBe(0)
+  const { budget, days, hours } = await workers.rig.figures()
+  expect(budget.spent).toBeGreaterThan(12 + 20 + 30)
+  const sum = (of: (hour: (typeof hours)[number]) => unknown) =>
+    hours.reduce((all, hour) => all + Number(of(hour)), 0)
+  expect(days.reduce((all, { tokens }) => all + Number(tokens), 0)).toBe(budget.spent)
+  expect(days.reduce((all, { usd }) => all + Number(usd), 0)).toBeCloseTo(budget.usd_spent, 6)
+  expect(sum(({ tokens_in, tokens_out }) => Number(tokens_in) + Number(tokens_out))).toBe(
+    budget.spent,
+  )
+  expect(sum(({ usd }) => usd)).toBeCloseTo(budget.usd_spent, 6)
+  expect(sum(({ usd_by }) => Object(usd_by).models.m)).toBeCloseTo(budget.usd_spent, 6)
+  expect(sum(({ usd_by }) => Object(usd_by).origins[ORIGIN])).toBeCloseTo(budget.usd_spent, 6)
+  // Their whole reservations: the prompt's bytes and 64, and the default of max_tokens.
+  const reserved = (bytes: number) => ((bytes + 64) * 1000 + 256 * 2000) / 1e6
+  expect(hours.map(({ usd_by }) => Object(usd_by).prompts)).toEqual([
+    { cut: reserved(3), unreported: reserved(10) },
+  ])
 })
 
 test('models and prompts called like members of Object.prototype are counted by name', async () => {
