@@ -1,5 +1,6 @@
 // The dry run: counts the answers that are already cached, and estimates the tokens that the missing
 // ones would take. It is only an estimate because the tokenizer and the full prompt are not known here.
+import { readAtMost } from './body.ts'
 import { someAtOnce } from './concurrent.ts'
 import { codeIn, type Fetch, type Gateway, refusalIn } from './gateway.ts'
 import { isStale, type Task, usageIn } from './generate.ts'
@@ -94,15 +95,9 @@ const PAGE_MS = 15_000
 export async function pageBytes(url: string, maxChars: number, fetch: Fetch): Promise<number> {
   try {
     const response = await fetch(new Request(url, { signal: AbortSignal.timeout(PAGE_MS) }))
-    const parts: Uint8Array[] = []
-    let size = 0
-    for await (const part of response.body ?? []) {
-      parts.push(part)
-      size += part.length
-      if (size > MAX_PAGE_BYTES) break
-    }
+    const { bytes } = await readAtMost(response, MAX_PAGE_BYTES)
     if (!response.ok) return maxChars
-    const text = readable(Buffer.concat(parts).toString('utf8'))
+    const text = readable(bytes.toString('utf8'))
     return Buffer.byteLength(text.slice(0, maxChars))
   } catch {
     return maxChars

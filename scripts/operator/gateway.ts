@@ -2,6 +2,7 @@
 // to another address.
 
 import { isRecord, parseJson } from '../../src/json.ts'
+import { readAtMost } from './body.ts'
 import { printable } from './printable.ts'
 
 export type Fetch = (request: Request) => Promise<Response>
@@ -25,6 +26,9 @@ export interface GatewayOptions {
 }
 
 type Sender = 'operator' | 'anonymous'
+
+/** More than the list of an index has. Another server may be at the address. */
+const MAX_ANSWER_BYTES = 67_108_864
 
 export class Gateway {
   readonly #options: GatewayOptions
@@ -99,7 +103,8 @@ export class Gateway {
     if (as === 'operator') request.headers.set('authorization', `Bearer ${this.#options.token}`)
     const response = await this.#fetch(request)
     const { status, headers } = response
-    return { status, headers, text: await response.text() }
+    const { bytes } = await readAtMost(response, MAX_ANSWER_BYTES)
+    return { status, headers, text: bytes.toString('utf8') }
   }
 }
 

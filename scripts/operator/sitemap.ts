@@ -2,6 +2,7 @@
 // text, gzipped or not, within limits of time, size, number and depth.
 import { gunzipSync } from 'node:zlib'
 import { parseXml, XmlElement } from '@rgrove/parse-xml'
+import { readAtMost } from './body.ts'
 import type { Fetch } from './gateway.ts'
 import { printable } from './printable.ts'
 import { decodeText } from './text.ts'
@@ -28,6 +29,11 @@ export interface SitemapLimits {
   readonly pages: number
   /** The decompressed size of all sitemaps together. */
   readonly bytes: number
+  /**
+   * The tags and attributes of all sitemaps together. The XML parser takes some microseconds and half a
+   * kilobyte for each, so that a document of 50 MB that has nothing else would take 2 GB.
+   */
+  readonly marks: number
   /** The time to read one sitemap. */
   readonly ms: number
 }
@@ -38,7 +44,13 @@ const LIMITS: SitemapLimits = {
   sitemaps: 1000,
   pages: 50_000,
   bytes: 52_428_800,
+  marks: 2_000_000,
   ms: 30_000,
+}
+
+interface Size {
+  readonly bytes: number
+  readonly marks: number
 }
 
 interface Found {
@@ -62,13 +74,15 @@ export async function readSitemap(
   const seen = new Set<string>([url])
   const rest = [{ url, depth: 0 }]
   let origin = ''
-  let bytes = 0
+  const total = { bytes: 0, marks: 0 }
   for (let next = rest.shift(); next !== undefined; next = rest.shift()) {
     const { url: current, depth } = next
-    const cannot = (reason: string) => new Error(`Cannot read the sitemap ${current}: ${reason}`)
-    const read = await readOne(current, fetch, limits, bytes).catch((error) => {
+    const cannot = (reason: string, Kind: new (message: string) => Error = Error) =>
+      new Kind(`Cannot read the sitemap ${current}: ${reason}`)
+    const read = await readOne(current, fetch, limits, total).catch((error) => {
       const reason = error instanceof SitemapError ? error.message : 'no response'
-      if (depth === 0 || error instanceof LimitError) throw cannot(reason)
+      if (error instanceof LimitError) throw cannot(reason, LimitError)
+      if (depth === 0) throw cannot(reason)
       return reason
     })
     if (typeof read === 'string') {
@@ -76,7 +90,8 @@ export async function readSitemap(
       continue
     }
     const { base, size, found } = read
-    bytes += size
+    total.bytes += size.bytes
+    total.marks += size.marks
     origin ||= base.origin
     if (base.origin !== origin) {
       skipped.push({ url: current, reason: `the origin of this sitemap is not ${origin}` })
@@ -84,7 +99,7 @@ export async function readSitemap(
     }
     const isIndex = found.kind === 'index'
     if (isIndex && depth === limits.depth) {
-      throw cannot(`indexes are nested more than ${limits.depth} deep`)
+      throw cannot(`indexes are nested more than ${limits.depth} deep`, LimitError)
     }
     for (const written of found.urls) {
       const fault = faultOf(written, base, isIndex ? origin : null)
@@ -94,9 +109,13 @@ export async function readSitemap(
         seen.add(written)
         rest.push({ url: written, depth: depth + 1 })
       }
+      if (pages.size > limits.pages) {
+        throw cannot(`more than ${limits.pages} pages in total`, LimitError)
+      }
+      if (seen.size > limits.sitemaps) {
+        throw cannot(`more than ${limits.sitemaps} sitemaps in total`, LimitError)
+      }
     }
-    if (pages.size > limits.pages) throw cannot(`more than ${limits.pages} pages in total`)
-    if (seen.size > limits.sitemaps) throw cannot(`more than ${limits.sitemaps} sitemaps in total`)
   }
   return { origin, pages: [...pages], skipped, unread }
 }
@@ -121,31 +140,44 @@ function faultOf(written: string, base: URL, origin: string | null): string | nu
 /** Its message is meant for the user. */
 class SitemapError extends Error {}
 
-class LimitError extends SitemapError {}
+/** A sitemap is larger than a limit. */
+export class LimitError extends SitemapError {}
 
 /**
- * @param before the bytes read from previous sitemaps
+ * @param before the size of the previous sitemaps
  * @throws SitemapError, or any error of a failed connection
  */
-async function readOne(url: string, fetch: Fetch, limits: SitemapLimits, before: number) {
+async function readOne(url: string, fetch: Fetch, limits: SitemapLimits, before: Size) {
   const response = await fetch(new Request(url, { signal: AbortSignal.timeout(limits.ms) }))
   if (response.status !== 200) {
     await response.body?.cancel()
     throw new SitemapError(`the site returned ${response.status}`)
   }
   const tooLarge = new LimitError(`more than ${limits.bytes} bytes in total`)
-  const left = limits.bytes - before
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const part of response.body ?? []) {
-    size += part.length
-    if (size > left) throw tooLarge
-    parts.push(part)
-  }
-  const packed = Buffer.concat(parts)
+  const left = limits.bytes - before.bytes
+  const { bytes: packed, isCut } = await readAtMost(response, left)
+  if (isCut) throw tooLarge
   const bytes = isGzip(packed) ? unpack(packed, left, tooLarge) : packed
-  return { base: new URL(response.url || url), size: bytes.length, found: found(textOf(bytes)) }
+  const text = textOf(bytes)
+  const marks = marksIn(text)
+  if (before.marks + marks > limits.marks) {
+    throw new LimitError(`more than ${limits.marks} tags and attributes in total`)
+  }
+  const size = { bytes: bytes.length, marks }
+  return { base: new URL(response.url || url), size, found: found(text) }
 }
+
+/** About as many as the tags, attributes and references of an XML document. */
+function marksIn(text: string): number {
+  let marks = 0
+  for (let at = 0; at < text.length; at += 1) {
+    const code = text.charCodeAt(at)
+    if (code === LESS_THAN || code === EQUALS || code === AMPERSAND) marks += 1
+  }
+  return marks
+}
+
+const [AMPERSAND, LESS_THAN, EQUALS] = [0x26, 0x3c, 0x3d]
 
 function textOf(bytes: Uint8Array): string {
   try {

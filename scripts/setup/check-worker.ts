@@ -2,6 +2,7 @@
 import type { Config } from '../../src/config/config.ts'
 import { isRecord, parseJson } from '../../src/json.ts'
 import { sampleRequest } from '../config/sample.ts'
+import { readAtMost } from '../operator/body.ts'
 import { type Fetch, refusalIn } from '../operator/gateway.ts'
 import { printable } from '../operator/printable.ts'
 import { SetupError } from './arguments.ts'
@@ -22,6 +23,7 @@ interface Worker {
 /** A new address needs up to a minute until it is known everywhere, and so do new secrets. */
 const TRIES = 30
 const PAUSE_MS = 2000
+const MAX_BYTES = 4_194_304
 
 /** @throws SetupError saying what the Worker lacks */
 export async function checkWorker(worker: Worker, deps: CheckWorkerDeps): Promise<void> {
@@ -77,7 +79,7 @@ async function ask(
     ...(body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) }),
   })
   const response = await fetch(request)
-  const text = await response.text()
+  const text = (await readAtMost(response, MAX_BYTES)).bytes.toString('utf8')
   return { status: response.status, text, body: parseJson(text) }
 }
 

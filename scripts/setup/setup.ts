@@ -1,6 +1,7 @@
 // The course of `npm run setup`: questions, a look at the site, one real call, the two files, and the
 // snippet to paste.
 import type { Fetch } from '../operator/gateway.ts'
+import { printable } from '../operator/printable.ts'
 import {
   type Arguments,
   type ProviderChoice,
@@ -178,12 +179,23 @@ async function keyOf(
   return await askKey(terminal, preset, stored)
 }
 
-function siteLines({ url, problem, generator, sitemap, origins }: Site): string[] {
+function siteLines(site: Site): string[] {
+  const { url, problem, generator, sitemap, otherSitemap, origins } = site
   if (problem !== null) {
     return [`${url.origin} could not be read (${problem}), so what follows fits any site.`]
   }
   const moved = origins.length > 1 ? [`It redirects to ${origins[1]}.`] : []
-  return [...moved, `Generator: ${nameOf(generator)}. Sitemap: ${sitemap ?? 'not found'}.`]
+  const other =
+    otherSitemap === null
+      ? []
+      : [
+          `robots.txt names a sitemap on another host, which is not read: ${printable(otherSitemap)}`,
+        ]
+  return [
+    ...moved,
+    `Generator: ${nameOf(generator)}. Sitemap: ${sitemap ?? 'not found'}.`,
+    ...other,
+  ]
 }
 
 /** Shows the changes, and asks whether to write them. */

@@ -309,6 +309,21 @@ describe('limits', () => {
     await expect(read('/bomb.xml.gz', { bytes: 1_000_000 })).rejects.toThrow('bytes in total')
   })
 
+  test('the tags and attributes of all sitemaps, which are not parsed then', async () => {
+    const text = urlset('https://a.example/1')
+    const marks = text.match(/[<=&]/g)?.length ?? 0
+    for (const name of ['/a.xml', '/b.xml']) files.set(name, text)
+    const index1 = index(`${site}/a.xml`, `${site}/b.xml`)
+    files.set('/sitemap.xml', index1)
+    const all = marks * 2 + (index1.match(/[<=&]/g)?.length ?? 0)
+    expect((await read('/sitemap.xml', { marks: all })).pages).toHaveLength(1)
+    await expect(read('/sitemap.xml', { marks: all - 1 })).rejects.toThrow('tags and attributes')
+    files.set('/bomb.xml', gzipSync(`<urlset>${'<a/>'.repeat(3_000_000)}</urlset>`))
+    await expect(read('/bomb.xml')).rejects.toThrow(
+      'more than 2000000 tags and attributes in total',
+    )
+  })
+
   test('the size of an endless response, whose connection is closed', async () => {
     let isClosed = false
     files.set('/sitemap.xml', (response) => {

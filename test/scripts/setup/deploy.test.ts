@@ -189,6 +189,7 @@ describe.each(Object.keys(providers))('between deploy and secrets, with %s', (pr
       origins: ['https://example.com'],
       generator: 'html',
       sitemap: null,
+      otherSitemap: null,
       folder: '/',
       paths: ['/*'],
       problem: null,

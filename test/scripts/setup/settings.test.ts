@@ -15,6 +15,7 @@ const answersWith = (given: Partial<Answers> = {}): Answers => ({
     origins: ['https://example.com'],
     generator: 'hugo',
     sitemap: null,
+    otherSitemap: null,
     folder: '/',
     paths: ['/posts/*'],
     problem: null,

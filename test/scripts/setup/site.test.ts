@@ -1,5 +1,8 @@
 // What setup finds out about the owner's site.
-import { describe, expect, test } from 'vitest'
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { gzipSync } from 'node:zlib'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { generatorOf } from '../../../scripts/setup/generators.ts'
 import { inspectSite } from '../../../scripts/setup/site.ts'
 
@@ -110,5 +113,131 @@ describe('a site', () => {
   ])('that cannot be read is no failure: %s', async (problem, fetch) => {
     const site = await inspectSite(new URL(home), fetch)
     expect(site).toMatchObject({ problem, generator: 'html', sitemap: null, paths: ['/*'] })
+  })
+})
+
+describe('a hostile site', () => {
+  type Handler = string | ((response: ServerResponse) => void)
+  let server: Server
+  let site: string
+  const files = new Map<string, Handler>()
+  const requests: string[] = []
+
+  beforeAll(async () => {
+    server = createServer(({ url = '' }, response) => {
+      requests.push(url)
+      const found = files.get(url)
+      if (found === undefined) response.writeHead(404).end()
+      else if (typeof found === 'function') found(response)
+      else response.end(found)
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()))
+    site = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  })
+  beforeEach(() => {
+    files.clear()
+    files.set('/', '<p>')
+    requests.length = 0
+  })
+  afterAll(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+
+  const inspect = (ms = 30_000) => inspectSite(new URL(site), fetch, { ms })
+
+  test('cannot have more than a part of its page read, compressed or not', async () => {
+    const page = gzipSync(`<meta name="generator" content="Hugo">${'a'.repeat(16_000_000)}`)
+    let sent = 0
+    let isClosed = false
+    files.set('/', (response) => {
+      response.setHeader('content-encoding', 'gzip')
+      response.on('close', () => {
+        isClosed = true
+      })
+      const more = () => {
+        while (!isClosed && response.write(page)) sent += 1
+      }
+      response.on('drain', more)
+      more()
+    })
+    expect(await inspect()).toMatchObject({ generator: 'hugo', problem: null })
+    await expect.poll(() => isClosed).toBe(true)
+    // Else the server would go on for ever.
+    expect(sent).toBeLessThan(1000)
+  })
+
+  test('has one deadline for everything that is read of it', async () => {
+    const never = Array.from({ length: 9 }, (_, i) => `/${i}.xml`)
+    for (const path of never) files.set(path, () => {})
+    files.set('/robots.txt', never.map((path) => `Sitemap: ${path}\n`).join(''))
+    const startedAt = performance.now()
+    expect(await inspect(1000)).toMatchObject({ problem: null, sitemap: null })
+    expect(performance.now() - startedAt).toBeLessThan(5000)
+    expect(requests).toEqual(['/', '/robots.txt', '/0.xml'])
+  })
+
+  test('has ten lines of its robots.txt followed', async () => {
+    const lines = Array.from({ length: 30 }, (_, i) => `Sitemap: /${i}.xml\n`)
+    files.set('/robots.txt', lines.join(''))
+    await inspect()
+    expect(requests.filter((path) => /\d/.test(path))).toHaveLength(10)
+  })
+
+  test('has a sitemap of a million tags that is not parsed', async () => {
+    files.set('/sitemap.xml', `<urlset>${'<a/>'.repeat(1_000_000)}</urlset>`)
+    const startedAt = performance.now()
+    expect(await inspect()).toMatchObject({ sitemap: `${site}sitemap.xml`, paths: ['/*'] })
+    expect(performance.now() - startedAt).toBeLessThan(3000)
+  })
+
+  test('cannot name or redirect to addresses of others', async () => {
+    const victim = 'http://10.0.0.1/'
+    const public_ = 'https://example.com/'
+    const hops: Record<string, string> = { [`${public_}sitemap.xml`]: `${victim}b` }
+    const asked: string[] = []
+    const visit = async ({ url }: Request) => {
+      asked.push(url)
+      if (url === public_) return new Response('<p>')
+      if (url === `${public_}robots.txt`) {
+        return new Response(`Sitemap: ${victim}a\nSitemap: file:///etc/passwd\n`)
+      }
+      const location = hops[url]
+      return location === undefined
+        ? new Response(null, { status: 404 })
+        : new Response(null, { status: 302, headers: { location } })
+    }
+    const found = await inspectSite(new URL(public_), visit)
+    expect(found).toMatchObject({ sitemap: null, otherSitemap: `${victim}a` })
+    hops[`${public_}moved`] = victim
+    const moved = await inspectSite(new URL(`${public_}moved`), visit)
+    expect(moved.problem).toBe('it answered 403')
+    expect(asked.filter((url) => url.startsWith(victim))).toEqual([])
+  })
+
+  test('may redirect, and have its sitemap with or without www and https', async () => {
+    const hops: Record<string, string> = {
+      'http://example.com/': 'https://www.example.com/',
+      'http://example.com/map.xml': 'https://www.example.com/map.xml',
+    }
+    const bodies: Record<string, string> = {
+      'https://www.example.com/': '<p>',
+      'https://www.example.com/robots.txt': 'Sitemap: http://example.com/map.xml',
+      'https://www.example.com/map.xml': urlset('https://www.example.com/posts/a'),
+    }
+    const found = await inspectSite(new URL('http://example.com/'), async ({ url }) => {
+      const location = hops[url]
+      const body = bodies[url]
+      const response =
+        location === undefined
+          ? new Response(body ?? null, { status: body === undefined ? 404 : 200 })
+          : new Response(null, { status: 301, headers: { location } })
+      return Object.defineProperty(response, 'url', { value: url })
+    })
+    expect(found).toMatchObject({
+      origins: ['http://example.com', 'https://www.example.com'],
+      sitemap: 'http://example.com/map.xml',
+      paths: ['/posts/*'],
+    })
   })
 })
