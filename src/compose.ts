@@ -294,6 +294,8 @@ function createServices(config: Config, platform: Platform, parts: Parts): Servi
     origins,
     limit: platform.searchLimit,
     memoryMs: settings.memory_seconds * 1000,
+    staleMs: settings.stale_if_error_seconds * 1000,
+    purges,
     now,
   })
   const pageVariables = new PageVariables({ origins, prompts, pages })

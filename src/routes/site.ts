@@ -85,7 +85,7 @@ export async function putPage(visit: Visit, deps: SiteDeps): Promise<Reply> {
       fetchPassages: (known) => fetchPassages(source, known, fetching),
       now,
     })
-    search.noteVersion(version)
+    search.pageChanged(version)
     return jsonReply({ url: url.href, ...stored })
   } catch (error) {
     throw error instanceof PageError ? unavailable(error, visit, deps) : error
@@ -101,7 +101,7 @@ export async function deletePage(visit: Visit, deps: SiteDeps): Promise<Reply> {
   }
   const url = addressOf(text)
   const { removed, version } = await answer(deps.site.remove(pageNameOf(url)))
-  deps.search.noteVersion(version)
+  deps.search.pageChanged(version)
   return jsonReply({ url: url.href, removed })
 }
 

@@ -1,9 +1,12 @@
 // Searches the owner's site: what this isolate remembers, and else the index. A question that is
 // remembered needs no call of the object and no rate limit.
 import { isWithin, rateLimited, type VisitorLimit } from '../access/rate-limit.ts'
+import { pageName } from '../cache/names.ts'
+import type { Purges } from '../cache/purge.ts'
 import { inTime } from '../deadline.ts'
 import { GatewayError, messages } from '../errors.ts'
 import { RecentMap } from '../lru.ts'
+import { pageNameOf } from '../page/rules.ts'
 import { type Query, queryOf } from './query.ts'
 import { normaliseQuestion } from './question.ts'
 import type { Found, Matches } from './site-index.ts'
@@ -15,6 +18,9 @@ export interface SearchDeps {
   readonly limit: VisitorLimit
   /** How long the version of the index is not looked up again. */
   readonly memoryMs: number
+  /** How long results are served if the index fails: of an earlier version since they were found. */
+  readonly staleMs: number
+  readonly purges: Pick<Purges, 'known' | 'purgedAt'>
   /** Unix ms. */
   readonly now: () => number
 }
@@ -31,13 +37,27 @@ const PASSAGE_BYTES = 100
 /** Longest wait for the object. */
 const OBJECT_MS = 5000
 const RETRY_AFTER_S = 10
+/** How long the object is not called again after it has failed. */
+const REST_MS = 5000
+
+/** Matches of an earlier search. */
+interface Remembered extends Matches {
+  /** The names that they can be purged by: one for each page. */
+  readonly names: readonly string[]
+  /** Unix ms. */
+  readonly askedAt: number
+}
 
 export class Search {
   readonly #deps: SearchDeps
-  readonly #remembered = new RecentMap<Matches>({ maxBytes: MEMORY_BYTES, bytesOf })
+  #remembered = newMemory()
   #version: number | null = null
-  /** When the version was last looked up, successfully or not. */
-  #checkedAt = Number.NEGATIVE_INFINITY
+  /** When that was last known to be the version. */
+  #confirmedAt = Number.NEGATIVE_INFINITY
+  /** When the object was last called, successfully or not. */
+  #calledAt = Number.NEGATIVE_INFINITY
+  /** Whether it has failed since it last answered. */
+  #isFailing = false
 
   constructor(deps: SearchDeps) {
     this.#deps = deps
@@ -50,56 +70,110 @@ export class Search {
    * @throws GatewayError `site_not_indexed`, `rate_limited`, `search_unavailable`
    */
   async find(question: string, limit: number, visitor: string | null): Promise<Found> {
-    const key = `${limit} ${normaliseQuestion(question)}`
-    const known = this.#remembered.get(key)
-    const isCurrent = known !== null && (await this.#isCurrent(known))
-    const { found } = isCurrent ? known : await this.#ask(key, question, limit, visitor, known)
+    const { found } = await this.#matches(question, limit, visitor)
     if (found === null) throw new GatewayError('site_not_indexed', messages.site_not_indexed)
     return found
   }
 
-  /** Results for earlier versions are not served any more. */
-  noteVersion(version: number): void {
-    this.#version = version
-    this.#checkedAt = this.#deps.now()
+  /** A page has been put or removed here: what was found before is not served any more. */
+  pageChanged(version: number): void {
+    this.#remembered = newMemory()
+    this.#noteVersion(version)
   }
 
-  /** Whether what is remembered is for the current version of the index, as far as is known. */
-  async #isCurrent(known: Matches): Promise<boolean> {
-    const { site, memoryMs, now } = this.#deps
-    if (now() - this.#checkedAt >= memoryMs) {
-      // Meanwhile, others are served by the version as it is known.
-      this.#checkedAt = now()
-      const unchanged = () => this.#version
-      const version = await inTime(OBJECT_MS, site.version().catch(unchanged), unchanged)
-      if (version !== null) this.#version = version
+  async #matches(question: string, limit: number, visitor: string | null): Promise<Matches> {
+    const { memoryMs, limit: visitorLimit } = this.#deps
+    const key = `${limit} ${normaliseQuestion(question)}`
+    const known = await this.#recall(key)
+    if (known !== null && !this.#isFailing && this.#isDue(memoryMs)) await this.#lookUpVersion()
+    if (this.#isFailing) {
+      // One request at a time tries it again. It is not counted, as the others are not.
+      if (this.#isDue(REST_MS)) return await this.#ask(key, question, limit, known)
+      return this.#withoutIndex(known)
     }
-    return known.version === this.#version
+    if (known !== null && known.version === this.#version) return known
+    if (!(await isWithin(visitorLimit, visitor))) throw rateLimited('search')
+    return await this.#ask(key, question, limit, known)
   }
 
-  /** @param stale what is remembered for an earlier version: served if the index fails */
+  /** What is remembered and has not been purged. */
+  async #recall(key: string): Promise<Remembered | null> {
+    const { purges } = this.#deps
+    const known = this.#remembered.get(key)
+    if (known === null) return null
+    await purges.known()
+    if (purges.purgedAt(known.names) < known.askedAt) return known
+    this.#remembered.delete(key)
+    return null
+  }
+
+  #isDue(ms: number): boolean {
+    return this.#deps.now() - this.#calledAt >= ms
+  }
+
+  async #lookUpVersion(): Promise<void> {
+    const { site, now } = this.#deps
+    // Meanwhile, others are served by the version as it is known.
+    this.#calledAt = now()
+    const failed = () => this.#failed()
+    const version = await inTime(OBJECT_MS, site.version().catch(failed), failed)
+    if (version !== null) this.#noteVersion(version)
+  }
+
+  #noteVersion(version: number): void {
+    this.#version = version
+    this.#calledAt = this.#deps.now()
+    this.#confirmedAt = this.#calledAt
+    this.#isFailing = false
+  }
+
+  #failed(): null {
+    this.#isFailing = true
+    this.#calledAt = this.#deps.now()
+    return null
+  }
+
+  /** @param known served if the index fails */
   async #ask(
     key: string,
     question: string,
     limit: number,
-    visitor: string | null,
-    stale: Matches | null,
+    known: Remembered | null,
   ): Promise<Matches> {
-    const { site, origins, limit: visitorLimit } = this.#deps
-    if (!(await isWithin(visitorLimit, visitor))) throw rateLimited('search')
-    const unavailable = (cause?: unknown): Matches => {
-      if (stale !== null) return stale
-      const options = { retryAfterSeconds: RETRY_AFTER_S, cause }
-      throw new GatewayError('search_unavailable', messages.search_unavailable, options)
+    const { site, origins, now } = this.#deps
+    const askedAt = now()
+    this.#calledAt = askedAt
+    const remembered = this.#remembered
+    let cause: unknown
+    const failed = (error?: unknown) => {
+      cause = error
+      return this.#failed()
     }
-    const asking = site.find(queryOf(question), limit, origins).catch(unavailable)
-    const matches = await inTime(OBJECT_MS, asking, unavailable)
-    if (matches === stale) return stale
-    this.noteVersion(matches.version)
-    this.#remembered.set(key, matches)
+    const asking = site.find(queryOf(question), limit, origins).catch(failed)
+    const matches = await inTime(OBJECT_MS, asking, failed)
+    if (matches === null) return this.#withoutIndex(known, cause)
+    const pages = new Set(matches.found?.passages.map(({ url }) => pageNameOf(new URL(url))))
+    const names = await Promise.all([...pages].map(pageName))
+    // Otherwise a page has changed meanwhile, perhaps one of these.
+    if (remembered === this.#remembered) {
+      this.#noteVersion(matches.version)
+      remembered.set(key, { ...matches, names, askedAt })
+    }
     return matches
   }
+
+  /** @throws GatewayError `search_unavailable` */
+  #withoutIndex(known: Remembered | null, cause?: unknown): Matches {
+    const { staleMs, now } = this.#deps
+    const isOlder = known?.version !== this.#version
+    const since = isOlder ? (known?.askedAt ?? 0) : this.#confirmedAt
+    if (known !== null && now() - since < staleMs) return known
+    const options = { retryAfterSeconds: RETRY_AFTER_S, cause }
+    throw new GatewayError('search_unavailable', messages.search_unavailable, options)
+  }
 }
+
+const newMemory = () => new RecentMap<Remembered>({ maxBytes: MEMORY_BYTES, bytesOf })
 
 function bytesOf({ found }: Matches): number {
   const passages = found?.passages ?? []

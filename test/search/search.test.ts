@@ -1,5 +1,6 @@
 // What an isolate remembers of searches, and when it asks the index.
 import { afterEach, expect, test, vi } from 'vitest'
+import { pageName } from '../../src/cache/names.ts'
 import { problemOf } from '../../src/errors.ts'
 import { queryOf } from '../../src/search/query.ts'
 import { Search } from '../../src/search/search.ts'
@@ -7,6 +8,9 @@ import type { Matches } from '../../src/search/site-index.ts'
 import { failureOf } from '../support/failure.ts'
 
 const MEMORY_MS = 60_000
+const STALE_MS = 3_600_000
+/** When the tests begin. */
+const START = 1_800_000_000_000
 
 afterEach(() => void vi.useRealTimers())
 
@@ -21,11 +25,18 @@ function started() {
     /** Requests that were counted by the rate limit. */
     limited: [] as string[],
     allow: true,
+    /** The object answers after this. */
+    until: Promise.resolve(),
+    /** Unix ms; null: nothing was purged. */
+    purgedAt: null as number | null,
+    /** The page that was purged; null: everything. */
+    purged: null as string | null,
   }
   const answer = async <T>(call: unknown, value: T): Promise<T> => {
     state.calls.push(call)
     if (state.behaviour === 'throws') throw new Error('words from inside')
     if (state.behaviour === 'hangs') return await new Promise(() => {})
+    await state.until
     return value
   }
   const passage = () => ({
@@ -50,7 +61,15 @@ function started() {
       return state.allow
     },
     memoryMs: MEMORY_MS,
-    now: () => state.now,
+    staleMs: STALE_MS,
+    purges: {
+      known: async () => {},
+      purgedAt: (names) => {
+        const isMeant = state.purged === null || names.includes(state.purged)
+        return isMeant ? (state.purgedAt ?? 0) : 0
+      },
+    },
+    now: () => START + state.now,
   })
   const find = async (question: string, limit = 6, visitor: string | null = 'v') => {
     const { passages } = await search.find(question, limit, visitor)
@@ -96,7 +115,7 @@ test('each answer and each change by this isolate brings the version', async () 
   await find('planes')
   expect(await find('boats')).toBe('version 2')
   state.version = 3
-  search.noteVersion(3)
+  search.pageChanged(3)
   expect(await find('boats')).toBe('version 3')
   expect(state.calls).not.toContain('version')
 })
@@ -142,7 +161,7 @@ test.each(['throws', 'hangs'] as const)(
     const { length } = state.calls
     expect(await find('boats')).toBe('version 1')
     expect(state.calls).toHaveLength(length)
-    state.behaviour = 'ok'
+    Object.assign(state, { behaviour: 'ok', now: MEMORY_MS + 5000 })
     expect(await find('planes')).toBe('version 1')
   },
 )
@@ -151,18 +170,94 @@ test.each(['throws', 'hangs'] as const)(
   'if the object %s, what is remembered for an earlier version is served until it answers again',
   async (behaviour) => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
-    const { state, search, codeOf, find } = started()
+    const { state, codeOf, find } = started()
     await find('boats')
-    Object.assign(state, { behaviour, version: 2 })
-    search.noteVersion(2)
+    state.version = 2
+    await find('cars')
+    state.behaviour = behaviour
     const both = Promise.all([find('boats'), codeOf('planes')])
     await vi.advanceTimersByTimeAsync(5000)
     expect(await both).toEqual(['version 1', 'search_unavailable'])
-    state.behaviour = 'ok'
+    Object.assign(state, { behaviour: 'ok', now: 5000 })
     expect(await find('boats')).toBe('version 2')
     // A rate limit is no failure: a visitor cannot keep the results of an earlier version.
     Object.assign(state, { version: 3, allow: false })
-    search.noteVersion(3)
+    expect(await find('ships', 6, null)).toBe('version 3')
     expect(await codeOf('boats')).toBe('rate_limited')
   },
 )
+
+test.each(['throws', 'hangs'] as const)(
+  'while the object %s, one request in five seconds tries it again; others are answered at once and not counted',
+  async (behaviour) => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { state, codeOf, find } = started()
+    await find('boats')
+    state.version = 2
+    await find('cars')
+    Object.assign(state, { behaviour, now: MEMORY_MS, allow: false, calls: [], limited: [] })
+    // The version cannot be looked up: the search is not tried after it.
+    const first = find('boats')
+    await vi.advanceTimersByTimeAsync(5000)
+    expect(await first).toBe('version 1')
+    for (let seconds = 0; seconds < 20; seconds++) {
+      state.now = MEMORY_MS + 1000 * seconds
+      const replies = Promise.all([find('boats'), find('cars'), find('boats'), codeOf('ships')])
+      if (seconds > 0 && seconds % 5 === 0) await vi.advanceTimersByTimeAsync(5000)
+      expect(await replies).toEqual(['version 1', 'version 2', 'version 1', 'search_unavailable'])
+    }
+    expect(state.calls).toHaveLength(4)
+    expect(state.limited).toEqual([])
+  },
+)
+
+test('results that cite a purged page are not served any more, also while the object fails', async () => {
+  const { state, codeOf, find } = started()
+  await find('boats')
+  Object.assign(state, {
+    now: 10,
+    purgedAt: START + 5,
+    purged: await pageName('https://x.example'),
+  })
+  expect([await find('boats'), state.calls.length]).toEqual(['version 1', 1])
+  state.purged = await pageName('https://example.com/')
+  expect([await find('boats'), state.calls.length]).toEqual(['version 1', 2])
+  // What was asked before the purge is void, what is asked after it is not.
+  expect([await find('boats'), state.calls.length]).toEqual(['version 1', 2])
+  Object.assign(state, { behaviour: 'throws', now: 20, purgedAt: START + 15, purged: null })
+  expect(await codeOf('boats')).toBe('search_unavailable')
+})
+
+test('nothing that was found before a page was put or removed here is served while the object fails', async () => {
+  const { state, search, codeOf, find } = started()
+  await find('boats')
+  search.pageChanged(2)
+  state.behaviour = 'throws'
+  expect(await codeOf('boats')).toBe('search_unavailable')
+})
+
+test('what is found while a page is removed is not remembered', async () => {
+  const { state, search, find } = started()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  state.until = promise
+  const finding = find('boats')
+  await vi.waitUntil(() => state.calls.length === 1)
+  search.pageChanged(2)
+  resolve()
+  expect(await finding).toBe('version 1')
+  state.version = 2
+  expect(await find('boats')).toBe('version 2')
+})
+
+test('while the object fails, results are served for a limited time', async () => {
+  const { state, codeOf, find } = started()
+  await find('boats')
+  Object.assign(state, { version: 2, now: 1000 })
+  await find('cars')
+  Object.assign(state, { behaviour: 'throws', now: STALE_MS - 1 })
+  expect([await find('boats'), await find('cars')]).toEqual(['version 1', 'version 2'])
+  state.now = STALE_MS
+  expect([await codeOf('boats'), await find('cars')]).toEqual(['search_unavailable', 'version 2'])
+  state.now = STALE_MS + 1000
+  expect(await codeOf('cars')).toBe('search_unavailable')
+})

@@ -320,7 +320,7 @@ test('kv_writes_per_day holds across isolates; beyond it answers are served but 
   expect(statusOf(await workers.client(1).complete({ prompt: 'p0' }))).toContain('detail=kv')
 })
 
-test('a search: one site call; a remembered one: none, and a lookup of the version once in a while', async () => {
+test('a search: one site call; a remembered one: none, and a lookup of the version and of purges once in a while', async () => {
   const workers = await start({ isolates: 1 })
   const client = workers.client()
   const find = async (question: string) => {
@@ -337,7 +337,7 @@ test('a search: one site call; a remembered one: none, and a lookup of the versi
     expect(await find(spelling)).toEqual({})
   expect(await find('planes')).toEqual({ 'site find': 1 })
   await client.send({ path: '/ahead', headers: { origin: null } })
-  expect(await find('boats')).toEqual({ 'site version': 1 })
+  expect(await find('boats')).toEqual({ 'site version': 1, 'purge list read': 1 })
   expect(await find('planes')).toEqual({})
 })
 

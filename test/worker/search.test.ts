@@ -299,7 +299,46 @@ test('while the object fails, remembered searches and all else are served', asyn
   expect(codeOf(await index(workers, '/site/a'))).toBe('503 search_unavailable')
   expect((await workers.client().complete({ prompt: 'p' }, LOCAL)).status).toBe(200)
   await turn('/repaired')
+  // The operator's success shows that it works again.
+  expect(codeOf(await index(workers, '/site/a'))).toBe('200 ok')
   expect(textsOf(await search(workers, 'another boat'))).toEqual(['a boat'])
+})
+
+test('while the object fails, a visitor may repeat a remembered search without end', async () => {
+  const workers = await start(0, { main: breakable, isolates: 1 })
+  pages.set('/site/a', '<main>a boat</main>')
+  await index(workers, '/site/a')
+  expect(codeOf(await search(workers, 'boat'))).toBe('200 ok')
+  await workers.client().send({ path: '/broken', headers: { origin: null } })
+  const headers = { 'cf-connecting-ip': newAddress() }
+  const codes = new Set<string>()
+  for (let i = 0; i < 140; i++) codes.add(codeOf(await search(workers, 'boat', { headers })))
+  expect(codes).toEqual(new Set(['200 ok']))
+})
+
+test('a page that was removed, or purged, is not served while the object fails', async () => {
+  const workers = await start(600, { main: breakable, isolates: 2 })
+  for (const path of ['/site/a', '/site/b']) {
+    pages.set(path, `<main>a boat of ${path}</main>`)
+    await index(workers, path)
+  }
+  const words = ['boat site', 'site b']
+  const found = async (isolate: number) =>
+    await Promise.all(words.map((question) => search(workers, question, { isolate })))
+  for (const isolate of [0, 1]) {
+    for (const reply of await found(isolate)) expect(textsOf(reply)).toContain('a boat of /site/a')
+  }
+  const headers = { ...LOCAL, ...OPERATOR }
+  const path = `/admin/site/page?url=${origin}/site/a`
+  const removed = await workers.client(0).send({ method: 'DELETE', path, headers })
+  expect(JSON.parse(removed.text)).toMatchObject({ removed: true })
+  const body = { page: `${origin}/site/a` }
+  const purge = { method: 'POST', path: '/admin/purge', headers, body }
+  expect(codeOf(await workers.client(1).send(purge))).toBe('200 ok')
+  for (const isolate of [0, 1]) {
+    await workers.client(isolate).send({ path: '/broken', headers: { origin: null } })
+    expect((await found(isolate)).map(codeOf)).toEqual(words.map(() => '503 search_unavailable'))
+  }
 })
 
 describe('a Worker without', () => {
