@@ -6,6 +6,7 @@
 
 import type { Validators } from '../page/fetch.ts'
 import { pageNameOf } from '../page/rules.ts'
+import { isCollection } from './collection.ts'
 import type { Passage } from './passage.ts'
 import { coverageOf, type Query, queryOf } from './query.ts'
 import { indexedText } from './words.ts'
@@ -113,13 +114,17 @@ const FILLERS = 50
 /** About as long as a passage. Words have no characters for private use. */
 const FILLER_WORD = '\ue000'
 const FILLER = Array.from({ length: 60 }, () => FILLER_WORD).join(' ')
-/** How many of the best passages are looked at. */
-const MAX_RANKED = 400
+/** How many of the best passages are read: those of pages that are done with are passed over. */
+const MAX_READ = 2000
 /**
  * How many rows are ranked for a query: the sum of those that each of its words has. It bounds the
  * time of the one object. Beyond it, the most frequent words are left out: they have least weight.
  */
 const MAX_ROWS = 20_000
+/** The same for all questions of a page, which are ranked when it is put: about half a second. */
+const MAX_QUESTION_ROWS = 200_000
+/** How much of a passage's headings is indexed, from the end: each passage has them again. */
+const MAX_HEADING_CHARS = 300
 /**
  * How rare a word is, ln((N - n + 0.5) / (n + 0.5)) for n of N rows: BM25 without its other factors,
  * which are 2.2 for a word of infinite weight. FTS5 counts by itself, so that one row is billed.
@@ -139,13 +144,16 @@ const SCHEMA = [
 const WORDS = `CREATE VIRTUAL TABLE words USING fts5(title, heading, path, text, questions,
   content = '', contentless_delete = 1, tokenize = "${TOKENIZER}")`
 
-interface PageRow extends Record<string, Value> {
+interface IdsRow extends Record<string, Value> {
+  readonly first_id: number
+  readonly passages: number
+}
+
+interface PageRow extends IdsRow {
   readonly etag: string | null
   readonly last_modified: string | null
   readonly read_as: string
   readonly hash: string
-  readonly first_id: number
-  readonly passages: number
   readonly questions: string
 }
 
@@ -247,18 +255,25 @@ export class SiteIndex {
   /** The best passages for the terms, of which each occurs. */
   #best(terms: readonly string[], limit: number, origins: readonly string[]): FoundPassage[] {
     const candidates: FoundPassage[] = []
-    const perPage = new Map<string, { found: number; readonly chance: number }>()
+    const perPage = new Map<string, { found: number; readonly row: PageRow | null }>()
+    const done = new Set(this.#idsOutside(origins))
+    let left = MAX_READ
     for (const { id, rank } of this.#ranked(terms)) {
+      if (done.has(id)) continue
+      if (left-- === 0) break
       const { url, title, heading, text } = this.#passage(id)
       const address = new URL(url)
       if (!origins.includes(address.origin)) continue
       const name = pageNameOf(address)
-      const page = perPage.get(name) ?? { found: 0, chance: chanceOf(this.#page(name)) }
+      const page = perPage.get(name) ?? { found: 0, row: this.#page(name) }
       if (page.found === PASSAGES_PER_PAGE) continue
       page.found += 1
       perPage.set(name, page)
+      // The passages of a collection are those of many pages.
+      const isDone = page.found === PASSAGES_PER_PAGE && !isCollection(address)
+      if (isDone && page.row !== null) for (const other of idsOf(page.row)) done.add(other)
       // FTS5 ranks from the least.
-      const score = Number((-rank / page.chance).toPrecision(4))
+      const score = Number((-rank / chanceOf(page.row)).toPrecision(4))
       candidates.push({ url, title, heading, text, score })
       if (candidates.length === CANDIDATES * limit) break
     }
@@ -269,12 +284,27 @@ export class SiteIndex {
   #ranked(terms: readonly string[]): Iterable<{ id: number; rank: number }> {
     if (terms.length === 0) return []
     const query = `SELECT rowid AS id, rank FROM words WHERE words MATCH ? AND rank MATCH ?
-      ORDER BY rank LIMIT ${MAX_RANKED}`
+      ORDER BY rank LIMIT ${MAX_ROWS}`
     return this.#sql.exec<{ id: number; rank: number }>(query, terms.join(' OR '), RANK)
   }
 
-  /** The terms that occur, from the rarest up to MAX_ROWS in all, and at least one. */
-  #rarest(terms: readonly string[], rarities: readonly number[]): string[] {
+  /** The passages of all other origins' pages. Of the others, no row is read. */
+  #idsOutside(origins: readonly string[]): number[] {
+    // Names begin with an origin and "/", after which comes "0".
+    const inside = origins.map((origin) => [`${origin}/`, `${origin}0`]).sort()
+    const bounds = ['', ...inside.flat(), '\uffff']
+    const query = 'SELECT first_id, passages FROM pages WHERE name >= ? AND name < ?'
+    const ids: number[] = []
+    for (let i = 0; i < bounds.length; i += 2) {
+      for (const row of this.#sql.exec<IdsRow>(query, ...bounds.slice(i, i + 2))) {
+        ids.push(...idsOf(row))
+      }
+    }
+    return ids
+  }
+
+  /** The terms that occur, from the rarest up to so many rows in all, and at least one. */
+  #rarest(terms: readonly string[], rarities: readonly number[], maxRows = MAX_ROWS): string[] {
     // The fillers are so many rows, which gives N. A word of more than half of all counts as half.
     const all = (FILLERS + 0.5) * (1 + Math.exp(this.#rarity(`"${FILLER_WORD}"`)))
     let rows = 0
@@ -284,7 +314,7 @@ export class SiteIndex {
       .toSorted((a, b) => b.rarity - a.rarity)
       .filter(({ rarity }, i) => {
         rows += all / (1 + Math.exp(rarity))
-        return i === 0 || rows <= MAX_ROWS
+        return i === 0 || rows <= maxRows
       })
       .map(({ term }) => term)
   }
@@ -311,8 +341,16 @@ export class SiteIndex {
   #index(passages: readonly PassageRow[], questions: readonly string[]): void {
     for (const passage of passages) this.#addWords(passage, '')
     const range = [passages[0]?.id ?? 0, passages.at(-1)?.id ?? 0]
+    const maxRows = Math.min(MAX_ROWS, MAX_QUESTION_ROWS / questions.length)
+    const rarities = new Map<string, number>()
+    const rarityOf = (term: string) => {
+      const rarity = rarities.get(term) ?? this.#rarity(term)
+      rarities.set(term, rarity)
+      return rarity
+    }
     const best = Map.groupBy(questions, (question) => {
-      const match = queryOf(question).terms.join(' OR ')
+      const { terms } = queryOf(question)
+      const match = this.#rarest(terms, terms.map(rarityOf), maxRows).join(' OR ')
       const query = `SELECT rowid AS id FROM words WHERE words MATCH ? AND rowid BETWEEN ? AND ?
         AND rank MATCH ? ORDER BY rank LIMIT 1`
       const row = match === '' ? null : this.#first<{ id: number }>(query, match, ...range, RANK)
@@ -327,7 +365,8 @@ export class SiteIndex {
   }
 
   #addWords({ id, url, title, heading, text }: PassageRow, questions: string): void {
-    const columns = [title, heading, pathOf(url), text, questions].map(indexedText)
+    const headings = heading.slice(-MAX_HEADING_CHARS)
+    const columns = [title, headings, pathOf(url), text, questions].map(indexedText)
     const query = `INSERT INTO words (rowid, title, heading, path, text, questions)
       VALUES (?, ?, ?, ?, ?, ?)`
     this.#run(query, id, ...columns)
@@ -400,6 +439,10 @@ export class SiteIndex {
     this.#sql.exec(query, ...values)
   }
 }
+
+/** The ids of a page's passages. */
+const idsOf = ({ first_id: first, passages }: IdsRow): number[] =>
+  Array.from({ length: passages }, (_, i) => first + i)
 
 /** By what a score is divided: of many passages of a long page, one matches by chance. */
 function chanceOf(page: PageRow | null): number {

@@ -135,6 +135,38 @@ describe('find()', () => {
     expect(textsFor('boat', 1)).toHaveLength(1)
   })
 
+  test('a page with many better passages hides no other page', () => {
+    const title = 'Boat'
+    index.put(page('/long', new Array(2500).fill({ title, text: 'boat' })))
+    for (const path of ['/a', '/b', '/c']) index.put(page(path, [`a boat in the page ${path}`]))
+    const urls = find('boat', 6)?.passages.map(({ url }) => url.slice(SITE.length))
+    expect(urls?.toSorted()).toEqual(['/a', '/b', '/c', '/long', '/long'])
+  })
+
+  test('a page of a text with all pages hides no other page of it', () => {
+    const passages = (path: string, n: number) =>
+      new Array(n).fill({ url: SITE + path, title: 'Boat', text: 'boat' })
+    const pieces = [...passages('/long', 1500), { url: `${SITE}/b`, text: 'a boat in a page' }]
+    index.put(page('/llms-full.txt', [...passages('/llms-full.txt', 3), ...pieces]))
+    const urls = find('boat', 6)?.passages.map(({ url }) => url.slice(SITE.length))
+    expect(urls?.toSorted()).toEqual(['/b', '/llms-full.txt', '/llms-full.txt', '/long', '/long'])
+  })
+
+  test('pages of origins that are no longer allowed hide no page of the others', () => {
+    const at = (origin: string, n: number): PageUpdate => {
+      const url = `${origin}/${n}`
+      return { ...page(`/${n}`, [{ url, title: 'Boat', text: 'boat' }]), name: url, url }
+    }
+    const around = ['http://example.com', 'https://example.co', `${SITE}.au`, `${SITE}:8080`]
+    for (let n = 0; n < 600; n++) for (const origin of around) index.put(at(origin, n))
+    index.put(page('/new', ['a boat']))
+    index.put(at('https://example-2.com', 1))
+    expect(textsFor('boat')).toEqual(['a boat'])
+    const origins = [SITE, 'https://example-2.com']
+    const found = index.find(queryOf('boat'), 20, origins).found?.passages ?? []
+    expect(found.map(({ url }) => new URL(url).origin).toSorted()).toEqual(origins.toSorted())
+  })
+
   test('words that have more rows than are ranked are asked for from the rarest up; all count for the coverage', () => {
     const words = { seldom: 6990, rarer: 7000, common: 7010 }
     const texts = Object.entries(words).flatMap(([word, rows]) => new Array(rows).fill(word))
@@ -142,7 +174,7 @@ describe('find()', () => {
     for (const title of Object.keys(words)) index.put(page(`/${title}`, [{ title }]))
     const pagesFor = (question: string) => {
       const urls = find(question)?.passages.map(({ url }) => url.slice(SITE.length + 1))
-      return urls?.filter((path) => path !== 'all').sort()
+      return urls?.filter((path) => path !== 'all' && path !== 'more').sort()
     }
     expect(pagesFor('common rarer seldom')).toEqual(['rarer', 'seldom'])
     expect(pagesFor('common rarer')).toEqual(['common', 'rarer'])
@@ -252,6 +284,32 @@ describe('put()', () => {
     expect(textsFor('vehicles')).toEqual([boats[1]])
     expect(textsFor('where')).toEqual([boats[0]])
     expect(index.list().pages).toMatchObject([{ questions: 3 }])
+  })
+
+  test('ranks a bounded number of rows for all questions of a page', () => {
+    const asked: string[] = []
+    const watched: typeof sql = {
+      ...sql,
+      exec: (query, ...values) => {
+        if (query.includes('BETWEEN ? AND ?')) asked.push(String(values[0]))
+        return sql.exec(query, ...values)
+      },
+    }
+    index = new SiteIndex(watched)
+    index.put(page('/few', ['a red boat', 'a blue boat'], { questions: ['Is a blue boat red?'] }))
+    expect(asked.splice(0)).toEqual([expect.stringContaining(' OR ')])
+    const texts = Array.from({ length: 10_000 }, (_, i) => `red boat ${i}`)
+    const questions = Array.from({ length: 50 }, (_, i) => `red boat ${i + 100}`)
+    expect(index.put(page('/many', texts, { questions }))).toMatchObject({ questions: 50 })
+    expect(asked).toEqual(questions.map((_, i) => `"${i + 100}"`))
+    expect(textsFor('131', 1)).toEqual(['red boat 131'])
+  })
+
+  test('indexes the last headings of a passage if there are many', () => {
+    const heading = ['Ships', 'long '.repeat(100), 'Boats'].join(' › ')
+    index.put(page('/a', [{ heading, text: 'planes' }]))
+    expect([textsFor('ships'), textsFor('boats')]).toEqual([[], ['planes']])
+    expect(find('boats')?.passages[0]?.heading).toBe(heading)
   })
 
   test('keeps the questions of an unchanged page, replaces given ones, and drops those of a changed page', () => {
