@@ -11,9 +11,10 @@ export const citeSchema = v.strictObject({
 /** A passage that the model was given. */
 export type Cite = Readonly<v.InferOutput<typeof citeSchema>>
 
-/** Some clients read no more than 16 KB of headers. */
-const MAX_CHARS = 12_000
+/** Some clients read no more than 16 KB of headers: Node's fetch fails. */
+const MAX_CHARS = 8000
 const MAX_TITLE_CHARS = 200
+const TITLE = "; title*=UTF-8''"
 
 /**
  * A link to each passage in the order of their numbers (RFC 8288), with titles in UTF-8 (RFC 8187),
@@ -21,10 +22,30 @@ const MAX_TITLE_CHARS = 200
  */
 export function linkHeader(cites: readonly Cite[] | null | undefined): string | null {
   if (!cites) return null
-  const bare = cites.map(({ url }) => `<${url}>; rel="cite"; title*=UTF-8''`)
-  const room = MAX_CHARS - bare.join(', ').length
-  const titles = cites.map(({ title }) => encoded(title, room / cites.length))
-  return bare.map((link, i) => `${link}${titles[i]}`).join(', ')
+  const bare = shortened(cites.map(({ url }) => url)).map((url) => `<${url}>; rel="cite"`)
+  const room = (MAX_CHARS - bare.join(', ').length) / cites.length - TITLE.length
+  const titles = cites.map(({ title }) => encoded(title, room))
+  return bare.map((link, i) => link + (titles[i] === '' ? '' : TITLE + titles[i])).join(', ')
+}
+
+/**
+ * The addresses in so few characters that a header has room for all of them: the longest lose their
+ * fragment and, if that is not enough, their path. None is left out, since they are numbered.
+ */
+function shortened(urls: readonly string[]): string[] {
+  const short = [...urls]
+  const room = MAX_CHARS - urls.length * '<>; rel="cite", '.length
+  for (const cut of [
+    (url: string) => url.replace(/#.*/, ''),
+    (url: string) => new URL(url).origin,
+  ]) {
+    const longest = [...short.entries()].sort(([, a], [, b]) => b.length - a.length)
+    for (const [i, url] of longest) {
+      if (short.join('').length <= room) return short
+      short[i] = cut(url)
+    }
+  }
+  return short
 }
 
 /** As much of a title as fits in so many characters. */

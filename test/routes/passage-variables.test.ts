@@ -4,6 +4,7 @@
 import { describe, expect, test } from 'vitest'
 import { parseConfig } from '../../src/config/config.ts'
 import { type Query, queryOf } from '../../src/search/query.ts'
+import { citesIn } from '../../src/site/cites.js'
 import { compatible, TestApp } from '../support/app.ts'
 import { ORIGIN } from '../support/client.ts'
 import { chatAnswer, codeOf, html, OPERATOR, textOf } from '../support/pages.ts'
@@ -171,11 +172,33 @@ test('a link header stays below what clients read, with pages of any title', asy
     messages: [{ role: 'user', content: 'Which?' }],
   })
   const link = reply.headers['link'] ?? ''
-  expect(link.length).toBeLessThan(12_000)
+  expect(link.length).toBeLessThan(8000)
   expect(link.match(/title\*=UTF-8''(?:%[\dA-F]{2}){3,600}(?:,|$)/g)).toHaveLength(9)
   for (const [, text = ''] of link.matchAll(/''([^,]*)/g)) {
     expect(title.startsWith(decodeURIComponent(text))).toBe(true)
   }
+})
+
+test.each([
+  [
+    'the longest addresses lose their fragment',
+    [900, 900, 900, 100],
+    ['/aaa', '/aaa', '/aaa#', '/aaa#'],
+  ],
+  ['and then their path', [2000, 2000, 2000, 2000, 100], ['/', '/aaa', '/aaa', '/aaa', '/aaa']],
+])('if a link header has no room for titles, %s', async (_, lengths, beginnings) => {
+  const { app, change } = start()
+  const long = (chars: number, n: number) =>
+    passage(`/${'a'.repeat(chars)}${n}#${'%E8%A6%8B'.repeat(200)}`, '標題', '', 'x')
+  change({ passages: lengths.map(long) })
+  const reply = await send(app, '/v1/chat/completions', {
+    model: 'many',
+    messages: [{ role: 'user', content: 'Which?' }],
+  })
+  const link = reply.headers['link'] ?? ''
+  expect(link.length).toBeLessThanOrEqual(8000)
+  const urls = citesIn(link).map(({ url }) => url.slice(ORIGIN.length))
+  expect(urls.map((url) => url.replace(/^(\/a{3})a*\d?(#?).*$/, '$1$2'))).toEqual(beginnings)
 })
 
 describe('one answer serves every spelling of a question:', () => {
