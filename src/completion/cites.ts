@@ -14,7 +14,6 @@ export type Cite = Readonly<v.InferOutput<typeof citeSchema>>
 /** Some clients read no more than 16 KB of headers: Node's fetch fails. */
 const MAX_CHARS = 8000
 const MAX_TITLE_CHARS = 200
-const TITLE = "; title*=UTF-8''"
 
 /**
  * A link to each passage in the order of their numbers (RFC 8288), with titles in UTF-8 (RFC 8187),
@@ -22,11 +21,14 @@ const TITLE = "; title*=UTF-8''"
  */
 export function linkHeader(cites: readonly Cite[] | null | undefined): string | null {
   if (!cites) return null
-  const bare = shortened(cites.map(({ url }) => url)).map((url) => `<${url}>; rel="cite"`)
-  const room = (MAX_CHARS - bare.join(', ').length) / cites.length - TITLE.length
-  const titles = cites.map(({ title }) => encoded(title, room))
-  return bare.map((link, i) => link + (titles[i] === '' ? '' : TITLE + titles[i])).join(', ')
+  const bare = bareLinks(shortened(cites.map(({ url }) => url)))
+  const room = MAX_CHARS - bare.join(', ').length
+  const titles = cites.map(({ title }) => encoded(title, room / cites.length))
+  return bare.map((link, i) => `${link}${titles[i]}`).join(', ')
 }
+
+const bareLinks = (urls: readonly string[]) =>
+  urls.map((url) => `<${url}>; rel="cite"; title*=UTF-8''`)
 
 /**
  * The addresses in so few characters that a header has room for all of them: the longest lose their
@@ -34,15 +36,11 @@ export function linkHeader(cites: readonly Cite[] | null | undefined): string | 
  */
 function shortened(urls: readonly string[]): string[] {
   const short = [...urls]
-  const room = MAX_CHARS - urls.length * '<>; rel="cite", '.length
-  for (const cut of [
-    (url: string) => url.replace(/#.*/, ''),
-    (url: string) => new URL(url).origin,
-  ]) {
+  for (const rest of [/#.*/, /(?<=:\/\/[^/]*)\/.*/]) {
     const longest = [...short.entries()].sort(([, a], [, b]) => b.length - a.length)
     for (const [i, url] of longest) {
-      if (short.join('').length <= room) return short
-      short[i] = cut(url)
+      if (bareLinks(short).join(', ').length <= MAX_CHARS) return short
+      short[i] = url.replace(rest, '')
     }
   }
   return short

@@ -4,8 +4,7 @@
 import { sha256 } from '../hash.ts'
 import { mapped } from '../json.ts'
 import type { Conversation } from './conversation.ts'
-import type { EffectiveRequest, PageTexts } from './effective.ts'
-import { markedText } from './page-text.ts'
+import type { EffectiveRequest } from './effective.ts'
 
 const FORMAT = 1
 
@@ -73,20 +72,6 @@ export interface PromptRequest {
  */
 export async function lastAnswerKey(request: PromptRequest, version: number): Promise<string> {
   return `l${version}:${await sha256(JSON.stringify(sorted(request)))}`
-}
-
-/**
- * The key of the last answer made of these passages: one made of others is another answer.
- *
- * @param key of the last answer, without passages; null: the prompt has no last answers
- */
-export async function lastAnswerOf(
-  key: string | null,
-  { texts }: { readonly texts: PageTexts },
-): Promise<string | null> {
-  if (key === null) return null
-  const marked = [...texts.values()].map(markedText)
-  return key.slice(0, key.indexOf(':') + 1) + (await sha256([key, ...marked].join('\n')))
 }
 
 /** Sorts keys at any depth. */

@@ -113,7 +113,7 @@ export interface RequestDraft {
   /**
    * @param pages the texts of all variables that are pages or passages
    * @param spell applied to the question that the passages are about: the variable or, in a chat,
-   *   the visitor's messages
+   *   the visitor's last two messages
    */
   readonly render: (pages?: PageTexts, spell?: Spell) => EffectiveRequest
 }
@@ -252,10 +252,15 @@ function lockedRequest(
 
 const asWritten: Spell = (question) => question
 
-/** The conversation with the visitor's messages rewritten. */
+/** The messages that passages are about: a follow-up such as "And on Windows?" needs the one before. */
+export const askedIn = (messages: Conversation): Conversation =>
+  messages.filter(({ role }) => role === 'user').slice(-2)
+
+/** The conversation with the messages rewritten that passages are about. */
 export function spelled(messages: Conversation, spell: Spell): Conversation {
+  const asked = askedIn(messages)
   return messages.map((message) =>
-    message.role === 'user' ? { ...message, content: spell(message.content) } : message,
+    asked.includes(message) ? { ...message, content: spell(message.content) } : message,
   )
 }
 

@@ -4,7 +4,7 @@ import { pageName } from '../cache/names.ts'
 import type { Cite } from '../completion/cites.ts'
 import { GatewayError, messages } from '../errors.ts'
 import { pageNameOf } from '../page/rules.ts'
-import type { PageTexts } from '../request/effective.ts'
+import { askedIn, type PageTexts } from '../request/effective.ts'
 import { pageText } from '../request/page-text.ts'
 import { numberedPassages, placeOf } from '../request/passages-text.ts'
 import { isLocked, type VisitorRequest } from '../request/schema.ts'
@@ -59,10 +59,8 @@ export function askedBy(
   if (passages === null) return null
   const [name, variable] = passages
   const { messages = [], variables = {} } = prompt
-  // A follow-up such as "And on Windows?" needs the question before it.
-  const last = messages.filter(({ role }) => role === 'user').slice(-2)
   const given = variable.about === undefined ? [] : [String(variables[variable.about])]
-  const question = [...given, ...last.map(({ content }) => content)].join('\n')
+  const question = [...given, ...askedIn(messages).map(({ content }) => content)].join('\n')
   return { name, variable, question }
 }
 

@@ -15,7 +15,7 @@ import { type CacheDirectives, parseCacheControl, prefersText } from '../http/re
 import { isRecord, type Table } from '../json.ts'
 import { RecentMap } from '../lru.ts'
 import { bodyOfHook, isHookBody } from '../request/ai-sdk.ts'
-import { cacheKey, type KeyOptions, lastAnswerKey, lastAnswerOf } from '../request/cache-key.ts'
+import { cacheKey, type KeyOptions, lastAnswerKey } from '../request/cache-key.ts'
 import type { ChatLimits } from '../request/chat.ts'
 import { isConversation, type Prompt, textOf } from '../request/conversation.ts'
 import {
@@ -193,11 +193,13 @@ export class RequestResolver {
         ? { request: { ...effective, route }, key: parsed.key }
         : await this.#filled(parsed, addressesOf(parsed.pages), cited)
     const workKey = scoped ? await cacheKey(effective, visitor, key) : filled.key
-    const storedUnder = cited === null || operatorSpends ? last : await lastAnswerOf(last, cited)
+    // An answer made of other passages is another one. Their mark is the hash of them.
+    const passages = cited === null || operatorSpends ? [] : [...cited.texts.values()]
+    const storedUnder = [last, ...passages.map(({ mark }) => mark)].join(':')
     const work: Work = {
       ...filled,
       key: workKey,
-      storedUnder: storedUnder ?? workKey,
+      storedUnder: last === null ? workKey : storedUnder,
       source: last === null ? null : { recipe: parsed.key, pages: [] },
       names: [...names, ...(cited?.names ?? [])],
       cites: cited?.cites ?? null,

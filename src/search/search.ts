@@ -102,9 +102,7 @@ export class Search {
     const known = this.#remembered.get(key)
     if (known === null) return null
     await purges.known()
-    if (purges.purgedAt(known.names) < known.askedAt) return known
-    this.#remembered.delete(key)
-    return null
+    return purges.purgedAt(known.names) < known.askedAt ? known : null
   }
 
   #isDue(ms: number): boolean {
@@ -112,12 +110,20 @@ export class Search {
   }
 
   async #lookUpVersion(): Promise<void> {
-    const { site, now } = this.#deps
-    // Meanwhile, others are served by the version as it is known.
-    this.#calledAt = now()
-    const failed = () => this.#failed()
-    const version = await inTime(OBJECT_MS, site.version().catch(failed), failed)
+    const version = await this.#call(this.#deps.site.version())
     if (version !== null) this.#noteVersion(version)
+  }
+
+  /** Null: the object fails. Meanwhile, others are served by the version as it is known. */
+  async #call<T>(answer: Promise<T>): Promise<T | null> {
+    const { now } = this.#deps
+    this.#calledAt = now()
+    const failed = () => {
+      this.#isFailing = true
+      this.#calledAt = now()
+      return null
+    }
+    return await inTime(OBJECT_MS, answer.catch(failed), failed)
   }
 
   #noteVersion(version: number): void {
@@ -125,12 +131,6 @@ export class Search {
     this.#calledAt = this.#deps.now()
     this.#confirmedAt = this.#calledAt
     this.#isFailing = false
-  }
-
-  #failed(): null {
-    this.#isFailing = true
-    this.#calledAt = this.#deps.now()
-    return null
   }
 
   /** @param known served if the index fails */
@@ -142,16 +142,9 @@ export class Search {
   ): Promise<Matches> {
     const { site, origins, now } = this.#deps
     const askedAt = now()
-    this.#calledAt = askedAt
     const remembered = this.#remembered
-    let cause: unknown
-    const failed = (error?: unknown) => {
-      cause = error
-      return this.#failed()
-    }
-    const asking = site.find(queryOf(question), limit, origins).catch(failed)
-    const matches = await inTime(OBJECT_MS, asking, failed)
-    if (matches === null) return this.#withoutIndex(known, cause)
+    const matches = await this.#call(site.find(queryOf(question), limit, origins))
+    if (matches === null) return this.#withoutIndex(known)
     const pages = new Set(matches.found?.passages.map(({ url }) => pageNameOf(new URL(url))))
     const names = await Promise.all([...pages].map(pageName))
     // Otherwise a page has changed meanwhile, perhaps one of these.
@@ -163,12 +156,13 @@ export class Search {
   }
 
   /** @throws GatewayError `search_unavailable` */
-  #withoutIndex(known: Remembered | null, cause?: unknown): Matches {
+  #withoutIndex(known: Remembered | null): Matches {
     const { staleMs, now } = this.#deps
-    const isOlder = known?.version !== this.#version
-    const since = isOlder ? (known?.askedAt ?? 0) : this.#confirmedAt
-    if (known !== null && now() - since < staleMs) return known
-    const options = { retryAfterSeconds: RETRY_AFTER_S, cause }
+    if (known !== null) {
+      const since = known.version === this.#version ? this.#confirmedAt : known.askedAt
+      if (now() - since < staleMs) return known
+    }
+    const options = { retryAfterSeconds: RETRY_AFTER_S }
     throw new GatewayError('search_unavailable', messages.search_unavailable, options)
   }
 }

@@ -114,8 +114,6 @@ const FILLERS = 50
 /** About as long as a passage. Words have no characters for private use. */
 const FILLER_WORD = '\ue000'
 const FILLER = Array.from({ length: 60 }, () => FILLER_WORD).join(' ')
-/** How many of the best passages are read: those of pages that are done with are passed over. */
-const MAX_READ = 2000
 /**
  * How many rows are ranked for a query: the sum of those that each of its words has. It bounds the
  * time of the one object. Beyond it, the most frequent words are left out: they have least weight.
@@ -257,10 +255,8 @@ export class SiteIndex {
     const candidates: FoundPassage[] = []
     const perPage = new Map<string, { found: number; readonly row: PageRow | null }>()
     const done = new Set(this.#idsOutside(origins))
-    let left = MAX_READ
     for (const { id, rank } of this.#ranked(terms)) {
       if (done.has(id)) continue
-      if (left-- === 0) break
       const { url, title, heading, text } = this.#passage(id)
       const address = new URL(url)
       if (!origins.includes(address.origin)) continue
@@ -290,17 +286,14 @@ export class SiteIndex {
 
   /** The passages of all other origins' pages. Of the others, no row is read. */
   #idsOutside(origins: readonly string[]): number[] {
-    // Names begin with an origin and "/", after which comes "0".
-    const inside = origins.map((origin) => [`${origin}/`, `${origin}0`]).sort()
-    const bounds = ['', ...inside.flat(), '\uffff']
     const query = 'SELECT first_id, passages FROM pages WHERE name >= ? AND name < ?'
-    const ids: number[] = []
-    for (let i = 0; i < bounds.length; i += 2) {
-      for (const row of this.#sql.exec<IdsRow>(query, ...bounds.slice(i, i + 2))) {
-        ids.push(...idsOf(row))
-      }
-    }
-    return ids
+    let from = ''
+    // Names begin with an origin and "/", after which comes "0".
+    return [...origins.map((origin) => `${origin}/`).sort(), '\uffff'].flatMap((to) => {
+      const rows = [...this.#sql.exec<IdsRow>(query, from, to)]
+      from = `${to.slice(0, -1)}0`
+      return rows.flatMap(idsOf)
+    })
   }
 
   /** The terms that occur, from the rarest up to so many rows in all, and at least one. */
@@ -341,16 +334,16 @@ export class SiteIndex {
   #index(passages: readonly PassageRow[], questions: readonly string[]): void {
     for (const passage of passages) this.#addWords(passage, '')
     const range = [passages[0]?.id ?? 0, passages.at(-1)?.id ?? 0]
-    const maxRows = Math.min(MAX_ROWS, MAX_QUESTION_ROWS / questions.length)
-    const rarities = new Map<string, number>()
-    const rarityOf = (term: string) => {
-      const rarity = rarities.get(term) ?? this.#rarity(term)
-      rarities.set(term, rarity)
-      return rarity
-    }
+    const maxRows = MAX_QUESTION_ROWS / questions.length
+    const rarities: Record<string, number> = {}
     const best = Map.groupBy(questions, (question) => {
       const { terms } = queryOf(question)
-      const match = this.#rarest(terms, terms.map(rarityOf), maxRows).join(' OR ')
+      for (const term of terms) rarities[term] ??= this.#rarity(term)
+      const match = this.#rarest(
+        terms,
+        terms.map((term) => rarities[term] ?? 0),
+        maxRows,
+      ).join(' OR ')
       const query = `SELECT rowid AS id FROM words WHERE words MATCH ? AND rowid BETWEEN ? AND ?
         AND rank MATCH ? ORDER BY rank LIMIT 1`
       const row = match === '' ? null : this.#first<{ id: number }>(query, match, ...range, RANK)

@@ -237,6 +237,28 @@ describe('one answer serves every spelling of a question:', () => {
   })
 })
 
+test('a chat shares an answer if what was said before the question is the same, word for word', async () => {
+  const { app, sent } = start()
+  const said = (first: string, reply: string) => [
+    { role: 'user', content: first },
+    { role: 'assistant', content: 'Fine.' },
+    { role: 'user', content: 'How long is a hose?' },
+    { role: 'assistant', content: reply },
+    { role: 'user', content: 'And outside?' },
+  ]
+  const answerTo = async (first: string, reply: string) =>
+    (
+      (
+        await send(app, '/v1/chat/completions', { model: 'talk', messages: said(first, reply) })
+      ).json() as { choices: { message: { content: string } }[] }
+    ).choices[0]?.message.content
+  expect(await answerTo('I have set Max to NaN.', 'Five.')).toBe('answer 1')
+  expect(await answerTo('I have set max to nan', 'Five.')).toBe('answer 2')
+  expect(await answerTo('I have set Max to NaN.', 'five')).toBe('answer 3')
+  expect(await answerTo('I have set Max to NaN.', 'Five.')).toBe('answer 1')
+  expect(sent).toHaveLength(3)
+})
+
 test('another passage, or another order of them, is another answer', async () => {
   const { app, change } = start()
   expect(textOf(await app.post(ask('Which?')))).toBe('answer 1')
