@@ -8,6 +8,7 @@ import { isPrintable, printable } from '../operator/printable.ts'
 import { shellCommand } from '../operator/shell.ts'
 import { type ProviderChoice, SetupError } from './arguments.ts'
 import { refusedSettings } from './files.ts'
+import { helpAtFixedAddress } from './providers.ts'
 import { KEY_NAME } from './settings.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -82,13 +83,17 @@ export async function findModel(server: Server, { terminal, fetch }: LookUpDeps)
 
 /**
  * @returns the models for text, at least one; or what is wrong with the list
- * @throws RefusedKey
+ * @throws RefusedKey, or SetupError if the preset's own address does not answer
  */
 async function modelsOf(server: Server, fetch: Fetch): Promise<string[] | string> {
   const list = await readModels(server, fetch)
   if (list === null) return `${server.preset} has no list of the names that it takes`
   const { url, answer } = list
-  if (answer === null) return `${url} does not answer`
+  if (answer === null) {
+    const help = server.baseUrl === null ? helpAtFixedAddress(server.preset) : null
+    if (help !== null) throw new SetupError(help)
+    return `${url} does not answer`
+  }
   const { status, entries } = answer
   if (status === 401 || status === 403) {
     throw new RefusedKey(

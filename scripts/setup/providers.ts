@@ -78,5 +78,14 @@ export const needsKey = (preset: string) => presets[preset]?.auth !== 'none'
 export const needsModel = (preset: string) => providers[preset]?.model === undefined
 export const needsBaseUrl = (preset: string) =>
   presets[preset]?.baseUrl === null && presets[preset].wire !== 'workers-ai'
+/** What helps if a provider does not answer at the address of its preset; null: it has none. */
+export function helpAtFixedAddress(preset: string): string | null {
+  const address = presets[preset]?.baseUrl ?? null
+  if (address === null) return null
+  return new URL(address).hostname === 'localhost'
+    ? `Nothing answers at ${address}. Is the server running there? --base-url URL names another address.`
+    : `Nothing answers at ${address}. Is this machine online?`
+}
+
 /** Azure lists models, but not the deployments whose names it takes. */
 export const listsModels = (preset: string) => preset !== 'azure'

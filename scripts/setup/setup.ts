@@ -1,5 +1,6 @@
 // The course of `npm run setup`: questions, a look at the site, one real call, the two files, and the
 // snippet to paste.
+import { hints } from '../../src/upstream/hints.ts'
 import type { Fetch } from '../operator/gateway.ts'
 import { printable } from '../operator/printable.ts'
 import {
@@ -23,7 +24,7 @@ import { nameOf } from './generators.ts'
 import { tryModel } from './live-check.ts'
 import { findAddress, findModel, type LookUpDeps, RefusedKey } from './model-choice.ts'
 import { pageCommands } from './page-commands.ts'
-import { needsBaseUrl, needsKey, needsModel } from './providers.ts'
+import { helpAtFixedAddress, needsBaseUrl, needsKey, needsModel } from './providers.ts'
 import {
   askBaseUrl,
   askKey,
@@ -50,6 +51,8 @@ const INTERRUPTED = 130
 /** Shorter tokens could be guessed (src/config/warnings.ts). */
 const MIN_TOKEN_CHARS = 32
 const LOCAL = 'http://localhost:8787'
+/** The hints of an upstream that cannot be reached. */
+const UNREACHED: readonly string[] = [hints.not_sent, hints.connection_lost, hints.no_connection]
 
 export interface SetupDeps extends DeployDeps {
   /** The clone. */
@@ -256,7 +259,11 @@ async function check(
     print(`Checked with one real call: ${name} answers${cost}.`)
   } else {
     const status = result.status === null ? '' : ` (status ${result.status})`
-    print(`\n${name} does not answer${status}.\n${result.hint}`)
+    const help =
+      UNREACHED.includes(result.hint) && answers.baseUrl === null
+        ? helpAtFixedAddress(answers.preset)
+        : null
+    print(`\n${name} does not answer${status}.\n${help ?? result.hint}`)
     return false
   }
   return true

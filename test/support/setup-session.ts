@@ -21,6 +21,8 @@ interface Input {
   readonly piped?: string
   /** Files of the site by path, besides its first page. */
   readonly files?: Readonly<Record<string, string>>
+  /** Nothing but the site can be reached. */
+  readonly isOffline?: boolean
 }
 
 export class SetupFolder {
@@ -57,7 +59,10 @@ export class SetupFolder {
     return configIn(await this.read('wrangler.toml'))
   }
 
-  async run(args: readonly string[], { typed, piped = '', files = {} }: Input = {}) {
+  async run(
+    args: readonly string[],
+    { typed, piped = '', files = {}, isOffline = false }: Input = {},
+  ) {
     const rest = [...(typed ?? [])]
     const questions: { question: string; hidden: boolean }[] = []
     const screen = new PassThrough()
@@ -74,7 +79,7 @@ export class SetupFolder {
         },
         readInput: async () => piped,
       },
-      fetch: siteOf(files),
+      fetch: siteOf(files, isOffline ? offline : fetch),
       folder: this.#folder,
       wrangler: async () => ({ code: 1, output: '' }),
       pause: async () => {},
@@ -88,12 +93,20 @@ export class SetupFolder {
   }
 }
 
+/** As without a network. */
+const offline: SetupDeps['fetch'] = async () => {
+  throw new TypeError('fetch failed')
+}
+
 /** The owner's site is made up; everything else is real. */
-function siteOf(files: Readonly<Record<string, string>>): SetupDeps['fetch'] {
+function siteOf(
+  files: Readonly<Record<string, string>>,
+  others: SetupDeps['fetch'],
+): SetupDeps['fetch'] {
   const html = '<meta name="generator" content="Hugo 0.160.0"><h1>Blog</h1>'
   const all = new Map(Object.entries({ '': html, ...files }))
   return async (request) => {
-    if (!request.url.startsWith(SITE)) return await fetch(request)
+    if (!request.url.startsWith(SITE)) return await others(request)
     const body = all.get(request.url.slice(SITE.length))
     return new Response(body ?? '', { status: body === undefined ? 404 : 200 })
   }

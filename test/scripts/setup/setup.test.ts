@@ -359,6 +359,18 @@ describe('a check that fails', () => {
     )
     expect([code, output.includes(hints.not_sent)]).toEqual([1, true])
   })
+
+  test.each([
+    ['openai', 1, 'https://api.openai.com/v1. Is this machine online?'],
+    // Its models are looked up first.
+    ['xai', 2, 'https://api.x.ai/v1. Is this machine online?'],
+    ['ollama', 1, 'http://localhost:11434/v1. Is the server running there? --base-url URL names'],
+  ])('without a network names the address of %s', async (preset, exit, help) => {
+    const args = flags('--preset', preset, '--key-stdin')
+    const { code, output } = await folder.run(args, { piped: CANARY, isOffline: true })
+    expect([code, output]).toEqual([exit, expect.stringContaining(`\nNothing answers at ${help}`)])
+    expect(output).not.toContain('Check base_url')
+  })
 })
 
 test('what a terminal would obey is shown, and not written', async () => {
