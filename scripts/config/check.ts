@@ -1,6 +1,6 @@
 // Reads the CONFIG of a wrangler.toml, and checks it as far as that is possible without the Worker.
 // For `npm run check:config`, `npm run setup` and `npm start`.
-import { experimental_readRawConfig } from 'wrangler'
+import { experimental_readRawConfig, unstable_getVarsForDev } from 'wrangler'
 import { type Config, parseConfig } from '../../src/config/config.ts'
 import { prompts } from '../../src/config/prompts.ts'
 import { warningsOf } from '../../src/config/warnings.ts'
@@ -19,6 +19,12 @@ export function readWranglerToml(path: string) {
     const { line, column, lineText } = location
     throw new Error(`wrangler.toml:${line}:${column}: ${text}: ${lineText}`)
   }
+}
+
+/** The variables of the .dev.vars beside a wrangler.toml, as `wrangler dev` reads them. */
+export function readVars(path: string): Readonly<Record<string, unknown>> {
+  const vars = unstable_getVarsForDev(path, undefined, {}, undefined, true)
+  return Object.fromEntries(Object.entries(vars).map(([name, { value }]) => [name, value]))
 }
 
 /** Thrown by wrangler for a file that is not TOML; it does not export the type. */

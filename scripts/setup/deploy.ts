@@ -10,6 +10,7 @@ import { checkConfig } from '../config/check.ts'
 import { SetupError } from './arguments.ts'
 import { type CheckWorkerDeps, checkWorker } from './check-worker.ts'
 import type { RunWrangler } from './command.ts'
+import { isPrivateHost } from './hosts.ts'
 
 export interface DeployDeps extends CheckWorkerDeps {
   readonly wrangler: RunWrangler
@@ -25,8 +26,9 @@ export async function deploy(
   secrets: Readonly<Record<string, string>>,
   deps: DeployDeps,
 ): Promise<string> {
-  const { config } = checkConfig(settings)
-  const local = [...(config?.upstreams.values() ?? [])].find(({ baseUrl }) => isLocal(baseUrl))
+  const { config, secrets: needed } = checkConfig(settings)
+  const upstreams = [...(config?.upstreams.values() ?? [])]
+  const local = upstreams.find(({ baseUrl }) => baseUrl !== '' && isPrivateHost(new URL(baseUrl)))
   if (local !== undefined) {
     throw new SetupError(
       `Cannot deploy: Cloudflare cannot reach ${local.baseUrl}. Choose another provider, or give "${local.name}" a public address with --base-url.`,
@@ -36,7 +38,8 @@ export async function deploy(
   const url = await upload(deps)
   // A CONFIG there replaces that of wrangler.toml on this machine. It is no secret, and a Worker
   // cannot have two bindings of one name.
-  const isSent = ([name, value]: [string, string]) => value !== '' && name !== 'CONFIG'
+  const isSent = ([name, value]: [string, string]) =>
+    value !== '' && name !== 'CONFIG' && (needed.has(name) || !OF_WRANGLER.test(name))
   const sent = Object.fromEntries(Object.entries(secrets).filter(isSent))
   show(['secret', 'bulk'], deps, `${Object.keys(sent).join(', ')} on its standard input`)
   const { code } = await deps.wrangler(['secret', 'bulk'], { input: JSON.stringify(sent) })
@@ -49,7 +52,8 @@ export async function deploy(
   return url
 }
 
-const isLocal = (url: string) => url !== '' && /^(localhost|127\.|\[::1\])/.test(new URL(url).host)
+/** What wrangler itself reads, such as a token that may change everything of an account. */
+const OF_WRANGLER = /^(?:CLOUDFLARE_|WRANGLER_|CF_(?:ACCOUNT_ID|API_KEY|API_TOKEN|EMAIL)$)/
 
 function show(args: readonly string[], { terminal }: DeployDeps, note = ''): void {
   terminal.print(`\n$ npx wrangler ${args.join(' ')}${note === '' ? '' : `   # with ${note}`}`)

@@ -5,7 +5,7 @@ import { copyFile, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/prom
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import type { Fault } from '../../src/validation.ts'
-import { checkConfig, readWranglerToml } from '../config/check.ts'
+import { checkConfig, readVars, readWranglerToml } from '../config/check.ts'
 import { SetupError } from './arguments.ts'
 import { maskedSecrets } from './dev-vars.ts'
 import { changesOf } from './diff.ts'
@@ -86,6 +86,30 @@ async function parsed(folder: string, texts: readonly string[]) {
     return all
   } catch (error) {
     throw new SetupError(error instanceof Error ? error.message : String(error))
+  } finally {
+    await rm(temporary, { recursive: true })
+  }
+}
+
+/**
+ * Checks that wrangler reads these secrets in the file as they are.
+ *
+ * @throws SetupError
+ */
+export async function checkSecrets(
+  folder: string,
+  file: string,
+  secrets: Readonly<Record<string, string>>,
+): Promise<void> {
+  const temporary = await mkdtemp(join(folder, '.setup-'))
+  try {
+    await writeFile(join(temporary, DEV_VARS), file, { mode: 0o600 })
+    const read = readVars(join(temporary, WRANGLER))
+    const changed = Object.keys(secrets).filter((name) => read[name] !== secrets[name])
+    if (changed.length === 0) return
+    throw new SetupError(
+      `Cannot write ${changed.join(', ')} into ${DEV_VARS}: it would be read as something else. Look for quotes that are not closed there, or use another key.`,
+    )
   } finally {
     await rm(temporary, { recursive: true })
   }

@@ -14,6 +14,7 @@ import { type DeployDeps, deploy } from './deploy.ts'
 import { secretsIn, withSecrets } from './dev-vars.ts'
 import {
   type Change,
+  checkSecrets,
   planSecrets,
   planSettings,
   readDevVars,
@@ -92,7 +93,9 @@ async function configure(args: Arguments, deps: SetupDeps): Promise<number> {
     ...(isStrong ? {} : { OPERATOR_TOKEN: deps.newToken() }),
   }
   const all = { ...known, ...secrets }
-  const changes = [change, planSecrets(vars, withSecrets(vars, secrets))].filter(
+  const nextVars = withSecrets(vars, secrets)
+  await checkSecrets(folder, nextVars, secrets)
+  const changes = [change, planSecrets(vars, nextVars)].filter(
     ({ before, after }) => before !== after,
   )
   if (!(await isWanted(changes, args, terminal))) return OK

@@ -138,7 +138,7 @@ test('shows and runs whoami, deploy and the secrets, and tries the Worker', asyn
   expect(output).toContain(`Dashboard: ${WORKER}/admin`)
 })
 
-test('sends every secret of .dev.vars by its name, and none without a value', async () => {
+test('sends every secret of .dev.vars by its name, and none without a value or of wrangler itself', async () => {
   const others = {
     TOKEN_SECRET: `token-${CANARY}`,
     TOKEN_SECRET_PREVIOUS: `previous-${CANARY}`,
@@ -146,7 +146,8 @@ test('sends every secret of .dev.vars by its name, and none without a value', as
     ALERT_URL: `https://alerts.example.com/${CANARY}`,
     SECOND_KEY: `second-${CANARY}`,
   }
-  const lines = Object.entries({ ...others, EMPTY: '', CONFIG: '{}' })
+  const ofWrangler = { CLOUDFLARE_API_TOKEN: 'cf', WRANGLER_LOG: 'debug', CF_API_TOKEN: 'cf' }
+  const lines = Object.entries({ ...others, ...ofWrangler, EMPTY: '', CONFIG: '{}' })
   await writeFile(
     join(folder, '.dev.vars'),
     lines.map(([name, value]) => `${name}="${value}"\n`).join(''),
@@ -280,6 +281,28 @@ describe('ends with what to do', () => {
     expect(output).toContain(
       '502 upstream_rejected: The model refused the request.\nCheck the key.',
     )
+  })
+
+  test.each([
+    'http://0.0.0.0:9/v1',
+    'http://192.168.7.7/v1',
+    'http://10.1.2.3/v1',
+    'http://172.31.0.1/v1',
+    'http://169.254.1.1/v1',
+    'http://100.64.0.1/v1',
+    'http://0x7f.1/v1',
+    'http://[::ffff:127.0.0.1]:9/v1',
+    'http://[fd00::1]/v1',
+    'http://[fe80::1]/v1',
+    'http://[::]/v1',
+    'http://localhost.:9/v1',
+    'http://nas.local/v1',
+    'http://ollama:11434/v1',
+  ])('if only this network reaches %s, before anything is deployed', async (url) => {
+    const server = ['--preset', 'compatible', '--model', 'm', '--key-stdin', '--base-url', url]
+    const { code, output, calls } = await run(server)
+    expect([code, calls]).toEqual([1, []])
+    expect(output).toContain('Cannot deploy: Cloudflare cannot reach')
   })
 
   test('if the model is on this machine, before anything is deployed', async () => {

@@ -4,9 +4,10 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { readVars } from '../../../scripts/config/check.ts'
 import { maskedSecrets, secretsIn, withSecrets } from '../../../scripts/setup/dev-vars.ts'
 import { changesOf } from '../../../scripts/setup/diff.ts'
-import { planSecrets, planSettings, write } from '../../../scripts/setup/files.ts'
+import { checkSecrets, planSecrets, planSettings, write } from '../../../scripts/setup/files.ts'
 import { withSettings } from '../../../scripts/setup/wrangler-toml.ts'
 import { textOf } from '../../support/documents.ts'
 
@@ -175,16 +176,56 @@ describe('.dev.vars', () => {
     expect(withSecrets('A=1\nB=2\nA=3\n', { A: 'x' })).toBe('A=x\nB=2\n')
   })
 
-  test.each(['a#b', 'a"b', "a'b", '"quoted"', `a"'b`, 'plain', 'a=b='])(
-    'holds the secret %j so that it can be read again',
+  test.each([
+    ...['a#b', 'a"b', "a'b", '"quoted"', `a"'b`, 'plain', 'a=b=', 'a"b\'c`d', '`x`', '$HOME'],
+    ...['x\\nOPERATOR_TOKEN=weak', '#x\\rY=1', 'a\\', 'a\\"#', "'q'", 'end"', '\\n', '"a\'b`"'],
+  ])('holds the secret %j so that wrangler reads it as it is', async (value) => {
+    const file = withSecrets('', { A: value })
+    expect(secretsIn(file)).toEqual({ A: value })
+    await checkSecrets(folder, file, { A: value })
+  })
+
+  test.each(['#"\'`', '\\n"\'`#'])(
+    'refuses the secret %j, for which no quotes are left',
     (value) => {
-      expect(secretsIn(withSecrets('', { A: value }))).toEqual({ A: value })
+      expect(() => withSecrets('', { A: value })).toThrow('Cannot write A into .dev.vars')
     },
   )
+
+  test('is not written if a secret would be read as something else', async () => {
+    await expect(checkSecrets(folder, 'A=a#b\n', { A: 'a#b' })).rejects.toThrow(
+      'Cannot write A into .dev.vars: it would be read as something else.',
+    )
+    expect(await readdir(folder)).toEqual(['wrangler.toml'])
+  })
+
+  const lines = 'PEM="-----BEGIN\nA=inner\nsecretline\n-----END" # mine\n'
+
+  test('keeps what is inside of a value of several lines', () => {
+    const file = `# note\n${lines}\nA=old\nA='x\ny'\nB=1`
+    const after = withSecrets(file, { A: 'new', C: 'c' })
+    expect(after).toBe(`# note\n${lines}\nA=new\nB=1\nC=c\n`)
+    const PEM = '-----BEGIN\nA=inner\nsecretline\n-----END'
+    expect(secretsIn(after)).toEqual({ PEM, A: 'new', B: '1', C: 'c' })
+  })
+
+  test.each([
+    'A=1\r\nB="a\r\nb"\r\n',
+    '\n\n  export A = 1 # note\n#B=2\nC: 3\n',
+    "A='open\nB=2\n",
+    'A=\nB=\n\n"x"\nno entry\n-A=4\n.B=5',
+    'A="a\\nb\\r"\nB=\'a\\nb\'\nC=`a\\n`\nD="x" y\nE=\'a\' # b\n',
+  ])('is read as wrangler reads it: %j', async (file) => {
+    await writeFile(join(folder, '.dev.vars'), file)
+    expect(secretsIn(file)).toEqual(readVars(join(folder, 'wrangler.toml')))
+  })
 
   test('is shown without its secrets', () => {
     const masked = maskedSecrets(`# note\nKEY="${KEY}"\nEMPTY=""\nexport B='12345'\n`)
     expect(masked).toBe('# note\nKEY=… (28 characters)\nEMPTY=""\nexport B=… (5 characters)\n')
+    expect(maskedSecrets(`# note\n${lines}of no entry\n\nB=1`)).toBe(
+      '# note\nPEM=… (38 characters)\n… (11 characters)\n\nB=… (1 characters)',
+    )
     const { diff } = planSecrets(`KEY=${KEY}\n`, `KEY=${KEY.toUpperCase()}\n`)
     expect(diff).toContain('another of the same length')
   })
