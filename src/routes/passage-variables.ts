@@ -1,14 +1,13 @@
 // Variables of locked prompts that are passages of the owner's site: from a visitor's question to
 // the numbered texts in the prompt, and to the pages they cite.
-import { pageName } from '../cache/names.ts'
 import type { Cite } from '../completion/cites.ts'
 import { GatewayError, messages } from '../errors.ts'
-import { pageNameOf } from '../page/rules.ts'
 import { askedIn, type PageTexts } from '../request/effective.ts'
 import { pageText } from '../request/page-text.ts'
 import { numberedPassages, placeOf } from '../request/passages-text.ts'
 import { isLocked, type VisitorRequest } from '../request/schema.ts'
 import { type PassagesVariable, passagesIn, type Variables } from '../request/template.ts'
+import { pageNamesOf } from '../search/search.ts'
 
 /** The search of the owner's site. */
 export interface PassageSearch {
@@ -75,7 +74,6 @@ export async function citedFor(
     throw new GatewayError('no_passages', messages.no_passages)
   }
   const { text, used } = numberedPassages(passages, variable.max_chars)
-  const pages = new Set(used.map(({ url }) => pageNameOf(new URL(url))))
   const marked = await pageText(
     text,
     used.map(({ url }) => url),
@@ -83,6 +81,6 @@ export async function citedFor(
   return {
     texts: new Map([[name, marked]]),
     cites: used.map((passage) => ({ url: passage.url, title: placeOf(passage) })),
-    names: await Promise.all([...pages].map(pageName)),
+    names: await pageNamesOf(used),
   }
 }

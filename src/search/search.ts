@@ -7,6 +7,7 @@ import { inTime } from '../deadline.ts'
 import { GatewayError, messages } from '../errors.ts'
 import { RecentMap } from '../lru.ts'
 import { pageNameOf } from '../page/rules.ts'
+import type { Passage } from './passage.ts'
 import { type Query, queryOf } from './query.ts'
 import { normaliseQuestion } from './question.ts'
 import type { Found, Matches } from './site-index.ts'
@@ -145,8 +146,7 @@ export class Search {
     const remembered = this.#remembered
     const matches = await this.#call(site.find(queryOf(question), limit, origins))
     if (matches === null) return this.#withoutIndex(known)
-    const pages = new Set(matches.found?.passages.map(({ url }) => pageNameOf(new URL(url))))
-    const names = await Promise.all([...pages].map(pageName))
+    const names = await pageNamesOf(matches.found?.passages ?? [])
     // Otherwise a page has changed meanwhile, perhaps one of these.
     if (remembered === this.#remembered) {
       this.#noteVersion(matches.version)
@@ -165,6 +165,12 @@ export class Search {
     const options = { retryAfterSeconds: RETRY_AFTER_S }
     throw new GatewayError('search_unavailable', messages.search_unavailable, options)
   }
+}
+
+/** The names of the passages' pages (cache/names.ts). */
+export async function pageNamesOf(passages: readonly Pick<Passage, 'url'>[]): Promise<string[]> {
+  const pages = new Set(passages.map(({ url }) => pageNameOf(new URL(url))))
+  return await Promise.all([...pages].map(pageName))
 }
 
 const newMemory = () => new RecentMap<Remembered>({ maxBytes: MEMORY_BYTES, bytesOf })
