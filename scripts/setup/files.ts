@@ -140,15 +140,17 @@ export async function write(
   return copy
 }
 
-/** Copies a file to the first free name. */
+/** Copies a file to the first free name. @returns the name of the copy, or of an older one like it */
 async function copyOf(folder: string, name: string): Promise<string> {
+  const path = join(folder, name)
   for (let number = 1; ; number += 1) {
     const copy = `${name}.bak${number === 1 ? '' : number}`
     try {
-      await copyFile(join(folder, name), join(folder, copy), constants.COPYFILE_EXCL)
+      await copyFile(path, join(folder, copy), constants.COPYFILE_EXCL)
       return copy
     } catch (error) {
       if ((error as { code?: string }).code !== 'EEXIST') throw error
+      if ((await readFile(path)).equals(await readFile(join(folder, copy)))) return copy
     }
   }
 }

@@ -92,6 +92,20 @@ describe('wrangler.toml', () => {
     ])
   })
 
+  test('is not copied a second time if a copy already has the same content', async () => {
+    const other = SETTINGS.replace('example.com', 'example.org')
+    const copies = []
+    for (const settings of [SETTINGS, other, SETTINGS, other]) {
+      copies.push(await write(folder, (await planSettings(folder, settings)).change))
+    }
+    expect(copies).toEqual([
+      ...['wrangler.toml.bak', 'wrangler.toml.bak2'],
+      ...['wrangler.toml.bak3', 'wrangler.toml.bak2'],
+    ])
+    expect(await read('wrangler.toml.bak')).toBe(shipped)
+    expect(await read('wrangler.toml.bak2')).toBe(withSettings(shipped, SETTINGS))
+  })
+
   test.each([
     [
       'is not TOML',
