@@ -184,11 +184,14 @@ describe('a hostile site', () => {
     expect(requests.filter((path) => /\d/.test(path))).toHaveLength(10)
   })
 
-  test('has a sitemap of a million tags that is not parsed', async () => {
-    files.set('/sitemap.xml', `<urlset>${'<a/>'.repeat(1_000_000)}</urlset>`)
-    const startedAt = performance.now()
-    expect(await inspect()).toMatchObject({ sitemap: `${site}sitemap.xml`, paths: ['/*'] })
-    expect(performance.now() - startedAt).toBeLessThan(3000)
+  test('has a sitemap of many tags that is not parsed', async () => {
+    const pages = (tags: number) =>
+      `<urlset>${'<a/>'.repeat(tags)}<url><loc>${site}posts/a</loc></url></urlset>`
+    const sitemap = `${site}sitemap.xml`
+    files.set('/sitemap.xml', pages(200_000))
+    expect(await inspect()).toMatchObject({ sitemap, paths: ['/posts/*'] })
+    files.set('/sitemap.xml', pages(300_000))
+    expect(await inspect()).toMatchObject({ sitemap, paths: ['/*'] })
   })
 
   test('cannot name or redirect to addresses of others', async () => {
