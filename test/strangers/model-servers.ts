@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { OtherServer, type ServerCommand } from './server.ts'
-import { environment, installed, pip, run } from './venv.ts'
+import { environment, installed, run } from './venv.ts'
 
 export interface ModelServer {
   readonly origin: string
@@ -64,9 +64,9 @@ export async function startTransformers(): Promise<ModelServer> {
   // PyPI has PyTorch for Linux only with CUDA, whose libraries would be 4 GB more.
   const alone = ['torch==2.15.0', 'nvidia-cuda-runtime==13.2.75', 'transformers==5.24.0']
   const bin = await environment(alone.join('+'), [
-    pip('--no-compile', '--no-deps', ...alone, 'accelerate==1.15.0'),
-    pip('--no-compile', ...dependencies),
-    ['test/strangers/unused_cuda.py'],
+    { packages: [...alone, 'accelerate==1.15.0'], alone: true },
+    { packages: dependencies },
+    { script: 'test/strangers/unused_cuda.py' },
   ])
   const command = (folder: string) => ({
     command: `${bin}/transformers`,
