@@ -5,9 +5,10 @@ import { bundleOf, gzippedKib } from './bundle-size.ts'
 
 /**
  * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last ones were
- * stop sequences for servers that know none, and what each prompt, model and page costs.
+ * stop sequences for servers that know none, what each prompt, model and page costs, and a search that
+ * fails or is slow without delaying anything else.
  */
-const LIMIT_KIB = 88
+const LIMIT_KIB = 89
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const { start, later } = bundleOf(path)
