@@ -89,6 +89,17 @@ test('a connection that is lost before the first byte is an outage', async () =>
   stop()
 })
 
+test('reads the stack of what broke a connection, which would keep the body in memory', async () => {
+  const { source, next, stop } = start()
+  const error = new Error('Network connection lost.')
+  const stack = vi.fn(() => '')
+  Object.defineProperty(error, 'stack', { get: stack })
+  source.fail(error)
+  await expect(next()).rejects.toMatchObject({ code: 'upstream_unavailable' })
+  expect(stack).toHaveBeenCalled()
+  stop()
+})
+
 test('decodes a character that is split across pieces', async () => {
   const { source, next, stop } = start()
   const bytes = new TextEncoder().encode('é')
