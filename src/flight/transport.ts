@@ -147,7 +147,9 @@ export class FlightServer {
       }
       default: {
         const id = searchParams.get('id') ?? ''
-        return Response.json(this.#ends.get(id))
+        const end = this.#ends.get(id)
+        this.#ends.delete(id)
+        return Response.json(end)
       }
     }
   }
