@@ -127,17 +127,17 @@ export class BodyReader {
 
   /** The connection was lost, or the body cannot be decompressed. */
   #lost(error: unknown): GatewayError {
-    letGo(error)
+    releaseFrames(error)
     if (error instanceof TypeError) return upstreamFailure('bad_response', { code: 'undecodable' })
     return upstreamFailure(this.#bytes === 0 ? 'unavailable' : 'truncated')
   }
 }
 
 /**
- * Until its stack is read, an error of workerd keeps the calls that it went through, with their objects.
- * Its stream keeps the error, and these calls keep the stream: a circle through two heaps, which is never
- * collected in a Durable Object that goes on running.
+ * Until its stack is read, an error of workerd holds its call frames and so the body's reader. The stream of
+ * that body holds the error: a reference cycle across two heaps, which is never collected while the
+ * Durable Object runs.
  */
-function letGo(error: unknown): void {
+function releaseFrames(error: unknown): void {
   if (error instanceof Error) void error.stack
 }

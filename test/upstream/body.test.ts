@@ -89,7 +89,7 @@ test('a connection that is lost before the first byte is an outage', async () =>
   stop()
 })
 
-test('reads the stack of what broke a connection, which would keep the body in memory', async () => {
+test("reads the stack of a lost connection's error, which otherwise keeps the body in memory", async () => {
   const { source, next, stop } = start()
   const error = new Error('Network connection lost.')
   const stack = vi.fn(() => '')
