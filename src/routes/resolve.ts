@@ -195,11 +195,12 @@ export class RequestResolver {
     const workKey = scoped ? await cacheKey(effective, visitor, key) : filled.key
     // An answer made of other passages is another one. Their mark is the hash of them.
     const passages = cited === null || operatorSpends ? [] : [...cited.texts.values()]
-    const storedUnder = [last, ...passages.map(({ mark }) => mark)].join(':')
+    const storedUnder =
+      last === null ? workKey : [last, ...passages.map(({ mark }) => mark)].join(':')
     const work: Work = {
       ...filled,
       key: workKey,
-      storedUnder: last === null ? workKey : storedUnder,
+      storedUnder,
       source: last === null ? null : { recipe: parsed.key, pages: [] },
       names: [...names, ...(cited?.names ?? [])],
       cites: cited?.cites ?? null,
