@@ -1,6 +1,6 @@
 // `npm run check:config`: which CONFIG fails the check, and what is printed.
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
@@ -18,6 +18,8 @@ async function check(edit: (toml: string) => string): Promise<{ code: number; ou
   } catch (error) {
     const { code, stderr } = error as { code: number; stderr: string }
     return { code, output: stderr }
+  } finally {
+    await rm(folder, { recursive: true })
   }
 }
 

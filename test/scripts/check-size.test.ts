@@ -1,18 +1,26 @@
 // `npm run check:size` fails if the bundle is larger than the limit.
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, readFile, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { expect, inject, test } from 'vitest'
+import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { bundleOf } from '../../scripts/bundle-size.ts'
 
 const script = resolve('scripts/check-size.ts')
 
+let folder: string
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'check-size-'))
+})
+
+afterAll(() => rm(folder, { recursive: true }))
+
 /** The result of the check for a bundle with these bytes. */
 async function check(bytes: Uint8Array): Promise<{ code: number; output: string }> {
-  const path = join(await mkdtemp(join(tmpdir(), 'check-size-')), 'worker.js')
+  const path = join(folder, 'one.js')
   await writeFile(path, bytes)
   try {
     const { stdout } = await promisify(execFile)(process.execPath, [script, path])
@@ -38,7 +46,6 @@ test('a larger bundle fails, and the message has its size, the limit and what to
 })
 
 test('what the main module imports counts, and what it loads later is named', async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'check-size-'))
   const main = join(folder, 'worker.js')
   await writeFile(main, 'export{a as default}from"./gateway.js";')
   await writeFile(

@@ -108,7 +108,7 @@ async function find(question: string): Promise<string[]> {
 
 test('indexes the pages of a sitemap and those given beside it, so that visitors find them', async () => {
   publish({ boats: 'Rowing on the lake.', hills: 'Climbing all day.' })
-  site.files.set('/posts.xml.gz', gzipSync(site.files.get('/sitemap.xml') ?? ''))
+  site.files.set('/posts.xml.gz', gzipSync(String(site.files.get('/sitemap.xml'))))
   const other = urlset([site.url('/about')])
   site.files.set('/other.xml', other)
   const sitemaps = ['/posts.xml.gz', '/other.xml'].map(

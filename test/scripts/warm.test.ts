@@ -17,7 +17,7 @@ let folder: string
 let site: SiteServer
 let origin: string
 /** The pages of the site by path. */
-let pages: Map<string, string | Buffer>
+let pages: SiteServer['files']
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'edge-warm-'))

@@ -4,8 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-folder = tempfile.mkdtemp()
-os.environ["LLM_USER_PATH"] = folder
+folder = tempfile.TemporaryDirectory()
+os.environ["LLM_USER_PATH"] = folder.name
 
 import llm
 from judging import BASE, FIELDS, PATHS, PROMPT, judge, same
@@ -21,7 +21,7 @@ models = [
     for path in PATHS
     for kind in ("text", "chat")
 ]
-Path(folder, "extra-openai-models.yaml").write_text("".join(models))
+Path(folder.name, "extra-openai-models.yaml").write_text("".join(models))
 
 
 def tokens(response):

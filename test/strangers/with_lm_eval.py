@@ -29,17 +29,15 @@ GREEDY = [[i == doc["answer"] for i in range(3)] for doc in DOCS]
 NEXT = [" of being all", " mind (as", " Rabbit, and"]
 
 
-def tokenizer():
-    """Counts tokens as the demo model does: a word has the space before it."""
+def save_tokenizer():
+    """Its tokens are those of the demo model: a word has the space before it."""
     pieces = " ?\\w+|[^\\w\\s]"
     split = pre_tokenizers.Split(Regex(pieces), "isolated")
     texts = [doc["start"] + choice for doc in DOCS for choice in doc["choices"]]
     words = sorted({word for text in texts for word, _ in split.pre_tokenize_str(text)})
     whole = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["<eos>", *words])}, unk_token="<eos>"))
     whole.pre_tokenizer, whole.decoder = split, decoders.Fuse()
-    folder = tempfile.mkdtemp()
-    PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<eos>").save_pretrained(folder)
-    return folder
+    PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<eos>").save_pretrained(FOLDER.name)
 
 
 def docs(**_):
@@ -52,7 +50,7 @@ def task(name, **more):
 
 
 def check(base_url):
-    settings = {"base_url": f"{base_url}/completions", "model": "default", "tokenizer": FOLDER}
+    settings = {"base_url": f"{base_url}/completions", "model": "default", "tokenizer": FOLDER.name}
     settings |= {"tokenizer_backend": "huggingface", "tokenized_requests": False, "max_retries": 1}
     likelihood = task("likelihood", output_type="multiple_choice", doc_to_choice="choices", doc_to_target="answer")
     until = {"until": ["."], "max_gen_toks": 3, "do_sample": False}
@@ -65,5 +63,6 @@ def check(base_url):
     same("texts", [sample["resps"][0][0] for sample in results["samples"]["text"]], NEXT)
 
 
-FOLDER = tokenizer()
+FOLDER = tempfile.TemporaryDirectory()
+save_tokenizer()
 judge(check)

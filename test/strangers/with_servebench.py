@@ -15,12 +15,12 @@ from servebench.cli import app
 REQUESTS, CONCURRENCY, TOKENS = 32, 8, 25
 # The demo model waits 12.5 ms before each token. A slow machine only adds to it.
 LEAST_GAP_SECONDS = 0.006
-FOLDER = Path(tempfile.mkdtemp())
+FOLDER = tempfile.TemporaryDirectory()
 
 
 def load(base_url, endpoint, seed):
     """What servebench writes about its requests."""
-    report = FOLDER / "run.json"
+    report = Path(FOLDER.name, "run.json")
     args = {"url": base_url, "model": "default", "endpoint": endpoint, "seed": seed, "out": report}
     args |= {"num-requests": REQUESTS, "concurrency": CONCURRENCY, "output-len": TOKENS, "input-len": 24, "warmup": 0}
     flags = ["--no-ignore-eos", "--no-gpu"]

@@ -1,5 +1,5 @@
 // The pages people read, as data: README.md, docs/ and the others, their code blocks, links and anchors.
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, normalize } from 'node:path'
 import { experimental_readRawConfig } from 'wrangler'
@@ -82,7 +82,12 @@ export function pasted(shipped: string, blocks: readonly CodeBlock[]): string {
 
 /** The variable CONFIG of a wrangler.toml, as wrangler reads it. */
 export function configIn(toml: string): unknown {
-  const path = join(mkdtempSync(join(tmpdir(), 'config-')), 'wrangler.toml')
+  const folder = mkdtempSync(join(tmpdir(), 'config-'))
+  const path = join(folder, 'wrangler.toml')
   writeFileSync(path, toml)
-  return experimental_readRawConfig({ config: path }).rawConfig.vars?.['CONFIG']
+  try {
+    return experimental_readRawConfig({ config: path }).rawConfig.vars?.['CONFIG']
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 }

@@ -1,6 +1,6 @@
 // A static site on a real port. Its files have validators, as those of static hosts.
 import { createHash } from 'node:crypto'
-import { createServer, type IncomingMessage, type Server } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
 export interface SiteRequest {
@@ -8,9 +8,12 @@ export interface SiteRequest {
   readonly status: number
 }
 
+/** What is sent for a path, or a function that answers by itself. */
+export type SiteFile = string | Buffer | ((response: ServerResponse) => void)
+
 export class SiteServer {
   /** The files by path. */
-  readonly files = new Map<string, string | Buffer>()
+  readonly files = new Map<string, SiteFile>()
   /** The requests that were answered, in order. */
   readonly requests: SiteRequest[] = []
   /** Called before each answer, which waits for it. */
@@ -21,7 +24,13 @@ export class SiteServer {
     this.#server = createServer(async (request, response) => {
       const { url: path = '' } = request
       await this.before(path)
-      const { status, headers, body } = this.#answer(request)
+      const file = this.files.get(path)
+      if (typeof file === 'function') {
+        file(response)
+        this.requests.push({ path, status: response.statusCode })
+        return
+      }
+      const { status, headers, body } = answerTo(request, file)
       this.requests.push({ path, status })
       response.writeHead(status, headers).end(body)
     })
@@ -46,14 +55,13 @@ export class SiteServer {
     this.#server.closeAllConnections()
     this.#server.close()
   }
+}
 
-  #answer({ url = '', headers: sent }: IncomingMessage) {
-    const body = this.files.get(url)
-    if (body === undefined) return { status: 404, headers: {} }
-    const etag = `"${createHash('sha256').update(body).digest('hex')}"`
-    if (sent['if-none-match'] === etag) return { status: 304, headers: { etag } }
-    return { status: 200, headers: { etag, 'content-type': typeOf(url) }, body }
-  }
+function answerTo({ url = '', headers: sent }: IncomingMessage, body?: string | Buffer) {
+  if (body === undefined) return { status: 404, headers: {} }
+  const etag = `"${createHash('sha256').update(body).digest('hex')}"`
+  if (sent['if-none-match'] === etag) return { status: 304, headers: { etag } }
+  return { status: 200, headers: { etag, 'content-type': typeOf(url) }, body }
 }
 
 function typeOf(path: string): string {

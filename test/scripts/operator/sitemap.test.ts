@@ -1,46 +1,32 @@
 // Sitemaps as sites serve them, over real connections: which are read, and the limits.
-import { createServer, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { ServerResponse } from 'node:http'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { readSitemap } from '../../../scripts/operator/sitemap.ts'
+import { type SiteFile, SiteServer } from '../../support/site-server.ts'
 
-type Handler = string | Buffer | ((response: ServerResponse) => void)
-
-let server: Server
-let other: Server
+let server: SiteServer
+let other: SiteServer
+let files: SiteServer['files']
 let site: string
-const files = new Map<string, Handler>()
-const requests: string[] = []
 
 beforeAll(async () => {
-  server = createServer(({ url = '' }, response) => {
-    requests.push(url)
-    const found = files.get(url)
-    if (found === undefined) response.writeHead(404).end('<html>no</html>')
-    else if (typeof found === 'function') found(response)
-    else response.end(found)
-  })
-  other = createServer((_, response) => response.end(urlset('https://other.example/a')))
-  await Promise.all([listen(server), listen(other)])
-  site = `http://127.0.0.1:${portOf(server)}`
+  server = await SiteServer.start()
+  files = server.files
+  site = server.origin
+  other = await SiteServer.start()
+  other.files.set('/s.xml', urlset('https://other.example/a'))
 })
 
 afterAll(() => {
-  for (const each of [server, other]) {
-    each.closeAllConnections()
-    each.close()
-  }
+  server.stop()
+  other.stop()
 })
 
 beforeEach(() => {
   files.clear()
-  requests.length = 0
+  server.requests.length = 0
 })
-
-const listen = (each: Server) =>
-  new Promise<void>((resolve) => each.listen(0, '127.0.0.1', () => resolve()))
-const portOf = (each: Server) => (each.address() as AddressInfo).port
 
 const NAMESPACE = 'xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"'
 const loc = (url: string) => `<loc>${url}</loc>`
@@ -195,11 +181,12 @@ test('follows indexes, nested or gzipped, and reads no sitemap twice', async () 
     response.end(gzipSync(urlset('https://a.example/2')))
   })
   expect((await read()).pages).toEqual(['https://a.example/1', 'https://a.example/2'])
-  expect(requests).toEqual(['/sitemap.xml', '/a.xml.gz', '/more.xml', '/b.xml'])
+  const paths = server.requests.map(({ path }) => path)
+  expect(paths).toEqual(['/sitemap.xml', '/a.xml.gz', '/more.xml', '/b.xml'])
 })
 
 test('skips sitemaps of another origin, but follows a redirect of the first one', async () => {
-  const elsewhere = `http://127.0.0.1:${portOf(other)}`
+  const elsewhere = other.origin
   const redirect = (to: string) => (response: ServerResponse) =>
     response.writeHead(301, { location: to }).end()
   files.set('/old.xml', redirect('/sitemap.xml'))
@@ -233,7 +220,7 @@ describe('throws an error for', () => {
     const entities = Array.from({ length: 20 }, (_, i) => `<!ENTITY e${i + 1} "&e${i};&e${i};">`)
     return `<!DOCTYPE urlset [<!ENTITY e0 "x">${entities.join('')}]><urlset><url><loc>&e20;</loc></url></urlset>`
   }
-  test.each<readonly [string, Handler | null, string]>([
+  test.each<readonly [string, SiteFile | null, string]>([
     ['a missing file', null, 'the site returned 404'],
     [
       'an HTML page',

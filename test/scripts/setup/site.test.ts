@@ -1,10 +1,9 @@
 // What setup finds out about the owner's site.
-import { createServer, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { generatorOf } from '../../../scripts/setup/generators.ts'
 import { inspectSite } from '../../../scripts/setup/site.ts'
+import { SiteServer } from '../../support/site-server.ts'
 
 describe('the generator of a page', () => {
   test.each([
@@ -117,33 +116,23 @@ describe('a site', () => {
 })
 
 describe('a hostile site', () => {
-  type Handler = string | ((response: ServerResponse) => void)
-  let server: Server
+  let server: SiteServer
+  let files: SiteServer['files']
   let site: string
-  const files = new Map<string, Handler>()
-  const requests: string[] = []
 
   beforeAll(async () => {
-    server = createServer(({ url = '' }, response) => {
-      requests.push(url)
-      const found = files.get(url)
-      if (found === undefined) response.writeHead(404).end()
-      else if (typeof found === 'function') found(response)
-      else response.end(found)
-    })
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()))
-    site = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+    server = await SiteServer.start()
+    files = server.files
+    site = server.url('/')
   })
   beforeEach(() => {
     files.clear()
     files.set('/', '<p>')
-    requests.length = 0
+    server.requests.length = 0
   })
-  afterAll(() => {
-    server.closeAllConnections()
-    server.close()
-  })
+  afterAll(() => server.stop())
 
+  const paths = () => server.requests.map(({ path }) => path)
   const inspect = (ms = 30_000) => inspectSite(new URL(site), fetch, { ms })
 
   test('cannot have more than a part of its page read, compressed or not', async () => {
@@ -174,14 +163,14 @@ describe('a hostile site', () => {
     const startedAt = performance.now()
     expect(await inspect(1000)).toMatchObject({ problem: null, sitemap: null })
     expect(performance.now() - startedAt).toBeLessThan(5000)
-    expect(requests).toEqual(['/', '/robots.txt', '/0.xml'])
+    expect(paths()).toEqual(['/', '/robots.txt', '/0.xml'])
   })
 
   test('has ten lines of its robots.txt followed', async () => {
     const lines = Array.from({ length: 30 }, (_, i) => `Sitemap: /${i}.xml\n`)
     files.set('/robots.txt', lines.join(''))
     await inspect()
-    expect(requests.filter((path) => /\d/.test(path))).toHaveLength(10)
+    expect(paths().filter((path) => /\d/.test(path))).toHaveLength(10)
   })
 
   test('has a sitemap of many tags that is not parsed', async () => {
