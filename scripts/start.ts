@@ -11,6 +11,7 @@ const DEFAULT_PORT = 8787
 const PARENT_MS = 500
 /** How often an incomplete wrangler.toml is read. */
 const POLL_MS = 200
+const MAX_PORT = 65_535
 const FILES = ['wrangler.toml', '.dev.vars']
 
 const args = process.argv.slice(2)
@@ -35,12 +36,17 @@ if (process.env['npm_lifecycle_event'] === 'start') {
   setInterval(() => process.ppid !== parent && stop(), PARENT_MS).unref()
 }
 
-/** `--port 9000`, `--port=9000` or `-p 9000`. */
+/** `--port 9000`, `--port=9000` or `-p 9000`. Ends the process if it is no port. */
 function portIn(list: readonly string[]): number | null {
   const at = list.findIndex((arg) => /^(--port|-p)(=|$)/.test(arg))
   if (at === -1) return null
   const value = list[at]?.split('=')[1] ?? list[at + 1]
-  return Number(value)
+  const number = /^\d+$/.test(value ?? '') ? Number(value) : Number.NaN
+  if (number <= MAX_PORT) return number
+  console.error(
+    `Cannot use the port ${value ?? ''}: expected a number up to ${MAX_PORT}, as in npm start -- --port 9000`,
+  )
+  process.exit(1)
 }
 
 function start(): ChildProcess {

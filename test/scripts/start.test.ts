@@ -15,6 +15,14 @@ import { freePort } from '../support/free-port.ts'
 const TOKEN = 'an-operator-token-of-32-characters'
 const READY = /Try it +curl.*\n/
 
+test.each([['abc'], ['90000'], ['-1'], ['']])('npm start says that %j is no port', async (port) => {
+  const failed = promisify(execFile)(process.execPath, ['scripts/start.ts', '--port', port])
+  await expect(failed).rejects.toMatchObject({
+    code: 1,
+    stderr: `Cannot use the port ${port}: expected a number up to 65535, as in npm start -- --port 9000\n`,
+  })
+})
+
 describe('npm start', () => {
   let folder: string
   let child: ChildProcess | null = null
