@@ -61,7 +61,7 @@ export interface LedgerDeps {
 /** A granted reservation, until it is settled. */
 export interface Lease {
   readonly mayStore: boolean
-  /** The upstream answered 2xx: from now on the call costs money. */
+  /** From now on the call may cost money: the upstream answered 2xx, or was sent the request and gave no answer. */
   accepted(): void
   /** Called exactly once, even if the call fails. */
   settle(end: End): void

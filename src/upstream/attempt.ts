@@ -34,6 +34,7 @@ export interface RouteContext {
   readonly callsAtOnce: number
   /**
    * `stop`: a call cancelled by `signal` costs what it has written. Default: all that was reserved.
+   * A call cancelled because another one of the request failed always costs what it has written.
    */
   readonly abandon?: 'finish' | 'stop'
   /** Called before every upstream call; throws if the call is not allowed. */
@@ -81,7 +82,8 @@ export interface Attempt {
 }
 
 /**
- * Makes the calls of an attempt. If one call fails, the others are cancelled.
+ * Makes the calls of an attempt. Those that begin together are sent when each of them has its budget. If
+ * one call fails, the others are cancelled.
  *
  * @throws GatewayError of the first call that failed, or the reason of the context's signal
  */
@@ -100,15 +102,27 @@ export async function attempt(
   const signal =
     calls.length === 1 ? context.signal : AbortSignal.any([context.signal, stopped.signal])
   let begun = false
+  const reserved = Promise.withResolvers<void>()
+  let unreserved = Math.min(context.callsAtOnce, calls.length)
+  const reserve: RouteContext['reserve'] = async (extent, target) => {
+    const lease = await context.reserve(extent, target)
+    unreserved -= 1
+    if (unreserved === 0) reserved.resolve()
+    await reserved.promise
+    return lease
+  }
   const works = calls.map((planned) => () => {
     const push: PushCallDeltas = (deltas, meta) => {
       if (!begun) sink.begin(answeredBy(params, meta))
       begun = true
       sink.push(placedAt(planned.firstIndex, deltas))
     }
-    return makeCall(planned, params, context, signal, push)
+    return makeCall(planned, params, { ...context, reserve }, signal, push)
   })
-  const ends = await runAll(works, context.callsAtOnce, () => stopped.abort())
+  const ends = await runAll(works, context.callsAtOnce, () => {
+    stopped.abort()
+    reserved.resolve()
+  })
   const doubt = ends.find((end) => end.doubt !== null)?.doubt ?? null
   if (doubt !== null) {
     context.report({
@@ -188,10 +202,13 @@ async function makeCall(
     push([...texts, ...echo.rest(), ...end.finishes], normaliser.meta)
     return end
   } finally {
-    const isStopped = abandon === 'stop' && left.aborted
+    const isStopped = signal.aborted && (abandon === 'stop' || !left.aborted)
     const ms = now() - startedAt
     const unwritten = isStopped ? unwrittenTokens(planned, normaliser.bytes, ms) : undefined
-    lease.settle({ usage, chars: normaliser.text.length, unwritten })
+    // The echo of a prompt is not written by the model.
+    const echoed = planned.echoed.reduce((sum, text) => sum + text.length, 0)
+    const chars = Math.max(0, normaliser.text.length - echoed)
+    lease.settle({ usage, chars, unwritten })
   }
 }
 

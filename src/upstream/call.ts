@@ -24,7 +24,7 @@ export interface CallOptions extends WireOptions {
 
 export interface CallContext extends CallOptions, WatchdogOptions, Omit<ReadContext, 'watchdog'> {
   readonly send: Send
-  /** Called when the call may cost money: after a 2xx, or a timeout without an answer. */
+  /** Called when the call may cost money: after a 2xx, or a timeout or cancellation without an answer. */
   readonly onAccepted?: () => void
 }
 

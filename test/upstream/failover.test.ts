@@ -535,6 +535,55 @@ test.each([
   expect(app.trace).toEqual(trace)
 })
 
+test('answer() sends none of the calls that begin together if one of them gets no budget', async () => {
+  const refused = new GatewayError('too_many_streams', 'Cannot', { retryAfterSeconds: 5 })
+  const leases: { accepted: boolean; settled: unknown[] }[] = []
+  const app = startRoute(
+    { a: chat(ok) },
+    {
+      reserve: async () => {
+        if (leases.length === 3) throw refused
+        const lease = { accepted: false, settled: [] as unknown[] }
+        leases.push(lease)
+        return {
+          accepted: () => {
+            lease.accepted = true
+          },
+          settle: (end) => void lease.settled.push(end),
+        }
+      },
+    },
+  )
+  expect((await app.run({ prompts: ['a', 'b', 'c', 'd'] })).error).toBe(refused)
+  expect(app.calls).toEqual([])
+  expect(leases.map(({ accepted, settled }) => [accepted, settled.length])).toEqual(
+    Array(3).fill([false, 1]),
+  )
+})
+
+test('answer() settles a call that it cancels for another one with what it has written', async () => {
+  const running = openStream()
+  running.push(chunk('Zoë'))
+  const failing = openStream()
+  const app = startRoute({
+    a: chat((call) => (call === 0 ? running : failing).response()),
+  })
+  const asking = app.ask({ prompts: ['a', 'b'], max_tokens: 1000 })
+  await asking.next()
+  failing.fail(new Error('reset'))
+  expect((await asking.rest()).code).toBe('upstream_unavailable')
+  expect(app.leases.map(({ settled }) => settled)).toMatchObject([
+    [{ usage: null, unwritten: 1000 - 4 }],
+    [{ usage: null, unwritten: undefined }],
+  ])
+})
+
+test('answer() does not settle the echo of a prompt as written', async () => {
+  const app = startRoute({ a: () => jsonAnswer('Once upon a time') })
+  await app.run({ prompts: ['Once upon'], echo: true, logprobs: 0 })
+  expect(app.leases[0]?.settled).toMatchObject([{ chars: ' a time'.length }])
+})
+
 test('answer() settles once, at any time of a disconnect', async () => {
   for (const steps of [0, 1, 2, 3, 4]) {
     for (const pending of [false, true]) {
