@@ -212,6 +212,8 @@ function createParts(config: Config, platform: Platform) {
     storeCopy,
     generate: (work, stream, signal) => {
       let mayStore = false
+      // However many calls it takes, an answer is written once.
+      let needsWrite = work.lifetime !== null
       return {
         route: {
           requestId: work.requestId,
@@ -228,6 +230,8 @@ function createParts(config: Config, platform: Platform) {
           reserve: async (extent, target) => {
             const { model, prompt_id } = work.request
             const known = models.get(model)
+            const stores = needsWrite
+            needsWrite = false
             const lease = await reserve(
               {
                 ...extent,
@@ -235,7 +239,7 @@ function createParts(config: Config, platform: Platform) {
                 routePrices: known?.prices ?? [],
                 visitor: work.visitor,
                 leaseMs: upstreams.get(target.upstream)?.deadlineMs ?? 0,
-                stores: work.lifetime !== null,
+                stores,
                 charge: (charge) =>
                   platform.charge({ model, prompt_id, origin: work.origin, ...charge }),
               },

@@ -1,7 +1,7 @@
 // What the whole service reserves for an upstream call, and at whose price it is settled.
 import { describe, expect, test } from 'vitest'
 import { gapRequest } from '../src/upstream/gap.ts'
-import { compatible, jsonAnswer, TestApp } from './support/app.ts'
+import { compatible, jsonAnswer, TestApp, upstreamBody } from './support/app.ts'
 import { ORIGIN } from './support/client.ts'
 
 const other = { ...compatible, name: 'other', base_url: 'https://other.test/v1' }
@@ -43,6 +43,17 @@ describe('a call reserves for every text that it carries', () => {
     await app.post({ prompt: 'Once €', max_tokens: 16 })
     expect(app.ledger.reserved[0]?.tokens).toBe(8 + 64 + 1000 + 4000)
   })
+})
+
+test('an answer of several calls reserves one KV write, as it is stored once', async () => {
+  const choice = { index: 0, message: { content: 'Hello' }, finish_reason: 'stop' }
+  const app = new TestApp({
+    config: { upstreams: [{ ...compatible, wire: 'chat' }], cache: { kv_writes_per_day: 10 } },
+    upstream: () => Response.json({ ...upstreamBody(), choices: [choice] }),
+  })
+  expect((await app.post({ prompt: ['a', 'b', 'c'] })).status).toBe(200)
+  expect(app.ledger.reserved.map(({ stores }) => stores)).toEqual([true, false, false])
+  expect(app.kv.puts).toHaveLength(1)
 })
 
 describe('a fallback with a price of its own', () => {

@@ -216,6 +216,8 @@ export class Budget {
   }
 
   #refusalOf({ visitor, tokens, usd }: ReserveRequest, nowMs: number): Refusal | null {
+    // It only stores an answer that is there.
+    if (tokens === 0 && usd === 0) return null
     const { tokensPerDay, usdPerDay, tokensPerVisitorPerDay, streamsPerVisitor } = this.#limits
     const { day, ...today } = this.#today
     const untilMidnightMs = (day + 1) * DAY_MS - nowMs

@@ -456,6 +456,16 @@ describe('Budget.reserve()', () => {
   })
 })
 
+test('a KV write without a call is granted while paused and after the budget, but counts', () => {
+  const budget = budgetWith({ kvWritesPerDay: 2, tokensPerDay: 10 })
+  budget.reserve(call('a', { visitor: null, tokens: 10, stores: true }), NOON)
+  budget.settle('a', { tokens: 50, usd: 0 }, NOON)
+  budget.pausedUntilMs = NOON + DAY_MS
+  const write = { visitor: null, tokens: 0, usd: 0, stores: true }
+  expect(budget.reserve(call('b', write), NOON)).toEqual({ granted: true, mayStore: true })
+  expect(budget.reserve(call('c', write), NOON)).toEqual({ granted: true, mayStore: false })
+})
+
 describe('Budget.share()', () => {
   test('is the share spent, without reservations, in tokens or USD', () => {
     const budget = budgetWith({ usdPerDay: 1 })
