@@ -26,12 +26,12 @@ export function checkOrigin(
     origin !== 'null' &&
     (origin === own.origin ||
       origins.includes(origin) ||
-      origins.includes('*') ||
+      (origins.includes('*') && origin.length <= MAX_ORIGIN_CHARS) ||
       (isLoopback(own.hostname) && isLocal()))
   return { kind: allowed ? 'allowed' : 'refused', origin }
 }
 
-/** Longer origins are not logged or echoed: host names have at most 253 characters (RFC 1035). */
+/** Longer origins are refused, and neither logged nor echoed: host names have at most 253 characters (RFC 1035). */
 const MAX_ORIGIN_CHARS = 270
 
 /** Whether browsers send this http(s) origin: no path, no default port, in lower case. */

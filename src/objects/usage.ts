@@ -29,9 +29,13 @@ export class UsageObject extends DurableObject {
   readonly #sql: SqlStorage = this.ctx.storage.sql
   #cleanedHour = -1
 
-  /** Adds an isolate's figures. */
-  add({ hours, failures, refused }: UsageReport): void {
+  /** Adds an isolate's figures: all of them or, if it throws, none, since they are sent again. */
+  add(report: UsageReport): void {
     this.#open()
+    this.ctx.storage.transactionSync(() => this.#add(report))
+  }
+
+  #add({ hours, failures, refused }: UsageReport): void {
     for (const [hour, counts] of hours) {
       const query = 'SELECT counts FROM hours WHERE hour = ?'
       const [row] = this.#sql.exec<{ counts: string }>(query, hour)

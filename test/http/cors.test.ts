@@ -117,11 +117,15 @@ test('checkOrigin() never allows null, even if it is configured', () => {
   expect(kindOf('null', 'http://localhost:8787/', ['*'])).toBe('refused')
 })
 
-test('checkOrigin() allows every other origin if "*" is configured', () => {
-  expect(judge(requestFrom('https://evil.com'), ['*'])).toEqual({
-    kind: 'allowed',
-    origin: 'https://evil.com',
-  })
+test('checkOrigin() allows every other origin if "*" is configured, such as an app\'s', () => {
+  for (const origin of ['https://evil.com', 'capacitor://localhost']) {
+    expect(judge(requestFrom(origin), ['*'])).toEqual({ kind: 'allowed', origin })
+  }
+})
+
+test('checkOrigin() allows no origin that is too long to be one, and it is not logged', () => {
+  const verdict = judge(requestFrom(`https://${'a'.repeat(300)}.com`), ['*'])
+  expect([verdict.kind, originForLog(verdict)]).toEqual(['refused', null])
 })
 
 test.each([

@@ -127,6 +127,16 @@ test('keeps failed attempts and refused origins across a restart, refused origin
   await workers.rig.set({ clockMs: 0 })
 })
 
+test('adds all figures of a report or, if one cannot be stored, none of them', async () => {
+  const bad = [
+    [hourAgo(8), { requests: 3 }],
+    [hourAgo(9), null],
+  ]
+  const report = { hours: bad, failures: [], refused: [] }
+  await expect(workers.rig.call('usage', 'add', report)).rejects.toThrow()
+  expect((await workers.rig.rows()).hours.map(({ hour }) => hour)).not.toContain(hourAgo(8))
+})
+
 test('keeps ninety days', async () => {
   await workers.rig.call('usage', 'put', hourAgo(90 * 24), counts(1))
   await workers.rig.call('usage', 'put', hourAgo(89 * 24), counts(1))
