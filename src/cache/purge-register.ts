@@ -38,6 +38,8 @@ export class PurgeRegister {
   #list: PurgeList = noPurges
   #writtenAt = Number.NEGATIVE_INFINITY
   #nextWrite: Promise<void> | null = null
+  /** The latest write. Settled when it is over. */
+  #lastWrite: Promise<unknown> = Promise.resolve()
 
   constructor(context: RegisterContext) {
     this.#context = context
@@ -75,11 +77,16 @@ export class PurgeRegister {
 
   /** Collects all purges until the next write is allowed, and writes them together. */
   async #write(): Promise<void> {
-    const gap = this.#writtenAt + WRITE_GAP_MS - this.#context.now()
-    // Always await, so that the caller assigns `#nextWrite` before it is reset below.
-    await (gap > 0 ? new Promise((resolve) => setTimeout(resolve, gap)) : null)
+    // An older list must not arrive after a newer one.
+    await this.#lastWrite
+    const { kv, now } = this.#context
+    const gap = this.#writtenAt + WRITE_GAP_MS - now()
+    if (gap > 0) await new Promise((resolve) => setTimeout(resolve, gap))
     this.#nextWrite = null
-    this.#writtenAt = this.#context.now()
-    await this.#context.kv.put(PURGE_KEY, formatPurgeList(this.#list))
+    const writing = kv.put(PURGE_KEY, formatPurgeList(this.#list)).finally(() => {
+      this.#writtenAt = now()
+    })
+    this.#lastWrite = writing.catch(() => {})
+    await writing
   }
 }

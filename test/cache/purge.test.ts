@@ -233,6 +233,28 @@ describe('the register', () => {
     expect(kv.puts.filter((key) => key === 'purge').length).toBeLessThanOrEqual(2)
   })
 
+  test('writes one list after the other, however long KV takes, so that the newest one stays', async () => {
+    const shared = place()
+    const { kv, clock } = shared
+    const slow = Promise.withResolvers<void>()
+    const put = kv.put.bind(kv)
+    vi.spyOn(kv, 'put').mockImplementationOnce(async (...args) => {
+      await slow.promise
+      await put(...args)
+    })
+    const first = isolate(shared).purge(['request:a'])
+    await vi.advanceTimersByTimeAsync(0)
+    const second = isolate(shared).purge(['request:b'])
+    clock.ms += 5000
+    await vi.advanceTimersByTimeAsync(5000)
+    slow.resolve()
+    await first
+    clock.ms += 1000
+    await vi.advanceTimersByTimeAsync(1000)
+    await second
+    expect([...(listIn(kv)?.names.keys() ?? [])]).toEqual(['request:a', 'request:b'])
+  })
+
   test('restores its list after an eviction even if KV has lost it', async () => {
     const storage = memoryStorage()
     await place(storage).register.add({ names: ['request:a'], at: START })
