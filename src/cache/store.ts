@@ -14,6 +14,9 @@ export interface CacheOptions {
   readonly now: () => number
 }
 
+/** A site rarely asks for more shapes of one answer. */
+const MAX_BODIES = 4
+
 /** An entry with the bodies that have been encoded from it so far, so that a hit encodes nothing. */
 export class CachedAnswer {
   readonly entry: Entry
@@ -25,19 +28,21 @@ export class CachedAnswer {
     this.#bodies = same?.entry.completion.id === entry.completion.id ? same.#bodies : new Map()
   }
 
-  /** The body with this name, encoded on first use. */
+  /** The body with this name, encoded on first use. The oldest one makes room for a fifth. */
   body(name: string, make: () => string): Uint8Array {
     let body = this.#bodies.get(name)
     if (body === undefined) {
       body = new TextEncoder().encode(make())
+      const [oldest] = this.#bodies.keys()
+      if (this.#bodies.size >= MAX_BODIES && oldest !== undefined) this.#bodies.delete(oldest)
       this.#bodies.set(name, body)
     }
     return body
   }
 }
 
-/** Most copies of one answer: JSON, text, event stream with and without usage, and the entry. */
-const COPIES = 5
+/** The copies of one answer: its entry and its bodies. */
+const COPIES = 1 + MAX_BODIES
 /** Overhead of an event stream per choice: the fields around the text of two chunks. */
 const CHUNK_BYTES = 800
 

@@ -212,6 +212,16 @@ test('a body is encoded once for each format, and shared by entries with the sam
   expect(make).toHaveBeenCalledTimes(3)
 })
 
+test('an answer has at most four bodies in memory: the oldest is encoded again', () => {
+  const cached = isolate().cache.storeInMemory(entryOf())
+  const make = vi.fn(() => 'made')
+  for (const name of ['a', 'b', 'c', 'd', 'e']) cached.body(name, make)
+  for (const name of ['b', 'c', 'd', 'e']) cached.body(name, make)
+  expect(make).toHaveBeenCalledTimes(5)
+  cached.body('a', make)
+  expect(make).toHaveBeenCalledTimes(6)
+})
+
 test.each([
   ['no memory', { memoryBytes: 0 }],
   ['no time in memory', { memoryMs: 0 }],
