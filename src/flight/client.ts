@@ -52,7 +52,7 @@ export class Misses {
    */
   async answer(work: Work, reader: Reader, left: AbortSignal, alone: boolean): Promise<MissAnswer> {
     if (this.#fetchObject === null || alone) return await this.#alone(work, reader, left)
-    this.#noteJoin(work.key)
+    this.#rememberJoin(work.key)
     const shared = this.#shared(work)
     const watched = stopsWithReaders(work) ? left : null
     const answer = await this.#join(this.#fetchObject, shared, reader, watched)
@@ -75,7 +75,7 @@ export class Misses {
     return at !== undefined && Math.abs(this.#context.now() - at) < JOINED_MS
   }
 
-  #noteJoin(key: string): void {
+  #rememberJoin(key: string): void {
     if (this.#joinedAt.size >= MAX_KEYS) this.#joinedAt.clear()
     this.#joinedAt.set(key, this.#context.now())
   }
@@ -141,7 +141,12 @@ export class Misses {
    * @param allowed called last, since the call counts against the visitor's rate limit
    */
   async refresh(work: Work, allowed = async () => true): Promise<void> {
-    if (!this.#mayRefresh(work.key) || !(await allowed())) return
+    if (!this.#mayRefresh(work.key)) return
+    if (!(await allowed())) {
+      // Another visitor may refresh it.
+      this.#refreshedAt.delete(work.key)
+      return
+    }
     try {
       if (this.#fetchObject !== null) {
         return await refreshRemote(this.#fetchObject, this.#shared(work))

@@ -222,8 +222,18 @@ describe('a refresh', () => {
       asked += 1
       return false
     }
-    for (let i = 0; i < 3; i++) await misses.refresh(work, refuse)
+    await misses.refresh(work, refuse)
     expect([asked, state.calls]).toEqual([1, 0])
+    await misses.refresh(work)
+    await misses.refresh(work, refuse)
+    expect([asked, state.calls]).toEqual([1, 1])
+  })
+
+  test('that one visitor is not allowed is left to the next one', async () => {
+    const { misses, state } = start(null)
+    await misses.refresh(work, async () => false)
+    await misses.refresh(work, async () => true)
+    expect(state.calls).toBe(1)
   })
 
   test('is remembered in bounded memory', async () => {
