@@ -367,10 +367,11 @@ const pause = (ms, signal) => orAborted(new Promise((resolve) => setTimeout(reso
  */
 function orAborted(promise, signal) {
   return new Promise((resolve, reject) => {
-    promise.then(resolve, reject)
     const abort = () => reject(signal?.reason)
     if (signal?.aborted) abort()
     signal?.addEventListener('abort', abort, { once: true })
+    // A page's signal may live for long.
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener('abort', abort))
   })
 }
 

@@ -784,6 +784,39 @@ describe('<edge-complete>', () => {
     paused.open()
     watched.expectQuiet(site, endpoint)
   })
+
+  test('starts over when it is put back', async () => {
+    const paused = latch()
+    lane().answers(
+      chatStream(['Gone ', 'soon.'], { pace: () => paused.opened }),
+      chatStream(['Back.']),
+    )
+    const editor = await editorIn()
+    await editor.field.fill('Move me')
+    await editor.button.click()
+    await expect.poll(() => editor.suggestion.textContent()).toBe('Gone ')
+    await editor.page.evaluate(`document.body.append(document.querySelector('edge-complete'))`)
+    expect(await editor.suggestion.isVisible()).toBe(false)
+    await editor.field.press('Control+Space')
+    await expect.poll(() => editor.suggestion.textContent()).toBe('Back.')
+    paused.open()
+    watched.expectQuiet(site, endpoint)
+  })
+})
+
+test('keep their client, with its visitor token, until their endpoint changes', async () => {
+  const page = await visit('<edge-chat prompt="helper"></edge-chat>')
+  const isKept = await page.evaluate(`(async () => {
+    const chat = document.querySelector('edge-chat')
+    await customElements.whenDefined('edge-chat')
+    const clients = [await chat.client()]
+    for (const name of ['placeholder', 'greeting', 'endpoint', 'turnstile']) {
+      chat.setAttribute(name, location.origin)
+      clients.push(await chat.client())
+    }
+    return clients.slice(1).map((client, i) => client === clients[i])
+  })()`)
+  expect(isKept).toEqual([true, true, false, false])
 })
 
 test('are accessible outside of the landmarks of the page, in its grey text', async () => {

@@ -859,6 +859,24 @@ describe('with a failing network', () => {
     expect(requests).toHaveLength(1)
   })
 
+  test('a signal that lives for long keeps nothing of the pauses before retries', async () => {
+    const { signal } = new AbortController()
+    const listeners = new Set<unknown>()
+    vi.spyOn(signal, 'addEventListener').mockImplementation((_, listener) => {
+      listeners.add(listener)
+    })
+    vi.spyOn(signal, 'removeEventListener').mockImplementation((_, listener) => {
+      listeners.delete(listener)
+    })
+    const { complete } = page(busy('1'), busy('1'))
+    const ended = expect(complete('a', { signal })).rejects.toBeInstanceOf(CompletionError)
+    await vi.advanceTimersByTimeAsync(0)
+    expect(listeners.size).toBe(1)
+    await vi.advanceTimersByTimeAsync(60_000)
+    await ended
+    expect(listeners.size).toBe(0)
+  })
+
   describe('a visitor token', () => {
     const refused = () =>
       Response.json({ error: { message: '', code: 'visitor_token_invalid' } }, { status: 401 })

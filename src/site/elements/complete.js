@@ -46,6 +46,7 @@ export class EdgeComplete extends EdgeElement {
       options,
     )
     root.addEventListener('input', ({ target }) => target === this.#field && this.#clear(), options)
+    signal.addEventListener('abort', () => this.#clear())
   }
 
   /** @override */

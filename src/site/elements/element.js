@@ -37,9 +37,10 @@ export class EdgeElement extends Base {
     this.update()
   }
 
-  attributeChangedCallback() {
-    // Another endpoint needs another client.
-    this.#client = null
+  /** @param {string} name */
+  attributeChangedCallback(name) {
+    // Another endpoint needs another client. Otherwise it is kept, with its visitor token.
+    if (name === 'endpoint' || name === 'turnstile') this.#client = null
     if (this.shadowRoot && this.isConnected) this.update()
   }
 
