@@ -24,7 +24,7 @@ export function stopsWithReaders({ lifetime, abandon }: Work): boolean {
 /** How many flights a reader joins at most if their results do not apply to it. */
 const MAX_JOINS = 3
 /** The memory of each object for answers of flights that are over: 4 MiB in all objects together. */
-const LANDED_BYTES = 262_144
+const FINISHED_BYTES = 262_144
 /**
  * How long a write to KV may take to be seen everywhere.
  * https://developers.cloudflare.com/kv/concepts/how-kv-works/#consistency
@@ -35,15 +35,15 @@ export class Flights {
   readonly #context: MissContext
   readonly #running = new Map<string, Miss>()
   /** The answers of the last flights; the rest of a flight is released. */
-  readonly #landed: RecentMap<Landed>
+  readonly #finished: RecentMap<FinishedFlight>
   /** From then on, every answer that was stored is known here or can be seen in KV. */
   #knowsAllAt: number
 
-  constructor(context: MissContext, landedBytes = LANDED_BYTES) {
+  constructor(context: MissContext, finishedBytes = FINISHED_BYTES) {
     this.#context = context
     this.#knowsAllAt = context.now() + KV_SPREAD_MS
-    this.#landed = new RecentMap({
-      maxBytes: landedBytes,
+    this.#finished = new RecentMap({
+      maxBytes: finishedBytes,
       bytesOf: ({ entry }) => entryBytes(entry),
       onEvict: ({ at }) => {
         this.#knowsAllAt = Math.max(this.#knowsAllAt, at + KV_SPREAD_MS)
@@ -82,7 +82,7 @@ export class Flights {
     if (running?.flight.state === 'running' && running.serves(work, purgedAt)) {
       return { role: 'follower', miss: running }
     }
-    const entry = running?.entry ?? this.#landed.get(key)?.entry ?? null
+    const entry = running?.entry ?? this.#finished.get(key)?.entry ?? null
     const isUsable = entry !== null && isFresh(entry, now()) && entry.requested_at > purgedAt
     if (isUsable && !work.forced) return { role: 'late', entry }
     // A prompt's last answer may also have been stored by the flight of another version of its page.
@@ -109,12 +109,12 @@ export class Flights {
     if (miss !== this.#running.get(key)) return
     this.#running.delete(key)
     const { entry } = miss
-    if (entry !== null) this.#landed.set(key, { entry, at: this.#context.now() })
+    if (entry !== null) this.#finished.set(key, { entry, at: this.#context.now() })
   }
 }
 
 /** The answer of a flight, and when it was stored, in unix ms. */
-interface Landed {
+interface FinishedFlight {
   readonly entry: Entry
   readonly at: number
 }

@@ -2,6 +2,7 @@
 // as the visitor gets them. Both sides are here.
 //
 //   POST /join     {work, reader}         the answer as JSON, or a stream with its head in a header
+//        /join?watch   the same as a line, in a body that ends when the reader has left
 //   POST /refresh  {work}                 204
 //   GET  /end?id=  the id of a request    the problem that its stream ended with, or null
 //

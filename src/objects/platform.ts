@@ -119,7 +119,7 @@ function siteObject(): DurableObjectStub<SiteObject> {
 }
 
 const site: Platform['site'] = {
-  find: async (...asked) => await siteObject().find(...asked),
+  find: async (...args) => await siteObject().find(...args),
   version: async () => await siteObject().version(),
   page: async (name) => await siteObject().page(name),
   put: async (update) => await siteObject().put(update),
@@ -131,7 +131,10 @@ const site: Platform['site'] = {
 async function readFile(name: string): Promise<string> {
   // The binding ignores the host.
   const response = await binding<Fetcher>('ASSETS').fetch(`https://assets.invalid/${name}`)
-  if (!response.ok) throw new Error(`HTTP ${response.status}`)
+  if (!response.ok) {
+    await response.body?.cancel()
+    throw new Error(`HTTP ${response.status}`)
+  }
   return await response.text()
 }
 

@@ -253,14 +253,14 @@ function lockedRequest(
 const asWritten: Spell = (question) => question
 
 /** The messages that passages are about: a follow-up such as "And on Windows?" needs the one before. */
-export const askedIn = (messages: Conversation): Conversation =>
+export const questionMessages = (messages: Conversation): Conversation =>
   messages.filter(({ role }) => role === 'user').slice(-2)
 
 /** The conversation with the messages rewritten that passages are about. */
 export function spelled(messages: Conversation, spell: Spell): Conversation {
-  const asked = askedIn(messages)
+  const asking = questionMessages(messages)
   return messages.map((message) =>
-    asked.includes(message) ? { ...message, content: spell(message.content) } : message,
+    asking.includes(message) ? { ...message, content: spell(message.content) } : message,
   )
 }
 

@@ -66,18 +66,18 @@ export function parseVariables(
   path: string,
 ): Map<string, string> {
   const paramOf = (name: string) => variableParam(path, name)
-  const asked = Object.entries(variables).filter(([, variable]) => !isPassages(variable))
+  const sent = Object.entries(variables).filter(([, variable]) => !isPassages(variable))
   for (const name of Object.keys(given)) {
-    if (!asked.some(([known]) => known === name)) {
+    if (!sent.some(([known]) => known === name)) {
       throw invalidVariable(
         paramOf(name),
-        `the prompt has no such variable, it has ${listed(asked.map(([known]) => known))}`,
+        `the prompt has no such variable, it has ${listed(sent.map(([known]) => known))}`,
       )
     }
   }
   const values = new Map<string, string>()
   let chars = 0
-  for (const [name, variable] of asked) {
+  for (const [name, variable] of sent) {
     const value = Object.hasOwn(given, name) ? given[name] : null
     if (value === null || value === undefined) {
       throw new GatewayError(

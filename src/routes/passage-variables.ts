@@ -2,7 +2,7 @@
 // the numbered texts in the prompt, and to the pages they cite.
 import type { Cite } from '../completion/cites.ts'
 import { GatewayError, messages } from '../errors.ts'
-import { askedIn, type PageTexts } from '../request/effective.ts'
+import { type PageTexts, questionMessages } from '../request/effective.ts'
 import { pageText } from '../request/page-text.ts'
 import { numberedPassages, placeOf } from '../request/passages-text.ts'
 import { isLocked, type VisitorRequest } from '../request/schema.ts'
@@ -31,13 +31,13 @@ interface FoundPassages {
 }
 
 /** What the passages of a request are to be about. */
-export interface Asked {
+export interface SiteQuestion {
   readonly name: string
   readonly variable: PassagesVariable
   readonly question: string
 }
 
-export interface Cited {
+export interface CitedPassages {
   readonly texts: PageTexts
   /** In the order of their numbers. */
   readonly cites: readonly Cite[]
@@ -49,26 +49,28 @@ export interface Cited {
 export const LEAST_COVERAGE = 2 / 3
 
 /** What a valid request asks about; null if its prompt has no passages. */
-export function askedBy(
+export function siteQuestionOf(
   { prompt }: VisitorRequest,
   prompts: ReadonlyMap<string, { readonly variables: Variables }>,
-): Asked | null {
+): SiteQuestion | null {
   if (!isLocked(prompt)) return null
   const passages = passagesIn(prompts.get(prompt.id)?.variables ?? {})
   if (passages === null) return null
   const [name, variable] = passages
   const { messages = [], variables = {} } = prompt
   const given = variable.about === undefined ? [] : [String(variables[variable.about])]
-  const question = [...given, ...askedIn(messages).map(({ content }) => content)].join('\n')
+  const question = [...given, ...questionMessages(messages).map(({ content }) => content)].join(
+    '\n',
+  )
   return { name, variable, question }
 }
 
 /** @throws GatewayError `no_passages` and those of `PassageSearch` */
-export async function citedFor(
-  { name, variable, question }: Asked,
+export async function findPassages(
+  { name, variable, question }: SiteQuestion,
   search: PassageSearch,
   visitor: string | null,
-): Promise<Cited> {
+): Promise<CitedPassages> {
   const { passages, coverage } = await search.find(question, variable.count, visitor)
   if (passages.length === 0 || coverage < LEAST_COVERAGE) {
     throw new GatewayError('no_passages', messages.no_passages)

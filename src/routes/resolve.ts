@@ -35,11 +35,11 @@ import type { RouteContext } from '../upstream/attempt.ts'
 import { capableTargets } from '../upstream/failover.ts'
 import type { AdmittedPages, NamedPages, PagesRead, PageVariables } from './page-variables.ts'
 import {
-  type Asked,
-  askedBy,
-  type Cited,
-  citedFor,
+  type CitedPassages,
+  findPassages,
   type PassageSearch,
+  type SiteQuestion,
+  siteQuestionOf,
 } from './passage-variables.ts'
 import type { Visit } from './request-log.ts'
 
@@ -110,7 +110,7 @@ interface ParsedRequest {
   readonly last: string | null
   readonly pages: NamedPages | null
   /** What its passages are to be about; null: the prompt has no passages. */
-  readonly asked: Asked | null
+  readonly siteQuestion: SiteQuestion | null
   readonly names: readonly string[]
 }
 
@@ -162,7 +162,7 @@ export class RequestResolver {
   /**
    * @param text the raw body or query
    * @throws GatewayError if the request is not valid or the visitor may not send it, and those of
-   *   `citedFor` if its prompt has passages
+   *   `findPassages` if its prompt has passages
    */
   async resolve(from: Source, text: string, visit: Visit): Promise<ResolvedRequest> {
     const { effective: options, policy, key, prompts, models, pageVariables, search } = this.#deps
@@ -186,8 +186,11 @@ export class RequestResolver {
     const resumable = shape.stream && method === 'POST'
     const takesLast = operatorSpends && (!isOperator || method !== 'POST')
     // What is served as it was last answered needs no passages.
-    const asked = takesLast ? null : parsed.asked
-    const cited = asked === null ? null : await citedFor(asked, search, isOperator ? null : visitor)
+    const siteQuestion = takesLast ? null : parsed.siteQuestion
+    const cited =
+      siteQuestion === null
+        ? null
+        : await findPassages(siteQuestion, search, isOperator ? null : visitor)
     const filled =
       cited === null
         ? { request: { ...effective, route }, key: parsed.key }
@@ -235,13 +238,13 @@ export class RequestResolver {
    * @param pages the texts of its pages, or their addresses
    */
   async #filled(
-    { draft, route, asked }: KnownRequest,
+    { draft, route, siteQuestion }: KnownRequest,
     pages: PageTexts,
-    cited: Cited | null,
+    cited: CitedPassages | null,
   ): Promise<Pick<Work, 'request' | 'key'>> {
     const texts = new Map([...pages, ...(cited?.texts ?? [])])
     const sent = draft.render(texts)
-    const keyed = asked === null ? sent : draft.render(texts, normaliseQuestion)
+    const keyed = siteQuestion === null ? sent : draft.render(texts, normaliseQuestion)
     return { request: { ...sent, route }, key: await cacheKey(keyed, null, this.#deps.key) }
   }
 
@@ -283,19 +286,19 @@ export class RequestResolver {
     const { effective: options, key: keyOptions } = this.#deps
     const draft = draftRequest(request, options)
     const pages = await this.#deps.pageVariables.named(request)
-    const asked = askedBy(request, this.#deps.prompts)
+    const siteQuestion = siteQuestionOf(request, this.#deps.prompts)
     const addresses = addressesOf(pages)
     const effective = draft.render(addresses)
-    const keyed = asked === null ? effective : draft.render(addresses, normaliseQuestion)
+    const keyed = siteQuestion === null ? effective : draft.render(addresses, normaliseQuestion)
     const key = await cacheKey(keyed, null, keyOptions)
-    const last = await this.#lastAnswerKey(request, effective, pages, asked)
+    const last = await this.#lastAnswerKey(request, effective, pages, siteQuestion)
     const names = namesOf({
       key: last ?? key,
       model: effective.model,
       promptId: effective.prompt_id,
       pages: [...(pages ?? [])].map(([, { name }]) => name),
     })
-    return { request, draft, effective, key, last, pages, asked, names }
+    return { request, draft, effective, key, last, pages, siteQuestion, names }
   }
 
   /**
@@ -306,7 +309,7 @@ export class RequestResolver {
     request: VisitorRequest,
     effective: EffectiveRequest,
     pages: NamedPages | null,
-    asked: Asked | null,
+    siteQuestion: SiteQuestion | null,
   ): Promise<string | null> {
     const { prompt } = request
     if (!isLocked(prompt)) return null
@@ -314,13 +317,16 @@ export class RequestResolver {
     if (!operatorSpends && pages === null) return null
     const { effective: options, key } = this.#deps
     const addresses = [...(pages ?? [])].map(([name, { address }]) => [name, address])
-    const about = asked?.variable.about
-    const question = about === undefined ? [] : [[about, normaliseQuestion(asked?.question ?? '')]]
+    const about = siteQuestion?.variable.about
+    const question =
+      about === undefined ? [] : [[about, normaliseQuestion(siteQuestion?.question ?? '')]]
     const variables = { ...prompt.variables, ...Object.fromEntries([...addresses, ...question]) }
     const fields = overriddenFields(request, effective, options)
     const { id: promptId, messages } = prompt
     const turns =
-      asked === null || messages === undefined ? messages : spelled(messages, normaliseQuestion)
+      siteQuestion === null || messages === undefined
+        ? messages
+        : spelled(messages, normaliseQuestion)
     const chat = turns === undefined ? {} : { messages: turns }
     return await lastAnswerKey({ promptId, variables, fields, ...chat }, key.version)
   }

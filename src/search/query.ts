@@ -1,4 +1,4 @@
-// From a question to what the full-text index is asked. The engine is only given quoted words of
+// From a question to what is sent to the full-text index. The engine is only given quoted words of
 // letters, digits and marks, so that none of its syntax can be reached.
 // https://www.sqlite.org/fts5.html#full_text_query_syntax
 import { stopWords } from './stop-words.ts'
@@ -29,7 +29,7 @@ interface Part {
   readonly text: string
   readonly terms: readonly string[]
   readonly weight: number
-  /** `grammar` is asked for, but a question is not about it; `stop` is not asked for. */
+  /** `grammar` is searched for, but a question is not about it; `stop` is not searched for. */
   readonly kind: 'content' | 'grammar' | 'stop'
 }
 
@@ -40,10 +40,10 @@ export function queryOf(question: string): Query {
   )
   const isTelling = parts.some(({ kind }) => kind === 'content')
   // If nothing else is left, stop words are what the question is about.
-  const asked = isTelling ? parts.filter(({ kind }) => kind !== 'stop') : parts
+  const kept = isTelling ? parts.filter(({ kind }) => kind !== 'stop') : parts
   const content = isTelling ? parts.filter(({ kind }) => kind === 'content') : parts
   // The end of a conversation is what it is about.
-  const terms = [...new Set(asked.flatMap((part) => part.terms))].slice(-MAX_TERMS)
+  const terms = [...new Set(kept.flatMap((part) => part.terms))].slice(-MAX_TERMS)
   return { terms, content: contentOf(content, terms) }
 }
 

@@ -46,7 +46,7 @@ interface Remembered extends Matches {
   /** The names that they can be purged by: one for each page. */
   readonly names: readonly string[]
   /** Unix ms. */
-  readonly askedAt: number
+  readonly requestedAt: number
 }
 
 export class Search {
@@ -103,7 +103,7 @@ export class Search {
     const known = this.#remembered.get(key)
     if (known === null) return null
     await purges.known()
-    return purges.purgedAt(known.names) < known.askedAt ? known : null
+    return purges.purgedAt(known.names) < known.requestedAt ? known : null
   }
 
   #isDue(ms: number): boolean {
@@ -142,7 +142,7 @@ export class Search {
     known: Remembered | null,
   ): Promise<Matches> {
     const { site, origins, now } = this.#deps
-    const askedAt = now()
+    const requestedAt = now()
     const remembered = this.#remembered
     const matches = await this.#call(site.find(queryOf(question), limit, origins))
     if (matches === null) return this.#withoutIndex(known)
@@ -150,7 +150,7 @@ export class Search {
     // Otherwise a page has changed meanwhile, perhaps one of these.
     if (remembered === this.#remembered) {
       this.#noteVersion(matches.version)
-      remembered.set(key, { ...matches, names, askedAt })
+      remembered.set(key, { ...matches, names, requestedAt })
     }
     return matches
   }
@@ -159,7 +159,7 @@ export class Search {
   #withoutIndex(known: Remembered | null): Matches {
     const { staleMs, now } = this.#deps
     if (known !== null) {
-      const since = known.version === this.#version ? this.#confirmedAt : known.askedAt
+      const since = known.version === this.#version ? this.#confirmedAt : known.requestedAt
       if (now() - since < staleMs) return known
     }
     const options = { retryAfterSeconds: RETRY_AFTER_S }

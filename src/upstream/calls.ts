@@ -93,9 +93,9 @@ export function plan(
       const texts = echo === true ? textsOfChoices(group, n) : []
       const choices = n * group.length
       const gap = unsupported.has('native_suffix') ? gapIn(group, request.suffix) : null
-      const asked = gap === null ? { prompts: group } : gapRequest(gap, request.system)
+      const input = gap === null ? { prompts: group } : gapRequest(gap, request.system)
       calls.push({
-        request: { ...shared, ...asked, n, ...seeded },
+        request: { ...shared, ...input, n, ...seeded },
         firstIndex,
         choices,
         echoes: echoIsSent ? [] : texts,

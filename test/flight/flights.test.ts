@@ -20,10 +20,10 @@ import {
 /** The flights over a scripted upstream. */
 function start(
   respond: (call: number) => Response | Promise<Response> = () => jsonAnswer('Hello'),
-  landedBytes?: number,
+  finishedBytes?: number,
 ) {
   const world = missSetup(respond)
-  const flights = new Flights(world.context, landedBytes)
+  const flights = new Flights(world.context, finishedBytes)
   const shared = (more: Partial<SharedWork>): SharedWork => ({
     ...work,
     purgedAt: 0,
