@@ -109,7 +109,7 @@ export function budgetFaults({ before, samples, generated }: Day): string[] {
   const sameDay = dayOf(before) === dayOf(after)
   const faults = samples.flatMap((each) => overBudget(before, each))
   const counted = after.spent + after.reserved - before.spent
-  if (sameDay && after.spent < before.spent) faults.push('spent has become less')
+  if (sameDay && after.spent < before.spent) faults.push('the tokens spent have decreased')
   if (sameDay && counted < generated) {
     faults.push(`answers report ${generated} tokens, and the budget counted ${counted}`)
   }

@@ -72,7 +72,7 @@ export function forecast(
   return [
     ...[...counts].map(([name, n]) => `${name.padEnd(28)}${number(n).padStart(6)} requests`),
     worstDay(figures, perToken),
-    `These ${number(shots.length)} requests ask for at most about ${number(tokens)} tokens, retries and fallbacks apart. The budget allows ${risk(figures, perToken)} more today.`,
+    `These ${number(shots.length)} requests ask for at most about ${number(tokens)} tokens, not counting retries and fallbacks. The budget allows ${risk(figures, perToken)} more today.`,
     'Nothing was sent.',
   ].join('\n')
 }

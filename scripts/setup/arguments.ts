@@ -70,7 +70,7 @@ export function parseArguments(args: readonly string[]): Arguments {
   for (const token of tokens) {
     if (token.kind === 'positional') {
       throw new SetupError(
-        `Cannot use ${JSON.stringify(token.value)}: write flags behind "--", as in npm run setup -- --site https://example.com`,
+        `Cannot use ${JSON.stringify(token.value)}: write flags after "--", as in npm run setup -- --site https://example.com`,
       )
     }
     if (token.kind !== 'option') continue

@@ -34,7 +34,7 @@ export async function checkWorker(worker: Worker, deps: CheckWorkerDeps): Promis
   const sample = config === null ? null : sampleRequest(config)
   if (sample === null)
     return print(
-      'The Worker is ready. Its model is asked when there is a page to ask about: see below.',
+      'The Worker is ready. Its model was not tried, since that takes one of your pages: see the commands below.',
     )
   print(`POST ${url}${sample.path}`)
   const { status, text, body } = await ask(worker, deps, sample.path, sample.body)
@@ -61,10 +61,12 @@ async function warningsOf(worker: Worker, deps: CheckWorkerDeps): Promise<string
       ? faults.map(({ path, message }) => printable(`${path}: ${message}`)).join('\n')
       : answer === null
         ? 'no connection'
-        : `status ${answer.status}, without what only its operator sees`
+        : `status ${answer.status}, but it does not accept OPERATOR_TOKEN yet`
     if (left > 1) await deps.pause(PAUSE_MS)
   }
-  throw new SetupError(`The Worker is deployed, but ${worker.url}/health is not well:\n${problem}`)
+  throw new SetupError(
+    `The Worker is deployed, but ${worker.url}/health reports a problem:\n${problem}`,
+  )
 }
 
 async function ask(

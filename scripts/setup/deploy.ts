@@ -45,7 +45,7 @@ export async function deploy(
   const { code } = await deps.wrangler(['secret', 'bulk'], { input: JSON.stringify(sent) })
   if (code !== 0) {
     throw new SetupError(
-      'Cannot set the secrets, so the Worker answers 503, or spends at most its budget if it needs no key. Run npm run setup -- --deploy again, or npx wrangler delete.',
+      'Cannot set the secrets. The Worker is deployed without them: it answers 503, or, if its model needs no key, it is already public and may spend its budget. Run npm run setup -- --deploy again, or remove it with npx wrangler delete.',
     )
   }
   await checkWorker({ url, token: secrets['OPERATOR_TOKEN'] ?? '', config }, deps)
@@ -65,7 +65,7 @@ async function login(deps: DeployDeps): Promise<void> {
   if ((await deps.wrangler(who, { isQuiet: true })).code === 0) return
   if (!deps.terminal.isInteractive) {
     throw new SetupError(
-      'Cannot deploy: not logged in at Cloudflare. Run npx wrangler login, or set CLOUDFLARE_API_TOKEN, and run this again.',
+      'Cannot deploy: not logged in to Cloudflare. Run npx wrangler login, or set CLOUDFLARE_API_TOKEN, and run this again.',
     )
   }
   show(['login'], deps)
@@ -83,12 +83,14 @@ async function upload(deps: DeployDeps): Promise<string> {
     show(['deploy'], deps)
     const env = { WRANGLER_OUTPUT_FILE_PATH: report }
     if ((await deps.wrangler(['deploy'], { env })).code !== 0) {
-      throw new SetupError('Cannot deploy, as wrangler says above. Run this again to go on.')
+      throw new SetupError(
+        "Cannot deploy: see wrangler's message above. Fix that and run this again.",
+      )
     }
     const url = addressIn(await readFile(report, 'utf8').catch(() => ''))
     if (url !== null) return url
     throw new SetupError(
-      'The Worker is deployed, but wrangler names no address of it, so its secrets are not set: set workers_dev or routes in wrangler.toml, and run this again.',
+      'The Worker is deployed, but wrangler reported no address for it, so its secrets are not set: set workers_dev or routes in wrangler.toml, and run this again.',
     )
   } finally {
     await rm(folder, { recursive: true })

@@ -73,7 +73,7 @@ function lineOf(name: string, value: string): string {
   const line = lines.find((each) => secretsIn(each)[name] === value)
   if (line !== undefined) return line
   throw new SetupError(
-    `Cannot write ${name} into .dev.vars: no quotes are left for it there, as it has all three kinds of them. Use another key.`,
+    `Cannot write ${name} into .dev.vars: it contains all three kinds of quotes, so it cannot be quoted there. Use another key.`,
   )
 }
 

@@ -45,7 +45,7 @@ export async function findAddress(
   const isLong = /\/v1\/*$/.test(address)
   const other = isLong ? fault : await faultAt(preset, longer, fetch)
   if (other === null) {
-    terminal.print(`${fault}, but ${longer} is right: that address is used.`)
+    terminal.print(`${fault}, but ${longer} answers, so that address is used.`)
     return longer
   }
   throw new SetupError(

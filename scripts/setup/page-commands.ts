@@ -27,6 +27,6 @@ export function pageCommands({ site, offer }: Answers, endpoint: string): string
           JSON.stringify(requests),
         ]
       : []),
-    'With a sitemap, for which most generators have a setting or a plugin, there is no need to name pages: run npm run setup again then.',
+    'With a sitemap, you would not have to name pages. Most generators have a setting or a plugin for one; once it is there, run npm run setup again.',
   ]
 }

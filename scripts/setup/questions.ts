@@ -59,7 +59,7 @@ export async function askProvider(terminal: Terminal): Promise<ProviderChoice> {
     const choice = parseProvider(names[number - 1] ?? text)
     if (choice.baseUrl !== null || !needsBaseUrl(choice.preset)) return choice
     throw new SetupError(
-      `Cannot use ${JSON.stringify(choice.preset)} without an address: write it behind the name, as in ${choice.preset} https://llm.example.com/v1`,
+      `Cannot use ${JSON.stringify(choice.preset)} without an address: write it after the name, as in ${choice.preset} https://llm.example.com/v1`,
     )
   })
 }

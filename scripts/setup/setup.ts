@@ -241,7 +241,7 @@ async function writeAll(
 ): Promise<void> {
   for (const change of changes) {
     const copy = await write(folder, change)
-    terminal.print(`Written: ${change.name}${copy === null ? '' : `; as it was: ${copy}`}`)
+    terminal.print(`Written: ${change.name}${copy === null ? '' : ` (the previous one: ${copy})`}`)
   }
 }
 
@@ -302,5 +302,5 @@ function showNextSteps(answers: Answers, endpoint: string, { print }: Terminal):
     return
   }
   print('npm run setup -- --deploy      # puts it on Cloudflare')
-  print(`\nThen write your Worker's address for ${LOCAL} where you have pasted it.`)
+  print(`\nThen replace ${LOCAL} with your Worker's address in the code that you have pasted.`)
 }

@@ -506,7 +506,7 @@ function confirmPurge(event) {
   setText('confirm-title', `Purge ${words}?`)
   setText(
     'confirm-text',
-    'This cannot be undone. Purged answers are generated again when visitors request them, which spends tokens. The purge is complete worldwide after cache.memory_seconds + 60 s.',
+    'This cannot be undone. Purged answers are generated again when visitors request them, which spends tokens. For prompts with spend = "operator", visitors get no answer until you warm them again. The purge is complete worldwide after cache.memory_seconds + 60 s.',
   )
   dialog.showModal()
   button('cancel').focus()

@@ -314,7 +314,7 @@ describe('the hits', () => {
     const box = await askIn()
     const spoken = await recorded(box.page)
     await box.input.fill('zebra')
-    await expect.poll(() => spoken()).toEqual(['No results. Enter asks.'])
+    await expect.poll(() => spoken()).toEqual(['No results. Press Enter to ask.'])
     expect(await box.list.isVisible()).toBe(false)
     await box.page.keyboard.press('ArrowDown')
     expect(await box.list.isVisible()).toBe(false)

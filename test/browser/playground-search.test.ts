@@ -92,7 +92,7 @@ test('shows the passages that match, with their pages and scores, as text', asyn
   await visit(OWN)
   await page.getByRole('tab', { name: 'Search' }).click()
   expect(await page.locator('#request').isVisible()).toBe(false)
-  const query = page.getByLabel('Search of your site')
+  const query = page.getByLabel('Search your site')
   await query.press('Enter')
   expect(await page.evaluate('document.activeElement.id')).toBe('query')
   await query.fill('moon')

@@ -72,7 +72,7 @@ test('--dry-run lists the requests and what they could cost, and sends none of t
   expect(out).toMatch(/^seed 3\n/)
   expect(out).toMatch(/\nrefused origins +\d+ requests\n/)
   expect(out).toMatch(
-    /\nWorst case for one day: 100,000 tokens = \$0\.04\.\nThese 300 requests ask for at most about [\d,]+ tokens, retries and fallbacks apart\. The budget allows 100,000 tokens = \$0\.04 more today\.\nNothing was sent\.\n$/,
+    /\nWorst case for one day: 100,000 tokens = \$0\.04\.\nThese 300 requests ask for at most about [\d,]+ tokens, not counting retries and fallbacks\. The budget allows 100,000 tokens = \$0\.04 more today\.\nNothing was sent\.\n$/,
   )
   expect(calls()).toEqual([])
   const routes = new Set(workers.log.all('request').map(({ route }) => route))

@@ -162,7 +162,7 @@ describe('the day', () => {
       '1001 tokens of a budget of 1000',
     ],
     ['more money than the budget', { usdSpent: 1.01 }, 0, 'spent $1.01 of a budget of $1'],
-    ['less than before', { spent: 99 }, 0, 'spent has become less'],
+    ['less than before', { spent: 99 }, 0, 'the tokens spent have decreased'],
     ['less than was generated', { spent: 150 }, 51, 'report 51 tokens, and the budget counted 50'],
   ])('is a fault: %s', (_, more, generated, fault) => {
     expect(judged(more, generated)).toContainEqual(expect.stringContaining(fault))

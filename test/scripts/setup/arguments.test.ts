@@ -39,7 +39,7 @@ describe('flags', () => {
     [['--site'], 'Cannot use --site: its value is missing'],
     [['--site', '--yes'], 'Cannot use --site: its value is missing'],
     [['--yes=no'], 'Cannot use --yes=…: it takes no value'],
-    [['https://example.com'], 'write flags behind "--"'],
+    [['https://example.com'], 'write flags after "--"'],
     [['--preset', 'opena'], 'Did you mean "openai"?'],
     [['--preset', 'nothing-like-it'], /^Cannot use the provider "nothing-like-it"\. Known: demo, /],
     [['--base-url', 'llm.example.com'], 'expected an address such as https://llm.example.com/v1'],

@@ -254,16 +254,18 @@ describe('ends with what to do', () => {
   test('if the secrets cannot be set', async () => {
     const { code, output, requests } = await run(openai, { codes: { secret: 1 } })
     expect([code, requests]).toEqual([1, []])
-    expect(output).toContain('Cannot set the secrets, so the Worker answers 503')
+    expect(output).toContain(
+      'Cannot set the secrets. The Worker is deployed without them: it answers 503',
+    )
   })
 
-  test('if the Worker is not well', async () => {
+  test('if the Worker reports a problem', async () => {
     const faults = [{ path: 'upstreams[0].key', message: 'Cannot find the secret' }]
     const { code, output } = await run(openai, {
       answers: { '/health': [Response.json({ faults }, { status: 503 })] },
     })
     expect(code).toBe(1)
-    expect(output).toContain('/health is not well:\nupstreams[0].key: Cannot find the secret')
+    expect(output).toContain('/health reports a problem:\nupstreams[0].key: Cannot find the secret')
   })
 
   test('if the model does not answer, with the hint of the log', async () => {

@@ -199,12 +199,9 @@ describe('.dev.vars', () => {
     await checkSecrets(folder, file, { A: value })
   })
 
-  test.each(['#"\'`', '\\n"\'`#'])(
-    'refuses the secret %j, for which no quotes are left',
-    (value) => {
-      expect(() => withSecrets('', { A: value })).toThrow('Cannot write A into .dev.vars')
-    },
-  )
+  test.each(['#"\'`', '\\n"\'`#'])('refuses the secret %j, which cannot be quoted', (value) => {
+    expect(() => withSecrets('', { A: value })).toThrow('Cannot write A into .dev.vars')
+  })
 
   test('is not written if a secret would be read as something else', async () => {
     await expect(checkSecrets(folder, 'A=a#b\n', { A: 'a#b' })).rejects.toThrow(

@@ -110,7 +110,7 @@ describe('an address as the provider', () => {
     })
     expect([code, questions.length]).toEqual([0, 7])
     expect(output).toContain(
-      'Cannot use "compatible" without an address: write it behind the name, as in compatible https://llm.example.com/v1',
+      'Cannot use "compatible" without an address: write it after the name, as in compatible https://llm.example.com/v1',
     )
     expect(output).toContain('expected an address such as https://llm.example.com/v1')
   })
@@ -123,7 +123,7 @@ describe('an address as the provider', () => {
     })
     expect([code, questions.length]).toEqual([0, 5])
     expect(output).toContain(
-      `${base}/models answered 404, but ${base}/v1 is right: that address is used.\n`,
+      `${base}/models answered 404, but ${base}/v1 answers, so that address is used.\n`,
     )
     expect(await folder.config()).toMatchObject({ upstreams: [{ base_url: `${base}/v1` }] })
     // The same address again: its key is offered.

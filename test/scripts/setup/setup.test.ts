@@ -149,15 +149,13 @@ describe('a printed command', () => {
     expect(parseList(Buffer.from(list)).map(({ request }) => request)).toEqual([
       { prompt: { id: 'summary', variables: { page: SITE } } },
     ])
-    expect(output).toContain(
-      '\nWith a sitemap, for which most generators have a setting or a plugin',
-    )
+    expect(output).toContain('\nWith a sitemap, you would not have to name pages')
   })
 
   test('is left out if no pages are read', async () => {
     const { output } = await folder.run([...flags('--preset', 'demo'), '--offer', 'free'])
     expect(output.split('---- Next ----')[1]).toBe(
-      "\n\nnpm start                      # the Worker, on this machine\nnpm run setup -- --deploy      # puts it on Cloudflare\n\nThen write your Worker's address for http://localhost:8787 where you have pasted it.\n",
+      "\n\nnpm start                      # the Worker, on this machine\nnpm run setup -- --deploy      # puts it on Cloudflare\n\nThen replace http://localhost:8787 with your Worker's address in the code that you have pasted.\n",
     )
   })
 
