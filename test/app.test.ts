@@ -1008,7 +1008,7 @@ test('GET /health lists every fault by its path, without secrets', async () => {
     'upstreams[0].base_url',
   ])
   expect(body.faults.find(({ path }) => path === 'models[0].upstream')?.message).toBe(
-    'Cannot find upstream "nowhere": expected one of main',
+    'Cannot find upstream "nowhere": known are main',
   )
 })
 

@@ -41,7 +41,7 @@ export class Faults {
     const names = [...named.keys()].filter((name) => name !== '')
     if (names.length === 0 || named.has(id)) return
     const known = names.map(masked).join(', ')
-    this.add(setting, `Cannot find ${setting} "${masked(id)}": expected one of ${known}`)
+    this.add(setting, `Cannot find ${setting} "${masked(id)}": known are ${known}`)
   }
 
   #pathOf(setting: string): string {

@@ -3,6 +3,7 @@
 import { inTime } from '../deadline.ts'
 import { type Code, GatewayError } from '../errors.ts'
 import { parseJson } from '../json.ts'
+import { preview } from '../validation.ts'
 
 export interface BodyOptions {
   readonly maxBytes: number
@@ -33,7 +34,11 @@ function refuseType(headers: Headers): void {
   const type = headers.get('content-type')?.split(';')[0]?.trim().toLowerCase() ?? ''
   const coding = headers.get('content-encoding')?.trim().toLowerCase() ?? 'identity'
   if (!accepted.has(type)) {
-    throw unread('unsupported_media_type', 'expected Content-Type application/json or text/plain')
+    const got = type === '' ? 'none' : preview(type)
+    throw unread(
+      'unsupported_media_type',
+      `expected Content-Type application/json or text/plain, got ${got}`,
+    )
   }
   if (coding !== 'identity') {
     throw unread('unsupported_media_type', 'Content-Encoding is not supported')

@@ -334,7 +334,7 @@ function fieldsOf(request: VisitorRequest, defaults: EffectiveOptions['defaults'
 /** Checks `best_of` against the owner's defaults for the other fields. */
 function refuseBestOf(best_of = 1, n: number, stream: boolean): void {
   if (best_of <= 1) return
-  if (stream) {
+  if (stream && best_of > n) {
     throw invalidValue('best_of', 'it cannot be combined with streaming, which is the default here')
   }
   if (best_of < n) {

@@ -265,7 +265,7 @@ function crossFieldFaults(request: CompletionRequest, limits: RequestLimits): Fa
   if (best_of !== undefined && best_of < n) {
     fault('best_of', `expected at least n, which is ${n}, got ${best_of}`)
   }
-  if (best_of !== undefined && best_of > 1 && request.stream === true) {
+  if (best_of !== undefined && best_of > n && request.stream === true) {
     fault('best_of', 'it cannot be combined with "stream": true')
   }
   return faults

@@ -102,7 +102,10 @@ export async function usage(visit: Visit, deps: AdminDeps): Promise<Reply> {
   const text = visit.url.searchParams.get('hours') ?? '24'
   const hours = /^\d{1,4}$/.test(text) ? Number(text) : 0
   if (hours < 1 || hours > MAX_HOURS) {
-    throw invalidValue('hours', `expected a whole number from 1 to ${MAX_HOURS}`)
+    throw invalidValue(
+      'hours',
+      `expected a whole number from 1 to ${MAX_HOURS}, got ${preview(text)}`,
+    )
   }
   const nowMs = deps.now()
   const prices = mapped(deps.models, ({ price }) => price)

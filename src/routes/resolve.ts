@@ -8,6 +8,7 @@ import { FOREVER_S } from '../cache/kv.ts'
 import { namesOf, requestName } from '../cache/names.ts'
 import type { Api, Reader, Shape } from '../completion/encode.ts'
 import { parseResumePoint } from '../completion/resume.ts'
+import { GatewayError } from '../errors.ts'
 import type { Report } from '../events.ts'
 import type { Abandon, Work } from '../flight/generate.ts'
 import { parseBody } from '../http/body.ts'
@@ -114,10 +115,12 @@ interface ParsedRequest {
   readonly names: readonly string[]
 }
 
-/** A parsed request that an upstream can answer. */
+/** A parsed request that an upstream can answer, or that needs none. */
 interface KnownRequest extends ParsedRequest {
-  /** The upstreams that can. */
+  /** The upstreams that can answer it. */
   readonly route: EffectiveRequest['route']
+  /** Why none can. */
+  readonly refusal: GatewayError | null
 }
 
 /** Where a request stands: in a query, or in the body of one of the paths. */
@@ -185,7 +188,8 @@ export class RequestResolver {
     const shape = shapeOf(api, request, options.defaults.stream, headers.get('accept'))
     const resumable = shape.stream && method === 'POST'
     const takesLast = operatorSpends && (!isOperator || method !== 'POST')
-    // What is served as it was last answered needs no passages.
+    // What is served as it was last answered needs neither an upstream nor passages.
+    if (parsed.refusal !== null && !takesLast) throw parsed.refusal
     const siteQuestion = takesLast ? null : parsed.siteQuestion
     const cited =
       siteQuestion === null
@@ -269,9 +273,22 @@ export class RequestResolver {
     const request =
       from === 'query' ? this.#deps.parse(queryBody(text)) : this.#read(from, parseBody(text))
     const parsed = await this.#parseRequest(request)
-    const route = capableTargets(parsed.effective, this.#deps.connections)
-    this.#parsed[from].set(text, { ...parsed, route })
-    return { ...parsed, route }
+    const route = this.#routeOf(parsed.effective)
+    const next = { ...parsed, ...route }
+    this.#parsed[from].set(text, next)
+    return next
+  }
+
+  /** @throws GatewayError if no upstream can answer, and the prompt has no last answers */
+  #routeOf(effective: EffectiveRequest): Pick<KnownRequest, 'route' | 'refusal'> {
+    const { connections, prompts } = this.#deps
+    try {
+      return { route: capableTargets(effective, connections), refusal: null }
+    } catch (error) {
+      const hasLast = prompts.get(effective.prompt_id ?? '')?.spend === 'operator'
+      if (!hasLast || !(error instanceof GatewayError)) throw error
+      return { route: [], refusal: error }
+    }
   }
 
   #read(api: Api, body: unknown): VisitorRequest {

@@ -9,6 +9,7 @@ import { readJson } from '../http/body.ts'
 import { isLoopback } from '../http/cors.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
 import { isRecord } from '../json.ts'
+import { masked, preview } from '../validation.ts'
 import type { Visit } from './request-log.ts'
 
 export interface NewVisitorDeps {
@@ -61,18 +62,25 @@ function hostnamesFor({ url, logFields }: Visit, origins: readonly string[]): Re
 
 function tokenIn(body: unknown): string {
   if (!isRecord(body)) {
-    throw new GatewayError('invalid_value', 'Cannot use the body: expected {"token":"…"}')
+    throw new GatewayError(
+      'invalid_value',
+      `Cannot use the body: expected {"token":"…"}, got ${preview(body)}`,
+    )
   }
   const { token = null, ...rest } = body
   const [unknown] = Object.keys(rest)
   if (unknown !== undefined) {
     const param = unknown.slice(0, PARAM_CHARS).toWellFormed()
-    throw new GatewayError('unknown_field', 'Cannot use the body: expected only "token"', { param })
+    throw new GatewayError(
+      'unknown_field',
+      `Cannot use "${masked(param)}": expected only "token"`,
+      { param },
+    )
   }
   if (token === null) {
     const message = 'Cannot find "token": a Turnstile token is required'
     throw new GatewayError('missing_field', message, { param: 'token' })
   }
   if (typeof token === 'string') return token
-  throw invalidValue('token', 'expected a string')
+  throw invalidValue('token', `expected a string, got ${preview(token)}`)
 }

@@ -32,7 +32,7 @@ export function missingFeature(
   /** Whether each feature is needed, the field that needs it, and its name for visitors. */
   const needs: [Feature, boolean, string, string][] = [
     ['token_prompts', prompts.some(isTokens), 'prompt', 'token prompts'],
-    ['best_of', has('best_of'), 'best_of', 'choosing the best of several answers'],
+    ['best_of', isBestSought(request), 'best_of', 'choosing the best of several answers'],
     ['suffix', has('suffix'), 'suffix', 'a text that follows the answer'],
     ['logprobs', has('logprobs'), 'logprobs', 'log probabilities'],
     ['native_suffix', has('suffix') && has('logprobs'), 'logprobs', gap],
@@ -64,6 +64,9 @@ function isEchoSent({ echo, logprobs, prompts }: EffectiveRequest): boolean {
   return echo === true && (logprobs !== undefined || prompts.some(isTokens))
 }
 
+/** As many as requested are no choice between several. */
+const isBestSought = ({ best_of = 1, n }: EffectiveRequest) => best_of > n
+
 const isBlank = (stop: string) => stop.trim() === ''
 
 /** The calls of one attempt, in the order of their choices: `index = prompt_index * n + j`. */
@@ -71,13 +74,25 @@ export function plan(
   request: EffectiveRequest,
   { model, stream, unsupported }: PlanTarget,
 ): PlannedCall[] {
-  const { route: _route, prompt_id, model: _alias, echo, seed, prompts, n, ...fields } = request
+  const {
+    route: _route,
+    prompt_id,
+    model: _alias,
+    echo,
+    seed,
+    prompts,
+    n,
+    best_of,
+    ...fields
+  } = request
   const echoIsSent = isEchoSent(request)
+  const seeksBest = isBestSought(request)
   const shared = {
     ...fields,
     model,
     locked: prompt_id !== null,
-    stream: stream && request.best_of === undefined,
+    stream: stream && !seeksBest,
+    ...(seeksBest ? { best_of } : {}),
     ...(echoIsSent ? { echo: true } : {}),
   }
   const hasN = n === 1 || !unsupported.has('n')

@@ -263,30 +263,26 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
     'prompts.h.chat',
     'the model "default" takes no chats',
   ],
-  [
-    withPrompt({ model: 'nope' }),
-    'prompts.h.model',
-    'Cannot find model "nope": expected one of default',
-  ],
+  [withPrompt({ model: 'nope' }), 'prompts.h.model', 'Cannot find model "nope": known are default'],
   [{ defaults: { max_tokens: 513 } }, 'defaults.max_tokens', 'limits.max_tokens, which is 512'],
   [{ defaults: { n: 2 } }, 'defaults.n', 'it is above limits.n'],
   [{ defaults: { best_of: 2 } }, 'defaults.best_of', 'it is above limits.n'],
   [
     { defaults: { best_of: 2, stream: true }, limits: { n: 2 } },
     'defaults.best_of',
-    'expected 1 with defaults.stream = true',
+    'expected at most n with defaults.stream = true',
   ],
   [{ budget: { usd_per_day: 1 } }, 'models[0].price', 'budget.usd_per_day requires it'],
   [{ access: { turnstile_sitekey: 'x' } }, 'access.turnstile_sitekey', 'TURNSTILE_SECRET'],
   [
     withModel({ upstream: 'dmo' }),
     'models[0].upstream',
-    'Cannot find upstream "dmo": expected one of demo',
+    'Cannot find upstream "dmo": known are demo',
   ],
   [
     withModel({ fallbacks: [fallback('demo'), fallback('nope')] }),
     'models[0].fallbacks[1].upstream',
-    'Cannot find upstream "nope": expected one of demo',
+    'Cannot find upstream "nope": known are demo',
   ],
   [withPage({}), 'prompts.h.variables.page', needsOrigin],
   [
@@ -402,7 +398,7 @@ test('parseConfig() lists a name that does not exist, also if another name is in
     'models[2].upstream',
     'prompts.h.model',
   ])
-  expect(found[3]?.message).toBe('Cannot find model "gone": expected one of default, b')
+  expect(found[3]?.message).toBe('Cannot find model "gone": known are default, b')
 })
 
 // Each of these has one fault, and must not cause a second one in a setting that depends on it.

@@ -272,9 +272,10 @@ test('requestParser() expects one number if a limit leaves no other', () => {
   expect(message).toBe('Cannot use "n": expected 1, got 2')
 })
 
-test('requestParser() accepts best_of of at least n, and above 1 only without a stream', () => {
+test('requestParser() accepts best_of of at least n, and above n only without a stream', () => {
   expect(parse({ prompt: 'x', n: 2, best_of: 2 })).toEqual({ prompt: 'x', n: 2, best_of: 2 })
   expect(parse({ prompt: 'x', best_of: 1, stream: true }).best_of).toBe(1)
+  expect(parse({ prompt: 'x', n: 2, best_of: 2, stream: true }).best_of).toBe(2)
   expect(refusal({ prompt: 'x', n: 3, best_of: 2 })).toEqual({
     code: 'invalid_value',
     param: 'best_of',

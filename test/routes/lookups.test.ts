@@ -67,6 +67,18 @@ const changes: readonly [string, PagesSetup][] = [
 ]
 
 describe('visitors of a prompt that only the operator may spend on', () => {
+  test('are served the last answer if no upstream can do any more what the owner sets', async () => {
+    const before = startWithPages({ prompt: operators })
+    await before.app.post(ask(URL_A), OPERATOR)
+    const upstreams = [{ ...compatible, unsupported: ['logprobs'] }]
+    const config = { defaults: { logprobs: 1 }, upstreams }
+    const { app } = deployed(before, { prompt: operators, config })
+    for (const got of [await app.get(query(URL_A)), await app.post(ask(URL_A))]) {
+      expect([textOf(got), statusOf(got)]).toEqual(['answer 1', 'hit; detail=previous'])
+    }
+    expect(codeOf(await app.post(ask(URL_A), OPERATOR))[1]).toBe('unsupported_by_upstream')
+  })
+
   test.each(changes)('are served the last answer after a change of %s', async (_, change) => {
     const before = startWithPages({ prompt: operators })
     expect(statusOf(await before.app.post(ask(URL_A), OPERATOR))).toBe('fwd=miss; stored')

@@ -102,6 +102,13 @@ test('plan() drops the seed if the upstream does not support it', () => {
   expect(plan(request({ seed: 7 }), target(['seed']))[0]?.request).not.toHaveProperty('seed')
 })
 
+test('plan() sends no best_of that is n, and streams', () => {
+  const [call] = plan(request({ n: 2, best_of: 2 }), target())
+  expect(call?.request).toMatchObject({ n: 2, stream: true })
+  expect(call?.request).not.toHaveProperty('best_of')
+  expect(missingFeature(request({ n: 2, best_of: 2 }), new Set(['best_of']))).toBeNull()
+})
+
 test('plan() does not stream with best_of, or if the visitor does not', () => {
   expect(plan(request({ n: 1, best_of: 2 }), target())[0]?.request).toMatchObject({
     best_of: 2,
