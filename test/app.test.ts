@@ -1,5 +1,5 @@
 // The gateway in process: routes, origin policy, errors, cache headers and events.
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { type Code, codes } from '../src/errors.ts'
 import { statusOf } from '../src/http/problem.ts'
 import {
@@ -26,6 +26,7 @@ import {
 } from './support/app.ts'
 import { CANARY } from './support/canary.ts'
 import { OPERATOR_TOKEN, ORIGIN } from './support/client.ts'
+import { localFlights } from './support/flights.ts'
 
 const EVIL = 'https://evil.com'
 const PROMPT = 'a prompt that is nobody else’s business'
@@ -492,6 +493,28 @@ test('an answer without the requested log probabilities is served and logged, bu
     Array(2).fill({ upstream: 'main', reason: 'no_logprobs', hint }),
   )
 })
+
+test.each([true, false])(
+  'an answer that another isolate stored a moment before is a hit from KV (stream: %s)',
+  async (stream) => {
+    const before = new TestApp()
+    await before.post({ prompt: PROMPT })
+    const { kv, clock } = before
+    const app = new TestApp({ kv, clock, flights: (miss) => localFlights(miss).fetchObject })
+    const get = kv.get.bind(kv)
+    const reads: string[] = []
+    vi.spyOn(kv, 'get').mockImplementation(async (key) => {
+      if (key === 'purge') return await get(key)
+      reads.push(key)
+      // The first read still sees what was there before.
+      return reads.length === 1 ? null : await get(key)
+    })
+    const reply = await app.post({ prompt: PROMPT, stream })
+    expect([reads.length, app.calls.length]).toEqual([2, 0])
+    expect(reply.headers['cache-status']).toMatch(/^edge-completions; hit; (ttl=\d+; )?detail=kv$/)
+    await expectLine(app, reply, { cache: 'kv' })
+  },
+)
 
 test('fewer choices than requested are an error with a hint in the log', async () => {
   const app = new TestApp({ config: { limits: { n: 2 } } })

@@ -28,7 +28,8 @@ export type CacheOutcome =
   | {
       readonly kind: 'hit'
       readonly detail: 'memory' | 'kv' | 'flight' | 'stale'
-      readonly ttlSeconds: number
+      /** Null: a stream's, whose entry is in its flight. */
+      readonly ttlSeconds: number | null
     }
   /** The last answer to a prompt, made before the prompt, its model or their parameters changed. */
   | { readonly kind: 'previous' }
@@ -43,7 +44,7 @@ export function cacheStatus(outcome: CacheOutcome): string {
 function parametersOf(outcome: CacheOutcome): string {
   switch (outcome.kind) {
     case 'hit':
-      return `hit; ttl=${outcome.ttlSeconds}; detail=${outcome.detail}`
+      return `hit${outcome.ttlSeconds === null ? '' : `; ttl=${outcome.ttlSeconds}`}; detail=${outcome.detail}`
     case 'previous':
       // No `ttl`: the answer is not fresh for the current request.
       return 'hit; detail=previous'

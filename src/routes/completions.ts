@@ -226,10 +226,13 @@ export class Completions {
     const { role } = answer
     const { shape } = reader
     const link = linkHeader(work.cites)
-    const stored = answer.kind === 'whole' && answer.stored
-    const cache = outcomeOf(work, role === 'follower', stored)
+    const isStream = answer.kind === 'stream'
+    const cache: CacheOutcome =
+      isStream && role === 'found'
+        ? { kind: 'hit', detail: 'kv', ttlSeconds: null }
+        : outcomeOf(work, role === 'follower', !isStream && answer.stored)
     visit.cache = cache
-    if (answer.kind === 'stream') {
+    if (isStream) {
       const headers = answerHeaders({ shape, cache, timing, link })
       return { status: 200, headers, body: answer.body }
     }
