@@ -87,7 +87,7 @@ function recital(tokens: readonly string[]): Source<number> {
 
 function heroIn(text: string): string | undefined {
   const opening =
-    /\bonce upon a time,? (?:there (?:was|lived) )?(.{1,40}?)(?:[,.]| (?:went|was|who|had|lived|met)\b)/i
+    /\bonce upon a time,? +(?:there (?:was|lived) )?([^\s,.].{0,39}?)(?:[,.]| (?:went|was|who|had|lived|met)\b)/i
   return opening.exec(text)?.[1]?.trim().replace(/^an? /i, 'the ')
 }
 

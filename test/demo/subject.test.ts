@@ -1,5 +1,6 @@
 // What the demo model writes about: the page in the prompt, or the hero of a story.
 
+import fc from 'fast-check'
 import * as v from 'valibot'
 import { expect, test } from 'vitest'
 import { completionSchema } from '../../src/completion/completion.ts'
@@ -91,6 +92,7 @@ test.each([
   ['Once upon a time Ada Lovelace went for a walk, and', 'Ada Lovelace'],
   ['Tell me: once upon a time, there was a small $& who', 'the small $&'],
   ['Once upon a time there lived an Owl.', 'the Owl'],
+  ['Once upon a time  a fox went out, and', 'the fox'],
 ])('a story that begins with %j is about %j', async (prompt, hero) => {
   const seeds = Array.from({ length: 20 }, (_, seed) => seed)
   const stories = await Promise.all(seeds.map((seed) => ask({ prompt, seed })))
@@ -103,6 +105,27 @@ test.each([
   expect((await ask({ prompt, seed: 3 })).text).toBe(texts[3])
   expect((await ask({ messages: [user(prompt)], seed: 3 })).text).toBe(texts[3])
   expect((await ask({ prompt, seed: 3, echo: true })).text).toBe(prompt + texts[3])
+})
+
+test('any prompt gets an answer', async () => {
+  const beginnings = ['Once upon a time', 'once upon a time,', ' there was ', ' went', 'a ', 'an ']
+  const signs = [' ', '  ', '\n', '\u00a0', ',', '.', "'", '"', '(', '--', '__proto__']
+  const marks = ['[1] a\n', '\n\n[2] ', 'Question:', '<page-', '</page-']
+  const piece = fc.oneof(
+    fc.constantFrom(...beginnings, ...signs, ...marks),
+    fc.string({ unit: 'binary', maxLength: 8 }),
+  )
+  const odd = fc.array(piece, { maxLength: 12 }).map((pieces) => pieces.join(''))
+  await fc.assert(
+    fc.asyncProperty(odd, fc.constantFrom(0, 0.7, 2), async (prompt, temperature) => {
+      const page = await about(prompt)
+      for (const fields of [{ prompt }, { messages: [user(prompt)] }, { prompt: page }]) {
+        const { finish_reason } = await ask({ ...fields, temperature, max_tokens: 12, logprobs: 2 })
+        expect(finish_reason).toMatch(/^(?:stop|length)$/)
+      }
+    }),
+    { seed: 1, examples: [['Once upon a time  .', 1]] },
+  )
 })
 
 test('the same seed tells the same story of each hero', async () => {
