@@ -1,9 +1,13 @@
 // HTML tokenizer (HTML, 13.2.5): passes the tags and text of a document to a sink, in order. It
 // visits each character a constant number of times, so it runs in linear time on any input.
 // Comments and anything else that browsers drop are not reported.
+import { attributeOf } from './node.ts'
 import { decodeReferences, type References } from './references.ts'
 
-/** Name, value, name, value, …: names in lower case, values with their references decoded. */
+/**
+ * Name, value, name, value, …: each name once and in lower case, values with their references
+ * decoded.
+ */
 export type Attributes = readonly string[]
 
 /** Element content that is not markup and extends to the end tag. */
@@ -32,6 +36,13 @@ interface Tag {
   readonly attributes: Attributes
   readonly isSelfClosing: boolean
 }
+
+/**
+ * The limits of a tag. A formatting element may be reopened thousands of times, and its attributes
+ * are read each time.
+ */
+const MAX_ATTRIBUTES = 256
+const MAX_VALUE_CHARS = 4096
 
 const CDATA = '<![CDATA['
 const LETTER = /[a-z]/i
@@ -172,12 +183,20 @@ export class Tokenizer {
     const quote = source[start]
     if (start > end && (quote === '"' || quote === "'")) {
       const close = source.indexOf(quote, start + 1)
-      attributes.push(name, this.#decoded(source.slice(start + 1, close), true))
+      this.#add(attributes, name, source.slice(start + 1, close))
       return close === -1 ? source.length : close + 1
     }
     const after = start > end ? this.#endOf(BARE_VALUE, start) : end
-    attributes.push(name, this.#decoded(source.slice(start, after), true))
+    this.#add(attributes, name, source.slice(start, after))
     return after
+  }
+
+  /** Of attributes with the same name, the first counts. */
+  #add(attributes: string[], name: string, value: string): void {
+    if (attributes.length >= 2 * MAX_ATTRIBUTES) return
+    if (attributeOf({ attributes }, name) === null) {
+      attributes.push(name, this.#decoded(value.slice(0, MAX_VALUE_CHARS), true))
+    }
   }
 
   #decoded(text: string, isAttribute = false): string {

@@ -158,6 +158,16 @@ test.each([
   expect(bodyOf(html, true)).toBe(body)
 })
 
+test('parseHtml() reads the first attribute of a name, and up to 256 of a tag', () => {
+  const repeated = 'A=1 a=2 '.repeat(300)
+  const many = Array.from({ length: 300 }, (_, i) => `x${i}`).join(' ')
+  const [, body] = parse(`<p ${repeated} b><p ${many}>`).children
+  const [first, second] = (body as Element).children as Element[]
+  expect(first?.attributes).toEqual(['a', '1', 'b', ''])
+  expect(second?.attributes).toHaveLength(2 * 256)
+  expect(second?.attributes.at(-2)).toBe('x255')
+})
+
 test('parseHtml() gives <html> and <body> the attributes of their first tags', () => {
   const html = parse('<p>a<html lang=en><body class=b id=c><body class=d>')
   const [, body] = html.children

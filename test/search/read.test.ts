@@ -146,6 +146,14 @@ test.each([
 })
 
 test.each([
+  ['100,000 attributes', `<b ${'a '.repeat(100_000)}>`],
+  ['a long style', `<b style="${';'.repeat(500_000)}">`],
+  ['a long class', `<b class="${'mjx-c '.repeat(80_000)}">`],
+])('takes linear time for a tag with %s that each block reopens', async (_, tag) => {
+  expect(await timeOf(`<p>${tag}${'<p>x'.repeat(10_000)}`, 'text/html')).toBeLessThan(2500)
+})
+
+test.each([
   ['HTML', hostileHtml, 'text/html', 1_048_576],
   ['text', hostileText, 'text/plain', 8_388_608],
 ])(
