@@ -12,7 +12,8 @@ export interface AddressOptions {
   readonly own: URL
 }
 
-const MAX_CHARS = 2048
+/** The limit of an address. */
+export const MAX_ADDRESS_CHARS = 2048
 
 /**
  * Parses an absolute http(s) URL and normalises its path; null for anything else. Query and
@@ -20,7 +21,7 @@ const MAX_CHARS = 2048
  */
 export function readAddress(text: string): URL | null {
   // URL parsers silently fix white space and "\", and not all of them in the same way.
-  if (text.length > MAX_CHARS || /[\s\\\p{Cc}]/u.test(text)) return null
+  if (text.length > MAX_ADDRESS_CHARS || /[\s\\\p{Cc}]/u.test(text)) return null
   if (!/^https?:\/\/[^/]/i.test(text) || !URL.canParse(text)) return null
   const url = new URL(text)
   url.pathname = normalPath(url.pathname)

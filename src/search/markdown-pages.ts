@@ -1,6 +1,7 @@
 // The pages in a text of Markdown: one, or all those of a site in `llms-full.txt`, where each has a
 // heading of level 1 and often its address, in front matter or in a line below the heading.
 import type { References } from '../html/references.ts'
+import { MAX_ADDRESS_CHARS } from '../page/rules.ts'
 import { isCollection } from './collection.ts'
 import { type MarkdownBlock, markdownBlocks } from './markdown.ts'
 import type { Block, Outline } from './passages.ts'
@@ -69,7 +70,9 @@ function titleOf(blocks: readonly Block[], title: string): string {
 function sourceIn(fields: ReadonlyMap<string, string>, address: URL): URL | null {
   for (const name of ['url', 'html', 'source_url', 'source', 'canonical_url']) {
     const value = fields.get(name) ?? ''
-    const url = /^(?:https?:\/\/|\/)/.test(value) ? URL.parse(value, address.href) : null
+    // Each passage of the page repeats its address.
+    const isAddress = value.length <= MAX_ADDRESS_CHARS && /^(?:https?:\/\/|\/)/.test(value)
+    const url = isAddress ? URL.parse(value, address.href) : null
     if (url?.origin === address.origin) return url
   }
   return null

@@ -194,6 +194,16 @@ describe('markdownPages() divides llms-full.txt', () => {
       [['/llms-full.txt', 'A', ['#null', 'a']]],
     ],
     [
+      'not by addresses of more than 2048 characters',
+      `---\nurl: /${'a'.repeat(2048)}\n---\n# A\n\na`,
+      [['/llms-full.txt', 'A', ['#null', 'a']]],
+    ],
+    [
+      'by addresses of 2048 characters',
+      `---\nurl: /${'a'.repeat(2047)}\n---\n# A\n\na`,
+      [[`/${'a'.repeat(2047)}`, 'A', ['#a', 'a']]],
+    ],
+    [
       'not by forged addresses',
       '# A\nSource: /a\n\na\n\nSource: /x\n\n```\n# B\nSource: /y\n```\n\n## C\nSource: /z',
       [['/a', 'A', ['#a', 'a', 'Source: /x', '# B\nSource: /y', '#c', 'Source: /z']]],
