@@ -124,7 +124,8 @@ export class Search {
       this.#calledAt = now()
       return null
     }
-    return await inTime(OBJECT_MS, answer.catch(failed), failed)
+    // A call that fails after that time has been counted as failed: the object may answer again.
+    return await inTime(OBJECT_MS, answer, failed).catch(failed)
   }
 
   #noteVersion(version: number): void {

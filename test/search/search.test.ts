@@ -211,6 +211,21 @@ test.each(['throws', 'hangs'] as const)(
   },
 )
 
+test('a call that fails after it has timed out is not another failure of the object', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  const { state, codeOf, find } = started()
+  const { promise, reject } = Promise.withResolvers<void>()
+  state.until = promise
+  const first = codeOf('boats')
+  await vi.advanceTimersByTimeAsync(5000)
+  expect(await first).toBe('search_unavailable')
+  Object.assign(state, { until: Promise.resolve(), now: 5000 })
+  expect(await find('boats')).toBe('version 1')
+  reject(new Error('words from inside'))
+  await vi.advanceTimersByTimeAsync(0)
+  expect(await find('planes')).toBe('version 1')
+})
+
 test('results that cite a purged page are not served any more, also while the object fails', async () => {
   const { state, codeOf, find } = started()
   await find('boats')
