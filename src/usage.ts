@@ -31,6 +31,8 @@ export function noCounts() {
     /** Answers shared with another visitor's flight, running or just ended. */
     collapsed: 0,
     misses: 0,
+    /** Those of `misses` that ended in an error, such as a refusal. */
+    failed_misses: 0,
     kv_failures: 0,
     tokens_in: 0,
     tokens_out: 0,
@@ -99,10 +101,11 @@ function rounded(counts: Counts): Counts {
 
 /** One hour as `GET /admin/usage` shows it. */
 export function hourFigures(hour: number, { upstream_ms, ...counts }: HourCounts) {
-  const { usd_by, ...figures } = rounded(counts) as typeof counts
+  const { usd_by, failed_misses, ...figures } = rounded(counts) as typeof counts
   return {
     hour,
     ...figures,
+    ...(failed_misses > 0 && { failed_misses }),
     // Every cost is one of a model.
     ...(Object.keys(usd_by.models).length > 0 && { usd_by }),
     upstream_ms: { p50: percentile(upstream_ms, 0.5), p95: percentile(upstream_ms, 0.95) },
@@ -294,8 +297,10 @@ export class UsageCounter {
       hour.tokens_saved += saved.total_tokens
       if (model !== null) hour.usd_saved += this.#deps.usdOf(model, saved)
     }
-    if (cache === 'miss' || cache === 'bypass') hour.misses += 1
-    else if (cache === 'collapsed' || cache === 'flight') hour.collapsed += 1
+    if (cache === 'miss' || cache === 'bypass') {
+      hour.misses += 1
+      if (code !== null) hour.failed_misses += 1
+    } else if (cache === 'collapsed' || cache === 'flight') hour.collapsed += 1
     else if (cache === 'previous') hour.hits.stale += 1
     else if (cache !== null) hour.hits[cache] += 1
     // Refusals while the owner has paused generation are not errors.

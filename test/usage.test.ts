@@ -113,6 +113,7 @@ const counts: fc.Arbitrary<HourCounts> = fc.record({
   hits: fc.record({ memory: fc.nat(100), kv: fc.nat(100), stale: fc.nat(100) }),
   collapsed: fc.nat(100),
   misses: fc.nat(100),
+  failed_misses: fc.nat(100),
   kv_failures: fc.nat(100),
   tokens_in: fc.nat(100),
   tokens_out: fc.nat(100),
@@ -282,6 +283,17 @@ describe('UsageCounter', () => {
       models: { default: 9 },
     })
     expect(figures?.upstream_ms[0]).toBe(1)
+  })
+
+  test('counts misses that ended in an error, also those of a pause', async () => {
+    const { counter } = counterAt()
+    const codes = ['paused', 'budget_exhausted', 'upstream_timeout', 'not_cached'] as const
+    for (const code of codes) counter.request(request({ code }), noTally)
+    counter.request(request({ cache: 'bypass', code: 'rate_limited' }), noTally)
+    for (const cache of ['miss', 'bypass'] as const) counter.request(request({ cache }), noTally)
+    counter.request(request({ cache: null, code: 'invalid_json' }), noTally)
+    const [[hour = 0, figures = noCounts()] = []] = await taken(counter)
+    expect(hourFigures(hour, figures)).toMatchObject({ misses: 7, failed_misses: 5 })
   })
 
   test('counts an answer in the first bucket whose bound its time does not exceed', async () => {

@@ -48,6 +48,7 @@ const hourSchema = v.strictObject({
   hits: v.strictObject({ memory: count, kv: count, stale: count }),
   collapsed: count,
   misses: count,
+  failed_misses: v.optional(count),
   kv_failures: count,
   errors: names,
   tokens_in: count,

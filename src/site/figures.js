@@ -7,6 +7,7 @@
  * @property {{ memory: number, kv: number, stale: number }} hits
  * @property {number} collapsed
  * @property {number} misses
+ * @property {number} [failed_misses] misses that ended in an error, if any did
  * @property {number} tokens_in
  * @property {number} tokens_out
  * @property {number} tokens_saved
@@ -37,11 +38,11 @@ export const isFailure = (code) =>
 const hitsOf = ({ hits }) => hits.memory + hits.kv + hits.stale
 
 /**
- * Misses count lookups, so they include those that were not allowed to generate.
+ * Misses count lookups, so they include those that got no answer.
  *
  * @param {Hour} hour
  */
-const generatedOf = ({ misses, errors }) => Math.max(0, misses - (errors['not_cached'] ?? 0))
+const generatedOf = ({ misses, failed_misses = 0 }) => misses - failed_misses
 
 /** @param {[string, number, number][]} counts */
 const count = (counts) => counts.reduce((all, [, n]) => all + n, 0)

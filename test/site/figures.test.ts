@@ -51,17 +51,27 @@ test('totals() adds up all hours', () => {
     refused: 12,
   })
   expect(totals([]).ratio).toBeNull()
-  const notCached = hour(0, { requests: 4, misses: 3, errors: { not_cached: 2 } })
+  const errors = { not_cached: 2 }
+  const notCached = hour(0, { requests: 4, misses: 3, failed_misses: 2, errors })
   expect(totals([notCached])).toMatchObject({ ratio: 0, generated: 1 })
   // One of two answers: what was refused is no answer.
   const half = hour(0, {
     hits: { memory: 1, kv: 0, stale: 0 },
     misses: 3,
-    errors: { not_cached: 2 },
+    failed_misses: 2,
+    errors,
   })
   expect(totals([half]).ratio).toBe(0.5)
   expect(bars([notCached], 1, 3600, HOUR)).toMatchObject({ upstream: [1], refused: [3] })
   expect(totals([hour(0, { requests: 1 })]).ratio).toBeNull()
+})
+
+test('requests during a pause are refused, not generated', () => {
+  const hits = { memory: 1, kv: 0, stale: 0 }
+  const paused = hour(0, { requests: 1002, hits, misses: 1001, failed_misses: 1000 })
+  expect(totals([paused])).toMatchObject({ ratio: 0.5, generated: 1 })
+  expect(bars([paused], 1, 3600, HOUR)).toMatchObject({ upstream: [1], refused: [1000] })
+  expect(csv([paused]).split('\n')[1]).toContain('Z,1002,1,0,1,')
 })
 
 test('byName() sorts by count without money, and handles names such as __proto__', () => {
