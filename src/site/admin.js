@@ -43,6 +43,8 @@ let shownHours = []
 let pagePrompts = new Map()
 /** The number of the latest load; results of earlier ones are discarded. */
 let loads = 0
+/** The number of the latest check of pages; earlier ones end. */
+let checks = 0
 
 /** An error response of the Worker, or a failed connection. */
 class RequestError extends Error {
@@ -81,6 +83,10 @@ function show(state) {
 /** @param {string} problem "" without an error */
 function showSignIn(problem) {
   token = ''
+  loads += 1
+  checks += 1
+  at('page-list').replaceChildren()
+  setText('checked', '')
   sessionStorage.removeItem(TOKEN)
   show('sign-in')
   setText('sign-in-problem', problem)
@@ -119,6 +125,8 @@ async function load() {
 
 /** @param {Error} error */
 function fail(error) {
+  // Signed out meanwhile.
+  if (token === '') return
   const { message, code = '', retryAfter = null } = /** @type {RequestError} */ (error)
   if (code === 'operator_token_invalid') {
     showSignIn(`Wrong token. ${advice(code, null)}`)
@@ -469,6 +477,7 @@ const INDEFINITE_S = 4_102_444_800
 async function pause(until) {
   try {
     await request('/admin/pause', { until })
+    if (token === '') return
     await load()
     button(until === null ? 'pause' : 'resume').focus()
   } catch (error) {
@@ -537,6 +546,10 @@ function download() {
 
 /** Lists the pages of the text with their states, one after another. */
 async function checkPages() {
+  checks += 1
+  const mine = checks
+  const promptId = select('page-prompt').value
+  const variable = pagePrompts.get(promptId) ?? ''
   const pages = addressesIn(input('pages').value)
   const rows = table(
     ['Page', 'Summary', 'Actions'],
@@ -547,8 +560,7 @@ async function checkPages() {
     setText('checked', `${i} of ${pages.length}`)
     const [, state, actions] = rows.tBodies[0]?.rows[i]?.cells ?? []
     if (state === undefined || actions === undefined) return
-    const promptId = select('page-prompt').value
-    const prompt = { id: promptId, variables: { [pagePrompts.get(promptId) ?? '']: page } }
+    const prompt = { id: promptId, variables: { [variable]: page } }
     const check = async () => {
       state.textContent = await stateOf(prompt, token)
     }
@@ -573,6 +585,7 @@ async function checkPages() {
     action('Warm', '/v1/completions', { prompt, stream: false })
     action('Purge', '/admin/purge', { page })
     await check()
+    if (mine !== checks) return
   }
   setText(
     'checked',

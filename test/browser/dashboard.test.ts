@@ -133,6 +133,9 @@ async function usage(hours = 24) {
   }
 }
 
+/** Takes longer than what the page does with a response that has arrived. */
+const ROUND_TRIP = 'fetch("/health").then((response) => response.text())'
+
 describe('signing in', () => {
   test('a wrong token shows an error, and the right one is stored in this tab only', async () => {
     expect(await page.evaluate('document.activeElement.id')).toBe('token')
@@ -154,6 +157,50 @@ describe('signing in', () => {
     expect(await page.locator('#dashboard').isVisible()).toBe(false)
     const urls = watched.requests.map(({ url }) => url)
     expect(urls.filter((url) => url.includes(TOKEN))).toEqual([])
+  })
+
+  /** Holds the next request to this path. @param json its response; otherwise the Worker's own */
+  async function holdOne(path: string, json?: object) {
+    const [arrived, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    await page.route(
+      path,
+      async (route) => {
+        arrived.resolve()
+        await released.promise
+        await (json === undefined ? route.continue() : route.fulfill({ json }))
+      },
+      { times: 1 },
+    )
+    return { arrived: arrived.promise, release: released.resolve }
+  }
+
+  test('signing out discards figures that are still being loaded', async () => {
+    await signIn()
+    const held = await holdOne('**/admin/usage*')
+    await page.getByRole('button', { name: 'Refresh' }).click()
+    await held.arrived
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    held.release()
+    await page.locator('#dashboard[aria-busy="false"]').waitFor({ state: 'attached' })
+    expect(await page.locator('#sign-in').isVisible()).toBe(true)
+    expect(await page.locator('#dashboard').isVisible()).toBe(false)
+    expect(await page.evaluate('sessionStorage.length')).toBe(0)
+  })
+
+  test('signing out discards the result of a pause', async () => {
+    await signIn()
+    const held = await holdOne('**/admin/pause', { paused_until: null })
+    await page.getByRole('button', { name: 'Pause spending' }).click()
+    await held.arrived
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    const paused = page.waitForResponse('**/admin/pause')
+    const loads = () => watched.requests.filter(({ url }) => url.includes('/admin/usage')).length
+    const before = loads()
+    held.release()
+    await (await paused).finished()
+    await page.evaluate(ROUND_TRIP)
+    expect(loads()).toBe(before)
+    expect(await page.locator('#sign-in-problem').isVisible()).toBe(false)
   })
 })
 
@@ -334,6 +381,63 @@ describe('after a day of traffic', () => {
     await page.setViewportSize({ width: 360, height: 740 })
     await expect.poll(() => watched.overflow()).toBe(0)
     watched.takeConsoleErrors()
+  })
+
+  describe('a check of pages', () => {
+    const pages = [1, 2, 3].map((n) => `https://site.example/posts/${n}`)
+    /** The prompts of the requests so far. */
+    let asked: string[] = []
+    let first = Promise.withResolvers<void>()
+    let released = Promise.withResolvers<void>()
+
+    /** Starts a check whose first request is held. */
+    beforeEach(async () => {
+      asked = []
+      first = Promise.withResolvers()
+      released = Promise.withResolvers()
+      const variables = { page: { from: 'url' } }
+      const data = ['about', 'other'].map((id) => ({ id, variables, visitor_may_set: [] }))
+      await page.route('**/v1/prompts', (route) => route.fulfill({ json: { data } }))
+      await page.route('**/v1/completions', async (route) => {
+        const isFirst = asked.push(route.request().postDataJSON().prompt.id) === 1
+        first.resolve()
+        if (isFirst) await released.promise
+        await route.fulfill({ json: { choices: [] } })
+      })
+      await signIn()
+      await page.getByLabel('Your sitemap’s text').fill(pages.join('\n'))
+      await page.getByRole('button', { name: 'Check' }).click()
+      await first.promise
+    })
+
+    test('is about the prompt that was selected at its start', async () => {
+      await page.getByLabel('Prompt about a page').selectOption('other')
+      released.resolve()
+      await page.locator('#checked', { hasText: '3 checked' }).waitFor()
+      expect(asked).toEqual(['about', 'about', 'about'])
+    })
+
+    test('ends when another one starts', async () => {
+      await page.getByLabel('Prompt about a page').selectOption('other')
+      await page.getByRole('button', { name: 'Check' }).click()
+      await expect.poll(() => asked.length).toBeGreaterThan(1)
+      released.resolve()
+      await page.locator('#checked', { hasText: '3 checked' }).waitFor()
+      await page.evaluate(ROUND_TRIP)
+      expect(asked).toEqual(['about', 'other', 'other', 'other'])
+    })
+
+    test('ends on signing out', async () => {
+      await page.getByRole('button', { name: 'Sign out' }).click()
+      const response = page.waitForResponse('**/v1/completions')
+      released.resolve()
+      await (await response).finished()
+      await page.evaluate(ROUND_TRIP)
+      expect(asked).toEqual(['about'])
+      await signIn()
+      expect(await text('checked')).toBe('')
+      expect(await page.locator('#page-list table').count()).toBe(0)
+    })
   })
 
   test('the index of the site is shown, and how many questions it has nothing about', async () => {
