@@ -558,8 +558,12 @@ addEventListener('popstate', () => {
 })
 button('share').addEventListener('click', async () => {
   history.replaceState(null, '', fragment())
-  const copied = navigator.clipboard.writeText(location.href).then(() => 'Copied')
-  setText('shared', await copied.catch(() => 'The link is in the address bar.'))
+  try {
+    await navigator.clipboard.writeText(location.href)
+    setText('shared', 'Copied')
+  } catch {
+    setText('shared', 'The link is in the address bar.')
+  }
 })
 button('retry').addEventListener('click', () => send({ again: true }))
 button('new').addEventListener('click', () => {

@@ -327,6 +327,14 @@ test('a link leads to the same request, and Back to the one before', async () =>
   await opened.close()
 })
 
+test('without a clipboard, as over plain HTTP, the link to copy is in the address bar', async () => {
+  await page.evaluate('Object.defineProperty(navigator, "clipboard", { value: undefined })')
+  await write()
+  await page.getByRole('button', { name: 'Copy link' }).click()
+  await page.locator('#shared', { hasText: 'The link is in the address bar.' }).waitFor()
+  expect(page.url()).toContain('#prompt=')
+})
+
 test('choices of one are not shown', async () => {
   const json = { data: [{ id: 'default', owned_by: 'demo' }] }
   await page.route('**/v1/models', (route) => route.fulfill({ json }))
