@@ -1,5 +1,11 @@
 // The dry run: counts the answers that are already cached, and estimates the tokens that the missing
 // ones would take. It is only an estimate because the tokenizer and the full prompt are not known here.
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { referencesOnce } from '../../src/html/references.ts'
+import { parseSelectors } from '../../src/html/selector.ts'
+import { parseHtml } from '../../src/html/tree.ts'
+import { readableText } from '../../src/page/text.ts'
 import { readAtMost } from './body.ts'
 import { someAtOnce } from './concurrent.ts'
 import { codeIn, type Fetch, type Gateway, refusalIn } from './gateway.ts'
@@ -87,26 +93,24 @@ async function lookUp(
 
 const MAX_PAGE_BYTES = 2_097_152
 const PAGE_MS = 15_000
+/** The default of `selector`: `GET /v1/prompts` does not list the prompt's own. */
+const selectors = parseSelectors('main, article, body') ?? []
+const references = referencesOnce(() =>
+  readFile(join(import.meta.dirname, '../../src/html/references.txt'), 'utf8'),
+)
 
 /**
- * Estimates how many bytes of a page's text go into the prompt: without tags, scripts and repeated
- * white space, cut at `maxChars`. A page that cannot be read counts as `maxChars`.
+ * Estimates how many bytes of a page's text go into the prompt: as the Worker reads it, cut at
+ * `maxChars`. A page that cannot be read counts as `maxChars`.
  */
 export async function pageBytes(url: string, maxChars: number, fetch: Fetch): Promise<number> {
   try {
     const response = await fetch(new Request(url, { signal: AbortSignal.timeout(PAGE_MS) }))
     const { bytes } = await readAtMost(response, MAX_PAGE_BYTES)
     if (!response.ok) return maxChars
-    const text = readable(bytes.toString('utf8'))
+    const text = readableText(parseHtml(bytes.toString('utf8'), await references()), selectors)
     return Buffer.byteLength(text.slice(0, maxChars))
   } catch {
     return maxChars
   }
-}
-
-function readable(html: string): string {
-  return html
-    .replaceAll(/<(script|style|nav|template|svg)\b[\s\S]*?<\/\1\s*>/gi, ' ')
-    .replaceAll(/<[^>]*>/g, ' ')
-    .replaceAll(/\s+/g, ' ')
 }

@@ -230,10 +230,10 @@ function found(text: string): Found {
 /** The namespace of the protocol. A root element without any namespace is accepted as well. */
 const PROTOCOL = 'http://www.sitemaps.org/schemas/sitemap/0.9'
 
-/** Maps each prefix to its namespace; "" is the default namespace. */
-type Prefixes = ReadonlyMap<string, string>
+/** The namespace of a prefix, of which "" is the default one. */
+type Prefixes = (prefix: string) => string | undefined
 
-const NO_PREFIXES: Prefixes = new Map()
+const NO_PREFIXES: Prefixes = () => undefined
 
 /** Two names are equal if namespace and local name are (https://www.w3.org/TR/xml-names/#ns-qualnames). */
 interface Name {
@@ -241,19 +241,16 @@ interface Name {
   readonly name: string
 }
 
+/** Copies nothing: a sitemap may have many prefixes, and many elements with one more. */
 function prefixesIn({ attributes }: XmlElement, outer: Prefixes): Prefixes {
-  const own = Object.entries(attributes).flatMap(([name, value]) => {
-    const [, prefix] = /^xmlns(?::(.*))?$/.exec(name) ?? ['', null]
-    return prefix === null ? [] : [[prefix ?? '', value] as const]
-  })
-  return own.length === 0 ? outer : new Map([...outer, ...own])
+  return (prefix) => attributes[prefix === '' ? 'xmlns' : `xmlns:${prefix}`] ?? outer(prefix)
 }
 
 /** An undeclared prefix is treated as a namespace of its own. */
 function nameOf(element: XmlElement | null, outer: Prefixes): Name {
   if (element === null) return { namespace: '', name: '' }
   const [name = '', prefix = ''] = element.name.split(':').toReversed()
-  return { namespace: prefixesIn(element, outer).get(prefix) ?? prefix, name }
+  return { namespace: prefixesIn(element, outer)(prefix) ?? prefix, name }
 }
 
 /** The children with this name. Elements of extensions, such as image:loc, are ignored. */

@@ -70,7 +70,8 @@ export const selectorOf = (id: GeneratorId) => (id === 'html' ? article : genera
 /** Recognises the generator of a page: by its meta element, else by its traces. */
 export function generatorOf(html: string): GeneratorId {
   const list = Object.entries(generators) as [GeneratorId, Generator][]
-  for (const [element] of html.matchAll(/<meta\s[^>]*>/gi)) {
+  // Not beyond a "<": many elements without ">" would take quadratic time.
+  for (const [element] of html.matchAll(/<meta\s[^<>]*>/gi)) {
     if (attribute(element, 'name')?.toLowerCase() !== 'generator') continue
     const content = attribute(element, 'content')?.trim() ?? ''
     const found = list.find(([, { meta }]) => meta.test(content))

@@ -3,6 +3,7 @@
 import { expect, test } from 'vitest'
 import { PageError } from '../../src/page/fetch.ts'
 import { fetchPassages } from '../../src/search/read.ts'
+import { cpuMsUntil } from '../support/cpu.ts'
 import { references } from '../support/html.ts'
 
 const URL_A = 'https://site.test/docs/a'
@@ -126,12 +127,11 @@ const hostileText = [
 
 /** The CPU time of reading the text, in ms. No page makes the reader fail. */
 async function timeOf(text: string, type: string) {
-  const before = process.threadCpuUsage()
-  await read(text, type, 'https://site.test/llms-full.txt').catch((error: unknown) => {
-    expect(error).toBeInstanceOf(PageError)
-  })
-  const { user, system } = process.threadCpuUsage(before)
-  return (user + system) / 1000
+  return await cpuMsUntil(() =>
+    read(text, type, 'https://site.test/llms-full.txt').catch((error: unknown) => {
+      expect(error).toBeInstanceOf(PageError)
+    }),
+  )
 }
 
 test.each([

@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest'
 import { estimate, pageBytes } from '../../../scripts/operator/estimate.ts'
 import { Gateway } from '../../../scripts/operator/gateway.ts'
+import { cpuMsUntil } from '../../support/cpu.ts'
 
 const tasks = (...names: string[]) => names.map((name) => ({ name, request: { prompt: name } }))
 
@@ -71,8 +72,17 @@ test('pageBytes() counts text up to max_chars, and returns max_chars for an unre
       return response
     })
   // ü and ß have two bytes each.
-  expect(await of(new Response(html))).toBe(' T Grüße you '.length + 2)
-  expect(await of(new Response(html), 4)).toBe(4)
+  expect(await of(new Response(html))).toBe('Grüße you'.length + 2)
+  expect(await of(new Response(html), 4)).toBe('Grüß'.length + 2)
   expect(await of(new Response('no', { status: 404 }))).toBe(99)
   expect(await of(new TypeError('fetch failed'))).toBe(99)
 })
+
+test.each(['<', '<p ', '<script ', '<svg>', '</nav '])(
+  'pageBytes() takes linear time for repeated %j',
+  async (piece) => {
+    const html = piece.repeat(300_000 / piece.length)
+    const read = () => pageBytes('https://a.example/', 99, async () => new Response(html))
+    expect(await cpuMsUntil(read)).toBeLessThan(2500)
+  },
+)

@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { readSitemap } from '../../../scripts/operator/sitemap.ts'
+import { cpuMsUntil } from '../../support/cpu.ts'
 import { type SiteFile, SiteServer } from '../../support/site-server.ts'
 
 let server: SiteServer
@@ -151,6 +152,14 @@ test('skips relative and empty addresses, and suggests the absolute one', async 
     url: '/maps/s.xml',
     reason: relative(`${site}/maps/s.xml`),
   })
+})
+
+test('reads many namespaces in linear time', async () => {
+  const prefixes = Array.from({ length: 10_000 }, (_, i) => `xmlns:p${i}="x"`).join(' ')
+  const url = `<url xmlns:q="x">${loc(a)}</url>`
+  files.set('/sitemap.xml', `<urlset ${prefixes}>${url.repeat(3000)}</urlset>`)
+  expect(await cpuMsUntil(read)).toBeLessThan(2500)
+  expect((await read()).pages).toEqual([a])
 })
 
 test('reports the unreadable sitemaps of an index and reads the others', async () => {

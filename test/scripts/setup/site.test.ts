@@ -3,6 +3,7 @@ import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { generatorOf } from '../../../scripts/setup/generators.ts'
 import { inspectSite } from '../../../scripts/setup/site.ts'
+import { cpuMs } from '../../support/cpu.ts'
 import { SiteServer } from '../../support/site-server.ts'
 
 describe('the generator of a page', () => {
@@ -34,6 +35,11 @@ describe('the generator of a page', () => {
   test('is the one that the page names, even with traces of another', () => {
     const html = '<meta name="generator" content="Astro v7"><img src="/wp-content/x.png">'
     expect(generatorOf(html)).toBe('astro')
+  })
+
+  test('is found in linear time', () => {
+    const html = '<meta '.repeat(50_000)
+    expect(cpuMs(() => generatorOf(html))).toBeLessThan(2500)
   })
 })
 
