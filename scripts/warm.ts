@@ -10,7 +10,7 @@ import { bar, forecast, skippedLines, unreadLines } from './operator/report.ts'
 import { readSitemap, type Skipped } from './operator/sitemap.ts'
 import { type Arguments, parseArguments, USAGE } from './warm/arguments.ts'
 import { parseList } from './warm/list.ts'
-import { collectSummaries, readSummaries, writeSummaries } from './warm/out.ts'
+import { collectSummaries, openSummaries, writeSummaries } from './warm/out.ts'
 import { line, summary } from './warm/report.ts'
 import { warm } from './warm/warming.ts'
 
@@ -54,8 +54,8 @@ async function run(
   gateway: Gateway,
   signal: AbortSignal,
 ): Promise<number> {
-  // Before anything is spent: the file may be another one.
-  const before = out === null ? {} : await readSummaries(out)
+  // Before anything is spent: the file may be another one, or in a folder that cannot be written.
+  const before = out === null ? {} : await openSummaries(out)
   let [failed, tokens] = [0, 0]
   draw(bar({ done: 0, all: tasks.length, failed, tokens }))
   const outcomes = await warm(

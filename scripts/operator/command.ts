@@ -1,10 +1,10 @@
 // What the operator's commands have in common: the token, the exit codes, Ctrl-C, and the line that is
 // drawn again.
-import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { secretsIn } from '../setup/dev-vars.ts'
 import { Gateway } from './gateway.ts'
 import { visible } from './printable.ts'
+import { readTextFile } from './text-file.ts'
 
 export const OK = 0
 export const FAILED = 1
@@ -53,7 +53,7 @@ export async function main<Arguments extends { readonly url: string }>({
 
 /** The secrets that `npm run setup` writes into `.dev.vars`; empty without that file. */
 export async function localSecrets(): Promise<Readonly<Record<string, string>>> {
-  return secretsIn(await readFile('.dev.vars', 'utf8').catch(() => ''))
+  return secretsIn((await readTextFile('.dev.vars')) ?? '')
 }
 
 /** Resolves early if the signal is aborted. */

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import type { Fault } from '../../src/validation.ts'
 import { checkConfig, readVars, readWranglerToml } from '../config/check.ts'
+import { readTextFile } from '../operator/text-file.ts'
 import { SetupError } from './arguments.ts'
 import { maskedSecrets } from './dev-vars.ts'
 import { changesOf } from './diff.ts'
@@ -23,8 +24,24 @@ export interface Change {
   readonly diff: string
 }
 
+/**
+ * "" if there is no such file.
+ *
+ * @throws SetupError if it cannot be read: setup would replace it, and no copy has its secrets
+ */
 export async function readDevVars(folder: string): Promise<string> {
-  return await readFile(join(folder, DEV_VARS), 'utf8').catch(() => '')
+  return (await readOwn(folder, DEV_VARS)) ?? ''
+}
+
+async function readOwn(folder: string, name: string): Promise<string | null> {
+  try {
+    return await readTextFile(join(folder, name))
+  } catch (error) {
+    const { message } = error as Error
+    throw new SetupError(
+      `${message}. Nothing is written: make it a file that you can read, and run this again.`,
+    )
+  }
 }
 
 /**
@@ -38,9 +55,9 @@ export async function readSettings(folder: string): Promise<unknown> {
 }
 
 async function readWrangler(folder: string): Promise<string> {
-  return await readFile(join(folder, WRANGLER), 'utf8').catch(() => {
-    throw new SetupError(`Cannot find ${WRANGLER}: run this in a clone of edge-completions`)
-  })
+  const text = await readOwn(folder, WRANGLER)
+  if (text !== null) return text
+  throw new SetupError(`Cannot find ${WRANGLER}: run this in a clone of edge-completions`)
 }
 
 /**
@@ -75,8 +92,7 @@ export function refusedSettings(faults: readonly Fault[]): SetupError {
 
 /** Wrangler reads files only. */
 async function parsed(folder: string, texts: readonly string[]) {
-  const temporary = await mkdtemp(join(folder, '.setup-'))
-  try {
+  return await inTemporary(folder, async (temporary) => {
     const path = join(temporary, WRANGLER)
     const all = []
     for (const text of texts) {
@@ -84,8 +100,19 @@ async function parsed(folder: string, texts: readonly string[]) {
       all.push(readWranglerToml(path))
     }
     return all
-  } catch (error) {
+  }).catch((error) => {
     throw new SetupError(error instanceof Error ? error.message : String(error))
+  })
+}
+
+/** Uses a new folder inside of this one, which only the owner can open, and removes it. */
+async function inTemporary<Result>(
+  folder: string,
+  use: (temporary: string) => Promise<Result>,
+): Promise<Result> {
+  const temporary = await mkdtemp(join(folder, '.setup-'))
+  try {
+    return await use(temporary)
   } finally {
     await rm(temporary, { recursive: true })
   }
@@ -101,18 +128,15 @@ export async function checkSecrets(
   file: string,
   secrets: Readonly<Record<string, string>>,
 ): Promise<void> {
-  const temporary = await mkdtemp(join(folder, '.setup-'))
-  try {
+  const read = await inTemporary(folder, async (temporary) => {
     await writeFile(join(temporary, DEV_VARS), file, { mode: 0o600 })
-    const read = readVars(join(temporary, WRANGLER))
-    const changed = Object.keys(secrets).filter((name) => read[name] !== secrets[name])
-    if (changed.length === 0) return
-    throw new SetupError(
-      `Cannot write ${changed.join(', ')} into ${DEV_VARS}: it would be read as something else. Look for quotes that are not closed there, or use another key.`,
-    )
-  } finally {
-    await rm(temporary, { recursive: true })
-  }
+    return readVars(join(temporary, WRANGLER))
+  })
+  const changed = Object.keys(secrets).filter((name) => read[name] !== secrets[name])
+  if (changed.length === 0) return
+  throw new SetupError(
+    `Cannot write ${changed.join(', ')} into ${DEV_VARS}: it would be read as something else. Look for quotes that are not closed there, or use another key.`,
+  )
 }
 
 export function planSecrets(before: string, after: string): Change {
@@ -130,13 +154,14 @@ export async function write(
   folder: string,
   { name, before, after }: Change,
 ): Promise<string | null> {
-  const path = join(folder, name)
   const isSecret = name === DEV_VARS
   // Only the owner's settings: a copy of secrets would be forgotten somewhere.
   const copy = isSecret || before === '' ? null : await copyOf(folder, name)
-  const temporary = join(folder, `${name}.new`)
-  await writeFile(temporary, after, { mode: isSecret ? 0o600 : 0o644 })
-  await rename(temporary, path)
+  await inTemporary(folder, async (temporary) => {
+    const next = join(temporary, name)
+    await writeFile(next, after, { mode: isSecret ? 0o600 : 0o644 })
+    await rename(next, join(folder, name))
+  })
   return copy
 }
 

@@ -1,23 +1,26 @@
 // `--out`: the stored summaries as a JSON object by path, for the build of a site. Entries are sorted, so
 // that a new summary changes its own line only.
-import { readFile, writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { codeIn, type Gateway } from '../operator/gateway.ts'
 import { choiceIn } from '../operator/generate.ts'
 import type { PageTask } from '../operator/pages.ts'
+import { readTextFile } from '../operator/text-file.ts'
 import type { Outcome } from './warming.ts'
 
 export type Summaries = Readonly<Record<string, string>>
 
 /**
- * The summaries of an earlier run; none if there is no such file.
+ * The summaries of an earlier run; none if there is no such file, whose folder is then created.
  *
  * @throws Error if the file holds something else, which must not be overwritten
  */
-export async function readSummaries(file: string): Promise<Summaries> {
-  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return '{}'
-    throw new Error(`Cannot read ${file}: ${error.code}`)
-  })
+export async function openSummaries(file: string): Promise<Summaries> {
+  const text = await readTextFile(file)
+  if (text === null) {
+    await mkdir(dirname(file), { recursive: true })
+    return {}
+  }
   const summaries = parsed(text)
   if (summaries !== null) return summaries
   throw new Error(
@@ -80,6 +83,6 @@ async function storedText(
 export async function writeSummaries(file: string, summaries: Summaries): Promise<void> {
   const sorted = Object.entries(summaries).sort(([a], [b]) => (a < b ? -1 : 1))
   const text = `${JSON.stringify(Object.fromEntries(sorted), null, 2)}\n`
-  const current = await readFile(file, 'utf8').catch(() => null)
+  const current = await readTextFile(file)
   if (text !== current) await writeFile(file, text)
 }

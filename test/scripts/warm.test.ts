@@ -1,6 +1,6 @@
 // `npm run warm`, run as a command against the Worker in workerd and a site on a real port.
 import { once } from 'node:events'
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -126,6 +126,14 @@ describe('a list', () => {
     expect([found.code, found.err]).toEqual([0, ''])
     expect(found.out).toMatch(/stored\s+1\n/)
     expect(wrong.code).toBe(2)
+  })
+
+  test('does not take a .dev.vars that cannot be read for a missing one', async () => {
+    const file = join(folder, '.dev.vars')
+    await mkdir(file)
+    const { code, err } = await script(['x'], '')
+    await rm(file, { recursive: true })
+    expect([code, err]).toEqual([2, 'Cannot read .dev.vars: EISDIR\n'])
   })
 
   test('--help prints the usage without a token', async () => {
@@ -270,6 +278,25 @@ describe('a sitemap', () => {
       expect(await written()).toBe(
         '{\n  "/posts/t": "fine",\n  "/posts/u": "new “text”",\n  "/posts/w": "new “text”"\n}\n',
       )
+    })
+
+    test('creates the folder of the file', async () => {
+      publish({ x: 'Page x' })
+      const { code, err } = await run([...sitemapArgs(), '--out', 'data/new/summaries.json'])
+      expect([code, err]).toEqual([0, ''])
+      const text = await readFile(join(folder, 'data/new/summaries.json'), 'utf8')
+      expect(JSON.parse(text)).toEqual({ '/posts/x': 'fine' })
+    })
+
+    test('spends nothing if its folder cannot be created', async () => {
+      publish({ y: 'Page y' })
+      await writeFile(outFile(), '{}')
+      const { code, err } = await run([...sitemapArgs(), '--out', 'summaries.json/new.json'])
+      expect([code, err, calls()]).toEqual([
+        2,
+        'Cannot read summaries.json/new.json: ENOTDIR\n',
+        [],
+      ])
     })
 
     test('leaves out and lists a page without a summary, and keeps the previous one of a page that fails', async () => {

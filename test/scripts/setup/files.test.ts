@@ -1,13 +1,21 @@
 // How setup changes wrangler.toml and .dev.vars.
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { readVars } from '../../../scripts/config/check.ts'
+import { SetupError } from '../../../scripts/setup/arguments.ts'
 import { maskedSecrets, secretsIn, withSecrets } from '../../../scripts/setup/dev-vars.ts'
 import { changesOf } from '../../../scripts/setup/diff.ts'
-import { checkSecrets, planSecrets, planSettings, write } from '../../../scripts/setup/files.ts'
+import {
+  checkSecrets,
+  planSecrets,
+  planSettings,
+  readDevVars,
+  readSettings,
+  write,
+} from '../../../scripts/setup/files.ts'
 import { withSettings } from '../../../scripts/setup/wrangler-toml.ts'
 import { textOf } from '../../support/documents.ts'
 
@@ -248,6 +256,32 @@ describe('.dev.vars', () => {
     expect((await readdir(folder)).sort()).toEqual(['.dev.vars', 'wrangler.toml'])
   })
 })
+
+test.each([
+  ['wrangler.toml', readSettings],
+  ['.dev.vars', readDevVars],
+])('%s is not taken for missing if it cannot be read', async (name, readIt) => {
+  await rm(join(folder, name), { force: true })
+  await mkdir(join(folder, name))
+  const path = join(folder, name)
+  await expect(readIt(folder)).rejects.toThrow(
+    new SetupError(
+      `Cannot read ${path}: EISDIR. Nothing is written: make it a file that you can read, and run this again.`,
+    ),
+  )
+})
+
+test.each(['wrangler.toml', '.dev.vars'])(
+  'writing %s leaves other files of the owner as they are',
+  async (name) => {
+    const other = `${name}.new`
+    await writeFile(join(folder, other), 'mine', { mode: 0o644 })
+    await write(folder, { name, before: '', after: 'A=1\n', diff: '' })
+    expect([await read(name), await read(other)]).toEqual(['A=1\n', 'mine'])
+    const mode = name === '.dev.vars' ? 0o600 : 0o644
+    expect((await stat(join(folder, name))).mode & 0o777).toBe(mode)
+  },
+)
 
 test('a diff shows changed lines with a few around them, and masks keys', () => {
   const lines = Array.from({ length: 20 }, (_, i) => `line = ${i}`)
