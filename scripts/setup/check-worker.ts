@@ -37,10 +37,10 @@ export async function checkWorker(worker: Worker, deps: CheckWorkerDeps): Promis
       'The Worker is ready. Its model was not tried, since that takes one of your pages: see the commands below.',
     )
   print(`POST ${url}${sample.path}`)
-  const { status, text, body } = await ask(worker, deps, sample.path, sample.body)
+  const { status, requestId, text, body } = await ask(worker, deps, sample.path, sample.body)
   if (status !== 200) {
     const figures = await ask(worker, deps, '/admin/usage?hours=1').catch(() => null)
-    const hint = hintIn(figures?.body)
+    const hint = hintFor(requestId, figures?.body) ?? 'See /admin for the reason.'
     throw new SetupError(
       `The Worker is deployed, but the model does not answer: ${refusalIn(status, text)}\n${hint}`,
     )
@@ -82,12 +82,15 @@ async function ask(
   })
   const response = await fetch(request)
   const text = (await readAtMost(response, MAX_BYTES)).bytes.toString('utf8')
-  return { status: response.status, text, body: parseJson(text) }
+  const { status, headers } = response
+  return { status, requestId: headers.get('x-request-id'), text, body: parseJson(text) }
 }
 
-/** The hint of the last failure at an upstream. */
-function hintIn(figures: unknown): string {
-  const failures = isRecord(figures) ? figures['failures'] : null
-  const last: unknown = Array.isArray(failures) ? failures[0] : null
-  return isRecord(last) ? printable(String(last['hint'])) : 'See /admin for the reason.'
+/** The hint of the last failure that this request had at an upstream; null without one. */
+function hintFor(requestId: string | null, figures: unknown): string | null {
+  const given = isRecord(figures) ? figures['failures'] : null
+  const failures: readonly unknown[] = Array.isArray(given) ? given : []
+  const own = failures.find((each) => isRecord(each) && each['request_id'] === requestId)
+  const hint = isRecord(own) ? own['hint'] : null
+  return typeof hint === 'string' ? printable(hint) : null
 }

@@ -167,7 +167,9 @@ test('sends every secret of .dev.vars by its name, and none without a value or o
 test('asks the model nothing before there is a page to ask about', async () => {
   const { code, output, requests } = await run([...openai, '--offer', 'summaries,ask'])
   expect([code, requests.map(({ url }) => url)]).toEqual([0, [`${WORKER}/health`]])
-  expect(output).toContain('The Worker is ready. Its model is asked when there is a page')
+  expect(output).toContain(
+    'The Worker is ready. Its model was not tried, since that takes one of your pages',
+  )
   expect(output).toContain(
     `\nnpm run index -- --sitemap https://example.com/sitemap.xml --url ${WORKER}\n`,
   )
@@ -248,7 +250,7 @@ describe('ends with what to do', () => {
   test('if the Worker has no address, and sets no secrets', async () => {
     const result = await run(openai, { targets: ['example.com/*'] })
     expect([result.code, commands(result).at(-1)]).toEqual([1, 'deploy'])
-    expect(result.output).toContain('wrangler names no address')
+    expect(result.output).toContain('wrangler reported no address')
   })
 
   test('if the secrets cannot be set', async () => {
@@ -268,21 +270,23 @@ describe('ends with what to do', () => {
     expect(output).toContain('/health reports a problem:\nupstreams[0].key: Cannot find the secret')
   })
 
-  test('if the model does not answer, with the hint of the log', async () => {
+  const other = { request_id: 'other', hint: 'Not of this request.' }
+  test.each([
+    ['with the hint of the log', { request_id: 'own', hint: 'Check the key.' }, 'Check the key.'],
+    ['without a hint', { request_id: 'own', hint: null }, 'See /admin for the reason.'],
+    ['without a failure in the log', other, 'See /admin for the reason.'],
+  ])('if the model does not answer, %s', async (_, failure, advice) => {
     const error = { code: 'upstream_rejected', message: 'The model refused the request.' }
+    const headers = { 'x-request-id': 'own' }
     const { code, output } = await run(openai, {
       answers: {
         ...healthy,
-        '/v1/completions': [Response.json({ error }, { status: 502 })],
-        '/admin/usage': [
-          Response.json({ failures: [{ hint: 'Check the key.' }, { hint: 'old' }] }),
-        ],
+        '/v1/completions': [Response.json({ error }, { status: 502, headers })],
+        '/admin/usage': [Response.json({ failures: [other, failure] })],
       },
     })
     expect(code).toBe(1)
-    expect(output).toContain(
-      '502 upstream_rejected: The model refused the request.\nCheck the key.',
-    )
+    expect(output).toContain(`502 upstream_rejected: The model refused the request.\n${advice}\n`)
   })
 
   test.each([
