@@ -15,9 +15,8 @@ const MAX_PORT = 65_535
 const FILES = ['wrangler.toml', '.dev.vars']
 
 const args = process.argv.slice(2)
-const given = portIn(args)
-/** The port that the Worker runs on, so that it keeps it when it is restarted. */
-let port = given
+/** The port that the Worker runs on, so that it keeps it when it is restarted; 0: any. */
+let port = takePort(args)
 let child = start()
 let isRestarting = false
 
@@ -36,11 +35,12 @@ if (process.env['npm_lifecycle_event'] === 'start') {
   setInterval(() => process.ppid !== parent && stop(), PARENT_MS).unref()
 }
 
-/** `--port 9000`, `--port=9000` or `-p 9000`. Ends the process if it is no port. */
-function portIn(list: readonly string[]): number | null {
+/** Removes `--port 9000`, `--port=9000` or `-p 9000`. Ends the process if it is no port. */
+function takePort(list: string[]): number | null {
   const at = list.findIndex((arg) => /^(--port|-p)(=|$)/.test(arg))
   if (at === -1) return null
-  const value = list[at]?.split('=')[1] ?? list[at + 1]
+  const [flag = '', next] = list.splice(at, list[at]?.includes('=') ? 1 : 2)
+  const value = flag.split('=')[1] ?? next
   const number = /^\d+$/.test(value ?? '') ? Number(value) : Number.NaN
   if (number <= MAX_PORT) return number
   console.error(
@@ -51,7 +51,7 @@ function portIn(list: readonly string[]): number | null {
 
 function start(): ChildProcess {
   const startedAt = Date.now()
-  const own = given === null && port !== null ? ['--port', String(port)] : []
+  const own = port === null ? [] : ['--port', String(port)]
   const next = spawn(
     process.execPath,
     // Its list of keys would be drawn over the lines of this script.

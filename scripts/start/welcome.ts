@@ -7,7 +7,7 @@ import { secretsIn } from '../setup/dev-vars.ts'
 
 export interface Ready {
   readonly url: string
-  /** The port that was asked for. */
+  /** The port that was asked for; 0: any. */
   readonly port: number
   /** The content of .dev.vars; null: there is no such file. */
   readonly devVars: string | null
@@ -15,8 +15,8 @@ export interface Ready {
 }
 
 export function welcome({ url, port, devVars, config }: Ready): string {
-  const taken =
-    Number(new URL(url).port) === port ? [] : [`Port ${port} was taken, so this is another one.`]
+  const isOther = port !== 0 && port !== Number(new URL(url).port)
+  const taken = isOther ? [`Port ${port} was taken, so this is another one.`] : []
   return [
     '',
     ...taken,

@@ -184,6 +184,20 @@ describe('npm start', () => {
     }, 60_000)
   })
 
+  test('keeps the port that it got for port 0 when it restarts', async () => {
+    child = start(0)
+    const urlIn = (lines: string) => /Playground {2}(\S+)/.exec(lines)?.[1]
+    const first = await printed(READY)
+    expect(first).not.toContain('was taken')
+    await save('.dev.vars', `OPERATOR_TOKEN=${TOKEN}2\n`)
+    const second = await printed(READY)
+    expect(second).toContain('.dev.vars has changed: restarting.')
+    expect(second).not.toContain('was taken')
+    expect(urlIn(second)).toBe(urlIn(first))
+    process.kill(-child.pid!, 'SIGINT')
+    await expect.poll(() => isAlive(child?.pid), { timeout: 50_000 }).toBe(false)
+  }, 120_000)
+
   test('ends with npm, if only npm is stopped', async () => {
     child = start(await freePort())
     await printed(/wrangler 4/)
@@ -257,5 +271,7 @@ describe('the lines', () => {
     const lines = welcome({ url: 'http://localhost:8788', port: 8787, devVars: '', config: null })
     expect(lines).toContain('Port 8787 was taken, so this is another one.\n')
     expect(linesFor({})).not.toContain('was taken')
+    const any = welcome({ url: 'http://localhost:8788', port: 0, devVars: '', config: null })
+    expect(any).not.toContain('was taken')
   })
 })
