@@ -6,6 +6,7 @@ import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build, type Plugin, transform } from 'esbuild'
+import { minifySync } from 'rolldown/utils'
 import { placeholders, TEMPLATE } from '../src/routes/openapi.ts'
 import { HINTS } from '../src/upstream/explain.ts'
 import { hints } from '../src/upstream/hints.ts'
@@ -75,11 +76,20 @@ const files = new Map([
 for (const name of await readdir(SOURCE)) {
   if (servedExtensions.has(extname(name))) files.set(name, await read(SOURCE, name))
 }
-const small = { minify: true, target: 'es2022' }
-const banner = '/* edge-completions. Types: client.d.ts. Readable source: src/site/client.js. */'
-// Tree shaking leaves out constants whose values are written in place.
-const client = { ...small, treeShaking: true, banner }
-files.set('client.js', (await transform(await read(SOURCE, 'client.js'), client)).code)
+const target = 'es2022'
+
+/** A module with short names, below a comment. 2 % smaller, gzipped, than what esbuild makes of it. */
+function small(comment: string, code: string): string {
+  const { code: text, errors } = minifySync('module.js', code, {
+    module: true,
+    compress: { target },
+  })
+  if (errors.length > 0) throw new Error(errors.map(({ message }) => message).join('\n'))
+  return `/* edge-completions. ${comment} */\n${text}\n`
+}
+
+const client = await read(SOURCE, 'client.js')
+files.set('client.js', small('Types: client.d.ts. Readable source: src/site/client.js.', client))
 
 /** The styles of the elements are a string in their module. */
 const styles: Plugin = {
@@ -94,7 +104,7 @@ const styles: Plugin = {
 /** Bundles a module of the elements. */
 async function bundled(entry: string): Promise<string> {
   const { outputFiles } = await build({
-    ...small,
+    target,
     entryPoints: [join(SOURCE, 'elements', entry)],
     bundle: true,
     format: 'esm',
@@ -102,10 +112,9 @@ async function bundled(entry: string): Promise<string> {
     // The page's own import of client.js is the same module. `/elements.js` has no folder to leave.
     external: ['../client.js', '../../client.js', './edge-ask.js'],
     plugins: [styles],
-    banner: { js: '/* edge-completions. Readable source: src/site/elements/. */' },
     write: false,
   })
-  return outputFiles[0]?.text ?? ''
+  return small('Readable source: src/site/elements/.', outputFiles[0]?.text ?? '')
 }
 files.set('elements.js', await bundled('index.js'))
 // Loaded by elements.js where it is needed.

@@ -12,8 +12,8 @@ const elements = {
   'edge-ask': EdgeAsk,
 }
 
+const registry = globalThis.customElements
 for (const [name, element] of Object.entries(elements)) {
   // Not on a server, and not twice.
-  if (globalThis.customElements?.get(name) === undefined)
-    globalThis.customElements?.define(name, element)
+  if (!registry?.get(name)) registry?.define(name, element)
 }

@@ -13,15 +13,18 @@ export class EdgeSummary extends EdgeElement {
     'note',
   ]
 
-  #box = /** @type {HTMLElement | null} */ (null)
+  // A landmark, for pages that have the element outside of theirs.
+  #box = make('section', 'box', { className: 'summary' })
+  #label = make('p', 'label')
+  #text = make('div', 'text')
+  #note = make('p', 'note')
+  #slot = document.createElement('slot')
   #page = ''
 
   /** @param {ShadowRoot} root @override */
   build(root) {
-    const box = make('section', 'box', { className: 'summary' })
-    box.append(make('p', 'label'), make('div', 'text'), make('p', 'note'))
-    root.append(box, document.createElement('slot'))
-    this.#box = box
+    this.#box.append(this.#label, this.#text, this.#note)
+    root.append(this.#box, this.#slot)
     this.#show('', '')
   }
 
@@ -74,17 +77,12 @@ export class EdgeSummary extends EdgeElement {
 
   /** @param {string} text @param {string} fallback shown if there is no text, and no content */
   #show(text, fallback) {
-    const box = /** @type {HTMLElement} */ (this.#box)
-    const slot = /** @type {HTMLElement} */ (box.nextElementSibling)
-    const [label, body, note] = /** @type {HTMLCollectionOf<HTMLElement>} */ (box.children)
-    if (!label || !body || !note) return
-    // A landmark, for pages that have the element outside of theirs.
-    box.ariaLabel = label.textContent = this.read('label', 'Summary')
-    note.textContent = this.read('note', 'Written by AI')
-    showText(body, text)
-    box.hidden = text === ''
-    slot.hidden = text !== ''
-    slot.textContent = fallback
+    this.#box.ariaLabel = this.#label.textContent = this.read('label', 'Summary')
+    this.#note.textContent = this.read('note', 'Written by AI')
+    showText(this.#text, text)
+    this.#box.hidden = text === ''
+    this.#slot.hidden = text !== ''
+    this.#slot.textContent = fallback
     this.hidden = !text && !fallback && !this.childElementCount && !this.textContent?.trim()
   }
 }
