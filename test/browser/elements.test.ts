@@ -545,6 +545,57 @@ describe('<edge-chat>', () => {
     expect(await chat.retry.isVisible()).toBe(false)
   })
 
+  test('forgets a message that is refused, also if the visitor has begun another one', async () => {
+    lane().answers(chatStream(['Fine.']))
+    const chat = await chatIn()
+    const held = latch()
+    await chat.page.route('**/v1/chat/completions', async (route) => {
+      await held.opened
+      await route.continue()
+    })
+    await say(chat, 'x'.repeat(2001))
+    await chat.stop.waitFor()
+    await chat.input.fill('Shorter?')
+    held.open()
+    await expect
+      .poll(() => chat.status.textContent())
+      .toBe('This text cannot be sent. Try a shorter one.')
+    expect(await chat.input.inputValue()).toBe('Shorter?')
+    expect(await turns(chat)).toEqual(['Ask me.'])
+    await chat.input.press('Enter')
+    await expect.poll(() => turns(chat)).toEqual(['Ask me.', 'You: Shorter?', 'Assistant: Fine.'])
+  })
+
+  test('keeps the conversation when a message is too long by itself', async () => {
+    lane().answers(chatStream(['Answer one.']), chatStream(['Answer two.']))
+    const chat = await chatIn()
+    await say(chat, 'Is this kept?')
+    await chat.page.getByText('Answer one.').waitFor()
+    await chat.send.waitFor()
+    await say(chat, 'x'.repeat(2001))
+    await expect
+      .poll(() => chat.status.textContent())
+      .toBe('This text cannot be sent. Try a shorter one.')
+    await say(chat, 'Is it?')
+    await chat.page.getByText('Answer two.').waitFor()
+    expect(lane().calls.at(-1)?.body['messages']).toMatchObject([
+      { role: 'system' },
+      { role: 'user', content: 'Is this kept?' },
+      { role: 'assistant', content: 'Answer one.' },
+      { role: 'user', content: 'Is it?' },
+    ])
+  })
+
+  test.each(['de_DE', ''])('tells times in English if the language is %j', async (lang) => {
+    lane().answers(refusal(429, undefined, { 'retry-after': '40' }))
+    const chat = await chatIn(`<edge-chat texts='${JSON.stringify({ lang })}'></edge-chat>`)
+    await say(chat, 'Too often?')
+    await expect
+      .poll(() => chat.status.textContent())
+      .toBe('Too many requests. Try again in 40 seconds.')
+    expect(await chat.send.isVisible()).toBe(true)
+  })
+
   test('ends its call when it is removed, and keeps the conversation', async () => {
     const paused = latch()
     lane().answers(chatStream(['First, ', 'second.'], { pace: () => paused.opened }))
@@ -754,6 +805,41 @@ describe('<edge-complete>', () => {
     watched.expectQuiet(site, endpoint)
   })
 
+  test('takes the first field for text that it contains, and no other input', async () => {
+    lane().answers(chatStream([' tides']))
+    const editor = await editorIn(`<edge-complete>
+      <input type="hidden" value="secret"><input type="password" value="secret" aria-label="Password">
+      <input type="email" value="secret" aria-label="Address"><input type="checkbox" aria-label="Box">
+      <label>Text <input id="text" type="search"></label></edge-complete>`)
+    const { page, field, suggestion } = editor
+    await field.fill('Search for')
+    await editor.button.click()
+    await expect.poll(() => suggestion.textContent()).toBe(' tides')
+    await page.getByRole('button', { name: 'Insert' }).click()
+    expect(await field.inputValue()).toBe('Search for tides')
+    const sent = watched.requests.flatMap(({ body }) => (body === null ? [] : [JSON.parse(body)]))
+    expect(sent).toMatchObject([{ prompt: 'Search for' }])
+    watched.expectQuiet(site, endpoint)
+  })
+
+  test.each([
+    ['does not exist', 'for="typo"', 'typo'],
+    ['is a password', 'for="text"', 'text'],
+    ['has no id, and is not inside', '', ''],
+  ])('tells its owner that the field %s, and sends nothing', async (_, attribute, id) => {
+    const editor = await editorIn(
+      `<label>Text <input id="text" type="password"></label><edge-complete ${attribute}></edge-complete>`,
+    )
+    await editor.field.fill('secret')
+    await editor.button.click()
+    expect(watched.takeConsoleErrors()).toEqual([
+      `warning: <edge-complete>: cannot find the text field "${id}"`,
+    ])
+    await editor.field.press('Control+Space')
+    expect(await editor.button.isVisible()).toBe(true)
+    expect(proxy.calls()).toEqual([])
+  })
+
   test('says what failed, leaves the field alone, and works again', async () => {
     lane().answers(chatStream([' again.']))
     const editor = await editorIn()
@@ -795,7 +881,10 @@ describe('<edge-complete>', () => {
     await editor.field.fill('Move me')
     await editor.button.click()
     await expect.poll(() => editor.suggestion.textContent()).toBe('Gone ')
-    await editor.page.evaluate(`document.body.append(document.querySelector('edge-complete'))`)
+    // Another text: the same one would join the call, if the endpoint has not given it up yet.
+    await editor.page.evaluate(`
+      document.body.append(document.querySelector('edge-complete'))
+      document.querySelector('textarea').value = 'I have moved'`)
     expect(await editor.suggestion.isVisible()).toBe(false)
     await editor.field.press('Control+Space')
     await expect.poll(() => editor.suggestion.textContent()).toBe('Back.')

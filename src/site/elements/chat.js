@@ -1,5 +1,6 @@
 import { consume, EdgeElement, make } from './element.js'
 import { showText } from './markdown.js'
+import { isTooLong } from './words.js'
 
 /** @typedef {{ role: 'user' | 'assistant', content: string, box: HTMLElement, text: HTMLElement }} Turn */
 
@@ -97,7 +98,9 @@ export class EdgeChat extends EdgeElement {
       // What cannot be sent can be corrected.
       if (reason === long) {
         this.#retry.hidden = true
-        this.#input.value ||= this.#drop()
+        const text = this.#drop()
+        // What has been typed meanwhile stays.
+        this.#input.value ||= text
       }
     }
     const isNearEnd = this.#isNearEnd()
@@ -119,10 +122,8 @@ export class EdgeChat extends EdgeElement {
     const model = this.read('prompt') || this.read('model')
     const variables = this.json('variables')
     const options = { ...(model && { model }), ...(variables && { variables }), signal }
-    for (;;) {
-      const messages = this.#turns
-        .slice(this.#first, -1)
-        .map(({ role, content }) => ({ role, content }))
+    for (let first = this.#first; ; ) {
+      const messages = this.#turns.slice(first, -1).map(({ role, content }) => ({ role, content }))
       try {
         for await (const text of chat(messages, { ...options, stream: true })) {
           signal.throwIfAborted()
@@ -131,15 +132,13 @@ export class EdgeChat extends EdgeElement {
           showText(turn.text, turn.content, false)
           this.#follow(isNearEnd)
         }
+        this.#first = first
         return
       } catch (error) {
-        const { param, status } = /** @type {{ param?: string, status?: number }} */ (error)
-        const isTooLong = param === 'messages' || status === 413
-        if (!isTooLong || messages.length < 3) throw error
-        // The endpoint has limits. The older half is forgotten, up to a message of the visitor.
-        this.#first += messages.findIndex(
-          ({ role }, i) => role === 'user' && i >= messages.length / 2,
-        )
+        if (!isTooLong(error) || messages.length < 3) throw error
+        // The endpoint has limits. The older half is forgotten, up to a message of the visitor, once an
+        // answer shows that the last message alone is not too long.
+        first += messages.findIndex(({ role }, i) => role === 'user' && i >= messages.length / 2)
       }
     }
   }

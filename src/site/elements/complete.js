@@ -58,12 +58,13 @@ export class EdgeComplete extends EdgeElement {
     this.#setRunning(this.#isRunning)
   }
 
-  /** @returns {Field | null} */
+  /** Not any input: the others may hold a secret, or cannot tell where the cursor is. @returns {Field | null | undefined} */
   get #field() {
     const id = this.read('for')
     const root = /** @type {Document} */ (this.getRootNode())
-    return /** @type {Field | null} */ (
-      id ? root.getElementById(id) : this.querySelector('textarea, input')
+    const found = id ? [root.getElementById(id)] : this.querySelectorAll('textarea, input')
+    return /** @type {(Field | null)[]} */ ([...found]).find((each) =>
+      /^(text(area)?|search)$/.test(`${each?.type}`),
     )
   }
 
@@ -86,7 +87,8 @@ export class EdgeComplete extends EdgeElement {
 
   async #ask() {
     const field = this.#field
-    if (!field || this.#isRunning) return
+    if (!field) return this.warn(`cannot find the text field "${this.read('for')}"`)
+    if (this.#isRunning) return
     this.#clear()
     this.#at = field.selectionEnd ?? field.value.length
     const before = field.value.slice(0, this.#at)

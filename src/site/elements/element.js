@@ -3,7 +3,7 @@
 import css from './elements.css'
 import { explain, wordsWith } from './words.js'
 
-/** @import { Client, CompletionError } from '../client.d.ts' */
+/** @import { Client, ClientOptions, CompletionError } from '../client.d.ts' */
 
 /** The sheet is shared by all elements. Strict policies allow it, unlike a style element. @type {CSSStyleSheet | null} */
 let sheet = null
@@ -64,7 +64,7 @@ export class EdgeElement extends Base {
     try {
       return JSON.parse(this.read(name, 'null'))
     } catch {
-      console.warn(`<${this.localName}>: the attribute "${name}" is not JSON`)
+      this.warn(`the attribute "${name}" is not JSON`)
       return null
     }
   }
@@ -73,19 +73,24 @@ export class EdgeElement extends Base {
     return wordsWith(this.json('texts'))
   }
 
-  /** The client of the endpoint, which is loaded with the first element that generates. */
-  async client() {
+  /** The client of the endpoint, which is loaded with the first element that generates. @param {ClientOptions} [own] options of its own, once for all calls */
+  async client(own) {
     const { createClient } = await import('../client.js')
     const sitekey = this.read('turnstile')
-    const options = { endpoint: this.endpoint, ...(sitekey && { turnstile: { sitekey } }) }
+    const options = { endpoint: this.endpoint, ...(sitekey && { turnstile: { sitekey } }), ...own }
     this.#client ??= createClient(options)
     return this.#client
+  }
+
+  /** Tells the owner. @param {string} message */
+  warn(message) {
+    console.warn(`<${this.localName}>: ${message}`)
   }
 
   /** Reports a failure to the page and its owner, and returns it in the visitor's words. @param {unknown} cause */
   fail(cause) {
     const error = /** @type {CompletionError} */ (cause)
-    if (error.message) console.warn(`<${this.localName}>: ${error.message}`)
+    if (error.message) this.warn(error.message)
     this.emit('error', error)
     return explain(error, this.texts)
   }

@@ -48,9 +48,17 @@ export function explain({ code = '', status = 0, retryAfter }, texts) {
   return status < 400 || status >= 500 || /challenge|token/.test(code) ? texts.down : texts.off
 }
 
+/** Whether the endpoint may take the last of the messages without those before it. @param {any} error */
+export const isTooLong = ({ param, status }) => param === 'messages' || status === 413
+
 /** A time from now, such as "in 40 seconds". @param {number} seconds @param {string} language */
 function after(seconds, language) {
-  const format = new Intl.RelativeTimeFormat(language)
+  let format = new Intl.RelativeTimeFormat('en')
+  try {
+    format = new Intl.RelativeTimeFormat(language)
+  } catch {
+    // A name such as "de_DE" is not a language tag.
+  }
   if (seconds < 100) return format.format(seconds, 'second')
   const minutes = Math.ceil(seconds / 60)
   return minutes < 100
