@@ -78,6 +78,7 @@ const start = () =>
   startWorkers({
     config: {
       origins: [site],
+      limits: { messages: 3, chat_chars: 2000 },
       models: [{ id: 'default', upstream: 'model', upstream_model: 'm' }],
       upstreams: [
         { name: 'model', base_url: upstream.url('model'), key: 'UPSTREAM_API_KEY', retries: 0 },
@@ -298,6 +299,46 @@ describe('the hits', () => {
     expect(await title()).toBe('Waves')
   })
 
+  test.each(['Tab', 'Escape'])('do not open after %s, also if they are on the way', async (key) => {
+    const { page, input, list } = await askIn()
+    const held = latch()
+    const ended: string[] = []
+    page.on('requestfailed', (request) => ended.push(request.url()))
+    let isHeld = false
+    await page.route('**/v1/search*', async (route) => {
+      isHeld = true
+      await held.opened
+      // It has been cancelled.
+      await route.continue().catch(() => {})
+    })
+    await input.fill('tide')
+    await expect.poll(() => isHeld).toBe(true)
+    await page.keyboard.press(key)
+    await expect.poll(() => ended).toEqual([`${endpoint}/v1/search?q=tide&limit=6`])
+    held.open()
+    await page.waitForLoadState('networkidle')
+    expect(await list.isVisible()).toBe(false)
+  })
+
+  test('are not looked for when the visitor has left the box', async () => {
+    const page = await visit('<edge-ask></edge-ask><edge-ask></edge-ask>')
+    const [first, second] = [page.getByRole('combobox').first(), page.getByRole('combobox').last()]
+    await first.focus()
+    // In one task, as the search would begin soon.
+    await page.evaluate(`
+      const input = document.querySelector('edge-ask').shadowRoot.querySelector('input')
+      input.value = 'tides'
+      input.dispatchEvent(new Event('input'))
+      input.blur()`)
+    await second.fill('waves')
+    await page.getByRole('option').first().waitFor()
+    const searches = watched.requests.filter(({ url }) => url.includes('/v1/search'))
+    expect(searches.map(({ url }) => url.slice(endpoint.length))).toEqual([
+      '/v1/search?q=waves&limit=6',
+    ])
+    expect(await page.getByRole('listbox').count()).toBe(1)
+  })
+
   test('show hostile text as it is', async () => {
     const { page, input, options } = await askIn()
     await input.fill('storms')
@@ -437,6 +478,39 @@ describe('an answer', () => {
     watched.expectQuiet(site, endpoint)
   })
 
+  test('is asked for without the oldest questions, if the endpoint finds the conversation too long', async () => {
+    lane().answers(...['one', 'two', 'three', 'four'].map((word) => chatStream([`${word}.`])))
+    const box = await askIn('<edge-ask prompt="guide"></edge-ask>')
+    const asked = async (question: string, answer: string) => {
+      await ask(box, question)
+      await expect.poll(() => box.answer.textContent()).toBe(answer)
+      await box.ask.waitFor()
+    }
+    await asked('What is a tide?', 'one.')
+    await asked('What is the moon?', 'two.')
+    await asked('And a wave?', 'three.')
+    // One that is too long by itself costs no other its place.
+    await ask(box, 'tide '.repeat(500))
+    await expect
+      .poll(() => box.status.textContent())
+      .toBe('This text cannot be sent. Try a shorter one.')
+    await asked('And the foam?', 'four.')
+    const sent = lane().calls.map(({ body }) =>
+      (body['messages'] as { role: string; content: string }[])
+        .filter(({ role }) => role !== 'system')
+        .map(({ content }) => content)
+        .join(' '),
+    )
+    expect(sent).toEqual([
+      'What is a tide?',
+      'What is a tide? one. What is the moon?',
+      'What is the moon? two. And a wave?',
+      'And a wave? three. And the foam?',
+    ])
+    // All of it is still shown.
+    expect(await box.log.locator('[part=turn]').count()).toBe(4)
+  })
+
   test('that the site has none of is no failure: the nearest pages are shown', async () => {
     const box = await askIn()
     await ask(box, 'How do rockets follow the tide?')
@@ -574,6 +648,36 @@ test('an element that is removed ends its call, and works where it is put again'
   await ask(box, 'Twice a day?')
   await expect.poll(() => box.answer.textContent()).toBe('Back.')
   watched.expectQuiet(site, endpoint)
+})
+
+test('keeps its client and the list of prompts until its endpoint changes', async () => {
+  lane().answers(...['One.', 'Two.', 'Three.'].map((text) => chatStream([text])))
+  const box = await askIn()
+  await box.page.evaluate(`
+    globalThis.element = document.querySelector('edge-ask')
+    globalThis.clients = new Set()
+    const client = element.client
+    element.client = async (own) => {
+      const made = await client.call(element, own)
+      clients.add(made)
+      return made
+    }`)
+  const made = async () => [
+    await box.page.evaluate('clients.size'),
+    watched.requests.filter(({ url }) => url.endsWith('/v1/models')).length,
+  ]
+  await ask(box, 'The moon?')
+  await expect.poll(() => box.answer.textContent()).toBe('One.')
+  await box.page.evaluate(`
+    element.setAttribute('placeholder', 'What?')
+    document.querySelector('main').append(element)`)
+  await ask(box, 'The moon and the sea?')
+  await expect.poll(() => box.answer.textContent()).toBe('Two.')
+  expect(await made()).toEqual([1, 1])
+  await box.page.evaluate(`element.setAttribute('endpoint', '${endpoint}')`)
+  await ask(box, 'The foam?')
+  await expect.poll(() => box.answer.textContent()).toBe('Three.')
+  expect(await made()).toEqual([2, 2])
 })
 
 test('its words are those of the page', async () => {

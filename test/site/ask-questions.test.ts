@@ -1,5 +1,6 @@
 // The questions of <edge-ask>: which links belong to an answer whose connection was lost.
 import { afterEach, expect, test, vi } from 'vitest'
+import { type ClientOptions, createClient } from '../../src/site/client.js'
 import { Questions } from '../../src/site/elements/ask/questions.js'
 import type { EdgeElement } from '../../src/site/elements/element.js'
 
@@ -9,6 +10,7 @@ const host = {
   endpoint: 'https://edge.test',
   read: (_: string, otherwise = '') => otherwise,
   json: () => null,
+  client: async (own: ClientOptions) => createClient({ endpoint: 'https://edge.test', ...own }),
 } as unknown as EdgeElement
 
 /** A stream that is lost, or that ends. */

@@ -45,12 +45,15 @@ export class Answers {
     this.log.hidden = this.isEmpty
   }
 
-  /** The messages that end with this question. @param {string} question */
-  messages(question) {
-    const earlier = this.#turns.slice(-MAX_TURNS).flatMap(({ question, content }) => [
-      { role: /** @type {const} */ ('user'), content: question },
-      { role: /** @type {const} */ ('assistant'), content },
-    ])
+  /** The messages that end with this question, without the oldest of them. @param {string} question @param {number} forgotten */
+  messages(question, forgotten) {
+    const earlier = this.#turns
+      .slice(-MAX_TURNS)
+      .slice(forgotten)
+      .flatMap(({ question, content }) => [
+        { role: /** @type {const} */ ('user'), content: question },
+        { role: /** @type {const} */ ('assistant'), content },
+      ])
     return [...earlier, { role: /** @type {const} */ ('user'), content: question }]
   }
 }

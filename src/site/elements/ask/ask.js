@@ -1,5 +1,6 @@
 // What <edge-ask> does. It is a file of its own, which pages without the element do not load.
 import { consume, make } from '../element.js'
+import { isTooLong } from '../words.js'
 import { Answer } from './answer.js'
 import { Answers } from './answers.js'
 import css from './ask.css'
@@ -8,7 +9,7 @@ import { Questions } from './questions.js'
 import { search } from './search.js'
 import { words } from './words.js'
 
-/** @import { CompletionError } from '../../client.d.ts' */
+/** @import { CompletionError, Message } from '../../client.d.ts' */
 /** @import { EdgeElement } from '../element.js' */
 /** @import { Words } from './words.js' */
 
@@ -58,14 +59,13 @@ export class Ask {
     this.#button.onclick = () => (this.#isRunning ? this.#host.stop() : this.#submit())
     this.#box.onkeydown = (event) => this.#press(event)
     this.#box.addEventListener('focusout', ({ relatedTarget }) => {
-      if (!this.#box.contains(/** @type {Node | null} */ (relatedTarget))) this.#hits.close()
+      if (!this.#box.contains(/** @type {Node | null} */ (relatedTarget))) this.#close()
     })
   }
 
   /** Applies the attributes. */
   update() {
     const texts = this.#texts
-    this.#questions.reset()
     this.#isOff = false
     this.#box.ariaLabel = this.#input.ariaLabel = this.#hits.list.ariaLabel = texts.label
     this.#answers.log.ariaLabel = texts.answers
@@ -80,6 +80,12 @@ export class Ask {
     this.#search.abort()
   }
 
+  /** Closes the hits, and keeps those of a search that has not ended from opening. */
+  #close() {
+    this.#leave()
+    this.#hits.close()
+  }
+
   focus() {
     this.#input.focus()
   }
@@ -92,15 +98,16 @@ export class Ask {
   /** @param {KeyboardEvent} event */
   #press(event) {
     const { key, ctrlKey, metaKey, isComposing, keyCode } = event
-    if (key === 'Escape' && (this.#hits.isOpen || this.#isRunning)) {
-      consume(event)
-      if (this.#hits.isOpen) this.#hits.close()
-      else this.#host.stop()
+    if (key === 'Escape') {
+      const { isOpen } = this.#hits
+      if (isOpen || this.#isRunning) consume(event)
+      if (!isOpen) this.#host.stop()
+      this.#close()
     }
     if (event.target !== this.#input || ctrlKey || metaKey) return
     // What is typed here is no shortcut of the page.
     if (key.length === 1) event.stopPropagation()
-    if (key === 'Tab') this.#hits.close()
+    if (key === 'Tab') this.#close()
     // In Safari, the Enter that ends a composition has this key code only.
     if (isComposing || keyCode === 229) return
     if (key === 'ArrowDown' || key === 'ArrowUp') {
@@ -156,8 +163,7 @@ export class Ask {
   async #submit() {
     const question = this.#input.value.trim()
     if (!question || this.#isRunning) return
-    this.#leave()
-    this.#hits.close()
+    this.#close()
     const signal = this.#host.begin()
     this.#say('')
     this.#setRunning(true)
@@ -176,11 +182,15 @@ export class Ask {
     const isChat = await this.#questions.isChat()
     signal.throwIfAborted()
     this.#answers.begin(answer, isChat)
-    const messages = this.#answers.messages(answer.question)
-    for await (const text of await this.#questions.answer(messages, signal)) {
-      signal.throwIfAborted()
-      const { cites } = this.#questions
-      this.#answers.change(() => answer.show(answer.content + text, cites, false))
+    for (let forgotten = 0; ; forgotten += 1) {
+      const messages = this.#answers.messages(answer.question, forgotten)
+      try {
+        await this.#show(answer, messages, signal)
+        break
+      } catch (error) {
+        // The endpoint has limits: without the oldest question and its answer, the rest may fit.
+        if (!isTooLong(error) || messages.length === 1) throw error
+      }
     }
     if (!answer.content) throw { code: 'empty' }
     const { cites } = this.#questions
@@ -189,6 +199,15 @@ export class Ask {
     if (isChat) this.#input.value = ''
     this.#spoken.textContent = answer.text
     this.#host.emit('answer', { text: answer.content, cites })
+  }
+
+  /** Shows an answer as it arrives. @param {Answer} answer @param {readonly Message[]} messages @param {AbortSignal} signal */
+  async #show(answer, messages, signal) {
+    for await (const text of await this.#questions.answer(messages, signal)) {
+      signal.throwIfAborted()
+      const { cites } = this.#questions
+      this.#answers.change(() => answer.show(answer.content + text, cites, false))
+    }
   }
 
   /** Shows an answer to which nothing will be added. @param {Answer} answer */

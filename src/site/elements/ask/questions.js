@@ -2,27 +2,20 @@
 import { citesIn } from '../../cites.js'
 import { list } from './search.js'
 
-/** @import { Client, Message } from '../../client.d.ts' */
+/** @import { Message } from '../../client.d.ts' */
 /** @import { EdgeElement } from '../element.js' */
 
 export class Questions {
   #host
-  /** The prompts that take conversations. @type {Promise<string[]> | null} */
+  /** The prompts of this endpoint that take conversations. @type {Promise<string[]> | null} */
   #chats = null
-  /** @type {Client | null} */
-  #known = null
+  #endpoint = ''
   /** The header of the answer's first response that has one. @type {string | null} */
   #link = null
 
   /** @param {EdgeElement} host */
   constructor(host) {
     this.#host = host
-  }
-
-  /** Forgets what depends on the attributes. */
-  reset() {
-    this.#chats = null
-    this.#known = null
   }
 
   get #prompt() {
@@ -36,6 +29,9 @@ export class Questions {
 
   /** Whether the prompt takes a conversation. */
   async isChat() {
+    const { endpoint } = this.#host
+    if (endpoint !== this.#endpoint) this.#chats = null
+    this.#endpoint = endpoint
     this.#chats ??= this.#listChats()
     this.#chats.catch(() => {
       this.#chats = null
@@ -52,22 +48,7 @@ export class Questions {
 
   /** The text of the answer, as it arrives. @param {readonly Message[]} messages @param {AbortSignal} signal */
   async answer(messages, signal) {
-    const { stream, chat } = await this.#client()
-    this.#link = null
-    const model = this.#prompt
-    const variables = this.#host.json('variables') ?? {}
-    if (await this.isChat()) return chat(messages, { model, variables, signal, stream: true })
-    const question = `${messages.at(-1)?.content}`
-    const own = { [this.#host.read('variable', 'question')]: question }
-    return stream({ id: model, variables: { ...variables, ...own } }, { signal })
-  }
-
-  async #client() {
-    const { createClient } = await import('../../client.js')
-    const sitekey = this.#host.read('turnstile')
-    this.#known ??= createClient({
-      endpoint: this.#host.endpoint,
-      ...(sitekey && { turnstile: { sitekey } }),
+    const { stream, chat } = await this.#host.client({
       fetch: async (input, init) => {
         const response = await fetch(input, init)
         // An answer that is made again, and a new token, come while the first one is shown.
@@ -75,6 +56,12 @@ export class Questions {
         return response
       },
     })
-    return this.#known
+    this.#link = null
+    const model = this.#prompt
+    const variables = this.#host.json('variables') ?? {}
+    if (await this.isChat()) return chat(messages, { model, variables, signal, stream: true })
+    const question = `${messages.at(-1)?.content}`
+    const own = { [this.#host.read('variable', 'question')]: question }
+    return stream({ id: model, variables: { ...variables, ...own } }, { signal })
   }
 }
