@@ -23,6 +23,8 @@ interface Worker {
 /** A new address needs up to a minute until it is known everywhere, and so do new secrets. */
 const TRIES = 30
 const PAUSE_MS = 2000
+/** Figures are gathered for two seconds, in another isolate than the one that is read. */
+const HINT_TRIES = 3
 const MAX_BYTES = 4_194_304
 
 /** @throws SetupError saying what the Worker lacks */
@@ -39,8 +41,7 @@ export async function checkWorker(worker: Worker, deps: CheckWorkerDeps): Promis
   print(`POST ${url}${sample.path}`)
   const { status, requestId, text, body } = await ask(worker, deps, sample.path, sample.body)
   if (status !== 200) {
-    const figures = await ask(worker, deps, '/admin/usage?hours=1').catch(() => null)
-    const hint = hintFor(requestId, figures?.body) ?? 'See /admin for the reason.'
+    const hint = (await hintFor(requestId, worker, deps)) ?? 'See /admin for the reason.'
     throw new SetupError(
       `The Worker is deployed, but the model does not answer: ${refusalIn(status, text)}\n${hint}`,
     )
@@ -87,10 +88,18 @@ async function ask(
 }
 
 /** The hint of the last failure that this request had at an upstream; null without one. */
-function hintFor(requestId: string | null, figures: unknown): string | null {
-  const given = isRecord(figures) ? figures['failures'] : null
-  const failures: readonly unknown[] = Array.isArray(given) ? given : []
-  const own = failures.find((each) => isRecord(each) && each['request_id'] === requestId)
-  const hint = isRecord(own) ? own['hint'] : null
-  return typeof hint === 'string' ? printable(hint) : null
+async function hintFor(
+  requestId: string | null,
+  worker: Worker,
+  deps: CheckWorkerDeps,
+): Promise<string | null> {
+  for (let left = HINT_TRIES; left > 0; left -= 1) {
+    const figures = await ask(worker, deps, '/admin/usage?hours=1').catch(() => null)
+    const given = isRecord(figures?.body) ? figures.body['failures'] : null
+    const failures = Array.isArray(given) ? given.filter(isRecord) : []
+    const own = failures.find((failure) => failure['request_id'] === requestId)
+    if (own !== undefined) return typeof own['hint'] === 'string' ? printable(own['hint']) : null
+    if (left > 1) await deps.pause(PAUSE_MS)
+  }
+  return null
 }

@@ -289,6 +289,20 @@ describe('ends with what to do', () => {
     expect(output).toContain(`502 upstream_rejected: The model refused the request.\n${advice}\n`)
   })
 
+  test('waits for the hint, as the figures of an isolate are gathered for seconds', async () => {
+    const failures = [{ request_id: 'own', hint: 'Check the key.' }, other]
+    const error = Response.json({}, { status: 502, headers: { 'x-request-id': 'own' } })
+    const { output, pauses } = await run(openai, {
+      answers: {
+        ...healthy,
+        '/v1/completions': [error],
+        '/admin/usage': [Response.json({ failures: [other] }), Response.json({ failures })],
+      },
+    })
+    expect(output).toContain('\nCheck the key.\n')
+    expect(pauses).toHaveLength(1)
+  })
+
   test.each([
     'http://0.0.0.0:9/v1',
     'http://192.168.7.7/v1',
