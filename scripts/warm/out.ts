@@ -1,6 +1,6 @@
 // `--out`: the stored summaries as a JSON object by path, for the build of a site. Entries are sorted, so
 // that a new summary changes its own line only.
-import { mkdir, writeFile } from 'node:fs/promises'
+import { access, constants, mkdir, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { codeIn, type Gateway } from '../operator/gateway.ts'
 import { choiceIn } from '../operator/generate.ts'
@@ -13,14 +13,16 @@ export type Summaries = Readonly<Record<string, string>>
 /**
  * The summaries of an earlier run; none if there is no such file, whose folder is then created.
  *
- * @throws Error if the file holds something else, which must not be overwritten
+ * @throws Error if the file cannot be written, or holds something else, which must not be overwritten
  */
 export async function openSummaries(file: string): Promise<Summaries> {
   const text = await readTextFile(file)
   if (text === null) {
     await mkdir(dirname(file), { recursive: true })
+    await access(dirname(file), constants.W_OK)
     return {}
   }
+  await access(file, constants.W_OK)
   const summaries = parsed(text)
   if (summaries !== null) return summaries
   throw new Error(

@@ -123,7 +123,7 @@ export class Budget {
   #today: DayRow
   /** Running calls, including those that began yesterday. */
   readonly #leases = new Map<string, Lease>()
-  /** Unix ms. Nothing is granted before. */
+  /** Unix ms. No call is granted before. */
   pausedUntilMs: number
   /** The latest time so far: setting the clock back must not revive a lease or a day. */
   #nowMs: number
@@ -216,7 +216,7 @@ export class Budget {
   }
 
   #refusalOf({ visitor, tokens, usd }: ReserveRequest, nowMs: number): Refusal | null {
-    // It only stores an answer that is there.
+    // A reservation of nothing only takes a KV write, for an answer that exists already.
     if (tokens === 0 && usd === 0) return null
     const { tokensPerDay, usdPerDay, tokensPerVisitorPerDay, streamsPerVisitor } = this.#limits
     const { day, ...today } = this.#today

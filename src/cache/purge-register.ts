@@ -1,6 +1,7 @@
 // The single writer of the purge list. If every isolate read, changed and wrote it, a purge would
 // be lost whenever KV returned an outdated list. A Durable Object runs this (objects/flight.ts):
 // its storage holds the list, and KV distributes it to all isolates.
+import { inTime } from '../deadline.ts'
 import type { KvNamespace } from './kv.ts'
 import { PURGE_KEY } from './purge.ts'
 import {
@@ -15,6 +16,8 @@ import {
 
 /** KV allows one write per second to the same key. */
 const WRITE_GAP_MS = 1000
+/** The longest wait for a write: one that hangs must not hold up all later purges. */
+const WRITE_MS = 10_000
 
 /**
  * The Durable Object's storage: one text under `PURGE_KEY`.
@@ -83,7 +86,10 @@ export class PurgeRegister {
     const gap = this.#writtenAt + WRITE_GAP_MS - now()
     if (gap > 0) await new Promise((resolve) => setTimeout(resolve, gap))
     this.#nextWrite = null
-    const writing = kv.put(PURGE_KEY, formatPurgeList(this.#list)).finally(() => {
+    const put = kv.put(PURGE_KEY, formatPurgeList(this.#list))
+    const writing = inTime(WRITE_MS, put, () => {
+      throw new Error('KV did not answer in time')
+    }).finally(() => {
       this.#writtenAt = now()
     })
     this.#lastWrite = writing.catch(() => {})

@@ -179,8 +179,9 @@ function defaultsOf({ defaults, limits }: Settings, faults: Faults): Config['def
       add(field, 'it is above limits.n')
     }
   }
-  if (others.stream && (others.best_of ?? 1) > (others.n ?? 1)) {
-    add('best_of', 'expected at most n with defaults.stream = true')
+  // A visitor may send a lower n than the default.
+  if (others.stream && (others.best_of ?? 1) > 1) {
+    add('best_of', 'expected 1 with defaults.stream = true')
   }
   return { ...others, max_tokens: max_tokens ?? Math.min(DEFAULT_MAX_TOKENS, limits.max_tokens) }
 }

@@ -1,7 +1,6 @@
 // HTML tokenizer (HTML, 13.2.5): passes the tags and text of a document to a sink, in order. It
 // visits each character a constant number of times, so it runs in linear time on any input.
 // Comments and anything else that browsers drop are not reported.
-import { attributeOf } from './node.ts'
 import { decodeReferences, type References } from './references.ts'
 
 /**
@@ -161,12 +160,16 @@ export class Tokenizer {
     const source = this.#source
     let at = this.#endOf(NAME, from)
     const name = source.slice(from, at).toLowerCase()
-    const attributes: string[] = []
+    const attributes = new Map<string, string>()
     while (at < source.length) {
       const next = this.#endOf(GAP, at)
       if (source[next] === '>') {
         this.#at = next + 1
-        return { name, attributes, isSelfClosing: next > at && source[next - 1] === '/' }
+        return {
+          name,
+          attributes: [...attributes].flat(),
+          isSelfClosing: next > at && source[next - 1] === '/',
+        }
       }
       at = this.#attribute(next, attributes)
     }
@@ -175,7 +178,7 @@ export class Tokenizer {
   }
 
   /** Reads an attribute, and returns the index after it. */
-  #attribute(from: number, attributes: string[]): number {
+  #attribute(from: number, attributes: Map<string, string>): number {
     const source = this.#source
     const end = this.#endOf(KEY, from)
     const name = source.slice(from, end).toLowerCase()
@@ -192,11 +195,9 @@ export class Tokenizer {
   }
 
   /** Of attributes with the same name, the first counts. */
-  #add(attributes: string[], name: string, value: string): void {
-    if (attributes.length >= 2 * MAX_ATTRIBUTES) return
-    if (attributeOf({ attributes }, name) === null) {
-      attributes.push(name, this.#decoded(value.slice(0, MAX_VALUE_CHARS), true))
-    }
+  #add(attributes: Map<string, string>, name: string, value: string): void {
+    if (attributes.size >= MAX_ATTRIBUTES || attributes.has(name)) return
+    attributes.set(name, this.#decoded(value.slice(0, MAX_VALUE_CHARS), true))
   }
 
   #decoded(text: string, isAttribute = false): string {

@@ -279,14 +279,14 @@ export class RequestResolver {
     return next
   }
 
-  /** @throws GatewayError if no upstream can answer, and the prompt has no last answers */
+  /** @throws GatewayError if no upstream can answer, unless only the operator may spend on the prompt */
   #routeOf(effective: EffectiveRequest): Pick<KnownRequest, 'route' | 'refusal'> {
     const { connections, prompts } = this.#deps
     try {
       return { route: capableTargets(effective, connections), refusal: null }
     } catch (error) {
-      const hasLast = prompts.get(effective.prompt_id ?? '')?.spend === 'operator'
-      if (!hasLast || !(error instanceof GatewayError)) throw error
+      const operatorSpends = prompts.get(effective.prompt_id ?? '')?.spend === 'operator'
+      if (!operatorSpends || !(error instanceof GatewayError)) throw error
       return { route: [], refusal: error }
     }
   }

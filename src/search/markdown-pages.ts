@@ -70,10 +70,10 @@ function titleOf(blocks: readonly Block[], title: string): string {
 function sourceIn(fields: ReadonlyMap<string, string>, address: URL): URL | null {
   for (const name of ['url', 'html', 'source_url', 'source', 'canonical_url']) {
     const value = fields.get(name) ?? ''
-    // Each passage of the page repeats its address.
     const isAddress = value.length <= MAX_ADDRESS_CHARS && /^(?:https?:\/\/|\/)/.test(value)
     const url = isAddress ? URL.parse(value, address.href) : null
-    if (url?.origin === address.origin) return url
+    // Each passage of the page repeats its address.
+    if (url?.origin === address.origin && url.href.length <= MAX_ADDRESS_CHARS) return url
   }
   return null
 }

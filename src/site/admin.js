@@ -292,8 +292,8 @@ function showRefused(refused) {
 /** @param {Pick<Usage, 'now' | 'hours'>} usage @param {24 | 168 | 720} range */
 function showCharts({ now, hours }, range) {
   const all = bars(hours, range, ranges[range], now)
-  const { times, cached, shared, upstream, refused, spent, saved } = all
-  const traffic = [cached, shared, upstream, refused]
+  const { times, cached, shared, upstream, unanswered, spent, saved } = all
+  const traffic = [cached, shared, upstream, unanswered]
   draw(at('traffic-chart'), {
     kind: 'bars',
     times,
@@ -301,7 +301,7 @@ function showCharts({ now, hours }, range) {
     colours: [1, 2, 3, 4],
     format: short.format,
   })
-  const heads = ['From', 'Cached', 'Shared', 'Generated', 'Refused']
+  const heads = ['From', 'Cached', 'Shared', 'Generated', 'Refused or failed']
   describe('traffic', heads, times, traffic)
   draw(at('tokens-chart'), {
     kind: 'bars',

@@ -23,7 +23,7 @@ const byCode = {
     'Wait a moment. The limit is SPEND_LIMIT, for searches SEARCH_LIMIT, in wrangler.toml.',
   too_many_streams: 'Wait until another request finishes, or raise budget.streams_per_visitor.',
   budget_exhausted:
-    'The dashboard shows what was spent today. Its limits are in [vars.CONFIG.budget] of wrangler.toml.',
+    'The dashboard shows what was spent today. The limits are in [vars.CONFIG.budget] of wrangler.toml.',
   paused: 'The owner has paused generation. Cached answers are still served.',
   upstream_rate_limited: 'The model provider is busy. Try again in a moment.',
   upstream_rejected:

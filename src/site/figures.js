@@ -107,7 +107,7 @@ export function byName(hours, field) {
  * @property {number[]} cached
  * @property {number[]} shared
  * @property {number[]} upstream
- * @property {number[]} refused
+ * @property {number[]} unanswered requests that were refused or failed
  * @property {number[]} spent tokens
  * @property {number[]} saved tokens
  */
@@ -130,7 +130,7 @@ export function bars(hours, rangeHours, step, now) {
     cached: zeros(),
     shared: zeros(),
     upstream: zeros(),
-    refused: zeros(),
+    unanswered: zeros(),
     spent: zeros(),
     saved: zeros(),
   }
@@ -146,7 +146,7 @@ export function bars(hours, rangeHours, step, now) {
     add(sums.shared, hour.collapsed)
     const generated = generatedOf(hour)
     add(sums.upstream, generated)
-    add(sums.refused, Math.max(0, hour.requests - hits - hour.collapsed - generated))
+    add(sums.unanswered, Math.max(0, hour.requests - hits - hour.collapsed - generated))
     add(sums.spent, hour.tokens_in + hour.tokens_out)
     add(sums.saved, hour.tokens_saved)
   }

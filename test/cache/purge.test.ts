@@ -255,6 +255,21 @@ describe('the register', () => {
     expect([...(listIn(kv)?.names.keys() ?? [])]).toEqual(['request:a', 'request:b'])
   })
 
+  test('does not wait for a write that never ends: it has failed after 10 s', async () => {
+    const shared = place()
+    const { kv, clock } = shared
+    vi.spyOn(kv, 'put').mockImplementationOnce(() => new Promise(() => {}))
+    const first = expect(isolate(shared).purge(['request:a'])).rejects.toThrow('in time')
+    await vi.advanceTimersByTimeAsync(0)
+    const second = isolate(shared).purge(['request:b'])
+    for (const ms of [10_000, 1000]) {
+      clock.ms += ms
+      await vi.advanceTimersByTimeAsync(ms)
+    }
+    await Promise.all([first, second])
+    expect([...(listIn(kv)?.names.keys() ?? [])]).toEqual(['request:a', 'request:b'])
+  })
+
   test('restores its list after an eviction even if KV has lost it', async () => {
     const storage = memoryStorage()
     await place(storage).register.add({ names: ['request:a'], at: START })

@@ -270,7 +270,7 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [
     { defaults: { best_of: 2, stream: true }, limits: { n: 2 } },
     'defaults.best_of',
-    'expected at most n with defaults.stream = true',
+    'expected 1 with defaults.stream = true',
   ],
   [{ budget: { usd_per_day: 1 } }, 'models[0].price', 'budget.usd_per_day requires it'],
   [{ access: { turnstile_sitekey: 'x' } }, 'access.turnstile_sitekey', 'TURNSTILE_SECRET'],

@@ -199,9 +199,14 @@ describe('markdownPages() divides llms-full.txt', () => {
       [['/llms-full.txt', 'A', ['#null', 'a']]],
     ],
     [
-      'by addresses of 2048 characters',
-      `---\nurl: /${'a'.repeat(2047)}\n---\n# A\n\na`,
-      [[`/${'a'.repeat(2047)}`, 'A', ['#a', 'a']]],
+      'not by addresses that become as long by their encoding',
+      `---\nurl: /${'漢'.repeat(300)}\n---\n# A\n\na`,
+      [['/llms-full.txt', 'A', ['#null', 'a']]],
+    ],
+    [
+      'by addresses that do not',
+      `---\nurl: /${'a'.repeat(2000)}\n---\n# A\n\na`,
+      [[`/${'a'.repeat(2000)}`, 'A', ['#a', 'a']]],
     ],
     [
       'not by forged addresses',

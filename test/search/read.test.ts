@@ -147,6 +147,10 @@ test.each([
 
 test.each([
   ['100,000 attributes', `<b ${'a '.repeat(100_000)}>`],
+  [
+    '100,000 attributes of the last of many names',
+    `<b ${Array.from({ length: 255 }, (_, i) => `a${i} `).join('')}${'a254 '.repeat(100_000)}>`,
+  ],
   ['a long style', `<b style="${';'.repeat(500_000)}">`],
   ['a long class', `<b class="${'mjx-c '.repeat(80_000)}">`],
 ])('takes linear time for a tag with %s that each block reopens', async (_, tag) => {

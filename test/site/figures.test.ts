@@ -62,7 +62,7 @@ test('totals() adds up all hours', () => {
     errors,
   })
   expect(totals([half]).ratio).toBe(0.5)
-  expect(bars([notCached], 1, 3600, HOUR)).toMatchObject({ upstream: [1], refused: [3] })
+  expect(bars([notCached], 1, 3600, HOUR)).toMatchObject({ upstream: [1], unanswered: [3] })
   expect(totals([hour(0, { requests: 1 })]).ratio).toBeNull()
 })
 
@@ -70,7 +70,7 @@ test('requests during a pause are refused, not generated', () => {
   const hits = { memory: 1, kv: 0, stale: 0 }
   const paused = hour(0, { requests: 1002, hits, misses: 1001, failed_misses: 1000 })
   expect(totals([paused])).toMatchObject({ ratio: 0.5, generated: 1 })
-  expect(bars([paused], 1, 3600, HOUR)).toMatchObject({ upstream: [1], refused: [1000] })
+  expect(bars([paused], 1, 3600, HOUR)).toMatchObject({ upstream: [1], unanswered: [1000] })
   expect(csv([paused]).split('\n')[1]).toContain('Z,1002,1,0,1,')
 })
 
@@ -113,7 +113,7 @@ test.each(Object.entries(ranges))('bars() of %s hours include every hour', (rang
   expect(sum(all.cached)).toBe(6 * count)
   expect(sum(all.shared)).toBe(count)
   expect(sum(all.upstream)).toBe(3 * count)
-  expect(sum(all.refused)).toBe(2 * count)
+  expect(sum(all.unanswered)).toBe(2 * count)
   expect(sum(all.spent)).toBe(30 * count)
   expect(sum(all.saved)).toBe(70 * count)
   expect(all.times.every((time) => time % step === 0)).toBe(true)
