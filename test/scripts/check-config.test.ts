@@ -61,7 +61,7 @@ test.concurrent.each<[string, (toml: string) => string, number, RegExp]>([
     'the path of each error',
     (toml) => toml.replace('upstream = "demo"', 'upstream = "dmeo"'),
     1,
-    /models\[0\]\.upstream: Cannot find upstream "dmeo": expected one of demo/,
+    /models\[0\]\.upstream: Cannot find upstream "dmeo": known are demo/,
   ],
 ])('check:config reports %s', async (_, edit, code, message) => {
   const { output, ...exit } = await check(edit)
