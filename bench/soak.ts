@@ -90,6 +90,10 @@ class Soak {
     this.#urls = urls
   }
 
+  get requests(): number {
+    return [...this.outcomes.values()].reduce((sum, n) => sum + n, 0)
+  }
+
   async run(untilMs: number): Promise<void> {
     const client = async () => {
       while (Date.now() < untilMs) await this.#step()
@@ -277,6 +281,7 @@ async function soak(name: string, runSeconds: number, tokensPerDay: number): Pro
     const heaps = [...(await liveHeaps(subject.miniflare))].filter(([of]) => of.startsWith('ours'))
     memory.push({
       atS: Math.round((Date.now() - startedAt) / 1000),
+      requests: run.requests,
       residentMb: subject.memoryBytes() / 1_048_576,
       liveMb: heaps.reduce((sum, [, bytes]) => sum + bytes, 0) / 1_048_576,
     })
@@ -319,11 +324,10 @@ async function soak(name: string, runSeconds: number, tokensPerDay: number): Pro
 
 function report(
   name: string,
-  { outcomes, sentAgain }: Soak,
+  { outcomes, requests, sentAgain }: Soak,
   calls: number,
   totals: Parameters<typeof faultsOfTotals>[0],
 ): void {
-  const requests = [...outcomes.values()].reduce((sum, n) => sum + n, 0)
   console.log(`${name}: ${requests} requests, ${calls} upstream calls`)
   for (const [outcome, n] of [...outcomes].toSorted(([, a], [, b]) => b - a)) {
     console.log(`  ${String(n).padStart(7)}  ${outcome}`)

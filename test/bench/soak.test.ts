@@ -116,6 +116,7 @@ const flat = Array.from(
   { length: 16 },
   (_, i): MemorySample => ({
     atS: (i + 1) * 10,
+    requests: (i + 1) * 1000,
     residentMb: 300 + 5 * Math.sin(i),
     liveMb: 10,
   }),
@@ -159,6 +160,25 @@ test.each<[string, Partial<Totals>, RegExp]>([
   expect(found.length).toBeGreaterThan(0)
   expect(found[0]).toMatch(message)
 })
+
+test.each([
+  // Measured, with level live heaps.
+  [86_400, [724, 702, 732, 731, 748, 760, 775, 785, 809, 822, 835, 829, 878, 907, 916]],
+  [73_300, [640, 644, 663, 712, 766, 733, 727, 733, 720, 763, 781, 795, 837, 831, 858]],
+])(
+  'what the runtime keeps of the requests of an hour is no growth, but 400 bytes of ours are',
+  (requests, resident) => {
+    const hour = (ofOurs: number): MemorySample[] =>
+      resident.map((residentMb, i) => ({
+        atS: (i + 1) * 224,
+        requests: (i + 1) * requests,
+        residentMb: residentMb + (i * requests * ofOurs) / 1_048_576,
+        liveMb: 25,
+      }))
+    expect(faultsOfTotals({ ...totals, memory: hour(0) })).toEqual([])
+    expect(faultsOfTotals({ ...totals, memory: hour(400) })).toHaveLength(1)
+  },
+)
 
 test('faultsOfTotals() ignores memory in a short run, and tokens spent before midnight', () => {
   const short = growing('liveMb', 9).map((sample) => ({ ...sample, atS: sample.atS / 10 }))
