@@ -195,7 +195,7 @@ const LIVE_MB = 4
 const RESIDENT_MB = 60
 /**
  * What the runtime itself keeps of each request outside of the heaps: an empty Worker (bench/floors)
- * grows by some 85 MB in a million requests.
+ * grew by 85 MB in a million requests.
  */
 const RUNTIME_BYTES = 85
 

@@ -1,10 +1,10 @@
 // How a Worker asks a flight's Durable Object: by `fetch`, whose body can be the bytes of the answer
 // as the visitor gets them. Both sides are here.
 //
-//   POST /join     {work, reader}         the answer as JSON, or a stream with its head in a header
-//        /join?watch   the same as a line, in a body that ends when the reader has left
-//   POST /refresh  {work}                 204
-//   GET  /end?id=  the id of a request    the problem that its stream ended with, or null
+//   POST /join        {work, reader}       the answer as JSON, or a stream with its head in a header
+//   POST /join?watch  the same, as a line  the same; the body ends when the reader has left
+//   POST /refresh     {work}               204
+//   GET  /end?id=     the id of a request  the problem that its stream ended with, or null
 //
 // A stream that ends cleanly is whole. After a problem it is aborted, and /end tells which.
 import { entryJson } from '../cache/entry.ts'

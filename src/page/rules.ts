@@ -12,7 +12,7 @@ export interface AddressOptions {
   readonly own: URL
 }
 
-/** The limit of an address. */
+/** The longest address that is read. */
 export const MAX_ADDRESS_CHARS = 2048
 
 /**

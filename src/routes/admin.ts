@@ -11,7 +11,7 @@ import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
 import { mapped } from '../json.ts'
-import { pageNameOf, readAddress } from '../page/rules.ts'
+import { MAX_ADDRESS_CHARS, pageNameOf, readAddress } from '../page/rules.ts'
 import {
   type DaySums,
   dayFigures,
@@ -66,7 +66,7 @@ export const purgeSchema = v.union([
   v.strictObject({ request: byName(v.string(), v.unknown()) }),
   v.strictObject({ prompt_id: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }),
   v.strictObject({ model: v.pipe(v.string(), v.minLength(1), v.maxLength(128)) }),
-  v.strictObject({ page: v.pipe(v.string(), v.minLength(1), v.maxLength(2048)) }),
+  v.strictObject({ page: v.pipe(v.string(), v.minLength(1), v.maxLength(MAX_ADDRESS_CHARS)) }),
 ])
 
 export const pauseSchema = v.strictObject({

@@ -9,6 +9,7 @@ import { jsonReply, type Reply } from '../http/reply.ts'
 import { type FetchDeps, PageError } from '../page/fetch.ts'
 import {
   type AddressOptions,
+  MAX_ADDRESS_CHARS,
   pageNameOf,
   readAddress,
   redirectRefusalOf,
@@ -43,12 +44,11 @@ export interface SiteClient extends IndexingClient {
   list(): Promise<SiteList>
 }
 
-const MAX_URL_CHARS = 2048
 const MAX_QUESTIONS = 50
 const question = v.pipe(v.string(), v.minLength(1), v.maxLength(300))
 
 export const sitePageSchema = v.strictObject({
-  url: v.pipe(v.string(), v.minLength(1), v.maxLength(MAX_URL_CHARS)),
+  url: v.pipe(v.string(), v.minLength(1), v.maxLength(MAX_ADDRESS_CHARS)),
   questions: v.optional(v.pipe(v.array(question), v.maxLength(MAX_QUESTIONS))),
 })
 

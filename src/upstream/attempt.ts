@@ -206,8 +206,7 @@ async function makeCall(
     const ms = now() - startedAt
     const unwritten = isStopped ? unwrittenTokens(planned, normaliser.bytes, ms) : undefined
     // The echo of a prompt is not written by the model.
-    const echoed = planned.echoed.reduce((sum, text) => sum + text.length, 0)
-    const chars = Math.max(0, normaliser.text.length - echoed)
+    const chars = Math.max(0, normaliser.text.length - planned.echoed.join('').length)
     lease.settle({ usage, chars, unwritten })
   }
 }

@@ -162,11 +162,11 @@ test.each<[string, Partial<Totals>, RegExp]>([
 })
 
 test.each([
-  // Measured, with level live heaps.
+  // Two hours as measured, with requests spread evenly.
   [86_400, [724, 702, 732, 731, 748, 760, 775, 785, 809, 822, 835, 829, 878, 907, 916]],
   [73_300, [640, 644, 663, 712, 766, 733, 727, 733, 720, 763, 781, 795, 837, 831, 858]],
 ])(
-  'what the runtime keeps of the requests of an hour is no growth, but 400 bytes of ours are',
+  'faultsOfTotals() accepts the resident memory of an hour, but not 400 bytes more for each request',
   (requests, resident) => {
     const hour = (ofOurs: number): MemorySample[] =>
       resident.map((residentMb, i) => ({

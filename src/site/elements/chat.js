@@ -2,6 +2,8 @@ import { consume, EdgeElement, make } from './element.js'
 import { showText } from './markdown.js'
 import { isTooLong } from './words.js'
 
+/** @import { CompletionError } from '../client.d.ts' */
+
 /** @typedef {{ role: 'user' | 'assistant', content: string, box: HTMLElement, text: HTMLElement }} Turn */
 
 /** A conversation. It is kept as long as the element is, and sent whole with each message. */
@@ -135,7 +137,7 @@ export class EdgeChat extends EdgeElement {
         this.#first = first
         return
       } catch (error) {
-        if (!isTooLong(error) || messages.length < 3) throw error
+        if (!isTooLong(/** @type {CompletionError} */ (error)) || messages.length < 3) throw error
         // The endpoint has limits. The older half is forgotten, up to a message of the visitor, once an
         // answer shows that the last message alone is not too long.
         first += messages.findIndex(({ role }, i) => role === 'user' && i >= messages.length / 2)

@@ -1,5 +1,7 @@
 // What the elements say to visitors. The attribute `texts` replaces any of it, for other languages.
 
+/** @import { CompletionError } from '../client.d.ts' */
+
 const words = {
   /** The language of times. */
   lang: 'en',
@@ -48,7 +50,7 @@ export function explain({ code = '', status = 0, retryAfter }, texts) {
   return status < 400 || status >= 500 || /challenge|token/.test(code) ? texts.down : texts.off
 }
 
-/** Whether the endpoint may take the last of the messages without those before it. @param {any} error */
+/** Whether the endpoint may accept the last message without those before it. @param {Pick<CompletionError, 'param' | 'status'>} error */
 export const isTooLong = ({ param, status }) => param === 'messages' || status === 413
 
 /** A time from now, such as "in 40 seconds". @param {number} seconds @param {string} language */

@@ -189,7 +189,7 @@ export class Ask {
         break
       } catch (error) {
         // The endpoint has limits: without the oldest question and its answer, the rest may fit.
-        if (!isTooLong(error) || messages.length === 1) throw error
+        if (!isTooLong(/** @type {CompletionError} */ (error)) || messages.length === 1) throw error
       }
     }
     if (!answer.content) throw { code: 'empty' }
