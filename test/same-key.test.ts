@@ -89,7 +89,7 @@ const connections = new Map(
   ]),
 )
 
-/** The key of a request, and all that each upstream of its route would be sent. */
+/** The key of a request, and all that each upstream of its route would be sent, with what its answer is cut at. */
 async function keyAndSent(body: Readonly<Record<string, unknown>>) {
   const request = 'messages' in body ? parseChat(body) : parse(body)
   const effective = draftRequest(request, options).render()
@@ -98,7 +98,10 @@ async function keyAndSent(body: Readonly<Record<string, unknown>>) {
     if (connection === undefined) throw new Error('no such upstream')
     const { unsupported } = connection
     const calls = plan(effective, { model: upstream_model, stream: true, unsupported })
-    return calls.map((call) => connection.upstream.toWire(call.request, connection))
+    return calls.map(({ request, stops }) => [
+      connection.upstream.toWire(request, connection),
+      stops,
+    ])
   })
   const key = await cacheKey(effective, null, { version: 1, addresses: new Map() })
   return { key, sent: JSON.stringify([effective.model, sent]) }

@@ -166,6 +166,7 @@ async function makeCall(
     logprobs: request.logprobs !== undefined,
     echoed: planned.echoed,
     usageRequested: 'stream_options' in wire.body,
+    maxTokens: planned.request.max_tokens,
   })
   const echo = new Echo(planned.echoes)
   const trimmer = new Trimmer(() => stagesOf(planned), planned.choices)
@@ -199,7 +200,12 @@ async function makeCall(
       throw upstreamFailure('bad_response', { code: 'missing_choice', hint })
     }
     const texts = finished([...trimmer.add(end.texts), ...trimmer.rest()])
-    push([...texts, ...echo.rest(), ...end.finishes], normaliser.meta)
+    // An upstream that ignored `stop` may have written on until `max_tokens`.
+    const finishes = end.finishes.map((finish) => {
+      const isStopped = finish.reason === 'length' && trimmer.isOver(finish.index)
+      return isStopped ? { ...finish, reason: 'stop' as const } : finish
+    })
+    push([...texts, ...echo.rest(), ...finishes], normaliser.meta)
     return end
   } finally {
     const isStopped = signal.aborted && (abandon === 'stop' || !left.aborted)
@@ -211,14 +217,10 @@ async function makeCall(
   }
 }
 
-/**
- * What cuts text off each choice. A stop sequence is left where the upstream puts it if that is together
- * with log probabilities, which cannot be cut exactly, or after the prompt, which may contain it.
- */
-function stagesOf({ gap, request, echoed }: PlannedCall): readonly Stage[] {
-  const { stop = [], logprobs } = request
-  const isCut = stop.length > 0 && logprobs === undefined && echoed.length === 0
-  return [...(isCut ? [new StopCut(stop)] : []), ...(gap === null ? [] : gapStages(gap))]
+/** What cuts text off each choice. */
+function stagesOf({ gap, stops }: PlannedCall): readonly Stage[] {
+  const cuts = stops.length > 0 ? [new StopCut(stops)] : []
+  return [...cuts, ...(gap === null ? [] : gapStages(gap))]
 }
 
 /** An upper estimate: most upstreams write a choice more slowly. */

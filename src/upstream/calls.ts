@@ -18,6 +18,8 @@ export interface PlannedCall {
   readonly echoed: readonly string[]
   /** `suffix`: the gap that the answers fill, if the upstream is a chat model. */
   readonly gap: Gap | null
+  /** `stop`: where the texts are cut off, in case the upstream does not. */
+  readonly stops: readonly string[]
 }
 
 /** The first feature that the request needs and the upstream does not support; null if none. */
@@ -29,6 +31,8 @@ export function missingFeature(
   const has = (field: keyof EffectiveRequest) => request[field] !== undefined
   const gap = 'log probabilities together with "suffix"'
   const echo = 'log probabilities of an echoed prompt, or the echo of a token prompt'
+  const uncut = "together with log probabilities or an upstream's echo"
+  const stops = mayCut(request) ? [] : stop
   /** Whether each feature is needed, the field that needs it, and its name for visitors. */
   const needs: [Feature, boolean, string, string][] = [
     ['token_prompts', prompts.some(isTokens), 'prompt', 'token prompts'],
@@ -38,8 +42,8 @@ export function missingFeature(
     ['native_suffix', has('suffix') && has('logprobs'), 'logprobs', gap],
     ['echo', isEchoSent(request), 'echo', echo],
     ['logit_bias', has('logit_bias'), 'logit_bias', 'a bias for tokens'],
-    ['stop', has('stop'), 'stop', 'stop sequences'],
-    ['blank_stop', stop.some(isBlank), 'stop', 'stop sequences that are only white space'],
+    ['stop', stops.length > 0, 'stop', `stop sequences ${uncut}`],
+    ['blank_stop', stops.some(isBlank), 'stop', `stop sequences of white space ${uncut}`],
     ['temperature', has('temperature'), 'temperature', 'a temperature'],
     ['temperature_above_1', temperature > 1, 'temperature', 'a temperature above 1'],
     ['top_p', has('top_p'), 'top_p', 'nucleus sampling'],
@@ -64,8 +68,14 @@ function isEchoSent({ echo, logprobs, prompts }: EffectiveRequest): boolean {
   return echo === true && (logprobs !== undefined || prompts.some(isTokens))
 }
 
-/** As many as requested are no choice between several. */
+/** With `best_of` = `n`, every answer is returned, so nothing is chosen. */
 const isBestSought = ({ best_of = 1, n }: EffectiveRequest) => best_of > n
+
+/**
+ * Whether a text may be cut off at its stop sequence here. Log probabilities cannot be cut exactly, and
+ * an echoed prompt may contain the sequence.
+ */
+const mayCut = (request: EffectiveRequest) => request.logprobs === undefined && !isEchoSent(request)
 
 const isBlank = (stop: string) => stop.trim() === ''
 
@@ -83,12 +93,18 @@ export function plan(
     prompts,
     n,
     best_of,
+    stop = [],
     ...fields
   } = request
   const echoIsSent = isEchoSent(request)
   const seeksBest = isBestSought(request)
+  const stops = mayCut(request) ? stop : []
+  const isSent = (each: string) =>
+    !unsupported.has('stop') && !(unsupported.has('blank_stop') && isBlank(each))
+  const sentStops = stop.filter(isSent)
   const shared = {
     ...fields,
+    ...(sentStops.length > 0 ? { stop: sentStops } : {}),
     model,
     locked: prompt_id !== null,
     stream: stream && !seeksBest,
@@ -116,6 +132,7 @@ export function plan(
         echoes: echoIsSent ? [] : texts,
         echoed: echoIsSent ? texts : [],
         gap,
+        stops,
       })
       firstIndex += choices
     }

@@ -21,6 +21,8 @@ export interface NormalOptions {
   readonly echoed: readonly string[]
   /** Whether the usage was requested of a stream. */
   readonly usageRequested?: boolean
+  /** The `max_tokens` of the call. */
+  readonly maxTokens: number
 }
 
 /** How a call ended. */
@@ -181,12 +183,16 @@ export class Normaliser {
     }
     if (!this.#ended && choices.some(({ isOver }) => !isOver)) throw upstreamFailure('truncated')
     const missing = choices.findIndex(({ finish, said }) => finish === null && said === '')
+    const usage = this.#usage()
+    // Workers AI gives no reason, but its usage does.
+    const isAtLimit =
+      choices.length === 1 && (usage?.completion_tokens ?? 0) >= this.#options.maxTokens
     return {
       texts,
-      finishes: choices.map(({ finish: reason }, index) => {
-        return { kind: 'finish', index, reason: reason ?? 'stop' }
+      finishes: choices.map(({ finish }, index) => {
+        return { kind: 'finish', index, reason: finish ?? (isAtLimit ? 'length' : 'stop') }
       }),
-      usage: this.#usage(),
+      usage,
       doubt: this.#doubt(),
       missing: missing === -1 || choices.length === 1 ? null : missing,
     }

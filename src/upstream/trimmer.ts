@@ -5,6 +5,8 @@ import type { TextDelta } from '../completion/delta.ts'
 export interface Stage {
   add(text: string): string
   end(): string
+  /** Whether the text has ended, and all that follows is cut off. */
+  readonly isOver?: boolean
 }
 
 export class Trimmer {
@@ -26,6 +28,11 @@ export class Trimmer {
         stages.reduce((piece, stage) => stage.add(piece), text),
       )
     })
+  }
+
+  /** Whether the text of a choice ended before its upstream did. */
+  isOver(index: number): boolean {
+    return this.#choices[index]?.some(({ isOver }) => isOver) ?? false
   }
 
   /** What was held back and belongs to the answers. */

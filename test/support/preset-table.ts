@@ -15,8 +15,8 @@ const words: Readonly<Record<Feature, string | null>> = {
   native_suffix: '`suffix` with `logprobs`',
   logit_bias: '`logit_bias`',
   seed: '`seed` (has no effect)',
-  stop: '`stop`',
-  blank_stop: 'a `stop` of white space',
+  stop: '`stop` with `logprobs`',
+  blank_stop: 'a `stop` of white space with `logprobs`',
   temperature: '`temperature`',
   temperature_above_1: '`temperature` above 1',
   top_p: '`top_p`',
@@ -52,7 +52,8 @@ function presetRow(
   const missing = new Set<Feature>([...wireLimits[wire], ...unsupported])
   // `logprobs` already covers what is refused only together with it.
   if (missing.has('logprobs'))
-    for (const feature of ['echo', 'native_suffix'] as const) missing.delete(feature)
+    for (const feature of ['echo', 'native_suffix', 'stop', 'blank_stop'] as const)
+      missing.delete(feature)
   const cannot = features
     .filter((feature) => missing.has(feature))
     .map((feature) => words[feature])

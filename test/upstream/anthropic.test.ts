@@ -141,7 +141,13 @@ test.each<[string, unknown, unknown, unknown]>([
   ['of odd numbers', { input_tokens: -1 }, { output_tokens: 1.5 }, null],
   ['of null', null, null, null],
 ])('fromMessage() reads usage %s', (_, first, last, sum) => {
-  const normaliser = new Normaliser({ choices: 1, perPrompt: 1, logprobs: false, echoed: [] })
+  const normaliser = new Normaliser({
+    choices: 1,
+    maxTokens: 9,
+    perPrompt: 1,
+    logprobs: false,
+    echoed: [],
+  })
   const start = { type: 'message_start', message: { id: 'm', model: 'c', usage: first } }
   const delta = { type: 'message_delta', delta: { stop_reason: 'end_turn' }, usage: last }
   for (const raw of [start, text, delta].flatMap((event) => [...message(event)])) {

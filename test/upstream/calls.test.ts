@@ -39,6 +39,7 @@ test("plan() makes one call for a simple request, with the upstream's model name
       echoes: [],
       echoed: [],
       gap: null,
+      stops: [],
     },
   ])
 })
@@ -176,7 +177,9 @@ const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] 
   // Only the upstream has the text of a token prompt.
   ['echo', 'echo', { prompts: [[1, 2]], echo: true }],
   ['logit_bias', 'logit_bias', { logit_bias: { 1: 1 } }],
-  ['stop', 'stop', { stop: ['x'] }],
+  ['stop', 'stop', { stop: ['x'], logprobs: 0 }],
+  ['stop', 'stop', { stop: ['x'], prompts: [[1, 2]], echo: true }],
+  ['blank_stop', 'stop', { stop: ['x', ' '], logprobs: 0 }],
   ['temperature', 'temperature', { temperature: 0 }],
   ['top_p', 'top_p', { top_p: 0.5 }],
   ['presence_penalty', 'presence_penalty', { presence_penalty: 1 }],
@@ -185,7 +188,7 @@ const needs: readonly (readonly [Feature, string, Partial<EffectiveRequest>])[] 
 
 test.each(needs)('missingFeature() reports %s as the field "%s"', (feature, param, fields) => {
   expect(missingFeature(request(fields), new Set([feature]))).toMatchObject({ feature, param })
-  const also: Feature[] = [feature, 'logprobs', 'suffix', 'token_prompts']
+  const also: Feature[] = [feature, 'logprobs', 'suffix', 'token_prompts', 'echo', 'stop']
   const others = features.filter((other) => !also.includes(other))
   expect(missingFeature(request(fields), new Set(others))).toBeNull()
 })

@@ -38,6 +38,7 @@ interface Options {
   readonly logprobs?: boolean
   readonly echoed?: readonly string[]
   readonly usageRequested?: boolean
+  readonly maxTokens?: number
 }
 
 function run(raw: readonly RawDelta[], options: Options = {}) {
@@ -46,6 +47,7 @@ function run(raw: readonly RawDelta[], options: Options = {}) {
     perPrompt: options.choices ?? 1,
     logprobs: false,
     echoed: [],
+    maxTokens: 999,
     ...options,
   })
   const texts: TextDelta[] = []
@@ -195,6 +197,20 @@ test('Normaliser.end() doubts a terminator without a reason if the usage was req
   expect(run([text('a'), counted(5, 1), end], asked).end().doubt).toBeNull()
   expect(run([text('a'), finish('stop'), end], asked).end().doubt).toBeNull()
 })
+
+test.each([
+  [15, 'stop'],
+  [16, 'length'],
+])(
+  'Normaliser.end() tells by %i tokens of 16 what an upstream without reasons means',
+  (tokens, reason) => {
+    const ended = run([text('a'), counted(5, tokens), end], { maxTokens: 16 }).end()
+    expect(ended.finishes).toEqual([{ kind: 'finish', index: 0, reason }])
+    expect(ended.doubt).toBeNull()
+    const said = run([text('a'), finish('stop'), counted(5, tokens), end], { maxTokens: 16 }).end()
+    expect(said.finishes).toMatchObject([{ reason: 'stop' }])
+  },
+)
 
 test('Normaliser.end() returns "stop" if there is a terminator but no reason', () => {
   const ended = run([text('a'), end]).end()

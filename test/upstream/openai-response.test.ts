@@ -326,7 +326,13 @@ test('readChunk() and readBody() return valid deltas for any input, or throw an 
       fc.constantFrom<Preference>('text', 'chat'),
       fc.boolean(),
       (value, prefer, whole) => {
-        const normaliser = new Normaliser({ choices: 2, perPrompt: 2, logprobs: true, echoed: [] })
+        const normaliser = new Normaliser({
+          choices: 2,
+          maxTokens: 9,
+          perPrompt: 2,
+          logprobs: true,
+          echoed: [],
+        })
         const texts: Extract<Delta, { kind: 'text' }>[] = []
         try {
           for (const raw of whole

@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { StopCut } from '../../src/upstream/stop.ts'
-import { completionOf, streamOf } from '../support/answers.ts'
+import { completionOf, problemOf, streamOf } from '../support/answers.ts'
 import { chunk, compatible, streamAnswer, TestApp } from '../support/app.ts'
 
 function trickle(stops: readonly string[], pieces: readonly string[]): string[] {
@@ -43,6 +43,39 @@ describe('StopCut', () => {
   })
 })
 
+describe('an upstream without the field', () => {
+  test('is not sent stop, and its answer is cut', async () => {
+    const app = new TestApp({
+      config: { upstreams: [{ ...compatible, unsupported: ['stop'] }] },
+      upstream: () => Response.json({ choices: [{ text: 'a\nuser: b', finish_reason: 'stop' }] }),
+    })
+    const [first] = completionOf(await app.post({ prompt: 'p', stop: ['\nuser:', ' \n'] })).choices
+    expect(first).toMatchObject({ text: 'a', finish_reason: 'stop' })
+    expect(await app.calls[0]?.json()).not.toHaveProperty('stop')
+  })
+
+  test('is sent all but the sequences that it refuses', async () => {
+    const app = new TestApp({
+      config: { upstreams: [{ ...compatible, unsupported: ['blank_stop'] }] },
+      upstream: () => Response.json({ choices: [{ text: 'a\n\nb', finish_reason: 'stop' }] }),
+    })
+    const [first] = completionOf(await app.post({ prompt: 'p', stop: ['\n\n', 'END'] })).choices
+    expect(first).toMatchObject({ text: 'a' })
+    expect(await app.calls[0]?.json()).toMatchObject({ stop: ['END'] })
+  })
+
+  test.each([{ logprobs: 0 }, { logprobs: 0, echo: true }])(
+    'refuses stop together with %j, which cannot be cut exactly',
+    async (more) => {
+      const app = new TestApp({
+        config: { upstreams: [{ ...compatible, unsupported: ['stop'] }] },
+      })
+      const reply = await app.post({ prompt: 'p', stop: 'END', ...more })
+      expect(problemOf(reply)).toMatchObject({ code: 'unsupported_by_upstream', param: 'stop' })
+    },
+  )
+})
+
 describe('a request with stop', () => {
   const open = (answer: () => Response) =>
     new TestApp({ config: { upstreams: [compatible] }, upstream: answer })
@@ -66,6 +99,31 @@ describe('a request with stop', () => {
     )
     const stream = streamOf(await app.post({ ...body, stream: true }))
     expect([stream.text(), stream.finish(), stream.done]).toEqual(['a wave', 'stop', true])
+  })
+
+  test('ends with "stop" if the upstream ignored it until max_tokens', async () => {
+    const more = { finish_reason: 'length' }
+    const whole = open(() => Response.json({ choices: [choice('a over b', more)] }))
+    expect(completionOf(await whole.post(body)).choices).toMatchObject([
+      { text: 'a', finish_reason: 'stop' },
+    ])
+    const app = open(() => streamAnswer(chunk('a ov'), chunk('er b', 'length'), 'data: [DONE]\n\n'))
+    const stream = streamOf(await app.post({ ...body, stream: true }))
+    expect([stream.text(), stream.finish()]).toEqual(['a', 'stop'])
+  })
+
+  test('keeps another reason: it was cut by max_tokens, or filtered', async () => {
+    const app = open(() =>
+      Response.json({ choices: [choice('a ov', { finish_reason: 'length' })] }),
+    )
+    expect(completionOf(await app.post(body)).choices[0]).toMatchObject({
+      text: 'a ov',
+      finish_reason: 'length',
+    })
+    const filtered = open(() =>
+      Response.json({ choices: [choice('a over', { finish_reason: 'content_filter' })] }),
+    )
+    expect(completionOf(await filtered.post(body)).choices[0]?.finish_reason).toBe('content_filter')
   })
 
   test('has it together with log probabilities, which cannot be cut exactly', async () => {

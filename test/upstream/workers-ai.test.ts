@@ -1,11 +1,13 @@
 // The workers-ai wire and its calls of the binding. Whole responses are covered by the fixtures;
 // here a stub behaves like the binding of the runtime.
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { compose, type Platform } from '../../src/compose.ts'
 import { parseConfig } from '../../src/config/config.ts'
 import { GatewayError } from '../../src/errors.ts'
 import type { UpstreamCause } from '../../src/upstream/failure.ts'
 import { type AiBinding, sendToBinding, workersAi } from '../../src/upstream/workers-ai.ts'
+import { completionOf } from '../support/answers.ts'
+import { TestApp } from '../support/app.ts'
 import { work } from '../support/flights.ts'
 import { sentenceOf } from '../support/hints.ts'
 import { callRequest, connectionTo, startCall } from '../support/upstreams.ts'
@@ -229,4 +231,27 @@ test("compose() uses the platform's binding", async () => {
   const body = JSON.stringify({ model: '@cf/x' })
   await connection?.send(new Request(`${connection.baseUrl}/run`, { method: 'POST', body }))
   expect(runs).toMatchObject([{ model: '@cf/x' }])
+})
+
+describe('a request to Workers AI', () => {
+  const config = {
+    upstreams: [{ name: 'ai', preset: 'workers-ai' }],
+    models: [{ id: 'default', upstream: 'ai', upstream_model: '@cf/x' }],
+  }
+  const usage = { prompt_tokens: 9, completion_tokens: 16, total_tokens: 25 }
+
+  test.each([
+    [{ max_tokens: 16 }, 'One\nuser: Two', 'length'],
+    [{ max_tokens: 17 }, 'One\nuser: Two', 'stop'],
+    // The AI SDK's completion models always send a stop sequence.
+    [{ max_tokens: 16, stop: ['\nuser:'] }, 'One', 'stop'],
+  ])('with %j is answered with %j, "%s"', async (fields, text, finish_reason) => {
+    const app = new TestApp({
+      config,
+      upstream: () => Response.json({ response: 'One\nuser: Two', usage }),
+    })
+    const reply = await app.post({ prompt: 'p', ...fields })
+    expect(completionOf(reply).choices).toMatchObject([{ text, finish_reason }])
+    expect(await app.calls[0]?.json()).not.toHaveProperty('stop')
+  })
 })
