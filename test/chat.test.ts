@@ -151,6 +151,17 @@ describe('what is sent', () => {
       [{ role: 'assistant', content: 'a' }, named, { role: 'assistant', content: '' }, user('b')],
       { messages: [user('…'), { role: 'assistant', content: 'a' }, user('Ann: Hi\n\nb')] },
     ],
+    [
+      'Anthropic, blank texts, which it refuses',
+      { wire: 'anthropic' },
+      [
+        { role: 'system', content: ' ' },
+        user('a'),
+        { role: 'assistant', content: '\n' },
+        user(' '),
+      ],
+      { messages: [user('a\n\n ')] },
+    ],
     ['a completions wire', { wire: 'completions', chat_path: '/chat' }, talk, { messages: talk }],
   ])('to %s', async (_, upstream, messages, expected) => {
     const app = chatApp({}, upstream)

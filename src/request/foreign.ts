@@ -49,10 +49,9 @@ const table: readonly (readonly [names: string, ...values: unknown[]])[] = [
   ['response_format', { type: 'text' }],
   ['grammar', ''],
   ['modalities', ['text']],
-  [
-    'tools functions stop_token_ids bad_words stop_sequences logits_processors plugins transforms',
-    [],
-  ],
+  // assistant-ui sends the set of its tools as an object.
+  ['tools functions', [], {}],
+  ['stop_token_ids bad_words stop_sequences logits_processors plugins transforms', []],
   ['options metadata vllm_xargs kv_transfer_params provider extra_body chat_template_kwargs', {}],
   [
     'guided_json guided_regex guided_choice guided_grammar guided_decoding_backend ' +

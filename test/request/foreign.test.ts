@@ -30,7 +30,11 @@ test.each([
   ['repetition_penalty', 1.1, 'expected 1, got 1.1'],
   ['top_k', 40, 'expected -1 or 0, got 40'],
   ['min_p', '0', 'expected 0, got "0"'],
-  ['tools', [{ type: 'function' }], 'expected [] (this endpoint takes text only), got an array'],
+  [
+    'tools',
+    [{ type: 'function' }],
+    'expected [] or {} (this endpoint takes text only), got an array',
+  ],
   ['stop_sequences', ['x'], 'expected [], got an array'],
   ['tool_choice', 'required', 'expected "none" or "auto", got "required"'],
   ['response_format', { type: 'json_object' }, 'expected {"type":"text"}, got an object'],
