@@ -173,7 +173,13 @@ function createParts(config: Config, platform: Platform) {
     now,
   })
   const newId = () => randomLetters(24, randomBytes)
-  const ledger = { ...platform, client: platform.ledger, newId }
+  /** For one request. */
+  const openLedger = (): LedgerDeps => ({
+    ...platform,
+    client: platform.ledger,
+    newId,
+    settling: new Set(),
+  })
   const references = referencesOnce(() => platform.readFile('references.txt'))
   const pages = new Pages({
     fetch: platform.fetch,
@@ -183,7 +189,7 @@ function createParts(config: Config, platform: Platform) {
   })
   /** Stores an entry that was not made by a call: such writes count against the day's, too. */
   const store = async (entry: Entry) => {
-    const mayWrite = settings.kv_writes_per_day === 0 || (await takeKvWrite(ledger))
+    const mayWrite = settings.kv_writes_per_day === 0 || (await takeKvWrite(openLedger()))
     cache.put(entry, mayWrite)
   }
   const storeCopy = (entry: Entry) =>
@@ -214,6 +220,7 @@ function createParts(config: Config, platform: Platform) {
       let mayStore = false
       // However many calls it takes, an answer is written once.
       let needsWrite = work.lifetime !== null
+      const ledger = openLedger()
       return {
         route: {
           requestId: work.requestId,

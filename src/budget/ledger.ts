@@ -56,12 +56,18 @@ export interface LedgerDeps {
   readonly random: () => number
   readonly waitUntil: (work: Promise<unknown>) => void
   readonly report: Report
+  /**
+   * Settlements of one request that are under way. Its next reservation waits for them: calls to an
+   * object by different stubs may arrive in another order than they were sent.
+   * https://developers.cloudflare.com/durable-objects/api/stub/
+   */
+  readonly settling: Set<Promise<void>>
 }
 
 /** A granted reservation, until it is settled. */
 export interface Lease {
   readonly mayStore: boolean
-  /** From now on the call may cost money: the upstream answered 2xx, or was sent the request and gave no answer. */
+  /** From now on the call may cost money: the upstream answered 2xx, or a timeout or cancellation ended the wait. */
   accepted(): void
   /** Called exactly once, even if the call fails. */
   settle(end: End): void
@@ -93,6 +99,8 @@ export async function reserve(spending: Spending, deps: LedgerDeps): Promise<Lea
     usd: Math.max(...[price, ...routePrices].map((each) => usd(each, input, output))),
   }
   const id = deps.newId()
+  const { settling } = deps
+  if (settling.size > 0) await inTime(TIMEOUT_MS, Promise.all(settling), () => [])
   // Register with waitUntil before reserving: on a disconnect the runtime would cancel this
   // request before the lease is settled.
   const { promise, resolve: release } = Promise.withResolvers<void>()
@@ -115,7 +123,11 @@ export async function reserve(spending: Spending, deps: LedgerDeps): Promise<Lea
     settle: (end) => {
       const cost = accepted ? costOf(end, worst, price) : { tokens: 0, usd: 0 }
       if (accepted) charge?.(chargeOf(cost, worst, end.usage?.prompt_tokens ?? Number.NaN, input))
-      settle(id, cost, deps).then(release)
+      const settled = settle(id, cost, deps).then(() => {
+        settling.delete(settled)
+        release()
+      })
+      settling.add(settled)
     },
   }
 }

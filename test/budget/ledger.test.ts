@@ -51,6 +51,7 @@ function ledgerWith(...script: (() => ReturnType<LedgerClient['reserve']>)[]) {
     random: () => 0.5,
     waitUntil: (work) => void background.push(work),
     report: (event) => void events.push(event),
+    settling: new Set(),
   }
   return {
     ledger: { reserve: (spending: Spending) => reserve(spending, deps) },
@@ -59,6 +60,12 @@ function ledgerWith(...script: (() => ReturnType<LedgerClient['reserve']>)[]) {
     events,
     waits,
     background,
+    /** Settlements arrive when the test ends them. */
+    delaySettling: () => {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      settle = () => promise
+      return resolve
+    },
     breakSettling: () => {
       settle = async () => {
         throw new Error('gone')
@@ -177,6 +184,36 @@ describe('Ledger.reserve()', () => {
     else late.resolve({ granted: false } as Refusal)
     await late.promise.catch(() => {})
     expect(settled).toEqual([])
+  })
+})
+
+describe('reservations of one request', () => {
+  test('are sent when its earlier settlements have arrived', async () => {
+    const { ledger, reserved, delaySettling } = ledgerWith()
+    const [first, other] = [await ledger.reserve(spending), await ledger.reserve(spending)]
+    const arrive = delaySettling()
+    first.settle({ usage: null, chars: 0 })
+    const next = ledger.reserve(spending)
+    await Promise.resolve()
+    expect(reserved).toHaveLength(2)
+    arrive()
+    await next
+    expect(reserved).toHaveLength(3)
+    other.settle({ usage: null, chars: 0 })
+  })
+
+  test('wait two seconds for them', async () => {
+    vi.useFakeTimers()
+    const { ledger, reserved, delaySettling } = ledgerWith()
+    const lease = await ledger.reserve(spending)
+    delaySettling()
+    lease.settle({ usage: null, chars: 0 })
+    const next = ledger.reserve(spending)
+    await vi.advanceTimersByTimeAsync(1999)
+    expect(reserved).toHaveLength(1)
+    await vi.advanceTimersByTimeAsync(1)
+    await next
+    expect(reserved).toHaveLength(2)
   })
 })
 
