@@ -80,7 +80,7 @@ function readGateway() {
     count,
     charge,
     // With neither a secret nor a key, the ledger generates one that all isolates share.
-    secret: async () => known ?? (await ownSecret()),
+    secret: async () => known ?? (await sharedOrLocalSecret()),
     operatorToken: secret('OPERATOR_TOKEN') ?? '',
     turnstileSecret: secret('TURNSTILE_SECRET') ?? '',
     tokenSecrets: {
@@ -142,7 +142,7 @@ async function readFile(name: string): Promise<string> {
  * Cache hits must not fail because the ledger is down: this isolate then generates a secret, which
  * is used until the end of the day.
  */
-async function ownSecret(): Promise<string> {
+async function sharedOrLocalSecret(): Promise<string> {
   try {
     return await sharedSecret()
   } catch {
@@ -188,7 +188,7 @@ export function report(event: Event): void {
 
 const usage = new UsageCounter({
   now,
-  intervalMs: 60_000,
+  intervalMs: 30_000,
   usdOf: (id, { prompt_tokens, completion_tokens }) => {
     const price = gateway().config?.models.get(id)?.price ?? null
     return usd(price, prompt_tokens, completion_tokens)
@@ -199,7 +199,7 @@ const usage = new UsageCounter({
  * `waitUntil` ends 30 s after the response, so a flush that is due later is left to another
  * request. https://developers.cloudflare.com/workers/runtime-apis/context/#waituntil
  */
-const LATEST_FLUSH_MS = 20_000
+const LATEST_FLUSH_MS = 27_000
 const WORK_AFTER_RESPONSE_MS = 30_000
 /** A flush includes the requests of the next two seconds. */
 const GATHER_MS = 2000
@@ -217,7 +217,7 @@ function charge(charge: CallCharge): void {
   sendFigures()
 }
 
-/** Sends this isolate's figures in the background, at most once a minute. */
+/** Sends this isolate's figures in the background, at most once in 30 s. */
 function sendFigures(): void {
   const dueInMs = usage.dueInMs
   if (now() < flushingUntil || dueInMs === null || dueInMs > LATEST_FLUSH_MS) return
