@@ -1,7 +1,7 @@
 // `npm run index`: has the Worker read the pages of a sitemap into the index of the site, as the
 // operator, and removes those that left the sitemap.
 
-import { pageNameOf } from '../src/page/rules.ts'
+import { canonicalAddressOf } from '../src/page/rules.ts'
 import { type Arguments, parseArguments, USAGE } from './index/arguments.ts'
 import {
   type IndexContext,
@@ -80,7 +80,7 @@ async function run({ plan, indexed, questions, context }: Work): Promise<number>
 async function dryRun({ plan, indexed, questions, context }: Work): Promise<number> {
   const pages = plan.pages.map((url) => ({
     url: url.href,
-    isIndexed: indexed.has(pageNameOf(url)),
+    isIndexed: indexed.has(canonicalAddressOf(url)),
   }))
   const lines = planLines(pages, pagesToRemove(plan, indexed, plan.pages))
   for (const text of lines) print(text)

@@ -275,7 +275,7 @@ function refusalOf(origin: string | null): string {
     return 'Cannot use the header "Origin": expected an origin listed in "origins", such as https://example.com'
   }
   if (origin === 'null') {
-    return 'This page has no origin, as it is a file or in a sandboxed frame. Open it from a web server and add its address to "origins" in wrangler.toml.'
+    return 'This page has no origin, as it is a file or in a sandboxed frame. Open it from a web server, and add its origin to "origins" in wrangler.toml.'
   }
   return `This endpoint does not accept requests from ${origin}. Its owner can add that origin to "origins" in wrangler.toml.`
 }

@@ -64,7 +64,7 @@ export const messages = {
     'A visitor token is required. Get one from POST /v1/visitors and send it as X-Visitor-Token.',
   visitor_token_invalid:
     'The visitor token is invalid or has expired. Get a new one from POST /v1/visitors.',
-  visitor_tokens_unused: 'This endpoint does not use visitor tokens.',
+  visitor_tokens_unused: 'This endpoint uses no visitor tokens: call it without one.',
   visitor_tokens_unavailable: 'Visitor tokens cannot be checked right now. Try again shortly.',
   operator_token_invalid:
     'The operator token is missing or wrong. Send it as "Authorization: Bearer …".',
@@ -80,13 +80,13 @@ export const messages = {
   budget_exhausted:
     'Daily budget exhausted. Cached answers are still served; it resets at 00:00 UTC.',
   visitor_budget_exhausted:
-    'Your share of the daily budget is used up. Cached answers are still served.',
+    'Your share of the daily budget is used up. Cached answers are still served; it resets at 00:00 UTC.',
   paused: 'Generation is paused by the owner. Cached answers are still served.',
   ledger_unavailable:
     'The budget service is unavailable, so nothing was sent upstream. Try again shortly.',
   admin_ledger_unavailable: 'The budget service is unavailable. Try again shortly.',
 
-  upstream_rate_limited: 'The upstream has too many requests at the moment. Try again shortly.',
+  upstream_rate_limited: 'The upstream is receiving too many requests. Try again shortly.',
   upstream_quota_exhausted:
     "The quota of this endpoint's account at the upstream is used up. Cached answers are still served.",
   upstream_rejected:

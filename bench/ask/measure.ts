@@ -1,5 +1,5 @@
 // Counts what the index of a site finds and what it refuses.
-import { pageNameOf } from '../../src/page/rules.ts'
+import { canonicalAddressOf } from '../../src/page/rules.ts'
 import { LEAST_COVERAGE } from '../../src/routes/passage-variables.ts'
 import { queryOf } from '../../src/search/query.ts'
 import type { Found, SiteIndex } from '../../src/search/site-index.ts'
@@ -56,8 +56,8 @@ function ask(question: string, { passages, coverage }: Found): Asked {
 }
 
 function place({ question, pages }: Answered, found: Found, origin: string): Placed {
-  const right = new Set(pages.map((path) => pageNameOf(new URL(path, origin))))
-  const names = found.passages.map(({ url }) => pageNameOf(new URL(url)))
+  const right = new Set(pages.map((path) => canonicalAddressOf(new URL(path, origin))))
+  const names = found.passages.map(({ url }) => canonicalAddressOf(new URL(url)))
   const placeIn = (list: readonly string[]) =>
     list.findIndex((name) => right.has(name)) + 1 || Number.POSITIVE_INFINITY
   return { ...ask(question, found), passage: placeIn(names), page: placeIn([...new Set(names)]) }

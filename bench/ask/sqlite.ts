@@ -1,6 +1,6 @@
 // The index of a site in Node's SQLite: the Worker's own statements, whose tokenizer and weights can
 // be replaced.
-import { pageNameOf } from '../../src/page/rules.ts'
+import { canonicalAddressOf } from '../../src/page/rules.ts'
 import { SiteIndex, type Sql } from '../../src/search/site-index.ts'
 import { memorySql } from '../../test/support/site.ts'
 import type { CutPage } from './pages.ts'
@@ -21,7 +21,7 @@ export function indexOf(
   for (const { url, title, language, validators, passages } of pages) {
     const read = { title, language, validators, readAs: '', hash: url.href, passages }
     const questions = questionsOf[url.pathname.slice(1)] ?? []
-    index.put({ name: pageNameOf(url), url: url.href, read, questions, now: 0 })
+    index.put({ name: canonicalAddressOf(url), url: url.href, read, questions, now: 0 })
   }
   return index
 }

@@ -54,7 +54,9 @@ export function parseArguments(args: readonly string[]): Arguments | null {
   const { values, positionals } = readOptions(args, options, USAGE)
   if (values.help) return null
   const { sitemap, questions = null, keep, 'dry-run': dryRun } = values
-  if (sitemap === undefined && positionals.length === 0) throw new Error(USAGE)
+  if (sitemap === undefined && positionals.length === 0) {
+    throw new Error(`Cannot index without --sitemap or the address of a page\n\n${USAGE}`)
+  }
   if (questions === '') throw new Error('Cannot use --questions "": expected the id of a prompt')
   return {
     url: readUrl('--url', values.url, USAGE),

@@ -1,5 +1,5 @@
 // What is to be done: the pages to index, and those that left the sitemap.
-import { pageNameOf } from '../../src/page/rules.ts'
+import { canonicalAddressOf } from '../../src/page/rules.ts'
 import type { Fetch } from '../operator/gateway.ts'
 import { type SitePages, sitePages } from '../operator/pages.ts'
 import { readSitemap, type Skipped } from '../operator/sitemap.ts'
@@ -19,7 +19,7 @@ export interface Plan {
 
 /** @throws Error with a message for the user */
 export async function planOf(args: Arguments, fetch: Fetch): Promise<Plan> {
-  const given = new Map(args.pages.map((url) => [pageNameOf(url), url]))
+  const given = new Map(args.pages.map((url) => [canonicalAddressOf(url), url]))
   if (args.sitemap === null) {
     const none = { skipped: [], unread: [], removesFrom: null, keepsBecause: null }
     return { pages: [...given.values()], ...none }
@@ -59,7 +59,7 @@ export function pagesToRemove(
   indexed: ReadonlyMap<string, IndexedPage>,
   stay: readonly URL[],
 ): string[] {
-  const names = new Set(stay.map(pageNameOf))
+  const names = new Set(stay.map(canonicalAddressOf))
   return [...indexed]
     .filter(
       ([name, { url }]) => removesFrom !== null && url.startsWith(removesFrom) && !names.has(name),

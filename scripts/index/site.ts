@@ -1,7 +1,7 @@
 // The index of the site at the Worker: lists its pages, has one read into it, and removes one.
 import * as v from 'valibot'
 import { parseJson } from '../../src/json.ts'
-import { pageNameOf } from '../../src/page/rules.ts'
+import { canonicalAddressOf } from '../../src/page/rules.ts'
 import {
   type Attempt,
   type RetryContext,
@@ -50,10 +50,11 @@ export async function listIndexed(gateway: Gateway): Promise<ReadonlyMap<string,
   const { status, text } = await gateway.reach('/admin/site')
   const list = v.safeParse(listSchema, parseJson(text))
   if (status !== 200 || !list.success) {
-    const reason = status === 200 ? 'it is of another version' : refusalIn(status, text)
+    const reason =
+      status === 200 ? 'the Worker is of another version: deploy this one' : refusalIn(status, text)
     throw new Error(`Cannot list the index of the Worker: ${reason}`)
   }
-  return new Map(list.output.data.map((page) => [pageNameOf(new URL(page.url)), page]))
+  return new Map(list.output.data.map((page) => [canonicalAddressOf(new URL(page.url)), page]))
 }
 
 /**

@@ -1,6 +1,6 @@
 // Turns the pages of a site into requests: a locked prompt with each page in its page variable.
 import * as v from 'valibot'
-import { pageNameOf, readAddress, refusalOf } from '../../src/page/rules.ts'
+import { canonicalAddressOf, readAddress, refusalOf } from '../../src/page/rules.ts'
 import type { LockedPrompt } from './gateway.ts'
 import type { Task } from './generate.ts'
 import { printable } from './printable.ts'
@@ -88,7 +88,7 @@ export function sitePages(
       continue
     }
     // Two addresses of the same page need only one request.
-    if (!pages.has(pageNameOf(url))) pages.set(pageNameOf(url), url)
+    if (!pages.has(canonicalAddressOf(url))) pages.set(canonicalAddressOf(url), url)
   }
   return { pages, skipped }
 }

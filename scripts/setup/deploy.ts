@@ -1,7 +1,7 @@
 // `npm run setup -- --deploy`: login, deploy, secrets, and one live check.
 //
-// The Worker is deployed before its secrets are set: until then it answers 503, as its key is missing,
-// and with an upstream without a key, its budget is part of what is deployed. The secrets follow in
+// The Worker is deployed before its secrets are set: until then it answers 503, as its key is missing.
+// An upstream that needs no key answers at once, but within the deployed budget. The secrets follow in
 // one command, so that the key is never there without the operator's token.
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

@@ -49,8 +49,8 @@ const NOT_STARTED = 2
 /** The convention of shells: 128 plus the number of SIGINT. */
 const INTERRUPTED = 130
 
-/** Shorter tokens could be guessed (src/config/warnings.ts). */
-const MIN_TOKEN_CHARS = 32
+/** Setup replaces shorter tokens. The Worker refuses only those of fewer than 24 (src/config/warnings.ts). */
+const STRONG_TOKEN_CHARS = 32
 const LOCAL = 'http://localhost:8787'
 /** The hints of an upstream that cannot be reached. */
 const UNREACHED: readonly string[] = [hints.not_sent, hints.connection_lost, hints.no_connection]
@@ -87,7 +87,7 @@ async function configure(args: Arguments, deps: SetupDeps): Promise<number> {
   if (!terminal.isInteractive) requireFlags(args, stored)
   const { answers, key } = await answersOf(args, stored, deps)
   const { config, change } = await planSettings(folder, settingsOf(answers))
-  const isStrong = (known['OPERATOR_TOKEN'] ?? '').length >= MIN_TOKEN_CHARS
+  const isStrong = (known['OPERATOR_TOKEN'] ?? '').length >= STRONG_TOKEN_CHARS
   const secrets = {
     ...(key === null ? {} : { [KEY_NAME]: key }),
     ...(isStrong ? {} : { OPERATOR_TOKEN: deps.newToken() }),

@@ -7,7 +7,7 @@ export interface Terminal {
   /** Whether somebody can answer. */
   readonly isInteractive: boolean
   print(text: string): void
-  /** @throws SetupError if the input ends */
+  /** @throws Interrupted if the input ends */
   ask(text: string, options?: { readonly hidden?: boolean }): Promise<string>
   /** All of the standard input. */
   readInput(): Promise<string>

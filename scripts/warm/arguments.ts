@@ -78,7 +78,9 @@ function listOf({ prompt, variable = [] }: Values, positionals: readonly string[
   if (prompt !== undefined || variable.length > 0) {
     throw new Error(`Cannot use --prompt or --variable without --sitemap\n\n${USAGE}`)
   }
-  if (file === undefined || others.length > 0) throw new Error(USAGE)
+  if (file === undefined || others.length > 0) {
+    throw new Error(`Cannot warm: expected one list or --sitemap\n\n${USAGE}`)
+  }
   return { kind: 'list', file } as const
 }
 

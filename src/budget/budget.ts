@@ -21,7 +21,7 @@ export interface BudgetLimits {
 }
 
 /** A running upstream call. */
-interface Lease {
+interface RunningCall {
   /** The day of the reservation, which pays for the call, in days since 1970 (UTC). */
   readonly day: number
   /** Null: the operator, who has no visitor limits. */
@@ -122,7 +122,7 @@ export class Budget {
   /** Spent plus reserved. */
   #today: DayRow
   /** Running calls, including those that began yesterday. */
-  readonly #leases = new Map<string, Lease>()
+  readonly #running = new Map<string, RunningCall>()
   /** Unix ms. No call is granted before. */
   pausedUntilMs: number
   /** The latest time so far: setting the clock back must not revive a lease or a day. */
@@ -146,7 +146,7 @@ export class Budget {
    */
   reserve(request: ReserveRequest, nowMs: number): ReserveAnswer {
     this.#advance(nowMs)
-    const known = this.#leases.get(request.id)
+    const known = this.#running.get(request.id)
     if (known !== undefined) return { granted: true, mayStore: known.mayStore }
     const refusal = this.#refusalOf(request, nowMs)
     if (refusal !== null) return refusal
@@ -159,7 +159,7 @@ export class Budget {
     this.#save({ ...today, kvWrites, tokens: today.tokens + tokens, usd: today.usd + usd }, null)
     const expiresAt = this.#nowMs + leaseMs
     const reserved = { tokens, usd }
-    this.#leases.set(request.id, { day: today.day, visitor, reserved, expiresAt, mayStore })
+    this.#running.set(request.id, { day: today.day, visitor, reserved, expiresAt, mayStore })
     return { granted: true, mayStore }
   }
 
@@ -171,7 +171,7 @@ export class Budget {
    */
   settle(id: string, reported: Cost, nowMs: number): Overshoot | null {
     this.#advance(nowMs)
-    const lease = this.#leases.get(id)
+    const lease = this.#running.get(id)
     if (lease === undefined) return null
     const { reserved } = lease
     const counted = {
@@ -185,8 +185,8 @@ export class Budget {
 
   /** When the next lease expires; null: no call is running. */
   get nextExpiryMs(): number | null {
-    if (this.#leases.size === 0) return null
-    return Math.min(...[...this.#leases.values()].map(({ expiresAt }) => expiresAt))
+    if (this.#running.size === 0) return null
+    return Math.min(...[...this.#running.values()].map(({ expiresAt }) => expiresAt))
   }
 
   figures(nowMs: number) {
@@ -234,15 +234,15 @@ export class Budget {
     const reserved = this.#reservedBy((lease) => lease.visitor === visitor).tokens
     const own = tokensPerVisitorPerDay - this.#rows.visitorTokens(day, visitor) - reserved
     if (tokens > own) return refusal('visitor', tokensPerVisitorPerDay, own, untilMidnightMs)
-    const streams = [...this.#leases.values()].filter((lease) => lease.visitor === visitor)
+    const streams = [...this.#running.values()].filter((lease) => lease.visitor === visitor)
     if (streams.length < streamsPerVisitor) return null
     return refusal('streams', streamsPerVisitor, 0, STREAMS_RETRY_MS)
   }
 
   /** The sum of today's reservations. */
-  #reservedBy(isCounted: (lease: Lease) => boolean): Cost {
+  #reservedBy(isCounted: (lease: RunningCall) => boolean): Cost {
     let [tokens, usd] = [0, 0]
-    for (const lease of this.#leases.values()) {
+    for (const lease of this.#running.values()) {
       if (lease.day !== this.#today.day || !isCounted(lease)) continue
       tokens += lease.reserved.tokens
       usd += lease.reserved.usd
@@ -255,13 +255,13 @@ export class Budget {
     this.#nowMs = Math.max(this.#nowMs, nowMs)
     const day = dayOf(this.#nowMs)
     if (day > this.#today.day) this.#today = this.#rows.open(day)
-    for (const [id, lease] of this.#leases) {
+    for (const [id, lease] of this.#running) {
       if (lease.expiresAt <= this.#nowMs) this.#end(id, lease, lease.reserved)
     }
   }
 
   /** The row of a day that is over is not updated: its reservations stay spent. */
-  #end(id: string, { day, visitor, reserved }: Lease, counted: Cost): void {
+  #end(id: string, { day, visitor, reserved }: RunningCall, counted: Cost): void {
     const today = this.#today
     if (day === today.day) {
       const tokens = counted.tokens - reserved.tokens
@@ -271,7 +271,7 @@ export class Budget {
         visitor === null || counted.tokens === 0 ? null : { visitor, tokens: counted.tokens }
       this.#save({ ...today, above, usd, tokens: today.tokens + tokens }, charge)
     }
-    this.#leases.delete(id)
+    this.#running.delete(id)
   }
 
   #save(row: DayRow, charge: Parameters<BudgetRows['save']>[1]): void {

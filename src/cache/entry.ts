@@ -30,7 +30,7 @@ const shared = {
 const sourceSchema = v.strictObject({
   /** The cache key of the request that was sent upstream. */
   key: v.string(),
-  /** That key with addresses for page texts: changes only with prompt, model and parameters. */
+  /** The cache key with page addresses in place of their texts: changes only with prompt, model and parameters. */
   recipe: v.string(),
   /** The page versions, in the order of the prompt's variables (page/store.ts). */
   pages: v.array(

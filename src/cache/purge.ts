@@ -106,7 +106,7 @@ export class Purges {
     }
   }
 
-  /** Adds the list in KV to this isolate's, which KV's may be older than. */
+  /** Merges the list from KV, which may be older than this isolate's. */
   #merge(text: string | null): void {
     if (text === null || text === this.#text) return
     this.#text = text

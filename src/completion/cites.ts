@@ -31,7 +31,7 @@ const bareLinks = (urls: readonly string[]) =>
   urls.map((url) => `<${url}>; rel="cite"; title*=UTF-8''`)
 
 /**
- * The addresses in so few characters that a header has room for all of them: the longest lose their
+ * The addresses, shortened until a header has room for all of them: the longest lose their
  * fragment and, if that is not enough, their path. None is left out, since they are numbered.
  */
 function shortened(urls: readonly string[]): string[] {
@@ -46,7 +46,7 @@ function shortened(urls: readonly string[]): string[] {
   return short
 }
 
-/** As much of a title as fits in so many characters. */
+/** As much of a title as fits in `maxChars` characters. */
 function encoded(title: string, maxChars: number): string {
   let text = ''
   for (const character of truncate(title, MAX_TITLE_CHARS).toWellFormed()) {

@@ -45,7 +45,7 @@ export type ConfigResult =
       readonly origins: readonly string[]
     }
 
-/** The beginning of a path in that file. */
+/** Begins the paths of faults in src/config/prompts.ts. */
 const PROMPTS_FILE = 'src/config/prompts.ts:'
 const filePromptsSchema = byName(name, promptSchema)
 

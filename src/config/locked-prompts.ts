@@ -61,19 +61,29 @@ function checkPlaceholders(
     faults.add('text', 'Cannot find "{{message}}": the visitor\'s message would be lost without it')
   }
   if (chat && Object.hasOwn(variables, 'message')) {
-    faults.add('variables.message', 'Cannot use "message": it is the visitor\'s last message')
+    faults.add(
+      'variables.message',
+      'Cannot use "message": rename it, as it is the visitor\'s last message',
+    )
   }
   if (!chat && text === '') {
     faults.add('text', 'Cannot find "text": only a chat can do without it')
     return
   }
-  const places = new Set([...inText, ...placeholdersIn(system)])
-  for (const place of places) {
-    if (Object.hasOwn(variables, place)) continue
-    faults.add('text', `Cannot fill "{{${masked(place)}}}": there is no such variable`)
+  const inSystem = placeholdersIn(system)
+  for (const [field, places] of [
+    ['text', inText],
+    ['system', inSystem],
+  ] as const) {
+    for (const place of places) {
+      if (Object.hasOwn(variables, place)) continue
+      const remedy =
+        chat && place === 'message' ? 'only "text" can contain it' : 'add it to "variables"'
+      faults.add(field, `Cannot fill "{{${masked(place)}}}": ${remedy}`)
+    }
   }
   for (const variable of Object.keys(variables)) {
-    if (places.has(variable) || (chat && variable === 'message')) continue
+    if (inText.has(variable) || inSystem.has(variable) || (chat && variable === 'message')) continue
     const name = masked(variable)
     faults.add(
       `variables.${name}`,
@@ -115,11 +125,15 @@ function checkPassages({ chat, variables }: LockedPrompt, faults: Faults): void 
   for (const [i, [key, about]] of passages.entries()) {
     const name = masked(key)
     const path = `variables.${name}`
-    if (i > 0) faults.add(path, `Cannot use "${name}": a prompt can have passages once`)
+    if (i > 0)
+      faults.add(
+        path,
+        `Cannot use "${name}": a prompt can have only one variable with from = "site"`,
+      )
     if (chat && about !== undefined && !faults.hasRejected('chat')) {
       faults.add(
         `${path}.about`,
-        'Cannot use "about": passages of a chat are about its last message',
+        'Cannot use "about" in a chat: leave it out, its last messages are the question',
       )
     } else if (!chat && about === undefined) {
       faults.add(`${path}.about`, 'Cannot find "about": expected the variable with the question')

@@ -43,7 +43,7 @@ const modelSchema = v.strictObject(
   'a table',
 )
 
-/** Whether a wire has a field for `suffix` is no setting: `suffix` alone refuses it. */
+/** `native_suffix` follows from the wire and is not a setting: an owner refuses suffixes with `suffix`. */
 const settableLimits = features.filter((feature) => feature !== 'native_suffix')
 const PATH = 'a path that starts with "/"'
 const path = v.pipe(v.string(PATH), v.regex(/^\//, PATH))

@@ -76,7 +76,7 @@ function costlyPages({ prompts, defaults, budget }: Config): string[] {
     const tokens = chars + (max_tokens ?? defaults.max_tokens)
     const name = spend === 'operator' ? 'tokens_per_day' : 'tokens_per_visitor_per_day'
     if (chars === 0 || tokens <= budget[name]) return []
-    return `prompt "${id}" may reserve more than ${tokens} tokens for a long page, and budget.${name} is ${budget[name]}`
+    return `prompt "${id}" may reserve more than ${tokens} tokens for a long page, but budget.${name} is ${budget[name]}: raise it, or lower max_chars`
   })
 }
 

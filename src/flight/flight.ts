@@ -25,8 +25,8 @@ export interface FlightOptions {
 export type FlightState = 'running' | 'finished' | 'failed'
 
 /**
- * Readers are told of new deltas once in this time, one frame of a screen: each telling costs every
- * reader a write. The first delta after a pause and the end are told at once.
+ * Readers are told of new deltas once in this time, one frame of a screen: each notification costs
+ * every reader a write. The first delta after a pause and the end are sent at once.
  */
 const GATHER_MS = 16
 /** Silence after which a keep-alive comment is sent. */

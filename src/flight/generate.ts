@@ -125,7 +125,7 @@ export async function generate(
 
 /**
  * Another request's entry as this work's own: the upstream was sent exactly what it would be sent
- * now. It keeps the time at which it was asked for, so that no purge of then is undone.
+ * now. It keeps its own `requested_at`, so that a purge since then still applies to it.
  */
 export function entryFor(work: Work, entry: Entry): Entry {
   const { key, storedUnder, source, names, requestedAt } = work

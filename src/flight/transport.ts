@@ -29,7 +29,7 @@ export function objectOf(key: string): string {
 /** Sends a request to the object with this name. */
 export type FetchObject = (name: string, request: Request) => Promise<Response>
 
-interface Joining {
+interface JoinRequest {
   readonly work: SharedWork
   readonly reader: Reader
 }
@@ -40,7 +40,7 @@ interface StreamHead {
   readonly summary: MissSummary
 }
 
-/** What an object answers: the end of a stream is asked for apart. */
+/** What an object answers. The end of a stream is requested separately. */
 export type RemoteAnswer =
   | Exclude<MissAnswer, { kind: 'stream' }>
   | ({ readonly kind: 'stream'; readonly body: ReadableStream<Uint8Array> } & StreamHead)
@@ -54,7 +54,7 @@ const BASE = 'https://flights.invalid'
  */
 export async function joinRemote(
   fetchObject: FetchObject,
-  joining: Joining,
+  joining: JoinRequest,
   left: AbortSignal | null,
 ): Promise<RemoteAnswer> {
   const body = JSON.stringify(joining)
@@ -155,7 +155,7 @@ export class FlightServer {
     }
   }
 
-  async #join({ work, reader }: Joining, left: AbortSignal): Promise<Response> {
+  async #join({ work, reader }: JoinRequest, left: AbortSignal): Promise<Response> {
     const answer = await this.#flights.join(work, reader, left)
     if (answer.kind !== 'stream') return new Response(answerJson(answer))
     const { body, role, summary, ended } = answer
@@ -170,7 +170,7 @@ export class FlightServer {
 const ascii = (json: string) => json.replace(/[^\x20-\x7e]/g, escaped)
 
 /** What the first line says, and a signal that is aborted when the body ends. */
-async function watched(request: Request): Promise<[Joining, AbortSignal]> {
+async function watched(request: Request): Promise<[JoinRequest, AbortSignal]> {
   const left = new AbortController()
   const lines = (request.body ?? new Blob([]).stream())
     .pipeThrough(new TextDecoderStream())
@@ -188,5 +188,5 @@ async function watched(request: Request): Promise<[Joining, AbortSignal]> {
   untilEnd()
     .finally(() => left.abort())
     .catch(() => {})
-  return [JSON.parse(text) as Joining, left.signal]
+  return [JSON.parse(text) as JoinRequest, left.signal]
 }

@@ -53,11 +53,11 @@ const UNRESERVED = /[\w.~-]/
 const PLAIN_IN_NAMES = /[\w.~!$&'()*+,=:@|[\]-]/
 
 /**
- * The name of the page at an address. Servers and site generators give one page several addresses:
- * `/x`, `/x/`, `/x/index.html`, `/x/index.htm` and `/x.html` share one name. The rules are applied
- * repeatedly, so `/x/index` has the same name.
+ * The canonical address of a page. Servers and site generators give one page several addresses:
+ * `/x`, `/x/`, `/x/index.html`, `/x/index.htm` and `/x.html` share one. The rules are applied
+ * repeatedly, so `/x/index` has the same.
  */
-export function pageNameOf({ origin, pathname }: URL): string {
+export function canonicalAddressOf({ origin, pathname }: URL): string {
   return origin + (bareOf(normalPath(pathname, PLAIN_IN_NAMES)) || '/')
 }
 
@@ -88,7 +88,8 @@ export function lookupRefusalOf(url: URL, options: AddressOptions): string | nul
 
 /** The same for the target of a redirect, which may also be another address of the same page. */
 export function redirectRefusalOf(from: URL, to: URL, options: AddressOptions): string | null {
-  const isSamePage = pageNameOf(from) === pageNameOf(to) && plainPath(to.pathname) !== null
+  const isSamePage =
+    canonicalAddressOf(from) === canonicalAddressOf(to) && plainPath(to.pathname) !== null
   return isSamePage ? hostRefusal(to, options) : refusalOf(to, options)
 }
 

@@ -33,7 +33,7 @@ export function bodyOfHook(
   if (!isRecord(body)) return body
   const { n = null, messages = null, ...fields } = body
   if (n !== null) {
-    throw invalidValue('n', 'the message of a hook is one answer')
+    throw invalidValue('n', "leave it out: the AI SDK's hooks show one answer")
   }
   if (messages === null && (fields['prompt'] ?? null) === null) {
     const message = 'Cannot find "messages" or "prompt": one of them is required'

@@ -105,17 +105,17 @@ const standard: Readonly<Partial<Record<RequestField, unknown>>> = {
 }
 
 /** Rewrites what a visitor asks about (search/question.ts), for the key. */
-export type Spell = (question: string) => string
+export type Normalise = (question: string) => string
 
 /** A checked and merged request, whose prompt is still to be rendered. */
 export interface RequestDraft {
   readonly fields: Omit<EffectiveRequest, 'prompts' | 'system'>
   /**
    * @param pages the texts of all variables that are pages or passages
-   * @param spell applied to the question that the passages are about: the variable or, in a chat,
+   * @param normalise applied to the question that the passages are about: the variable or, in a chat,
    *   the visitor's last two messages
    */
-  readonly render: (pages?: PageTexts, spell?: Spell) => EffectiveRequest
+  readonly render: (pages?: PageTexts, normalise?: Normalise) => EffectiveRequest
 }
 
 /**
@@ -232,35 +232,35 @@ function lockedRequest(
   const passages = passagesIn(prompt.variables)?.[1]
   return {
     fields,
-    render: (pages = new Map(), spell = asWritten) => {
+    render: (pages = new Map(), normalise = asWritten) => {
       const texts = new Map([...pages].map(([name, page]) => [name, markedText(page)]))
       const filled = new Map([...values, ...texts])
       const about = passages?.about ?? ''
       const question = values.get(about)
-      if (question !== undefined) filled.set(about, spell(question))
+      if (question !== undefined) filled.set(about, normalise(question))
       const modelSystem = prompt.chat ? model.chat.system : model.system
       const own = prompt.system === undefined ? modelSystem : render(prompt.system, filled)
       const system = withPageInstruction(own, pages.values())
       const { text = '' } = prompt
       if (messages === undefined) return { ...fields, prompts: [render(text, filled)], system }
-      const turns = passages === undefined ? messages : spelled(messages, spell)
+      const turns = passages === undefined ? messages : withNormalisedQuestion(messages, normalise)
       const sent = sentChat(withLast(turns, text, filled), system, model.chat)
       return { ...fields, prompts: [sent.prompt], system: sent.system }
     },
   }
 }
 
-const asWritten: Spell = (question) => question
+const asWritten: Normalise = (question) => question
 
 /** The messages that passages are about: a follow-up such as "And on Windows?" needs the one before. */
 export const questionMessages = (messages: Conversation): Conversation =>
   messages.filter(({ role }) => role === 'user').slice(-2)
 
 /** The conversation with the messages rewritten that passages are about. */
-export function spelled(messages: Conversation, spell: Spell): Conversation {
+export function withNormalisedQuestion(messages: Conversation, normalise: Normalise): Conversation {
   const asking = questionMessages(messages)
   return messages.map((message) =>
-    asking.includes(message) ? { ...message, content: spell(message.content) } : message,
+    asking.includes(message) ? { ...message, content: normalise(message.content) } : message,
   )
 }
 

@@ -29,7 +29,7 @@ export function queryBody(search: string): Record<string, unknown> {
       body['stop'] = values
       continue
     }
-    if (values.length > 1) throw invalidValue(name, 'expected it only once')
+    if (values.length > 1) throw invalidValue(name, 'expected once')
     if (name === 'prompt_id') promptId = value
     else if (name.startsWith('var.')) variables.push([name.slice('var.'.length), value])
     else if (numbers.has(name)) body[name] = numberOf(name, value)
@@ -63,7 +63,7 @@ export function queryFields<Name extends string>(
   const fields: Partial<Record<string, string>> = {}
   for (const [name, value] of query) {
     if (!(names as readonly string[]).includes(name)) throw unknownField(name)
-    if (Object.hasOwn(fields, name)) throw invalidValue(name, 'expected it only once')
+    if (Object.hasOwn(fields, name)) throw invalidValue(name, 'expected once')
     fields[name] = value
   }
   return fields as Partial<Record<Name, string>>

@@ -11,7 +11,7 @@ import type { Frequencies } from '../frequent.ts'
 import { type BodyOptions, readJson } from '../http/body.ts'
 import { jsonReply, type Reply } from '../http/reply.ts'
 import { mapped } from '../json.ts'
-import { MAX_ADDRESS_CHARS, pageNameOf, readAddress } from '../page/rules.ts'
+import { canonicalAddressOf, MAX_ADDRESS_CHARS, readAddress } from '../page/rules.ts'
 import {
   type DaySums,
   dayFigures,
@@ -147,7 +147,7 @@ async function targetOf(
 
 function pageAddress(page: string, origins: readonly string[]): string {
   const url = readAddress(page)
-  if (url !== null && origins.includes(url.origin)) return pageNameOf(url)
+  if (url !== null && origins.includes(url.origin)) return canonicalAddressOf(url)
   throw invalidValue('page', `expected the URL of a page on one of "origins", got ${preview(page)}`)
 }
 

@@ -88,7 +88,7 @@ export class Lookups {
   async prepare(resolved: ResolvedRequest, found: FoundAnswer | null): Promise<Prepared> {
     const { work, pages, isOperator, directives } = resolved
     if (pages === null) {
-      // Only the operator looks further than the last answer to a prompt without pages.
+      // Only the operator gets here with a prompt without pages, and does not get an older version's answer.
       const isSame = found !== null && sentKey(found) === work.key
       return isSame ? { work, found, older: null } : { work, found: null, older: null }
     }

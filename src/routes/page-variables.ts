@@ -6,8 +6,8 @@ import type { PageFault } from '../events.ts'
 import { PageError } from '../page/fetch.ts'
 import {
   type AddressOptions,
+  canonicalAddressOf,
   lookupRefusalOf,
-  pageNameOf,
   readAddress,
   redirectRefusalOf,
   refusalOf,
@@ -86,7 +86,7 @@ export class PageVariables {
       const value = values[name]
       const url = typeof value === 'string' ? readAddress(value) : null
       if (url === null) throw invalidVariable(param, 'expected an absolute http or https URL')
-      const address = pageNameOf(url)
+      const address = canonicalAddressOf(url)
       return [name, { url, address, name: await pageName(address), variable, param }]
     })
     return new Map(await Promise.all(pages))

@@ -26,7 +26,7 @@ import {
   overriddenFields,
   type PageTexts,
   type RequestDraft,
-  spelled,
+  withNormalisedQuestion,
 } from '../request/effective.ts'
 import { queryBody } from '../request/query.ts'
 import { isLocked, type ParseRequest, type VisitorRequest } from '../request/schema.ts'
@@ -200,7 +200,7 @@ export class RequestResolver {
         ? { request: { ...effective, route }, key: parsed.key }
         : await this.#filled(parsed, addressesOf(parsed.pages), cited)
     const workKey = scoped ? await cacheKey(effective, visitor, key) : filled.key
-    // An answer made of other passages is another one. Their mark is the hash of them.
+    // Other passages make another answer.
     const passages = cited === null || operatorSpends ? [] : [...cited.texts.values()]
     const storedUnder =
       last === null ? workKey : [last, ...passages.map(({ mark }) => mark)].join(':')
@@ -343,7 +343,7 @@ export class RequestResolver {
     const turns =
       siteQuestion === null || messages === undefined
         ? messages
-        : spelled(messages, normaliseQuestion)
+        : withNormalisedQuestion(messages, normaliseQuestion)
     const chat = turns === undefined ? {} : { messages: turns }
     return await lastAnswerKey({ promptId, variables, fields, ...chat }, key.version)
   }

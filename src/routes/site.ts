@@ -9,8 +9,8 @@ import { jsonReply, type Reply } from '../http/reply.ts'
 import { type FetchDeps, PageError } from '../page/fetch.ts'
 import {
   type AddressOptions,
+  canonicalAddressOf,
   MAX_ADDRESS_CHARS,
-  pageNameOf,
   readAddress,
   redirectRefusalOf,
   refusalOf,
@@ -100,7 +100,7 @@ export async function deletePage(visit: Visit, deps: SiteDeps): Promise<Reply> {
     throw new GatewayError('missing_field', 'Cannot find "url": it is required', { param: 'url' })
   }
   const url = addressOf(text)
-  const { removed, version } = await answer(deps.site.remove(pageNameOf(url)))
+  const { removed, version } = await answer(deps.site.remove(canonicalAddressOf(url)))
   deps.search.pageChanged(version)
   return jsonReply({ url: url.href, removed })
 }
@@ -126,7 +126,7 @@ function addressOf(text: string): URL {
 
 /** A page that redirects to another one is not indexed: that one is indexed by its own address. */
 function redirectRefusal(from: URL, to: URL, options: AddressOptions): string | null {
-  if (pageNameOf(from) !== pageNameOf(to)) return 'it is another page'
+  if (canonicalAddressOf(from) !== canonicalAddressOf(to)) return 'it is another page'
   return redirectRefusalOf(from, to, options)
 }
 

@@ -2,7 +2,7 @@
 // it in the index as a whole.
 import { sha256 } from '../hash.ts'
 import type { Validators } from '../page/fetch.ts'
-import { pageNameOf } from '../page/rules.ts'
+import { canonicalAddressOf } from '../page/rules.ts'
 import { isCollection } from './collection.ts'
 import type { ReadPage } from './passage.ts'
 import type { KnownPage, PageUpdate, PageVersion, StoredPage } from './site-index.ts'
@@ -36,7 +36,7 @@ export async function indexPage(
   deps: IndexingDeps,
 ): Promise<StoredPage> {
   const { site, settings, fetchPassages, now } = deps
-  const name = pageNameOf(url)
+  const name = canonicalAddressOf(url)
   const { paths, selector } = settings
   const others = isCollection(url) ? paths : []
   const readAs = JSON.stringify([READER_VERSION, selector, ...others])

@@ -6,7 +6,7 @@ import type { Purges } from '../cache/purge.ts'
 import { inTime } from '../deadline.ts'
 import { GatewayError, messages } from '../errors.ts'
 import { RecentMap } from '../lru.ts'
-import { pageNameOf } from '../page/rules.ts'
+import { canonicalAddressOf } from '../page/rules.ts'
 import type { Passage } from './passage.ts'
 import { type Query, queryOf } from './query.ts'
 import { normaliseQuestion } from './question.ts'
@@ -19,7 +19,7 @@ export interface SearchDeps {
   readonly limit: VisitorLimit
   /** How long the version of the index is not looked up again. */
   readonly memoryMs: number
-  /** How long results are served if the index fails: of an earlier version since they were found. */
+  /** How long results are served while the index fails: of the current version since it was last confirmed, of an earlier one since they were requested. */
   readonly staleMs: number
   readonly purges: Pick<Purges, 'known' | 'purgedAt'>
   /** Unix ms. */
@@ -170,7 +170,7 @@ export class Search {
 
 /** The names of the passages' pages (cache/names.ts). */
 export async function pageNamesOf(passages: readonly Pick<Passage, 'url'>[]): Promise<string[]> {
-  const pages = new Set(passages.map(({ url }) => pageNameOf(new URL(url))))
+  const pages = new Set(passages.map(({ url }) => canonicalAddressOf(new URL(url))))
   return await Promise.all([...pages].map(pageName))
 }
 

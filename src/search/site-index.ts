@@ -5,7 +5,7 @@
 // with consecutive ids; `words`, the FTS5 index of them, which stores no text; `settings`.
 
 import type { Validators } from '../page/fetch.ts'
-import { pageNameOf } from '../page/rules.ts'
+import { canonicalAddressOf } from '../page/rules.ts'
 import { isCollection } from './collection.ts'
 import type { Passage } from './passage.ts'
 import { coverageOf, type Query, queryOf } from './query.ts'
@@ -260,7 +260,7 @@ export class SiteIndex {
       const { url, title, heading, text } = this.#passage(id)
       const address = new URL(url)
       if (!origins.includes(address.origin)) continue
-      const name = pageNameOf(address)
+      const name = canonicalAddressOf(address)
       const page = perPage.get(name) ?? { found: 0, row: this.#page(name) }
       if (page.found === PASSAGES_PER_PAGE) continue
       page.found += 1

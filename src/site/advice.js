@@ -24,15 +24,16 @@ const byCode = {
   too_many_streams: 'Wait until another request finishes, or raise budget.streams_per_visitor.',
   budget_exhausted:
     'The dashboard shows what was spent today. The limits are in [vars.CONFIG.budget] of wrangler.toml.',
-  paused: 'The owner has paused generation. Cached answers are still served.',
+  paused: 'Resume it on the dashboard.',
   upstream_rate_limited: 'The model provider is busy. Try again in a moment.',
   upstream_rejected:
     'The owner should check the key and base_url of the upstream. The cause is in the log.',
   upstream_bad_response:
     'Try again. If it keeps happening, check base_url and wire of the upstream.',
   upstream_truncated: 'Send again. Incomplete answers are not cached.',
-  upstream_unavailable: 'The model provider is unreachable. Try again in a moment.',
-  upstream_timeout: 'The model provider is too slow. Try again, or lower max_tokens.',
+  upstream_unavailable: 'Check that the upstream is running. The log has a hint.',
+  upstream_timeout:
+    'Lower max_tokens, or raise first_byte_ms, idle_ms or deadline_ms of the upstream.',
   misconfigured: 'GET /health lists every configuration error.',
   ledger_unavailable: 'Nothing can be spent until the budget service is back. Try again shortly.',
   search_unavailable: 'Try again in a moment. Completions and chats work without the search.',

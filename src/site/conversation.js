@@ -1,5 +1,6 @@
 // The conversation of the playground: its turns, as data and in the page. Inserts text as text only.
 import { at } from './dom.js'
+import { follow } from './follow.js'
 
 /** @typedef {{ role: 'user' | 'assistant', content: string }} Turn */
 
@@ -37,12 +38,9 @@ export class Conversation {
     this.#answer = show('assistant', '')
   }
 
-  /** Adds text to the answer. A reader who has scrolled back stays there. @param {string} text */
+  /** Adds text to the answer. @param {string} text */
   append(text) {
-    const log = at('log')
-    const isNearEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60
-    this.#answer?.append(text)
-    if (isNearEnd) log.scrollTop = log.scrollHeight
+    follow(at('log'), () => this.#answer?.append(text))
   }
 
   /** Ends the answer: what has arrived is a turn, unless it is nothing. */

@@ -16,7 +16,7 @@ export async function loadPrices() {
     const headers = { authorization: `Bearer ${token}` }
     const response = await fetch('/admin/usage?hours=1', { cache: 'no-store', headers })
     const { models, prompts } = (await response.json()).prices
-    // By `prompts.constructor`, an object would find what no prompt has.
+    // Maps, because `prompts['constructor']` of a plain object is not undefined.
     return { models: new Map(Object.entries(models)), prompts: new Map(Object.entries(prompts)) }
   } catch {
     return null

@@ -39,12 +39,13 @@ export function sourceOf(headers) {
     return {
       kind: 'stale',
       title: 'Hit, stale',
-      detail: 'An expired answer, shown while a new one is generated.',
+      detail: 'A stale answer: a new one is being generated, or could not be.',
       ...times,
     }
   }
   if (words.has('hit') && tier === 'previous') {
-    const detail = 'The last stored answer. The prompt, the model or the page has changed since.'
+    const detail =
+      'The last stored answer. The prompt, its model or their parameters have changed since.'
     return { kind: 'stale', title: 'Hit, previous', detail, ...times }
   }
   if (words.has('hit')) {

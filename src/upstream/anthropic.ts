@@ -147,7 +147,7 @@ function textIn(blocks: unknown): TextDelta[] {
   return text === '' ? [] : [{ kind: 'text', index: 0, text, logprobs: null }]
 }
 
-/** Thinking and tools. A signature is no text of the model's. */
+/** Thinking and tools. A signature is not the model's text. */
 function hiddenIn(delta: unknown): RawDelta[] {
   if (!isRecord(delta) || textIn([delta]).length > 0) return []
   const bytes = bytesOfStrings(delta, ['type', 'signature'])

@@ -52,7 +52,7 @@ const byDoubt: Readonly<Record<NotStoredReason, string>> = {
   unknown_index:
     'The upstream sent more choices than requested, or with wrong indices. No setting fixes that. Check its log, or use another upstream.',
   doubtful_end:
-    'After a finish_reason that may not have been the last, the upstream sent no more data or lost the connection, without a terminator. It, or a proxy in front of it, does not end its streams.',
+    'After a finish_reason that may not have been the last, the upstream sent no more data or lost the connection, without a terminator. It, or a proxy in front of it, does not end its streams. Check the proxy, update the server, or use another upstream.',
   no_reason:
     'The upstream sent no finish_reason, so a complete answer looks the same as an incomplete one. Check wire.',
 }

@@ -3,8 +3,8 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   type AddressOptions,
+  canonicalAddressOf,
   lookupRefusalOf,
-  pageNameOf,
   readAddress,
   redirectRefusalOf,
   refusalOf,
@@ -258,7 +258,9 @@ describe('a page', () => {
     [['/@me/a_(b),c', '/%40me/a_%28b%29%2Cc', '/%40me/a_%28b%29%2cc.html']],
     [["/it's:50+1=$2&|[x]!*", '/it%27s%3A50%2B1%3D%242%26%7C%5Bx%5D%21%2A/']],
   ])('has one name at each of %j', (paths) => {
-    const names = paths.map((path) => pageNameOf(readAddress(`https://example.com${path}`) as URL))
+    const names = paths.map((path) =>
+      canonicalAddressOf(readAddress(`https://example.com${path}`) as URL),
+    )
     expect(new Set(names).size).toBe(1)
   })
 
@@ -268,9 +270,11 @@ describe('a page', () => {
       ...['/.html', '/x/.html', '/html', '/x.html.txt', '/index.php', '/x%2F', '/a.b'],
       ...['/x%3F', '/x%23', '/x%25', '/x%2528', '/x(', '/x%20', '/x%5C', '/x%3B', '/x%00'],
     ]
-    const names = paths.map((path) => pageNameOf(readAddress(`https://example.com${path}`) as URL))
+    const names = paths.map((path) =>
+      canonicalAddressOf(readAddress(`https://example.com${path}`) as URL),
+    )
     expect(new Set(names).size).toBe(paths.length)
-    expect(pageNameOf(new URL('http://example.com/x'))).not.toBe(names[1])
+    expect(canonicalAddressOf(new URL('http://example.com/x'))).not.toBe(names[1])
   })
 
   test('can be looked up if one of its addresses is listed, but fetched only at a listed one', () => {

@@ -379,7 +379,7 @@ test('GET /health warns of pages that are too long for the budget', async () => 
     return warnings.filter((warning) => warning.includes('summary'))
   }
   expect(await warnings({}, { tokens_per_visitor_per_day: 20_099 })).toEqual([
-    'prompt "summary" may reserve more than 20100 tokens for a long page, and budget.tokens_per_visitor_per_day is 20099',
+    'prompt "summary" may reserve more than 20100 tokens for a long page, but budget.tokens_per_visitor_per_day is 20099: raise it, or lower max_chars',
   ])
   expect(await warnings({}, { tokens_per_visitor_per_day: 20_100 })).toEqual([])
   expect(await warnings({ spend: 'operator' }, { tokens_per_visitor_per_day: 1 })).toEqual([])

@@ -556,12 +556,14 @@ describe('faults of the settings:', () => {
     [
       { chat: true, system: '{{p}} {{q}}', variables: { p: site, q } },
       [
-        'prompts.ask.variables.p.about: Cannot use "about": passages of a chat are about its last message',
+        'prompts.ask.variables.p.about: Cannot use "about" in a chat: leave it out, its last messages are the question',
       ],
     ],
     [
       { text: '{{p}} {{o}} {{q}}', variables: { p: site, o: site, q } },
-      ['prompts.ask.variables.o: Cannot use "o": a prompt can have passages once'],
+      [
+        'prompts.ask.variables.o: Cannot use "o": a prompt can have only one variable with from = "site"',
+      ],
     ],
   ])('%o', (prompt, faults) => {
     expect(faultsOf(prompt)).toEqual(faults)

@@ -1,3 +1,4 @@
+import { follow } from '../follow.js'
 import { consume, EdgeElement, make } from './element.js'
 import { showText } from './markdown.js'
 import { isTooLong } from './words.js'
@@ -44,7 +45,7 @@ export class EdgeChat extends EdgeElement {
         this.stop()
       }
       if (event.target !== this.#input || ctrlKey || metaKey) return
-      // What is typed here is no shortcut of the page.
+      // Typing here must not trigger the page's shortcuts.
       if (key.length === 1) event.stopPropagation()
       // In Safari, the Enter that ends a composition has this key code only.
       if (key !== 'Enter' || shiftKey || isComposing || keyCode === 229) return
@@ -105,10 +106,10 @@ export class EdgeChat extends EdgeElement {
         this.#input.value ||= text
       }
     }
-    const isNearEnd = this.#isNearEnd()
-    showText(turn.text, turn.content)
-    this.#setRunning(false)
-    this.#follow(isNearEnd)
+    follow(this.#log, () => {
+      showText(turn.text, turn.content)
+      this.#setRunning(false)
+    })
   }
 
   /** Removes the last turn, and returns its text. */
@@ -129,10 +130,8 @@ export class EdgeChat extends EdgeElement {
       try {
         for await (const text of chat(messages, { ...options, stream: true })) {
           signal.throwIfAborted()
-          const isNearEnd = this.#isNearEnd()
           turn.content += text
-          showText(turn.text, turn.content, false)
-          this.#follow(isNearEnd)
+          follow(this.#log, () => showText(turn.text, turn.content, false))
         }
         this.#first = first
         return
@@ -154,7 +153,7 @@ export class EdgeChat extends EdgeElement {
     this.#log.append(box)
     // Not every browser lets the keyboard scroll what cannot be focused.
     this.#log.tabIndex = 0
-    this.#follow(true)
+    this.#log.scrollTop = this.#log.scrollHeight
     const turn = { role, content, box, text }
     this.#turns.push(turn)
     return turn
@@ -172,16 +171,5 @@ export class EdgeChat extends EdgeElement {
     // Screen readers read an answer when it is whole.
     this.#log.ariaBusy = String(isRunning)
     this.#send.textContent = isRunning ? this.texts.stop : this.texts.send
-  }
-
-  /** A reader who has scrolled back stays there. */
-  #isNearEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#log
-    return scrollHeight - scrollTop - clientHeight < 60
-  }
-
-  /** @param {boolean} isNearEnd */
-  #follow(isNearEnd) {
-    if (isNearEnd) this.#log.scrollTop = this.#log.scrollHeight
   }
 }

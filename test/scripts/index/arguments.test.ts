@@ -33,8 +33,8 @@ test('parseArguments() returns null for --help, with or without other options', 
 })
 
 test.each([
-  [[], /^Usage/],
-  [['--url', WORKER], /^Usage/],
+  [[], /^Cannot index without --sitemap or the address of a page\n\nUsage/],
+  [['--url', WORKER], /^Cannot index without --sitemap/],
   [['--sitemap', SITEMAP], /^Cannot use --url: expected an address/],
   [['--sitemap', 's.xml', '--url', WORKER], /^Cannot use --sitemap/],
   [['--sitemap', SITEMAP, '--url', 'https://u:secret@w.example'], /--url(?![\s\S]*secret)/],

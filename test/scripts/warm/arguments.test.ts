@@ -41,19 +41,19 @@ test('parseArguments() returns null for --help, with or without other options', 
 })
 
 test.each([
-  [[], /^Usage/],
+  [[], /^Cannot warm: expected one list or --sitemap\n\nUsage/],
   [['p.json', '--url', WORKER, '--out', 's.json'], /^Cannot use --out without --sitemap/],
   [
     ['--sitemap', WORKER, '--prompt', 'x', '--url', WORKER, '--out', 's.json', '--dry-run'],
     /^Cannot use --out .* with --dry-run/,
   ],
   [['p.json'], /^Cannot use --url: expected an address/],
-  [['--url', WORKER], /^Usage/],
+  [['--url', WORKER], /^Cannot warm: expected one list/],
   [['p.json', '--url', 'w.example'], /^Cannot use --url/],
   [['p.json', '--url', 'file:///x'], /^Cannot use --url/],
   [['p.json', '--url', 'https://user:secret@w.example'], /^Cannot use --url(?![\s\S]*secret)/],
   [['p.json', '--url'], /Usage/],
-  [['p.json', 'q.json', '--url', WORKER], /^Usage/],
+  [['p.json', 'q.json', '--url', WORKER], /^Cannot warm: expected one list/],
   [['p.json', '--url', WORKER, '--concurrency', '0'], /^Cannot use --concurrency/],
   [['p.json', '--url', WORKER, '--concurrency', '33'], /^Cannot use --concurrency/],
   [['p.json', '--url', WORKER, '--concurrency', 'x'], /^Cannot use --concurrency/],

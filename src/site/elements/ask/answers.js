@@ -26,14 +26,6 @@ export class Answers {
     this.log.scrollTop = this.log.scrollHeight
   }
 
-  /** A reader who has scrolled back stays there. @param {() => void} change */
-  change(change) {
-    const { scrollHeight, scrollTop, clientHeight } = this.log
-    const isNearEnd = scrollHeight - scrollTop - clientHeight < 60
-    change()
-    if (isNearEnd) this.log.scrollTop = this.log.scrollHeight
-  }
-
   /** Keeps an answer that is whole. @param {Answer} answer */
   add(answer) {
     this.#turns.push(answer)

@@ -1,4 +1,5 @@
 // What <edge-ask> does. It is a file of its own, which pages without the element do not load.
+import { follow } from '../../follow.js'
 import { consume, make } from '../element.js'
 import { isTooLong } from '../words.js'
 import { Answer } from './answer.js'
@@ -105,7 +106,7 @@ export class Ask {
       this.#close()
     }
     if (event.target !== this.#input || ctrlKey || metaKey) return
-    // What is typed here is no shortcut of the page.
+    // Typing here must not trigger the page's shortcuts.
     if (key.length === 1) event.stopPropagation()
     if (key === 'Tab') this.#close()
     // In Safari, the Enter that ends a composition has this key code only.
@@ -206,14 +207,14 @@ export class Ask {
     for await (const text of await this.#questions.answer(messages, signal)) {
       signal.throwIfAborted()
       const { cites } = this.#questions
-      this.#answers.change(() => answer.show(answer.content + text, cites, false))
+      follow(this.#answers.log, () => answer.show(answer.content + text, cites, false))
     }
   }
 
   /** Shows an answer to which nothing will be added. @param {Answer} answer */
   #finish(answer) {
     const { cites } = this.#questions
-    this.#answers.change(() => {
+    follow(this.#answers.log, () => {
       answer.show(answer.content, cites)
       answer.showSources(this.#texts.sources, cites)
     })
@@ -236,7 +237,7 @@ export class Ask {
       url,
       title: [title, heading].filter(Boolean).join(' › '),
     }))
-    this.#answers.change(() => answer.refuse(nothing, nearest, links))
+    follow(this.#answers.log, () => answer.refuse(nothing, nearest, links))
     this.#spoken.textContent = answer.text
     this.#host.emit('error', error)
   }

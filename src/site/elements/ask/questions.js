@@ -51,7 +51,7 @@ export class Questions {
     const { stream, chat } = await this.#host.client({
       fetch: async (input, init) => {
         const response = await fetch(input, init)
-        // An answer that is made again, and a new token, come while the first one is shown.
+        // Later responses (a resumed stream, a token's renewal) do not replace it.
         this.#link ??= response.headers.get('link')
         return response
       },
