@@ -5,10 +5,10 @@ import { bundleOf, gzippedKib } from './bundle-size.ts'
 
 /**
  * Lower this limit whenever the bundle shrinks. Raise it only for a stated reason: the last ones were
- * stop sequences for servers that know none, what each prompt, model and page costs, and a search that
- * fails or is slow without delaying anything else.
+ * stop sequences for servers that know none, what each prompt, model and page costs, a search that fails
+ * or is slow without delaying anything else, and an answer that is whole at its stop sequence.
  */
-const LIMIT_KIB = 89
+const LIMIT_KIB = 89.5
 
 const path = process.argv[2] ?? 'dist/worker.js'
 const { start, later } = bundleOf(path)

@@ -110,13 +110,18 @@ function messageSchema(limits: ChatLimits): Table {
     tool_calls: none,
     annotations: none,
   }
-  const message = (role: Table, content: Table, required: readonly string[]) =>
-    table({ role, content, ...fields }, { required, additionalProperties: UNUSED })
+  const message = (role: Table, content: Table, required: readonly string[], own: Table = {}) =>
+    table({ role, content, ...fields, ...own }, { required, additionalProperties: UNUSED })
   return {
     description: `All texts and names of a conversation together have at most as many characters (UTF-16 units) as one text may have. The last message has the role \`user\`. Messages with the role \`system\` or \`developer\` are refused if the owner has set the model’s own, and for a locked prompt.`,
     anyOf: [
       message(strings('system', 'developer', 'user'), content, ['role', 'content']),
-      message({ const: 'assistant' }, { anyOf: [anyString, anyParts, { type: 'null' }] }, ['role']),
+      message(
+        { const: 'assistant' },
+        { anyOf: [anyString, anyParts, { type: 'null' }] },
+        ['role'],
+        { parsed: {} },
+      ),
     ],
   }
 }

@@ -100,7 +100,9 @@ export async function reserve(spending: Spending, deps: LedgerDeps): Promise<Lea
   }
   const id = deps.newId()
   const { settling } = deps
-  if (settling.size > 0) await inTime(TIMEOUT_MS, Promise.all(settling), () => [])
+  if (settling.size > 0) {
+    await inTime(TIMEOUT_MS, Promise.all(settling), () => settling.clear())
+  }
   // Register with waitUntil before reserving: on a disconnect the runtime would cancel this
   // request before the lease is settled.
   const { promise, resolve: release } = Promise.withResolvers<void>()

@@ -63,7 +63,7 @@ function checkPlaceholders(
   if (chat && Object.hasOwn(variables, 'message')) {
     faults.add(
       'variables.message',
-      'Cannot use "message": rename it, as it is the visitor\'s last message',
+      'Cannot use "message": remove it, {{message}} is always the visitor\'s last message',
     )
   }
   if (!chat && text === '') {
@@ -133,7 +133,7 @@ function checkPassages({ chat, variables }: LockedPrompt, faults: Faults): void 
     if (chat && about !== undefined && !faults.hasRejected('chat')) {
       faults.add(
         `${path}.about`,
-        'Cannot use "about" in a chat: leave it out, its last messages are the question',
+        'Cannot use "about" in a chat: leave it out, the visitor\'s last two messages are the question',
       )
     } else if (!chat && about === undefined) {
       faults.add(`${path}.about`, 'Cannot find "about": expected the variable with the question')

@@ -186,21 +186,22 @@ export function report(event: Event): void {
   sendFigures()
 }
 
+/**
+ * `waitUntil` ends 30 s after the response, so that a flush is never due later.
+ * https://developers.cloudflare.com/workers/runtime-apis/context/#waituntil
+ */
+const FLUSH_MS = 25_000
+const WORK_AFTER_RESPONSE_MS = 30_000
+
 const usage = new UsageCounter({
   now,
-  intervalMs: 30_000,
+  intervalMs: FLUSH_MS,
   usdOf: (id, { prompt_tokens, completion_tokens }) => {
     const price = gateway().config?.models.get(id)?.price ?? null
     return usd(price, prompt_tokens, completion_tokens)
   },
 })
 
-/**
- * `waitUntil` ends 30 s after the response, so a flush that is due later is left to another
- * request. https://developers.cloudflare.com/workers/runtime-apis/context/#waituntil
- */
-const LATEST_FLUSH_MS = 27_000
-const WORK_AFTER_RESPONSE_MS = 30_000
 /** A flush includes the requests of the next two seconds. */
 const GATHER_MS = 2000
 let flushingUntil = 0
@@ -217,10 +218,10 @@ function charge(charge: CallCharge): void {
   sendFigures()
 }
 
-/** Sends this isolate's figures in the background, at most once in 30 s. */
+/** Sends this isolate's figures in the background, at most once in 25 s. */
 function sendFigures(): void {
   const dueInMs = usage.dueInMs
-  if (now() < flushingUntil || dueInMs === null || dueInMs > LATEST_FLUSH_MS) return
+  if (now() < flushingUntil || dueInMs === null) return
   // If the runtime cancels this flush, another one may begin after that time.
   flushingUntil = now() + WORK_AFTER_RESPONSE_MS
   const gathered = wait(Math.max(GATHER_MS, dueInMs), new AbortController().signal)

@@ -89,14 +89,14 @@ const NO_TEXT = '…'
 
 /**
  * Turns of the user and the assistant in alternation, the user's first, as Anthropic's API requires.
- * All system messages become one, turns of one role are joined, blank ones of others than the user are
- * left out, and a name becomes a part of the text.
+ * All system messages become one, turns of one role are joined, blank messages are left out unless they
+ * are the user's, and a name becomes a part of the text.
  */
 export function alternate(messages: Conversation): Turns {
   const systems: string[] = []
   const turns: Message[] = []
   for (const { role, content, name } of messages) {
-    // A text of white space is refused.
+    // Blank texts are refused. A user's is never dropped.
     if (content === '' || (role !== 'user' && content.trim() === '')) continue
     const text = name === undefined ? content : `${name}: ${content}`
     if (role === 'system' || role === 'developer') {

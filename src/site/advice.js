@@ -24,7 +24,7 @@ const byCode = {
   too_many_streams: 'Wait until another request finishes, or raise budget.streams_per_visitor.',
   budget_exhausted:
     'The dashboard shows what was spent today. The limits are in [vars.CONFIG.budget] of wrangler.toml.',
-  paused: 'Resume it on the dashboard.',
+  paused: 'The owner can resume generation on the dashboard.',
   upstream_rate_limited: 'The model provider is busy. Try again in a moment.',
   upstream_rejected:
     'The owner should check the key and base_url of the upstream. The cause is in the log.',

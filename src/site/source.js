@@ -39,7 +39,7 @@ export function sourceOf(headers) {
     return {
       kind: 'stale',
       title: 'Hit, stale',
-      detail: 'A stale answer: a new one is being generated, or could not be.',
+      detail: 'A stale answer: a new one is being generated, or could not be generated.',
       ...times,
     }
   }

@@ -189,6 +189,7 @@ async function makeCall(
         } finally {
           // The texts before a failure count, too.
           const kept = trimmer.add(texts)
+          for (const { index } of texts) if (trimmer.isOver(index)) normaliser.stopped(index)
           if (kept.length > 0) push(finished(kept), normaliser.meta)
         }
       },
@@ -200,12 +201,7 @@ async function makeCall(
       throw upstreamFailure('bad_response', { code: 'missing_choice', hint })
     }
     const texts = finished([...trimmer.add(end.texts), ...trimmer.rest()])
-    // An upstream that ignored `stop` may have written on until `max_tokens`.
-    const finishes = end.finishes.map((finish) => {
-      const isStopped = finish.reason === 'length' && trimmer.isOver(finish.index)
-      return isStopped ? { ...finish, reason: 'stop' as const } : finish
-    })
-    push([...texts, ...echo.rest(), ...finishes], normaliser.meta)
+    push([...texts, ...echo.rest(), ...end.finishes], normaliser.meta)
     return end
   } finally {
     const isStopped = signal.aborted && (abandon === 'stop' || !left.aborted)
@@ -217,10 +213,10 @@ async function makeCall(
   }
 }
 
-/** What cuts text off each choice. */
+/** What cuts text off each choice. A stop sequence in what an answer repeats of a gap does not count. */
 function stagesOf({ gap, stops }: PlannedCall): readonly Stage[] {
-  const cuts = stops.length > 0 ? [new StopCut(stops)] : []
-  return [...cuts, ...(gap === null ? [] : gapStages(gap))]
+  const gaps = gap === null ? [] : gapStages(gap)
+  return stops.length > 0 ? [...gaps, new StopCut(stops)] : gaps
 }
 
 /** An upper estimate: most upstreams write a choice more slowly. */

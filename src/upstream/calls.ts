@@ -31,7 +31,7 @@ export function missingFeature(
   const has = (field: keyof EffectiveRequest) => request[field] !== undefined
   const gap = 'log probabilities together with "suffix"'
   const echo = 'log probabilities of an echoed prompt, or the echo of a token prompt'
-  const uncut = "together with log probabilities or an upstream's echo"
+  const uncut = 'together with log probabilities or the echo of a token prompt'
   const stops = mayCut(request) ? [] : stop
   /** Whether each feature is needed, the field that needs it, and its name for visitors. */
   const needs: [Feature, boolean, string, string][] = [

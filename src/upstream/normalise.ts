@@ -59,6 +59,8 @@ class ChoiceState {
   isOver = false
   /** Text has followed a reason. */
   hasFalseEnd = false
+  /** It has ended at a stop sequence. */
+  isStopped = false
   /** Text was received in pieces, not only as whole messages. */
   inPieces = false
   /** The beginning of a first message that pieces have repeated, held back until they differ. */
@@ -160,6 +162,17 @@ export class Normaliser {
   }
 
   /**
+   * The text of a choice has ended at a stop sequence: no text, reason or failure that follows is part
+   * of the answer, except that a content filter is final.
+   */
+  stopped(index: number): void {
+    const choice = this.#choices[index]
+    if (choice === undefined || choice.isStopped) return
+    this.#finish(choice, { kind: 'finish', index, reason: 'stop' })
+    choice.isStopped = true
+  }
+
+  /**
    * Called at the end of the body.
    *
    * @throws GatewayError `upstream_truncated` if the answer is incomplete, `upstream_bad_response`
@@ -185,12 +198,16 @@ export class Normaliser {
     const missing = choices.findIndex(({ finish, said }) => finish === null && said === '')
     const usage = this.#usage()
     // Workers AI gives no reason, but its usage does.
-    const isAtLimit =
-      choices.length === 1 && (usage?.completion_tokens ?? 0) >= this.#options.maxTokens
+    const isAtLimit = choices.length === 1 && usage?.completion_tokens === this.#options.maxTokens
     return {
       texts,
-      finishes: choices.map(({ finish }, index) => {
-        return { kind: 'finish', index, reason: finish ?? (isAtLimit ? 'length' : 'stop') }
+      finishes: choices.map(({ finish, inferred }, index) => {
+        const isUnsaid = finish === null || inferred
+        return {
+          kind: 'finish',
+          index,
+          reason: isUnsaid && isAtLimit ? 'length' : (finish ?? 'stop'),
+        }
       }),
       usage,
       doubt: this.#doubt(),
@@ -245,6 +262,8 @@ export class Normaliser {
   #finish(choice: ChoiceState, delta: Exclude<ChoiceDelta, { kind: 'text' }>): void {
     // No later reason overrides a content filter.
     if (choice.finish === 'content_filter') return
+    const isFiltered = delta.kind === 'finish' && delta.reason === 'content_filter'
+    if (choice.isStopped && !isFiltered) return
     if (delta.kind === 'failed') {
       throw new GatewayError('upstream_bad_response', messages.upstream_failed, {
         cause: { code: 'gave_up' },
@@ -274,7 +293,7 @@ export class Normaliser {
       choice.inPieces ||= !whole
       choice.hasUnscored ||= scores === null
       // More text follows the reason, so it was not the end. Only the terminator confirms the last.
-      if (choice.isOver && choice.finish !== 'content_filter') {
+      if (choice.isOver && !choice.isStopped && choice.finish !== 'content_filter') {
         choice.isOver = false
         choice.hasFalseEnd = true
       }
@@ -317,9 +336,9 @@ function isRunning({ isOver, finish, said, onContent }: ChoiceState): boolean {
   return !isOver || (finish !== 'content_filter' && said === '' && onContent)
 }
 
-/** Whether text may follow a choice's reason. A content filter is final. */
-function mayGoOn({ finish, said, hasFalseEnd }: ChoiceState): boolean {
-  return finish !== 'content_filter' && (hasFalseEnd || said === '')
+/** Whether text may follow a choice's reason. A content filter and a stop sequence are final. */
+function mayGoOn({ finish, said, hasFalseEnd, isStopped }: ChoiceState): boolean {
+  return !isStopped && finish !== 'content_filter' && (hasFalseEnd || said === '')
 }
 
 /** Some servers send the log probabilities of several chunks in one of them, or all in the last. */

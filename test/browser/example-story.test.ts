@@ -234,7 +234,7 @@ test('an error response is shown as a message', async () => {
   await page.hero.fill('Frank')
   await page.tell.click()
   await untilEnd(page)
-  expect(await page.alert.textContent()).toMatch(/^The upstream has too many requests/)
+  expect(await page.alert.textContent()).toMatch(/^The upstream is receiving too many requests/)
   expect(watched.takeConsoleErrors()).toEqual([expect.stringContaining('429')])
   expect(proxy.calls()).toEqual(['POST /v1/completions'])
 })

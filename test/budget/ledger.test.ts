@@ -214,6 +214,9 @@ describe('reservations of one request', () => {
     await vi.advanceTimersByTimeAsync(1)
     await next
     expect(reserved).toHaveLength(2)
+    // Only once for one that hangs.
+    await ledger.reserve(spending)
+    expect(reserved).toHaveLength(3)
   })
 })
 

@@ -255,7 +255,7 @@ const wrong: readonly (readonly [change: object, path: string, message: string])
   [
     withChat({ text: '{{message}}', variables: { message: { max_chars: 1 } } }),
     'prompts.h.variables.message',
-    "rename it, as it is the visitor's last message",
+    "remove it, {{message}} is always the visitor's last message",
   ],
   [{ prompts: { default: { chat: true } } }, 'prompts.default', 'a model has this id'],
   [

@@ -556,7 +556,7 @@ describe('faults of the settings:', () => {
     [
       { chat: true, system: '{{p}} {{q}}', variables: { p: site, q } },
       [
-        'prompts.ask.variables.p.about: Cannot use "about" in a chat: leave it out, its last messages are the question',
+        'prompts.ask.variables.p.about: Cannot use "about" in a chat: leave it out, the visitor\'s last two messages are the question',
       ],
     ],
     [

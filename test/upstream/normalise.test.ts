@@ -201,14 +201,18 @@ test('Normaliser.end() doubts a terminator without a reason if the usage was req
 test.each([
   [15, 'stop'],
   [16, 'length'],
+  // It did not end by the limit, which it ignores.
+  [17, 'stop'],
 ])(
-  'Normaliser.end() tells by %i tokens of 16 what an upstream without reasons means',
+  'Normaliser.end() tells by %i tokens of 16 why an answer without a reason ended',
   (tokens, reason) => {
-    const ended = run([text('a'), counted(5, tokens), end], { maxTokens: 16 }).end()
-    expect(ended.finishes).toEqual([{ kind: 'finish', index: 0, reason }])
-    expect(ended.doubt).toBeNull()
-    const said = run([text('a'), finish('stop'), counted(5, tokens), end], { maxTokens: 16 }).end()
-    expect(said.finishes).toMatchObject([{ reason: 'stop' }])
+    const endOf = (...deltas: readonly RawDelta[]) =>
+      run([text('a'), ...deltas, counted(5, tokens), end], { maxTokens: 16 }).end()
+    const inferred: RawDelta = { kind: 'finish', index: 0, reason: 'stop', inferred: true }
+    for (const ended of [endOf(), endOf(inferred)]) {
+      expect(ended.finishes).toEqual([{ kind: 'finish', index: 0, reason }])
+    }
+    expect(endOf(finish('stop')).finishes).toMatchObject([{ reason: 'stop' }])
   },
 )
 

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { StopCut } from '../../src/upstream/stop.ts'
 import { completionOf, problemOf, streamOf } from '../support/answers.ts'
-import { chunk, compatible, streamAnswer, TestApp } from '../support/app.ts'
+import { chunk, compatible, DONE, openStream, streamAnswer, TestApp } from '../support/app.ts'
 
 function trickle(stops: readonly string[], pieces: readonly string[]): string[] {
   const cut = new StopCut(stops)
@@ -72,6 +72,70 @@ describe('an upstream without the field', () => {
       })
       const reply = await app.post({ prompt: 'p', stop: 'END', ...more })
       expect(problemOf(reply)).toMatchObject({ code: 'unsupported_by_upstream', param: 'stop' })
+    },
+  )
+})
+
+describe('an answer that has ended at its stop sequence', () => {
+  const event = (object: unknown) => `data: ${JSON.stringify(object)}\n\n`
+  const start = event({ response: 'One\nuser: Two' })
+  const long = Array.from({ length: 100 }, () => event({ response: 'x'.repeat(50) }))
+  const lost = () => {
+    const stream = openStream()
+    stream.push(start)
+    setTimeout(() => stream.fail(new Error('lost')), 10)
+    return stream.response()
+  }
+  const open = (upstream: () => Response) =>
+    new TestApp({
+      config: {
+        upstreams: [{ name: 'ai', preset: 'workers-ai', max_output_bytes: 2000 }],
+        models: [{ id: 'default', upstream: 'ai', upstream_model: '@cf/x' }],
+      },
+      upstream,
+    })
+  const body = { prompt: 'p', stop: ['\nuser:'] }
+
+  test.each<[string, () => Response]>([
+    ['a lost connection', lost],
+    ['an error event', () => streamAnswer(start, event({ error: 'x' }))],
+    ['an error as its reason', () => streamAnswer(start, event({ finish_reason: 'error' }), DONE)],
+    ['too many bytes', () => streamAnswer(start, ...long, DONE)],
+  ])('is whole, and stored, before %s', async (_, upstream) => {
+    const app = open(upstream)
+    const stream = streamOf(await app.post({ ...body, stream: true }))
+    expect([stream.text(), stream.finish(), stream.done]).toEqual(['One', 'stop', true])
+    const reply = await app.post(body)
+    expect(reply.headers['cache-status']).toContain('hit')
+    expect(completionOf(reply).choices).toMatchObject([{ text: 'One', finish_reason: 'stop' }])
+  })
+
+  test('is not stored if a content filter follows', async () => {
+    const filtered = event({ response: '', finish_reason: 'content_filter' })
+    const app = open(() => streamAnswer(start, filtered, DONE))
+    expect(completionOf(await app.post(body)).choices[0]?.finish_reason).toBe('content_filter')
+    expect((await app.post(body)).headers['cache-status']).not.toContain('hit')
+  })
+
+  test('is read for a moment only, for its usage', async () => {
+    const app = open(() => {
+      const stream = openStream()
+      stream.push(start)
+      setTimeout(() => {
+        app.clock.ms += 2001
+      }, 10)
+      return stream.response()
+    })
+    const stream = streamOf(await app.post({ ...body, stream: true }))
+    expect([stream.text(), stream.finish()]).toEqual(['One', 'stop'])
+  })
+
+  test.each(['```python\nreturn x\n```', 'def f(x):\n    return x\n'])(
+    'is the text of the gap, if it is one: %j',
+    async (response) => {
+      const app = open(() => Response.json({ response }))
+      const request = { prompt: 'def f(x):\n    ', suffix: '\n\nprint(f(1))', stop: ['\n'] }
+      expect(completionOf(await app.post(request)).choices).toMatchObject([{ text: 'return x' }])
     },
   )
 })
