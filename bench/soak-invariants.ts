@@ -194,10 +194,10 @@ const MIN_RUN_S = 60
 const LIVE_MB = 4
 const RESIDENT_MB = 60
 /**
- * What the runtime itself keeps of each request outside of the heaps: an empty Worker (bench/floors)
- * grew by 85 MB in a million requests.
+ * The memory outside of the heaps grows slowly with the requests of a mix, though no kind of request
+ * alone makes it grow (docs/performance.md).
  */
-const RUNTIME_BYTES = 85
+const MIX_BYTES = 85
 
 function growthOf(memory: readonly MemorySample[]): string | null {
   if ((memory.at(-1)?.atS ?? 0) < MIN_RUN_S) return null
@@ -206,10 +206,10 @@ function growthOf(memory: readonly MemorySample[]): string | null {
     samples.reduce((sum, sample) => sum + sample[of], 0) / samples.length
   const growth = (of: keyof MemorySample) =>
     mean(memory.slice(-quarter), of) - mean(memory.slice(-2 * quarter, -quarter), of)
-  const runtimeMb = (growth('requests') * RUNTIME_BYTES) / 1_048_576
+  const mixMb = (growth('requests') * MIX_BYTES) / 1_048_576
   for (const [of, most] of [
     ['liveMb', LIVE_MB],
-    ['residentMb', RESIDENT_MB + runtimeMb],
+    ['residentMb', RESIDENT_MB + mixMb],
   ] as const) {
     const grown = growth(of)
     if (grown > most) return `memory grows: ${of} by ${grown.toFixed(1)} in a quarter of the run`

@@ -162,9 +162,10 @@ test.each<[string, Partial<Totals>, RegExp]>([
 })
 
 test.each([
-  // Two hours as measured, with requests spread evenly.
+  // Three hours as measured, with requests spread evenly.
   [86_400, [724, 702, 732, 731, 748, 760, 775, 785, 809, 822, 835, 829, 878, 907, 916]],
   [73_300, [640, 644, 663, 712, 766, 733, 727, 733, 720, 763, 781, 795, 837, 831, 858]],
+  [76_000, [698, 694, 718, 723, 742, 755, 741, 763, 766, 774, 771, 823, 836, 864, 863]],
 ])(
   'faultsOfTotals() accepts the resident memory of an hour, but not 400 bytes more for each request',
   (requests, resident) => {
