@@ -82,7 +82,7 @@ export interface AnswerHeaders {
   /** The cached entry, if the answer is from the cache. */
   readonly entry?: { readonly ageSeconds: number; readonly tag: string }
   readonly estimated?: boolean
-  /** The `Link` header for the passages that the answer is made from (completion/cites.ts); null: nothing. */
+  /** The `Link` header for the passages that the answer is made from (completion/cites.ts); null: not sent. */
   readonly link?: string | null
   /** The `max-age`; null for `no-store`. */
   readonly browserSeconds?: number | null

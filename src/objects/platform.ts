@@ -187,7 +187,7 @@ export function report(event: Event): void {
 }
 
 /**
- * `waitUntil` ends 30 s after the response, so that a flush is never due later.
+ * How often figures are sent. A flush is then always due before `waitUntil` ends, 30 s after the response.
  * https://developers.cloudflare.com/workers/runtime-apis/context/#waituntil
  */
 const FLUSH_MS = 25_000

@@ -58,7 +58,7 @@ export async function cacheKey(
 /** A visitor's request for a locked prompt, without the owner's settings. */
 export interface PromptRequest {
   readonly promptId: string
-  /** The values; of a page, its name (`canonicalAddressOf` in page/rules.ts). */
+  /** The values; of a page, its canonical address (page/rules.ts). */
   readonly variables: Readonly<Record<string, unknown>>
   /** The visitor's fields that have an effect (`overriddenFields` in effective.ts). */
   readonly fields: Readonly<Record<string, unknown>>

@@ -122,8 +122,6 @@ function contentOf(content: unknown): string {
 const roles: ReadonlySet<unknown> = new Set(['system', 'developer', 'user', 'assistant'])
 /** What clients send back of an answer, at values without an effect. */
 const neutral: ReadonlySet<string> = new Set(['tool_calls', 'annotations'])
-/** What OpenAI's SDK adds to an answer with a JSON schema: its content as an object. */
-const PARSED = 'parsed'
 
 function messageFaults(messages: readonly unknown[], limits: ChatLimits): Fault[] {
   if (messages.length === 0 || messages.length > limits.messages) {
@@ -170,7 +168,8 @@ function faultsOfMessage(message: unknown, path: string): Fault[] {
   for (const [field, value] of Object.entries(others)) {
     const isEmptyList = Array.isArray(value) && value.length === 0
     if (value === null || (neutral.has(field) && isEmptyList)) continue
-    if (field === PARSED && role === 'assistant') continue
+    // OpenAI's SDK adds the content as an object to an answer with a JSON schema.
+    if (field === 'parsed' && role === 'assistant') continue
     const state = /tool|function|audio/.test(field) ? TEXT_ONLY : 'it is not a field of a message'
     faults.push(cannotUse(`${path}.${field}`, state))
   }

@@ -19,7 +19,10 @@ export interface SearchDeps {
   readonly limit: VisitorLimit
   /** How long the version of the index is not looked up again. */
   readonly memoryMs: number
-  /** How long results are served while the index fails: of the current version since it was last confirmed, of an earlier one since they were requested. */
+  /**
+   * How long results are served while the index fails: from when their version was last confirmed; for an
+   * earlier version, from when they were requested.
+   */
   readonly staleMs: number
   readonly purges: Pick<Purges, 'known' | 'purgedAt'>
   /** Unix ms. */

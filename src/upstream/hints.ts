@@ -83,7 +83,7 @@ const bySubject = {
   policy:
     "The upstream's content filter refused the text. It can only be adjusted at the upstream, by no setting here.",
   field:
-    'The upstream does not accept a field, or its value. Remove it from "parameters" and "defaults", or list it in "unsupported": requests that use it then get a clear error, or `stop` is applied here.',
+    'The upstream does not accept a field, or its value. Remove it from "parameters" and "defaults", or list it in "unsupported": requests that use it then get a clear error, but "stop" is applied by the Worker.',
   busy: 'The upstream is overloaded. This usually passes; with a fallback, requests are answered meanwhile.',
 } as const
 

@@ -293,7 +293,7 @@ export class Normaliser {
       choice.inPieces ||= !whole
       choice.hasUnscored ||= scores === null
       // More text follows the reason, so it was not the end. Only the terminator confirms the last.
-      if (choice.isOver && !choice.isStopped && choice.finish !== 'content_filter') {
+      if (choice.isOver && !isFinal(choice)) {
         choice.isOver = false
         choice.hasFalseEnd = true
       }
@@ -336,9 +336,14 @@ function isRunning({ isOver, finish, said, onContent }: ChoiceState): boolean {
   return !isOver || (finish !== 'content_filter' && said === '' && onContent)
 }
 
-/** Whether text may follow a choice's reason. A content filter and a stop sequence are final. */
-function mayGoOn({ finish, said, hasFalseEnd, isStopped }: ChoiceState): boolean {
-  return !isStopped && finish !== 'content_filter' && (hasFalseEnd || said === '')
+/** Whether a choice has ended for good: at a stop sequence, or by a content filter. */
+function isFinal({ finish, isStopped }: ChoiceState): boolean {
+  return isStopped || finish === 'content_filter'
+}
+
+/** Whether text may follow a choice's reason. */
+function mayGoOn(choice: ChoiceState): boolean {
+  return !isFinal(choice) && (choice.hasFalseEnd || choice.said === '')
 }
 
 /** Some servers send the log probabilities of several chunks in one of them, or all in the last. */
